@@ -1,0 +1,1 @@
+"""Planted defects: each must be caught, or the check proves nothing."""

@@ -1,0 +1,1 @@
+"""The programs and models that can be put under verification."""
