@@ -1,0 +1,101 @@
+"""What every model of a contract shares: frozen, no unknown keys, faults in plain words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+DType = Literal["float32", "float16", "bfloat16"]
+"""The number formats that weights, activations and caches may have."""
+
+KeyPath = tuple[str | int, ...]
+"""Where a value lies: keys of mappings and indices of lists, from the top."""
+
+FAULT = "kvparity_fault"
+
+
+class Model(BaseModel):
+    """Data of a contract. Immutable; an unknown key is an error; nothing is coerced."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where (relative to the model that says so), what, and what instead.
+
+    ``message`` says what was found; ``expected`` and ``suggestion`` may be empty.
+    """
+
+    at: KeyPath
+    message: str
+    expected: str = ""
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        """The fault as one sentence."""
+        text = self.message
+        if self.expected:
+            text += f", expected {self.expected}"
+        if self.suggestion:
+            text += f" (did you mean {self.suggestion}?)"
+        return text
+
+
+def refuse(faults: Iterable[Fault]) -> None:
+    """Raise all faults as one validation error; does nothing when there are none."""
+    found = tuple(faults)
+    if found:
+        text = "; ".join(map(str, found))
+        raise PydanticCustomError(FAULT, "{text}", {"text": text, "faults": found})
+
+
+def closest(word: object, options: Iterable[str]) -> str:
+    """The option that ``word`` was probably meant to be, or an empty string."""
+    near = difflib.get_close_matches(str(word), list(options), n=1, cutoff=0.6)
+    return near[0] if near else ""
+
+
+def repeated(values: Sequence[object]) -> list[int]:
+    """The indices of values that stood in the list before."""
+    return [i for i, value in enumerate(values) if value in values[:i]]
+
+
+def no_duplicates(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a value that stands in the list twice."""
+    refuse(Fault((i,), f"{str(values[i])!r} is listed twice") for i in repeated(values))
+    return values
+
+
+def as_tuple(value: Any) -> Any:
+    """A list becomes a tuple; anything else is left for the type check."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def one_or_more(value: Any) -> Any:
+    """A list becomes a tuple, a scalar a tuple of one."""
+    return as_tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+"""A name that is also a file name: lower-case letters, digits, single hyphens."""
+
+Title = Annotated[str, Field(pattern=r"^\S[^\r\n]*$", max_length=120)]
+"""A name for people: one line."""
+
+Positive = Annotated[int, Field(ge=1)]
+"""A whole number, at least 1."""
+
+ToTuple = BeforeValidator(as_tuple)
+OneOrMore = BeforeValidator(one_or_more)

@@ -1,0 +1,88 @@
+"""Checks: what must hold between paths, and how exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from kvparity_contracts.base import DType, Fault, Model, Title, ToTuple, no_duplicates, refuse
+from kvparity_contracts.limits import AnyLimits, Limits
+from kvparity_contracts.paths import Path, PathName
+
+Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
+
+
+def _paths(values: tuple[PathName, ...]) -> tuple[PathName, ...]:
+    no_duplicates(values)
+    if PathName("padded") in values:
+        refuse(
+            Fault((i,), f"found '{path}' beside 'padded'", "only one of them: padded covers it")
+            for i, path in enumerate(values)
+            if path.kind in ("padded-left", "padded-right")
+        )
+    return values
+
+
+Paths = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(_paths), ToTuple]
+
+
+class Invariance(Model):
+    """One subject, two paths: the same bits. Takes no tolerance."""
+
+    TAG: ClassVar[str] = "invariance"
+
+    name: Title
+    """What the check claims, in a few words."""
+    relation: Literal["invariance"]
+    """invariance: bits are compared."""
+    reference: Path = PathName("prefill")
+    """The path that all others are compared with."""
+    paths: Paths
+    """The paths that must have the same bits as the reference."""
+    workloads: Names | None = None
+    """Names of the workloads to run; left out, all of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Invariance:
+        refuse(self._faults())
+        return self
+
+    def _faults(self) -> Iterator[Fault]:
+        if self.reference.kind == "padded":
+            yield Fault(("reference",), "found 'padded'", "a single path", "padded-left")
+        for i, path in enumerate(self.paths):
+            if path == self.reference:
+                message = f"found '{path}', which is the reference itself"
+                yield Fault(("paths", i), message, "another path: it would agree with itself")
+
+
+class Accuracy(Model):
+    """A path against the float64 twin: within limits."""
+
+    TAG: ClassVar[str] = "accuracy"
+
+    name: Title
+    """What the check claims, in a few words."""
+    relation: Literal["accuracy"]
+    """accuracy: compared with float64, within limits."""
+    limits: AnyLimits
+    """Upper limits, or a mapping from execution format to limits."""
+    paths: Paths = (PathName("prefill"),)
+    """The paths to measure."""
+    workloads: Names | None = None
+    """Names of the workloads to run; left out, all of them."""
+
+    def limits_for(self, execution: DType) -> Limits:
+        """The limits where execution is this format. The contract has them for each it runs."""
+        if isinstance(self.limits, Limits):
+            return self.limits
+        for dtype, limits in self.limits.items():
+            if dtype == execution:
+                return limits
+        raise KeyError(f"no limits for {execution}")
+
+
+Check = Annotated[Invariance | Accuracy, Field(discriminator="relation")]
+AnyCheck = Invariance | Accuracy

@@ -1,0 +1,156 @@
+"""What the parts of a contract must agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kvparity_contracts.base import Fault, KeyPath, closest, repeated
+from kvparity_contracts.checks import Accuracy, AnyCheck
+from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.limits import TOKEN_LIMITS, Limits
+from kvparity_contracts.subjects import known
+from kvparity_contracts.workloads import Workload
+
+if TYPE_CHECKING:
+    from kvparity_contracts.contract import Contract
+
+
+def faults(contract: Contract) -> Iterator[Fault]:
+    """Everything that is wrong between the parts."""
+    yield from _names(contract)
+    yield from _positions(contract)
+    yield from _tokens(contract)
+    for i, check in enumerate(contract.checks):
+        yield from _workload_names(contract, ("checks", i), check)
+        yield from _padding(contract, ("checks", i), check)
+        yield from _chunks(contract, ("checks", i), check)
+        if isinstance(check, Accuracy):
+            yield from _limits(contract, ("checks", i), check)
+    yield from _controls(contract)
+    if contract.subject.kind == "attention":
+        yield from _no_tokens(contract)
+
+
+def _names(contract: Contract) -> Iterator[Fault]:
+    for key in ("workloads", "checks"):
+        names = [each.name for each in getattr(contract, key)]
+        for i in repeated(names):
+            yield Fault((key, i, "name"), f"the name {names[i]!r} is used twice", "another name")
+
+
+def _positions(contract: Contract) -> Iterator[Fault]:
+    longest = known(contract.subject).max_positions
+    if longest is None:
+        return
+    for i, workload in enumerate(contract.workloads):
+        for j, total in enumerate(workload.totals()):
+            if total > longest:
+                yield Fault(
+                    ("workloads", i, workload.source, j),
+                    f"found {total - workload.generate} prompt tokens, {total} with the "
+                    f"{workload.generate} generated",
+                    f"at most {longest}, the positions of the model",
+                )
+
+
+def _tokens(contract: Contract) -> Iterator[Fault]:
+    size = known(contract.subject).vocab_size
+    if size is None:
+        return
+    for i, workload in enumerate(contract.workloads):
+        given = workload.prompts or tuple(tuple(text.encode()) for text in workload.texts or ())
+        for j, ids in enumerate(given):
+            if max(ids) >= size:
+                at = ("workloads", i, workload.source, j)
+                expected = f"ids below {size}, the vocabulary of the model"
+                yield Fault(at, f"found the token id {max(ids)}", expected)
+
+
+def _workload_names(contract: Contract, at: KeyPath, check: AnyCheck) -> Iterator[Fault]:
+    names = [each.name for each in contract.workloads]
+    for j, name in enumerate(check.workloads or ()):
+        if name not in names:
+            yield Fault(
+                (*at, "workloads", j),
+                f"found the unknown workload {name!r}",
+                f"one of {', '.join(names)}",
+                closest(name, names),
+            )
+
+
+def _padding(contract: Contract, at: KeyPath, check: AnyCheck) -> Iterator[Fault]:
+    padded = [each for each in contract.workloads_of(check) if each.pad]
+    for j, path in enumerate(check.paths):
+        if path.kind == "padded" and not padded:
+            message = "found 'padded', but no workload of this check has 'pad'"
+            yield Fault((*at, "paths", j), message, "a workload with pad: [left, right]")
+
+
+def _chunks(contract: Contract, at: KeyPath, check: AnyCheck) -> Iterator[Fault]:
+    workloads = contract.workloads_of(check)
+    for j, path in enumerate(check.paths):
+        if path.kind == "chunked" and workloads and all(whole(path.argument, w) for w in workloads):
+            longest = max(max(each.totals()) for each in workloads)
+            yield Fault(
+                (*at, "paths", j),
+                f"found '{path}', but no sequence is longer than {longest} tokens, so it is the "
+                "same as prefill",
+                f"a chunk shorter than {longest}",
+            )
+
+
+def whole(chunk: int | None, workload: Workload) -> bool:
+    """Whether every sequence of the workload fits into one chunk."""
+    return chunk is not None and max(workload.totals()) <= chunk
+
+
+def _limits(contract: Contract, at: KeyPath, check: Accuracy) -> Iterator[Fault]:
+    if isinstance(check.limits, Limits):
+        yield from _kinds(contract, (*at, "limits"), check.limits)
+        return
+    given = dict(check.limits.items())
+    for dtype, limits in given.items():
+        yield from _kinds(contract, (*at, "limits", dtype), limits)
+        if dtype not in contract.numerics.execution:
+            expected = f"only formats of numerics.execution ({_listed(contract)})"
+            yield Fault((*at, "limits", dtype), f"found limits for {dtype}", expected)
+    for dtype in contract.numerics.execution:
+        if dtype not in given:
+            yield Fault(
+                (*at, "limits"), f"limits for {dtype} are missing", "limits for each format"
+            )
+
+
+def _listed(contract: Contract) -> str:
+    return ", ".join(contract.numerics.execution)
+
+
+def _kinds(contract: Contract, at: KeyPath, limits: Limits) -> Iterator[Fault]:
+    kind = contract.subject.kind
+    allowed = ("max_abs",) if kind == "attention" else TOKEN_LIMITS
+    for name in limits.given():
+        if name not in allowed:
+            expected = f"{' or '.join(allowed)} for a subject of kind {kind}"
+            yield Fault((*at, name), f"found the limit {name!r}", expected)
+
+
+def _controls(contract: Contract) -> Iterator[Fault]:
+    if contract.controls == "all":
+        return
+    kind = contract.subject.kind
+    for i, name in enumerate(contract.controls):
+        if kind not in CONTROLS[name].subjects:
+            able = ", ".join(each.name for each in CONTROLS.values() if kind in each.subjects)
+            message = f"{name!r} cannot be planted in a subject of kind {kind}"
+            yield Fault(("controls", i), message, f"one of {able}")
+
+
+def _no_tokens(contract: Contract) -> Iterator[Fault]:
+    for i, workload in enumerate(contract.workloads):
+        if workload.source != "prompt_tokens":
+            message = f"found {workload.source!r}, but a pair of attention kernels has no tokens"
+            yield Fault(("workloads", i, workload.source), message, "prompt_tokens")
+    if contract.numerics.temperatures != (1.0,):
+        message = "found temperatures, but a pair of attention kernels has no logprobs"
+        yield Fault(("numerics", "temperatures"), message, "no temperatures")

@@ -1,0 +1,114 @@
+"""The contract: what is claimed about which subject, and what the claim must survive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from kvparity_contracts.base import Fault, Model, Slug, ToTuple, closest, refuse, repeated
+from kvparity_contracts.checks import Accuracy, AnyCheck, Check, Invariance
+from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.numerics import Numerics
+from kvparity_contracts.paths import PathName
+from kvparity_contracts.subjects import Subject
+from kvparity_contracts.workloads import Workload
+
+VERSION = 1
+
+
+def _version(value: Any) -> Any:
+    # Literal[1] alone would take true and 1.0, because they equal 1.
+    if type(value) is not int or value != VERSION:
+        refuse([Fault((), f"found {value!r}", f"{VERSION}, the version that this kvparity reads")])
+    return value
+
+
+def _controls(value: Any) -> Any:
+    if value == "all":
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        found = "an empty list" if value in ([], ()) else repr(value)
+        suggestion = "all" if closest(value, ["all"]) else ""
+        if isinstance(value, str) and value in CONTROLS:
+            suggestion = f"[{value}]"
+        refuse([Fault((), f"found {found}", "'all' or a list of controls", suggestion)])
+    names = ", ".join(CONTROLS)
+    faults = [
+        Fault(
+            (i,), f"found the unknown control {name!r}", f"one of {names}", closest(name, CONTROLS)
+        )
+        for i, name in enumerate(value)
+        if not isinstance(name, str) or name not in CONTROLS
+    ]
+    faults += [Fault((i,), f"{value[i]!r} is listed twice") for i in repeated(value)]
+    refuse(faults)
+    return tuple(value)
+
+
+Controls = Annotated[
+    Literal["all"] | tuple[str, ...],
+    BeforeValidator(_controls),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "all"},
+                {
+                    "type": "array",
+                    "items": {"enum": list(CONTROLS)},
+                    "minItems": 1,
+                    "uniqueItems": True,
+                },
+            ]
+        }
+    ),
+]
+
+
+class Contract(Model):
+    """A claim about a subject, with the workloads it is made on and the controls it must catch."""
+
+    version: Annotated[Literal[1], BeforeValidator(_version)]
+    """Version of this format: 1."""
+    name: Slug
+    """Name of the contract: lower-case letters, digits and hyphens."""
+    about: str = ""
+    """What the contract is for, in a sentence."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, prompts and sampling."""
+    subject: Subject
+    """What is under verification."""
+    numerics: Numerics
+    """Number formats and temperatures."""
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1), ToTuple]
+    """Prompts, and how much is generated from them."""
+    checks: Annotated[tuple[Check, ...], Field(min_length=1), ToTuple]
+    """What must hold."""
+    controls: Controls = "all"
+    """Planted defects that must be caught: all that this contract can show, or a list of names."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Contract:
+        # Imported here because consistency.py reads contracts.
+        from kvparity_contracts.consistency import faults
+
+        refuse(faults(self))
+        return self
+
+    def workloads_of(self, check: AnyCheck) -> tuple[Workload, ...]:
+        """The workloads that a check runs on, in the order of the contract."""
+        if check.workloads is None:
+            return self.workloads
+        return tuple(each for each in self.workloads if each.name in check.workloads)
+
+    def paths_of(self, check: AnyCheck, workload: Workload) -> tuple[PathName, ...]:
+        """The paths that a check runs on a workload, with ``padded`` expanded."""
+        return tuple(one for path in check.paths for one in path.expand(workload.pad))
+
+    def checks_of(self, relation: str) -> Sequence[AnyCheck]:
+        """The checks of one relation."""
+        return [each for each in self.checks if each.relation == relation]
+
+
+__all__ = ["VERSION", "Accuracy", "Check", "Contract", "Controls", "Invariance"]

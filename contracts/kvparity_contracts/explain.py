@@ -1,0 +1,148 @@
+"""Validation errors in plain words, with the place in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from kvparity_contracts.base import FAULT, Fault, KeyPath, Model, closest
+from kvparity_contracts.checks import Invariance
+from kvparity_contracts.contract import Contract
+
+TOLERANCE = re.compile(
+    r"limits?|tol(erance)?|[ar]tol|threshold|epsilon|max_abs.*|approx_kl.*|clip.*"
+)
+NO_TOLERANCE = "an invariance check compares bits and takes no tolerance; use relation: accuracy"
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "finite_number": "a finite number",
+}
+BOUNDS = {
+    "greater_than": ("gt", "a number above {}"),
+    "greater_than_equal": ("ge", "at least {}"),
+    "too_short": ("min_length", "at least {} in the list"),
+    "string_too_short": ("min_length", "at least {} character"),
+    "string_too_long": ("max_length", "at most {} characters"),
+}
+
+
+def explain(error: ValidationError) -> Iterator[tuple[Fault, bool]]:
+    """Each fault, and whether it stands at the key (else at the value)."""
+    for each in error.errors(include_url=False):
+        path, model = resolve(each["loc"])
+        context = each.get("ctx", {})
+        if each["type"] == FAULT:
+            for fault in context["faults"]:
+                at = (*path, *fault.at)
+                yield Fault(at, fault.message, fault.expected, fault.suggestion), not fault.at
+            continue
+        yield _one(each["type"], path, model, each["input"], context)
+
+
+def _one(
+    kind: str, path: KeyPath, model: type[BaseModel] | None, found: Any, context: dict[str, Any]
+) -> tuple[Fault, bool]:
+    if kind == "extra_forbidden":
+        return _unknown(path, model), True
+    if kind == "missing":
+        field = model.model_fields.get(str(path[-1])) if model else None
+        about = ((field.description if field else None) or "").split("\n")[0].rstrip(".")
+        return Fault(path[:-1], f"the key {path[-1]!r} is missing", about), True
+    if kind == "union_tag_not_found":
+        key = str(context["discriminator"]).strip("'")
+        if not isinstance(found, dict):
+            return Fault(path, f"found {show(found)}", "a mapping"), False
+        return Fault(path, f"the key {key!r} is missing", one_of(_tags(path))), True
+    if kind == "union_tag_invalid":
+        key = str(context["discriminator"]).strip("'")
+        return _choice((*path, key), context["tag"], _tags(path)), False
+    if kind == "literal_error":
+        options = re.findall(r"'([^']*)'", context["expected"])
+        return _choice(path, found, options or re.findall(r"[^\s,]+", context["expected"])), False
+    if kind == "string_pattern_mismatch":
+        return Fault(path, f"found {show(found)}", *_name(model, path, found)), False
+    if kind in BOUNDS:
+        key, text = BOUNDS[kind]
+        return Fault(path, f"found {show(found)}", text.format(context[key])), False
+    return Fault(path, f"found {show(found)}", EXPECTED.get(kind, "another value")), False
+
+
+def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
+    key = str(path[-1])
+    if model is Invariance and TOLERANCE.fullmatch(key):
+        return Fault(path, NO_TOLERANCE)
+    fields = list(model.model_fields) if model else []
+    return Fault(path, f"found the unknown key {key!r}", one_of(fields), closest(key, fields))
+
+
+def _choice(path: KeyPath, found: Any, options: list[str]) -> Fault:
+    options = [option for option in options if option != "or"]
+    near = closest(found, options) if isinstance(found, str) else ""
+    return Fault(path, f"found {show(found)}", one_of(options), near)
+
+
+def _name(model: type[BaseModel] | None, path: KeyPath, found: str) -> tuple[str, str]:
+    if model is not None and "relation" in model.model_fields:
+        return "one line of text", " ".join(found.split())
+    slug = re.sub(r"[^a-z0-9]+", "-", found.lower()).strip("-")
+    return "lower-case letters, digits and single hyphens", slug
+
+
+def one_of(options: list[str]) -> str:
+    """The options as words."""
+    return f"one of {', '.join(options)}" if len(options) > 1 else "".join(options)
+
+
+def show(value: Any) -> str:
+    """A value as a contract would hold it, shortened."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list" if value else "an empty list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]}...{text[0]}"
+
+
+def resolve(loc: tuple[int | str, ...]) -> tuple[KeyPath, type[BaseModel] | None]:
+    """The key path of an error without the tags of unions, and the model of its last key."""
+    models: list[type[Model]] = [Contract]
+    inside: type[BaseModel] | None = Contract
+    path: list[int | str] = []
+    for part in loc:
+        if len(models) > 1:  # a union: what comes next is its tag, not a key
+            models = [each for each in models if getattr(each, "TAG", None) == part]
+            continue
+        if isinstance(part, str) and models:
+            inside = models[0]
+        path.append(part)
+        if isinstance(part, str):
+            field = inside.model_fields.get(part) if inside and models else None
+            models = list(_models(field.annotation)) if field else []
+    return tuple(path), inside
+
+
+def _tags(path: KeyPath) -> list[str]:
+    field = Contract.model_fields[str(path[0])]
+    return [getattr(each, "TAG", "") for each in _models(field.annotation)]
+
+
+def _models(annotation: object) -> tuple[type[Model], ...]:
+    """All models that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return (annotation,)
+    return tuple(each for part in get_args(annotation) for each in _models(part))

@@ -1,0 +1,73 @@
+"""Limits of an accuracy check: how far a path may be from float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, get_args
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from kvparity_contracts.base import DType, Fault, Model, refuse
+
+Above = Annotated[float, Field(gt=0)]
+DTYPES: tuple[DType, ...] = get_args(DType)
+TOKEN_LIMITS = ("max_abs_dlogp", "approx_kl0", "clipfrac0")
+
+
+class Limits(Model):
+    """Upper limits. Language models: max_abs_dlogp, approx_kl0, clipfrac0. Attention: max_abs."""
+
+    TAG: ClassVar[str] = "one"
+
+    max_abs_dlogp: Above | None = None
+    """Largest absolute difference of a token's logprob from float64."""
+    approx_kl0: Above | None = None
+    """Mean of exp(d) - 1 - d over all tokens, d the difference of logprobs."""
+    clipfrac0: Annotated[float, Field(ge=0)] | None = None
+    """Share of tokens with exp(d) outside 0.8 .. 1.2."""
+    max_abs: Above | None = None
+    """Attention: largest absolute difference of an element from float64."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Limits:
+        if not self.given():
+            refuse([Fault((), "found no limit", f"one of {', '.join(Limits.model_fields)}")])
+        return self
+
+    def given(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        values = {name: getattr(self, name) for name in Limits.model_fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class LimitsByDType(Model):
+    """Other limits for each execution format."""
+
+    TAG: ClassVar[str] = "by-dtype"
+
+    float32: Limits | None = None
+    """Limits where execution is float32."""
+    float16: Limits | None = None
+    """Limits where execution is float16."""
+    bfloat16: Limits | None = None
+    """Limits where execution is bfloat16."""
+
+    def items(self) -> Iterator[tuple[DType, Limits]]:
+        """The formats that have limits, with these."""
+        for dtype in DTYPES:
+            limits: Limits | None = getattr(self, dtype)
+            if limits is not None:
+                yield dtype, limits
+
+
+def _which(value: Any) -> str:
+    if isinstance(value, LimitsByDType):
+        return LimitsByDType.TAG
+    by_dtype = isinstance(value, dict) and any(key in DTYPES for key in value)
+    return LimitsByDType.TAG if by_dtype else Limits.TAG
+
+
+AnyLimits = Annotated[
+    Annotated[Limits, Tag("one")] | Annotated[LimitsByDType, Tag("by-dtype")],
+    Discriminator(_which),
+]

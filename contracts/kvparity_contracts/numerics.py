@@ -1,0 +1,63 @@
+"""Number formats and temperatures. A list gives one case per value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from kvparity_contracts.base import DType, Fault, Model, OneOrMore, no_duplicates, refuse
+
+
+def _or_list(item: dict[str, Any]) -> dict[str, Any]:
+    several = {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}
+    return {"anyOf": [item, several]}
+
+
+def _only_false(value: Any) -> Any:
+    # Literal[False] alone would take 0, because 0 == False.
+    if value is not False:
+        refuse([Fault((), f"found {_plain(value)}", "false: TF32 rounds every product", "false")])
+    return value
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+DTypes = Annotated[
+    tuple[DType, ...],
+    Field(min_length=1),
+    AfterValidator(no_duplicates),
+    OneOrMore,
+    WithJsonSchema(_or_list({"enum": ["float32", "float16", "bfloat16"]})),
+]
+
+Temperatures = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...],
+    Field(min_length=1),
+    AfterValidator(no_duplicates),
+    OneOrMore,
+    WithJsonSchema(_or_list({"type": "number", "exclusiveMinimum": 0})),
+]
+
+
+class Numerics(Model):
+    """In which number formats everything runs. Each combination of listed values is a case."""
+
+    execution: DTypes
+    """Format of weights and activations: float32, float16, bfloat16, or a list of them."""
+    accumulation: Literal["float32"] = "float32"
+    """Format in which products are summed."""
+    kv_cache: DTypes | None = None
+    """Format that the cache stores, or a list; left out, that of execution."""
+    tf32: Annotated[Literal[False], BeforeValidator(_only_false)] = False
+    """TF32 is off: it would round every float32 product."""
+    temperatures: Temperatures = (1.0,)
+    """Sampling temperatures, above 0. Logprobs are those of the logits divided by it."""
+
+    def formats(self) -> tuple[tuple[DType, DType], ...]:
+        """All pairs (execution, kv_cache), in the order of the contract."""
+        if self.kv_cache is None:
+            return tuple((each, each) for each in self.execution)
+        return tuple((each, cache) for each in self.execution for cache in self.kv_cache)

@@ -1,0 +1,134 @@
+"""Names of paths: a schedule and a layout, as a contract writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast, get_args
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from kvparity_contracts.base import Fault, closest, refuse
+
+PathKind = Literal[
+    "prefill",
+    "decode",
+    "generate",
+    "chunked",
+    "batched",
+    "permuted",
+    "mixed",
+    "paged",
+    "padded-left",
+    "padded-right",
+    "padded",
+]
+
+KINDS: tuple[str, ...] = get_args(PathKind)
+ABOUT: dict[str, str] = {
+    "prefill": "each sequence alone, whole, in one step",
+    "decode": "each sequence alone: the prompt in one step, then one token a step",
+    "generate": "the subject's own generation loop",
+    "chunked": "each sequence alone, in chunks of n tokens",
+    "batched": "all sequences side by side among strangers, prompts first, then decoding",
+    "permuted": "all sequences whole in one step among strangers, in another order",
+    "mixed": "sequences enter one step after the other, so prompts meet decoding rows",
+    "paged": "all sequences side by side, the cache in pages of n slots",
+    "padded-left": "all sequences side by side in a rectangle padded on the left",
+    "padded-right": "all sequences side by side in a rectangle padded on the right",
+    "padded": "shorthand: padded-left and padded-right, as the workload's `pad` says",
+}
+WITH_ARGUMENT = ("chunked", "paged")
+GRAMMAR = re.compile(r"([a-z]+(?:-[a-z]+)?)(?:\(([1-9][0-9]*)\))?")
+
+
+class PathError(ValueError):
+    """A text that names no path; ``expected`` and ``suggestion`` say what would."""
+
+    def __init__(self, message: str, expected: str, suggestion: str = "") -> None:
+        self.message, self.expected, self.suggestion = message, expected, suggestion
+        super().__init__(str(Fault((), message, expected, suggestion)))
+
+
+@dataclass(frozen=True)
+class PathName:
+    """A path: its kind, and the argument of ``chunked(n)`` and ``paged(n)``."""
+
+    kind: PathKind
+    argument: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a kind that is unknown or has the wrong number of arguments."""
+        if self.kind not in KINDS:
+            raise PathError(f"found {self.kind!r}", one_of_the_paths(), closest(self.kind, KINDS))
+        if (self.kind in WITH_ARGUMENT) != (self.argument is not None):
+            raise PathError(f"found {str(self)!r}", repr(example(self.kind)), example(self.kind))
+        if self.argument is not None and self.argument < 1:
+            raise PathError(f"found {str(self)!r}", "a number of at least 1 in brackets")
+
+    @classmethod
+    def parse(cls, text: str) -> PathName:
+        """Read ``decode``, ``chunked(64)``, ...; raise ``PathError`` for anything else."""
+        match = GRAMMAR.fullmatch(text)
+        if match and match[1] in KINDS:
+            return cls(cast(PathKind, match[1]), int(match[2]) if match[2] else None)
+        raise PathError(f"found {text!r}", one_of_the_paths(), suggest(text))
+
+    def __str__(self) -> str:
+        """The path as a contract writes it; ``parse`` reads it back."""
+        return self.kind if self.argument is None else f"{self.kind}({self.argument})"
+
+    def expand(self, pad: Sequence[str]) -> tuple[PathName, ...]:
+        """``padded`` becomes one path for each side in ``pad``; any other path is itself."""
+        if self.kind != "padded":
+            return (self,)
+        return tuple(PathName(cast(PathKind, f"padded-{side}")) for side in pad)
+
+
+def example(kind: str) -> str:
+    """How a path of this kind is written."""
+    return {"chunked": "chunked(64)", "paged": "paged(16)"}.get(kind, kind)
+
+
+def one_of_the_paths() -> str:
+    """All paths as they are written, for a message."""
+    return "one of " + ", ".join(f"{kind}(n)" if kind in WITH_ARGUMENT else kind for kind in KINDS)
+
+
+def suggest(text: str) -> str:
+    """The path that was probably meant, with its argument kept, or an empty string."""
+    word, _, rest = text.strip().lower().replace("_", "-").partition("(")
+    digits = re.sub(r"[^0-9]", "", rest or word).lstrip("0")
+    kind = closest(re.sub(r"[^a-z-]", "", word), KINDS)
+    if kind in WITH_ARGUMENT:
+        return f"{kind}({digits})" if digits else example(kind)
+    return kind
+
+
+def _validate(value: Any) -> PathName:
+    if isinstance(value, PathName):
+        return value
+    if not isinstance(value, str):
+        refuse([Fault((), f"found {value!r}", one_of_the_paths())])
+    try:
+        return PathName.parse(value)
+    except PathError as error:
+        refuse([Fault((), error.message, error.expected, error.suggestion)])
+        raise
+
+
+Path = Annotated[
+    PathName,
+    PlainValidator(_validate),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "description": "A path: a schedule and a layout.",
+            "anyOf": [
+                {"enum": [kind for kind in KINDS if kind not in WITH_ARGUMENT]},
+                {"type": "string", "pattern": r"^(chunked|paged)\([1-9][0-9]*\)$"},
+            ],
+        }
+    ),
+]

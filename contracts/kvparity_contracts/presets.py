@@ -1,0 +1,31 @@
+"""Decoder shapes that a contract may name, with what a contract needs to know about them.
+
+The shapes themselves belong to the reference decoder; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Preset = Literal["tiny", "qwen3-0.6b", "qwen3-8b", "llama3-8b"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model without loading it; None where it is not."""
+
+    max_positions: int | None = None
+    vocab_size: int | None = None
+
+
+PRESETS: Mapping[str, Known] = MappingProxyType(
+    {
+        "tiny": Known(max_positions=1024, vocab_size=256),
+        "qwen3-0.6b": Known(max_positions=40_960, vocab_size=151_936),
+        "qwen3-8b": Known(max_positions=40_960, vocab_size=151_936),
+        "llama3-8b": Known(max_positions=8192, vocab_size=128_256),
+    }
+)

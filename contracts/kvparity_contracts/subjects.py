@@ -1,0 +1,175 @@
+"""What is under verification: a pair of attention kernels, the reference decoder, or a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from kvparity_contracts.base import Fault, Model, Positive, refuse
+from kvparity_contracts.decoder import DecoderConfig
+from kvparity_contracts.order import Order
+from kvparity_contracts.presets import PRESETS, Known, Preset
+
+FUNCTION = re.compile(
+    r"(?P<where>[^:]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)"
+)
+
+
+def _function(text: str) -> str:
+    if not FUNCTION.fullmatch(text):
+        expected = "'module:function' or 'path/to/file.py:function'"
+        refuse([Fault((), f"found {text!r}", expected)])
+    return text
+
+
+def _typed(config: dict[str, Any]) -> dict[str, Any]:
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        found = "the key 'model_type' is missing" if kind is None else f"found {kind!r}"
+        at = () if kind is None else ("model_type",)
+        refuse([Fault(at, found, "the name of an architecture, such as qwen3")])
+    return config
+
+
+def _exactly_one(model: Model, *names: str) -> Iterator[Fault]:
+    given = [name for name in names if getattr(model, name) is not None]
+    expected = f"exactly one of {', '.join(names)}"
+    if not given:
+        yield Fault((), f"found none of {', '.join(names)}", expected)
+    for name in given[1:]:
+        yield Fault((name,), f"found {name!r} beside {given[0]!r}", expected)
+
+
+FunctionName = Annotated[
+    str,
+    AfterValidator(_function),
+    WithJsonSchema({"type": "string", "pattern": r"^[^:]+:[A-Za-z_]\w*$"}),
+]
+
+ModelConfig = Annotated[
+    dict[str, Any],
+    AfterValidator(_typed),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "required": ["model_type"],
+            "properties": {"model_type": {"type": "string"}},
+        }
+    ),
+]
+
+
+class Heads(Model):
+    """Heads of an attention kernel."""
+
+    query: Positive
+    """Query heads: a multiple of kv."""
+    kv: Positive
+    """Key and value heads."""
+    dim: Positive
+    """Width of one head."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Heads:
+        if self.query % self.kv:
+            refuse([Fault(("query",), f"found {self.query}", f"a multiple of kv ({self.kv})")])
+        return self
+
+
+class Attention(Model):
+    """A pair of attention functions, called with random queries, keys and values."""
+
+    TAG: ClassVar[str] = "attention"
+
+    kind: Literal["attention"]
+    """attention: a pair of kernels."""
+    prefill: FunctionName
+    """The prefill function: 'module:function', or 'path/to/file.py:function' beside this file."""
+    decode: FunctionName
+    """The decode function, named in the same way."""
+    heads: Heads
+    """Heads that the pair is called with."""
+    scale: Annotated[float, Field(gt=0)] | None = None
+    """Factor of the scores; left out, dim ** -0.5."""
+    order: Order | None = None
+    """Reduction order passed to both functions as `order`; leave it out where they take none."""
+
+
+class Decoder(Model):
+    """The reference decoder of this project."""
+
+    TAG: ClassVar[str] = "decoder"
+
+    kind: Literal["decoder"]
+    """decoder: the reference decoder."""
+    preset: Preset | None = None
+    """A known shape with random weights drawn from the seed."""
+    config: DecoderConfig | None = None
+    """A shape of your own with random weights drawn from the seed."""
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    """A local folder with config.json and safetensors, relative to this file."""
+    attention: Literal["fixed-order"] = "fixed-order"
+    """How attention is computed."""
+    order: Order | None = None
+    """Reduction order of attention; left out, split 256 and tile 64."""
+    cpu_ops: Literal["twin", "interpreter"] = "twin"
+    """What runs beside attention on a CPU: vectorised twins (same bits, fast) or the kernels."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Decoder:
+        refuse(_exactly_one(self, "preset", "config", "checkpoint"))
+        return self
+
+
+class Transformers(Model):
+    """A Hugging Face transformers model."""
+
+    TAG: ClassVar[str] = "transformers"
+
+    kind: Literal["transformers"]
+    """transformers: a Hugging Face model."""
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    """A local folder with config.json and safetensors, relative to this file."""
+    config: ModelConfig | None = None
+    """A transformers configuration (with model_type); random weights drawn from the seed."""
+    attention: Literal["eager", "sdpa", "flex_attention", "kvparity"]
+    """The attention implementation; kvparity is this project's fixed-order kernels."""
+    cache: Literal["dynamic", "static"] = "dynamic"
+    """The kind of cache that generate() uses."""
+    order: Order | None = None
+    """Reduction order; only with attention: kvparity."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Transformers:
+        refuse(_exactly_one(self, "checkpoint", "config"))
+        if self.order is not None and self.attention != "kvparity":
+            expected = "no order: only attention: kvparity takes one"
+            refuse(
+                [Fault(("order",), f"found an order with attention: {self.attention}", expected)]
+            )
+        return self
+
+
+Subject = Annotated[Attention | Decoder | Transformers, Field(discriminator="kind")]
+AnySubject = Attention | Decoder | Transformers
+
+
+def known(subject: AnySubject) -> Known:
+    """What the contract alone tells of the model."""
+    if isinstance(subject, Decoder):
+        if subject.preset is not None:
+            return PRESETS[subject.preset]
+        if subject.config is not None:
+            return Known(subject.config.max_positions, subject.config.vocab_size)
+    if isinstance(subject, Transformers) and subject.config is not None:
+        config = subject.config
+        return Known(_number(config, "max_position_embeddings"), _number(config, "vocab_size"))
+    return Known()
+
+
+def _number(config: Mapping[str, Any], key: str) -> int | None:
+    value = config.get(key)
+    return value if type(value) is int else None

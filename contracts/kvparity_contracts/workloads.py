@@ -1,0 +1,66 @@
+"""Workloads: which prompts, and how many tokens are generated from each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from kvparity_contracts.base import Fault, Model, Positive, Slug, ToTuple, no_duplicates, refuse
+
+TokenId = Annotated[int, Field(ge=0)]
+Ids = Annotated[tuple[TokenId, ...], Field(min_length=1), ToTuple]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Workload(Model):
+    """Some prompts and what is generated from them."""
+
+    name: Slug
+    """Name of the workload: lower-case letters, digits and hyphens."""
+    prompt_tokens: Annotated[tuple[Positive, ...], Field(min_length=1), ToTuple] | None = None
+    """Lengths of prompts, in tokens; the tokens are bytes of real text, chosen by the seed."""
+    prompts: Annotated[tuple[Ids, ...], Field(min_length=1), ToTuple] | None = None
+    """Prompts as lists of token ids."""
+    texts: Annotated[tuple[Text, ...], Field(min_length=1), ToTuple] | None = None
+    """Prompts as text; each UTF-8 byte is a token."""
+    generate: Positive
+    """Tokens generated after each prompt."""
+    pad: Annotated[
+        tuple[Literal["left", "right"], ...], AfterValidator(no_duplicates), ToTuple
+    ] = ()
+    """Sides on which the path `padded` fills the rectangle: left, right or both."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Workload:
+        refuse(self._faults())
+        return self
+
+    def _faults(self) -> Iterator[Fault]:
+        names = ("prompt_tokens", "prompts", "texts")
+        given = [name for name in names if getattr(self, name) is not None]
+        expected = "exactly one of prompt_tokens, prompts, texts"
+        if not given:
+            yield Fault((), "found none of prompt_tokens, prompts, texts", expected)
+        for name in given[1:]:
+            yield Fault((name,), f"found {name!r} beside {given[0]!r}", expected)
+
+    @property
+    def source(self) -> Literal["prompt_tokens", "prompts", "texts"]:
+        """Which of the three keys says what the prompts are."""
+        if self.prompt_tokens is not None:
+            return "prompt_tokens"
+        return "prompts" if self.prompts is not None else "texts"
+
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each prompt, without what is generated."""
+        if self.prompt_tokens is not None:
+            return self.prompt_tokens
+        if self.prompts is not None:
+            return tuple(map(len, self.prompts))
+        return tuple(len(text.encode()) for text in self.texts or ())
+
+    def totals(self) -> tuple[int, ...]:
+        """Tokens of each sequence, prompt and continuation together."""
+        return tuple(length + self.generate for length in self.lengths())

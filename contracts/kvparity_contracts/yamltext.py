@@ -1,0 +1,150 @@
+"""YAML text read into plain data, with the place of every key and value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from kvparity_contracts.base import Fault, KeyPath
+
+DEEPEST = 32
+"""Deeper nesting is refused: a contract has 5 levels."""
+TAG = "tag:yaml.org,2002:"
+SCALARS = {"int", "float", "bool", "null"}
+COLLECTIONS = {TAG + "map", TAG + "seq"}
+TEXT = {"str", "timestamp", "value", "merge"}
+
+Place = tuple[int, int]
+"""Line and column, counted from 1."""
+
+
+@dataclass
+class Text:
+    """What a file holds: data, where each part stands, and what is wrong with the YAML itself."""
+
+    data: Any = None
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
+    values: dict[KeyPath, Place] = field(default_factory=dict)
+    faults: list[tuple[Place, Fault]] = field(default_factory=list)
+
+    def place(self, path: KeyPath, *, key: bool = False) -> Place:
+        """Where a value (or its key) stands, or else the nearest thing around it that is there.
+
+        Something that is missing stands where the key of its mapping does.
+        """
+        for length in range(len(path), 0, -1):
+            at = path[:length]
+            if at in self.values:
+                own = self.keys if key or length < len(path) else self.values
+                return own.get(at, self.values[at])
+        return (1, 1)
+
+
+def read(text: str) -> Text:
+    """Parse one YAML 1.2 document. Never raises for bad YAML: ``faults`` says what is wrong."""
+    found = Text()
+    try:
+        _refuse_aliases(text, found)
+        if not found.faults:
+            node = YAML(typ="safe", pure=True).compose(text)
+            if node is not None:
+                found.data = _build(node, (), found)
+    except MarkedYAMLError as error:
+        found.faults.append(_syntax(error))
+    except YAMLError as error:
+        found.faults.append(((1, 1), Fault((), f"this is no YAML: {_first_line(str(error))}")))
+    return found
+
+
+def _refuse_aliases(text: str, found: Text) -> None:
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        kind = type(event).__name__
+        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        place = _place(event.start_mark)
+        if depth > DEEPEST:
+            found.faults.append((place, Fault((), f"nested deeper than {DEEPEST} levels")))
+            return
+        if kind == "AliasEvent":
+            message = f"found the alias '*{event.anchor}'"
+            found.faults.append((place, Fault((), message, "the value itself, written out")))
+
+
+def _place(mark: Any) -> Place:
+    return (mark.line + 1, mark.column + 1)
+
+
+def _syntax(error: MarkedYAMLError) -> tuple[Place, Fault]:
+    mark = error.problem_mark or error.context_mark
+    problem = _first_line(str(error.problem or error.context or "it cannot be read"))
+    message = f"this is no YAML: {problem}"
+    if error.context and error.problem:
+        message += f" ({_first_line(str(error.context))})"
+    if "\\t" in problem:
+        return (_place(mark), Fault((), message, "spaces, not a tab"))
+    return (_place(mark) if mark else (1, 1), Fault((), message))
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0].strip() if text.strip() else ""
+
+
+def _build(node: Node, path: KeyPath, found: Text) -> Any:
+    found.values[path] = _place(node.start_mark)
+    if isinstance(node, (MappingNode, SequenceNode)) and str(node.tag) not in COLLECTIONS:
+        found.faults.append((_place(node.start_mark), _tagged(node, path, "a mapping or a list")))
+    if isinstance(node, MappingNode):
+        return dict(_pairs(node, path, found))
+    if isinstance(node, SequenceNode):
+        return [_build(item, (*path, i), found) for i, item in enumerate(node.value)]
+    assert isinstance(node, ScalarNode)  # there are three kinds of nodes
+    return _scalar(node, path, found)
+
+
+def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str, Any]]:
+    seen: Mapping[str, Place] = {}
+    for key_node, value_node in node.value:
+        place = _place(key_node.start_mark)
+        if not isinstance(key_node, ScalarNode):
+            found.faults.append((place, Fault(path, "found a key that is no word", "a word")))
+            continue
+        key = str(key_node.value)
+        if key in seen:
+            message = f"the key {key!r} stands here again, first in line {seen[key][0]}"
+            found.faults.append((place, Fault((*path, key), message, "each key once")))
+            continue
+        seen = {**seen, key: place}
+        found.keys[(*path, key)] = place
+        yield key, _build(value_node, (*path, key), found)
+
+
+def _scalar(node: ScalarNode, path: KeyPath, found: Text) -> Any:
+    tag = str(node.tag)
+    kind = tag.removeprefix(TAG) if tag.startswith(TAG) else ""
+    if kind in TEXT:
+        return str(node.value)
+    if kind in SCALARS:
+        try:
+            return _CONSTRUCTOR.construct_object(node)
+        except (ValueError, YAMLError):
+            pass
+    found.faults.append((_place(node.start_mark), _tagged(node, path, repr(node.value))))
+    return None
+
+
+def _tagged(node: Node, path: KeyPath, what: str) -> Fault:
+    tag = str(node.tag).replace(TAG, "!!")
+    return Fault(path, f"found {what} with the tag {tag!r}", "a plain value")
+
+
+class _Constructor(SafeConstructor):
+    """Scalars only; a constructor of its own because ruamel ties them to a loader."""
+
+
+_CONSTRUCTOR = _Constructor(loader=YAML(typ="safe", pure=True))
