@@ -1,0 +1,113 @@
+"""Arithmetic in a fixed order, in numpy: what the interpreter is made to compute with.
+
+Each function gives the same bits on every CPU: no BLAS, no pairwise summation whose shape depends
+on the memory layout, no conversion that depends on a library's build.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def dot(a: Array, b: Array, start: Array) -> Array:
+    """``start + a @ b`` for ``[..., M, K]`` and ``[..., K, N]``, k ascending.
+
+    Every product and every sum is rounded once, to the dtype of ``start``. A row of the result
+    depends on nothing but its own row of ``a`` and ``start``, wherever it stands.
+    """
+    out = np.array(start, order="C")
+    columns = np.ascontiguousarray(np.swapaxes(a, -1, -2), dtype=out.dtype)
+    rows = np.ascontiguousarray(b, dtype=out.dtype)
+    term = np.empty_like(out)
+    for k in range(rows.shape[-2]):
+        np.multiply(columns[..., k, :, None], rows[..., k, None, :], out=term)
+        np.add(out, term, out=out)
+    return out
+
+
+def tree_sum(x: Array, axis: int) -> Array:
+    """The sum over one axis as a halving tree: ``x[:h] + x[h:]`` until one is left."""
+    if x.dtype == np.bool_:
+        x = x.astype(np.int64)  # numpy adds booleans as "or"
+    before = (slice(None),) * (axis % x.ndim)
+    while (size := x.shape[axis]) > 1:
+        half = (size + 1) // 2
+        if size % 2 == 0:
+            x = x[(*before, slice(half))] + x[(*before, slice(half, None))]
+        else:
+            head = x[(*before, slice(half))].copy()
+            head[(*before, slice(half - 1))] += x[(*before, slice(half, None))]
+            x = head
+    return np.ascontiguousarray(x[(*before, 0)])
+
+
+def bfloat16_to_float32(bits: Array) -> Array:
+    """Bit patterns (uint16) to float32; exact."""
+    wide = bits.astype(np.uint32)
+    wide <<= np.uint32(16)
+    return wide.view(np.float32)
+
+
+def float32_to_bfloat16(x: Array) -> Array:
+    """Float32 to bit patterns (uint16), to nearest, ties to even; NaN becomes 0x7FC0."""
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    bits = x.view(np.uint32)
+    rounded = bits >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits  # carries run into the exponent and on to infinity, as they must
+    rounded >>= np.uint32(16)
+    out = rounded.astype(np.uint16)
+    nan = np.isnan(x)
+    if nan.any():
+        out[nan] = 0x7FC0
+    return out
+
+
+def _table(mantissa: int, bias: int) -> Array:
+    """All 256 values of an 8-bit float as float32, as if no pattern were special."""
+    code = np.arange(256)
+    exponent = (code & 0x7F) >> mantissa
+    fraction = (code & ((1 << mantissa) - 1)) / (1 << mantissa)
+    size = np.where(
+        exponent == 0, np.ldexp(fraction, 1 - bias), np.ldexp(1 + fraction, exponent - bias)
+    )
+    return np.where(code & 0x80, -size, size).astype(np.float32)
+
+
+def _float8() -> dict[str, tuple[Array, int]]:
+    e4 = _table(3, 7)
+    e4[[0x7F, 0xFF]] = np.nan
+    e5 = _table(2, 15)
+    e5[[0x7C, 0xFC]] = np.inf, -np.inf
+    e5[[0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF]] = np.nan
+    return {"fp8e4nv": (e4, 0x7E), "fp8e5": (e5, 0x7B)}  # values, largest finite code
+
+
+FLOAT8 = _float8()
+
+
+def float8_to_float32(codes: Array, kind: str) -> Array:
+    """Bit patterns (uint8) of ``fp8e4nv`` (e4m3fn) or ``fp8e5`` (e5m2) to float32; exact."""
+    return FLOAT8[kind][0][codes]
+
+
+def float32_to_float8(x: Array, kind: str) -> Array:
+    """Float32 to bit patterns (uint8), to nearest, ties to even.
+
+    Beyond the largest finite value the result saturates, as ``cvt.rn.satfinite`` does on NVIDIA
+    GPUs (torch gives NaN or infinity there); NaN becomes 0x7F.
+    """
+    values, largest = FLOAT8[kind]
+    finite = values[: largest + 1].astype(np.float64)
+    size = np.minimum(np.abs(np.asarray(x, dtype=np.float64)), finite[-1])
+    low = np.clip(np.searchsorted(finite, size, side="right") - 1, 0, largest - 1)
+    middle = (finite[low] + finite[low + 1]) / 2
+    up = (size > middle) | ((size == middle) & (low % 2 == 1))
+    code = (low + up).astype(np.uint8) | (np.signbit(x).astype(np.uint8) << 7)
+    return np.where(np.isnan(x), np.uint8(0x7F), code).astype(np.uint8)
