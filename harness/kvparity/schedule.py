@@ -15,21 +15,25 @@ Batch = Literal["packed", "left", "right"]
 
 @dataclass(frozen=True)
 class Member:
-    """One sequence as a session sees it: its name (which keys all its data) and its final length."""
+    """One sequence as a session sees it: its name (which keys all its data) and its lengths.
+
+    ``length`` counts prompt and continuation, ``prompt`` the tokens that are given.
+    """
 
     id: str
     length: int
+    prompt: int = 1
 
 
 @dataclass(frozen=True)
 class Span:
     """Positions ``start .. stop-1`` of one sequence, computed in one forward call.
 
-    ``sequence`` is the index of the member in its session. Logits are wanted from position
-    ``rows_from`` on (``rows_from == stop``: none). ``decode`` asks for the single-query path and
-    needs ``stop == start + 1``; a chunk of one token without it goes through the prefill path.
-    ``position_shift`` is added to every position that the model is told; anything but 0 is a
-    planted defect.
+    ``sequence`` is the index of the member in its session. Logits are wanted at the positions
+    ``rows_from .. rows_to-1`` (``rows_to`` None: up to the end; equal: none). ``decode`` asks for
+    the single-query path and needs ``stop == start + 1``; a chunk of one token without it goes
+    through the prefill path. ``position_shift`` is added to every position that the model is told;
+    anything but 0 is a planted defect.
     """
 
     sequence: int
@@ -38,19 +42,20 @@ class Span:
     rows_from: int
     decode: bool = False
     position_shift: int = 0
+    rows_to: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
             raise ValueError(f"an empty or negative span: {self.start}..{self.stop}")
-        if not self.start <= self.rows_from <= self.stop:
-            raise ValueError(f"rows_from {self.rows_from} outside {self.start}..{self.stop}")
+        if not self.start <= self.rows.start <= self.rows.stop <= self.stop:
+            raise ValueError(f"rows {self.rows} outside {self.start}..{self.stop}")
         if self.decode and self.stop != self.start + 1:
             raise ValueError("a decode span holds exactly one position")
 
     @property
     def rows(self) -> range:
         """The positions whose logits are wanted."""
-        return range(self.rows_from, self.stop)
+        return range(self.rows_from, self.stop if self.rows_to is None else self.rows_to)
 
 
 Step = tuple[Span, ...]

@@ -8,13 +8,13 @@ subject.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from kvparity.schedule import Layout, Member, Step
+from kvparity.schedule import Layout, Member, Plan, Step
 
 
 class SubjectError(Exception):
@@ -71,12 +71,13 @@ class Generates(Protocol):
     """A subject with a generation loop of its own (transformers' ``generate()``)."""
 
     def generate(
-        self, member: Member, prompt: Sequence[int], choose: Any
-    ) -> Iterator[tuple[Tensor, int]]:
+        self, member: Member, prompt: Sequence[int], choose: Callable[[int, Tensor], int]
+    ) -> Counter[str]:
         """Run the subject's own loop for one sequence until ``member.length`` tokens are there.
 
-        ``choose(position, logits[vocab]) -> int`` picks the token at ``position``. Yields, per new
-        token, the logits row ``[1, vocab]`` that it was chosen from, and the token.
+        ``choose(position, logits[vocab]) -> int`` picks the token at ``position`` and sees the raw
+        float32 row it is chosen from, one row at a time: nothing else leaves the loop. Returns
+        what really ran, counted as in ``Session.observed``.
         """
         ...
 
@@ -88,17 +89,15 @@ class Subject(Protocol):
     max_positions: int
     device: torch.device
 
-    def unsupported(self, layout: Layout, *, generate: bool = False) -> str | None:
-        """Why this layout (or ``generate()``) cannot be run, in plain words, or None if it can."""
+    def unsupported(self, plan: Plan) -> str | None:
+        """Why this plan (its steps, layout, or ``generate()``) cannot be run, or None if it can."""
         ...
 
     def session(self, members: Sequence[Member], layout: Layout) -> Session:
         """Open a session; every unused cache slot, pad and workspace holds NaN."""
         ...
 
-    def values(
-        self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
-    ) -> Tensor:
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         """What is compared, float32 ``[r, width]``.
 
         For a language model the logprobs of ``targets`` (int64 ``[r]``), one column per

@@ -1,0 +1,94 @@
+"""``kvparity replay``: run one case of a run again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from kvparity.cli.device import add_argument, settle
+from kvparity.exit_codes import ExitCode, of_verdict
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "replay",
+        help="run one case of a run again and show the row where it parts",
+        description="Run one case again, on the tokens that the run recorded.",
+    )
+    parser.add_argument("run_dir", type=Path, help="the folder of the run")
+    parser.add_argument("case", help="the case's id, such as c007")
+    add_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay; the exit code is that of the case's verdict now."""
+    from kvparity_contracts.loader import load
+    from kvparity_contracts.problems import ContractError
+
+    try:
+        device = settle(args.device)
+    except ValueError as error:
+        return _refuse(str(error))
+    from kvparity.evidence import RunFolderError
+    from kvparity.replay import contract_path, replay
+    from kvparity.subject import SubjectError, UnsupportedError
+
+    try:
+        path, sha = contract_path(args.run_dir)
+        loaded = load(path)
+        if loaded.sha256 != sha:
+            return _refuse(f"{path} changed since the run; replay needs the contract as it was")
+        found = replay(loaded, args.run_dir, args.case, device)
+    except ContractError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.USAGE
+    except (RunFolderError, UnsupportedError, ValueError) as error:
+        return _refuse(str(error))
+    except SubjectError as error:
+        print(f"kvparity: error: {error}", file=sys.stderr)
+        return ExitCode.ERROR
+    if args.json:
+        document = {
+            "schema_version": 1,
+            "case": found.entry,
+            "same_as_recorded": found.same,
+            "row": found.row,
+        }
+        print(json.dumps(document, allow_nan=False))
+    else:
+        print(_text(found))
+    return of_verdict(found.entry["verdict"])
+
+
+def _text(found: Any) -> str:
+    from kvparity.report.terminal import first_lines
+
+    case = found.entry
+    lines = [f"{case['id']}: {case['verdict'].upper()}: {case['reason']}"]
+    lines += first_lines([case])
+    lines.append(
+        "    the same result as the run recorded"
+        if found.same
+        else "    NOT the result that the run recorded: the subject is not deterministic, or the "
+        "machine is another"
+    )
+    if found.row:
+        row = found.row
+        lines.append(f"    that row: {row['differing']} of {row['columns']} columns differ")
+        for c in row["farthest"]:
+            lines.append(
+                f"      column {c['column']:>6}: {c['reference']:.9g} against "
+                f"{c['candidate']:.9g}, {c['ulps']} ulps"
+            )
+    return "\n".join(lines)
+
+
+def _refuse(message: str) -> int:
+    print(f"kvparity: {message}", file=sys.stderr)
+    return ExitCode.USAGE

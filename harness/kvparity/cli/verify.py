@@ -1,0 +1,140 @@
+"""``kvparity verify``: the main job."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kvparity.cli.device import add_argument, settle
+from kvparity.exit_codes import ExitCode, of_verdict
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "verify",
+        help="run a contract: roll out, rescore, compare, plant controls, judge",
+        description="Run a contract and say whether it holds.",
+        epilog="Exit codes: 0 holds, 1 differs, 2 bad input, 3 error, 5 void, 130 interrupted.",
+    )
+    parser.add_argument("contract", help="a contract file, or the name of a library contract")
+    add_argument(parser)
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes to use (default: one per core on the CPU, one on CUDA)",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="where evidence is written (default: .kvparity/runs/<time>-<name>)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="finish the interrupted run in --run-dir"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the report as one JSON document on stdout"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify; returns the exit code."""
+    from kvparity_contracts.library import find
+    from kvparity_contracts.loader import load
+    from kvparity_contracts.problems import ContractError
+
+    if args.jobs is not None and args.jobs < 1:
+        return _refuse(f"--jobs {args.jobs}: expected at least 1")
+    if args.resume and args.run_dir is None:
+        return _refuse("--resume needs --run-dir, the folder of the interrupted run")
+    try:
+        loaded = load(find(args.contract))
+        device = settle(args.device)
+    except ContractError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.USAGE
+    except ValueError as error:
+        return _refuse(str(error))
+    return _verify(args, loaded, device)
+
+
+def _verify(args: argparse.Namespace, loaded: Any, device: str) -> int:
+    from kvparity.evidence import RunFolderError
+    from kvparity.report.terminal import render
+    from kvparity.run import verify
+    from kvparity.subject import SubjectError, UnsupportedError
+
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = args.run_dir or Path(".kvparity/runs") / f"{stamp}-{loaded.contract.name}"
+    bar = _Bar()
+    try:
+        report = verify(
+            loaded,
+            device=device,
+            folder=folder,
+            jobs=args.jobs or _default_jobs(device),
+            resume=args.resume,
+            command=shlex.join(["kvparity", *sys.argv[1:]]),
+            progress=bar,
+        )
+    except (RunFolderError, UnsupportedError, ValueError) as error:
+        return _refuse(str(error))
+    except SubjectError as error:
+        print(f"kvparity: error: {error}{_kept(folder)}", file=sys.stderr)
+        return ExitCode.ERROR
+    except KeyboardInterrupt:
+        print(
+            f"kvparity: interrupted{_kept(folder)}; finish with: kvparity verify {args.contract} "
+            f"--run-dir {folder} --resume",
+            file=sys.stderr,
+        )
+        return ExitCode.INTERRUPTED
+    finally:
+        bar.close()
+    if args.json:
+        print(json.dumps(report, allow_nan=False))
+    print(render(report), file=sys.stderr if args.json else sys.stdout)
+    return of_verdict(report["verdict"])
+
+
+def _default_jobs(device: str) -> int:
+    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0))
+
+
+def _kept(folder: Path) -> str:
+    cases = folder / "cases.jsonl"
+    count = cases.read_bytes().count(b"\n") if cases.is_file() else 0
+    return f"; {count} finished cases are kept in {folder}" if count else ""
+
+
+def _refuse(message: str) -> int:
+    print(f"kvparity: {message}", file=sys.stderr)
+    return ExitCode.USAGE
+
+
+class _Bar:
+    """Progress on stderr, on a terminal only."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, disable=not sys.stderr.isatty(), leave=False)
+        self.bar.set_postfix_str(what, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

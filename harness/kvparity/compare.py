@@ -1,0 +1,200 @@
+"""Two records side by side, on the device: bits for invariance, limits for accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from kvparity.bits import differing, pattern, ulps
+from kvparity.drift import drift
+from kvparity.record import Record
+
+Outcome = Literal["holds", "differs", "void"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first compared token whose bits differ: ``column`` is a temperature or an element."""
+
+    sequence: str
+    position: int
+    token: int | None
+    column: int
+    reference: float | str
+    candidate: float | str
+    reference_bits: str
+    candidate_bits: str
+    ulps: int | None
+    reference_digest: str
+    candidate_digest: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one case showed. ``tokens`` counts the compared rows."""
+
+    outcome: Outcome
+    reason: str
+    tokens: int = 0
+    differing_tokens: int = 0
+    differing_rows: int = 0
+    max_ulp: int | None = None
+    max_abs: float | None = None
+    max_abs_dlogp: float | None = None
+    approx_kl0: float | None = None
+    clipfrac0: float | None = None
+    first_divergence: Divergence | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def _number(x: Tensor) -> float | str:
+    """A JSON number, or its name: JSON has no NaN and no Inf."""
+    value = float(x)
+    return value if value == value and abs(value) != float("inf") else str(value)
+
+
+def _hex(digest: Tensor) -> str:
+    return f"0x{int(digest) & (2**64 - 1):016x}"
+
+
+def _pairing(reference: Record, candidate: Record) -> Comparison | None:
+    """Why two records cannot be compared at all, or None if they can."""
+    if not candidate.index or not reference.index:
+        return Comparison("void", "no token was compared")
+    if len(reference.index) != len(candidate.index):
+        return Comparison(
+            "void",
+            f"the two sides differ in length: {len(reference.index)} against "
+            f"{len(candidate.index)} tokens",
+        )
+    if reference.index != candidate.index:
+        return Comparison("void", "the two sides hold different positions")
+    return None
+
+
+def _same_work(reference: Record, candidate: Record) -> str | None:
+    """Why equal bits would show nothing, or None."""
+    if not reference.plan.generate and not candidate.plan.generate:
+        same_steps = reference.plan.schedule == candidate.plan.schedule
+        same_members = reference.plan.members == candidate.plan.members
+        if same_steps and same_members and reference.plan.layout == candidate.plan.layout:
+            return "both sides ran the same steps"
+    asked = any(span.decode for step in candidate.plan.schedule for span in step)
+    ran = [name for name in candidate.observed if name.endswith(".decode")]
+    if (asked or candidate.plan.generate) and not ran:
+        return "the path asks for single-query decode, but no decode was observed"
+    if not asked and not candidate.plan.generate and ran:
+        return "the path asks for prefill only, but decode was observed"
+    return None
+
+
+def invariance(reference: Record, candidate: Record, *, column: int | None) -> Comparison:
+    """Compare bits: of one column of values (None: of all), and of the whole rows' digests."""
+    unpaired = _pairing(reference, candidate)
+    if unpaired is not None:
+        return unpaired
+    device = reference.values.device
+    a, b = reference.values, candidate.values.to(device)
+    if a.shape != b.shape:
+        return Comparison("void", f"rows of {a.shape[1]} against rows of {b.shape[1]} values")
+    if column is not None:
+        a, b = a[:, column : column + 1], b[:, column : column + 1]
+    value_bits = differing(a, b)
+    value_off = value_bits.any(-1)
+    row_off = reference.digests != candidate.digests.to(device)
+    target_off = reference.targets != candidate.targets.to(device)
+    bad = ~(reference.finite & candidate.finite.to(device))
+    off = value_off | row_off | target_off | bad
+    tokens = len(reference.index)
+    counts = {
+        "tokens": tokens,
+        "differing_tokens": int((value_off | target_off | bad).sum()),
+        "differing_rows": int((row_off | bad).sum()),
+    }
+    if not bool(off.any()):
+        idle = _same_work(reference, candidate)
+        if idle is not None:
+            return Comparison("void", idle, **counts)
+        measures = {"max_ulp": 0, **_aggregates(b, a, column)}
+        return Comparison("holds", "every bit is equal", **counts, **measures)
+    first = int(torch.nonzero(off)[0])
+    reason = "bits differ"
+    if bool(target_off.any()):
+        first = int(torch.nonzero(target_off)[0])
+        reason = "the two sides scored different token ids"
+    elif bool(bad.any()):
+        first = int(torch.nonzero(bad)[0])
+        reason = "NaN or Inf in an active token"
+    finite_only = ~bad
+    measures = {}
+    if bool(finite_only.any()):
+        spread = ulps(a[finite_only], b[finite_only])
+        measures = {"max_ulp": int(spread.max())}
+        measures |= _aggregates(b[finite_only], a[finite_only], column)
+    where = torch.nonzero(value_bits[first])
+    place = int(where[0]) if len(where) else 0
+    sequence, position = reference.index[first]
+    left, right = a[first, place], b[first, place]
+    divergence = Divergence(
+        sequence=reference.plan.members[sequence].id,
+        position=position + 1 if column is not None else position,
+        token=int(candidate.targets[first]) if column is not None else None,
+        column=place if column is None else column,
+        reference=_number(left),
+        candidate=_number(right),
+        reference_bits=pattern(left),
+        candidate_bits=pattern(right),
+        ulps=None if bool(bad[first]) else int(ulps(left[None], right[None])[0]),
+        reference_digest=_hex(reference.digests[first]),
+        candidate_digest=_hex(candidate.digests[first]),
+    )
+    return Comparison("differs", reason, **counts, **measures, first_divergence=divergence)
+
+
+def _aggregates(candidate: Tensor, reference: Tensor, column: int | None) -> dict[str, Any]:
+    """RL aggregates for logprobs (rollout is the candidate), the largest distance otherwise."""
+    if column is None:
+        return {"max_abs": float((candidate.double() - reference.double()).abs().max())}
+    d = drift(candidate[:, 0], reference[:, 0])
+    return {
+        "max_abs_dlogp": d.max_abs_dlogp,
+        "approx_kl0": d.approx_kl0,
+        "clipfrac0": d.clipfrac0,
+    }
+
+
+def accuracy(
+    candidate: Record, oracle: Tensor, limits: Mapping[str, float], *, column: int | None
+) -> Comparison:
+    """Hold one column (None: all) of a record against float64 values of the same shape."""
+    tokens = len(candidate.index)
+    if not tokens:
+        return Comparison("void", "no token was compared")
+    if oracle.shape != candidate.values.shape:
+        return Comparison(
+            "void",
+            f"the oracle gave {tuple(oracle.shape)} values for "
+            f"{tuple(candidate.values.shape)} compared ones",
+        )
+    found, wanted = candidate.values, oracle.to(candidate.values.device)
+    if column is not None:
+        found, wanted = found[:, column : column + 1], wanted[:, column : column + 1]
+    if not bool(candidate.finite.all()):
+        count = int((~candidate.finite).sum())
+        return Comparison(
+            "differs", "NaN or Inf in an active token", tokens=tokens, differing_tokens=count
+        )
+    measured = _aggregates(found, wanted, column)
+    over = {name: limit for name, limit in limits.items() if measured[name] > limit}
+    if over:
+        words = ", ".join(f"{n} {measured[n]:.3g} > {limit:.3g}" for n, limit in over.items())
+        return Comparison("differs", words, tokens=tokens, **measured)
+    words = ", ".join(f"{n} {measured[n]:.3g} <= {limit:.3g}" for n, limit in limits.items())
+    return Comparison("holds", words, tokens=tokens, **measured)

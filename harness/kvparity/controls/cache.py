@@ -1,0 +1,64 @@
+"""Defects of the KV cache: what is read is not what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.schedule import Step
+from kvparity.subject import CacheView, Subject, UnsupportedError
+
+_NARROWER = {
+    torch.float32: torch.bfloat16,
+    torch.float16: torch.float8_e4m3fn,
+    torch.bfloat16: torch.float8_e4m3fn,
+}
+
+
+def _reachable(session: PlantedSession) -> CacheView:
+    cache = session.cache()
+    if cache is None:
+        raise UnsupportedError("this defect needs a cache that can be reached, and there is none")
+    return cache
+
+
+class _StaleSlot(PlantedSession):
+    """Before a sequence decodes for the first time, its newest slot falls back to old contents."""
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        cache = _reachable(self)
+        seen: set[int] = getattr(self, "_seen", set())
+        for span in step:
+            if span.decode and span.sequence not in seen and span.start > 1:
+                seen.add(span.sequence)
+                for layer in range(cache.layers()):
+                    k, v = cache.read(layer, span.sequence, 0, 1)
+                    cache.write(layer, span.sequence, span.start - 1, k, v)
+        self._seen = seen
+        return self.inner.forward(step, ids)
+
+
+def stale_slot(subject: Subject) -> Subject:
+    """The slot of the last prompt token still holds an earlier write when decoding begins."""
+    return PlantedSubject(subject, lambda s, m, layout: _StaleSlot(s.session(m, layout)))
+
+
+class _NarrowCache(PlantedSession):
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        yield from self.inner.forward(step, ids)
+        cache = _reachable(self)
+        for span in step:
+            for layer in range(cache.layers()):
+                k, v = cache.read(layer, span.sequence, span.start, span.stop)
+                narrow = _NARROWER[k.dtype]
+                cache.write(
+                    layer, span.sequence, span.start, k.to(narrow).to(k), v.to(narrow).to(v)
+                )
+
+
+def narrow_cache(subject: Subject) -> Subject:
+    """Keys and values are stored in a narrower dtype than declared; fresh tokens are not."""
+    return PlantedSubject(subject, lambda s, m, layout: _NarrowCache(s.session(m, layout)))

@@ -1,0 +1,129 @@
+"""Defects of the reduction order: the same sum, cut or walked in another way.
+
+In the reference decoder they change the order that its attention is called with. For a kernel pair
+of somebody else they are built from the pair itself: decode is called on two parts of the keys, and
+the parts are merged by their LSE, as split-KV kernels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.controls.base import Plant
+from kvparity.subject import Subject, UnsupportedError
+from kvparity.subjects.attention import AttentionSubject, Kernel
+from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.order import ReductionOrder
+
+Cut = Callable[[int, int], int]
+"""(batch size, visible keys of the row) -> where its keys are cut; 0: not at all."""
+Reorder = Callable[[ReductionOrder, int, bool], ReductionOrder]
+"""(declared order, batch size, decode?) -> the order that is used instead."""
+
+
+def _merge(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two normalised partial results by their natural-log LSE, in float32."""
+    (out_a, lse_a), (out_b, lse_b) = left, right
+    lse = torch.logaddexp(lse_a, lse_b)
+    a, b = torch.exp(lse_a - lse)[..., None], torch.exp(lse_b - lse)[..., None]
+    return (out_a.float() * a + out_b.float() * b).to(out_a.dtype), lse
+
+
+def cut_decode(decode: Kernel, cut: Cut) -> Kernel:
+    """``decode`` with each row's keys reduced in two parts."""
+
+    def planted(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
+        whole = decode(q, k, v, kv_lens=kv_lens, **more)
+        if not isinstance(whole, tuple):
+            raise UnsupportedError("this defect is built from the LSE, which the pair returns not")
+        out, lse = whole[0].clone(), whole[1].clone()
+        for row, length in enumerate(kv_lens.tolist()):
+            at = cut(len(q), length)
+            if not 0 < at < length:
+                continue
+            one = slice(row, row + 1)
+            first = kv_lens.new_tensor([at])
+            left = decode(q[one], k[one], v[one], kv_lens=first, **more)
+            right = decode(q[one], k[one, at:], v[one, at:], kv_lens=kv_lens[one] - at, **more)
+            out[one], lse[one] = _merge(left, right)
+        return out, lse
+
+    return planted
+
+
+def reordered(ops: AttentionOps, reorder: Reorder) -> AttentionOps:
+    """The decoder's attention, called with another order than the declared one."""
+
+    def prefill(q: Tensor, kv: KeysValues, *, order: ReductionOrder, **more: Any) -> Any:
+        return ops.prefill(q, kv, order=reorder(order, len(kv.kv_lens), False), **more)
+
+    def decode(q: Tensor, kv: KeysValues, *, order: ReductionOrder, **more: Any) -> Any:
+        return ops.decode(q, kv, order=reorder(order, len(kv.kv_lens), True), **more)
+
+    return AttentionOps(prefill=prefill, decode=decode)
+
+
+def _from_chunk(ops: AttentionOps) -> AttentionOps:
+    """Decode with its split edges counted from the new token instead of from key 0.
+
+    Every key is visible to a decoded token, so moving the edges by ``shift`` keys is the same as
+    presenting the keys rotated by ``shift``; pages of one slot present them in any order.
+    """
+
+    def decode(
+        q: Tensor, kv: KeysValues, *, order: ReductionOrder, max_kv: int, **more: Any
+    ) -> Any:
+        if kv.starts is None:
+            raise UnsupportedError("this defect is planted in a contiguous cache")
+        lens = kv.kv_lens.long()[:, None]
+        place = torch.arange(max_kv, device=q.device)
+        shift = (lens - 1) % order.split
+        slots = kv.starts.long()[:, None] + (place + shift) % lens
+        rotated = replace(kv, starts=None, block_table=slots.int(), page=1)
+        return ops.decode(q, rotated, order=order, max_kv=max_kv, **more)
+
+    return AttentionOps(prefill=ops.prefill, decode=decode)
+
+
+def _halve_split(order: ReductionOrder, batch: int, decode: bool) -> ReductionOrder:
+    return order if batch == 1 else replace(order, split=max(order.tile, order.split // 2))
+
+
+def _other_tile(order: ReductionOrder, batch: int, decode: bool) -> ReductionOrder:
+    if not decode:
+        return order
+    return replace(order, tile=order.tile // 2 if order.tile > 16 else order.tile * 2)
+
+
+def _plant(cut: Cut, change: Callable[[AttentionOps], AttentionOps]) -> Plant:
+    def plant(subject: Subject) -> Subject:
+        if isinstance(subject, AttentionSubject):
+            pair = subject.pair
+            return subject.with_pair(replace(pair, decode=cut_decode(pair.decode, cut)))
+        if isinstance(subject, DecoderSubject):
+            return subject.with_attention(change(subject.attention))
+        raise UnsupportedError("the reduction order of this subject cannot be reached")
+
+    return plant
+
+
+split_by_batch = _plant(
+    lambda batch, keys: keys // 2 if batch > 1 else 0,
+    lambda ops: reordered(ops, _halve_split),
+)
+"""The split size follows the number of sequences in the batch."""
+
+tile_by_query_length = _plant(
+    lambda batch, keys: 16,
+    lambda ops: reordered(ops, _other_tile),
+)
+"""One query gets another key tile than many."""
+
+split_from_chunk = _plant(lambda batch, keys: keys - 1, _from_chunk)
+"""Split edges are counted from the chunk's first token."""

@@ -1,0 +1,99 @@
+"""Defects of positions, padding and inputs: the right arithmetic on the wrong tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.schedule import Layout, Member, Span, Step
+from kvparity.subject import Session, Subject
+
+
+class _ShiftedDecode(PlantedSession):
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        shifted = tuple(replace(s, position_shift=1) if s.decode else s for s in step)
+        return self.inner.forward(shifted, ids)
+
+
+def position_off_by_one(subject: Subject) -> Subject:
+    """Every decoded token is told the position after its own."""
+    return PlantedSubject(subject, lambda s, m, layout: _ShiftedDecode(s.session(m, layout)))
+
+
+class _LeakingPads(PlantedSession):
+    """Pads become tokens that are attended to and that count as positions."""
+
+    def __init__(self, inner: Session, pads: Sequence[int]) -> None:
+        super().__init__(inner)
+        self.pads = pads
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        moved = []
+        tokens = []
+        for span, own in zip(step, ids, strict=True):
+            pad = self.pads[span.sequence]
+            moved.append(
+                Span(
+                    span.sequence,
+                    span.start + pad if span.start else 0,
+                    span.stop + pad,
+                    rows_from=span.rows.start + pad,
+                    rows_to=span.rows.stop + pad,
+                    decode=span.decode,
+                )
+            )
+            tokens.append([0] * (pad if span.start == 0 else 0) + list(own))
+        return self.inner.forward(tuple(moved), tokens)
+
+
+def padding_leaks(subject: Subject) -> Subject:
+    """Left pads are seen by the tokens behind them and shift their positions."""
+
+    def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
+        longest = max(m.prompt for m in members)
+        pads = [longest - m.prompt for m in members]
+        grown = [
+            Member(m.id, m.length + pad, m.prompt + pad)
+            for m, pad in zip(members, pads, strict=True)
+        ]
+        return _LeakingPads(inner.session(grown, layout), pads)
+
+    return PlantedSubject(subject, open_session)
+
+
+class _OtherPrompt(PlantedSession):
+    def __init__(self, inner: Session, members: Sequence[Member], vocab: int) -> None:
+        super().__init__(inner)
+        self.members, self.vocab = members, vocab
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        changed = []
+        for span, own in zip(step, ids, strict=True):
+            inside = self.members[span.sequence].prompt - span.start
+            changed.append([(t + 1) % self.vocab if i < inside else t for i, t in enumerate(own)])
+        return self.inner.forward(step, changed)
+
+
+def wrong_input(subject: Subject) -> Subject:
+    """Another prompt is computed than the one that is reported."""
+
+    def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
+        if inner.vocab:
+            return _OtherPrompt(inner.session(members, layout), members, inner.vocab)
+        return inner.session([replace(m, id=f"{m.id}/other") for m in members], layout)
+
+    return PlantedSubject(subject, open_session)
+
+
+def retokenised(ids: Sequence[int], prompt: int) -> list[int]:
+    """Ids that went through text: bytes that are no ASCII come back as question marks.
+
+    If the continuation holds none, its last byte stands for one.
+    """
+    back = [*ids[:prompt], *(t if t < 128 else ord("?") for t in ids[prompt:])]
+    if back == list(ids):
+        back[-1] = ord("?") if back[-1] != ord("?") else ord("!")
+    return back

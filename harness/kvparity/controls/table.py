@@ -1,0 +1,52 @@
+"""Every control, by name. What each one is and where it comes from: kvparity_contracts.controls."""
+
+from __future__ import annotations
+
+from kvparity.controls.base import Control
+from kvparity.controls.cache import narrow_cache, stale_slot
+from kvparity.controls.order import split_by_batch, split_from_chunk, tile_by_query_length
+from kvparity.controls.score import log_of_softmax, temperature_ignored
+from kvparity.controls.sequence import (
+    padding_leaks,
+    position_off_by_one,
+    retokenised,
+    wrong_input,
+)
+from kvparity_contracts.paths import PathName
+
+_ALL = (
+    Control(
+        "split-by-batch",
+        path=PathName("batched"),
+        rollout=split_by_batch,
+        rescore=split_by_batch,
+        keys=lambda split, tile: split // 2 + 8,
+    ),
+    Control(
+        "tile-by-query-length",
+        path=PathName("decode"),
+        rollout=tile_by_query_length,
+        rescore=tile_by_query_length,
+        keys=lambda split, tile: tile + 1,
+    ),
+    Control(
+        "split-from-chunk",
+        path=PathName("decode"),
+        rollout=split_from_chunk,
+        rescore=split_from_chunk,
+        keys=lambda split, tile: 12,
+    ),
+    Control("position-off-by-one", path=PathName("decode"), rollout=position_off_by_one),
+    Control("stale-slot", path=PathName("decode"), rollout=stale_slot),
+    Control("padding-leaks", path=PathName("padded-left"), rollout=padding_leaks, sequences=2),
+    Control("narrow-cache", path=PathName("decode"), rollout=narrow_cache, rescore=narrow_cache),
+    Control(
+        "temperature-ignored", path=PathName("decode"), rescore=temperature_ignored, tempered=True
+    ),
+    Control("log-of-softmax", path=PathName("decode"), rescore=log_of_softmax),
+    Control("retokenised", path=PathName("decode"), rescore_ids=retokenised),
+    Control("unequal-lengths", path=PathName("decode"), expect="void", drop=1),
+    Control("wrong-input", path=PathName("prefill"), relation="accuracy", rollout=wrong_input),
+)
+
+CONTROLS: dict[str, Control] = {control.name: control for control in _ALL}

@@ -1,0 +1,64 @@
+"""What a verdict was reached with: versions, device and flags, read back from the libraries."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvparity_kernels import runtime
+
+_PACKAGES = ("kvparity", "torch", "triton", "numpy", "transformers", "flashinfer-python")
+_VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
+
+
+def versions() -> dict[str, str | None]:
+    """Installed version of every package that can decide bits, None where it is missing."""
+    found: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def device_name(device: torch.device) -> str:
+    """The device's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """JSON values: versions, device, flags as they are now."""
+    described: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "triton_mode": runtime.mode(),
+        "tf32": {
+            "matmul": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn": torch.backends.cudnn.allow_tf32,
+        },
+        "threads": torch.get_num_threads(),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+    if device.type == "cuda":
+        described["capability"] = list(torch.cuda.get_device_capability(device))
+        described["cuda"] = torch.version.cuda
+    return described

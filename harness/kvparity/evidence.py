@@ -1,0 +1,96 @@
+"""The run folder: what was compared and with what result, written as it becomes known."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kvparity.record import Record
+
+
+class RunFolderError(Exception):
+    """The run folder cannot be used as asked. Exit code 2."""
+
+
+class Evidence:
+    """Appends to a run folder. Several processes may append at once: a line is one write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, identity: dict[str, Any], *, resume: bool) -> None:
+        """Create the folder, or take it up again.
+
+        ``identity`` says what the run is about; a run may only be resumed under the same.
+
+        Raises:
+            RunFolderError: the folder holds another run, or cannot be written.
+        """
+        head = self.folder / "identity.json"
+        if resume:
+            if not head.is_file():
+                raise RunFolderError(f"{self.folder} holds no run to resume; leave out --resume")
+            old = json.loads(head.read_text())
+            changed = [key for key in identity if old.get(key) != identity[key]]
+            if changed:
+                raise RunFolderError(
+                    f"{self.folder} cannot be resumed: {', '.join(changed)} changed since it began "
+                    "(results of two set-ups do not belong in one report); use a new --run-dir"
+                )
+            for file in self.folder.glob("*.jsonl"):
+                _drop_torn_line(file)
+            return
+        if self.folder.exists() and any(self.folder.iterdir()):
+            raise RunFolderError(
+                f"{self.folder} exists and is not empty; add --resume to finish the run in it, or "
+                "give another --run-dir"
+            )
+        try:
+            (self.folder / "failures").mkdir(parents=True, exist_ok=True)
+            head.write_text(json.dumps(identity, indent=1))
+        except OSError as error:
+            raise RunFolderError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def append(self, file: str, value: dict[str, Any]) -> None:
+        """Add one line to ``cases.jsonl``, ``units.jsonl`` or ``controls.jsonl``."""
+        line = (json.dumps(value, allow_nan=False) + "\n").encode()
+        handle = os.open(self.folder / file, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
+        try:
+            os.write(handle, line)
+        finally:
+            os.close(handle)
+
+    def lines(self, file: str) -> Iterator[dict[str, Any]]:
+        """The values appended to a file, in order; none if there is no such file."""
+        path = self.folder / file
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                yield json.loads(line)
+
+    def keep_failure(self, case: str, reference: Record, candidate: Record) -> str:
+        """Both sides of a differing case as safetensors; returns the file's name."""
+        tensors: dict[str, Tensor] = {}
+        for side, record in (("reference", reference), ("candidate", candidate)):
+            for name in ("values", "digests", "targets"):
+                tensors[f"{side}.{name}"] = getattr(record, name).cpu().contiguous()
+        name = f"failures/{case}.safetensors"
+        index = json.dumps([list(place) for place in candidate.index])
+        save_file(tensors, self.folder / name, metadata={"index": index})
+        return name
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Write ``run.json``, the whole report."""
+        (self.folder / "run.json").write_text(json.dumps(report, indent=1, allow_nan=False))
+
+
+def _drop_torn_line(file: Path) -> None:
+    """Cut off a last line that an interruption left without its end."""
+    text = file.read_bytes()
+    if text and not text.endswith(b"\n"):
+        file.write_bytes(text[: text.rfind(b"\n") + 1])

@@ -1,0 +1,108 @@
+"""From cases and controls to verdicts. The void rules live here; nothing can switch them off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kvparity.plan import Case, Unplanted, Work
+from kvparity_contracts.checks import AnyCheck
+from kvparity_contracts.contract import Contract
+
+ORDER = ("error", "differs", "void", "holds")
+"""From the word that outranks all others to the one that all must say."""
+
+Entry = dict[str, Any]
+
+
+def worst(verdicts: Sequence[str]) -> str:
+    """The verdict of a whole: the worst of its parts; of nothing, ``void``."""
+    return min(verdicts, key=ORDER.index) if verdicts else "void"
+
+
+def judge_check(
+    check: AnyCheck,
+    planned: Sequence[Case],
+    results: Sequence[Entry],
+    controls: Sequence[Entry],
+    unplanted: Sequence[Unplanted],
+) -> tuple[str, str]:
+    """(verdict, reason) of one check from its planned cases, their results and its controls."""
+    found = {entry["id"]: entry for entry in results}
+    missing = [case.id for case in planned if case.id not in found]
+    verdicts = [found[case.id]["verdict"] for case in planned if case.id in found]
+    if "differs" in verdicts:
+        count = verdicts.count("differs")
+        return "differs", f"{count} of {len(planned)} cases differ"
+    if missing:
+        return "void", f"{len(missing)} of {len(planned)} cases did not run: {missing[0]}, ..."
+    paths = {str(case.path) for case in planned}
+    wanted = {str(path) for path in check.paths if path.kind != "padded"}
+    if wanted - paths:
+        skipped = ", ".join(sorted(wanted - paths))
+        return "void", f"{skipped}: the same steps as the reference in every workload"
+    voids = [found[case.id] for case in planned if found[case.id]["verdict"] == "void"]
+    if voids:
+        first = voids[0]
+        return "void", f"{first['path']} over {first['workload']}: {first['reason']}"
+    if not planned:
+        return "void", "no case was compared"
+    return _controls_allow(check, controls, unplanted, len(planned))
+
+
+def _controls_allow(
+    check: AnyCheck,
+    controls: Sequence[Entry],
+    unplanted: Sequence[Unplanted],
+    cases: int,
+) -> tuple[str, str]:
+    own = [c for c in controls if c["relation"] == check.relation]
+    missed = [c["name"] for c in own if not c["caught"]]
+    if missed:
+        return "void", f"planted and not caught: {', '.join(missed)}"
+    asked = [u for u in unplanted if u.asked]
+    if asked:
+        return (
+            "void",
+            f"control {asked[0].control} was asked for and not planted: {asked[0].reason}",
+        )
+    if not own:
+        return "void", f"no control of relation {check.relation} was planted"
+    words = "bits are equal" if check.relation == "invariance" else "within limits"
+    return "holds", f"{cases} cases, {words}; {len(own)} controls caught"
+
+
+def judge(
+    contract: Contract,
+    work: Work,
+    results: Sequence[Entry],
+    controls: Sequence[Entry],
+    unplanted: Sequence[Unplanted],
+    replaced: str | None,
+) -> tuple[str, list[Entry]]:
+    """(verdict, entries of all checks). ``replaced`` names a backend that was not the one asked."""
+    planned = [case for unit in work.units for case in unit.cases]
+    entries = []
+    for check in contract.checks:
+        own = [case for case in planned if case.check == check.name]
+        ids = {case.id for case in own}
+        verdict, reason = judge_check(
+            check, own, [r for r in results if r["id"] in ids], controls, unplanted
+        )
+        if replaced is not None and verdict == "holds":
+            verdict, reason = "void", replaced
+        entries.append(
+            {
+                "name": check.name,
+                "relation": check.relation,
+                "verdict": verdict,
+                "reason": reason,
+                "cases": [r for r in results if r["id"] in ids],
+                "omitted": [
+                    {"workload": o.workload, "path": o.path, "reason": o.reason}
+                    for o in work.omitted
+                    if o.check == check.name
+                ],
+            }
+        )
+    return worst([entry["verdict"] for entry in entries]), entries

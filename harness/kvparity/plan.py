@@ -1,0 +1,275 @@
+"""From a contract to a list of work: units (one workload in one numerics), cases and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kvparity.controls.base import Control
+from kvparity.controls.table import CONTROLS
+from kvparity.paths import build
+from kvparity.workload import Prompts, fill
+from kvparity_contracts.checks import AnyCheck, Invariance
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import CONTROLS as DESCRIBED
+from kvparity_contracts.order import Order
+from kvparity_contracts.paths import PathName
+
+CONTROL_TOKENS = 4
+"""Generated tokens that a control runs on: enough to show its defect, and cheap."""
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """One combination of execution and cache dtype."""
+
+    execution: str
+    kv_cache: str
+
+    def __str__(self) -> str:
+        if self.execution == self.kv_cache:
+            return self.execution
+        return f"{self.execution}, kv {self.kv_cache}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. ``column`` is the temperature's column, None for whole attention rows."""
+
+    id: str
+    check: str
+    relation: str
+    workload: str
+    path: PathName
+    reference: PathName | None
+    numerics: Numerics
+    temperature: float | None
+    column: int | None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """All cases of one workload in one numerics: they share a rollout and a reference."""
+
+    id: str
+    workload: str
+    numerics: Numerics
+    cases: tuple[Case, ...]
+
+    @property
+    def rollout(self) -> PathName:
+        """The path that draws the tokens: the subject's own loop if the contract looks at it."""
+        generate = PathName("generate")
+        wanted = any(generate in (case.path, case.reference) for case in self.cases)
+        return generate if wanted else PathName("decode")
+
+
+@dataclass(frozen=True)
+class Omitted:
+    """A path that is the reference itself for this workload, so comparing would show nothing."""
+
+    check: str
+    workload: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ControlRun:
+    """One control on the smallest part of a workload that can show it."""
+
+    control: str
+    check: str
+    reference: PathName
+    numerics: Numerics
+    workload: str
+    sequences: tuple[int, ...]
+    generate: int
+    temperature: float | None
+    column: int | None
+
+
+@dataclass(frozen=True)
+class Unplanted:
+    """A control that cannot be planted here; ``asked``: the contract names it."""
+
+    control: str
+    reason: str
+    asked: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that a verification will do."""
+
+    units: tuple[Unit, ...]
+    controls: tuple[ControlRun, ...]
+    omitted: tuple[Omitted, ...]
+    unplanted: tuple[Unplanted, ...]
+
+
+def order_of(contract: Contract) -> tuple[int, int]:
+    """Split and tile that the contract declares, or the defaults."""
+    order = getattr(contract.subject, "order", None) or Order()
+    return order.split, order.tile
+
+
+def make(contract: Contract) -> Work:
+    """Everything that verifying ``contract`` takes, in a fixed order."""
+    prompts = {w.name: fill(w, seed=contract.seed, vocab=0) for w in contract.workloads}
+    pairs = list(_pairs(contract, prompts))
+    omitted = tuple(pair for pair in pairs if isinstance(pair, Omitted))
+    cases = _cases(contract, [pair for pair in pairs if not isinstance(pair, Omitted)])
+    units = _units(contract, cases)
+    controls, unplanted = _controls(contract, prompts)
+    return Work(units, controls, omitted, unplanted)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    check: AnyCheck
+    workload: str
+    path: PathName
+    reference: PathName | None
+
+
+def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | Omitted]:
+    for check in contract.checks:
+        for workload in contract.workloads:
+            if check.workloads is not None and workload.name not in check.workloads:
+                continue
+            filled = prompts[workload.name]
+            for path in (p for name in check.paths for p in name.expand(workload.pad)):
+                if not isinstance(check, Invariance):
+                    yield _Pair(check, workload.name, path, None)
+                elif _same(path, check.reference, filled, contract.seed):
+                    yield Omitted(
+                        check.name,
+                        workload.name,
+                        str(path),
+                        f"{path} runs the same steps as {check.reference} here",
+                    )
+                else:
+                    yield _Pair(check, workload.name, path, check.reference)
+
+
+def _same(path: PathName, reference: PathName, prompts: Prompts, seed: int) -> bool:
+    return build(path, prompts, seed=seed) == build(reference, prompts, seed=seed)
+
+
+def _columns(contract: Contract) -> list[tuple[float | None, int | None]]:
+    if contract.subject.kind == "attention":
+        return [(None, None)]
+    return [(t, i) for i, t in enumerate(contract.numerics.temperatures)]
+
+
+def _cases(contract: Contract, pairs: list[_Pair]) -> list[Case]:
+    cases: list[Case] = []
+    for execution, kv_cache in contract.numerics.formats():
+        for pair in pairs:
+            for temperature, column in _columns(contract):
+                cases.append(
+                    Case(
+                        id=f"c{len(cases):03d}",
+                        check=pair.check.name,
+                        relation=pair.check.relation,
+                        workload=pair.workload,
+                        path=pair.path,
+                        reference=pair.reference,
+                        numerics=Numerics(execution, kv_cache),
+                        temperature=temperature,
+                        column=column,
+                    )
+                )
+    return cases
+
+
+def _units(contract: Contract, cases: list[Case]) -> tuple[Unit, ...]:
+    units = []
+    for execution, kv_cache in contract.numerics.formats():
+        numerics = Numerics(execution, kv_cache)
+        for workload in contract.workloads:
+            own = tuple(c for c in cases if (c.numerics, c.workload) == (numerics, workload.name))
+            if own:
+                units.append(Unit(f"{workload.name}, {numerics}", workload.name, numerics, own))
+    return tuple(units)
+
+
+def _controls(
+    contract: Contract, prompts: dict[str, Prompts]
+) -> tuple[tuple[ControlRun, ...], tuple[Unplanted, ...]]:
+    everything = contract.controls == "all"
+    names = list(CONTROLS) if everything else list(contract.controls)
+    runs: list[ControlRun] = []
+    unplanted: list[Unplanted] = []
+    for name in names:
+        found = _control(contract, prompts, CONTROLS[name])
+        if isinstance(found, str):
+            unplanted.append(Unplanted(name, found, asked=not everything))
+        else:
+            runs.append(found)
+    return tuple(runs), tuple(unplanted)
+
+
+def _control(contract: Contract, prompts: dict[str, Prompts], control: Control) -> ControlRun | str:
+    """Where ``control`` is run, or why it is not."""
+    if contract.subject.kind not in DESCRIBED[control.name].subjects:
+        return f"cannot be planted in a subject of kind {contract.subject.kind}"
+    check = next((c for c in contract.checks if c.relation == control.relation), None)
+    if check is None:
+        return f"the contract has no {control.relation} check"
+    columns = _columns(contract)
+    tempered = [(t, i) for t, i in columns if t is not None and t != 1.0]
+    if control.tempered and not tempered:
+        return "every temperature of the contract is 1"
+    temperature, column = tempered[0] if control.tempered else columns[0]
+    keys = control.keys(*order_of(contract))
+    best: tuple[int, str, tuple[int, ...]] | None = None
+    for workload in contract.workloads:
+        if check.workloads is not None and workload.name not in check.workloads:
+            continue
+        chosen = _smallest(prompts[workload.name], keys, control.sequences)
+        if chosen is not None:
+            cost = sum(len(prompts[workload.name].prompts[i]) for i in chosen)
+            if best is None or cost < best[0]:
+                best = (cost, workload.name, chosen)
+    if best is None:
+        return (
+            f"no workload can show it: it takes {control.sequences} sequence(s) of different "
+            f"length with at least 2 generated tokens and {keys} keys"
+        )
+    return ControlRun(
+        control=control.name,
+        check=check.name,
+        reference=check.reference if isinstance(check, Invariance) else PathName("prefill"),
+        numerics=Numerics(*contract.numerics.formats()[0]),
+        workload=best[1],
+        sequences=best[2],
+        generate=min(CONTROL_TOKENS, prompts[best[1]].generate),
+        temperature=temperature,
+        column=column,
+    )
+
+
+def _smallest(prompts: Prompts, keys: int, sequences: int) -> tuple[int, ...] | None:
+    """The shortest sequences that show a defect: one with ``keys`` keys, others of other length."""
+    if prompts.generate < 2:
+        return None
+    tokens = min(CONTROL_TOKENS, prompts.generate)
+    by_length = sorted(range(len(prompts.prompts)), key=lambda i: len(prompts.prompts[i]))
+    long_enough = [
+        i for i in by_length if len(prompts.prompts[i]) >= 2 and _keys(prompts, i, tokens) >= keys
+    ]
+    if not long_enough:
+        return None
+    chosen = [long_enough[0]]
+    for i in by_length:
+        lengths = {len(prompts.prompts[j]) for j in chosen}
+        if len(chosen) < sequences and len(prompts.prompts[i]) not in lengths:
+            chosen.append(i)
+    return tuple(sorted(chosen)) if len(chosen) == sequences else None
+
+
+def _keys(prompts: Prompts, sequence: int, tokens: int) -> int:
+    """Keys that the last decoded token of a run of ``tokens`` tokens sees."""
+    return len(prompts.prompts[sequence]) + tokens - 1

@@ -1,0 +1,176 @@
+"""Run one plan and keep what is compared: per token a few values and one digest of its row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.schedule import Plan, Step, check_schedule
+from kvparity.subject import Generates, Session, Subject, SubjectError, UnsupportedError
+from kvparity_kernels.digest import row_digest
+from kvparity_kernels.launch import record as record_launches
+
+Choose = Callable[[int, int, Tensor], int]
+"""(sequence, position, logits[vocab]) -> the token at ``position``."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The compared rows of one path, in order of (sequence, position).
+
+    ``values`` float32 ``[rows, width]``: logprobs by temperature, or an attention row.
+    ``digests`` int64 ``[rows]``: of the whole logits row. ``targets`` int64 ``[rows]``.
+    ``finite`` bool ``[rows]``: no NaN in the row, no NaN or Inf in the values.
+    """
+
+    plan: Plan
+    index: tuple[tuple[int, int], ...]
+    targets: Tensor
+    values: Tensor
+    digests: Tensor
+    finite: Tensor
+    observed: Counter[str]
+    launches: dict[str, Any]
+    kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+
+class _Collector:
+    """Scores blocks of rows as they come, so that no more than one block of logits is held."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        tokens: list[list[int]],
+        temperatures: Sequence[float],
+        choose: Choose | None,
+        keep: frozenset[tuple[int, int]],
+    ) -> None:
+        self.subject, self.tokens, self.temperatures = subject, tokens, temperatures
+        self.choose, self.keep = choose, keep
+        self.index: list[tuple[int, int]] = []
+        self.targets: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.digests: list[Tensor] = []
+        self.finite: list[Tensor] = []
+        self.kept: dict[tuple[int, int], Tensor] = {}
+
+    def _target(self, sequence: int, position: int, row: Tensor) -> int:
+        known = self.tokens[sequence]
+        if position + 1 == len(known) and self.choose is not None:
+            known.append(self.choose(sequence, position + 1, row))
+        return known[position + 1]
+
+    def add(self, where: Sequence[tuple[int, int]], rows: Tensor) -> None:
+        """Take the rows ``[len(where), vocab]`` of the positions ``where``."""
+        if self.subject.vocab:
+            drawn = [self._target(s, p, row) for (s, p), row in zip(where, rows, strict=True)]
+        else:
+            drawn = [0] * len(where)
+        targets = torch.tensor(drawn, dtype=torch.int64, device=rows.device)
+        values = self.subject.values(rows, targets, self.temperatures)
+        self.finite.append(torch.isfinite(values).all(-1) & ~torch.isnan(rows).any(-1))
+        self.index.extend(where)
+        self.targets.append(targets)
+        self.values.append(values)
+        self.digests.append(row_digest(rows, twin=rows.device.type == "cpu"))
+        for number, place in enumerate(where):
+            if place in self.keep:
+                self.kept[place] = rows[number].detach().cpu().clone()
+
+    def finish(self, plan: Plan, observed: Counter[str], launches: dict[str, Any]) -> Record:
+        if not self.index:
+            empty = torch.empty(0, dtype=torch.int64)
+            return Record(
+                plan, (), empty, torch.empty(0, 1), empty, empty.bool(), observed, launches
+            )
+        order = sorted(range(len(self.index)), key=self.index.__getitem__)
+        pick = torch.tensor(order, device=self.values[0].device)
+        return Record(
+            plan=plan,
+            index=tuple(self.index[i] for i in order),
+            targets=torch.cat(self.targets)[pick],
+            values=torch.cat(self.values)[pick],
+            digests=torch.cat(self.digests)[pick],
+            finite=torch.cat(self.finite)[pick],
+            observed=observed,
+            launches=launches,
+            kept=self.kept,
+        )
+
+
+def _step_places(step: Step) -> list[tuple[int, int]]:
+    return [(span.sequence, position) for span in step for position in span.rows]
+
+
+def _run_steps(session: Session, plan: Plan, collector: _Collector) -> None:
+    for step in plan.schedule:
+        ids = [collector.tokens[s.sequence][s.start : s.stop] for s in step]
+        for span, part in zip(step, ids, strict=True):
+            if len(part) != span.stop - span.start:
+                raise SubjectError(
+                    f"the step asks for positions {span.start}..{span.stop} of "
+                    f"{plan.members[span.sequence].id}, but only "
+                    f"{len(collector.tokens[span.sequence])} tokens are known"
+                )
+        places = _step_places(step)
+        done = 0
+        for rows in session.forward(step, ids):
+            if done + len(rows) > len(places):
+                raise SubjectError(f"the subject gave more than the {len(places)} rows wanted")
+            collector.add(places[done : done + len(rows)], rows)
+            done += len(rows)
+        if done != len(places):
+            raise SubjectError(f"the subject gave {done} rows of the {len(places)} wanted")
+
+
+def _run_generate(subject: Subject, plan: Plan, collector: _Collector) -> Counter[str]:
+    if not isinstance(subject, Generates):
+        raise UnsupportedError("this subject has no generate() loop of its own")
+    observed: Counter[str] = Counter()
+    for sequence, member in enumerate(plan.members):
+        prompt = list(collector.tokens[sequence][: member.prompt])
+
+        def take(position: int, row: Tensor, sequence: int = sequence) -> int:
+            collector.add([(sequence, position - 1)], row.reshape(1, -1))
+            return collector.tokens[sequence][position]
+
+        observed += subject.generate(member, prompt, take)
+    return observed
+
+
+def run(
+    subject: Subject,
+    plan: Plan,
+    tokens: list[list[int]],
+    *,
+    temperatures: Sequence[float],
+    choose: Choose | None = None,
+    keep: frozenset[tuple[int, int]] = frozenset(),
+) -> Record:
+    """Compute ``plan`` and keep its compared rows.
+
+    ``tokens[i]`` are the known tokens of member ``i``; with ``choose`` the missing ones are drawn
+    and appended in place, without it all must be known. ``keep`` names rows to hold whole.
+
+    Raises:
+        SubjectError: the subject gave other rows than it was asked for.
+        UnsupportedError: the subject cannot do this plan.
+    """
+    reason = subject.unsupported(plan)
+    if reason is not None:
+        raise UnsupportedError(reason)
+    check_schedule(plan.members, plan.schedule)
+    collector = _Collector(subject, tokens, temperatures, choose, keep)
+    with torch.inference_mode(), record_launches() as log:
+        if plan.generate:
+            observed = _run_generate(subject, plan, collector)
+        else:
+            session = subject.session(plan.members, plan.layout)
+            _run_steps(session, plan, collector)
+            observed = session.observed()
+    return collector.finish(plan, observed, {"counts": dict(log.counts), "kernels": log.kernels})

@@ -1,0 +1,121 @@
+"""Run one case of a finished or interrupted run again, and look at the row where it parts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvparity.bits import differing, ulps
+from kvparity.compare import Comparison, invariance
+from kvparity.evidence import Evidence, RunFolderError
+from kvparity.plan import Case, Unit, make
+from kvparity.record import Record
+from kvparity.unit import Runner, Setting, case_json, judge_accuracy, oracle_values
+from kvparity.worker import Job, subject_of
+from kvparity_contracts.loader import LoadedContract
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The case's entry now, whether the run had the same, and the row that differs first."""
+
+    entry: dict[str, Any]
+    recorded: dict[str, Any]
+    same: bool
+    row: dict[str, Any] | None
+
+
+def contract_path(folder: Path) -> tuple[Path, str]:
+    """The contract file of a run and the hash it had.
+
+    Raises:
+        RunFolderError: the folder holds no run.
+    """
+    head = folder / "identity.json"
+    if not head.is_file():
+        raise RunFolderError(f"{folder} holds no run (no identity.json in it)")
+    identity = json.loads(head.read_text())
+    return Path(identity["path"]), identity["contract"]
+
+
+def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> Replay:
+    """Run the case again on the tokens of the run.
+
+    Raises:
+        RunFolderError: the run has no such case, or its unit has no evidence yet.
+    """
+    evidence = Evidence(folder)
+    recorded = {entry["id"]: entry for entry in evidence.lines("cases.jsonl")}
+    if case_id not in recorded:
+        known = ", ".join(list(recorded)[:8])
+        raise RunFolderError(f"{folder} has no case {case_id!r}; it has {known}, ...")
+    unit, case = _find(loaded, case_id)
+    tokens = next((e for e in evidence.lines("units.jsonl") if e["unit"] == unit.id), None)
+    if tokens is None:
+        raise RunFolderError(f"the unit {unit.id!r} of {case_id} was interrupted; resume it first")
+    job = Job(loaded.contract, Path(loaded.path).resolve().parent, device, folder)
+    setting = Setting(loaded.contract, subject_of(job, case.numerics))
+    known_ids = [list(sequence["ids"]) for sequence in tokens["sequences"]]
+    runner = Runner(setting, setting.prompts(case.workload), known_ids)
+    result, row = _again(setting, runner, case)
+    entry = case_json(case, result)
+    old = {key: value for key, value in recorded[case_id].items() if key != "evidence"}
+    return Replay(entry, recorded[case_id], entry == old, row)
+
+
+def _find(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
+    for unit in make(loaded.contract).units:
+        for case in unit.cases:
+            if case.id == case_id:
+                return unit, case
+    raise RunFolderError(f"the contract has no case {case_id}: was it changed since the run?")
+
+
+def _again(
+    setting: Setting, runner: Runner, case: Case
+) -> tuple[Comparison, dict[str, Any] | None]:
+    candidate = runner.record(case.path)
+    if case.reference is None:
+        wanted = oracle_values(setting, runner.prompts, runner.known())
+        return judge_accuracy(setting.contract, case, candidate, wanted), None
+    reference = runner.record(case.reference)
+    result = invariance(reference, candidate, column=case.column)
+    if result.first_divergence is None:
+        return result, None
+    place = _place(reference, candidate, case.column)
+    keep = frozenset([place])
+    sides = [runner.record(path, keep=keep).kept[place] for path in (case.reference, case.path)]
+    return result, _row(*sides)
+
+
+def _place(reference: Record, candidate: Record, column: int | None) -> tuple[int, int]:
+    off = reference.digests != candidate.digests.to(reference.digests.device)
+    values = differing(reference.values, candidate.values.to(reference.values.device))
+    off |= values.any(-1) if column is None else values[:, column]
+    return reference.index[int(torch.nonzero(off)[0])] if bool(off.any()) else reference.index[0]
+
+
+def _row(reference: torch.Tensor, candidate: torch.Tensor) -> dict[str, Any]:
+    """How the two whole rows differ: count, the farthest columns with both values."""
+    a, b = reference.float(), candidate.float()
+    off = differing(a, b)
+    distance = torch.where(off, ulps(a, b), 0)
+    top = torch.topk(distance, k=min(5, len(a))).indices
+    return {
+        "columns": len(a),
+        "differing": int(off.sum()),
+        "farthest": [
+            {
+                "column": int(c),
+                "reference": float(a[c]),
+                "candidate": float(b[c]),
+                "ulps": int(distance[c]),
+            }
+            for c in top
+            if bool(off[c])
+        ],
+    }

@@ -1,0 +1,149 @@
+"""The terminal report: what a person reads first. A pure function of the ``run.json`` document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Document = dict[str, Any]
+
+
+def render(report: Document) -> str:
+    """The whole report as text."""
+    lines = [_headline(report), *_ground(report), ""]
+    for check in report["checks"]:
+        lines += [*_check(check), ""]
+    lines += _controls(report)
+    lines += _advice(report)
+    lines.append(f"evidence: {report['run_dir']}")
+    return "\n".join(lines)
+
+
+def _headline(report: Document) -> str:
+    seconds = report.get("elapsed_s")
+    tail = f"  ({seconds:.1f} s)" if seconds is not None else ""
+    return f"{report['contract']['name']}: {report['verdict'].upper()}{tail}"
+
+
+def _ground(report: Document) -> list[str]:
+    """What the verdict rests on: device, versions, how the kernels ran."""
+    found = report["environment"]
+    versions = ", ".join(
+        f"{name} {version}"
+        for name, version in found["versions"].items()
+        if version and name in ("torch", "triton", "transformers")
+    )
+    lines = [f"  on {found['device']} ({found['device_name']}), {versions}"]
+    if found["triton_mode"] == "interpreter" and report["kernels"]:
+        lines.append(
+            "  Triton kernels ran in the interpreter: this shows that the algorithm is invariant, "
+            "not the hardware"
+        )
+    ops = report["subject"].get("cpu_ops")
+    if ops == "twin":
+        lines.append(
+            "  operations other than attention ran as vectorised CPU twins of the kernels "
+            "(same order; cpu_ops: interpreter runs the kernels)"
+        )
+    return lines
+
+
+def _check(check: Document) -> list[str]:
+    lines = [f"{_mark(check['verdict'])} {check['name']}  [{check['relation']}]  {check['reason']}"]
+    rows: dict[tuple[str, str], list[Document]] = {}
+    for case in check["cases"]:
+        rows.setdefault((case["path"], case["workload"]), []).append(case)
+    paths = list(dict.fromkeys(path for path, _ in rows))
+    loads = list(dict.fromkeys(load for _, load in rows))
+    if paths:
+        wide = max(len(p) for p in paths)
+        lines.append("    " + " " * wide + "".join(f"  {load:>12}" for load in loads))
+        for path in paths:
+            cells = "".join(f"  {_cell(rows.get((path, load), [])):>12}" for load in loads)
+            lines.append(f"    {path:<{wide}}{cells}")
+    for entry in check["omitted"]:
+        lines.append(f"    not run: {entry['path']} over {entry['workload']}: {entry['reason']}")
+    bad = [case for case in check["cases"] if case["verdict"] in ("differs", "void")]
+    if bad:
+        lines += first_lines(bad)
+    return lines
+
+
+def _mark(verdict: str) -> str:
+    return {"holds": "[holds]  ", "differs": "[DIFFERS]", "void": "[VOID]   "}.get(verdict, verdict)
+
+
+def _cell(cases: list[Document]) -> str:
+    if not cases:
+        return "."
+    tokens = sum(case["tokens"] for case in cases)
+    off = sum(max(case["differing_tokens"], case["differing_rows"]) for case in cases)
+    if any(case["verdict"] == "differs" for case in cases):
+        return f"{off}/{tokens} off" if off else "over limit"
+    if any(case["verdict"] == "void" for case in cases):
+        return "void"
+    return f"{tokens} ok"
+
+
+def first_lines(bad: list[Document]) -> list[str]:
+    """The first case that broke: where, both bit patterns, how often, what it does to RL."""
+    case = bad[0]
+    where = f"{case['path']} over {case['workload']}, {case['dtype']}"
+    if case["temperature"] is not None:
+        where += f", temperature {case['temperature']:g}"
+    lines = [f"    first: {case['id']} ({where}): {case['reason']}"]
+    d = case["first_divergence"]
+    if d:
+        token = "" if d["token"] is None else f", token {d['token']}"
+        lines.append(f"      sequence {d['sequence']}, position {d['position']}{token}:")
+        for side, name in (("reference", case["reference"]), ("candidate", case["path"])):
+            lines.append(
+                f"        {name:<12} {_value(d[side]):>16}  bits {d[side + '_bits']}  "
+                f"row {d[side + '_digest']}"
+            )
+        if d["ulps"] is not None:
+            lines.append(f"        {d['ulps']} ulps apart")
+    lines += _often(case)
+    return lines
+
+
+def _value(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.9g}"
+
+
+def _often(case: Document) -> list[str]:
+    lines = []
+    if case["differing_tokens"] or case["differing_rows"]:
+        lines.append(
+            f"      {case['differing_tokens']} of {case['tokens']} tokens and "
+            f"{case['differing_rows']} of {case['tokens']} rows differ"
+            + (f", by up to {case['max_ulp']} ulps" if case["max_ulp"] is not None else "")
+        )
+    if case["max_abs_dlogp"] is not None:
+        lines.append(
+            f"      in RL terms: max |dlogp| {case['max_abs_dlogp']:.3g}, "
+            f"approx_kl0 {case['approx_kl0']:.3g}, clipfrac0 {case['clipfrac0']:.3g}"
+        )
+    if case["max_abs"] is not None:
+        lines.append(f"      largest distance {case['max_abs']:.3g}")
+    return lines
+
+
+def _controls(report: Document) -> list[str]:
+    controls = report["controls"]
+    caught = [c for c in controls if c["caught"]]
+    lines = [f"controls: {len(caught)} of {len(controls)} planted defects caught"]
+    wide = max((len(c["name"]) for c in controls), default=0)
+    for control in controls:
+        word = "caught" if control["caught"] else "MISSED"
+        lines.append(f"    {control['name']:<{wide}}  {word}  {control['seen']}")
+    for entry in report["unplanted"]:
+        lines.append(f"    {entry['control']:<{wide}}  not planted: {entry['reason']}")
+    return [*lines, ""]
+
+
+def _advice(report: Document) -> list[str]:
+    if report["verdict"] != "differs":
+        return []
+    bad = [c for check in report["checks"] for c in check["cases"] if c["verdict"] == "differs"]
+    again = f"kvparity replay {report['run_dir']} {bad[0]['id']}"
+    return [f"to look closer: {again}", ""]

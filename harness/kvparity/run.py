@@ -1,0 +1,223 @@
+"""Carry out the work of a contract, in this process or in several, and write the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvparity import worker
+from kvparity.environment import environment
+from kvparity.evidence import Evidence
+from kvparity.judge import judge
+from kvparity.plan import ControlRun, Unit, Unplanted, Work, make
+from kvparity.unit import Tokens
+from kvparity.worker import Job
+from kvparity_contracts.loader import LoadedContract
+
+SCHEMA_VERSION = 1
+Progress = Callable[[int, int, str], None]
+"""(tasks done, tasks in all, what ended)"""
+
+
+def verify(
+    loaded: LoadedContract,
+    *,
+    device: str,
+    folder: Path,
+    jobs: int,
+    resume: bool,
+    command: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Verify a contract and return the report, which is also ``run.json`` in ``folder``.
+
+    Raises:
+        RunFolderError, UnsupportedError, SubjectError, ValueError: see there; finished cases are
+        on disk whatever happens.
+    """
+    start = time.perf_counter()
+    contract = loaded.contract
+    work = make(contract)
+    setting = environment(torch.device(device))
+    evidence = Evidence(folder)
+    identity = {
+        "contract": loaded.sha256,
+        "path": str(Path(loaded.path).resolve()),
+        "versions": setting["versions"],
+        "device": setting["device_name"],
+        "triton_mode": setting["triton_mode"],
+    }
+    evidence.start(identity, resume=resume)
+    job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
+    total = len(work.units) + len(work.controls)
+    ended = 0
+
+    def tick(what: str) -> None:
+        nonlocal ended
+        ended += 1
+        progress(ended, total, what)
+
+    with _Pool(jobs) as pool:
+        tokens = _units(pool, job, work, evidence, tick)
+        unplanted = _controls(pool, job, work, evidence, tokens, tick)
+    report = _report(loaded, work, evidence, setting, unplanted, command)
+    report["elapsed_s"] = round(time.perf_counter() - start, 2)
+    evidence.finish(report)
+    return report
+
+
+class _Pool:
+    """Runs tasks here (one job) or in fresh processes; results come as they end."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self.executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> _Pool:
+        if self.jobs > 1:
+            self.executor = ProcessPoolExecutor(
+                self.jobs, mp_context=get_context("spawn"), initializer=worker.start, initargs=(1,)
+            )
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.executor is None:
+            return
+        if kind is not None:
+            for process in (getattr(self.executor, "_processes", None) or {}).values():
+                process.terminate()
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, function: Any, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        if self.executor is None:
+            for task in tasks:
+                yield function(*task)
+            return
+        pending: set[Future[Any]] = {self.executor.submit(function, *task) for task in tasks}
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+
+
+def _units(
+    pool: _Pool, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
+) -> dict[str, Tokens]:
+    """Run all units that are not finished; returns the tokens of every unit."""
+    finished = frozenset(entry["id"] for entry in evidence.lines("cases.jsonl"))
+    before = {entry["unit"]: entry for entry in evidence.lines("units.jsonl")}
+    tokens = {name: _tokens(entry) for name, entry in before.items()}
+    tasks = []
+    for unit in sorted(work.units, key=lambda u: -_weight(job, u)):
+        if unit.id in before and all(case.id in finished for case in unit.cases):
+            tick(unit.id)
+        else:
+            tasks.append((job, unit, tokens.get(unit.id), finished))
+    for entry in pool.run(worker.do_unit, tasks):
+        tokens[entry["unit"]] = _tokens(entry)
+        tick(entry["unit"])
+    return tokens
+
+
+def _weight(job: Job, unit: Unit) -> int:
+    """A guess at a unit's cost, so that the longest start first."""
+    workload = next(w for w in job.contract.workloads if w.name == unit.workload)
+    return sum(length + workload.generate * (64 + length) for length in workload.lengths())
+
+
+def _tokens(entry: dict[str, Any]) -> Tokens:
+    return [list(sequence["ids"]) for sequence in entry["sequences"]]
+
+
+def _controls(
+    pool: _Pool,
+    job: Job,
+    work: Work,
+    evidence: Evidence,
+    tokens: dict[str, Tokens],
+    tick: Callable[[str], None],
+) -> tuple[Unplanted, ...]:
+    """Run all controls that are not finished; returns those that could not be planted."""
+    finished = {entry["name"] for entry in evidence.lines("controls.jsonl")}
+    asked = job.contract.controls != "all"
+    unplanted = list(work.unplanted)
+    tasks = []
+    for control in work.controls:
+        if control.control in finished:
+            tick(control.control)
+        else:
+            tasks.append((job, control, tokens[_unit_of(work, control)]))
+    for entry in pool.run(worker.do_control, tasks):
+        if "unplanted" in entry:
+            unplanted.append(Unplanted(entry["name"], entry["unplanted"], asked))
+        tick(entry["name"])
+    return tuple(unplanted)
+
+
+def _unit_of(work: Work, control: ControlRun) -> str:
+    return next(
+        unit.id
+        for unit in work.units
+        if (unit.workload, unit.numerics) == (control.workload, control.numerics)
+    )
+
+
+def _report(
+    loaded: LoadedContract,
+    work: Work,
+    evidence: Evidence,
+    setting: dict[str, Any],
+    unplanted: tuple[Unplanted, ...],
+    command: str,
+) -> dict[str, Any]:
+    results = sorted(evidence.lines("cases.jsonl"), key=lambda entry: entry["id"])
+    names = [control.control for control in work.controls]
+    controls = sorted(
+        evidence.lines("controls.jsonl"), key=lambda entry: names.index(entry["name"])
+    )
+    units = list(evidence.lines("units.jsonl"))
+    verdict, checks = judge(loaded.contract, work, results, controls, unplanted, _replaced(units))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": verdict,
+        "contract": {
+            "name": loaded.contract.name,
+            "path": str(loaded.path),
+            "sha256": loaded.sha256,
+            "seed": loaded.contract.seed,
+        },
+        "command": command,
+        "run_dir": str(evidence.folder),
+        "environment": setting,
+        "subject": units[0]["subject"] if units else {},
+        "kernels": _kernels(units),
+        "checks": checks,
+        "controls": controls,
+        "unplanted": [asdict(control) for control in unplanted],
+    }
+
+
+def _replaced(units: list[dict[str, Any]]) -> str | None:
+    """What was used in place of what was asked for, in any unit; None: nothing."""
+    for unit in units:
+        asked, used = unit["subject"].get("requested", {}), unit["subject"].get("used", {})
+        for key, value in asked.items():
+            if used.get(key) != value:
+                return f"{key} {value!r} was asked for, but {used.get(key)!r} was used"
+    return None
+
+
+def _kernels(units: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every kernel that was launched, by name."""
+    found: dict[str, Any] = {}
+    for unit in units:
+        for launches in unit["launches"].values():
+            found.update(launches["kernels"])
+    return found

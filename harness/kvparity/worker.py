@@ -1,0 +1,98 @@
+"""What runs in a worker process: units and controls, with the subject loaded once per numerics."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvparity.compare import Comparison
+from kvparity.evidence import Evidence
+from kvparity.plan import Case, ControlRun, Numerics, Unit
+from kvparity.record import Record
+from kvparity.registry import factory
+from kvparity.subject import Subject, SubjectError, UnsupportedError
+from kvparity.unit import Setting, Tokens, case_json, controls_json, run_control, run_unit
+from kvparity_contracts.contract import Contract
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of one verification shares."""
+
+    contract: Contract
+    base: Path
+    device: str
+    folder: Path
+
+
+_subjects: dict[tuple[str, Numerics], Subject] = {}
+
+
+def start(threads: int) -> None:
+    """Set up a worker process: Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+
+
+def subject_of(job: Job, numerics: Numerics) -> Subject:
+    """The job's subject in one numerics, loaded at the first call."""
+    key = (str(job.folder), numerics)
+    if key not in _subjects:
+        try:
+            _subjects[key] = factory(job.contract.subject.kind)(
+                job.contract.subject,
+                execution=numerics.execution,
+                kv_cache=numerics.kv_cache,
+                device=torch.device(job.device),
+                seed=job.contract.seed,
+                base=job.base,
+            )
+        except torch.cuda.OutOfMemoryError as error:
+            raise SubjectError(f"out of device memory while loading the subject: {error}") from None
+    return _subjects[key]
+
+
+def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -> dict[str, Any]:
+    """Run a unit; its cases are on disk when it returns. Returns the unit's evidence."""
+    evidence = Evidence(job.folder)
+
+    def emit(case: Case, result: Comparison, reference: Record | None, candidate: Record) -> None:
+        entry = case_json(case, result)
+        if result.outcome == "differs" and reference is not None:
+            entry["evidence"] = evidence.keep_failure(case.id, reference, candidate)
+        evidence.append("cases.jsonl", entry)
+
+    setting = Setting(job.contract, subject_of(job, unit.numerics))
+    found = _guarded(lambda: run_unit(setting, unit, tokens=tokens, done=done, emit=emit), unit.id)
+    evidence.append("units.jsonl", found)
+    return found
+
+
+def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
+    """Run a control. A control that cannot be planted has a ``reason`` instead of ``caught``."""
+    setting = Setting(job.contract, subject_of(job, control.numerics))
+    try:
+        caught, seen = _guarded(
+            lambda: run_control(setting, control, tokens), f"control {control.control}"
+        )
+    except UnsupportedError as error:
+        return {"name": control.control, "unplanted": str(error)}
+    entry = controls_json(control, caught, seen)
+    Evidence(job.folder).append("controls.jsonl", entry)
+    return entry
+
+
+def _guarded(task: Any, where: str) -> Any:
+    """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place."""
+    try:
+        return task()
+    except (SubjectError, UnsupportedError):
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        raise SubjectError(f"{where}: out of device memory: {error}") from None
+    except MemoryError:
+        raise SubjectError(f"{where}: out of memory") from None
