@@ -1,0 +1,7 @@
+"""Attention whose decode reduces exactly as its prefill does."""
+
+from __future__ import annotations
+
+from kvparity_kernels.attention.api import attend_decode, attend_prefill, decode, prefill
+
+__all__ = ["attend_decode", "attend_prefill", "decode", "prefill"]

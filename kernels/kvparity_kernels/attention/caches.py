@@ -1,0 +1,83 @@
+"""The two plain layouts, seen as ``KeysValues`` without copying."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kvparity_kernels.keys import KeysValues
+
+
+def packed(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor
+) -> tuple[KeysValues, Tensor, Tensor, int]:
+    """Keys one sequence after the other; also q_starts, q_lens and the longest q_len.
+
+    Reads the offsets back from the device once and raises ``ValueError`` if they are wrong.
+    """
+    for name, offsets in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
+        if offsets.dtype != torch.int32 or offsets.dim() != 1 or offsets.numel() < 1:
+            raise ValueError(
+                f"{name} is {offsets.dtype} {tuple(offsets.shape)}; expected torch.int32 [B+1]"
+            )
+    if cu_seqlens_q.shape != cu_seqlens_k.shape:
+        raise ValueError(
+            f"cu_seqlens_q has {cu_seqlens_q.numel()} offsets, cu_seqlens_k {cu_seqlens_k.numel()};"
+            " both need one more than there are sequences"
+        )
+    lengths = []
+    both = torch.stack([cu_seqlens_q, cu_seqlens_k]).tolist()
+    for name, offsets, rows in (("q", both[0], q.shape[0]), ("k", both[1], k.shape[0])):
+        steps = [b - a for a, b in zip(offsets, offsets[1:], strict=False)]
+        if offsets[0] != 0 or min(steps, default=0) < 0 or offsets[-1] != rows:
+            raise ValueError(
+                f"cu_seqlens_{name} must rise from 0 to the {rows} rows of {name}, found {offsets}"
+                if len(offsets) <= 9
+                else f"cu_seqlens_{name} must rise from 0 to the {rows} rows of {name}, found "
+                f"{offsets[0]} .. {offsets[-1]}"
+            )
+        lengths.append(steps)
+    kv = KeysValues(k, v, torch.diff(cu_seqlens_k), starts=cu_seqlens_k[:-1].long())
+    return kv, cu_seqlens_q[:-1], torch.diff(cu_seqlens_q), max(lengths[0], default=0)
+
+
+def rectangle(k_cache: Tensor, v_cache: Tensor, kv_lens: Tensor) -> KeysValues:
+    """Caches ``[B, capacity, Hkv, D]`` of any strides, as long as k and v have the same."""
+    if k_cache.dim() != 4 or k_cache.shape != v_cache.shape:
+        raise ValueError(
+            f"k_cache {tuple(k_cache.shape)} and v_cache {tuple(v_cache.shape)} must both be "
+            "[B, capacity, kv_heads, head_dim]"
+        )
+    batch, capacity = k_cache.shape[:2]
+    if kv_lens.shape != (batch,):
+        raise ValueError(f"kv_lens is {tuple(kv_lens.shape)} for {batch} caches")
+    if batch * capacity == 0:
+        step, k, v = 0, k_cache.flatten(0, 1), v_cache.flatten(0, 1)
+    else:
+        step, k = _slots(k_cache)
+        v_step, v = _slots(v_cache)
+        if v_step != step:
+            raise ValueError(
+                f"the caches lie differently: strides {k_cache.stride()} and {v_cache.stride()}; "
+                "use .contiguous() on both"
+            )
+    starts = torch.arange(batch, device=k.device) * step
+    return KeysValues(k, v, kv_lens, starts=starts)
+
+
+def _slots(cache: Tensor) -> tuple[int, Tensor]:
+    """``[B, capacity, ...]`` as ``[slots, ...]``, and the slots from one sequence to the next."""
+    batch, capacity, heads, dim = cache.shape
+    if capacity == 1:
+        return 1, cache[:, 0]
+    if batch == 1:
+        return 0, cache[0]
+    over, along = cache.stride(0), cache.stride(1)
+    if along == 0 or over % along:
+        raise ValueError(
+            f"the cache's strides {cache.stride()} do not make sequences start at whole slots; "
+            "use .contiguous()"
+        )
+    step = over // along
+    size = ((batch - 1) * step + capacity, heads, dim)
+    return step, cache.as_strided(size, cache.stride()[1:], cache.storage_offset())

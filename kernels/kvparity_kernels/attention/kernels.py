@@ -1,0 +1,225 @@
+"""Prefill and decode attention that reduce in one order.
+
+Keys are cut at absolute multiples of SPLIT and each split is walked whole, in tiles of TILE keys.
+Splits are merged in ascending order. Prefill walks and merges at once; decode computes splits in
+parallel, and a second kernel merges them. All three share the functions below, so there is one
+text to get right. The rows of a tile are the query heads of one key head, token by token: row p is
+token p // G, head p % G of the group. Logarithms and exponentials have base 2 inside.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from kvparity_kernels.launch import kernel
+
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def load_rows(base, offsets, rows_ok, rd, D: tl.constexpr, BD: tl.constexpr):
+    # Masked, never multiplied away: what lies in unused slots may be NaN.
+    if BD == D:
+        return tl.load(base + offsets, mask=rows_ok[:, None], other=0.0)
+    else:
+        return tl.load(base + offsets, mask=rows_ok[:, None] & (rd < D)[None, :], other=0.0)
+
+
+@triton.jit
+def store_rows(base, offsets, rows, rows_ok, rd, D: tl.constexpr, BD: tl.constexpr):
+    if BD == D:
+        tl.store(base + offsets, rows, mask=rows_ok[:, None])
+    else:
+        tl.store(base + offsets, rows, mask=rows_ok[:, None] & (rd < D)[None, :])
+
+
+@triton.jit
+def split_partial(
+    q, row_last, K, V, TABLE, start, first, kv_len, scale, s_kt, s_vt,
+    SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr,
+    PAGE: tl.constexpr,
+):  # fmt: skip
+    """(m, l, acc) of the whole split first .. first+SPLIT; row r sees keys up to row_last[r].
+
+    The trip count is a constant: a split costs the same work and takes the same steps for every
+    row and every length, with masked tiles where there are no keys.
+    """
+    rd = tl.arange(0, BD)
+    m = tl.full((BM,), -float("inf"), tl.float32)
+    l = tl.zeros((BM,), tl.float32)  # noqa: E741 - the name of the formulas
+    acc = tl.zeros((BM, BD), tl.float32)
+    for i in tl.range(0, SPLIT // TILE):
+        key = first + i * TILE + tl.arange(0, TILE)
+        seen = key < kv_len
+        if PAGE > 0:
+            page = tl.load(TABLE + key // PAGE, mask=seen, other=0).to(tl.int64)
+            slot = page * PAGE + key % PAGE
+        else:
+            slot = start + key
+        k = load_rows(K, slot[:, None] * s_kt + rd[None, :], seen, rd, D, BD).to(q.dtype)
+        v = load_rows(V, slot[:, None] * s_vt + rd[None, :], seen, rd, D, BD).to(q.dtype)
+        s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        s = tl.where((key[None, :] <= row_last[:, None]) & seen[None, :], s, -float("inf"))
+        top = tl.maximum(m, tl.max(s, 1))
+        shift = tl.where(top == -float("inf"), 0.0, top)
+        p = tl.exp2(s - shift[:, None])
+        keep = tl.exp2(m - shift)
+        l = tl.fma(l, keep, tl.sum(p, 1))  # noqa: E741
+        acc = tl.dot(p.to(q.dtype), v, acc * keep[:, None], input_precision="ieee")
+        m = top
+    return m, l, acc
+
+
+@triton.jit
+def merge(M, L, A, m, l, a):  # noqa: E741
+    """The running (M, L, A) with one more split.
+
+    The fma is spelled out, so that no compiler chooses which product to contract. A split that a
+    row does not see is dropped by select: as arithmetic it would still turn -0 into +0.
+    """
+    top = tl.maximum(M, m)
+    shift = tl.where(top == -float("inf"), 0.0, top)
+    old = tl.exp2(M - shift)
+    new = tl.exp2(m - shift)
+    live = m != -float("inf")
+    L_top = tl.fma(L, old, l * new)
+    A_top = tl.fma(A, tl.broadcast_to(old[:, None], A.shape), a * new[:, None])
+    return (
+        tl.where(live, top, M),
+        tl.where(live, L_top, L),
+        tl.where(live[:, None], A_top, A),
+    )
+
+
+@triton.jit
+def finish(M, L, A):
+    """The result and its natural log-sum-exp; 0 and -inf for a row that sees no key."""
+    empty = L == 0.0
+    safe = tl.where(empty, 1.0, L)
+    out = tl.div_rn(A, tl.broadcast_to(safe[:, None], A.shape))
+    return out, tl.where(empty, -float("inf"), (M + tl.log2(safe)) * LN2)
+
+
+@kernel(unaligned=("Q_STARTS", "Q_LENS", "KV_LENS", "STARTS", "TABLE"))
+def prefill(
+    Q, K, V, OUT, LSE, Q_STARTS, Q_LENS, KV_LENS, STARTS, TABLE,
+    tiles, capacity, scale, s_qt, s_qh, s_kt, s_kh, s_vt, s_vh, s_table, heads,
+    G: tl.constexpr, SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
+    BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """One program: BM rows of one key head of one sequence. Grid (tiles * B, key heads)."""
+    b = tl.program_id(0) // tiles
+    tile = tl.program_id(0) % tiles
+    kv_head = tl.program_id(1)
+    q_start = tl.load(Q_STARTS + b).to(tl.int64)
+    q_len = tl.load(Q_LENS + b)
+    kv_len = tl.load(KV_LENS + b)
+    start = tl.full((), 0, tl.int64)
+    if PAGE == 0:
+        start = tl.load(STARTS + b)
+    if (tile * BM < q_len * G) & (start >= 0) & (start + kv_len <= capacity):
+        p = tile * BM + tl.arange(0, BM)
+        t = p // G
+        h = (kv_head * G + p % G).to(tl.int64)
+        ok = t < q_len
+        row_last = kv_len - q_len + t
+        rd = tl.arange(0, BD)
+        # Scalars are not specialised; the wrapper has checked what is promised here.
+        s_qt = tl.multiple_of(s_qt.to(tl.int64), ALIGN)
+        s_qh = tl.multiple_of(s_qh.to(tl.int64), ALIGN)
+        s_kt = tl.multiple_of(s_kt.to(tl.int64), ALIGN)
+        s_vt = tl.multiple_of(s_vt.to(tl.int64), ALIGN)
+        k_head = kv_head * tl.multiple_of(s_kh.to(tl.int64), ALIGN)
+        v_head = kv_head * tl.multiple_of(s_vh.to(tl.int64), ALIGN)
+        row = q_start + t
+        q = load_rows(Q, row[:, None] * s_qt + h[:, None] * s_qh + rd[None, :], ok, rd, D, BD)
+        # Past the keys that the tile's last row sees there is nothing but dead splits.
+        last = tl.minimum((tile * BM + BM - 1) // G, q_len - 1)
+        seen = tl.maximum(kv_len - q_len + last + 1, 0)
+        M = tl.full((BM,), -float("inf"), tl.float32)
+        L = tl.zeros((BM,), tl.float32)
+        A = tl.zeros((BM, BD), tl.float32)
+        for i in tl.range(0, tl.cdiv(seen, SPLIT)):
+            m, l, a = split_partial(  # noqa: E741
+                q, row_last, K + k_head, V + v_head, TABLE + b.to(tl.int64) * s_table, start,
+                i * SPLIT, kv_len, scale, s_kt, s_vt, SPLIT, TILE, D, BD, BM, PAGE,
+            )  # fmt: skip
+            M, L, A = merge(M, L, A, m, l, a)
+        out, lse = finish(M, L, A)
+        at = row * heads + h
+        store_rows(OUT, at[:, None] * D + rd[None, :], out.to(OUT.dtype.element_ty), ok, rd, D, BD)
+        tl.store(LSE + at, lse, mask=ok)
+
+
+@kernel(unaligned=("KV_LENS", "STARTS", "TABLE"))
+def decode_split(
+    Q, K, V, PART_M, PART_L, PART_A, KV_LENS, STARTS, TABLE,
+    splits, capacity, scale, s_qt, s_qh, s_kt, s_kh, s_vt, s_vh, s_table, kv_heads,
+    G: tl.constexpr, SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
+    BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """One program: one split for BM heads of a group. Grid (splits * B, key heads, G / BM)."""
+    b = tl.program_id(0) // splits
+    i = tl.program_id(0) % splits
+    kv_head = tl.program_id(1)
+    kv_len = tl.load(KV_LENS + b)
+    start = tl.full((), 0, tl.int64)
+    if PAGE == 0:
+        start = tl.load(STARTS + b)
+    if (i * SPLIT < kv_len) & (start >= 0) & (start + kv_len <= capacity):
+        r = tl.program_id(2) * BM + tl.arange(0, BM)
+        h = (kv_head * G + r).to(tl.int64)
+        ok = r < G
+        row_last = tl.zeros((BM,), tl.int32) + (kv_len - 1)
+        rd = tl.arange(0, BD)
+        s_qt = tl.multiple_of(s_qt.to(tl.int64), ALIGN)
+        s_qh = tl.multiple_of(s_qh.to(tl.int64), ALIGN)
+        s_kt = tl.multiple_of(s_kt.to(tl.int64), ALIGN)
+        s_vt = tl.multiple_of(s_vt.to(tl.int64), ALIGN)
+        k_head = kv_head * tl.multiple_of(s_kh.to(tl.int64), ALIGN)
+        v_head = kv_head * tl.multiple_of(s_vh.to(tl.int64), ALIGN)
+        q = load_rows(Q, b * s_qt + h[:, None] * s_qh + rd[None, :], ok, rd, D, BD)
+        m, l, a = split_partial(  # noqa: E741
+            q, row_last, K + k_head, V + v_head, TABLE + b.to(tl.int64) * s_table, start,
+            i * SPLIT, kv_len, scale, s_kt, s_vt, SPLIT, TILE, D, BD, BM, PAGE,
+        )  # fmt: skip
+        at = ((b.to(tl.int64) * kv_heads + kv_head) * splits + i) * G + r
+        tl.store(PART_M + at, m, mask=ok)
+        tl.store(PART_L + at, l, mask=ok)
+        store_rows(PART_A, at[:, None] * D + rd[None, :], a, ok, rd, D, BD)
+
+
+@kernel(unaligned=("KV_LENS", "STARTS"))
+def decode_combine(
+    PART_M, PART_L, PART_A, OUT, LSE, KV_LENS, STARTS, splits, capacity, kv_heads,
+    G: tl.constexpr, GB: tl.constexpr, SPLIT: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
+    PAGE: tl.constexpr,
+):  # fmt: skip
+    """One program: GB heads of a group of one sequence. Grid (B, key heads, G / GB)."""
+    b = tl.program_id(0)
+    kv_head = tl.program_id(1)
+    kv_len = tl.load(KV_LENS + b)
+    start = tl.full((), 0, tl.int64)
+    if PAGE == 0:
+        start = tl.load(STARTS + b)
+    # More keys than splits were launched for, or than the cache holds: the result stays NaN.
+    fits = (kv_len <= splits.to(tl.int64) * SPLIT) & (start >= 0) & (start + kv_len <= capacity)
+    if fits:
+        r = tl.program_id(2) * GB + tl.arange(0, GB)
+        ok = r < G
+        rd = tl.arange(0, BD)
+        M = tl.full((GB,), -float("inf"), tl.float32)
+        L = tl.zeros((GB,), tl.float32)
+        A = tl.zeros((GB, BD), tl.float32)
+        group = b.to(tl.int64) * kv_heads + kv_head
+        for i in tl.range(0, tl.cdiv(kv_len, SPLIT)):
+            at = (group * splits + i) * G + r
+            m = tl.load(PART_M + at, mask=ok, other=-float("inf"))
+            l = tl.load(PART_L + at, mask=ok, other=0.0)  # noqa: E741
+            a = load_rows(PART_A, at[:, None] * D + rd[None, :], ok, rd, D, BD)
+            M, L, A = merge(M, L, A, m, l, a)
+        out, lse = finish(M, L, A)
+        at = group * G + r
+        store_rows(OUT, at[:, None] * D + rd[None, :], out.to(OUT.dtype.element_ty), ok, rd, D, BD)
+        tl.store(LSE + at, lse, mask=ok)
