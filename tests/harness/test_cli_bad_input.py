@@ -1,0 +1,207 @@
+"""Bad input through the command line: one clear message, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvparity.cli.main import main
+from kvparity.exit_codes import ExitCode
+
+PAIRS = Path(__file__).parent / "data" / "pairs.py"
+
+CONTRACT = """\
+version: 1
+name: pair
+subject:
+  kind: attention
+  prefill: {prefill}
+  decode: {decode}
+  heads: {{query: 2, kv: 1, dim: 4}}
+numerics: {{execution: float32}}
+workloads:
+  - {{name: short, prompt_tokens: [2, 5], generate: 3}}
+  - {{name: longer, prompt_tokens: [11], generate: 3}}
+checks:
+  - {{name: same bits, relation: invariance, reference: prefill, paths: [decode, batched]}}
+  - {{name: right, relation: accuracy, limits: {{max_abs: 1.0e-5}}}}
+controls: [stale-slot, narrow-cache, wrong-input]
+"""
+
+
+def write(folder: Path, *, prefill: str = "", decode: str = "") -> Path:
+    path = folder / "pair.yaml"
+    text = CONTRACT.format(
+        prefill=prefill or f"{PAIRS}:prefill", decode=decode or f"{PAIRS}:decode"
+    )
+    path.write_text(text)
+    return path
+
+
+def verify(contract: Path, folder: Path, *more: str) -> int:
+    return main(["verify", str(contract), "--run-dir", str(folder), "--jobs", "1", *more])
+
+
+def test_the_good_pair_holds(tmp_path, capsys):
+    assert verify(write(tmp_path), tmp_path / "run", "--json") == ExitCode.HOLDS
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["verdict"] == "holds"
+    assert [c["name"] for c in report["controls"] if not c["caught"]] == []
+    assert "HOLDS" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("decode_wrong_shape", ExitCode.ERROR, ["shape [1, 8], expected [1, 2, 4]"]),
+        ("decode_wrong_dtype", ExitCode.ERROR, ["torch.float64, expected torch.float32"]),
+        ("decode_raises", ExitCode.ERROR, ["raised RuntimeError: no kernel image is available"]),
+        ("decode_writes", ExitCode.ERROR, ["wrote to its input k"]),
+        ("decode_out_of_memory", ExitCode.ERROR, ["out of device memory", "512 GiB"]),
+        ("missing", ExitCode.USAGE, ["has no function 'missing'", "it offers", "decode"]),
+    ],
+)
+def test_a_pair_that_breaks_its_promise(tmp_path, capsys, name, code, words):
+    run = tmp_path / "run"
+    assert verify(write(tmp_path, decode=f"{PAIRS}:{name}"), run) == code
+    err = capsys.readouterr().err
+    assert f"{PAIRS}:{name}" in err
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err
+
+
+def test_a_pair_that_returns_nan_differs(tmp_path, capsys):
+    code = verify(write(tmp_path, decode=f"{PAIRS}:decode_nan"), tmp_path / "run")
+    assert code == ExitCode.DIFFERS
+    assert "NaN or Inf in an active token" in capsys.readouterr().out
+
+
+def test_a_pair_of_another_order_differs_and_shows_both_patterns(tmp_path, capsys):
+    run = tmp_path / "run"
+    contract = write(tmp_path, decode=f"{PAIRS}:decode_reversed")
+    assert verify(contract, run, "--json") == ExitCode.DIFFERS
+    case = next(
+        case
+        for case in json.loads(capsys.readouterr().out)["checks"][0]["cases"]
+        if case["verdict"] == "differs"
+    )
+    first = case["first_divergence"]
+    assert first["reference_bits"] != first["candidate_bits"]
+    assert (run / case["evidence"]).is_file()
+    assert main(["replay", str(run), case["id"]]) == ExitCode.DIFFERS
+    assert "the same result as the run recorded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["no_such_module:prefill", "missing.py:prefill"])
+def test_a_module_that_does_not_import(tmp_path, capsys, name):
+    assert verify(write(tmp_path, prefill=name), tmp_path / "run") == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert f"{name}: " in err
+    assert "does not import" in err
+
+
+def test_a_module_that_fails_while_importing(tmp_path, capsys):
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
+    assert verify(write(tmp_path, prefill="broken.py:prefill"), tmp_path / "run") == ExitCode.USAGE
+    assert "No module named 'nothing_of_that_name'" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_exists(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "precious.txt").write_text("mine")
+    assert verify(write(tmp_path), run) == ExitCode.USAGE
+    assert "exists and is not empty; add --resume" in capsys.readouterr().err
+    assert (run / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["verify", "smokee"], "smoke"),
+        (["verify", "no/such/file.yaml"], "no such file"),
+        (["verify", "smoke", "--jobs", "0"], "expected at least 1"),
+        (["verify", "smoke", "--resume"], "--resume needs --run-dir"),
+        (["verify", "smoke", "--device", "tpu"], "tpu"),
+        (["verify", "smoke", "--device", "cuda:97"], "cuda:97 is not there"),
+        (["replay", "no-such-run", "c000"], "holds no run"),
+    ],
+)
+def test_words_that_mean_nothing(arguments, words, capsys):
+    assert main(arguments) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "words"),
+    [
+        ("numerics:", "numericks:", "8:1", "numerics"),
+        ("generate: 3}\n  - {name: longer", "generate: many}\n  - {name: longer", "10:", "many"),
+        ("name: pair\n", "name: pair\nname: other\n", "3:1", "name"),
+        ("paths: [decode, batched]", "paths: [decode], max_abs: 1.0e-3", "13:", "no tolerance"),
+        ("[stale-slot,", "[stale-slott,", "15:", "stale-slot"),
+        ("paths: [decode, batched]", "paths: [decoed]", "13:", "decode"),
+    ],
+)
+def test_a_contract_that_is_wrong_names_the_place(tmp_path, capsys, old, new, place, words):
+    path = write(tmp_path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert verify(path, tmp_path / "run") == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert f"{path}:{place}" in err
+    assert words in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_keeps_finished_cases_and_the_run_can_be_finished(tmp_path, jobs):
+    contract = write(tmp_path, decode=f"{PAIRS}:decode_interrupted")
+    run, marker = tmp_path / "run", tmp_path / "interrupted"
+    # A worker process interrupts its parent, as Ctrl-C on the terminal would.
+    start = (
+        "import os, sys; os.environ['KVPARITY_TEST_PARENT'] = str(os.getpid());"
+        "from kvparity.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", start, "verify", str(contract), "--run-dir", str(run)]
+    command += ["--jobs", jobs]
+    environment = {**os.environ, "KVPARITY_TEST_MARKER": str(marker)}
+    first = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert first.returncode == ExitCode.INTERRUPTED, first.stderr
+    assert "--resume" in first.stderr
+    assert "Traceback" not in first.stderr
+    kept = (run / "cases.jsonl").read_text() if (run / "cases.jsonl").exists() else ""
+    if jobs == "1":  # the first unit had ended; with two processes both may have been under way
+        assert kept
+    second = subprocess.run(
+        [*command, "--resume", "--json"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert second.returncode == ExitCode.HOLDS, second.stderr
+    assert (run / "cases.jsonl").read_text().startswith(kept)
+    assert json.loads(second.stdout)["verdict"] == "holds"
+
+
+def test_help_and_lint_import_no_torch(tmp_path):
+    check = (
+        "import sys; from kvparity.cli.main import main\n"
+        "try: code = main(sys.argv[1:])\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'triton', 'numpy', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    for arguments in (["--help"], ["contract", "lint", str(write(tmp_path))]):
+        done = subprocess.run(
+            [sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
