@@ -6,6 +6,7 @@ module is imported, and cannot change afterwards in the same process.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Literal
@@ -58,14 +59,14 @@ def freeze() -> Mode:
     global _frozen
     if _frozen is None:
         chosen = mode()
-        loaded = _triton_loaded_as()
-        if loaded is not None and loaded != chosen:
-            raise RuntimeError(
-                f"{_words(chosen)} are wanted, but Triton's own library was already imported for "
-                f"{_words(loaded)}; import kvparity_kernels first, or set "
-                f"{_VARIABLE}={'1' if chosen == 'interpreter' else '0'} in the environment"
-            )
         os.environ[_VARIABLE] = "1" if chosen == "interpreter" else "0"
+        if _library() not in (None, chosen):
+            _reload_library()
+            if _library() != chosen:
+                raise RuntimeError(
+                    f"Triton's own library was imported for the other mode and {_words(chosen)} "
+                    f"are wanted; set {_VARIABLE}={os.environ[_VARIABLE]} in the environment"
+                )
         _frozen = chosen
     return _frozen
 
@@ -77,13 +78,24 @@ def _environment() -> Mode | None:
     return "interpreter" if value in _TRUE else "compiled"
 
 
-def _triton_loaded_as() -> Mode | None:
+def _library() -> Mode | None:
     """The mode in which ``tl.sum`` and its like, themselves kernels, were decorated."""
-    standard = sys.modules.get("triton.language.standard")
-    if standard is None:
+    language = sys.modules.get("triton.language")
+    if language is None:
         return None
-    kind = type(getattr(standard, "sum")).__name__  # noqa: B009 - untyped, may be missing
-    return "interpreter" if kind == "InterpretedFunction" else "compiled"
+    kinds = {type(value).__name__ for value in vars(language).values()}
+    return "interpreter" if "InterpretedFunction" in kinds else "compiled"
+
+
+def _reload_library() -> None:
+    """Decorate Triton's own library again, in the mode that the environment now asks for.
+
+    Anything may have imported Triton before the mode was chosen: torch does, at odd moments.
+    """
+    for name in ("standard", "random"):
+        if module := sys.modules.get(f"triton.language.{name}"):
+            importlib.reload(module)
+    importlib.reload(sys.modules["triton.language"])
 
 
 def _words(which: Mode) -> str:

@@ -203,8 +203,10 @@ def _queries(q: Tensor, kv: KeysValues) -> Tensor:
             f"the strides {tensor.stride()} of {name} must be multiples of {align} for head "
             f"dimension {dim}; use .contiguous()",
         )
-    return q if _strides_fit(q, align) and q.data_ptr() % 16 == 0 else q.clone(
-        memory_format=torch.contiguous_format
+    return (
+        q
+        if _strides_fit(q, align) and q.data_ptr() % 16 == 0
+        else q.clone(memory_format=torch.contiguous_format)
     )
 
 

@@ -9,29 +9,28 @@ token p // G, head p % G of the group. Logarithms and exponentials have base 2 i
 
 from __future__ import annotations
 
+from kvparity_kernels.launch import kernel
+
+# isort: split
 import triton
 import triton.language as tl
-
-from kvparity_kernels.launch import kernel
 
 LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def load_rows(base, offsets, rows_ok, rd, D: tl.constexpr, BD: tl.constexpr):
-    # Masked, never multiplied away: what lies in unused slots may be NaN.
-    if BD == D:
-        return tl.load(base + offsets, mask=rows_ok[:, None], other=0.0)
-    else:
-        return tl.load(base + offsets, mask=rows_ok[:, None] & (rd < D)[None, :], other=0.0)
+def stride(s, ALIGN: tl.constexpr):
+    # Scalars are not specialised, so the compiler is told what the wrapper has checked. In 64 bits.
+    return tl.multiple_of(s.to(tl.int64), ALIGN)
 
 
 @triton.jit
-def store_rows(base, offsets, rows, rows_ok, rd, D: tl.constexpr, BD: tl.constexpr):
+def inside(rows, cols, D: tl.constexpr, BD: tl.constexpr):
+    # Loads are masked, never multiplied away: what lies in unused slots and pads may be NaN.
     if BD == D:
-        tl.store(base + offsets, rows, mask=rows_ok[:, None])
+        return rows[:, None]
     else:
-        tl.store(base + offsets, rows, mask=rows_ok[:, None] & (rd < D)[None, :])
+        return rows[:, None] & (cols < D)
 
 
 @triton.jit
@@ -45,22 +44,25 @@ def split_partial(
     The trip count is a constant: a split costs the same work and takes the same steps for every
     row and every length, with masked tiles where there are no keys.
     """
-    rd = tl.arange(0, BD)
+    cols = tl.arange(0, BD)[None, :]
+    lane = tl.arange(0, TILE)
+    last = tl.minimum(row_last, kv_len - 1)[:, None]
     m = tl.full((BM,), -float("inf"), tl.float32)
     l = tl.zeros((BM,), tl.float32)  # noqa: E741 - the name of the formulas
     acc = tl.zeros((BM, BD), tl.float32)
     for i in tl.range(0, SPLIT // TILE):
-        key = first + i * TILE + tl.arange(0, TILE)
-        seen = key < kv_len
+        key = first + i * TILE + lane
+        here = key < kv_len
         if PAGE > 0:
-            page = tl.load(TABLE + key // PAGE, mask=seen, other=0).to(tl.int64)
-            slot = page * PAGE + key % PAGE
+            page = tl.load(TABLE + key // PAGE, mask=here, other=0).to(tl.int64)
+            slot = (page * PAGE + key % PAGE)[:, None]
         else:
-            slot = start + key
-        k = load_rows(K, slot[:, None] * s_kt + rd[None, :], seen, rd, D, BD).to(q.dtype)
-        v = load_rows(V, slot[:, None] * s_vt + rd[None, :], seen, rd, D, BD).to(q.dtype)
+            slot = (start + key)[:, None]
+        held = inside(here, cols, D, BD)
+        k = tl.load(K + (slot * s_kt + cols), mask=held, other=0.0).to(q.dtype)
+        v = tl.load(V + (slot * s_vt + cols), mask=held, other=0.0).to(q.dtype)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        s = tl.where((key[None, :] <= row_last[:, None]) & seen[None, :], s, -float("inf"))
+        s = tl.where(key[None, :] <= last, s, -float("inf"))
         top = tl.maximum(m, tl.max(s, 1))
         shift = tl.where(top == -float("inf"), 0.0, top)
         p = tl.exp2(s - shift[:, None])
@@ -124,16 +126,14 @@ def prefill(
         h = (kv_head * G + p % G).to(tl.int64)
         ok = t < q_len
         row_last = kv_len - q_len + t
-        rd = tl.arange(0, BD)
-        # Scalars are not specialised; the wrapper has checked what is promised here.
-        s_qt = tl.multiple_of(s_qt.to(tl.int64), ALIGN)
-        s_qh = tl.multiple_of(s_qh.to(tl.int64), ALIGN)
-        s_kt = tl.multiple_of(s_kt.to(tl.int64), ALIGN)
-        s_vt = tl.multiple_of(s_vt.to(tl.int64), ALIGN)
-        k_head = kv_head * tl.multiple_of(s_kh.to(tl.int64), ALIGN)
-        v_head = kv_head * tl.multiple_of(s_vh.to(tl.int64), ALIGN)
+        cols = tl.arange(0, BD)[None, :]
+        held = inside(ok, cols, D, BD)
         row = q_start + t
-        q = load_rows(Q, row[:, None] * s_qt + h[:, None] * s_qh + rd[None, :], ok, rd, D, BD)
+        place = row[:, None] * stride(s_qt, ALIGN) + h[:, None] * stride(s_qh, ALIGN) + cols
+        q = tl.load(Q + place, mask=held, other=0.0)
+        K_head = K + kv_head * stride(s_kh, ALIGN)
+        V_head = V + kv_head * stride(s_vh, ALIGN)
+        pages = TABLE + b.to(tl.int64) * s_table
         # Past the keys that the tile's last row sees there is nothing but dead splits.
         last = tl.minimum((tile * BM + BM - 1) // G, q_len - 1)
         seen = tl.maximum(kv_len - q_len + last + 1, 0)
@@ -142,13 +142,13 @@ def prefill(
         A = tl.zeros((BM, BD), tl.float32)
         for i in tl.range(0, tl.cdiv(seen, SPLIT)):
             m, l, a = split_partial(  # noqa: E741
-                q, row_last, K + k_head, V + v_head, TABLE + b.to(tl.int64) * s_table, start,
-                i * SPLIT, kv_len, scale, s_kt, s_vt, SPLIT, TILE, D, BD, BM, PAGE,
+                q, row_last, K_head, V_head, pages, start, i * SPLIT, kv_len, scale,
+                stride(s_kt, ALIGN), stride(s_vt, ALIGN), SPLIT, TILE, D, BD, BM, PAGE,
             )  # fmt: skip
             M, L, A = merge(M, L, A, m, l, a)
         out, lse = finish(M, L, A)
         at = row * heads + h
-        store_rows(OUT, at[:, None] * D + rd[None, :], out.to(OUT.dtype.element_ty), ok, rd, D, BD)
+        tl.store(OUT + (at[:, None] * D + cols), out.to(OUT.dtype.element_ty), mask=held)
         tl.store(LSE + at, lse, mask=ok)
 
 
@@ -172,22 +172,21 @@ def decode_split(
         h = (kv_head * G + r).to(tl.int64)
         ok = r < G
         row_last = tl.zeros((BM,), tl.int32) + (kv_len - 1)
-        rd = tl.arange(0, BD)
-        s_qt = tl.multiple_of(s_qt.to(tl.int64), ALIGN)
-        s_qh = tl.multiple_of(s_qh.to(tl.int64), ALIGN)
-        s_kt = tl.multiple_of(s_kt.to(tl.int64), ALIGN)
-        s_vt = tl.multiple_of(s_vt.to(tl.int64), ALIGN)
-        k_head = kv_head * tl.multiple_of(s_kh.to(tl.int64), ALIGN)
-        v_head = kv_head * tl.multiple_of(s_vh.to(tl.int64), ALIGN)
-        q = load_rows(Q, b * s_qt + h[:, None] * s_qh + rd[None, :], ok, rd, D, BD)
+        cols = tl.arange(0, BD)[None, :]
+        held = inside(ok, cols, D, BD)
+        place = b * stride(s_qt, ALIGN) + h[:, None] * stride(s_qh, ALIGN) + cols
+        q = tl.load(Q + place, mask=held, other=0.0)
+        K_head = K + kv_head * stride(s_kh, ALIGN)
+        V_head = V + kv_head * stride(s_vh, ALIGN)
+        pages = TABLE + b.to(tl.int64) * s_table
         m, l, a = split_partial(  # noqa: E741
-            q, row_last, K + k_head, V + v_head, TABLE + b.to(tl.int64) * s_table, start,
-            i * SPLIT, kv_len, scale, s_kt, s_vt, SPLIT, TILE, D, BD, BM, PAGE,
+            q, row_last, K_head, V_head, pages, start, i * SPLIT, kv_len, scale,
+            stride(s_kt, ALIGN), stride(s_vt, ALIGN), SPLIT, TILE, D, BD, BM, PAGE,
         )  # fmt: skip
         at = ((b.to(tl.int64) * kv_heads + kv_head) * splits + i) * G + r
         tl.store(PART_M + at, m, mask=ok)
         tl.store(PART_L + at, l, mask=ok)
-        store_rows(PART_A, at[:, None] * D + rd[None, :], a, ok, rd, D, BD)
+        tl.store(PART_A + (at[:, None] * D + cols), a, mask=held)
 
 
 @kernel(unaligned=("KV_LENS", "STARTS"))
@@ -208,7 +207,8 @@ def decode_combine(
     if fits:
         r = tl.program_id(2) * GB + tl.arange(0, GB)
         ok = r < G
-        rd = tl.arange(0, BD)
+        cols = tl.arange(0, BD)[None, :]
+        held = inside(ok, cols, D, BD)
         M = tl.full((GB,), -float("inf"), tl.float32)
         L = tl.zeros((GB,), tl.float32)
         A = tl.zeros((GB, BD), tl.float32)
@@ -217,9 +217,9 @@ def decode_combine(
             at = (group * splits + i) * G + r
             m = tl.load(PART_M + at, mask=ok, other=-float("inf"))
             l = tl.load(PART_L + at, mask=ok, other=0.0)  # noqa: E741
-            a = load_rows(PART_A, at[:, None] * D + rd[None, :], ok, rd, D, BD)
+            a = tl.load(PART_A + (at[:, None] * D + cols), mask=held, other=0.0)
             M, L, A = merge(M, L, A, m, l, a)
         out, lse = finish(M, L, A)
         at = group * G + r
-        store_rows(OUT, at[:, None] * D + rd[None, :], out.to(OUT.dtype.element_ty), ok, rd, D, BD)
+        tl.store(OUT + (at[:, None] * D + cols), out.to(OUT.dtype.element_ty), mask=held)
         tl.store(LSE + at, lse, mask=ok)
