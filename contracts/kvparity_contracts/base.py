@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -59,6 +60,22 @@ def refuse(faults: Iterable[Fault]) -> None:
     if found:
         text = "; ".join(map(str, found))
         raise PydanticCustomError(FAULT, "{text}", {"text": text, "faults": found})
+
+
+def show(value: Any) -> str:
+    """A value as a contract would hold it, shortened."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list" if value else "an empty list"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f".{value}".replace(".-", "-.")
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]}...{text[0]}"
 
 
 def closest(word: object, options: Iterable[str]) -> str:

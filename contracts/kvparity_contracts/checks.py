@@ -11,6 +11,8 @@ from kvparity_contracts.base import DType, Fault, Model, Title, ToTuple, no_dupl
 from kvparity_contracts.limits import AnyLimits, Limits
 from kvparity_contracts.paths import Path, PathName
 
+PREFILL = PathName("prefill")
+
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
 
 
@@ -37,7 +39,9 @@ class Invariance(Model):
     """What the check claims, in a few words."""
     relation: Literal["invariance"]
     """invariance: bits are compared."""
-    reference: Path = PathName("prefill")
+    reference: Annotated[Path, Field(json_schema_extra={"default": "prefill"})] = PathName(
+        "prefill"
+    )
     """The path that all others are compared with."""
     paths: Paths
     """The paths that must have the same bits as the reference."""
@@ -69,7 +73,9 @@ class Accuracy(Model):
     """accuracy: compared with float64, within limits."""
     limits: AnyLimits
     """Upper limits, or a mapping from execution format to limits."""
-    paths: Paths = (PathName("prefill"),)
+    paths: Annotated[Paths, Field(json_schema_extra={"default": ["prefill"]})] = (
+        PathName("prefill"),
+    )
     """The paths to measure."""
     workloads: Names | None = None
     """Names of the workloads to run; left out, all of them."""

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from kvparity_contracts.base import Fault, Model, Slug, ToTuple, closest, refuse, repeated
+from kvparity_contracts import consistency
+from kvparity_contracts.base import Fault, Model, Slug, ToTuple, closest, refuse, repeated, show
 from kvparity_contracts.checks import Accuracy, AnyCheck, Check, Invariance
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.numerics import Numerics
@@ -21,7 +22,8 @@ VERSION = 1
 def _version(value: Any) -> Any:
     # Literal[1] alone would take true and 1.0, because they equal 1.
     if type(value) is not int or value != VERSION:
-        refuse([Fault((), f"found {value!r}", f"{VERSION}, the version that this kvparity reads")])
+        expected = f"{VERSION}, the version that this kvparity reads"
+        refuse([Fault((), f"found {show(value)}", expected)])
     return value
 
 
@@ -29,11 +31,10 @@ def _controls(value: Any) -> Any:
     if value == "all":
         return value
     if not isinstance(value, (list, tuple)) or not value:
-        found = "an empty list" if value in ([], ()) else repr(value)
         suggestion = "all" if closest(value, ["all"]) else ""
         if isinstance(value, str) and value in CONTROLS:
             suggestion = f"[{value}]"
-        refuse([Fault((), f"found {found}", "'all' or a list of controls", suggestion)])
+        refuse([Fault((), f"found {show(value)}", "'all' or a list of controls", suggestion)])
     names = ", ".join(CONTROLS)
     faults = [
         Fault(
@@ -90,10 +91,7 @@ class Contract(Model):
 
     @model_validator(mode="after")
     def _check(self) -> Contract:
-        # Imported here because consistency.py reads contracts.
-        from kvparity_contracts.consistency import faults
-
-        refuse(faults(self))
+        refuse(consistency.faults(self))
         return self
 
     def workloads_of(self, check: AnyCheck) -> tuple[Workload, ...]:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from kvparity_contracts.base import FAULT, Fault, KeyPath, Model, closest
+from kvparity_contracts.base import FAULT, Fault, KeyPath, Model, closest, show
 from kvparity_contracts.checks import Invariance
 from kvparity_contracts.contract import Contract
 
@@ -29,8 +29,8 @@ EXPECTED = {
     "finite_number": "a finite number",
 }
 BOUNDS = {
-    "greater_than": ("gt", "a number above {}"),
-    "greater_than_equal": ("ge", "at least {}"),
+    "greater_than": ("gt", "a number above {:g}"),
+    "greater_than_equal": ("ge", "at least {:g}"),
     "too_short": ("min_length", "at least {} in the list"),
     "string_too_short": ("min_length", "at least {} character"),
     "string_too_long": ("max_length", "at most {} characters"),
@@ -45,8 +45,11 @@ def explain(error: ValidationError) -> Iterator[tuple[Fault, bool]]:
         if each["type"] == FAULT:
             for fault in context["faults"]:
                 at = (*path, *fault.at)
-                yield Fault(at, fault.message, fault.expected, fault.suggestion), not fault.at
+                found = Fault(at, fault.message, fault.expected, fault.suggestion)
+                yield found, not fault.at and isinstance(each["input"], dict)
             continue
+        if each["type"] == "too_short" and len(each["input"]) >= context["min_length"]:
+            continue  # long enough, but for the items that are told of anyway
         yield _one(each["type"], path, model, each["input"], context)
 
 
@@ -58,7 +61,8 @@ def _one(
     if kind == "missing":
         field = model.model_fields.get(str(path[-1])) if model else None
         about = ((field.description if field else None) or "").split("\n")[0].rstrip(".")
-        return Fault(path[:-1], f"the key {path[-1]!r} is missing", about), True
+        meaning = about[:1].lower() + about[1:]
+        return Fault(path[:-1], f"the key {path[-1]!r} is missing", meaning), True
     if kind == "union_tag_not_found":
         key = str(context["discriminator"]).strip("'")
         if not isinstance(found, dict):
@@ -104,27 +108,14 @@ def one_of(options: list[str]) -> str:
     return f"one of {', '.join(options)}" if len(options) > 1 else "".join(options)
 
 
-def show(value: Any) -> str:
-    """A value as a contract would hold it, shortened."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, (list, tuple)):
-        return "a list" if value else "an empty list"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:56]}...{text[0]}"
-
-
 def resolve(loc: tuple[int | str, ...]) -> tuple[KeyPath, type[BaseModel] | None]:
     """The key path of an error without the tags of unions, and the model of its last key."""
     models: list[type[Model]] = [Contract]
     inside: type[BaseModel] | None = Contract
     path: list[int | str] = []
     for part in loc:
-        if len(models) > 1:  # a union: what comes next is its tag, not a key
+        if len(models) > 1 and isinstance(part, str):
+            # A union: what comes next is its tag, not a key.
             models = [each for each in models if getattr(each, "TAG", None) == part]
             continue
         if isinstance(part, str) and models:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kvparity_contracts.base import Fault, KeyPath
+from kvparity_contracts.base import Fault, KeyPath, show
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.explain import explain, show
+from kvparity_contracts.explain import explain
 from kvparity_contracts.problems import ContractError, Problem, dotted
 from kvparity_contracts.yamltext import Place, Text, read
 
@@ -75,19 +75,18 @@ def _bytes(path: Path, file: str) -> bytes:
 
 def _parse(source: str, file: str) -> tuple[Contract, Text]:
     text = read(source)
-    problems = [_problem(file, place, fault) for place, fault in text.faults]
+    problems = [_problem(file, text, place, fault) for place, fault in text.faults]
+    told = {place for place, _ in text.faults}
     if not problems and not isinstance(text.data, dict):
-        found = "an empty file" if text.data is None else show(text.data)
+        empty = "an empty file" if text.data is None else show(text.data)
         expected = "a contract: version, name, subject, numerics, workloads, checks"
-        problems = [Problem(file, *text.place(()), "", f"found {found}", expected)]
+        problems = [Problem(file, 1, 1, "", f"found {empty}", expected)]
     if isinstance(text.data, dict):
         try:
             contract = Contract.model_validate(text.data)
         except ValidationError as error:
-            problems += [
-                _problem(file, text.place(fault.at, key=at_key), fault)
-                for fault, at_key in explain(error)
-            ]
+            found = [(text.place(fault.at, key=key), fault) for fault, key in explain(error)]
+            problems += [_problem(file, text, *each) for each in found if each[0] not in told]
         else:
             if not problems:
                 return contract, text
@@ -99,5 +98,7 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(dict.fromkeys(problems), key=lambda each: (each.line, each.col))
 
 
-def _problem(file: str, place: Place, fault: Fault) -> Problem:
-    return Problem(file, *place, dotted(fault.at), fault.message, fault.expected, fault.suggestion)
+def _problem(file: str, text: Text, place: Place, fault: Fault) -> Problem:
+    return Problem(
+        file, *place, dotted(text.shown(fault.at)), fault.message, fault.expected, fault.suggestion
+    )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from kvparity_contracts.base import DType, Fault, Model, OneOrMore, no_duplicates, refuse
+from kvparity_contracts.base import DType, Fault, Model, OneOrMore, no_duplicates, refuse, show
 
 
 def _or_list(item: dict[str, Any]) -> dict[str, Any]:
@@ -17,12 +17,8 @@ def _or_list(item: dict[str, Any]) -> dict[str, Any]:
 def _only_false(value: Any) -> Any:
     # Literal[False] alone would take 0, because 0 == False.
     if value is not False:
-        refuse([Fault((), f"found {_plain(value)}", "false: TF32 rounds every product", "false")])
+        refuse([Fault((), f"found {show(value)}", "false: TF32 rounds every product", "false")])
     return value
-
-
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 DTypes = Annotated[

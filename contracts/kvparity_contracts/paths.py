@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
-from kvparity_contracts.base import Fault, closest, refuse
+from kvparity_contracts.base import Fault, closest, refuse, show
 
 PathKind = Literal[
     "prefill",
@@ -110,7 +110,7 @@ def _validate(value: Any) -> PathName:
     if isinstance(value, PathName):
         return value
     if not isinstance(value, str):
-        refuse([Fault((), f"found {value!r}", one_of_the_paths())])
+        refuse([Fault((), f"found {show(value)}", one_of_the_paths())])
     try:
         return PathName.parse(value)
     except PathError as error:

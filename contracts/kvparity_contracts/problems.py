@@ -10,7 +10,7 @@ from kvparity_contracts.base import Fault, KeyPath
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault at one place: ``line`` and ``col`` count from 1; ``key`` may be empty."""
+    """One fault at one place: ``line`` and ``col`` count from 1; line 0 means the whole file."""
 
     file: str
     line: int
@@ -24,7 +24,8 @@ class Problem:
         """``file:line:col: key: message, expected ... (did you mean ...?)``."""
         key = f"{self.key}: " if self.key else ""
         what = Fault((), self.message, self.expected, self.suggestion)
-        return f"{self.file}:{self.line}:{self.col}: {key}{what}"
+        place = f"{self.file}:{self.line}:{self.col}" if self.line else self.file
+        return f"{place}: {key}{what}"
 
 
 class ContractError(Exception):

@@ -157,6 +157,13 @@ Subject = Annotated[Attention | Decoder | Transformers, Field(discriminator="kin
 AnySubject = Attention | Decoder | Transformers
 
 
+def order_of(subject: AnySubject) -> Order | None:
+    """The reduction order, declared or default; None where the project does not decide it."""
+    if isinstance(subject, Transformers) and subject.attention != "kvparity":
+        return None
+    return subject.order or Order()
+
+
 def known(subject: AnySubject) -> Known:
     """What the contract alone tells of the model."""
     if isinstance(subject, Decoder):

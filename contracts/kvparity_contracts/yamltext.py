@@ -38,12 +38,19 @@ class Text:
 
         Something that is missing stands where the key of its mapping does.
         """
-        for length in range(len(path), 0, -1):
-            at = path[:length]
-            if at in self.values:
-                own = self.keys if key or length < len(path) else self.values
-                return own.get(at, self.values[at])
-        return (1, 1)
+        known = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in self.values), None)
+        if known is None:
+            return (1, 1)
+        inside = path[len(known) :]
+        if key or (inside and isinstance(inside[0], str)):
+            return self.keys.get(known, self.values[known])
+        return self.values[known]
+
+    def shown(self, path: KeyPath) -> KeyPath:
+        """The path without indices into a scalar that stands where a list may."""
+        while path and isinstance(path[-1], int) and path not in self.values:
+            path = path[:-1]
+        return path
 
 
 def read(text: str) -> Text:
@@ -96,13 +103,18 @@ def _first_line(text: str) -> str:
 
 
 def _build(node: Node, path: KeyPath, found: Text) -> Any:
-    found.values[path] = _place(node.start_mark)
+    start, key = _place(node.start_mark), found.keys.get(path)
+    # A block under its key is told at the key: nobody looks for it at its first item.
+    scalar = isinstance(node, ScalarNode)
+    found.values[path] = key if key and start[0] > key[0] and not scalar else start
     if isinstance(node, (MappingNode, SequenceNode)) and str(node.tag) not in COLLECTIONS:
         found.faults.append((_place(node.start_mark), _tagged(node, path, "a mapping or a list")))
     if isinstance(node, MappingNode):
         return dict(_pairs(node, path, found))
     if isinstance(node, SequenceNode):
         return [_build(item, (*path, i), found) for i, item in enumerate(node.value)]
+    if node.start_mark.index == node.end_mark.index and path in found.keys:
+        found.values[path] = found.keys[path]  # nothing stands there, so there is no place either
     assert isinstance(node, ScalarNode)  # there are three kinds of nodes
     return _scalar(node, path, found)
 

@@ -1,0 +1,175 @@
+"""What is allowed in a contract and yet proves less than it seems to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kvparity_contracts.base import KeyPath
+from kvparity_contracts.checks import Accuracy
+from kvparity_contracts.consistency import whole
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import DECODING
+from kvparity_contracts.limits import Limits
+from kvparity_contracts.loader import LoadedContract
+from kvparity_contracts.planning import covers, meant, planned, shows
+from kvparity_contracts.problems import dotted
+from kvparity_contracts.subjects import order_of
+
+USUAL_TILE = 64
+"""Keys per tile of common attention kernels, where a contract cannot say."""
+
+Note = tuple[KeyPath, str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One warning at one place: ``line`` and ``col`` count from 1."""
+
+    file: str
+    line: int
+    col: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """``file:line:col: warning: key: message``."""
+        return f"{self.file}:{self.line}:{self.col}: warning: {self.key}: {self.message}"
+
+
+def lint(loaded: LoadedContract) -> list[Finding]:
+    """All warnings for a valid contract, in the order of the file."""
+    notes = [note for rule in RULES for note in rule(loaded.contract)]
+    found = [Finding(loaded.file, *loaded.place(at), dotted(at), text) for at, text in notes]
+    return sorted(found, key=lambda each: (each.line, each.col))
+
+
+def _relations(contract: Contract) -> Iterator[Note]:
+    if not contract.checks_of("invariance"):
+        yield ("checks",), "there is no invariance check, so no bits are compared"
+    # The float64 twin exists for what this project computes itself.
+    if contract.subject.kind != "transformers" and not contract.checks_of("accuracy"):
+        yield ("checks",), "there is no accuracy check: consistently wrong numbers would pass"
+
+
+def _edges(contract: Contract) -> Iterator[Note]:
+    used = {w.name: w for c in contract.checks_of("invariance") for w in contract.workloads_of(c)}
+    longest = max((max(each.totals()) for each in used.values()), default=0)
+    order = order_of(contract.subject)
+    tile, split = (order.tile, order.split) if order else (USUAL_TILE, 0)
+    if not used:
+        return
+    if longest <= tile:
+        yield (
+            ("workloads",),
+            f"no sequence is longer than one tile of {tile} keys (the longest has {longest}), so "
+            "nothing about merging tiles or splits is verified",
+        )
+    elif longest <= split:
+        yield (
+            ("workloads",),
+            f"no sequence is longer than one split of {split} keys (the longest has {longest}), "
+            "so nothing about merging splits is verified",
+        )
+
+
+def _unused(contract: Contract) -> Iterator[Note]:
+    used = {each.name for check in contract.checks for each in contract.workloads_of(check)}
+    for i, workload in enumerate(contract.workloads):
+        runs = [check for check in contract.checks if workload in contract.workloads_of(check)]
+        if workload.name not in used:
+            yield ("workloads", i, "name"), f"no check uses the workload {workload.name!r}"
+        elif workload.pad and not any(path.kind == "padded" for c in runs for path in c.paths):
+            yield ("workloads", i, "pad"), "no check of this workload has the path 'padded'"
+        decoding = [p for c in runs for p in contract.paths_of(c, workload) if p.kind in DECODING]
+        if workload.generate == 1 and decoding:
+            yield (
+                ("workloads", i, "generate"),
+                "the one generated token comes from the prompt's own step, so nothing is decoded; "
+                "generate at least 2",
+            )
+
+
+def _chunks(contract: Contract) -> Iterator[Note]:
+    for i, check in enumerate(contract.checks):
+        for j, path in enumerate(check.paths):
+            names = [
+                each.name
+                for each in contract.workloads_of(check)
+                if path.kind == "chunked" and whole(path.argument, each)
+            ]
+            if names:
+                yield (
+                    ("checks", i, "paths", j),
+                    f"every sequence of {', '.join(names)} fits into one chunk, where '{path}' is "
+                    "the same as prefill; give the check its own workloads",
+                )
+
+
+def _loose_limits(contract: Contract) -> Iterator[Note]:
+    for i, check in enumerate(contract.checks):
+        if isinstance(check, Accuracy):
+            for at, limits in _each(check):
+                for name, text in _loose(limits):
+                    yield ("checks", i, "limits", *at, name), text
+
+
+def _each(check: Accuracy) -> Iterator[tuple[KeyPath, Limits]]:
+    if isinstance(check.limits, Limits):
+        yield (), check.limits
+    else:
+        for dtype, limits in check.limits.items():
+            yield (dtype,), limits
+
+
+def _loose(limits: Limits) -> Iterator[tuple[str, str]]:
+    if limits.clipfrac0 is not None and limits.clipfrac0 >= 1:
+        yield "clipfrac0", "cannot fail: a share is at most 1"
+        return
+    most = limits.max_abs_dlogp
+    if most is None or most > 50:  # exp would overflow, and nothing useful is implied
+        return
+    # |d| <= m bounds the mean of exp(d) - 1 - d by its value at d = m, which is above that at -m.
+    implied = math.expm1(most) - most
+    if limits.approx_kl0 is not None and limits.approx_kl0 >= implied:
+        yield (
+            "approx_kl0",
+            f"cannot fail: max_abs_dlogp {most:g} already keeps it below {implied:.3g}",
+        )
+    if limits.clipfrac0 is not None and math.exp(most) <= 1.2 and math.exp(-most) >= 0.8:
+        yield "clipfrac0", f"cannot fail: max_abs_dlogp {most:g} already keeps it at 0"
+
+
+def _controls(contract: Contract) -> Iterator[Note]:
+    if contract.controls == "all":
+        for control in meant(contract):
+            if not shows(control, contract):
+                yield (
+                    ("controls",),
+                    f"{control.name} is left out, because it cannot show here: it needs "
+                    f"{control.needs}",
+                )
+        return
+    for i, control in enumerate(planned(contract)):
+        if not shows(control, contract):
+            yield ("controls", i), f"{control.name} cannot show here: it needs {control.needs}"
+
+
+def _uncontrolled(contract: Contract) -> Iterator[Note]:
+    controls = planned(contract)
+    for i, check in enumerate(contract.checks):
+        workloads = contract.workloads_of(check)
+        if not any(covers(c, check, contract, w) for c in controls for w in workloads):
+            yield ("checks", i, "name"), "no control of this contract is meant for this check"
+
+
+RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
+    _relations,
+    _edges,
+    _unused,
+    _chunks,
+    _loose_limits,
+    _controls,
+    _uncontrolled,
+)

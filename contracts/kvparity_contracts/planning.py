@@ -1,0 +1,64 @@
+"""Which controls a contract means, and which of them could show: read off the contract alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kvparity_contracts.checks import AnyCheck
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import CONTROLS, Control
+from kvparity_contracts.subjects import order_of
+from kvparity_contracts.workloads import Workload
+
+
+def planned(contract: Contract) -> tuple[Control, ...]:
+    """The controls to run: those that the contract names, or with ``all`` those that can show."""
+    if contract.controls == "all":
+        return tuple(each for each in meant(contract) if shows(each, contract))
+    return tuple(CONTROLS[name] for name in contract.controls)
+
+
+def meant(contract: Contract) -> tuple[Control, ...]:
+    """Controls of defects that the contract's claims rule out, whether or not they can show."""
+    kind = contract.subject.kind
+    return tuple(
+        each
+        for each in CONTROLS.values()
+        if kind in each.subjects and any(True for _ in exposed(each, contract))
+    )
+
+
+def shows(control: Control, contract: Contract) -> bool:
+    """Whether some workload of a fitting check is long and varied enough for the defect."""
+    if control.tempered and all(each == 1.0 for each in contract.numerics.temperatures):
+        return False
+    fewest = _fewest(control, contract)
+    return any(
+        max(workload.totals()) > fewest
+        and len(set(workload.lengths())) >= control.sequences
+        and workload.generate >= control.generate
+        for workload in exposed(control, contract)
+    )
+
+
+def exposed(control: Control, contract: Contract) -> Iterator[Workload]:
+    """Workloads that run on a path on which the defect would live."""
+    for check in contract.checks:
+        for workload in contract.workloads_of(check):
+            if covers(control, check, contract, workload):
+                yield workload
+
+
+def covers(control: Control, check: AnyCheck, contract: Contract, workload: Workload) -> bool:
+    """Whether a check of a workload is one that the control is meant for."""
+    if control.relation != check.relation:
+        return False
+    paths = contract.paths_of(check, workload)
+    return bool(paths) and (not control.paths or any(path.kind in control.paths for path in paths))
+
+
+def _fewest(control: Control, contract: Contract) -> int:
+    order = order_of(contract.subject)
+    if order is None or control.keys == "any":
+        return 0
+    return order.tile if control.keys == "tile" else order.split

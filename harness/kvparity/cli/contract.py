@@ -1,0 +1,102 @@
+"""``kvparity contract``: check contract files, print their schema, list the library.
+
+Answers at once: imports neither torch nor triton.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from kvparity_contracts import (
+    ContractError,
+    Finding,
+    LoadedContract,
+    find,
+    json_schema,
+    library,
+    lint,
+    load,
+)
+
+VALID, INVALID = 0, 2
+
+EXAMPLES = """\
+examples:
+  kvparity contract lint smoke               a contract of the library
+  kvparity contract lint mine.yaml --strict  warnings count as errors
+  kvparity contract schema > contract.schema.json
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb with its own verbs; each sets ``run`` to a function of the arguments."""
+    verb = subparsers.add_parser(
+        "contract",
+        help="check contract files, print their schema, list the library",
+        description="Check contract files, print their schema, list the library.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = verb.add_subparsers(dest="contract_verb", required=True, metavar="VERB")
+
+    check = verbs.add_parser(
+        "lint",
+        help="check contract files",
+        description="Exit 0: all valid. Exit 2: one is not, or has warnings and --strict.",
+    )
+    check.add_argument("contracts", nargs="+", metavar="CONTRACT", help="a file or a library name")
+    check.add_argument("--json", action="store_true", help="print one JSON document")
+    check.add_argument("--strict", action="store_true", help="warnings count as errors")
+    check.set_defaults(run=run_lint)
+
+    schema = verbs.add_parser("schema", help="print the JSON schema of contracts, for editors")
+    schema.set_defaults(run=run_schema)
+
+    names = verbs.add_parser("list", help="list the contracts that come with kvparity")
+    names.set_defaults(run=run_list)
+
+
+def run_lint(args: argparse.Namespace) -> int:
+    """Print every problem and warning of every file, one a line."""
+    entries = [_entry(name) for name in args.contracts]
+    bad = [e for e in entries if not e["valid"] or (args.strict and e["findings"])]
+    if args.json:
+        files = [{**entry, **_plain(entry)} for entry in entries]
+        print(json.dumps({"schema_version": 1, "files": files}, indent=2))
+        return INVALID if bad else VALID
+    for entry in entries:
+        for each in (*entry["problems"], *entry["findings"]):
+            print(each)
+        if entry["valid"] and not entry["findings"]:
+            print(f"{entry['file']}: ok")
+    return INVALID if bad else VALID
+
+
+def _entry(name: str) -> dict[str, Any]:
+    try:
+        loaded: LoadedContract = load(find(name))
+    except ContractError as error:
+        return {"file": name, "valid": False, "problems": error.problems, "findings": []}
+    findings: list[Finding] = lint(loaded)
+    return {"file": loaded.file, "valid": True, "problems": (), "findings": findings}
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: [asdict(each) for each in entry[key]] for key in ("problems", "findings")}
+
+
+def run_schema(args: argparse.Namespace) -> int:
+    """Print the JSON schema."""
+    print(json_schema.text(), end="")
+    return VALID
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print name and purpose of every contract in the library."""
+    width = max(map(len, library.names()))
+    for name in library.names():
+        print(f"{name:{width}}  {load(find(name)).contract.about}")
+    return VALID

@@ -1,0 +1,149 @@
+"""Every mistake is told at its place, in words that help: the cases are in ``bad/*.txt``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kvparity_contracts import ContractError, load
+
+GOOD = {
+    "version": "version: 1\n",
+    "name": "name: good\n",
+    "subject": "subject: {kind: decoder, preset: tiny}\n",
+    "numerics": "numerics: {execution: float32}\n",
+    "workloads": "workloads: [{name: long, prompt_tokens: [250], generate: 8}]\n",
+    "checks": "checks: [{name: bits, relation: invariance, paths: [decode]}]\n",
+}
+JARGON = re.compile(
+    r"pydantic|ruamel|should be|validation|Traceback|tuple|dict\b|None|<class|(?<!model)_type"
+)
+
+
+@dataclass
+class Bad:
+    name: str
+    text: str  # with § at the place that is told
+    key: str
+    words: str
+
+
+def cases() -> Iterator[Bad]:
+    for file in sorted((Path(__file__).parent / "bad").glob("*.txt")):
+        for paragraph in file.read_text(encoding="utf-8").split("\n# ")[1:]:
+            name, rest = paragraph.split("\n", 1)
+            text, told = rest.split("=> ")
+            key, words = told.strip().split(": ", 1) if told[0] != ":" else ("", told[2:].strip())
+            whole = text if file.stem == "whole" else replaced(text)
+            yield Bad(f"{file.stem}: {name}", whole, key, words)
+
+
+def replaced(text: str) -> str:
+    """The good contract with the parts of ``text`` instead of its own."""
+    parts = dict(GOOD)
+    seen: set[str] = set()
+    for block in re.split(r"(?m)^(?=\S)", text):
+        match = re.match(r"§?(\w+):", block)
+        key = match[1] if match else "other"
+        parts[key] = parts[key] + block if key in seen else block
+        seen.add(key)
+    return "".join(parts.values())
+
+
+@pytest.mark.parametrize("case", [pytest.param(each, id=each.name) for each in cases()])
+def test_a_mistake_is_told_at_its_place(case: Bad, tmp_path: Path) -> None:
+    before, mark, after = case.text.partition("§")
+    assert mark, "the case marks no place"
+    file = tmp_path / "c.yaml"
+    file.write_text(before + after, encoding="utf-8")
+    place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+    with pytest.raises(ContractError) as caught:
+        load(file)
+
+    problems = caught.value.problems
+    told = [each for each in problems if (each.line, each.col, each.key) == (*place, case.key)]
+    assert told, f"{place} {case.key!r} is not told, but:\n{caught.value}"
+    line = str(told[0])
+    assert line.startswith(f"{file}:{place[0]}:{place[1]}: ")
+    assert case.words in line
+    assert len(problems) == 1, f"more than the one mistake:\n{caught.value}"
+    assert not JARGON.search(line.removeprefix(str(file)))
+
+
+def test_the_good_parts_are_good(tmp_path: Path) -> None:
+    """Else every case above would be told for some other reason."""
+    file = tmp_path / "c.yaml"
+    file.write_text("".join(GOOD.values()), encoding="utf-8")
+    assert load(file).contract.name == "good"
+
+
+def told(file: Path) -> str:
+    with pytest.raises(ContractError) as caught:
+        load(file)
+    return str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "none.yaml"
+    assert told(file) == f"{file}:1:1: there is no such file, expected a contract file"
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert told(tmp_path) == f"{tmp_path}:1:1: this is a folder, expected a contract file"
+
+
+def test_a_path_that_no_system_takes() -> None:
+    assert "cannot be read" in told(Path("a\0b.yaml"))
+
+
+def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes(b"version: 1\nname: caf\xe9\n")
+    message = "found the byte 0xe9, which is not UTF-8, expected UTF-8 text"
+    assert told(file) == f"{file}:2:10: {message}"
+
+
+def test_a_byte_order_mark_is_fine(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes(b"\xef\xbb\xbf" + "".join(GOOD.values()).encode())
+    assert load(file).contract.name == "good"
+
+
+def test_a_big_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes(b"#" * 1_000_001)
+    assert "found a file of 1000001 bytes, expected at most 1000000" in told(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("version: 1\n\tname: a\n", (2, 1), "expected spaces, not a tab"),
+        ("name: \x07\n", (1, 1), "special characters are not allowed"),
+        ("a: " + "[" * 5000, (1, 33), "nested deeper than 32 levels"),
+    ],
+    ids=["tab", "control character", "too deep"],
+)
+def test_text_that_is_no_contract(
+    tmp_path: Path, text: str, place: tuple[int, int], words: str
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text, encoding="utf-8")
+    message = told(file)
+    assert message.startswith(f"{file}:{place[0]}:{place[1]}: ")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    bad = {**GOOD, "name": "name: A\n", "numerics": "numerics: {execution: x, tf32: no}\n"}
+    file.write_text("".join(bad.values()) + "controls: [y]\nz: 1\n", encoding="utf-8")
+    lines = told(file).splitlines()
+    keys = [line.removeprefix(f"{file}:").split(": ")[1] for line in lines]
+    assert keys == ["name", "numerics.execution", "numerics.tf32", "controls[0]", "z"]

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kvparity_contracts import LoadedContract, lint
+
+Loads = Callable[..., LoadedContract]
+Change = tuple[str, str]
+
+ACCURACY = "  - {name: close, relation: accuracy, limits: {max_abs_dlogp: 0.1}}\n"
+INVARIANCE = "  - {name: same bits, relation: invariance, paths: [decode, batched, chunked(7)]}\n"
+LIMITS = "{max_abs_dlogp: 0.1}"
+LONG = "  - {name: long, prompt_tokens: [250], generate: 8}\n"
+
+
+def test_a_good_contract_has_no_findings(loads: Loads) -> None:
+    assert lint(loads()) == []
+
+
+WEAK: dict[str, tuple[list[Change], str, str]] = {
+    "no accuracy": (
+        [(ACCURACY, ""), ("checks:", "§checks:")],
+        "checks",
+        "there is no accuracy check",
+    ),
+    "no invariance": (
+        [(INVARIANCE, ""), ("checks:", "§checks:")],
+        "checks",
+        "there is no invariance check",
+    ),
+    "a loose limit": (
+        [(LIMITS, "{max_abs_dlogp: 0.1, approx_kl0: §0.0052}")],
+        "checks[1].limits.approx_kl0",
+        "cannot fail: max_abs_dlogp 0.1 already keeps it below 0.00517",
+    ),
+    "a loose clip fraction": (
+        [(LIMITS, "{max_abs_dlogp: 0.18, clipfrac0: §0}")],
+        "checks[1].limits.clipfrac0",
+        "cannot fail: max_abs_dlogp 0.18 already keeps it at 0",
+    ),
+    "a share of 1": (
+        [(LIMITS, "{clipfrac0: §1}")],
+        "checks[1].limits.clipfrac0",
+        "cannot fail: a share is at most 1",
+    ),
+    "a loose limit of one format": (
+        [(LIMITS, "{float32: {approx_kl0: 1}, bfloat16: {max_abs_dlogp: 0.1, approx_kl0: §1}}")],
+        "checks[1].limits.bfloat16.approx_kl0",
+        "cannot fail",
+    ),
+    "one split": (
+        [("split: 128", "split: 512"), ("workloads:", "§workloads:")],
+        "workloads",
+        "no sequence is longer than one split of 512 keys (the longest has 258)",
+    ),
+    "one tile": (
+        [("[250], generate: 8", "[57], generate: 7"), ("workloads:", "§workloads:")],
+        "workloads",
+        "no sequence is longer than one tile of 64 keys (the longest has 64)",
+    ),
+    "a chunk longer than some": (
+        [("chunked(7)", "§chunked(25)")],
+        "checks[0].paths[2]",
+        "every sequence of short fits into one chunk",
+    ),
+    "an unused workload": (
+        [
+            ("limits: {max_abs", "workloads: [short], limits: {max_abs"),
+            ("chunked(7)]", "chunked(7)], workloads: [short]"),
+            ("name: long", "name: §long"),
+        ],
+        "workloads[1].name",
+        "no check uses the workload 'long'",
+    ),
+    "an unused pad": (
+        [("[250], generate: 8", "[250], generate: 8, pad: §[left]")],
+        "workloads[1].pad",
+        "no check of this workload has the path 'padded'",
+    ),
+    "nothing decoded": (
+        [("[3, 17], generate: 8", "[3, 17], generate: §1")],
+        "workloads[0].generate",
+        "nothing is decoded",
+    ),
+    "all controls, without a temperature": (
+        [(", temperatures: [1.0, 0.7]", ""), ("controls: all", "controls: §all")],
+        "controls",
+        "temperature-ignored is left out, because it cannot show here: it needs a temperature",
+    ),
+    "a control without its path": (
+        [("controls: all", "controls: [§padding-leaks, wrong-input, stale-slot]")],
+        "controls[0]",
+        "padding-leaks cannot show here: it needs a workload padded on the left",
+    ),
+    "a control without its length": (
+        [
+            ("split: 128", "split: 512"),
+            ("controls: all", "controls: [wrong-input, §split-by-batch]"),
+        ],
+        "controls[1]",
+        "split-by-batch cannot show here",
+    ),
+    "a check without a control": (
+        [("controls: all", "controls: [stale-slot]"), ("name: close", "name: §close")],
+        "checks[1].name",
+        "no control of this contract is meant for this check",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "key", "words"), WEAK.values(), ids=WEAK)
+def test_a_weak_contract_is_found(
+    marked: Callable[..., tuple[LoadedContract, tuple[int, int]]],
+    changes: list[Change],
+    key: str,
+    words: str,
+) -> None:
+    loaded, place = marked(*changes)
+    findings = lint(loaded)
+    found = [each for each in findings if (each.line, each.col, each.key) == (*place, key)]
+    assert found, "\n".join(map(str, findings))
+    assert words in found[0].message
+    assert str(found[0]).startswith(f"{found[0].file}:{place[0]}:{place[1]}: warning: {key}: ")
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        "{max_abs_dlogp: 0.1, approx_kl0: 0.0051}",  # e^0.1 - 1.1 = 0.00517
+        "{max_abs_dlogp: 0.19, clipfrac0: 0}",  # e^0.19 = 1.21
+        "{max_abs_dlogp: 1000, approx_kl0: 1}",
+        "{approx_kl0: 1, clipfrac0: 0.5}",
+    ],
+)
+def test_limits_that_can_fail_are_left_alone(loads: Loads, limits: str) -> None:
+    assert lint(loads((LIMITS, limits))) == []
+
+
+def test_findings_come_in_the_order_of_the_file(loads: Loads) -> None:
+    found = lint(loads((ACCURACY, ""), ("split: 128", "split: 512")))
+    assert [each.line for each in found] == sorted(each.line for each in found)
+    assert len(found) > 2
+
+
+def test_a_transformers_model_needs_no_accuracy_check(loads: Loads) -> None:
+    subject = "{kind: transformers, checkpoint: x, attention: sdpa}"
+    old = "{kind: decoder, preset: tiny, order: {split: 128, tile: 64}}"
+    assert lint(loads((old, subject), (ACCURACY, ""))) == []
+    # Its tiles are not known, but one of the usual size must be crossed.
+    short = lint(loads((old, subject), (ACCURACY, ""), (LONG, "")))
+    assert ["no sequence is longer than one tile of 64 keys" in short[0].message] == [True]

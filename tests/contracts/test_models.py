@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+from pydantic import ValidationError
+
+from kvparity_contracts import CONTROLS, Contract, LoadedContract
+from kvparity_contracts.checks import Accuracy
+from kvparity_contracts.controls import EVERY
+from kvparity_contracts.numerics import Numerics
+from kvparity_contracts.order import Order
+from kvparity_contracts.paths import KINDS
+from kvparity_contracts.workloads import Workload
+
+Loads = Callable[..., LoadedContract]
+
+
+def test_a_scalar_is_a_list_of_one() -> None:
+    one = Numerics(execution="bfloat16", temperatures=0.7)  # type: ignore[arg-type]  # as in YAML
+    assert one == Numerics(execution=("bfloat16",), temperatures=(0.7,))
+    assert one.formats() == (("bfloat16", "bfloat16"),)
+
+
+def test_formats_are_all_combinations() -> None:
+    both = Numerics(execution=("float32", "bfloat16"), kv_cache=("bfloat16", "float16"))
+    assert both.formats() == (
+        ("float32", "bfloat16"),
+        ("float32", "float16"),
+        ("bfloat16", "bfloat16"),
+        ("bfloat16", "float16"),
+    )
+
+
+def test_small_floats_are_floats(loads: Loads) -> None:
+    check = loads(("max_abs_dlogp: 0.1", "max_abs_dlogp: 1e-5")).contract.checks[1]
+    assert isinstance(check, Accuracy)
+    assert check.limits_for("float32").given() == {"max_abs_dlogp": 1e-5}
+
+
+def test_limits_by_format(loads: Loads) -> None:
+    text = "{float32: {max_abs_dlogp: 1}, bfloat16: {approx_kl0: 2}}"
+    check = loads(("{max_abs_dlogp: 0.1}", text)).contract.checks[1]
+    assert isinstance(check, Accuracy)
+    assert check.limits_for("float32").given() == {"max_abs_dlogp": 1.0}
+    assert check.limits_for("bfloat16").given() == {"approx_kl0": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "lengths"),
+    [
+        ({"prompt_tokens": (3, 17)}, (3, 17)),
+        ({"prompts": ((1, 2, 3), (4,))}, (3, 1)),
+        ({"texts": ("abc", "é")}, (3, 2)),
+    ],
+    ids=["lengths", "ids", "text"],
+)
+def test_lengths_of_a_workload(given: dict[str, object], lengths: tuple[int, ...]) -> None:
+    workload = Workload.model_validate({"name": "w", "generate": 4, **given})
+    assert workload.lengths() == lengths
+    assert workload.totals() == tuple(length + 4 for length in lengths)
+    assert workload.source == next(iter(given))
+
+
+def test_a_contract_survives_its_own_dump(loads: Loads) -> None:
+    contract = loads().contract
+    assert Contract.model_validate(contract.model_dump(mode="json")) == contract
+
+
+def test_a_contract_is_frozen(loads: Loads) -> None:
+    contract = loads().contract
+    with pytest.raises(ValidationError):
+        contract.seed = 3  # type: ignore[misc]  # that is the test
+
+
+def test_a_check_runs_on_its_workloads_and_paths(loads: Loads) -> None:
+    contract = loads(
+        ("generate: 8}\nchecks", "generate: 8, pad: [right]}\nchecks"),
+        ("chunked(7)]}", "padded], workloads: [long]}"),
+    ).contract
+    bits, close = contract.checks
+    (long,) = contract.workloads_of(bits)
+    assert long.name == "long"
+    assert [each.name for each in contract.workloads_of(close)] == ["short", "long"]
+    assert list(map(str, contract.paths_of(bits, long))) == ["decode", "batched", "padded-right"]
+
+
+def test_a_loaded_contract_knows_its_file(loads: Loads) -> None:
+    loaded = loads()
+    assert loaded.sha256 == hashlib.sha256(loaded.path.read_bytes()).hexdigest()
+    assert loaded.base == loaded.path.parent
+    assert loaded.place(("checks", 1, "limits", "max_abs_dlogp")) == (10, 63)
+
+
+def test_the_default_order() -> None:
+    order = Order()
+    assert (order.split, order.tile, order.block_m, order.num_warps) == (256, 64, 64, 4)
+
+
+def test_the_table_of_controls() -> None:
+    assert len(CONTROLS) == 12
+    for name, control in CONTROLS.items():
+        assert name == control.name
+        assert control.about
+        assert control.needs
+        assert "/" in control.source
+        assert set(control.subjects) <= set(EVERY)
+        assert control.subjects
+        assert set(control.paths) <= set(KINDS)
+    assert [each.name for each in CONTROLS.values() if each.expect == "void"] == ["unequal-lengths"]
+    assert [c.name for c in CONTROLS.values() if c.relation == "accuracy"] == ["wrong-input"]

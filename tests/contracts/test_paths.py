@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT, PathError, PathName
+
+plain = st.sampled_from([kind for kind in KINDS if kind not in WITH_ARGUMENT])
+names = plain.map(PathName) | st.builds(
+    PathName, st.sampled_from(WITH_ARGUMENT), st.integers(min_value=1)
+)
+
+
+@given(names)
+def test_what_is_printed_is_read_back(name: PathName) -> None:
+    assert PathName.parse(str(name)) == name
+
+
+@given(st.text())
+def test_any_text_is_a_path_or_a_path_error(text: str) -> None:
+    try:
+        shown = str(PathName.parse(text))
+    except PathError:
+        return
+    assert shown == text
+
+
+@pytest.mark.parametrize(
+    ("text", "suggestion"),
+    [
+        ("chunkd(7)", "chunked(7)"),
+        ("chunked 7", "chunked(7)"),
+        ("chunked( 7 )", "chunked(7)"),
+        ("chunked(007)", "chunked(7)"),
+        ("chunked", "chunked(64)"),
+        ("chunked(0)", "chunked(64)"),
+        ("paged", "paged(16)"),
+        ("Decode", "decode"),
+        ("decode(3)", "decode"),
+        ("padded_left", "padded-left"),
+        ("paddedleft", "padded-left"),
+        ("zzz", ""),
+        ("", ""),
+        ("decode\n", "decode"),
+        ("chunked(٣)", "chunked(64)"),
+    ],
+)
+def test_a_wrong_path_is_refused_with_a_suggestion(text: str, suggestion: str) -> None:
+    with pytest.raises(PathError) as caught:
+        PathName.parse(text)
+    assert caught.value.suggestion == suggestion
+    if suggestion:
+        assert str(PathName.parse(suggestion)) == suggestion
+
+
+@pytest.mark.parametrize(("kind", "argument"), [("decode", 3), ("chunked", None), ("paged", 0)])
+def test_a_path_cannot_be_built_wrong(kind: str, argument: int | None) -> None:
+    with pytest.raises(PathError):
+        PathName(kind, argument)  # type: ignore[arg-type]  # that is the test
+
+
+def test_padded_expands_by_the_workload() -> None:
+    padded = PathName("padded")
+    assert list(map(str, padded.expand(("left", "right")))) == ["padded-left", "padded-right"]
+    assert padded.expand(()) == ()
+    assert PathName("decode").expand(("left",)) == (PathName("decode"),)
+
+
+def test_every_path_is_described() -> None:
+    assert list(ABOUT) == list(KINDS)
