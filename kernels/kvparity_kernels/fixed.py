@@ -43,7 +43,7 @@ def tree_sum(x: Array, axis: int) -> Array:
             head = x[(*before, slice(half))].copy()
             head[(*before, slice(half - 1))] += x[(*before, slice(half, None))]
             x = head
-    return np.ascontiguousarray(x[(*before, 0)])
+    return np.asarray(x.take(0, axis=axis))  # ascontiguousarray would give a scalar a dimension
 
 
 def bfloat16_to_float32(bits: Array) -> Array:

@@ -1,0 +1,77 @@
+"""Check, allocate, launch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kvparity_kernels import arguments as arg
+from kvparity_kernels.linear import twin as cpu
+from kvparity_kernels.order import ReductionOrder
+
+# Columns of a tile. On a GPU it is part of the MMA instruction, so one value for every call.
+BLOCK_N = 64
+NUM_STAGES = 3
+
+
+def linear(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None = None,
+    *,
+    order: ReductionOrder,
+    out_dtype: torch.dtype | None = None,
+    twin: bool = False,
+) -> Tensor:
+    """``x[M, K] @ w[N, K].T + bias[N]``: ``[M, N]`` in ``out_dtype`` (that of ``x`` if None).
+
+    K is walked ascending in steps of ``order.linear_k`` in one float32 accumulator chain; the
+    bias is added once at the end in float32, and the result is rounded once. Tiles are
+    ``order.block_m`` rows for every M, so that one row and many take the same instructions: a row
+    of the result depends neither on M, nor on its place, nor on other rows.
+
+    ``x``, ``w`` and ``bias`` share one of float32, float16, bfloat16 and one device; one
+    that is not contiguous, or not on 16 bytes, is copied. ``twin=True``, for CPU tensors only,
+    computes the same bits as the interpreted kernel without interpreting it. Raises ``ValueError``.
+    """
+    arg.require_shape("linear", "x", x, None, None)
+    rows, depth = x.shape
+    arg.require_shape("linear", "w", w, None, depth)
+    columns = w.shape[0]
+    tensors = {"x": x, "w": w}
+    if bias is not None:
+        arg.require_shape("linear", "bias", bias, columns)
+        tensors["bias"] = bias
+    dtype = arg.require_floats("linear", tensors)
+    arg.require(columns > 0 and depth > 0, f"linear: w has shape {list(w.shape)}, which is empty")
+    out_dtype = out_dtype or dtype
+    arg.require(
+        out_dtype in arg.FLOATS,
+        f"linear: out_dtype is {out_dtype}, expected float32, float16 or bfloat16",
+    )
+    if twin:
+        arg.require_twin("linear", x)
+        return cpu.linear(x, w, bias, out_dtype)
+
+    from kvparity_kernels.launch import launch
+    from kvparity_kernels.linear import kernels
+
+    y = arg.poisoned((rows, columns), out_dtype, x.device)
+    tiles = -(-rows // order.block_m) * -(-columns // BLOCK_N)
+    launch(
+        kernels.linear,
+        (tiles,),
+        X=arg.dense(x),
+        W=arg.dense(w),
+        BIAS=None if bias is None else bias.detach().contiguous(),
+        Y=y,
+        rows=rows,
+        N=columns,
+        K=depth,
+        BLOCK_M=order.block_m,
+        BLOCK_N=BLOCK_N,
+        BLOCK_K=order.linear_k,
+        num_warps=order.num_warps,
+        num_stages=NUM_STAGES,
+    )
+    return y
