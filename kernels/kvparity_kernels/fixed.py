@@ -34,7 +34,7 @@ def tree_sum(x: Array, axis: int) -> Array:
     """The sum over one axis as a halving tree: ``x[:h] + x[h:]`` until one is left."""
     if x.dtype == np.bool_:
         x = x.astype(np.int64)  # numpy adds booleans as "or"
-    before = (slice(None),) * (axis % x.ndim)
+    before: Any = (slice(None),) * (axis % x.ndim)
     while (size := x.shape[axis]) > 1:
         half = (size + 1) // 2
         if size % 2 == 0:

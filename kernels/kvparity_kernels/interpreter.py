@@ -2,14 +2,12 @@
 
 The interpreter's own ``tl.dot`` goes through BLAS (whose bits depend on the CPU, on the number of
 rows and on a row's position) and multiplies the bit patterns of bfloat16 as integers; its
-conversion to bfloat16 truncates; its sums follow the memory layout; and it patches
-``triton.language`` anew at each call of a device function, which is most of its time. The hooks
-are private to Triton, so their shape is checked first: where it differs, nothing runs.
+conversion to bfloat16 truncates; and its sums follow the memory layout. The hooks are private to
+Triton, so their shape is checked first: where it differs, nothing runs.
 """
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ import triton
 import triton.language as tl
 from triton.runtime import interpreter as triton_interpreter
 
-from kvparity_kernels import fixed
+from kvparity_kernels import fixed, quick
 
 # The hooks, with the parameters that they must have.
 HOOKS: dict[str, tuple[str, ...]] = {
@@ -35,12 +33,6 @@ HOOKS: dict[str, tuple[str, ...]] = {
     "InterpreterBuilder.cast_impl": ("self", "src", "dst_type"),
     "InterpreterBuilder.create_fp_to_fp": ("self", "src", "dst_type", "rounding_mode"),
     "ReduceOps.sum": ("self", "input"),
-    "GridExecutor.__call__": ("self", "args_dev", "kwargs"),
-    "GridExecutor._restore_args_dev": ("self", "args_dev", "args_hst", "kwargs", "kwargs_hst"),
-    "InterpretedFunction.__call__": ("self", "args", "kwargs"),
-    "_LangPatchScope.set_attr": ("self", "obj", "name", "value"),
-    "_LangPatchScope.restore": ("self",),
-    "_patch_lang": ("fn",),
     "TensorHandle": ("data", "dtype", "attr"),
 }
 
@@ -56,24 +48,19 @@ def install() -> None:
     if _installed:
         return
     check_hooks(triton_interpreter)
+    quick.install(triton_interpreter)
     builder = triton_interpreter.InterpreterBuilder
     builder.create_dot = _dot
     builder.cast_impl = _cast(builder.cast_impl)
     builder.create_fp_to_fp = _convert(builder.create_fp_to_fp)
     triton_interpreter.ReduceOps.sum = _sum
-    executor = triton_interpreter.GridExecutor
-    executor._restore_args_dev = _restore(executor._restore_args_dev)
-    triton_interpreter._patch_lang = _Patches(triton_interpreter._patch_lang)
     _installed = True
 
 
 def check_hooks(module: Any) -> None:
     """Raise ``RuntimeError`` unless ``module`` has every hook with the parameters expected."""
     for path, expected in HOOKS.items():
-        found: Any = module
-        for name in path.split("."):
-            found = getattr(found, name, None)
-        actual = tuple(inspect.signature(found).parameters) if callable(found) else None
+        actual = quick.parameters(module, path)
         if actual != expected:
             shape = "is missing" if actual is None else f"takes ({', '.join(actual)})"
             raise RuntimeError(
@@ -157,75 +144,3 @@ def _sum(self: Any, input: Any) -> Any:
         total = fixed.tree_sum(data, axis)
         total = np.expand_dims(total, axis) if self.keep_dims else total
     return self.to_tensor(total, input.dtype)
-
-
-def _restore(original: Callable[..., Any]) -> Callable[..., Any]:
-    def _restore_args_dev(
-        self: Any, args_dev: Any, args_hst: Any, kwargs: Any, kwargs_hst: Any
-    ) -> None:
-        """Do not copy a CPU tensor's whole storage onto itself.
-
-        Besides the time, such a copy would make every page of a memory-mapped checkpoint private.
-        """
-        pairs = [*zip(args_dev, args_hst, strict=True)]
-        pairs += [(value, kwargs_hst[name]) for name, value in kwargs.items()]
-        tensors = [(a, b) for a, b in pairs if hasattr(a, "data_ptr")]
-        plain = all(not isinstance(a, tuple) for a, _ in pairs)
-        if plain and all(a.data_ptr() == b.data_ptr() for a, b in tensors):
-            return
-        original(self, args_dev, args_hst, kwargs, kwargs_hst)
-
-    return _restore_args_dev
-
-
-class _Scope:
-    """One application of the patches; ``restore`` is what Triton calls when a kernel ends."""
-
-    def __init__(self, patches: _Patches | None) -> None:
-        self.patches = patches
-
-    def restore(self) -> None:
-        if self.patches is not None:
-            self.patches.remove()
-
-
-class _Patches:
-    """Patches ``triton.language`` once per launch instead of once per device-function call.
-
-    The patches are the same for every kernel, so they are worked out once, for both names under
-    which kernels see the language, and afterwards only set and reset.
-    """
-
-    def __init__(self, original: Callable[..., Any]) -> None:
-        self.original = original
-        self.changes: list[tuple[Any, str, Any, Any]] = []  # object, name, before, after
-        self.active = False
-
-    def __call__(self, fn: Any) -> _Scope:
-        if self.active:
-            return _Scope(None)
-        if self.changes:
-            for thing, name, _, after in self.changes:
-                setattr(thing, name, after)
-        else:
-            self.work_out()
-        self.active = True
-        return _Scope(self)
-
-    def work_out(self) -> None:
-        seen = {"tl": tl, "core": tl.core}
-        scope = self.original(type("Names", (), {"__globals__": seen}))
-        missing = triton_interpreter._MISSING
-        self.changes = [
-            (thing, name, missing if before is missing else before, getattr(thing, name))
-            for thing, name, before in scope._changes
-        ]
-
-    def remove(self) -> None:
-        for thing, name, before, _ in reversed(self.changes):
-            if before is triton_interpreter._MISSING:
-                if hasattr(thing, name):
-                    delattr(thing, name)
-            else:
-                setattr(thing, name, before)
-        self.active = False

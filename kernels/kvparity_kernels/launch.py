@@ -58,7 +58,9 @@ def kernel(
     """
 
     def declare(fn: Callable[..., Any]) -> Kernel:
-        constexprs, pointers, scalars = set(), set(), set()
+        constexprs: set[str] = set()
+        pointers: set[str] = set()
+        scalars: set[str] = set()
         for name, parameter in inspect.signature(fn).parameters.items():
             if name in _OPTIONS or parameter.default is not inspect.Parameter.empty:
                 raise TypeError(f"{fn.__name__}: parameter {name} is reserved or has a default")

@@ -29,10 +29,10 @@ def attend_prefill(
     """Causal attention of many rows per sequence, aligned at the end of the keys.
 
     ``q``: ``[rows, Hq, D]``, float32, float16 or bfloat16, D from 16 to 256. ``q_starts``,
-    ``q_lens``: int32 ``[B]``; the rows of sequence b are ``q_starts[b]`` and the next, ``q_lens[b]``
-    of them and at most ``max_q`` (a number of the host, so that nothing waits for the device). Row
-    t of sequence b sees keys ``0 .. kv_lens[b] - q_lens[b] + t``; one that sees none gets out 0 and
-    lse -inf.
+    ``q_lens``: int32 ``[B]``; the rows of sequence b are ``q_starts[b]`` and the next,
+    ``q_lens[b]`` of them and at most ``max_q`` (a number of the host, so that nothing waits for
+    the device). Row t of sequence b sees keys ``0 .. kv_lens[b] - q_lens[b] + t``; one that sees
+    none gets out 0 and lse -inf.
 
     Returns ``out`` like ``q`` and ``lse`` float32 ``[rows, Hq]``, natural logarithm. NaN is left in
     rows that belong to no sequence, and in all rows of a sequence with more keys than the cache
@@ -93,7 +93,7 @@ def attend_decode(
     kv_heads, group = kv.k.shape[1], shape["G"]
     splits = max(1, -(-max_kv // order.split))
     nan, place = math.nan, (kv.batch, kv_heads, splits, group)
-    parts = {
+    parts: dict[str, Any] = {
         "PART_M": torch.full(place, nan, device=q.device),
         "PART_L": torch.full(place, nan, device=q.device),
         "PART_A": torch.full((*place, q.shape[2]), nan, device=q.device),
@@ -136,9 +136,11 @@ def prefill(
     scale: float,
     order: ReductionOrder = ReductionOrder(),  # noqa: B008 - frozen
 ) -> tuple[Tensor, Tensor]:
-    """``attend_prefill`` over packed sequences: ``q`` ``[sum Tq, Hq, D]``, ``k``, ``v``
-    ``[sum Tk, Hkv, D]``, int32 ``[B+1]`` offsets. Reads the offsets back from the device once.
-    """  # noqa: D205 - one sentence
+    """``attend_prefill`` over packed sequences.
+
+    ``q`` ``[sum Tq, Hq, D]``, ``k``, ``v`` ``[sum Tk, Hkv, D]``, int32 ``[B+1]`` offsets, which are
+    read back from the device once and checked (``ValueError``).
+    """
     kv, q_starts, q_lens, max_q = packed(q, k, v, cu_seqlens_q, cu_seqlens_k)
     return attend_prefill(
         q, kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, scale=scale, order=order

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -28,13 +30,11 @@ def packed(
     lengths = []
     both = torch.stack([cu_seqlens_q, cu_seqlens_k]).tolist()
     for name, offsets, rows in (("q", both[0], q.shape[0]), ("k", both[1], k.shape[0])):
-        steps = [b - a for a, b in zip(offsets, offsets[1:], strict=False)]
+        steps = [b - a for a, b in pairwise(offsets)]
         if offsets[0] != 0 or min(steps, default=0) < 0 or offsets[-1] != rows:
             raise ValueError(
-                f"cu_seqlens_{name} must rise from 0 to the {rows} rows of {name}, found {offsets}"
-                if len(offsets) <= 9
-                else f"cu_seqlens_{name} must rise from 0 to the {rows} rows of {name}, found "
-                f"{offsets[0]} .. {offsets[-1]}"
+                f"cu_seqlens_{name} must rise from 0 to the {rows} rows of {name}, found "
+                f"{offsets[:8]}{' ..' if len(offsets) > 8 else ''}"
             )
         lengths.append(steps)
     kv = KeysValues(k, v, torch.diff(cu_seqlens_k), starts=cu_seqlens_k[:-1].long())

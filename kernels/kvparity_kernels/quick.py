@@ -1,0 +1,186 @@
+"""What makes Triton's CPU interpreter quicker and changes no value.
+
+Interpreting a tile of attention is some two thousand Python calls and hardly any arithmetic. The
+hooks here halve that. Each is installed only where Triton has the expected shape; without them
+everything is as right, only slower.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+HOOKS: dict[str, tuple[str, ...]] = {
+    "_patch_lang": ("fn",),
+    "_LangPatchScope.restore": ("self",),
+    "GridExecutor._restore_args_dev": ("self", "args_dev", "args_hst", "kwargs", "kwargs_hst"),
+    "_get_np_dtype": ("tt_dtype",),
+    "tl.core.block_type.__init__": ("self", "element_ty", "shape"),
+    "tl.core.tensor.__init__": ("self", "handle", "type"),
+    "TritonSemantic.broadcast_impl_value": ("self", "lhs", "rhs"),
+}
+
+
+def parameters(module: Any, path: str) -> tuple[str, ...] | None:
+    """The parameter names of a function in ``module``, or None if it is not there."""
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return tuple(inspect.signature(found).parameters) if callable(found) else None
+
+
+def install(module: Any) -> None:
+    """Install what fits into ``triton.runtime.interpreter``. To be called once."""
+    fits = {path for path, expected in HOOKS.items() if parameters(module, path) == expected}
+    core = module.tl.core
+    if {"_patch_lang", "_LangPatchScope.restore"} <= fits:
+        module._patch_lang = Patches(module._patch_lang, module.tl, module._MISSING)
+    if "GridExecutor._restore_args_dev" in fits:
+        executor = module.GridExecutor
+        executor._restore_args_dev = _restore(executor._restore_args_dev)
+    if "_get_np_dtype" in fits:
+        module._get_np_dtype = _np_dtype(module._get_np_dtype, core.pointer_type)
+    if "tl.core.block_type.__init__" in fits:
+        core.block_type.__init__ = _block_type(core.block_type.__init__, core.constexpr)
+    if "tl.core.tensor.__init__" in fits:
+        core.tensor.__init__ = _tensor(core.tensor.__init__)
+    if "TritonSemantic.broadcast_impl_value" in fits:
+        semantic = module.TritonSemantic
+        semantic.broadcast_impl_value = _broadcast(semantic.broadcast_impl_value)
+
+
+def _np_dtype(original: Callable[[Any], Any], pointer_type: Any) -> Callable[[Any], Any]:
+    """Remember the dtype by name; Triton builds a table of all dtypes at each question."""
+    known: dict[str, Any] = {}
+
+    def get_np_dtype(tt_dtype: Any) -> Any:
+        scalar = tt_dtype.scalar
+        if isinstance(tt_dtype, pointer_type) or isinstance(scalar, pointer_type):
+            return original(tt_dtype)
+        if scalar.name not in known:
+            known[scalar.name] = original(tt_dtype)
+        return known[scalar.name]
+
+    return get_np_dtype
+
+
+def _block_type(original: Callable[..., None], constexpr: Any) -> Callable[..., None]:
+    """Check a shape once, not each time it occurs."""
+    known: dict[Any, dict[str, Any]] = {}
+
+    def init(self: Any, element_ty: Any, shape: Any) -> None:
+        sizes = tuple([s.value if isinstance(s, constexpr) else s for s in shape])
+        key = (element_ty.name, getattr(element_ty, "address_space", None), sizes)
+        facts = known.get(key)
+        if facts is None:
+            original(self, element_ty, shape)
+            known[key] = dict(self.__dict__)
+        else:
+            self.__dict__.update(facts)
+
+    return init
+
+
+def _tensor(original: Callable[..., None]) -> Callable[..., None]:
+    """Wrap the sizes of a shape into constants once for each type."""
+    known: dict[Any, dict[str, Any]] = {}
+
+    def init(self: Any, handle: Any, type: Any) -> None:
+        key = (type.__class__, type.name, getattr(type.scalar, "address_space", None))
+        facts = known.get(key)
+        if facts is None:
+            original(self, handle, type)
+            known[key] = {name: it for name, it in self.__dict__.items() if name != "handle"}
+        else:
+            self.__dict__.update(facts)
+            self.handle = handle
+
+    return init
+
+
+def _broadcast(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return at once where two blocks have the same shape."""
+
+    def broadcast_impl_value(self: Any, lhs: Any, rhs: Any) -> Any:
+        left, right = lhs.type, rhs.type
+        if left.is_block() and right.is_block() and left.shape.values == right.shape.values:
+            return lhs, rhs
+        return original(self, lhs, rhs)
+
+    return broadcast_impl_value
+
+
+def _restore(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _restore_args_dev(
+        self: Any, args_dev: Any, args_hst: Any, kwargs: Any, kwargs_hst: Any
+    ) -> None:
+        """Do not copy a CPU tensor's whole storage onto itself.
+
+        Besides the time, such a copy would make every page of a memory-mapped checkpoint private.
+        """
+        pairs = [*zip(args_dev, args_hst, strict=True)]
+        pairs += [(value, kwargs_hst[name]) for name, value in kwargs.items()]
+        others = [pair for pair in pairs if not isinstance(pair[0], (int, float, type(None)))]
+        if all(hasattr(a, "data_ptr") and a.data_ptr() == b.data_ptr() for a, b in others):
+            return
+        original(self, args_dev, args_hst, kwargs, kwargs_hst)
+
+    return _restore_args_dev
+
+
+class Scope:
+    """One application of the patches, or none."""
+
+    def __init__(self, patches: Patches | None) -> None:
+        self.patches = patches
+
+    def restore(self) -> None:
+        """Undo it; Triton calls this when a kernel ends, with or without an exception."""
+        if self.patches is not None:
+            self.patches.remove()
+
+
+class Patches:
+    """Patches ``triton.language`` once per launch instead of once per device-function call.
+
+    The patches are the same for every kernel, so they are worked out once, for both names under
+    which kernels see the language, and afterwards only set and reset.
+    """
+
+    def __init__(self, original: Callable[[Any], Any], language: Any, missing: Any) -> None:
+        self.original = original
+        self.language = language
+        self.missing = missing
+        self.changes: list[tuple[Any, str, Any, Any]] = []  # object, name, before, after
+        self.active = False
+
+    def __call__(self, fn: Any) -> Scope:
+        """Stand in for ``_patch_lang``: patch at a launch, do nothing inside one."""
+        if self.active:
+            return Scope(None)
+        if self.changes:
+            for thing, name, _, after in self.changes:
+                setattr(thing, name, after)
+        else:
+            self.work_out()
+        self.active = True
+        return Scope(self)
+
+    def work_out(self) -> None:
+        """Patch for the first time, and note what changed."""
+        names = {"tl": self.language, "core": self.language.core}
+        scope = self.original(type("Names", (), {"__globals__": names}))
+        self.changes = [
+            (thing, name, before, getattr(thing, name)) for thing, name, before in scope._changes
+        ]
+
+    def remove(self) -> None:
+        """Put everything back."""
+        for thing, name, before, _ in reversed(self.changes):
+            if before is self.missing:
+                if hasattr(thing, name):
+                    delattr(thing, name)
+            else:
+                setattr(thing, name, before)
+        self.active = False
