@@ -27,9 +27,13 @@ def ulps(a: Tensor, b: Tensor) -> Tensor:
     """Distance in units in the last place, int64: how many floats lie between, plus one.
 
     Counted on the ordered integers of the two patterns, so that -0 and +0 are one step apart.
-    Meaningless for NaN, which :func:`differing` and the finite check report.
+    Meaningless for NaN, which :func:`differing` and the finite check report. A float64 distance
+    beyond int64 is given as the largest int64.
     """
-    return (_ordered(bits(a)) - _ordered(bits(b))).abs()
+    left, right = _ordered(bits(a)), _ordered(bits(b))
+    distance = left - right
+    wrapped = ((left < 0) != (right < 0)) & ((distance < 0) != (left < 0))
+    return torch.where(wrapped, torch.iinfo(torch.int64).max, distance.abs())
 
 
 def _ordered(pattern: Tensor) -> Tensor:

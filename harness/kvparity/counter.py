@@ -36,12 +36,15 @@ def stream(seed: int, name: str, purpose: str) -> int:
 
 
 def uniform(key: int, counters: Tensor) -> Tensor:
-    """Float64 in (0, 1), one per int64 counter; 53 random bits and never 0 or 1."""
+    """Float64 in (0, 1), one per int64 counter.
+
+    52 random bits and a half: with 53 the half would round, and up to 1.
+    """
     z = counters * _signed(_GAMMA) + _signed(key)
     z = (z ^ _shift_right(z, 30)) * _signed(_MIX_1)
     z = (z ^ _shift_right(z, 27)) * _signed(_MIX_2)
     z = z ^ _shift_right(z, 31)
-    return (_shift_right(z, 11).double() + 0.5) * 2.0**-53
+    return (_shift_right(z, 12).double() + 0.5) * 2.0**-52
 
 
 def normal(key: int, positions: Tensor, width: int) -> Tensor:
@@ -59,11 +62,11 @@ def sample(logits: Tensor, *, temperature: float, seed: int, name: str, position
     """Draw the token at ``position`` of sequence ``name`` from ``logits`` ``[vocab]``.
 
     Inverse transform sampling in float64 at ``temperature``, with the one uniform number that
-    belongs to (seed, name, position).
+    belongs to (seed, name, position). On the CPU: a running sum on CUDA has no fixed order.
     """
-    weights = torch.softmax(logits.double() / temperature, dim=-1)
+    weights = torch.softmax(logits.cpu().double() / temperature, dim=-1)
     total = torch.cumsum(weights, dim=-1)
-    counter = torch.tensor([position], dtype=torch.int64, device=logits.device)
+    counter = torch.tensor([position], dtype=torch.int64)
     point = uniform(stream(seed, name, "token"), counter) * total[-1]
     token = torch.searchsorted(total, point, right=True)
     return int(token.clamp(max=logits.shape[-1] - 1))
