@@ -1,7 +1,7 @@
 """What a difference would do to reinforcement learning: aggregates over logprob differences.
 
-``d = rollout - rescore``, the log of the importance ratio with its sign turned: PPO's ratio is
-``exp(rescore - rollout)``. The names follow the RL libraries that log them.
+``d = rescore - rollout``, the log of the importance ratio: the trainer's logprob less that of the
+policy that drew the token. The names follow the RL libraries that log them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ CLIP_LOW, CLIP_HIGH = 0.8, 1.2
 class Drift:
     """Aggregates over the compared tokens.
 
-    ``max_abs_dlogp``: largest |d|. ``approx_kl0``: mean(e^d - 1 - d), Schulman's k3 estimator.
+    ``max_abs_dlogp``: largest |d|. ``approx_kl0``: mean(e^d - 1 - d), Schulman's k3 estimator of
+    KL(rollout || rescore), as the tokens are the rollout's.
     ``clipfrac0``: share of tokens whose e^d lies outside [0.8, 1.2].
     """
 
@@ -29,7 +30,7 @@ class Drift:
 
 def drift(rollout: Tensor, rescore: Tensor) -> Drift:
     """Aggregate two logprob vectors of equal length, in float64. Not empty."""
-    d = rollout.double() - rescore.double()
+    d = rescore.double() - rollout.double()
     ratio = torch.exp(d)
     outside = (ratio < CLIP_LOW) | (ratio > CLIP_HIGH)
     return Drift(
