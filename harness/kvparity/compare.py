@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -50,14 +51,18 @@ class Comparison:
     first_divergence: Divergence | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; a measure that is NaN or Inf is given by its name."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no Inf: their names instead."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(x: Tensor) -> float | str:
-    """A JSON number, or its name: JSON has no NaN and no Inf."""
-    value = float(x)
-    return value if value == value and abs(value) != float("inf") else str(value)
+    found: float | str = _plain(float(x))
+    return found
 
 
 def _hex(digest: Tensor) -> str:
@@ -86,12 +91,17 @@ def _same_work(reference: Record, candidate: Record) -> str | None:
         same_members = reference.plan.members == candidate.plan.members
         if same_steps and same_members and reference.plan.layout == candidate.plan.layout:
             return "both sides ran the same steps"
-    asked = any(span.decode for step in candidate.plan.schedule for span in step)
-    ran = [name for name in candidate.observed if name.endswith(".decode")]
-    if (asked or candidate.plan.generate) and not ran:
-        return "the path asks for single-query decode, but no decode was observed"
-    if not asked and not candidate.plan.generate and ran:
-        return "the path asks for prefill only, but decode was observed"
+    return _other_work("reference", reference) or _other_work("path", candidate)
+
+
+def _other_work(side: str, record: Record) -> str | None:
+    """Where a record did not run what its plan asks for, or None."""
+    asked = any(span.decode for step in record.plan.schedule for span in step)
+    ran = any(count for name, count in record.observed.items() if name.endswith(".decode"))
+    if (asked or record.plan.generate) and not ran:
+        return f"the {side} asks for single-query decode, but no decode was observed"
+    if not asked and not record.plan.generate and ran:
+        return f"the {side} asks for prefill only, but decode was observed"
     return None
 
 
@@ -173,7 +183,10 @@ def _aggregates(candidate: Tensor, reference: Tensor, column: int | None) -> dic
 def accuracy(
     candidate: Record, oracle: Tensor, limits: Mapping[str, float], *, column: int | None
 ) -> Comparison:
-    """Hold one column (None: all) of a record against float64 values of the same shape."""
+    """Hold one column (None: all) of a record against float64 values of the same shape.
+
+    A measure that is NaN is over every limit; a limit without its measure is ``void``.
+    """
     tokens = len(candidate.index)
     if not tokens:
         return Comparison("void", "no token was compared")
@@ -192,9 +205,16 @@ def accuracy(
             "differs", "NaN or Inf in an active token", tokens=tokens, differing_tokens=count
         )
     measured = _aggregates(found, wanted, column)
-    over = {name: limit for name, limit in limits.items() if measured[name] > limit}
+    unmeasured = [name for name in limits if name not in measured]
+    if unmeasured or not limits:
+        what = f"{', '.join(unmeasured)} is not measured here" if unmeasured else "no limit is set"
+        return Comparison("void", what, tokens=tokens, **measured)
+    over = {name: limit for name, limit in limits.items() if not measured[name] <= limit}
     if over:
-        words = ", ".join(f"{n} {measured[n]:.3g} > {limit:.3g}" for n, limit in over.items())
+        words = ", ".join(f"{n} {measured[n]:.3g}, over {limit:.3g}" for n, limit in over.items())
         return Comparison("differs", words, tokens=tokens, **measured)
+    idle = _other_work("path", candidate)
+    if idle is not None:
+        return Comparison("void", idle, tokens=tokens, **measured)
     words = ", ".join(f"{n} {measured[n]:.3g} <= {limit:.3g}" for n, limit in limits.items())
     return Comparison("holds", words, tokens=tokens, **measured)

@@ -110,6 +110,10 @@ def _value(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.9g}"
 
 
+def _measure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
 def _often(case: Document) -> list[str]:
     lines = []
     if case["differing_tokens"] or case["differing_rows"]:
@@ -120,11 +124,12 @@ def _often(case: Document) -> list[str]:
         )
     if case["max_abs_dlogp"] is not None:
         lines.append(
-            f"      in RL terms: max |dlogp| {case['max_abs_dlogp']:.3g}, "
-            f"approx_kl0 {case['approx_kl0']:.3g}, clipfrac0 {case['clipfrac0']:.3g}"
+            f"      in RL terms: max |dlogp| {_measure(case['max_abs_dlogp'])}, "
+            f"approx_kl0 {_measure(case['approx_kl0'])}, "
+            f"clipfrac0 {_measure(case['clipfrac0'])}"
         )
     if case["max_abs"] is not None:
-        lines.append(f"      largest distance {case['max_abs']:.3g}")
+        lines.append(f"      largest distance {_measure(case['max_abs'])}")
     return lines
 
 
