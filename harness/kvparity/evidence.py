@@ -36,7 +36,7 @@ class Evidence:
         if resume:
             if not head.is_file():
                 raise RunFolderError(f"{self.folder} holds no run to resume; leave out --resume")
-            old = json.loads(head.read_text())
+            old = _identity(head)
             changed = [key for key in identity if old.get(key) != identity[key]]
             if changed:
                 raise RunFolderError(
@@ -46,7 +46,9 @@ class Evidence:
             for file in self.folder.glob("*.jsonl"):
                 _drop_torn_line(file)
             return
-        if self.folder.exists() and any(self.folder.iterdir()):
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RunFolderError(f"{self.folder} is a file; give another --run-dir")
+        if self.folder.is_dir() and any(self.folder.iterdir()):
             raise RunFolderError(
                 f"{self.folder} exists and is not empty; add --resume to finish the run in it, or "
                 "give another --run-dir"
@@ -62,15 +64,20 @@ class Evidence:
         line = (json.dumps(value, allow_nan=False) + "\n").encode()
         handle = os.open(self.folder / file, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
         try:
-            os.write(handle, line)
+            written = os.write(handle, line)
         finally:
             os.close(handle)
+        if written != len(line):
+            raise RunFolderError(f"{self.folder / file}: only a part could be written; disk full?")
 
     def lines(self, file: str) -> Iterator[dict[str, Any]]:
-        """The values appended to a file, in order; none if there is no such file."""
+        """The values appended to a file, in order; none if there is no such file.
+
+        A last line without its end, left by an interruption, is no value.
+        """
         path = self.folder / file
         if path.is_file():
-            for line in path.read_text().splitlines():
+            for line in path.read_text().split("\n")[:-1]:
                 yield json.loads(line)
 
     def keep_failure(self, case: str, reference: Record, candidate: Record) -> str:
@@ -87,6 +94,14 @@ class Evidence:
     def finish(self, report: dict[str, Any]) -> None:
         """Write ``run.json``, the whole report."""
         (self.folder / "run.json").write_text(json.dumps(report, indent=1, allow_nan=False))
+
+
+def _identity(head: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(head.read_text())
+    except ValueError as error:
+        raise RunFolderError(f"{head} is damaged ({error}); use a new --run-dir") from error
+    return found
 
 
 def _drop_torn_line(file: Path) -> None:
