@@ -1,0 +1,146 @@
+"""The ``kvparity`` attention of transformers: the fixed-order kernels behind any model.
+
+Nothing falls back: what the kernels cannot do is an error in words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+from kvparity.hf import mask as masks
+from kvparity.hf.observe import current
+from kvparity.subject import UnsupportedError
+from kvparity_kernels.attention import attend_decode, attend_prefill
+from kvparity_kernels.keys import KeysValues
+
+NAME = "kvparity"
+
+# Arguments that models pass on and that change nothing that the mask does not already say.
+_HARMLESS = frozenset(
+    {
+        "cache_position",
+        "is_causal",
+        "logits_to_keep",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "past_key_values",
+        "position_embeddings",
+        "position_ids",
+        "return_dict",
+        "sliding_window",
+        "use_cache",
+    }
+)
+
+
+def register() -> None:
+    """Make ``attn_implementation="kvparity"`` known to transformers. May be called again."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, masks.make)
+
+
+def _refuse(module: Any, query: Tensor, key: Tensor, value: Tensor, more: dict[str, Any]) -> None:
+    def no(what: str) -> UnsupportedError:
+        return UnsupportedError(f"the kvparity attention cannot do {what}: choose eager or sdpa")
+
+    causal = more.get("is_causal")
+    if not (getattr(module, "is_causal", True) if causal is None else causal):
+        raise no("non-causal attention")
+    if more.get("dropout"):
+        raise no(f"dropout ({more['dropout']})")
+    if more.get("output_attentions"):
+        raise no("output_attentions, because the weights are never written")
+    for name, given in more.items():
+        if name not in _HARMLESS and name != "dropout" and given is not None and given is not False:
+            raise no(f"{name}, which {type(module).__name__} asks for")
+    if key.shape != value.shape or key.shape[3] != query.shape[3]:
+        raise no(
+            f"heads of different size (query {query.shape[3]}, key {key.shape[3]}, "
+            f"value {value.shape[3]})"
+        )
+    if query.shape[1] % key.shape[1]:
+        raise no(f"{query.shape[1]} query heads over {key.shape[1]} key heads")
+
+
+def _slots(x: Tensor) -> tuple[Tensor, int] | None:
+    """``[B, H, T, D]`` seen as slots ``[S, H, D]`` without a copy, and the slots per batch row."""
+    batch, heads, keys, dim = x.shape
+    per_row, per_head, per_key, unit = x.stride()
+    if unit != 1 or per_key == 0 or per_row % per_key or per_row < 0:
+        return None
+    rows = per_row // per_key if batch > 1 else keys
+    view = x.as_strided(((batch - 1) * rows + keys, heads, dim), (per_key, per_head, 1))
+    return view, rows
+
+
+def _keys_values(key: Tensor, value: Tensor, visible: masks.Visible) -> KeysValues:
+    starts = visible.starts
+    if visible.slots is not None:  # pads lie between keys: pick the real keys, in order
+        index = visible.slots[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])
+        key, value = key.gather(2, index), value.gather(2, index)
+        starts = torch.zeros_like(starts)
+    k, v = _slots(key), _slots(value)
+    if k is None or v is None or k[1] != v[1]:
+        k, v = _slots(key.contiguous()), _slots(value.contiguous())
+    assert k is not None, "a contiguous tensor has slots"
+    assert v is not None, "a contiguous tensor has slots"
+    rows = torch.arange(len(starts), dtype=torch.int64, device=starts.device)
+    return KeysValues(
+        k=k[0], v=v[0], kv_lens=visible.kv_lens, starts=rows * k[1] + starts, block_table=None
+    )
+
+
+def attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """``query [B, Hq, Tq, D]`` over ``key``, ``value [B, Hkv, Tk, D]``; returns ``[B, Tq, Hq, D]``.
+
+    One query with earlier keys goes through the decode kernel, all else through the prefill
+    kernel. Rows of pads hold NaN.
+
+    Raises:
+        UnsupportedError: the model asks for something the kernels cannot do.
+    """
+    _refuse(module, query, key, value, more)
+    visible = masks.of(attention_mask)
+    batch, heads, queries, dim = query.shape
+    if (visible.queries, visible.keys) != (queries, key.shape[2]):
+        raise UnsupportedError(
+            f"the mask is for {visible.queries} queries and {visible.keys} keys, the layer has "
+            f"{queries} and {key.shape[2]}; the kvparity attention needs them equal"
+        )
+    kv = _keys_values(key, value, visible)
+    rows = query.transpose(1, 2).reshape(batch * queries, heads, dim)
+    scale = dim**-0.5 if scaling is None else float(scaling)
+    order = current().order
+    if queries == 1 and visible.first > 0:
+        if not visible.all_real:
+            raise UnsupportedError(
+                "a decoding step of the kvparity attention holds a padded row; every sequence of "
+                "the batch must decode"
+            )
+        out, _ = attend_decode(rows, kv, max_kv=visible.max_kv, scale=scale, order=order)
+    else:
+        starts = torch.arange(batch, dtype=torch.int32, device=query.device) * queries
+        out, _ = attend_prefill(
+            rows,
+            kv,
+            q_starts=starts + visible.q_starts,
+            q_lens=visible.q_lens,
+            max_q=queries,
+            scale=scale,
+            order=order,
+        )
+    return out.view(batch, queries, heads, dim), None

@@ -1,0 +1,237 @@
+"""Subject *transformers*: a causal LM of Hugging Face transformers, run as its user runs it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from kvparity.hf import attention, caches, loading
+from kvparity.hf import generate as generation
+from kvparity.hf.observe import Observation, called, observing, watch
+from kvparity.hf.session import Packed, Padded, refused
+from kvparity.schedule import Layout, Member, Plan
+from kvparity.subject import SubjectError, UnsupportedError
+from kvparity_contracts.subjects import Transformers
+from kvparity_kernels.logprob import logprob
+from kvparity_kernels.order import ReductionOrder
+
+
+class TransformersSubject:
+    """A loaded model with its attention, cache kind and reduction order.
+
+    ``after_step`` (default None) is called inside ``generate()`` between two forwards with the
+    cache, as a ``CacheView`` of one sequence, and the number of positions filled: the place where
+    a defect of the cache can be planted into transformers' own loop.
+    """
+
+    def __init__(
+        self, model: Any, *, attention: str, cache: str, order: ReductionOrder, device: torch.device
+    ) -> None:
+        config = model.config.get_text_config(decoder=True)
+        self.model, self.device = model, device
+        self.attention, self.cache_kind, self.order = attention, cache, order
+        self.vocab = int(config.vocab_size)
+        self.max_positions = int(getattr(config, "max_position_embeddings", None) or 2**31 - 1)
+        pad = getattr(config, "pad_token_id", None)
+        self.pad_token = pad if isinstance(pad, int) and 0 <= pad < self.vocab else 0
+        self.after_step: generation.AfterStep | None = None
+        self._called: Counter[str] = Counter()
+        self._float64: Any = None
+        watch(model)
+
+    # what sessions need
+
+    def observation(self) -> Observation:
+        """A fresh observation with this subject's reduction order."""
+        return Observation(order=self.order)
+
+    @contextmanager
+    def observing(self, seen: Observation) -> Iterator[None]:
+        """Count into ``seen``. Raises ``SubjectError`` if another attention than asked ran."""
+        before = Counter(seen.counts)
+        with observing(seen), _quiet(self.attention):
+            yield
+        ran = seen.counts - before
+        self._called.update(ran)
+        backends = called(ran)
+        right = not backends if self.attention == "eager" else backends == [self.attention]
+        if not right:
+            raise SubjectError(
+                f"attention {self.attention} was asked for, but {type(self.model).__name__} ran "
+                f"{' and '.join(backends) or 'an attention of its own'}"
+            )
+
+    def new_cache(self, *, batch: int, capacity: int) -> Any:
+        """An empty cache; unused slots hold NaN where the attention reads none of them."""
+        poison = self.attention == attention.NAME
+        return caches.new(
+            self.cache_kind, self.model, batch=batch, capacity=capacity, poison=poison
+        )
+
+    # the seam
+
+    def unsupported(self, plan: Plan) -> str | None:
+        """Pages, several sequences in a packed step, steps without all of a rectangle."""
+        if plan.layout.page:
+            return f"a cache in pages of {plan.layout.page}: transformers' caches are contiguous"
+        if plan.generate:
+            padded = plan.layout.batch != "packed"
+            return "generate() over a padded batch; use it without padding" if padded else None
+        for step in plan.schedule:
+            reason = refused(plan.layout, len(plan.members), step)
+            if reason is not None:
+                return reason
+        return None
+
+    def session(self, members: Sequence[Member], layout: Layout) -> Packed | Padded:
+        """Open a session: a cache per member, or one for a padded batch."""
+        if layout.page:
+            raise UnsupportedError(f"a cache in pages of {layout.page}: use a contiguous layout")
+        return (Packed if layout.batch == "packed" else Padded)(self, members, layout)
+
+    def generate(
+        self, member: Member, prompt: Sequence[int], choose: generation.Choose
+    ) -> Counter[str]:
+        """The model's own ``generate()``; returns what was observed."""
+        seen = self.observation()
+        with self.observing(seen):
+            generation.generate(
+                self.model,
+                prompt,
+                member.length,
+                choose,
+                static=self.cache_kind == "static",
+                pad_token=self.pad_token,
+                seen=seen,
+                after_step=self.after_step,
+            )
+        wanted = f"cache.{caches.CLASSES[self.cache_kind]}"
+        if any(key.startswith("cache.") and key != wanted for key in seen.counts):
+            raise SubjectError(
+                f"generate() was asked for a {wanted[6:]}, but the model's forward was given "
+                f"{sorted(k[6:] for k in seen.counts if k.startswith('cache.'))}"
+            )
+        return seen.counts
+
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        """Logprobs float32 ``[r, temperatures]`` from the logits in float32."""
+        logits, twin = rows.float().contiguous(), rows.device.type == "cpu"
+        return torch.stack([logprob(logits, targets, t, twin=twin) for t in temperatures], dim=1)
+
+    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+        """Float64 logits of the same weights with eager attention, over the whole sequence.
+
+        transformers computes norms, softmax and rotary angles in float32 whatever the model's
+        dtype, so these logits are good to about 1e-6 relative, not to float64.
+        """
+        if self._float64 is None:
+            model = copy.deepcopy(self.model).to(torch.float64)
+            model.set_attn_implementation("eager")
+            self._float64 = model
+        tokens = torch.tensor([list(ids)], dtype=torch.int64, device=self.device)
+        with torch.inference_mode():
+            logits = self._float64(input_ids=tokens, use_cache=False).logits
+        return logits[0, rows.start : rows.stop].double()  # type: ignore[no-any-return] # untyped
+
+    def describe(self) -> Mapping[str, Any]:
+        """What is loaded; ``attention.called`` lists the backends that have really run so far."""
+        config = self.model.config
+        text = json.dumps(config.to_dict(), sort_keys=True, default=str)
+        return {
+            "kind": "transformers",
+            "class": type(self.model).__name__,
+            "model_type": config.model_type,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "attention": {
+                "asked": self.attention,
+                "set": config._attn_implementation,
+                "called": called(self._called),
+            },
+            "order": asdict(self.order) if self.attention == attention.NAME else None,
+            "cache": caches.CLASSES[self.cache_kind],
+            "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "transformers": transformers.__version__,
+        }
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Hide what transformers 5.23 itself does to torch 2.13's flex_attention: a deprecated flag."""
+    if name != "flex_attention":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
+def build(
+    model: Transformers,
+    *,
+    execution: str,
+    kv_cache: str,
+    device: torch.device,
+    seed: int,
+    base: Path,
+) -> TransformersSubject:
+    """The subject that a contract describes.
+
+    Raises:
+        ValueError: the config names no model of transformers, or an unknown key.
+        SubjectError: the checkpoint is incomplete, or needs code of its own.
+        UnsupportedError: a cache dtype or an attention that this model or machine does not have.
+    """
+    if kv_cache != execution:
+        raise UnsupportedError(
+            f"kv_cache {kv_cache} with execution {execution}: a transformers cache stores what the "
+            "model computes; leave kv_cache out or make them equal"
+        )
+    attention.register()
+    how: dict[str, Any] = {
+        "dtype": getattr(torch, execution),
+        "attention": model.attention,
+        "device": device,
+    }
+    if model.config is not None:
+        loaded = loading.from_config(model.config, seed=seed, **how)
+    else:
+        assert model.checkpoint is not None  # the contract has exactly one of the two
+        loaded = loading.from_folder(base / model.checkpoint, **how)
+    used = loaded.config._attn_implementation
+    if used != model.attention:
+        raise UnsupportedError(f"attention {model.attention} was asked for, the model took {used}")
+    subject = TransformersSubject(
+        loaded,
+        attention=model.attention,
+        cache=model.cache,
+        order=ReductionOrder(**(model.order.model_dump() if model.order else {})),
+        device=device,
+    )
+    if model.attention == "flex_attention":
+        _try_flex(subject)
+    return subject
+
+
+def _try_flex(subject: TransformersSubject) -> None:
+    """One forward of two tokens: torch compiles flex_attention, which not every machine can."""
+    try:
+        with torch.inference_mode(), subject.observing(subject.observation()):
+            subject.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=subject.device))
+    except Exception as error:
+        raise UnsupportedError(
+            f"attention flex_attention does not run with torch {torch.__version__} on "
+            f"{subject.device}: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
