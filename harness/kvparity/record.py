@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,20 @@ class Record:
     kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
 
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Around the subject's own code: what it raises becomes a ``SubjectError`` that says so.
+
+    ``SystemExit`` too, or a subject could choose kvparity's exit code.
+    """
+    try:
+        yield
+    except (SubjectError, UnsupportedError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise SubjectError(f"the subject raised {type(error).__name__}: {error}") from error
+
+
 class _Collector:
     """Scores blocks of rows as they come, so that no more than one block of logits is held."""
 
@@ -63,16 +78,37 @@ class _Collector:
         known = self.tokens[sequence]
         if position + 1 == len(known) and self.choose is not None:
             known.append(self.choose(sequence, position + 1, row))
+        if position + 1 >= len(known):
+            raise SubjectError(
+                f"a row at position {position} of sequence {sequence} came before its turn: only "
+                f"{len(known)} tokens are known"
+            )
         return known[position + 1]
+
+    def _check_rows(self, rows: Tensor) -> None:
+        width = self.subject.vocab or (self.values[0].shape[1] if self.values else None)
+        if rows.dim() != 2 or not rows.is_floating_point() or width not in (None, rows.shape[1]):
+            raise SubjectError(
+                f"the subject gave rows of shape {list(rows.shape)} in {rows.dtype}, expected "
+                f"[rows, {width}] in a float format"
+            )
 
     def add(self, where: Sequence[tuple[int, int]], rows: Tensor) -> None:
         """Take the rows ``[len(where), vocab]`` of the positions ``where``."""
+        self._check_rows(rows)
         if self.subject.vocab:
             drawn = [self._target(s, p, row) for (s, p), row in zip(where, rows, strict=True)]
         else:
             drawn = [0] * len(where)
         targets = torch.tensor(drawn, dtype=torch.int64, device=rows.device)
-        values = self.subject.values(rows, targets, self.temperatures)
+        with at_work():
+            values = self.subject.values(rows, targets, self.temperatures)
+        shape = (len(where), len(self.temperatures) if self.subject.vocab else rows.shape[1])
+        if tuple(values.shape) != shape or values.dtype != torch.float32:
+            raise SubjectError(
+                f"the subject gave values of shape {list(values.shape)} in {values.dtype}, "
+                f"expected {list(shape)} in float32"
+            )
         self.finite.append(torch.isfinite(values).all(-1) & ~torch.isnan(rows).any(-1))
         self.index.extend(where)
         self.targets.append(targets)
@@ -119,13 +155,18 @@ def _run_steps(session: Session, plan: Plan, collector: _Collector) -> None:
                 )
         places = _step_places(step)
         done = 0
-        for rows in session.forward(step, ids):
+        for rows in _blocks(session, step, ids):
             if done + len(rows) > len(places):
                 raise SubjectError(f"the subject gave more than the {len(places)} rows wanted")
             collector.add(places[done : done + len(rows)], rows)
             done += len(rows)
         if done != len(places):
             raise SubjectError(f"the subject gave {done} rows of the {len(places)} wanted")
+
+
+def _blocks(session: Session, step: Step, ids: list[list[int]]) -> Iterator[Tensor]:
+    with at_work():
+        yield from session.forward(step, ids)
 
 
 def _run_generate(subject: Subject, plan: Plan, collector: _Collector) -> Counter[str]:
@@ -139,7 +180,14 @@ def _run_generate(subject: Subject, plan: Plan, collector: _Collector) -> Counte
             collector.add([(sequence, position - 1)], row.reshape(1, -1))
             return collector.tokens[sequence][position]
 
-        observed += subject.generate(member, prompt, take)
+        with at_work():
+            observed += subject.generate(member, prompt, take)
+        taken = sum(place[0] == sequence for place in collector.index)
+        if taken != member.length - member.prompt:
+            raise SubjectError(
+                f"generate() took {taken} tokens for {member.id}, expected "
+                f"{member.length - member.prompt}"
+            )
     return observed
 
 
@@ -170,7 +218,8 @@ def run(
         if plan.generate:
             observed = _run_generate(subject, plan, collector)
         else:
-            session = subject.session(plan.members, plan.layout)
+            with at_work():
+                session = subject.session(plan.members, plan.layout)
             _run_steps(session, plan, collector)
             observed = session.observed()
     return collector.finish(plan, observed, {"counts": dict(log.counts), "kernels": log.kernels})

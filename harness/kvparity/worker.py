@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +18,8 @@ from kvparity.registry import factory
 from kvparity.subject import Subject, SubjectError, UnsupportedError
 from kvparity.unit import Setting, Tokens, case_json, controls_json, run_control, run_unit
 from kvparity_contracts.contract import Contract
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,14 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
     return entry
 
 
-def _guarded(task: Any, where: str) -> Any:
+def _guarded(task: Callable[[], Result], where: str) -> Result:
     """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place."""
     try:
         return task()
     except (SubjectError, UnsupportedError):
         raise
+    except SystemExit as error:  # or the subject could choose our exit code
+        raise SubjectError(f"{where}: the subject ended the process ({error!r})") from error
     except torch.cuda.OutOfMemoryError as error:
         raise SubjectError(f"{where}: out of device memory: {error}") from None
     except MemoryError:

@@ -21,7 +21,7 @@ from torch import Tensor
 from kvparity.bits import bits
 from kvparity.counter import normal, stream
 from kvparity.schedule import Layout, Member, Plan, Span, Step
-from kvparity.subject import SubjectError
+from kvparity.subject import SubjectError, UnsupportedError
 from kvparity_contracts.subjects import Attention
 from kvparity_kernels.attention import naive
 from kvparity_kernels.order import ReductionOrder
@@ -64,7 +64,7 @@ def load_callable(name: str, base: Path) -> Kernel:
                 module = importlib.import_module(target)
             finally:
                 sys.path.remove(str(base))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end us
         raise ValueError(
             f"{name}: {target} does not import ({type(error).__name__}: {error}); expected an "
             f"importable module or a .py file relative to {base}"
@@ -115,6 +115,7 @@ class AttentionSession:
         k = torch.full(shape, float("nan"), dtype=subject.kv_cache, device=subject.device)
         self._cache = _Cache(k, k.clone())
         self._counts: Counter[str] = Counter()
+        self._width: int | None = None
 
     def observed(self) -> Counter[str]:
         """Calls of the pair."""
@@ -135,12 +136,22 @@ class AttentionSession:
             spans = [step[i] for i in chosen]
             q = torch.cat([queries[i] for i in chosen])
             rows = self._decode(q, spans) if decode else self._prefill(q, spans)
+            self._check_width(rows)
             sizes = [span.stop - span.start for span in spans]
             for i, part in zip(chosen, rows.split(sizes), strict=True):
                 outputs[i] = part
         for span, out in zip(step, outputs, strict=True):
             if out is not None and len(span.rows):
                 yield out[span.rows.start - span.start : span.rows.stop - span.start]
+
+    def _check_width(self, rows: Tensor) -> None:
+        if self._width not in (None, rows.shape[1]):
+            pair = self.subject.pair
+            raise SubjectError(
+                f"one of {pair.prefill_name} and {pair.decode_name} returns an LSE and the other "
+                "does not; expected it from both or from neither"
+            )
+        self._width = rows.shape[1]
 
     def _store(self, span: Span) -> Tensor:
         subject = self.subject
@@ -228,7 +239,7 @@ class AttentionSubject:
 
         return one("q", self.heads.query), one("k", self.heads.kv), one("v", self.heads.kv)
 
-    def call(self, kernel: Kernel, name: str, tensors: Sequence[Tensor], **lengths: Tensor) -> Any:
+    def call(self, kernel: Kernel, name: str, tensors: Sequence[Tensor], **lengths: Tensor) -> Tensor:
         """Call one kernel and check what came back; float32 rows ``[n, Hq * D (+ Hq)]``.
 
         Raises:
@@ -237,9 +248,11 @@ class AttentionSubject:
         before = [bits(t).clone() for t in tensors]
         try:
             result = kernel(*tensors, **lengths, scale=self.scale, **self._more())
+        except UnsupportedError:  # of a planted defect, not of the kernel
+            raise
         except torch.cuda.OutOfMemoryError as error:
             raise SubjectError(f"{name}: out of device memory: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SubjectError(f"{name} raised {type(error).__name__}: {error}") from error
         for tensor, old, label in zip(tensors, before, ("q", "k", "v"), strict=True):
             if not torch.equal(bits(tensor), old):
@@ -247,7 +260,7 @@ class AttentionSubject:
         out, lse = result if isinstance(result, tuple) else (result, None)
         q = tensors[0]
         _expect(name, "out", out, q.shape, q.dtype, q.device)
-        rows = out.float().reshape(len(q), -1)
+        rows: Tensor = out.float().reshape(len(q), -1)
         if lse is None:
             return rows
         _expect(name, "lse", lse, q.shape[:2], torch.float32, q.device)
