@@ -123,7 +123,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     bad = ~(reference.finite & candidate.finite.to(device))
     off = value_off | row_off | target_off | bad
     tokens = len(reference.index)
-    counts = {
+    counts: dict[str, Any] = {
         "tokens": tokens,
         "differing_tokens": int((value_off | target_off | bad).sum()),
         "differing_rows": int((row_off | bad).sum()),
@@ -132,8 +132,8 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         idle = _same_work(reference, candidate)
         if idle is not None:
             return Comparison("void", idle, **counts)
-        measures = {"max_ulp": 0, **_aggregates(b, a, column)}
-        return Comparison("holds", "every bit is equal", **counts, **measures)
+        equal = {"max_ulp": 0, **_aggregates(b, a, column)}
+        return Comparison("holds", "every bit is equal", **counts, **equal)
     first = int(torch.nonzero(off)[0])
     reason = "bits differ"
     if bool(target_off.any()):
@@ -143,7 +143,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         first = int(torch.nonzero(bad)[0])
         reason = "NaN or Inf in an active token"
     finite_only = ~bad
-    measures = {}
+    measures: dict[str, Any] = {}
     if bool(finite_only.any()):
         spread = ulps(a[finite_only], b[finite_only])
         measures = {"max_ulp": int(spread.max())}

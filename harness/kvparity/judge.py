@@ -40,7 +40,7 @@ def judge_check(
     wanted = {str(path) for path in check.paths if path.kind != "padded"}
     if wanted - paths:
         skipped = ", ".join(sorted(wanted - paths))
-        return "void", f"{skipped}: the same steps as the reference in every workload"
+        return "void", f"{skipped}: shows nothing in any workload and was not run"
     voids = [found[case.id] for case in planned if found[case.id]["verdict"] == "void"]
     if voids:
         first = voids[0]
@@ -82,14 +82,18 @@ def judge(
 ) -> tuple[str, list[Entry]]:
     """(verdict, entries of all checks). ``replaced`` names a backend that was not the one asked."""
     planned = [case for unit in work.units for case in unit.cases]
-    entries = []
+    ended = {entry["name"] for entry in controls} | {entry.control for entry in unplanted}
+    lost = [run.control for run in work.controls if run.control not in ended]
+    entries: list[Entry] = []
     for check in contract.checks:
         own = [case for case in planned if case.check == check.name]
         ids = {case.id for case in own}
         verdict, reason = judge_check(
             check, own, [r for r in results if r["id"] in ids], controls, unplanted
         )
-        if replaced is not None and verdict == "holds":
+        if verdict == "holds" and lost:
+            verdict, reason = "void", f"planned controls did not run: {', '.join(lost)}"
+        if verdict == "holds" and replaced is not None:
             verdict, reason = "void", replaced
         entries.append(
             {
