@@ -85,9 +85,20 @@ class Generates(Protocol):
 class Subject(Protocol):
     """A thing under verification, loaded, in one execution dtype, on one device."""
 
-    vocab: int  # 0 for an attention subject: it has no tokens
-    max_positions: int
-    device: torch.device
+    @property
+    def vocab(self) -> int:
+        """Token ids are below it; 0 for an attention subject, which has no tokens."""
+        ...
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence that it takes."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     def unsupported(self, plan: Plan) -> str | None:
         """Why this plan (its steps, layout, or ``generate()``) cannot be run, or None if it can."""
