@@ -1,0 +1,184 @@
+"""Subject *decoder*: the reference decoder on this project's kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.decoder import checkpoint, oracle, rope
+from kvparity.decoder.config import DecoderConfig, from_contract
+from kvparity.decoder.model import AttentionOps, Model
+from kvparity.decoder.presets import preset
+from kvparity.decoder.seeded import seeded
+from kvparity.decoder.session import DecoderSession, device_memory
+from kvparity.decoder.weights import Weights, fingerprint
+from kvparity.schedule import Layout, Member, Plan
+from kvparity.subject import UnsupportedError
+from kvparity_contracts.subjects import Decoder
+from kvparity_kernels import runtime
+from kvparity_kernels.logprob import logprob
+from kvparity_kernels.order import ReductionOrder
+
+__all__ = ["AttentionOps", "DecoderSubject", "build"]
+
+# Rows of the RoPE tables past the last position, so that a planted position shift has an angle.
+_SPARE_POSITIONS = 16
+
+
+class DecoderSubject:
+    """A decoder with loaded weights; see ``kvparity.subject.Subject``.
+
+    ``twin``: on the CPU, compute everything beside attention with the vectorised twins of the
+    kernels (the same bits); on CUDA it must be False. ``seed`` shuffles the pages of paged caches.
+    ``attention`` can be replaced, so that a defect can be planted without touching a kernel.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        weights: Weights,
+        *,
+        kv_cache: torch.dtype,
+        order: ReductionOrder | None = None,
+        twin: bool = False,
+        seed: int = 0,
+        source: str = "weights in memory",
+        attention: AttentionOps | None = None,
+    ) -> None:
+        self.device = weights.embed.device
+        if twin and self.device.type != "cpu":
+            raise UnsupportedError(f"CPU twins cannot compute on {self.device}; use the kernels")
+        cos, sin = rope.tables(config, config.max_positions + _SPARE_POSITIONS)
+        self.model = Model(
+            config=config,
+            weights=weights,
+            cos=cos.to(self.device),
+            sin=sin.to(self.device),
+            attention=attention or AttentionOps(),
+            order=order or ReductionOrder(),
+            twin=twin,
+        )
+        self.vocab = config.vocab
+        self.max_positions = config.max_positions
+        self.kv_cache = kv_cache
+        self.seed = seed
+        self.source = source
+
+    @property
+    def attention(self) -> AttentionOps:
+        """The attention kernels in use."""
+        return self.model.attention
+
+    def with_attention(self, ops: AttentionOps) -> DecoderSubject:
+        """The same subject, sharing its weights, on other attention kernels."""
+        other = copy(self)
+        other.model = replace(self.model, attention=ops)
+        return other
+
+    def unsupported(self, plan: Plan) -> str | None:
+        """Everything but a loop of its own, and pages in a padded batch."""
+        if plan.generate:
+            return "the decoder has no generate() loop of its own; use the decode path"
+        return self._refuses(plan.layout)
+
+    def _refuses(self, layout: Layout) -> str | None:
+        if layout.page and layout.batch != "packed":
+            return "a padded batch has a rectangular cache; pages need a packed batch"
+        return None
+
+    def session(self, members: Sequence[Member], layout: Layout) -> DecoderSession:
+        """Open a session over ``members``.
+
+        Raises ``UnsupportedError`` for a layout or a length that the decoder cannot do.
+        """
+        reason = self._refuses(layout)
+        if reason is not None:
+            raise UnsupportedError(reason)
+        for member in members:
+            if member.length > self.max_positions:
+                raise UnsupportedError(
+                    f"{member.id} is {member.length} tokens long; this decoder has "
+                    f"{self.max_positions} positions"
+                )
+        return DecoderSession(self.model, members, layout, kv_cache=self.kv_cache, seed=self.seed)
+
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        """Logprobs of ``targets`` int64 ``[r]``, float32 ``[r, temperatures]``."""
+        twin = self.model.twin
+        columns = [logprob(rows, targets, value, twin=twin) for value in temperatures]
+        return torch.stack(columns, dim=1)
+
+    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+        """Float64 logits ``[len(rows), vocab]``, from the same stored weights."""
+        model = self.model
+        with torch.inference_mode(), device_memory(f"in the float64 oracle of {member.id}"):
+            return oracle.logits(model.config, model.weights, model.cos, model.sin, ids, rows)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Shape, dtypes, order and a fingerprint of the weights that were really loaded."""
+        model = self.model
+        return {
+            "kind": "decoder",
+            "source": self.source,
+            "config": asdict(model.config),
+            "parameters": sum(tensor.numel() for tensor in model.weights.tensors()),
+            "weights": fingerprint(model.weights),
+            "execution": _name(model.weights.embed.dtype),
+            "kv_cache": _name(self.kv_cache),
+            "logits": "float32",
+            "order": asdict(model.order),
+            "cpu_ops": ("twin" if model.twin else "interpreter")
+            if self.device.type == "cpu"
+            else None,
+            "device": str(self.device),
+        }
+
+
+def build(
+    model: Decoder,
+    *,
+    execution: str,
+    kv_cache: str,
+    device: torch.device,
+    seed: int,
+    base: Path,
+) -> DecoderSubject:
+    """The decoder that a contract describes.
+
+    Raises ``UnsupportedError`` or ``SubjectError`` if the checkpoint cannot be used, and
+    ``RuntimeError`` if kernels were already loaded for the other kind of device.
+    """
+    runtime.select(str(device))
+    dtype = getattr(torch, execution)
+    with device_memory("while loading the weights"):
+        if model.checkpoint is not None:
+            folder = base / model.checkpoint
+            config, weights = checkpoint.load(folder, dtype, device)
+            source = f"checkpoint {folder}"
+        else:
+            if model.preset is not None:
+                config, source = preset(model.preset), f"preset {model.preset}, seed {seed}"
+            elif model.config is not None:
+                config, source = from_contract(model.config), f"config, seed {seed}"
+            else:
+                raise UnsupportedError("a decoder needs one of preset, config, checkpoint")
+            weights = seeded(config, seed, dtype, device)
+    return DecoderSubject(
+        config,
+        weights,
+        kv_cache=getattr(torch, kv_cache),
+        order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
+        twin=model.cpu_ops == "twin" and device.type == "cpu",
+        seed=seed,
+        source=source,
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
