@@ -15,10 +15,6 @@ from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
 
-CONTROL_TOKENS = 4
-"""Generated tokens that a control runs on: enough to show its defect, and cheap."""
-
-
 @dataclass(frozen=True)
 class Numerics:
     """One combination of execution and cache dtype."""
@@ -228,7 +224,7 @@ def _control(contract: Contract, prompts: dict[str, Prompts], control: Control) 
     for workload in contract.workloads:
         if check.workloads is not None and workload.name not in check.workloads:
             continue
-        chosen = _smallest(prompts[workload.name], keys, control.sequences)
+        chosen = _smallest(prompts[workload.name], keys, control)
         if chosen is not None:
             cost = sum(len(prompts[workload.name].prompts[i]) for i in chosen)
             if best is None or cost < best[0]:
@@ -245,17 +241,17 @@ def _control(contract: Contract, prompts: dict[str, Prompts], control: Control) 
         numerics=Numerics(*contract.numerics.formats()[0]),
         workload=best[1],
         sequences=best[2],
-        generate=min(CONTROL_TOKENS, prompts[best[1]].generate),
+        generate=min(control.tokens, prompts[best[1]].generate),
         temperature=temperature,
         column=column,
     )
 
 
-def _smallest(prompts: Prompts, keys: int, sequences: int) -> tuple[int, ...] | None:
+def _smallest(prompts: Prompts, keys: int, control: Control) -> tuple[int, ...] | None:
     """The shortest sequences that show a defect: one with ``keys`` keys, others of other length."""
     if prompts.generate < 2:
         return None
-    tokens = min(CONTROL_TOKENS, prompts.generate)
+    tokens = min(control.tokens, prompts.generate)
     by_length = sorted(range(len(prompts.prompts)), key=lambda i: len(prompts.prompts[i]))
     long_enough = [
         i for i in by_length if len(prompts.prompts[i]) >= 2 and _keys(prompts, i, tokens) >= keys
@@ -265,9 +261,9 @@ def _smallest(prompts: Prompts, keys: int, sequences: int) -> tuple[int, ...] | 
     chosen = [long_enough[0]]
     for i in by_length:
         lengths = {len(prompts.prompts[j]) for j in chosen}
-        if len(chosen) < sequences and len(prompts.prompts[i]) not in lengths:
+        if len(chosen) < control.sequences and len(prompts.prompts[i]) not in lengths:
             chosen.append(i)
-    return tuple(sorted(chosen)) if len(chosen) == sequences else None
+    return tuple(sorted(chosen)) if len(chosen) == control.sequences else None
 
 
 def _keys(prompts: Prompts, sequence: int, tokens: int) -> int:

@@ -36,7 +36,9 @@ class Control:
     with the ids of ``rescore_ids``; ``drop`` tokens are missing at the end of the rescoring side.
     The defect shows where a sequence has at least ``keys`` keys, in a workload of at least
     ``sequences`` sequences of different length, and at a temperature that is not 1 if ``tempered``.
-    ``keys`` is a function of the split and tile of the subject's order.
+    ``keys`` is a function of the split and tile of the subject's order. At most ``tokens`` are
+    compared per sequence: few where one is enough to see the defect, more where a token sees it
+    only by chance.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Control:
     drop: int = 0
     keys: Callable[[int, int], int] = lambda split, tile: 2
     sequences: int = 1
+    tokens: int = 4
     tempered: bool = False
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from kvparity.controls.base import Plant
 from kvparity.subject import Subject, UnsupportedError
-from kvparity.subjects.attention import AttentionSubject, Kernel
+from kvparity.subjects.attention import AttentionSubject
+from kvparity.subjects.callables import Kernel
 from kvparity.subjects.decoder import AttentionOps, DecoderSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder

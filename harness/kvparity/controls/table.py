@@ -34,7 +34,7 @@ _ALL = (
         path=PathName("decode"),
         rollout=split_from_chunk,
         rescore=split_from_chunk,
-        keys=lambda split, tile: 12,
+        keys=lambda split, tile: split // 2 + 8,
     ),
     Control("position-off-by-one", path=PathName("decode"), rollout=position_off_by_one),
     Control("stale-slot", path=PathName("decode"), rollout=stale_slot),
@@ -43,7 +43,13 @@ _ALL = (
     Control(
         "temperature-ignored", path=PathName("decode"), rescore=temperature_ignored, tempered=True
     ),
-    Control("log-of-softmax", path=PathName("decode"), rescore=log_of_softmax),
+    Control(
+        "log-of-softmax",
+        path=PathName("decode"),
+        rescore=log_of_softmax,
+        sequences=2,
+        tokens=16,
+    ),
     Control("retokenised", path=PathName("decode"), rescore_ids=retokenised),
     Control("unequal-lengths", path=PathName("decode"), expect="void", drop=1),
     Control("wrong-input", path=PathName("prefill"), relation="accuracy", rollout=wrong_input),
