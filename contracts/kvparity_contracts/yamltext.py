@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ DEEPEST = 32
 """Deeper nesting is refused: a contract has 5 levels."""
 TAG = "tag:yaml.org,2002:"
 SCALARS = {"int", "float", "bool", "null"}
+SURROGATE = re.compile("[\ud800-\udfff]")
 COLLECTIONS = {TAG + "map", TAG + "seq"}
 TEXT = {"str", "timestamp", "value", "merge"}
 
@@ -127,6 +129,9 @@ def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str,
             found.faults.append((place, Fault(path, "found a key that is no word", "a word")))
             continue
         key = str(key_node.value)
+        if not key.isprintable():  # it could not be shown in one line
+            found.faults.append((place, Fault(path, f"found the key {key!r}", "a word")))
+            continue
         if key in seen:
             message = f"the key {key!r} stands here again, first in line {seen[key][0]}"
             found.faults.append((place, Fault((*path, key), message, "each key once")))
@@ -139,6 +144,10 @@ def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str,
 def _scalar(node: ScalarNode, path: KeyPath, found: Text) -> Any:
     tag = str(node.tag)
     kind = tag.removeprefix(TAG) if tag.startswith(TAG) else ""
+    if kind in TEXT and SURROGATE.search(node.value):
+        message = f"found {node.value!r}, which holds half a character"
+        found.faults.append((_place(node.start_mark), Fault(path, message, "Unicode text")))
+        return ""
     if kind in TEXT:
         return str(node.value)
     if kind in SCALARS:

@@ -71,7 +71,7 @@ def test_a_contract_survives_its_own_dump(loads: Loads) -> None:
 def test_a_contract_is_frozen(loads: Loads) -> None:
     contract = loads().contract
     with pytest.raises(ValidationError):
-        contract.seed = 3  # type: ignore[misc]  # that is the test
+        contract.seed = 3
 
 
 def test_a_check_runs_on_its_workloads_and_paths(loads: Loads) -> None:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT, PathError, PathName
 
-plain = st.sampled_from([kind for kind in KINDS if kind not in WITH_ARGUMENT])
-names = plain.map(PathName) | st.builds(
+plain = [PathName.parse(kind) for kind in KINDS if kind not in WITH_ARGUMENT]
+names = st.sampled_from(plain) | st.builds(
     PathName, st.sampled_from(WITH_ARGUMENT), st.integers(min_value=1)
 )
 
