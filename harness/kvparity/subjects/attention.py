@@ -6,11 +6,8 @@ computes the rows in its own way, and the bits of O (and of LSE where it is retu
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +19,10 @@ from kvparity.bits import bits
 from kvparity.counter import normal, stream
 from kvparity.schedule import Layout, Member, Plan, Span, Step
 from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subjects.callables import Kernel, load_callable
 from kvparity_contracts.subjects import Attention
 from kvparity_kernels.attention import naive
 from kvparity_kernels.order import ReductionOrder
-
-Kernel = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -46,46 +42,6 @@ class Heads:
     query: int
     kv: int
     dim: int
-
-
-def load_callable(name: str, base: Path) -> Kernel:
-    """Import ``module:function`` or ``path/to/file.py:function`` (relative to ``base``).
-
-    Raises:
-        ValueError: it cannot be imported or is not callable; the message names the reason.
-    """
-    target, _, attribute = name.rpartition(":")
-    try:
-        if target.endswith(".py"):
-            module = _load_file(base / target)
-        else:
-            sys.path.insert(0, str(base))
-            try:
-                module = importlib.import_module(target)
-            finally:
-                sys.path.remove(str(base))
-    except (Exception, SystemExit) as error:  # a script that ends itself must not end us
-        raise ValueError(
-            f"{name}: {target} does not import ({type(error).__name__}: {error}); expected an "
-            f"importable module or a .py file relative to {base}"
-        ) from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        offered = sorted(n for n in vars(module) if not n.startswith("_"))
-        raise ValueError(
-            f"{name}: {target} has no function {attribute!r}; it offers {', '.join(offered[:12])}"
-        )
-    return found  # type: ignore[no-any-return] # callable() does not narrow to a signature
-
-
-def _load_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"kvparity_subject_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class _Cache:
@@ -138,7 +94,7 @@ class AttentionSession:
             rows = self._decode(q, spans) if decode else self._prefill(q, spans)
             self._check_width(rows)
             sizes = [span.stop - span.start for span in spans]
-            for i, part in zip(chosen, rows.split(sizes), strict=True):
+            for i, part in zip(chosen, torch.split(rows, sizes), strict=True):
                 outputs[i] = part
         for span, out in zip(step, outputs, strict=True):
             if out is not None and len(span.rows):
@@ -239,7 +195,9 @@ class AttentionSubject:
 
         return one("q", self.heads.query), one("k", self.heads.kv), one("v", self.heads.kv)
 
-    def call(self, kernel: Kernel, name: str, tensors: Sequence[Tensor], **lengths: Tensor) -> Tensor:
+    def call(
+        self, kernel: Kernel, name: str, tensors: Sequence[Tensor], **lengths: Tensor
+    ) -> Tensor:
         """Call one kernel and check what came back; float32 rows ``[n, Hq * D (+ Hq)]``.
 
         Raises:

@@ -1,0 +1,52 @@
+"""Functions by the names that a contract gives them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Kernel = Callable[..., Any]
+
+
+def load_callable(name: str, base: Path) -> Kernel:
+    """Import ``module:function`` or ``path/to/file.py:function`` (relative to ``base``).
+
+    Raises:
+        ValueError: it cannot be imported or is not callable; the message names the reason.
+    """
+    target, _, attribute = name.rpartition(":")
+    try:
+        if target.endswith(".py"):
+            module = _load_file(base / target)
+        else:
+            sys.path.insert(0, str(base))
+            try:
+                module = importlib.import_module(target)
+            finally:
+                sys.path.remove(str(base))
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end us
+        raise ValueError(
+            f"{name}: {target} does not import ({type(error).__name__}: {error}); expected an "
+            f"importable module or a .py file relative to {base}"
+        ) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        offered = sorted(n for n in vars(module) if not n.startswith("_"))
+        raise ValueError(
+            f"{name}: {target} has no function {attribute!r}; it offers {', '.join(offered[:12])}"
+        )
+    return found  # type: ignore[no-any-return] # callable() does not narrow to a signature
+
+
+def _load_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"kvparity_subject_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
