@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kvparity.controls.base import Control
+from kvparity.controls.placing import place
 from kvparity.controls.table import CONTROLS
 from kvparity.paths import build
 from kvparity.workload import Prompts, fill
@@ -14,6 +15,8 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
+from kvparity_contracts.planning import planned
+
 
 @dataclass(frozen=True)
 class Numerics:
@@ -60,9 +63,13 @@ class Unit:
         return generate if wanted else PathName("decode")
 
 
+_IDLE = ("decode", "generate", "mixed")
+"""Paths that are named for decoding and do none where one token is generated."""
+
+
 @dataclass(frozen=True)
 class Omitted:
-    """A path that is the reference itself for this workload, so comparing would show nothing."""
+    """A path that would show nothing here: it is the reference itself, or decodes no token."""
 
     check: str
     workload: str
@@ -72,7 +79,11 @@ class Omitted:
 
 @dataclass(frozen=True)
 class ControlRun:
-    """One control on the smallest part of a workload that can show it."""
+    """One control on the smallest part of a workload that can show it.
+
+    ``covered``: the check itself compares these paths. Where it does not, the control is also run
+    without its defect, so that nothing else can pass for it.
+    """
 
     control: str
     check: str
@@ -83,6 +94,7 @@ class ControlRun:
     generate: int
     temperature: float | None
     column: int | None
+    covered: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,8 @@ def make(contract: Contract) -> Work:
     omitted = tuple(pair for pair in pairs if isinstance(pair, Omitted))
     cases = _cases(contract, [pair for pair in pairs if not isinstance(pair, Omitted)])
     units = _units(contract, cases)
-    controls, unplanted = _controls(contract, prompts)
+    run = {unit.workload: prompts[unit.workload] for unit in units}
+    controls, unplanted = _controls(contract, run)
     return Work(units, controls, omitted, unplanted)
 
 
@@ -136,7 +149,10 @@ def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | 
                 continue
             filled = prompts[workload.name]
             for path in (p for name in check.paths for p in name.expand(workload.pad)):
-                if not isinstance(check, Invariance):
+                if workload.generate == 1 and path.kind in _IDLE:
+                    reason = "the one token comes from the prompt's own step: nothing is decoded"
+                    yield Omitted(check.name, workload.name, str(path), reason)
+                elif not isinstance(check, Invariance):
                     yield _Pair(check, workload.name, path, None)
                 elif _same(path, check.reference, filled, contract.seed):
                     yield Omitted(
@@ -196,10 +212,13 @@ def _controls(
 ) -> tuple[tuple[ControlRun, ...], tuple[Unplanted, ...]]:
     everything = contract.controls == "all"
     names = list(CONTROLS) if everything else list(contract.controls)
+    shown = {each.name for each in planned(contract)}
     runs: list[ControlRun] = []
     unplanted: list[Unplanted] = []
     for name in names:
         found = _control(contract, prompts, CONTROLS[name])
+        if name not in shown and not isinstance(found, str):
+            found = f"it cannot show here: it takes {DESCRIBED[name].needs}"
         if isinstance(found, str):
             unplanted.append(Unplanted(name, found, asked=not everything))
         else:
@@ -211,61 +230,23 @@ def _control(contract: Contract, prompts: dict[str, Prompts], control: Control) 
     """Where ``control`` is run, or why it is not."""
     if contract.subject.kind not in DESCRIBED[control.name].subjects:
         return f"cannot be planted in a subject of kind {contract.subject.kind}"
-    check = next((c for c in contract.checks if c.relation == control.relation), None)
-    if check is None:
-        return f"the contract has no {control.relation} check"
     columns = _columns(contract)
-    tempered = [(t, i) for t, i in columns if t is not None and t != 1.0]
-    if control.tempered and not tempered:
+    if control.tempered:
+        columns = [(t, i) for t, i in columns if t is not None and t != 1.0]
+    if not columns:
         return "every temperature of the contract is 1"
-    temperature, column = tempered[0] if control.tempered else columns[0]
-    keys = control.keys(*order_of(contract))
-    best: tuple[int, str, tuple[int, ...]] | None = None
-    for workload in contract.workloads:
-        if check.workloads is not None and workload.name not in check.workloads:
-            continue
-        chosen = _smallest(prompts[workload.name], keys, control)
-        if chosen is not None:
-            cost = sum(len(prompts[workload.name].prompts[i]) for i in chosen)
-            if best is None or cost < best[0]:
-                best = (cost, workload.name, chosen)
-    if best is None:
-        return (
-            f"no workload can show it: it takes {control.sequences} sequence(s) of different "
-            f"length with at least 2 generated tokens and {keys} keys"
-        )
+    found = place(control, contract, prompts, order_of(contract))
+    if isinstance(found, str):
+        return found
     return ControlRun(
         control=control.name,
-        check=check.name,
-        reference=check.reference if isinstance(check, Invariance) else PathName("prefill"),
+        check=found.check,
+        reference=found.reference,
         numerics=Numerics(*contract.numerics.formats()[0]),
-        workload=best[1],
-        sequences=best[2],
-        generate=min(control.tokens, prompts[best[1]].generate),
-        temperature=temperature,
-        column=column,
+        workload=found.workload,
+        sequences=found.sequences,
+        generate=found.generate,
+        temperature=columns[0][0],
+        column=columns[0][1],
+        covered=found.covered,
     )
-
-
-def _smallest(prompts: Prompts, keys: int, control: Control) -> tuple[int, ...] | None:
-    """The shortest sequences that show a defect: one with ``keys`` keys, others of other length."""
-    if prompts.generate < 2:
-        return None
-    tokens = min(control.tokens, prompts.generate)
-    by_length = sorted(range(len(prompts.prompts)), key=lambda i: len(prompts.prompts[i]))
-    long_enough = [
-        i for i in by_length if len(prompts.prompts[i]) >= 2 and _keys(prompts, i, tokens) >= keys
-    ]
-    if not long_enough:
-        return None
-    chosen = [long_enough[0]]
-    for i in by_length:
-        lengths = {len(prompts.prompts[j]) for j in chosen}
-        if len(chosen) < control.sequences and len(prompts.prompts[i]) not in lengths:
-            chosen.append(i)
-    return tuple(sorted(chosen)) if len(chosen) == control.sequences else None
-
-
-def _keys(prompts: Prompts, sequence: int, tokens: int) -> int:
-    """Keys that the last decoded token of a run of ``tokens`` tokens sees."""
-    return len(prompts.prompts[sequence]) + tokens - 1

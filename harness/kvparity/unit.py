@@ -1,20 +1,19 @@
-"""Run one unit: roll out, rescore by every path, compare. And one control, likewise but planted."""
+"""Run one unit: roll out, rescore by every path, compare."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.compare import Comparison, accuracy, invariance
-from kvparity.controls.table import CONTROLS
 from kvparity.counter import sample
 from kvparity.paths import build, strangers
-from kvparity.plan import Case, ControlRun, Unit
+from kvparity.plan import Case, Unit
 from kvparity.record import Choose, Record, run
 from kvparity.schedule import Plan
 from kvparity.subject import Subject, UnsupportedError
@@ -144,6 +143,12 @@ def require_paths(setting: Setting, unit: Unit, prompts: Prompts) -> None:
     for path in sorted(paths, key=str):
         plan = build(path, prompts, seed=setting.contract.seed)
         reason = setting.subject.unsupported(plan)
+        longest = max(member.length for member in plan.members)
+        if reason is None and longest > setting.subject.max_positions:
+            reason = (
+                f"a neighbour in its batch has {longest} tokens, but the subject has "
+                f"{setting.subject.max_positions} positions"
+            )
         if reason is not None:
             raise UnsupportedError(f"path {path}: {reason}")
 
@@ -222,49 +227,6 @@ def judge_accuracy(contract: Contract, case: Case, candidate: Record, wanted: Te
     return accuracy(candidate, wanted, limits, column=case.column)
 
 
-def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool, str]:
-    """Plant one control and look whether its check sees it: (caught, what was seen).
-
-    Raises:
-        UnsupportedError: it cannot be planted in this subject.
-    """
-    control = CONTROLS[job.control]
-    whole = setting.prompts(job.workload)
-    prompts = _part(whole, job.sequences, job.generate)
-    own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
-    planted = control.rollout(setting.subject)
-    candidate = run_path(setting, planted, prompts, control.path, own)
-    case = Case(
-        "control", job.check, control.relation, job.workload, control.path,
-        job.reference, job.numerics, job.temperature, job.column,
-    )  # fmt: skip
-    if control.relation == "accuracy":
-        wanted = oracle_values(setting, prompts, own)
-        result = judge_accuracy(setting.contract, case, candidate, wanted)
-    else:
-        ids = [control.rescore_ids(t, len(p)) for t, p in zip(own, prompts.prompts, strict=True)]
-        short = replace(prompts, generate=prompts.generate - control.drop)
-        kept = [t[: short.length(i)] for i, t in enumerate(ids)]
-        reference = run_path(setting, control.rescore(setting.subject), short, job.reference, kept)
-        result = invariance(reference, candidate, column=job.column)
-    return result.outcome == control.expect, _seen(result)
-
-
-def _part(prompts: Prompts, sequences: Sequence[int], generate: int) -> Prompts:
-    return replace(
-        prompts,
-        ids=tuple(prompts.ids[i] for i in sequences),
-        prompts=tuple(prompts.prompts[i] for i in sequences),
-        generate=generate,
-    )
-
-
-def _seen(result: Comparison) -> str:
-    if result.outcome == "differs" and result.differing_tokens:
-        return f"{result.reason}: {result.differing_tokens} of {result.tokens} tokens"
-    return f"{result.outcome}: {result.reason}"
-
-
 def case_json(case: Case, result: Comparison) -> dict[str, Any]:
     """The report's entry for one case."""
     found = result.as_json()
@@ -281,19 +243,4 @@ def case_json(case: Case, result: Comparison) -> dict[str, Any]:
         "temperature": case.temperature,
         "verdict": outcome,
         **found,
-    }
-
-
-def controls_json(job: ControlRun, caught: bool, seen: str) -> dict[str, Any]:
-    """The report's entry for one control."""
-    return {
-        "name": job.control,
-        "relation": CONTROLS[job.control].relation,
-        "caught": caught,
-        "by": job.check,
-        "seen": seen,
-        "workload": job.workload,
-        "path": str(CONTROLS[job.control].path),
-        "expected": CONTROLS[job.control].expect,
-        "numerics": asdict(job.numerics),
     }

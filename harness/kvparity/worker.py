@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 import torch
 
 from kvparity.compare import Comparison
+from kvparity.controls.running import controls_json, run_control
 from kvparity.evidence import Evidence
 from kvparity.plan import Case, ControlRun, Numerics, Unit
 from kvparity.record import Record
 from kvparity.registry import factory
 from kvparity.subject import Subject, SubjectError, UnsupportedError
-from kvparity.unit import Setting, Tokens, case_json, controls_json, run_control, run_unit
+from kvparity.unit import Setting, Tokens, case_json, run_unit
 from kvparity_contracts.contract import Contract
 
 Result = TypeVar("Result")

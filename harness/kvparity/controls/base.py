@@ -35,10 +35,11 @@ class Control:
     ``path`` runs with ``rollout`` planted, the check's reference path with ``rescore`` planted and
     with the ids of ``rescore_ids``; ``drop`` tokens are missing at the end of the rescoring side.
     The defect shows where a sequence has at least ``keys`` keys, in a workload of at least
-    ``sequences`` sequences of different length, and at a temperature that is not 1 if ``tempered``.
-    ``keys`` is a function of the split and tile of the subject's order. At most ``tokens`` are
-    compared per sequence: few where one is enough to see the defect, more where a token sees it
-    only by chance.
+    ``sequences`` sequences of different length and ``generate`` generated tokens, and at a
+    temperature that is not 1 if ``tempered``. ``keys`` is a function of the split and tile of the
+    subject's order. ``tokens`` are compared per sequence, or more where it takes them to have the
+    keys. With ``scores_prompt`` both sides run ``prefill`` and every token but the first is
+    compared, prompt included: for a defect that one token shows only by chance.
     """
 
     name: str
@@ -51,8 +52,10 @@ class Control:
     drop: int = 0
     keys: Callable[[int, int], int] = lambda split, tile: 2
     sequences: int = 1
+    generate: int = 2
     tokens: int = 4
     tempered: bool = False
+    scores_prompt: bool = False
 
 
 class PlantedSession:

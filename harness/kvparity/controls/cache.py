@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
 from kvparity.schedule import Step
-from kvparity.subject import CacheView, Subject, UnsupportedError
+from kvparity.subject import CacheView, Session, Subject, UnsupportedError
 
 _NARROWER = {
     torch.float32: torch.bfloat16,
@@ -28,16 +28,18 @@ def _reachable(session: PlantedSession) -> CacheView:
 class _StaleSlot(PlantedSession):
     """Before a sequence decodes for the first time, its newest slot falls back to old contents."""
 
+    def __init__(self, inner: Session) -> None:
+        super().__init__(inner)
+        self.seen: set[int] = set()
+
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         cache = _reachable(self)
-        seen: set[int] = getattr(self, "_seen", set())
         for span in step:
-            if span.decode and span.sequence not in seen and span.start > 1:
-                seen.add(span.sequence)
+            if span.decode and span.sequence not in self.seen and span.start > 1:
+                self.seen.add(span.sequence)
                 for layer in range(cache.layers()):
                     k, v = cache.read(layer, span.sequence, 0, 1)
                     cache.write(layer, span.sequence, span.start - 1, k, v)
-        self._seen = seen
         return self.inner.forward(step, ids)
 
 

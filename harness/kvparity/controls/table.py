@@ -27,7 +27,7 @@ _ALL = (
         path=PathName("decode"),
         rollout=tile_by_query_length,
         rescore=tile_by_query_length,
-        keys=lambda split, tile: tile + 1,
+        keys=lambda split, tile: max(tile, 17),
     ),
     Control(
         "split-from-chunk",
@@ -37,22 +37,39 @@ _ALL = (
         keys=lambda split, tile: split // 2 + 8,
     ),
     Control("position-off-by-one", path=PathName("decode"), rollout=position_off_by_one),
-    Control("stale-slot", path=PathName("decode"), rollout=stale_slot),
-    Control("padding-leaks", path=PathName("padded-left"), rollout=padding_leaks, sequences=2),
+    Control("stale-slot", path=PathName("decode"), rollout=stale_slot, keys=lambda split, tile: 3),
+    Control(
+        "padding-leaks",
+        path=PathName("padded-left"),
+        rollout=padding_leaks,
+        sequences=2,
+        generate=1,
+    ),
     Control("narrow-cache", path=PathName("decode"), rollout=narrow_cache, rescore=narrow_cache),
     Control(
-        "temperature-ignored", path=PathName("decode"), rescore=temperature_ignored, tempered=True
+        "temperature-ignored",
+        path=PathName("prefill"),
+        rescore=temperature_ignored,
+        generate=1,
+        tempered=True,
+        scores_prompt=True,
     ),
     Control(
         "log-of-softmax",
-        path=PathName("decode"),
+        path=PathName("prefill"),
         rescore=log_of_softmax,
-        sequences=2,
-        tokens=16,
+        generate=1,
+        scores_prompt=True,
     ),
     Control("retokenised", path=PathName("decode"), rescore_ids=retokenised),
     Control("unequal-lengths", path=PathName("decode"), expect="void", drop=1),
-    Control("wrong-input", path=PathName("prefill"), relation="accuracy", rollout=wrong_input),
+    Control(
+        "wrong-input",
+        path=PathName("prefill"),
+        relation="accuracy",
+        rollout=wrong_input,
+        generate=1,
+    ),
 )
 
 CONTROLS: dict[str, Control] = {control.name: control for control in _ALL}

@@ -1,0 +1,95 @@
+"""Run one control: the same rollout and rescoring as a unit, with a defect planted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from kvparity.compare import Comparison, invariance
+from kvparity.controls.base import Control, same_ids, unchanged
+from kvparity.controls.table import CONTROLS
+from kvparity.plan import Case, ControlRun
+from kvparity.subject import UnsupportedError
+from kvparity.unit import Setting, Tokens, judge_accuracy, oracle_values, run_path
+from kvparity.workload import Prompts
+
+
+def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool, str]:
+    """Plant one control and look whether its check sees it: (caught, what was seen).
+
+    Raises:
+        UnsupportedError: it cannot be planted in this subject.
+    """
+    control = CONTROLS[job.control]
+    if not job.covered:
+        clean = _compare(setting, job, replace(control, **_NOTHING), tokens)
+        if clean.outcome == "differs" or not clean.tokens:
+            return False, f"without the defect it is no better: {_seen(clean)}"
+    result = _compare(setting, job, control, tokens)
+    return result.outcome == control.expect, _seen(result)
+
+
+_NOTHING: dict[str, Any] = {
+    "rollout": unchanged,
+    "rescore": unchanged,
+    "rescore_ids": same_ids,
+    "drop": 0,
+}
+
+
+def _compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
+    """The planted path against its reference, or against float64."""
+    prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
+    own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
+    if control.scores_prompt:
+        # All that is known is scored: a prompt of one token, and the rest its continuation.
+        prompts = replace(
+            prompts, prompts=tuple(p[:1] for p in prompts.prompts), generate=len(own[0]) - 1
+        )
+    planted = control.rollout(setting.subject)
+    candidate = run_path(setting, planted, prompts, control.path, own)
+    case = Case(
+        "control", job.check, control.relation, job.workload, control.path,
+        job.reference, job.numerics, job.temperature, job.column,
+    )  # fmt: skip
+    if control.relation == "accuracy":
+        wanted = oracle_values(setting, prompts, own)
+        return judge_accuracy(setting.contract, case, candidate, wanted)
+    ids = [control.rescore_ids(t, len(p)) for t, p in zip(own, prompts.prompts, strict=True)]
+    short = replace(prompts, generate=prompts.generate - control.drop)
+    kept = [t[: short.length(i)] for i, t in enumerate(ids)]
+    if setting.subject.vocab and max(map(max, kept)) >= setting.subject.vocab:
+        raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
+    reference = run_path(setting, control.rescore(setting.subject), short, job.reference, kept)
+    return invariance(reference, candidate, column=job.column)
+
+
+def _part(prompts: Prompts, sequences: Sequence[int], generate: int) -> Prompts:
+    return replace(
+        prompts,
+        ids=tuple(prompts.ids[i] for i in sequences),
+        prompts=tuple(prompts.prompts[i] for i in sequences),
+        generate=generate,
+    )
+
+
+def _seen(result: Comparison) -> str:
+    if result.outcome == "differs" and result.differing_tokens:
+        return f"{result.reason}: {result.differing_tokens} of {result.tokens} tokens"
+    return f"{result.outcome}: {result.reason}"
+
+
+def controls_json(job: ControlRun, caught: bool, seen: str) -> dict[str, Any]:
+    """The report's entry for one control."""
+    return {
+        "name": job.control,
+        "relation": CONTROLS[job.control].relation,
+        "caught": caught,
+        "by": job.check,
+        "seen": seen,
+        "workload": job.workload,
+        "path": str(CONTROLS[job.control].path),
+        "expected": CONTROLS[job.control].expect,
+        "numerics": asdict(job.numerics),
+    }
