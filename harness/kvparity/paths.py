@@ -40,7 +40,10 @@ class _Sequence:
 
 
 def strangers(prompts: Prompts) -> tuple[Member, ...]:
-    """Batch neighbours that nobody compares, of lengths that the workload does not have."""
+    """Batch neighbours that nobody compares, of lengths that the workload does not have.
+
+    Their names cannot be a workload's, so no data is shared with what is compared.
+    """
     wanted = (2, min(max(len(p) for p in prompts.prompts), 96) + 5)
     taken = {len(p) for p in prompts.prompts}
     members = []
@@ -48,7 +51,7 @@ def strangers(prompts: Prompts) -> tuple[Member, ...]:
         while length in taken:
             length += 1
         taken.add(length)
-        members.append(Member(f"stranger/{number}", length + prompts.generate, length))
+        members.append(Member(f"(stranger)/{number}", length + prompts.generate, length))
     return tuple(members)
 
 
