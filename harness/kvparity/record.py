@@ -85,7 +85,8 @@ class _Collector:
             )
         return known[position + 1]
 
-    def _check_rows(self, rows: Tensor) -> None:
+    def check(self, rows: Tensor) -> None:
+        """Refuse rows that are no float matrix of the right width."""
         width = self.subject.vocab or (self.values[0].shape[1] if self.values else None)
         if rows.dim() != 2 or not rows.is_floating_point() or width not in (None, rows.shape[1]):
             raise SubjectError(
@@ -95,7 +96,6 @@ class _Collector:
 
     def add(self, where: Sequence[tuple[int, int]], rows: Tensor) -> None:
         """Take the rows ``[len(where), vocab]`` of the positions ``where``."""
-        self._check_rows(rows)
         if self.subject.vocab:
             drawn = [self._target(s, p, row) for (s, p), row in zip(where, rows, strict=True)]
         else:
@@ -156,6 +156,9 @@ def _run_steps(session: Session, plan: Plan, collector: _Collector) -> None:
         places = _step_places(step)
         done = 0
         for rows in _blocks(session, step, ids):
+            collector.check(rows)
+            if not len(rows):
+                continue
             if done + len(rows) > len(places):
                 raise SubjectError(f"the subject gave more than the {len(places)} rows wanted")
             collector.add(places[done : done + len(rows)], rows)
@@ -177,7 +180,9 @@ def _run_generate(subject: Subject, plan: Plan, collector: _Collector) -> Counte
         prompt = list(collector.tokens[sequence][: member.prompt])
 
         def take(position: int, row: Tensor, sequence: int = sequence) -> int:
-            collector.add([(sequence, position - 1)], row.reshape(1, -1))
+            rows = row.reshape(1, -1)
+            collector.check(rows)
+            collector.add([(sequence, position - 1)], rows)
             return collector.tokens[sequence][position]
 
         with at_work():
