@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kvparity.hf.generate import forget
 from kvparity.schedule import Layout, Member, Plan, Span, Step
 from kvparity.subject import Generates, SubjectError, UnsupportedError
 from kvparity.subjects.transformers import TransformersSubject, build
@@ -176,9 +177,7 @@ def test_finds_the_drift_that_plain_code_finds(attention: str, cache_kind: str) 
         return subject.values(logits, ids, [1.0])[:, 0]
 
     for logprob in (own,) if attention == "kvparity" else (PLAIN["torch_logprob"], own):
-        # transformers makes a static cache at least as large as the last one, and its size moves
-        # bits; the subject forgets it before every generate().
-        subject.model.__dict__.pop("_previous_max_cache_length", None)
+        forget(subject.model)  # as the subject does before every generate()
         with subject.observing(subject.observation()):
             expected = PLAIN["generate_and_rescore"](
                 subject.model, prompts, continuations, logprob, **more

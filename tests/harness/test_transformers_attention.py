@@ -33,7 +33,8 @@ def make_mask(
         "batch_size": 1 if real is None else len(real),
         "q_length": queries,
         "kv_length": keys,
-        "q_offset": offset,
+        "q_offset": offset,  # transformers 5
+        "cache_position": torch.arange(offset, offset + queries),  # transformers 4
         "kv_offset": 0,
         "mask_function": causal,
         "attention_mask": real,

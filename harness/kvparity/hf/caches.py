@@ -7,24 +7,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
 from kvparity.subject import UnsupportedError
 
+# transformers 4 takes the slots of a static cache that are not all zero for its length.
+_COUNTS_ITS_TOKENS = int(transformers.__version__.split(".")[0]) >= 5
 CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
 
 
-def new(kind: str, model: Any, *, batch: int, capacity: int, poison: bool) -> Any:
-    """An empty cache for ``batch`` rows; a static one has room for ``capacity`` tokens.
+def dynamic(model: Any) -> Any:
+    """An empty cache that grows."""
+    return DynamicCache(config=model.config)
 
-    ``poison`` fills the empty slots of a static cache with NaN. Only the kvparity attention may
-    be given that: transformers' own backends multiply unused slots by zero.
+
+def static(model: Any, *, batch: int, capacity: int, poison: bool) -> Any:
+    """An empty cache for ``batch`` rows with room for ``capacity`` tokens.
+
+    ``poison`` fills the empty slots with NaN. Only the kvparity attention may be given that:
+    transformers' own backends multiply unused slots by zero.
     """
-    if kind == "dynamic":
-        return DynamicCache(config=model.config)
     cache = StaticCache(config=model.config, max_cache_len=capacity)
-    if poison:
+    if poison and _COUNTS_ITS_TOKENS:
         config = model.config.get_text_config(decoder=True)
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -56,7 +62,7 @@ class View:
 
     def layers(self) -> int:
         """The number of layers that hold keys and values so far."""
-        return len(self._layers(self.places[0]))
+        return max(len(self._layers(place)) for place in self.places)
 
     def _find(
         self, layer: int, sequence: int, start: int, stop: int

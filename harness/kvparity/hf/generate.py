@@ -39,6 +39,15 @@ class _Choosing(LogitsProcessor):  # type: ignore[misc] # transformers is untype
         return forced
 
 
+def forget(model: Any) -> None:
+    """Drop the size (5.x) or the cache (4.x) that transformers keeps of a static ``generate()``.
+
+    It makes the next static cache at least as large, and the size of a cache can move bits.
+    """
+    for name in ("_previous_max_cache_length", "_cache"):
+        model.__dict__.pop(name, None)
+
+
 def generate(
     model: Any,
     prompt: Sequence[int],
@@ -70,10 +79,7 @@ def generate(
         eos_token_id=None,
         bos_token_id=None,
     )
-    # transformers keeps the size (5.x) or the cache (4.x) of an earlier call and would make this
-    # call depend on what ran before it.
-    for name in ("_previous_max_cache_length", "_cache"):
-        model.__dict__.pop(name, None)
+    forget(model)
     choosing = _Choosing(length, choose, seen, after_step)
     ids = torch.tensor([list(prompt)], dtype=torch.int64, device=model.device)
     with torch.inference_mode():

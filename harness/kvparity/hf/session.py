@@ -34,8 +34,8 @@ class Host(Protocol):
         """Count what runs inside into ``seen`` and check it on the way out."""
         ...
 
-    def new_cache(self, *, batch: int, capacity: int) -> Any:
-        """An empty cache of the contract's kind."""
+    def new_cache(self, *, batch: int, capacity: int | None) -> Any:
+        """An empty cache of the contract's kind; a dynamic one without a ``capacity``."""
         ...
 
 
@@ -105,19 +105,23 @@ class _Session:
 
 
 class Packed(_Session):
-    """One sequence per step, each with a cache of its own."""
+    """One sequence per step, each with a cache of its own.
+
+    A sequence in one whole span is a rescoring: nothing comes after it, so it has the dynamic
+    cache that the model's forward makes by itself, never a static one.
+    """
 
     def __init__(self, host: Host, members: Sequence[Member], layout: Layout) -> None:
-        places = [
-            caches.Place(host.new_cache(batch=1, capacity=m.length + layout.slack)) for m in members
-        ]
-        super().__init__(host, members, layout, places)
+        super().__init__(host, members, layout, [caches.Place(None) for _ in members])
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Run one span through the model's forward; float32 rows."""
         self._check(step, ids)
         span = step[0]
-        place = self.places[span.sequence]
+        place, length = self.places[span.sequence], self.members[span.sequence].length
+        if span.start == 0:
+            capacity = None if span.stop == length else length + self.layout.slack
+            place.cache = self.host.new_cache(batch=1, capacity=capacity)
         first = span.start + span.position_shift
         positions = range(first, first + len(ids[0]))
         # Whole logits, as a user who rescores has them; one row where none is wanted.

@@ -73,12 +73,15 @@ class TransformersSubject:
                 f"{' and '.join(backends) or 'an attention of its own'}"
             )
 
-    def new_cache(self, *, batch: int, capacity: int) -> Any:
-        """An empty cache; unused slots hold NaN where the attention reads none of them."""
+    def new_cache(self, *, batch: int, capacity: int | None) -> Any:
+        """An empty cache, dynamic without a ``capacity``.
+
+        Unused slots hold NaN where the attention reads none of them.
+        """
+        if self.cache_kind == "dynamic" or capacity is None:
+            return caches.dynamic(self.model)
         poison = self.attention == attention.NAME
-        return caches.new(
-            self.cache_kind, self.model, batch=batch, capacity=capacity, poison=poison
-        )
+        return caches.static(self.model, batch=batch, capacity=capacity, poison=poison)
 
     # the seam
 
