@@ -1,0 +1,211 @@
+"""Each guard of the reduction order is needed: without it, the equality test goes red.
+
+A mutant is a copy of the attention package with a few lines replaced. Where the interpreter cannot
+see a guard (contraction by the compiler, TF32, the approximate division), it is tested on compiled
+code in test_attention_compile.py; that the flags reach every launch is tested in test_launch.py.
+Not visible without a GPU: that prefill and decode share block_m and num_warps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kvparity_kernels import fixed
+from kvparity_kernels.order import ReductionOrder
+
+Mutate = Callable[[dict[str, list[tuple[str, str]]]], Any]
+_numbers = count()
+
+
+@pytest.fixture
+def mutate(tmp_path: Path, lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Mutate:
+    """Import a copy of the attention package after replacements, each of which must apply."""
+
+    def build(changes: dict[str, list[tuple[str, str]]]) -> Any:
+        name = f"mutant_attention_{next(_numbers)}"
+        home = tmp_path / name
+        home.mkdir()
+        for path in Path(lab.attention.__file__).parent.glob("*.py"):
+            text = path.read_text()
+            for old, new in changes.get(path.name, []):
+                assert text.count(old) >= 1, f"{path.name} no longer holds {old!r}"
+                text = text.replace(old, new)
+            (home / path.name).write_text(text.replace("kvparity_kernels.attention", name))
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def _forget_mutants() -> Iterator[None]:
+    yield
+    for name in [name for name in sys.modules if name.startswith("mutant_attention_")]:
+        del sys.modules[name]
+
+
+SHIFTED = [  # splits that start where the chunk starts, instead of at absolute multiples
+    ("for i in tl.range(0, tl.cdiv(seen, SPLIT)):",
+     "shift = tl.maximum(kv_len - q_len, 0) % SPLIT\n"
+     "        for i in tl.range(0, tl.cdiv(seen + SPLIT - shift, SPLIT)):"),
+    ("pages, start, i * SPLIT, kv_len, scale,\n                stride",
+     "pages, start, i * SPLIT - (SPLIT - shift) % SPLIT, kv_len, scale,\n                stride"),
+    ("here = key < kv_len", "here = (key >= 0) & (key < kv_len)"),
+    ("s = tl.where(key[None, :] <= last,", "s = tl.where((key[None, :] <= last) & here[None, :],"),
+]  # fmt: skip
+
+MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
+    "split edges are absolute": {"kernels.py": SHIFTED},
+    "split from the order, not from the batch": {
+        "api.py": [
+            ('"SPLIT": order.split,', '"SPLIT": order.split // (1 if kv.batch > 2 else 2),'),
+            ("max_kv // order.split", "max_kv // (order.split // 2)"),
+        ]
+    },
+    "tile from the order, not from the query length": {
+        "api.py": [('"TILE": order.tile,', '"TILE": order.tile * (2 if len(q) > 16 else 1),')]
+    },
+    "float32 partials": {
+        "api.py": [
+            (
+                '"PART_A": torch.full((*place, q.shape[2]), nan,',
+                '"PART_A": torch.full((*place, q.shape[2]), nan, dtype=torch.float16,',
+            )
+        ]
+    },
+    "ascending merge": {
+        "kernels.py": [
+            (
+                "at = (group * splits + i) * G + r",
+                "at = (group * splits + tl.cdiv(kv_len, SPLIT) - 1 - i) * G + r",
+            )
+        ]
+    },
+    "one merge, with the fma spelled out": {
+        "kernels.py": [
+            ("@triton.jit\ndef finish", "@triton.jit\ndef loose(M, L, A, m, l, a):\n"
+             "    top = tl.maximum(M, m)\n"
+             "    old = tl.exp2(M - top)\n"
+             "    new = tl.exp2(m - top)\n"
+             "    return top, L * old + l * new, A * old[:, None] + a * new[:, None]\n\n\n"
+             "@triton.jit\ndef finish"),
+            ("            a = tl.load(PART_A + (at[:, None] * D + cols), mask=held, other=0.0)\n"
+             "            M, L, A = merge(M, L, A, m, l, a)",
+             "            a = tl.load(PART_A + (at[:, None] * D + cols), mask=held, other=0.0)\n"
+             "            M, L, A = loose(M, L, A, m, l, a)"),
+        ]
+    },
+    "masked loads": {
+        "kernels.py": [("here = key < kv_len", "here = key < kv_len + 1")]
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def case(lab: SimpleNamespace) -> Any:
+    return lab.Case(lens=(70, 33), heads=2, kv_heads=1)
+
+
+def test_unchanged_copy_is_green(lab: SimpleNamespace, mutate: Mutate, case: Any) -> None:
+    copy = mutate({})
+    assert copy is not lab.attention
+    assert set(lab.compare(case, copy).values()) == {0}
+
+
+@pytest.mark.parametrize("guard", MUTANTS)
+def test_without_it_bits_differ(
+    lab: SimpleNamespace, mutate: Mutate, case: Any, guard: str
+) -> None:
+    bad = lab.compare(case, mutate(MUTANTS[guard]))
+    assert sum(bad.values()) > 0, bad
+
+
+@pytest.mark.parametrize("guard", [name for name in MUTANTS if name != "masked loads"])
+def test_the_mutants_are_right_apart_from_the_order(
+    lab: SimpleNamespace, mutate: Mutate, case: Any, guard: str
+) -> None:
+    # So it is the order that the equality test catches, not a broken kernel.
+    mutant = mutate(MUTANTS[guard])
+    ours, theirs = (
+        lab.prefill(case, [(0, 20, 70)], attn)[0] + lab.decode(case, [(0, 69)], attn)[0]
+        for attn in (lab.attention, mutant)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() < 2e-3  # float16 partials: 2^-11 of values up to 4
+
+
+def minus_zero(lab: SimpleNamespace, attn: Any, order: ReductionOrder) -> int:
+    """Prefill against decode where an accumulator underflows to -0; differing elements.
+
+    Keys 16 and later outweigh the first 16, whose values are the smallest denormal: rescaled, the
+    sum of the first tile becomes -0, and values of -0 keep it so. For rows 16 .. 31 the last 16 keys
+    are hidden; adding their +0 would end it.
+    """
+    q, k = torch.ones(48, 1, 32), torch.zeros(48, 1, 32)
+    v = torch.full((48, 1, 32), -1.4e-45)
+    k[16:], v[16:32], v[32:] = 0.735, -0.0, 1.0
+    offsets = torch.tensor([0, 48], dtype=torch.int32)
+    options = {"scale": 32**-0.5, "order": order}
+    out, _ = attn.prefill(q, k, v, cu_seqlens_q=offsets, cu_seqlens_k=offsets, **options)
+    lens = torch.arange(1, 49, dtype=torch.int32)
+    alone, _ = attn.decode(
+        q, k.expand(48, 48, 1, 32).contiguous(), v.expand(48, 48, 1, 32).contiguous(),
+        kv_lens=lens, **options,
+    )  # fmt: skip
+    return int(lab.differing(out, alone))
+
+
+ZERO_GUARDS: dict[str, tuple[ReductionOrder, list[tuple[str, str]]]] = {
+    "dead splits are dropped by select": (
+        ReductionOrder(split=16, tile=16, block_m=64),
+        [
+            ("tl.where(live, top, M)", "top"),
+            ("tl.where(live, L_top, L)", "L_top"),
+            ("tl.where(live[:, None], A_top, A)", "A_top"),
+        ],
+    ),
+    "a split is walked whole, masked tail included": (
+        ReductionOrder(split=64, tile=16, block_m=64),
+        [
+            (
+                "for i in tl.range(0, SPLIT // TILE):",
+                "for i in tl.range(0, tl.cdiv(tl.minimum(kv_len - first, SPLIT), TILE)):",
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("guard", ZERO_GUARDS)
+def test_signed_zero(lab: SimpleNamespace, mutate: Mutate, guard: str) -> None:
+    order, change = ZERO_GUARDS[guard]
+    assert minus_zero(lab, lab.attention, order) == 0
+    assert minus_zero(lab, mutate({"kernels.py": change}), order) > 0
+
+
+def test_the_dot_of_a_row_must_not_depend_on_its_place(
+    lab: SimpleNamespace, case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What BLAS does on many CPUs, planted so that the test does not depend on this one: rows are
+    # summed in another order in the second half of a tile.
+    def like_blas(a: fixed.Array, b: fixed.Array, start: fixed.Array) -> fixed.Array:
+        half = a.shape[0] // 2
+        up = fixed_dot(a[:half], b, start[:half])
+        down = fixed_dot(a[half:, ::-1], b[::-1], start[half:])
+        return np.concatenate([up, down])
+
+    fixed_dot = fixed.dot
+    assert set(lab.compare(case, lab.attention).values()) == {0}
+    monkeypatch.setattr(fixed, "dot", like_blas)
+    assert sum(lab.compare(case, lab.attention).values()) > 0
