@@ -199,6 +199,8 @@ def accuracy(
     found, wanted = candidate.values, oracle.to(candidate.values.device)
     if column is not None:
         found, wanted = found[:, column : column + 1], wanted[:, column : column + 1]
+    if not bool(torch.isfinite(wanted).all()):
+        return Comparison("void", "the float64 oracle gave NaN or Inf", tokens=tokens)
     if not bool(candidate.finite.all()):
         count = int((~candidate.finite).sum())
         return Comparison(

@@ -32,7 +32,7 @@ def drift(rollout: Tensor, rescore: Tensor) -> Drift:
     """Aggregate two logprob vectors of equal length, in float64. Not empty."""
     d = rescore.double() - rollout.double()
     ratio = torch.exp(d)
-    outside = (ratio < CLIP_LOW) | (ratio > CLIP_HIGH)
+    outside = ~((ratio >= CLIP_LOW) & (ratio <= CLIP_HIGH))  # NaN is outside
     return Drift(
         max_abs_dlogp=float(d.abs().max()),
         approx_kl0=float((torch.expm1(d) - d).mean()),
