@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kvparity.compare import accuracy, invariance
+from kvparity.record import Record
+from kvparity.schedule import Layout, Member, Plan, Span
+
+MEMBERS = (Member("w/0", 5, 2), Member("w/1", 4, 2))
+INDEX = ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))
+PREFILL = Plan(
+    MEMBERS,
+    ((Span(0, 0, 5, 1, rows_to=4),), (Span(1, 0, 4, 1, rows_to=3),)),
+    Layout(),
+)
+DECODE = Plan(
+    MEMBERS,
+    (
+        (Span(0, 0, 2, 1), Span(1, 0, 2, 1)),
+        (Span(0, 2, 3, 2, decode=True), Span(1, 2, 3, 2, decode=True)),
+        (Span(0, 3, 4, 3, decode=True),),
+    ),
+    Layout(),
+)
+VALUES = torch.tensor([[-1.0, -1.5], [-2.0, -2.5], [-0.0, -0.5], [-3.0, -3.5], [-4.0, -4.5]])
+MINUS, PLUS = torch.tensor(-0.0), torch.tensor(0.0)
+NAN = torch.tensor(torch.nan)
+
+
+def record(
+    plan: Plan = PREFILL,
+    *,
+    values: Tensor = VALUES,
+    targets: Sequence[int] = (10, 11, 12, 20, 21),
+    digests: Sequence[int] = (1, 2, 3, -4, 5),
+    index: tuple[tuple[int, int], ...] = INDEX,
+    observed: dict[str, int] | None = None,
+) -> Record:
+    asked = any(s.decode for step in plan.schedule for s in step)
+    ran = {"attention.prefill": 2} | ({"attention.decode": 3} if asked else {})
+    return Record(
+        plan=plan,
+        index=index,
+        targets=torch.tensor(targets),
+        values=values.clone(),
+        digests=torch.tensor(digests),
+        finite=torch.isfinite(values).all(-1),
+        observed=Counter(ran if observed is None else observed),
+        launches={},
+    )
+
+
+def changed(row: int, column: int, value: Tensor | float) -> Tensor:
+    values = VALUES.clone()
+    values[row, column] = value
+    return values
+
+
+def up(x: Tensor, steps: int) -> Tensor:
+    """``steps`` floats away from zero, for a float32 that is not 0."""
+    return (x.view(torch.int32) + steps).view(torch.float32)
+
+
+def test_equal_bits_hold() -> None:
+    found = invariance(record(), record(DECODE), column=0)
+    assert (found.outcome, found.reason) == ("holds", "every bit is equal")
+    assert (found.tokens, found.differing_tokens, found.differing_rows) == (5, 0, 0)
+    assert (found.max_ulp, found.max_abs_dlogp, found.approx_kl0, found.clipfrac0) == (0, 0, 0, 0)
+    assert found.max_abs is None
+    assert found.first_divergence is None
+
+
+def test_a_difference_is_reported_in_full() -> None:
+    values = VALUES.clone()
+    values[1, 0] = up(VALUES[1, 0], 3)
+    values[4, 0] = up(VALUES[4, 0], 1)
+    other = record(DECODE, values=values, digests=(1, -1, 3, -4, 6))
+    found = invariance(record(), other, column=0)
+    assert (found.outcome, found.reason) == ("differs", "bits differ")
+    assert (found.tokens, found.differing_tokens, found.differing_rows) == (5, 2, 2)
+    assert found.max_ulp == 3
+    assert found.max_abs_dlogp == float(VALUES[1, 0].double() - values[1, 0].double())
+    assert found.clipfrac0 == 0.0
+    assert found.approx_kl0 is not None
+    assert 0 < found.approx_kl0 < 1e-12
+    first = found.first_divergence
+    assert first is not None
+    assert (first.sequence, first.position, first.token, first.column) == ("w/0", 3, 11, 0)
+    assert (first.reference, first.candidate) == (-2.0, float(values[1, 0]))
+    assert (first.reference_bits, first.candidate_bits) == ("0xc0000000", "0xc0000003")
+    assert first.ulps == 3
+    assert first.reference_digest == "0x0000000000000002"
+    assert first.candidate_digest == "0xffffffffffffffff"
+
+
+def test_columns_are_compared_one_by_one() -> None:
+    other = record(DECODE, values=changed(3, 1, up(VALUES[3, 1], 1)))
+    assert invariance(record(), other, column=0).outcome == "holds"
+    found = invariance(record(), other, column=1)
+    assert (found.outcome, found.differing_tokens, found.differing_rows) == ("differs", 1, 0)
+    assert found.first_divergence is not None
+    assert (found.first_divergence.column, found.first_divergence.sequence) == (1, "w/1")
+
+
+def test_the_sign_of_zero_is_a_bit() -> None:
+    other = record(DECODE, values=changed(2, 0, PLUS))
+    found = invariance(record(), other, column=0)
+    assert (found.outcome, found.differing_tokens, found.max_ulp) == ("differs", 1, 1)
+    assert found.max_abs_dlogp == 0.0
+    assert found.first_divergence is not None
+    assert found.first_divergence.reference_bits == "0x80000000"
+    assert found.first_divergence.candidate_bits == "0x00000000"
+    assert invariance(record(), record(DECODE, values=changed(2, 0, MINUS)), column=0).outcome == (
+        "holds"
+    )
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_what_is_not_finite_differs_though_its_bits_are_equal(value: float) -> None:
+    values = changed(1, 0, value)
+    found = invariance(record(values=values), record(DECODE, values=values), column=0)
+    assert (found.outcome, found.reason) == ("differs", "NaN or Inf in an active token")
+    assert (found.differing_tokens, found.differing_rows) == (1, 1)
+    assert found.max_ulp == 0  # of the finite tokens
+    assert found.first_divergence is not None
+    assert found.first_divergence.ulps is None
+    assert found.first_divergence.reference == str(value)
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_nan_in_all_tokens_leaves_nothing_to_measure() -> None:
+    values = torch.full_like(VALUES, torch.nan)
+    found = invariance(record(values=values), record(DECODE, values=values), column=0)
+    assert (found.outcome, found.max_ulp, found.max_abs_dlogp) == ("differs", None, None)
+    assert found.differing_tokens == 5
+
+
+def test_rows_differ_where_only_their_digests_do() -> None:
+    other = record(DECODE, digests=(1, 2, 3, -4, 6))
+    found = invariance(record(), other, column=0)
+    assert (found.outcome, found.differing_tokens, found.differing_rows) == ("differs", 0, 1)
+    first = found.first_divergence
+    assert first is not None
+    assert (first.sequence, first.position, first.ulps) == ("w/1", 3, 0)
+    assert first.reference_bits == first.candidate_bits
+    assert (first.reference_digest, first.candidate_digest) == (
+        "0x0000000000000005",
+        "0x0000000000000006",
+    )
+
+
+def test_other_token_ids_differ_though_their_values_are_equal() -> None:
+    values = changed(0, 0, -9.0)  # an earlier difference does not hide what is wrong
+    other = record(DECODE, targets=(10, 11, 99, 20, 21), values=values)
+    found = invariance(record(), other, column=0)
+    assert (found.outcome, found.reason) == ("differs", "the two sides scored different token ids")
+    assert found.differing_tokens == 2
+    assert found.first_divergence is not None
+    assert (found.first_divergence.position, found.first_divergence.token) == (4, 99)
+
+
+def test_attention_rows_are_compared_whole() -> None:
+    values = changed(3, 1, -3.25)
+    found = invariance(record(), record(DECODE, values=values), column=None)
+    assert (found.outcome, found.differing_tokens) == ("differs", 1)
+    assert (found.max_abs, found.max_abs_dlogp) == (0.25, None)
+    first = found.first_divergence
+    assert first is not None
+    assert (first.position, first.token, first.column) == (1, None, 1)
+    assert invariance(record(), record(DECODE), column=None).max_abs == 0.0
+
+
+NOTHING = {
+    "index": (),
+    "values": VALUES[:0],
+    "targets": (),
+    "digests": (),
+}
+VOID: dict[str, tuple[Record, Record, str]] = {
+    "no tokens": (record(**NOTHING), record(DECODE, **NOTHING), "no token was compared"),
+    "no tokens on one side": (record(), record(DECODE, **NOTHING), "no token was compared"),
+    "unequal lengths": (
+        record(),
+        record(
+            DECODE,
+            index=INDEX[:4],
+            values=VALUES[:4],
+            targets=(10, 11, 12, 20),
+            digests=(1, 2, 3, -4),
+        ),
+        "the two sides differ in length: 5 against 4 tokens",
+    ),
+    "other positions": (
+        record(),
+        record(DECODE, index=((0, 0), *INDEX[1:])),
+        "the two sides hold different positions",
+    ),
+    "other widths": (
+        record(),
+        record(DECODE, values=VALUES[:, :1]),
+        "rows of 2 against rows of 1 values",
+    ),
+    "the same steps": (record(), record(), "both sides ran the same steps"),
+    "no decode": (
+        record(),
+        record(DECODE, observed={"attention.prefill": 5}),
+        "the path asks for single-query decode, but no decode was observed",
+    ),
+    "a decode counted zero times": (
+        record(),
+        record(DECODE, observed={"attention.prefill": 5, "attention.decode": 0}),
+        "the path asks for single-query decode, but no decode was observed",
+    ),
+    "no decode in the reference": (
+        record(DECODE, observed={"attention.prefill": 5}),
+        record(),
+        "the reference asks for single-query decode, but no decode was observed",
+    ),
+    "decode in prefill": (
+        record(DECODE),
+        record(observed={"attention.decode": 5}),
+        "the path asks for prefill only, but decode was observed",
+    ),
+    "decode in the reference's prefill": (
+        record(observed={"forward.decode": 5}),
+        record(DECODE),
+        "the reference asks for prefill only, but decode was observed",
+    ),
+    "a loop without decode": (
+        record(),
+        record(Plan(MEMBERS, (), Layout(), generate=True), observed={"forward.prefill": 5}),
+        "the path asks for single-query decode, but no decode was observed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VOID)
+def test_a_comparison_that_shows_nothing_is_void(name: str) -> None:
+    reference, candidate, reason = VOID[name]
+    found = invariance(reference, candidate, column=0)
+    assert (found.outcome, found.reason) == ("void", reason)
+
+
+def test_a_real_difference_outranks_idle_work() -> None:
+    idle = record(values=changed(0, 0, -9.0))
+    assert invariance(record(), idle, column=0).outcome == "differs"
+
+
+def test_the_same_steps_in_another_layout_are_another_path() -> None:
+    paged = replace(PREFILL, layout=Layout(page=16))
+    assert invariance(record(), record(paged), column=0).outcome == "holds"
+    strangers = replace(PREFILL, members=(*MEMBERS, Member("s", 3)))
+    assert invariance(record(), record(strangers), column=0).outcome == "holds"
+
+
+LIMITS = {"max_abs_dlogp": 0.1, "approx_kl0": 1e-2, "clipfrac0": 0.0}
+
+
+def oracle(shift: float = 0.0) -> Tensor:
+    return VALUES.double() + shift
+
+
+def test_accuracy_within_and_over_limits() -> None:
+    found = accuracy(record(), oracle(0.05), LIMITS, column=0)
+    assert found.outcome == "holds"
+    assert found.tokens == 5
+    assert found.max_abs_dlogp == pytest.approx(0.05, rel=1e-6)
+    assert found.reason.startswith("max_abs_dlogp 0.05 <= 0.1")
+    over = accuracy(record(), oracle(0.2), LIMITS, column=0)
+    assert over.outcome == "differs"
+    assert over.reason.startswith("max_abs_dlogp 0.2, over 0.1")
+    assert "clipfrac0 1, over 0" in over.reason
+    assert over.clipfrac0 == 1.0
+    # A measure equal to its limit is within.
+    assert accuracy(record(), oracle(), {"clipfrac0": 0.0}, column=0).outcome == "holds"
+
+
+def test_accuracy_looks_at_its_column_alone() -> None:
+    wanted = oracle()
+    wanted[:, 1] += 1
+    assert accuracy(record(), wanted, LIMITS, column=0).outcome == "holds"
+    assert accuracy(record(), wanted, LIMITS, column=1).outcome == "differs"
+    assert accuracy(record(), wanted, {"max_abs": 0.5}, column=None).outcome == "differs"
+    assert accuracy(record(), wanted, {"max_abs": 1.0}, column=None).outcome == "holds"
+
+
+@pytest.mark.parametrize("name", ["max_abs_dlogp", "approx_kl0"])
+def test_a_measure_of_nan_is_over_every_limit(name: str) -> None:
+    # A record that calls its NaN finite: what is left to catch it is the limit itself.
+    lying = replace(record(values=changed(1, 0, NAN)), finite=torch.ones(5, dtype=torch.bool))
+    found = accuracy(lying, oracle(), {name: 1e9}, column=0)
+    assert (found.outcome, found.reason) == ("differs", f"{name} nan, over 1e+09")
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_oracle_that_is_not_finite_is_void(value: float) -> None:
+    wanted = oracle()
+    wanted[2, 0] = value
+    found = accuracy(record(), wanted, {"clipfrac0": 1.0}, column=0)
+    assert (found.outcome, found.reason) == ("void", "the float64 oracle gave NaN or Inf")
+    assert accuracy(record(), wanted, LIMITS, column=1).outcome == "holds"
+
+
+def test_nan_in_the_record_differs_whatever_the_limits() -> None:
+    found = accuracy(record(values=changed(1, 0, NAN)), oracle(), {"max_abs_dlogp": 9}, column=0)
+    assert (found.outcome, found.differing_tokens) == ("differs", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"limits": {}}, "no limit is set"),
+        ({"limits": {"max_abs": 1.0}}, "max_abs is not measured here"),
+        ({"oracle": oracle()[:4]}, r"the oracle gave (4, 2) values for (5, 2) compared ones"),
+        ({"candidate": record(**NOTHING)}, "no token was compared"),
+        (
+            {"candidate": record(DECODE, observed={"attention.prefill": 5})},
+            "the path asks for single-query decode, but no decode was observed",
+        ),
+    ],
+)
+def test_accuracy_that_shows_nothing_is_void(arguments: dict[str, Any], reason: str) -> None:
+    given: dict[str, Any] = {"candidate": record(), "oracle": oracle(), "limits": LIMITS}
+    found = accuracy(**(given | arguments), column=0)
+    assert (found.outcome, found.reason) == ("void", reason)
+
+
+def test_measures_beyond_json_are_given_by_name() -> None:
+    other = record(DECODE, values=changed(0, 0, -1000.0))
+    found = invariance(record(values=changed(0, 0, -1.0)), other, column=0)
+    assert found.approx_kl0 == float("inf")
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["approx_kl0"] == "inf"
