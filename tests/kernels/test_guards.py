@@ -24,6 +24,7 @@ from kvparity_kernels import fixed
 from kvparity_kernels.order import ReductionOrder
 
 Mutate = Callable[[dict[str, list[tuple[str, str]]]], Any]
+Pieces = list[tuple[int, float, float]]
 _numbers = count()
 
 
@@ -145,30 +146,33 @@ def test_the_mutants_are_right_apart_from_the_order(
         assert (a - b).abs().max() < 2e-3  # float16 partials: 2^-11 of values up to 4
 
 
-def minus_zero(lab: SimpleNamespace, attn: Any, order: ReductionOrder) -> int:
-    """Prefill against decode where an accumulator underflows to -0; differing elements.
+TINY = -1.4e-45  # minus the smallest denormal: rescaled by a later, larger maximum it becomes -0
 
-    Keys 16 and later outweigh the first 16, whose values are the smallest denormal: rescaled, the
-    sum of the first tile becomes -0, and values of -0 keep it so. For rows 16 .. 31 the last 16 keys
-    are hidden; adding their +0 would end it.
-    """
-    q, k = torch.ones(48, 1, 32), torch.zeros(48, 1, 32)
-    v = torch.full((48, 1, 32), -1.4e-45)
-    k[16:], v[16:32], v[32:] = 0.735, -0.0, 1.0
-    offsets = torch.tensor([0, 48], dtype=torch.int32)
-    options = {"scale": 32**-0.5, "order": order}
-    out, _ = attn.prefill(q, k, v, cu_seqlens_q=offsets, cu_seqlens_k=offsets, **options)
-    lens = torch.arange(1, 49, dtype=torch.int32)
+
+def minus_zero(lab: SimpleNamespace, attn: Any, pieces: Pieces, split: int) -> int:
+    """Prefill against decode, in differing elements, of keys given as (count, score, value)."""
+    q = torch.ones(sum(n for n, _, _ in pieces), 1, 16)
+    k, v = (torch.cat([torch.full((n, 1, 16), piece[i]) for n, *piece in pieces]) for i in range(2))
+    kv = {"scale": 1 / 16, "order": ReductionOrder(split=split, tile=16, block_m=64)}
+    offsets = torch.tensor([0, len(q)], dtype=torch.int32)
+    out, _ = attn.prefill(q, k, v, cu_seqlens_q=offsets, cu_seqlens_k=offsets, **kv)
+    rows = torch.arange(len(q) - 32, len(q) - 16, 5)  # the last 16 keys are hidden from these
     alone, _ = attn.decode(
-        q, k.expand(48, 48, 1, 32).contiguous(), v.expand(48, 48, 1, 32).contiguous(),
-        kv_lens=lens, **options,
-    )  # fmt: skip
-    return int(lab.differing(out, alone))
+        q[rows],
+        k.expand(len(rows), *k.shape).contiguous(),
+        v.expand(len(rows), *v.shape).contiguous(),
+        kv_lens=rows.int() + 1,
+        **kv,
+    )
+    assert not alone.any()  # all zeros, of one sign or the other
+    return int(lab.differing(out[rows], alone))
 
 
-ZERO_GUARDS: dict[str, tuple[ReductionOrder, list[tuple[str, str]]]] = {
+ZERO_GUARDS: dict[str, tuple[Pieces, int, list[tuple[str, str]]]] = {
     "dead splits are dropped by select": (
-        ReductionOrder(split=16, tile=16, block_m=64),
+        # -0 after the second split; the third, hidden, must not add its +0.
+        [(16, 0.0, TINY), (16, 8.0, -0.0), (16, 8.0, 1.0)],
+        16,
         [
             ("tl.where(live, top, M)", "top"),
             ("tl.where(live, L_top, L)", "L_top"),
@@ -176,7 +180,9 @@ ZERO_GUARDS: dict[str, tuple[ReductionOrder, list[tuple[str, str]]]] = {
         ],
     ),
     "a split is walked whole, masked tail included": (
-        ReductionOrder(split=64, tile=16, block_m=64),
+        # -0 before the last split, and in it again after two tiles; a tile of +0 more would end it.
+        [(64, 0.0, TINY), (64, 8.0, -0.0), (16, 8.0, TINY), (16, 16.0, -0.0), (16, 0.0, 1.0)],
+        64,
         [
             (
                 "for i in tl.range(0, SPLIT // TILE):",
@@ -189,9 +195,9 @@ ZERO_GUARDS: dict[str, tuple[ReductionOrder, list[tuple[str, str]]]] = {
 
 @pytest.mark.parametrize("guard", ZERO_GUARDS)
 def test_signed_zero(lab: SimpleNamespace, mutate: Mutate, guard: str) -> None:
-    order, change = ZERO_GUARDS[guard]
-    assert minus_zero(lab, lab.attention, order) == 0
-    assert minus_zero(lab, mutate({"kernels.py": change}), order) > 0
+    pieces, split, change = ZERO_GUARDS[guard]
+    assert minus_zero(lab, lab.attention, pieces, split) == 0
+    assert minus_zero(lab, mutate({"kernels.py": change}), pieces, split) > 0
 
 
 def test_the_dot_of_a_row_must_not_depend_on_its_place(
