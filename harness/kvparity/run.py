@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,6 +18,7 @@ from kvparity.environment import environment
 from kvparity.evidence import Evidence
 from kvparity.judge import judge
 from kvparity.plan import ControlRun, Unit, Unplanted, Work, make
+from kvparity.subject import SubjectError
 from kvparity.unit import Tokens
 from kvparity.worker import Job
 from kvparity_contracts.loader import LoadedContract
@@ -104,7 +106,12 @@ class _Pool:
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
-                yield future.result()
+                try:
+                    yield future.result()
+                except BrokenProcessPool as error:
+                    raise SubjectError(
+                        "a worker process died without a word (killed for memory?); try --jobs 1"
+                    ) from error
 
 
 def _units(

@@ -121,5 +121,9 @@ class Subject(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """What was really loaded and is really used, for the report (JSON values only)."""
+        """What was really loaded and is really used, for the report (JSON values only).
+
+        A subject that was asked for a backend puts it under ``requested`` and what it reads back
+        under ``used``, both mappings; where they part, the verdict is void.
+        """
         ...

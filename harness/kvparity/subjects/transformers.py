@@ -24,7 +24,6 @@ from kvparity.hf.session import Packed, Padded, refused
 from kvparity.schedule import Layout, Member, Plan
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity_contracts.subjects import Transformers
-from kvparity_kernels.logprob import logprob
 from kvparity_kernels.order import ReductionOrder
 
 
@@ -129,9 +128,14 @@ class TransformersSubject:
         return seen.counts
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
-        """Logprobs float32 ``[r, temperatures]`` from the logits in float32."""
-        logits, twin = rows.float().contiguous(), rows.device.type == "cpu"
-        return torch.stack([logprob(logits, targets, t, twin=twin) for t in temperatures], dim=1)
+        """Logprobs float32 ``[r, temperatures]`` as the model's user computes them: torch's
+        log_softmax of the float32 logits over the temperature.
+        """
+        logits = rows.float()
+        columns = [
+            torch.log_softmax(logits / t, dim=-1).gather(1, targets[:, None]) for t in temperatures
+        ]
+        return torch.cat(columns, dim=1)
 
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
         """Float64 logits of the same weights with eager attention, over the whole sequence.
@@ -149,7 +153,7 @@ class TransformersSubject:
         return logits[0, rows.start : rows.stop].double()  # type: ignore[no-any-return] # untyped
 
     def describe(self) -> Mapping[str, Any]:
-        """What is loaded; ``attention.called`` lists the backends that have really run so far."""
+        """What is loaded; ``attention_called`` lists the backends that have really run so far."""
         config = self.model.config
         text = json.dumps(config.to_dict(), sort_keys=True, default=str)
         return {
@@ -158,11 +162,9 @@ class TransformersSubject:
             "model_type": config.model_type,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attention": {
-                "asked": self.attention,
-                "set": config._attn_implementation,
-                "called": called(self._called),
-            },
+            "requested": {"attention": self.attention},
+            "used": {"attention": config._attn_implementation},
+            "attention_called": called(self._called),
             "order": asdict(self.order) if self.attention == attention.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),

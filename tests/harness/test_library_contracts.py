@@ -1,0 +1,115 @@
+"""The library contracts that a CPU can run, through the command line, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from kvparity.exit_codes import ExitCode
+from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.library import find
+from kvparity_contracts.loader import load
+
+PLAIN = runpy.run_path(str(Path(__file__).with_name("plain_transformers.py")))
+
+
+def verify(name: str, run: Path) -> tuple[int, dict]:
+    command = [sys.executable, "-m", "kvparity.cli.main", "verify", name]
+    done = subprocess.run(
+        [*command, "--json", "--run-dir", str(run)], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_smoke_holds_on_every_workload_and_path(tmp_path):
+    code, report = verify("smoke", tmp_path / "run")
+    assert code == ExitCode.HOLDS, report
+    assert report["verdict"] == "holds"
+    contract = load(find("smoke")).contract
+    assert {w.name for w in contract.workloads} == {"short", "long", "varlen", "padded"}
+    formats = [e for e, _ in contract.numerics.formats()]
+    assert set(formats) == {"float32", "bfloat16"}
+    for check, found in zip(contract.checks, report["checks"], strict=True):
+        assert found["verdict"] == "holds"
+        assert found["omitted"] == []
+        wanted = {
+            (str(path), workload.name, dtype, temperature)
+            for workload in contract.workloads_of(check)
+            for path in contract.paths_of(check, workload)
+            for dtype in formats
+            for temperature in (1.0, 0.7)
+        }
+        cases = found["cases"]
+        shown = {(c["path"], c["workload"], c["dtype"], c["temperature"]) for c in cases}
+        assert shown == wanted
+        size = {w.name: w.generate * len(w.lengths()) for w in contract.workloads}
+        for case in cases:
+            assert case["tokens"] == size[case["workload"]]
+            if case["relation"] == "invariance":
+                assert (case["differing_tokens"], case["differing_rows"]) == (0, 0)
+    paths = {c["path"] for found in report["checks"] for c in found["cases"]}
+    kinds = {path.partition("(")[0] for path in paths}
+    assert kinds >= {
+        "prefill", "decode", "chunked", "batched", "permuted", "mixed", "paged",
+        "padded-left", "padded-right",
+    }  # fmt: skip
+    assert {c["name"] for c in report["controls"] if c["caught"]} == set(CONTROLS)
+    assert report["unplanted"] == []
+    assert report["environment"]["triton_mode"] == "interpreter"
+    assert {"attention.prefill", "attention.decode_split", "attention.decode_combine"} <= set(
+        report["kernels"]
+    )
+
+
+def plain_counts(name: str, run: Path) -> tuple[int, int, float]:
+    """What a few lines of plain transformers find on the same tokens, kvparity left out."""
+    subject = load(find(name)).contract.subject
+    config = dict(subject.config)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(config.pop("model_type"), **config),
+        attn_implementation=subject.attention,
+        dtype=torch.bfloat16,
+    ).eval()
+    unit = json.loads((run / "units.jsonl").read_text().splitlines()[0])
+    ids = [(s["ids"][: s["prompt"]], s["ids"][s["prompt"] :]) for s in unit["sequences"]]
+    return PLAIN["generate_and_rescore"](model, [p for p, _ in ids], [c for _, c in ids])
+
+
+@pytest.mark.parametrize("name", ["transformers-qwen3-sdpa", "transformers-qwen3-eager"])
+def test_transformers_contracts_find_what_plain_code_finds(tmp_path, name):
+    run = tmp_path / "run"
+    code, report = verify(name, run)
+    case = report["checks"][0]["cases"][0]
+    assert (case["path"], case["temperature"]) == ("generate", 1.0)
+    tokens, rows, largest = plain_counts(name, run)
+    assert (case["differing_tokens"], case["differing_rows"]) == (tokens, rows)
+    assert case["max_abs_dlogp"] == largest
+    assert code == (ExitCode.DIFFERS if rows else ExitCode.HOLDS)
+    if name.endswith("sdpa"):
+        # torch's CPU flash attention reduces a lone query in another order than a block of them.
+        assert tokens > 0
+        first = case["first_divergence"]
+        assert first["reference_bits"] != first["candidate_bits"]
+        assert len(first["reference_bits"]) == len("0x00000000")
+        assert first["sequence"].startswith("prompts/")
+        assert first["token"] is not None
+    assert {c["name"] for c in report["controls"] if not c["caught"]} == set()
+
+
+def test_transformers_with_fixed_order_attention(tmp_path):
+    """Its linear layers are torch's: equal bits are this CPU's answer, and plain eager's too."""
+    code, report = verify("transformers-qwen3-fixed-order", tmp_path / "run")
+    assert {c["name"] for c in report["controls"] if not c["caught"]} == set()
+    assert report["subject"]["used"]["attention"] == "kvparity"
+    assert "attention.decode_combine" in report["kernels"]
+    assert code == ExitCode.HOLDS, report["checks"][0]["reason"]
