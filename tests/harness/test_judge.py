@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import toy
+
+from kvparity.exit_codes import ExitCode, of_verdict
+from kvparity.judge import judge, worst
+from kvparity.plan import Unplanted, Work, make
+from kvparity_contracts.contract import Contract
+
+CHECKS = [
+    {
+        "name": "bits",
+        "relation": "invariance",
+        "paths": ["decode", "chunked(20)", "padded"],
+    },
+    {"name": "near", "relation": "accuracy", "limits": {"max_abs_dlogp": 1e-5}},
+]
+
+
+@pytest.fixture(scope="module")
+def contract() -> Contract:
+    return toy.contract(checks=CHECKS)
+
+
+@pytest.fixture(scope="module")
+def work(contract: Contract) -> Work:
+    return make(contract)
+
+
+Entries = list[dict[str, Any]]
+
+
+def results(work: Work, **changes: str) -> Entries:
+    """Every planned case holds, but those that ``changes`` names have another verdict."""
+    return [
+        {
+            "id": case.id,
+            "verdict": changes.get(case.id, "holds"),
+            "path": str(case.path),
+            "workload": case.workload,
+            "reason": "because",
+        }
+        for unit in work.units
+        for case in unit.cases
+    ]
+
+
+def controls(work: Work, *missed: str) -> Entries:
+    return [
+        {
+            "name": run.control,
+            "relation": "accuracy" if run.control == "wrong-input" else "invariance",
+            "caught": run.control not in missed,
+        }
+        for run in work.controls
+    ]
+
+
+def case_of(work: Work, check: str, path: str) -> str:
+    return next(
+        case.id
+        for unit in work.units
+        for case in unit.cases
+        if (case.check, str(case.path)) == (check, path)
+    )
+
+
+def verdicts(entries: Entries) -> list[str]:
+    return [entry["verdict"] for entry in entries]
+
+
+def test_the_worst_word_wins() -> None:
+    assert worst(["holds", "void", "differs", "error"]) == "error"
+    assert worst(["holds", "differs", "void"]) == "differs"
+    assert worst(["void", "holds"]) == "void"
+    assert worst(["holds", "holds"]) == "holds"
+    assert worst([]) == "void"
+
+
+def test_every_verdict_has_its_exit_code() -> None:
+    assert [of_verdict(v) for v in ("holds", "differs", "error", "void")] == [0, 1, 3, 5]
+    assert len({*ExitCode}) == 6
+    with pytest.raises(KeyError):
+        of_verdict("fine")
+
+
+def test_all_held_and_caught_holds(contract: Contract, work: Work) -> None:
+    verdict, entries = judge(contract, work, results(work), controls(work), work.unplanted, None)
+    assert (verdict, verdicts(entries)) == ("holds", ["holds", "holds"])
+    assert entries[0]["reason"].startswith(f"{len(entries[0]['cases'])} cases, bits are equal; ")
+    assert entries[1]["reason"].startswith("4 cases, within limits; 1 controls caught")
+    assert [(o["workload"], o["path"]) for o in entries[0]["omitted"]] == [
+        ("padded", "chunked(20)")
+    ]
+
+
+def test_one_case_that_differs_is_enough(contract: Contract, work: Work) -> None:
+    one = case_of(work, "bits", "decode")
+    found = results(work, **{one: "differs"})
+    verdict, entries = judge(contract, work, found, controls(work), work.unplanted, None)
+    assert (verdict, verdicts(entries)) == ("differs", ["differs", "holds"])
+    assert entries[0]["reason"] == f"1 of {len(entries[0]['cases'])} cases differ"
+
+
+def test_what_differs_outranks_what_is_void(contract: Contract, work: Work) -> None:
+    one, other = case_of(work, "bits", "decode"), case_of(work, "bits", "padded-left")
+    found = results(work, **{one: "differs", other: "void"})[:-3]
+    missed = controls(work, "stale-slot", "wrong-input")
+    verdict, entries = judge(contract, work, found, missed, work.unplanted, "replaced")
+    assert (verdict, verdicts(entries)) == ("differs", ["differs", "void"])
+
+
+def test_a_void_case_makes_its_check_void(contract: Contract, work: Work) -> None:
+    one = case_of(work, "bits", "padded-left")
+    found = results(work, **{one: "void"})
+    verdict, entries = judge(contract, work, found, controls(work), work.unplanted, None)
+    assert (verdict, verdicts(entries)) == ("void", ["void", "holds"])
+    assert entries[0]["reason"] == "padded-left over padded: because"
+
+
+def test_a_case_that_did_not_run_makes_its_check_void(contract: Contract, work: Work) -> None:
+    one = case_of(work, "near", "prefill")
+    found = [entry for entry in results(work) if entry["id"] != one]
+    verdict, entries = judge(contract, work, found, controls(work), work.unplanted, None)
+    assert (verdict, verdicts(entries)) == ("void", ["holds", "void"])
+    assert entries[1]["reason"] == f"1 of 4 cases did not run: {one}, ..."
+
+
+def test_no_results_at_all_are_void(contract: Contract, work: Work) -> None:
+    verdict, entries = judge(contract, work, [], [], (), None)
+    assert (verdict, verdicts(entries)) == ("void", ["void", "void"])
+
+
+def test_a_path_that_was_omitted_everywhere_makes_its_check_void() -> None:
+    # A workload's own pad list cannot hide a path: chunked(20) is prefill over "padded".
+    checks = [CHECKS[0] | {"workloads": ["padded", "short"]}]
+    contract = toy.contract(checks=checks)
+    work = make(contract)
+    short = {c.id for u in work.units for c in u.cases if str(c.path) == "chunked(20)"}
+    units = tuple(
+        replace(u, cases=tuple(c for c in u.cases if c.id not in short)) for u in work.units
+    )
+    less = replace(work, units=units)
+    verdict, entries = judge(contract, less, results(less), controls(less), (), None)
+    assert verdict == "void"
+    assert entries[0]["reason"] == "chunked(20): shows nothing in any workload and was not run"
+    assert judge(contract, work, results(work), controls(work), (), None)[0] == "holds"
+
+
+def test_a_check_without_a_case_is_void(contract: Contract, work: Work) -> None:
+    less = replace(work, units=())
+    found = judge(contract, less, [], controls(work), (), None)
+    assert (found[0], verdicts(found[1])) == ("void", ["void", "void"])
+
+
+@pytest.mark.parametrize(
+    ("missed", "expected"),
+    [("stale-slot", ["void", "holds"]), ("wrong-input", ["holds", "void"])],
+)
+def test_a_control_that_was_missed_voids_the_checks_of_its_relation(
+    contract: Contract, work: Work, missed: str, expected: list[str]
+) -> None:
+    verdict, entries = judge(
+        contract, work, results(work), controls(work, missed), work.unplanted, None
+    )
+    assert (verdict, verdicts(entries)) == ("void", expected)
+    assert f"planted and not caught: {missed}" in [entry["reason"] for entry in entries]
+
+
+def test_a_relation_without_a_control_is_void(contract: Contract, work: Work) -> None:
+    left = tuple(Unplanted(r.control, "not here", False) for r in work.controls)
+    only = [entry for entry in controls(work) if entry["relation"] == "invariance"]
+    verdict, entries = judge(contract, work, results(work), only, left, None)
+    assert (verdict, verdicts(entries)) == ("void", ["holds", "void"])
+    assert entries[1]["reason"] == "no control of relation accuracy was planted"
+
+
+def test_a_control_that_was_asked_for_and_not_planted_voids_all(
+    contract: Contract, work: Work
+) -> None:
+    left = Unplanted("padding-leaks", "no pads here", asked=True)
+    verdict, entries = judge(contract, work, results(work), controls(work), (left,), None)
+    assert (verdict, verdicts(entries)) == ("void", ["void", "void"])
+    assert "padding-leaks was asked for and not planted: no pads here" in entries[0]["reason"]
+    # The control: left out by `all`, it is no more than a line in the report.
+    quiet = replace(left, asked=False)
+    assert judge(contract, work, results(work), controls(work), (quiet,), None)[0] == "holds"
+
+
+def test_a_planned_control_that_is_not_in_the_evidence_voids_all(
+    contract: Contract, work: Work
+) -> None:
+    less = [entry for entry in controls(work) if entry["name"] != "narrow-cache"]
+    verdict, entries = judge(contract, work, results(work), less, work.unplanted, None)
+    assert (verdict, verdicts(entries)) == ("void", ["void", "void"])
+    assert entries[0]["reason"] == "planned controls did not run: narrow-cache"
+
+
+def test_a_replaced_backend_voids_what_would_hold(contract: Contract, work: Work) -> None:
+    reason = "attention 'fast' was asked for, but 'slow' was used"
+    verdict, entries = judge(contract, work, results(work), controls(work), work.unplanted, reason)
+    assert (verdict, verdicts(entries)) == ("void", ["void", "void"])
+    assert {entry["reason"] for entry in entries} == {reason}
