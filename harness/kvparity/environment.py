@@ -42,6 +42,12 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
+def forbid_tf32() -> None:
+    """Switch TF32 off for everything that runs in this process, as every contract states."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """JSON values: versions, device, flags as they are now."""
     described: dict[str, Any] = {
@@ -54,6 +60,10 @@ def environment(device: torch.device) -> dict[str, Any]:
         "tf32": {
             "matmul": torch.backends.cuda.matmul.allow_tf32,
             "cudnn": torch.backends.cudnn.allow_tf32,
+        },
+        "reduced_precision_reduction": {
+            "float16": torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+            "bfloat16": torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
         },
         "threads": torch.get_num_threads(),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kvparity import worker
-from kvparity.environment import environment
+from kvparity.environment import environment, forbid_tf32
 from kvparity.evidence import Evidence
 from kvparity.judge import judge
 from kvparity.plan import ControlRun, Unit, Unplanted, Work, make
@@ -47,6 +47,7 @@ def verify(
     start = time.perf_counter()
     contract = loaded.contract
     work = make(contract)
+    forbid_tf32()
     setting = environment(torch.device(device))
     evidence = Evidence(folder)
     identity = {

@@ -12,6 +12,7 @@ import torch
 
 from kvparity.compare import Comparison
 from kvparity.controls.running import controls_json, run_control
+from kvparity.environment import forbid_tf32
 from kvparity.evidence import Evidence
 from kvparity.plan import Case, ControlRun, Numerics, Unit
 from kvparity.record import Record
@@ -40,6 +41,7 @@ def start(threads: int) -> None:
     """Set up a worker process: Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    forbid_tf32()
 
 
 def subject_of(job: Job, numerics: Numerics) -> Subject:
