@@ -105,7 +105,8 @@ def float32_to_float8(x: Array, kind: str) -> Array:
     """
     values, largest = FLOAT8[kind]
     finite = values[: largest + 1].astype(np.float64)
-    size = np.minimum(np.abs(np.asarray(x, dtype=np.float64)), finite[-1])
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        size = np.minimum(np.abs(np.asarray(x, dtype=np.float64)), finite[-1])
     low = np.clip(np.searchsorted(finite, size, side="right") - 1, 0, largest - 1)
     middle = (finite[low] + finite[low + 1]) / 2
     up = (size > middle) | ((size == middle) & (low % 2 == 1))

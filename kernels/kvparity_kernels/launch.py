@@ -182,13 +182,13 @@ def _check(kernel: Kernel, grid: tuple[int, ...], arguments: dict[str, Any]) -> 
             raise ValueError(
                 f"{kernel.name}: grid {grid} is beyond the limits {_GRID_LIMITS}; use smaller steps"
             )
-    for name in kernel.scalars:
+    for name in sorted(kernel.scalars):
         if not isinstance(arguments[name], (int, float)):
             raise TypeError(
                 f"{kernel.name}: {name} is a {type(arguments[name]).__name__}, expected a number"
             )
     device: torch.device | None = None
-    for name in kernel.pointers:
+    for name in (name for name in kernel.parameters if name in kernel.pointers):
         tensor = arguments[name]
         if tensor is None:
             continue

@@ -1,0 +1,252 @@
+"""The interpreter's arithmetic: right, in a fixed order, and put away after each launch."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kvparity_kernels import fixed
+from kvparity_kernels.launch import kernel, launch
+
+# isort: split
+import triton
+import triton.language as tl
+from triton.runtime import interpreter as triton_interpreter
+from triton.runtime.errors import InterpreterError
+
+from kvparity_kernels import interpreter, quick
+
+RANDOM = np.random.default_rng(0)
+
+
+def hard_floats() -> fixed.Array:
+    """Float32 patterns: all exponents with mantissas at rounding edges, and random ones."""
+    tops = np.arange(0x10000, dtype=np.uint32) << 16  # every bfloat16, NaN and infinities too
+    lows = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=np.uint32)
+    edges = (tops[:, None] | lows).ravel()
+    noise = RANDOM.integers(0, 2**32, 100_000, dtype=np.uint32)
+    return np.concatenate([edges, noise]).view(np.float32)
+
+
+def test_float32_to_bfloat16_is_torchs() -> None:
+    x = hard_floats()
+    ours = fixed.float32_to_bfloat16(x)
+    torchs = torch.from_numpy(x).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    number = ~np.isnan(x)
+    assert np.array_equal(ours[number], torchs[number])
+    assert np.isnan(fixed.bfloat16_to_float32(ours[~number])).all()
+    # The control: Triton's own conversion truncates.
+    truncated = (x.view(np.uint32) >> 16).astype(np.uint16)
+    assert not np.array_equal(truncated[number], torchs[number])
+
+
+def test_bfloat16_to_float32_is_torchs() -> None:
+    codes = np.arange(0x10000, dtype=np.uint16)
+    torchs = torch.from_numpy(codes.view(np.int16)).view(torch.bfloat16).float().numpy()
+    assert np.array_equal(fixed.bfloat16_to_float32(codes).view(np.uint32), torchs.view(np.uint32))
+
+
+FLOAT8 = {"fp8e4nv": torch.float8_e4m3fn, "fp8e5": torch.float8_e5m2}
+
+
+@pytest.mark.parametrize("kind", FLOAT8)
+def test_float8_is_torchs_but_saturates(kind: str) -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    torchs = torch.from_numpy(codes).view(FLOAT8[kind]).float().numpy()
+    ours = fixed.float8_to_float32(codes, kind)
+    assert np.array_equal(ours, torchs, equal_nan=True)
+    assert np.array_equal(np.signbit(ours), np.signbit(torchs) & ~np.isnan(torchs))
+    x = hard_floats()
+    largest = torch.finfo(FLOAT8[kind]).max
+    within = np.abs(x) <= largest
+    rounded = fixed.float32_to_float8(x, kind)
+    expected = torch.from_numpy(x[within]).to(FLOAT8[kind]).view(torch.uint8).numpy()
+    assert np.array_equal(rounded[within], expected)
+    beyond = fixed.float8_to_float32(rounded[np.abs(x) > largest], kind)
+    assert (np.abs(beyond) == largest).all()
+    assert np.isnan(fixed.float8_to_float32(rounded[np.isnan(x)], kind)).all()
+
+
+@kernel
+def convert(X, Y, N: tl.constexpr):
+    lane = tl.arange(0, N)
+    tl.store(Y + lane, tl.load(X + lane).to(Y.dtype.element_ty))
+
+
+PAIRS = [*itertools.permutations([torch.float32, torch.float16, torch.bfloat16], 2)]
+PAIRS += [(a, b) for a, b in itertools.product(FLOAT8.values(), [torch.float32, torch.bfloat16])]
+PAIRS += [(torch.bfloat16, torch.float8_e5m2), (torch.float64, torch.bfloat16)]
+PAIRS += [(torch.bfloat16, torch.float64), (torch.bfloat16, torch.int32)]
+
+
+@pytest.mark.parametrize(("old", "new"), PAIRS, ids=str)
+def test_casts_in_a_kernel_are_torchs(old: torch.dtype, new: torch.dtype) -> None:
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(0)) * 3
+    x[:6] = torch.tensor([0.0, -0.0, 1.00390625, 1.01171875, 2.0**-130, 6e-8])  # ties, denormals
+    x = x.to(old)
+    y = torch.empty(4096, dtype=new)
+    launch(convert, (1,), X=x, Y=y, N=4096)
+    width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[y.element_size()]
+    assert torch.equal(y.view(width), x.to(new).view(width))
+
+
+def test_dot_is_ascending_and_rounds_once_per_step() -> None:
+    a = RANDOM.standard_normal((5, 7)).astype(np.float32)
+    b = RANDOM.standard_normal((7, 3)).astype(np.float32)
+    start = RANDOM.standard_normal((5, 3)).astype(np.float32)
+    expected = start.copy()
+    for i, j, k in itertools.product(range(5), range(3), range(7)):
+        expected[i, j] = np.float32(expected[i, j] + np.float32(a[i, k] * b[k, j]))
+    assert np.array_equal(fixed.dot(a, b, start), expected)
+    error = np.abs(fixed.dot(a, b, start) - (start + a.astype(float) @ b.astype(float)))
+    # n roundings of at most 2^-24 each, of sums no larger than the sum of magnitudes.
+    assert (error <= 14 * 2.0**-24 * (np.abs(start) + np.abs(a) @ np.abs(b))).all()
+
+
+def row_dependence(dot: Any) -> int:
+    """How often a row changes with its place among 32, or with the number of rows."""
+    a = RANDOM.standard_normal((1, 64)).astype(np.float32)
+    b = RANDOM.standard_normal((64, 32)).astype(np.float32)
+    alone = dot(a, b, np.zeros((1, 32), np.float32))
+    many = dot(np.repeat(a, 32, 0), b, np.zeros((32, 32), np.float32))
+    turned = dot(np.asfortranarray(a), np.asfortranarray(b), np.zeros((1, 32), np.float32))
+    return int((many != alone).sum() + (turned != alone).sum())
+
+
+def test_dot_does_not_depend_on_place_or_layout() -> None:
+    def paired(a: fixed.Array, b: fixed.Array, start: fixed.Array) -> fixed.Array:
+        half = a.shape[0] // 2  # a control: rows of the second half sum backwards
+        down = fixed.dot(a[half:, ::-1], b[::-1], start[half:])
+        return np.concatenate([fixed.dot(a[:half], b, start[:half]), down])
+
+    assert row_dependence(fixed.dot) == 0
+    assert row_dependence(paired) > 0
+
+
+def test_sum_is_one_tree_for_every_layout() -> None:
+    x = RANDOM.standard_normal((64, 128)).astype(np.float32)
+    rows = x
+    while rows.shape[1] > 1:
+        half = rows.shape[1] // 2
+        rows = rows[:, :half] + rows[:, half:]
+    assert np.array_equal(fixed.tree_sum(x, 1), rows[:, 0])
+    assert np.array_equal(fixed.tree_sum(np.asfortranarray(x), 1), rows[:, 0])
+    assert np.array_equal(fixed.tree_sum(x.T, 0), rows[:, 0])
+    assert np.array_equal(fixed.tree_sum(x, -1), rows[:, 0])
+    assert fixed.tree_sum(np.arange(5), 0) == 10
+    assert fixed.tree_sum(np.ones(8, bool), 0) == 8
+    # The control: numpy's own sum follows the layout.
+    assert not np.array_equal(np.sum(x, 1), np.sum(np.asfortranarray(x), 1))
+
+
+@triton.jit
+def inner(x):
+    return tl.sum(x, 1), tl.max(x, 1)
+
+
+@kernel
+def outer(X, S, M, T, FAIL: tl.constexpr, N: tl.constexpr):
+    lane = tl.arange(0, N)
+    x = tl.load(X + lane[:, None] * N + lane[None, :])
+    for _ in tl.range(0, 3):
+        total, top = inner(x)
+    tl.store(S + lane, total)
+    tl.store(M + lane, top)
+    tl.store(T, tl.sum(x))
+    if FAIL:
+        tl.static_assert(N < 0, "planted")
+
+
+def run_outer(x: torch.Tensor, fail: bool = False) -> list[torch.Tensor]:
+    results = [torch.zeros(16), torch.zeros(16), torch.zeros(1)]
+    launch(outer, (2,), x, *results, FAIL=fail, N=16)
+    return results
+
+
+def language() -> dict[Any, Any]:
+    things = {"tl": tl, "core": tl.core, "tensor": tl.tensor, "math": tl.math}
+    return {(name, k): v for name, thing in things.items() for k, v in vars(thing).items()}
+
+
+def test_the_language_is_restored_after_every_launch() -> None:
+    x = torch.randn(16, 16)
+    run_outer(x)
+    before = language()
+    first = run_outer(x)
+    assert language() == before
+    with pytest.raises(InterpreterError, match="planted"):
+        run_outer(x, fail=True)
+    assert language() == before
+    again = run_outer(x)
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(first[1], x.max(1).values)
+    assert first[2].item() == pytest.approx(x.double().sum().item(), abs=256 * 2.0**-24 * 256)
+
+
+def test_nested_calls_do_not_patch_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_outer(torch.zeros(16, 16))
+    patches = triton_interpreter._patch_lang
+    assert isinstance(patches, quick.Patches)
+    calls: list[bool] = []
+    monkeypatch.setattr(
+        quick.Patches, "work_out", lambda self: pytest.fail("worked out a second time")
+    )
+    monkeypatch.setattr(
+        triton_interpreter, "_patch_lang", lambda fn: (calls.append(patches.active), patches(fn))[1]
+    )
+    run_outer(torch.zeros(16, 16))
+    assert calls[0] is False  # the launch
+    assert len(calls) > 6
+    assert all(calls[1:])  # inside it nothing is left to do
+
+
+def test_infinities_and_nan_raise_no_warning() -> None:
+    x = torch.full((16, 16), float("nan"))
+    x[0] = float("inf")
+    x[1, 0], x[2] = 1.0, 3e38
+    total, top, _ = run_outer(x)  # pytest turns warnings into errors
+    assert total[0] == top[0] == float("inf")
+    assert total[1].isnan()
+    assert top[1] == 1.0  # as on a GPU, a maximum passes over NaN; the sum does not
+    assert top[3].isnan()
+
+
+def test_missing_or_changed_hooks_are_refused() -> None:
+    interpreter.check_hooks(triton_interpreter)
+    hollow = SimpleNamespace(
+        InterpreterBuilder=SimpleNamespace(create_dot=lambda self, a, b: None),
+        ReduceOps=triton_interpreter.ReduceOps,
+    )
+    with pytest.raises(RuntimeError, match=r"create_dot takes \(self, a, b\), expected .*3\.6"):
+        interpreter.check_hooks(hollow)
+    hollow.InterpreterBuilder = SimpleNamespace()
+    with pytest.raises(RuntimeError, match="create_dot is missing"):
+        interpreter.check_hooks(hollow)
+
+
+def test_installing_twice_changes_nothing() -> None:
+    builder = triton_interpreter.InterpreterBuilder
+    before = (builder.create_dot, builder.cast_impl, triton_interpreter._patch_lang)
+    interpreter.install()
+    assert before == (builder.create_dot, builder.cast_impl, triton_interpreter._patch_lang)
+
+
+def test_all_quick_hooks_fit_this_version() -> None:
+    # They are optional; this says when a new Triton has left one behind.
+    assert quick.parameters(triton_interpreter, "tl.core.constexpr") == ("value",)
+    for name in ("_np_dtype", "_restore", "_broadcast"):
+        assert hasattr(quick, name)
+    hooked = [
+        triton_interpreter._get_np_dtype,
+        triton_interpreter.GridExecutor._restore_args_dev,
+        triton_interpreter.TritonSemantic.broadcast_impl_value,
+        tl.core.tensor.__init__,
+        tl.core.block_type.__init__,
+    ]
+    assert {hook.__module__ for hook in hooked} == {"kvparity_kernels.quick"}
