@@ -47,6 +47,9 @@ def _compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens
         prompts = replace(
             prompts, prompts=tuple(p[:1] for p in prompts.prompts), generate=len(own[0]) - 1
         )
+    ids = [control.rescore_ids(t, len(p)) for t, p in zip(own, prompts.prompts, strict=True)]
+    if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
+        raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
     planted = control.rollout(setting.subject)
     candidate = run_path(setting, planted, prompts, control.path, own)
     case = Case(
@@ -56,11 +59,8 @@ def _compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens
     if control.relation == "accuracy":
         wanted = oracle_values(setting, prompts, own)
         return judge_accuracy(setting.contract, case, candidate, wanted)
-    ids = [control.rescore_ids(t, len(p)) for t, p in zip(own, prompts.prompts, strict=True)]
     short = replace(prompts, generate=prompts.generate - control.drop)
     kept = [t[: short.length(i)] for i, t in enumerate(ids)]
-    if setting.subject.vocab and max(map(max, kept)) >= setting.subject.vocab:
-        raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
     reference = run_path(setting, control.rescore(setting.subject), short, job.reference, kept)
     return invariance(reference, candidate, column=job.column)
 
