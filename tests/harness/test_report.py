@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kvparity.report.terminal import render
+
+Document = dict[str, Any]
+
+DIVERGENCE = {
+    "sequence": "long/0",
+    "position": 257,
+    "token": 104,
+    "column": 0,
+    "reference": -2.5,
+    "candidate": -2.5000002384185791,
+    "reference_bits": "0xc0200000",
+    "candidate_bits": "0xc0200001",
+    "ulps": 1,
+    "reference_digest": "0x00000000000000aa",
+    "candidate_digest": "0x00000000000000bb",
+}
+
+
+def case(**changes: Any) -> Document:
+    return {
+        "id": "c000",
+        "check": "decode reduces like prefill",
+        "relation": "invariance",
+        "workload": "long",
+        "reference": "prefill",
+        "path": "decode",
+        "dtype": "bfloat16",
+        "kv_cache": "bfloat16",
+        "temperature": 0.7,
+        "verdict": "holds",
+        "reason": "every bit is equal",
+        "tokens": 48,
+        "differing_tokens": 0,
+        "differing_rows": 0,
+        "max_ulp": 0,
+        "max_abs": None,
+        "max_abs_dlogp": 0.0,
+        "approx_kl0": 0.0,
+        "clipfrac0": 0.0,
+        "first_divergence": None,
+    } | changes
+
+
+def report(verdict: str, *cases: Document, **changes: Any) -> Document:
+    check = {
+        "name": "decode reduces like prefill",
+        "relation": "invariance",
+        "verdict": verdict,
+        "reason": "2 cases, bits are equal; 1 controls caught",
+        "cases": list(cases),
+        "omitted": [],
+    }
+    return {
+        "schema_version": 1,
+        "verdict": verdict,
+        "contract": {"name": "smoke", "path": "smoke.yaml", "sha256": "ab", "seed": 0},
+        "command": "kvparity verify smoke",
+        "run_dir": ".kvparity/runs/x",
+        "environment": {
+            "device": "cpu",
+            "device_name": "Some CPU",
+            "versions": {"torch": "2.9.0", "triton": "3.6.0", "transformers": None},
+            "triton_mode": "interpreter",
+        },
+        "subject": {"kind": "decoder", "cpu_ops": "twin"},
+        "kernels": {"attention.prefill": {}},
+        "checks": [check],
+        "controls": [
+            {"name": "stale-slot", "caught": True, "seen": "bits differ: 3 of 3 tokens"},
+        ],
+        "unplanted": [],
+        "elapsed_s": 12.34,
+    } | changes
+
+
+DIFFERS = case(
+    id="c003",
+    verdict="differs",
+    reason="bits differ",
+    differing_tokens=5,
+    differing_rows=7,
+    max_ulp=42,
+    max_abs_dlogp=0.0123,
+    approx_kl0=4.5e-5,
+    clipfrac0=0.25,
+    first_divergence=DIVERGENCE,
+)
+
+
+def test_the_verdict_comes_first() -> None:
+    for verdict in ("holds", "differs", "void"):
+        lines = render(report(verdict, case(verdict=verdict))).splitlines()
+        assert lines[0] == f"smoke: {verdict.upper()}  (12.3 s)"
+    assert render(report("holds", elapsed_s=None)).splitlines()[0] == "smoke: HOLDS"
+
+
+def test_a_report_that_holds_counts_what_it_rests_on() -> None:
+    text = render(report("holds", case(), case(path="batched", temperature=1.0)))
+    assert "[holds]   decode reduces like prefill  [invariance]  2 cases" in text
+    assert text.count("48 ok") == 2
+    assert "controls: 1 of 1 planted defects caught" in text
+    assert "stale-slot  caught  bits differ: 3 of 3 tokens" in text
+    assert "on cpu (Some CPU), torch 2.9.0, triton 3.6.0" in text
+    assert "transformers" not in text
+    assert text.splitlines()[-1] == "evidence: .kvparity/runs/x"
+    assert "replay" not in text
+
+
+def test_an_interpreted_run_says_in_its_first_lines_what_it_shows() -> None:
+    lines = render(report("holds", case())).splitlines()
+    assert "the algorithm is invariant, not the hardware" in lines[2]
+    assert "vectorised CPU twins" in lines[3]
+    compiled = report("holds", case(), subject={"kind": "decoder", "cpu_ops": None})
+    compiled["environment"] = compiled["environment"] | {"triton_mode": "compiled"}
+    assert "not the hardware" not in render(compiled)
+    assert "twins" not in render(compiled)
+    # A subject that launched no kernel of ours.
+    assert "not the hardware" not in render(report("holds", case(), kernels={}))
+
+
+def test_a_report_that_differs_shows_the_first_token_and_both_patterns() -> None:
+    text = render(report("differs", case(), DIFFERS, DIFFERS | {"id": "c009"}))
+    lines = text.splitlines()
+    order = [
+        "smoke: DIFFERS",
+        "[DIFFERS] decode reduces like prefill",
+        "first: c003 (decode over long, bfloat16, temperature 0.7): bits differ",
+        "sequence long/0, position 257, token 104:",
+        "0xc0200000",
+        "0xc0200001",
+        "1 ulps apart",
+        "5 of 48 tokens and 7 of 48 rows differ, by up to 42 ulps",
+        "max |dlogp| 0.0123, approx_kl0 4.5e-05, clipfrac0 0.25",
+        "kvparity replay .kvparity/runs/x c003",
+    ]
+    places = [next(i for i, line in enumerate(lines) if part in line) for part in order]
+    assert places == sorted(places)
+    reference, candidate = lines[places[4]], lines[places[5]]
+    assert reference.split() == [
+        "prefill",
+        "-2.5",
+        "bits",
+        "0xc0200000",
+        "row",
+        DIVERGENCE["reference_digest"],
+    ]
+    assert candidate.split()[:2] == ["decode", "-2.50000024"]
+    assert DIVERGENCE["candidate_digest"] in candidate
+    # All cases of one path and workload share a cell: 7 rows each of two cases.
+    assert "14/144 off" in text
+
+
+def test_a_nan_is_shown_by_its_name_and_pattern() -> None:
+    found = DIVERGENCE | {"candidate": "nan", "candidate_bits": "0x7fc00000", "ulps": None}
+    bad = DIFFERS | {
+        "reason": "NaN or Inf in an active token",
+        "first_divergence": found,
+        "approx_kl0": "inf",
+        "max_ulp": None,
+    }
+    text = render(report("differs", bad))
+    assert "nan" in text
+    assert "0x7fc00000" in text
+    assert "ulps apart" not in text
+    assert "approx_kl0 inf" in text
+
+
+def test_an_attention_row_has_no_token_and_no_temperature() -> None:
+    bad = DIFFERS | {
+        "temperature": None,
+        "max_abs": 0.5,
+        "max_abs_dlogp": None,
+        "first_divergence": DIVERGENCE | {"token": None},
+    }
+    text = render(report("differs", bad))
+    assert "position 257:" in text
+    assert "temperature" not in text
+    assert "in RL terms" not in text
+    assert "largest distance 0.5" in text
+
+
+def test_a_limit_that_broke_is_not_a_count_of_tokens() -> None:
+    bad = case(
+        id="c004",
+        relation="accuracy",
+        reference=None,
+        verdict="differs",
+        reason="max_abs_dlogp 0.2, over 0.1",
+        max_abs_dlogp=0.2,
+        max_ulp=None,
+    )
+    text = render(report("differs", bad))
+    assert "over limit" in text
+    assert "max_abs_dlogp 0.2, over 0.1" in text
+    assert "tokens and" not in text
+
+
+def test_a_void_report_says_what_was_not_verified() -> None:
+    idle = case(verdict="void", reason="both sides ran the same steps")
+    missed = {"name": "narrow-cache", "caught": False, "seen": "holds: every bit is equal"}
+    left = {"control": "padding-leaks", "reason": "no pads here", "asked": True}
+    whole = report("void", idle, controls=[missed], unplanted=[left])
+    whole["checks"][0]["omitted"] = [
+        {"workload": "tiny", "path": "chunked(64)", "reason": "the same steps"}
+    ]
+    text = render(whole)
+    assert "[VOID]    decode reduces like prefill" in text
+    assert "both sides ran the same steps" in text
+    assert "controls: 0 of 1 planted defects caught" in text
+    assert "narrow-cache  MISSED  holds: every bit is equal" in text
+    assert "padding-leaks" in text
+    assert "not planted: no pads here" in text
+    assert "not run: chunked(64) over tiny: the same steps" in text
+    assert "ok" not in text.split("evidence")[0].split("controls")[0].replace("smoke", "")
+
+
+def test_a_check_without_cases_is_still_in_the_report() -> None:
+    whole = report("void")
+    whole["checks"][0]["reason"] = "no case was compared"
+    assert "[VOID]    decode reduces like prefill  [invariance]  no case was compared" in render(
+        whole
+    )
+
+
+@pytest.mark.parametrize("verdict", ["holds", "differs", "void"])
+def test_a_report_has_no_trailing_blanks_and_ends_with_its_folder(verdict: str) -> None:
+    lines = render(report(verdict, case(), DIFFERS)).splitlines()
+    assert lines[-1].startswith("evidence: ")
+    assert all(line == line.rstrip() for line in lines)
