@@ -1,0 +1,213 @@
+"""Chains of matrix instructions: how many steps add into one accumulator, and in which K order.
+
+Operands in shared or tensor memory are named by descriptors, so their offsets show the order along
+K. ``mma.sync`` takes its operands from registers, where the order does not show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kvparity.audit.ptx import Instruction, registers
+
+_SHORT = re.compile(r"\.(?:mma_async|sync|aligned|row|col|cta_group::\d+)")
+_MIN_FMA = 8  # fma one after the other in one accumulator; fewer are not a product of matrices
+_BIG = 2**40  # constants from here on are the fixed bits of a descriptor, not an offset
+_ZEROS = ("0f00000000", "0")
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, order=True)
+class Chain:
+    """``count`` accumulators of ``steps`` instructions each.
+
+    ``start``: "zero", or "carried" from what came before. ``a``, ``b``: offsets of the operands
+    from the first one, in the units of the descriptor (16 bytes; columns in tensor memory), or
+    empty where they do not show.
+    """
+
+    op: str
+    start: str
+    steps: int
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+    count: int = 1
+
+    def __str__(self) -> str:
+        offsets = "".join(
+            f", {side} at {','.join(map(str, places))}"
+            for side, places in (("A", self.a), ("B", self.b))
+            if len(places) > 1
+        )
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        return f"{self.op} {steps} from {self.start}{offsets}"
+
+
+@dataclass
+class _Open:
+    op: str
+    start: str
+    a: list[Address | None] = field(default_factory=list)
+    b: list[Address | None] = field(default_factory=list)
+    steps: int = 0
+
+
+def family(op: str) -> str:
+    """The kind of instruction: ``wgmma``, ``mma.sync``, ``tcgen05`` or ``fma``."""
+    for kind in ("wgmma", "mma", "tcgen05", "fma"):
+        if op.startswith(kind):
+            return "mma.sync" if kind == "mma" else kind
+    return op
+
+
+def chains(program: Iterable[Instruction], part: Sequence[Instruction]) -> tuple[Chain, ...]:
+    """The chains of ``part``; ``program``, all instructions, tells what addresses are made of."""
+    walk = _Walk(_Definitions(program))
+    matrix = any(each.matrix for each in part)
+    for each in part:
+        walk.note(each)
+        if each.op.startswith("wgmma.mma"):
+            walk.wgmma(each)
+        elif each.op.startswith("mma.sync"):
+            walk.registers(each, registers(each.operands[0])[0], registers(each.operands[3])[0])
+        elif each.op.startswith("tcgen05.mma"):
+            walk.tensor(each)
+        elif not matrix and each.op in ("fma.rn.f32", "fma.rn.f32x2"):
+            walk.registers(each, each.operands[0], each.operands[3])
+    closed = [_close(each) for each in walk.found if matrix or each.steps >= _MIN_FMA]
+    return tuple(
+        sorted(
+            Chain(each.op, each.start, each.steps, each.a, each.b, count)
+            for each, count in Counter(closed).items()
+        )
+    )
+
+
+def _close(chain: _Open) -> Chain:
+    op = _SHORT.sub("", chain.op)
+    return Chain(op, chain.start, chain.steps, _offsets(chain.a), _offsets(chain.b))
+
+
+def _offsets(places: list[Address | None]) -> tuple[int, ...]:
+    known = [each for each in places if each is not None]
+    if len(known) < len(places) or len({base for base, _ in known}) != 1:
+        return ()
+    return tuple(offset - known[0][1] for _, offset in known)
+
+
+class _Definitions:
+    """Registers as a base and a constant, and which hold a known zero or truth value."""
+
+    def __init__(self, program: Iterable[Instruction]) -> None:
+        self.addresses: dict[str, Address] = {}
+        self.values: dict[str, set[str]] = {}  # what is written to a register, anywhere
+        for each in program:
+            if len(each.operands) > 1:
+                self.define(each)
+
+    def define(self, each: Instruction) -> None:
+        target, op = each.operands[0], each.op
+        sources = each.operands[1:]
+        for register in registers(target):
+            copied = op.startswith("mov.") and len(sources) == 1
+            self.values.setdefault(register, set()).add(sources[0] if copied else op)
+        if op.startswith(("add.s", "add.u", "or.b")) and _number(sources[1]):
+            base, offset = self.address(sources[0])
+            more = int(sources[1])
+            self.addresses[target] = (base, offset + (more if 0 <= more < _BIG else 0))
+        elif op.startswith(("cvt.u64.u32", "cvt.s64.s32", "mov.b")):
+            first = registers(sources[0])[0]  # the low half of a descriptor holds the address
+            if first.startswith("%"):
+                self.addresses[target] = self.address(first)
+        elif op == "bfe.u32" and sources[1:] == ("4", "15"):
+            base, offset = self.address(sources[0])
+            if offset % 16 == 0:
+                self.addresses[target] = (f"{base}/16", offset // 16)
+
+    def address(self, operand: str) -> Address:
+        return self.addresses.get(operand, (operand, 0))
+
+    def only(self, operand: str, value: str) -> bool:
+        return self.values.get(operand) == {value}
+
+
+def _number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+", text) is not None
+
+
+class _Walk:
+    def __init__(self, definitions: _Definitions) -> None:
+        self.definitions = definitions
+        self.open: dict[str, _Open] = {}
+        self.found: list[_Open] = []
+        self.zeros: set[str] = set()
+
+    def link(
+        self, op: str, before: str, after: str, zero: bool, a: Address | None, b: Address | None
+    ) -> None:
+        chain = None if zero else self.open.get(before)
+        if chain is None or chain.op != op:
+            chain = _Open(op, "zero" if zero else "carried")
+            self.found.append(chain)
+        chain.steps += 1
+        chain.a.append(a)
+        chain.b.append(b)
+        self.open[after] = chain
+
+    def wgmma(self, each: Instruction) -> None:
+        target, a, b, scale = each.operands[:4]
+        first = registers(target)[0]
+        left = None if a.startswith("{") else self.definitions.address(a)
+        right = self.definitions.address(b)
+        op = each.op + (".A in registers" if left is None else "")
+        self.link(op, first, first, scale == "0", left, right)
+
+    def tensor(self, each: Instruction) -> None:
+        target, a, b, kind, enabled = each.operands[:5]
+        names = [registers_in(operand) for operand in (target, a)]
+        op = f"{each.op}.{self.shape(kind)}"
+        zero = self.definitions.only(enabled, "0")
+        left = self.place(*names[1])
+        self.link(op, names[0][0], names[0][0], zero, left, self.definitions.address(b))
+
+    def shape(self, register: str) -> str:
+        # The instruction descriptor: bits 17.. hold N / 8, bits 24.. M / 16, the others formats.
+        values = sorted(self.definitions.values.get(register, ()))
+        if len(values) != 1 or not values[0].isdigit():
+            return "?"
+        bits = int(values[0])
+        return f"m{(bits >> 24 & 31) * 16}n{(bits >> 17 & 63) * 8}[{bits:#x}]"
+
+    def place(self, register: str, offset: int) -> Address:
+        base, more = self.definitions.address(register)
+        return base, more + offset
+
+    def note(self, each: Instruction) -> None:
+        """Which registers hold zero before this instruction's accumulators are read."""
+        if each.matrix or len(each.operands) < 2:
+            return
+        target, source = each.operands[:2]
+        if each.op.startswith("mov.") and self.is_zero(source):
+            self.zeros.add(target)
+        else:
+            self.zeros.difference_update(registers(target))
+
+    def is_zero(self, operand: str) -> bool:
+        outside = any(self.definitions.only(operand, zero) for zero in _ZEROS)
+        return outside or operand in self.zeros or operand in _ZEROS
+
+    def registers(self, each: Instruction, after: str, before: str) -> None:
+        zero = self.is_zero(before)
+        self.zeros.difference_update(registers(each.operands[0]))
+        self.link(each.op, before, after, zero, None, None)
+
+
+def registers_in(operand: str) -> tuple[str, int]:
+    """``[ %r1 + 8 ]`` or ``%rd1`` as a register and an offset."""
+    found = re.match(r"\[?\s*(%\w+)\s*(?:\+\s*(-?\d+))?", operand)
+    if found is None:
+        raise ValueError(f"{operand!r} is not an address that is known here")
+    return found[1], int(found[2] or 0)

@@ -1,0 +1,179 @@
+"""Compile kernels for GPUs that need not be here, in processes of their own, and keep the result.
+
+A process has interpreted or compiled kernels for life, so whoever audits never imports a kernel.
+Artefacts are kept by content: versions, kernel sources and the request decide their place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import kvparity
+import kvparity_kernels
+from kvparity.audit.request import AuditError, Request
+
+_FORMAT = "1"  # of the cache
+_VARIABLE = "KVPARITY_AUDIT_CACHE"
+_TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One compiled kernel: what it was compiled from, and the three texts of it.
+
+    ``strict_sass`` is the SASS of the same PTX with contraction forbidden, where it is allowed.
+    """
+
+    name: str
+    arch: str
+    constants: dict[str, Any]
+    dtypes: dict[str, str]
+    num_warps: int
+    num_stages: int
+    fusion: bool
+    triton: str
+    ptxas: str
+    hash: str
+    ttgir: str
+    ptx: str
+    sass: str
+    strict_sass: str | None = None
+
+
+def compile_all(
+    requests: Sequence[Request], *, folder: Path | None = None, jobs: int | None = None
+) -> list[list[Artefact]]:
+    """The kernels of every request, in order; equal requests are compiled once.
+
+    ``folder``: where artefacts are kept (default: ``$KVPARITY_AUDIT_CACHE``, else the user's cache
+    folder). ``jobs``: processes (default: one per core). Raises ``AuditError`` if a kernel does
+    not compile or Triton is not there.
+    """
+    root = folder or cache_folder()
+    places = [root / _key(request) for request in requests]
+    missing = {
+        place: request
+        for place, request in zip(places, requests, strict=True)
+        if not (place / "record.json").is_file()
+    }
+    if missing:
+        _compile(missing, root, jobs or len(os.sched_getaffinity(0)))
+    return [_read(place, request) for place, request in zip(places, requests, strict=True)]
+
+
+def cache_folder() -> Path:
+    """Where artefacts are kept if nobody says otherwise."""
+    if chosen := os.environ.get(_VARIABLE):
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home, "kvparity", "audit")
+
+
+def _compile(missing: dict[Path, Request], root: Path, jobs: int) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    items = list(missing.items())
+    shares = [share for i in range(jobs) if (share := items[i::jobs])]
+    running = [_start(share, root) for share in shares]
+    errors: list[str] = []
+    try:
+        for (process, output, errs), share in zip(running, shares, strict=True):
+            process.wait(timeout=_TIMEOUT_S)
+            output.seek(0)
+            answers = [json.loads(line) for line in output if line.startswith("{")]
+            for (_, request), answer in zip(share, answers, strict=False):
+                if answer["error"] is not None:
+                    errors.append(
+                        f"{request.side} does not compile for {request.arch}: {answer['error']}"
+                    )
+            if len(answers) < len(share) and not errors:
+                errs.seek(0)
+                tail = "\n".join(errs.read().splitlines()[-8:])
+                errors.append(f"the compiling process ended with {process.returncode}:\n{tail}")
+    except subprocess.TimeoutExpired as error:
+        raise AuditError(f"compiling took longer than {_TIMEOUT_S} s") from error
+    finally:
+        for process, output, errs in running:
+            process.kill()
+            process.wait()
+            output.close()
+            errs.close()
+    if errors:
+        raise AuditError("\n".join(errors))
+
+
+def _start(share: list[tuple[Path, Request]], root: Path) -> tuple[Any, Any, Any]:
+    roots = [str(Path(each.__file__ or "").parents[1]) for each in (kvparity, kvparity_kernels)]
+    known = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    environment = os.environ | {
+        "TRITON_INTERPRET": "0",
+        "TRITON_CACHE_DIR": str(root / "triton"),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([*known, *roots])),
+    }
+    command = [sys.executable, "-m", "kvparity.audit.worker"]
+    # Files, not pipes: nobody has to read while others compile. The caller closes them.
+    output, errs = TemporaryFile("w+"), TemporaryFile("w+")  # noqa: SIM115
+    with TemporaryFile("w+") as given:
+        for place, request in share:
+            print(json.dumps({"request": request.as_json(), "folder": str(place)}), file=given)
+        given.seek(0)
+        process = subprocess.Popen(
+            command, env=environment, stdin=given, stdout=output, stderr=errs, text=True
+        )
+    return process, output, errs
+
+
+def _read(place: Path, request: Request) -> list[Artefact]:
+    found = []
+    for facts in json.loads((place / "record.json").read_text()):
+        texts: dict[str, Any] = {
+            kind.replace(".", "_"): (place / f"{facts['name']}.{kind}").read_text()
+            for kind in ("ttgir", "ptx", "sass", "strict.sass")
+            if (place / f"{facts['name']}.{kind}").is_file()
+        }
+        found.append(Artefact(arch=request.arch, **facts, **texts))
+    return found
+
+
+def _key(request: Request) -> str:
+    source = None if request.source is None else _digest(request.source.read_bytes())
+    facts = {
+        "request": replace(request, source=None).as_json(),
+        "source": source,
+        "kernels": _sources(),
+        "triton": _triton(),
+        "format": _FORMAT,
+        "tools": {k: v for k, v in os.environ.items() if k.startswith("TRITON_") and "PTXAS" in k},
+    }
+    return _digest(json.dumps(facts, sort_keys=True).encode())[:24]
+
+
+@cache
+def _sources() -> str:
+    package = Path(kvparity_kernels.__file__ or "").parent
+    texts = [each.read_bytes() for each in sorted(package.rglob("*.py"))]
+    return _digest(b"\0".join(texts))
+
+
+@cache
+def _triton() -> str:
+    for name in ("triton", "pytorch-triton"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise AuditError("Triton is not installed; the audit needs its compiler: pip install triton")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

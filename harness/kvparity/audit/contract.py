@@ -1,0 +1,140 @@
+"""From a contract to the kernel pairs that it would launch, and to what the audit says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kvparity.audit.compare import Comparison
+from kvparity.audit.request import ARCHITECTURES, AuditError, Request, Shape
+from kvparity.audit.side import audit
+from kvparity.decoder.config import DecoderConfig, from_contract
+from kvparity.decoder.presets import preset
+from kvparity_contracts import Contract, LoadedContract
+from kvparity_contracts.subjects import Attention, Decoder
+from kvparity_kernels.order import ReductionOrder
+
+OWN = ("kvparity_kernels.attention:prefill", "kvparity_kernels.attention:decode")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the audit says of one pair of kernels of a contract, on one architecture."""
+
+    arch: str
+    shape: Shape
+    order: ReductionOrder
+    candidate_order: ReductionOrder
+    comparison: Comparison
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "arch": self.arch,
+            "shape": asdict(self.shape),
+            "order": asdict(self.order),
+            "candidate_order": asdict(self.candidate_order),
+            **self.comparison.as_json(),
+        }
+
+
+def audit_contract(
+    loaded: LoadedContract,
+    archs: Sequence[str],
+    *,
+    against: Mapping[str, int] | None = None,
+    folder: Path | None = None,
+    jobs: int | None = None,
+) -> list[Result]:
+    """Compare decode's kernels with prefill's for every format, page size and architecture.
+
+    ``against``: changes of the order on decode's side alone (``{"block_m": 16}``), to see what
+    they would do. Raises ``AuditError`` if the subject has no kernels of ours or they do not
+    compile, ``ValueError`` for an architecture or an order that does not exist.
+    """
+    order, shapes = subject_shapes(loaded)
+    changed = replace(order, **(against or {}))
+    pairs = [
+        (Request("prefill", arch, base, order), Request("decode", arch, shape, changed))
+        for arch in archs
+        for base, shape in shapes
+    ]
+    pairs += [
+        (Request("prefill", arch, base, order), Request("prefill", arch, shape, order))
+        for arch in archs
+        for base, shape in shapes
+        if shape.page
+    ]
+    found = audit(pairs, folder=folder, jobs=jobs)
+    return [
+        Result(right.arch, right.shape, left.order, right.order, comparison)
+        for (left, right), comparison in zip(pairs, found, strict=True)
+    ]
+
+
+def subject_shapes(loaded: LoadedContract) -> tuple[ReductionOrder, list[tuple[Shape, Shape]]]:
+    """The order, and shapes of reference and candidate for each format and page size."""
+    contract = loaded.contract
+    subject = contract.subject
+    if isinstance(subject, Attention):
+        if (subject.prefill, subject.decode) != OWN:
+            raise AuditError(
+                f"the subject is {subject.prefill} and {subject.decode}; the audit compiles only "
+                f"the project's own kernels ({' and '.join(OWN)})"
+            )
+        heads = (subject.heads.query, subject.heads.kv, subject.heads.dim)
+    elif isinstance(subject, Decoder):
+        config = _config(subject, loaded)
+        heads = (config.heads, config.kv_heads, config.head_dim)
+    else:
+        raise AuditError(
+            f"a subject of kind {subject.kind} launches kernels that the audit does not know; "
+            "expected attention or decoder"
+        )
+    order = (
+        ReductionOrder() if subject.order is None else ReductionOrder(**subject.order.model_dump())
+    )
+    pairs = []
+    for execution, cache in contract.numerics.formats():
+        base = Shape(*heads, execution=execution, kv_cache=cache)
+        pairs += [(base, replace(base, page=page)) for page in (0, *sorted(_pages(contract)))]
+    return order, pairs
+
+
+def _config(subject: Decoder, loaded: LoadedContract) -> DecoderConfig:
+    if subject.preset is not None:
+        return preset(subject.preset)
+    if subject.config is not None:
+        return from_contract(subject.config)
+    from kvparity.decoder.checkpoint import read_config
+
+    return read_config(loaded.base / (subject.checkpoint or ""))
+
+
+def _pages(contract: Contract) -> set[int]:
+    return {path.argument or 0 for path in _paths(contract) if path.kind == "paged"}
+
+
+def _paths(contract: Contract) -> Iterator[Any]:
+    for check in contract.checks:
+        yield from getattr(check, "paths", ())
+        if reference := getattr(check, "reference", None):
+            yield reference
+
+
+def present() -> tuple[str, ...]:
+    """The architecture of this machine's device if it has one that is known, else all."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return tuple(ARCHITECTURES)
+    major, minor = torch.cuda.get_device_capability()
+    name = f"sm_{major}{minor}"
+    if name not in ARCHITECTURES:
+        raise AuditError(
+            f"this device is {name}, which the audit does not know; choose with --arch one of "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+    return (name,)

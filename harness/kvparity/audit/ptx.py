@@ -1,0 +1,92 @@
+"""PTX read into instructions, loops and counts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_COMMENT = re.compile(r"//.*")
+_GUARD = re.compile(r"^@(!?%p\d+)\s+")
+_LABEL = re.compile(r"^(\$L__BB\d+_\d+):$")
+# Braces hold register lists and brackets addresses; both are one operand.
+_OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\](?:,\s*\d+(?=,))?|[^,{}\[\]\s][^,{}\[\]]*")
+_MATRIX = ("wgmma.mma_async.", "mma.sync.", "tcgen05.mma.")
+_COUNTED = re.compile(
+    r"(?:fma|mul|add|sub|div|rcp|sqrt)\.(?:\w+\.)*f32(?:x2)?$|(?:ex2|lg2)\.|shfl\.|atom\.|red\."
+)
+_LOOSE = re.compile(r"(?:mul|add|sub)\.(?:ftz\.)?(?:sat\.)?f32(?:x2)?$")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction: ``op`` with its suffixes, operands as written, the guard or ``""``."""
+
+    op: str
+    operands: tuple[str, ...] = ()
+    guard: str = ""
+
+    @property
+    def matrix(self) -> bool:
+        """Whether it multiplies matrices."""
+        return self.op.startswith(_MATRIX)
+
+
+@dataclass(frozen=True)
+class Program:
+    """The instructions of one kernel in order, and the place that each label names."""
+
+    instructions: tuple[Instruction, ...]
+    labels: dict[str, int]
+
+
+def parse(text: str) -> Program:
+    """Read the body of a PTX file that holds one kernel. Directives and debug labels are dropped.
+
+    Raises ``ValueError`` if there is no instruction in it.
+    """
+    instructions: list[Instruction] = []
+    labels: dict[str, int] = {}
+    inside = False
+    for raw in text.splitlines():
+        line = _COMMENT.sub("", raw).replace("\t", " ").strip()
+        inside = inside or line == "{"  # the body starts with a brace of its own
+        if not inside:
+            continue
+        if label := _LABEL.match(line):
+            labels[label[1]] = len(instructions)
+        elif line.endswith(";") and not line.startswith((".", "$")):
+            instructions.append(_instruction(line[:-1]))
+    if not instructions:
+        raise ValueError("this PTX has no kernel body; expected the output of Triton's compiler")
+    return Program(tuple(instructions), labels)
+
+
+def _instruction(line: str) -> Instruction:
+    guard = _GUARD.match(line)
+    line = line[guard.end() :] if guard else line
+    op, _, rest = line.strip().partition(" ")
+    operands = tuple(each.strip() for each in _OPERAND.findall(rest))
+    return Instruction(op, operands, guard[1] if guard else "")
+
+
+def registers(operand: str) -> list[str]:
+    """``{%r1, %r2}`` or ``%r1`` as a list; a predicate that follows (``%r1|%p1``) is dropped."""
+    return [each.split("|")[0].strip() for each in operand.strip("{}").split(",") if each.strip()]
+
+
+def counts(instructions: Iterable[Instruction]) -> dict[str, int]:
+    """How often each float, exchange and atomic operation is written."""
+    found = Counter(each.op for each in instructions if _COUNTED.match(each.op))
+    return dict(sorted(found.items()))
+
+
+def loose(instructions: Iterable[Instruction]) -> int:
+    """Products and sums without a rounding mode: only those may ptxas contract into an fma."""
+    return sum(bool(_LOOSE.match(each.op)) for each in instructions)
+
+
+def atomics(instructions: Iterable[Instruction]) -> int:
+    """Instructions that change memory atomically."""
+    return sum(each.op.startswith(("atom.", "red.")) for each in instructions)

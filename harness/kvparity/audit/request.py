@@ -1,0 +1,68 @@
+"""What to compile: one side of attention, for one architecture, in one reduction order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kvparity_kernels.order import ReductionOrder
+
+SideName = Literal["prefill", "decode"]
+ARCHITECTURES: dict[str, int] = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
+
+
+class AuditError(RuntimeError):
+    """The audit cannot look: what was asked for has no kernels of ours, or nothing compiles."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Head counts, head dimension, formats, and slots per page (0: a contiguous cache)."""
+
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    execution: str = "bfloat16"
+    kv_cache: str = "bfloat16"
+    page: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One side, as the project's own wrappers would launch it.
+
+    ``fusion``: let the compiler contract products and sums; None is as launched, which is off.
+    ``source``: another text of the attention kernels, for planted faults.
+    """
+
+    side: SideName
+    arch: str
+    shape: Shape
+    order: ReductionOrder = field(default_factory=ReductionOrder)
+    fusion: bool | None = None
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the architecture."""
+        if self.arch not in ARCHITECTURES:
+            raise ValueError(
+                f"architecture {self.arch!r} is unknown; expected one of {', '.join(ARCHITECTURES)}"
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values; ``from_json`` reads them back."""
+        source = None if self.source is None else str(self.source)
+        return {**asdict(self), "source": source}
+
+
+def from_json(data: dict[str, Any]) -> Request:
+    """The request that ``as_json`` wrote."""
+    return Request(
+        side=data["side"],
+        arch=data["arch"],
+        shape=Shape(**data["shape"]),
+        order=ReductionOrder(**data["order"]),
+        fusion=data["fusion"],
+        source=None if data["source"] is None else Path(data["source"]),
+    )

@@ -1,0 +1,237 @@
+"""The process that compiles: ``python -m kvparity.audit.worker`` with ``TRITON_INTERPRET=0``.
+
+The wrappers of the attention kernels run unchanged on tensors without data, up to the launch. What
+they would launch is compiled instead, for an architecture that need not be here. Reads JSON lines
+``{"request", "folder"}`` from stdin, fills each folder, and answers with one line each:
+``{"error": null}`` or a text.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kvparity.audit import ptx
+from kvparity.audit.request import ARCHITECTURES, Request, from_json
+from kvparity_kernels import attention
+from kvparity_kernels.attention import api
+from kvparity_kernels.attention import kernels as own_kernels
+from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.launch import Kernel
+
+_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+_TYPES = {
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "int32": "i32",
+    "int64": "i64",
+}
+_ALIGNED = [["tt.divisibility", 16]]
+_BATCH, _SLOTS, _ROWS = 2, 64, 4  # of tensors without data; no kernel is compiled for them
+
+
+class _Recorder:
+    """Stands in for a compiled function: keeps the arguments of the launch."""
+
+    hash = "not launched"
+
+    def __init__(self, kernel: Kernel, seen: list[tuple[Kernel, dict[str, Any]]]) -> None:
+        self.kernel, self.seen = kernel, seen
+
+    def __getitem__(self, grid: Any) -> Any:
+        def call(**arguments: Any) -> _Recorder:
+            self.seen.append((self.kernel, arguments))
+            return self
+
+        return call
+
+
+@contextmanager
+def _recording(module: ModuleType) -> Iterator[list[tuple[Kernel, dict[str, Any]]]]:
+    """Let the wrappers see ``module`` as their kernels, and note what they launch."""
+    seen: list[tuple[Kernel, dict[str, Any]]] = []
+    kernels = {name: each for name, each in vars(module).items() if isinstance(each, Kernel)}
+    enter, current = torch.cuda.device, attention.kernels
+    try:
+        for name, kernel in kernels.items():
+            setattr(module, name, replace(kernel, function=_Recorder(kernel, seen)))
+        vars(attention)["kernels"] = module
+        vars(torch.cuda)["device"] = lambda _: nullcontext()  # there is none to enter
+        yield seen
+    finally:
+        vars(torch.cuda)["device"] = enter
+        vars(attention)["kernels"] = current
+        vars(module).update(kernels)
+
+
+def launches(request: Request) -> list[tuple[Kernel, dict[str, Any]]]:
+    """The kernels that one side launches, with all arguments and options."""
+    shape = request.shape
+    module = own_kernels if request.source is None else _load(request.source)
+    execution, cached = getattr(torch, shape.execution), getattr(torch, shape.kv_cache)
+    integers = torch.empty(_BATCH, dtype=torch.int32, device="meta")
+    keys = torch.empty(_SLOTS, shape.kv_heads, shape.head_dim, dtype=cached, device="meta")
+    paged = shape.page > 0
+    kv = KeysValues(
+        keys,
+        torch.empty_like(keys),
+        integers,
+        starts=None if paged else integers.long(),
+        block_table=integers.expand(_BATCH, _BATCH).contiguous() if paged else None,
+        page=shape.page,
+    )
+    rows = _BATCH if request.side == "decode" else _ROWS
+    q = torch.empty(rows, shape.query_heads, shape.head_dim, dtype=execution, device="meta")
+    with _recording(module) as seen:
+        if request.side == "decode":
+            api.attend_decode(q, kv, max_kv=_SLOTS, scale=1.0, order=request.order)
+        else:
+            api.attend_prefill(
+                q,
+                kv,
+                q_starts=integers,
+                q_lens=integers,
+                max_q=_ROWS,
+                scale=1.0,
+                order=request.order,
+            )
+    return seen
+
+
+def _load(path: Path) -> ModuleType:
+    name = f"kvparity_audited_{abs(hash(path))}.kernels"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{path} is not a Python file")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def compile_launch(
+    kernel: Kernel, arguments: dict[str, Any], arch: str, fusion: bool | None
+) -> Any:
+    """Compile one launch as ``launch`` would on that architecture."""
+    options = {name: arguments[name] for name in _OPTIONS}
+    if fusion is not None:
+        options["enable_fp_fusion"] = fusion
+    signature = {name: _type(kernel, name, arguments[name]) for name in kernel.parameters}
+    aligned = kernel.pointers - kernel.unaligned
+    attributes = {(i,): _ALIGNED for i, name in enumerate(kernel.parameters) if name in aligned}
+    constants = {name: arguments[name] for name in kernel.constexprs}
+    source = ASTSource(kernel.function, signature, constexprs=constants, attrs=attributes)
+    target = GPUTarget("cuda", ARCHITECTURES[arch], 32)
+    return triton.compile(source, target=target, options=options)
+
+
+def _type(kernel: Kernel, name: str, value: Any) -> str:
+    if name in kernel.constexprs:
+        return "constexpr"
+    if name in kernel.pointers:
+        return "*" + _TYPES[str(value.dtype).removeprefix("torch.")]
+    return "fp32" if isinstance(value, float) else "i32"
+
+
+def ptxas(arch: str) -> Any:
+    """The assembler that Triton uses for an architecture: ``path`` and ``version``."""
+    from triton.backends.nvidia import compiler
+
+    return compiler.get_ptxas(ARCHITECTURES[arch])
+
+
+def disassemble(cubin: bytes) -> str:
+    """SASS of a cubin."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        command = [knobs.nvidia.nvdisasm.path, "-c", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def uncontracted(text: str, arch: str) -> bytes:
+    """The same PTX assembled with contraction forbidden, to be held against what was built."""
+    found = re.search(r"^\.target (\w+)", text, re.MULTILINE)
+    if found is None:
+        raise ValueError("this PTX names no target")
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(text)
+        command = [ptxas(arch).path, "-lineinfo", "--fmad=false", f"--gpu-name={found[1]}"]
+        subprocess.run([*command, str(source), "-o", str(target)], check=True, capture_output=True)
+        return target.read_bytes()
+
+
+def fill(request: Request, folder: Path) -> None:
+    """Compile one side and write its artefacts and ``record.json``; the folder appears at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        place = Path(scratch, "done")
+        place.mkdir()
+        record = []
+        for kernel, arguments in launches(request):
+            built = compile_launch(kernel, arguments, request.arch, request.fusion)
+            name = kernel.name.rpartition(".")[2]
+            texts = {"ttgir": built.asm["ttgir"], "ptx": built.asm["ptx"]}
+            texts["sass"] = disassemble(built.asm["cubin"])
+            if ptx.loose(ptx.parse(texts["ptx"]).instructions):
+                texts["strict.sass"] = disassemble(uncontracted(texts["ptx"], request.arch))
+            for kind, text in texts.items():
+                (place / f"{name}.{kind}").write_text(text)
+            record.append(
+                {
+                    "name": name,
+                    "constants": {c: arguments[c] for c in sorted(kernel.constexprs)},
+                    "dtypes": {
+                        p: str(arguments[p].dtype).removeprefix("torch.")
+                        for p in sorted(kernel.pointers)
+                    },
+                    "num_warps": built.metadata.num_warps,
+                    "num_stages": built.metadata.num_stages,
+                    "fusion": built.metadata.enable_fp_fusion,
+                    "triton": triton.__version__,
+                    "ptxas": ptxas(request.arch).version,
+                    "hash": built.hash,
+                }
+            )
+        (place / "record.json").write_text(json.dumps(record, indent=1))
+        try:
+            place.replace(folder)
+        except OSError:
+            if not (folder / "record.json").is_file():  # else another process was quicker
+                raise
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        error = None
+        try:
+            fill(from_json(job["request"]), Path(job["folder"]))
+        except Exception as problem:  # whatever Triton raises belongs to this request alone
+            error = f"{type(problem).__name__}: {problem}"
+            if isinstance(problem, subprocess.CalledProcessError) and problem.stderr:
+                error += f"\n{problem.stderr}"
+        print(json.dumps({"error": error}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

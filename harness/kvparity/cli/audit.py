@@ -1,0 +1,89 @@
+"""``kvparity audit``: what the compiled kernels say about the reduction order, without running."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kvparity.audit import words
+from kvparity.exit_codes import ExitCode
+
+_ORDER = ("split", "tile", "block_m", "num_warps")
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "audit",
+        help="compile a contract's attention kernels and compare their reduction order",
+        description="Compile the attention kernels that a contract would launch, without running "
+        "them and without a GPU, and compare decode with prefill.",
+        epilog=f"{words.cannot()}\n\nexit codes: 0 same or unknown (it says which), 1 different, "
+        "2 bad input, 3 a kernel does not compile",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("contract", help="a contract file, or the name of a library contract")
+    parser.add_argument(
+        "--arch",
+        nargs="+",
+        metavar="ARCH",
+        help="sm_80, sm_90, sm_100; default: this machine's device, or all three without one",
+    )
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        metavar="NAME=N",
+        default=[],
+        help=f"let decode have another order ({', '.join(_ORDER)}), to see what that would do",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="where compiled kernels are kept between runs"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show fields that are the same too")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Audit; returns the exit code."""
+    from kvparity.audit.contract import audit_contract, present
+    from kvparity.audit.request import AuditError
+    from kvparity.subject import SubjectError, UnsupportedError
+    from kvparity_contracts.library import find
+    from kvparity_contracts.loader import load
+    from kvparity_contracts.problems import ContractError
+
+    started = time.monotonic()
+    try:
+        loaded = load(find(args.contract))
+        against = dict(_change(text) for text in args.against)
+        archs = tuple(dict.fromkeys(args.arch or present()))
+        results = audit_contract(loaded, archs, against=against, folder=args.cache)
+    except ContractError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.USAGE
+    except (UnsupportedError, ValueError) as error:
+        print(f"kvparity: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+    except (AuditError, SubjectError) as error:
+        print(f"kvparity: error: {error}", file=sys.stderr)
+        return ExitCode.ERROR
+    from kvparity.audit.report import document, render
+
+    report = document(loaded, results, time.monotonic() - started)
+    print(json.dumps(report, allow_nan=False) if args.json else render(report, args.verbose))
+    return ExitCode.DIFFERS if report["verdict"] == "different" else ExitCode.HOLDS
+
+
+def _change(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if name not in _ORDER or not number.isdigit():
+        raise ValueError(
+            f"--against {text}: expected NAME=N with NAME one of {', '.join(_ORDER)}, such as "
+            "block_m=16"
+        )
+    return name, int(number)
