@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toy
+from torch import Tensor
+
+from kvparity.compare import Comparison
+from kvparity.controls.running import run_control
+from kvparity.plan import Case, make
+from kvparity.record import Record, run
+from kvparity.schedule import Layout, Member, Plan, Span
+from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subjects.attention import AttentionSubject, build
+from kvparity.subjects.callables import load_callable
+from kvparity.unit import Setting, run_unit
+from kvparity_contracts.subjects import Attention
+
+HERE = Path(__file__).parent
+PAIR = "naive_pair.py"
+HEADS = {"query": 4, "kv": 2, "dim": 8}
+
+
+def subject(
+    decode: str = "decode",
+    prefill: str = "prefill",
+    *,
+    module: str = PAIR,
+    execution: str = "float32",
+    kv_cache: str | None = None,
+    heads: dict[str, int] | None = None,
+    **more: Any,
+) -> AttentionSubject:
+    model = Attention.model_validate(
+        {
+            "kind": "attention",
+            "prefill": f"{module}:{prefill}",
+            "decode": f"{module}:{decode}",
+            "heads": heads or HEADS,
+        }
+        | more
+    )
+    return build(
+        model,
+        execution=execution,
+        kv_cache=kv_cache or execution,
+        device=torch.device("cpu"),
+        seed=1,
+        base=HERE,
+    )
+
+
+def setting(found: AttentionSubject, **changes: Any) -> Setting:
+    """A contract that fits the subject; its names of functions are not looked at again."""
+    whole: dict[str, Any] = {
+        "subject": {
+            "kind": "attention",
+            "prefill": f"{PAIR}:prefill",
+            "decode": f"{PAIR}:decode",
+            "heads": HEADS,
+        },
+        "numerics": {"execution": "float32"},
+        "workloads": [{"name": "short", "prompt_tokens": [3, 40], "generate": 3}],
+        "checks": [
+            {
+                "name": "bits",
+                "relation": "invariance",
+                "paths": ["decode", "chunked(5)", "batched", "permuted", "mixed"],
+            },
+            {"name": "near", "relation": "accuracy", "limits": {"max_abs": 1e-5}},
+        ],
+    }
+    return Setting(toy.contract(**(whole | changes)), found)
+
+
+def outcomes(found: Setting) -> dict[str, str]:
+    results: dict[str, str] = {}
+
+    def emit(case: Case, result: Comparison, a: Record | None, b: Record) -> None:
+        results[f"{case.path} {case.relation}"] = result.outcome
+
+    for unit in make(found.contract).units:
+        run_unit(found, unit, tokens=None, done=frozenset(), emit=emit)
+    return results
+
+
+PATHS = ["decode", "chunked(5)", "batched", "permuted", "mixed"]
+HOLDS = {f"{path} invariance": "holds" for path in PATHS} | {"prefill accuracy": "holds"}
+
+
+@pytest.mark.parametrize("execution", ["float32", "bfloat16", "float16"])
+def test_a_sound_pair_holds(execution: str) -> None:
+    limit = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}[execution]
+    checks = [
+        {"name": "bits", "relation": "invariance", "paths": PATHS},
+        {"name": "near", "relation": "accuracy", "limits": {"max_abs": limit}},
+    ]
+    assert outcomes(setting(subject(execution=execution), checks=checks)) == HOLDS
+    narrow = subject(execution=execution, kv_cache="bfloat16")
+    assert outcomes(setting(narrow, checks=checks)) == HOLDS
+
+
+def test_a_pair_without_lse_holds_too() -> None:
+    assert outcomes(setting(subject("decode_alone", "prefill_alone"))) == HOLDS
+
+
+@pytest.mark.parametrize(
+    ("decode", "where"),
+    [
+        ("decode_backwards", {"decode", "batched", "mixed"}),
+        ("decode_by_batch", {"batched", "mixed"}),
+        ("decode_past_the_end", {"decode", "batched", "mixed"}),
+    ],
+)
+def test_a_decode_that_parts_is_found_where_it_parts(decode: str, where: set[str]) -> None:
+    found = outcomes(setting(subject(decode)))
+    assert found == HOLDS | {f"{path} invariance": "differs" for path in where}
+
+
+def test_agreeing_and_wrong_fails_on_accuracy_alone() -> None:
+    found = outcomes(setting(subject("decode_sharp", "prefill_sharp")))
+    assert found == HOLDS | {"prefill accuracy": "differs"}
+
+
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        (
+            "decode_wrong_shape",
+            r"decode_wrong_shape: out has shape \[1, 3, 8\], expected \[1, 4, 8\]",
+        ),
+        ("decode_wrong_dtype", r"out has dtype torch.float64, expected torch.float32"),
+        ("decode_wrong_lse", r"lse has shape \[4, 1\], expected \[1, 4\]"),
+        ("decode_half_lse", r"lse has dtype torch.float16, expected torch.float32"),
+        ("decode_list", r"out is a list, expected a tensor"),
+        ("decode_none", r"out is a NoneType, expected a tensor"),
+        ("decode_raises", r"decode_raises raised ZeroDivisionError: no splits"),
+        ("decode_exits", r"decode_exits raised SystemExit: 0"),
+        ("decode_writes", r"decode_writes wrote to its input v"),
+        ("decode_scales_q", r"decode_scales_q wrote to its input q"),
+        ("decode_alone", r"naive_pair.py:prefill and .*:decode_alone returns an LSE and the other"),
+    ],
+)
+def test_a_broken_pair_is_an_error_that_names_it(decode: str, message: str) -> None:
+    with pytest.raises(SubjectError, match=message):
+        outcomes(setting(subject(decode)))
+
+
+def load(name: str, base: Path = HERE) -> Any:
+    return load_callable(name, base)
+
+
+def test_functions_are_found_by_module_or_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "kernels.py").write_text("def decode():\n    return 'file'\n")
+    (tmp_path / "kvparity_test_module.py").write_text("def decode():\n    return 'module'\n")
+    before = list(sys.path)
+    assert load("inner/kernels.py:decode", tmp_path)() == "file"
+    assert load("kvparity_test_module:decode", tmp_path)() == "module"
+    assert load("os.path:join", tmp_path)("a", "b") == "a/b"
+    assert sys.path == before
+    monkeypatch.delitem(sys.modules, "kvparity_test_module")
+    with pytest.raises(ValueError, match="does not import"):
+        load("kvparity_test_module:decode", HERE)  # the control: it was found beside the contract
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "nowhere_at_all:f",
+            "",
+            r"nowhere_at_all does not import \(ModuleNotFoundError: .*relative",
+        ),
+        ("gone.py:f", "", r"gone.py does not import \(FileNotFoundError: no file"),
+        ("k.py:f", "x = (", r"k.py does not import \(SyntaxError"),
+        ("k.py:f", "import nowhere_at_all", r"k.py does not import \(ModuleNotFoundError"),
+        ("k.py:f", "raise SystemExit(0)", r"k.py does not import \(SystemExit: 0\)"),
+        ("k.py:f", "a = 1\ndef g(): pass\n_h = 2", r"has no function 'f'; it offers a, g$"),
+        ("k.py:f", "f = 3", r"has no function 'f'; it offers f$"),
+    ],
+)
+def test_a_function_that_is_not_there_is_explained(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / "k.py").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(name, tmp_path)
+
+
+def test_the_message_of_a_missing_function_offers_the_others() -> None:
+    with pytest.raises(ValueError, match=r"naive_pair.py has no function 'decod'.* decode"):
+        subject("decod")
+    with pytest.raises(ValueError, match="has no function 'not_a_function'"):
+        subject("not_a_function")
+
+
+def rows(found: AttentionSubject, plan: Plan) -> Record:
+    tokens = [[0] * m.length for m in plan.members]
+    return run(found, plan, tokens, temperatures=(1.0,))
+
+
+def prefill_of(*names: str, length: int = 6) -> Plan:
+    members = tuple(Member(name, length, 2) for name in names)
+    steps = (tuple(Span(i, 0, length, 1, rows_to=length - 1) for i in range(len(names))),)
+    return Plan(members, steps, Layout())
+
+
+def test_data_belongs_to_its_sequence_and_position() -> None:
+    found = subject()
+    q, k, v = found.draw("a", torch.arange(9))
+    assert [list(x.shape) for x in (q, k, v)] == [[9, 4, 8], [9, 2, 8], [9, 2, 8]]
+    for some in (torch.tensor([4]), torch.tensor([8, 0, 4])):
+        for whole, part in zip((q, k, v), found.draw("a", some), strict=True):
+            assert torch.equal(part.view(torch.int32), whole[some].view(torch.int32))
+    others = [found.draw("b", torch.arange(9))[0], subject().draw("a", torch.arange(9) + 1)[0]]
+    for other in (*others, k.repeat(1, 2, 1)):
+        assert not bool((other == q).any())
+    assert abs(float(torch.cat([q, k, v], 1).std()) - 1) < 0.1
+
+
+def test_rows_do_not_depend_on_place_batch_or_length() -> None:
+    found = subject()
+    alone = rows(found, prefill_of("a"))
+    second = rows(found, prefill_of("b", "a"))
+    longer = rows(found, prefill_of("a", length=9))
+    picked = [i for i, (sequence, _) in enumerate(second.index) if sequence == 1]
+    for other in (second.values[picked], longer.values[: len(alone.values)]):
+        assert torch.equal(other.view(torch.int32), alone.values.view(torch.int32))
+    assert not bool((second.values[: len(picked)] == alone.values).all(-1).any())
+
+
+def test_values_are_the_rows_with_their_lse() -> None:
+    with_lse = rows(subject(), prefill_of("a"))
+    without = rows(subject("decode_alone", "prefill_alone"), prefill_of("a"))
+    assert list(with_lse.values.shape) == [4, 4 * 8 + 4]
+    assert torch.equal(with_lse.values[:, :32], without.values)
+    oracle = subject().oracle(Member("a", 6, 2), [0] * 6, range(1, 5))
+    assert oracle.dtype == torch.float64
+    # Sums of six float32 products of unit normals.
+    assert float((with_lse.values.double() - oracle).abs().max()) < 1e-5
+
+
+def test_unused_slots_hold_nan() -> None:
+    found = subject(kv_cache="bfloat16")
+    session = found.session([Member("a", 6, 2), Member("b", 3, 1)], Layout(slack=2))
+    list(session.forward((Span(1, 0, 2, 1),), [[0, 0]]))
+    k, v = session.cache().read(0, 1, 0, 8)
+    assert k.dtype == v.dtype == torch.bfloat16
+    for stored in (k, v):
+        assert not bool(torch.isnan(stored[:2]).any())
+        assert bool(torch.isnan(stored[2:]).all())
+    assert bool(torch.isnan(session.cache().read(0, 0, 0, 8)[0]).all())
+    assert session.observed() == {"attention.prefill": 1}
+
+
+def test_both_kinds_of_span_are_called_once_a_step_and_come_in_span_order() -> None:
+    found = subject()
+    members = [Member(name, 6, 2) for name in "abc"]
+    session = found.session(members, Layout())
+    list(session.forward((Span(0, 0, 3, 3), Span(2, 0, 4, 4)), [[0] * 3, [0] * 4]))
+    step = (Span(2, 4, 5, 4, decode=True), Span(1, 0, 3, 1), Span(0, 3, 4, 3, decode=True))
+    blocks = list(session.forward(step, [[0], [0] * 3, [0]]))
+    assert [len(block) for block in blocks] == [1, 2, 1]
+    assert session.observed() == {"attention.prefill": 2, "attention.decode": 1}
+    for block, name, positions in zip(blocks, "cba", ([4], [1, 2], [3]), strict=True):
+        wanted = found.oracle(Member(name, 6, 2), [0] * 6, range(positions[0], positions[-1] + 1))
+        assert float((block.double() - wanted).abs().max()) < 1e-5
+
+
+def test_what_a_pair_cannot_do_is_said() -> None:
+    found = subject()
+    for layout, word in ((Layout(page=4), "paged"), (Layout(batch="left"), "padded")):
+        with pytest.raises(UnsupportedError, match=word):
+            rows(found, Plan((Member("a", 3, 1),), (), layout))
+    with pytest.raises(UnsupportedError, match="generates no tokens"):
+        rows(found, Plan((Member("a", 3, 1),), (), Layout(), generate=True))
+
+
+def caught(found: Setting) -> dict[str, bool | str]:
+    results: dict[str, bool | str] = {}
+    for job in make(found.contract).controls:
+        zeros = [[0] * n for n in found.contract.workloads[0].totals()]
+        try:
+            results[job.control] = run_control(found, job, zeros)[0]
+        except UnsupportedError as error:
+            results[job.control] = str(error)
+    return results
+
+
+CONTROLS = [
+    "split-by-batch",
+    "tile-by-query-length",
+    "split-from-chunk",
+    "stale-slot",
+    "narrow-cache",
+    "unequal-lengths",
+    "wrong-input",
+]
+SMALL_ORDER = {"order": {"split": 32, "tile": 16}}
+
+
+def small(decode: str, prefill: str) -> Setting:
+    kernels = {
+        "kind": "attention",
+        "prefill": f"{PAIR}:prefill",
+        "decode": f"{PAIR}:decode",
+        "heads": HEADS,
+    } | SMALL_ORDER
+    return setting(subject(decode, prefill), subject=kernels)
+
+
+def test_controls_of_a_foreign_pair_are_caught() -> None:
+    assert caught(small("decode", "prefill")) == dict.fromkeys(CONTROLS, True)
+
+
+def test_controls_of_the_order_need_the_lse_and_say_so() -> None:
+    found = caught(small("decode_alone", "prefill_alone"))
+    for name in CONTROLS[:3]:
+        assert "LSE" in str(found[name])
+    assert {name: found[name] for name in CONTROLS[3:]} == dict.fromkeys(CONTROLS[3:], True)
+
+
+def test_our_own_kernels_hold_and_catch_every_control() -> None:
+    heads = {"query": 2, "kv": 1, "dim": 16}
+    order = {"split": 32, "tile": 16, "block_m": 16}
+    model = {"module": "kvparity_kernels.attention", "heads": heads, "order": order}
+    checks = [
+        {"name": "bits", "relation": "invariance", "paths": ["decode", "chunked(9)", "batched"]},
+        {"name": "near", "relation": "accuracy", "limits": {"max_abs": 1e-5}},
+    ]
+    found = setting(
+        subject(**model),
+        subject={
+            "kind": "attention",
+            "prefill": "kvparity_kernels.attention:prefill",
+            "decode": "kvparity_kernels.attention:decode",
+            "heads": heads,
+            "order": order,
+        },
+        workloads=[{"name": "w", "prompt_tokens": [3, 38], "generate": 3}],
+        checks=checks,
+    )
+    assert set(outcomes(found).values()) == {"holds"}
+    assert caught(found) == dict.fromkeys(CONTROLS, True)
+    launches = rows(found.subject, prefill_of("a")).launches  # type: ignore[arg-type] # an AttentionSubject
+    assert set(launches["counts"]) == {"attention.prefill"}
+
+
+def test_the_order_reaches_both_kernels(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def spy(*tensors: Tensor, order: Any = None, **more: Any) -> Any:
+        seen.append(order)
+        raise ValueError("enough")
+
+    found = subject(order={"split": 32, "tile": 16})
+    spied = found.with_pair(replace(found.pair, prefill=spy, decode=spy))
+    with pytest.raises(SubjectError, match="raised ValueError: enough"):
+        rows(spied, prefill_of("a"))
+    assert [(order.split, order.tile) for order in seen] == [(32, 16)]
+    plain = subject()
+    without = plain.with_pair(replace(plain.pair, prefill=spy, decode=spy))
+    with pytest.raises(SubjectError, match="raised ValueError: enough"):
+        rows(without, prefill_of("a"))
+    assert seen[1] is None
