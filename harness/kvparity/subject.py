@@ -22,7 +22,7 @@ class SubjectError(Exception):
 
 
 class UnsupportedError(Exception):
-    """A path, layout or setting that this subject cannot do, in words for a person. Exit code 2."""
+    """A path, setting or checkpoint that cannot be used, in words for a person. Exit code 2."""
 
 
 class CacheView(Protocol):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvparity.cli.main import main
 from kvparity.exit_codes import ExitCode
@@ -111,6 +113,61 @@ def test_a_module_that_fails_while_importing(tmp_path, capsys):
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     assert verify(write(tmp_path, prefill="broken.py:prefill"), tmp_path / "run") == ExitCode.USAGE
     assert "No module named 'nothing_of_that_name'" in capsys.readouterr().err
+
+
+MODEL = """\
+version: 1
+name: model
+subject: {{kind: {kind}, checkpoint: here{more}}}
+numerics: {{execution: float32}}
+workloads:
+  - {{name: short, prompt_tokens: [3, {length}], generate: 8}}
+checks:
+  - {{name: same bits, relation: invariance, paths: [decode]}}
+controls: [stale-slot]
+"""
+SHAPE = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 256, "hidden_act": "silu",
+    "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def write_model(folder: Path, kind: str, length: int = 17) -> Path:
+    path = folder / "model.yaml"
+    more = ", attention: eager" if kind == "transformers" else ""
+    path.write_text(MODEL.format(kind=kind, more=more, length=length))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["decoder", "transformers"])
+def test_a_checkpoint_that_is_not_whole(tmp_path, capsys, kind):
+    contract, folder = write_model(tmp_path, kind), tmp_path / "here"
+
+    def refused(*words: str) -> None:
+        assert verify(contract, tmp_path / "run") == ExitCode.USAGE
+        err = capsys.readouterr().err
+        assert str(folder) in err
+        assert all(word in err for word in words), err
+        assert "Traceback" not in err
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    refused("folder")
+    folder.mkdir()
+    refused("config.json")
+    (folder / "config.json").write_text(json.dumps(SHAPE))
+    refused("safetensors")
+    (folder / "model.safetensors").write_bytes(b"not a checkpoint")
+    refused("safetensors")
+
+
+@pytest.mark.parametrize("kind", ["decoder", "transformers"])
+def test_a_prompt_longer_than_the_checkpoints_positions(tmp_path, capsys, kind):
+    LlamaForCausalLM(LlamaConfig(**SHAPE)).save_pretrained(tmp_path / "here")
+    contract = write_model(tmp_path, kind, length=60)
+    assert verify(contract, tmp_path / "run") == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert "68 tokens, but the subject has 64 positions; shorten" in err
 
 
 def test_a_run_folder_that_exists(tmp_path, capsys):

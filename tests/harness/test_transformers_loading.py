@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kvparity.schedule import Layout, Member, Span
-from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subject import UnsupportedError
 from kvparity.subjects import transformers as subjects
 from kvparity_contracts.subjects import Transformers
 
@@ -174,12 +174,12 @@ def _truncated(folder: Path) -> None:
         (_pickled, r"model\.safetensors is missing; pytorch_model\.bin is a pickle"),
         (_missing_shard, r"model-2\.safetensors is missing"),
         (_deeper, "weights do not come from the files .missing_keys: model.layers.1"),
-        (_truncated, "model cannot be loaded"),
+        (_truncated, "model and its safetensors cannot be loaded"),
     ],
 )
 def test_a_damaged_folder_is_named(folder: Path, damage: Any, words: str) -> None:
     damage(folder)
-    with pytest.raises(SubjectError, match=words):
+    with pytest.raises(UnsupportedError, match=words):
         load(folder.parent, checkpoint="model")
 
 

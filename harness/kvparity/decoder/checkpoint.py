@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kvparity.decoder.config import DecoderConfig, from_hf
 from kvparity.decoder.weights import Shape, Weights, assemble, tensor_shapes
-from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subject import UnsupportedError
 
 INDEX = "model.safetensors.index.json"
 _STORED = {"F64", "F32", "F16", "BF16"}
@@ -33,8 +33,8 @@ def read_config(folder: Path) -> DecoderConfig:
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[DecoderConfig, Weights]:
     """Read a checkpoint and round its tensors to ``dtype``.
 
-    Raises ``UnsupportedError`` for a folder or a feature that cannot be used and ``SubjectError``
-    for a checkpoint that is not what its configuration says: missing, extra or misshapen tensors.
+    Raises ``UnsupportedError`` for a folder or a feature that cannot be used, and for a checkpoint
+    that is not what its configuration says: missing, extra or misshapen tensors.
     """
     config = read_config(folder)
     shapes = tensor_shapes(config)
@@ -44,10 +44,12 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Decode
             try:
                 file = stack.enter_context(safe_open(path, framework="pt", device=str(device)))
             except (SafetensorError, OSError) as error:
-                raise SubjectError(f"{path} cannot be read as safetensors: {error}") from error
+                raise UnsupportedError(f"{path} cannot be read as safetensors: {error}") from error
             held = set(file.keys())
             if names is not None and names - held:
-                raise SubjectError(f"{path} lacks {_some(names - held)}, which {INDEX} says it has")
+                raise UnsupportedError(
+                    f"{path} lacks {_some(names - held)}, which {INDEX} says it has"
+                )
             where |= dict.fromkeys(held if names is None else names, file)
         tied_head = config.tied and "lm_head.weight" in where
         _compare_names(
@@ -62,7 +64,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Decode
 
         weights = assemble(config, get)
         if tied_head and not torch.equal(get("lm_head.weight"), weights.embed):
-            raise SubjectError(
+            raise UnsupportedError(
                 f"{folder}: tie_word_embeddings is true, but lm_head.weight differs from "
                 "model.embed_tokens.weight"
             )
@@ -80,13 +82,13 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
         raise UnsupportedError(f"{folder} holds neither model.safetensors nor {INDEX}{found}")
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
-        raise SubjectError(f"{index} has no weight_map")
+        raise UnsupportedError(f"{index} has no weight_map")
     files: dict[Path, set[str] | None] = {}
     for name, file in weight_map.items():
         if not isinstance(file, str) or Path(file).name != file:
-            raise SubjectError(f"{index}: {file!r} is not the name of a file beside it")
+            raise UnsupportedError(f"{index}: {file!r} is not the name of a file beside it")
         if not (folder / file).is_file():
-            raise SubjectError(f"{index} names {file}, which is not there")
+            raise UnsupportedError(f"{index} names {file}, which is not there")
         names = files.setdefault(folder / file, set())
         assert names is not None
         names.add(name)
@@ -97,16 +99,18 @@ def _compare_names(folder: Path, expected: set[str], found: set[str]) -> None:
     # Old Llama checkpoints store the RoPE frequencies, which follow from the configuration.
     found = {name for name in found if not name.endswith(".rotary_emb.inv_freq")}
     if expected - found:
-        raise SubjectError(f"{folder} lacks {_some(expected - found)}, which its config.json needs")
+        raise UnsupportedError(
+            f"{folder} lacks {_some(expected - found)}, which its config.json needs"
+        )
     if found - expected:
-        raise SubjectError(
+        raise UnsupportedError(
             f"{folder} holds {_some(found - expected)}, which its config.json does not explain"
         )
 
 
 def _check_tensor(folder: Path, stored: Any, name: str, shape: Shape) -> None:
     if tuple(stored.get_shape()) != shape:
-        raise SubjectError(
+        raise UnsupportedError(
             f"{folder}: {name} is {list(stored.get_shape())}, "
             f"its config.json makes it {list(shape)}"
         )
@@ -128,7 +132,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise UnsupportedError(f"no {path.name} in {path.parent}") from None
     except (OSError, ValueError) as error:
-        raise SubjectError(f"{path} cannot be read as JSON: {error}") from error
+        raise UnsupportedError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(data, Mapping):
-        raise SubjectError(f"{path} holds {type(data).__name__}, not an object")
+        raise UnsupportedError(f"{path} holds {type(data).__name__}, not an object")
     return data

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from kvparity.subject import SubjectError
+from kvparity.subject import UnsupportedError
 
 # Old spellings that every config class still accepts, and what belongs elsewhere in the contract.
 _ALSO_KNOWN = frozenset({"rope_theta", "rope_scaling"})
@@ -77,7 +77,7 @@ def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: tor
     """The model in ``folder``: local files only, safetensors only, no code from the folder.
 
     Raises:
-        SubjectError: a file is missing, the model needs code of its own, or weights are missing.
+        UnsupportedError: a file is missing, weights are, or the model needs code of its own.
     """
     _check_folder(folder)
     try:
@@ -91,11 +91,11 @@ def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: tor
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise SubjectError(f"{folder} cannot be loaded: {error}") from error
+        raise UnsupportedError(f"{folder} and its safetensors cannot be loaded: {error}") from error
     for what in ("missing_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in info[what])
         if keys:
-            raise SubjectError(
+            raise UnsupportedError(
                 f"{folder}: {len(keys)} weights do not come from the files ({what}: "
                 f"{', '.join(keys[:3])}); expected a complete checkpoint of this model class"
             )
@@ -104,21 +104,21 @@ def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: tor
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise SubjectError(
+        raise UnsupportedError(
             f"{folder} is not a folder; expected a local checkpoint (config.json and "
             "*.safetensors); nothing is downloaded"
         )
     path = folder / "config.json"
     if not path.is_file():
-        raise SubjectError(f"{path} is missing; a checkpoint needs it beside its weights")
+        raise UnsupportedError(f"{path} is missing; a checkpoint needs it beside its weights")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SubjectError(f"{path} is not JSON: {error}") from error
+        raise UnsupportedError(f"{path} is not JSON: {error}") from error
     if config.get("model_type") not in CONFIG_MAPPING:
         code = "auto_map" in config
         why = "needs the code in its folder, which is never run" if code else "is not known"
-        raise SubjectError(
+        raise UnsupportedError(
             f"{path}: model_type {config.get('model_type')!r} {why}; expected a model class of "
             "the installed transformers"
         )
@@ -135,7 +135,7 @@ def _check_weights(folder: Path) -> None:
         if not (folder / name).is_file():
             pickled = sorted(p.name for p in folder.glob("*.bin"))
             hint = f"; {pickled[0]} is a pickle and is not read: convert it" if pickled else ""
-            raise SubjectError(f"{folder / name} is missing{hint}")
+            raise UnsupportedError(f"{folder / name} is missing{hint}")
 
 
 def _ready(model: Any, device: torch.device) -> Any:
