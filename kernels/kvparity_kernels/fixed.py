@@ -30,6 +30,24 @@ def dot(a: Array, b: Array, start: Array) -> Array:
     return out
 
 
+def fma(x: Array, y: Array, z: Array) -> Array:
+    """``x * y + z`` of float32 with one rounding.
+
+    The product is exact in float64. Its sum with z is rounded to odd (towards the error, where the
+    last bit is even), so that rounding again to float32 is right (Boldo and Melquiond, 2008).
+    """
+    product = np.asarray(x, np.float64) * y
+    wide = np.asarray(z, np.float64)
+    total = np.asarray(product + wide)
+    part = total - product
+    error = (product - (total - part)) + (wide - part)
+    bits = total.view(np.int64)
+    inexact = (error != 0) & np.isfinite(total) & (bits & 1 == 0)
+    away = (error > 0) == (total > 0)
+    odd = (bits + np.where(inexact, np.where(away, 1, -1), 0)).view(np.float64)
+    return odd.astype(np.float32)
+
+
 def tree_sum(x: Array, axis: int) -> Array:
     """The sum over one axis as a halving tree: ``x[:h] + x[h:]`` until one is left."""
     if x.dtype == np.bool_:

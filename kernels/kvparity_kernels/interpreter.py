@@ -2,8 +2,9 @@
 
 The interpreter's own ``tl.dot`` goes through BLAS (whose bits depend on the CPU, on the number of
 rows and on a row's position) and multiplies the bit patterns of bfloat16 as integers; its
-conversion to bfloat16 truncates; and its sums follow the memory layout. The hooks are private to
-Triton, so their shape is checked first: where it differs, nothing runs.
+conversion to bfloat16 truncates; its sums follow the memory layout; and before 3.9 its fma rounds
+twice. The hooks are private to Triton, so their shape is checked first: where it differs, nothing
+runs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
     ),
     "InterpreterBuilder.cast_impl": ("self", "src", "dst_type"),
     "InterpreterBuilder.create_fp_to_fp": ("self", "src", "dst_type", "rounding_mode"),
+    "InterpreterBuilder.create_fma": ("self", "x", "y", "z"),
     "ReduceOps.sum": ("self", "input"),
     "TensorHandle": ("data", "dtype", "attr"),
 }
@@ -53,6 +55,7 @@ def install() -> None:
     builder.create_dot = _dot
     builder.cast_impl = _cast(builder.cast_impl)
     builder.create_fp_to_fp = _convert(builder.create_fp_to_fp)
+    builder.create_fma = _fma(builder.create_fma)
     triton_interpreter.ReduceOps.sum = _sum
     _installed = True
 
@@ -133,6 +136,18 @@ def _convert(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, src, dst_type, rounding_mode)
 
     return create_fp_to_fp
+
+
+def _fma(original: Callable[..., Any]) -> Callable[..., Any]:
+    if hasattr(triton_interpreter._interpreter, "fma_fp32"):
+        return original  # Triton 3.9; 3.6 multiplies, rounds, and adds
+
+    def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:
+        if z.data.dtype == np.float32:
+            return _handle(fixed.fma(x.data, y.data, z.data), z.dtype)
+        return original(self, x, y, z)
+
+    return create_fma
 
 
 def _sum(self: Any, input: Any) -> Any:

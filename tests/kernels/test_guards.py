@@ -63,7 +63,6 @@ SHIFTED = [  # splits that start where the chunk starts, instead of at absolute 
     ("pages, start, i * SPLIT, kv_len, scale,\n                stride",
      "pages, start, i * SPLIT - (SPLIT - shift) % SPLIT, kv_len, scale,\n                stride"),
     ("here = key < kv_len", "here = (key >= 0) & (key < kv_len)"),
-    ("s = tl.where(key[None, :] <= last,", "s = tl.where((key[None, :] <= last) & here[None, :],"),
 ]  # fmt: skip
 
 MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {

@@ -46,7 +46,6 @@ def split_partial(
     """
     cols = tl.arange(0, BD)[None, :]
     lane = tl.arange(0, TILE)
-    last = tl.minimum(row_last, kv_len - 1)[:, None]
     m = tl.full((BM,), -float("inf"), tl.float32)
     l = tl.zeros((BM,), tl.float32)  # noqa: E741 - the name of the formulas
     acc = tl.zeros((BM, BD), tl.float32)
@@ -62,7 +61,10 @@ def split_partial(
         k = tl.load(K + (slot * s_kt + cols), mask=held, other=0.0).to(q.dtype)
         v = tl.load(V + (slot * s_vt + cols), mask=held, other=0.0).to(q.dtype)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        s = tl.where(key[None, :] <= last, s, -float("inf"))
+        # Two conditions, though one could hold both: then the compiler writes this select, and all
+        # that follows, alike in prefill and decode.
+        visible = (key[None, :] <= row_last[:, None]) & here[None, :]
+        s = tl.where(visible, s, -float("inf"))
         top = tl.maximum(m, tl.max(s, 1))
         shift = tl.where(top == -float("inf"), 0.0, top)
         p = tl.exp2(s - shift[:, None])
