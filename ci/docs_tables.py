@@ -1,0 +1,247 @@
+"""Write the tables of the documentation that follow from the code.
+
+    python ci/docs_tables.py           rewrite the marked blocks
+    python ci/docs_tables.py --check   exit 1 if one of them is not fresh
+
+A block stands between ``<!-- begin generated: NAME -->`` and ``<!-- end generated -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import docs_commands
+from docs_commands import table
+
+from kvparity.controls.base import same_ids, unchanged
+from kvparity.controls.table import CONTROLS as PLANTED
+from kvparity.paths import build
+from kvparity.schedule import Plan, Span
+from kvparity.workload import Prompts
+from kvparity_contracts import CONTROLS, PathName, schema
+from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(
+    r"(?P<begin><!-- begin generated: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end generated -->)",
+    re.DOTALL,
+)
+
+SECTIONS = {
+    "Contract": "The file",
+    "Attention": "`subject` with `kind: attention`",
+    "Heads": "`heads`",
+    "Decoder": "`subject` with `kind: decoder`",
+    "DecoderConfig": "`config` of a decoder",
+    "Transformers": "`subject` with `kind: transformers`",
+    "Order": "`order`",
+    "Numerics": "`numerics`",
+    "Workload": "One of `workloads`",
+    "Invariance": "One of `checks` with `relation: invariance`",
+    "Accuracy": "One of `checks` with `relation: accuracy`",
+    "Limits": "`limits`",
+    "LimitsByDType": "`limits` by format",
+}
+"""The models of a contract in the order of the reference, with their headings."""
+
+BOUNDS = {"minimum": "at least {}", "exclusiveMinimum": "above {}", "maximum": "at most {}"}
+WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
+REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>\d+)")
+FILES = {
+    "pytorch/torchtitan test_bitwise_parity.py": "https://github.com/pytorch/torchtitan/blob/main/"
+    "torchtitan/experiments/rl/tests/test_bitwise_parity.py"
+}
+
+
+def anchor(title: str) -> str:
+    """The fragment by which a heading is linked to."""
+    return re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-")
+
+
+# keys
+
+
+def keys() -> str:
+    """One table for each model of the contract."""
+    top = schema()
+    models = {"Contract": top, **top["$defs"]}
+    if set(models) != set(SECTIONS):
+        raise SystemExit(f"SECTIONS and the models differ: {set(models) ^ set(SECTIONS)}")
+    return "\n\n".join(f"### {title}\n\n{_model(models[name])}" for name, title in SECTIONS.items())
+
+
+def _model(model: dict[str, Any]) -> str:
+    required = model.get("required", ())
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, field in model["properties"].items():
+            default = "required" if name in required else _default(field.get("default"))
+            yield f"`{name}`", _kind(field), default, field["description"].replace("\n", " ")
+
+    return table(["key", "value", "if left out", "meaning"], rows())
+
+
+def _default(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    text = str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
+    return f"`{text}`"
+
+
+def _kind(field: dict[str, Any]) -> str:
+    """The values that a field takes, in words."""
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{anchor(SECTIONS[name])})"
+    if "const" in field:
+        return f"`{_plain(field['const'])}`"
+    if "enum" in field:
+        return ", ".join(f"`{_plain(each)}`" for each in field["enum"])
+    options = [o for o in field.get("anyOf", field.get("oneOf", ())) if o.get("type") != "null"]
+    if any("chunked" in option.get("pattern", "") for option in options):
+        return "[path](#paths)"
+    if len(options) == 2 and options[1].get("items") == options[0]:
+        return f"{_kind(options[0])}; or a list"
+    if options:
+        return " or ".join(_kind(option) for option in options)
+    if field["type"] == "array":
+        return f"list of: {_kind(field['items'])}"
+    if field["type"] == "object":
+        return "mapping"
+    bounds = [text.format(field[key]) for key, text in BOUNDS.items() if key in field]
+    return " ".join([WORDS[field["type"]], *bounds])
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# paths
+
+EXAMPLE = Prompts("w", ("a", "b"), ((0,) * 2, (0,) * 3), generate=2)
+NAMES = "abxy"
+
+
+def paths() -> str:
+    """Every path with its steps for two sequences of 2 + 2 and 3 + 2 tokens."""
+
+    def rows() -> Iterator[Sequence[str]]:
+        for kind in KINDS:
+            if kind == "padded":
+                yield f"`{kind}`", ABOUT[kind], "", ""
+                continue
+            name = PathName(kind, {"chunked": 2, "paged": 4}.get(kind))  # type: ignore[arg-type] # from KINDS
+            plan = build(name, EXAMPLE, seed=0)
+            steps = "its own" if plan.generate else "<br>".join(map(_step, plan.schedule))
+            written = f"{kind}(n)" if kind in WITH_ARGUMENT else kind
+            yield f"`{written}`", ABOUT[kind], steps, _layout(plan)
+
+    return table(["path", "stands for", "steps of the example", "layout"], rows())
+
+
+def _step(step: Sequence[Span]) -> str:
+    return f"`{' '.join(map(_span, step))}`"
+
+
+def _span(span: Span) -> str:
+    name = NAMES[span.sequence]
+    if span.decode:
+        return f"{name}{span.start}*"
+    return f"{name}{span.start}-{span.stop - 1}"
+
+
+def _layout(plan: Plan) -> str:
+    if plan.generate:
+        return "the subject's own"
+    batch = "packed" if plan.layout.batch == "packed" else f"rectangle, padded {plan.layout.batch}"
+    cache = f"pages of {plan.layout.page}" if plan.layout.page else "contiguous cache"
+    return f"{batch}; {cache}"
+
+
+# controls
+
+
+def controls() -> str:
+    """Every control: what is planted, where, and the defect that it stands for."""
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, each in CONTROLS.items():
+            yield (
+                f"`{name}`",
+                each.about,
+                _side(name),
+                ", ".join(each.subjects),
+                each.needs,
+                f"{each.relation}: `{each.expect}`",
+                _links(each.source),
+            )
+
+    head = ["control", "what is planted", "where", "subjects", "needs", "must give", "reported in"]
+    return table(head, rows())
+
+
+def _side(name: str) -> str:
+    planted = PLANTED[name]
+    rescored = planted.rescore is not unchanged or planted.rescore_ids is not same_ids
+    if planted.rollout is not unchanged and rescored:
+        return f"`{planted.path}` and the reference"
+    return "the reference" if rescored or planted.drop else f"`{planted.path}`"
+
+
+def _links(source: str) -> str:
+    if source in FILES:
+        return f"[{source}]({FILES[source]})"
+    return REPOSITORY.sub(r"[\g<0>](https://github.com/\g<repository>/issues/\g<number>)", source)
+
+
+# blocks
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "keys": keys,
+    "paths": paths,
+    "controls": controls,
+    "verbs": docs_commands.verbs,
+    "commands": docs_commands.commands,
+    "exit-codes": docs_commands.exit_codes,
+}
+
+
+def fresh(text: str) -> str:
+    """The text of a document with its generated blocks as they should be."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match['begin']}{BLOCKS[match['name']]()}\n{match['end']}"
+
+    return BLOCK.sub(block, text)
+
+
+def documents() -> list[Path]:
+    """All pages that may hold a generated block."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def stale() -> list[Path]:
+    """The pages whose committed text is not what the code says now."""
+    return [page for page in documents() if fresh(page.read_text()) != page.read_text()]
+
+
+def main() -> int:
+    """Rewrite, or only look."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
+    check = options.parse_args().check
+    old = stale()
+    for page in old:
+        print(f"{page.relative_to(ROOT)}: {'not fresh' if check else 'rewritten'}")
+        if not check:
+            page.write_text(fresh(page.read_text()))
+    return 1 if check and old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The contract reference: examples lint, and what is told of paths, findings and voids is so."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from pages import PAGES, ROOT, fences, table_rows
+
+from kvparity.paths import build
+from kvparity.registry import factory
+from kvparity.workload import fill
+from kvparity_contracts import ContractError, PathName, lint, load
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.paths import KINDS, WITH_ARGUMENT
+
+CONTRACTS = (ROOT / "docs" / "contracts.md").read_text()
+EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
+EXAMPLES = [
+    pytest.param(fence, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, fence in enumerate(fences(page.read_text()))
+    if fence.is_contract
+]
+
+
+@pytest.mark.parametrize("fence", EXAMPLES)
+def test_contracts_of_the_pages_lint(fence, tmp_path):
+    file = tmp_path / (fence.title or "contract.yaml")
+    file.write_text(fence.text)
+    found = lint(load(file))
+    assert bool(found) == (fence.title == "too-short.yaml"), "\n".join(map(str, found))
+
+
+def test_the_examples_are_found_and_a_bad_one_is_seen(tmp_path):
+    assert len(EXAMPLES) >= 5
+    file = tmp_path / "bad.yaml"
+    file.write_text(EXAMPLES[0].values[0].text.replace("relation: invariance", "relation: equal"))
+    with pytest.raises(ContractError):
+        load(file)
+
+
+# which subject takes which path
+
+TINY = {
+    "model_type": "qwen3", "vocab_size": 256, "hidden_size": 16, "intermediate_size": 16,
+    "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16,
+}  # fmt: skip
+SUBJECTS = {
+    "attention": {
+        "prefill": "kvparity_kernels.attention:prefill",
+        "decode": "kvparity_kernels.attention:decode",
+        "heads": {"query": 1, "kv": 1, "dim": 16},
+    },
+    "decoder": {"preset": "tiny"},
+    "transformers": {"attention": "eager", "config": TINY},
+}
+
+
+def _contract(kind: str) -> Contract:
+    return Contract.model_validate(
+        {
+            "version": 1,
+            "name": "paths",
+            "subject": {"kind": kind, **SUBJECTS[kind]},
+            "numerics": {"execution": "float32"},
+            "workloads": [{"name": "w", "prompt_tokens": [2, 3], "generate": 3}],
+            "checks": [{"name": "c", "relation": "invariance", "paths": ["decode"]}],
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", list(SUBJECTS))
+def test_each_subject_takes_the_paths_that_are_told(kind):
+    rows = dict(table_rows(CONTRACTS, "those ids."))
+    contract = _contract(kind)
+    subject = factory(kind)(
+        contract.subject,
+        execution="float32",
+        kv_cache="float32",
+        device=torch.device("cpu"),
+        seed=0,
+        base=Path(),
+    )
+    prompts = fill(contract.workloads[0], seed=0, vocab=subject.vocab)
+    taken = []
+    for word in KINDS:
+        if word != "padded":
+            path = PathName(word, 2 if word in WITH_ARGUMENT else None)
+            if subject.unsupported(build(path, prompts, seed=0)) is None:
+                taken.append(f"`{word}(n)`" if word in WITH_ARGUMENT else f"`{word}`")
+    assert rows[f"`{kind}`"].split(", ") == taken
+
+
+# messages
+
+
+def _words(node: ast.expr) -> list[str]:
+    """The fixed parts of a message, without its formatted values."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    if isinstance(node, ast.JoinedStr):
+        return [part for value in node.values for part in _words(value)]
+    if isinstance(node, ast.IfExp):
+        return _words(node.body) + _words(node.orelse)
+    return []
+
+
+def _flat(text: str) -> str:
+    return " ".join(re.sub(r"['`\"]", "", text).split())
+
+
+def untold(messages: list[ast.expr], page: str) -> list[str]:
+    """Fixed words of messages, six characters or more, that a page does not hold."""
+    text = _flat(page)
+    parts = [_flat(word).strip(" ,:;()") for node in messages for word in _words(node)]
+    return [part for part in parts if len(part) > 5 and part not in text]
+
+
+def _notes() -> list[ast.expr]:
+    tree = ast.parse((ROOT / "contracts/kvparity_contracts/linter.py").read_text())
+    found = []
+    for node in ast.walk(tree):
+        pair = node.value if isinstance(node, ast.Yield) else None
+        if isinstance(pair, ast.Tuple) and len(pair.elts) == 2:
+            found.append(pair.elts[1])
+    return found
+
+
+def _voids() -> list[ast.expr]:
+    """Second members of ``"void", ...``, in tuples and in calls."""
+    found = []
+    for name in ("compare.py", "judge.py"):
+        for node in ast.walk(ast.parse((ROOT / "harness/kvparity" / name).read_text())):
+            parts: list[ast.expr] = []
+            if isinstance(node, ast.Tuple):
+                parts = node.elts
+            elif isinstance(node, ast.Call):
+                parts = node.args
+            if len(parts) > 1 and isinstance(parts[0], ast.Constant) and parts[0].value == "void":
+                found.append(parts[1])
+    return found
+
+
+def test_every_lint_finding_is_told():
+    assert len(_notes()) >= 12
+    assert untold(_notes(), CONTRACTS) == []
+    assert untold(_notes(), CONTRACTS.replace("no check uses the workload", ""))
+
+
+def test_every_reason_to_be_void_is_told():
+    assert len(_voids()) >= 10
+    assert untold(_voids(), EVIDENCE) == []
+    assert untold(_voids(), EVIDENCE.replace("planted and not caught", ""))

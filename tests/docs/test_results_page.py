@@ -1,0 +1,56 @@
+"""The results page: its commands exist, its contracts load, its counts are those of the plan."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pages import INLINE, ROOT, table_rows
+
+from kvparity.plan import make
+from kvparity.subjects.callables import load_callable
+from kvparity_contracts import find, lint, load
+
+PAGE = ROOT / "docs" / "results" / "README.md"
+TEXT = PAGE.read_text()
+DEVICE = sorted((PAGE.parent / "device").glob("*.yaml"))
+COMMANDS = [code for row in table_rows(TEXT, "## On a CPU") + table_rows(TEXT, "## On a CUDA")
+            for code in INLINE.findall(row[1])]  # fmt: skip
+
+
+def test_every_contract_that_is_named_is_there():
+    named = [command.split()[2] for command in COMMANDS if command.startswith("kvparity verify")]
+    assert len(named) >= 10
+    for name in named:
+        assert (ROOT / name).is_file() or find(name).is_file()
+
+
+def test_every_device_contract_is_on_the_page():
+    named = {command.split()[2] for command in COMMANDS if "docs/results/device" in command}
+    assert named == {str(file.relative_to(ROOT)) for file in DEVICE}
+
+
+@pytest.mark.parametrize("file", DEVICE, ids=lambda file: file.stem)
+def test_device_contracts_lint_and_their_pairs_load(file):
+    loaded = load(file)
+    assert lint(loaded) == []
+    for name in (loaded.contract.subject.prefill, loaded.contract.subject.decode):
+        assert callable(load_callable(name, file.parent))
+
+
+def test_counts_are_those_of_the_plan():
+    counted = 0
+    for _, command, result in table_rows(TEXT, "## On a CPU"):
+        told = re.search(r"(\d+) cases, (\d+) of (\d+) controls", result)
+        if told:
+            work = make(load(find(command.strip("`").split()[2])).contract)
+            cases = sum(len(unit.cases) for unit in work.units)
+            assert [int(n) for n in told.groups()] == [cases, *[len(work.controls)] * 2], command
+            counted += 1
+    assert counted >= 3
+
+
+def test_nothing_about_a_cuda_device_is_claimed_without_a_measurement():
+    rows = table_rows(TEXT, "## On a CUDA device")
+    assert rows
+    assert {row[2] for row in rows} == {"not measured"}
