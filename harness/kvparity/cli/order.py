@@ -1,0 +1,228 @@
+"""``kvparity order``: in which order a kernel pair adds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvparity.cli.device import add_argument, settle
+from kvparity.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from kvparity.order.report import OrderReport
+    from kvparity.subjects.attention import AttentionSubject
+
+_DTYPES = ("float32", "float16", "bfloat16")
+_EXIT = {
+    "consistent": ExitCode.HOLDS,
+    "different-order": ExitCode.DIFFERS,
+    "same-order-different-bits": ExitCode.DIFFERS,
+    "not-a-tree": ExitCode.VOID,
+}
+_WORST = ("not-a-tree", "different-order", "same-order-different-bits", "consistent")
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "order",
+        help="recover decode's reduction order and certify it against prefill",
+        description="Recover in which order decode adds, at given numbers of keys, and certify "
+        "that prefill's last row adds in the same: P V over the keys, the denominator, Q K over "
+        "the head dimension, rescaling, division.",
+        epilog="Exit codes: 0 consistent, 1 different-order or same-order-different-bits, 2 bad "
+        "input, 3 the pair failed, 5 not-a-tree. The options for heads, dtype and scale are for "
+        "pairs; a contract says these itself.",
+    )
+    parser.add_argument(
+        "pair",
+        metavar="CONTRACT|PREFILL,DECODE",
+        help="a contract with an attention subject, or two functions: module:prefill,module:decode",
+    )
+    parser.add_argument(
+        "--keys", default="65,257", metavar="N,…", help="numbers of keys (default: 65,257)"
+    )
+    parser.add_argument("--heads", metavar="Q,KV", help="query and key heads (default: 4,1)")
+    parser.add_argument("--dim", type=int, metavar="D", help="head dimension (default: 64)")
+    parser.add_argument("--dtype", choices=_DTYPES, help="of q, k, v and out (default: float32)")
+    parser.add_argument("--scale", type=float, help="factor of the scores (default: dim ** -0.5)")
+    parser.add_argument("--batch", type=int, default=1, metavar="B", help="sequences in each call")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        metavar="R",
+        help="query rows of each prefill call (default: all, a whole prompt)",
+    )
+    parser.add_argument(
+        "--draws", type=int, default=8, metavar="C", help="random calls to compare (default: 8)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random calls")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the trees into FILE")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine; returns the exit code."""
+    from kvparity_contracts.problems import ContractError
+
+    try:
+        keys = _numbers("--keys", args.keys)
+        device = settle(args.device)
+        subject = _subject(args, device)
+    except ContractError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.USAGE
+    except ValueError as error:
+        return _refuse(str(error))
+    return _examine(args, subject, keys, device)
+
+
+def _examine(
+    args: argparse.Namespace, subject: AttentionSubject, keys: list[int], device: str
+) -> int:
+    import torch
+
+    from kvparity.environment import environment
+    from kvparity.order.examine import order_report
+    from kvparity.order.text import render
+    from kvparity.subject import SubjectError
+
+    reports = []
+    try:
+        for n in keys:
+            reports.append(
+                order_report(
+                    subject,
+                    n,
+                    batch=args.batch,
+                    rows=None if args.rows is None else min(args.rows, n),
+                    draws=args.draws,
+                    seed=args.seed,
+                    progress=_progress,
+                )
+            )
+    except ValueError as error:
+        return _refuse(str(error))
+    except SubjectError as error:
+        print(f"kvparity: error: {error}", file=sys.stderr)
+        return ExitCode.ERROR
+    facts = environment(torch.device(device))
+    verdict = min((report.verdict for report in reports), key=_WORST.index)
+    if args.svg is not None:
+        _draw(args.svg, reports)
+    if args.json:
+        document = {
+            "schema_version": 1,
+            "verdict": verdict,
+            "environment": facts,
+            "reports": [report.json() for report in reports],
+        }
+        print(json.dumps(document, allow_nan=False))
+    print(render(reports, facts), file=sys.stderr if args.json else sys.stdout)
+    return _EXIT[verdict]
+
+
+def _subject(args: argparse.Namespace, device: str) -> AttentionSubject:
+    """The subject of the contract, or a pair by name.
+
+    Raises:
+        ValueError: neither; the message says what was found.
+        ContractError: the contract is not valid.
+    """
+    if "," in args.pair:
+        return _pair(args, device)
+    given = [f"--{name}" for name in ("heads", "dim", "dtype", "scale") if getattr(args, name)]
+    if given:
+        raise ValueError(f"{', '.join(given)}: a contract says this itself; expected with a pair")
+    return _from_contract(args.pair, device)
+
+
+def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
+    import torch
+
+    from kvparity.subjects.attention import AttentionSubject, Heads, Pair
+    from kvparity.subjects.callables import load_callable
+
+    names = [name.strip() for name in args.pair.split(",")]
+    if len(names) != 2 or any(":" not in name for name in names):
+        raise ValueError(f"{args.pair!r}: expected two functions, module:prefill,module:decode")
+    heads = _numbers("--heads", args.heads or "4,1")
+    dim = 64 if args.dim is None else args.dim
+    if len(heads) != 2 or min(*heads, dim) < 1 or heads[0] % heads[1]:
+        raise ValueError(
+            f"heads {heads}, dim {dim}: expected query heads that are a multiple of key heads"
+        )
+    here = Path.cwd()
+    dtype = getattr(torch, args.dtype or "float32")
+    return AttentionSubject(
+        pair=Pair(load_callable(names[0], here), load_callable(names[1], here), *names),
+        heads=Heads(heads[0], heads[1], dim),
+        scale=args.scale or dim**-0.5,
+        execution=dtype,
+        kv_cache=dtype,
+        device=torch.device(device),
+        seed=args.seed,
+    )
+
+
+def _from_contract(name: str, device: str) -> AttentionSubject:
+    import torch
+
+    from kvparity.subjects.attention import build
+    from kvparity_contracts.library import find
+    from kvparity_contracts.loader import load
+    from kvparity_contracts.subjects import Attention
+
+    loaded = load(find(name))
+    contract = loaded.contract
+    if not isinstance(contract.subject, Attention):
+        raise ValueError(
+            f"{name}: its subject is a {contract.subject.kind}; an order can be recovered of kind "
+            "attention only"
+        )
+    numerics = contract.numerics
+    execution = numerics.execution[0]
+    return build(
+        contract.subject,
+        execution=execution,
+        kv_cache=execution if numerics.kv_cache is None else numerics.kv_cache[0],
+        device=torch.device(device),
+        seed=contract.seed,
+        base=loaded.base,
+    )
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name} {text!r}: expected whole numbers with commas between") from None
+
+
+def _draw(path: Path, reports: list[OrderReport]) -> None:
+    from kvparity.order.picture import draw
+
+    panels = [
+        (f"{part.name}, {report.keys} keys, {side}", tree)
+        for report in reports
+        for part in report.parts
+        for side, tree in part.trees.items()
+    ]
+    path.write_text(draw(panels), encoding="utf-8")
+
+
+def _progress(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
+        if what.endswith("random data"):
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _refuse(message: str) -> int:
+    print(f"kvparity: {message}", file=sys.stderr)
+    return ExitCode.USAGE

@@ -1,0 +1,81 @@
+"""The numbers that probes are made of, per dtype, and how counts are read off.
+
+A masked sum counts only if the mask swallows every unit it meets and leaves nothing behind. The
+rules were each found by a wrong tree:
+
+- Masks are powers of two: only then is p * mask exact, and an FMA keeps no residue of it.
+- Just below a power of two floats lie twice as dense, so ``units * unit < mask * 2**-25``.
+- A 16-bit result counts to a few hundred or fewer, so units are spread over several probes.
+- float16 has no room between its largest and smallest number but the subnormals.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kvparity.order.errors import ProbeLied
+
+TOLERANCE = 0.25  # of one count
+
+
+@dataclass(frozen=True)
+class Range:
+    """``mask`` and ``unit`` are values of V; ``units`` keys at most hold a unit in one probe."""
+
+    mask: float
+    unit: float
+    units: int
+
+
+def value_range(stored: torch.dtype, out: torch.dtype, n: int) -> Range:
+    """The range for ``n`` equal weights, V stored in one dtype and the result in another.
+
+    Raises:
+        ValueError: float16 has no room for this ``n``.
+    """
+    units = min(n, {torch.bfloat16: 50, torch.float16: 400}.get(out, n))
+    if stored != torch.float16:
+        return Range(2.0**96, 1.0, units) if out != torch.float16 else Range(2.0**60, 1.0, units)
+    mask, unit = 2.0**15, 2.0**-24
+    if out == torch.float16:  # the mean of n numbers must still be a multiple of 2**-24
+        unit = 2.0 ** math.ceil(math.log2(n * 2.0**-23))
+    units = min(units, int(mask * 2.0**-26 / unit) - 1)
+    if units < 1:
+        raise ValueError(f"float16 results have no room to count {n} keys; use fewer keys")
+    return Range(mask, unit, units)
+
+
+def read_counts(values: Tensor, what: str) -> NDArray[np.int64]:
+    """Values that must be whole numbers, as such.
+
+    Raises:
+        ProbeLied: one is more than a quarter away from a whole number, negative or not finite.
+    """
+    values = values.double().cpu()
+    whole = values.round()
+    wrong = ~torch.isfinite(values) | ((values - whole).abs() > TOLERANCE) | (whole < 0)
+    if bool(wrong.any()):
+        raise ProbeLied(
+            f"{what}: {int(wrong.sum())} of {values.numel()} read-offs are no whole numbers, such "
+            f"as {float(values[wrong][0]):.6g}"
+        )
+    return np.asarray(whole.long().numpy())
+
+
+def split_log2(scale: float, dtype: torch.dtype, parts: int) -> list[float]:
+    """``ln 2 / scale`` as a sum of ``parts`` numbers of ``dtype``.
+
+    A query made of them turns a key of small whole numbers into scores whose base-2 exponent is
+    that number, to about float32 precision even where one 16-bit factor would miss it by percents.
+    """
+    rest, found = math.log(2) / scale, []
+    for _ in range(parts):
+        found.append(float(torch.tensor(rest, dtype=torch.float64).to(dtype)))
+        rest -= found[-1]
+    return found

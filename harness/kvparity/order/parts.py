@@ -1,0 +1,173 @@
+"""The five parts, each found on decode and certified on prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kvparity.bits import differing
+from kvparity.order.certify import Certificate, certify
+from kvparity.order.denominator import Denominator
+from kvparity.order.difference import first_difference
+from kvparity.order.division import division
+from kvparity.order.errors import NotATree, NotMeasured, ProbeLied
+from kvparity.order.heterogeneous import explain
+from kvparity.order.keys import KeyOrder, Mode
+from kvparity.order.products import ProductOrder
+from kvparity.order.recover import recover
+from kvparity.order.report import Part
+from kvparity.order.rescale import Edges, RescaleEdges, certify_edges, recover_edges
+from kvparity.order.shape import describe
+from kvparity.order.sides import Side
+from kvparity.order.stats import Stats
+from kvparity.order.tree import SumTree
+from kvparity.order.triples import certify_triples, recover_triples
+
+_FORMS = {
+    "divides": "divides by l",
+    "reciprocal": "multiplies by 1 / l",
+    "unclear": "not visible in this dtype",
+    "other": "neither v / l nor v * (1 / l)",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one part's tree is recovered and certified; ``turn`` moves the probes."""
+
+    name: str
+    recover: Callable[[Side], tuple[SumTree, Stats]]
+    certify: Callable[[Side, SumTree, int], Certificate]
+    again: Callable[[Side, SumTree], None] = lambda side, tree: None
+
+
+def tree_part(method: Method, decode: Side, prefill: Side) -> Part:
+    """Recover on decode, certify there with turned probes, then certify on prefill.
+
+    Raises:
+        NotATree, ProbeLied, NotMeasured: as the probes do.
+    """
+    cost: dict[str, Stats] = {}
+    tree = _confirmed(method, decode, cost)
+    line = describe(tree)
+    certificate = method.certify(prefill, tree, 0)
+    cost["certify prefill"] = certificate.stats
+    if certificate.holds:
+        method.again(prefill, tree)
+        return Part(method.name, "same", line, line, trees={"decode": tree}, cost=cost)
+    other = _confirmed(method, prefill, cost)
+    words = first_difference(tree, other, names=("decode", "prefill"))
+    if not words:
+        raise NotATree(f"prefill answers differently from call to call ({certificate.seen})")
+    trees = {"decode": tree, "prefill": other}
+    return Part(method.name, "different", line, describe(other), words, trees, cost)
+
+
+def _confirmed(method: Method, side: Side, cost: dict[str, Stats]) -> SumTree:
+    tree, cost[f"recover {side.which}"] = method.recover(side)
+    certificate = method.certify(side, tree, 1)
+    cost.setdefault(f"certify {side.which}", certificate.stats)
+    if not certificate.holds:
+        raise NotATree(
+            f"{side.which}: a tree was recovered, but moved to other columns, keys or heads "
+            f"{certificate.seen}"
+        )
+    method.again(side, tree)
+    return tree
+
+
+def key_part(decode: Side, prefill: Side) -> Part:
+    """The order of P V. Falls back on lone weights where equal ones cannot be read."""
+    lies = []
+    modes: tuple[tuple[Mode, Mode], ...] = (("uniform", "contrast"), ("alone", "alone"))
+    for mode, second in modes:
+        try:
+            return tree_part(_keys(mode, second), decode, prefill)
+        except ProbeLied as lie:
+            lies.append(f"{mode} weights: {lie}")
+    raise NotATree("no order can be read; " + "; ".join(lies))
+
+
+def _keys(mode: Mode, second: Mode) -> Method:
+    def find(side: Side) -> tuple[SumTree, Stats]:
+        try:
+            return recover(KeyOrder(side, mode))
+        except NotATree as error:
+            raise NotATree(explain(side, mode, str(error))) from error
+
+    def again(side: Side, tree: SumTree) -> None:
+        if not (certificate := certify(KeyOrder(side, second, turn=2), tree)).holds:
+            raise NotATree(
+                f"{side.which}: with {second} instead of {mode} weights {certificate.seen}; the "
+                "order depends on the data"
+            )
+
+    return Method(
+        "key order",
+        find,
+        lambda side, tree, turn: certify(KeyOrder(side, mode, turn=turn), tree),
+        again,
+    )
+
+
+PRODUCTS = Method(
+    "products",
+    lambda side: recover(ProductOrder(side)),
+    lambda side, tree, turn: certify(ProductOrder(side, turn=turn), tree),
+)
+DENOMINATOR = Method(
+    "denominator",
+    lambda side: recover_triples(Denominator(side)),
+    lambda side, tree, turn: certify_triples(Denominator(side, turn=turn), tree),
+)
+
+
+def edges_part(decode: Side, prefill: Side) -> Part:
+    """Where the running maximum is renewed."""
+    found, spent = recover_edges(RescaleEdges(decode))
+    cost = {"recover decode": spent}
+    line = _edges(found)
+    seen, cost["certify prefill"] = certify_edges(RescaleEdges(prefill), found)
+    if not seen:
+        return Part("rescale edges", "same", line, line, cost=cost)
+    other, cost["recover prefill"] = recover_edges(RescaleEdges(prefill))
+    if other == found:
+        raise NotATree(f"prefill answers differently from call to call ({seen})")
+    return Part("rescale edges", "different", line, _edges(other), seen, cost=cost)
+
+
+def _edges(edges: Edges) -> str:
+    def every(at: tuple[int, ...]) -> str:
+        if not at:
+            return "none seen"
+        step = at[0]
+        if len(at) > 2 and at == tuple(range(step, step * len(at) + 1, step)):
+            return f"every {step} keys to {at[-1]}"
+        return "at " + ", ".join(map(str, at[:8])) + (", …" if len(at) > 8 else "")
+
+    return f"ascending {every(edges.up)}; descending {every(edges.down)}"
+
+
+def division_part(decode: Side, prefill: Side) -> Part:
+    """How the result is divided."""
+    mine, other = division(decode), division(prefill)
+    if mine.form == other.form == "unclear":
+        raise NotMeasured("v / l and v * (1 / l) look alike in results of this dtype")
+    lines = _FORMS[mine.form], _FORMS[other.form]
+    wrong = int(differing(mine.bits, other.bits).sum())
+    if mine.form == other.form and not wrong:
+        return Part("division", "same", *lines)
+    seen = (
+        f"decode: {lines[0]}, prefill: {lines[1]}; {wrong} of {mine.bits.numel()} quotients differ"
+    )
+    return Part("division", "different", *lines, seen)
+
+
+def tried(name: str, find: Callable[[], Part]) -> Part:
+    """The part, or the status that its failure is."""
+    try:
+        return find()
+    except NotATree as finding:
+        return Part(name, "not-a-tree", seen=str(finding))
+    except (ProbeLied, NotMeasured) as reason:
+        return Part(name, "not-measured", seen=str(reason))

@@ -1,0 +1,63 @@
+"""Does a tree give the bits that the function gives, on data that are no probe?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kvparity.bits import differing
+from kvparity.order.sides import COLD, Side
+from kvparity.order.tree import SumTree
+
+
+def replay(side: Side, tree: SumTree, *, seed: int = 0) -> tuple[int, int]:
+    """How many results on random V have the bits that ``tree`` gives, of how many.
+
+    In each key head a random half or more of the keys, a power of two of them, has equal weight and
+    the others none, so weights and division are exact in whatever order they come. Each value has
+    its negative at another key and magnitudes span many powers of two: the exact sum is zero, and
+    what comes out is rounding alone, large enough to show in 16 bits. Every column and head is
+    compared; 16-bit results near the middle of two are left out, because there the last bit of an
+    exp would decide.
+
+    Raises:
+        ValueError: the tree has a fused node, for which the device's adder is needed.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    hot = 1 << (side.keys.bit_length() - 1)
+    place = torch.rand(side.batch, side.heads.kv, side.keys, generator=rng).argsort(-1)
+    chosen = place < hot
+    v = _cancelling(side, place, hot, rng)
+    total = tree.replay(v.transpose(0, 1)) / hot
+    want = _rounded(side, total)
+    log2 = torch.where(chosen[:, :, None], 0.0, COLD)
+    out = side.run(*side.weighted(log2), v).out
+    got = out.view(side.batch, side.heads.kv, side.group, side.heads.dim) + 0.0  # no -0
+    firm = torch.ones_like(want, dtype=torch.bool)
+    if side.out != torch.float32:
+        firm = _rounded(side, total * (1 + 2.0**-19)) == _rounded(side, total * (1 - 2.0**-19))
+    right = ~differing(got, want[:, :, None].expand_as(got))
+    firm = firm[:, :, None].expand_as(right)
+    return int((right & firm).sum()), int(firm.sum())
+
+
+def _cancelling(side: Side, place: Tensor, hot: int, rng: torch.Generator) -> Tensor:
+    """V ``[B, keys, Hkv, D]``: in each column the chosen keys hold values and their negatives."""
+    wide = 14 if side.stored == torch.float16 else 24
+    half = hot // 2
+    shape = (side.batch, half, side.heads.kv, side.heads.dim)
+    values = torch.rand(shape, generator=rng) + 1.0
+    values *= torch.exp2(torch.randint(0, wide, shape, generator=rng).float())
+    values = values.to(side.stored).float()
+    pairs = torch.cat([values, -values], 1)
+    # By column in an order of its own, or all columns would meet their negatives alike.
+    mixed = torch.rand(pairs.shape, generator=rng).argsort(1)
+    pairs = pairs.gather(1, mixed)
+    v = torch.zeros(side.batch, side.keys, side.heads.kv, side.heads.dim)
+    index = place.transpose(1, 2)  # [B, keys, Hkv]: which of the hot values a key holds
+    picked = pairs.gather(1, index.clamp(max=hot - 1)[..., None].expand(v.shape))
+    return torch.where((index < hot)[..., None], picked, v)
+
+
+def _rounded(side: Side, x: Tensor) -> Tensor:
+    return x.to(side.out).float() + 0.0

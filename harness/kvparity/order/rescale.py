@@ -1,0 +1,243 @@
+"""Where an online softmax renews its running maximum: the edges between blocks of keys.
+
+A tree cannot show this, yet it decides bits: a weight that is computed against one maximum and then
+scaled to another is rounded once more. Three keys a, b, c with rising scores tell: if b's block is
+closed before c comes, a weighs fl(fl(2^-(b-a)) * fl(2^-(c-b))), else fl(2^-(c-a)).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kvparity.order.errors import NotATree, NotMeasured, ProbeLied
+from kvparity.order.sides import COLD, Side, places
+from kvparity.order.stats import Stats
+
+Asked = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """First keys of blocks. ``up``: closed before later keys come (tiles of a loop and splits).
+    ``down``: closed before earlier keys come (splits that are merged later, loops from the end).
+    """
+
+    up: tuple[int, ...]
+    down: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """log2 of b over a and of c over b, and what a shows, by the number of a's.
+
+    ``once``: nothing closes between b and c; ``twice``, known beforehand in 16 bits only: b's block
+    is closed.
+    """
+
+    a_to_b: float
+    b_to_c: float
+    once: Tensor
+    twice: Tensor | None = None
+
+
+class RescaleEdges:
+    """Whether key b's block is closed before key c comes. One question for each query head."""
+
+    def __init__(self, side: Side) -> None:
+        if side.keys < 3:
+            raise NotMeasured("fewer than three keys")
+        self.side = side
+        self.patterns = min(side.patterns, side.heads.dim // 2)
+        self.probes = 0
+        if side.out == torch.float32:
+            self.steps = self._measured()
+        else:
+            self._see_stored_weights()
+            self.steps = _computed(side.out)
+
+    def __call__(self, asked: Asked) -> NDArray[np.bool_]:
+        """For pairs (b, c) whether b's block is closed before c comes.
+
+        Raises:
+            ProbeLied: a value is neither near what one rounding nor what two give.
+        """
+        side = self.side
+        slots = places(side.batch, side.heads.kv, self.patterns, turn=0)
+        closed: list[bool] = []
+        for at in range(0, len(asked), len(slots)):
+            some = asked[at : at + len(slots)]
+            log2, v = self._empty()
+            neighbours = []
+            for (b, c), (i, g, r) in zip(some, slots, strict=False):
+                near = [a for a in (b - 1, b + 1) if a != c and 0 <= a < side.keys]
+                log2[i, g, r, near] = -self.steps.a_to_b - self.steps.b_to_c
+                log2[i, g, r, b] = -self.steps.b_to_c
+                log2[i, g, r, c] = 0.0
+                for column, a in enumerate(near):
+                    v[i, a, g, 2 * r + column] = 1.0
+                neighbours.append(len(near))
+            out = side.run(*side.weighted(log2), v).out
+            for count, (i, g, r) in zip(neighbours, slots, strict=False):
+                seen = out[i, g * side.group + r, 2 * r : 2 * r + count]
+                closed.append(self._closed(seen, count))
+        self.probes += len(asked)
+        return np.array(closed, dtype=bool)
+
+    def _closed(self, seen: Tensor, count: int) -> bool:
+        once = self.steps.once[count - 1]
+        twice = once if self.steps.twice is None else self.steps.twice[count - 1]
+        near = (seen / once - 1).abs() < 1e-4
+        if self.steps.twice is not None:
+            near = (seen == once) | (seen == twice)
+        if not bool(near.all()):
+            raise ProbeLied(
+                f"{self.side.which}, rescaling: a weight of {float(seen[~near][0]):.9g}, where "
+                f"{float(once):.9g} or {float(twice):.9g} were expected"
+            )
+        return bool((seen != once).any())
+
+    def _empty(self) -> tuple[Tensor, Tensor]:
+        side = self.side
+        log2 = torch.full((side.batch, side.heads.kv, self.patterns, side.keys), COLD)
+        return log2, side.values()
+
+    def _measured(self) -> Steps:
+        """Steps so large that l is exactly 1, with weights as this very kernel computes them."""
+        for a_to_b, b_to_c in _FINE:
+            weights = []
+            for low, high in (
+                (-a_to_b - b_to_c, -b_to_c),
+                (-b_to_c, 0.0),
+                (-a_to_b - b_to_c, 0.0),
+            ):
+                log2, v = self._empty()
+                log2[..., 0], log2[..., 1] = low, high
+                v[:, 0] = 1.0
+                weights.append(self.side.run(*self.side.weighted(log2), v).out[0, 0, 0])
+            first, second, once = weights
+            if float(first * second) != float(once) and float(once) > 0:
+                return Steps(a_to_b, b_to_c, once.repeat(2))
+        raise NotMeasured(
+            f"{self.side.which}: no step was found at which two roundings differ from one"
+        )
+
+    def _see_stored_weights(self) -> None:
+        """A 16-bit result shows a second rounding only of weights that are rounded to 16 bits."""
+        for x in range(48):
+            step = 3 + x / 16
+            total = 1 + 2.0**-step
+            stored = _round(_round(2.0**-step, self.side.out) / total, self.side.out)
+            wide = _round(2.0**-step / total, self.side.out)
+            if stored != wide and _firm(
+                [2.0**-step, _round(2.0**-step, self.side.out) / total, 2.0**-step / total],
+                self.side.out,
+            ):
+                break
+        log2, v = self._empty()
+        log2[..., 0], log2[..., 1] = -step, 0.0
+        v[:, 0] = 1.0
+        if bool((self.side.run(*self.side.weighted(log2), v).out[:, :, 0] != stored).any()):
+            raise NotMeasured(
+                f"{self.side.which} does not round weights to 16 bits before P V (or divides them "
+                "first), so rescaling leaves no trace in a 16-bit result"
+            )
+
+
+_FINE = [(25 + x / 16, 26 + y / 16) for x, y in ((3, 5), (5, 9), (7, 3), (9, 13), (11, 7), (13, 1))]
+_FIRM = 1.00003  # relative; further than this from where rounding turns
+
+
+def _round(x: float, dtype: torch.dtype) -> float:
+    return float(torch.tensor(x, dtype=torch.float64).to(dtype))
+
+
+def _firm(values: Sequence[float], dtype: torch.dtype) -> bool:
+    """Whether no small error, as that of an exp, changes how a value is rounded."""
+    return all(_round(x * _FIRM, dtype) == _round(x / _FIRM, dtype) for x in values)
+
+
+def _computed(dtype: torch.dtype) -> Steps:
+    """Steps at which a weight that is stored in 16 bits shows the second rounding."""
+    for x, y in product(range(48), range(48)):
+        a, b = 3 + x / 16, 4 + y / 16
+        ways = (_round(2.0 ** -(a + b), dtype), _round(2.0**-a, dtype) * 2.0**-b)
+        totals = [1 + 2.0**-b + count * 2.0 ** -(a + b) for count in (1, 2)]
+        values = [[_round(way / total, dtype) for total in totals] for way in ways]
+        exact = [2.0**-a, 2.0 ** -(a + b), *(way / total for way in ways for total in totals)]
+        if all(p != q for p, q in zip(*values, strict=True)) and _firm(exact, dtype):
+            return Steps(a, b, *map(torch.tensor, values))
+    raise NotMeasured(f"no step shows a second rounding in {dtype}")
+
+
+def recover_edges(ask: RescaleEdges) -> tuple[Edges, Stats]:
+    """All edges, by halving what is closed; blocks are taken to be stretches of adjacent keys.
+
+    Raises:
+        NotATree: the answers fit no such blocks.
+    """
+    begun, launches, probes = time.perf_counter(), ask.side.calls, ask.probes
+    last = ask.side.keys - 1
+    found: dict[str, list[int]] = {"up": [], "down": []}
+    open_: list[tuple[str, int, int]] = [("up", 0, last), ("down", 0, last)]
+    closed = ask(_asked(open_))
+    rounds = 1
+    open_ = [one for one, yes in zip(open_, closed, strict=True) if yes]
+    while open_:
+        halves = []
+        for way, low, high in open_:
+            if high - low == 1:
+                found[way].append(high)
+            else:
+                middle = (low + high) // 2
+                halves += [(way, low, middle), (way, middle, high)]
+        if not halves:
+            break
+        closed = ask(_asked(halves))
+        rounds += 1
+        for k in range(0, len(halves), 2):
+            if not (closed[k] or closed[k + 1]):
+                raise NotATree(
+                    f"{ask.side.which}, rescaling: a block ends between keys {halves[k][1]} and "
+                    f"{halves[k + 1][2]}, but neither before nor after key {halves[k][2]}"
+                )
+        open_ = [one for one, yes in zip(halves, closed, strict=True) if yes]
+    seconds = time.perf_counter() - begun
+    stats = Stats(ask.probes - probes, ask.side.calls - launches, rounds, seconds)
+    return Edges(tuple(sorted(found["up"])), tuple(sorted(found["down"]))), stats
+
+
+def certify_edges(ask: RescaleEdges, edges: Edges) -> tuple[str, Stats]:
+    """``""`` if every edge closes and no block is closed within, else what was seen instead."""
+    begun, launches, probes = time.perf_counter(), ask.side.calls, ask.probes
+    asked: list[tuple[str, int, int]] = []
+    want: list[bool] = []
+    for way, at in (("up", edges.up), ("down", edges.down)):
+        for edge in at:
+            asked.append((way, edge - 1, edge))
+            want.append(True)
+        starts = (0, *at, ask.side.keys)
+        for start, stop in pairwise(starts):
+            if stop - start > 1:
+                asked.append((way, start, stop - 1))
+                want.append(False)
+    got = ask(_asked(asked))
+    stats = Stats(ask.probes - probes, ask.side.calls - launches, 1, time.perf_counter() - begun)
+    wrong = np.flatnonzero(got != np.array(want))
+    if len(wrong) == 0:
+        return "", stats
+    way, low, high = asked[int(wrong[0])]
+    order = "ascending" if way == "up" else "descending"
+    seen = "closes a block" if got[wrong[0]] else "closes no block"
+    return f"{ask.side.which} {seen} between keys {low} and {high}, {order}", stats
+
+
+def _asked(ranges: Sequence[tuple[str, int, int]]) -> list[tuple[int, int]]:
+    return [(low, high) if way == "up" else (high, low) for way, low, high in ranges]

@@ -1,0 +1,101 @@
+"""torch's scaled_dot_product_attention, each backend as a pair of the documented signature.
+
+``kvparity order kvparity.order.sdpa:flash_prefill,kvparity.order.sdpa:flash_decode`` looks at one.
+A backend that cannot serve the call is torch's own error; nothing else runs instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kvparity.subjects.attention import Pair
+
+BACKENDS = {
+    "math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def _call(backend: str, q: Tensor, k: Tensor, v: Tensor, scale: float, *, causal: bool) -> Tensor:
+    """``[B, T, H, D]`` tensors through one backend."""
+    q, k, v = (x.transpose(1, 2).contiguous() for x in (q, k, v))
+    with sdpa_kernel(BACKENDS[backend]):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        )
+    return out.transpose(1, 2)
+
+
+def _prefill(
+    backend: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    scale: float,
+) -> Tensor:
+    """Whole prompts only: with fewer queries than keys, ``is_causal`` aligns at the start."""
+    ends, key_ends = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+    if ends != key_ends:
+        raise ValueError(
+            f"SDPA takes whole prompts here: queries end at {ends}, keys at {key_ends}"
+        )
+    spans = list(pairwise(ends))
+    lengths = {stop - start for start, stop in spans}
+    if len(lengths) == 1:  # one call, as a padded batch of equal lengths would be
+        (n,) = lengths
+        q4, k4, v4 = (x.view(-1, n, *x.shape[1:]) for x in (q, k, v))
+        return _call(backend, q4, k4, v4, scale, causal=True).flatten(0, 1)
+    parts = [
+        _call(backend, q[a:b][None], k[a:b][None], v[a:b][None], scale, causal=True)[0]
+        for a, b in spans
+    ]
+    return torch.cat(parts)
+
+
+def _decode(
+    backend: str, q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scale: float
+) -> Tensor:
+    lengths = kv_lens.tolist()
+    if len(set(lengths)) == 1:
+        n = lengths[0]
+        q4, k4, v4 = q[:, None], k_cache[:, :n], v_cache[:, :n]
+        return _call(backend, q4, k4, v4, scale, causal=False)[:, 0]
+    parts = [
+        _call(backend, q[b][None, None], k_cache[b : b + 1, :n], v_cache[b : b + 1, :n], scale,
+              causal=False)[:, 0]
+        for b, n in enumerate(lengths)
+    ]  # fmt: skip
+    return torch.cat(parts)
+
+
+def pair(backend: str) -> Pair:
+    """One backend as a pair."""
+    name = f"kvparity.order.sdpa:{backend}"
+    return Pair(
+        partial(_prefill, backend),
+        partial(_decode, backend),
+        f"{name}_prefill",
+        f"{name}_decode",
+    )
+
+
+Kernel = Callable[..., Tensor]
+math_prefill: Kernel = partial(_prefill, "math")
+math_decode: Kernel = partial(_decode, "math")
+flash_prefill: Kernel = partial(_prefill, "flash")
+flash_decode: Kernel = partial(_decode, "flash")
+efficient_prefill: Kernel = partial(_prefill, "efficient")
+efficient_decode: Kernel = partial(_decode, "efficient")
+cudnn_prefill: Kernel = partial(_prefill, "cudnn")
+cudnn_decode: Kernel = partial(_decode, "cudnn")
