@@ -15,7 +15,8 @@ from kvparity.audit.ptx import Instruction, registers
 
 _SHORT = re.compile(r"\.(?:mma_async|sync|aligned|row|col|cta_group::\d+)")
 _MIN_FMA = 8  # fma one after the other in one accumulator; fewer are not a product of matrices
-_BIG = 2**40  # constants from here on are the fixed bits of a descriptor, not an offset
+_BIG = 2**40  # constants from here on hold the fixed bits of a descriptor beside an offset,
+_FIELD = 2**14  # which is in its low 14 bits
 _ZEROS = ("0f00000000", "0")
 Address = tuple[str, int]
 
@@ -72,11 +73,11 @@ def chains(program: Iterable[Instruction], part: Sequence[Instruction]) -> tuple
         if each.op.startswith("wgmma.mma"):
             walk.wgmma(each)
         elif each.op.startswith("mma.sync"):
-            walk.registers(each, registers(each.operands[0])[0], registers(each.operands[3])[0])
+            walk.accumulate(each, *(registers(each.operands[i])[:1] for i in (0, 3)))
         elif each.op.startswith("tcgen05.mma"):
             walk.tensor(each)
         elif not matrix and each.op in ("fma.rn.f32", "fma.rn.f32x2"):
-            walk.registers(each, each.operands[0], each.operands[3])
+            walk.accumulate(each, *(_lanes(each.operands[i]) for i in (0, 3)))
     closed = [_close(each) for each in walk.found if matrix or each.steps >= _MIN_FMA]
     return tuple(
         sorted(
@@ -117,7 +118,7 @@ class _Definitions:
         if op.startswith(("add.s", "add.u", "or.b")) and _number(sources[1]):
             base, offset = self.address(sources[0])
             more = int(sources[1])
-            self.addresses[target] = (base, offset + (more if 0 <= more < _BIG else 0))
+            self.addresses[target] = (base, offset + (more if 0 <= more < _BIG else more % _FIELD))
         elif op.startswith(("cvt.u64.u32", "cvt.s64.s32", "mov.b")):
             first = registers(sources[0])[0]  # the low half of a descriptor holds the address
             if first.startswith("%"):
@@ -171,7 +172,8 @@ class _Walk:
         op = f"{each.op}.{self.shape(kind)}"
         zero = self.definitions.only(enabled, "0")
         left = self.place(*names[1])
-        self.link(op, names[0][0], names[0][0], zero, left, self.definitions.address(b))
+        place = "{}+{}".format(*names[0])
+        self.link(op, place, place, zero, left, self.definitions.address(b))
 
     def shape(self, register: str) -> str:
         # The instruction descriptor: bits 17.. hold N / 8, bits 24.. M / 16, the others formats.
@@ -186,23 +188,40 @@ class _Walk:
         return base, more + offset
 
     def note(self, each: Instruction) -> None:
-        """Which registers hold zero before this instruction's accumulators are read."""
-        if each.matrix or len(each.operands) < 2:
+        """Follow accumulators and zeros through moves; anything else overwritten is forgotten."""
+        if each.matrix or len(each.operands) < 2 or each.op.startswith("fma.rn.f32"):
             return
-        target, source = each.operands[:2]
-        if each.op.startswith("mov.") and self.is_zero(source):
-            self.zeros.add(target)
-        else:
-            self.zeros.difference_update(registers(target))
+        targets, sources = (_lanes(operand) for operand in each.operands[:2])
+        if not each.op.startswith("mov."):
+            sources = []
+        known = [(self.open.get(source), self.is_zero(source)) for source in sources]
+        for target in targets:
+            self.open.pop(target, None)
+            self.zeros.discard(target)
+        for target, (chain, zero) in zip(targets, known, strict=False):
+            if zero:
+                self.zeros.add(target)
+            if chain is not None:
+                self.open[target] = chain
 
     def is_zero(self, operand: str) -> bool:
         outside = any(self.definitions.only(operand, zero) for zero in _ZEROS)
         return outside or operand in self.zeros or operand in _ZEROS
 
-    def registers(self, each: Instruction, after: str, before: str) -> None:
-        zero = self.is_zero(before)
-        self.zeros.difference_update(registers(each.operands[0]))
-        self.link(each.op, before, after, zero, None, None)
+    def accumulate(self, each: Instruction, after: list[str], before: list[str]) -> None:
+        """One step in each accumulator. Those of one matrix instruction count as the first."""
+        op = each.op.removesuffix("x2") if each.op.endswith("f32x2") else each.op
+        zeros = [self.is_zero(register) for register in before]
+        self.zeros.difference_update(after, registers(each.operands[0]))
+        for source, target, zero in zip(before, after, zeros, strict=True):
+            self.link(op, source, target, zero, None, None)
+
+
+def _lanes(operand: str) -> list[str]:
+    """Registers of ``{%r1, %r2}``, the two floats of ``%rd1``, or one register or constant."""
+    if operand.startswith("%rd"):
+        return [f"{operand}.lo", f"{operand}.hi"]
+    return registers(operand)
 
 
 def registers_in(operand: str) -> tuple[str, int]:

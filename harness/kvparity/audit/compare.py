@@ -9,29 +9,14 @@ from typing import Any, Literal
 from kvparity.audit.chains import Chain
 from kvparity.audit.flow import Skeleton
 from kvparity.audit.signature import Signature
+from kvparity.audit.views import Side, views
 from kvparity.audit.words import MEANING
 
 Verdict = Literal["same", "different", "unknown"]
 VERDICTS: tuple[Verdict, ...] = ("different", "unknown", "same")  # the worst first
 _NONE = "none"
+_HIDDEN = "not visible"
 _MANY = 4  # kinds of values; a longer list tells nobody anything
-
-
-@dataclass(frozen=True)
-class Side:
-    """One way to compute attention: a kernel that walks tiles, and one that merges if apart.
-
-    ``walk`` is prefill, or the first kernel of decode; ``merge`` is decode's second kernel.
-    """
-
-    label: str
-    walk: Signature
-    merge: Signature | None = None
-
-    @property
-    def kernels(self) -> tuple[Signature, ...]:
-        """All kernels of the side."""
-        return (self.walk,) if self.merge is None else (self.walk, self.merge)
 
 
 @dataclass(frozen=True)
@@ -102,23 +87,34 @@ def _fields(left: Side, right: Side) -> Iterator[Field]:
     yield _equal("split, tile", _cut(a), _cut(b))
     yield _equal("matrix instruction", _join(a.instructions), _join(b.instructions), kinds)
     yield _equal("input precision", _precision(a), _precision(b))
-    straight = _straight(left, right)
-    yield _equal("K chains", _chains(a.chains), _chains(b.chains), kinds, straight)
     yield _equal("layout of reductions", _layouts(a), _layouts(b), kinds)
-    labels = (left.label, right.label)
-    yield _flow("before the loop", labels, (a.before, b.before), kinds, straight)
-    yield _flow("loop", labels, (a.loop, b.loop), kinds, straight)
-    yield _flow("merge", labels, _merges(left, right), "", straight, blurred=True)
-    yield _flow("finish", labels, (_finish(left), _finish(right)), "", straight, blurred=True)
+    yield from _walks(left, right, kinds)
     yield _equal("exp", _exp(left), _exp(right))
-    yield _forbidden("contraction", _made(left), _made(right))
-    yield _forbidden("atomics", _atomics(left), _atomics(right))
+    yield _forbidden("contraction", _made(left) + _made(right), _fusion(left), _fusion(right))
+    atomics = _atomics(left), _atomics(right)
+    yield _forbidden("atomics", sum(atomics), *map(str, atomics))
 
 
-def _equal(name: str, left: str, right: str, unlike: str = "", unseen: str = "") -> Field:
-    """``unlike``: why unequal texts are no difference; ``unseen``: why equal ones are not equal."""
-    if unseen:
-        return Field(name, left, right, "unknown", unseen)
+def _walks(left: Side, right: Side, kinds: str) -> Iterator[Field]:
+    found = views(left, right)
+    if isinstance(found, str):
+        for name in ("K chains", "before the loop", "loop", "merge", "finish"):
+            yield Field(name, _HIDDEN, _HIDDEN, "unknown", found)
+        return
+    one, two = found
+    labels = (left.label, right.label)
+    # A walk that is no loop is woven into the loop that merges; a difference may be the weaving.
+    woven = "the walk over tiles is no loop of its own" if left.straight else ""
+    unlike = kinds or woven
+    yield _equal("K chains", _chains(one.chains), _chains(two.chains), unlike)
+    yield _flow("before the loop", labels, (one.before, two.before), unlike)
+    yield _flow("loop", labels, (one.loop, two.loop), unlike)
+    yield _flow("merge", labels, (one.merge, two.merge), woven, blurred=True)
+    yield _flow("finish", labels, (one.finish, two.finish), woven, blurred=True)
+
+
+def _equal(name: str, left: str, right: str, unlike: str = "") -> Field:
+    """``unlike``: why unequal texts are no difference."""
     if left == right:
         return Field(name, left, right, "same")
     return Field(name, left, right, "unknown" if unlike else "different", unlike)
@@ -128,8 +124,7 @@ def _flow(
     name: str,
     labels: tuple[str, str],
     flows: tuple[Skeleton, Skeleton],
-    unlike: str,
-    unseen: str,
+    unlike: str = "",
     *,
     blurred: bool = False,
 ) -> Field:
@@ -137,12 +132,12 @@ def _flow(
     first, second = (
         f"{each.fingerprint}, {len(each.nodes)} values" if each.nodes else _NONE for each in flows
     )
-    plain = _equal(name, first, second, unlike, unseen)
-    if plain.verdict != "different":
-        return plain
-    if blurred and left.fits(right):
+    if left != right and blurred and left.fits(right):
         note = "alike; some values pass through shared memory, which hides where they come from"
         return Field(name, first, second, "same", note)
+    plain = _equal(name, first, second, unlike)
+    if plain.verdict != "different":
+        return plain
     beyond = (left.beyond(right), right.beyond(left))
     note = "; ".join(
         f"only {label}: {_kinds(kinds)}"
@@ -152,36 +147,11 @@ def _flow(
     return Field(name, first, second, "different", note)
 
 
-def _forbidden(name: str, left: int, right: int) -> Field:
+def _forbidden(name: str, count: int, left: str, right: str) -> Field:
     # Not only when one side has it: with either the order is not the declared one.
-    none = left == right == 0
-    note = "" if none else "the declared order has none"
-    return Field(name, str(left), str(right), "same" if none else "different", note)
-
-
-def _straight(left: Side, right: Side) -> str:
-    for side in (left, right):
-        if not side.walk.loops or (side.merge is None and not side.walk.around):
-            return f"{side.label} has no loop over tiles of its own: loop and merge do not part"
-        if side.merge is not None and not side.merge.loops:
-            return f"{side.label} has no loop that merges"
-    return ""
-
-
-def _merges(left: Side, right: Side) -> tuple[Skeleton, Skeleton]:
-    """Each side's merge of splits, from the values that decode's first kernel stores."""
-
-    def one(side: Side, other: Side) -> Skeleton:
-        if side.merge is not None:
-            return side.merge.loop
-        # A pipelined loop ends behind itself; what decode finishes before it stores is not merge.
-        return side.walk.after_given(Skeleton() if other.merge is None else other.walk.after)
-
-    return one(left, right), one(right, left)
-
-
-def _finish(side: Side) -> Skeleton:
-    return side.walk.finish if side.merge is None else side.merge.after
+    if count == 0:
+        return Field(name, left, right, "same")
+    return Field(name, left, right, "different", "the declared order has none")
 
 
 def _built(kernel: Signature) -> str:
@@ -215,6 +185,11 @@ def _exp(side: Side) -> str:
 
 def _made(side: Side) -> int:
     return sum(kernel.contraction.made for kernel in side.kernels)
+
+
+def _fusion(side: Side) -> str:
+    allowed = any(kernel.contraction.allowed for kernel in side.kernels)
+    return f"{'allowed' if allowed else 'forbidden'}, {_made(side)} made"
 
 
 def _atomics(side: Side) -> int:

@@ -32,7 +32,7 @@ _TIMEOUT_S = 1800
 class Artefact:
     """One compiled kernel: what it was compiled from, and the three texts of it.
 
-    ``strict_sass`` is the SASS of the same PTX with contraction forbidden, where it is allowed.
+    ``strict_sass`` is the SASS with contraction forbidden, where ``fusion`` allows it.
     """
 
     name: str

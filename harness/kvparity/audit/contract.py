@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kvparity.audit.compare import Comparison
-from kvparity.audit.request import ARCHITECTURES, AuditError, Request, Shape
+from kvparity.audit.request import ARCHITECTURES, Request, Shape
 from kvparity.audit.side import audit
 from kvparity.decoder.config import DecoderConfig, from_contract
 from kvparity.decoder.presets import preset
+from kvparity.subject import UnsupportedError
 from kvparity_contracts import Contract, LoadedContract
 from kvparity_contracts.subjects import Attention, Decoder
 from kvparity_kernels.order import ReductionOrder
@@ -51,8 +52,9 @@ def audit_contract(
     """Compare decode's kernels with prefill's for every format, page size and architecture.
 
     ``against``: changes of the order on decode's side alone (``{"block_m": 16}``), to see what
-    they would do. Raises ``AuditError`` if the subject has no kernels of ours or they do not
-    compile, ``ValueError`` for an architecture or an order that does not exist.
+    they would do. Raises ``UnsupportedError`` if the subject has no kernels of ours,
+    ``AuditError`` if they do not compile, ``ValueError`` for an architecture or an order that does
+    not exist.
     """
     order, shapes = subject_shapes(loaded)
     changed = replace(order, **(against or {}))
@@ -80,7 +82,7 @@ def subject_shapes(loaded: LoadedContract) -> tuple[ReductionOrder, list[tuple[S
     subject = contract.subject
     if isinstance(subject, Attention):
         if (subject.prefill, subject.decode) != OWN:
-            raise AuditError(
+            raise UnsupportedError(
                 f"the subject is {subject.prefill} and {subject.decode}; the audit compiles only "
                 f"the project's own kernels ({' and '.join(OWN)})"
             )
@@ -89,7 +91,7 @@ def subject_shapes(loaded: LoadedContract) -> tuple[ReductionOrder, list[tuple[S
         config = _config(subject, loaded)
         heads = (config.heads, config.kv_heads, config.head_dim)
     else:
-        raise AuditError(
+        raise UnsupportedError(
             f"a subject of kind {subject.kind} launches kernels that the audit does not know; "
             "expected attention or decoder"
         )
@@ -133,7 +135,7 @@ def present() -> tuple[str, ...]:
     major, minor = torch.cuda.get_device_capability()
     name = f"sm_{major}{minor}"
     if name not in ARCHITECTURES:
-        raise AuditError(
+        raise UnsupportedError(
             f"this device is {name}, which the audit does not know; choose with --arch one of "
             f"{', '.join(ARCHITECTURES)}"
         )

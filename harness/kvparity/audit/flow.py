@@ -23,6 +23,7 @@ _FLOAT = re.compile(
     r"(?:fma|mul|add|sub|max|min|div|ex2|lg2|rcp|sqrt|neg|abs|tanh)\.(?:[\w:]+\.)*b?f(?:16|32)(?:x2)?$"
     r"|cvt\.\S*f(?:16|32)"
 )
+_UNROUNDED = re.compile(r"^(mul|add|sub)((?:\.ftz)?(?:\.sat)?\.f32)$")
 _COMMUTES = ("mul", "add", "max", "min")
 
 
@@ -172,6 +173,9 @@ class _Walk:
                 self.lanes.pop(register, None)
 
     def compute(self, op: str, parts: list[str]) -> str:
+        # Without a rounding mode it is to nearest, and the compiler may contract; whether it did
+        # is counted in SASS.
+        op = _UNROUNDED.sub(r"\1.rn\2", op)
         kind = op.split(".")[0]
         if kind in _COMMUTES:
             parts = sorted(parts)

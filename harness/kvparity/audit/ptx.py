@@ -16,7 +16,6 @@ _MATRIX = ("wgmma.mma_async.", "mma.sync.", "tcgen05.mma.")
 _COUNTED = re.compile(
     r"(?:fma|mul|add|sub|div|rcp|sqrt)\.(?:\w+\.)*f32(?:x2)?$|(?:ex2|lg2)\.|shfl\.|atom\.|red\."
 )
-_LOOSE = re.compile(r"(?:mul|add|sub)\.(?:ftz\.)?(?:sat\.)?f32(?:x2)?$")
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,6 @@ def counts(instructions: Iterable[Instruction]) -> dict[str, int]:
     """How often each float, exchange and atomic operation is written."""
     found = Counter(each.op for each in instructions if _COUNTED.match(each.op))
     return dict(sorted(found.items()))
-
-
-def loose(instructions: Iterable[Instruction]) -> int:
-    """Products and sums without a rounding mode: only those may ptxas contract into an fma."""
-    return sum(bool(_LOOSE.match(each.op)) for each in instructions)
 
 
 def atomics(instructions: Iterable[Instruction]) -> int:

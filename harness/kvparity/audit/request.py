@@ -13,7 +13,7 @@ ARCHITECTURES: dict[str, int] = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 
 
 class AuditError(RuntimeError):
-    """The audit cannot look: what was asked for has no kernels of ours, or nothing compiles."""
+    """The audit cannot look: a kernel does not compile, or its code is not readable."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvparity.audit.compare import Comparison, Side, compare
+from kvparity.audit.compare import Comparison, compare
 from kvparity.audit.compile import Artefact, compile_all
 from kvparity.audit.request import AuditError, Request
 from kvparity.audit.signature import sign
+from kvparity.audit.views import Side
 
 _KERNELS = {"prefill": 1, "decode": 2}
 

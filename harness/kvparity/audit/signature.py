@@ -18,13 +18,11 @@ _EXP = ("ex2.",)
 class Contraction:
     """Whether products and sums may become, and became, one fma.
 
-    ``allowed``: the compiler was permitted to. ``loose``: PTX products and sums without a rounding
-    mode of their own, the only ones that can. ``made``: how many the SASS really has more than the
-    same PTX assembled without permission.
+    ``allowed``: the compiler was permitted to. ``made``: how many fma the SASS has more than that
+    of the same kernel compiled without permission.
     """
 
     allowed: bool
-    loose: int
     made: int
 
 
@@ -64,9 +62,9 @@ class Signature:
         """The kinds of instruction that multiply matrices; empty in a kernel that does not."""
         return frozenset(family(op) for op in self.instructions)
 
-    def after_given(self, given: Skeleton) -> Skeleton:
-        """``after``, taking the values of ``given`` as if they had been loaded."""
-        return flow.skeleton(self.parts.after, given.names)
+    def given(self, part: str, values: Skeleton) -> Skeleton:
+        """The dataflow of ``"after"`` or ``"loop"``, with some values as if they were loaded."""
+        return flow.skeleton(getattr(self.parts, part), values.names)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values without the code's hash, which also depends on line numbers."""
@@ -112,7 +110,7 @@ def sign(kernel: Artefact) -> Signature:
         dtypes=kernel.dtypes,
         num_warps=kernel.num_warps,
         structure=structure,
-        chains=chains(program.instructions, parts.loop),
+        chains=chains(program.instructions, parts.loop or parts.before),
         instructions=tuple(sorted({each.op for each in everywhere})),
         before=flow.skeleton(parts.before),
         loop=flow.skeleton(parts.loop),
@@ -123,7 +121,6 @@ def sign(kernel: Artefact) -> Signature:
         exp=tuple(sorted({i.op for i in program.instructions if i.op.startswith(_EXP)})),
         contraction=Contraction(
             allowed=kernel.fusion,
-            loose=ptx.loose(program.instructions),
             made=sass.contracted(built, strict),
         ),
         atomics=structure.atomics + ptx.atomics(program.instructions),

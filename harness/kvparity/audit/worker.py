@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,6 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kvparity.audit import ptx
 from kvparity.audit.request import ARCHITECTURES, Request, from_json
 from kvparity_kernels import attention
 from kvparity_kernels.attention import api
@@ -166,19 +164,6 @@ def disassemble(cubin: bytes) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def uncontracted(text: str, arch: str) -> bytes:
-    """The same PTX assembled with contraction forbidden, to be held against what was built."""
-    found = re.search(r"^\.target (\w+)", text, re.MULTILINE)
-    if found is None:
-        raise ValueError("this PTX names no target")
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-        source.write_text(text)
-        command = [ptxas(arch).path, "-lineinfo", "--fmad=false", f"--gpu-name={found[1]}"]
-        subprocess.run([*command, str(source), "-o", str(target)], check=True, capture_output=True)
-        return target.read_bytes()
-
-
 def fill(request: Request, folder: Path) -> None:
     """Compile one side and write its artefacts and ``record.json``; the folder appears at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -191,8 +176,9 @@ def fill(request: Request, folder: Path) -> None:
             name = kernel.name.rpartition(".")[2]
             texts = {"ttgir": built.asm["ttgir"], "ptx": built.asm["ptx"]}
             texts["sass"] = disassemble(built.asm["cubin"])
-            if ptx.loose(ptx.parse(texts["ptx"]).instructions):
-                texts["strict.sass"] = disassemble(uncontracted(texts["ptx"], request.arch))
+            if built.metadata.enable_fp_fusion:
+                strict = compile_launch(kernel, arguments, request.arch, False)
+                texts["strict.sass"] = disassemble(strict.asm["cubin"])
             for kind, text in texts.items():
                 (place / f"{name}.{kind}").write_text(text)
             record.append(

@@ -1,0 +1,42 @@
+"""All compiling is done once per session, in a folder of its own.
+
+``audit_cases`` is a plain module beside these tests.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvparity.audit.compile import compile_all
+from kvparity.audit.request import ARCHITECTURES, Request
+from kvparity.audit.side import read_side
+from kvparity.audit.views import Side
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import audit_cases
+
+
+@pytest.fixture(scope="session")
+def compiled_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with every artefact that these tests need."""
+    return tmp_path_factory.mktemp("audit")
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, audit_cases.Planted]:
+    return audit_cases.plant(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="session")
+def sides(compiled_at: Path, planted: dict[str, audit_cases.Planted]) -> dict[Request, Side]:
+    """Every request of these tests, compiled and read."""
+    wanted = [r for arch in ARCHITECTURES for r in audit_cases.pair(arch)]
+    for each in planted.values():
+        wanted += [*each.faulty, *each.sound]
+    requests = list(dict.fromkeys(wanted))
+    compiled = compile_all(requests, folder=compiled_at)
+    return {r: read_side(r, kernels) for r, kernels in zip(requests, compiled, strict=True)}
