@@ -11,9 +11,10 @@ from kvparity.exit_codes import ExitCode
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; bars inside of cells are escaped."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 def verbs() -> str:
@@ -22,7 +23,7 @@ def verbs() -> str:
     def rows() -> Iterator[Sequence[str]]:
         for name, verb, help_text in _verbs(parser()):
             inner = [each for each, _, _ in _verbs(verb)]
-            arguments = [*(["\\|".join(inner)] if inner else []), *_positionals(verb)]
+            arguments = [*(["|".join(inner)] if inner else []), *_positionals(verb)]
             yield f"`{' '.join(['kvparity', name, *arguments])}`", help_text
 
     return table(["command", "what it does"], rows())
@@ -30,19 +31,19 @@ def verbs() -> str:
 
 def commands() -> str:
     """Every verb with its arguments."""
-    return "\n\n".join(_commands("kvparity", parser()))
+    return "\n\n".join(_commands("kvparity", parser(), ""))
 
 
-def _commands(name: str, command: argparse.ArgumentParser) -> Iterator[str]:
+def _commands(name: str, command: argparse.ArgumentParser, told: str) -> Iterator[str]:
     inner = list(_verbs(command))
     if name == "kvparity" or not inner:
         usage = " ".join([name, *(["VERB"] if inner else _positionals(command))])
-        about = (command.description or "").replace("\n", " ")
+        about = (command.description or f"{told[:1].upper()}{told[1:]}.").replace("\n", " ")
         rows = list(_arguments(command))
         arguments = table(["argument", "meaning"], iter(rows)) if rows else ""
         yield "\n\n".join(part for part in (f"## `{usage}`", about, arguments) if part)
-    for verb, sub, _ in inner:
-        yield from _commands(f"{name} {verb}", sub)
+    for verb, sub, help_text in inner:
+        yield from _commands(f"{name} {verb}", sub, help_text)
 
 
 def _verbs(
@@ -74,7 +75,7 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[Sequence[str]]:
 
 def _help(action: argparse.Action) -> str:
     text = (action.help or "") % vars(action)
-    return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+    return text.replace("<", "&lt;").replace("\n", " ")
 
 
 def _metavar(action: argparse.Action) -> str:

@@ -37,10 +37,11 @@ class Fence:
     def commands(self) -> list[tuple[str, list[str]]]:
         """The commands of a console block, each with the output that is shown."""
         found: list[tuple[str, list[str]]] = []
-        for line in self.text.splitlines():
+        for line in self.text.replace("\\\n", " ").splitlines():
             if line.startswith("$ "):
                 found.append((line[2:].partition("  #")[0].strip(), []))
             else:
+                assert found, f"a console block begins with a command, '$ ...': {line}"
                 found[-1][1].append(line)
         return found
 
