@@ -94,7 +94,8 @@ def _same_work(reference: Record, candidate: Record) -> str | None:
         launched = reference.launches.get("counts")
         steps = len(reference.plan.schedule), len(candidate.plan.schedule)
         if launched and launched == candidate.launches.get("counts") and steps[0] != steps[1]:
-            return f"both sides launched the same kernels equally often, for {steps[0]} steps and {steps[1]}"
+            different = f"for {steps[0]} steps and {steps[1]}"
+            return f"both sides launched the same kernels equally often, {different}"
     return _other_work("reference", reference) or _other_work("path", candidate)
 
 
