@@ -124,6 +124,8 @@ def test_a_path_that_is_the_reference_itself_is_omitted_and_said() -> None:
     assert [(o.workload, o.path) for o in work.omitted] == [("tiny", "chunked(8)")]
     assert [unit.workload for unit in work.units] == ["long"]
     assert "the same steps" in work.omitted[0].reason
+    # Nothing is rolled out over tiny, so no control may look for its tokens there.
+    assert {run.workload for run in work.controls} == {"long"}
 
 
 @pytest.mark.parametrize("path", ["decode", "mixed", "generate"])

@@ -99,6 +99,12 @@ def test_what_is_not_finite_is_marked(defect: str) -> None:
     assert found.finite.tolist() == [not each for each in bad]
 
 
+def test_a_nan_that_the_logprob_does_not_see_is_marked_too() -> None:
+    found = record("decode", Toy("hidden-nan"))
+    assert bool(torch.isfinite(found.values).all())
+    assert not bool(found.finite.any())
+
+
 def test_kept_rows_are_the_whole_rows() -> None:
     keep = frozenset([(0, 4), (1, 1), (9, 9)])
     found = run_path(

@@ -10,6 +10,7 @@ from toy import DEFECTS, GeneratingToy, Toy
 from kvparity.compare import Comparison
 from kvparity.plan import Case, Unit, make
 from kvparity.record import Record
+from kvparity.schedule import Member
 from kvparity.subject import Generates, SubjectError, UnsupportedError
 from kvparity.unit import Setting, case_json, require_paths, run_unit
 
@@ -64,7 +65,7 @@ def test_a_defect_shows_where_it_is_and_nowhere_else(
     assert found == wanted
 
 
-@pytest.mark.parametrize("defect", ["nan-rows", "inf-values"])
+@pytest.mark.parametrize("defect", ["nan-rows", "inf-values", "hidden-nan"])
 def test_what_is_not_finite_differs_on_every_path(defect: str) -> None:
     assert set(outcomes(toy.setting(defect)).values()) == {"differs"}
 
@@ -99,7 +100,14 @@ def test_every_defect_is_used_by_a_test() -> None:
         "closed-cache",
         "replaced",
     }
-    here = {"batch-dependent", "never-decodes", "always-decodes", "nan-rows", "inf-values"}
+    here = {
+        "batch-dependent",
+        "never-decodes",
+        "always-decodes",
+        "nan-rows",
+        "inf-values",
+        "hidden-nan",
+    }
     here |= {"nondeterministic", "wrong", "digest-only"}
     assert here | elsewhere == set(DEFECTS)
 
@@ -135,6 +143,27 @@ def test_the_same_tokens_are_drawn_again_and_known_ones_are_kept() -> None:
     other[0][-1] = (other[0][-1] + 1) % 256
     kept = run_unit(setting, unit(setting), tokens=other, done=frozenset(), emit=ignore)
     assert [s["ids"] for s in kept["sequences"]] == other
+
+
+def test_sequences_take_turns_at_the_temperatures() -> None:
+    # One prompt twice, with the random numbers of their own names: what tells them apart beyond
+    # that is the temperature, and at one that is nearly 0 the likeliest token is drawn.
+    def greedy(*temperatures: float) -> list[bool]:
+        setting = toy.setting(
+            workloads=[{"name": "w", "prompts": [[5, 6], [5, 6]], "generate": 5}],
+            numerics={"execution": "float32", "temperatures": list(temperatures)},
+            checks=[{"name": "b", "relation": "invariance", "paths": ["decode"]}],
+        )
+        found = run_unit(setting, unit(setting), tokens=None, done=frozenset(), emit=ignore)
+        likeliest = []
+        for sequence in found["sequences"]:
+            ids = sequence["ids"]
+            rows = setting.subject.oracle(Member("w", 7, 2), ids, range(1, 6))
+            likeliest.append(rows.argmax(-1).tolist() == ids[2:])
+        return likeliest
+
+    assert greedy(1e-6, 1.0) == [True, False]
+    assert greedy(1.0, 1e-6) == [False, True]
 
 
 def test_tokens_do_not_depend_on_who_else_is_there() -> None:

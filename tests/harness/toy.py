@@ -26,6 +26,7 @@ DEFECTS = {
     "always-decodes": "chunks of one token go through decode",
     "nan-rows": "every third position is NaN",
     "inf-values": "every third logprob is -inf",
+    "hidden-nan": "a NaN in every row, which the logprobs do not see",
     "extra-row": "one row too many",
     "missing-row": "one row too few",
     "flat-rows": "rows without their second dimension",
@@ -93,6 +94,8 @@ class ToySession:
             row = toy.logits(q[position - span.start], k_all[:, 0].double(), v_all[:, 0].double())
             if "nan-rows" in toy.defects and position % 3 == 0:
                 row = torch.full_like(row, torch.nan)
+            if "hidden-nan" in toy.defects:
+                row[0] = torch.nan
             if "digest-only" in toy.defects and decode:
                 row[VOCAB - 1] = torch.nextafter(row[VOCAB - 1], torch.tensor(0.0))
             noisy = "nondeterministic" in toy.defects and toy.calls % 2 == 0
@@ -165,6 +168,8 @@ class Toy:
         return ToySession(self, members, layout)
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        if "hidden-nan" in self.defects:
+            rows = rows.nan_to_num(0.0)
         # Row by row, so that the number of rows cannot matter.
         found = torch.stack(
             [
