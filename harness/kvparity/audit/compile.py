@@ -11,13 +11,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import kvparity
 import kvparity_kernels
@@ -26,6 +27,7 @@ from kvparity.audit.request import AuditError, Request
 _FORMAT = "1"  # of the cache
 _VARIABLE = "KVPARITY_AUDIT_CACHE"
 _TIMEOUT_S = 1800
+_Share = list[tuple[Path, Request]]
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,12 @@ def compile_all(
     """
     root = folder or cache_folder()
     places = [root / _key(request) for request in requests]
-    missing = {
-        place: request
-        for place, request in zip(places, requests, strict=True)
-        if not (place / "record.json").is_file()
-    }
-    if missing:
-        _compile(missing, root, jobs or len(os.sched_getaffinity(0)))
+    wanted = dict(zip(places, requests, strict=True))
+    if _missing(wanted):
+        with _alone(root):
+            # Whoever was first may have compiled the same.
+            if missing := _missing(wanted):
+                _compile(missing, root, jobs or len(os.sched_getaffinity(0)))
     return [_read(place, request) for place, request in zip(places, requests, strict=True)]
 
 
@@ -80,39 +81,58 @@ def cache_folder() -> Path:
     return Path(home, "kvparity", "audit")
 
 
-def _compile(missing: dict[Path, Request], root: Path, jobs: int) -> None:
+def _missing(wanted: dict[Path, Request]) -> dict[Path, Request]:
+    return {
+        place: request for place, request in wanted.items() if not (place / "record.json").is_file()
+    }
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Let one process at a time compile into a folder; each takes all cores."""
+    import fcntl  # there is no Triton where there is no fcntl
+
     root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(missing: dict[Path, Request], root: Path, jobs: int) -> None:
     items = list(missing.items())
     shares = [share for i in range(jobs) if (share := items[i::jobs])]
-    running = [_start(share, root) for share in shares]
     errors: list[str] = []
-    try:
+    with ExitStack() as stack:
+        running = [_start(share, root, stack) for share in shares]
         for (process, output, errs), share in zip(running, shares, strict=True):
-            process.wait(timeout=_TIMEOUT_S)
-            output.seek(0)
-            answers = [json.loads(line) for line in output if line.startswith("{")]
-            for (_, request), answer in zip(share, answers, strict=False):
-                if answer["error"] is not None:
-                    errors.append(
-                        f"{request.side} does not compile for {request.arch}: {answer['error']}"
-                    )
-            if len(answers) < len(share) and not errors:
-                errs.seek(0)
-                tail = "\n".join(errs.read().splitlines()[-8:])
-                errors.append(f"the compiling process ended with {process.returncode}:\n{tail}")
-    except subprocess.TimeoutExpired as error:
-        raise AuditError(f"compiling took longer than {_TIMEOUT_S} s") from error
-    finally:
-        for process, output, errs in running:
-            process.kill()
-            process.wait()
-            output.close()
-            errs.close()
+            try:
+                process.wait(timeout=_TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:
+                raise AuditError(f"compiling took longer than {_TIMEOUT_S} s") from error
+            errors += _errors(share, output, errs, process.returncode)
     if errors:
         raise AuditError("\n".join(errors))
 
 
-def _start(share: list[tuple[Path, Request]], root: Path) -> tuple[Any, Any, Any]:
+def _errors(share: _Share, output: IO[str], errs: IO[str], code: int) -> list[str]:
+    output.seek(0)
+    answers = [json.loads(line)["error"] for line in output if line.startswith("{")]
+    found = [
+        f"{request.side} does not compile for {request.arch}: {answer}"
+        for (_, request), answer in zip(share, answers, strict=False)
+        if answer is not None
+    ]
+    if len(answers) < len(share):
+        errs.seek(0)
+        tail = "\n".join(errs.read().splitlines()[-8:])
+        found.append(f"the compiling process ended with {code}:\n{tail}")
+    return found
+
+
+def _start(
+    share: _Share, root: Path, stack: ExitStack
+) -> tuple[subprocess.Popen[str], IO[str], IO[str]]:
+    """Start compiling; when ``stack`` closes, the process is gone and its files are closed."""
     roots = [str(Path(each.__file__ or "").parents[1]) for each in (kvparity, kvparity_kernels)]
     known = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     environment = os.environ | {
@@ -120,16 +140,23 @@ def _start(share: list[tuple[Path, Request]], root: Path) -> tuple[Any, Any, Any
         "TRITON_CACHE_DIR": str(root / "triton"),
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([*known, *roots])),
     }
-    command = [sys.executable, "-m", "kvparity.audit.worker"]
-    # Files, not pipes: nobody has to read while others compile. The caller closes them.
-    output, errs = TemporaryFile("w+"), TemporaryFile("w+")  # noqa: SIM115
+    # Files, not pipes: nobody has to read while others compile.
+    output = stack.enter_context(TemporaryFile("w+"))  # noqa: SIM115 - the stack is its context
+    errs = stack.enter_context(TemporaryFile("w+"))  # noqa: SIM115 - so it is
     with TemporaryFile("w+") as given:
         for place, request in share:
             print(json.dumps({"request": request.as_json(), "folder": str(place)}), file=given)
         given.seek(0)
         process = subprocess.Popen(
-            command, env=environment, stdin=given, stdout=output, stderr=errs, text=True
+            [sys.executable, "-m", "kvparity.audit.worker"],
+            env=environment,
+            stdin=given,
+            stdout=output,
+            stderr=errs,
+            text=True,
         )
+    stack.callback(process.wait)
+    stack.callback(process.kill)
     return process, output, errs
 
 

@@ -209,6 +209,9 @@ class _Walk:
             self.values.pop(operands[0], None)  # an integer
             return
         choices = frozenset[str]().union(*(self.choices.get(i, frozenset({i})) for i in inputs))
+        if len(choices) == 1:  # equal values of two places: an exchange between threads
+            (self.values[operands[0]],) = choices
+            return
         name = self.make("selp.f32", *sorted(choices))
         self.choices[name] = choices
         self.values[operands[0]] = name

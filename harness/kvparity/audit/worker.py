@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,12 +156,13 @@ def ptxas(arch: str) -> Any:
     return compiler.get_ptxas(ARCHITECTURES[arch])
 
 
+@cache
 def disassemble(cubin: bytes) -> str:
-    """SASS of a cubin."""
+    """SASS of a cubin. Kernels that a changed source leaves as they were are read once."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
-        command = [knobs.nvidia.nvdisasm.path, "-c", str(path)]
+        command = [knobs.nvidia.nvdisasm.path, "-c", "-ndf", str(path)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -205,6 +207,15 @@ def fill(request: Request, folder: Path) -> None:
                 raise
 
 
+def _words(problem: BaseException) -> str:
+    """The innermost reason: Triton wraps an error once for every function that it is in."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    words = f"{type(problem).__name__}: {problem}"
+    stderr = getattr(problem, "stderr", None)
+    return f"{words}\n{stderr}" if stderr else words
+
+
 def main() -> None:
     """Answer requests until stdin ends."""
     for line in sys.stdin:
@@ -213,9 +224,7 @@ def main() -> None:
         try:
             fill(from_json(job["request"]), Path(job["folder"]))
         except Exception as problem:  # whatever Triton raises belongs to this request alone
-            error = f"{type(problem).__name__}: {problem}"
-            if isinstance(problem, subprocess.CalledProcessError) and problem.stderr:
-                error += f"\n{problem.stderr}"
+            error = _words(problem)
         print(json.dumps({"error": error}), flush=True)
 
 

@@ -12,9 +12,9 @@ from kvparity.audit.views import Side
 from kvparity_kernels.order import ReductionOrder
 
 SOURCE = Path(kvparity_kernels.__file__ or "").parent / "attention" / "kernels.py"
-SHAPE = Shape(4, 2, 32)
+SHAPE = Shape(4, 2, 16)
 FLOAT32 = replace(SHAPE, execution="float32", kv_cache="float32")
-ORDER = ReductionOrder(split=256, tile=64)
+ORDER = ReductionOrder(split=128, tile=32)  # small kernels compile sooner
 SMALL = ReductionOrder(split=64, tile=32)
 
 Pair = tuple[Request, Request]
@@ -111,7 +111,7 @@ def plant(folder: Path) -> dict[str, Planted]:
             "different",
             "atomics",
         ),
-        "tile": planted(order(tile=32), "different", "split, tile", "layout of reductions"),
+        "tile": planted(order(tile=16), "different", "split, tile", "layout of reductions"),
         "block_m": planted(order(block_m=16), "unknown", "matrix instruction", "K chains"),
         "merge in another form": planted(source("naive decode", *NAIVE), "different", "merge"),
     }

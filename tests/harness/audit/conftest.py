@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,8 +23,9 @@ import audit_cases
 
 @pytest.fixture(scope="session")
 def compiled_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with every artefact that these tests need."""
-    return tmp_path_factory.mktemp("audit")
+    """The folder with every artefact that these tests need, shared by parallel test processes."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "audit"
 
 
 @pytest.fixture(scope="session")
