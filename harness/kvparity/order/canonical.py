@@ -68,5 +68,8 @@ def denominator_order(order: ReductionOrder, n: int) -> SumTree:
 
 
 def rescale_edges(order: ReductionOrder, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where the running maximum is renewed: every tile ascending, every split descending."""
-    return tuple(range(order.tile, n, order.tile)), tuple(range(order.split, n, order.split))
+    """Where the running maximum is renewed: every tile ascending, every split descending.
+
+    A last split of one key is left out: its weight is 1 before it is scaled, which shows nothing.
+    """
+    return tuple(range(order.tile, n, order.tile)), tuple(range(order.split, n - 1, order.split))

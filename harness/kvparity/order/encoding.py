@@ -51,15 +51,20 @@ def value_range(stored: torch.dtype, out: torch.dtype, n: int) -> Range:
     return Range(mask, unit, units)
 
 
-def read_counts(values: Tensor, what: str) -> NDArray[np.int64]:
-    """Values that must be whole numbers, as such.
+def read_counts(values: Tensor, what: str, most: int) -> NDArray[np.int64]:
+    """Values that must be whole numbers up to ``most``, as such.
 
     Raises:
-        ProbeLied: one is more than a quarter away from a whole number, negative or not finite.
+        ProbeLied: one is more than a quarter away from a whole number, or out of range.
     """
     values = values.double().cpu()
     whole = values.round()
-    wrong = ~torch.isfinite(values) | ((values - whole).abs() > TOLERANCE) | (whole < 0)
+    wrong = (
+        ~torch.isfinite(values)
+        | ((values - whole).abs() > TOLERANCE)
+        | (whole < 0)
+        | (whole > most)
+    )
     if bool(wrong.any()):
         raise ProbeLied(
             f"{what}: {int(wrong.sum())} of {values.numel()} read-offs are no whole numbers, such "

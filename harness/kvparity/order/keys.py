@@ -92,7 +92,9 @@ class KeyOrder:
         else:
             read = side.alike(out)[b, g, columns]
         scale = torch.exp2(own.double()).sum(-1)
-        found = read_counts(read.double() * scale / self.range.unit, f"{side.which}, key order")
+        found = read_counts(
+            read.double() * scale / self.range.unit, f"{side.which}, key order", self.n
+        )
         np.add.at(survivors, taken[:, 0], found)
         return jobs
 

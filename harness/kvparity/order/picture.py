@@ -76,13 +76,13 @@ def _boxes(folded: Folded) -> list[Box]:
         if row >= ROWS:
             found.append(Box(level, row, parent, "…", "the rest is not drawn", "#f2f4f7"))
             break
-        times = f" × {run.count}" if run.count > 1 else ""
         if run.first < tree.n:
-            title, fill = ("term" if run.count == 1 else "terms") + times, "#f2f4f7"
+            title, fill = "1 term" if run.count == 1 else f"{run.count} terms", "#f2f4f7"
             runs: tuple[Run, ...] = ()
         else:
             fill, way = _LOOK[folded.kinds[run.first]]
-            title, runs = f"sum of {tree.sizes[run.first]}{times}, {way}", folded.runs[run.first]
+            sums = "sum of" if run.count == 1 else f"{run.count} sums of"
+            title, runs = f"{sums} {tree.sizes[run.first]}, {way}", folded.runs[run.first]
         detail = _which(tree, run)
         if runs and level + 1 >= LEVELS:
             detail, runs = f"{detail} (not opened)", ()
@@ -104,7 +104,9 @@ def _which(tree: SumTree, run: Run) -> str:
         return first
     low, high = tree.spans[run.first][0], tree.spans[run.last][1]
     return (
-        f"{first}, …" if tree.sizes[run.first] * run.count != high - low + 1 else f"{low}..{high}"
+        f"{first.removesuffix(', …')}, …"
+        if tree.sizes[run.first] * run.count != high - low + 1
+        else f"{low}..{high}"
     )
 
 

@@ -77,7 +77,7 @@ class ProductOrder:
         logs = side.alike(side.run(q, k, v).out).double().log()
         nothing, whole = logs[b, g, 0], logs[b, g, 1]
         counts = (logs[b, g, column] - nothing) / (whole - nothing) * self.n
-        return self.n - read_counts(counts, f"{side.which}, products")
+        return self.n - read_counts(counts, f"{side.which}, products", self.n)
 
 
 def _below(x: float) -> float:

@@ -48,5 +48,5 @@ class SumOracle:
             x[rows, some[:, 1]] = -self.mask
             result = self.function(x.to(self.device))
             self.launches += 1
-            sizes.append(self.n - read_counts(result.double() / self.unit, "sum"))
+            sizes.append(self.n - read_counts(result.double() / self.unit, "sum", self.n))
         return np.concatenate(sizes)
