@@ -9,7 +9,7 @@ from typing import Any, Literal
 from kvparity.audit.chains import Chain
 from kvparity.audit.flow import Skeleton
 from kvparity.audit.signature import Signature
-from kvparity.audit.views import Side, views
+from kvparity.audit.views import Side, View, views
 from kvparity.audit.words import MEANING
 
 Verdict = Literal["same", "different", "unknown"]
@@ -109,8 +109,17 @@ def _walks(left: Side, right: Side, kinds: str) -> Iterator[Field]:
     yield _equal("K chains", _chains(one.chains), _chains(two.chains), unlike)
     yield _flow("before the loop", labels, (one.before, two.before), unlike)
     yield _flow("loop", labels, (one.loop, two.loop), unlike)
-    yield _flow("merge", labels, (one.merge, two.merge), woven, blurred=True)
+    yield _flow("merge", labels, (one.merge, two.merge), woven or _ends(one, two), blurred=True)
     yield _flow("finish", labels, (one.finish, two.finish), woven, blurred=True)
+
+
+def _ends(one: View, two: View) -> str:
+    """Why more values in one side's merge may be the end of its walk, if they may."""
+    walks = [(view.before, view.loop) for view in (one, two)]
+    nested = one.merge.names <= two.merge.names or two.merge.names <= one.merge.names
+    if walks[0] == walks[1] or not nested:
+        return ""
+    return "the walks differ, and a pipelined walk ends behind its loop"
 
 
 def _equal(name: str, left: str, right: str, unlike: str = "") -> Field:

@@ -7,8 +7,8 @@ SAME = (
     "and dataflow. That is no proof of equal bits; run the contract on the device."
 )
 DIFFERENT = (
-    "The compiled code reduces in another order or with other roundings. That does not prove other "
-    "bits on every input; expect them, and run the contract on the device to see."
+    "The compiled code differs in what decides order or roundings. That does not prove other bits; "
+    "expect them, and run the contract on the device to see."
 )
 UNKNOWN = (
     "The compiled code cannot be compared in all that decides an order, so the audit says nothing "
