@@ -86,8 +86,8 @@ _TABLE = (
         "splits are counted from the start of the chunk, not of the sequence",
         "pegainfer-project/pegainfer#688, vllm-project/vllm#46592",
         KERNELS,
-        "a chunked path, and a sequence longer than one split",
-        paths=("chunked",),
+        "a path that decodes (a chunk of one token), and a sequence longer than one split",
+        paths=DECODING,
         keys="split",
     ),
     Control(

@@ -13,6 +13,7 @@ from torch import Tensor
 from kvparity.bits import differing, pattern, ulps
 from kvparity.drift import drift
 from kvparity.record import Record
+from kvparity.schedule import Plan
 
 Outcome = Literal["holds", "differs", "void"]
 
@@ -101,13 +102,22 @@ def _same_work(reference: Record, candidate: Record) -> str | None:
 
 def _other_work(side: str, record: Record) -> str | None:
     """Where a record did not run what its plan asks for, or None."""
-    asked = any(span.decode for step in record.plan.schedule for span in step)
-    ran = any(count for name, count in record.observed.items() if name.endswith(".decode"))
-    if (asked or record.plan.generate) and not ran:
+    asked = _decodes(record.plan)
+    ran = max((n for name, n in record.observed.items() if name.endswith(".decode")), default=0)
+    if asked and not ran:
         return f"the {side} asks for single-query decode, but no decode was observed"
-    if not asked and not record.plan.generate and ran:
+    if ran < asked:
+        return f"the {side} asks for {asked} decode steps, but only {ran} were observed"
+    if ran and not asked:
         return f"the {side} asks for prefill only, but decode was observed"
     return None
+
+
+def _decodes(plan: Plan) -> int:
+    """Forward calls of a plan that hold a single-query decode; each is seen at least once."""
+    if plan.generate:
+        return sum(member.length - member.prompt - 1 for member in plan.members)
+    return sum(any(span.decode for span in step) for step in plan.schedule)
 
 
 def invariance(reference: Record, candidate: Record, *, column: int | None) -> Comparison:
@@ -137,7 +147,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         idle = _same_work(reference, candidate)
         if idle is not None:
             return Comparison("void", idle, **counts)
-        equal = {"max_ulp": 0, **_aggregates(b, a, column)}
+        equal = {"max_ulp": 0, **_aggregates(b, a, column)}  # every d is 0, whoever rolled out
         return Comparison("holds", "every bit is equal", **counts, **equal)
     first = int(torch.nonzero(off)[0])
     reason = "bits differ"
@@ -152,7 +162,8 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     if bool(finite_only.any()):
         spread = ulps(a[finite_only], b[finite_only])
         measures = {"max_ulp": int(spread.max())}
-        measures |= _aggregates(b[finite_only], a[finite_only], column)
+        rollout, rescore = (a, b) if _decodes(reference.plan) else (b, a)
+        measures |= _aggregates(rollout[finite_only], rescore[finite_only], column)
     where = torch.nonzero(value_bits[first])
     place = int(where[0]) if len(where) else 0
     sequence, position = reference.index[first]
@@ -173,11 +184,11 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     return Comparison("differs", reason, **counts, **measures, first_divergence=divergence)
 
 
-def _aggregates(candidate: Tensor, reference: Tensor, column: int | None) -> dict[str, Any]:
-    """RL aggregates for logprobs (rollout is the candidate), the largest distance otherwise."""
+def _aggregates(rollout: Tensor, rescore: Tensor, column: int | None) -> dict[str, Any]:
+    """RL aggregates for logprobs, the largest distance otherwise."""
     if column is None:
-        return {"max_abs": float((candidate.double() - reference.double()).abs().max())}
-    d = drift(candidate[:, 0], reference[:, 0])
+        return {"max_abs": float((rollout.double() - rescore.double()).abs().max())}
+    d = drift(rollout[:, 0], rescore[:, 0])
     return {
         "max_abs_dlogp": d.max_abs_dlogp,
         "approx_kl0": d.approx_kl0,

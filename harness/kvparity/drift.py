@@ -1,7 +1,7 @@
 """What a difference would do to reinforcement learning: aggregates over logprob differences.
 
-``d = rescore - rollout``, the log of the importance ratio: the trainer's logprob less that of the
-policy that drew the token. The names follow the RL libraries that log them.
+``d = rollout - rescore``: the logprob with which the token was drawn less the one it is trained
+with, so PPO's importance ratio is ``e^-d``. The names follow the RL libraries that log them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ CLIP_LOW, CLIP_HIGH = 0.8, 1.2
 class Drift:
     """Aggregates over the compared tokens.
 
-    ``max_abs_dlogp``: largest |d|. ``approx_kl0``: mean(e^d - 1 - d), Schulman's k3 estimator of
-    KL(rollout || rescore), as the tokens are the rollout's.
+    ``max_abs_dlogp``: largest |d|. ``approx_kl0``: mean(e^d - 1 - d), in the form of Schulman's
+    k3 estimator; it is never negative, and 0 only where every d is.
     ``clipfrac0``: share of tokens whose e^d lies outside [0.8, 1.2].
     """
 
@@ -30,7 +30,7 @@ class Drift:
 
 def drift(rollout: Tensor, rescore: Tensor) -> Drift:
     """Aggregate two logprob vectors of equal length, in float64. Not empty."""
-    d = rescore.double() - rollout.double()
+    d = rollout.double() - rescore.double()
     ratio = torch.exp(d)
     outside = ~((ratio >= CLIP_LOW) & (ratio <= CLIP_HIGH))  # NaN is outside
     return Drift(

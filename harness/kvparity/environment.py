@@ -42,10 +42,15 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
-def forbid_tf32() -> None:
-    """Switch TF32 off for everything that runs in this process, as every contract states."""
+def settle() -> None:
+    """Make this process compute as every other one of a verification does.
+
+    TF32 is off, as every contract states. torch uses one CPU thread: a library may cut its sums by
+    the number of threads, and neither ``--jobs`` nor a replay may change bits.
+    """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(1)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

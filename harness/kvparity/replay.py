@@ -11,6 +11,7 @@ import torch
 
 from kvparity.bits import differing, ulps
 from kvparity.compare import Comparison, invariance
+from kvparity.environment import settle
 from kvparity.evidence import Evidence, RunFolderError
 from kvparity.plan import Case, Unit, make
 from kvparity.record import Record
@@ -57,6 +58,7 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     tokens = next((e for e in evidence.lines("units.jsonl") if e["unit"] == unit.id), None)
     if tokens is None:
         raise RunFolderError(f"the unit {unit.id!r} of {case_id} was interrupted; resume it first")
+    settle()
     job = Job(loaded.contract, Path(loaded.path).resolve().parent, device, folder)
     setting = Setting(loaded.contract, subject_of(job, case.numerics))
     known_ids = [list(sequence["ids"]) for sequence in tokens["sequences"]]

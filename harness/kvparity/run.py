@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from kvparity import worker
-from kvparity.environment import environment, forbid_tf32
+from kvparity.environment import environment, settle
 from kvparity.evidence import Evidence
+from kvparity.identity import identity
 from kvparity.judge import judge
 from kvparity.plan import ControlRun, Unit, Unplanted, Work, make
 from kvparity.subject import SubjectError
@@ -41,23 +42,16 @@ def verify(
     """Verify a contract and return the report, which is also ``run.json`` in ``folder``.
 
     Raises:
-        RunFolderError, UnsupportedError, SubjectError, ValueError: see there; finished cases are
-        on disk whatever happens.
+        RunFolderError, UnsupportedError, SubjectError: see there; finished cases are on disk
+        whatever happens.
     """
     start = time.perf_counter()
     contract = loaded.contract
     work = make(contract)
-    forbid_tf32()
+    settle()
     setting = environment(torch.device(device))
     evidence = Evidence(folder)
-    identity = {
-        "contract": loaded.sha256,
-        "path": str(Path(loaded.path).resolve()),
-        "versions": setting["versions"],
-        "device": setting["device_name"],
-        "triton_mode": setting["triton_mode"],
-    }
-    evidence.start(identity, resume=resume)
+    evidence.start(identity(loaded, setting), resume=resume)
     job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
     total = len(work.units) + len(work.controls)
     ended = 0
@@ -86,7 +80,7 @@ class _Pool:
     def __enter__(self) -> _Pool:
         if self.jobs > 1:
             self.executor = ProcessPoolExecutor(
-                self.jobs, mp_context=get_context("spawn"), initializer=worker.start, initargs=(1,)
+                self.jobs, mp_context=get_context("spawn"), initializer=worker.start
             )
         return self
 

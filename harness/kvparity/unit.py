@@ -36,10 +36,14 @@ class Setting:
         """The workload's prompts, checked against the subject's vocabulary and positions.
 
         Raises:
-            UnsupportedError: a sequence is longer than the subject's positions.
+            UnsupportedError: a sequence is longer than the subject's positions, or a token id is
+                outside its vocabulary.
         """
         model = next(w for w in self.contract.workloads if w.name == workload)
-        prompts = fill(model, seed=self.contract.seed, vocab=self.subject.vocab)
+        try:
+            prompts = fill(model, seed=self.contract.seed, vocab=self.subject.vocab)
+        except ValueError as error:
+            raise UnsupportedError(str(error)) from error
         if prompts.longest > self.subject.max_positions:
             raise UnsupportedError(
                 f"workload {workload}: its longest sequence has {prompts.longest} tokens, but the "

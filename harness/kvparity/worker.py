@@ -12,7 +12,7 @@ import torch
 
 from kvparity.compare import Comparison
 from kvparity.controls.running import controls_json, run_control
-from kvparity.environment import forbid_tf32
+from kvparity.environment import settle
 from kvparity.evidence import Evidence
 from kvparity.plan import Case, ControlRun, Numerics, Unit
 from kvparity.record import Record
@@ -37,17 +37,18 @@ class Job:
 _subjects: dict[tuple[str, Numerics], Subject] = {}
 
 
-def start(threads: int) -> None:
+def start() -> None:
     """Set up a worker process: Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    forbid_tf32()
+    settle()
 
 
 def subject_of(job: Job, numerics: Numerics) -> Subject:
     """The job's subject in one numerics, loaded at the first call."""
     key = (str(job.folder), numerics)
     if key not in _subjects:
+        for old in [name for name in _subjects if name[0] != key[0]]:
+            del _subjects[old]  # another run's, in a process that verifies one after the other
         try:
             _subjects[key] = factory(job.contract.subject.kind)(
                 job.contract.subject,
@@ -59,6 +60,8 @@ def subject_of(job: Job, numerics: Numerics) -> Subject:
             )
         except torch.cuda.OutOfMemoryError as error:
             raise SubjectError(f"out of device memory while loading the subject: {error}") from None
+        except ValueError as error:  # a setting or a name that means nothing here
+            raise UnsupportedError(str(error)) from error
     return _subjects[key]
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvparity.cli.main import main
@@ -247,6 +248,59 @@ def test_ctrl_c_keeps_finished_cases_and_the_run_can_be_finished(tmp_path, jobs)
     assert second.returncode == ExitCode.HOLDS, second.stderr
     assert (run / "cases.jsonl").read_text().startswith(kept)
     assert json.loads(second.stdout)["verdict"] == "holds"
+
+
+def test_a_run_is_not_resumed_over_a_changed_kernel(tmp_path, capsys):
+    (tmp_path / "pairs.py").write_text(PAIRS.read_text())
+    contract = write(tmp_path, prefill="pairs.py:prefill", decode="pairs.py:decode")
+    run = tmp_path / "run"
+    assert verify(contract, run) == ExitCode.HOLDS
+    assert verify(contract, run, "--resume") == ExitCode.HOLDS  # the control: nothing changed
+    with (tmp_path / "pairs.py").open("a") as file:
+        file.write("# another kernel\n")
+    capsys.readouterr()
+    assert verify(contract, run, "--resume") == ExitCode.USAGE
+    assert "cannot be resumed: subject_files changed" in capsys.readouterr().err
+
+
+def test_a_kernel_file_finds_its_neighbours(tmp_path):
+    (tmp_path / "neighbour_of_kernels.py").write_text(PAIRS.read_text())
+    (tmp_path / "mine.py").write_text("from neighbour_of_kernels import decode, prefill\n")
+    contract = write(tmp_path, prefill="mine.py:prefill", decode="mine.py:decode")
+    assert verify(contract, tmp_path / "run") == ExitCode.HOLDS
+    assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("decode", "code"), [("decode_raises", ExitCode.ERROR), ("missing", ExitCode.USAGE)]
+)
+def test_json_is_one_document_also_where_there_is_no_report(tmp_path, capsys, decode, code):
+    contract = write(tmp_path, decode=f"{PAIRS}:{decode}")
+    assert verify(contract, tmp_path / "run", "--json") == code
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (document["verdict"], document["exit_code"]) == ("error", code)
+    assert document["error"] in err
+
+
+def test_processes_and_replay_compute_with_the_same_threads(tmp_path, capsys):
+    (tmp_path / "pairs.py").write_text(
+        PAIRS.read_text()
+        + "\nimport pathlib\n"
+        + "with pathlib.Path(__file__).with_name('threads').open('a') as file:\n"
+        + "    file.write(f'{torch.get_num_threads()} ')\n"
+    )
+    contract = write(tmp_path, prefill="pairs.py:prefill", decode="pairs.py:decode")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for jobs in ("1", "2"):
+            assert verify(contract, tmp_path / f"run{jobs}", "--jobs", jobs) == ExitCode.HOLDS
+        torch.set_num_threads(2)
+        assert main(["replay", str(tmp_path / "run1"), "c000"]) == ExitCode.HOLDS
+    finally:
+        torch.set_num_threads(before)
+    assert set((tmp_path / "threads").read_text().split()) == {"1"}
 
 
 def test_help_and_lint_import_no_torch(tmp_path):

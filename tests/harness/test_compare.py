@@ -168,6 +168,14 @@ def test_other_token_ids_differ_though_their_values_are_equal() -> None:
     assert (found.first_divergence.position, found.first_divergence.token) == (4, 99)
 
 
+def test_the_rollout_is_the_side_that_decodes() -> None:
+    values = changed(0, 0, -1.25)  # e^0.25 is outside the clip range, e^-0.25 is 0.78: outside too
+    near = changed(0, 0, -1.21)  # e^0.21 = 1.23 is outside, e^-0.21 = 0.81 is not
+    assert invariance(record(), record(DECODE, values=values), column=0).clipfrac0 == 0.2
+    assert invariance(record(), record(DECODE, values=near), column=0).clipfrac0 == 0.0
+    assert invariance(record(DECODE), record(values=near), column=0).clipfrac0 == 0.2
+
+
 def test_attention_rows_are_compared_whole() -> None:
     values = changed(3, 1, -3.25)
     found = invariance(record(), record(DECODE, values=values), column=None)
@@ -240,6 +248,11 @@ VOID: dict[str, tuple[Record, Record, str]] = {
         record(DECODE, launched={"attention.prefill": 2}),
         "both sides launched the same kernels equally often, for 2 steps and 3",
     ),
+    "too few decodes": (
+        record(),
+        record(DECODE, observed={"attention.prefill": 5, "attention.decode": 1}),
+        "the path asks for 2 decode steps, but only 1 were observed",
+    ),
     "a loop without decode": (
         record(),
         record(Plan(MEMBERS, (), Layout(), generate=True), observed={"forward.prefill": 5}),
@@ -286,7 +299,7 @@ def test_accuracy_within_and_over_limits() -> None:
     assert found.tokens == 5
     assert found.max_abs_dlogp == pytest.approx(0.05, rel=1e-6)
     assert found.reason.startswith("max_abs_dlogp 0.05 <= 0.1")
-    over = accuracy(record(), oracle(0.2), LIMITS, column=0)
+    over = accuracy(record(), oracle(-0.2), LIMITS, column=0)
     assert over.outcome == "differs"
     assert over.reason.startswith("max_abs_dlogp 0.2, over 0.1")
     assert "clipfrac0 1, over 0" in over.reason
@@ -347,7 +360,7 @@ def test_accuracy_that_shows_nothing_is_void(arguments: dict[str, Any], reason: 
 
 
 def test_measures_beyond_json_are_given_by_name() -> None:
-    other = record(DECODE, values=changed(0, 0, -1000.0))
-    found = invariance(record(values=changed(0, 0, -1.0)), other, column=0)
+    other = record(DECODE, values=changed(0, 0, -1.0))
+    found = invariance(record(values=changed(0, 0, -1000.0)), other, column=0)
     assert found.approx_kl0 == float("inf")
     assert json.loads(json.dumps(found.as_json(), allow_nan=False))["approx_kl0"] == "inf"

@@ -10,20 +10,20 @@ from kvparity.drift import drift
 def test_the_formulas_by_hand() -> None:
     rollout = [-1.0, -2.0, -3.0, -0.5]
     rescore = [-1.0, -2.25, -2.5, -0.4]
-    d = [b - a for a, b in zip(rollout, rescore, strict=True)]  # 0, -0.25, 0.5, 0.1
+    d = [a - b for a, b in zip(rollout, rescore, strict=True)]  # 0, 0.25, -0.5, -0.1
     found = drift(torch.tensor(rollout).double(), torch.tensor(rescore).double())
     assert found.max_abs_dlogp == 0.5
     # Both sides are float64 with a handful of operations.
     wanted = sum(math.exp(x) - 1 - x for x in d) / 4
     assert math.isclose(found.approx_kl0, wanted, rel_tol=1e-6)
-    assert found.clipfrac0 == 0.5  # exp(-0.25) = 0.78 and exp(0.5) = 1.65
+    assert found.clipfrac0 == 0.5  # exp(0.25) = 1.28 and exp(-0.5) = 0.61
 
 
-def test_the_ratio_is_the_trainers_over_the_rollouts() -> None:
+def test_d_is_rollout_less_rescore() -> None:
     low, high = torch.tensor([-2.0]), torch.tensor([-1.79])  # exp(0.21) = 1.23, exp(-0.21) = 0.81
-    assert drift(low, high).clipfrac0 == 1.0
-    assert drift(high, low).clipfrac0 == 0.0
-    assert drift(low, high).approx_kl0 > drift(high, low).approx_kl0
+    assert drift(high, low).clipfrac0 == 1.0
+    assert drift(low, high).clipfrac0 == 0.0
+    assert drift(high, low).approx_kl0 > drift(low, high).approx_kl0
 
 
 def test_equal_sides_have_no_drift_and_small_ones_are_not_lost() -> None:

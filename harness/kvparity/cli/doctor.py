@@ -39,6 +39,9 @@ def examine(asked: str | None) -> dict[str, Any]:
     except (ImportError, ValueError) as error:
         return {"ready": False, "problem": str(error)}
     from kvparity.environment import environment
+    from kvparity.environment import settle as settle_process
+
+    settle_process()
 
     found: dict[str, Any] = environment(torch.device(device))
     found["problem"] = _trial(device)

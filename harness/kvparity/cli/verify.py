@@ -53,17 +53,17 @@ def run(args: argparse.Namespace) -> int:
     from kvparity_contracts.problems import ContractError
 
     if args.jobs is not None and args.jobs < 1:
-        return _refuse(f"--jobs {args.jobs}: expected at least 1")
+        return _stop(args, ExitCode.USAGE, f"--jobs {args.jobs}: expected at least 1")
     if args.resume and args.run_dir is None:
-        return _refuse("--resume needs --run-dir, the folder of the interrupted run")
+        words = "--resume needs --run-dir, the folder of the interrupted run"
+        return _stop(args, ExitCode.USAGE, words)
     try:
         loaded = load(find(args.contract))
         device = settle(args.device)
     except ContractError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.USAGE
+        return _stop(args, ExitCode.USAGE, str(error), prefix="")
     except ValueError as error:
-        return _refuse(str(error))
+        return _stop(args, ExitCode.USAGE, str(error))
     return _verify(args, loaded, device)
 
 
@@ -86,18 +86,14 @@ def _verify(args: argparse.Namespace, loaded: Any, device: str) -> int:
             command=shlex.join(["kvparity", *sys.argv[1:]]),
             progress=bar,
         )
-    except (RunFolderError, UnsupportedError, ValueError) as error:
-        return _refuse(str(error))
+    except (RunFolderError, UnsupportedError) as error:
+        return _stop(args, ExitCode.USAGE, str(error))
     except SubjectError as error:
-        print(f"kvparity: error: {error}{_kept(folder)}", file=sys.stderr)
-        return ExitCode.ERROR
+        return _stop(args, ExitCode.ERROR, f"error: {error}{_kept(folder)}")
     except KeyboardInterrupt:
-        print(
-            f"kvparity: interrupted{_kept(folder)}; finish with: kvparity verify {args.contract} "
-            f"--run-dir {folder} --resume",
-            file=sys.stderr,
-        )
-        return ExitCode.INTERRUPTED
+        again = f"kvparity verify {args.contract} --run-dir {folder} --resume"
+        words = f"interrupted{_kept(folder)}; finish with: {again}"
+        return _stop(args, ExitCode.INTERRUPTED, words)
     finally:
         bar.close()
     if args.json:
@@ -116,9 +112,15 @@ def _kept(folder: Path) -> str:
     return f"; {count} finished cases are kept in {folder}" if count else ""
 
 
-def _refuse(message: str) -> int:
-    print(f"kvparity: {message}", file=sys.stderr)
-    return ExitCode.USAGE
+def _stop(
+    args: argparse.Namespace, code: ExitCode, message: str, *, prefix: str = "kvparity: "
+) -> int:
+    """Say why there is no report; with ``--json`` also as the one document on stdout."""
+    print(f"{prefix}{message}", file=sys.stderr)
+    if args.json:
+        problem = {"schema_version": 1, "verdict": "error", "exit_code": code, "error": message}
+        print(json.dumps(problem))
+    return code
 
 
 class _Bar:

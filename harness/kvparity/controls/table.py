@@ -20,7 +20,7 @@ _ALL = (
         path=PathName("batched"),
         rollout=split_by_batch,
         rescore=split_by_batch,
-        keys=lambda split, tile: split // 2 + 8,
+        keys=lambda split, tile: split + 1,
     ),
     Control(
         "tile-by-query-length",
@@ -34,7 +34,7 @@ _ALL = (
         path=PathName("decode"),
         rollout=split_from_chunk,
         rescore=split_from_chunk,
-        keys=lambda split, tile: split // 2 + 8,
+        keys=lambda split, tile: split + 1,
     ),
     Control("position-off-by-one", path=PathName("decode"), rollout=position_off_by_one),
     Control("stale-slot", path=PathName("decode"), rollout=stale_slot, keys=lambda split, tile: 3),

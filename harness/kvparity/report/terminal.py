@@ -137,7 +137,8 @@ def _controls(report: Document) -> list[str]:
     controls = report["controls"]
     caught = [c for c in controls if c["caught"]]
     lines = [f"controls: {len(caught)} of {len(controls)} planted defects caught"]
-    wide = max((len(c["name"]) for c in controls), default=0)
+    names = [c["name"] for c in controls] + [e["control"] for e in report["unplanted"]]
+    wide = max(map(len, names), default=0)
     for control in controls:
         word = "caught" if control["caught"] else "MISSED"
         lines.append(f"    {control['name']:<{wide}}  {word}  {control['seen']}")

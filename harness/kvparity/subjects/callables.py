@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,11 @@ def load_callable(name: str, base: Path) -> Kernel:
     target, _, attribute = name.rpartition(":")
     try:
         if target.endswith(".py"):
-            module = _load_file(base / target)
+            with _on_path((base / target).parent):
+                module = _load_file(base / target)
         else:
-            sys.path.insert(0, str(base))
-            try:
+            with _on_path(base):
                 module = importlib.import_module(target)
-            finally:
-                sys.path.remove(str(base))
     except (Exception, SystemExit) as error:  # a script that ends itself must not end us
         raise ValueError(
             f"{name}: {target} does not import ({type(error).__name__}: {error}); expected an "
@@ -40,6 +39,16 @@ def load_callable(name: str, base: Path) -> Kernel:
             f"{name}: {target} has no function {attribute!r}; it offers {', '.join(offered[:12])}"
         )
     return found  # type: ignore[no-any-return] # callable() does not narrow to a signature
+
+
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    """Let what is imported find its neighbours, as a script would; for the import only."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _load_file(path: Path) -> Any:

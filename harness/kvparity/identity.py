@@ -1,0 +1,63 @@
+"""What a run is about: a run is resumed only where all of it is as it was."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kvparity_contracts.loader import LoadedContract
+from kvparity_contracts.subjects import Attention
+
+
+def identity(loaded: LoadedContract, environment: dict[str, Any]) -> dict[str, Any]:
+    """JSON values: contract, versions, device, and the files that the subject is made of."""
+    return {
+        "contract": loaded.sha256,
+        "path": str(Path(loaded.path).resolve()),
+        "versions": environment["versions"],
+        "device": environment["device_name"],
+        "triton_mode": environment["triton_mode"],
+        "subject_files": subject_files(loaded),
+    }
+
+
+def subject_files(loaded: LoadedContract) -> dict[str, str]:
+    """Hash of every source file of a kernel pair; name, size and time of a checkpoint's files.
+
+    What such a file imports in turn is not looked at. A file that is not there is left to the
+    subject to complain of.
+    """
+    base, subject = Path(loaded.path).resolve().parent, loaded.contract.subject
+    if isinstance(subject, Attention):
+        paths = {
+            _source(name.rpartition(":")[0], base) for name in (subject.prefill, subject.decode)
+        }
+        return {str(path): _hash(path) for path in sorted(paths - {None}, key=str) if path}
+    checkpoint = getattr(subject, "checkpoint", None)
+    if checkpoint is None:
+        return {}
+    facts = {}
+    for path in sorted((base / checkpoint).glob("*")):
+        if path.suffix in (".json", ".safetensors"):
+            about = path.stat()
+            facts[path.name] = f"{about.st_size} bytes, {about.st_mtime_ns}"
+    return facts
+
+
+def _source(target: str, base: Path) -> Path | None:
+    if target.endswith(".py"):
+        return base / target
+    beside = base / f"{target.replace('.', '/')}.py"
+    if beside.is_file():
+        return beside
+    try:
+        spec = find_spec(target.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
