@@ -1,19 +1,22 @@
 """Planted faults: what an order report sees, in which part, and what it cannot see.
 
-Take a part's detection away and the test of the faults that only this part sees turns red.
+The faults are in ``order_faults``. Take a part's detection away and the tests of the faults that
+only this part sees turn red.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from order_faults import KEYS, table
+from order_faults import found as planted
 from order_pairs import How, decode, pair, subject
 
 from kvparity.order import order_report
 from kvparity.order.canonical import SumTree, chain
 from kvparity.order.report import PARTS
-
-KEYS = 70  # a tile edge and a split edge are crossed
 
 
 def report(which, keys=KEYS, **more):
@@ -30,19 +33,19 @@ def statuses(found) -> dict[str, str]:
 
 SAME = dict.fromkeys(PARTS, "same")
 
-# fault, verdict, the parts that see it (all others are the same on both sides)
-SEEN = [
-    ({"tile": 32}, "different-order", {"denominator", "rescale edges"}),
-    ({"reverse": True}, "different-order", {"key order", "denominator", "rescale edges"}),
-    ({"split": 32}, "different-order", {"key order", "denominator", "rescale edges"}),
-    ({"ragged": 3}, "different-order", {"key order", "denominator", "rescale edges"}),
-    ({"products": True}, "different-order", {"products"}),
-    ({"reciprocal": True}, "same-order-different-bits", {"division"}),
-]
+# verdict, and the parts that see the fault (all others are the same on both sides)
+SEEN = {
+    "tile": ("different-order", {"denominator", "rescale edges"}),
+    "reverse": ("different-order", {"key order", "denominator", "rescale edges"}),
+    "split": ("different-order", {"key order", "denominator", "rescale edges"}),
+    "ragged": ("different-order", {"key order", "denominator", "rescale edges"}),
+    "products": ("different-order", {"products"}),
+    "reciprocal": ("same-order-different-bits", {"division"}),
+}
 
 
 def test_the_pair_without_a_fault_is_consistent():
-    found = report(pair())
+    found = planted("none")
     assert found.verdict == "consistent", found.reason
     assert statuses(found) == SAME
     assert "5 of 5" in found.reason
@@ -51,9 +54,10 @@ def test_the_pair_without_a_fault_is_consistent():
     assert part(found, "products").trees["decode"] == chain(16)
 
 
-@pytest.mark.parametrize(("fault", "verdict", "by"), SEEN, ids=[next(iter(f[0])) for f in SEEN])
-def test_a_fault_is_seen_where_it_should(fault, verdict, by):
-    found = report(pair(**fault))
+@pytest.mark.parametrize("name", SEEN)
+def test_a_fault_is_seen_where_it_should(name):
+    verdict, by = SEEN[name]
+    found = planted(name)
     assert found.verdict == verdict, found.reason
     assert {name for name, status in statuses(found).items() if status == "different"} == by
     assert set(statuses(found).values()) == {"same", "different"}
@@ -63,26 +67,25 @@ def test_a_fault_is_seen_where_it_should(fault, verdict, by):
 
 
 def test_an_order_that_depends_on_the_data_is_no_tree():
-    found = report(pair(by_data=True))
+    found = planted("by_data")
     assert found.verdict == "not-a-tree"
     assert "the order depends on the data" in part(found, "key order").seen
 
 
 def test_an_order_that_changes_from_call_to_call_is_no_tree():
-    torch.manual_seed(0)
-    found = report(pair(split=16, shuffled=True))
+    found = planted("shuffled")
     assert found.verdict == "not-a-tree"
     assert "changed when the same call was repeated" in part(found, "key order").seen
 
 
 def test_columns_reduced_in_different_orders_are_no_tree():
-    found = report(pair(columns=True))
+    found = planted("columns")
     assert found.verdict == "not-a-tree"
     assert "columns of V are reduced in different orders" in part(found, "key order").seen
 
 
 def test_another_exp_is_in_no_part_and_only_random_calls_show_it():
-    found = report(pair(natural=True))
+    found = planted("natural")
     assert statuses(found) == SAME
     assert found.verdict == "same-order-different-bits"
     assert "random calls differ" in found.reason
@@ -158,7 +161,7 @@ def test_without_a_log_sum_exp_16_bits_show_no_denominator():
 def test_replay_is_what_sees_a_sum_that_is_no_float32_addition():
     """Sums kept in float64 answer every probe as a chain does; replay tells."""
 
-    found = report(pair(wide=True))
+    found = planted("wide")
     assert statuses(found) == SAME
     assert found.verdict == "not-a-tree"
     assert found.reason.startswith("replay")
@@ -171,7 +174,12 @@ def test_bad_sizes_are_refused():
 
 
 def test_trees_of_the_report_are_canonical():
-    found = report(pair())
+    found = planted("none")
     for each in found.parts:
         for tree in each.trees.values():
             assert SumTree.build(tree.n, tree.nodes) == tree
+
+
+def test_the_documentation_has_the_table_of_a_run():
+    text = (Path(__file__).parents[3] / "docs/order.md").read_text(encoding="utf-8")
+    assert "\n".join(table()) in text
