@@ -38,7 +38,7 @@ from kvparity.order.sdpa import pair as sdpa  # noqa: E402
 from kvparity.order.sides import Side  # noqa: E402
 from kvparity.subjects.attention import AttentionSubject, Heads, Pair  # noqa: E402
 
-HEADS = Heads(4, 4, 64)
+HEADS = Heads(8, 8, 64)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ def _which(tree: SumTree, run: Run) -> str:
     """The terms of a run, or of its first sum where there are many."""
     if run.first < tree.n and run.count > 1:
         adjacent = run.last - run.first + 1 == run.count
-        return f"{run.first}..{run.last}" if adjacent else f"{run.first}, …, {run.last}"
+        between = ".." if adjacent else ", " if run.count == 2 else ", …, "
+        return f"{run.first}{between}{run.last}"
     first = shorten(tree.terms(run.first))
     if run.count == 1:
         return first

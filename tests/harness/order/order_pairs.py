@@ -11,7 +11,6 @@ from torch import Tensor
 
 from kvparity.subjects.attention import AttentionSubject, Heads, Pair
 
-
 CALLS = [0]  # of pairs whose order changes from call to call
 
 
