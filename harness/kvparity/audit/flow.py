@@ -102,12 +102,19 @@ def _arrangements(node: Node) -> list[tuple[str, ...]]:
     return [node.parts]
 
 
-def skeleton(part: Iterable[Instruction], leaves: AbstractSet[str] = frozenset()) -> Skeleton:
+def skeleton(
+    part: Iterable[Instruction],
+    leaves: AbstractSet[str] = frozenset(),
+    *,
+    exchanges: bool = True,
+) -> Skeleton:
     """Walk a stretch once, in order. What was computed before it are leaves.
 
-    ``leaves``: hashes of values to take as given, as if they had been loaded.
+    ``leaves``: hashes of values to take as given, as if they had been loaded. ``exchanges``: an
+    exchange between threads makes a value, as in a sum over threads; False where nothing is summed
+    and it only moves one.
     """
-    walk = _Walk(leaves)
+    walk = _Walk(leaves, exchanges)
     for each in part:
         walk.step(each)
     return Skeleton(tuple(sorted(walk.nodes.values())))
@@ -118,8 +125,9 @@ def _hash(*parts: str) -> str:
 
 
 class _Walk:
-    def __init__(self, leaves: AbstractSet[str]) -> None:
+    def __init__(self, leaves: AbstractSet[str], exchanges: bool) -> None:
         self.leaves = leaves
+        self.exchanges = exchanges
         self.values: dict[str, str] = {}
         self.nodes: dict[str, Node] = {}
         self.choices: dict[str, frozenset[str]] = {}  # of a select
@@ -153,8 +161,7 @@ class _Walk:
         elif op.startswith("selp.") and op.endswith(("f32", "b32")):
             self.select(op, operands)
         elif op.startswith("shfl.sync.bfly"):
-            (target,) = registers(operands[0])
-            self.values[target] = self.make(f"{op}:{operands[2]}", self.get(operands[1]))
+            self.exchange(f"{op}:{operands[2]}", *operands[:2])
         elif op.endswith(".f32x2"):
             pairs = [self.pair(operand) for operand in operands[1:]]
             scalar = op.removesuffix("x2")
@@ -171,6 +178,13 @@ class _Walk:
             for register in registers(operands[0]):
                 self.values.pop(register, None)
                 self.lanes.pop(register, None)
+
+    def exchange(self, op: str, target: str, source: str) -> None:
+        value = self.get(source)
+        if self.exchanges or _hash(op, value) in self.leaves:
+            value = self.make(op, value)
+        (register,) = registers(target)
+        self.values[register] = value
 
     def compute(self, op: str, parts: list[str]) -> str:
         # Without a rounding mode it is to nearest, and the compiler may contract; whether it did

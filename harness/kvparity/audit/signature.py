@@ -62,9 +62,10 @@ class Signature:
         """The kinds of instruction that multiply matrices; empty in a kernel that does not."""
         return frozenset(family(op) for op in self.instructions)
 
-    def given(self, part: str, values: Skeleton) -> Skeleton:
-        """The dataflow of ``"after"`` or ``"loop"``, with some values as if they were loaded."""
-        return flow.skeleton(getattr(self.parts, part), values.names)
+    def elementwise(self, part: str, given: Skeleton | None = None) -> Skeleton:
+        """The dataflow of a part that sums nothing over threads, with ``given`` as if loaded."""
+        names = frozenset[str]() if given is None else given.names
+        return flow.skeleton(getattr(self.parts, part), names, exchanges=False)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values without the code's hash, which also depends on line numbers."""

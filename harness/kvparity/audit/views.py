@@ -65,19 +65,25 @@ def _view(side: Side, other: Side) -> View:
         return _straight(side, other)
     walk, merge = side.walk, side.merge
     if merge is not None:
-        return View(walk.chains, walk.before, walk.loop, merge.loop, merge.after)
+        return View(walk.chains, walk.before, walk.loop, *_merging(merge))
     # A pipelined loop ends behind itself; what decode finishes before it stores is not merging.
-    stored = Skeleton() if other.merge is None else other.walk.after
-    return View(walk.chains, walk.before, walk.loop, walk.given("after", stored), walk.finish)
+    stored = None if other.merge is None else other.walk.after
+    merging = walk.elementwise("after", stored)
+    return View(walk.chains, walk.before, walk.loop, merging, walk.elementwise("finish"))
+
+
+def _merging(merge: Signature) -> tuple[Skeleton, Skeleton]:
+    return merge.elementwise("loop"), merge.elementwise("after")
 
 
 def _straight(side: Side, other: Side) -> View:
     walk, merge, none = side.walk, side.merge, Skeleton()
     if merge is not None:
-        return View(walk.chains, none, walk.before, merge.loop, merge.after)
+        return View(walk.chains, none, walk.before, *_merging(merge))
+    finish = walk.elementwise("after")
     if other.merge is None:
-        return View(walk.chains, walk.before, walk.loop, none, walk.after)
+        return View(walk.chains, walk.before, walk.loop, none, finish)
     # What decode's first kernel computes is the walk; what remains of the loop merges it.
     theirs = other.walk.before
     shared = Skeleton(tuple(each for each in walk.loop.nodes if each.name in theirs.names))
-    return View(walk.chains, none, shared, walk.given("loop", theirs), walk.after)
+    return View(walk.chains, none, shared, walk.elementwise("loop", theirs), finish)

@@ -103,6 +103,19 @@ def test_a_value_that_went_through_memory_fits_what_it_was() -> None:
     assert lost.fits(kept)
 
 
+def test_an_exchange_between_threads_is_a_move_where_nothing_is_summed() -> None:
+    plain = "ex2.approx.ftz.f32 %r2, %r1;\nmul.rn.f32 %r3, %r4, %r2;"
+    moved = (
+        "ex2.approx.ftz.f32 %r2, %r1;\nshfl.sync.bfly.b32 %r7, %r2, 8, 31, -1;\n"
+        "selp.f32 %r8, %r2, %r7, %p1;\nmul.rn.f32 %r3, %r4, %r8;"
+    )
+    code = parse("{\n" + moved + "\n}").instructions
+    assert skeleton(code, exchanges=False) == flow(plain)
+    assert skeleton(code) != flow(plain)
+    summed = parse("{\n" + STEP + "\n}").instructions
+    assert "add.rn.f32" in skeleton(summed, exchanges=False).kinds()
+
+
 def test_another_operation_or_one_more_does_not_fit() -> None:
     kept = flow("ex2.approx.ftz.f32 %r2, %r1;\nmul.rn.f32 %r3, %r4, %r2;")
     for text in (

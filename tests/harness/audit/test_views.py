@@ -61,6 +61,21 @@ def test_forbidden_things_differ_even_if_both_sides_have_them(both: tuple[Side, 
     assert compare(*twice).verdict == "different"
 
 
+def test_more_in_a_merge_is_unknown_where_the_walks_differ(
+    sides: dict[Request, Side], both: tuple[Side, Side]
+) -> None:
+    """On sm_100 prefill's walk ends behind its loop, where it merges."""
+    prefill, decode = (sides[request] for request in pair("sm_100"))
+    merge = {each.name: each for each in compare(prefill, decode).fields}["merge"]
+    assert merge.verdict == "same"
+    unlike = replace(decode, walk=replace(decode.walk, loop=both[0].walk.loop, after=Skeleton()))
+    fields = {each.name: each for each in compare(prefill, unlike).fields}
+    assert (fields["loop"].verdict, fields["merge"].verdict) == ("different", "unknown")
+    alike = replace(decode, walk=replace(decode.walk, after=Skeleton()))
+    fields = {each.name: each for each in compare(prefill, alike).fields}
+    assert (fields["loop"].verdict, fields["merge"].verdict) == ("same", "different")
+
+
 def test_a_split_of_one_tile_is_known_by_its_values(both: tuple[Side, Side]) -> None:
     """As if the compiler had unrolled the walk into the loop that merges."""
     prefill, decode = both
