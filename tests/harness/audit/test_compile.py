@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from audit_cases import ORDER, SHAPE, SOURCE, mutate, pair
 
+import kvparity
+import kvparity_kernels
 from kvparity.audit import compile as compiling
 from kvparity.audit.compile import compile_all
 from kvparity.audit.request import ARCHITECTURES, AuditError, Request, from_json
@@ -49,6 +55,30 @@ def test_constants_and_formats_are_those_of_the_launch(
         "decode_split",
         "decode_combine",
     )
+
+
+def test_triton_would_compile_the_same_at_launch(compiled_at: Path) -> None:
+    roots = [str(Path(each.__file__ or "").parents[1]) for each in (kvparity, kvparity_kernels)]
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environment = os.environ | {
+        "TRITON_INTERPRET": "0",
+        "TRITON_CACHE_DIR": str(compiled_at / "triton"),
+        "PYTHONPATH": os.pathsep.join([each for each in known if each] + roots),
+    }
+    program = Path(__file__).with_name("compile_as_launched.py")
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {"attention.decode_split", "attention.decode_combine"}
+    for audited, launched in found.values():
+        assert audited == launched
 
 
 def test_what_is_kept_is_not_compiled_again(
