@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 
+import kvparity
 from kvparity_kernels import runtime
 
-_PACKAGES = ("kvparity", "torch", "triton", "numpy", "transformers", "flashinfer-python")
+_PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
 _VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 
 
 def versions() -> dict[str, str | None]:
     """Installed version of every package that can decide bits, None where it is missing."""
-    found: dict[str, str | None] = {}
+    # kvparity's own from the code that runs: a checkout on the path has no metadata, or stale one.
+    found: dict[str, str | None] = {"kvparity": kvparity.__version__}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)

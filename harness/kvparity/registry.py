@@ -1,33 +1,45 @@
-"""Subjects by kind: the project's own and those of other packages, through entry points."""
+"""Subjects by kind: the project's own, and those of other packages through entry points."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.metadata import entry_points
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 
 from kvparity.subject import Subject, SubjectError
 
 GROUP = "kvparity.subjects"
+# Named here and not by entry points, so that a checkout on the path needs no installation.
+BUILT_IN: Mapping[str, str] = {
+    "attention": "kvparity.subjects.attention:build",
+    "decoder": "kvparity.subjects.decoder:build",
+    "transformers": "kvparity.subjects.transformers:build",
+}
 
 
 def factory(kind: str) -> Callable[..., Subject]:
     """The ``build`` function of a subject kind.
 
     Raises:
-        SubjectError: no package offers the kind, two do, or its module does not import.
+        SubjectError: nobody offers the kind, two do (kvparity itself counts), or its module does
+            not import.
     """
-    found = list(entry_points(group=GROUP, name=kind))
-    if not found:
-        known = ", ".join(sorted(e.name for e in entry_points(group=GROUP)))
+    entries = entry_points(group=GROUP)
+    offers = {entry.value: entry for entry in entries if entry.name == kind}
+    if kind in BUILT_IN:
+        value = BUILT_IN[kind]
+        offers.setdefault(value, EntryPoint(kind, value, GROUP))
+    if not offers:
+        known = ", ".join(sorted({*BUILT_IN, *(entry.name for entry in entries)}))
         raise SubjectError(
-            f"no installed package offers subjects of kind {kind!r}; known are {known or 'none'} "
-            "(is kvparity installed, not only on the path?)"
+            f"nothing offers subjects of kind {kind!r}; known are {known} (is the package that "
+            "offers it installed, not only on the path?)"
         )
-    if len({entry.value for entry in found}) > 1:
-        places = ", ".join(entry.value for entry in found)
-        raise SubjectError(f"two packages offer subjects of kind {kind!r}: {places}")
+    if len(offers) > 1:
+        places = ", ".join(sorted(offers))
+        raise SubjectError(f"subjects of kind {kind!r} are offered twice: {places}")
+    (entry,) = offers.values()
     try:
-        build: Callable[..., Subject] = found[0].load()
+        build: Callable[..., Subject] = entry.load()
     except ImportError as error:
         raise SubjectError(
             f"subjects of kind {kind!r} need a package that does not import: {error}; "
