@@ -1,11 +1,18 @@
-"""These tests need a CUDA device and compiled kernels; elsewhere they skip and say so."""
+"""These tests need a CUDA device and compiled kernels; elsewhere they skip and say so.
+
+Their helpers (``device_cases``) are a plain module beside them.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
