@@ -155,10 +155,10 @@ def test_controls_take_the_smallest_part_that_shows_them() -> None:
     # One short sequence will do.
     assert (found["stale-slot"].workload, found["stale-slot"].sequences) == ("short", (0,))
     assert found["stale-slot"].generate == 4
-    # 32 keys: the prompt of 30 and 3 of its 4 tokens. 40 keys: 30 + 6 - 1 are too few.
+    # 33 keys: the prompt of 30 and 3 of its 4 tokens. 65 keys: only the 90 have them.
     tile, split = found["tile-by-query-length"], found["split-by-batch"]
     assert (tile.workload, tile.sequences, tile.generate) == ("short", (1,), 4)
-    assert (split.workload, split.sequences, split.generate) == ("long", (1,), 4)
+    assert (split.workload, split.sequences, split.generate) == ("long", (0,), 4)
     # Every token is scored: the shortest sequence of more than 64 tokens.
     scored = found["log-of-softmax"]
     assert (scored.workload, scored.sequences, scored.generate) == ("long", (0,), 9)

@@ -214,7 +214,7 @@ def test_a_void_report_says_what_was_not_verified() -> None:
     assert "[VOID]    decode reduces like prefill" in text
     assert "both sides ran the same steps" in text
     assert "controls: 0 of 1 planted defects caught" in text
-    assert "narrow-cache  MISSED  holds: every bit is equal" in text
+    assert "narrow-cache   MISSED  holds: every bit is equal" in text
     assert "padding-leaks" in text
     assert "not planted: no pads here" in text
     assert "not run: chunked(64) over tiny: the same steps" in text
