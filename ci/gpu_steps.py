@@ -1,0 +1,227 @@
+"""The steps of ci/gpu: what is run, how long it may take, and which answers are good."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICE = "docs/results/device"
+RUN = "{scratch}"  # in a command: a folder of the step's own
+OWN = "kvparity_kernels.attention:prefill,kvparity_kernels.attention:decode"
+
+Read = Callable[[str, Path], tuple[str, dict[str, Any]]]
+"""(stdout, scratch folder) -> (verdict, document); raises ValueError where there is no answer."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, run in a process of its own.
+
+    ``good``: verdicts that are no failure; a question has more than one. ``expect_s``: without
+    that much time left the step is not begun. ``needs``: a module without which the step is absent.
+    ``may_lack``: words of an error that says that this device or library cannot do it.
+    """
+
+    name: str
+    asks: str
+    command: tuple[str, ...]
+    read: Read
+    good: frozenset[str]
+    expect_s: float = 20
+    timeout_s: float = 120
+    needs: str | None = None
+    may_lack: tuple[str, ...] = ()
+
+
+def last_json(text: str) -> dict[str, Any]:
+    """The JSON document in the last line of what a command printed."""
+    lines = text.strip().splitlines()
+    try:
+        found = json.loads(lines[-1]) if lines else None
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("it printed no JSON document in its last line")
+    return found
+
+
+def read_verdict(text: str, scratch: Path) -> tuple[str, dict[str, Any]]:
+    """A document that has a verdict."""
+    found = last_json(text)
+    if "verdict" not in found:
+        raise ValueError("its JSON document has no verdict")
+    return str(found["verdict"]), found
+
+
+def read_doctor(text: str, scratch: Path) -> tuple[str, dict[str, Any]]:
+    """What the doctor found."""
+    found = last_json(text)
+    return ("ready" if found.get("ready") else "not ready"), found
+
+
+def read_junit(text: str, scratch: Path) -> tuple[str, dict[str, Any]]:
+    """Counts and failures of a test run; a skipped test has shown nothing."""
+    file = scratch / "tests.xml"
+    if not file.is_file():
+        raise ValueError("the test run left no report")
+    cases = list(ElementTree.parse(file).getroot().iter("testcase"))
+    wrong = [
+        {
+            "test": f"{case.get('classname')}::{case.get('name')}",
+            "kind": part.tag,
+            "message": (part.get("message") or "")[:2000],
+            "text": (part.text or "")[-4000:],
+        }
+        for case in cases
+        for part in case
+        if part.tag in ("failure", "error", "skipped")
+    ]
+    slow = sorted(cases, key=lambda case: -float(case.get("time", 0)))[:10]
+    verdict = "passed" if cases and not wrong else "failed"
+    names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
+    return verdict, {
+        "verdict": verdict,
+        "tests": len(cases),
+        "not_passed": wrong,
+        "slowest_s": {str(case.get("name")): float(case.get("time", 0)) for case in slow},
+        "names": names,
+    }
+
+
+def _kvparity(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "kvparity.cli.main", *arguments)
+
+
+def _verify(name: str, contract: str, asks: str, *, question: bool = False, **more: Any) -> Step:
+    command = _kvparity("verify", contract, "--device", "cuda", "--json", "--run-dir", f"{RUN}/run")
+    good = frozenset({"holds", "differs"} if question else {"holds"})
+    return Step(name, asks, command, read_verdict, good, **more)
+
+
+def _order(name: str, pair: str, asks: str, *options: str, own: bool = False, **more: Any) -> Step:
+    command = _kvparity("order", pair, "--keys", "65,257", *options, "--device", "cuda", "--json")
+    answers = {"consistent", "different-order", "same-order-different-bits", "not-a-tree"}
+    good = frozenset({"consistent"} if own else answers)
+    return Step(name, asks, command, read_verdict, good, expect_s=15, timeout_s=90, **more)
+
+
+def _own_order(dtype: str) -> Step:
+    options = ("--heads", "8,2", "--dim", "64", "--dtype", dtype)
+    return _order(f"order-own-{dtype}", OWN, "one order in decode and prefill?", *options, own=True)
+
+
+def _sdpa_order(backend: str, dtype: str) -> Step:
+    pair = ",".join(f"kvparity.order.sdpa:{backend}_{side}" for side in ("prefill", "decode"))
+    options = ("--heads", "4,4", "--dim", "64", "--dtype", dtype)
+    # torch's own words for a backend that cannot serve the call, and cuDNN's through it
+    lack = ("No available kernel", "No valid execution plans", "cuDNN Frontend error")
+    asks = "the same of this backend of PyTorch?"
+    return _order(f"order-sdpa-{backend}-{dtype}", pair, asks, *options, may_lack=lack)
+
+
+def _audit(name: str, contract: str, asks: str, *options: str) -> Step:
+    command = _kvparity("audit", contract, "--json", *options)
+    good = frozenset({"same", "unknown"} | ({"different"} if options else set()))
+    return Step(name, asks, command, read_verdict, good, expect_s=20, timeout_s=180)
+
+
+def _program(name: str) -> tuple[str, ...]:
+    return (sys.executable, str(ROOT / "ci" / name))
+
+
+STEPS = (
+    Step(
+        "doctor",
+        "is everything here?",
+        _kvparity("doctor", "--device", "cuda", "--json"),
+        read_doctor,
+        frozenset({"ready"}),
+        expect_s=10,
+    ),
+    Step(
+        "compile",
+        "does every kernel compile? (the cache is warm then)",
+        _program("gpu_compile.py"),
+        read_verdict,
+        frozenset({"compiled"}),
+        expect_s=30,
+        timeout_s=240,
+    ),
+    Step(
+        "tests",
+        "do the device tests pass?",
+        # Warnings of versions that nobody knows yet decide nothing about bits.
+        (sys.executable, "-m", "pytest", "tests/gpu", "-q", "-W", "default", "-p",
+         "no:cacheprovider", f"--junitxml={RUN}/tests.xml"),
+        read_junit,
+        frozenset({"passed"}),
+        expect_s=60,
+        timeout_s=300,
+    ),
+    _verify("verify-smoke", "smoke", "decode = prefill, small decoder?", timeout_s=200),
+    _verify("verify-attention", "attention-decode-prefill", "decode = prefill, attention alone?"),
+    _verify(
+        "verify-decoder",
+        "decode-prefill",
+        "decode = prefill at Qwen3-0.6B's shape?",
+        expect_s=60,
+        timeout_s=300,
+    ),
+    _verify("bits-place", f"{DEVICE}/place.yaml", "place and neighbours do not matter?"),
+    _verify(
+        "bits-block-m",
+        f"{DEVICE}/block-m.yaml",
+        "block_m 16 in decode = 64 in prefill?",
+        question=True,
+    ),
+    _verify("bits-sdpa", f"{DEVICE}/sdpa.yaml", "PyTorch SDPA: one query = many?", question=True),
+    *(_own_order(dtype) for dtype in ("bfloat16", "float32", "float16")),
+    _sdpa_order("flash", "bfloat16"),
+    _sdpa_order("efficient", "bfloat16"),
+    _sdpa_order("math", "bfloat16"),
+    _sdpa_order("cudnn", "bfloat16"),
+    _sdpa_order("efficient", "float32"),
+    _verify(
+        "bits-flashinfer",
+        f"{DEVICE}/flashinfer.yaml",
+        "FlashInfer: decode = prefill?",
+        question=True,
+        needs="flashinfer",
+        expect_s=60,
+        timeout_s=200,
+    ),
+    _order(
+        "order-flashinfer",
+        f"{DEVICE}/flashinfer.yaml",
+        "one order in FlashInfer's decode and prefill?",
+        needs="flashinfer",
+    ),
+    _audit("audit-attention", "attention-decode-prefill", "compiled alike?"),
+    _audit("audit-decoder", "decode-prefill", "compiled alike?"),
+    _audit(
+        "audit-block-m", "attention-decode-prefill", "alike with 16 rows in decode?",
+        "--against", "block_m=16",
+    ),
+    Step(
+        "bench",
+        "how fast, beside SDPA and a copy?",
+        _program("gpu_bench.py"),
+        read_verdict,
+        frozenset({"measured"}),
+        expect_s=30,
+        timeout_s=150,
+    ),
+)  # fmt: skip
+
+BESIDE = (
+    ("audit-attention", "verify-attention"),
+    ("audit-decoder", "verify-decoder"),
+    ("audit-block-m", "bits-block-m"),
+)
+"""What the compiled code let expect, and the bits that came out."""

@@ -1,0 +1,277 @@
+"""ci/gpu with steps of its own: what is kept, what runs again, and what it tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import gpu_run
+import pytest
+from gpu_record import FAILED, LIMIT, GpuError, Record, exit_code
+from gpu_steps import BESIDE, STEPS, Step, read_junit, read_verdict
+
+ROOT = Path(__file__).parents[2]
+FACTS = {"device": "a device", "torch": "1"}
+
+
+def step(name: str, program: str, **more) -> Step:
+    command = (sys.executable, "-c", program)
+    step = Step(name, f"{name}?", command, read_verdict, frozenset({"holds"}), expect_s=1)
+    return replace(step, **more)
+
+
+def says(verdict: str, code: int = 0) -> str:
+    return f"import sys; print('words'); print('{{\"verdict\": \"{verdict}\"}}'); sys.exit({code})"
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch, capsys):
+    """Run steps on a machine that claims to have a device: (exit code, summary, stdout)."""
+    monkeypatch.setattr(gpu_run, "facts", lambda: dict(FACTS))
+
+    def run(steps, *arguments):
+        code = gpu_run.main(["--out", str(tmp_path / "out"), *arguments], steps)
+        text = capsys.readouterr().out
+        file = tmp_path / "out" / "summary.json"
+        return code, json.loads(file.read_text()), text
+
+    return run
+
+
+def states(summary):
+    return {each["step"]: each["state"] for each in summary["steps"]}
+
+
+def test_what_is_written(gpu, tmp_path):
+    code, summary, text = gpu([step("a", says("holds")), step("b", says("holds"))])
+    assert code == summary["exit_code"] == 0
+    assert states(summary) == {"a": "ok", "b": "ok"}
+    assert summary["facts"] == FACTS
+    first = summary["steps"][0]
+    assert (first["rc"], first["verdict"]) == (0, "holds")
+    assert {"command", "seconds", "asks"} <= set(first)
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"summary.json", "evidence.json", "table.md", "log.txt"}
+    evidence = json.loads((tmp_path / "out" / "evidence.json").read_text())
+    assert evidence == {"a": {"verdict": "holds"}, "b": {"verdict": "holds"}}
+    assert text.strip() == (tmp_path / "out" / "table.md").read_text().strip()
+    assert "| a | a? | ok | holds |" in text
+
+
+@pytest.mark.parametrize(
+    ("program", "state", "words"),
+    [
+        (says("differs", 1), "failed", "expected holds (rc 1)"),
+        (says("holds", 3), "failed", "expected holds (rc 3)"),
+        (says("void", 5), "failed", "expected holds (rc 5)"),
+        ("import sys; sys.exit('no such thing')", "error", "no such thing"),
+        ("print('{}')", "error", "no verdict"),
+        ("print('[1]')", "error", "no JSON document"),
+        ("pass", "error", "said nothing"),
+        ("import os; os.kill(os.getpid(), 9)", "error", "rc -9"),
+    ],
+)
+def test_a_failing_step_is_told_and_the_next_one_runs(gpu, program, state, words):
+    code, summary, text = gpu([step("bad", program), step("good", says("holds"))])
+    assert code == 1
+    assert states(summary) == {"bad": state, "good": "ok"}
+    assert words in summary["steps"][0]["reason"]
+    assert f"| bad | bad? | {state} |" in text
+
+
+def test_a_step_that_takes_too_long_is_stopped_with_all_it_started(gpu, tmp_path):
+    child = tmp_path / "child.py"
+    late = tmp_path / "late"
+    child.write_text(f"import time\ntime.sleep(2)\nopen({str(late)!r}, 'w')\n")
+    program = (
+        f"import subprocess, sys, time; subprocess.Popen([sys.executable, {str(child)!r}]); "
+        "time.sleep(60)"
+    )
+    code, summary, _ = gpu([step("slow", program, timeout_s=1)])
+    assert (code, states(summary)) == (1, {"slow": "timeout"})
+    time.sleep(2)
+    assert not late.exists()
+
+
+def test_answers_are_not_asked_again(gpu, tmp_path):
+    mark = tmp_path / "mark"
+    counted = f"open({str(mark)!r}, 'a').write('x'); " + says("holds")
+    broken = f"open({str(mark)!r}, 'a').write('y'); print('nothing')"
+    steps = [step("a", counted), step("b", broken)]
+    assert gpu(steps)[0] == 1
+    assert gpu(steps)[0] == 1  # b has no answer yet
+    assert mark.read_text() == "xyy"
+    assert gpu(steps, "--only", "a", "--again")[0] == 1  # b still stands there
+    assert mark.read_text() == "xyyx"
+    assert gpu([steps[0], step("b", says("holds"))])[0] == 0
+    assert mark.read_text() == "xyyx"
+
+
+def test_answers_of_another_machine_do_not_mix(gpu, monkeypatch, capsys):
+    gpu([step("a", says("holds"))])
+    monkeypatch.setattr(gpu_run, "facts", lambda: FACTS | {"torch": "2"})
+    assert gpu([step("a", says("holds"))])[0] == 2
+    code, summary, _ = gpu([step("a", says("holds"))], "--again")
+    assert (code, summary["facts"]["torch"]) == (0, "2")
+
+
+def test_without_a_device_nothing_is_claimed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_run, "facts", lambda: FACTS | {"device": None})
+    assert gpu_run.main(["--out", str(tmp_path / "out")], [step("a", says("holds"))]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_steps_that_do_not_fit_are_listed(gpu):
+    steps = [step("a", says("holds")), step("b", says("holds"), expect_s=10000)]
+    code, summary, text = gpu(steps)
+    assert code == summary["exit_code"] == 4
+    assert states(summary) == {"a": "ok", "b": "not run"}
+    assert "about 10000 needed" in text
+    failing = [step("bad", says("differs", 1)), steps[1]]
+    assert gpu(failing, "--again")[0] == 1  # a failure outranks it
+    # A failure is not forgotten when there is no time to try again.
+    broken = step("b", "pass", expect_s=0)
+    assert gpu([steps[0], broken])[1]["steps"][1]["state"] == "error"
+    assert gpu([steps[0], steps[1]])[1]["steps"][1]["state"] == "error"
+
+
+def test_time_that_is_left_limits_a_step(gpu):
+    code, summary, _ = gpu(
+        [step("slow", "import time; time.sleep(60)", expect_s=0)], "--minutes", "0.02"
+    )
+    assert (code, states(summary)) == (1, {"slow": "timeout"})
+
+
+def test_questions_absent_libraries_and_backends(gpu):
+    question = step("question", says("differs", 1), good=frozenset({"holds", "differs"}))
+    absent = step("absent", says("holds"), needs="no_such_module_of_ours")
+    lacks = "import sys; sys.exit('flash raised RuntimeError: No available kernel.')"
+    lacking = step("lacking", lacks, may_lack=("No available kernel",))
+    code, summary, text = gpu([question, absent, lacking])
+    assert code == 0
+    assert states(summary) == {"question": "ok", "absent": "absent", "lacking": "unavailable"}
+    assert "No available kernel" in text
+    assert gpu([step("lacking", lacks)], "--again")[0] == 1  # only where it was foreseen
+
+
+def test_the_audit_stands_beside_the_bits(gpu, monkeypatch):
+    monkeypatch.setattr(gpu_run, "BESIDE", (("a", "b"),))
+    _, summary, text = gpu([step("a", says("holds")), step("b", says("differs", 1))])
+    assert summary["audit_beside_bits"] == [{"a": "holds", "b": "differs"}]
+    assert "- a: holds, b: differs" in text
+
+
+def test_evidence_beyond_the_limit_is_an_error(tmp_path):
+    record = Record(tmp_path, FACTS)
+    record.keep({"step": "a", "asks": "", "state": "ok"}, {"x": "y" * LIMIT})
+    assert record.outcomes["a"]["state"] in FAILED
+    assert record.write(["a"], (), "") == 1
+    assert (tmp_path / "evidence.json").stat().st_size < 100
+    with pytest.raises(GpuError, match="another torch"):
+        Record(tmp_path, FACTS | {"torch": "3"})
+
+
+def test_exit_codes():
+    def of(*states):
+        return exit_code([{"state": state} for state in states])
+
+    assert of("ok", "absent", "unavailable") == 0
+    assert of("ok", "not run") == 4
+    assert [of("not run", bad) for bad in FAILED] == [1, 1, 1]
+
+
+def test_test_reports(tmp_path):
+    def report(inside: str) -> str:
+        (tmp_path / "tests.xml").write_text(
+            f"<testsuites><testsuite>{inside}</testsuite></testsuites>"
+        )
+        return read_junit("", tmp_path)[0]
+
+    fine = '<testcase classname="a" name="b" time="1"/>'
+    assert report(fine) == "passed"
+    assert report("") == "failed"  # no test has shown nothing
+    for bad in ("failure", "error", "skipped"):
+        assert (
+            report(f'{fine}<testcase classname="a" name="c"><{bad} message="m"/></testcase>')
+            == "failed"
+        )
+    (tmp_path / "tests.xml").unlink()
+    with pytest.raises(ValueError, match="left no report"):
+        read_junit("", tmp_path)
+
+
+def run_script(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(ROOT / "ci" / "gpu"), *arguments],
+        env=os.environ | {"KVPARITY_PYTHON": sys.executable} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_list_names_every_step_once():
+    done = run_script("--list")
+    assert done.returncode == 0
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == [each.name for each in STEPS]
+    assert len(set(names)) == len(names)
+    assert {name for pair in BESIDE for name in pair} <= set(names)
+    assert run_script("--only", "no-such-step").returncode == 2
+
+
+def test_the_contracts_of_the_steps_are_there():
+    from kvparity_contracts import find, load
+
+    verbs = [each.command for each in STEPS if "kvparity.cli.main" in each.command]
+    contracts = {command[4] for command in verbs if command[3] in ("verify", "audit")}
+    assert len(contracts) >= 6
+    for name in contracts:
+        assert load(ROOT / name if "/" in name else find(name))
+
+
+def test_the_arguments_of_the_steps_parse():
+    from kvparity.cli.main import parser
+
+    for each in STEPS:
+        if "kvparity.cli.main" in each.command:
+            assert parser().parse_args(list(each.command[3:])).run
+
+
+def test_a_dry_run_lists_the_steps_and_compiles_what_they_launch(tmp_path):
+    names = ("order-own-bfloat16", "bits-block-m", "bench", "audit-decoder")
+    done = run_script(
+        "--dry-run", "--arch", "sm_90", "--only", *names, TRITON_CACHE_DIR=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in names)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["verdict"] == "compiled"
+    assert found["distinct_by_step"] == {
+        "bits-block-m": 6, "order-own-bfloat16": 3, "audit-decoder": 0, "bench": 3
+    }  # fmt: skip
+    assert found["kernels"] == {"sm_90": 10}  # two of bits-block-m are of order-own-bfloat16
+    assert list(tmp_path.rglob("*.cubin"))
+
+
+def test_a_kernel_that_does_not_compile_is_told(tmp_path):
+    """Triton is told of an assembler that knows its version and nothing else."""
+    fake = tmp_path / "ptxas"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo "Cuda compilation tools, release 12.9, V12.9.86"\n'
+    )
+    fake.chmod(0o755)
+    done = run_script(
+        *("--dry-run", "--arch", "sm_90", "--only", "doctor"),
+        TRITON_CACHE_DIR=str(tmp_path),
+        TRITON_PTXAS_PATH=str(fake),
+        TRITON_PTXAS_BLACKWELL_PATH=str(fake),  # what newer versions use from sm_90 on
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout.splitlines()[-1])["verdict"] == "error"
