@@ -49,6 +49,7 @@ from kvparity_kernels.order import ReductionOrder  # noqa: E402
 Launch = tuple[Any, dict[str, Any]]
 MOST_PROCESSES = 8  # each holds a context of the device
 DEFAULT = ReductionOrder()
+HEAD_NAMES = ("num_attention_heads", "num_key_value_heads", "head_dim")  # of transformers
 
 
 @contextmanager
@@ -88,9 +89,15 @@ def contract(name: str) -> Iterator[Launch]:
         heads = (config.heads, config.kv_heads, config.head_dim)
         for execution, cache in formats:
             yield from decoder(config, order, execution, cache)
-    else:
-        assert isinstance(subject, Attention), "no step verifies a model of transformers"
+    elif isinstance(subject, Attention):
         heads = (subject.heads.query, subject.heads.kv, subject.heads.dim)
+        yield from digests((heads[2] + 1) * heads[0])  # a row of out, and its LSE
+    else:
+        sizes = subject.config or {}
+        heads = tuple(sizes[name] for name in HEAD_NAMES)
+        yield from digests(sizes["vocab_size"])
+        if subject.attention != "kvparity":
+            return  # kernels of others
     paths = [path for check in asked.checks for path in getattr(check, "paths", ())]
     pages = {0} | {path.argument for path in paths if path.kind == "paged"}
     for (execution, cache), page in product(formats, sorted(pages)):
@@ -100,6 +107,13 @@ def contract(name: str) -> Iterator[Launch]:
     yield from attention(first, replace(order, split=max(order.tile, order.split // 2)))
     yield from attention(first, replace(order, tile=order.tile // 2))
     yield from attention(replace(first, page=1), order)
+
+
+def digests(width: int) -> Iterator[Launch]:
+    """The digest of float32 rows."""
+    with recorded() as seen:
+        row_digest(torch.zeros(1, width, device="meta"))
+    yield from seen
 
 
 def decoder(
@@ -153,6 +167,7 @@ def own(heads: int, kv: int, dim: int, *dtypes: str) -> Iterator[Launch]:
 
 def block_m() -> Iterator[Launch]:
     """The pair of block-m.yaml."""
+    yield from digests(8 * 65)
     for dtype in ("float32", "bfloat16"):
         yield from attention(Shape(8, 2, 64, dtype, dtype), decode=ReductionOrder(block_m=16))
 
@@ -165,6 +180,10 @@ BY_STEP: dict[str, Callable[[], Iterable[Launch]]] = {
     "verify-decoder": lambda: contract("decode-prefill"),
     "bits-place": lambda: contract(str(ROOT / "docs/results/device/place.yaml")),
     "bits-block-m": block_m,
+    "bits-sdpa": lambda: digests(8 * 64),
+    "bits-flashinfer": lambda: digests(8 * 65),
+    **{f"verify-transformers-{kind}": lambda kind=kind: contract(f"transformers-qwen3-{kind}")  # type: ignore[misc] # default
+       for kind in ("fixed-order", "eager", "sdpa")},
     **{f"order-own-{dtype}": lambda dtype=dtype: own(8, 2, 64, dtype)  # type: ignore[misc] # default
        for dtype in ("bfloat16", "float32", "float16")},
     "bench": lambda: own(gpu_bench.HEADS, gpu_bench.KV_HEADS, gpu_bench.DIM, "bfloat16"),

@@ -181,6 +181,16 @@ STEPS = (
         question=True,
     ),
     _verify("bits-sdpa", f"{DEVICE}/sdpa.yaml", "PyTorch SDPA: one query = many?", question=True),
+    *(
+        _verify(
+            f"verify-transformers-{kind}",
+            f"transformers-qwen3-{kind}",
+            "generate() = one forward pass?",
+            question=kind != "fixed-order",
+            needs="transformers",
+        )
+        for kind in ("fixed-order", "eager", "sdpa")
+    ),
     *(_own_order(dtype) for dtype in ("bfloat16", "float32", "float16")),
     _sdpa_order("flash", "bfloat16"),
     _sdpa_order("efficient", "bfloat16"),
