@@ -106,7 +106,7 @@ def table(
     lines = [", ".join(f"{key} {value}" for key, value in facts.items() if key != "sources"), ""]
     lines += ["| step | question | state | answer | s |", "| --- | --- | --- | --- | --- |"]
     for step in steps:
-        answer = step.get("verdict") or step.get("reason", "")
+        answer = "; ".join(step[key] for key in ("verdict", "reason") if key in step)
         cells = (step["step"], step["asks"], step["state"], answer, str(step.get("seconds", "")))
         lines.append(f"| {' | '.join(_cell(each) for each in cells)} |")
     if pairs:

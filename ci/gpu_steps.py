@@ -85,8 +85,10 @@ def read_junit(text: str, scratch: Path) -> tuple[str, dict[str, Any]]:
     slow = sorted(cases, key=lambda case: -float(case.get("time", 0)))[:10]
     verdict = "passed" if cases and not wrong else "failed"
     names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
+    told = {} if verdict == "passed" else {"error": f"{len(wrong)} of {len(cases)} did not pass"}
     return verdict, {
         "verdict": verdict,
+        **told,
         "tests": len(cases),
         "not_passed": wrong,
         "slowest_s": {str(case.get("name")): float(case.get("time", 0)) for case in slow},
@@ -120,7 +122,12 @@ def _sdpa_order(backend: str, dtype: str) -> Step:
     pair = ",".join(f"kvparity.order.sdpa:{backend}_{side}" for side in ("prefill", "decode"))
     options = ("--heads", "4,4", "--dim", "64", "--dtype", dtype)
     # torch's own words for a backend that cannot serve the call, and cuDNN's through it
-    lack = ("No available kernel", "No valid execution plans", "cuDNN Frontend error")
+    lack = (
+        "No available kernel",
+        "No viable backend",
+        "No valid execution plans",
+        "cuDNN Frontend error",
+    )
     asks = "the same of this backend of PyTorch?"
     return _order(f"order-sdpa-{backend}-{dtype}", pair, asks, *options, may_lack=lack)
 
