@@ -154,7 +154,7 @@ def time_of(replays: Sequence[Callable[[], Any]]) -> dict[str, float]:
 
 def measure(make: Callable[[], dict[str, Call]], size: int) -> dict[str, Any]:
     """Times of every way of one case. ``size``: bytes of one set of inputs."""
-    turns = max(2, min(16, -(-ROTATED_BYTES // size)))
+    turns = max(2, min(64, -(-ROTATED_BYTES // size)))
     sets = [make() for _ in range(turns)]
     found: dict[str, Any] = {"turns": turns, "times": {}, "cannot": {}}
     for name in sets[0]:

@@ -30,6 +30,7 @@ from gpu_record import LOG, TABLE, GpuError, Record
 from gpu_steps import BESIDE, ROOT, RUN, STEPS, Step
 
 SOURCES = ("harness", "kernels", "contracts", "tests/gpu", "ci", "docs/results/device")
+SAID = 256 << 10  # bytes of the log for one step
 FACTS = """
 import json, platform
 import torch
@@ -98,10 +99,19 @@ def run_step(step: Step, folder: Path, limit_s: float) -> tuple[dict[str, Any], 
             if not text.rstrip().endswith("}"):  # a document is in the evidence, text is here
                 print(text[-8000:], file=log)
         outcome |= {"rc": code, "seconds": round(time.monotonic() - began, 1)}
-        said = (folder / LOG).read_bytes()[at:].decode(errors="replace")
+        said = _section(folder / LOG, at)
         if code is None:
             return outcome | {"state": "timeout", "reason": f"stopped after {limit_s:.0f} s"}, None
         return _judge(step, outcome, text, said, Path(scratch))
+
+
+def _section(path: Path, at: int) -> str:
+    """What the log says from ``at`` on, of which only the end is kept if it is long."""
+    data = path.read_bytes()
+    if len(data) - at > SAID:
+        data = data[:at] + b"[...]\n" + data[-SAID:]
+        path.write_bytes(data)
+    return data[at:].decode(errors="replace")
 
 
 def _wait(command: Sequence[str], output: Any, log: Any, limit_s: float) -> int | None:

@@ -178,6 +178,15 @@ def test_evidence_beyond_the_limit_is_an_error(tmp_path):
         Record(tmp_path, FACTS | {"torch": "3"})
 
 
+def test_a_long_log_keeps_its_end(gpu, tmp_path):
+    chatty = "import sys; sys.stderr.write('x' * 1000000 + 'the end\\n'); " + says("holds")
+    assert gpu([step("a", says("holds")), step("b", chatty), step("c", says("holds"))])[0] == 0
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert len(log) < 300_000
+    assert next(line for line in log.splitlines() if line.startswith("== ")).startswith("== a")
+    assert log.index("the end") < log.index("== c")
+
+
 def test_exit_codes():
     def of(*states):
         return exit_code([{"state": state} for state in states])
