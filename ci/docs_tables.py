@@ -19,6 +19,7 @@ import docs_commands
 from docs_commands import table
 
 from kvparity.controls.base import same_ids, unchanged
+from kvparity.controls.kernels import KERNEL_CONTROLS
 from kvparity.controls.table import CONTROLS as PLANTED
 from kvparity.paths import build
 from kvparity.schedule import Plan, Span
@@ -44,6 +45,8 @@ SECTIONS = {
     "Workload": "One of `workloads`",
     "Invariance": "One of `checks` with `relation: invariance`",
     "Accuracy": "One of `checks` with `relation: accuracy`",
+    "OrderCheck": "One of `checks` with `relation: order`",
+    "AuditCheck": "One of `checks` with `relation: audit`",
     "Limits": "`limits`",
     "LimitsByDType": "`limits` by format",
 }
@@ -177,7 +180,7 @@ def controls() -> str:
                 _side(name),
                 ", ".join(each.subjects),
                 each.needs,
-                f"{each.relation}: `{each.expect}`",
+                f"{', '.join(each.relations)}: `{each.expect}`",
                 _links(each.source),
             )
 
@@ -186,6 +189,8 @@ def controls() -> str:
 
 
 def _side(name: str) -> str:
+    if name in KERNEL_CONTROLS:
+        return "decode's kernels"
     planted = PLANTED[name]
     rescored = planted.rescore is not unchanged or planted.rescore_ids is not same_ids
     if planted.rollout is not unchanged and rescored:

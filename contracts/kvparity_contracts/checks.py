@@ -1,17 +1,22 @@
-"""Checks: what must hold between paths, and how exactly."""
+"""Checks: what must hold between paths or between kernels, and how exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from kvparity_contracts.base import DType, Fault, Model, Title, ToTuple, no_duplicates, refuse
 from kvparity_contracts.limits import AnyLimits, Limits
+from kvparity_contracts.numerics import DTypes
 from kvparity_contracts.paths import Path, PathName
 
 PREFILL = PathName("prefill")
+
+Relation = Literal["invariance", "accuracy", "order", "audit"]
+Architecture = Literal["sm_80", "sm_90", "sm_100"]
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
 
@@ -90,5 +95,42 @@ class Accuracy(Model):
         raise KeyError(f"no limits for {execution}")
 
 
-Check = Annotated[Invariance | Accuracy, Field(discriminator="relation")]
-AnyCheck = Invariance | Accuracy
+class OrderCheck(Model):
+    """Decode at N keys adds in the order of row N - 1 of prefill: what samples cannot show."""
+
+    TAG: ClassVar[str] = "order"
+
+    name: Title
+    """What the check claims, in a few words."""
+    relation: Literal["order"]
+    """order: decode's reduction order is recovered by probing and certified on prefill."""
+    keys: Annotated[
+        tuple[Annotated[int, Field(ge=3)], ...],
+        Field(min_length=1),
+        AfterValidator(no_duplicates),
+        ToTuple,
+    ]
+    """Numbers of keys: each is a case."""
+    execution: DTypes | None = None
+    """Formats of numerics.execution to look at, or one of them; left out, all."""
+
+
+class AuditCheck(Model):
+    """The compiled kernels of decode decide order and roundings as those of prefill do."""
+
+    TAG: ClassVar[str] = "audit"
+
+    name: Title
+    """What the check claims, in a few words."""
+    relation: Literal["audit"]
+    """audit: kernels of this project are compiled for GPUs that need not be here, and compared."""
+    architectures: Annotated[
+        tuple[Architecture, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple
+    ] = ARCHITECTURES
+    """What the kernels are compiled for: each is a case."""
+
+
+PathCheck = Invariance | Accuracy
+"""Checks that run workloads on paths."""
+AnyCheck = PathCheck | OrderCheck | AuditCheck
+Check = Annotated[AnyCheck, Field(discriminator="relation")]

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kvparity_contracts.base import Fault, KeyPath, closest, repeated
-from kvparity_contracts.checks import Accuracy, AnyCheck
+from kvparity_contracts.checks import Accuracy, AuditCheck, OrderCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.limits import TOKEN_LIMITS, Limits
-from kvparity_contracts.subjects import known
+from kvparity_contracts.subjects import OWN_KERNELS, Attention, known
 from kvparity_contracts.workloads import Workload
 
 if TYPE_CHECKING:
@@ -22,9 +22,14 @@ def faults(contract: Contract) -> Iterator[Fault]:
     yield from _positions(contract)
     yield from _tokens(contract)
     for i, check in enumerate(contract.checks):
-        yield from _workload_names(contract, ("checks", i), check)
-        yield from _padding(contract, ("checks", i), check)
-        yield from _chunks(contract, ("checks", i), check)
+        if isinstance(check, PathCheck):
+            yield from _workload_names(contract, ("checks", i), check)
+            yield from _padding(contract, ("checks", i), check)
+            yield from _chunks(contract, ("checks", i), check)
+        if isinstance(check, OrderCheck):
+            yield from _certified(contract, ("checks", i), check)
+        if isinstance(check, AuditCheck):
+            yield from _compiled(contract, ("checks", i))
         if isinstance(check, Accuracy):
             yield from _limits(contract, ("checks", i), check)
     yield from _controls(contract)
@@ -67,7 +72,7 @@ def _tokens(contract: Contract) -> Iterator[Fault]:
                 yield Fault(at, f"found the token id {max(ids)}", expected)
 
 
-def _workload_names(contract: Contract, at: KeyPath, check: AnyCheck) -> Iterator[Fault]:
+def _workload_names(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
     names = [each.name for each in contract.workloads]
     for j, name in enumerate(check.workloads or ()):
         if name not in names:
@@ -79,7 +84,7 @@ def _workload_names(contract: Contract, at: KeyPath, check: AnyCheck) -> Iterato
             )
 
 
-def _padding(contract: Contract, at: KeyPath, check: AnyCheck) -> Iterator[Fault]:
+def _padding(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
     padded = [each for each in contract.workloads_of(check) if each.pad]
     for j, path in enumerate(check.paths):
         if path.kind == "padded" and not padded:
@@ -87,7 +92,7 @@ def _padding(contract: Contract, at: KeyPath, check: AnyCheck) -> Iterator[Fault
             yield Fault((*at, "paths", j), message, "a workload with pad: [left, right]")
 
 
-def _chunks(contract: Contract, at: KeyPath, check: AnyCheck) -> Iterator[Fault]:
+def _chunks(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
     workloads = contract.workloads_of(check)
     for j, path in enumerate(check.paths):
         if path.kind == "chunked" and workloads and all(whole(path.argument, w) for w in workloads):
@@ -120,6 +125,34 @@ def _limits(contract: Contract, at: KeyPath, check: Accuracy) -> Iterator[Fault]
             yield Fault(
                 (*at, "limits"), f"limits for {dtype} are missing", "limits for each format"
             )
+
+
+def _certified(contract: Contract, at: KeyPath, check: OrderCheck) -> Iterator[Fault]:
+    kind = contract.subject.kind
+    if kind == "transformers":
+        message = f"found 'order', but the attention of a {kind} model cannot be probed"
+        yield Fault((*at, "relation"), message, "a subject of kind attention or decoder")
+    longest = known(contract.subject).max_positions
+    for j, keys in enumerate(check.keys):
+        if longest is not None and keys > longest:
+            expected = f"at most {longest}, the positions of the model"
+            yield Fault((*at, "keys", j), f"found {keys} keys", expected)
+    for j, dtype in enumerate(check.execution or ()):
+        if dtype not in contract.numerics.execution:
+            expected = f"formats of numerics.execution ({_listed(contract)})"
+            yield Fault((*at, "execution", j), f"found {dtype!r}", expected)
+
+
+def _compiled(contract: Contract, at: KeyPath) -> Iterator[Fault]:
+    subject = contract.subject
+    expected = "a decoder, or the pair " + " and ".join(OWN_KERNELS)
+    if isinstance(subject, Attention):
+        if (subject.prefill, subject.decode) != OWN_KERNELS:
+            message = f"found 'audit', but {subject.decode} is no kernel that it can compile"
+            yield Fault((*at, "relation"), message, expected)
+    elif subject.kind == "transformers":
+        message = f"found 'audit', but it does not know the kernels of a {subject.kind} model"
+        yield Fault((*at, "relation"), message, expected)
 
 
 def _listed(contract: Contract) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from kvparity_contracts import consistency
 from kvparity_contracts.base import Fault, Model, Slug, ToTuple, closest, refuse, repeated, show
-from kvparity_contracts.checks import Accuracy, AnyCheck, Check, Invariance
+from kvparity_contracts.checks import Accuracy, AnyCheck, Check, Invariance, PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.numerics import Numerics
 from kvparity_contracts.paths import PathName
@@ -94,17 +93,22 @@ class Contract(Model):
         refuse(consistency.faults(self))
         return self
 
-    def workloads_of(self, check: AnyCheck) -> tuple[Workload, ...]:
+    @property
+    def path_checks(self) -> tuple[PathCheck, ...]:
+        """The checks that run workloads on paths; the others look at kernels."""
+        return tuple(each for each in self.checks if isinstance(each, PathCheck))
+
+    def workloads_of(self, check: PathCheck) -> tuple[Workload, ...]:
         """The workloads that a check runs on, in the order of the contract."""
         if check.workloads is None:
             return self.workloads
         return tuple(each for each in self.workloads if each.name in check.workloads)
 
-    def paths_of(self, check: AnyCheck, workload: Workload) -> tuple[PathName, ...]:
+    def paths_of(self, check: PathCheck, workload: Workload) -> tuple[PathName, ...]:
         """The paths that a check runs on a workload, with ``padded`` expanded."""
         return tuple(one for path in check.paths for one in path.expand(workload.pad))
 
-    def checks_of(self, relation: str) -> Sequence[AnyCheck]:
+    def checks_of(self, relation: str) -> list[AnyCheck]:
         """The checks of one relation."""
         return [each for each in self.checks if each.relation == relation]
 

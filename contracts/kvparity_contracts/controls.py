@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from kvparity_contracts.checks import Relation
 from kvparity_contracts.paths import PathKind
 
 SubjectKind = Literal["attention", "decoder", "transformers"]
@@ -41,8 +42,9 @@ TOGETHER: tuple[PathKind, ...] = (
 class Control:
     """One planted defect, and what a contract needs for it to show.
 
-    ``paths``: a check of ``relation`` has at least one of them (empty: any path will do).
-    ``keys``: a sequence is longer than one tile, or than one split.
+    ``relations``: a check of one of them sees it, and it is planted for each that the contract has.
+    ``paths``: such a check has at least one of them (empty: any path will do).
+    ``keys``: a sequence, or a number of keys of an order check, is longer than one tile or split.
     ``sequences``: a workload has so many prompts of different length.
     ``generate``: a workload generates at least so many tokens.
     ``tempered``: a temperature is not 1. ``needs`` says all that in words.
@@ -54,7 +56,7 @@ class Control:
     subjects: tuple[SubjectKind, ...]
     needs: str
     expect: Literal["differs", "void"] = "differs"
-    relation: Literal["invariance", "accuracy"] = "invariance"
+    relations: tuple[Relation, ...] = ("invariance",)
     paths: tuple[PathKind, ...] = ()
     keys: Literal["any", "tile", "split"] = "any"
     sequences: int = 1
@@ -162,7 +164,33 @@ _TABLE = (
         "sgl-project/sglang#31501",
         EVERY,
         "an accuracy check",
-        relation="accuracy",
+        relations=("accuracy",),
+    ),
+    Control(
+        "other-tile",
+        "decode walks the keys in tiles of another size",
+        "flashinfer-ai/flashinfer#2424, vllm-project/vllm#51902",
+        KERNELS,
+        "an audit check, or an order check with more keys than one tile",
+        relations=("order", "audit"),
+        keys="tile",
+    ),
+    Control(
+        "ragged-split",
+        "where decode cuts the keys follows from how many there are",
+        "sgl-project/sgl-flash-attn#43",
+        KERNELS,
+        "an order check with more keys than one tile",
+        relations=("order",),
+        keys="tile",
+    ),
+    Control(
+        "other-warps",
+        "decode runs with another number of warps",
+        "flashinfer-ai/flashinfer#2424",
+        KERNELS,
+        "an audit check",
+        relations=("audit",),
     ),
 )
 

@@ -9,12 +9,17 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from kvparity_contracts.base import FAULT, Fault, KeyPath, Model, closest, show
-from kvparity_contracts.checks import Invariance
+from kvparity_contracts.checks import AuditCheck, Invariance, OrderCheck
 from kvparity_contracts.contract import Contract
 
 TOLERANCE = re.compile(
     r"limits?|tol(erance)?|[ar]tol|threshold|epsilon|max_abs.*|approx_kl.*|clip.*"
 )
+PATHS = ("reference", "paths", "workloads")
+NO_PATHS: dict[type[BaseModel], str] = {
+    OrderCheck: "an order check compares decode with prefill at the numbers of keys that it lists",
+    AuditCheck: "an audit compares the compiled kernels of decode with those of prefill",
+}
 NO_TOLERANCE = "an invariance check compares bits and takes no tolerance; use relation: accuracy"
 
 EXPECTED = {
@@ -86,6 +91,10 @@ def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
     key = str(path[-1])
     if model is Invariance and TOLERANCE.fullmatch(key):
         return Fault(path, NO_TOLERANCE)
+    for kind, does in NO_PATHS.items():
+        if model is kind and (key in PATHS or TOLERANCE.fullmatch(key)):
+            takes = f"no {key}" if key in PATHS else "no tolerance"
+            return Fault(path, f"{does}; it takes {takes}")
     fields = list(model.model_fields) if model else []
     return Fault(path, f"found the unknown key {key!r}", one_of(fields), closest(key, fields))
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kvparity_contracts.base import KeyPath
-from kvparity_contracts.checks import Accuracy
+from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck
 from kvparity_contracts.consistency import whole
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
 from kvparity_contracts.limits import Limits
 from kvparity_contracts.loader import LoadedContract
-from kvparity_contracts.planning import covers, meant, planned, shows
+from kvparity_contracts.planning import meant, meant_for, planned, shows
 from kvparity_contracts.problems import dotted
 from kvparity_contracts.subjects import order_of
 
@@ -54,7 +54,8 @@ def _relations(contract: Contract) -> Iterator[Note]:
 
 
 def _edges(contract: Contract) -> Iterator[Note]:
-    used = {w.name: w for c in contract.checks_of("invariance") for w in contract.workloads_of(c)}
+    checks = [each for each in contract.path_checks if each.relation == "invariance"]
+    used = {w.name: w for check in checks for w in contract.workloads_of(check)}
     longest = max((max(each.totals()) for each in used.values()), default=0)
     order = order_of(contract.subject)
     tile, split = (order.tile, order.split) if order else (USUAL_TILE, 0)
@@ -74,10 +75,22 @@ def _edges(contract: Contract) -> Iterator[Note]:
         )
 
 
+def _few_keys(contract: Contract) -> Iterator[Note]:
+    order = order_of(contract.subject)
+    tile = order.tile if order else USUAL_TILE
+    for i, check in enumerate(contract.checks):
+        if isinstance(check, OrderCheck) and max(check.keys) <= tile:
+            yield (
+                ("checks", i, "keys"),
+                f"no number of keys is above one tile of {tile}, so the order of tiles and splits "
+                "is not certified",
+            )
+
+
 def _unused(contract: Contract) -> Iterator[Note]:
-    used = {each.name for check in contract.checks for each in contract.workloads_of(check)}
+    used = {each.name for check in contract.path_checks for each in contract.workloads_of(check)}
     for i, workload in enumerate(contract.workloads):
-        runs = [check for check in contract.checks if workload in contract.workloads_of(check)]
+        runs = [check for check in contract.path_checks if workload in contract.workloads_of(check)]
         if workload.name not in used:
             yield ("workloads", i, "name"), f"no check uses the workload {workload.name!r}"
         elif workload.pad and not any(path.kind == "padded" for c in runs for path in c.paths):
@@ -93,6 +106,8 @@ def _unused(contract: Contract) -> Iterator[Note]:
 
 def _chunks(contract: Contract) -> Iterator[Note]:
     for i, check in enumerate(contract.checks):
+        if not isinstance(check, PathCheck):
+            continue
         for j, path in enumerate(check.paths):
             names = [
                 each.name
@@ -159,14 +174,14 @@ def _controls(contract: Contract) -> Iterator[Note]:
 def _uncontrolled(contract: Contract) -> Iterator[Note]:
     controls = planned(contract)
     for i, check in enumerate(contract.checks):
-        workloads = contract.workloads_of(check)
-        if not any(covers(c, check, contract, w) for c in controls for w in workloads):
+        if not any(meant_for(control, check, contract) for control in controls):
             yield ("checks", i, "name"), "no control of this contract is meant for this check"
 
 
 RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _relations,
     _edges,
+    _few_keys,
     _unused,
     _chunks,
     _loose_limits,

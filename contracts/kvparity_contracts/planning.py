@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvparity_contracts.checks import AnyCheck
+from kvparity_contracts.checks import AnyCheck, AuditCheck, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.subjects import order_of
@@ -24,15 +24,21 @@ def meant(contract: Contract) -> tuple[Control, ...]:
     return tuple(
         each
         for each in CONTROLS.values()
-        if kind in each.subjects and any(True for _ in exposed(each, contract))
+        if kind in each.subjects and any(meant_for(each, c, contract) for c in contract.checks)
     )
 
 
 def shows(control: Control, contract: Contract) -> bool:
-    """Whether some workload of a fitting check is long and varied enough for the defect."""
+    """Whether a fitting check has the keys for the defect, or a workload long and varied enough."""
     if control.tempered and all(each == 1.0 for each in contract.numerics.temperatures):
         return False
     fewest = _fewest(control, contract)
+    for check in contract.checks:
+        if meant_for(control, check, contract):
+            if isinstance(check, AuditCheck):
+                return True
+            if isinstance(check, OrderCheck) and max(check.keys) > fewest:
+                return True
     return any(
         max(workload.totals()) > fewest
         and len(set(workload.lengths())) >= control.sequences
@@ -43,15 +49,21 @@ def shows(control: Control, contract: Contract) -> bool:
 
 def exposed(control: Control, contract: Contract) -> Iterator[Workload]:
     """Workloads that run on a path on which the defect would live."""
-    for check in contract.checks:
+    for check in contract.path_checks:
         for workload in contract.workloads_of(check):
-            if covers(control, check, contract, workload):
+            if _covers(control, check, contract, workload):
                 yield workload
 
 
-def covers(control: Control, check: AnyCheck, contract: Contract, workload: Workload) -> bool:
-    """Whether a check of a workload is one that the control is meant for."""
-    if control.relation != check.relation:
+def meant_for(control: Control, check: AnyCheck, contract: Contract) -> bool:
+    """Whether a check is one that the control is meant for."""
+    if isinstance(check, PathCheck):
+        return any(_covers(control, check, contract, w) for w in contract.workloads_of(check))
+    return check.relation in control.relations
+
+
+def _covers(control: Control, check: PathCheck, contract: Contract, workload: Workload) -> bool:
+    if check.relation not in control.relations:
         return False
     paths = contract.paths_of(check, workload)
     return bool(paths) and (not control.paths or any(path.kind in control.paths for path in paths))

@@ -18,6 +18,10 @@ FUNCTION = re.compile(
 )
 
 
+OWN_KERNELS = ("kvparity_kernels.attention:prefill", "kvparity_kernels.attention:decode")
+"""The pair of this project, by name."""
+
+
 def _function(text: str) -> str:
     if not FUNCTION.fullmatch(text):
         expected = "'module:function' or 'path/to/file.py:function'"

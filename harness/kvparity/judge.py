@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kvparity.plan import Case, Unplanted, Work
-from kvparity_contracts.checks import AnyCheck
+from kvparity.kernel_plan import KernelCase, Unplanted
+from kvparity.place import place
+from kvparity.plan import Case, Work
+from kvparity_contracts.checks import AnyCheck, PathCheck
 from kvparity_contracts.contract import Contract
 
 ORDER = ("error", "differs", "void", "holds")
 """From the word that outranks all others to the one that all must say."""
+
+HOLDS = {
+    "invariance": "bits are equal",
+    "accuracy": "within limits",
+    "order": "no difference of order was found",
+    "audit": "no difference of compiled code was found",
+}
 
 Entry = dict[str, Any]
 
@@ -22,7 +31,7 @@ def worst(verdicts: Sequence[str]) -> str:
 
 def judge_check(
     check: AnyCheck,
-    planned: Sequence[Case],
+    planned: Sequence[Case | KernelCase],
     results: Sequence[Entry],
     controls: Sequence[Entry],
     unplanted: Sequence[Unplanted],
@@ -36,15 +45,16 @@ def judge_check(
         return "differs", f"{count} of {len(planned)} cases differ"
     if missing:
         return "void", f"{len(missing)} of {len(planned)} cases did not run: {missing[0]}, ..."
-    paths = {str(case.path) for case in planned}
-    wanted = {str(path) for path in check.paths if path.kind != "padded"}
-    if wanted - paths:
-        skipped = ", ".join(sorted(wanted - paths))
-        return "void", f"{skipped}: shows nothing in any workload and was not run"
+    if isinstance(check, PathCheck):
+        paths = {str(case.path) for case in planned if isinstance(case, Case)}
+        wanted = {str(path) for path in check.paths if path.kind != "padded"}
+        if wanted - paths:
+            skipped = ", ".join(sorted(wanted - paths))
+            return "void", f"{skipped}: shows nothing in any workload and was not run"
     voids = [found[case.id] for case in planned if found[case.id]["verdict"] == "void"]
     if voids:
         first = voids[0]
-        return "void", f"{first['path']} over {first['workload']}: {first['reason']}"
+        return "void", f"{place(first)}: {first['reason']}"
     if not planned:
         return "void", "no case was compared"
     return _controls_allow(check, controls, unplanted, len(planned))
@@ -68,8 +78,7 @@ def _controls_allow(
         )
     if not own:
         return "void", f"no control of relation {check.relation} was planted"
-    words = "bits are equal" if check.relation == "invariance" else "within limits"
-    return "holds", f"{cases} cases, {words}; {len(own)} controls caught"
+    return "holds", f"{cases} cases, {HOLDS[check.relation]}; {len(own)} controls caught"
 
 
 def judge(
@@ -81,9 +90,11 @@ def judge(
     replaced: str | None,
 ) -> tuple[str, list[Entry]]:
     """(verdict, entries of all checks). ``replaced`` names a backend that was not the one asked."""
-    planned = [case for unit in work.units for case in unit.cases]
-    ended = {entry["name"] for entry in controls} | {entry.control for entry in unplanted}
-    lost = [run.control for run in work.controls if run.control not in ended]
+    planned: list[Case | KernelCase] = [case for unit in work.units for case in unit.cases]
+    planned += work.kernel_cases
+    ended = {(entry["name"], entry["relation"]) for entry in controls}
+    ended |= {(entry.control, entry.relation) for entry in unplanted}
+    lost = [run.control for run in work.every_control if (run.control, run.relation) not in ended]
     entries: list[Entry] = []
     for check in contract.checks:
         own = [case for case in planned if case.check == check.name]

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kvparity.controls.base import Control
 from kvparity.controls.placing import place
 from kvparity.controls.table import CONTROLS
+from kvparity.kernel_plan import (
+    KernelCase,
+    KernelControl,
+    Numerics,
+    Unplanted,
+    kernel_cases,
+    kernel_controls,
+)
 from kvparity.paths import build
 from kvparity.workload import Prompts, fill
-from kvparity_contracts.checks import AnyCheck, Invariance
+from kvparity_contracts.checks import Invariance, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.planning import planned
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """One combination of execution and cache dtype."""
-
-    execution: str
-    kv_cache: str
-
-    def __str__(self) -> str:
-        if self.execution == self.kv_cache:
-            return self.execution
-        return f"{self.execution}, kv {self.kv_cache}"
 
 
 @dataclass(frozen=True)
@@ -96,14 +91,10 @@ class ControlRun:
     column: int | None
     covered: bool = True
 
-
-@dataclass(frozen=True)
-class Unplanted:
-    """A control that cannot be planted here; ``asked``: the contract names it."""
-
-    control: str
-    reason: str
-    asked: bool
+    @property
+    def relation(self) -> str:
+        """The relation that must catch it."""
+        return CONTROLS[self.control].relation
 
 
 @dataclass(frozen=True)
@@ -111,9 +102,16 @@ class Work:
     """Everything that a verification will do."""
 
     units: tuple[Unit, ...]
+    kernel_cases: tuple[KernelCase, ...]
     controls: tuple[ControlRun, ...]
+    kernel_controls: tuple[KernelControl, ...]
     omitted: tuple[Omitted, ...]
     unplanted: tuple[Unplanted, ...]
+
+    @property
+    def every_control(self) -> tuple[ControlRun | KernelControl, ...]:
+        """All controls, in the order of the report."""
+        return (*self.controls, *self.kernel_controls)
 
 
 def order_of(contract: Contract) -> tuple[int, int]:
@@ -129,21 +127,29 @@ def make(contract: Contract) -> Work:
     omitted = tuple(pair for pair in pairs if isinstance(pair, Omitted))
     cases = _cases(contract, [pair for pair in pairs if not isinstance(pair, Omitted)])
     units = _units(contract, cases)
+    kernels = kernel_cases(contract, len(cases))
     run = {unit.workload: prompts[unit.workload] for unit in units}
-    controls, unplanted = _controls(contract, run)
-    return Work(units, controls, omitted, unplanted)
+    planted = list(_controls(contract, run, kernels))
+    return Work(
+        units=units,
+        kernel_cases=kernels,
+        controls=tuple(each for each in planted if isinstance(each, ControlRun)),
+        kernel_controls=tuple(each for each in planted if isinstance(each, KernelControl)),
+        omitted=omitted,
+        unplanted=tuple(each for each in planted if isinstance(each, Unplanted)),
+    )
 
 
 @dataclass(frozen=True)
 class _Pair:
-    check: AnyCheck
+    check: PathCheck
     workload: str
     path: PathName
     reference: PathName | None
 
 
 def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | Omitted]:
-    for check in contract.checks:
+    for check in contract.path_checks:
         for workload in contract.workloads:
             if check.workloads is not None and workload.name not in check.workloads:
                 continue
@@ -208,22 +214,23 @@ def _units(contract: Contract, cases: list[Case]) -> tuple[Unit, ...]:
 
 
 def _controls(
-    contract: Contract, prompts: dict[str, Prompts]
-) -> tuple[tuple[ControlRun, ...], tuple[Unplanted, ...]]:
+    contract: Contract, prompts: dict[str, Prompts], kernels: Sequence[KernelCase]
+) -> Iterator[ControlRun | KernelControl | Unplanted]:
     everything = contract.controls == "all"
-    names = list(CONTROLS) if everything else list(contract.controls)
+    names = list(DESCRIBED) if everything else list(contract.controls)
     shown = {each.name for each in planned(contract)}
-    runs: list[ControlRun] = []
-    unplanted: list[Unplanted] = []
     for name in names:
+        if name not in CONTROLS:
+            tile = order_of(contract)[1]
+            yield from kernel_controls(contract, kernels, name, tile, asked=not everything)
+            continue
         found = _control(contract, prompts, CONTROLS[name])
         if name not in shown and not isinstance(found, str):
             found = f"it cannot show here: it takes {DESCRIBED[name].needs}"
         if isinstance(found, str):
-            unplanted.append(Unplanted(name, found, asked=not everything))
+            yield Unplanted(name, CONTROLS[name].relation, found, asked=not everything)
         else:
-            runs.append(found)
-    return tuple(runs), tuple(unplanted)
+            yield found
 
 
 def _control(contract: Contract, prompts: dict[str, Prompts], control: Control) -> ControlRun | str:

@@ -18,13 +18,16 @@ from kvparity.environment import environment, settle
 from kvparity.evidence import Evidence
 from kvparity.identity import identity
 from kvparity.judge import judge
-from kvparity.plan import ControlRun, Unit, Unplanted, Work, make
+from kvparity.kernel_plan import KernelControl, Unplanted
+from kvparity.plan import ControlRun, Unit, Work, make
 from kvparity.subject import SubjectError
 from kvparity.unit import Tokens
 from kvparity.worker import Job
 from kvparity_contracts.loader import LoadedContract
 
 SCHEMA_VERSION = 1
+Task = tuple[Any, ...]
+"""A function of the worker, and its arguments."""
 Progress = Callable[[int, int, str], None]
 """(tasks done, tasks in all, what ended)"""
 
@@ -53,7 +56,7 @@ def verify(
     evidence = Evidence(folder)
     evidence.start(identity(loaded, setting), resume=resume)
     job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
-    total = len(work.units) + len(work.controls)
+    total = sum(map(len, (work.units, work.kernel_cases, work.controls, work.kernel_controls)))
     ended = 0
 
     def tick(what: str) -> None:
@@ -62,7 +65,7 @@ def verify(
         progress(ended, total, what)
 
     with _Pool(jobs) as pool:
-        tokens = _units(pool, job, work, evidence, tick)
+        tokens = _cases(pool, job, work, evidence, tick)
         unplanted = _controls(pool, job, work, evidence, tokens, tick)
     report = _report(loaded, work, evidence, setting, unplanted, command)
     report["elapsed_s"] = round(time.perf_counter() - start, 2)
@@ -92,12 +95,12 @@ class _Pool:
                 process.terminate()
         self.executor.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, function: Any, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
         if self.executor is None:
-            for task in tasks:
-                yield function(*task)
+            for function, *arguments in tasks:
+                yield function(*arguments)
             return
-        pending: set[Future[Any]] = {self.executor.submit(function, *task) for task in tasks}
+        pending: set[Future[Any]] = {self.executor.submit(*task) for task in tasks}
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -109,22 +112,28 @@ class _Pool:
                     ) from error
 
 
-def _units(
+def _cases(
     pool: _Pool, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
 ) -> dict[str, Tokens]:
-    """Run all units that are not finished; returns the tokens of every unit."""
+    """Run all cases that are not finished; returns the tokens of every unit."""
     finished = frozenset(entry["id"] for entry in evidence.lines("cases.jsonl"))
     before = {entry["unit"]: entry for entry in evidence.lines("units.jsonl")}
     tokens = {name: _tokens(entry) for name, entry in before.items()}
-    tasks = []
+    tasks: list[Task] = []
+    for case in work.kernel_cases:  # an audit takes longest, and needs the GPU's compiler alone
+        if case.id in finished:
+            tick(case.id)
+        else:
+            tasks.append((worker.do_kernel_case, job, case))
     for unit in sorted(work.units, key=lambda u: -_weight(job, u)):
         if unit.id in before and all(case.id in finished for case in unit.cases):
             tick(unit.id)
         else:
-            tasks.append((job, unit, tokens.get(unit.id), finished))
-    for entry in pool.run(worker.do_unit, tasks):
-        tokens[entry["unit"]] = _tokens(entry)
-        tick(entry["unit"])
+            tasks.append((worker.do_unit, job, unit, tokens.get(unit.id), finished))
+    for entry in pool.run(tasks):
+        if "unit" in entry:
+            tokens[entry["unit"]] = _tokens(entry)
+        tick(entry.get("unit") or entry["id"])
     return tokens
 
 
@@ -147,18 +156,20 @@ def _controls(
     tick: Callable[[str], None],
 ) -> tuple[Unplanted, ...]:
     """Run all controls that are not finished; returns those that could not be planted."""
-    finished = {entry["name"] for entry in evidence.lines("controls.jsonl")}
+    finished = {(e["name"], e["relation"]) for e in evidence.lines("controls.jsonl")}
     asked = job.contract.controls != "all"
     unplanted = list(work.unplanted)
-    tasks = []
-    for control in work.controls:
-        if control.control in finished:
+    tasks: list[Task] = []
+    for control in reversed(work.every_control):  # what takes longest first
+        if (control.control, control.relation) in finished:
             tick(control.control)
+        elif isinstance(control, KernelControl):
+            tasks.append((worker.do_kernel_control, job, control))
         else:
-            tasks.append((job, control, tokens[_unit_of(work, control)]))
-    for entry in pool.run(worker.do_control, tasks):
+            tasks.append((worker.do_control, job, control, tokens[_unit_of(work, control)]))
+    for entry in pool.run(tasks):
         if "unplanted" in entry:
-            unplanted.append(Unplanted(entry["name"], entry["unplanted"], asked))
+            unplanted.append(Unplanted(entry["name"], entry["relation"], entry["unplanted"], asked))
         tick(entry["name"])
     return tuple(unplanted)
 
@@ -180,9 +191,10 @@ def _report(
     command: str,
 ) -> dict[str, Any]:
     results = sorted(evidence.lines("cases.jsonl"), key=lambda entry: entry["id"])
-    names = [control.control for control in work.controls]
+    planned = [(c.control, c.relation) for c in work.every_control]
     controls = sorted(
-        evidence.lines("controls.jsonl"), key=lambda entry: names.index(entry["name"])
+        evidence.lines("controls.jsonl"),
+        key=lambda entry: planned.index((entry["name"], entry["relation"])),
     )
     units = list(evidence.lines("units.jsonl"))
     verdict, checks = judge(loaded.contract, work, results, controls, unplanted, _replaced(units))
@@ -199,7 +211,7 @@ def _report(
         "run_dir": str(evidence.folder),
         "environment": setting,
         "subject": units[0]["subject"] if units else {},
-        "kernels": _kernels(units),
+        "kernels": _kernels(units, results),
         "checks": checks,
         "controls": controls,
         "unplanted": [asdict(control) for control in unplanted],
@@ -216,10 +228,12 @@ def _replaced(units: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def _kernels(units: list[dict[str, Any]]) -> dict[str, Any]:
+def _kernels(units: list[dict[str, Any]], cases: list[dict[str, Any]]) -> dict[str, Any]:
     """Every kernel that was launched, by name."""
     found: dict[str, Any] = {}
     for unit in units:
         for launches in unit["launches"].values():
             found.update(launches["kernels"])
+    for case in cases:
+        found.update(case.get("order", {}).get("kernels", {}))
     return found

@@ -11,10 +11,14 @@ from typing import Any, TypeVar
 import torch
 
 from kvparity.compare import Comparison
+from kvparity.controls.kernels import kernel_control_json, run_audit_control, run_order_control
 from kvparity.controls.running import controls_json, run_control
+from kvparity.controls.table import CONTROLS
 from kvparity.environment import settle
 from kvparity.evidence import Evidence
-from kvparity.plan import Case, ControlRun, Numerics, Unit
+from kvparity.kernel_case import Finding, audit, certify, entry
+from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
+from kvparity.plan import Case, ControlRun, Unit
 from kvparity.record import Record
 from kvparity.registry import factory
 from kvparity.subject import Subject, SubjectError, UnsupportedError
@@ -70,10 +74,10 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
     evidence = Evidence(job.folder)
 
     def emit(case: Case, result: Comparison, reference: Record | None, candidate: Record) -> None:
-        entry = case_json(case, result)
+        found = case_json(case, result)
         if result.outcome == "differs" and reference is not None:
-            entry["evidence"] = evidence.keep_failure(case.id, reference, candidate)
-        evidence.append("cases.jsonl", entry)
+            found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
+        evidence.append("cases.jsonl", found)
 
     setting = Setting(job.contract, subject_of(job, unit.numerics))
     found = _guarded(lambda: run_unit(setting, unit, tokens=tokens, done=done, emit=emit), unit.id)
@@ -89,10 +93,43 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
             lambda: run_control(setting, control, tokens), f"control {control.control}"
         )
     except UnsupportedError as error:
-        return {"name": control.control, "unplanted": str(error)}
-    entry = controls_json(control, caught, seen)
-    Evidence(job.folder).append("controls.jsonl", entry)
-    return entry
+        relation = CONTROLS[control.control].relation
+        return {"name": control.control, "relation": relation, "unplanted": str(error)}
+    found = controls_json(control, caught, seen)
+    Evidence(job.folder).append("controls.jsonl", found)
+    return found
+
+
+def do_kernel_case(job: Job, case: KernelCase) -> dict[str, Any]:
+    """Run a case of an order or audit check; it is on disk when it returns."""
+    found = entry(case, _guarded(lambda: look(job, case), f"case {case.id}"))
+    Evidence(job.folder).append("cases.jsonl", found)
+    return found
+
+
+def look(job: Job, case: KernelCase) -> Finding:
+    """What a case of an order or audit check finds."""
+    if case.relation == "audit":
+        return audit(job.contract, job.base, case)
+    return certify(subject_of(job, case.numerics), case, seed=job.contract.seed)
+
+
+def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
+    """Run a control of an order or audit check; see ``do_control``."""
+
+    def run() -> tuple[bool, str]:
+        if control.relation == "audit":
+            return run_audit_control(job.contract, job.base, control)
+        subject = subject_of(job, control.case.numerics)
+        return run_order_control(subject, control, job.contract.seed)
+
+    try:
+        caught, seen = _guarded(run, f"control {control.control}")
+    except UnsupportedError as error:
+        return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
+    found = kernel_control_json(control, caught, seen)
+    Evidence(job.folder).append("controls.jsonl", found)
+    return found
 
 
 def _guarded(task: Callable[[], Result], where: str) -> Result:

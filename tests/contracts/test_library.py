@@ -16,6 +16,7 @@ def test_the_library_is_complete() -> None:
     assert NAMES == [
         "attention-decode-prefill",
         "decode-prefill",
+        "fixed-order-audit",
         "smoke",
         "transformers-qwen3-eager",
         "transformers-qwen3-fixed-order",

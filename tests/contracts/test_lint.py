@@ -102,6 +102,31 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
         "controls[1]",
         "split-by-batch cannot show here",
     ),
+    "an order of one tile": (
+        [("controls: all", "  - {name: o, relation: order, keys: §[33, 64]}\ncontrols: all")],
+        "checks[2].keys",
+        "no number of keys is above one tile of 64, so the order of tiles and splits is not",
+    ),
+    "a control without its keys": (
+        [
+            ("controls: all", "  - {name: o, relation: order, keys: [64]}\ncontrols: all"),
+            ("controls: all", "controls: §all"),
+        ],
+        "controls",
+        "other-tile is left out, because it cannot show here: it needs an audit check, or an order",
+    ),
+    "an audit without a control": (
+        [
+            ("controls: all", "  - {name: §a, relation: audit}\ncontrols: [ragged-split]"),
+        ],
+        "checks[2].name",
+        "no control of this contract is meant for this check",
+    ),
+    "a control without its check": (
+        [("controls: all", "controls: [§other-warps]")],
+        "controls[0]",
+        "other-warps cannot show here: it needs an audit check",
+    ),
     "a check without a control": (
         [("controls: all", "controls: [stale-slot]"), ("name: close", "name: §close")],
         "checks[1].name",
@@ -136,6 +161,11 @@ def test_a_weak_contract_is_found(
 )
 def test_limits_that_can_fail_are_left_alone(loads: Loads, limits: str) -> None:
     assert lint(loads((LIMITS, limits))) == []
+
+
+def test_checks_of_kernels_can_be_strong(loads: Loads) -> None:
+    both = "  - {name: o, relation: order, keys: [65]}\n  - {name: a, relation: audit}\n"
+    assert lint(loads(("controls: all", f"{both}controls: all"))) == []
 
 
 def test_findings_come_in_the_order_of_the_file(loads: Loads) -> None:

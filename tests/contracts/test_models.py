@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from kvparity_contracts import CONTROLS, Contract, LoadedContract
-from kvparity_contracts.checks import Accuracy
+from kvparity_contracts.checks import Accuracy, AuditCheck, OrderCheck, Relation
 from kvparity_contracts.controls import EVERY
 from kvparity_contracts.numerics import Numerics
 from kvparity_contracts.order import Order
@@ -99,7 +100,7 @@ def test_the_default_order() -> None:
 
 
 def test_the_table_of_controls() -> None:
-    assert len(CONTROLS) == 12
+    assert len(CONTROLS) == 15
     for name, control in CONTROLS.items():
         assert name == control.name
         assert control.about
@@ -109,4 +110,24 @@ def test_the_table_of_controls() -> None:
         assert control.subjects
         assert set(control.paths) <= set(KINDS)
     assert [each.name for each in CONTROLS.values() if each.expect == "void"] == ["unequal-lengths"]
-    assert [c.name for c in CONTROLS.values() if c.relation == "accuracy"] == ["wrong-input"]
+    by_relation = {
+        relation: [c.name for c in CONTROLS.values() if relation in c.relations]
+        for relation in get_args(Relation)
+    }
+    assert by_relation["accuracy"] == ["wrong-input"]
+    assert by_relation["order"] == ["other-tile", "ragged-split"]
+    assert by_relation["audit"] == ["other-tile", "other-warps"]
+    assert len(by_relation["invariance"]) == 11
+
+
+def test_checks_of_kernels_are_no_path_checks(loads: Loads) -> None:
+    order = "  - {name: o, relation: order, keys: [65, 129]}\n"
+    audit = "  - {name: a, relation: audit}\n"
+    contract = loads(("controls: all", f"{order}{audit}controls: all")).contract
+    certificate, compiled = contract.checks[2:]
+    assert isinstance(certificate, OrderCheck)
+    assert certificate.keys == (65, 129)
+    assert isinstance(compiled, AuditCheck)
+    assert compiled.architectures == ("sm_80", "sm_90", "sm_100")
+    assert contract.path_checks == contract.checks[:2]
+    assert contract.checks_of("order") == [certificate]

@@ -9,11 +9,14 @@ import pytest
 from pages import ROOT, table_rows
 
 from kvparity.judge import judge
+from kvparity.kernel_case import Finding, entry
+from kvparity.kernel_plan import KernelCase, Numerics
 from kvparity.plan import make
 from kvparity_contracts import Contract
 
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
 OPEN = ("environment.versions", "environment.variables", "environment.tf32", "subject", "kernels",
+        "checks[].cases[].order", "checks[].cases[].audit",
         "environment.reduced_precision_reduction")  # fmt: skip
 """Mappings whose keys are not fixed, told as ``name.*``."""
 RUNS = ("good", "reversed", "too-short", "qwen3")
@@ -54,7 +57,17 @@ def everything(folder) -> set[str]:
         }
     )
     _, checks = judge(omitting, make(omitting), [], [], (), None)
-    return found | fields({"checks": checks})
+    return found | fields({"checks": checks}) | fields({"checks": [{"cases": looked()}]})
+
+
+def looked() -> list[dict]:
+    """Cases of an order check and of an audit."""
+    numerics = Numerics("float32", "float32")
+    cases = (
+        KernelCase("c0", "c", "order", numerics, keys=65),
+        KernelCase("c1", "c", "audit", numerics, architecture="sm_90"),
+    )
+    return [entry(case, Finding("holds", "so", {"verdict": "yes"})) for case in cases]
 
 
 def compare(found: set[str], table: dict[str, str]) -> tuple[set[str], set[str]]:

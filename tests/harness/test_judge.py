@@ -8,7 +8,8 @@ import toy
 
 from kvparity.exit_codes import ExitCode, of_verdict
 from kvparity.judge import judge, worst
-from kvparity.plan import Unplanted, Work, make
+from kvparity.kernel_plan import Unplanted
+from kvparity.plan import Work, make
 from kvparity_contracts.contract import Contract
 
 CHECKS = [
@@ -172,7 +173,7 @@ def test_a_control_that_was_missed_voids_the_checks_of_its_relation(
 
 
 def test_a_relation_without_a_control_is_void(contract: Contract, work: Work) -> None:
-    left = tuple(Unplanted(r.control, "not here", False) for r in work.controls)
+    left = tuple(Unplanted(r.control, r.relation, "not here", False) for r in work.controls)
     only = [entry for entry in controls(work) if entry["relation"] == "invariance"]
     verdict, entries = judge(contract, work, results(work), only, left, None)
     assert (verdict, verdicts(entries)) == ("void", ["holds", "void"])
@@ -182,7 +183,7 @@ def test_a_relation_without_a_control_is_void(contract: Contract, work: Work) ->
 def test_a_control_that_was_asked_for_and_not_planted_voids_all(
     contract: Contract, work: Work
 ) -> None:
-    left = Unplanted("padding-leaks", "no pads here", asked=True)
+    left = Unplanted("padding-leaks", "invariance", "no pads here", asked=True)
     verdict, entries = judge(contract, work, results(work), controls(work), (left,), None)
     assert (verdict, verdicts(entries)) == ("void", ["void", "void"])
     assert "padding-leaks was asked for and not planted: no pads here" in entries[0]["reason"]

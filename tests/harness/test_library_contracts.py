@@ -38,8 +38,9 @@ def test_smoke_holds_on_every_workload_and_path(tmp_path):
     assert {w.name for w in contract.workloads} == {"short", "long", "varlen", "padded"}
     formats = [e for e, _ in contract.numerics.formats()]
     assert set(formats) == {"float32", "bfloat16"}
-    for check, found in zip(contract.checks, report["checks"], strict=True):
-        assert found["verdict"] == "holds"
+    assert [found["verdict"] for found in report["checks"]] == ["holds"] * len(contract.checks)
+    *paths, order = report["checks"]
+    for check, found in zip(contract.path_checks, paths, strict=True):
         assert found["omitted"] == []
         wanted = {
             (str(path), workload.name, dtype, temperature)
@@ -56,18 +57,43 @@ def test_smoke_holds_on_every_workload_and_path(tmp_path):
             assert case["tokens"] == size[case["workload"]]
             if case["relation"] == "invariance":
                 assert (case["differing_tokens"], case["differing_rows"]) == (0, 0)
-    paths = {c["path"] for found in report["checks"] for c in found["cases"]}
-    kinds = {path.partition("(")[0] for path in paths}
+    kinds = {c["path"].partition("(")[0] for found in paths for c in found["cases"]}
     assert kinds >= {
         "prefill", "decode", "chunked", "batched", "permuted", "mixed", "paged",
         "padded-left", "padded-right",
     }  # fmt: skip
-    assert {c["name"] for c in report["controls"] if c["caught"]} == set(CONTROLS)
-    assert report["unplanted"] == []
+    (certificate,) = order["cases"]
+    assert (order["relation"], certificate["order"]["keys"]) == ("order", 65)
+    assert certificate["order"]["prefill_rows"] == 65
+    assert {part["status"] for part in certificate["order"]["parts"]} == {"same"}
+    assert certificate["reason"].startswith("consistent: 5 of 5 parts are the same")
+    assert {c["name"] for c in report["controls"] if c["caught"]} == set(CONTROLS) - {"other-warps"}
+    assert all(c["caught"] for c in report["controls"])
+    # What is left out is the control of audits alone, which this contract has none of.
+    assert [entry["control"] for entry in report["unplanted"]] == ["other-warps"]
     assert report["environment"]["triton_mode"] == "interpreter"
     assert {"attention.prefill", "attention.decode_split", "attention.decode_combine"} <= set(
         report["kernels"]
     )
+
+
+def test_the_compiled_kernels_are_the_same_for_three_architectures(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVPARITY_AUDIT_CACHE", str(tmp_path / "compiled"))
+    code, report = verify("fixed-order-audit", tmp_path / "run")
+    assert code == ExitCode.HOLDS, report
+    audit, *others = report["checks"]
+    assert [found["verdict"] for found in others] == ["holds"] * 2
+    cases = {case["audit"]["architecture"]: case for case in audit["cases"]}
+    assert list(cases) == ["sm_80", "sm_90", "sm_100"]
+    for arch, case in cases.items():
+        (pair,) = case["audit"]["pairs"]
+        assert (pair["arch"], pair["left"], pair["right"]) == (arch, "prefill", "decode")
+        assert {each["verdict"] for each in pair["fields"]} == {"same"}
+        assert (case["verdict"], case["workload"], case["tokens"]) == ("holds", None, 0)
+    caught = {(c["name"], c["relation"]): c["caught"] for c in report["controls"]}
+    assert caught[("other-tile", "audit")]
+    assert caught[("other-warps", "audit")]
+    assert all(caught.values())
 
 
 def plain_counts(name: str, run: Path) -> tuple[int, int, float]:

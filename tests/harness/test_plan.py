@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import toy
 
+from kvparity.controls.kernels import KERNEL_CONTROLS
 from kvparity.controls.table import CONTROLS
 from kvparity.plan import ControlRun, Work, make
 from kvparity_contracts.contract import Contract
@@ -48,11 +49,14 @@ def reasons(work: Work) -> dict[str, str]:
 
 
 def test_both_tables_of_controls_say_the_same() -> None:
-    assert list(CONTROLS) == list(DESCRIBED)
+    assert [*CONTROLS, *KERNEL_CONTROLS] == list(DESCRIBED)
+    for name, planted in KERNEL_CONTROLS.items():
+        assert planted.name == name
+        assert (planted.relations, DESCRIBED[name].expect) == (DESCRIBED[name].relations, "differs")
     for name, control in CONTROLS.items():
         described = DESCRIBED[name]
         assert control.name == described.name == name
-        assert (control.relation, control.expect) == (described.relation, described.expect), name
+        assert ((control.relation,), control.expect) == (described.relations, described.expect)
         assert (control.sequences, control.tempered) == (described.sequences, described.tempered)
 
 
@@ -194,7 +198,7 @@ def test_what_the_linter_says_can_show_is_planted(lengths: list[int], generate: 
     if max(lengths) + generate == 17:  # 16 keys: half a tile of 32 adds up as one of 16
         expected -= {"tile-by-query-length"}
     assert set(runs(work)) == expected
-    assert set(runs(work)) | set(reasons(work)) == set(CONTROLS)
+    assert set(runs(work)) | set(reasons(work)) == set(DESCRIBED)
     for run in work.controls:
         assert run.generate <= generate
         assert len(run.sequences) == CONTROLS[run.control].sequences
@@ -284,4 +288,86 @@ def test_the_library_plants_what_it_promises() -> None:
     from kvparity_contracts.loader import load
 
     contract: Contract = load(find("smoke")).contract
-    assert set(runs(make(contract))) == set(CONTROLS)
+    work = make(contract)
+    assert set(runs(work)) == set(CONTROLS)
+    assert places(work) == {("other-tile", "order"): 65, ("ragged-split", "order"): 65}
+    assert reasons(work) == {"other-warps": "the contract has no audit check"}
+    audit = make(load(find("fixed-order-audit")).contract)
+    assert [(c.architecture, str(c.numerics)) for c in audit.kernel_cases] == [
+        ("sm_80", "bfloat16"),
+        ("sm_90", "bfloat16"),
+        ("sm_100", "bfloat16"),
+    ]
+    assert set(places(audit)) == {("other-tile", "audit"), ("other-warps", "audit")}
+
+
+# checks of kernels
+
+
+ORDER = {"name": "order", "relation": "order", "keys": [300, 17, 65]}
+AUDIT = {"name": "audit", "relation": "audit", "architectures": ["sm_90", "sm_80"]}
+
+
+def places(work: Work) -> dict[tuple[str, str], int | str]:
+    """Where the controls of kernels are planted: keys or architecture."""
+    return {
+        (run.control, run.relation): run.case.keys or run.case.architecture
+        for run in work.kernel_controls
+    }
+
+
+def test_cases_of_kernels_come_after_all_others() -> None:
+    numerics = {"execution": ["float32", "bfloat16"]}
+    before = plan(numerics=numerics)
+    own = toy.document()["checks"]
+    work = plan(numerics=numerics, checks=[ORDER, *own, AUDIT])
+    assert work.units == before.units  # so that their ids stay what they were
+    first = sum(len(unit.cases) for unit in before.units)
+    assert [case.id for case in work.kernel_cases] == [f"c{first + i:03d}" for i in range(10)]
+    found = [(c.relation, c.numerics.execution, c.keys, c.architecture) for c in work.kernel_cases]
+    assert found[:4] == [
+        ("order", "float32", 300, ""),
+        ("order", "float32", 17, ""),
+        ("order", "float32", 65, ""),
+        ("order", "bfloat16", 300, ""),
+    ]
+    assert found[6:8] == [("audit", "float32", 0, "sm_90"), ("audit", "float32", 0, "sm_80")]
+
+
+def test_an_order_check_may_look_at_some_formats() -> None:
+    numerics = {"execution": ["float32", "bfloat16"], "kv_cache": ["float32", "bfloat16"]}
+    work = plan(numerics=numerics, checks=[ORDER | {"execution": "bfloat16", "keys": [65]}])
+    found = [str(case.numerics) for case in work.kernel_cases]
+    assert found == ["bfloat16, kv float32", "bfloat16"]
+    assert {str(run.case.numerics) for run in work.kernel_controls} == {"bfloat16, kv float32"}
+
+
+def test_controls_of_kernels_take_the_smallest_case_of_the_first_format() -> None:
+    # A tile of 64: what goes on within one shows no other tile.
+    kind = {"kind": "decoder", "preset": "tiny"}
+    numerics = {"execution": ["float32", "bfloat16"]}
+    work = plan(subject=kind, numerics=numerics, checks=[bits("decode"), ORDER, AUDIT])
+    assert places(work) == {
+        ("other-tile", "order"): 65,
+        ("other-tile", "audit"): "sm_90",
+        ("ragged-split", "order"): 65,
+        ("other-warps", "audit"): "sm_90",
+    }
+    assert {str(run.case.numerics) for run in work.kernel_controls} == {"float32"}
+    assert not set(reasons(work)) & set(KERNEL_CONTROLS)
+
+
+def test_controls_of_kernels_that_cannot_show_are_left_out_or_asked_for() -> None:
+    few = {"name": "order", "relation": "order", "keys": [16]}
+    found = reasons(plan(checks=[bits("decode"), few]))
+    assert found["other-tile"] == "no order check has more than 16 keys, one tile"
+    assert found["other-warps"] == "the contract has no audit check"
+    asked = plan(checks=[bits("decode")], controls=["other-tile", "stale-slot"]).unplanted
+    assert [(u.control, u.relation, u.asked) for u in asked] == [("other-tile", "order", True)]
+    assert asked[0].reason == "the contract has no order or audit check"
+
+
+def test_order_and_audit_alone_run_no_unit() -> None:
+    work = plan(checks=[ORDER])
+    assert work.units == work.controls == work.omitted == ()
+    assert [case.id for case in work.kernel_cases] == ["c000", "c001", "c002"]

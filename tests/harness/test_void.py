@@ -11,6 +11,7 @@ import toy
 from toy import GeneratingToy, Toy
 
 from kvparity import run, worker
+from kvparity.controls.kernels import KERNEL_CONTROLS
 from kvparity.plan import make
 from kvparity.report.terminal import render
 from kvparity.subject import SubjectError, UnsupportedError
@@ -64,6 +65,7 @@ def test_the_toy_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "split-by-batch",
         "tile-by-query-length",
         "split-from-chunk",
+        *KERNEL_CONTROLS,  # of checks that this contract has not
     }
     assert not any(entry["asked"] for entry in report["unplanted"])
     cases = (tmp_path / "run" / "cases.jsonl").read_text().splitlines()

@@ -13,11 +13,10 @@ from kvparity.audit.side import audit
 from kvparity.decoder.config import DecoderConfig, from_contract
 from kvparity.decoder.presets import preset
 from kvparity.subject import UnsupportedError
-from kvparity_contracts import Contract, LoadedContract
-from kvparity_contracts.subjects import Attention, Decoder
+from kvparity_contracts import Contract, PathName
+from kvparity_contracts.checks import Invariance
+from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder
 from kvparity_kernels.order import ReductionOrder
-
-OWN = ("kvparity_kernels.attention:prefill", "kvparity_kernels.attention:decode")
 
 
 @dataclass(frozen=True)
@@ -42,31 +41,35 @@ class Result:
 
 
 def audit_contract(
-    loaded: LoadedContract,
+    contract: Contract,
+    base: Path,
     archs: Sequence[str],
     *,
+    formats: Sequence[tuple[str, str]] | None = None,
     against: Mapping[str, int] | None = None,
     folder: Path | None = None,
     jobs: int | None = None,
 ) -> list[Result]:
     """Compare decode's kernels with prefill's for every format, page size and architecture.
 
-    ``against``: changes of the order on decode's side alone (``{"block_m": 16}``), to see what
-    they would do. Raises ``UnsupportedError`` if the subject has no kernels of ours,
-    ``AuditError`` if they do not compile, ``ValueError`` for an architecture or an order that does
-    not exist.
+    ``base``: the folder that a checkpoint is relative to. ``formats``: pairs of execution and cache
+    dtype, by default all of the contract. ``against``: changes of the order on decode's side alone
+    (``{"block_m": 16}``), to see what they would do.
+
+    Raises ``UnsupportedError`` if the subject has no kernels of ours, ``AuditError`` if they do not
+    compile, ``ValueError`` for an architecture or an order that does not exist.
     """
-    order, shapes = subject_shapes(loaded)
+    order, shapes = subject_shapes(contract, base, formats)
     changed = replace(order, **(against or {}))
     pairs = [
-        (Request("prefill", arch, base, order), Request("decode", arch, shape, changed))
+        (Request("prefill", arch, reference, order), Request("decode", arch, shape, changed))
         for arch in archs
-        for base, shape in shapes
+        for reference, shape in shapes
     ]
     pairs += [
-        (Request("prefill", arch, base, order), Request("prefill", arch, shape, order))
+        (Request("prefill", arch, reference, order), Request("prefill", arch, shape, order))
         for arch in archs
-        for base, shape in shapes
+        for reference, shape in shapes
         if shape.page
     ]
     found = audit(pairs, folder=folder, jobs=jobs)
@@ -76,19 +79,20 @@ def audit_contract(
     ]
 
 
-def subject_shapes(loaded: LoadedContract) -> tuple[ReductionOrder, list[tuple[Shape, Shape]]]:
+def subject_shapes(
+    contract: Contract, base: Path, formats: Sequence[tuple[str, str]] | None = None
+) -> tuple[ReductionOrder, list[tuple[Shape, Shape]]]:
     """The order, and shapes of reference and candidate for each format and page size."""
-    contract = loaded.contract
     subject = contract.subject
     if isinstance(subject, Attention):
-        if (subject.prefill, subject.decode) != OWN:
+        if (subject.prefill, subject.decode) != OWN_KERNELS:
             raise UnsupportedError(
                 f"the subject is {subject.prefill} and {subject.decode}; the audit compiles only "
-                f"the project's own kernels ({' and '.join(OWN)})"
+                f"the project's own kernels ({' and '.join(OWN_KERNELS)})"
             )
         heads = (subject.heads.query, subject.heads.kv, subject.heads.dim)
     elif isinstance(subject, Decoder):
-        config = _config(subject, loaded)
+        config = _config(subject, base)
         heads = (config.heads, config.kv_heads, config.head_dim)
     else:
         raise UnsupportedError(
@@ -99,31 +103,31 @@ def subject_shapes(loaded: LoadedContract) -> tuple[ReductionOrder, list[tuple[S
         ReductionOrder() if subject.order is None else ReductionOrder(**subject.order.model_dump())
     )
     pairs = []
-    for execution, cache in contract.numerics.formats():
-        base = Shape(*heads, execution=execution, kv_cache=cache)
-        pairs += [(base, replace(base, page=page)) for page in (0, *sorted(_pages(contract)))]
+    for execution, cache in formats or contract.numerics.formats():
+        plain = Shape(*heads, execution=execution, kv_cache=cache)
+        pairs += [(plain, replace(plain, page=page)) for page in (0, *sorted(_pages(contract)))]
     return order, pairs
 
 
-def _config(subject: Decoder, loaded: LoadedContract) -> DecoderConfig:
+def _config(subject: Decoder, base: Path) -> DecoderConfig:
     if subject.preset is not None:
         return preset(subject.preset)
     if subject.config is not None:
         return from_contract(subject.config)
     from kvparity.decoder.checkpoint import read_config
 
-    return read_config(loaded.base / (subject.checkpoint or ""))
+    return read_config(base / (subject.checkpoint or ""))
 
 
 def _pages(contract: Contract) -> set[int]:
     return {path.argument or 0 for path in _paths(contract) if path.kind == "paged"}
 
 
-def _paths(contract: Contract) -> Iterator[Any]:
-    for check in contract.checks:
-        yield from getattr(check, "paths", ())
-        if reference := getattr(check, "reference", None):
-            yield reference
+def _paths(contract: Contract) -> Iterator[PathName]:
+    for check in contract.path_checks:
+        yield from check.paths
+        if isinstance(check, Invariance):
+            yield check.reference
 
 
 def present() -> tuple[str, ...]:

@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
         loaded = load(find(args.contract))
         against = dict(_change(text) for text in args.against)
         archs = tuple(dict.fromkeys(args.arch or present()))
-        results = audit_contract(loaded, archs, against=against, folder=args.cache)
+        results = audit_contract(
+            loaded.contract, loaded.base, archs, against=against, folder=args.cache
+        )
     except ContractError as error:
         print(error, file=sys.stderr)
         return ExitCode.USAGE

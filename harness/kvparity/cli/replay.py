@@ -71,7 +71,8 @@ def _text(found: Any) -> str:
 
     case = found.entry
     lines = [f"{case['id']}: {case['verdict'].upper()}: {case['reason']}"]
-    lines += first_lines([case])
+    if case["workload"] is not None:
+        lines += first_lines([case])
     lines.append(
         "    the same result as the run recorded"
         if found.same

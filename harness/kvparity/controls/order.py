@@ -24,6 +24,8 @@ from kvparity_kernels.order import ReductionOrder
 
 Cut = Callable[[int, int], int]
 """(batch size, visible keys of the row) -> where its keys are cut; 0: not at all."""
+Shift = Callable[[Tensor, ReductionOrder], Tensor]
+"""(visible keys int64 ``[B, 1]``, declared order) -> the key that edges are counted from."""
 Reorder = Callable[[ReductionOrder, int, bool], ReductionOrder]
 """(declared order, batch size, decode?) -> the order that is used instead."""
 
@@ -70,8 +72,8 @@ def reordered(ops: AttentionOps, reorder: Reorder) -> AttentionOps:
     return AttentionOps(prefill=prefill, decode=decode)
 
 
-def _from_chunk(ops: AttentionOps) -> AttentionOps:
-    """Decode with its split edges counted from the new token instead of from key 0.
+def _rotated(ops: AttentionOps, shift_of: Shift) -> AttentionOps:
+    """Decode with its tile and split edges counted from another key than key 0.
 
     Every key is visible to a decoded token, so moving the edges by ``shift`` keys is the same as
     presenting the keys rotated by ``shift``; pages of one slot present them in any order.
@@ -84,7 +86,7 @@ def _from_chunk(ops: AttentionOps) -> AttentionOps:
             raise UnsupportedError("this defect is planted in a contiguous cache")
         lens = kv.kv_lens.long()[:, None]
         place = torch.arange(max_kv, device=q.device)
-        shift = (lens - 1) % order.split
+        shift = shift_of(lens, order)
         slots = kv.starts.long()[:, None] + (place + shift) % lens
         rotated = replace(kv, starts=None, block_table=slots.int(), page=1)
         return ops.decode(q, rotated, order=order, max_kv=max_kv, **more)
@@ -96,17 +98,58 @@ def _halve_split(order: ReductionOrder, batch: int, decode: bool) -> ReductionOr
     return order if batch == 1 else replace(order, split=max(order.tile, order.split // 2))
 
 
+def retiled(order: ReductionOrder) -> ReductionOrder:
+    """The order with another tile."""
+    tile = order.tile // 2 if order.tile > 16 else order.tile * 2
+    return replace(order, tile=tile, split=max(order.split, tile))
+
+
 def _other_tile(order: ReductionOrder, batch: int, decode: bool) -> ReductionOrder:
-    if not decode:
-        return order
-    return replace(order, tile=order.tile // 2 if order.tile > 16 else order.tile * 2)
+    return retiled(order) if decode else order
 
 
-def _plant(cut: Cut, change: Callable[[AttentionOps], AttentionOps]) -> Plant:
+def _retiled_decode(decode: Kernel) -> Kernel:
+    """``decode``, called with another tile than the one it is given."""
+
+    def planted(*tensors: Tensor, order: ReductionOrder, **more: Any) -> Any:
+        return decode(*tensors, order=retiled(order), **more)
+
+    return planted
+
+
+def _rotated_decode(decode: Kernel) -> Kernel:
+    """``decode``, given each row's keys from a third of them on, and the first third last."""
+
+    def planted(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
+        lens, slot = kv_lens.long()[:, None], torch.arange(k.shape[1], device=k.device)
+        place = torch.where(slot < lens, (slot + lens // 3) % lens.clamp(min=1), slot)
+        turned = [x[torch.arange(len(x), device=x.device)[:, None], place] for x in (k, v)]
+        return decode(q, *turned, kv_lens=kv_lens, **more)
+
+    return planted
+
+
+def _other_tile_of(subject: AttentionSubject) -> Kernel:
+    """Another tile where the pair takes an order, else a cut behind the first 16 keys."""
+    decode = subject.pair.decode
+    return _cut_at_16(subject) if subject.order is None else _retiled_decode(decode)
+
+
+def _cutting(cut: Cut) -> Callable[[AttentionSubject], Kernel]:
+    return lambda subject: cut_decode(subject.pair.decode, cut)
+
+
+_cut_at_16 = _cutting(lambda batch, keys: 16)
+
+
+def _plant(
+    decode: Callable[[AttentionSubject], Kernel], change: Callable[[AttentionOps], AttentionOps]
+) -> Plant:
+    """``decode``: what a kernel pair's decode becomes; ``change``: what the decoder's attention."""
+
     def plant(subject: Subject) -> Subject:
         if isinstance(subject, AttentionSubject):
-            pair = subject.pair
-            return subject.with_pair(replace(pair, decode=cut_decode(pair.decode, cut)))
+            return subject.with_pair(replace(subject.pair, decode=decode(subject)))
         if isinstance(subject, DecoderSubject):
             return subject.with_attention(change(subject.attention))
         raise UnsupportedError("the reduction order of this subject cannot be reached")
@@ -115,16 +158,25 @@ def _plant(cut: Cut, change: Callable[[AttentionOps], AttentionOps]) -> Plant:
 
 
 split_by_batch = _plant(
-    lambda batch, keys: keys // 2 if batch > 1 else 0,
+    _cutting(lambda batch, keys: keys // 2 if batch > 1 else 0),
     lambda ops: reordered(ops, _halve_split),
 )
 """The split size follows the number of sequences in the batch."""
 
-tile_by_query_length = _plant(
-    lambda batch, keys: 16,
-    lambda ops: reordered(ops, _other_tile),
-)
+tile_by_query_length = _plant(_cut_at_16, lambda ops: reordered(ops, _other_tile))
 """One query gets another key tile than many."""
 
-split_from_chunk = _plant(lambda batch, keys: keys - 1, _from_chunk)
+other_tile = _plant(_other_tile_of, lambda ops: reordered(ops, _other_tile))
+"""Decode is called with another tile."""
+
+ragged_split = _plant(
+    lambda subject: _rotated_decode(subject.pair.decode),
+    lambda ops: _rotated(ops, lambda lens, order: lens // 3),
+)
+"""Where decode cuts the keys follows from how many there are."""
+
+split_from_chunk = _plant(
+    _cutting(lambda batch, keys: keys - 1),
+    lambda ops: _rotated(ops, lambda lens, order: (lens - 1) % order.split),
+)
 """Split edges are counted from the chunk's first token."""

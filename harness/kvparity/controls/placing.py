@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kvparity.controls.base import Control, unchanged
 from kvparity.workload import Prompts
-from kvparity_contracts.checks import AnyCheck, Invariance
+from kvparity_contracts.checks import Invariance, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
 
@@ -42,7 +42,7 @@ def place(
     ``prompts`` holds the workloads that are run, ``order`` split and tile. A check that compares
     the control's own path comes first: it says itself that nothing differs without the defect.
     """
-    checks = contract.checks_of(control.relation)
+    checks = [each for each in contract.path_checks if each.relation == control.relation]
     if not checks:
         return f"the contract has no {control.relation} check"
     references = [(check, _reference(control, check)) for check in checks]
@@ -80,7 +80,7 @@ def place(
     return best[1]
 
 
-def _reference(control: Control, check: AnyCheck) -> PathName | str:
+def _reference(control: Control, check: PathCheck) -> PathName | str:
     """The path that the planted one is compared with, or why none will do."""
     if not isinstance(check, Invariance) or control.scores_prompt:
         return PathName("prefill")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvparity.place import place
+
 Document = dict[str, Any]
 
 
@@ -51,6 +53,9 @@ def _check(check: Document) -> list[str]:
     lines = [f"{_mark(check['verdict'])} {check['name']}  [{check['relation']}]  {check['reason']}"]
     rows: dict[tuple[str, str], list[Document]] = {}
     for case in check["cases"]:
+        if case["workload"] is None:
+            lines.append(f"    {place(case)}, {_formats(case)}: {case['reason']}")
+            continue
         rows.setdefault((case["path"], case["workload"]), []).append(case)
     paths = list(dict.fromkeys(path for path, _ in rows))
     loads = list(dict.fromkeys(load for _, load in rows))
@@ -63,9 +68,14 @@ def _check(check: Document) -> list[str]:
     for entry in check["omitted"]:
         lines.append(f"    not run: {entry['path']} over {entry['workload']}: {entry['reason']}")
     bad = [case for case in check["cases"] if case["verdict"] in ("differs", "void")]
-    if bad:
+    if bad and bad[0]["workload"] is not None:
         lines += first_lines(bad)
     return lines
+
+
+def _formats(case: Document) -> str:
+    same = case["kv_cache"] == case["dtype"]
+    return str(case["dtype"]) if same else f"{case['dtype']}, kv {case['kv_cache']}"
 
 
 def _mark(verdict: str) -> str:
@@ -87,7 +97,7 @@ def _cell(cases: list[Document]) -> str:
 def first_lines(bad: list[Document]) -> list[str]:
     """The first case that broke: where, both bit patterns, how often, what it does to RL."""
     case = bad[0]
-    where = f"{case['path']} over {case['workload']}, {case['dtype']}"
+    where = f"{place(case)}, {case['dtype']}"
     if case["temperature"] is not None:
         where += f", temperature {case['temperature']:g}"
     lines = [f"    first: {case['id']} ({where}): {case['reason']}"]

@@ -142,7 +142,7 @@ def test_pages_of_the_contract_are_compared_too(contract: Path) -> None:
     text = text[:start] + decoder + text[stop:]
     text = text.replace("paths: [decode]", "paths: [decode, paged(16)]")
     contract.write_text(text.replace("execution: bfloat16", "execution: [bfloat16, float32]"))
-    order, shapes = auditing.subject_shapes(load(contract))
+    order, shapes = auditing.subject_shapes(load(contract).contract, contract.parent)
     assert (order.split, order.tile) == (128, 64)
     assert [(base.page, other.page) for base, other in shapes] == [(0, 0), (0, 16)] * 2
     assert {base.execution for base, _ in shapes} == {"bfloat16", "float32"}

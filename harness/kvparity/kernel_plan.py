@@ -1,0 +1,103 @@
+"""Cases that look at the kernels themselves, and the controls that are planted in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kvparity_contracts.checks import AuditCheck, OrderCheck
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import CONTROLS as DESCRIBED
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """One combination of execution and cache dtype."""
+
+    execution: str
+    kv_cache: str
+
+    def __str__(self) -> str:
+        if self.execution == self.kv_cache:
+            return self.execution
+        return f"{self.execution}, kv {self.kv_cache}"
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """Decode against prefill at ``keys`` keys (order), or compiled for ``architecture`` (audit)."""
+
+    id: str
+    check: str
+    relation: Literal["order", "audit"]
+    numerics: Numerics
+    keys: int = 0
+    architecture: str = ""
+
+
+@dataclass(frozen=True)
+class KernelControl:
+    """One control, planted in one of the cases that its check has."""
+
+    control: str
+    case: KernelCase
+
+    @property
+    def relation(self) -> str:
+        """The relation that must catch it."""
+        return self.case.relation
+
+
+@dataclass(frozen=True)
+class Unplanted:
+    """A control that cannot be planted here; ``asked``: the contract names it."""
+
+    control: str
+    relation: str
+    reason: str
+    asked: bool
+
+
+def kernel_cases(contract: Contract, first: int) -> tuple[KernelCase, ...]:
+    """The cases of all order and audit checks; ids are counted from ``first``."""
+    cases: list[KernelCase] = []
+    for check in contract.checks:
+        for formats in contract.numerics.formats():
+            numerics, name = Numerics(*formats), check.name
+            if isinstance(check, OrderCheck):
+                if check.execution is not None and numerics.execution not in check.execution:
+                    continue
+                for keys in check.keys:
+                    identity = f"c{first + len(cases):03d}"
+                    cases.append(KernelCase(identity, name, "order", numerics, keys=keys))
+            elif isinstance(check, AuditCheck):
+                for arch in check.architectures:
+                    identity = f"c{first + len(cases):03d}"
+                    cases.append(KernelCase(identity, name, "audit", numerics, architecture=arch))
+    return tuple(cases)
+
+
+def kernel_controls(
+    contract: Contract, cases: Sequence[KernelCase], name: str, tile: int, *, asked: bool
+) -> Iterator[KernelControl | Unplanted]:
+    """Where a control is planted: the smallest fitting case of each relation that can see it."""
+    control = DESCRIBED[name]
+    words = " or ".join(control.relations)
+    if contract.subject.kind not in control.subjects:
+        reason = f"cannot be planted in a subject of kind {contract.subject.kind}"
+        yield Unplanted(name, control.relations[0], reason, asked)
+        return
+    present = [relation for relation in control.relations if contract.checks_of(relation)]
+    if not present:
+        reason = f"the contract has no {words} check"
+        yield Unplanted(name, control.relations[0], reason, asked)
+    for relation in present:
+        fitting = [c for c in cases if c.relation == relation]
+        if relation == "order":
+            fitting = sorted((c for c in fitting if c.keys > tile), key=lambda c: c.keys)
+        if fitting:
+            yield KernelControl(name, fitting[0])
+        else:
+            reason = f"no order check has more than {tile} keys, one tile"
+            yield Unplanted(name, relation, reason, asked)

@@ -1,0 +1,48 @@
+"""The attention of a subject as a pair that can be probed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from kvparity.subject import Subject, UnsupportedError
+from kvparity.subjects.attention import AttentionSubject, Heads, Pair
+from kvparity.subjects.decoder import DecoderSubject
+from kvparity_kernels.attention.caches import packed, rectangle
+
+
+def attention_of(subject: Subject) -> AttentionSubject:
+    """A kernel pair itself, or the pair that a decoder calls, with its heads, dtypes and order.
+
+    Raises:
+        UnsupportedError: the subject has no attention that can be called alone.
+    """
+    if isinstance(subject, AttentionSubject):
+        return subject
+    if not isinstance(subject, DecoderSubject):
+        raise UnsupportedError("the attention of this subject cannot be called alone")
+    model, ops = subject.model, subject.attention
+
+    def prefill(
+        q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **more: Any
+    ) -> tuple[Tensor, Tensor]:
+        kv, starts, lens, longest = packed(q, k, v, cu_seqlens_q, cu_seqlens_k)
+        return ops.prefill(q, kv, q_starts=starts, q_lens=lens, max_q=longest, **more)
+
+    def decode(
+        q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any
+    ) -> tuple[Tensor, Tensor]:
+        return ops.decode(q, rectangle(k, v, kv_lens), max_kv=k.shape[1], **more)
+
+    config = model.config
+    return AttentionSubject(
+        pair=Pair(prefill, decode, "the decoder's prefill", "the decoder's decode"),
+        heads=Heads(config.heads, config.kv_heads, config.head_dim),
+        scale=config.scale,
+        execution=model.weights.embed.dtype,
+        kv_cache=subject.kv_cache,
+        device=subject.device,
+        seed=subject.seed,
+        order=model.order,
+    )
