@@ -17,6 +17,7 @@ from kvparity_kernels.launch import Kernel
 from kvparity_kernels.linear import kernels as linear
 from kvparity_kernels.logprob import kernels as logprob
 from kvparity_kernels.norm import kernels as norm
+from kvparity_kernels.overrides import kernels as overrides
 from kvparity_kernels.rope import kernels as rope
 from kvparity_kernels.swiglu import kernels as swiglu
 
@@ -26,6 +27,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 LINEAR = {"N": 1000, "K": 512, "BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "rows": "i32"}
+SIZES = ("rows", "columns", "depth", "a_batch", "a_row", "a_k", "b_batch", "b_k", "b_column")
+MATMUL = dict.fromkeys(SIZES, "i32") | {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}
 CASES: dict[str, tuple[Kernel, dict[str, Any]]] = {
     "linear bf16": (
         linear.linear,
@@ -63,6 +66,20 @@ CASES: dict[str, tuple[Kernel, dict[str, Any]]] = {
         logprob.logprob,
         {"LOGITS": "*bf16", "TARGETS": "*i64", "Y": "*fp32", "stride": "i32"}
         | {"temperature": "fp32", "V": 50257, "BLOCK": 1024},
+    ),
+    "matmul bf16": (overrides.matmul, {"A": "*bf16", "B": "*bf16", "Y": "*bf16"} | MATMUL),
+    "matmul fp32": (overrides.matmul, {"A": "*fp32", "B": "*fp32", "Y": "*fp32"} | MATMUL),
+    "row_sum": (
+        overrides.row_sum,
+        {"X": "*bf16", "Y": "*bf16", "width": "i32", "divisor": "fp32", "BLOCK": 1024},
+    ),
+    "softmax": (
+        overrides.softmax,
+        {"X": "*bf16", "Y": "*bf16", "width": "i32", "LOG": False, "BLOCK": 1024},
+    ),
+    "softmax, logarithm": (
+        overrides.softmax,
+        {"X": "*fp32", "Y": "*fp32", "width": "i32", "LOG": True, "BLOCK": 1024},
     ),
     "digest": (
         digest.row_digest,

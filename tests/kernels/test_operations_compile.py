@@ -41,6 +41,7 @@ def test_all_operations_compile_everywhere(compiled: Facts) -> None:
     operations = {name.split()[0].rstrip(",") for name in compiled}
     assert operations == {
         *("linear", "norm", "tables", "rotate", "swiglu", "embed", "logprob", "digest"),
+        *("matmul", "row_sum", "softmax"),
     }
     for name, by_capability in compiled.items():
         assert list(by_capability) == (CAPABILITIES[:1] if "contracted" in name else CAPABILITIES)
@@ -61,18 +62,20 @@ def test_the_atomics_pattern_sees_atomics() -> None:
         assert re.search(found[1], line)
 
 
-def test_linear_takes_the_matrix_instruction_of_its_gpu(compiled: Facts) -> None:
+@pytest.mark.parametrize("name", ["linear", "matmul"])
+def test_products_take_the_matrix_instruction_of_their_gpu(compiled: Facts, name: str) -> None:
     for capability, kind in zip(CAPABILITIES, ("mma.sync", "wgmma", "tcgen05"), strict=True):
-        (instruction,) = {i.split(".row")[0] for i in compiled["linear bf16"][capability]["mma"]}
+        (instruction,) = {i.split(".row")[0] for i in compiled[f"{name} bf16"][capability]["mma"]}
         assert instruction.startswith(kind)
-        facts = compiled["linear fp32"][capability]
+        facts = compiled[f"{name} fp32"][capability]
         assert facts["mma"] == []  # float32 means float32: no TF32
         assert facts["tf32"] == []
         assert facts["fma"] == ["fma.rn.f32"]
 
 
 def test_products_and_sums_are_not_contracted(compiled: Facts) -> None:
-    for name in ("rotate", "norm", "swiglu", "tables", "logprob", "linear bf16"):
+    added = ("matmul bf16", "row_sum", "softmax", "softmax, logarithm")
+    for name in ("rotate", "norm", "swiglu", "tables", "logprob", "linear bf16", *added):
         for facts in compiled[name].values():
             assert facts["loose"] == []
     for facts in compiled["rotate"].values():

@@ -1,0 +1,202 @@
+"""The dispatch mode: every operation of the thread, just before its kernel is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves as leaves
+
+from kvparity_kernels.arguments import FLOATS
+from kvparity_kernels.overrides import tables
+from kvparity_kernels.overrides.elementwise import ALONE, even
+from kvparity_kernels.overrides.report import NotInvariantError, Report
+
+Planted = Mapping[str, Callable[..., Any]]
+
+
+class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is all of the class
+    """Computes what it can in the fixed order, lets through what cannot matter, refuses the rest.
+
+    ``planted`` computes the operations of these names instead; that is for controls.
+    """
+
+    def __init__(self, report: Report, *, strict: bool, planted: Planted) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # see above
+        self.report, self.strict, self.planted = report, strict, planted
+        self.paused = False
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Take one call."""
+        kwargs = kwargs or {}
+        if self.paused:
+            return func(*args, **kwargs)
+        if not isinstance(func, OpOverload) or func.namespace not in ("aten", "prim", "prims"):
+            return self._unanswered(func, args, kwargs, f"{func} is not an operation of torch's")
+        name, base = names(func)
+        if name in self.planted:
+            return self.planted[name](func, *args, **kwargs)
+        if any(part in base for part in tables.ATTENTION) and not composite(func):
+            raise NotInvariantError(
+                f"{base} fuses attention in an order of its own; use eager attention, this "
+                "project's, or torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+            )
+        tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
+        floats = [x for x in tensors if x.is_floating_point() or x.is_complex()]
+        made = kwargs.get("dtype")
+        counts = bool(floats) or (made is not None and made.is_floating_point)
+        if counts and name in tables.OVERRIDES:
+            return self._override(func, name, args, kwargs, floats)
+        if composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        if self._harmless(func, base, args, kwargs):
+            return func(*args, **kwargs)
+        if exact(base, args, kwargs):
+            return func(*args, **kwargs)
+        if torch.Tag.pointwise in func.tags:
+            return self._elementwise(func, name, base, args, kwargs, tensors)
+        if not counts:
+            result = func(*args, **kwargs)  # of integers: exact, unless floats come of it
+            if not any(isinstance(y, Tensor) and y.is_floating_point() for y in leaves(result)):
+                return result
+        known = base in tables.REDUCES or base in tables.ADDS_IF
+        words = "adds" if known else "is not known here and may add"
+        return self._unanswered(func, args, kwargs, f"{name} {words} in an order of torch's own")
+
+    def _override(
+        self,
+        func: OpOverload,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        floats: list[Tensor],
+    ) -> Any:
+        for x in floats:
+            if x.device.type == "meta":
+                return func(*args, **kwargs)
+            if x.dtype not in FLOATS or x.device.type not in ("cpu", "cuda"):
+                words = f"{name} of {x.dtype} on {x.device} has no fixed-order operation"
+                return self._unanswered(func, args, kwargs, words)
+        self.report.overridden[name] += 1
+        return written(tables.OVERRIDES[name], func, args, kwargs)
+
+    def _elementwise(
+        self,
+        func: OpOverload,
+        name: str,
+        base: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tensors: list[Tensor],
+    ) -> Any:
+        if any(x.device.type != "cpu" for x in tensors if x.dim()):
+            return func(*args, **kwargs)  # a GPU computes all elements with the same code
+        plain = functional(func)
+        if plain is None or len(plain._schema.returns) != 1:
+            return self._unanswered(func, args, kwargs, f"{name} has no plain form to compute")
+        self.report.even[name] += 1
+
+        def compute(*a: Any, **k: Any) -> Tensor:
+            return even(plain, a, k, alone=base in ALONE)
+
+        return written(compute, func, args, kwargs)
+
+    @staticmethod
+    def _harmless(
+        func: OpOverload, base: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        plain = functional(func)  # squeeze_ is no view, but squeeze is
+        if (plain is not None and plain.is_view) or torch.Tag.nondeterministic_seeded in func.tags:
+            return True
+        if base in tables.ADDS_IF:
+            return not argument(func, tables.ADDS_IF[base], args, kwargs)
+        if base == "arange":  # other steps are rounded, by vector code and scalar code
+            return all(float(x).is_integer() for x in args if isinstance(x, (int, float)))
+        if base == "scatter":
+            return "reduce" not in func._schema.overload_name
+        return base in tables.MOVES or base in tables.SELECTS
+
+    def _unanswered(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], words: str
+    ) -> Any:
+        if self.strict:
+            raise NotInvariantError(
+                f"invariant(): {words}; compute it outside, in other operations, or count it with "
+                "strict=False"
+            )
+        self.report.passed[names(func)[0] if isinstance(func, OpOverload) else str(func)] += 1
+        return func(*args, **kwargs)
+
+
+@cache
+def names(func: OpOverload) -> tuple[str, str]:
+    """The name with its overload, and without; both of the form that is not in place."""
+    base = func._schema.name.partition("::")[2]
+    if base.endswith("_") and not base.endswith("__"):
+        base = base[:-1]
+    overload = func._schema.overload_name
+    overload = "" if overload == "out" else overload.removesuffix("_out")
+    return (f"{base}.{overload}" if overload else base), base
+
+
+@cache
+def composite(func: OpOverload) -> bool:
+    """Whether torch defines the operation by others."""
+    schema = func._schema
+    name = f"{schema.name}.{schema.overload_name}" if schema.overload_name else schema.name
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
+
+
+@cache
+def functional(func: OpOverload) -> OpOverload | None:
+    """The form of an operation that makes its result; None if there is none."""
+    if not func._schema.is_mutable:
+        return func
+    name, base = names(func)
+    packet = getattr(torch.ops.aten, base, None)
+    found = getattr(packet, name[len(base) + 1 :] or "default", None)
+    return None if found is None or found._schema.is_mutable else found
+
+
+def exact(base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether IEEE 754 settles every bit of this elementwise call."""
+    if kwargs.get("alpha", 1) not in (1, -1) or (base == "rsub" and len(args) > 2):
+        return False  # a product and a sum, which vector code may contract
+    if kwargs.get("rounding_mode") is not None or "decimals" in kwargs:
+        return False
+    return base in tables.EXACT
+
+
+def argument(func: OpOverload, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The value of a named argument, wherever it was given."""
+    for place, each in enumerate(func._schema.arguments):
+        if each.name == name:
+            return kwargs.get(name, args[place] if place < len(args) else each.default_value)
+    return None
+
+
+def written(
+    function: Callable[..., Any], func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """``function`` with the arguments of ``func``, its result where ``func`` would put it."""
+    if not func._schema.is_mutable:
+        return function(*args, **kwargs)
+    rest = dict(kwargs)
+    out: Tensor = rest.pop("out") if "out" in rest else args[0]
+    result = function(*args, **rest)
+    if out.shape != result.shape:
+        out.resize_(result.shape)
+    return out.copy_(result)
