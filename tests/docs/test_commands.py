@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from pages import IDS, INLINE, PAGES, ROOT, fences, prose
@@ -28,7 +27,8 @@ def verbs(command: argparse.ArgumentParser, name: str = "kvparity") -> dict[str,
 
 
 VERBS = verbs(parser())
-OPTIONS = {option for options in VERBS.values() for option in options} | OTHERS
+DEVICE = set(re.findall(r'"(--[a-z-]+)"', (ROOT / "ci" / "gpu_run.py").read_text())) | OTHERS
+OPTIONS = {option for options in VERBS.values() for option in options} | OTHERS | DEVICE
 
 
 def shown(text: str) -> list[str]:
@@ -68,7 +68,7 @@ def unknown(code: str) -> str | None:
             name = f"{name} {word.split('|')[0]}"
         if name == "kvparity" and not words[1].startswith("-") and words[1] != "VERB":
             return f"{code}: no such verb"
-    known = VERBS[name] | OTHERS if name else OPTIONS
+    known = VERBS[name] | OTHERS if name else DEVICE if words[0] == "ci/gpu" else OPTIONS
     return next((f"{code}: {w}" for w in _options(words) if w not in known), None)
 
 
@@ -97,7 +97,13 @@ def test_a_command_that_does_not_parse_is_seen(bad, capsys):
 
 @pytest.mark.parametrize(
     "bad",
-    ["kvparity verfy", "kvparity verify --strict", "--allow-void", "kvparity contract lint\\|show"],
+    [
+        "kvparity verfy",
+        "kvparity verify --strict",
+        "ci/gpu --strict",
+        "--allow-void",
+        "kvparity contract lint\\|show",
+    ],
 )
 def test_a_name_that_does_not_exist_is_seen(bad):
     assert unknown(bad)
