@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from pages import IDS, INLINE, PAGES, ROOT, fences, prose
