@@ -145,6 +145,8 @@ class Transformers(Model):
     """The kind of cache that generate() uses."""
     order: Order | None = None
     """Reduction order; only with attention: kvparity."""
+    invariant: bool = False
+    """Compute torch's reductions in fixed order, too; only with attention: eager or kvparity."""
 
     @model_validator(mode="after")
     def _check(self) -> Transformers:
@@ -154,6 +156,9 @@ class Transformers(Model):
             refuse(
                 [Fault(("order",), f"found an order with attention: {self.attention}", expected)]
             )
+        if self.invariant and self.attention not in ("eager", "kvparity"):
+            found = f"found true with attention: {self.attention}, which has an order of its own"
+            refuse([Fault(("invariant",), found, "attention: eager or kvparity")])
         return self
 
 

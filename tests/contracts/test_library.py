@@ -20,6 +20,7 @@ def test_the_library_is_complete() -> None:
         "smoke",
         "transformers-qwen3-eager",
         "transformers-qwen3-fixed-order",
+        "transformers-qwen3-invariant",
         "transformers-qwen3-sdpa",
     ]
 

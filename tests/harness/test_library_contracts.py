@@ -139,3 +139,13 @@ def test_transformers_with_fixed_order_attention(tmp_path):
     assert report["subject"]["used"]["attention"] == "kvparity"
     assert "attention.decode_combine" in report["kernels"]
     assert code == ExitCode.HOLDS, report["checks"][0]["reason"]
+
+
+def test_transformers_in_fixed_order_holds_in_float32(tmp_path):
+    """Nothing of torch's order is left, so here equal bits are no chance of this CPU."""
+    code, report = verify("transformers-qwen3-invariant", tmp_path / "run")
+    assert code == ExitCode.HOLDS, report["checks"][0]["reason"]
+    assert {c["name"] for c in report["controls"] if not c["caught"]} == set()
+    assert report["subject"]["dtype"] == "float32"
+    assert report["subject"]["used"] == {"attention": "eager", "invariant": True}
+    assert {"linear", "bmm", "_softmax", "mean.dim"} <= set(report["subject"]["invariant"])

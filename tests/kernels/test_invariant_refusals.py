@@ -184,7 +184,12 @@ def test_a_decorator_and_a_pause() -> None:
         product(x)
         with pytest.raises(NotInvariantError):
             x.cumsum(0)
-    assert report.overridden == {"mm": 1}
+        assert report.overridden == {"mm": 1}
+        with paused():
+            with invariant():  # asked for again inside a callback
+                x.mm(W.t())
+            x.cumsum(0)
+    assert report.overridden == {"mm": 2}
     with paused():  # nothing to pause
         x.cumsum(0)
 

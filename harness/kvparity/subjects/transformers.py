@@ -7,11 +7,11 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import transformers
@@ -24,7 +24,13 @@ from kvparity.hf.session import Packed, Padded, refused
 from kvparity.schedule import Layout, Member, Plan
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity_contracts.subjects import Transformers
+from kvparity_kernels import invariant
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.overrides import NotInvariantError
+from kvparity_kernels.overrides.guard import paused
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class TransformersSubject:
@@ -33,10 +39,20 @@ class TransformersSubject:
     ``after_step`` (default None) is called inside ``generate()`` between two forwards with the
     cache, as a ``CacheView`` of one sequence, and the number of positions filled: the place where
     a defect of the cache can be planted into transformers' own loop.
+
+    ``invariant`` computes the model's forwards and the logprobs under
+    ``kvparity_kernels.invariant()``.
     """
 
     def __init__(
-        self, model: Any, *, attention: str, cache: str, order: ReductionOrder, device: torch.device
+        self,
+        model: Any,
+        *,
+        attention: str,
+        cache: str,
+        order: ReductionOrder,
+        device: torch.device,
+        invariant: bool = False,
     ) -> None:
         config = model.config.get_text_config(decoder=True)
         self.model, self.device = model, device
@@ -46,6 +62,8 @@ class TransformersSubject:
         pad = getattr(config, "pad_token_id", None)
         self.pad_token = pad if isinstance(pad, int) and 0 <= pad < self.vocab else 0
         self.after_step: generation.AfterStep | None = None
+        self.invariant = invariant
+        self._swapped: set[str] = set()
         self._called: Counter[str] = Counter()
         self._float64: Any = None
         watch(model)
@@ -60,7 +78,7 @@ class TransformersSubject:
     def observing(self, seen: Observation) -> Iterator[None]:
         """Count into ``seen``. Raises ``SubjectError`` if another attention than asked ran."""
         before = Counter(seen.counts)
-        with observing(seen), _quiet(self.attention):
+        with observing(seen), _quiet(self.attention), self._arithmetic():
             yield
         ran = seen.counts - before
         self._called.update(ran)
@@ -71,6 +89,19 @@ class TransformersSubject:
                 f"attention {self.attention} was asked for, but {type(self.model).__name__} ran "
                 f"{' and '.join(backends) or 'an attention of its own'}"
             )
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """The arithmetic that was asked for."""
+        if not self.invariant:
+            yield
+            return
+        try:
+            with invariant() as report:
+                yield
+        except NotInvariantError as error:
+            raise UnsupportedError(f"{type(self.model).__name__} under {error}") from error
+        self._swapped.update(report.overridden)
 
     def new_cache(self, *, batch: int, capacity: int | None) -> Any:
         """An empty cache, dynamic without a ``capacity``.
@@ -113,11 +144,11 @@ class TransformersSubject:
                 self.model,
                 prompt,
                 member.length,
-                choose,
+                _outside(choose),
                 static=self.cache_kind == "static",
                 pad_token=self.pad_token,
                 seen=seen,
-                after_step=self.after_step,
+                after_step=None if self.after_step is None else _outside(self.after_step),
             )
         wanted = f"cache.{caches.CLASSES[self.cache_kind]}"
         if any(key.startswith("cache.") and key != wanted for key in seen.counts):
@@ -129,12 +160,14 @@ class TransformersSubject:
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         """Logprobs float32 ``[r, temperatures]`` as the model's user computes them: torch's
-        log_softmax of the float32 logits over the temperature.
+        log_softmax of the float32 logits over the temperature, in the arithmetic asked for.
         """
         logits = rows.float()
-        columns = [
-            torch.log_softmax(logits / t, dim=-1).gather(1, targets[:, None]) for t in temperatures
-        ]
+        with self._arithmetic():
+            columns = [
+                torch.log_softmax(logits / t, dim=-1).gather(1, targets[:, None])
+                for t in temperatures
+            ]
         return torch.cat(columns, dim=1)
 
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
@@ -153,8 +186,12 @@ class TransformersSubject:
         return logits[0, rows.start : rows.stop].double()  # type: ignore[no-any-return] # untyped
 
     def describe(self) -> Mapping[str, Any]:
-        """What is loaded; ``attention_called`` lists the backends that have really run so far."""
+        """What is loaded; ``attention_called`` lists the backends that have really run so far,
+        ``invariant`` the operations of torch that were swapped.
+        """
         config = self.model.config
+        asked = {"invariant": True} if self.invariant else {}
+        found = {"invariant": bool(self._swapped)} if self.invariant else {}
         text = json.dumps(config.to_dict(), sort_keys=True, default=str)
         return {
             "kind": "transformers",
@@ -162,14 +199,25 @@ class TransformersSubject:
             "model_type": config.model_type,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "requested": {"attention": self.attention},
-            "used": {"attention": config._attn_implementation},
+            "requested": {"attention": self.attention} | asked,
+            "used": {"attention": config._attn_implementation} | found,
+            "invariant": sorted(self._swapped),
             "attention_called": called(self._called),
             "order": asdict(self.order) if self.attention == attention.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "transformers": transformers.__version__,
         }
+
+
+def _outside(callback: Callable[P, R]) -> Callable[P, R]:
+    """The harness's own function, computed by torch as everywhere else in the harness."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with paused():
+            return callback(*args, **kwargs)
+
+    return call
 
 
 @contextmanager
@@ -224,6 +272,7 @@ def build(
         cache=model.cache,
         order=ReductionOrder(**(model.order.model_dump() if model.order else {})),
         device=device,
+        invariant=model.invariant,
     )
     if model.attention == "flex_attention":
         _try_flex(subject)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -20,13 +20,13 @@ R = TypeVar("R")
 
 @dataclass
 class _Active:
-    """The mode that is on: whose it is, how often it was entered, and what it found."""
+    """The mode that is on, whose it is, and for each entry whether it was paused before."""
 
     thread: int
     setting: tuple[bool, Planted]
     mode: FixedOrder
     threads: int
-    depth: int = 1
+    entries: list[bool] = field(default_factory=list)
 
 
 _lock = threading.Lock()
@@ -59,7 +59,8 @@ class Invariant:
                         f"invariant(strict={self.strict}) inside invariant(strict="
                         f"{_active.setting[0]}): leave the outer one, or use the same settings"
                     )
-                _active.depth += 1
+                _active.entries.append(_active.mode.paused)
+                _active.mode.paused = False
                 return _active.mode.report
             mode = FixedOrder(Report(), strict=self.strict, planted=self.planted)
             mode.__enter__()  # type: ignore[no-untyped-call] # torch leaves it so
@@ -73,8 +74,8 @@ class Invariant:
         global _active
         with _lock:
             assert _active is not None, "entered before"
-            _active.depth -= 1
-            if _active.depth:
+            if _active.entries:
+                _active.mode.paused = _active.entries.pop()
                 return
             active, _active = _active, None
             torch.set_num_threads(active.threads)
