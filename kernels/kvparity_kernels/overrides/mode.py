@@ -46,7 +46,8 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
             return self._unanswered(func, args, kwargs, f"{func} is not an operation of torch's")
         name, base = names(func)
         if name in self.planted:
-            return self.planted[name](func, *args, **kwargs)
+            replacement = self.planted[name]
+            return replacement(func, *args, **kwargs)
         if any(part in base for part in tables.ATTENTION) and not composite(func):
             raise NotInvariantError(
                 f"{base} fuses attention in an order of its own; use eager attention, this "
