@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from kvparity.fixed_order import asked
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.subjects import Attention
 
@@ -20,6 +21,7 @@ def identity(loaded: LoadedContract, environment: dict[str, Any]) -> dict[str, A
         "device": environment["device_name"],
         "triton_mode": environment["triton_mode"],
         "subject_files": subject_files(loaded),
+        "invariant": asked(loaded),
     }
 
 

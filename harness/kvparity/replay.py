@@ -13,6 +13,7 @@ from kvparity.bits import differing, ulps
 from kvparity.compare import Comparison, invariance
 from kvparity.environment import settle
 from kvparity.evidence import Evidence, RunFolderError
+from kvparity.fixed_order import asked, with_invariant
 from kvparity.kernel_case import entry
 from kvparity.kernel_plan import KernelCase
 from kvparity.plan import Case, Unit, make
@@ -51,6 +52,8 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     Raises:
         RunFolderError: the run has no such case, or its unit has no evidence yet.
     """
+    identity = json.loads((folder / "identity.json").read_text())
+    loaded = with_invariant(loaded, identity.get("invariant", asked(loaded)))
     evidence = Evidence(folder)
     recorded = {line["id"]: line for line in evidence.lines("cases.jsonl")}
     if case_id not in recorded:

@@ -46,8 +46,9 @@ def test_counts_are_those_of_the_plan():
             name = command.strip("`").split()[2]
             file = ROOT / name if "/" in name else find(name)
             work = make(load(file).contract)
-            cases = sum(len(unit.cases) for unit in work.units)
-            assert [int(n) for n in told.groups()] == [cases, *[len(work.controls)] * 2], command
+            cases = sum(len(unit.cases) for unit in work.units) + len(work.kernel_cases)
+            controls = len(work.every_control)
+            assert [int(n) for n in told.groups()] == [cases, controls, controls], command
             counted += 1
     assert counted >= 3
 

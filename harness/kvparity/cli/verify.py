@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def add_parser(verbs: Any) -> None:
         "--resume", action="store_true", help="finish the interrupted run in --run-dir"
     )
     parser.add_argument(
+        "--invariant",
+        action="store_true",
+        help="run a transformers contract twice, without and with torch's reductions in fixed "
+        "order; the exit code is that of the second run",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print the report as one JSON document on stdout"
     )
     parser.set_defaults(run=run)
@@ -64,25 +71,67 @@ def run(args: argparse.Namespace) -> int:
         return _stop(args, ExitCode.USAGE, str(error), prefix="")
     except ValueError as error:
         return _stop(args, ExitCode.USAGE, str(error))
-    return _verify(args, loaded, device)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = args.run_dir or Path(".kvparity/runs") / f"{stamp}-{loaded.contract.name}"
+    if args.invariant:
+        return _before_and_after(args, loaded, device, folder)
+    found = _verify(args, loaded, device, folder, args.resume)
+    if isinstance(found, int):
+        return found
+    return _print(args, found, [found])
 
 
-def _verify(args: argparse.Namespace, loaded: Any, device: str) -> int:
-    from kvparity.evidence import RunFolderError
+def _before_and_after(args: argparse.Namespace, loaded: Any, device: str, folder: Path) -> int:
+    """Without and with torch's reductions in fixed order; the second decides."""
+    from kvparity.fixed_order import with_invariant
+
+    try:
+        sides = {"before": with_invariant(loaded, False), "after": with_invariant(loaded, True)}
+    except ValueError as error:
+        return _stop(args, ExitCode.USAGE, f"--invariant: {error}")
+    reports = {}
+    for name, contract in sides.items():
+        inner = folder / name
+        # An interruption may have come before the second run began.
+        resume = args.resume and (name == "before" or inner.exists())
+        found = _verify(args, contract, device, inner, resume)
+        if isinstance(found, int):
+            return found
+        reports[name] = found
+    document = {"schema_version": 1, "verdict": reports["after"]["verdict"], **reports}
+    words = ", ".join(f"{name}: {found['verdict'].upper()}" for name, found in reports.items())
+    return _print(args, document, list(reports.values()), f"\nwith --invariant, {words}")
+
+
+def _print(
+    args: argparse.Namespace, document: Any, reports: Sequence[Any], last: str | None = None
+) -> int:
+    """The document on stdout if it was asked for, the text of each report, the exit code."""
     from kvparity.report.terminal import render
+
+    if args.json:
+        print(json.dumps(document, allow_nan=False))
+    text = "\n\n".join(map(render, reports)) + (f"\n{last}" if last else "")
+    print(text, file=sys.stderr if args.json else sys.stdout)
+    return of_verdict(document["verdict"])
+
+
+def _verify(
+    args: argparse.Namespace, loaded: Any, device: str, folder: Path, resume: bool
+) -> dict[str, Any] | int:
+    """The report, or the exit code where there is none."""
+    from kvparity.evidence import RunFolderError
     from kvparity.run import verify
     from kvparity.subject import SubjectError, UnsupportedError
 
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = args.run_dir or Path(".kvparity/runs") / f"{stamp}-{loaded.contract.name}"
     bar = _Bar()
     try:
-        report = verify(
+        return verify(
             loaded,
             device=device,
             folder=folder,
             jobs=args.jobs or _default_jobs(device),
-            resume=args.resume,
+            resume=resume,
             command=shlex.join(["kvparity", *sys.argv[1:]]),
             progress=bar,
         )
@@ -91,15 +140,14 @@ def _verify(args: argparse.Namespace, loaded: Any, device: str) -> int:
     except SubjectError as error:
         return _stop(args, ExitCode.ERROR, f"error: {error}{_kept(folder)}")
     except KeyboardInterrupt:
-        again = f"kvparity verify {args.contract} --run-dir {folder} --resume"
+        whole = (
+            f"--invariant --run-dir {folder.parent}" if args.invariant else f"--run-dir {folder}"
+        )
+        again = f"kvparity verify {args.contract} {whole} --resume"
         words = f"interrupted{_kept(folder)}; finish with: {again}"
         return _stop(args, ExitCode.INTERRUPTED, words)
     finally:
         bar.close()
-    if args.json:
-        print(json.dumps(report, allow_nan=False))
-    print(render(report), file=sys.stderr if args.json else sys.stdout)
-    return of_verdict(report["verdict"])
 
 
 def _default_jobs(device: str) -> int:

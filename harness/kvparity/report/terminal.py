@@ -40,6 +40,8 @@ def _ground(report: Document) -> list[str]:
             "  Triton kernels ran in the interpreter: this shows that the algorithm is invariant, "
             "not the hardware"
         )
+    if swapped := report["subject"].get("invariant"):
+        lines.append(f"  torch's reductions ran in fixed order: {', '.join(swapped)}")
     ops = report["subject"].get("cpu_ops")
     if ops == "twin":
         lines.append(

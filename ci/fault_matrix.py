@@ -1,0 +1,254 @@
+"""Plant faults in attention and look with every relation: which sees which.
+
+    python ci/fault_matrix.py            write docs/results/fault-matrix.json and .md
+    python ci/fault_matrix.py --stdout   print the table, write nothing
+
+Bits and orders are looked at in Triton's interpreter, on this CPU; the audit compiles for sm_90 and
+runs nothing. Faults are planted in decode alone, in the text of this project's kernels where the
+fault has the same mathematics there, else in the pair in torch that the order tests use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "docs" / "results" / "fault-matrix"
+_FOLDERS = ("harness", "kernels", "contracts", "ci", "tests/harness/order", "tests/harness/audit")
+sys.path[:0] = [str(ROOT / name) for name in _FOLDERS]
+os.environ["TRITON_INTERPRET"] = "1"
+
+import audit_cases  # noqa: E402 - the path and the mode come first
+import order_pairs  # noqa: E402
+import torch  # noqa: E402
+from docs_commands import table  # noqa: E402
+
+from kvparity.audit.compare import Comparison  # noqa: E402
+from kvparity.audit.side import audit  # noqa: E402
+from kvparity.compare import invariance  # noqa: E402
+from kvparity.order import order_report  # noqa: E402
+from kvparity.paths import build  # noqa: E402
+from kvparity.record import run  # noqa: E402
+from kvparity.subjects.attention import AttentionSubject, Pair  # noqa: E402
+from kvparity.subjects.callables import Kernel  # noqa: E402
+from kvparity.workload import Prompts  # noqa: E402
+from kvparity_contracts import PathName  # noqa: E402
+from kvparity_kernels import attention  # noqa: E402
+from kvparity_kernels.attention import kernels as _  # noqa: E402, F401 - patched below
+from kvparity_kernels.order import ReductionOrder  # noqa: E402
+
+PROMPT, GENERATED = 36, 12  # decodes with 36 .. 47 keys: over tile and split edges
+KEYS = 40
+ORDER = ReductionOrder(split=32, tile=16)
+SPLITS = "i * SPLIT, kv_len, scale,"
+RAGGED = (
+    "i * tl.cdiv(kv_len, splits), tl.minimum(kv_len, (i + 1) * tl.cdiv(kv_len, splits)), scale,"
+)
+SOURCES = {
+    "reversed tiles": (
+        "key = first + i * TILE + lane",
+        "key = first + (SPLIT - TILE - i * TILE) + lane",
+        1,
+    ),
+    "ragged splits": (SPLITS, RAGGED, 2),
+    "lazy maximum": (
+        "top = tl.maximum(m, tl.max(s, 1))",
+        "most = tl.maximum(m, tl.max(s, 1)); top = tl.where(most - m > 8.0, most, m)",
+        1,
+    ),
+}
+"""Changes of the kernels' text that the tests of the audit do not have already."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``pair``: what runs on the CPU; ``compiled``: what is audited. None: it has no such form."""
+
+    name: str
+    where: str
+    pair: Pair | None
+    order: ReductionOrder | None
+    compiled: audit_cases.Pair | None
+
+
+def faults(folder: Path) -> list[Fault]:
+    """All faults; changed texts of the kernels are written into ``folder``."""
+    known = audit_cases.plant(folder)
+    prefill, decode = audit_cases.pair("sm_90")
+    texts = {name: audit_cases.mutate(folder, name, change) for name, change in SOURCES.items()}
+
+    def text(name: str, path: Path, compiled: audit_cases.Pair | None = None) -> Fault:
+        pair = Pair(attention.prefill, _from(path), "prefill", "decode")
+        compiled = compiled or (prefill, replace(decode, source=path))
+        return Fault(name, "text of the kernels", pair, ORDER, compiled)
+
+    def option(name: str, key: str, **changes: int) -> Fault:
+        pair = Pair(attention.prefill, _with(**changes), "prefill", "decode")
+        return Fault(name, "order that decode is given", pair, ORDER, known[key].faulty)
+
+    def torch_pair(name: str, key: str | None, **changes: Any) -> Fault:
+        compiled = None if key is None else known[key].faulty
+        where = "pair in torch" if key is None else "pair in torch; text of the kernels"
+        return Fault(name, where, order_pairs.pair(**changes), None, compiled)
+
+    tf32, unfused = known["tf32"].faulty, known["fusion"].sound
+    fusion = (unfused[0], replace(unfused[1], fusion=True))
+    assert tf32[1].source is not None
+    own = Pair(attention.prefill, attention.decode, "prefill", "decode")
+    return [
+        Fault("none", "–", own, ORDER, (prefill, decode)),
+        option("another tile in decode", "tile", tile=32),
+        text("tiles walked from the end", texts["reversed tiles"]),
+        text("split edges that follow the length", texts["ragged splits"]),
+        torch_pair("splits merged as they come, with atomics", "atomics", split=16, shuffled=True),
+        text("TF32 products", tf32[1].source, tf32),
+        Fault("contraction (fusion) on", "option of the compiler", None, None, fusion),
+        option("another number of warps", "num_warps", num_warps=8),
+        torch_pair("exp instead of exp2", "exp", natural=True),
+        text("maximum renewed only when it grows by 8", texts["lazy maximum"]),
+        torch_pair("another order where all scores are equal", None, by_data=True),
+    ]
+
+
+def _from(path: Path) -> Kernel:
+    """Decode with another text of the kernels."""
+    spec = importlib.util.spec_from_file_location(f"planted_{path.stem.replace(' ', '_')}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def decode(*tensors: torch.Tensor, **more: Any) -> Any:
+        with patch.object(attention, "kernels", module):
+            return attention.decode(*tensors, **more)
+
+    return decode
+
+
+def _with(**changes: int) -> Kernel:
+    def decode(*tensors: torch.Tensor, order: ReductionOrder, **more: Any) -> Any:
+        return attention.decode(*tensors, order=replace(order, **changes), **more)
+
+    return decode
+
+
+def bits(subject: AttentionSubject) -> dict[str, Any]:
+    """Decode against prefill on random data, as an invariance check compares them."""
+    prompts = Prompts("w", ("w/0",), ((0,) * PROMPT,), generate=GENERATED)
+    records = [
+        run(subject, build(PathName(path), prompts, seed=0), [[0] * (PROMPT + GENERATED)],
+            temperatures=(1.0,))
+        for path in ("prefill", "decode")
+    ]  # fmt: skip
+    found = invariance(*records, column=None)
+    return {
+        "seen": found.outcome == "differs",
+        "rows": found.tokens,
+        "differ": found.differing_rows,
+    }
+
+
+def order(subject: AttentionSubject) -> dict[str, Any]:
+    """The order report, without its random calls: those are bits."""
+    report = order_report(subject, KEYS, rows=2, draws=1)
+    parts = [part.name for part in report.parts if part.status in ("different", "not-a-tree")]
+    unfit = [done.side for done in report.replayed if not done.complete]
+    return {"seen": bool(parts or unfit), "parts": parts, "replay": unfit}
+
+
+def compiled(found: Comparison) -> dict[str, Any]:
+    """What the audit says; ``unknown`` is no clean bill, and no finding."""
+    named = [] if found.verdict == "same" else [each.name for each in found.deciding]
+    return {"seen": found.verdict == "different", "verdict": found.verdict, "fields": named}
+
+
+LOOKS: dict[str, Callable[[AttentionSubject], dict[str, Any]]] = {"bits": bits, "order": order}
+
+
+def look(fault: Fault) -> dict[str, Any]:
+    """What bits and order see of a fault, on this CPU."""
+    order_pairs.CALLS[0] = 0
+    if fault.pair is None:
+        return dict.fromkeys(LOOKS)
+    subject = replace(order_pairs.subject(fault.pair), order=fault.order)
+    return {name: see(subject) for name, see in LOOKS.items()}
+
+
+def matrix(folder: Path, cache: Path | None = None) -> list[dict[str, Any]]:
+    """All faults with what each relation sees; ``cache``: where compiled kernels are kept."""
+    rows = faults(folder)
+    pairs = [fault.compiled for fault in rows if fault.compiled is not None]
+    audited = iter(audit(pairs, folder=cache))
+    return [
+        {
+            "fault": fault.name,
+            "planted": fault.where,
+            **look(fault),
+            "audit": None if fault.compiled is None else compiled(next(audited)),
+        }
+        for fault in rows
+    ]
+
+
+def render(rows: list[dict[str, Any]]) -> str:
+    """The table as a page."""
+    head = ["fault in decode", "planted in", "bits", "order", "audit"]
+    lines = table(
+        head,
+        (
+            [row["fault"], row["planted"], *(_cell(name, row[name]) for name in head[2:])]
+            for row in rows
+        ),
+    )
+    return f"""# Which relation sees which fault
+
+Written by `python ci/fault_matrix.py` from a run: float32 on a CPU, the audit for sm_90. Each fault is planted in decode alone. **bits**: {GENERATED} rows of decode against prefill, as an invariance check compares them. **order**: probes at {KEYS} keys, without the report's own random calls. **audit**: the compiled kernels of both; it runs nothing.
+
+{lines}
+
+Of the 12 rows the first comes from the prompt, so 11 are decoded. What the interpreter does not have (TF32, contraction, warps) neither bits nor order can see on a CPU; on a GPU they run the compiled kernels. What the audit does not look at (addresses, trip counts) only they can. An order that changes where all scores are equal shows in no random data. So no relation stands for another.
+"""  # noqa: E501 - Markdown
+
+
+def _cell(name: str, found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    if name == "bits":
+        return f"seen: {found['differ']} of {found['rows']} rows" if found["seen"] else "not seen"
+    if name == "audit":
+        words = ", ".join(found["fields"])
+        return {"same": "not seen", "different": f"seen: {words}"}.get(
+            found["verdict"], f"unknown: {words}"
+        )
+    words = ", ".join([*found["parts"], *(f"replay of {side}" for side in found["replay"])])
+    return f"seen: {words}" if found["seen"] else "not seen"
+
+
+def main() -> int:
+    """Run all, write or print."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--stdout", action="store_true", help="print the table, write nothing")
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = matrix(Path(folder))
+    if given.stdout:
+        print(render(rows))
+        return 0
+    OUT.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    OUT.with_suffix(".md").write_text(render(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

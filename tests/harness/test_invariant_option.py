@@ -1,0 +1,108 @@
+"""``verify --invariant``: without and with torch's reductions in fixed order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from kvparity.cli.main import main
+from kvparity.exit_codes import ExitCode
+from kvparity.fixed_order import asked, with_invariant
+from kvparity.subject import UnsupportedError
+from kvparity_contracts.library import find
+from kvparity_contracts.loader import load
+
+EAGER = find("transformers-qwen3-eager").read_text()
+
+
+def small(folder: Path) -> Path:
+    """The library contract in float32, with a prompt, a few tokens and one control."""
+    text = EAGER.replace("execution: bfloat16", "execution: float32")
+    text = text.replace(
+        "prompt_tokens: [3, 17, 40, 130], generate: 24", "prompt_tokens: [40], generate: 6"
+    )
+    path = folder / "small.yaml"
+    path.write_text(
+        text.partition("controls:")[0] + "controls: [narrow-cache, temperature-ignored]\n"
+    )
+    return path
+
+
+def test_before_and_after(tmp_path, capsys):
+    run = tmp_path / "run"
+    command = ["verify", str(small(tmp_path)), "--run-dir", str(run), "--jobs", "1"]
+    assert main([*command, "--invariant", "--json"]) == ExitCode.HOLDS
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["verdict"], found["before"]["verdict"]) == ("holds", "differs")
+    assert found["after"]["subject"]["used"] == {"attention": "eager", "invariant": True}
+    assert found["before"]["subject"]["used"] == {"attention": "eager"}
+    assert "before: DIFFERS, after: HOLDS" in err
+    assert "torch's reductions ran in fixed order: _log_softmax, _softmax, bmm, linear" in err
+    # Both runs are whole: resumed, and each replayed in the arithmetic that it had.
+    assert main([*command, "--invariant", "--resume"]) == ExitCode.HOLDS
+    assert "before: DIFFERS, after: HOLDS" in capsys.readouterr().out
+    for side, code in (("before", ExitCode.DIFFERS), ("after", ExitCode.HOLDS)):
+        assert main(["replay", str(run / side), "c000"]) == code
+        assert "the same result as the run recorded" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvparity.run.verify", interrupt)
+    command = ["verify", str(small(tmp_path)), "--run-dir", str(tmp_path / "run"), "--invariant"]
+    assert main(command) == ExitCode.INTERRUPTED
+    assert f"--invariant --run-dir {tmp_path / 'run'} --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("contract", "words"),
+    [
+        (
+            "smoke",
+            "invariant is for subjects of kind transformers, but smoke has one of kind decoder",
+        ),
+        ("transformers-qwen3-sdpa", "which has an order of its own, expected attention: eager"),
+    ],
+)
+def test_where_there_is_nothing_to_swap(contract, words, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["verify", contract, "--invariant", "--run-dir", str(run)]) == ExitCode.USAGE
+    assert words in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_a_contract_and_back(tmp_path):
+    loaded = load(small(tmp_path))
+    on = with_invariant(loaded, True)
+    assert asked(on)
+    assert not asked(loaded)
+    assert with_invariant(loaded, False) is loaded
+    assert with_invariant(on, False) == loaded
+    assert not asked(load(find("smoke")))
+
+
+def test_a_model_that_adds_elsewhere_is_refused(tmp_path):
+    """A layer norm is not swapped: the mode says so, and the subject hands it on."""
+    from kvparity.schedule import Layout, Member, Span
+    from kvparity.subjects.transformers import build
+    from kvparity_contracts.subjects import Transformers
+
+    config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 32}
+    contract = Transformers(kind="transformers", config=config, attention="eager", invariant=True)
+    subject = build(
+        contract,
+        execution="float32",
+        kv_cache="float32",
+        device=torch.device("cpu"),
+        seed=0,
+        base=tmp_path,
+    )
+    session = subject.session([Member("m", 4)], Layout())
+    with pytest.raises(UnsupportedError, match=r"GPT2LMHeadModel under.*native_layer_norm adds"):
+        list(session.forward((Span(0, 0, 4, rows_from=0),), [[1, 2, 3, 4]]))
