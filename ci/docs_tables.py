@@ -26,6 +26,7 @@ from kvparity.schedule import Plan, Span
 from kvparity.workload import Prompts
 from kvparity_contracts import CONTROLS, PathName, schema
 from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT
+from kvparity_kernels.overrides import tables
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(
@@ -204,12 +205,35 @@ def _links(source: str) -> str:
     return REPOSITORY.sub(r"[\g<0>](https://github.com/\g<repository>/issues/\g<number>)", source)
 
 
+# invariant()
+
+
+def invariant() -> str:
+    """What the mode does with the operations of torch, by its own tables."""
+    adds = {*tables.REDUCES, *(f"{name}({given}=True)" for name, given in tables.ADDS_IF.items())}
+
+    def rows() -> Iterator[Sequence[str]]:
+        for what, names in (
+            ("computed in the fixed order", tables.OVERRIDES),
+            ("elementwise, one rounding that IEEE 754 settles: torch's", tables.EXACT),
+            ("moves or makes values: torch's (so are views and random numbers)", tables.MOVES),
+            ("picks, compares or counts: torch's", tables.SELECTS),
+            ("adds, and is not swapped: refused", adds),
+        ):
+            yield what, ", ".join(f"`{name}`" for name in sorted(names))
+        yield "any other that torch tags as elementwise", "computed evenly on the CPU: below"
+        yield "any other that takes or gives floats", "refused"
+
+    return table(["what", "operations"], rows())
+
+
 # blocks
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "keys": keys,
     "paths": paths,
     "controls": controls,
+    "invariant": invariant,
     "verbs": docs_commands.verbs,
     "commands": docs_commands.commands,
     "exit-codes": docs_commands.exit_codes,
