@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Batch = Literal["packed", "left", "right"]
+Program = Literal["eager", "exported", "compiled"]
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,34 @@ class Layout:
 
     ``batch``: ``packed`` (cu_seqlens), or a rectangle padded on the ``left`` or ``right``.
     ``page``: slots per page, 0 for a contiguous cache. ``slack``: unused slots behind each
-    sequence. All unused slots hold NaN.
+    sequence. All unused slots hold NaN. ``cached`` False: every sequence comes whole, and its keys
+    and values are used fresh, rounded as a cache would round them, without one.
+    ``chunk``: the most tokens that one step adds to a sequence (0: any number); a ring needs
+    window + chunk - 1 slots. ``program``: what computes a step: the subject's own code, or what
+    ``torch.export`` or ``torch.compile`` made of it.
     """
 
     batch: Batch = "packed"
     page: int = 0
     slack: int = 3
+    cached: bool = True
+    chunk: int = 0
+    program: Program = "eager"
+
+
+@dataclass(frozen=True)
+class Action:
+    """What happens to a session before step number ``step``.
+
+    ``reset``: all sequences are forgotten, and what the cache held is poison. ``adopt``:
+    ``sequence`` is filled with the first ``tokens`` tokens that ``donor`` has in the cache.
+    """
+
+    step: int
+    kind: Literal["reset", "adopt"]
+    sequence: int = 0
+    donor: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,12 +107,34 @@ class Plan:
     schedule: Schedule
     layout: Layout
     generate: bool = False  # the subject's own generate() loop instead of the steps
+    actions: tuple[Action, ...] = ()
 
 
-def check_schedule(members: Sequence[Member], schedule: Iterable[Step]) -> None:
-    """Raise ``ValueError`` unless every sequence is computed once, in order and without a gap."""
+def _act(filled: list[int], action: Action) -> None:
+    if action.kind == "reset":
+        filled[:] = [0] * len(filled)
+        return
+    if filled[action.sequence] or not 0 < action.tokens <= filled[action.donor]:
+        raise ValueError(
+            f"sequence {action.sequence} (filled to {filled[action.sequence]}) cannot adopt "
+            f"{action.tokens} tokens of sequence {action.donor} (filled to "
+            f"{filled[action.donor]})"
+        )
+    filled[action.sequence] = action.tokens
+
+
+def check_schedule(
+    members: Sequence[Member], schedule: Iterable[Step], actions: Sequence[Action] = ()
+) -> None:
+    """Raise ``ValueError`` unless every sequence is computed once, in order and without a gap.
+
+    What was computed before a ``reset`` counts for nothing; adopted tokens count as computed.
+    """
     filled = [0] * len(members)
     for number, step in enumerate(schedule):
+        for action in actions:
+            if action.step == number:
+                _act(filled, action)
         seen = set()
         for span in step:
             if span.sequence in seen:

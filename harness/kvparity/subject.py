@@ -41,6 +41,49 @@ class CacheView(Protocol):
         ...
 
 
+@runtime_checkable
+class LayeredCache(CacheView, Protocol):
+    """A cache whose layers need not hold every position.
+
+    Layers are counted by what is stored: a layer that reads another one's cache has none. Where
+    codes are stored, ``read`` gives what a reader gets (decoded, in the execution dtype), and
+    ``write`` encodes.
+    """
+
+    def live(self, layer: int, sequence: int) -> range:
+        """The positions that the layer holds now; a window's oldest ones are gone."""
+        ...
+
+    def window(self, layer: int) -> int | None:
+        """How many keys a query of this layer sees, its own included; None: all."""
+        ...
+
+    def owner(self, model_layer: int) -> int:
+        """The stored layer that layer ``model_layer`` of the model reads."""
+        ...
+
+    def round_trip(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """What a reader gets of fresh ``k``, ``v`` ``[n, kv_heads, head_dim]`` as declared."""
+        ...
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget the positions from ``length`` on, so that they can be computed again."""
+        ...
+
+
+@runtime_checkable
+class Reusable(Protocol):
+    """A session that outlives its first use."""
+
+    def reset(self) -> None:
+        """Forget all sequences; everything that the cache held becomes NaN, or as good."""
+        ...
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        """Fill an empty sequence with the first ``tokens`` tokens of ``donor`` from the cache."""
+        ...
+
+
 class Session(Protocol):
     """One run over fixed members. Not reusable."""
 
