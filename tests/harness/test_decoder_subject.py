@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from kvparity.decoder.seeded import seeded
 from kvparity.decoder.session import device_memory
 from kvparity.schedule import Layout, Member, Plan, Span, Step
 from kvparity.subject import SubjectError, UnsupportedError
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject, build
+from kvparity.subjects.decoder import AttentionOps, DecoderSubject, Ops, build
 from kvparity_contracts.subjects import Decoder
 from kvparity_kernels.order import ReductionOrder
 
@@ -52,6 +53,28 @@ def test_attention_is_replaced_without_copying_weights() -> None:
         which.model.config, which.model.weights, kv_cache=torch.float32, attention=ops
     )
     assert given.attention is ops
+
+
+def test_operations_are_replaced_one_by_one() -> None:
+    which = subject()
+    calls: list[str] = []
+
+    def told(name: str) -> Any:
+        def call(*args: Any, **more: Any) -> torch.Tensor:
+            calls.append(name)
+            found: torch.Tensor = getattr(which.ops, name)(*args, **more)
+            return found * 2 if name == "swiglu" else found
+
+        return call
+
+    names = [field.name for field in fields(Ops)]
+    other = which.with_ops(Ops(**{name: told(name) for name in names}))
+    assert other.model.weights is which.model.weights
+    step = (Span(0, 0, 7, 0),)
+    (found,) = other.session(MEMBERS, Layout()).forward(step, [TOKENS])
+    assert set(calls) == set(names)
+    (clean,) = which.session(MEMBERS, Layout()).forward(step, [TOKENS])
+    assert not (found.view(torch.int32) == clean.view(torch.int32)).all(1).any()
 
 
 def test_what_cannot_be_done_is_said() -> None:

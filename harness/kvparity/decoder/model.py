@@ -40,6 +40,20 @@ class AttentionOps:
 
 
 @dataclass(frozen=True)
+class Ops:
+    """What is computed beside attention, with the signatures of ``kvparity_kernels``.
+
+    Prefill and decode call the same ones; a replacement sees only the rows of the step.
+    """
+
+    linear: Callable[..., Tensor] = linear
+    rms_norm: Callable[..., Tensor] = rms_norm
+    rotate: Callable[..., Tensor] = rotate
+    swiglu: Callable[..., Tensor] = swiglu
+    embed: Callable[..., Tensor] = embed
+
+
+@dataclass(frozen=True)
 class Model:
     """Weights and how they are computed with.
 
@@ -54,6 +68,7 @@ class Model:
     attention: AttentionOps
     order: ReductionOrder
     twin: bool
+    ops: Ops = Ops()
 
     def hidden(self, batch: Batch, cache: KVCache) -> Tensor:
         """Run all layers and return the residual stream of the wanted rows ``[w, hidden]``.
@@ -62,7 +77,7 @@ class Model:
         attention leaves them NaN.
         """
         cos, sin = self.cos[batch.positions], self.sin[batch.positions]
-        x = embed(batch.ids, self.weights.embed, twin=self.twin)
+        x = self.ops.embed(batch.ids, self.weights.embed, twin=self.twin)
         for number, layer in enumerate(self.weights.layers):
             normed = self._norm(x, layer.input_norm)
             q, k, v = self._qkv(normed, layer, cos, sin)
@@ -73,7 +88,7 @@ class Model:
             x = x + self._linear(mixed.flatten(1), layer.o, layer.o_bias)
             normed = self._norm(x, layer.post_norm)
             gate, up = self._linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=1)
-            x = x + self._linear(swiglu(gate, up, twin=self.twin), layer.down, layer.down_bias)
+            x = x + self._linear(self._gated(gate, up), layer.down, layer.down_bias)
         return x[batch.wanted]
 
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
@@ -85,7 +100,7 @@ class Model:
         block = max(1, HEAD_BYTES // (4 * self.config.vocab))
         for rows in torch.split(hidden, block):
             normed = self._norm(rows, self.weights.final_norm)
-            yield linear(
+            yield self.ops.linear(
                 normed,
                 self.weights.head,
                 None,
@@ -104,7 +119,7 @@ class Model:
         q, k, v = torch.split(stacked, [config.heads, config.kv_heads, config.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
-        return rotate(q, cos, sin, twin=self.twin), rotate(k, cos, sin, twin=self.twin), v
+        return self._rotate(q, cos, sin), self._rotate(k, cos, sin), v
 
     def _attend(self, q: Tensor, batch: Batch, cache: KVCache, layer: int) -> Tensor:
         """Spans of several queries in one call, single queries that decode in another."""
@@ -137,7 +152,13 @@ class Model:
         return out
 
     def _linear(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        return linear(x, w, bias, order=self.order, twin=self.twin)
+        return self.ops.linear(x, w, bias, order=self.order, twin=self.twin)
 
     def _norm(self, x: Tensor, w: Tensor) -> Tensor:
-        return rms_norm(x, w, self.config.rms_eps, twin=self.twin)
+        return self.ops.rms_norm(x, w, self.config.rms_eps, twin=self.twin)
+
+    def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return self.ops.rotate(x, cos, sin, twin=self.twin)
+
+    def _gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        return self.ops.swiglu(gate, up, twin=self.twin)

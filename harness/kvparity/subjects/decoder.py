@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kvparity.decoder import checkpoint, oracle, rope
 from kvparity.decoder.config import DecoderConfig, from_contract
-from kvparity.decoder.model import AttentionOps, Model
+from kvparity.decoder.model import AttentionOps, Model, Ops
 from kvparity.decoder.presets import preset
 from kvparity.decoder.seeded import seeded
 from kvparity.decoder.session import DecoderSession, device_memory
@@ -25,7 +25,7 @@ from kvparity_kernels import runtime
 from kvparity_kernels.logprob import logprob
 from kvparity_kernels.order import ReductionOrder
 
-__all__ = ["AttentionOps", "DecoderSubject", "build"]
+__all__ = ["AttentionOps", "DecoderSubject", "Ops", "build"]
 
 # Rows of the RoPE tables past the last position, so that a planted position shift has an angle.
 _SPARE_POSITIONS = 16
@@ -36,7 +36,8 @@ class DecoderSubject:
 
     ``twin``: on the CPU, compute everything beside attention with the vectorised twins of the
     kernels (the same bits); on CUDA it must be False. ``seed`` shuffles the pages of paged caches.
-    ``attention`` can be replaced, so that a defect can be planted without touching a kernel.
+    ``attention`` and ``ops`` can be replaced, so that a defect can be planted without touching a
+    kernel.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class DecoderSubject:
         seed: int = 0,
         source: str = "weights in memory",
         attention: AttentionOps | None = None,
+        ops: Ops | None = None,
     ) -> None:
         self.device = weights.embed.device
         if twin and self.device.type != "cpu":
@@ -63,6 +65,7 @@ class DecoderSubject:
             attention=attention or AttentionOps(),
             order=order or ReductionOrder(),
             twin=twin,
+            ops=ops or Ops(),
         )
         self.vocab = config.vocab
         self.max_positions = config.max_positions
@@ -79,6 +82,17 @@ class DecoderSubject:
         """The same subject, sharing its weights, on other attention kernels."""
         other = copy(self)
         other.model = replace(self.model, attention=ops)
+        return other
+
+    @property
+    def ops(self) -> Ops:
+        """The operations in use beside attention."""
+        return self.model.ops
+
+    def with_ops(self, ops: Ops) -> DecoderSubject:
+        """The same subject, sharing its weights, on other operations beside attention."""
+        other = copy(self)
+        other.model = replace(self.model, ops=ops)
         return other
 
     def unsupported(self, plan: Plan) -> str | None:
