@@ -34,8 +34,8 @@ from kvparity.environment import cpu_model, versions  # noqa: E402
 from kvparity.order import SumOracle, SumTree, certify, recover  # noqa: E402
 from kvparity.order.keys import KeyOrder  # noqa: E402
 from kvparity.order.recover import Oracle  # noqa: E402
-from kvparity.order.sdpa import pair as sdpa  # noqa: E402
 from kvparity.order.sides import Side  # noqa: E402
+from kvparity.pairs.sdpa import pair as sdpa  # noqa: E402
 from kvparity.subjects.attention import AttentionSubject, Heads, Pair  # noqa: E402
 
 HEADS = Heads(8, 8, 64)

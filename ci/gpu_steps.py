@@ -119,7 +119,7 @@ def _own_order(dtype: str) -> Step:
 
 
 def _sdpa_order(backend: str, dtype: str) -> Step:
-    pair = ",".join(f"kvparity.order.sdpa:{backend}_{side}" for side in ("prefill", "decode"))
+    pair = ",".join(f"kvparity.pairs.sdpa:{backend}_{side}" for side in ("prefill", "decode"))
     options = ("--heads", "4,4", "--dim", "64", "--dtype", dtype)
     # torch's own words for a backend that cannot serve the call, and cuDNN's through it
     lack = (
@@ -187,7 +187,7 @@ STEPS = (
         "block_m 16 in decode = 64 in prefill?",
         question=True,
     ),
-    _verify("bits-sdpa", f"{DEVICE}/sdpa.yaml", "PyTorch SDPA: one query = many?", question=True),
+    _verify("bits-sdpa", "attention-sdpa", "PyTorch SDPA: one query = many?", question=True),
     *(
         _verify(
             f"verify-transformers-{kind}",
@@ -204,18 +204,25 @@ STEPS = (
     _sdpa_order("math", "bfloat16"),
     _sdpa_order("cudnn", "bfloat16"),
     _sdpa_order("efficient", "float32"),
-    _verify(
-        "bits-flashinfer",
-        f"{DEVICE}/flashinfer.yaml",
-        "FlashInfer: decode = prefill?",
-        question=True,
-        needs="flashinfer",
-        expect_s=60,
-        timeout_s=200,
+    *(
+        _verify(
+            name,
+            contract,
+            "FlashInfer: decode = prefill?",
+            question=True,
+            needs="flashinfer",
+            expect_s=60,
+            timeout_s=200,
+        )
+        for name, contract in (
+            ("bits-flashinfer", "attention-flashinfer"),
+            ("bits-flashinfer-fixed", f"{DEVICE}/flashinfer-fixed.yaml"),
+            ("bits-flashinfer-whole", f"{DEVICE}/flashinfer-whole.yaml"),
+        )
     ),
     _order(
         "order-flashinfer",
-        f"{DEVICE}/flashinfer.yaml",
+        "attention-flashinfer",
         "one order in FlashInfer's decode and prefill?",
         needs="flashinfer",
     ),

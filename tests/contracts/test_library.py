@@ -12,17 +12,9 @@ from kvparity_contracts.presets import PRESETS
 NAMES = library.names()
 
 
-def test_the_library_is_complete() -> None:
-    assert NAMES == [
-        "attention-decode-prefill",
-        "decode-prefill",
-        "fixed-order-audit",
-        "smoke",
-        "transformers-qwen3-eager",
-        "transformers-qwen3-fixed-order",
-        "transformers-qwen3-invariant",
-        "transformers-qwen3-sdpa",
-    ]
+def test_the_contracts_that_scripts_and_readers_rely_on_are_there() -> None:
+    assert {"smoke", "decode-prefill", "attention-decode-prefill"} < set(NAMES)
+    assert sorted(NAMES) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ import torch
 from order_pairs import subject
 
 from kvparity.order import OrderReport, order_report
-from kvparity.order.sdpa import BACKENDS, pair
+from kvparity.pairs.sdpa import BACKENDS, pair
 
 KEYS, HEADS, CALLS = 64, (8, 8, 64), 50
 
@@ -110,4 +110,4 @@ def test_unequal_lengths_are_called_one_by_one():
 def test_all_four_backends_have_a_pair():
     assert sorted(BACKENDS) == ["cudnn", "efficient", "flash", "math"]
     for name in BACKENDS:
-        assert pair(name).decode_name == f"kvparity.order.sdpa:{name}_decode"
+        assert pair(name).decode_name == f"kvparity.pairs.sdpa:{name}_decode"

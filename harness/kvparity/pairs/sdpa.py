@@ -1,7 +1,8 @@
-"""torch's scaled_dot_product_attention, each backend as a pair of the documented signature.
+"""torch's scaled_dot_product_attention as pairs: the dispatcher's choice, and each backend.
 
-``kvparity order kvparity.order.sdpa:flash_prefill,kvparity.order.sdpa:flash_decode`` looks at one.
-A backend that cannot serve the call is torch's own error; nothing else runs instead.
+``prefill`` and ``decode`` leave the backend to torch, as most users do. ``math_prefill``,
+``flash_decode`` and so on name one: a backend that cannot serve the call is torch's own error, and
+nothing else runs instead. None of them returns an LSE.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
 
 from kvparity.subjects.attention import Pair
 
@@ -28,7 +31,7 @@ def _call(backend: str, q: Tensor, k: Tensor, v: Tensor, scale: float, *, causal
     """``[B, T, H, D]`` tensors through one backend."""
     q, k, v = (x.transpose(1, 2).contiguous() for x in (q, k, v))
     with sdpa_kernel(BACKENDS[backend]):
-        out = torch.nn.functional.scaled_dot_product_attention(
+        out = scaled_dot_product_attention(
             q, k, v, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
         )
     return out.transpose(1, 2)
@@ -79,9 +82,48 @@ def _decode(
     return torch.cat(parts)
 
 
+def prefill(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    scale: float,
+) -> Tensor:
+    """The dispatcher's choice, a sequence at a time; chunks too."""
+    parts = []
+    spans = zip(pairwise(cu_seqlens_q.tolist()), pairwise(cu_seqlens_k.tolist()), strict=True)
+    for (q0, q1), (k0, k1) in spans:
+        square = q1 - q0 == k1 - k0  # else is_causal would align the mask at the start
+        out = scaled_dot_product_attention(
+            *(x.transpose(0, 1)[None] for x in (q[q0:q1], k[k0:k1], v[k0:k1])),
+            attn_mask=None if square else causal_lower_right(q1 - q0, k1 - k0),
+            is_causal=square,
+            scale=scale,
+            enable_gqa=True,
+        )
+        parts.append(out[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
+def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scale: float) -> Tensor:
+    """The dispatcher's choice, one query of one sequence at a time."""
+    rows = [
+        scaled_dot_product_attention(
+            q[b][None, :, None],
+            *(x[b, :n].transpose(0, 1)[None] for x in (k_cache, v_cache)),
+            scale=scale,
+            enable_gqa=True,
+        )[0, :, 0]
+        for b, n in enumerate(kv_lens.tolist())
+    ]
+    return torch.stack(rows)
+
+
 def pair(backend: str) -> Pair:
     """One backend as a pair."""
-    name = f"kvparity.order.sdpa:{backend}"
+    name = f"kvparity.pairs.sdpa:{backend}"
     return Pair(
         partial(_prefill, backend),
         partial(_decode, backend),

@@ -1,0 +1,143 @@
+"""FlashInfer's paged wrappers as pairs: batch prefill and batch decode of its fa2 backend.
+
+Three ways to cut the keys, as its users choose between them: ``prefill``/``decode`` leave it to the
+scheduler (which looks at the batch and the device), ``fixed_prefill``/``fixed_decode`` ask for
+``fixed_split_size``, ``whole_prefill``/``whole_decode`` for ``disable_split_kv``. Only the backend
+``fa2`` is given these two, and decode only with tensor cores, so all pairs ask for both.
+FlashInfer counts a split in pages; ``SPLIT`` counts keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PAGE = 16
+SPLIT = 256
+WORKSPACE_BYTES = 128 << 20  # what FlashInfer's own documentation allots
+FIXED: dict[str, Any] = {"fixed_split_size": SPLIT // PAGE}
+WHOLE: dict[str, Any] = {"disable_split_kv": True}
+
+Rows = tuple[Tensor, Tensor]
+
+
+def _library(q: Tensor) -> Any:
+    """FlashInfer, which compiles its kernels at the first call."""
+    if q.device.type != "cuda":
+        raise RuntimeError(f"FlashInfer computes on CUDA only, and the tensors are on {q.device}")
+    try:
+        import flashinfer
+    except ImportError as error:
+        raise RuntimeError(
+            f"{error}; FlashInfer comes with pip install 'kvparity[flashinfer]'"
+        ) from error
+    return flashinfer
+
+
+def _pages(sequences: list[Tensor]) -> Tensor:
+    """Keys or values of all sequences in pages ``[pages, PAGE, heads, dim]``, ends zero."""
+    parts = []
+    for x in sequences:
+        short = -len(x) % PAGE
+        # Not NaN: past the last key FlashInfer multiplies by zero what it has loaded.
+        padded = torch.cat([x, x.new_zeros(short, *x.shape[1:])]) if short else x
+        parts.append(padded.reshape(-1, PAGE, *x.shape[1:]))
+    return torch.cat(parts)
+
+
+def _table(lengths: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """(indptr ``[B+1]``, indices ``[pages]``, last page's keys ``[B]``), int32."""
+    ends = [0]
+    for n in lengths:
+        ends.append(ends[-1] - (-n // PAGE))
+    last = [(n - 1) % PAGE + 1 for n in lengths]
+
+    def on_device(values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=device)
+
+    return (
+        on_device(ends),
+        torch.arange(ends[-1], dtype=torch.int32, device=device),
+        on_device(last),
+    )
+
+
+def _workspace(q: Tensor) -> Tensor:
+    return torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=q.device)
+
+
+def _natural(out: Tensor, lse: Tensor) -> Rows:
+    # Its LSE is to base 2. One multiplication on both sides: equal bits stay equal.
+    return out, lse * math.log(2)
+
+
+def _prefill(
+    cut: dict[str, Any],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    scale: float,
+) -> Rows:
+    wrapper = _library(q).BatchPrefillWithPagedKVCacheWrapper(_workspace(q), "NHD", backend="fa2")
+    spans = list(pairwise(cu_seqlens_k.tolist()))
+    caches = tuple(_pages([x[a:b] for a, b in spans]) for x in (k, v))
+    wrapper.plan(
+        cu_seqlens_q.int(),
+        *_table([b - a for a, b in spans], q.device),
+        q.shape[1],
+        k.shape[1],
+        q.shape[2],
+        PAGE,
+        causal=True,
+        sm_scale=scale,
+        q_data_type=q.dtype,
+        kv_data_type=k.dtype,
+        **cut,
+    )
+    return _natural(*wrapper.run(q, caches, return_lse=True))
+
+
+def _decode(
+    cut: dict[str, Any],
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    *,
+    kv_lens: Tensor,
+    scale: float,
+) -> Rows:
+    wrapper = _library(q).BatchDecodeWithPagedKVCacheWrapper(
+        _workspace(q), "NHD", use_tensor_cores=True, backend="fa2"
+    )
+    lengths = kv_lens.tolist()
+    caches = tuple(_pages([x[b, :n] for b, n in enumerate(lengths)]) for x in (k_cache, v_cache))
+    wrapper.plan(
+        *_table(lengths, q.device),
+        q.shape[1],
+        k_cache.shape[2],
+        q.shape[2],
+        PAGE,
+        sm_scale=scale,
+        q_data_type=q.dtype,
+        kv_data_type=k_cache.dtype,
+        **cut,
+    )
+    return _natural(*wrapper.run(q, caches, return_lse=True))
+
+
+Kernel = Callable[..., Rows]
+prefill: Kernel = partial(_prefill, {})
+decode: Kernel = partial(_decode, {})
+fixed_prefill: Kernel = partial(_prefill, FIXED)
+fixed_decode: Kernel = partial(_decode, FIXED)
+whole_prefill: Kernel = partial(_prefill, WHOLE)
+whole_decode: Kernel = partial(_decode, WHOLE)
