@@ -1,0 +1,44 @@
+"""Positions, pads and slots: the right arithmetic on the wrong tokens."""
+
+from __future__ import annotations
+
+from kvparity_contracts.controls.base import CACHING, DECODING, EVERY, LANGUAGE, Control
+
+PLACES = (
+    Control(
+        "position-off-by-one",
+        "decoded tokens are told the position after their own",
+        "waybarrios/vllm-mlx#311, Blaizzy/mlx-vlm#1983",
+        LANGUAGE,
+        "a path that decodes, and a workload that generates at least 2 tokens",
+        paths=DECODING,
+        generate=2,
+    ),
+    Control(
+        "stale-slot",
+        "a cache slot still holds an earlier write",
+        "sgl-project/sglang#30339, NovaSky-AI/SkyRL#2246",
+        EVERY,
+        "a path that decodes, and a workload that generates at least 2 tokens",
+        paths=DECODING,
+        generate=2,
+    ),
+    Control(
+        "padding-leaks",
+        "left pads are attended to and shift positions",
+        "huggingface/transformers#46773, TransformerLensOrg/TransformerLens#1609",
+        ("decoder",),
+        "a workload padded on the left, with prompts of two lengths",
+        paths=("padded-left",),
+        sequences=2,
+    ),
+    Control(
+        "narrow-cache",
+        "the cache stores a narrower format than declared",
+        "sgl-project/sglang#25790, vllm-project/vllm#51685",
+        EVERY,
+        "a path that reads a cache, and a workload that generates at least 2 tokens",
+        paths=CACHING,
+        generate=2,
+    ),
+)

@@ -1,0 +1,46 @@
+"""Scores and inputs: equal logits, other logprobs; other tokens than the reported ones."""
+
+from __future__ import annotations
+
+from kvparity_contracts.controls.base import EVERY, LANGUAGE, Control
+
+SCORES = (
+    Control(
+        "temperature-ignored",
+        "logprobs are scored at temperature 1, whatever the rollout sampled at",
+        "radixark/miles#1345, huggingface/trl#4159",
+        LANGUAGE,
+        "a temperature other than 1",
+        tempered=True,
+    ),
+    Control(
+        "log-of-softmax",
+        "one side computes log(softmax(x)), the other log_softmax(x)",
+        "sgl-project/sglang#30821",
+        LANGUAGE,
+        "nothing more",
+    ),
+    Control(
+        "retokenised",
+        "the rescoring side gets text and encodes it again",
+        "vllm-project/vllm#53692",
+        LANGUAGE,
+        "nothing more",
+    ),
+    Control(
+        "unequal-lengths",
+        "the rescoring side returns fewer tokens, and the rest is cut off",
+        "pytorch/torchtitan test_bitwise_parity.py",
+        EVERY,
+        "nothing more",
+        expect="void",
+    ),
+    Control(
+        "wrong-input",
+        "another prompt is computed than the one that is reported: consistent, and wrong",
+        "sgl-project/sglang#31501",
+        EVERY,
+        "an accuracy check",
+        relations=("accuracy",),
+    ),
+)
