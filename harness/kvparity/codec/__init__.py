@@ -1,0 +1,1 @@
+"""The codec lab: what coding a KV cache costs in bytes and in logprobs."""
