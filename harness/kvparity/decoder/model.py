@@ -115,7 +115,7 @@ class Model:
         """Queries, keys and values ``[rows, heads, head_dim]``, normed and rotated."""
         config = self.config
         stacked = self._linear(x, layer.qkv, layer.qkv_bias)
-        stacked = stacked.view(len(x), -1, config.head_dim)
+        stacked = stacked.view(x.shape[0], -1, config.head_dim)  # len() is a constant of a trace
         q, k, v = torch.split(stacked, [config.heads, config.kv_heads, config.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
