@@ -22,7 +22,7 @@ from kvparity.controls.base import same_ids, unchanged
 from kvparity.controls.kernels import KERNEL_CONTROLS
 from kvparity.controls.table import CONTROLS as PLANTED
 from kvparity.paths import build
-from kvparity.schedule import Plan, Span
+from kvparity.schedule import Action, Plan, Span
 from kvparity.workload import Prompts
 from kvparity_contracts import CONTROLS, PathName, schema
 from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT
@@ -129,6 +129,7 @@ def _plain(value: Any) -> str:
 
 EXAMPLE = Prompts("w", ("a", "b"), ((0,) * 2, (0,) * 3), generate=2)
 NAMES = "abxy"
+ARGUMENTS = {"chunked": 2, "paged": 4, "streamed": 2, "prefix": 1, "prefix-paged": 2}
 
 
 def paths() -> str:
@@ -139,13 +140,26 @@ def paths() -> str:
             if kind == "padded":
                 yield f"`{kind}`", ABOUT[kind], "", ""
                 continue
-            name = PathName(kind, {"chunked": 2, "paged": 4}.get(kind))  # type: ignore[arg-type] # from KINDS
+            name = PathName(kind, ARGUMENTS.get(kind))  # type: ignore[arg-type] # from KINDS
             plan = build(name, EXAMPLE, seed=0)
-            steps = "its own" if plan.generate else "<br>".join(map(_step, plan.schedule))
+            steps = "its own" if plan.generate else "<br>".join(_steps(plan))
             written = f"{kind}(n)" if kind in WITH_ARGUMENT else kind
             yield f"`{written}`", ABOUT[kind], steps, _layout(plan)
 
     return table(["path", "stands for", "steps of the example", "layout"], rows())
+
+
+def _steps(plan: Plan) -> Iterator[str]:
+    for number, step in enumerate(plan.schedule):
+        for action in plan.actions:
+            if action.step == number:
+                yield "reset" if action.kind == "reset" else _adopted(action)
+        yield _step(step)
+
+
+def _adopted(action: Action) -> str:
+    donor, taker = NAMES[action.donor], NAMES[action.sequence]
+    return f"{taker} takes over {donor}0-{action.tokens - 1}"
 
 
 def _step(step: Sequence[Span]) -> str:
@@ -164,7 +178,10 @@ def _layout(plan: Plan) -> str:
         return "the subject's own"
     batch = "packed" if plan.layout.batch == "packed" else f"rectangle, padded {plan.layout.batch}"
     cache = f"pages of {plan.layout.page}" if plan.layout.page else "contiguous cache"
-    return f"{batch}; {cache}"
+    words = [batch, cache if plan.layout.cached else "no cache"]
+    if plan.layout.program != "eager":
+        words.append(f"{plan.layout.program} program")
+    return "; ".join(words)
 
 
 # controls

@@ -9,6 +9,7 @@ from kvparity_contracts.base import Fault, KeyPath, closest, repeated
 from kvparity_contracts.checks import Accuracy, AuditCheck, OrderCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.limits import TOKEN_LIMITS, Limits
+from kvparity_contracts.paths import PathName
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, known
 from kvparity_contracts.workloads import Workload
 
@@ -95,19 +96,31 @@ def _padding(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Faul
 def _chunks(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
     workloads = contract.workloads_of(check)
     for j, path in enumerate(check.paths):
-        if path.kind == "chunked" and workloads and all(whole(path.argument, w) for w in workloads):
-            longest = max(max(each.totals()) for each in workloads)
-            yield Fault(
-                (*at, "paths", j),
-                f"found '{path}', but no sequence is longer than {longest} tokens, so it is the "
-                "same as prefill",
-                f"a chunk shorter than {longest}",
-            )
+        if not workloads or not all(idle(path, each) for each in workloads):
+            continue
+        found, where = f"found '{path}', but ", (*at, "paths", j)
+        longest = max(max(each.totals()) for each in workloads)
+        prompt = max(max(each.lengths()) for each in workloads)
+        if path.kind == "chunked":
+            found += f"no sequence is longer than {longest} tokens, so it is the same as prefill"
+            yield Fault(where, found, f"a chunk shorter than {longest}")
+        elif path.kind == "streamed":
+            found += f"no prompt is longer than {prompt} tokens, so it is the same as decode"
+            yield Fault(where, found, f"a chunk shorter than {prompt}")
+        else:
+            found += f"no prompt is longer than {prompt} tokens, so none goes on behind the prefix"
+            yield Fault(where, found, f"a prefix shorter than {prompt}")
 
 
-def whole(chunk: int | None, workload: Workload) -> bool:
-    """Whether every sequence of the workload fits into one chunk."""
-    return chunk is not None and max(workload.totals()) <= chunk
+def idle(path: PathName, workload: Workload) -> bool:
+    """Whether no sequence of the workload is long enough to make the path one of its own."""
+    if path.argument is None:
+        return False
+    if path.kind == "chunked":
+        return max(workload.totals()) <= path.argument
+    if path.kind in ("streamed", "prefix", "prefix-paged"):
+        return max(workload.lengths()) <= path.argument
+    return False
 
 
 def _limits(contract: Contract, at: KeyPath, check: Accuracy) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck
-from kvparity_contracts.consistency import whole
+from kvparity_contracts.consistency import idle
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
 from kvparity_contracts.limits import Limits
@@ -104,22 +104,22 @@ def _unused(contract: Contract) -> Iterator[Note]:
             )
 
 
+_IDLE = {
+    "chunked": "every sequence of {} fits into one chunk, where '{}' is the same as prefill",
+    "streamed": "every prompt of {} fits into one chunk, where '{}' is the same as decode",
+}
+_NO_PREFIX = "no prompt of {} is longer than the prefix of '{}', which is not run there"
+
+
 def _chunks(contract: Contract) -> Iterator[Note]:
     for i, check in enumerate(contract.checks):
         if not isinstance(check, PathCheck):
             continue
         for j, path in enumerate(check.paths):
-            names = [
-                each.name
-                for each in contract.workloads_of(check)
-                if path.kind == "chunked" and whole(path.argument, each)
-            ]
+            names = [each.name for each in contract.workloads_of(check) if idle(path, each)]
             if names:
-                yield (
-                    ("checks", i, "paths", j),
-                    f"every sequence of {', '.join(names)} fits into one chunk, where '{path}' is "
-                    "the same as prefill; give the check its own workloads",
-                )
+                text = _IDLE.get(path.kind, _NO_PREFIX).format(", ".join(names), path)
+                yield ("checks", i, "paths", j), f"{text}; give the check its own workloads"
 
 
 def _loose_limits(contract: Contract) -> Iterator[Note]:

@@ -23,6 +23,13 @@ PathKind = Literal[
     "padded-left",
     "padded-right",
     "padded",
+    "uncached",
+    "streamed",
+    "reset",
+    "prefix",
+    "prefix-paged",
+    "exported",
+    "compiled",
 ]
 
 KINDS: tuple[str, ...] = get_args(PathKind)
@@ -38,8 +45,25 @@ ABOUT: dict[str, str] = {
     "padded-left": "all sequences side by side in a rectangle padded on the left",
     "padded-right": "all sequences side by side in a rectangle padded on the right",
     "padded": "shorthand: padded-left and padded-right, as the workload's `pad` says",
+    "uncached": "each sequence alone, whole, without a cache: keys and values are rounded as it "
+    "would round them, and used fresh",
+    "streamed": "each sequence alone: the prompt in chunks of n tokens, then one token a step",
+    "reset": "decode in a session that computed other tokens before and was reset",
+    "prefix": "decode, the first n tokens taken over from the cache of another sequence",
+    "prefix-paged": "the same with pages of 16 slots, which the two sequences may share",
+    "exported": "decode, each step by a program that torch.export made",
+    "compiled": "decode, each step by what torch.compile made",
 }
-WITH_ARGUMENT = ("chunked", "paged")
+EXAMPLES = {
+    "chunked": "chunked(64)",
+    "paged": "paged(16)",
+    "streamed": "streamed(7)",
+    "prefix": "prefix(24)",
+    "prefix-paged": "prefix-paged(24)",
+}
+WITH_ARGUMENT = tuple(EXAMPLES)
+CACHELESS: tuple[PathKind, ...] = ("generate", "uncached")
+"""Paths whose cache cannot be looked at: the subject's own loop hides it, or there is none."""
 GRAMMAR = re.compile(r"([a-z]+(?:-[a-z]+)?)(?:\(([1-9][0-9]*)\))?")
 
 
@@ -53,7 +77,7 @@ class PathError(ValueError):
 
 @dataclass(frozen=True)
 class PathName:
-    """A path: its kind, and the argument of ``chunked(n)`` and ``paged(n)``."""
+    """A path: its kind, and the argument where it takes one, as in ``chunked(n)``."""
 
     kind: PathKind
     argument: int | None = None
@@ -88,7 +112,7 @@ class PathName:
 
 def example(kind: str) -> str:
     """How a path of this kind is written."""
-    return {"chunked": "chunked(64)", "paged": "paged(16)"}.get(kind, kind)
+    return EXAMPLES.get(kind, kind)
 
 
 def one_of_the_paths() -> str:
@@ -118,6 +142,7 @@ def _validate(value: Any) -> PathName:
         raise
 
 
+PATTERN = rf"^({'|'.join(WITH_ARGUMENT)})\([1-9][0-9]*\)$"
 Path = Annotated[
     PathName,
     PlainValidator(_validate),
@@ -127,7 +152,7 @@ Path = Annotated[
             "description": "A path: a schedule and a layout.",
             "anyOf": [
                 {"enum": [kind for kind in KINDS if kind not in WITH_ARGUMENT]},
-                {"type": "string", "pattern": r"^(chunked|paged)\([1-9][0-9]*\)$"},
+                {"type": "string", "pattern": PATTERN},
             ],
         }
     ),

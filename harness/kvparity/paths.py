@@ -9,9 +9,10 @@ does.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
-from kvparity.schedule import Layout, Member, Plan, Schedule, Span, Step
+from kvparity.schedule import Action, Layout, Member, Plan, Program, Schedule, Span, Step
 from kvparity.workload import Prompts
 from kvparity_contracts.paths import PathName
 
@@ -32,9 +33,13 @@ class _Sequence:
     def decode(self, position: int) -> Span:
         return Span(self.index, position, position + 1, rows_from=position, decode=True)
 
-    def rollout(self) -> list[Span]:
-        """The prompt in one span, then one span per generated token but the last."""
-        spans = [Span(self.index, 0, self.prompt, rows_from=self.prompt - 1)]
+    def rollout(self, chunk: int = 0) -> list[Span]:
+        """The prompt in spans of ``chunk`` (0: in one), then a span per token but the last."""
+        size = chunk or self.prompt
+        spans = [
+            self.prefill(start, min(start + size, self.prompt))
+            for start in range(0, self.prompt, size)
+        ]
         spans += [self.decode(position) for position in range(self.prompt, self.total - 1)]
         return spans
 
@@ -57,6 +62,12 @@ def strangers(prompts: Prompts) -> tuple[Member, ...]:
 
 def build(path: PathName, prompts: Prompts, *, seed: int) -> Plan:
     """The plan of one path over one workload."""
+    plan = _build(path, prompts, seed)
+    chunk = max((span.stop - span.start for step in plan.schedule for span in step), default=0)
+    return replace(plan, layout=replace(plan.layout, chunk=chunk))
+
+
+def _build(path: PathName, prompts: Prompts, seed: int) -> Plan:
     members = tuple(
         Member(name, prompts.length(i), len(prompts.prompts[i]))
         for i, name in enumerate(prompts.ids)
@@ -65,14 +76,25 @@ def build(path: PathName, prompts: Prompts, *, seed: int) -> Plan:
     others = strangers(prompts)
     extra = [_Sequence(len(own) + i, other.prompt, other.length) for i, other in enumerate(others)]
     kind, argument = path.kind, path.argument or 0
+    alone = tuple((span,) for s in own for span in s.rollout())
     if kind == "generate":
         return Plan(members, (), Layout(), generate=True)
-    if kind == "prefill":
-        return Plan(members, tuple((s.prefill(),) for s in own), Layout())
+    if kind in ("prefill", "uncached"):
+        return Plan(members, tuple((s.prefill(),) for s in own), Layout(cached=kind == "prefill"))
     if kind == "decode":
-        return Plan(members, tuple((span,) for s in own for span in s.rollout()), Layout())
+        return Plan(members, alone, Layout())
+    if kind in ("exported", "compiled"):
+        return Plan(members, alone, Layout(program=cast(Program, kind)))
     if kind == "chunked":
         return Plan(members, _chunked(own, argument), Layout())
+    if kind == "streamed":
+        steps = tuple((span,) for s in own for span in s.rollout(chunk=argument))
+        return Plan(members, steps, Layout())
+    if kind == "reset":
+        before = tuple(tuple(map(_silent, step)) for step in alone)
+        return Plan(members, before + alone, Layout(), actions=(Action(len(before), "reset"),))
+    if kind in ("prefix", "prefix-paged"):
+        return _prefixed(members, own, argument, Layout(page=16 if kind == "prefix-paged" else 0))
     if kind == "permuted":
         return Plan(members + others, (_shuffled(own + extra, len(own), seed),), Layout())
     if kind == "batched":
@@ -86,6 +108,37 @@ def build(path: PathName, prompts: Prompts, *, seed: int) -> Plan:
     if kind == "padded-right":
         return Plan(members, _together(own, []), Layout(batch="right"))
     raise ValueError(f"no schedule is known for path {path}")
+
+
+def _prefixed(
+    members: tuple[Member, ...], own: list[_Sequence], tokens: int, layout: Layout
+) -> Plan:
+    """Each sequence begins with ``tokens`` tokens that a donor has in the cache.
+
+    The donor has gone on by one token of its own before they are taken over, and goes on by
+    another while the sequence decodes: neither may see what the other writes. A prompt that does
+    not go on behind the prefix is computed as in ``decode``.
+    """
+    donors: list[Member] = []
+    steps: list[Step] = []
+    actions: list[Action] = []
+    for s in own:
+        if s.prompt <= tokens:
+            steps += [(span,) for span in s.rollout()]
+            continue
+        index, name = len(own) + len(donors), members[s.index].id
+        donors.append(Member(f"(donor)/{name}", tokens + 2, tokens + 1, like=name, shared=tokens))
+        donor = _Sequence(index, tokens + 1, tokens + 2)
+        first, *rest = s.rollout()
+        steps.append((_silent(donor.rollout()[0]),))
+        actions.append(Action(len(steps), "adopt", s.index, donor=index, tokens=tokens))
+        steps.append((replace(first, start=tokens),))
+        # Where it can, the donor writes to a position that the sequence has filled already.
+        before = 1 if len(rest) > 1 else 0
+        steps += [(span,) for span in rest[:before]]
+        steps.append((_silent(donor.decode(tokens + 1)),))
+        steps += [(span,) for span in rest[before:]]
+    return Plan(members + tuple(donors), tuple(steps), layout, actions=tuple(actions))
 
 
 def _chunked(own: list[_Sequence], size: int) -> Schedule:

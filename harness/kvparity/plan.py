@@ -19,11 +19,13 @@ from kvparity.kernel_plan import (
 from kvparity.paths import build
 from kvparity.workload import Prompts, fill
 from kvparity_contracts.checks import Invariance, PathCheck
+from kvparity_contracts.consistency import idle
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.planning import planned
+from kvparity_contracts.workloads import Workload
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Unit:
         return generate if wanted else PathName("decode")
 
 
-_IDLE = ("decode", "generate", "mixed")
+_IDLE = ("decode", "generate", "mixed", "exported", "compiled")
 """Paths that are named for decoding and do none where one token is generated."""
 
 
@@ -155,8 +157,8 @@ def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | 
                 continue
             filled = prompts[workload.name]
             for path in (p for name in check.paths for p in name.expand(workload.pad)):
-                if workload.generate == 1 and path.kind in _IDLE:
-                    reason = "the one token comes from the prompt's own step: nothing is decoded"
+                reason = _why_idle(path, workload)
+                if reason is not None:
                     yield Omitted(check.name, workload.name, str(path), reason)
                 elif not isinstance(check, Invariance):
                     yield _Pair(check, workload.name, path, None)
@@ -169,6 +171,17 @@ def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | 
                     )
                 else:
                     yield _Pair(check, workload.name, path, check.reference)
+
+
+def _why_idle(path: PathName, workload: Workload) -> str | None:
+    """Why a path would show nothing in a workload, whatever it is compared with."""
+    if workload.generate == 1 and path.kind in _IDLE:
+        return "the one token comes from the prompt's own step: nothing is decoded"
+    if path.kind == "streamed" and idle(path, workload):
+        return f"every prompt fits into one chunk of {path.argument}: it is decode"
+    if path.kind in ("prefix", "prefix-paged") and idle(path, workload):
+        return f"no prompt goes on behind its first {path.argument} tokens"
+    return None
 
 
 def _same(path: PathName, reference: PathName, prompts: Prompts, seed: int) -> bool:

@@ -11,11 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.schedule import Plan, Step, check_schedule
-from kvparity.subject import Generates, Session, Subject, SubjectError, UnsupportedError
+from kvparity.schedule import Action, Plan, Step, check_schedule
+from kvparity.subject import (
+    Generates,
+    Reusable,
+    Session,
+    Subject,
+    SubjectError,
+    UnsupportedError,
+)
 from kvparity_kernels.digest import row_digest
 from kvparity_kernels.launch import record as record_launches
 
+Tokens = list[list[int]]
 Choose = Callable[[int, int, Tensor], int]
 """(sequence, position, logits[vocab]) -> the token at ``position``."""
 
@@ -40,6 +48,19 @@ class Record:
     kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
 
+class Watch:
+    """Looks at a session while a plan runs; this one looks at nothing."""
+
+    def acted(self, action: Action) -> None:
+        """The session was reset, or a sequence took over another's cache."""
+
+    def stepped(self, session: Session, step: Step, ids: Sequence[Sequence[int]]) -> None:
+        """One step is computed; ``ids[i]`` were the tokens of ``step[i]``."""
+
+    def ended(self, session: Session) -> None:
+        """All steps are computed."""
+
+
 @contextmanager
 def at_work() -> Iterator[None]:
     """Around the subject's own code: what it raises becomes a ``SubjectError`` that says so.
@@ -60,7 +81,7 @@ class _Collector:
     def __init__(
         self,
         subject: Subject,
-        tokens: list[list[int]],
+        tokens: Tokens,
         temperatures: Sequence[float],
         choose: Choose | None,
         keep: frozenset[tuple[int, int]],
@@ -143,15 +164,24 @@ def _step_places(step: Step) -> list[tuple[int, int]]:
     return [(span.sequence, position) for span in step for position in span.rows]
 
 
-def _run_steps(session: Session, plan: Plan, collector: _Collector) -> None:
-    for step in plan.schedule:
-        ids = [collector.tokens[s.sequence][s.start : s.stop] for s in step]
+def _run_steps(
+    session: Session, plan: Plan, collector: _Collector, watch: Watch, before: Tokens | None
+) -> None:
+    if plan.actions and not isinstance(session, Reusable):
+        raise UnsupportedError("a session of this subject can be neither reset nor shared")
+    for number, step in enumerate(plan.schedule):
+        for action in plan.actions:
+            if action.step == number:
+                _act(session, action)
+                watch.acted(action)
+        known = collector.tokens if number >= plan.warm_up or before is None else before
+        ids = [known[s.sequence][s.start : s.stop] for s in step]
         for span, part in zip(step, ids, strict=True):
             if len(part) != span.stop - span.start:
                 raise SubjectError(
                     f"the step asks for positions {span.start}..{span.stop} of "
                     f"{plan.members[span.sequence].id}, but only "
-                    f"{len(collector.tokens[span.sequence])} tokens are known"
+                    f"{len(known[span.sequence])} tokens are known"
                 )
         places = _step_places(step)
         done = 0
@@ -165,6 +195,17 @@ def _run_steps(session: Session, plan: Plan, collector: _Collector) -> None:
             done += len(rows)
         if done != len(places):
             raise SubjectError(f"the subject gave {done} rows of the {len(places)} wanted")
+        watch.stepped(session, step, ids)
+
+
+def _act(session: Session, action: Action) -> None:
+    if not isinstance(session, Reusable):
+        raise TypeError("_run_steps asks before it begins")
+    with at_work():
+        if action.kind == "reset":
+            session.reset()
+        else:
+            session.adopt(action.sequence, action.donor, action.tokens)
 
 
 def _blocks(session: Session, step: Step, ids: list[list[int]]) -> Iterator[Tensor]:
@@ -199,16 +240,19 @@ def _run_generate(subject: Subject, plan: Plan, collector: _Collector) -> Counte
 def run(
     subject: Subject,
     plan: Plan,
-    tokens: list[list[int]],
+    tokens: Tokens,
     *,
     temperatures: Sequence[float],
     choose: Choose | None = None,
     keep: frozenset[tuple[int, int]] = frozenset(),
+    before: Tokens | None = None,
+    watch: Watch | None = None,
 ) -> Record:
     """Compute ``plan`` and keep its compared rows.
 
     ``tokens[i]`` are the known tokens of member ``i``; with ``choose`` the missing ones are drawn
-    and appended in place, without it all must be known. ``keep`` names rows to hold whole.
+    and appended in place, without it all must be known. ``before``: the tokens of the steps before
+    a reset (None: the same). ``keep`` names rows to hold whole. ``watch`` looks at the session.
 
     Raises:
         SubjectError: the subject gave other rows than it was asked for.
@@ -217,7 +261,8 @@ def run(
     reason = subject.unsupported(plan)
     if reason is not None:
         raise UnsupportedError(reason)
-    check_schedule(plan.members, plan.schedule)
+    check_schedule(plan.members, plan.schedule, plan.actions)
+    watch = watch or Watch()
     collector = _Collector(subject, tokens, temperatures, choose, keep)
     with torch.inference_mode(), record_launches() as log:
         if plan.generate:
@@ -225,6 +270,7 @@ def run(
         else:
             with at_work():
                 session = subject.session(plan.members, plan.layout)
-            _run_steps(session, plan, collector)
+            _run_steps(session, plan, collector, watch, before)
+            watch.ended(session)
             observed = session.observed()
     return collector.finish(plan, observed, {"counts": dict(log.counts), "kernels": log.kernels})

@@ -18,12 +18,16 @@ Program = Literal["eager", "exported", "compiled"]
 class Member:
     """One sequence as a session sees it: its name (which keys all its data) and its lengths.
 
-    ``length`` counts prompt and continuation, ``prompt`` the tokens that are given.
+    ``length`` counts prompt and continuation, ``prompt`` the tokens that are given. The first
+    ``shared`` tokens are those of the sequence that ``like`` names: of a donor, whose cache that
+    sequence takes over.
     """
 
     id: str
     length: int
     prompt: int = 1
+    like: str = ""
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,21 @@ class Action:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one path does with a workload: its members (strangers last), steps and layout."""
+    """What one path does with a workload: its members (strangers last), steps and layout.
+
+    Steps before a ``reset`` compute other tokens than those that are compared.
+    """
 
     members: tuple[Member, ...]
     schedule: Schedule
     layout: Layout
     generate: bool = False  # the subject's own generate() loop instead of the steps
     actions: tuple[Action, ...] = ()
+
+    @property
+    def warm_up(self) -> int:
+        """The number of steps before the last reset: an earlier use of the session."""
+        return max((each.step for each in self.actions if each.kind == "reset"), default=0)
 
 
 def _act(filled: list[int], action: Action) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,16 @@ from torch import Tensor
 
 from kvparity.compare import Comparison, accuracy, invariance
 from kvparity.counter import sample
-from kvparity.paths import build, strangers
+from kvparity.paths import build
 from kvparity.plan import Case, Unit
-from kvparity.record import Choose, Record, run
-from kvparity.schedule import Plan
+from kvparity.record import Choose, Record, Watch, run
+from kvparity.record import Tokens as Tokens
+from kvparity.schedule import Member, Plan
 from kvparity.subject import Subject, UnsupportedError
 from kvparity.workload import Prompts, fill, text_tokens
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
-
-Tokens = list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -119,25 +118,38 @@ def run_path(
     *,
     choose: Choose | None = None,
     keep: frozenset[tuple[int, int]] = frozenset(),
+    watch: Watch | None = None,
 ) -> Record:
-    """Run one path over the workload's own tokens; strangers bring theirs."""
+    """Run one path over the workload's own tokens; strangers and donors bring theirs."""
     seed = setting.contract.seed
     plan: Plan = build(path, prompts, seed=seed)
-    everyone = list(tokens)
-    if len(plan.members) > len(prompts.ids):
-        for stranger in strangers(prompts):
-            if subject.vocab:
-                everyone.append(list(text_tokens(seed, stranger.id, stranger.length)))
-            else:
-                everyone.append([0] * stranger.length)
+    own, vocab = len(prompts.ids), subject.vocab
+    others = [_others(plan, member, tokens, seed, vocab) for member in plan.members[own:]]
     return run(
         subject,
         plan,
-        everyone,
+        list(tokens) + others,
         temperatures=setting.contract.numerics.temperatures,
         choose=choose,
         keep=keep,
+        before=[_unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
+        watch=watch,
     )
+
+
+def _others(plan: Plan, member: Member, tokens: Tokens, seed: int, vocab: int) -> list[int]:
+    """Tokens of a stranger, or of a donor, which begins like one of the workload's own."""
+    if member.like:
+        own = tokens[[each.id for each in plan.members].index(member.like)]
+        return own[: member.shared] + _unlike(own[member.shared : member.length], vocab)
+    if vocab:
+        return list(text_tokens(seed, member.id, member.length))
+    return [0] * member.length
+
+
+def _unlike(ids: Sequence[int], vocab: int) -> list[int]:
+    """Ids that differ from the given ones everywhere; of an attention subject, 1 (see there)."""
+    return [(each + 1) % max(vocab, 2) for each in ids]
 
 
 def require_paths(setting: Setting, unit: Unit, prompts: Prompts) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvparity.paths import build, strangers
-from kvparity.schedule import Layout, Plan, check_schedule
+from kvparity.schedule import Action, Layout, Plan, check_schedule
 from kvparity.workload import Prompts
 from kvparity_contracts.paths import PathName
 
@@ -22,8 +24,28 @@ EVERY = [
     "paged(16)",
     "padded-left",
     "padded-right",
+    "uncached",
+    "streamed(7)",
+    "reset",
+    "prefix(5)",
+    "prefix-paged(5)",
+    "exported",
+    "compiled",
 ]
-DECODING = ("decode", "batched", "mixed", "paged", "padded-left", "padded-right")
+DECODING = (
+    "decode",
+    "batched",
+    "mixed",
+    "paged",
+    "padded-left",
+    "padded-right",
+    "streamed",
+    "reset",
+    "prefix",
+    "prefix-paged",
+    "exported",
+    "compiled",
+)
 NEIGHBOURS = ("batched", "permuted", "mixed")
 LENGTHS = st.lists(st.integers(1, 130), min_size=1, max_size=5)
 
@@ -54,7 +76,7 @@ def test_every_plan_computes_in_order_and_compares_each_row_once(
     lengths: list[int], generate: int, path: str, seed: int
 ) -> None:
     found = plan(path, lengths, generate, seed)
-    check_schedule(found.members, found.schedule)
+    check_schedule(found.members, found.schedule, found.actions)
     own = len(lengths)
     assert [(m.prompt, m.length) for m in found.members[:own]] == [
         (n, n + generate) for n in lengths
@@ -76,7 +98,8 @@ def test_decode_is_asked_for_where_it_is_meant(
     lengths: list[int], generate: int, path: str
 ) -> None:
     found = plan(path, lengths, generate)
-    decoded = [(s.sequence, s.start) for step in found.schedule for s in step if s.decode]
+    steps = found.schedule[found.warm_up :]
+    decoded = [(s.sequence, s.start) for step in steps for s in step if s.decode]
     if PathName.parse(path).kind not in DECODING:
         assert decoded == []
         return
@@ -96,7 +119,7 @@ def test_strangers_are_like_nobody_else(lengths: list[int], generate: int) -> No
     assert not {m.id for m in others} & set(filler.ids)
     for path in EVERY:
         found = plan(path, lengths, generate)
-        extra = found.members[len(lengths) :]
+        extra = tuple(m for m in found.members[len(lengths) :] if not m.like)
         assert extra == (others if path in NEIGHBOURS else ())
 
 
@@ -154,12 +177,86 @@ def test_chunks_have_their_size(lengths: list[int], generate: int, size: int) ->
         ("batched", Layout()),
         ("prefill", Layout()),
         ("decode", Layout()),
+        ("uncached", Layout(cached=False)),
+        ("prefix(1)", Layout()),
+        ("prefix-paged(1)", Layout(page=16)),
+        ("reset", Layout()),
+        ("exported", Layout(program="exported")),
+        ("compiled", Layout(program="compiled")),
     ],
 )
 def test_layouts(path: str, layout: Layout) -> None:
     found = plan(path, [2, 9], 3)
-    assert found.layout == layout
+    assert replace(found.layout, chunk=0) == layout
     assert layout.slack > 0  # there is always a slot whose poison would show
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [("prefill", 12), ("decode", 9), ("chunked(4)", 4), ("streamed(4)", 4), ("prefix(2)", 7)],
+)
+def test_the_layout_knows_the_most_tokens_that_a_step_adds(path: str, most: int) -> None:
+    assert plan(path, [2, 9], 3).layout.chunk == most
+
+
+@given(LENGTHS, st.integers(1, 20), st.sampled_from([1, 7, 64]))
+def test_a_streamed_prompt_comes_in_chunks(lengths: list[int], generate: int, size: int) -> None:
+    found = plan(f"streamed({size})", lengths, generate)
+    for i, n in enumerate(lengths):
+        spans = [s for step in found.schedule for s in step if s.sequence == i and not s.decode]
+        sizes = [s.stop - s.start for s in spans]
+        assert sizes[:-1] == [size] * (len(sizes) - 1)
+        assert 1 <= sizes[-1] <= size
+        assert sum(sizes) == n
+    # In one chunk it is decode.
+    longest = plan(f"streamed({max(lengths)})", lengths, generate)
+    assert longest == plan("decode", lengths, generate)
+
+
+@given(LENGTHS, st.integers(1, 20))
+def test_reset_is_decode_after_the_same_steps_for_nobody(lengths: list[int], generate: int) -> None:
+    found, decode = plan("reset", lengths, generate), plan("decode", lengths, generate)
+    half = len(decode.schedule)
+    assert found.actions == (Action(half, "reset"),)
+    assert found.warm_up == half
+    assert found.schedule[half:] == decode.schedule
+    assert not any(len(span.rows) for step in found.schedule[:half] for span in step)
+    assert [[(s.start, s.stop, s.decode) for s in step] for step in found.schedule[:half]] == [
+        [(s.start, s.stop, s.decode) for s in step] for step in decode.schedule
+    ]
+
+
+@given(LENGTHS, st.integers(2, 20), st.sampled_from([1, 5, 64]))
+def test_a_prefix_comes_from_a_donor_that_goes_on(
+    lengths: list[int], generate: int, tokens: int
+) -> None:
+    found = plan(f"prefix({tokens})", lengths, generate)
+    donors = {m.like: i for i, m in enumerate(found.members) if m.like}
+    assert set(donors) == {f"w/{i}" for i, n in enumerate(lengths) if n > tokens}
+    actions = {action.sequence: action for action in found.actions}
+    assert len(actions) == len(found.actions) == len(donors)
+    for sequence, action in actions.items():
+        assert lengths[sequence] > tokens
+        assert (action.donor, action.tokens) == (donors[f"w/{sequence}"], tokens)
+        assert found.members[action.donor].shared == tokens
+        steps = [(n, s) for n, step in enumerate(found.schedule) for s in step]
+        spans = [(n, s.start, s.stop) for n, s in steps if s.sequence == sequence]
+        assert spans[0] == (action.step, tokens, lengths[sequence])
+        wrote = [n for n, s in steps if s.sequence == action.donor for _ in range(s.start, s.stop)]
+        # The donor has gone on by one token before, and goes on by another among the rows.
+        assert len([n for n in wrote if n < action.step]) == tokens + 1
+        assert len([n for n in wrote if n > action.step]) == 1
+        if len(spans) > 2:
+            assert spans[1][0] < wrote[-1] < spans[2][0]
+
+
+def test_a_donor_and_a_prefix_of_another_length_are_no_plan() -> None:
+    found = plan("prefix(3)", [7], 3)
+    (action,) = found.actions
+    check_schedule(found.members, found.schedule, found.actions)
+    for wrong in (replace(action, tokens=5), replace(action, tokens=2), replace(action, step=0)):
+        with pytest.raises(ValueError, match=r"cannot adopt|is filled to"):
+            check_schedule(found.members, found.schedule, [wrong])
 
 
 def test_no_two_paths_are_the_same_plan() -> None:
@@ -167,6 +264,7 @@ def test_no_two_paths_are_the_same_plan() -> None:
     assert len(set(plans.values())) == len(EVERY)
     # The control: a chunk that holds everything is prefill itself.
     assert plan("chunked(100)", [2, 9, 70], 3) == plans["prefill"]
+    assert plan("prefix(70)", [2, 9, 70], 3) == plans["decode"]
 
 
 def test_a_path_without_a_schedule_is_refused() -> None:

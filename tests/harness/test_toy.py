@@ -99,6 +99,10 @@ def test_every_defect_is_used_by_a_test() -> None:
         "no-pages",
         "closed-cache",
         "replaced",
+        "one-use",
+        "keeps-old",
+        "adopts-short",
+        "shares-slots",
     }
     here = {
         "batch-dependent",

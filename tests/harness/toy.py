@@ -43,6 +43,10 @@ DEFECTS = {
     "stops-early": "generate() stops one token before the end",
     "no-pages": "paged caches are refused",
     "closed-cache": "the cache cannot be reached",
+    "one-use": "sessions can be neither reset nor shared",
+    "keeps-old": "a slot that was written before a reset keeps what it held",
+    "adopts-short": "the last adopted token is left out, and its slot filled with the first",
+    "shares-slots": "the slots of adopted tokens, and those behind them, stay the donor's own",
 }
 
 
@@ -65,13 +69,51 @@ class ToyCache:
         self.v[sequence, start : start + len(v)] = v
 
 
+class ReusableToyCache(ToyCache):
+    """The same, for a session that is used again."""
+
+    def __init__(self, members: Sequence[Member], slack: int, defects: frozenset[str]) -> None:
+        super().__init__(members, slack)
+        self.defects = defects
+        self.rows = list(range(len(members)))
+        self.frozen = torch.zeros(self.k.shape[:2], dtype=torch.bool)
+
+    def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return super().read(layer, self.rows[sequence], start, stop)
+
+    def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
+        row = self.rows[sequence]
+        free = ~self.frozen[row, start : start + len(k)]
+        self.k[row, start : start + len(k)][free] = k[free]
+        self.v[row, start : start + len(v)][free] = v[free]
+
+    def reset(self) -> None:
+        if "keeps-old" in self.defects:
+            self.frozen = ~torch.isnan(self.k[:, :, 0, 0])
+            return
+        self.k.fill_(torch.nan)
+        self.v.fill_(torch.nan)
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        if "shares-slots" in self.defects:
+            self.rows[sequence] = self.rows[donor]
+            return
+        k, v = self.read(0, donor, 0, tokens)
+        if "adopts-short" in self.defects:
+            k[-1], v[-1] = k[0], v[0]
+        self.write(0, sequence, 0, k, v)
+
+
 class ToySession:
     """Computes spans one by one; rows come in blocks of ``subject.block``."""
 
     def __init__(self, subject: Toy, members: Sequence[Member], layout: Layout) -> None:
         self.subject, self.members = subject, members
-        self._cache = ToyCache(members, layout.slack)
+        self._cache = self._open(members, layout.slack)
         self._counts: Counter[str] = Counter()
+
+    def _open(self, members: Sequence[Member], slack: int) -> ToyCache:
+        return ToyCache(members, slack)
 
     def cache(self) -> ToyCache | None:
         return None if "closed-cache" in self.subject.defects else self._cache
@@ -127,6 +169,21 @@ class ToySession:
         yield from rows.split(toy.block)  # type: ignore[no-untyped-call] # torch's own
 
 
+class ReusableToySession(ToySession):
+    """A session that can be reset, and whose sequences can take over each other's cache."""
+
+    _cache: ReusableToyCache
+
+    def _open(self, members: Sequence[Member], slack: int) -> ToyCache:
+        return ReusableToyCache(members, slack, self.subject.defects)
+
+    def reset(self) -> None:
+        self._cache.reset()
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        self._cache.adopt(sequence, donor, tokens)
+
+
 class Toy:
     """The subject. One layer of exact attention, float32 logits."""
 
@@ -162,10 +219,16 @@ class Toy:
             return "the toy has no generate() loop"
         if plan.layout.page and "no-pages" in self.defects:
             return "the toy has no pages"
+        if plan.layout.program != "eager":
+            return "the toy is no program"
+        if plan.actions and "one-use" in self.defects:
+            return "the toy is used once"
         return None
 
     def session(self, members: Sequence[Member], layout: Layout) -> ToySession:
-        return ToySession(self, members, layout)
+        if "one-use" in self.defects:
+            return ToySession(self, members, layout)
+        return ReusableToySession(self, members, layout)
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         if "hidden-nan" in self.defects:
