@@ -28,13 +28,14 @@ sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts",
 os.environ["TRITON_INTERPRET"] = "0"
 
 import device_cases as tests  # noqa: E402 - the path and the mode come first
-import gpu_bench  # noqa: E402
 import torch  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime.driver import driver  # noqa: E402
 
 from kvparity.audit.request import ARCHITECTURES, Request, Shape  # noqa: E402
 from kvparity.audit.worker import launches as attention_launches  # noqa: E402
+from kvparity.bench.calls import OURS, calls  # noqa: E402
+from kvparity.bench.cases import SHAPES, cases  # noqa: E402
 from kvparity.decoder.config import DecoderConfig  # noqa: E402
 from kvparity.decoder.presets import preset  # noqa: E402
 from kvparity.decoder.seeded import seeded  # noqa: E402
@@ -165,6 +166,15 @@ def own(heads: int, kv: int, dim: int, *dtypes: str) -> Iterator[Launch]:
         yield from attention(Shape(heads, kv, dim, dtype, dtype))
 
 
+def bench() -> Iterator[Launch]:
+    """This project's side of the price table."""
+    shape = SHAPES["qwen3-8b"]
+    with recorded() as seen:
+        for case in cases(shape):
+            calls(case, shape, "meta")[OURS]()
+    yield from seen
+
+
 def block_m() -> Iterator[Launch]:
     """The pair of block-m.yaml."""
     yield from digests(8 * 65)
@@ -181,12 +191,12 @@ BY_STEP: dict[str, Callable[[], Iterable[Launch]]] = {
     "bits-place": lambda: contract(str(ROOT / "docs/results/device/place.yaml")),
     "bits-block-m": block_m,
     "bits-sdpa": lambda: digests(8 * 64),
-    "bits-flashinfer": lambda: digests(8 * 65),
+    **{f"bits-flashinfer{cut}": lambda: digests(8 * 65) for cut in ("", "-fixed", "-whole")},
     **{f"verify-transformers-{kind}": lambda kind=kind: contract(f"transformers-qwen3-{kind}")  # type: ignore[misc] # default
        for kind in ("fixed-order", "eager", "sdpa")},
     **{f"order-own-{dtype}": lambda dtype=dtype: own(8, 2, 64, dtype)  # type: ignore[misc] # default
        for dtype in ("bfloat16", "float32", "float16")},
-    "bench": lambda: own(gpu_bench.HEADS, gpu_bench.KV_HEADS, gpu_bench.DIM, "bfloat16"),
+    "bench": bench,
 }  # fmt: skip
 
 

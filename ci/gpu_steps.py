@@ -234,12 +234,12 @@ STEPS = (
     ),
     Step(
         "bench",
-        "how fast, beside SDPA and a copy?",
-        _program("gpu_bench.py"),
+        "how fast, beside SDPA, FlashInfer, cuBLAS and a copy?",
+        _kvparity("bench", "--json"),
         read_verdict,
         frozenset({"measured"}),
-        expect_s=30,
-        timeout_s=150,
+        expect_s=60,
+        timeout_s=240,
     ),
 )  # fmt: skip
 

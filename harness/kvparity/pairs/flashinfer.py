@@ -21,8 +21,9 @@ from torch import Tensor
 PAGE = 16
 SPLIT = 256
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer's own documentation allots
-FIXED: dict[str, Any] = {"fixed_split_size": SPLIT // PAGE}
-WHOLE: dict[str, Any] = {"disable_split_kv": True}
+Cut = dict[str, Any]
+FIXED: Cut = {"fixed_split_size": SPLIT // PAGE}
+WHOLE: Cut = {"disable_split_kv": True}
 
 Rows = tuple[Tensor, Tensor]
 
@@ -78,7 +79,7 @@ def _natural(out: Tensor, lse: Tensor) -> Rows:
 
 
 def _prefill(
-    cut: dict[str, Any],
+    cut: Cut,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -106,8 +107,29 @@ def _prefill(
     return _natural(*wrapper.run(q, caches, return_lse=True))
 
 
+def planned_decode(
+    q: Tensor, lengths: list[int], kv_heads: int, cache: torch.dtype, scale: float, cut: Cut
+) -> Any:
+    """FlashInfer's decode wrapper, planned for ``q[B, Hq, D]`` and ``lengths`` keys in pages."""
+    wrapper = _library(q).BatchDecodeWithPagedKVCacheWrapper(
+        _workspace(q), "NHD", use_tensor_cores=True, backend="fa2"
+    )
+    wrapper.plan(
+        *_table(lengths, q.device),
+        q.shape[1],
+        kv_heads,
+        q.shape[2],
+        PAGE,
+        sm_scale=scale,
+        q_data_type=q.dtype,
+        kv_data_type=cache,
+        **cut,
+    )
+    return wrapper
+
+
 def _decode(
-    cut: dict[str, Any],
+    cut: Cut,
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
@@ -115,22 +137,9 @@ def _decode(
     kv_lens: Tensor,
     scale: float,
 ) -> Rows:
-    wrapper = _library(q).BatchDecodeWithPagedKVCacheWrapper(
-        _workspace(q), "NHD", use_tensor_cores=True, backend="fa2"
-    )
     lengths = kv_lens.tolist()
+    wrapper = planned_decode(q, lengths, k_cache.shape[2], k_cache.dtype, scale, cut)
     caches = tuple(_pages([x[b, :n] for b, n in enumerate(lengths)]) for x in (k_cache, v_cache))
-    wrapper.plan(
-        *_table(lengths, q.device),
-        q.shape[1],
-        k_cache.shape[2],
-        q.shape[2],
-        PAGE,
-        sm_scale=scale,
-        q_data_type=q.dtype,
-        kv_data_type=k_cache.dtype,
-        **cut,
-    )
     return _natural(*wrapper.run(q, caches, return_lse=True))
 
 

@@ -97,7 +97,9 @@ def prefill(
     for (q0, q1), (k0, k1) in spans:
         square = q1 - q0 == k1 - k0  # else is_causal would align the mask at the start
         out = scaled_dot_product_attention(
-            *(x.transpose(0, 1)[None] for x in (q[q0:q1], k[k0:k1], v[k0:k1])),
+            q[q0:q1].transpose(0, 1)[None],
+            k[k0:k1].transpose(0, 1)[None],
+            v[k0:k1].transpose(0, 1)[None],
             attn_mask=None if square else causal_lower_right(q1 - q0, k1 - k0),
             is_causal=square,
             scale=scale,
@@ -112,7 +114,8 @@ def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scal
     rows = [
         scaled_dot_product_attention(
             q[b][None, :, None],
-            *(x[b, :n].transpose(0, 1)[None] for x in (k_cache, v_cache)),
+            k_cache[b, :n].transpose(0, 1)[None],
+            v_cache[b, :n].transpose(0, 1)[None],
             scale=scale,
             enable_gqa=True,
         )[0, :, 0]

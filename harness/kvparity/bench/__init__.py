@@ -1,0 +1,1 @@
+"""What invariance costs on the user's own CUDA device: times side by side, from one run."""

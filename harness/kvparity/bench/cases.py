@@ -1,0 +1,127 @@
+"""What is timed: operations at the shapes of a model, and every way of computing each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+What = Literal["decode", "prefill", "chunked", "linear", "logprob"]
+WHATS: tuple[What, ...] = ("decode", "prefill", "chunked", "linear", "logprob")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model, in elements. ``dtype``: the name of a torch format."""
+
+    query: int
+    kv: int
+    dim: int
+    hidden: int
+    intermediate: int
+    vocab: int
+    dtype: str = "bfloat16"
+
+    @property
+    def item(self) -> int:
+        """Bytes of one element."""
+        return 4 if self.dtype == "float32" else 2
+
+
+SHAPES: Mapping[str, Shape] = MappingProxyType(
+    {
+        "qwen3-8b": Shape(32, 8, 128, 4096, 12288, 151_936),
+        "llama3-8b": Shape(32, 8, 128, 4096, 14336, 128_256),
+        "qwen3-0.6b": Shape(16, 8, 128, 1024, 3072, 151_936),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation at one size. ``sizes`` depend on ``what``; ``bytes`` are read and written.
+
+    ``flops`` are multiplications and additions of the definition, causal halves left out.
+    """
+
+    what: What
+    sizes: tuple[tuple[str, int], ...]
+    bytes: int
+    flops: int
+
+    def size(self, name: str) -> int:
+        """One size by its name."""
+        return dict(self.sizes)[name]
+
+    @property
+    def name(self) -> str:
+        """The case in words."""
+        return f"{self.what} " + ", ".join(f"{name} {value}" for name, value in self.sizes)
+
+    def json(self) -> dict[str, Any]:
+        """For the document."""
+        return {
+            "what": self.what,
+            "sizes": dict(self.sizes),
+            "bytes": self.bytes,
+            "flops": self.flops,
+        }
+
+
+DECODE = tuple(
+    (b, n) for n in (1024, 8192, 32_768, 131_072) for b in (1, 8, 64) if b * n <= 1 << 21
+)
+PREFILL = (512, 4096, 16_384)
+CHUNKED = ((256, 4096), (256, 32_768))
+ROWS = (1, 8, 64, 512, 4096)
+SCORED = (64, 2048)
+
+
+def cases(shape: Shape, wanted: Sequence[What] = WHATS) -> Iterator[Case]:
+    """The cases of a model's shape."""
+    if "decode" in wanted:
+        for batch, keys in DECODE:
+            yield decode(shape, batch, keys)
+    if "prefill" in wanted:
+        for rows in PREFILL:
+            yield prefill(shape, rows, rows, "prefill")
+    if "chunked" in wanted:
+        for rows, keys in CHUNKED:
+            yield prefill(shape, rows, keys, "chunked")
+    if "linear" in wanted:
+        widths = {
+            "qkv": (shape.hidden, (shape.query + 2 * shape.kv) * shape.dim),
+            "down": (shape.intermediate, shape.hidden),
+        }
+        for rows in ROWS:
+            for k, n in widths.values():
+                yield linear(shape, rows, k, n)
+    if "logprob" in wanted:
+        for rows in SCORED:
+            yield logprob(shape, rows)
+
+
+def decode(shape: Shape, batch: int, keys: int) -> Case:
+    """One query of each of ``batch`` sequences against ``keys`` keys."""
+    size = 2 * batch * keys * shape.kv * shape.dim * shape.item
+    flops = 4 * batch * keys * shape.query * shape.dim
+    return Case("decode", (("batch", batch), ("keys", keys)), size, flops)
+
+
+def prefill(shape: Shape, rows: int, keys: int, what: What) -> Case:
+    """The last ``rows`` queries of one sequence of ``keys`` keys, causal."""
+    size = 2 * (rows * shape.query + keys * shape.kv) * shape.dim * shape.item
+    seen = rows * (keys - rows) + rows * (rows + 1) // 2
+    return Case(what, (("rows", rows), ("keys", keys)), size, 4 * seen * shape.query * shape.dim)
+
+
+def linear(shape: Shape, rows: int, k: int, n: int) -> Case:
+    """``rows`` rows of ``k`` elements through a weight ``[n, k]``."""
+    size = (rows * (k + n) + k * n) * shape.item
+    return Case("linear", (("rows", rows), ("k", k), ("n", n)), size, 2 * rows * k * n)
+
+
+def logprob(shape: Shape, rows: int) -> Case:
+    """The logprob of one target in each of ``rows`` rows of float32 logits."""
+    return Case("logprob", (("rows", rows), ("vocab", shape.vocab)), 4 * rows * shape.vocab, 0)

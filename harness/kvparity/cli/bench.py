@@ -1,0 +1,125 @@
+"""``kvparity bench``: what invariance costs on this CUDA device."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvparity.bench.cases import SHAPES, WHATS
+from kvparity.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from kvparity.bench.measure import Measured
+
+FORMATS = ("bfloat16", "float16", "float32")
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "bench",
+        help="time the fixed-order kernels beside torch's and FlashInfer's on a CUDA device",
+        description="Time this project's attention, linear and logprob kernels on a CUDA device "
+        "beside other ways of computing the same, at the shapes of a model: CUDA graphs, rotating "
+        "random inputs, medians with their spread. A ratio is made of times of one run.",
+        epilog="Exit codes: 0 measured, 2 bad input, 3 no CUDA device or a kernel failed.",
+    )
+    parser.add_argument(
+        "--shape", choices=sorted(SHAPES), default="qwen3-8b", help="default: qwen3-8b"
+    )
+    parser.add_argument("--dtype", choices=FORMATS, default=FORMATS[0], help="default: bfloat16")
+    parser.add_argument(
+        "--only", nargs="+", choices=WHATS, default=WHATS, metavar="WHAT",
+        help=f"some of {', '.join(WHATS)} (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE", help="show a saved document; nothing is measured"
+    )
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the prices into FILE")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure or show; returns the exit code."""
+    from kvparity.bench.measure import read
+
+    if args.show is not None:
+        try:
+            document = json.loads(args.show.read_text(encoding="utf-8"))
+            found = read(document)
+        except (OSError, ValueError, TypeError) as error:
+            print(f"kvparity: {args.show}: {error}", file=sys.stderr)
+            return ExitCode.USAGE
+    else:
+        import torch
+
+        if not torch.cuda.is_available():
+            print(
+                f"kvparity: there is no CUDA device here (torch {torch.__version__}); times of "
+                "kernels in Triton's interpreter would say nothing",
+                file=sys.stderr,
+            )
+            return ExitCode.ERROR
+        document = _measure(args)
+        found = read(document)
+    return _tell(args, document, found)
+
+
+def _measure(args: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict, replace
+    from functools import partial
+
+    import torch
+
+    from kvparity.bench.calls import calls
+    from kvparity.bench.cases import cases
+    from kvparity.bench.measure import measure
+    from kvparity.bench.timing import copy_bandwidth, time_calls
+    from kvparity.environment import environment, settle
+
+    settle()
+    shape, identity = replace(SHAPES[args.shape], dtype=args.dtype), uuid.uuid4().hex[:12]
+    copy = copy_bandwidth(identity)
+    found = []
+    for case in cases(shape, args.only):
+        if sys.stderr.isatty():
+            print(f"\r\033[K{case.name}", end="", file=sys.stderr, flush=True)
+        free, _ = torch.cuda.mem_get_info()
+        make = partial(calls, case, shape, "cuda")
+        found.append(measure(case, make, partial(time_calls, run=identity), free=free).json())
+        torch.cuda.empty_cache()
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    return {
+        "schema_version": 1,
+        "verdict": "measured",
+        "run": identity,
+        "shape": {"name": args.shape, **asdict(shape)},
+        "copy": copy,
+        "cases": found,
+        "environment": environment(torch.device("cuda")),
+    }
+
+
+def _tell(args: argparse.Namespace, document: dict[str, Any], found: list[Measured]) -> int:
+    from kvparity.bench.picture import draw
+    from kvparity.bench.text import table
+
+    shape, place = document.get("shape", {}), document.get("environment", {})
+    title = f"{shape.get('name')}, {shape.get('dtype')}, {place.get('device_name', 'CUDA')}"
+    if args.svg is not None:
+        try:
+            args.svg.write_text(draw(title, found), encoding="utf-8")
+        except (OSError, ValueError) as error:
+            print(f"kvparity: {args.svg}: {error}", file=sys.stderr)
+            return ExitCode.USAGE
+    if args.json:
+        print(json.dumps(document, allow_nan=False))
+    text = f"{title}\n\n{table(found, document.get('copy'))}"
+    print(text, file=sys.stderr if args.json else sys.stdout)
+    return ExitCode.HOLDS
