@@ -226,17 +226,18 @@ LAYOUTS = [
 def test_only_written_slots_of_the_cache_are_no_poison(layout: Layout) -> None:
     session = subject(layers=1).session(MEMBERS, layout)
     stored = session.cache()
-    assert stored.k[0].isnan().all()
+    assert stored is not None
+    assert stored.k[0].codes.isnan().all()
     play(session, ((whole(0, 0, 20), whole(1, 0, 7)), (single(0, 20), single(1, 7))))
     slots = stored.slots(0, 0, 21) + stored.slots(1, 0, 8)
     assert len(set(slots)) == 29
-    for tensor in (stored.k[0], stored.v[0]):
+    for tensor in (stored.k[0].codes, stored.v[0].codes):
         full = tensor.isfinite().all(-1).all(-1)
         empty = tensor.isnan().all(-1).all(-1)
         assert full.nonzero().flatten().tolist() == sorted(slots)
         assert int(full.sum() + empty.sum()) == len(tensor)
     if layout.slack or layout.batch != "packed":
-        assert len(stored.k[0]) > sum(member.length for member in MEMBERS)
+        assert len(stored.k[0].codes) > sum(member.length for member in MEMBERS)
 
 
 def test_reading_a_poisoned_slot_shows() -> None:
@@ -260,6 +261,7 @@ def decoded(which: DecoderSubject, shift: int = 0, stale: int | None = None) -> 
     play(session, ((whole(0, 0, 20),),))
     if stale is not None:
         stored = session.cache()
+        assert stored is not None
         for layer in range(stored.layers()):
             stored.write(layer, 0, stale, *stored.read(layer, 0, 0, 1))
     return play(session, ((single(0, 20, shift),),))

@@ -129,6 +129,7 @@ def test_the_cache_reads_what_was_written() -> None:
     which = DecoderSubject(model.config, model.weights, kv_cache=torch.bfloat16)
     session = which.session(MEMBERS, Layout(page=4))
     stored = session.cache()
+    assert stored is not None
     k = torch.arange(6 * 2 * 16, dtype=torch.bfloat16).view(6, 2, 16)
     stored.write(0, 1, 3, k, -k)
     got_k, got_v = stored.read(0, 1, 3, 9)

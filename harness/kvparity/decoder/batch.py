@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kvparity.decoder.cache import KVCache, Visible
+from kvparity.decoder.fresh import Fresh
 from kvparity.schedule import Layout, Step
 from kvparity.subject import SubjectError
 
@@ -17,21 +18,29 @@ PAD_TOKEN = 0  # pad rows are really computed, from this token at position 0
 
 @dataclass(frozen=True)
 class Chunks:
-    """The spans of one prefill call; span ``b`` owns rows ``q_starts[b] .. + q_lens[b]``."""
+    """The spans of one prefill call; span ``b`` owns rows ``q_starts[b] .. + q_lens[b]``.
+
+    ``spans``: their numbers in the step.
+    """
 
     q_starts: Tensor
     q_lens: Tensor
     max_q: int
     seen: Visible
+    spans: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Singles:
-    """The spans of one decode call; span ``b`` is row ``rows[b]``."""
+    """The spans of one decode call; span ``b`` is row ``rows[b]``.
+
+    ``spans``: their numbers in the step.
+    """
 
     rows: Tensor
     max_kv: int
     seen: Visible
+    spans: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,23 +48,26 @@ class Batch:
     """The rows of a step. All tensors on the device.
 
     ``ids``, ``positions`` int64 ``[rows]``, pads included. ``tokens``: the rows that are no pads,
-    int64 ``[n]`` (None: all); ``slots`` int64 ``[n]``: where their keys go. ``wanted``: the rows
-    whose logits are wanted, in span order.
+    int64 ``[n]`` (None: all); ``slots`` int64 ``[n]``: where their keys go, for each region of the
+    cache. ``wanted``: the rows whose logits are wanted, in span order. ``step``: the spans, of
+    which number ``i`` begins in row ``firsts[i]``.
     """
 
     ids: Tensor
     positions: Tensor
     tokens: Tensor | None
-    slots: Tensor
+    slots: tuple[Tensor, ...]
     prefill: Chunks | None
     decode: Singles | None
     wanted: Tensor
+    step: Step = ()
+    firsts: tuple[int, ...] = ()
 
 
 def pack(
     step: Step,
     ids: Sequence[Sequence[int]],
-    cache: KVCache,
+    cache: KVCache | Fresh,
     layout: Layout,
     *,
     vocab: int,
@@ -79,14 +91,12 @@ def pack(
 
     row_ids, row_positions = [PAD_TOKEN] * total, [0] * total
     tokens: list[int] = []
-    slots: list[int] = []
     wanted: list[int] = []
     for span, known, first, length in zip(step, ids, firsts, lengths, strict=True):
         told = span.start + span.position_shift
         row_ids[first : first + length] = known
         row_positions[first : first + length] = range(told, told + length)
         tokens.extend(range(first, first + length))
-        slots.extend(cache.slots(span.sequence, span.start, span.stop))
         wanted.extend(first + position - span.start for position in span.rows)
 
     def on_device(values: Sequence[int], dtype: torch.dtype = torch.int64) -> Tensor:
@@ -105,21 +115,25 @@ def pack(
             q_lens=on_device([lengths[i] for i in chunks], torch.int32),
             max_q=max(lengths[i] for i in chunks),
             seen=seen(chunks),
+            spans=tuple(chunks),
         )
     if singles := chosen(True):
         decode = Singles(
             rows=on_device([firsts[i] for i in singles]),
             max_kv=max(step[i].stop for i in singles),
             seen=seen(singles),
+            spans=tuple(singles),
         )
     return Batch(
         ids=on_device(row_ids),
         positions=on_device(row_positions),
         tokens=None if len(tokens) == total else on_device(tokens),
-        slots=on_device(slots),
+        slots=cache.fresh_slots(step),
         prefill=prefill,
         decode=decode,
         wanted=on_device(wanted),
+        step=step,
+        firsts=tuple(firsts),
     )
 
 

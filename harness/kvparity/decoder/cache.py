@@ -1,12 +1,11 @@
 """The KV cache of a session: where each key lies, and the stored numbers.
 
-Everything starts as NaN. What the session never writes (slack, pads, spare pages) stays NaN, so a
-kernel that reads it shows.
+Everything starts as poison that reads as NaN. What the session never writes (slack, pads, spare
+pages, bands around each layer) stays so, and a kernel that reads it shows.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,97 +13,31 @@ import torch
 from torch import Tensor
 
 from kvparity.decoder.config import DecoderConfig
-from kvparity.schedule import Layout, Member
+from kvparity.decoder.layers import layers_of, stored_windows
+from kvparity.decoder.placement import Address, Region
+from kvparity.decoder.storage import Storage, ring_size
+from kvparity.decoder.stored import Held, Stored
+from kvparity.schedule import Layout, Member, Step
 from kvparity.subject import SubjectError
 from kvparity_kernels.keys import KeysValues
 
-SPARE_PAGES = 3  # pages that belong to nobody; the unused ends of block tables point at one
-
-
-@dataclass(frozen=True)
-class Contiguous:
-    """One run of slots per sequence, from ``starts[sequence]`` on; ``slots`` in the whole cache."""
-
-    slots: int
-    starts: tuple[int, ...]
-    page: int = 0
-
-    def slot(self, sequence: int, index: int) -> int:
-        """The slot of one key."""
-        return self.starts[sequence] + index
-
-    def addresses(self, sequences: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
-        """``starts`` int64 ``[B]`` and no block table, on the CPU."""
-        return torch.tensor([self.starts[s] for s in sequences], dtype=torch.int64), None
-
-
-@dataclass(frozen=True)
-class Paged:
-    """Pages of ``page`` slots anywhere in the cache, listed by ``tables[sequence]``."""
-
-    slots: int
-    tables: tuple[tuple[int, ...], ...]
-    page: int
-
-    def slot(self, sequence: int, index: int) -> int:
-        """The slot of one key."""
-        return self.tables[sequence][index // self.page] * self.page + index % self.page
-
-    def addresses(self, sequences: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
-        """No starts and the ``block_table`` int32 ``[B, pages]``, on the CPU."""
-        return None, torch.tensor([self.tables[s] for s in sequences], dtype=torch.int32)
-
-
-Placement = Contiguous | Paged
-
-
-def place(members: Sequence[Member], layout: Layout, seed: int) -> Placement:
-    """Lay the members out.
-
-    Packed: end to end, ``slack`` slots behind each. Padded: a rectangle of the longest member plus
-    ``slack``, pads before (left) or after (right) the keys. Paged: pages shuffled by ``seed``.
-    """
-    lengths = [member.length for member in members]
-    longest = max(lengths)
-    if layout.page:
-        return _paged(lengths, layout, seed)
-    if layout.batch == "packed":
-        starts = [0]
-        for length in lengths:
-            starts.append(starts[-1] + length + layout.slack)
-        return Contiguous(starts[-1], tuple(starts[:-1]))
-    width = longest + layout.slack
-    pads = [longest - n if layout.batch == "left" else 0 for n in lengths]
-    return Contiguous(width * len(lengths), tuple(i * width + p for i, p in enumerate(pads)))
-
-
-def _paged(lengths: Sequence[int], layout: Layout, seed: int) -> Paged:
-    counts = [-(-(n + layout.slack) // layout.page) for n in lengths]
-    total = sum(counts) + SPARE_PAGES
-    pages = list(range(total))
-    random.Random(seed).shuffle(pages)
-    spare = pages[-1]
-    tables, taken = [], 0
-    for count in counts:
-        own = pages[taken : taken + count]
-        tables.append(tuple(own + [spare] * (max(counts) - count)))
-        taken += count
-    return Paged(total * layout.page, tuple(tables), layout.page)
+Scales = tuple[tuple[Tensor | None, Tensor | None], ...]
+"""Static scales of keys and values, float32 ``[kv_heads]``, of each layer that writes."""
 
 
 @dataclass(frozen=True)
 class Visible:
-    """Which keys the spans of one attention call see, on the device."""
+    """Which keys the spans of one attention call see, on the device; an address per region."""
 
     kv_lens: Tensor
-    starts: Tensor | None
-    block_table: Tensor | None
+    addresses: tuple[Address, ...]
 
 
 class KVCache:
-    """Keys and values ``[slots, kv_heads, head_dim]`` per layer, in the cache dtype.
+    """Keys and values of the layers that write, in the declared format.
 
-    Satisfies ``kvparity.subject.CacheView``.
+    Satisfies ``kvparity.subject.LayeredCache``. ``dtype``: the execution dtype, in which codes are
+    read. Raises ``UnsupportedError`` for a ring in a layout that does not say its chunk.
     """
 
     def __init__(
@@ -112,68 +45,242 @@ class KVCache:
         config: DecoderConfig,
         members: Sequence[Member],
         layout: Layout,
+        storage: Storage,
         *,
+        scales: Scales | None = None,
         dtype: torch.dtype,
         device: torch.device,
         seed: int,
     ) -> None:
-        self.members = tuple(members)
-        self.placement = place(members, layout, seed)
-        self.device = device
-        shape = (self.placement.slots, config.kv_heads, config.head_dim)
+        self.members, self.layout = tuple(members), layout
+        self.dtype, self.device = dtype, device
+        self.windows = stored_windows(config)
+        self.owners = tuple(layer.stored for layer in layers_of(config))
+        self.filled = [0] * len(self.members)
+        lengths = [member.length for member in members]
+        self.regions = [Region(lengths, layout, seed)]
+        if storage.ring and config.sliding_window:
+            ring = ring_size(config.sliding_window, layout.chunk)
+            self.regions.append(
+                Region(lengths, layout, seed, window=config.sliding_window, ring=ring)
+            )
+        self.region_of = tuple(
+            1 if window and len(self.regions) > 1 else 0 for window in self.windows
+        )
 
-        def poison() -> Tensor:
-            return torch.full(shape, float("nan"), dtype=dtype, device=device)
+        def stored(layer: int, which: int) -> Stored:
+            return Stored(
+                self.regions[self.region_of[layer]].placement.slots,
+                config.kv_heads,
+                config.head_dim,
+                storage.format,
+                heads_first=storage.heads_first,
+                static=None if scales is None else scales[layer][which],
+                device=device,
+            )
 
-        self.k = [poison() for _ in range(config.layers)]
-        self.v = [poison() for _ in range(config.layers)]
+        self.k = [stored(layer, 0) for layer in range(len(self.windows))]
+        self.v = [stored(layer, 1) for layer in range(len(self.windows))]
 
-    def layers(self) -> int:
-        """The number of layers."""
-        return len(self.k)
+    # What a step needs
 
-    def slots(self, sequence: int, start: int, stop: int) -> list[int]:
+    def slots(self, sequence: int, start: int, stop: int, region: int = 0) -> list[int]:
         """The slots of the keys ``start .. stop-1``."""
         member = self.members[sequence]
         if not 0 <= start <= stop <= member.length:
             raise SubjectError(
                 f"{member.id} has {member.length} cache slots, asked for {start}..{stop}"
             )
-        return [self.placement.slot(sequence, index) for index in range(start, stop)]
+        where = self.regions[region]
+        return [where.slot(sequence, position) for position in range(start, stop)]
 
-    def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Copies of keys and values ``[stop-start, kv_heads, head_dim]`` as they are stored."""
-        slots = self._on_device(self.slots(sequence, start, stop))
-        return self.k[layer][slots], self.v[layer][slots]
+    def fresh_slots(self, step: Step) -> tuple[Tensor, ...]:
+        """Where the tokens of a step go, int64 ``[tokens]`` for each region, in span order."""
+        for span in step:
+            if len(self.regions) > 1 and span.stop - span.start > self.layout.chunk:
+                raise SubjectError(
+                    f"a step adds {span.stop - span.start} tokens to "
+                    f"{self.members[span.sequence].id}, but its rings were made for chunks of "
+                    f"{self.layout.chunk}"
+                )
+        return tuple(
+            self._on_device(
+                [x for s in step for x in self.slots(s.sequence, s.start, s.stop, region)]
+            )
+            for region in range(len(self.regions))
+        )
 
-    def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
-        """Overwrite stored keys and values from position ``start`` on."""
-        self.store(layer, self._on_device(self.slots(sequence, start, start + len(k))), k, v)
+    def store(self, layer: int, slots: Sequence[Tensor], k: Tensor, v: Tensor) -> None:
+        """Encode ``k``, ``v`` ``[n, kv_heads, head_dim]`` into the layer's ``slots[region][n]``."""
+        where = slots[self.region_of[layer]]
+        self.k[layer].put(where, self.k[layer].encode(k))
+        self.v[layer].put(where, self.v[layer].encode(v))
 
-    def store(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Round ``k``, ``v`` ``[n, kv_heads, head_dim]`` to the cache dtype, into ``slots[n]``."""
-        self.k[layer].index_copy_(0, slots, k.to(self.k[layer].dtype))
-        self.v[layer].index_copy_(0, slots, v.to(self.v[layer].dtype))
+    def advance(self, step: Step) -> None:
+        """The step is computed: its positions are held."""
+        for span in step:
+            self.filled[span.sequence] = span.stop
+            for region in self.regions:
+                region.filled_to(span.sequence, span.stop)
 
     def visible(self, sequences: Sequence[int], kv_lens: Sequence[int]) -> Visible:
         """The first ``kv_lens[b]`` keys of ``sequences[b]``, for every layer of a step."""
-        starts, table = self.placement.addresses(sequences)
         return Visible(
             kv_lens=torch.tensor(kv_lens, dtype=torch.int32).to(self.device),
-            starts=None if starts is None else starts.to(self.device),
-            block_table=None if table is None else table.to(self.device),
+            addresses=tuple(region.address(sequences, self.device) for region in self.regions),
         )
 
     def keys_values(self, layer: int, seen: Visible) -> KeysValues:
-        """What an attention kernel reads."""
-        return KeysValues(
-            k=self.k[layer],
-            v=self.v[layer],
-            kv_lens=seen.kv_lens,
-            starts=seen.starts,
-            block_table=seen.block_table,
-            page=self.placement.page,
+        """What an attention kernel reads of a stored layer."""
+        address = seen.addresses[self.region_of[layer]]
+        return described(self.k[layer], self.v[layer], seen.kv_lens, address)
+
+    # kvparity.subject.LayeredCache
+
+    def layers(self) -> int:
+        """The number of layers that store keys and values."""
+        return len(self.k)
+
+    def window(self, layer: int) -> int | None:
+        """How many keys a query of this layer sees, its own included; None: all."""
+        return self.windows[layer] or None
+
+    def owner(self, model_layer: int) -> int:
+        """The stored layer that a layer of the model reads."""
+        return self.owners[model_layer]
+
+    def live(self, layer: int, sequence: int) -> range:
+        """The positions that the layer holds now."""
+        oldest = self.regions[self.region_of[layer]].oldest[sequence]
+        return range(min(oldest, self.filled[sequence]), self.filled[sequence])
+
+    def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Copies of keys and values ``[stop-start, kv_heads, head_dim]``.
+
+        As they are stored, or where codes are stored as a reader gets them, in the execution dtype.
+        """
+        k, v = self.held(layer, sequence, start, stop)
+        return self.k[layer].decode(k, self.dtype), self.v[layer].decode(v, self.dtype)
+
+    def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
+        """Overwrite stored keys and values from position ``start`` on, as a writer would."""
+        held = (self.k[layer].encode(k), self.v[layer].encode(v))
+        self.put_back(layer, sequence, start, held)
+
+    def round_trip(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """What a reader gets of fresh ``k``, ``v``, as ``read`` would give it."""
+        mine, others = self.k[layer], self.v[layer]
+        return (
+            mine.decode(mine.encode(k), self.dtype),
+            others.decode(others.encode(v), self.dtype),
         )
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget the positions from ``length`` on, so that they can be computed again.
+
+        Raises ``SubjectError`` where a ring has overwritten what they would see, or where they lie
+        in pages of a donor.
+        """
+        name, filled = self.members[sequence].id, self.filled[sequence]
+        if not 0 <= length <= filled:
+            raise SubjectError(f"{name} holds {filled} positions; it cannot be cut to {length}")
+        for region in self.regions:
+            if region.oldest[sequence] > region.needed_at(length):
+                raise SubjectError(
+                    f"{name} cannot be cut to {length} positions: its rings hold those from "
+                    f"{region.oldest[sequence]} on, and the next query sees "
+                    f"{region.needed_at(length)}"
+                )
+            if length < region.shared[sequence]:
+                raise SubjectError(
+                    f"{name} cannot be cut to {length} positions: the first "
+                    f"{region.shared[sequence]} lie in pages of another sequence"
+                )
+        for layer in range(self.layers()):
+            where = self._slots_of(layer, sequence, length, filled)
+            self.k[layer].poison(where)
+            self.v[layer].poison(where)
+        self.filled[sequence] = length
+
+    # More than the seam asks for
+
+    def held(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Held, Held]:
+        """The codes and scales of positions, to be put back with their bits."""
+        where = self._slots_of(layer, sequence, start, stop)
+        return self.k[layer].get(where), self.v[layer].get(where)
+
+    def put_back(self, layer: int, sequence: int, start: int, held: tuple[Held, Held]) -> None:
+        """Overwrite codes and scales from position ``start`` on."""
+        k, v = held
+        where = self._slots_of(layer, sequence, start, start + len(k.codes))
+        self.k[layer].put(where, k)
+        self.v[layer].put(where, v)
+
+    def reset(self) -> None:
+        """Forget all sequences; what the cache held is poison."""
+        for stored in (*self.k, *self.v):
+            stored.poison()
+        for region in self.regions:
+            region.reset()
+        self.filled = [0] * len(self.members)
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        """Fill an empty sequence with the donor's first ``tokens`` tokens.
+
+        With pages the whole ones are shared and the rest is copied; without, all are copied. A
+        ring is always copied, since it will be written again. Raises ``SubjectError`` where the
+        sequence is not empty or the donor does not hold what the next query would see.
+        """
+        mine, theirs = self.members[sequence].id, self.members[donor].id
+        if self.filled[sequence] or not 0 < tokens <= min(
+            self.filled[donor], self.members[sequence].length
+        ):
+            raise SubjectError(
+                f"{mine} ({self.members[sequence].length} slots, {self.filled[sequence]} filled) "
+                f"cannot adopt {tokens} tokens of {theirs}, which holds {self.filled[donor]}"
+            )
+        firsts = []
+        for region in self.regions:
+            oldest, needed = region.oldest[donor], region.needed_at(tokens)
+            if oldest > needed:
+                raise SubjectError(
+                    f"{mine} cannot adopt {tokens} tokens of {theirs}: its rings hold the "
+                    f"positions from {oldest} on, and the next query sees {needed}"
+                )
+            # In a ring of the same size nothing older than its size has a slot of its own.
+            first = max(oldest, tokens - region.ring) if region.ring else 0
+            region.oldest[sequence] = first
+            firsts.append(first or region.share_pages(sequence, donor, tokens))
+        for layer in range(self.layers()):
+            first = firsts[self.region_of[layer]]
+            held = self.held(layer, donor, first, tokens)
+            self.put_back(layer, sequence, first, held)
+        self.filled[sequence] = tokens
+
+    def bytes(self) -> int:
+        """Bytes of all slots, without the bands of poison."""
+        return sum(stored.bytes() for stored in (*self.k, *self.v))
+
+    def _slots_of(self, layer: int, sequence: int, start: int, stop: int) -> Tensor:
+        return self._on_device(self.slots(sequence, start, stop, self.region_of[layer]))
 
     def _on_device(self, slots: list[int]) -> Tensor:
         return torch.tensor(slots, dtype=torch.int64).to(self.device)
+
+
+def described(k: Stored, v: Stored, kv_lens: Tensor, address: Address) -> KeysValues:
+    """Stored keys and values as the kernels take them."""
+    more = {}
+    if k.format.static or k.format.dynamic:
+        more = {"format": k.format, "k_scale": k.scale, "v_scale": v.scale}
+    if address.ring:
+        more["ring"] = address.ring
+    return KeysValues(
+        k=k.codes,
+        v=v.codes,
+        kv_lens=kv_lens,
+        starts=address.starts,
+        block_table=address.block_table,
+        page=address.page,
+        **more,
+    )

@@ -12,6 +12,7 @@ from kvparity_contracts.decoder import DecoderConfig as ContractConfig
 
 Family = Literal["llama", "qwen2", "qwen3"]
 FAMILIES: tuple[Family, ...] = ("llama", "qwen2", "qwen3")
+LayerType = Literal["full", "sliding"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,14 @@ class Llama3Scaling:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Shape and switches of one decoder. All sizes in elements."""
+    """Shape and switches of one decoder. All sizes in elements.
+
+    ``sliding_window``: keys that a query of a sliding layer sees, its own included (0: no layer
+    slides). ``layer_types``: one for each layer; empty: all slide if there is a window.
+    ``kv_shared_layers``: so many layers at the end read the cache of another one, with query heads
+    of ``shared_head_dim`` (0: ``head_dim``). ``attention_softcap`` c: scores become c tanh(s / c)
+    (0: none). ``attention_sinks``: each query head has a learned logit in its denominator.
+    """
 
     family: Family
     vocab: int
@@ -45,6 +53,12 @@ class DecoderConfig:
     o_bias: bool = False
     mlp_bias: bool = False
     tied: bool = False
+    sliding_window: int = 0
+    layer_types: tuple[LayerType, ...] = ()
+    kv_shared_layers: int = 0
+    shared_head_dim: int = 0
+    attention_softcap: float = 0.0
+    attention_sinks: bool = False
 
     def __post_init__(self) -> None:
         """Refuse shapes that no decoder has."""
@@ -64,6 +78,45 @@ class DecoderConfig:
             raise UnsupportedError(
                 f"decoder: head_dim is {self.head_dim}; the attention kernels take 16 to 256"
             )
+        self._check_layers()
+
+    def _check_layers(self) -> None:
+        for name in ("sliding_window", "kv_shared_layers", "shared_head_dim", "attention_softcap"):
+            if not getattr(self, name) >= 0:
+                raise UnsupportedError(f"decoder: {name} is {getattr(self, name)}, not 0 or more")
+        types = self.types
+        if len(types) != self.layers:
+            raise UnsupportedError(f"decoder: {len(types)} layer_types for {self.layers} layers")
+        if "sliding" in types and not self.sliding_window:
+            raise UnsupportedError("decoder: a sliding layer needs a sliding_window")
+        if self.sliding_window and "sliding" not in types:
+            raise UnsupportedError("decoder: sliding_window is given, but no layer slides")
+        writing = self.layers - self.kv_shared_layers
+        if writing < 1:
+            raise UnsupportedError(
+                f"decoder: {self.kv_shared_layers} of {self.layers} layers share the keys and "
+                "values of another layer, so none is left to write them"
+            )
+        orphans = set(types[writing:]) - set(types[:writing])
+        if orphans:
+            raise UnsupportedError(
+                f"decoder: a layer that shares keys and values is {min(orphans)}, but none of the "
+                f"first {writing} is"
+            )
+        if self.shared_head_dim and not self.kv_shared_layers:
+            raise UnsupportedError("decoder: shared_head_dim is given, but no layer is shared")
+        if self.shared_head_dim % 2 or self.shared_head_dim > self.head_dim:
+            raise UnsupportedError(
+                f"decoder: shared_head_dim is {self.shared_head_dim}; it must be even and at most "
+                f"head_dim ({self.head_dim})"
+            )
+
+    @property
+    def types(self) -> tuple[LayerType, ...]:
+        """The type of each layer."""
+        if self.layer_types:
+            return self.layer_types
+        return ("sliding" if self.sliding_window else "full",) * self.layers
 
     @property
     def scale(self) -> float:

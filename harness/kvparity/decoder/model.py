@@ -3,22 +3,29 @@
 Every operation gives each row the same bits whatever other rows there are, so a step's layout
 cannot change a number, if the attention kernels keep their promise too. Keys and values are
 written to the cache before attention, and attention reads the cache alone: prefill and decode see
-the same stored numbers.
+the same stored numbers. Where there is no cache, attention reads fresh keys and values that were
+rounded as the cache would have rounded them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from kvparity import taps
+from kvparity.decoder import telling
+from kvparity.decoder.attending import Call, attend_decode, attend_prefill, noting
 from kvparity.decoder.batch import Batch
 from kvparity.decoder.cache import KVCache
 from kvparity.decoder.config import DecoderConfig
+from kvparity.decoder.fresh import Fresh
+from kvparity.decoder.layers import Layer, layers_of
 from kvparity.decoder.weights import LayerWeights, Weights
-from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.embedding import embed
 from kvparity_kernels.linear import linear
 from kvparity_kernels.norm import rms_norm
@@ -70,7 +77,7 @@ class Model:
     twin: bool
     ops: Ops = Ops()
 
-    def hidden(self, batch: Batch, cache: KVCache) -> Tensor:
+    def hidden(self, batch: Batch, cache: KVCache | Fresh) -> Tensor:
         """Run all layers and return the residual stream of the wanted rows ``[w, hidden]``.
 
         Pad rows are computed like any other, except that they have no keys in the cache and
@@ -78,13 +85,13 @@ class Model:
         """
         cos, sin = self.cos[batch.positions], self.sin[batch.positions]
         x = self.ops.embed(batch.ids, self.weights.embed, twin=self.twin)
-        for number, layer in enumerate(self.weights.layers):
+        layers = zip(layers_of(self.config), self.weights.layers, strict=True)
+        for number, (kind, layer) in enumerate(layers):
             normed = self._norm(x, layer.input_norm)
-            q, k, v = self._qkv(normed, layer, cos, sin)
-            if batch.tokens is not None:
-                k, v = k[batch.tokens], v[batch.tokens]
-            cache.store(number, batch.slots, k, v)
-            mixed = self._attend(q, batch, cache, number)
+            q, k, v = self._projected(normed, kind, layer, cos, sin)
+            if k is not None and v is not None:
+                self._write(kind.stored, k, v, batch, cache)
+            mixed = self._attend(q, batch, cache, number)[..., : kind.head_dim]
             x = x + self._linear(mixed.flatten(1), layer.o, layer.o_bias)
             normed = self._norm(x, layer.post_norm)
             gate, up = self._linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=1)
@@ -109,47 +116,86 @@ class Model:
                 twin=self.twin,
             )
 
-    def _qkv(
-        self, x: Tensor, layer: LayerWeights, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values ``[rows, heads, head_dim]``, normed and rotated."""
+    def _projected(
+        self, x: Tensor, kind: Layer, layer: LayerWeights, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Queries, keys and values ``[rows, heads, head_dim]``, normed and rotated.
+
+        A follower has queries alone, filled up with zeros to the width of its keys before they are
+        rotated, so that each column turns with the key's column.
+        """
         config = self.config
         stacked = self._linear(x, layer.qkv, layer.qkv_bias)
-        stacked = stacked.view(x.shape[0], -1, config.head_dim)  # len() is a constant of a trace
+        stacked = stacked.view(x.shape[0], -1, kind.head_dim)  # len() is a constant of a trace
+        if kind.follower:
+            q = stacked if layer.q_norm is None else self._norm(stacked, layer.q_norm)
+            q = pad(q, (0, config.head_dim - kind.head_dim))
+            return self._rotate(q, cos, sin), None, None
         q, k, v = torch.split(stacked, [config.heads, config.kv_heads, config.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
         return self._rotate(q, cos, sin), self._rotate(k, cos, sin), v
 
-    def _attend(self, q: Tensor, batch: Batch, cache: KVCache, layer: int) -> Tensor:
+    def _write(
+        self, stored: int, k: Tensor, v: Tensor, batch: Batch, cache: KVCache | Fresh
+    ) -> None:
+        if batch.tokens is not None:
+            k, v = k[batch.tokens], v[batch.tokens]
+        listener = taps.current()
+        if listener is not None:
+            telling.wrote(listener, batch, stored, k, v)
+        cache.store(stored, batch.slots, k, v)
+
+    def _attend(self, q: Tensor, batch: Batch, cache: KVCache | Fresh, number: int) -> Tensor:
         """Spans of several queries in one call, single queries that decode in another."""
-        scale, order = self.config.scale, self.order
+        kind = layers_of(self.config)[number]
+        options = {"scale": kind.scale, "order": self.order} | self._extras(number)
         out = None
         if batch.prefill is not None:
             chunks = batch.prefill
-            out, _ = self.attention.prefill(
+            call = Call(
                 q,
-                cache.keys_values(layer, chunks.seen),
-                q_starts=chunks.q_starts,
-                q_lens=chunks.q_lens,
-                max_q=chunks.max_q,
-                scale=scale,
-                order=order,
+                cache.keys_values(kind.stored, chunks.seen),
+                {
+                    "q_starts": chunks.q_starts,
+                    "q_lens": chunks.q_lens,
+                    "max_q": chunks.max_q,
+                    **options,
+                },
             )
+            out = self._called(self.attention.prefill, call, batch, number, chunks.spans)
         if batch.decode is not None:
             singles = batch.decode
-            decoded, _ = self.attention.decode(
+            call = Call(
                 q[singles.rows],
-                cache.keys_values(layer, singles.seen),
-                max_kv=singles.max_kv,
-                scale=scale,
-                order=order,
+                cache.keys_values(kind.stored, singles.seen),
+                {"max_kv": singles.max_kv, **options},
             )
+            decoded = self._called(self.attention.decode, call, batch, number, singles.spans)
             if out is None:
                 out = torch.full_like(q, float("nan"))
             out = out.index_copy(0, singles.rows, decoded)
         assert out is not None  # a batch is never empty
         return out
+
+    def _extras(self, number: int) -> dict[str, Any]:
+        """What only some layers have; a replacement that knows nothing of it needs no keyword."""
+        window, sinks = layers_of(self.config)[number].window, self.weights.layers[number].sinks
+        found: dict[str, Any] = {"window": window} if window else {}
+        if self.config.attention_softcap:
+            found["softcap"] = self.config.attention_softcap
+        return found if sinks is None else found | {"sinks": sinks}
+
+    def _called(
+        self, attend: Attend, call: Call, batch: Batch, number: int, spans: Sequence[int]
+    ) -> Tensor:
+        listener = taps.current()
+        if listener is None:
+            return attend(call.q, call.kv, **call.options)[0]
+        with noting() as noted:
+            result = attend(call.q, call.kv, **call.options)
+        telling.attended(listener, batch, number, spans, call, noted, result)
+        return result[0]
 
     def _linear(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         return self.ops.linear(x, w, bias, order=self.order, twin=self.twin)

@@ -19,15 +19,19 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from kvparity.decoder.config import DecoderConfig
+from kvparity.decoder.layers import layers_of
 from kvparity.decoder.weights import Shape, Weights, assemble, tensor_shapes
+from kvparity_kernels.store import StoreFormat
 
 ENTROPY = 4.0  # nats, of the next token
 SCORE_STD = 2.0  # of query-key products after scaling
+SCALE, SCALE_SPREAD = 3 / 128, 1 / 128  # fp8 scales: 1/64 .. 1/32, so 448 codes 7 or more
 
 _CHUNK = 1 << 22  # elements drawn at once: bounds the int64 temporaries
 
@@ -57,7 +61,9 @@ def draw(
     for start in range(0, out.numel(), _CHUNK):
         stop = min(start + _CHUNK, out.numel())
         bits = _splitmix64(int.from_bytes(key[:8], "little"), start, stop, device)
-        if name.endswith("norm.weight"):
+        if name.endswith(".sinks"):
+            part = _uniform(bits, 2.0 / math.sqrt(3.0)) + 1.0
+        elif name.endswith("norm.weight"):
             part = _norm_weight(config, kind, bits)
         elif name.endswith(".bias"):
             part = _uniform(bits, 0.25)
@@ -65,6 +71,31 @@ def draw(
             part = _uniform(bits, _gain(config, kind) / math.sqrt(shape[1]))
         out[start:stop] = part.to(dtype)
     return out.view(shape)
+
+
+def with_scales(config: DecoderConfig, weights: Weights, form: StoreFormat, seed: int) -> Weights:
+    """The same weights with static scales for a cache of ``form``, if it takes any.
+
+    Each is drawn from (seed, layer, keys or values, head); a format per tensor takes that of head
+    0 for all heads.
+    """
+    if not form.static:
+        return weights
+    device = weights.embed.device
+
+    def scale(layer: int, which: str) -> Tensor:
+        key = hashlib.sha256(f"{seed}:model.layers.{layer}.self_attn.{which}".encode()).digest()
+        bits = _splitmix64(int.from_bytes(key[:8], "little"), 0, config.kv_heads, device)
+        drawn = _uniform(bits, SCALE_SPREAD / math.sqrt(3.0)) + SCALE
+        return drawn if form.per_head else drawn[:1].expand(config.kv_heads).contiguous()
+
+    layers = tuple(
+        layer
+        if kind.follower
+        else replace(layer, k_scale=scale(number, "k_scale"), v_scale=scale(number, "v_scale"))
+        for number, (kind, layer) in enumerate(zip(layers_of(config), weights.layers, strict=True))
+    )
+    return replace(weights, layers=layers)
 
 
 def _gain(config: DecoderConfig, kind: str) -> float:

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from kvparity.decoder.batch import pack
-from kvparity.decoder.cache import KVCache
+from kvparity.decoder.cache import KVCache, Scales
+from kvparity.decoder.fresh import Fresh
+from kvparity.decoder.layers import layers_of
 from kvparity.decoder.model import Model
+from kvparity.decoder.storage import Storage
 from kvparity.schedule import Layout, Member, Step
 from kvparity.subject import SubjectError
 from kvparity_kernels import launch
@@ -20,8 +23,17 @@ from kvparity_kernels import launch
 DECODE_END = "attention.decode_combine"
 
 
+def scales_of(model: Model) -> Scales:
+    """The static scales of the layers that write."""
+    layers = zip(layers_of(model.config), model.weights.layers, strict=True)
+    return tuple((layer.k_scale, layer.v_scale) for kind, layer in layers if not kind.follower)
+
+
 class DecoderSession:
-    """Runs steps over its members; see ``kvparity.subject.Session``."""
+    """Runs steps over its members; see ``kvparity.subject.Session`` and ``Reusable``.
+
+    Raises ``UnsupportedError`` for a ring in a layout that does not say its chunk.
+    """
 
     def __init__(
         self,
@@ -29,31 +41,42 @@ class DecoderSession:
         members: Sequence[Member],
         layout: Layout,
         *,
-        kv_cache: torch.dtype,
+        storage: Storage,
         seed: int,
     ) -> None:
-        self.model, self.layout = model, layout
-        device = model.cos.device
-        tokens = sum(member.length for member in members)
-        with device_memory(f"for the KV cache of {tokens} tokens in {kv_cache}"):
-            self._cache = KVCache(
-                model.config, members, layout, dtype=kv_cache, device=device, seed=seed
-            )
+        self.model, self.members, self.layout, self.storage = model, members, layout, storage
+        self.device, self.dtype = model.cos.device, model.weights.embed.dtype
+        self._cache: KVCache | None = None
+        if layout.cached:
+            tokens = sum(member.length for member in members)
+            with device_memory(f"for the KV cache of {tokens} tokens in {storage.format}"):
+                self._cache = KVCache(
+                    model.config,
+                    members,
+                    layout,
+                    storage,
+                    scales=scales_of(model),
+                    dtype=self.dtype,
+                    device=self.device,
+                    seed=seed,
+                )
         self._observed: Counter[str] = Counter()
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Compute one step and yield float32 logits ``[r, vocab]`` of the wanted rows."""
+        cache = self._cache or self._fresh(step)
         batch = pack(
             step,
             ids,
-            self._cache,
+            cache,
             self.layout,
             vocab=self.model.config.vocab,
             positions=len(self.model.cos),
         )
         size = f"in a step of {len(batch.ids)} rows, {len(batch.wanted)} of them wanted"
         with self._watched(size):
-            hidden = self.model.hidden(batch, self._cache)
+            hidden = self.model.hidden(batch, cache)
+        cache.advance(step)
         blocks = self.model.logits(hidden)
         while True:
             with self._watched(size):
@@ -62,6 +85,28 @@ class DecoderSession:
                 return
             yield block
 
+    def _fresh(self, step: Step) -> Fresh:
+        return Fresh(
+            self.model.config,
+            self.members,
+            self.storage,
+            step,
+            scales=scales_of(self.model),
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    def reset(self) -> None:
+        """Forget all sequences; what the cache held is poison."""
+        if self._cache is not None:
+            self._cache.reset()
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        """Fill an empty sequence with the donor's first ``tokens`` tokens; see ``KVCache``."""
+        if self._cache is None:
+            raise SubjectError("without a cache there is nothing to adopt")
+        self._cache.adopt(sequence, donor, tokens)
+
     def observed(self) -> Counter[str]:
         """The kernels that were really launched so far, by name, and finished decode calls."""
         counts = Counter(self._observed)
@@ -69,8 +114,8 @@ class DecoderSession:
             counts["attention.decode"] = counts[DECODE_END]
         return counts
 
-    def cache(self) -> KVCache:
-        """The cache."""
+    def cache(self) -> KVCache | None:
+        """The cache; None where there is none."""
         return self._cache
 
     @contextmanager

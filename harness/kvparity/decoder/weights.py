@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kvparity.decoder.config import DecoderConfig
+from kvparity.decoder.layers import Layer, layers_of
 
 Shape = tuple[int, ...]
 
@@ -17,8 +18,10 @@ Shape = tuple[int, ...]
 class LayerWeights:
     """One layer. Matrices are ``[outputs, inputs]``; what reads the same input is stacked.
 
-    ``qkv``: query, key and value rows; ``gate_up``: gate rows, then up rows. Stacking changes no
-    number (every output is its own dot product) and halves the launches.
+    ``qkv``: query, key and value rows (of a layer that reads another one's cache: query rows);
+    ``gate_up``: gate rows, then up rows. Stacking changes no number (every output is its own dot
+    product) and halves the launches. ``sinks`` float32 ``[heads]``; ``k_scale``, ``v_scale``
+    float32 ``[kv_heads]``: of a cache in fp8 (None: 1).
     """
 
     input_norm: Tensor
@@ -33,6 +36,9 @@ class LayerWeights:
     gate_up_bias: Tensor | None
     down: Tensor
     down_bias: Tensor | None
+    sinks: Tensor | None = None
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,17 +66,18 @@ class Weights:
 def tensor_shapes(config: DecoderConfig) -> dict[str, Shape]:
     """Every tensor that a checkpoint of this configuration holds: name and shape."""
     shapes: dict[str, Shape] = {"model.embed_tokens.weight": (config.vocab, config.hidden)}
-    for number in range(config.layers):
+    for number, layer in enumerate(layers_of(config)):
         at = f"model.layers.{number}."
-        shapes |= {at + name: shape for name, shape in _layer_shapes(config).items()}
+        shapes |= {at + name: shape for name, shape in _layer_shapes(config, layer).items()}
     shapes["model.norm.weight"] = (config.hidden,)
     if not config.tied:
         shapes["lm_head.weight"] = (config.vocab, config.hidden)
     return shapes
 
 
-def _layer_shapes(config: DecoderConfig) -> dict[str, Shape]:
-    hidden, q, kv, inner = config.hidden, config.q_width, config.kv_width, config.intermediate
+def _layer_shapes(config: DecoderConfig, layer: Layer) -> dict[str, Shape]:
+    hidden, kv, inner = config.hidden, config.kv_width, config.intermediate
+    q = config.heads * layer.head_dim
     linears: dict[str, tuple[int, int, bool]] = {
         "self_attn.q_proj": (q, hidden, config.qkv_bias),
         "self_attn.k_proj": (kv, hidden, config.qkv_bias),
@@ -85,8 +92,13 @@ def _layer_shapes(config: DecoderConfig) -> dict[str, Shape]:
         "post_attention_layernorm.weight": (hidden,),
     }
     if config.qk_norm:
-        shapes["self_attn.q_norm.weight"] = (config.head_dim,)
+        shapes["self_attn.q_norm.weight"] = (layer.head_dim,)
         shapes["self_attn.k_norm.weight"] = (config.head_dim,)
+    if config.attention_sinks:
+        shapes["self_attn.sinks"] = (config.heads,)
+    if layer.follower:
+        del linears["self_attn.k_proj"], linears["self_attn.v_proj"]
+        shapes.pop("self_attn.k_norm.weight", None)
     for name, (outputs, inputs, bias) in linears.items():
         shapes[name + ".weight"] = (outputs, inputs)
         if bias:
@@ -97,13 +109,18 @@ def _layer_shapes(config: DecoderConfig) -> dict[str, Shape]:
 def assemble(config: DecoderConfig, get: Callable[[str], Tensor]) -> Weights:
     """Build the weights from ``get(name)``, called once for every name of ``tensor_shapes``."""
     embed = get("model.embed_tokens.weight")
-    layers = tuple(_layer(config, f"model.layers.{n}.", get) for n in range(config.layers))
+    layers = tuple(
+        _layer(config, layer, f"model.layers.{number}.", get)
+        for number, layer in enumerate(layers_of(config))
+    )
     final_norm = get("model.norm.weight")
     head = embed if config.tied else get("lm_head.weight")
     return Weights(embed, layers, final_norm, head)
 
 
-def _layer(config: DecoderConfig, at: str, get: Callable[[str], Tensor]) -> LayerWeights:
+def _layer(
+    config: DecoderConfig, layer: Layer, at: str, get: Callable[[str], Tensor]
+) -> LayerWeights:
     def stacked(names: tuple[str, ...], kind: str, present: bool = True) -> Tensor | None:
         if not present:
             return None
@@ -115,14 +132,15 @@ def _layer(config: DecoderConfig, at: str, get: Callable[[str], Tensor]) -> Laye
         assert found is not None
         return found
 
-    qkv = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    qkv = qkv[:1] if layer.follower else qkv
     gate_up = ("mlp.gate_proj", "mlp.up_proj")
     return LayerWeights(
         input_norm=matrix("input_layernorm"),
         qkv=matrix(*qkv),
         qkv_bias=stacked(qkv, "bias", config.qkv_bias),
         q_norm=stacked(("self_attn.q_norm",), "weight", config.qk_norm),
-        k_norm=stacked(("self_attn.k_norm",), "weight", config.qk_norm),
+        k_norm=stacked(("self_attn.k_norm",), "weight", config.qk_norm and not layer.follower),
         o=matrix("self_attn.o_proj"),
         o_bias=stacked(("self_attn.o_proj",), "bias", config.o_bias),
         post_norm=matrix("post_attention_layernorm"),
@@ -130,6 +148,7 @@ def _layer(config: DecoderConfig, at: str, get: Callable[[str], Tensor]) -> Laye
         gate_up_bias=stacked(gate_up, "bias", config.mlp_bias),
         down=matrix("mlp.down_proj"),
         down_bias=stacked(("mlp.down_proj",), "bias", config.mlp_bias),
+        sinks=get(f"{at}self_attn.sinks").float() if config.attention_sinks else None,
     )
 
 

@@ -15,8 +15,9 @@ from kvparity.decoder import checkpoint, oracle, rope
 from kvparity.decoder.config import DecoderConfig, from_contract
 from kvparity.decoder.model import AttentionOps, Model, Ops
 from kvparity.decoder.presets import preset
-from kvparity.decoder.seeded import seeded
+from kvparity.decoder.seeded import seeded, with_scales
 from kvparity.decoder.session import DecoderSession, device_memory
+from kvparity.decoder.storage import Storage, ring_size, store_format
 from kvparity.decoder.weights import Weights, fingerprint
 from kvparity.schedule import Layout, Member, Plan
 from kvparity.subject import UnsupportedError
@@ -24,6 +25,7 @@ from kvparity_contracts.subjects import Decoder
 from kvparity_kernels import runtime
 from kvparity_kernels.logprob import logprob
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.store import StoreFormat
 
 __all__ = ["AttentionOps", "DecoderSubject", "Ops", "build"]
 
@@ -36,6 +38,8 @@ class DecoderSubject:
 
     ``twin``: on the CPU, compute everything beside attention with the vectorised twins of the
     kernels (the same bits); on CUDA it must be False. ``seed`` shuffles the pages of paged caches.
+    ``kv_cache``: what caches store, a ``StoreFormat``, its text, or a dtype; ``heads_first`` and
+    ``ring`` as in ``kvparity.decoder.storage.Storage``; scales of fp8 come with the weights.
     ``attention`` and ``ops`` can be replaced, so that a defect can be planted without touching a
     kernel.
     """
@@ -45,7 +49,9 @@ class DecoderSubject:
         config: DecoderConfig,
         weights: Weights,
         *,
-        kv_cache: torch.dtype,
+        kv_cache: torch.dtype | str | StoreFormat,
+        heads_first: bool = False,
+        ring: bool = False,
         order: ReductionOrder | None = None,
         twin: bool = False,
         seed: int = 0,
@@ -69,9 +75,15 @@ class DecoderSubject:
         )
         self.vocab = config.vocab
         self.max_positions = config.max_positions
-        self.kv_cache = kv_cache
+        self.storage = Storage(store_format(kv_cache), heads_first, ring)
+        _check_storage(self.storage, config)
         self.seed = seed
         self.source = source
+
+    @property
+    def kv_cache(self) -> torch.dtype:
+        """The dtype of what caches store: of the codes, where they store codes."""
+        return self.storage.format.storage_dtype
 
     @property
     def attention(self) -> AttentionOps:
@@ -96,14 +108,28 @@ class DecoderSubject:
         return other
 
     def unsupported(self, plan: Plan) -> str | None:
-        """Everything but a loop of its own, and pages in a padded batch."""
+        """A loop of its own; pages in a padded batch; later steps without a cache; an endless ring.
+
+        Everything else can be run.
+        """
         if plan.generate:
             return "the decoder has no generate() loop of its own; use the decode path"
+        later = any(span.start or span.decode for step in plan.schedule for span in step)
+        if not plan.layout.cached and (later or plan.actions):
+            return "without a cache every sequence comes whole, in one step"
         return self._refuses(plan.layout)
 
     def _refuses(self, layout: Layout) -> str | None:
+        if layout.program != "eager":
+            return f"the decoder has no {layout.program} program"
         if layout.page and layout.batch != "packed":
             return "a padded batch has a rectangular cache; pages need a packed batch"
+        window = self.model.config.sliding_window
+        if layout.cached and self.storage.ring and window:
+            try:
+                ring_size(window, layout.chunk)
+            except UnsupportedError as error:
+                return str(error)
         return None
 
     def session(self, members: Sequence[Member], layout: Layout) -> DecoderSession:
@@ -120,7 +146,7 @@ class DecoderSubject:
                     f"{member.id} is {member.length} tokens long; this decoder has "
                     f"{self.max_positions} positions"
                 )
-        return DecoderSession(self.model, members, layout, kv_cache=self.kv_cache, seed=self.seed)
+        return DecoderSession(self.model, members, layout, storage=self.storage, seed=self.seed)
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         """Logprobs of ``targets`` int64 ``[r]``, float32 ``[r, temperatures]``."""
@@ -132,7 +158,15 @@ class DecoderSubject:
         """Float64 logits ``[len(rows), vocab]``, from the same stored weights."""
         model = self.model
         with torch.inference_mode(), device_memory(f"in the float64 oracle of {member.id}"):
-            return oracle.logits(model.config, model.weights, model.cos, model.sin, ids, rows)
+            return oracle.logits(
+                model.config,
+                model.weights,
+                model.cos,
+                model.sin,
+                ids,
+                rows,
+                store=self.storage.format,
+            )
 
     def describe(self) -> Mapping[str, Any]:
         """Shape, dtypes, order and a fingerprint of the weights that were really loaded."""
@@ -140,11 +174,18 @@ class DecoderSubject:
         return {
             "kind": "decoder",
             "source": self.source,
-            "config": asdict(model.config),
+            "config": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(model.config).items()
+            },
             "parameters": sum(tensor.numel() for tensor in model.weights.tensors()),
             "weights": fingerprint(model.weights),
             "execution": _name(model.weights.embed.dtype),
-            "kv_cache": _name(self.kv_cache),
+            "kv_cache": str(self.storage.format),
+            "cache": {
+                "layout": "head-slot" if self.storage.heads_first else "slot-head",
+                "ring": self.storage.ring,
+            },
             "logits": "float32",
             "order": asdict(model.order),
             "cpu_ops": ("twin" if model.twin else "interpreter")
@@ -169,7 +210,7 @@ def build(
     ``RuntimeError`` if kernels were already loaded for the other kind of device.
     """
     runtime.select(str(device))
-    dtype = getattr(torch, execution)
+    dtype, store = getattr(torch, execution), store_format(kv_cache)
     with device_memory("while loading the weights"):
         if model.checkpoint is not None:
             folder = base / model.checkpoint
@@ -183,15 +224,25 @@ def build(
             else:
                 raise UnsupportedError("a decoder needs one of preset, config, checkpoint")
             weights = seeded(config, seed, dtype, device)
+            weights = with_scales(config, weights, store, seed)
     return DecoderSubject(
         config,
         weights,
-        kv_cache=getattr(torch, kv_cache),
+        kv_cache=store,
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
         twin=model.cpu_ops == "twin" and device.type == "cpu",
         seed=seed,
         source=source,
     )
+
+
+def _check_storage(storage: Storage, config: DecoderConfig) -> None:
+    try:
+        storage.format.groups(config.head_dim)
+    except ValueError as error:
+        raise UnsupportedError(str(error)) from error
+    if storage.ring and not config.sliding_window:
+        raise UnsupportedError("a ring needs a layer with a sliding window, and there is none")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,0 +1,118 @@
+"""What the decoder tells a listener: keys as they are written, rows as they are attended.
+
+What a row attended is read back through the ``KeysValues`` that the kernel was given, with the
+window that it was given, so a wrong table, window, length or donor is told of as it is. Where a
+planted function makes several kernel calls of one, or none, what it was handed is told instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kvparity.decoder.attending import Call
+from kvparity.decoder.batch import Batch
+from kvparity.taps import Attended, Listener, Wrote
+from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.store import decode
+
+
+def wrote(listener: Listener, batch: Batch, stored: int, k: Tensor, v: Tensor) -> None:
+    """Tell of the fresh ``k``, ``v`` ``[tokens, kv_heads, head_dim]`` of a step, in span order."""
+    at = 0
+    for span in batch.step:
+        stop = at + span.stop - span.start
+        listener.wrote(Wrote(stored, span.sequence, span.start, k[at:stop], v[at:stop]))
+        at = stop
+
+
+def attended(
+    listener: Listener,
+    batch: Batch,
+    layer: int,
+    spans: Sequence[int],
+    handed: Call,
+    noted: Sequence[Call],
+    result: tuple[Tensor, Tensor],
+) -> None:
+    """Tell of the rows that the listener wants of one attention call.
+
+    ``handed`` is what the replaceable function was given, ``noted`` what kernels were given in it,
+    ``result`` what came back for the rows of ``handed``.
+    """
+    decodes = "max_kv" in handed.options
+    call = handed
+    if len(noted) == 1 and _alike(noted[0], handed):
+        call = noted[0]
+    lengths = call.kv.kv_lens.tolist()
+    ends = [1] * len(lengths) if decodes else call.options["q_lens"].tolist()
+    for number, index in enumerate(spans):
+        span = batch.step[index]
+        for position in listener.wants(span.sequence, range(span.start, span.stop)):
+            t = position - span.start
+            row = number if decodes else batch.firsts[index] + t
+            length = lengths[number] - ends[number] + t + 1
+            first = _first(call, number if decodes else row, length)
+            k, v = keys_read(call.kv, number, first, length, call.q.dtype)
+            out, lse = result
+            listener.attended(
+                Attended(
+                    layer=layer,
+                    sequence=span.sequence,
+                    position=position,
+                    told=int(batch.positions[batch.firsts[index] + t]),
+                    length=length,
+                    first=first,
+                    q=call.q[row],
+                    k=k,
+                    v=v,
+                    out=out[row],
+                    lse=lse[row],
+                    scale=float(call.options["scale"]),
+                    softcap=float(call.options.get("softcap", 0.0)),
+                    sinks=call.options.get("sinks"),
+                    decode=decodes,
+                )
+            )
+
+
+def _alike(one: Call, other: Call) -> bool:
+    return one.q.shape == other.q.shape and one.kv.batch == other.kv.batch
+
+
+def _first(call: Call, row: int, length: int) -> int:
+    window, first_key = call.options.get("window", 0), call.options.get("first_key")
+    first = max(0, length - window) if window else 0
+    return first if first_key is None else max(first, int(first_key[row]))
+
+
+def keys_read(
+    kv: KeysValues, sequence: int, start: int, stop: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """What a kernel reads of the keys ``start .. stop-1`` of one sequence of its batch.
+
+    ``k``, ``v`` ``[stop-start, kv_heads, head_dim]`` in ``dtype``, that of the queries.
+    """
+    places = torch.arange(start, max(start, stop), device=kv.k.device)
+    if kv.ring:
+        places = places % kv.ring
+    if kv.block_table is not None:
+        pages = kv.block_table[sequence].long()
+        slots = pages[places // kv.page] * kv.page + places % kv.page
+    else:
+        assert kv.starts is not None
+        slots = kv.starts[sequence] + places
+
+    def read(codes: Tensor, scale: Tensor | None) -> Tensor:
+        raw = codes.view(torch.uint8) if codes.element_size() == 1 else codes
+        found = raw.index_select(0, slots).view(codes.dtype)
+        if kv.format is None:
+            return found.to(dtype)
+        if kv.format.dynamic:
+            assert scale is not None
+            scale = scale.index_select(0, slots)
+        return decode(found, scale, kv.format, dtype)
+
+    return read(kv.k, kv.k_scale), read(kv.v, kv.v_scale)
