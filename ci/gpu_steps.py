@@ -241,6 +241,16 @@ STEPS = (
         expect_s=60,
         timeout_s=240,
     ),
+    Step(
+        "sanitizer",
+        "do memory and race checkers find nothing?",
+        _program("gpu_sanitize.py"),
+        read_verdict,
+        frozenset({"clean"}),
+        expect_s=60,
+        timeout_s=240,
+        may_lack=("compute-sanitizer is not on the PATH",),
+    ),
 )  # fmt: skip
 
 BESIDE = (

@@ -1,0 +1,81 @@
+"""Run the attention kernels and every other operation under compute-sanitizer.
+
+    python ci/gpu_sanitize.py                    memcheck, racecheck, synccheck
+    python ci/gpu_sanitize.py memcheck           one tool
+    python ci/gpu_sanitize.py --launch           what they watch, alone
+
+One JSON document is printed last: verdict ``clean`` or ``errors``, and what each tool counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ("memcheck", "racecheck", "synccheck")
+LENGTHS = (1, 65, 257)
+SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
+
+
+def launch(device: str = "cuda") -> None:
+    """Launch every kernel a few times."""
+    sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "tests/gpu")]
+    import device_cases as cases
+    import torch
+
+    cases.fingerprints(device, LENGTHS)
+    shape = cases.Shape()
+    data = [cases.sequence(n, shape, torch.bfloat16, n, device) for n in LENGTHS]
+    cases.last_rows(data, shape, page=16)
+    rows = torch.arange(5, device=device)
+    for op in cases.operations(torch.bfloat16, device, rows=5).values():
+        op(rows)
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def watched(tool: str) -> dict[str, Any]:
+    """One tool over one process: what it counted, or why it counted nothing."""
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
+    command += [sys.executable, str(Path(__file__).resolve()), "--launch"]
+    # Without torch's own pool each tensor is an allocation, and reading past it shows.
+    environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return judged(done.stdout + done.stderr, done.returncode)
+
+
+def judged(text: str, code: int) -> dict[str, Any]:
+    """What a tool's output says. No summary, or another exit code than its own, is an error."""
+    counted = SUMMARY.findall(text)
+    errors = sum(int(n) for n in counted)
+    clean = bool(counted) and errors == 0 and code == 0
+    return {"clean": clean, "errors": errors if counted else None, "rc": code} | (
+        {} if clean else {"said": text[-4000:]}
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; 0 clean, 1 errors, 3 no compute-sanitizer."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given == ["--launch"]:
+        launch()
+        return 0
+    if shutil.which("compute-sanitizer") is None:
+        print("compute-sanitizer is not on the PATH", file=sys.stderr)
+        return 3
+    found = {tool: watched(tool) for tool in given or TOOLS}
+    clean = all(each["clean"] for each in found.values())
+    print(json.dumps({"verdict": "clean" if clean else "errors", "tools": found}))
+    return 0 if clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
