@@ -7,16 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kvparity_kernels.store.format import StoreFormat
+
 
 @dataclass(frozen=True)
 class KeysValues:
     """Views of a cache and the place of each sequence in it. Nothing is copied.
 
     ``k``, ``v``: ``[slots, kv_heads, head_dim]``, last dimension contiguous, float32, float16 or
-    bfloat16 (cast to the query's dtype when loaded). ``kv_lens``: int32 ``[B]``, visible keys.
-    Either ``starts``: int64 ``[B]``, the slot of key 0, the others following; or ``block_table``:
-    int32 ``[B, max_pages]`` with ``page`` slots per page. Slots that hold no visible key are never
-    read. Raises ``ValueError`` for shapes, dtypes or devices that do not fit.
+    bfloat16 (cast to the query's dtype when loaded). ``kv_lens``: int32 ``[B]``, the keys of each
+    sequence. Either ``starts``: int64 ``[B]``, the slot of key 0, the others following; or
+    ``block_table``: int32 ``[B, max_pages]`` with ``page`` slots per page. Slots that hold no
+    visible key are never read.
+
+    ``format``: what k and v hold, as ``store.encode`` wrote it (None: plain floats); then they
+    are ``[slots, kv_heads, storage_width]`` in its dtype, and ``k_scale``, ``v_scale`` float32
+    ``[kv_heads]`` for fp8 (None: 1) or ``[slots, kv_heads, groups]``, last dimension contiguous,
+    for integers. ``ring``: if not 0, key p lies in place ``p % ring`` of its sequence, and only
+    a window may look at it. Raises ``ValueError`` for shapes, dtypes or devices that do not fit.
     """
 
     k: Tensor
@@ -25,6 +33,10 @@ class KeysValues:
     starts: Tensor | None = None
     block_table: Tensor | None = None
     page: int = 0
+    format: StoreFormat | None = None
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
+    ring: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -33,11 +45,20 @@ class KeysValues:
                 f"k {tuple(self.k.shape)} and v {tuple(self.v.shape)} must both be "
                 "[slots, kv_heads, head_dim]"
             )
-        if self.k.dtype != self.v.dtype or self.k.dtype not in DTYPES:
-            raise ValueError(
-                f"k is {self.k.dtype} and v is {self.v.dtype}; they must agree and be float32, "
-                "float16 or bfloat16"
+        wanted = DTYPES if self.format is None else (self.format.storage_dtype,)
+        if self.k.dtype != self.v.dtype or self.k.dtype not in wanted:
+            expected = (
+                "float32, float16 or bfloat16, or have a format"
+                if self.format is None
+                else f"{wanted[0]} for {self.format}"
             )
+            raise ValueError(
+                f"k is {self.k.dtype} and v is {self.v.dtype}; they must agree and be {expected}"
+            )
+        for name in ("k_scale", "v_scale"):
+            self._check_scale(name)
+        if self.ring < 0:
+            raise ValueError(f"ring is {self.ring}; it must be a number of slots, or 0")
         if self.k.shape[-1] > 1 and (self.k.stride(-1) != 1 or self.v.stride(-1) != 1):
             raise ValueError("the last dimension of k and v must be contiguous; use .contiguous()")
         _integers("kv_lens", self.kv_lens, torch.int32, 1)
@@ -60,10 +81,33 @@ class KeysValues:
                 )
             if self.block_table.stride(1) != 1 and self.block_table.shape[1] > 1:
                 raise ValueError("the rows of block_table must be contiguous")
-        for name in ("v", "kv_lens", "starts", "block_table"):
+        for name in ("v", "kv_lens", "starts", "block_table", "k_scale", "v_scale"):
             tensor = getattr(self, name)
             if tensor is not None and tensor.device != self.k.device:
                 raise ValueError(f"{name} is on {tensor.device}, k is on {self.k.device}")
+
+    def _check_scale(self, name: str) -> None:
+        scale, format = getattr(self, name), self.format
+        if format is None or not (format.static or format.dynamic):
+            if scale is not None:
+                raise ValueError(f"{name} is given, but {format or 'a plain float'} has no scales")
+            return
+        slots, heads, _ = self.k.shape
+        groups = format.groups(self.head_dim)
+        shape = (slots, heads, groups) if format.dynamic else (heads,)
+        if scale is None and format.static:
+            return
+        if scale is None or scale.dtype != torch.float32 or scale.shape != shape:
+            found = "missing" if scale is None else f"{scale.dtype} {tuple(scale.shape)}"
+            raise ValueError(f"{name} is {found}; {format} needs torch.float32 {shape}")
+        if scale.shape[-1] > 1 and scale.stride(-1) != 1:
+            raise ValueError(f"the last dimension of {name} must be contiguous; use .contiguous()")
+
+    @property
+    def head_dim(self) -> int:
+        """The numbers per key and head; k may hold two in an element."""
+        width = self.k.shape[-1]
+        return 2 * width if self.format is not None and self.format.name == "int4" else width
 
     @property
     def batch(self) -> int:

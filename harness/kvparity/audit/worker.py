@@ -133,16 +133,17 @@ def compile_launch(
     if fusion is not None:
         options["enable_fp_fusion"] = fusion
     signature = {name: _type(kernel, name, arguments[name]) for name in kernel.parameters}
-    aligned = kernel.pointers - kernel.unaligned
+    absent = {name for name in kernel.pointers if arguments[name] is None}
+    aligned = kernel.pointers - kernel.unaligned - absent
     attributes = {(i,): _ALIGNED for i, name in enumerate(kernel.parameters) if name in aligned}
-    constants = {name: arguments[name] for name in kernel.constexprs}
+    constants = {name: arguments[name] for name in kernel.constexprs | absent}
     source = ASTSource(kernel.function, signature, constexprs=constants, attrs=attributes)
     target = GPUTarget("cuda", ARCHITECTURES[arch], 32)
     return triton.compile(source, target=target, options=options)
 
 
 def _type(kernel: Kernel, name: str, value: Any) -> str:
-    if name in kernel.constexprs:
+    if name in kernel.constexprs or value is None:
         return "constexpr"
     if name in kernel.pointers:
         return "*" + _TYPES[str(value.dtype).removeprefix("torch.")]
@@ -190,6 +191,7 @@ def fill(request: Request, folder: Path) -> None:
                     "dtypes": {
                         p: str(arguments[p].dtype).removeprefix("torch.")
                         for p in sorted(kernel.pointers)
+                        if arguments[p] is not None
                     },
                     "num_warps": built.metadata.num_warps,
                     "num_stages": built.metadata.num_stages,

@@ -8,10 +8,19 @@ import torch
 from torch import Tensor
 
 from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.store.format import StoreFormat
 
 
 def packed(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    *,
+    format: StoreFormat | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
 ) -> tuple[KeysValues, Tensor, Tensor, int]:
     """Keys one sequence after the other; also q_starts, q_lens and the longest q_len.
 
@@ -37,12 +46,32 @@ def packed(
                 f"{offsets[:8]}{' ..' if len(offsets) > 8 else ''}"
             )
         lengths.append(steps)
-    kv = KeysValues(k, v, torch.diff(cu_seqlens_k), starts=cu_seqlens_k[:-1].long())
+    kv = KeysValues(
+        k,
+        v,
+        torch.diff(cu_seqlens_k),
+        starts=cu_seqlens_k[:-1].long(),
+        format=format,
+        k_scale=k_scale,
+        v_scale=v_scale,
+    )
     return kv, cu_seqlens_q[:-1], torch.diff(cu_seqlens_q), max(lengths[0], default=0)
 
 
-def rectangle(k_cache: Tensor, v_cache: Tensor, kv_lens: Tensor) -> KeysValues:
-    """Caches ``[B, capacity, Hkv, D]`` of any strides, as long as k and v have the same."""
+def rectangle(
+    k_cache: Tensor,
+    v_cache: Tensor,
+    kv_lens: Tensor,
+    *,
+    format: StoreFormat | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
+    ring: int = 0,
+) -> KeysValues:
+    """Caches ``[B, capacity, Hkv, D]`` of any strides, as long as k and v have the same.
+
+    Scales that are stored with the tokens, ``[B, capacity, Hkv, groups]``, lie as these do.
+    """
     if k_cache.dim() != 4 or k_cache.shape != v_cache.shape:
         raise ValueError(
             f"k_cache {tuple(k_cache.shape)} and v_cache {tuple(v_cache.shape)} must both be "
@@ -51,18 +80,35 @@ def rectangle(k_cache: Tensor, v_cache: Tensor, kv_lens: Tensor) -> KeysValues:
     batch, capacity = k_cache.shape[:2]
     if kv_lens.shape != (batch,):
         raise ValueError(f"kv_lens is {tuple(kv_lens.shape)} for {batch} caches")
+    if ring > capacity:
+        raise ValueError(f"a ring of {ring} slots does not fit into a capacity of {capacity}")
+    stored = {"k_cache": k_cache, "v_cache": v_cache}
+    if format is not None and format.dynamic:
+        for name, scale in (("k_scale", k_scale), ("v_scale", v_scale)):
+            if scale is None or scale.dim() != 4 or scale.shape[:3] != k_cache.shape[:3]:
+                found = "missing" if scale is None else tuple(scale.shape)
+                raise ValueError(
+                    f"{name} is {found}; {format} needs {(*k_cache.shape[:3], 'groups')}"
+                )
+            stored[name] = scale
     if batch * capacity == 0:
-        step, k, v = 0, k_cache.flatten(0, 1), v_cache.flatten(0, 1)
+        step, flat = 0, {name: each.flatten(0, 1) for name, each in stored.items()}
     else:
-        step, k = _slots(k_cache)
-        v_step, v = _slots(v_cache)
-        if v_step != step:
-            raise ValueError(
-                f"the caches lie differently: strides {k_cache.stride()} and {v_cache.stride()}; "
-                "use .contiguous() on both"
-            )
-    starts = torch.arange(batch, device=k.device) * step
-    return KeysValues(k, v, kv_lens, starts=starts)
+        placed = {name: _slots(each) for name, each in stored.items()}
+        step, flat = placed["k_cache"][0], {name: each for name, (_, each) in placed.items()}
+        if any(other != step for other, _ in placed.values()):
+            strides = " and ".join(str(each.stride()) for each in stored.values())
+            raise ValueError(f"the caches lie differently: strides {strides}; use .contiguous()")
+    return KeysValues(
+        flat["k_cache"],
+        flat["v_cache"],
+        kv_lens,
+        starts=torch.arange(batch, device=k_cache.device) * step,
+        format=format,
+        k_scale=flat.get("k_scale", k_scale),
+        v_scale=flat.get("v_scale", v_scale),
+        ring=ring,
+    )
 
 
 def _slots(cache: Tensor) -> tuple[int, Tensor]:

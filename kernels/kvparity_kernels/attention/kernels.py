@@ -5,17 +5,22 @@ Splits are merged in ascending order. Prefill walks and merges at once; decode c
 parallel, and a second kernel merges them. All three share the functions below, so there is one
 text to get right. The rows of a tile are the query heads of one key head, token by token: row p is
 token p // G, head p % G of the group. Logarithms and exponentials have base 2 inside.
+
+What a model may have beside (a window or another first key, a ring, a cap, sinks, codes for
+numbers) stands behind constants, so a call without it compiles to kernels that know nothing of it.
 """
 
 from __future__ import annotations
 
 from kvparity_kernels.launch import kernel
+from kvparity_kernels.store.kernels import fits, load_stored, slots
 
 # isort: split
 import triton
 import triton.language as tl
 
 LN2 = tl.constexpr(0.6931471805599453)
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -34,13 +39,36 @@ def inside(rows, cols, D: tl.constexpr, BD: tl.constexpr):
 
 
 @triton.jit
+def first_of_last(kv_len, FIRST, window, b):
+    # The first key that the last row of sequence b sees.
+    first = tl.maximum(kv_len - window, 0)
+    if FIRST is not None:
+        first = tl.maximum(first, tl.load(FIRST + b))
+    return first
+
+
+@triton.jit
+def soft_cap(s, cap):
+    """cap * tanh(score / cap) in base 2: s is 2 log2(e) / cap of the score, cap log2(e) of the cap.
+
+    Written out, so that both kernels round alike: tanh |x| = (1 - e) / (1 + e), e = exp(-2 |x|).
+    """
+    e = tl.exp2(-tl.abs(s))
+    t = tl.div_rn(1.0 - e, 1.0 + e)
+    return tl.where(s < 0.0, -t, t) * cap
+
+
+@triton.jit
 def split_partial(
-    q, row_last, K, V, TABLE, start, first, kv_len, scale, s_kt, s_vt,
+    q, row_first, row_last, K, V, K_SCALE, V_SCALE, TABLE, start, first, kv_len, scale,
+    lowest, highest, ring, cap, s_kt, s_vt, s_kst, s_vst,
     SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr,
-    PAGE: tl.constexpr,
+    PAGE: tl.constexpr, BOUNDED: tl.constexpr, RING: tl.constexpr, CAPPED: tl.constexpr,
+    FORMAT: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """(m, l, acc) of the whole split first .. first+SPLIT; row r sees keys up to row_last[r].
 
+    BOUNDED: and from row_first[r], and no row of the program sees a key outside lowest .. highest.
     The trip count is a constant: a split costs the same work and takes the same steps for every
     row and every length, with masked tiles where there are no keys.
     """
@@ -52,18 +80,20 @@ def split_partial(
     for i in tl.range(0, SPLIT // TILE):
         key = first + i * TILE + lane
         here = key < kv_len
-        if PAGE > 0:
-            page = tl.load(TABLE + key // PAGE, mask=here, other=0).to(tl.int64)
-            slot = (page * PAGE + key % PAGE)[:, None]
-        else:
-            slot = (start + key)[:, None]
+        if BOUNDED:
+            here = here & (key >= lowest) & (key <= highest)
+        slot = slots(key, here, TABLE, start, ring, PAGE, RING)[:, None]
         held = inside(here, cols, D, BD)
-        k = tl.load(K + (slot * s_kt + cols), mask=held, other=0.0).to(q.dtype)
-        v = tl.load(V + (slot * s_vt + cols), mask=held, other=0.0).to(q.dtype)
+        k = load_stored(K, K_SCALE, slot, s_kt, s_kst, cols, held, FORMAT, GROUP).to(q.dtype)
+        v = load_stored(V, V_SCALE, slot, s_vt, s_vst, cols, held, FORMAT, GROUP).to(q.dtype)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        if CAPPED:
+            s = soft_cap(s, cap)
         # Two conditions, though one could hold both: then the compiler writes this select, and all
         # that follows, alike in prefill and decode.
         visible = (key[None, :] <= row_last[:, None]) & here[None, :]
+        if BOUNDED:
+            visible = visible & (key[None, :] >= row_first[:, None])
         s = tl.where(visible, s, -float("inf"))
         top = tl.maximum(m, tl.max(s, 1))
         shift = tl.where(top == -float("inf"), 0.0, top)
@@ -97,6 +127,15 @@ def merge(M, L, A, m, l, a):  # noqa: E741
 
 
 @triton.jit
+def add_sink(M, L, A, SINKS, h, ok):
+    """The running (M, L, A) with a logit per head whose value is 0: merged after all splits."""
+    if SINKS is not None:
+        sink = tl.load(SINKS + h, mask=ok, other=-float("inf")) * LOG2_E
+        M, L, A = merge(M, L, A, sink, tl.full(L.shape, 1.0, tl.float32), tl.zeros_like(A))
+    return M, L, A
+
+
+@triton.jit
 def finish(M, L, A):
     """The result and its natural log-sum-exp; 0 and -inf for a row that sees no key."""
     empty = L == 0.0
@@ -105,12 +144,17 @@ def finish(M, L, A):
     return out, tl.where(empty, -float("inf"), (M + tl.log2(safe)) * LN2)
 
 
-@kernel(unaligned=("Q_STARTS", "Q_LENS", "KV_LENS", "STARTS", "TABLE"))
+@kernel(
+    unaligned=("Q_STARTS", "Q_LENS", "KV_LENS", "STARTS", "TABLE", "FIRST", "SINKS", "K_SCALE",
+               "V_SCALE")
+)  # fmt: skip
 def prefill(
-    Q, K, V, OUT, LSE, Q_STARTS, Q_LENS, KV_LENS, STARTS, TABLE,
-    tiles, capacity, scale, s_qt, s_qh, s_kt, s_kh, s_vt, s_vh, s_table, heads,
+    Q, K, V, OUT, LSE, Q_STARTS, Q_LENS, KV_LENS, STARTS, TABLE, FIRST, SINKS, K_SCALE, V_SCALE,
+    tiles, capacity, scale, window, ring, cap, s_qt, s_qh, s_kt, s_kh, s_vt, s_vh, s_kst, s_ksh,
+    s_vst, s_vsh, s_table, heads,
     G: tl.constexpr, SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
-    BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr,
+    BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr, BOUNDED: tl.constexpr,
+    RING: tl.constexpr, CAPPED: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program: BM rows of one key head of one sequence. Grid (tiles * B, key heads)."""
     b = tl.program_id(0) // tiles
@@ -122,7 +166,7 @@ def prefill(
     start = tl.full((), 0, tl.int64)
     if PAGE == 0:
         start = tl.load(STARTS + b)
-    if (tile * BM < q_len * G) & (start >= 0) & (start + kv_len <= capacity):
+    if (tile * BM < q_len * G) & fits(start, kv_len, capacity, ring, RING):
         p = tile * BM + tl.arange(0, BM)
         t = p // G
         h = (kv_head * G + p % G).to(tl.int64)
@@ -135,67 +179,98 @@ def prefill(
         q = tl.load(Q + place, mask=held, other=0.0)
         K_head = K + kv_head * stride(s_kh, ALIGN)
         V_head = V + kv_head * stride(s_vh, ALIGN)
+        K_scales, V_scales = K_SCALE, V_SCALE
+        if FORMAT != "float":
+            K_scales, V_scales = K_SCALE + kv_head * s_ksh, V_SCALE + kv_head * s_vsh
         pages = TABLE + b.to(tl.int64) * s_table
         # Past the keys that the tile's last row sees there is nothing but dead splits.
         last = tl.minimum((tile * BM + BM - 1) // G, q_len - 1)
         seen = tl.maximum(kv_len - q_len + last + 1, 0)
+        row_first = row_last
+        lowest = 0
+        if BOUNDED:
+            row_first = row_last - (window - 1)
+            lowest = tl.maximum(kv_len - q_len + tile * BM // G - (window - 1), 0)
+            if FIRST is not None:
+                given = tl.load(FIRST + row, mask=ok, other=0)
+                row_first = tl.maximum(row_first, given)
+                lowest = tl.maximum(lowest, tl.min(tl.where(ok, given, 0x7FFFFFFF), 0))
         M = tl.full((BM,), -float("inf"), tl.float32)
         L = tl.zeros((BM,), tl.float32)
         A = tl.zeros((BM, BD), tl.float32)
-        for i in tl.range(0, tl.cdiv(seen, SPLIT)):
+        for i in tl.range(lowest // SPLIT, tl.cdiv(seen, SPLIT)):
             m, l, a = split_partial(  # noqa: E741
-                q, row_last, K_head, V_head, pages, start, i * SPLIT, kv_len, scale,
-                stride(s_kt, ALIGN), stride(s_vt, ALIGN), SPLIT, TILE, D, BD, BM, PAGE,
+                q, row_first, row_last, K_head, V_head, K_scales, V_scales, pages, start,
+                i * SPLIT, kv_len, scale, lowest, seen - 1, ring, cap,
+                stride(s_kt, ALIGN), stride(s_vt, ALIGN), s_kst, s_vst,
+                SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP,
             )  # fmt: skip
             M, L, A = merge(M, L, A, m, l, a)
+        M, L, A = add_sink(M, L, A, SINKS, h, ok)
         out, lse = finish(M, L, A)
         at = row * heads + h
         tl.store(OUT + (at[:, None] * D + cols), out.to(OUT.dtype.element_ty), mask=held)
         tl.store(LSE + at, lse, mask=ok)
 
 
-@kernel(unaligned=("KV_LENS", "STARTS", "TABLE"))
+@kernel(unaligned=("KV_LENS", "STARTS", "TABLE", "FIRST", "K_SCALE", "V_SCALE"))
 def decode_split(
-    Q, K, V, PART_M, PART_L, PART_A, KV_LENS, STARTS, TABLE,
-    splits, capacity, scale, s_qt, s_qh, s_kt, s_kh, s_vt, s_vh, s_table, kv_heads,
+    Q, K, V, PART_M, PART_L, PART_A, KV_LENS, STARTS, TABLE, FIRST, K_SCALE, V_SCALE,
+    splits, capacity, scale, window, ring, cap, s_qt, s_qh, s_kt, s_kh, s_vt, s_vh, s_kst, s_ksh,
+    s_vst, s_vsh, s_table, kv_heads,
     G: tl.constexpr, SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
-    BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr,
+    BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr, BOUNDED: tl.constexpr,
+    RING: tl.constexpr, CAPPED: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program: one split for BM heads of a group. Grid (splits * B, key heads, G / BM)."""
+    """One program: one split for BM heads of a group. Grid (splits * B, key heads, G / BM).
+
+    The splits are those from the first that the row sees.
+    """
     b = tl.program_id(0) // splits
-    i = tl.program_id(0) % splits
+    part = tl.program_id(0) % splits
     kv_head = tl.program_id(1)
     kv_len = tl.load(KV_LENS + b)
     start = tl.full((), 0, tl.int64)
     if PAGE == 0:
         start = tl.load(STARTS + b)
-    if (i * SPLIT < kv_len) & (start >= 0) & (start + kv_len <= capacity):
+    lowest = 0
+    if BOUNDED:
+        lowest = first_of_last(kv_len, FIRST, window, b)
+    i = lowest // SPLIT + part
+    if (i * SPLIT < kv_len) & fits(start, kv_len, capacity, ring, RING):
         r = tl.program_id(2) * BM + tl.arange(0, BM)
         h = (kv_head * G + r).to(tl.int64)
         ok = r < G
         row_last = tl.zeros((BM,), tl.int32) + (kv_len - 1)
+        row_first = tl.zeros((BM,), tl.int32) + lowest
         cols = tl.arange(0, BD)[None, :]
         held = inside(ok, cols, D, BD)
         place = b * stride(s_qt, ALIGN) + h[:, None] * stride(s_qh, ALIGN) + cols
         q = tl.load(Q + place, mask=held, other=0.0)
         K_head = K + kv_head * stride(s_kh, ALIGN)
         V_head = V + kv_head * stride(s_vh, ALIGN)
+        K_scales, V_scales = K_SCALE, V_SCALE
+        if FORMAT != "float":
+            K_scales, V_scales = K_SCALE + kv_head * s_ksh, V_SCALE + kv_head * s_vsh
         pages = TABLE + b.to(tl.int64) * s_table
         m, l, a = split_partial(  # noqa: E741
-            q, row_last, K_head, V_head, pages, start, i * SPLIT, kv_len, scale,
-            stride(s_kt, ALIGN), stride(s_vt, ALIGN), SPLIT, TILE, D, BD, BM, PAGE,
+            q, row_first, row_last, K_head, V_head, K_scales, V_scales, pages, start,
+            i * SPLIT, kv_len, scale, lowest, kv_len - 1, ring, cap,
+            stride(s_kt, ALIGN), stride(s_vt, ALIGN), s_kst, s_vst,
+            SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP,
         )  # fmt: skip
-        at = ((b.to(tl.int64) * kv_heads + kv_head) * splits + i) * G + r
+        at = ((b.to(tl.int64) * kv_heads + kv_head) * splits + part) * G + r
         tl.store(PART_M + at, m, mask=ok)
         tl.store(PART_L + at, l, mask=ok)
         tl.store(PART_A + (at[:, None] * D + cols), a, mask=held)
 
 
-@kernel(unaligned=("KV_LENS", "STARTS"))
+@kernel(unaligned=("KV_LENS", "STARTS", "FIRST", "SINKS"))
 def decode_combine(
-    PART_M, PART_L, PART_A, OUT, LSE, KV_LENS, STARTS, splits, capacity, kv_heads,
+    PART_M, PART_L, PART_A, OUT, LSE, KV_LENS, STARTS, FIRST, SINKS,
+    splits, capacity, window, ring, kv_heads,
     G: tl.constexpr, GB: tl.constexpr, SPLIT: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
-    PAGE: tl.constexpr,
+    PAGE: tl.constexpr, BOUNDED: tl.constexpr, RING: tl.constexpr,
 ):  # fmt: skip
     """One program: GB heads of a group of one sequence. Grid (B, key heads, G / GB)."""
     b = tl.program_id(0)
@@ -204,9 +279,12 @@ def decode_combine(
     start = tl.full((), 0, tl.int64)
     if PAGE == 0:
         start = tl.load(STARTS + b)
+    base = 0
+    if BOUNDED:
+        base = first_of_last(kv_len, FIRST, window, b) // SPLIT
     # More keys than splits were launched for, or than the cache holds: the result stays NaN.
-    fits = (kv_len <= splits.to(tl.int64) * SPLIT) & (start >= 0) & (start + kv_len <= capacity)
-    if fits:
+    whole = kv_len <= (base + splits.to(tl.int64)) * SPLIT
+    if whole & fits(start, kv_len, capacity, ring, RING):
         r = tl.program_id(2) * GB + tl.arange(0, GB)
         ok = r < G
         cols = tl.arange(0, BD)[None, :]
@@ -215,12 +293,13 @@ def decode_combine(
         L = tl.zeros((GB,), tl.float32)
         A = tl.zeros((GB, BD), tl.float32)
         group = b.to(tl.int64) * kv_heads + kv_head
-        for i in tl.range(0, tl.cdiv(kv_len, SPLIT)):
+        for i in tl.range(0, tl.cdiv(kv_len, SPLIT) - base):
             at = (group * splits + i) * G + r
             m = tl.load(PART_M + at, mask=ok, other=-float("inf"))
             l = tl.load(PART_L + at, mask=ok, other=0.0)  # noqa: E741
             a = tl.load(PART_A + (at[:, None] * D + cols), mask=held, other=0.0)
             M, L, A = merge(M, L, A, m, l, a)
+        M, L, A = add_sink(M, L, A, SINKS, kv_head * G + r, ok)
         out, lse = finish(M, L, A)
         at = group * G + r
         tl.store(OUT + (at[:, None] * D + cols), out.to(OUT.dtype.element_ty), mask=held)
