@@ -40,6 +40,7 @@ SECTIONS = {
     "Heads": "`heads`",
     "Decoder": "`subject` with `kind: decoder`",
     "DecoderConfig": "`config` of a decoder",
+    "DecoderCache": "`cache` of a decoder",
     "Transformers": "`subject` with `kind: transformers`",
     "Order": "`order`",
     "Numerics": "`numerics`",

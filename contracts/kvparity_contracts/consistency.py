@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kvparity_contracts import stores
 from kvparity_contracts.base import Fault, KeyPath, closest, repeated
 from kvparity_contracts.checks import Accuracy, AuditCheck, OrderCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
@@ -22,6 +23,7 @@ def faults(contract: Contract) -> Iterator[Fault]:
     yield from _names(contract)
     yield from _positions(contract)
     yield from _tokens(contract)
+    yield from _stores(contract)
     for i, check in enumerate(contract.checks):
         if isinstance(check, PathCheck):
             yield from _workload_names(contract, ("checks", i), check)
@@ -71,6 +73,28 @@ def _tokens(contract: Contract) -> Iterator[Fault]:
                 at = ("workloads", i, workload.source, j)
                 expected = f"ids below {size}, the vocabulary of the model"
                 yield Fault(at, f"found the token id {max(ids)}", expected)
+
+
+def _stores(contract: Contract) -> Iterator[Fault]:
+    dim = known(contract.subject).head_dim
+    for i, text in enumerate(contract.numerics.kv_cache or ()):
+        store = stores.parse(text)
+        if dim is not None and store.group and dim % store.group:
+            yield Fault(
+                ("numerics", "kv_cache", i),
+                f"found {text!r}, but {store.group} does not divide the head dimension {dim}",
+                f"a group that divides {dim}",
+            )
+    coded = stores.lossy(contract.numerics.kv_cache or ())
+    for i, check in enumerate(contract.checks):
+        if coded and isinstance(check, OrderCheck | AuditCheck):
+            message = f"found {check.relation!r} beside a cache in {coded[0]}"
+            expected = (
+                "a kv_cache of number formats: what it probes with, codes cannot hold"
+                if isinstance(check, OrderCheck)
+                else "a kv_cache of number formats: it compiles no other kernels"
+            )
+            yield Fault(("checks", i, "relation"), message, expected)
 
 
 def _workload_names(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kvparity_contracts.base import Fault, Model, Positive, refuse
+from kvparity_contracts.base import Fault, Model, Positive, ToTuple, refuse
+
+LayerType = Literal["full", "sliding"]
 
 
 class DecoderConfig(Model):
@@ -39,6 +41,18 @@ class DecoderConfig(Model):
     """Whether the projections of attention have a bias."""
     max_positions: Positive
     """Longest sequence, prompt and continuation together."""
+    sliding_window: Positive | None = None
+    """Keys that a query of a sliding layer sees, its own included; left out, no layer slides."""
+    layer_types: Annotated[tuple[LayerType, ...], Field(min_length=1), ToTuple] | None = None
+    """full or sliding for each layer; left out, all slide if there is a sliding_window."""
+    kv_shared_layers: Annotated[int, Field(ge=0)] = 0
+    """So many last layers write no cache: each reads that of the last layer of its type before."""
+    shared_head_dim: Positive | None = None
+    """Width of the query heads of those layers, filled up with zeros; left out, head_dim."""
+    attention_softcap: Annotated[float, Field(gt=0)] | None = None
+    """Scores s become c tanh(s / c); left out, they stay."""
+    attention_sinks: bool = False
+    """Whether each query head has a learned logit that takes a share of its softmax."""
 
     @model_validator(mode="after")
     def _check(self) -> DecoderConfig:
@@ -52,3 +66,61 @@ class DecoderConfig(Model):
             )
         if self.head_dim % 2:
             yield Fault(("head_dim",), f"found {self.head_dim}", "an even number")
+        yield from self._typed()
+        yield from self._shared()
+
+    @property
+    def types(self) -> tuple[LayerType, ...]:
+        """The type of each layer."""
+        kind: LayerType = "full" if self.sliding_window is None else "sliding"
+        return self.layer_types or (kind,) * self.layers
+
+    def _typed(self) -> Iterator[Fault]:
+        types = self.types
+        if len(types) != self.layers:
+            yield Fault(
+                ("layer_types",),
+                f"found {len(types)} types",
+                f"one for each of the {self.layers} layers",
+            )
+        if "sliding" in types and self.sliding_window is None:
+            yield Fault(
+                ("layer_types", types.index("sliding")),
+                "found a sliding layer, but no sliding_window",
+                "full, or a sliding_window",
+            )
+        if "sliding" not in types and self.sliding_window is not None:
+            yield Fault(
+                ("sliding_window",), "found a window, but no layer is sliding", "a sliding layer"
+            )
+
+    def _shared(self) -> Iterator[Fault]:
+        writing, types = self.layers - self.kv_shared_layers, self.types
+        if writing < 1:
+            yield Fault(
+                ("kv_shared_layers",),
+                f"found {self.kv_shared_layers} of {self.layers} layers",
+                f"at most {self.layers - 1}: a layer must be left that writes",
+            )
+            return
+        if len(types) == self.layers and (orphans := set(types[writing:]) - set(types[:writing])):
+            yield Fault(
+                ("kv_shared_layers",),
+                f"found {self.kv_shared_layers}, but none of the first {writing} layers is "
+                f"{min(orphans)}",
+                "a layer of each shared type that writes",
+            )
+        if self.shared_head_dim is None:
+            return
+        if not self.kv_shared_layers:
+            yield Fault(
+                ("shared_head_dim",),
+                f"found {self.shared_head_dim}, but no layer is shared",
+                "kv_shared_layers above 0",
+            )
+        if self.shared_head_dim % 2 or self.shared_head_dim > self.head_dim:
+            yield Fault(
+                ("shared_head_dim",),
+                f"found {self.shared_head_dim}",
+                f"an even number of at most head_dim ({self.head_dim})",
+            )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from kvparity_contracts.base import DType, Fault, Model, OneOrMore, no_duplicates, refuse, show
+from kvparity_contracts.stores import Stores
 
 
 def _or_list(item: dict[str, Any]) -> dict[str, Any]:
@@ -45,14 +46,15 @@ class Numerics(Model):
     """Format of weights and activations: float32, float16, bfloat16, or a list of them."""
     accumulation: Literal["float32"] = "float32"
     """Format in which products are summed."""
-    kv_cache: DTypes | None = None
-    """Format that the cache stores, or a list; left out, that of execution."""
+    kv_cache: Stores | None = None
+    """What the cache stores, or a list; left out, the format of execution. A number format; fp8
+    with one scale per layer (tensor) or per head; int8(g), int4(g): a scale for each g elements."""
     tf32: Annotated[Literal[False], BeforeValidator(_only_false)] = False
     """TF32 is off: it would round every float32 product."""
     temperatures: Temperatures = (1.0,)
     """Sampling temperatures, above 0. Logprobs are those of the logits divided by it."""
 
-    def formats(self) -> tuple[tuple[DType, DType], ...]:
+    def formats(self) -> tuple[tuple[DType, str], ...]:
         """All pairs (execution, kv_cache), in the order of the contract."""
         if self.kv_cache is None:
             return tuple((each, each) for each in self.execution)

@@ -19,13 +19,15 @@ class Known:
 
     max_positions: int | None = None
     vocab_size: int | None = None
+    head_dim: int | None = None
+    sliding_window: int | None = None
 
 
 PRESETS: Mapping[str, Known] = MappingProxyType(
     {
-        "tiny": Known(max_positions=1024, vocab_size=256),
-        "qwen3-0.6b": Known(max_positions=40_960, vocab_size=151_936),
-        "qwen3-8b": Known(max_positions=40_960, vocab_size=151_936),
-        "llama3-8b": Known(max_positions=8192, vocab_size=128_256),
+        "tiny": Known(max_positions=1024, vocab_size=256, head_dim=16),
+        "qwen3-0.6b": Known(max_positions=40_960, vocab_size=151_936, head_dim=128),
+        "qwen3-8b": Known(max_positions=40_960, vocab_size=151_936, head_dim=128),
+        "llama3-8b": Known(max_positions=8192, vocab_size=128_256, head_dim=128),
     }
 )

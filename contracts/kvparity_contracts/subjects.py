@@ -102,6 +102,15 @@ class Attention(Model):
     """Reduction order passed to both functions as `order`; leave it out where they take none."""
 
 
+class DecoderCache(Model):
+    """How the reference decoder's cache lies in memory."""
+
+    layout: Literal["slot-head", "head-slot"] = "slot-head"
+    """slot-head: all heads of a slot together; head-slot: all slots of a head together."""
+    ring: bool = False
+    """Whether a layer with a window keeps only what can still be seen, in a ring of slots."""
+
+
 class Decoder(Model):
     """The reference decoder of this project."""
 
@@ -121,11 +130,20 @@ class Decoder(Model):
     """Reduction order of attention; left out, split 256 and tile 64."""
     cpu_ops: Literal["twin", "interpreter"] = "twin"
     """What runs beside attention on a CPU: vectorised twins (same bits, fast) or the kernels."""
+    cache: DecoderCache = DecoderCache()
+    """Layout and rings of the cache."""
 
     @model_validator(mode="after")
     def _check(self) -> Decoder:
-        refuse(_exactly_one(self, "preset", "config", "checkpoint"))
+        refuse([*_exactly_one(self, "preset", "config", "checkpoint"), *self._ringless()])
         return self
+
+    def _ringless(self) -> Iterator[Fault]:
+        # A checkpoint tells its window when it is loaded.
+        config = PRESETS[self.preset] if self.preset else self.config
+        if self.cache.ring and config is not None and config.sliding_window is None:
+            expected = "false, or a config with a sliding_window"
+            yield Fault(("cache", "ring"), "found true, but no layer has a window", expected)
 
 
 class Transformers(Model):
@@ -179,10 +197,15 @@ def known(subject: AnySubject) -> Known:
         if subject.preset is not None:
             return PRESETS[subject.preset]
         if subject.config is not None:
-            return Known(subject.config.max_positions, subject.config.vocab_size)
+            config = subject.config
+            return Known(
+                config.max_positions, config.vocab_size, config.head_dim, config.sliding_window
+            )
     if isinstance(subject, Transformers) and subject.config is not None:
-        config = subject.config
-        return Known(_number(config, "max_position_embeddings"), _number(config, "vocab_size"))
+        keys = subject.config
+        return Known(_number(keys, "max_position_embeddings"), _number(keys, "vocab_size"))
+    if isinstance(subject, Attention):
+        return Known(head_dim=subject.heads.dim)
     return Known()
 
 

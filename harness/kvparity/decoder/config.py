@@ -152,6 +152,12 @@ def from_contract(stated: ContractConfig) -> DecoderConfig:
         qkv_bias=stated.attention_bias,
         o_bias=stated.attention_bias,
         tied=stated.tie_embeddings,
+        sliding_window=stated.sliding_window or 0,
+        layer_types=stated.layer_types or (),
+        kv_shared_layers=stated.kv_shared_layers,
+        shared_head_dim=stated.shared_head_dim or 0,
+        attention_softcap=stated.attention_softcap or 0.0,
+        attention_sinks=stated.attention_sinks,
     )
 
 

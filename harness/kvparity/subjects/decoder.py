@@ -229,6 +229,8 @@ def build(
         config,
         weights,
         kv_cache=store,
+        heads_first=model.cache.layout == "head-slot",
+        ring=model.cache.ring,
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
         twin=model.cpu_ops == "twin" and device.type == "cpu",
         seed=seed,
