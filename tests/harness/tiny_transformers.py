@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers_families import FAMILIES
 
 from kvparity.schedule import Layout, Member, Span, Step
 from kvparity.subjects.transformers import build
@@ -41,6 +42,25 @@ def tiny(attention: str, cache: str = "dynamic", execution: str = "bfloat16") ->
     )
     return build(
         contract,
+        execution=execution,
+        kv_cache=execution,
+        device=torch.device("cpu"),
+        seed=3,
+        base=Path(),
+    )
+
+
+@cache
+def family(name: str, attention: str, cache: str = "dynamic", execution: str = "float32") -> Any:
+    """A tiny model of one family of ``transformers_families``."""
+    return build(
+        Transformers(
+            kind="transformers",
+            config=FAMILIES[name],
+            attention=attention,
+            cache=cache,
+            order=ORDER if attention == "kvparity" else None,
+        ),
         execution=execution,
         kv_cache=execution,
         device=torch.device("cpu"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +13,13 @@ import transformers
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
+from kvparity.hf import layers as held
 from kvparity.subject import UnsupportedError
 
 # transformers 4 takes the slots of a static cache that are not all zero for its length.
 _COUNTS_ITS_TOKENS = int(transformers.__version__.split(".")[0]) >= 5
 CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
+GARBAGE = 32.0  # finite, because transformers' own backends multiply unused slots by zero
 
 
 def dynamic(model: Any) -> Any:
@@ -31,52 +35,160 @@ def static(model: Any, *, batch: int, capacity: int, poison: bool) -> Any:
     """
     cache = StaticCache(config=model.config, max_cache_len=capacity)
     if poison and _COUNTS_ITS_TOKENS:
-        config = model.config.get_text_config(decoder=True)
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        cache.early_initialization(batch, heads, dim, model.dtype, model.device)
-        for layer in cache.layers:
-            layer.keys.fill_(float("nan"))
-            layer.values.fill_(float("nan"))
+        heads, dims = _shapes(model, len(cache.layers))
+        cache.early_initialization(batch, heads, dims, model.dtype, model.device)
+        for layer in held.holders(cache).values():
+            held.clear(layer, float("nan"))
     return cache
+
+
+def _shapes(model: Any, count: int) -> tuple[Any, Any]:
+    """KV heads and head size: one number, or one for each layer where they differ."""
+    config = model.config.get_text_config(decoder=True)
+    each = getattr(config, "per_layer_config", None) or [config] * count
+
+    def of(layer: Any) -> tuple[int, int]:
+        dim = getattr(layer, "head_dim", None)
+        heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+        return heads, dim or layer.hidden_size // layer.num_attention_heads
+
+    heads, dims = zip(*(of(layer) for layer in each), strict=True)
+    same = len(set(heads)) == len(set(dims)) == 1
+    return (heads[0], dims[0]) if same else (list(heads), list(dims))
 
 
 @dataclass
 class Place:
-    """Where one sequence lies: its cache, its row in it, and the slot of each of its positions."""
+    """Where one sequence lies: its cache, its row in it, and the column of each of its positions.
+
+    ``columns`` counts all columns that the cache was given, pads included. ``before`` holds the
+    sliding layers as they were before the last forward call, ``lost`` by layer how many columns
+    are gone for another reason than their age.
+    """
 
     cache: Any
     row: int = 0
     slots: list[int] = field(default_factory=list)
+    columns: int = 0
+    before: dict[int, held.Before] = field(default_factory=dict)
+    lost: dict[int, int] = field(default_factory=dict)
+
+    def cut(self, keep: int, fill: float) -> None:
+        """Forget the columns from ``keep`` on."""
+        for number, layer in held.holders(self.cache).items():
+            past = self.before.get(number)
+            self.lost[number] = held.cut(layer, self.columns, keep, past, fill)
+        del self.slots[keep:]
+        self.columns = min(self.columns, keep)
+        self.before = {}
+
+    def reset(self, fill: float) -> None:
+        """transformers' own ``reset()``; static slots then hold ``fill``."""
+        if self.cache is not None:
+            self.cache.reset()
+            for layer in held.holders(self.cache).values():
+                held.clear(layer, fill)
+        self.slots, self.columns, self.before, self.lost = [], 0, {}, {}
+
+    def prefix(self, tokens: int, fill: float) -> Place:
+        """The first ``tokens`` positions in a deep copy of the cache.
+
+        A dynamic cache is cropped by transformers' own ``crop``; a static one has none, so its
+        slots are emptied.
+
+        Raises:
+            UnsupportedError: a sliding layer no longer has the keys.
+        """
+        copied = Place(copy.deepcopy(self.cache), 0, list(self.slots), self.columns)
+        if isinstance(copied.cache, StaticCache):
+            copied.cut(tokens, fill)
+            return copied
+        try:
+            copied.cache.crop(tokens - self.columns)
+        except RuntimeError as error:
+            raise UnsupportedError(
+                f"the first {tokens} of {self.columns} tokens cannot be taken over: {error}"
+            ) from error
+        del copied.slots[tokens:]
+        copied.columns = tokens
+        return copied
+
+    def remember(self) -> None:
+        """Called before each forward call: keep what the call makes sliding layers drop."""
+        layers = held.holders(self.cache).items()
+        past = {number: held.remember(layer, self.columns) for number, layer in layers}
+        self.before = {number: kept for number, kept in past.items() if kept is not None}
 
 
 class View:
-    """The caches of a session as the seam's ``CacheView``: sequences and positions."""
+    """The caches of a session as the seam's ``LayeredCache``: sequences and positions.
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.places = places
+    ``fill`` goes into the emptied slots of a static cache.
+    """
 
-    def _layers(self, place: Place) -> list[Any]:
-        layers = getattr(place.cache, "layers", [])
-        return [x for x in layers if isinstance(getattr(x, "keys", None), Tensor)]
+    def __init__(self, places: Sequence[Place], config: Any, fill: float = GARBAGE) -> None:
+        self.places, self.config, self.fill = places, config, fill
+
+    def _holders(self) -> dict[int, Any]:
+        return max((held.holders(place.cache) for place in self.places), key=len)
 
     def layers(self) -> int:
         """The number of layers that hold keys and values so far."""
-        return max(len(self._layers(place)) for place in self.places)
+        found = [held.holders(place.cache).values() for place in self.places]
+        return max(sum(isinstance(x.keys, Tensor) for x in layers) for layers in found)
+
+    def _layer(self, layer: int, sequence: int) -> Any:
+        found = list(held.holders(self.places[sequence].cache).values())
+        kind = type(self.places[sequence].cache).__name__
+        if layer >= len(found) or not isinstance(found[layer].keys, Tensor):
+            raise UnsupportedError(f"layer {layer} of the {kind} holds nothing for {sequence} yet")
+        if not held.plain(found[layer]):
+            raise UnsupportedError(
+                f"layer {layer} of the {kind} is a {type(found[layer]).__name__}, which keeps more "
+                "than keys and values; its contents cannot be looked at"
+            )
+        return found[layer]
+
+    def live(self, layer: int, sequence: int) -> range:
+        """The positions whose keys the layer holds now."""
+        place = self.places[sequence]
+        if not place.slots:
+            return range(0)
+        first = held.first_column(self._layer(layer, sequence).keys.shape[2], place.columns)
+        number = list(held.holders(place.cache))[layer]
+        first = max(first, place.lost.get(number, 0))
+        return range(bisect_left(place.slots, first), len(place.slots))
+
+    def window(self, layer: int) -> int | None:
+        """How many keys a query of this layer sees by the model's config, None: all."""
+        number, found = list(self._holders().items())[layer]
+        if not found.is_sliding:
+            return None
+        each = getattr(self.config, "per_layer_config", None)
+        return int((each[number] if each else self.config).sliding_window)
+
+    def owner(self, model_layer: int) -> int:
+        """The stored layer that layer ``model_layer`` of the model reads."""
+        return held.owners(self.config, list(self._holders()))[model_layer]
+
+    def round_trip(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The same: these caches store what the model computes."""
+        return k, v
 
     def _find(
         self, layer: int, sequence: int, start: int, stop: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        place = self.places[sequence]
-        held = self._layers(place)[layer]
-        slots = place.slots[start:stop]
-        if len(slots) != stop - start or (slots and slots[-1] >= held.keys.shape[2]):
+        place, found = self.places[sequence], self._layer(layer, sequence)
+        alive = self.live(layer, sequence)
+        if start < alive.start or stop > alive.stop:
             raise UnsupportedError(
                 f"positions {start}..{stop} of sequence {sequence} are not all in layer {layer} of "
-                f"the {type(place.cache).__name__}, which holds {held.keys.shape[2]} slots"
+                f"the {type(place.cache).__name__}, which holds {alive.start}..{alive.stop}"
             )
-        index = torch.tensor(slots, dtype=torch.int64, device=held.keys.device)
-        return held.keys[place.row], held.values[place.row], index
+        first = held.first_column(found.keys.shape[2], place.columns)
+        slots = [slot - first for slot in place.slots[start:stop]]
+        index = torch.tensor(slots, dtype=torch.int64, device=found.keys.device)
+        return found.keys[place.row], found.values[place.row], index
 
     @torch.inference_mode()
     def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -91,3 +203,18 @@ class View:
         keys, values, index = self._find(layer, sequence, start, start + len(k))
         keys.index_copy_(1, index, k.transpose(0, 1))
         values.index_copy_(1, index, v.transpose(0, 1))
+
+    @torch.inference_mode()
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget the positions from ``length`` on, by ``crop`` or from before the last call.
+
+        Raises:
+            UnsupportedError: a padded batch, or a sliding layer further back than one call.
+        """
+        place = self.places[sequence]
+        if sum(other.cache is place.cache for other in self.places) > 1:
+            raise UnsupportedError(
+                "one sequence of a padded batch cannot be truncated: all rows of a transformers "
+                "cache have the same columns"
+            )
+        place.cut(length, self.fill)

@@ -23,9 +23,15 @@ class _Choosing(LogitsProcessor):  # type: ignore[misc] # transformers is untype
     """Shows each next-token row to ``choose`` and leaves only the chosen token possible."""
 
     def __init__(
-        self, length: int, choose: Choose, seen: Observation, after_step: AfterStep | None
+        self,
+        length: int,
+        choose: Choose,
+        seen: Observation,
+        after_step: AfterStep | None,
+        config: Any,
     ) -> None:
         self.length, self.choose, self.seen, self.after_step = length, choose, seen, after_step
+        self.config = config
         self.chosen: list[int] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -33,7 +39,8 @@ class _Choosing(LogitsProcessor):  # type: ignore[misc] # transformers is untype
         token = self.choose(filled, scores[0])
         self.chosen.append(token)
         if self.after_step is not None and filled + 1 < self.length:
-            self.after_step(View([Place(self.seen.cache, 0, list(range(filled)))]), filled)
+            place = Place(self.seen.cache, 0, list(range(filled)), filled)
+            self.after_step(View([place], self.config), filled)
         forced = torch.full_like(scores, -float("inf"))
         forced[0, token] = 0
         return forced
@@ -80,7 +87,9 @@ def generate(
         bos_token_id=None,
     )
     forget(model)
-    choosing = _Choosing(length, choose, seen, after_step)
+    choosing = _Choosing(
+        length, choose, seen, after_step, model.config.get_text_config(decoder=True)
+    )
     ids = torch.tensor([list(prompt)], dtype=torch.int64, device=model.device)
     with torch.inference_mode():
         out = model.generate(

@@ -18,6 +18,8 @@ from kvparity.subject import UnsupportedError
 
 # Old spellings that every config class still accepts, and what belongs elsewhere in the contract.
 _ALSO_KNOWN = frozenset({"rope_theta", "rope_scaling"})
+# Keys that a config class takes and turns into others.
+_TURNED = {"gemma4_text": ("global_head_dim", "num_global_key_value_heads")}
 _STATED_ELSEWHERE = {
     "dtype": "numerics.execution",
     "torch_dtype": "numerics.execution",
@@ -61,7 +63,7 @@ def _check_keys(model_type: Any, rest: Mapping[str, Any]) -> None:
         raise ValueError(f"transformers knows no model_type {model_type!r}{hint}")
     kind = CONFIG_MAPPING[model_type]
     known = set(kind().to_dict()) | set(inspect.signature(kind.__init__).parameters)
-    known |= set(kind.attribute_map) | _ALSO_KNOWN
+    known |= set(kind.attribute_map) | _ALSO_KNOWN | set(_TURNED.get(model_type, ()))
     for key in rest:
         if key in _STATED_ELSEWHERE:
             raise ValueError(

@@ -1,8 +1,8 @@
 """What a transformers model really runs: forwards, attention backends, caches and kernels, counted.
 
 Counted at the places that do the work: a hook on the model sees every forward (those of
-``generate()`` too), a wrapper around each registered attention function sees which one a layer
-calls, and the kernels' own launch record sees the rest.
+``generate()`` too), a wrapper around each attention function that a layer asks transformers for
+sees which one it calls, and the kernels' own launch record sees the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from kvparity.hf.tell import Teller, closing
 from kvparity_kernels.launch import record
 from kvparity_kernels.order import ReductionOrder
 
@@ -25,14 +26,16 @@ class Observation:
     """Counts of one session or one ``generate()``, and the cache that was seen last.
 
     Keys: ``forward.prefill`` and ``forward.decode`` (one query, cache not empty) per forward call;
-    ``backend.<name>`` per call of a registered attention function (``eager`` is not registered and
-    counts nothing); ``cache.<class>`` per forward call; launches of this project's attention
-    kernels by their own names (``attention.prefill``, ...).
+    ``backend.<name>`` per call of an attention function that a layer got from transformers
+    (``eager``: the one of its own module; a model that never asks counts nothing);
+    ``cache.<class>`` per forward call (``cache.none`` without one); launches of this project's
+    attention kernels by their own names (``attention.prefill``, ...). ``teller`` tells a listener.
     """
 
     order: ReductionOrder = field(default_factory=ReductionOrder)
     counts: Counter[str] = field(default_factory=Counter)
     cache: Any = None
+    teller: Teller | None = None
 
 
 _current: ContextVar[Observation | None] = ContextVar("observation", default=None)
@@ -52,8 +55,10 @@ def _before_forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     filled = 0 if cache is None else int(cache.get_seq_length())
     single = ids.shape[1] == 1 and filled > 0
     seen.counts["forward.decode" if single else "forward.prefill"] += 1
-    seen.counts[f"cache.{type(cache).__name__}"] += 1
+    seen.counts["cache.none" if cache is None else f"cache.{type(cache).__name__}"] += 1
     seen.cache = cache
+    if seen.teller is not None:
+        seen.teller.forward(ids.shape[1], cache, kwargs.get("position_ids"))
 
 
 def watch(model: Any) -> None:
@@ -61,34 +66,54 @@ def watch(model: Any) -> None:
     model.register_forward_pre_hook(_before_forward, with_kwargs=True)
 
 
-def _counting(name: str, function: Callable[..., Any], counts: Counter[str]) -> Callable[..., Any]:
+def _counting(name: str, function: Callable[..., Any], seen: Observation) -> Callable[..., Any]:
+    inner = function if seen.teller is None else seen.teller.attending(name, function)
+
     def counted(*args: Any, **kwargs: Any) -> Any:
-        counts[f"backend.{name}"] += 1
-        return function(*args, **kwargs)
+        seen.counts[f"backend.{name}"] += 1
+        return inner(*args, **kwargs)
 
     return counted
 
 
 @contextmanager
-def observing(seen: Observation) -> Iterator[None]:
-    """Count into ``seen`` what runs inside."""
+def _functions_counted(seen: Observation) -> Iterator[None]:
+    """Every attention function that a layer may get from transformers is a counted one."""
     mapping = ALL_ATTENTION_FUNCTIONS
     before = {name: mapping[name] for name in list(mapping)}
     local = dict(mapping._local_mapping)
-    token = _current.set(seen)
+    ask = getattr(mapping, "get_interface", None)  # since transformers 5
+
+    def get_interface(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
+        assert ask is not None, "only put in the place of one that is there"
+        found: Callable[..., Any] = ask(name, default)
+        return _counting(name, found, seen) if found is default else found
+
     try:
         for name, function in before.items():
-            mapping[name] = _counting(name, function, seen.counts)
-        with record() as log:
+            mapping[name] = _counting(name, function, seen)
+        if ask is not None:
+            mapping.get_interface = get_interface
+        yield
+    finally:
+        mapping.__dict__.pop("get_interface", None)
+        mapping._local_mapping.clear()
+        mapping._local_mapping.update(local)
+
+
+@contextmanager
+def observing(seen: Observation) -> Iterator[None]:
+    """Count into ``seen`` what runs inside."""
+    token = _current.set(seen)
+    try:
+        with _functions_counted(seen), closing(seen.teller), record() as log:
             yield
         # Others may launch in here too: the harness scores rows while generate() runs.
         seen.counts.update({k: n for k, n in log.counts.items() if k.startswith("attention.")})
     finally:
         _current.reset(token)
-        mapping._local_mapping.clear()
-        mapping._local_mapping.update(local)
 
 
 def called(counts: Counter[str]) -> list[str]:
-    """The attention backends that were called, by name; empty for ``eager``."""
+    """The attention functions that were called, by name; empty for a model that asks for none."""
     return sorted(key[len("backend.") :] for key in counts if key.startswith("backend."))

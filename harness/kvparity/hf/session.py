@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from transformers import StaticCache
 
+from kvparity import taps
 from kvparity.hf import caches
 from kvparity.hf.observe import Observation
+from kvparity.hf.tell import Teller
 from kvparity.schedule import Layout, Member, Step
 from kvparity.subject import SubjectError, UnsupportedError
 
@@ -34,6 +36,8 @@ class Host(Protocol):
         """Count what runs inside into ``seen`` and check it on the way out."""
         ...
 
+    unused: float  # what unused slots of a static cache hold
+
     def new_cache(self, *, batch: int, capacity: int | None) -> Any:
         """An empty cache of the contract's kind; a dynamic one without a ``capacity``."""
         ...
@@ -45,20 +49,26 @@ def float_rows(logits: Tensor) -> Iterator[Tensor]:
         yield logits[start : start + ROWS].float()
 
 
-def refused(layout: Layout, members: int, step: Step) -> str | None:
+def refused(layout: Layout, members: Sequence[Member], step: Step) -> str | None:
     """Why a transformers model cannot compute this step in one forward, or None if it can."""
     if layout.batch == "packed":
-        if len(step) == 1:
-            return None
-        return (
-            f"a packed step of {len(step)} sequences: a transformers model takes one, or a padded "
-            "batch; use the paths padded-left or padded-right"
-        )
-    if sorted(span.sequence for span in step) == list(range(members)):
+        if len(step) > 1:
+            return (
+                f"a packed step of {len(step)} sequences: a transformers model takes one, or a "
+                "padded batch; use the paths padded-left or padded-right"
+            )
+        if not layout.cached and (
+            step[0].start or step[0].stop != members[step[0].sequence].length
+        ):
+            return "a part of a sequence without a cache: without one it must come whole"
+        return None
+    if not layout.cached:
+        return "a padded batch without a cache; use the path uncached, a sequence at a time"
+    if sorted(span.sequence for span in step) == list(range(len(members))):
         return None
     return (
-        f"a padded step with {len(step)} of {members} sequences: a rectangle needs all of them in "
-        "every step; give all prompts the same number of new tokens"
+        f"a padded step with {len(step)} of {len(members)} sequences: a rectangle needs all of "
+        "them in every step; give all prompts the same number of new tokens"
     )
 
 
@@ -70,26 +80,34 @@ class _Session:
     ) -> None:
         self.host, self.members, self.layout, self.places = host, members, layout, places
         self.seen = host.observation()
+        self.config = host.model.config.get_text_config(decoder=True)
 
     def observed(self) -> Counter[str]:
         """What really ran; see ``kvparity.hf.observe.Observation``."""
         return Counter(self.seen.counts)
 
-    def cache(self) -> caches.View:
-        """The caches, by sequence and position."""
-        return caches.View(self.places)
+    def cache(self) -> caches.View | None:
+        """The caches, by sequence and position; None for a layout without one."""
+        if not self.layout.cached:
+            return None
+        return caches.View(self.places, self.config, self.host.unused)
 
     def _call(self, cache: Any, **inputs: Any) -> Tensor:
+        cached = self.layout.cached
         try:
             with torch.inference_mode(), self.host.observing(self.seen):
-                found = self.host.model(past_key_values=cache, use_cache=True, **inputs)
+                found = self.host.model(past_key_values=cache, use_cache=cached, **inputs)
         except torch.cuda.OutOfMemoryError as error:
             raise SubjectError(f"the model's forward is out of device memory: {error}") from error
+        if not cached and getattr(found, "past_key_values", None) is not None:
+            raise SubjectError(
+                f"{type(self.host.model).__name__} made a cache although it was called without one"
+            )
         logits: Tensor = found.logits
         return logits
 
     def _check(self, step: Step, ids: Sequence[Sequence[int]]) -> None:
-        reason = refused(self.layout, len(self.members), step)
+        reason = refused(self.layout, self.members, step)
         if reason is not None:
             raise UnsupportedError(reason)
         for span, part in zip(step, ids, strict=True):
@@ -108,34 +126,74 @@ class Packed(_Session):
     """One sequence per step, each with a cache of its own.
 
     A sequence in one whole span is a rescoring: nothing comes after it, so it has the dynamic
-    cache that the model's forward makes by itself, never a static one.
+    cache that the model's forward makes by itself, never a static one. The cache of a donor
+    records its past (``activate_past_recording``), so that transformers can crop a copy of it.
     """
 
     def __init__(self, host: Host, members: Sequence[Member], layout: Layout) -> None:
         super().__init__(host, members, layout, [caches.Place(None) for _ in members])
+        # A copy of a donor's static cache must have room for the sequence that goes on with it.
+        donors = any(member.shared for member in members)
+        self.longest = max(member.length for member in members) if donors else 0
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Run one span through the model's forward; float32 rows."""
         self._check(step, ids)
         span = step[0]
-        place, length = self.places[span.sequence], self.members[span.sequence].length
-        if span.start == 0:
-            capacity = None if span.stop == length else length + self.layout.slack
-            place.cache = self.host.new_cache(batch=1, capacity=capacity)
+        place = self.places[span.sequence]
+        if self.layout.cached:
+            if span.start == 0:
+                self._begin(place, self.members[span.sequence], span.stop)
+            place.remember()
         first = span.start + span.position_shift
         positions = range(first, first + len(ids[0]))
         # Whole logits, as a user who rescores has them; one row where none is wanted.
         keep = {} if len(span.rows) or not self._can_keep() else {"logits_to_keep": 1}
-        logits = self._call(
-            place.cache,
-            input_ids=self._integers([ids[0]]),
-            position_ids=self._integers([positions]),
-            **keep,
-        )[0]
+        listener = taps.current()
+        if listener is not None:
+            self.seen.teller = Teller(
+                listener, self.config, sequence=span.sequence, filled=span.start
+            )
+        try:
+            logits = self._call(
+                place.cache,
+                input_ids=self._integers([ids[0]]),
+                position_ids=self._integers([positions]),
+                **keep,
+            )[0]
+        finally:
+            self.seen.teller = None
         place.slots.extend(range(span.start, span.stop))
+        place.columns = span.stop
         if len(span.rows):
             begin = span.rows.start - span.start
             yield from float_rows(logits[begin : begin + len(span.rows)])
+
+    def _begin(self, place: caches.Place, member: Member, stop: int) -> None:
+        """A cache for a sequence that begins: the one that a reset left, if it will do."""
+        room = (self.longest or member.length) + self.layout.slack
+        fresh = self.host.new_cache(batch=1, capacity=None if stop == member.length else room)
+        if type(place.cache) is not type(fresh):
+            place.cache = fresh
+        if member.shared and hasattr(place.cache, "activate_past_recording"):
+            place.cache.activate_past_recording()
+
+    def reset(self) -> None:
+        """``reset()`` of every cache; what a static one still holds becomes garbage."""
+        with torch.inference_mode():
+            for place in self.places:
+                place.reset(self.host.unused)
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        """A deep copy of the donor's cache, cropped, as for a prompt that many requests share.
+
+        Raises:
+            UnsupportedError: the sequence is not empty, or a sliding layer has dropped keys.
+        """
+        if self.places[sequence].slots:
+            raise ValueError(f"{self.members[sequence].id} is not empty and cannot adopt")
+        with torch.inference_mode():
+            self.places[sequence] = self.places[donor].prefix(tokens, self.host.unused)
 
     def _can_keep(self) -> bool:
         return bool(self.host.model._supports_logits_to_keep())
@@ -155,6 +213,11 @@ class Padded(_Session):
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Run the rectangle through the model's forward; float32 rows in span order."""
         self._check(step, ids)
+        if taps.current() is not None:
+            raise UnsupportedError(
+                "what happens inside a padded batch of a transformers model is not told; look "
+                "into the paths decode, chunked(n) or streamed(n)"
+            )
         width, columns = max(len(part) for part in ids), self.mask.shape[1]
         if isinstance(self.places[0].cache, StaticCache) and columns + width > self.capacity:
             raise SubjectError(
@@ -174,6 +237,8 @@ class Padded(_Session):
             real[row][at : at + size] = [1] * size
             self.places[row].slots.extend(range(columns + at, columns + at + size))
         self.mask = torch.cat([self.mask, self._integers(real)], dim=1)
+        for place in self.places:
+            place.columns = columns + width
         logits = self._call(
             self.places[0].cache,
             input_ids=self._integers(tokens),

@@ -17,7 +17,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from kvparity.hf import attention, caches, loading
+from kvparity.hf import attention as fixed
+from kvparity.hf import caches, loading
 from kvparity.hf import generate as generation
 from kvparity.hf.observe import Observation, called, observing, watch
 from kvparity.hf.session import Packed, Padded, refused
@@ -66,6 +67,8 @@ class TransformersSubject:
         self._swapped: set[str] = set()
         self._called: Counter[str] = Counter()
         self._float64: Any = None
+        # transformers' own backends multiply unused slots by zero, so they cannot hold NaN.
+        self.unused = float("nan") if attention == fixed.NAME else caches.GARBAGE
         watch(model)
 
     # what sessions need
@@ -83,7 +86,8 @@ class TransformersSubject:
         ran = seen.counts - before
         self._called.update(ran)
         backends = called(ran)
-        right = not backends if self.attention == "eager" else backends == [self.attention]
+        own = self.attention == "eager" and not backends  # a model that asks for no function
+        right = own or backends == [self.attention]
         if not right:
             raise SubjectError(
                 f"attention {self.attention} was asked for, but {type(self.model).__name__} ran "
@@ -110,7 +114,7 @@ class TransformersSubject:
         """
         if self.cache_kind == "dynamic" or capacity is None:
             return caches.dynamic(self.model)
-        poison = self.attention == attention.NAME
+        poison = self.unused != self.unused
         return caches.static(self.model, batch=batch, capacity=capacity, poison=poison)
 
     # the seam
@@ -119,13 +123,17 @@ class TransformersSubject:
         """Pages, several sequences in a packed step, steps without all of a rectangle."""
         if plan.layout.page:
             return f"a cache in pages of {plan.layout.page}: transformers' caches are contiguous"
+        if plan.layout.program != "eager":
+            return f"the steps of a transformers model as {plan.layout.program} programs"
         if plan.generate:
             padded = plan.layout.batch != "packed"
             return "generate() over a padded batch; use it without padding" if padded else None
         for step in plan.schedule:
-            reason = refused(plan.layout, len(plan.members), step)
+            reason = refused(plan.layout, plan.members, step)
             if reason is not None:
                 return reason
+        if plan.actions and plan.layout.batch != "packed":
+            return "a reset or a shared prefix of a padded batch; use it without padding"
         return None
 
     def session(self, members: Sequence[Member], layout: Layout) -> Packed | Padded:
@@ -203,7 +211,7 @@ class TransformersSubject:
             "used": {"attention": config._attn_implementation} | found,
             "invariant": sorted(self._swapped),
             "attention_called": called(self._called),
-            "order": asdict(self.order) if self.attention == attention.NAME else None,
+            "order": asdict(self.order) if self.attention == fixed.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "transformers": transformers.__version__,
@@ -252,7 +260,7 @@ def build(
             f"kv_cache {kv_cache} with execution {execution}: a transformers cache stores what the "
             "model computes; leave kv_cache out or make them equal"
         )
-    attention.register()
+    fixed.register()
     how: dict[str, Any] = {
         "dtype": getattr(torch, execution),
         "attention": model.attention,

@@ -1,0 +1,83 @@
+"""Configurations of tiny transformers models, one of each kind of cache and attention.
+
+Their windows are ``WINDOW`` tokens; weights are drawn ten times as wide as transformers would, so
+that a key more or less shows in every row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+WINDOW = 8
+_BASE = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_BOTH = ["sliding_attention", "full_attention"]
+_SHARED = {
+    "sliding_window": WINDOW,
+    "num_hidden_layers": 4,
+    "layer_types": _BOTH * 2,
+    "num_kv_shared_layers": 2,
+    "vocab_size_per_layer_input": 128,
+    "hidden_size_per_layer_input": 8,
+}
+
+
+def _config(model_type: str, **more: Any) -> dict[str, Any]:
+    return {"model_type": model_type, **_BASE, **more}
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _config("llama"),
+    "qwen2": _config("qwen2", use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
+    "qwen3": _config("qwen3"),
+    "mistral": _config("mistral", sliding_window=WINDOW),
+    "phi3": _config("phi3", sliding_window=WINDOW),
+    "cohere2": _config("cohere2", sliding_window=WINDOW, layer_types=_BOTH),
+    "olmo3": _config("olmo3", sliding_window=WINDOW, layer_types=_BOTH),
+    "gemma2": _config(
+        "gemma2", sliding_window=WINDOW, query_pre_attn_scalar=8, attn_logit_softcapping=4.0
+    ),
+    "gemma3": _config(
+        "gemma3_text", sliding_window=WINDOW, query_pre_attn_scalar=8, layer_types=_BOTH
+    ),
+    "gemma3n": _config(
+        "gemma3n_text",
+        **_SHARED,
+        laurel_rank=4,
+        altup_num_inputs=2,
+        activation_sparsity_pattern=[0.0] * 4,
+    ),
+    "gemma4": _config("gemma4_text", **_SHARED, global_head_dim=16),
+    "gpt_oss": _config(
+        "gpt_oss",
+        sliding_window=WINDOW,
+        layer_types=_BOTH,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    ),
+    "llama4": _config(
+        "llama4_text",
+        attention_chunk_size=WINDOW,
+        intermediate_size_mlp=64,
+        num_local_experts=2,
+        layer_types=["chunked_attention", "full_attention"],
+        no_rope_layers=[1, 0],
+        moe_layers=[],
+    ),
+}
+"""Family name -> transformers configuration with ``model_type``."""
+
+NO_SDPA = ("gemma2", "gpt_oss")
+"""Families whose softcap or sinks transformers' own sdpa cannot do."""
