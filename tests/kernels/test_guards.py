@@ -57,24 +57,24 @@ def _forget_mutants() -> Iterator[None]:
 
 
 SHIFTED = [  # splits that start where the chunk starts, instead of at absolute multiples
-    ("for i in tl.range(0, tl.cdiv(seen, SPLIT)):",
+    ("for i in tl.range(lowest // SPLIT, tl.cdiv(seen, SPLIT)):",
      "shift = tl.maximum(kv_len - q_len, 0) % SPLIT\n"
      "        for i in tl.range(0, tl.cdiv(seen + SPLIT - shift, SPLIT)):"),
-    ("pages, start, i * SPLIT, kv_len, scale,\n                stride",
-     "pages, start, i * SPLIT - (SPLIT - shift) % SPLIT, kv_len, scale,\n                stride"),
+    ("i * SPLIT, kv_len, scale, lowest, seen - 1,",
+     "i * SPLIT - (SPLIT - shift) % SPLIT, kv_len, scale, lowest, seen - 1,"),
     ("here = key < kv_len", "here = (key >= 0) & (key < kv_len)"),
 ]  # fmt: skip
 
 MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "split edges are absolute": {"kernels.py": SHIFTED},
     "split from the order, not from the batch": {
-        "api.py": [
+        "launching.py": [
             ('"SPLIT": order.split,', '"SPLIT": order.split // (1 if kv.batch > 2 else 2),'),
-            ("max_kv // order.split", "max_kv // (order.split // 2)"),
-        ]
+        ],
+        "api.py": [("max_kv // order.split", "max_kv // (order.split // 2)")],
     },
     "tile from the order, not from the query length": {
-        "api.py": [('"TILE": order.tile,', '"TILE": order.tile * (2 if len(q) > 16 else 1),')]
+        "launching.py": [('"TILE": order.tile,', '"TILE": order.tile * (2 if len(q) > 16 else 1),')]
     },
     "float32 partials": {
         "api.py": [

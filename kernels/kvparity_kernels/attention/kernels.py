@@ -13,7 +13,7 @@ numbers) stands behind constants, so a call without it compiles to kernels that 
 from __future__ import annotations
 
 from kvparity_kernels.launch import kernel
-from kvparity_kernels.store.kernels import fits, load_stored, slots
+from kvparity_kernels.store.kernels import fits, inside, load_stored, slots, stride
 
 # isort: split
 import triton
@@ -21,21 +21,6 @@ import triton.language as tl
 
 LN2 = tl.constexpr(0.6931471805599453)
 LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def stride(s, ALIGN: tl.constexpr):
-    # Scalars are not specialised, so the compiler is told what the wrapper has checked. In 64 bits.
-    return tl.multiple_of(s.to(tl.int64), ALIGN)
-
-
-@triton.jit
-def inside(rows, cols, D: tl.constexpr, BD: tl.constexpr):
-    # Loads are masked, never multiplied away: what lies in unused slots and pads may be NaN.
-    if BD == D:
-        return rows[:, None]
-    else:
-        return rows[:, None] & (cols < D)
 
 
 @triton.jit
@@ -181,7 +166,10 @@ def prefill(
         V_head = V + kv_head * stride(s_vh, ALIGN)
         K_scales, V_scales = K_SCALE, V_SCALE
         if FORMAT != "float":
-            K_scales, V_scales = K_SCALE + kv_head * s_ksh, V_SCALE + kv_head * s_vsh
+            K_scales, V_scales = (
+                K_SCALE + kv_head * s_ksh.to(tl.int64),
+                V_SCALE + kv_head * s_vsh.to(tl.int64),
+            )
         pages = TABLE + b.to(tl.int64) * s_table
         # Past the keys that the tile's last row sees there is nothing but dead splits.
         last = tl.minimum((tile * BM + BM - 1) // G, q_len - 1)
@@ -251,7 +239,10 @@ def decode_split(
         V_head = V + kv_head * stride(s_vh, ALIGN)
         K_scales, V_scales = K_SCALE, V_SCALE
         if FORMAT != "float":
-            K_scales, V_scales = K_SCALE + kv_head * s_ksh, V_SCALE + kv_head * s_vsh
+            K_scales, V_scales = (
+                K_SCALE + kv_head * s_ksh.to(tl.int64),
+                V_SCALE + kv_head * s_vsh.to(tl.int64),
+            )
         pages = TABLE + b.to(tl.int64) * s_table
         m, l, a = split_partial(  # noqa: E741
             q, row_first, row_last, K_head, V_head, K_scales, V_scales, pages, start,

@@ -14,6 +14,21 @@ import triton.language as tl
 
 
 @triton.jit
+def stride(s, ALIGN: tl.constexpr):
+    # Scalars are not specialised, so the compiler is told what the wrapper has checked. In 64 bits.
+    return tl.multiple_of(s.to(tl.int64), ALIGN)
+
+
+@triton.jit
+def inside(rows, cols, D: tl.constexpr, BD: tl.constexpr):
+    # Loads are masked, never multiplied away: what lies in unused slots and pads may be NaN.
+    if BD == D:
+        return rows[:, None]
+    else:
+        return rows[:, None] & (cols < D)
+
+
+@triton.jit
 def fits(start, kv_len, capacity, ring, RING: tl.constexpr):
     """Whether all slots of a sequence lie in the cache."""
     if RING:
