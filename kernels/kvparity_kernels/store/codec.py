@@ -89,7 +89,8 @@ def _static(scale: Tensor | None, format: StoreFormat, like: Tensor) -> Tensor:
         f"{format}: the scales are {scale.dtype} {list(scale.shape)} on {scale.device}, expected "
         f"float32 [{heads}] on {like.device}",
     )
-    if scale.device.type == "cpu":  # elsewhere the check would wait for the device
+    # Elsewhere the check would wait for the device, and a tracer cannot look at numbers.
+    if scale.device.type == "cpu" and not torch.compiler.is_compiling():
         require(
             bool(((scale > 0) & scale.isfinite()).all()),
             f"{format}: every scale must be positive and finite, found {scale.tolist()}",
