@@ -10,11 +10,11 @@ from pydantic import AfterValidator, Field, model_validator
 from kvparity_contracts.base import DType, Fault, Model, Title, ToTuple, no_duplicates, refuse
 from kvparity_contracts.limits import AnyLimits, Limits
 from kvparity_contracts.numerics import DTypes
-from kvparity_contracts.paths import Path, PathName
+from kvparity_contracts.paths import CACHELESS, Path, PathName
 
 PREFILL = PathName("prefill")
 
-Relation = Literal["invariance", "accuracy", "order", "audit"]
+Relation = Literal["invariance", "accuracy", "cache", "liveness", "order", "audit"]
 Architecture = Literal["sm_80", "sm_90", "sm_100"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
@@ -33,6 +33,15 @@ def _paths(values: tuple[PathName, ...]) -> tuple[PathName, ...]:
 
 
 Paths = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(_paths), ToTuple]
+
+
+def _compared(reference: PathName, paths: tuple[PathName, ...]) -> Iterator[Fault]:
+    if reference.kind == "padded":
+        yield Fault(("reference",), "found 'padded'", "a single path", "padded-left")
+    for i, path in enumerate(paths):
+        if path == reference:
+            message = f"found '{path}', which is the reference itself"
+            yield Fault(("paths", i), message, "another path: it would agree with itself")
 
 
 class Invariance(Model):
@@ -55,16 +64,8 @@ class Invariance(Model):
 
     @model_validator(mode="after")
     def _check(self) -> Invariance:
-        refuse(self._faults())
+        refuse(_compared(self.reference, self.paths))
         return self
-
-    def _faults(self) -> Iterator[Fault]:
-        if self.reference.kind == "padded":
-            yield Fault(("reference",), "found 'padded'", "a single path", "padded-left")
-        for i, path in enumerate(self.paths):
-            if path == self.reference:
-                message = f"found '{path}', which is the reference itself"
-                yield Fault(("paths", i), message, "another path: it would agree with itself")
 
 
 class Accuracy(Model):
@@ -93,6 +94,77 @@ class Accuracy(Model):
             if dtype == execution:
                 return limits
         raise KeyError(f"no limits for {execution}")
+
+
+class CacheCheck(Model):
+    """What the cache holds in the end: the same bits on two paths, and what was written."""
+
+    TAG: ClassVar[str] = "cache"
+
+    name: Title
+    """What the check claims, in a few words."""
+    relation: Literal["cache"]
+    """cache: stored keys and values are compared, with the reference's and with those written."""
+    reference: Annotated[Path, Field(json_schema_extra={"default": "prefill"})] = PathName(
+        "prefill"
+    )
+    """The path whose cache all others are compared with."""
+    paths: Paths
+    """The paths whose cache must hold the same bits, at all positions that both hold."""
+    workloads: Names | None = None
+    """Names of the workloads to run; left out, all of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> CacheCheck:
+        refuse(self._faults())
+        return self
+
+    def _faults(self) -> Iterator[Fault]:
+        yield from _compared(self.reference, self.paths)
+        hidden = "a path whose cache can be looked at"
+        if self.reference.kind in CACHELESS:
+            yield Fault(("reference",), f"found '{self.reference}'", hidden)
+        for i, path in enumerate(self.paths):
+            if path.kind in CACHELESS:
+                yield Fault(("paths", i), f"found '{path}'", hidden)
+
+
+class LivenessCheck(Model):
+    """A computed row depends on every cached key and value that it sees, and on no other."""
+
+    TAG: ClassVar[str] = "liveness"
+
+    name: Title
+    """What the check claims, in a few words."""
+    relation: Literal["liveness"]
+    """liveness: single cached keys and values are changed, and the last row computed again."""
+    paths: Annotated[Paths, Field(json_schema_extra={"default": ["decode"]})] = (
+        PathName("decode"),
+    )
+    """The paths whose last rows are looked at."""
+    workloads: Names | None = None
+    """Names of the workloads to run; left out, all of them."""
+    layers: (
+        Annotated[
+            tuple[Annotated[int, Field(ge=0)], ...],
+            Field(min_length=1),
+            AfterValidator(no_duplicates),
+            ToTuple,
+        ]
+        | None
+    ) = None
+    """Numbers of the storing layers to look at, from 0; left out, all of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LivenessCheck:
+        refuse(self._faults())
+        return self
+
+    def _faults(self) -> Iterator[Fault]:
+        for i, path in enumerate(self.paths):
+            if path.kind in (*CACHELESS, "prefill", "permuted"):
+                expected = "a path whose last row reads keys of earlier steps from a cache"
+                yield Fault(("paths", i), f"found '{path}'", expected)
 
 
 class OrderCheck(Model):
@@ -130,7 +202,12 @@ class AuditCheck(Model):
     """What the kernels are compiled for: each is a case."""
 
 
-PathCheck = Invariance | Accuracy
+PathCheck = Invariance | Accuracy | CacheCheck | LivenessCheck
 """Checks that run workloads on paths."""
 AnyCheck = PathCheck | OrderCheck | AuditCheck
 Check = Annotated[AnyCheck, Field(discriminator="relation")]
+
+
+def reference_of(check: AnyCheck) -> PathName | None:
+    """The path that a check's paths are compared with; None where they are judged alone."""
+    return check.reference if isinstance(check, Invariance | CacheCheck) else None

@@ -9,7 +9,13 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from kvparity_contracts.base import FAULT, Fault, KeyPath, Model, closest, show
-from kvparity_contracts.checks import AuditCheck, Invariance, OrderCheck
+from kvparity_contracts.checks import (
+    AuditCheck,
+    CacheCheck,
+    Invariance,
+    LivenessCheck,
+    OrderCheck,
+)
 from kvparity_contracts.contract import Contract
 
 TOLERANCE = re.compile(
@@ -20,7 +26,11 @@ NO_PATHS: dict[type[BaseModel], str] = {
     OrderCheck: "an order check compares decode with prefill at the numbers of keys that it lists",
     AuditCheck: "an audit compares the compiled kernels of decode with those of prefill",
 }
-NO_TOLERANCE = "an invariance check compares bits and takes no tolerance; use relation: accuracy"
+NO_TOLERANCE: dict[type[BaseModel], str] = {
+    Invariance: "an invariance check compares bits and takes no tolerance; use relation: accuracy",
+    CacheCheck: "a cache check compares bits and takes no tolerance",
+    LivenessCheck: "a liveness check asks whether bits change and takes no tolerance",
+}
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -89,8 +99,8 @@ def _one(
 
 def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
     key = str(path[-1])
-    if model is Invariance and TOLERANCE.fullmatch(key):
-        return Fault(path, NO_TOLERANCE)
+    if model in NO_TOLERANCE and TOLERANCE.fullmatch(key):
+        return Fault(path, NO_TOLERANCE[model])
     for kind, does in NO_PATHS.items():
         if model is kind and (key in PATHS or TOLERANCE.fullmatch(key)):
             takes = f"no {key}" if key in PATHS else "no tolerance"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,10 @@ Outcome = Literal["holds", "differs", "void"]
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first compared token whose bits differ: ``column`` is a temperature or an element."""
+    """The first compared token whose bits differ: ``column`` is a temperature or an element.
+
+    Of a cache: ``part`` (``k`` or ``v``) of ``layer``, whose element ``column`` differs first.
+    """
 
     sequence: str
     position: int
@@ -33,11 +36,16 @@ class Divergence:
     ulps: int | None
     reference_digest: str
     candidate_digest: str
+    layer: int | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one case showed. ``tokens`` counts the compared rows."""
+    """What one case showed. ``tokens`` counts the compared rows, positions or probes.
+
+    ``details``: what only its relation has, as JSON values.
+    """
 
     outcome: Outcome
     reason: str
@@ -50,10 +58,12 @@ class Comparison:
     approx_kl0: float | None = None
     clipfrac0: float | None = None
     first_divergence: Divergence | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values; a measure that is NaN or Inf is given by its name."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        """Plain JSON values but the details; a measure that is NaN or Inf is given by its name."""
+        found = asdict(replace(self, details={}))
+        return {name: _plain(value) for name, value in found.items() if name != "details"}
 
 
 def _plain(value: Any) -> Any:
@@ -61,7 +71,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _number(x: Tensor) -> float | str:
+def number(x: Tensor) -> float | str:
+    """A one-element tensor as JSON has it."""
     found: float | str = _plain(float(x))
     return found
 
@@ -85,7 +96,7 @@ def _pairing(reference: Record, candidate: Record) -> Comparison | None:
     return None
 
 
-def _same_work(reference: Record, candidate: Record) -> str | None:
+def same_work(reference: Record, candidate: Record) -> str | None:
     """Why equal bits would show nothing, or None."""
     if not reference.plan.generate and not candidate.plan.generate:
         same_steps = reference.plan.schedule == candidate.plan.schedule
@@ -97,10 +108,10 @@ def _same_work(reference: Record, candidate: Record) -> str | None:
         if launched and launched == candidate.launches.get("counts") and steps[0] != steps[1]:
             different = f"for {steps[0]} steps and {steps[1]}"
             return f"both sides launched the same kernels equally often, {different}"
-    return _other_work("reference", reference) or _other_work("path", candidate)
+    return other_work("reference", reference) or other_work("path", candidate)
 
 
-def _other_work(side: str, record: Record) -> str | None:
+def other_work(side: str, record: Record) -> str | None:
     """Where a record did not run what its plan asks for, or None."""
     asked = _decodes(record.plan)
     ran = max((n for name, n in record.observed.items() if name.endswith(".decode")), default=0)
@@ -110,6 +121,9 @@ def _other_work(side: str, record: Record) -> str | None:
         return f"the {side} asks for {asked} decode steps, but only {ran} were observed"
     if ran and not asked:
         return f"the {side} asks for prefill only, but decode was observed"
+    program = record.plan.layout.program
+    if program != "eager" and not any(name.startswith("program.") for name in record.observed):
+        return f"the {side} asks for its {program} program, but none was observed"
     return None
 
 
@@ -144,7 +158,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         "differing_rows": int((row_off | bad).sum()),
     }
     if not bool(off.any()):
-        idle = _same_work(reference, candidate)
+        idle = same_work(reference, candidate)
         if idle is not None:
             return Comparison("void", idle, **counts)
         equal = {"max_ulp": 0, **_aggregates(b, a, column)}  # every d is 0, whoever rolled out
@@ -173,8 +187,8 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         position=position + 1 if column is not None else position,
         token=int(candidate.targets[first]) if column is not None else None,
         column=place if column is None else column,
-        reference=_number(left),
-        candidate=_number(right),
+        reference=number(left),
+        candidate=number(right),
         reference_bits=pattern(left),
         candidate_bits=pattern(right),
         ulps=None if bool(bad[first]) else int(ulps(left[None], right[None])[0]),
@@ -231,7 +245,7 @@ def accuracy(
     if over:
         words = ", ".join(f"{n} {measured[n]:.3g}, over {limit:.3g}" for n, limit in over.items())
         return Comparison("differs", words, tokens=tokens, **measured)
-    idle = _other_work("path", candidate)
+    idle = other_work("path", candidate)
     if idle is not None:
         return Comparison("void", idle, tokens=tokens, **measured)
     words = ", ".join(f"{n} {measured[n]:.3g} <= {limit:.3g}" for n, limit in limits.items())

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kvparity.held import Held
 from kvparity.record import Record
 
 
@@ -80,12 +81,12 @@ class Evidence:
             for line in path.read_text().split("\n")[:-1]:
                 yield json.loads(line)
 
-    def keep_failure(self, case: str, reference: Record, candidate: Record) -> str:
+    def keep_failure(self, case: str, reference: Record | Held, candidate: Record | Held) -> str:
         """Both sides of a differing case as safetensors; returns the file's name."""
         tensors: dict[str, Tensor] = {}
         for side, record in (("reference", reference), ("candidate", candidate)):
-            for name in ("values", "digests", "targets"):
-                tensors[f"{side}.{name}"] = getattr(record, name).cpu().contiguous()
+            for name, tensor in record.tensors().items():
+                tensors[f"{side}.{name}"] = tensor.cpu().contiguous()
         name = f"failures/{case}.safetensors"
         index = json.dumps([list(place) for place in candidate.index])
         save_file(tensors, self.folder / name, metadata={"index": index})

@@ -17,6 +17,8 @@ ORDER = ("error", "differs", "void", "holds")
 HOLDS = {
     "invariance": "bits are equal",
     "accuracy": "within limits",
+    "cache": "stored bits are equal, and as written",
+    "liveness": "rows depend on what they see, and on nothing else",
     "order": "no difference of order was found",
     "audit": "no difference of compiled code was found",
 }

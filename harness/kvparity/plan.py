@@ -18,7 +18,7 @@ from kvparity.kernel_plan import (
 )
 from kvparity.paths import build
 from kvparity.workload import Prompts, fill
-from kvparity_contracts.checks import Invariance, PathCheck
+from kvparity_contracts.checks import PathCheck, Relation, reference_of
 from kvparity_contracts.consistency import idle
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
@@ -30,7 +30,7 @@ from kvparity_contracts.workloads import Workload
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison. ``column`` is the temperature's column, None for whole attention rows."""
+    """One comparison. ``column`` is the temperature's column, None where no logprob is compared."""
 
     id: str
     check: str
@@ -76,13 +76,14 @@ class Omitted:
 
 @dataclass(frozen=True)
 class ControlRun:
-    """One control on the smallest part of a workload that can show it.
+    """One control on the smallest part of a workload that can show it to one relation.
 
     ``covered``: the check itself compares these paths. Where it does not, the control is also run
     without its defect, so that nothing else can pass for it.
     """
 
     control: str
+    relation: Relation
     check: str
     reference: PathName
     numerics: Numerics
@@ -92,11 +93,6 @@ class ControlRun:
     temperature: float | None
     column: int | None
     covered: bool = True
-
-    @property
-    def relation(self) -> str:
-        """The relation that must catch it."""
-        return CONTROLS[self.control].relation
 
 
 @dataclass(frozen=True)
@@ -152,6 +148,7 @@ class _Pair:
 
 def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | Omitted]:
     for check in contract.path_checks:
+        reference = reference_of(check)
         for workload in contract.workloads:
             if check.workloads is not None and workload.name not in check.workloads:
                 continue
@@ -160,17 +157,11 @@ def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | 
                 reason = _why_idle(path, workload)
                 if reason is not None:
                     yield Omitted(check.name, workload.name, str(path), reason)
-                elif not isinstance(check, Invariance):
-                    yield _Pair(check, workload.name, path, None)
-                elif _same(path, check.reference, filled, contract.seed):
-                    yield Omitted(
-                        check.name,
-                        workload.name,
-                        str(path),
-                        f"{path} runs the same steps as {check.reference} here",
-                    )
+                elif reference is not None and _same(path, reference, filled, contract.seed):
+                    reason = f"{path} runs the same steps as {reference} here"
+                    yield Omitted(check.name, workload.name, str(path), reason)
                 else:
-                    yield _Pair(check, workload.name, path, check.reference)
+                    yield _Pair(check, workload.name, path, reference)
 
 
 def _why_idle(path: PathName, workload: Workload) -> str | None:
@@ -188,8 +179,8 @@ def _same(path: PathName, reference: PathName, prompts: Prompts, seed: int) -> b
     return build(path, prompts, seed=seed) == build(reference, prompts, seed=seed)
 
 
-def _columns(contract: Contract) -> list[tuple[float | None, int | None]]:
-    if contract.subject.kind == "attention":
+def _columns(contract: Contract, relation: Relation) -> list[tuple[float | None, int | None]]:
+    if contract.subject.kind == "attention" or relation in ("cache", "liveness"):
         return [(None, None)]
     return [(t, i) for i, t in enumerate(contract.numerics.temperatures)]
 
@@ -198,7 +189,7 @@ def _cases(contract: Contract, pairs: list[_Pair]) -> list[Case]:
     cases: list[Case] = []
     for execution, kv_cache in contract.numerics.formats():
         for pair in pairs:
-            for temperature, column in _columns(contract):
+            for temperature, column in _columns(contract, pair.check.relation):
                 cases.append(
                     Case(
                         id=f"c{len(cases):03d}",
@@ -237,29 +228,35 @@ def _controls(
             tile = order_of(contract)[1]
             yield from kernel_controls(contract, kernels, name, tile, asked=not everything)
             continue
-        found = _control(contract, prompts, CONTROLS[name])
-        if name not in shown and not isinstance(found, str):
-            found = f"it cannot show here: it takes {DESCRIBED[name].needs}"
-        if isinstance(found, str):
-            yield Unplanted(name, CONTROLS[name].relation, found, asked=not everything)
-        else:
-            yield found
+        relations = DESCRIBED[name].relations
+        present = [each for each in relations if contract.checks_of(each)]
+        for relation in present or relations[:1]:
+            found = _control(contract, prompts, CONTROLS[name], relation)
+            if name not in shown and not isinstance(found, str):
+                found = f"it cannot show here: it takes {DESCRIBED[name].needs}"
+            if isinstance(found, str):
+                yield Unplanted(name, relation, found, asked=not everything)
+            else:
+                yield found
 
 
-def _control(contract: Contract, prompts: dict[str, Prompts], control: Control) -> ControlRun | str:
+def _control(
+    contract: Contract, prompts: dict[str, Prompts], control: Control, relation: Relation
+) -> ControlRun | str:
     """Where ``control`` is run, or why it is not."""
     if contract.subject.kind not in DESCRIBED[control.name].subjects:
         return f"cannot be planted in a subject of kind {contract.subject.kind}"
-    columns = _columns(contract)
+    columns = _columns(contract, relation)
     if control.tempered:
         columns = [(t, i) for t, i in columns if t is not None and t != 1.0]
     if not columns:
         return "every temperature of the contract is 1"
-    found = place(control, contract, prompts, order_of(contract))
+    found = place(control, relation, contract, prompts, order_of(contract))
     if isinstance(found, str):
         return found
     return ControlRun(
         control=control.name,
+        relation=relation,
         check=found.check,
         reference=found.reference,
         numerics=Numerics(*contract.numerics.formats()[0]),

@@ -47,9 +47,16 @@ class Record:
     launches: dict[str, Any]
     kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept as evidence."""
+        return {"values": self.values, "digests": self.digests, "targets": self.targets}
+
 
 class Watch:
     """Looks at a session while a plan runs; this one looks at nothing."""
+
+    def opened(self, session: Session) -> None:
+        """The session is open, and nothing is computed yet."""
 
     def acted(self, action: Action) -> None:
         """The session was reset, or a sequence took over another's cache."""
@@ -270,6 +277,7 @@ def run(
         else:
             with at_work():
                 session = subject.session(plan.members, plan.layout)
+            watch.opened(session)
             _run_steps(session, plan, collector, watch, before)
             watch.ended(session)
             observed = session.observed()

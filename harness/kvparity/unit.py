@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,43 +11,20 @@ from torch import Tensor
 
 from kvparity.compare import Comparison, accuracy, invariance
 from kvparity.counter import sample
+from kvparity.held import Held
 from kvparity.paths import build
 from kvparity.plan import Case, Unit
-from kvparity.record import Choose, Record, Watch, run
+from kvparity.record import Choose, Record
 from kvparity.record import Tokens as Tokens
-from kvparity.schedule import Member, Plan
-from kvparity.subject import Subject, UnsupportedError
-from kvparity.workload import Prompts, fill, text_tokens
+from kvparity.relations import compare_caches, probe
+from kvparity.side import Setting as Setting
+from kvparity.side import Side
+from kvparity.side import run_path as run_path
+from kvparity.subject import UnsupportedError
+from kvparity.workload import Prompts
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the units of one numerics share."""
-
-    contract: Contract
-    subject: Subject
-
-    def prompts(self, workload: str) -> Prompts:
-        """The workload's prompts, checked against the subject's vocabulary and positions.
-
-        Raises:
-            UnsupportedError: a sequence is longer than the subject's positions, or a token id is
-                outside its vocabulary.
-        """
-        model = next(w for w in self.contract.workloads if w.name == workload)
-        try:
-            prompts = fill(model, seed=self.contract.seed, vocab=self.subject.vocab)
-        except ValueError as error:
-            raise UnsupportedError(str(error)) from error
-        if prompts.longest > self.subject.max_positions:
-            raise UnsupportedError(
-                f"workload {workload}: its longest sequence has {prompts.longest} tokens, but the "
-                f"subject has {self.subject.max_positions} positions; shorten prompt or generate"
-            )
-        return prompts
 
 
 class Runner:
@@ -58,6 +34,8 @@ class Runner:
         self.setting, self.prompts = setting, prompts
         self.tokens = tokens
         self.records: dict[PathName, Record] = {}
+        self.held: dict[PathName, Held] = {}
+        self.probed: dict[PathName, Record] = {}
         self.seconds: dict[str, float] = {}
 
     def rollout(self, path: PathName) -> None:
@@ -102,54 +80,24 @@ class Runner:
             self.seconds[str(path)] = round(time.perf_counter() - start, 3)
         return self.records[path]
 
+    def side(self, path: PathName) -> Side:
+        """What a path computes."""
+        return Side(self.setting, self.setting.subject, self.prompts, path, self.known())
+
+    def hold(self, path: PathName) -> Held:
+        """What the cache of ``path`` holds in the end, looked at once."""
+        if path not in self.held:
+            start = time.perf_counter()
+            self.held[path] = self.side(path).hold()
+            self.seconds[str(path)] = round(time.perf_counter() - start, 3)
+            self.records.setdefault(path, self.held[path].record)
+        return self.held[path]
+
     def known(self) -> Tokens:
         """The tokens, once :meth:`rollout` has run."""
         if self.tokens is None:
             raise RuntimeError("rollout() comes first")
         return self.tokens
-
-
-def run_path(
-    setting: Setting,
-    subject: Subject,
-    prompts: Prompts,
-    path: PathName,
-    tokens: Tokens,
-    *,
-    choose: Choose | None = None,
-    keep: frozenset[tuple[int, int]] = frozenset(),
-    watch: Watch | None = None,
-) -> Record:
-    """Run one path over the workload's own tokens; strangers and donors bring theirs."""
-    seed = setting.contract.seed
-    plan: Plan = build(path, prompts, seed=seed)
-    own, vocab = len(prompts.ids), subject.vocab
-    others = [_others(plan, member, tokens, seed, vocab) for member in plan.members[own:]]
-    return run(
-        subject,
-        plan,
-        list(tokens) + others,
-        temperatures=setting.contract.numerics.temperatures,
-        choose=choose,
-        keep=keep,
-        before=[_unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
-        watch=watch,
-    )
-
-
-def _others(plan: Plan, member: Member, tokens: Tokens, seed: int, vocab: int) -> list[int]:
-    """Tokens of a stranger, or of a donor, which begins like one of the workload's own."""
-    if member.like:
-        own = tokens[[each.id for each in plan.members].index(member.like)]
-        return own[: member.shared] + _unlike(own[member.shared : member.length], vocab)
-    if vocab:
-        return list(text_tokens(seed, member.id, member.length))
-    return [0] * member.length
-
-
-def _unlike(ids: Sequence[int], vocab: int) -> list[int]:
-    """Ids that differ from the given ones everywhere; of an attention subject, 1 (see there)."""
-    return [(each + 1) % max(vocab, 2) for each in ids]
 
 
 def require_paths(setting: Setting, unit: Unit, prompts: Prompts) -> None:
@@ -169,15 +117,15 @@ def require_paths(setting: Setting, unit: Unit, prompts: Prompts) -> None:
             raise UnsupportedError(f"path {path}: {reason}")
 
 
+Kept = Record | Held
+Emit = Callable[[Case, Comparison, Kept | None, Kept], None]
+"""Gets every case as it ends, with what both sides gave."""
+
+
 def run_unit(
-    setting: Setting,
-    unit: Unit,
-    *,
-    tokens: Tokens | None,
-    done: frozenset[str],
-    emit: Callable[[Case, Comparison, Record | None, Record], None],
+    setting: Setting, unit: Unit, *, tokens: Tokens | None, done: frozenset[str], emit: Emit
 ) -> dict[str, Any]:
-    """Run what is missing of ``unit``; ``emit`` gets every case as it ends.
+    """Run what is missing of ``unit``.
 
     Returns the unit's evidence: tokens, what was observed, what was loaded, seconds by path.
     """
@@ -185,18 +133,12 @@ def run_unit(
     require_paths(setting, unit, prompts)
     runner = Runner(setting, prompts, tokens)
     runner.rollout(unit.rollout)
-    wanted: Tensor | None = None
-    for case in unit.cases:
-        if case.id in done:
-            continue
-        candidate = runner.record(case.path)
-        if case.reference is not None:
-            reference = runner.record(case.reference)
-            emit(case, invariance(reference, candidate, column=case.column), reference, candidate)
-            continue
-        if wanted is None:
-            wanted = oracle_values(setting, prompts, runner.known())
-        emit(case, judge_accuracy(setting.contract, case, candidate, wanted), None, candidate)
+    wanted: list[Tensor] = []
+    # Caches come first: what is computed while they are looked at serves the other cases, too.
+    for case in sorted(unit.cases, key=lambda each: each.relation != "cache"):
+        if case.id not in done:
+            emit(case, *run_case(setting, runner, case, wanted))
+    ran = runner.probed | runner.records
     return {
         "unit": unit.id,
         "sequences": [
@@ -204,10 +146,30 @@ def run_unit(
             for i, name in enumerate(prompts.ids)
         ],
         "subject": dict(setting.subject.describe()),
-        "observed": {str(p): dict(r.observed) for p, r in runner.records.items()},
-        "launches": {str(p): r.launches for p, r in runner.records.items()},
+        "observed": {str(p): dict(r.observed) for p, r in ran.items()},
+        "launches": {str(p): r.launches for p, r in ran.items()},
         "seconds": runner.seconds,
     }
+
+
+def run_case(
+    setting: Setting, runner: Runner, case: Case, wanted: list[Tensor]
+) -> tuple[Comparison, Kept | None, Kept]:
+    """One case: its result, and what both sides gave. ``wanted`` keeps the oracle's values."""
+    if case.relation == "liveness":
+        found, probed = probe(runner.side(case.path), case.check)
+        runner.probed[case.path] = probed
+        return found, None, probed
+    if case.relation == "cache" and case.reference is not None:
+        held = runner.hold(case.reference), runner.hold(case.path)
+        return compare_caches(runner.side(case.reference), runner.side(case.path), held)
+    candidate = runner.record(case.path)
+    if case.reference is not None:
+        reference = runner.record(case.reference)
+        return invariance(reference, candidate, column=case.column), reference, candidate
+    if not wanted:
+        wanted.append(oracle_values(setting, runner.prompts, runner.known()))
+    return judge_accuracy(setting.contract, case, candidate, wanted[0]), None, candidate
 
 
 def oracle_values(setting: Setting, prompts: Prompts, tokens: Tokens) -> Tensor:
@@ -247,6 +209,7 @@ def case_json(case: Case, result: Comparison) -> dict[str, Any]:
     """The report's entry for one case."""
     found = result.as_json()
     outcome = found.pop("outcome")
+    more = {case.relation: dict(result.details)} if result.details else {}
     return {
         "id": case.id,
         "check": case.check,
@@ -259,4 +222,5 @@ def case_json(case: Case, result: Comparison) -> dict[str, Any]:
         "temperature": case.temperature,
         "verdict": outcome,
         **found,
+        **more,
     }

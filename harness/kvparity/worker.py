@@ -13,16 +13,14 @@ import torch
 from kvparity.compare import Comparison
 from kvparity.controls.kernels import kernel_control_json, run_audit_control, run_order_control
 from kvparity.controls.running import controls_json, run_control
-from kvparity.controls.table import CONTROLS
 from kvparity.environment import settle
 from kvparity.evidence import Evidence
 from kvparity.kernel_case import Finding, audit, certify, entry
 from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
 from kvparity.plan import Case, ControlRun, Unit
-from kvparity.record import Record
 from kvparity.registry import factory
 from kvparity.subject import Subject, SubjectError, UnsupportedError
-from kvparity.unit import Setting, Tokens, case_json, run_unit
+from kvparity.unit import Kept, Setting, Tokens, case_json, run_unit
 from kvparity_contracts.contract import Contract
 
 Result = TypeVar("Result")
@@ -73,7 +71,7 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
     """Run a unit; its cases are on disk when it returns. Returns the unit's evidence."""
     evidence = Evidence(job.folder)
 
-    def emit(case: Case, result: Comparison, reference: Record | None, candidate: Record) -> None:
+    def emit(case: Case, result: Comparison, reference: Kept | None, candidate: Kept) -> None:
         found = case_json(case, result)
         if result.outcome == "differs" and reference is not None:
             found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
@@ -93,8 +91,7 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
             lambda: run_control(setting, control, tokens), f"control {control.control}"
         )
     except UnsupportedError as error:
-        relation = CONTROLS[control.control].relation
-        return {"name": control.control, "relation": relation, "unplanted": str(error)}
+        return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
     found = controls_json(control, caught, seen)
     Evidence(job.folder).append("controls.jsonl", found)
     return found

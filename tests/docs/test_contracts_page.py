@@ -135,7 +135,7 @@ def _voids() -> list[ast.expr]:
     found = []
     for name in ("compare.py", "judge.py", "kernel_case.py"):
         tree = ast.parse((ROOT / "harness/kvparity" / name).read_text())
-        idle = [n for n in tree.body if getattr(n, "name", "") in ("_same_work", "_other_work")]
+        idle = [n for n in tree.body if getattr(n, "name", "") in ("same_work", "other_work")]
         returns = [n for function in idle for n in ast.walk(function) if isinstance(n, ast.Return)]
         found += [n.value for n in returns if isinstance(n.value, (ast.Constant, ast.JoinedStr))]
         for node in ast.walk(tree):

@@ -103,6 +103,14 @@ def test_every_defect_is_used_by_a_test() -> None:
         "keeps-old",
         "adopts-short",
         "shares-slots",
+        "silent",
+        "casts",
+        "forgets-last",
+        "loses-first",
+        "blind-first",
+        "window-short",
+        "window-long",
+        "unsteady",
     }
     here = {
         "batch-dependent",

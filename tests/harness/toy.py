@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvparity import taps
 from kvparity.schedule import Layout, Member, Plan, Span, Step
 from kvparity.unit import Setting
 from kvparity_contracts.contract import Contract
@@ -46,6 +47,14 @@ DEFECTS = {
     "one-use": "sessions can be neither reset nor shared",
     "keeps-old": "a slot that was written before a reset keeps what it held",
     "adopts-short": "the last adopted token is left out, and its slot filled with the first",
+    "silent": "nobody is told what is written",
+    "casts": "keys are stored in bfloat16, against what is declared",
+    "forgets-last": "the slot of the newest token is zero when all is computed",
+    "loses-first": "a window's oldest key is gone too early",
+    "blind-first": "no row depends on the first key",
+    "window-short": "rows see one key fewer than the window shows",
+    "window-long": "rows see one key more than the window shows",
+    "unsteady": "a row that is computed again is another",
     "shares-slots": "the slots of adopted tokens, and those behind them, stay the donor's own",
 }
 
@@ -72,9 +81,15 @@ class ToyCache:
 class ReusableToyCache(ToyCache):
     """The same, for a session that is used again."""
 
-    def __init__(self, members: Sequence[Member], slack: int, defects: frozenset[str]) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        slack: int,
+        defects: frozenset[str],
+        window: int | None = None,
+    ) -> None:
         super().__init__(members, slack)
-        self.defects = defects
+        self.defects, self.width = defects, window
         self.rows = list(range(len(members)))
         self.frozen = torch.zeros(self.k.shape[:2], dtype=torch.bool)
 
@@ -83,9 +98,32 @@ class ReusableToyCache(ToyCache):
 
     def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
         row = self.rows[sequence]
+        if "casts" in self.defects:
+            k = k.bfloat16().float()
         free = ~self.frozen[row, start : start + len(k)]
         self.k[row, start : start + len(k)][free] = k[free]
         self.v[row, start : start + len(v)][free] = v[free]
+
+    def live(self, layer: int, sequence: int) -> range:
+        filled = int((~torch.isnan(self.k[self.rows[sequence], :, 0, 0])).sum())
+        if self.width is None:
+            return range(filled)
+        # Two more than the window shows, as a ring may have; or one fewer than the next row sees.
+        spare = -2 if "loses-first" in self.defects else 2
+        return range(max(0, filled - self.width - spare), filled)
+
+    def window(self, layer: int) -> int | None:
+        return self.width
+
+    def owner(self, model_layer: int) -> int:
+        return 0
+
+    def round_trip(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return k, v
+
+    def truncate(self, sequence: int, length: int) -> None:
+        self.k[self.rows[sequence], length:] = torch.nan
+        self.v[self.rows[sequence], length:] = torch.nan
 
     def reset(self) -> None:
         if "keeps-old" in self.defects:
@@ -127,12 +165,16 @@ class ToySession:
         positions = torch.arange(span.start, span.stop) + span.position_shift
         q, k, v = toy.embed(torch.tensor(ids), positions)
         self._cache.write(0, span.sequence, span.start, k[:, None].float(), v[:, None].float())
+        listener = taps.current()
+        if listener is not None and "silent" not in toy.defects:
+            told = k[:, None].float(), v[:, None].float()
+            listener.wrote(taps.Wrote(0, span.sequence, span.start, *told))
         decode = span.decode and "never-decodes" not in toy.defects
         decode |= "always-decodes" in toy.defects and span.stop == span.start + 1
         self._counts["attention.decode" if decode else "attention.prefill"] += 1
         rows = []
         for position in span.rows:
-            k_all, v_all = self._cache.read(0, span.sequence, 0, position + 1)
+            k_all, v_all = self._cache.read(0, span.sequence, toy.first(position), position + 1)
             row = toy.logits(q[position - span.start], k_all[:, 0].double(), v_all[:, 0].double())
             if "nan-rows" in toy.defects and position % 3 == 0:
                 row = torch.full_like(row, torch.nan)
@@ -140,6 +182,8 @@ class ToySession:
                 row[0] = torch.nan
             if "digest-only" in toy.defects and decode:
                 row[VOCAB - 1] = torch.nextafter(row[VOCAB - 1], torch.tensor(0.0))
+            if "unsteady" in toy.defects:
+                row[0] += toy.calls
             noisy = "nondeterministic" in toy.defects and toy.calls % 2 == 0
             if noisy or ("batch-dependent" in toy.defects and not alone):
                 row = torch.nextafter(row, torch.tensor(torch.inf))
@@ -166,6 +210,10 @@ class ToySession:
             rows = rows.long()
         if "narrow-rows" in toy.defects:
             rows = rows[:, : VOCAB // 2]
+        if "forgets-last" in toy.defects:
+            for span in step:
+                if span.stop == self.members[span.sequence].length - 1:
+                    self._cache.k[span.sequence, span.stop - 1] = 0.0
         yield from rows.split(toy.block)  # type: ignore[no-untyped-call] # torch's own
 
 
@@ -175,7 +223,7 @@ class ReusableToySession(ToySession):
     _cache: ReusableToyCache
 
     def _open(self, members: Sequence[Member], slack: int) -> ToyCache:
-        return ReusableToyCache(members, slack, self.subject.defects)
+        return ReusableToyCache(members, slack, self.subject.defects, self.subject.window)
 
     def reset(self) -> None:
         self._cache.reset()
@@ -187,8 +235,11 @@ class ReusableToySession(ToySession):
 class Toy:
     """The subject. One layer of exact attention, float32 logits."""
 
-    def __init__(self, *defects: str, seed: int = 0, block: int = 3) -> None:
+    def __init__(
+        self, *defects: str, seed: int = 0, block: int = 3, window: int | None = None
+    ) -> None:
         assert set(defects) <= set(DEFECTS), defects
+        self.window = window
         self.defects, self.block, self.calls = frozenset(defects), block, 0
         self.vocab, self.max_positions = VOCAB, POSITIONS
         self.device = torch.device("cpu")
@@ -207,6 +258,14 @@ class Toy:
             ids = (ids + 1) % VOCAB
         q, k, v = (self.tokens[:, ids] + self.places[:, positions]).unbind(0)
         return q, k, v
+
+    def first(self, position: int) -> int:
+        """The first key that the row at ``position`` really sees."""
+        hidden = 1 if "blind-first" in self.defects and position else 0
+        if self.window is None:
+            return hidden
+        off = ("window-long" in self.defects) - ("window-short" in self.defects)
+        return max(hidden, position + 1 - self.window - off)
 
     def logits(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Float32 ``[VOCAB]``: keys weigh 1 .. 5, by q·k modulo 5; no sum is ever rounded."""
@@ -250,7 +309,13 @@ class Toy:
         positions = torch.arange(rows.stop)
         known = torch.tensor(list(ids)[: rows.stop])
         q, k, v = (self.tokens[:, known] + self.places[:, positions]).unbind(0)
-        return torch.stack([self.logits(q[p], k[: p + 1], v[: p + 1]).double() for p in rows])
+        starts = [0 if self.window is None else max(0, p + 1 - self.window) for p in rows]
+        return torch.stack(
+            [
+                self.logits(q[p], k[at : p + 1], v[at : p + 1]).double()
+                for at, p in zip(starts, rows, strict=True)
+            ]
+        )
 
     def describe(self) -> Mapping[str, Any]:
         used = "slow" if "replaced" in self.defects else "fast"

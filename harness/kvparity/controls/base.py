@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from kvparity.schedule import Layout, Member, Plan, Step
-from kvparity.subject import CacheView, Session, Subject
+from kvparity.subject import CacheView, Reusable, Session, Subject, UnsupportedError
 from kvparity_contracts.paths import PathName
 
 Plant = Callable[[Subject], Subject]
@@ -44,7 +44,6 @@ class Control:
 
     name: str
     path: PathName
-    relation: Literal["invariance", "accuracy"] = "invariance"
     expect: Literal["differs", "void"] = "differs"
     rollout: Plant = unchanged
     rescore: Plant = unchanged
@@ -75,6 +74,20 @@ class PlantedSession:
     def cache(self) -> CacheView | None:
         """The cache."""
         return self.inner.cache()
+
+    def reset(self) -> None:
+        """Forget all sequences."""
+        _reusable(self.inner).reset()
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        """Take over a donor's first tokens."""
+        _reusable(self.inner).adopt(sequence, donor, tokens)
+
+
+def _reusable(session: Session) -> Reusable:
+    if not isinstance(session, Reusable):
+        raise UnsupportedError("a session of this subject can be neither reset nor shared")
+    return session
 
 
 class PlantedSubject:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kvparity.controls.base import Control, unchanged
 from kvparity.workload import Prompts
-from kvparity_contracts.checks import Invariance, PathCheck
+from kvparity_contracts.checks import PathCheck, Relation, reference_of
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
 
@@ -35,16 +35,20 @@ class _Part:
 
 
 def place(
-    control: Control, contract: Contract, prompts: Mapping[str, Prompts], order: tuple[int, int]
+    control: Control,
+    relation: Relation,
+    contract: Contract,
+    prompts: Mapping[str, Prompts],
+    order: tuple[int, int],
 ) -> Place | str:
-    """The cheapest place that shows ``control``, or why there is none.
+    """The cheapest place that shows ``control`` to a check of ``relation``, or why there is none.
 
     ``prompts`` holds the workloads that are run, ``order`` split and tile. A check that compares
     the control's own path comes first: it says itself that nothing differs without the defect.
     """
-    checks = [each for each in contract.path_checks if each.relation == control.relation]
+    checks = [each for each in contract.path_checks if each.relation == relation]
     if not checks:
-        return f"the contract has no {control.relation} check"
+        return f"the contract has no {relation} check"
     references = [(check, _reference(control, check)) for check in checks]
     fitting = [(check, found) for check, found in references if isinstance(found, PathName)]
     if not fitting:
@@ -61,9 +65,7 @@ def place(
             if part is None:
                 continue
             compared = control.path in contract.paths_of(check, workload)
-            covered = compared and (
-                not isinstance(check, Invariance) or reference == check.reference
-            )
+            covered = compared and (reference_of(check) is None or reference == reference_of(check))
             rank = (not covered, part.cost)
             if best is None or rank < best[0]:
                 best = (
@@ -82,16 +84,17 @@ def place(
 
 def _reference(control: Control, check: PathCheck) -> PathName | str:
     """The path that the planted one is compared with, or why none will do."""
-    if not isinstance(check, Invariance) or control.scores_prompt:
+    own = reference_of(check)
+    if own is None or control.scores_prompt:
         return PathName("prefill")
     if control.rescore is not unchanged:
-        if check.reference.kind == "generate":
+        if own.kind == "generate":
             return "it cannot be planted in the subject's own loop, the reference of the check"
-        if check.reference == control.path:
+        if own == control.path:
             return (
                 f"it shows between {control.path} and another path, but not within {control.path}"
             )
-    return check.reference
+    return own
 
 
 def _smallest(control: Control, prompts: Prompts, keys: int) -> _Part | None:

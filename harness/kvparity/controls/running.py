@@ -10,8 +10,11 @@ from kvparity.compare import Comparison, invariance
 from kvparity.controls.base import Control, same_ids, unchanged
 from kvparity.controls.table import CONTROLS
 from kvparity.plan import Case, ControlRun
+from kvparity.record import Tokens
+from kvparity.relations import compare_caches, probe
+from kvparity.side import Setting, Side
 from kvparity.subject import UnsupportedError
-from kvparity.unit import Setting, Tokens, judge_accuracy, oracle_values, run_path
+from kvparity.unit import judge_accuracy, oracle_values
 from kvparity.workload import Prompts
 
 
@@ -51,18 +54,22 @@ def _compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens
     if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
         raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
     planted = control.rollout(setting.subject)
-    candidate = run_path(setting, planted, prompts, control.path, own)
+    candidate = Side(setting, planted, prompts, control.path, own)
+    if job.relation == "liveness":
+        return probe(candidate, job.check)[0]
     case = Case(
-        "control", job.check, control.relation, job.workload, control.path,
+        "control", job.check, job.relation, job.workload, control.path,
         job.reference, job.numerics, job.temperature, job.column,
     )  # fmt: skip
-    if control.relation == "accuracy":
+    if job.relation == "accuracy":
         wanted = oracle_values(setting, prompts, own)
-        return judge_accuracy(setting.contract, case, candidate, wanted)
+        return judge_accuracy(setting.contract, case, candidate.run(), wanted)
     short = replace(prompts, generate=prompts.generate - control.drop)
     kept = [t[: short.length(i)] for i, t in enumerate(ids)]
-    reference = run_path(setting, control.rescore(setting.subject), short, job.reference, kept)
-    return invariance(reference, candidate, column=job.column)
+    reference = Side(setting, control.rescore(setting.subject), short, job.reference, kept)
+    if job.relation == "cache":
+        return compare_caches(reference, candidate)[0]
+    return invariance(reference.run(), candidate.run(), column=job.column)
 
 
 def _part(prompts: Prompts, sequences: Sequence[int], generate: int) -> Prompts:
@@ -84,7 +91,7 @@ def controls_json(job: ControlRun, caught: bool, seen: str) -> dict[str, Any]:
     """The report's entry for one control."""
     return {
         "name": job.control,
-        "relation": CONTROLS[job.control].relation,
+        "relation": job.relation,
         "caught": caught,
         "by": job.check,
         "seen": seen,

@@ -66,7 +66,6 @@ _ALL = (
     Control(
         "wrong-input",
         path=PathName("prefill"),
-        relation="accuracy",
         rollout=wrong_input,
         generate=1,
     ),
