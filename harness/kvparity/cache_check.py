@@ -112,7 +112,12 @@ def _shared(reference: Held, candidate: Held) -> int:
 def _found(
     reason: str, one: Held, off: Tensor, tokens: int, divergence: Divergence | None = None
 ) -> Comparison:
-    details = {"layers": len(off), "compared": int(one.is_held.sum()), "differing": int(off.sum())}
+    details = {
+        "layers": len(off),
+        "compared": 2 * int(one.is_held.sum()),
+        "differing": int(off.sum()),
+        "sides": ["written", "read"],
+    }
     return Comparison(
         "differs",
         reason,

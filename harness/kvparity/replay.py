@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kvparity.bits import differing, ulps
-from kvparity.compare import Comparison, invariance
+from kvparity.compare import Comparison
 from kvparity.environment import settle
 from kvparity.evidence import Evidence, RunFolderError
 from kvparity.fixed_order import asked, with_invariant
@@ -18,7 +18,8 @@ from kvparity.kernel_case import entry
 from kvparity.kernel_plan import KernelCase
 from kvparity.plan import Case, Unit, make
 from kvparity.record import Record
-from kvparity.unit import Runner, Setting, case_json, judge_accuracy, oracle_values
+from kvparity.side import Setting
+from kvparity.unit import Runner, case_json, run_case
 from kvparity.worker import Job, look, subject_of
 from kvparity_contracts.loader import LoadedContract
 
@@ -100,13 +101,10 @@ def _find(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
 def _again(
     setting: Setting, runner: Runner, case: Case
 ) -> tuple[Comparison, dict[str, Any] | None]:
-    candidate = runner.record(case.path)
-    if case.reference is None:
-        wanted = oracle_values(setting, runner.prompts, runner.known())
-        return judge_accuracy(setting.contract, case, candidate, wanted), None
-    reference = runner.record(case.reference)
-    result = invariance(reference, candidate, column=case.column)
-    if result.first_divergence is None:
+    result, reference, candidate = run_case(setting, runner, case, [])
+    if result.first_divergence is None or case.reference is None:
+        return result, None
+    if not isinstance(reference, Record) or not isinstance(candidate, Record):
         return result, None
     place = _place(reference, candidate, case.column)
     keep = frozenset([place])

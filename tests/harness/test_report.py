@@ -234,3 +234,32 @@ def test_a_report_has_no_trailing_blanks_and_ends_with_its_folder(verdict: str) 
     lines = render(report(verdict, case(), DIFFERS)).splitlines()
     assert lines[-1].startswith("evidence: ")
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_cache_that_differs_is_shown_by_layer_and_part() -> None:
+    first = DIVERGENCE | {"token": None, "layer": 3, "part": "v", "column": 7}
+    bad = case(
+        relation="cache", verdict="differs", reason="the path holds another v than was written",
+        tokens=10, differing_tokens=2, temperature=None, max_ulp=None, max_abs_dlogp=None,
+        first_divergence=first, cache={"sides": ["written", "read"]},
+    )  # fmt: skip
+    text = render(report("differs", bad))
+    assert f"sequence {first['sequence']}, position {first['position']}, layer 3: v" in text
+    assert ", element 7:" in text
+    assert "        written " in text
+    assert "        read " in text
+    assert "2 of 10 positions are not as they should be" in text
+    assert "2/10 off" in text
+    other = render(report("differs", bad | {"cache": {}}))
+    assert "        prefill " in other
+
+
+def test_dead_keys_are_counted() -> None:
+    words = "layer 0, KV head 1, position 63 of long/0 (row 99): it is visible, and the row does"
+    bad = case(
+        relation="liveness", verdict="differs", reason=words, tokens=24, differing_tokens=1,
+        reference=None, temperature=None, max_ulp=None, max_abs_dlogp=None,
+    )  # fmt: skip
+    text = render(report("differs", bad))
+    assert words in text
+    assert "1 of 24 changed keys are not as they should be" in text

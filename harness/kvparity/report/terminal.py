@@ -106,8 +106,12 @@ def first_lines(bad: list[Document]) -> list[str]:
     d = case["first_divergence"]
     if d:
         token = "" if d["token"] is None else f", token {d['token']}"
-        lines.append(f"      sequence {d['sequence']}, position {d['position']}{token}:")
-        for side, name in (("reference", case["reference"]), ("candidate", case["path"])):
+        spot = f"sequence {d['sequence']}, position {d['position']}{token}"
+        if d.get("part") is not None:
+            spot += f", layer {d['layer']}: {d['part']}, element {d['column']}"
+        lines.append(f"      {spot}:")
+        names = case.get("cache", {}).get("sides", (case["reference"], case["path"]))
+        for side, name in zip(("reference", "candidate"), names, strict=True):
             lines.append(
                 f"        {name:<12} {_value(d[side]):>16}  bits {d[side + '_bits']}  "
                 f"row {d[side + '_digest']}"
@@ -126,9 +130,15 @@ def _measure(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
+_COUNTED = {"cache": "positions", "liveness": "changed keys"}
+
+
 def _often(case: Document) -> list[str]:
     lines = []
-    if case["differing_tokens"] or case["differing_rows"]:
+    if case["relation"] in _COUNTED and case["differing_tokens"]:
+        what = f"{case['differing_tokens']} of {case['tokens']} {_COUNTED[case['relation']]}"
+        lines.append(f"      {what} are not as they should be")
+    elif case["differing_tokens"] or case["differing_rows"]:
         lines.append(
             f"      {case['differing_tokens']} of {case['tokens']} tokens and "
             f"{case['differing_rows']} of {case['tokens']} rows differ"
