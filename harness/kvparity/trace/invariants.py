@@ -128,20 +128,32 @@ def out_is_the_mean(line: Line, seen: Seen, facts: Facts) -> Finding:
 
 
 def weights_follow_scores(line: Line, seen: Seen, facts: Facts) -> Finding:
-    """A row whose scores differ does not weigh its keys alike.
+    """A row weighs its keys alike only if its scores are alike: entropy < log(keys) - eps.
 
-    Said of heads where the plain mean of the values and the weighted one lie farther apart than
-    rounding could move them (:func:`kvparity.trace.weights.weigh`).
+    Two ways to break it: the result is the plain mean of the values (said of heads where that lies
+    farther from the weighted one than rounding could move them), or the scores that the kernel was
+    made to compute are flat, though the query's products with the keys are not
+    (:mod:`kvparity.trace.weights`).
     """
-    if seen.weights is None or not seen.weights.telling:
+    weights = seen.weights
+    if weights is None or not weights.telling:
         return False
-    if not seen.weights.uniform:
-        return True
-    heads = ", ".join(str(head) for head in seen.weights.uniform[:4])
-    return (
-        f"attention is uniform over {seen.keys} keys (query heads {heads}), though the scores ask "
-        f"for {seen.weights.entropy:.4g} nats of log({seen.keys}) = {math.log(seen.keys):.4g}"
-    )
+    if weights.uniform:
+        return (
+            f"attention is uniform over {seen.keys} keys (query heads {_some(weights.uniform)}), "
+            f"though the scores ask for {weights.entropy:.4g} nats of log({seen.keys}) = "
+            f"{math.log(seen.keys):.4g}"
+        )
+    if weights.flat:
+        return (
+            f"attention is uniform over {seen.keys} keys (query heads {_some(weights.flat)}): "
+            "their scores are alike, though the query's products with the keys differ"
+        )
+    return True
+
+
+def _some(heads: tuple[int, ...]) -> str:
+    return ", ".join(str(head) for head in heads[:4]) + (", …" if len(heads) > 4 else "")
 
 
 OF_LINES: Mapping[str, OfLine] = MappingProxyType(

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from kvparity import taps
-from kvparity.paths import build
-from kvparity.schedule import Layout, Member
+from kvparity.record import Choose, Record, at_work
+from kvparity.schedule import Layout, Member, Span
+from kvparity.side import Side, run_path
 from kvparity.subject import Subject
 from kvparity.trace.collector import Collector
 from kvparity.trace.facts import Facts
 from kvparity.trace.judging import Judgement, judge
 from kvparity.trace.lines import Line
-from kvparity.unit import Setting, Tokens, run_path
-from kvparity.workload import Prompts
-from kvparity_contracts.paths import PathName
 
 
 @dataclass(frozen=True)
@@ -25,38 +23,38 @@ class Trace:
 
     path: str
     lines: tuple[Line, ...]
-    facts: Facts
     judgement: Judgement
+    record: Record
 
 
 def declared(subject: Subject) -> Facts:
-    """The shape that the subject's cache declares, asked of a session that computes nothing."""
-    with torch.inference_mode():
+    """The shape that the subject's cache declares, asked of a session of one token.
+
+    Some caches have no layers before they are first written to.
+    """
+    with torch.inference_mode(), at_work():
         session = subject.session([Member("(asked)", 2)], Layout(chunk=1))
+        for _ in session.forward((Span(0, 0, 1, rows_from=1),), [[0]]):
+            pass
         return Facts(session.cache())
 
 
-def trace_path(
-    setting: Setting,
-    prompts: Prompts,
-    path: PathName,
-    tokens: Tokens,
-    *,
-    subject: Subject | None = None,
-) -> Trace:
-    """Run ``path`` over known ``tokens`` and hold its trace against the invariants.
+def trace_side(side: Side, *, choose: Choose | None = None) -> Trace:
+    """Run the side and hold its trace against the invariants.
 
-    ``subject``: the setting's with a defect planted; what is expected is asked of the setting's
-    own, so that a defect cannot change both sides.
+    What is expected is asked of the setting's subject, so that a defect planted in the side's own
+    cannot change both. ``choose``: draws the tokens that are not known yet.
     """
-    facts = declared(setting.subject)
-    plan = build(path, prompts, seed=setting.contract.seed)
-    order = reduction_of(setting.subject)
-    collector = Collector(plan, len(prompts.ids), facts, order)
+    honest = side.setting.subject
+    facts = declared(honest)
+    collector = Collector(side.plan, len(side.prompts.ids), facts, reduction_of(honest))
     with taps.listening(collector):
-        run_path(setting, subject or setting.subject, prompts, path, tokens, watch=collector)
+        record = run_path(
+            side.setting, side.subject, side.prompts, side.path, side.tokens,
+            choose=choose, watch=collector,
+        )  # fmt: skip
     lines = collector.lines()
-    return Trace(str(path), lines, facts, judge(lines, facts, collector.missing()))
+    return Trace(str(side.path), lines, judge(lines, facts, collector.missing()), record)
 
 
 def reduction_of(subject: Subject) -> tuple[int, int] | None:

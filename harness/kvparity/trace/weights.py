@@ -11,6 +11,9 @@ from torch import Tensor
 from kvparity.taps import Attended
 from kvparity.trace.bounds import ULP, Terms, out_bound, reduction, sum_bound
 
+MEASURABLE = 1e-12
+"""Nats; less than that is not told from float64's own rounding."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -23,7 +26,8 @@ class Weights:
     log(keys), None for one key. ``largest``: the largest weight, ``largest_at`` its position.
     ``out_error``: the largest distance of the kernel's result from the float64 one; ``out_ratio``
     the same divided by what rounding allows. ``uniform``: heads whose result is the plain mean of
-    the values though their scores differ; ``telling``: heads of which that could be said.
+    the values though their scores differ; ``flat``: heads whose scores are all but alike though
+    the products of query and keys differ; ``telling``: heads of which either could be said.
     """
 
     deviation: float
@@ -36,6 +40,7 @@ class Weights:
     out_error: float
     out_ratio: float
     uniform: tuple[int, ...]
+    flat: tuple[int, ...]
     telling: int
 
 
@@ -54,7 +59,8 @@ def weigh(event: Attended, order: tuple[int, int] | None) -> Weights | None:
     k = event.k.detach().to(dtype).cpu().double().transpose(0, 1)
     v = event.v.detach().to(dtype).cpu().double().transpose(0, 1)
     grouped = q.reshape(kv_heads, heads // kv_heads, -1)
-    scores = torch.einsum("kgd,knd->kgn", grouped, k).reshape(heads, keys) * event.scale
+    dots = torch.einsum("kgd,knd->kgn", grouped, k).reshape(heads, keys)
+    scores = dots * event.scale
     products = torch.einsum("kgd,knd->kgn", grouped.abs(), k.abs()).reshape(heads, keys)
     products = products * abs(event.scale)
     if event.softcap:
@@ -80,9 +86,10 @@ def weigh(event: Attended, order: tuple[int, int] | None) -> Weights | None:
     wanted = torch.einsum("hn,hnd->hd", terms.weights, spread)
     allowed = out_bound(terms, spread, way, dtype=dtype, closed=recomputed)
     error = (out - wanted).abs()
-    uniform, telling = _uniform(out, wanted, spread, terms, allowed)
-
     plain = torch.softmax(scores, 1)
+    near, far = _uniform(out, wanted, spread, terms, allowed)
+    flat, spread_out = _flat(dots, plain, event.softcap, q.shape[1])
+
     entropy = float(torch.special.entr(plain).sum(1).mean())
     largest = int(torch.argmax(terms.weights))
     return Weights(
@@ -95,8 +102,9 @@ def weigh(event: Attended, order: tuple[int, int] | None) -> Weights | None:
         largest_at=event.first + largest % keys,
         out_error=float(_nan_first(error).max()),
         out_ratio=float(_nan_first(error / allowed).max()),
-        uniform=uniform,
-        telling=telling,
+        uniform=tuple(torch.nonzero(near).flatten().tolist()),
+        flat=tuple(torch.nonzero(flat).flatten().tolist()),
+        telling=int((far | spread_out).sum()),
     )
 
 
@@ -107,8 +115,8 @@ def _nan_first(x: Tensor) -> Tensor:
 
 def _uniform(
     out: Tensor, wanted: Tensor, values: Tensor, terms: Terms, allowed: Tensor
-) -> tuple[tuple[int, ...], int]:
-    """Heads that attend uniformly though their scores differ, and how many could have shown it.
+) -> tuple[Tensor, Tensor]:
+    """Bool ``[heads]``: which attend uniformly though their scores differ, which could show it.
 
     What equal weights make of the values (the sink's share kept) is compared with the result. It
     tells only where it lies, in some element, farther from the float64 result than rounding could
@@ -118,5 +126,25 @@ def _uniform(
     mean = values.mean(1) * share
     tells = ((wanted - mean).abs() > 2 * allowed).any(1)
     near = ((out - mean).abs() <= allowed).all(1)
-    found = torch.nonzero(tells & near).flatten().tolist()
-    return tuple(found), int(tells.sum())
+    return tells & near, tells
+
+
+def _flat(dots: Tensor, weights: Tensor, softcap: float, dim: int) -> tuple[Tensor, Tensor]:
+    """Bool ``[heads]``: which weigh all keys alike though q k differ, and which could show it.
+
+    How far the entropy stays under log(keys) is held against what it would be if q k were scaled by
+    ``dim ** -1.5``: models scale by ``dim ** -0.5``, some by 1 / dim.
+    """
+    least = dots * dim**-1.5
+    if softcap:
+        least = softcap * torch.tanh(least / softcap)
+    expected = _deficit(torch.softmax(least, 1))
+    tells = expected > MEASURABLE
+    return tells & (_deficit(weights) < expected), tells
+
+
+def _deficit(weights: Tensor) -> Tensor:
+    """log(keys) minus the entropy: the relative entropy to equal weights, without cancellation."""
+    ratio = weights * weights.shape[1]
+    relative: Tensor = (torch.special.xlogy(ratio, ratio) - ratio + 1).sum(1) / weights.shape[1]
+    return relative

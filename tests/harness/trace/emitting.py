@@ -35,6 +35,7 @@ DEFECTS = (
     "narrow-store",
     "missing-key",  # the kernel leaves a middle key out that it was given
     "uniform",
+    "scale-lost",  # the same, and the kernel was told so
     "no-lse",
     "wrong-out",
     "nan-key",
@@ -165,7 +166,7 @@ class Session:
         if "missing-key" in defects and len(k) > 4:
             keep = [i for i in range(len(k)) if i != 2]
             used_k, used_v = k[keep], v[keep]
-        scale = 0.0 if "uniform" in defects else SCALE
+        scale = 0.0 if {"uniform", "scale-lost"} & defects else SCALE
         out, lse = attend(q, used_k, used_v, scale)
         if "wrong-out" in defects:
             out = out + 1e-3
@@ -181,7 +182,7 @@ class Session:
             v=v,
             out=out,
             lse=None if "no-lse" in defects else lse,
-            scale=SCALE,
+            scale=0.0 if "scale-lost" in defects else SCALE,
             decode=span.decode,
         )
 

@@ -61,6 +61,7 @@ def test_an_honest_kernel_stays_within_both_bounds(keys: int, dtype: torch.dtype
         assert result.deviation <= result.bound
         assert result.out_ratio <= 1
         assert not result.uniform
+        assert not result.flat
         assert result.entropy <= math.log(keys) + 1e-12
 
 
@@ -109,6 +110,7 @@ def test_scores_that_are_alike_are_no_defect() -> None:
     q = q * 0
     result = weighed(q, k, v, kernel(q, k, v), CUT)
     assert result.telling == 0
+    assert not result.flat
     assert result.share == pytest.approx(1.0, abs=1e-12)
     assert result.deviation <= result.bound
 

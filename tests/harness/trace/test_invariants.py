@@ -8,9 +8,9 @@ import pytest
 import toy
 from emitting import DEFECTS, Emitting
 
+from kvparity.side import Setting, Side
 from kvparity.trace.invariants import NAMES
-from kvparity.trace.tracing import Trace, trace_path
-from kvparity.unit import Setting
+from kvparity.trace.tracing import Trace, trace_side
 from kvparity_contracts.paths import PathName
 
 WORKLOADS = [{"name": "one", "prompt_tokens": [3, 9], "generate": 4, "pad": ["left"]}]
@@ -21,7 +21,7 @@ def traced(*defects: str, path: PathName = DECODE) -> Trace:
     setting = Setting(toy.contract(workloads=WORKLOADS), Emitting(*defects))
     prompts = setting.prompts("one")
     tokens = [[(7 * i + n) % 128 for n in range(prompts.length(i))] for i in range(2)]
-    return trace_path(setting, prompts, path, tokens)
+    return trace_side(Side(setting, setting.subject, prompts, path, tokens))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,7 @@ BREAKS = {
     "narrow-store": ("keys and values are as written", "3 of 3 keys and values are not those"),
     "missing-key": ("weights sum to one", "that of other scores or other keys"),
     "uniform": ("weights follow the scores", "attention is uniform over 3 keys (query heads 0, 1"),
+    "scale-lost": ("weights follow the scores", "their scores are alike, though the query's"),
     "wrong-out": ("the result is the weighted mean", "the result is off by 0.001"),
     "nan-key": ("the result is the weighted mean", "not a number"),
 }
@@ -99,11 +100,18 @@ def test_a_counter_that_stays_0_fails_at_the_second_step_with_exactly_that_sente
         ),
         Emitting("position-stays"),
     )
-    trace = trace_path(setting, setting.prompts("one"), DECODE, [[5, 6, 7, 8, 9]])
+    prompts = setting.prompts("one")
+    trace = trace_side(Side(setting, setting.subject, prompts, DECODE, [[5, 6, 7, 8, 9]]))
     first = trace.judgement.broken[0]
     assert (first.invariant, first.step) == ("positions advance by one", 1)
     assert first.sentence == "positions advance by one: the position stays 0"
     assert [line.told for line in trace.lines] == [0, 0, 0, 0]
+
+
+def test_a_scale_that_is_lost_breaks_nothing_but_that_weights_follow_the_scores() -> None:
+    assert {b.invariant for b in traced("scale-lost").judgement.broken} == {
+        "weights follow the scores"
+    }
 
 
 def test_a_defect_of_one_layer_is_told_of_that_layer_alone() -> None:
@@ -133,7 +141,7 @@ def test_a_subject_that_tells_nothing_is_void() -> None:
     setting = toy.setting()
     prompts = setting.prompts("short")
     tokens = [[1] * prompts.length(i) for i in range(2)]
-    judgement = trace_path(setting, prompts, DECODE, tokens).judgement
+    judgement = trace_side(Side(setting, setting.subject, prompts, DECODE, tokens)).judgement
     assert judgement.outcome == "void"
     assert "told of no row" in judgement.reason
 

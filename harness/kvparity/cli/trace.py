@@ -1,0 +1,93 @@
+"""``kvparity trace``: what every layer looked at, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvparity.cli.device import add_argument, settle
+from kvparity.exit_codes import ExitCode, of_verdict
+
+if TYPE_CHECKING:
+    from kvparity.trace.command import Traced
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "trace",
+        help="write down what every layer looks at, and check positions, keys, weights, donors",
+        description="Run one path of a contract's workload and write down, for each compared row "
+        "and layer: the position computed and told, the cache's length, the keys attended, whose "
+        "cache they came from, the sum and the entropy of the weights, and the result against "
+        "float64. Rows are held against invariants; what breaks first is said first.",
+        epilog="Exit codes: 0 all invariants hold, 1 one is broken, 2 bad input, 3 the subject "
+        "failed, 5 void (the subject told of no row, or not of all).",
+    )
+    parser.add_argument("contract", help="a contract file, or the name of a library contract")
+    parser.add_argument(
+        "--workload", metavar="NAME", help="the workload to run (default: the contract's first)"
+    )
+    parser.add_argument(
+        "--path", metavar="PATH", default="decode", help="how it is run (default: decode)"
+    )
+    parser.add_argument(
+        "--sequence", type=int, metavar="N", help="show only sequence N, counted from 0"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write trace.jsonl and trace.svg into DIR"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trace; returns the exit code."""
+    from kvparity_contracts.library import find
+    from kvparity_contracts.loader import load
+    from kvparity_contracts.problems import ContractError
+
+    try:
+        loaded = load(find(args.contract))
+        device = settle(args.device)
+    except ContractError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.USAGE
+    except ValueError as error:
+        return _stop(ExitCode.USAGE, str(error))
+
+    from kvparity.subject import SubjectError, UnsupportedError
+    from kvparity.trace.command import trace_contract
+
+    try:
+        traced = trace_contract(
+            loaded, device, workload=args.workload, path=args.path, sequence=args.sequence
+        )
+        if args.out is not None:
+            traced.write(args.out)
+    except (UnsupportedError, ValueError) as error:
+        return _stop(ExitCode.USAGE, str(error))
+    except SubjectError as error:
+        return _stop(ExitCode.ERROR, f"error: {error}")
+    except OSError as error:
+        return _stop(ExitCode.USAGE, f"--out {args.out}: {error}")
+    return _print(args, traced)
+
+
+def _print(args: argparse.Namespace, traced: Traced) -> int:
+    if args.json:
+        print(json.dumps(traced.json(), allow_nan=False))
+    text = traced.text()
+    if args.out is not None:
+        text += f"\n\nwritten: {args.out / 'trace.jsonl'}, {args.out / 'trace.svg'}"
+    print(text, file=sys.stderr if args.json else sys.stdout)
+    return of_verdict(traced.verdict)
+
+
+def _stop(code: ExitCode, message: str) -> int:
+    print(f"kvparity: {message}", file=sys.stderr)
+    return code

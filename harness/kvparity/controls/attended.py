@@ -1,0 +1,79 @@
+"""Defects of what attention is made to look at: another layer's cache, or nothing in particular."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.schedule import Layout, Member, Step
+from kvparity.subject import Session, Subject, UnsupportedError
+from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity_kernels.keys import KeysValues
+
+Attend = Callable[..., tuple[Tensor, Tensor]]
+
+
+class _First:
+    """Hands every call of a step the keys and values of the first call of its kind."""
+
+    def __init__(self, ops: AttentionOps) -> None:
+        self.ops = ops
+        self.kept: dict[str, KeysValues] = {}
+
+    def prefill(self, q: Tensor, kv: KeysValues, **options: Any) -> tuple[Tensor, Tensor]:
+        return self.ops.prefill(q, self.kept.setdefault("prefill", kv), **options)
+
+    def decode(self, q: Tensor, kv: KeysValues, **options: Any) -> tuple[Tensor, Tensor]:
+        return self.ops.decode(q, self.kept.setdefault("decode", kv), **options)
+
+
+class _Stepwise(PlantedSession):
+    def __init__(self, inner: Session, first: _First) -> None:
+        super().__init__(inner)
+        self.first = first
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        self.first.kept.clear()
+        return self.inner.forward(step, ids)
+
+
+def wrong_donor(subject: Subject) -> Subject:
+    """All layers of a step read the cache of the first one.
+
+    Prefill and decode agree. In the report layers that share a cache attend to other keys and
+    values than their owner's: ml-explore/mlx-lm#1674.
+    """
+    if not isinstance(subject, DecoderSubject) or subject.model.config.layers < 2:
+        raise UnsupportedError("this defect needs a decoder of ours with at least two layers")
+    first = _First(subject.attention)
+    planted = subject.with_attention(AttentionOps(prefill=first.prefill, decode=first.decode))
+
+    def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
+        return _Stepwise(inner.session(members, layout), first)
+
+    return PlantedSubject(planted, open_session)
+
+
+def _unscaled(attend: Attend) -> Attend:
+    def planted(
+        q: Tensor, kv: KeysValues, *, scale: float, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        return attend(q, kv, scale=0.0, **options)
+
+    return planted
+
+
+def uniform_attention(subject: Subject) -> Subject:
+    """The scale of the scores is lost: every key weighs the same, in prefill and in decode.
+
+    In the report the factor is another one, not none: NVIDIA/Megatron-LM#848.
+    """
+    if not isinstance(subject, DecoderSubject):
+        raise UnsupportedError("this defect needs the attention of a decoder of ours")
+    ops = subject.attention
+    return subject.with_attention(
+        AttentionOps(prefill=_unscaled(ops.prefill), decode=_unscaled(ops.decode))
+    )
