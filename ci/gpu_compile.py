@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts",
 os.environ["TRITON_INTERPRET"] = "0"
 
 import device_cases as tests  # noqa: E402 - the path and the mode come first
+import device_rules as layers  # noqa: E402
 import torch  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime.driver import driver  # noqa: E402
@@ -157,6 +158,14 @@ def of_tests() -> Iterator[Launch]:
         with recorded() as seen:
             for op in tests.operations(dtype, "meta").values():
                 op(torch.zeros(3, dtype=torch.int64, device="meta"))
+        yield from seen
+    form = tests.Shape(dim=128, group=4)
+    for dtype in (torch.bfloat16, torch.float32):
+        one = tests.sequence(2, form, dtype, 0, "meta")
+        with recorded() as seen:
+            for rules in layers.RULES:
+                layers.rows(one, 0, 2, form, rules)
+                layers.last(one, 2, form, rules)
         yield from seen
 
 

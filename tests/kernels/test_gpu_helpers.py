@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "gpu"))
 
 import device_cases as cases  # noqa: E402 - a plain module of tests/gpu
+import device_rules as rules  # noqa: E402
 
 SHAPE = cases.Shape(dim=16, group=2)
 ORDER = cases.ReductionOrder(split=32, tile=16, block_m=16)
@@ -74,3 +75,30 @@ def test_fingerprints_are_those_of_another_process(monkeypatch):
     here = cases.fingerprints("cpu", (5,))
     assert json.loads(done.stdout) == here
     assert len(set(here.values())) == 6
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        rules.Rules(window=15),
+        rules.Rules(window=16, ring=True),
+        rules.Rules(softcap=5.0, sinks=True),
+        rules.Rules(store="fp8_e4m3(head)"),
+        rules.Rules(store="int4(16)"),
+        rules.Rules(window=20, softcap=5.0, sinks=True, store="int8(8)", ring=True),
+    ],
+    ids=str,
+)
+def test_paths_under_the_rules_of_a_layer(one):
+    data = cases.sequence(45, SHAPE, torch.float32, 5, "cpu")
+    assert rules.faults(data, SHAPE, one, ORDER, chunk=20) == []
+
+
+def test_a_rule_that_one_path_forgets_is_seen(monkeypatch):
+    data = cases.sequence(45, SHAPE, torch.float32, 5, "cpu")
+    monkeypatch.setattr(
+        rules,
+        "fresh",
+        lambda q, shape, one, order: rules.rows(q, 0, 45, shape, rules.Rules(window=14), order),
+    )
+    assert len(rules.faults(data, SHAPE, rules.Rules(window=15), ORDER, chunk=20)) >= 3
