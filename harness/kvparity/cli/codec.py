@@ -1,0 +1,225 @@
+"""``kvparity codec``: what coding the KV cache costs, in bytes and in logprobs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvparity.cli.device import add_argument, settle
+from kvparity.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from kvparity.codec.budget import Budget
+    from kvparity.codec.registry import Pair
+    from kvparity_contracts.loader import LoadedContract
+
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "codec",
+        help="measure what KV-cache codecs cost: bytes, error by layer and stage, logprob drift",
+        description="Run a contract's subject with its KV cache coded, and tell what that costs: "
+        "bytes, the error of every layer, drift as more layers are coded, the share of each stage "
+        "of the codec, and which layers to leave exact.",
+        epilog="Codecs: a store format (fp8_e4m3(head), int8(32), int4(32), bfloat16, ...), "
+        "nf4(32), the name of an installed one, module:Name or path/to/file.py:Name, each with an "
+        "argument in brackets; k=NAME,v=NAME for two. Exit codes: 0 done, 2 bad input, 3 the "
+        "subject or a codec failed, or was caught at a wrong number of bytes.",
+    )
+    parser.add_argument("contract", help="a contract file, or the name of a library contract")
+    parser.add_argument(
+        "--codec",
+        action="append",
+        metavar="NAME",
+        help="a codec, may be repeated (default: fp8, int8, int4 and nf4)",
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="MEASURE=NUMBER",
+        help="approx_kl0=1e-4 or max_abs_dlogp=0.05: say which layers to leave exact for it",
+    )
+    parser.add_argument(
+        "--workload", metavar="NAME", help="of the contract (default: its first one)"
+    )
+    parser.add_argument(
+        "--dequantise",
+        choices=_DTYPES,
+        metavar="DTYPE",
+        help="what codes are dequantised to (default: the execution dtype)",
+    )
+    parser.add_argument(
+        "--lengths", metavar="N,N", help="lengths at which stores are really allocated"
+    )
+    parser.add_argument("--contexts", metavar="N,…", help="lengths at which bytes are calculated")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write codec.json, codec.txt and drift.svg there"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine; returns the exit code."""
+    from kvparity_contracts.problems import ContractError
+
+    try:
+        device = settle(args.device)
+        report = _report(args, device)
+    except ContractError as error:
+        return _stop(args, ExitCode.USAGE, str(error), prefix="")
+    except ValueError as error:
+        return _stop(args, ExitCode.USAGE, str(error))
+    except Exception as error:
+        from kvparity.subject import SubjectError, UnsupportedError
+
+        if isinstance(error, UnsupportedError):
+            return _stop(args, ExitCode.USAGE, str(error))
+        if isinstance(error, SubjectError):
+            return _stop(args, ExitCode.ERROR, f"error: {error}")
+        raise
+    return _print(args, report)
+
+
+def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    import torch
+
+    from kvparity import environment
+    from kvparity.codec.lab import Bench, examine_codec, prepare
+    from kvparity.kernel_plan import Numerics
+    from kvparity.unit import Setting
+    from kvparity.worker import Job, subject_of
+    from kvparity_contracts.library import find
+    from kvparity_contracts.loader import load
+
+    loaded = load(find(args.contract))
+    budget = _budget(args.budget)
+    lengths, contexts = _numbers("--lengths", args.lengths), _numbers("--contexts", args.contexts)
+    workload = _workload(loaded, args.workload)
+    given = [_pair(text) for text in args.codec or ()]
+    execution, kv_cache = loaded.contract.numerics.formats()[0]
+    _check_subject(loaded, str(kv_cache))
+    environment.settle()
+    job = Job(loaded.contract, loaded.base, device, Path())
+    subject = subject_of(job, Numerics(execution, kv_cache))
+    bench: Bench = prepare(
+        Setting(loaded.contract, subject),
+        workload,
+        execution=getattr(torch, execution),
+        dtype=None if args.dequantise is None else getattr(torch, args.dequantise),
+        lengths=lengths,
+        progress=_progress,
+    )
+    codecs = [
+        examine_codec(bench, pair, budget=budget, contexts=contexts)
+        for pair in given or _defaults(bench)
+    ]
+    _progress("")
+    return {
+        "schema_version": 1,
+        "contract": {
+            "name": loaded.contract.name,
+            "path": str(loaded.path),
+            "sha256": loaded.sha256,
+        },
+        "environment": environment.environment(torch.device(device)),
+        "subject": dict(subject.describe()),
+        "run": bench.json(workload, str(kv_cache)),
+        "layer_plan": bench.layers_json(),
+        "codecs": codecs,
+    }
+
+
+def _check_subject(loaded: LoadedContract, kv_cache: str) -> None:
+    kind = loaded.contract.subject.kind
+    if kind == "attention":
+        raise ValueError(
+            f"{loaded.file}: its subject is a pair of kernels, which has no layers and no "
+            "logprobs; expected a decoder or a transformers model"
+        )
+    if kv_cache not in _DTYPES:
+        raise ValueError(
+            f"{loaded.file}: kv_cache is {kv_cache}, which is a codec already; expected one of "
+            f"{', '.join(_DTYPES)}, which the codecs are then held against"
+        )
+
+
+def _budget(text: str | None) -> Budget | None:
+    from kvparity.codec.budget import Budget
+
+    return None if text is None else Budget.parse(text)
+
+
+def _pair(text: str) -> Pair:
+    from kvparity.codec.registry import find
+
+    return find(text, Path.cwd())
+
+
+def _defaults(bench: Any) -> list[Pair]:
+    from kvparity.codec.layers import stored
+    from kvparity.codec.registry import defaults
+
+    return [_pair(name) for name in defaults({x.head_dim for x in stored(bench.plan)})]
+
+
+def _workload(loaded: LoadedContract, name: str | None) -> str:
+    names = [workload.name for workload in loaded.contract.workloads]
+    if not names:
+        raise ValueError(f"{loaded.file}: it has no workload to run")
+    if name is not None and name not in names:
+        raise ValueError(f"--workload {name!r}: the contract has {', '.join(names)}")
+    return name or names[0]
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise ValueError(f"{option} {text!r}: expected whole numbers from 1 on, commas between")
+    return sorted(set(numbers))
+
+
+def _print(args: argparse.Namespace, report: dict[str, Any]) -> int:
+    from kvparity.codec.picture import draw
+    from kvparity.codec.text import render
+
+    text, document = render(report), json.dumps(report, allow_nan=False)
+    if args.out is not None:
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+            (args.out / "codec.json").write_text(document + "\n", encoding="utf-8")
+            (args.out / "codec.txt").write_text(text + "\n", encoding="utf-8")
+            (args.out / "drift.svg").write_text(draw(report), encoding="utf-8")
+        except OSError as error:
+            return _stop(args, ExitCode.USAGE, f"--out {args.out} cannot be written: {error}")
+    if args.json:
+        print(document)
+    print(text, file=sys.stderr if args.json else sys.stdout)
+    return ExitCode.HOLDS
+
+
+def _progress(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
+
+
+def _stop(
+    args: argparse.Namespace, code: ExitCode, message: str, *, prefix: str = "kvparity: "
+) -> int:
+    """Say why there is no report; with ``--json`` also as the one document on stdout."""
+    _progress("")
+    print(f"{prefix}{message}", file=sys.stderr)
+    if args.json:
+        print(json.dumps({"schema_version": 1, "exit_code": code, "error": message}))
+    return code
