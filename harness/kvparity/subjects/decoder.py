@@ -79,6 +79,7 @@ class DecoderSubject:
         _check_storage(self.storage, config)
         self.seed = seed
         self.source = source
+        self.programs: dict[str, Any] = {}  # traced ones; copies share them with the weights
 
     @property
     def kv_cache(self) -> torch.dtype:
@@ -117,11 +118,15 @@ class DecoderSubject:
         later = any(span.start or span.decode for step in plan.schedule for span in step)
         if not plan.layout.cached and (later or plan.actions):
             return "without a cache every sequence comes whole, in one step"
+        if plan.layout.program != "eager":
+            from kvparity.export.decoder import refused  # tracing is slow to import
+
+            reason = refused(plan)
+            if reason is not None:
+                return reason
         return self._refuses(plan.layout)
 
     def _refuses(self, layout: Layout) -> str | None:
-        if layout.program != "eager":
-            return f"the decoder has no {layout.program} program"
         if layout.page and layout.batch != "packed":
             return "a padded batch has a rectangular cache; pages need a packed batch"
         window = self.model.config.sliding_window
@@ -146,6 +151,10 @@ class DecoderSubject:
                     f"{member.id} is {member.length} tokens long; this decoder has "
                     f"{self.max_positions} positions"
                 )
+        if layout.program != "eager":
+            from kvparity.export.decoder import open_session
+
+            return open_session(self, members, layout)
         return DecoderSession(self.model, members, layout, storage=self.storage, seed=self.seed)
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:

@@ -1,0 +1,1 @@
+"""Steps as traced programs: torch.export and torch.compile of decode and of prefill."""
