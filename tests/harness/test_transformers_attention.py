@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers_masks import make_mask, packed, window
 
-from kvparity.hf import mask as masks
 from kvparity.hf.attention import attention
 from kvparity.hf.observe import Observation, observing
 from kvparity.subject import UnsupportedError
@@ -20,26 +20,6 @@ LENGTHS = (5, 34, 20)
 HEADS, KV_HEADS, DIM = 4, 2, 16
 ORDER = ReductionOrder(split=32, tile=16, block_m=16)
 MODULE = SimpleNamespace(is_causal=True)
-
-
-def causal(batch: int, head: int, q: Any, k: Any) -> Any:
-    return k <= q
-
-
-def make_mask(
-    queries: int, keys: int, offset: int, real: Tensor | None = None, **more: Any
-) -> Tensor:
-    arguments = {
-        "batch_size": 1 if real is None else len(real),
-        "q_length": queries,
-        "kv_length": keys,
-        "q_offset": offset,  # transformers 5
-        "cache_position": torch.arange(offset, offset + queries),  # transformers 4
-        "kv_offset": 0,
-        "mask_function": causal,
-        "attention_mask": real,
-    }
-    return masks.make(**{**arguments, **more})
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, mask: Any, order: ReductionOrder = ORDER) -> Tensor:
@@ -178,8 +158,8 @@ def test_keys_in_any_strides(alone: list[Tensor]) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"softcap": 30.0}, "softcap, which SimpleNamespace asks for"),
-        ({"s_aux": torch.zeros(4)}, "s_aux"),
+        ({"position_ids": torch.zeros(1), "bias": 1}, "bias, which SimpleNamespace asks for"),
+        ({"sliding_window": 3}, "its window is 3, but the mask .* shows its rows other keys"),
         ({"position_bias": torch.zeros(1)}, "position_bias"),
         ({"dropout": 0.1}, "dropout"),
         ({"is_causal": False}, "non-causal"),
@@ -202,6 +182,8 @@ def test_heads_that_do_not_fit_are_refused() -> None:
     q, k, v = draw(5)
     with pytest.raises(UnsupportedError, match="different size"):
         attention(MODULE, q, k, v[..., :8], make_mask(5, 5, 0))
+    with pytest.raises(UnsupportedError, match="heads of 8, only of 16 to 256"):
+        attention(MODULE, q[..., :8], k[..., :8], v[..., :8], make_mask(5, 5, 0))
     with pytest.raises(UnsupportedError, match="3 query heads over 2"):
         attention(MODULE, q[:, :3], k, v, make_mask(5, 5, 0))
 
@@ -217,52 +199,79 @@ def test_a_mask_of_another_size_is_refused() -> None:
         attention(MODULE, *draw(5), make_mask(5, 6, 0))
 
 
-# reading masks
+# windows, caps and sinks
+
+SINKS = torch.tensor([0.5, -1.0, 2.0, 0.0])
 
 
-def window(size: int) -> Callable[..., Any]:
-    return lambda batch, head, q, k: (k <= q) & (k > q - size)
+def exact(length: int, size: int, softcap: float, sinks: Tensor | None) -> Tensor:
+    """``[length, heads, dim]`` in float64."""
+    q, k, v = (x[0].double() for x in draw(length))
+    k, v = (x.repeat_interleave(HEADS // KV_HEADS, dim=0) for x in (k, v))
+    scores = torch.einsum("htd,hnd->htn", q, k) * 0.3
+    scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+    place = torch.arange(length)
+    far = place[:, None] - place[None]
+    scores = scores.masked_fill((far < 0) | (far >= size), -float("inf"))
+    if sinks is not None:
+        extra = sinks.double()[:, None, None].expand(-1, length, 1)
+        scores = torch.cat([scores, extra], dim=2)
+    return torch.einsum("htn,hnd->thd", scores.softmax(2)[..., :length], v)
 
 
-def packed(batch: Any, head: Any, q: Any, k: Any) -> Any:
-    return (k <= q) & ((k >= 3) == (q >= 3))
+@pytest.mark.parametrize("more", [{}, {"softcap": 2.0}, {"s_aux": SINKS.bfloat16()}])
+@pytest.mark.parametrize("rolling", [False, True])
+def test_a_window_over_a_cache_that_drops_keys_gives_the_bits_of_prefill(
+    more: dict[str, Any], rolling: bool
+) -> None:
+    """As ``DynamicCache`` keeps the last W - 1 keys, and ``StaticCache`` rolls W of them."""
+    size, length = 7, 34
+    q, k, v = draw(length)
+
+    def part(start: int, stop: int, begin: int, *, size: int = size) -> Tensor:
+        mask = make_mask(
+            stop - start, stop - begin, start, kv_offset=begin, mask_function=window(size)
+        )
+        cut = (q[:, :, start:stop], k[:, :, begin:stop].clone(), v[:, :, begin:stop].clone(), mask)
+        with observing(Observation(order=ORDER)):
+            out, _ = attention(MODULE, *cut, scaling=0.3, sliding_window=size, **more)
+        return out[0]
+
+    whole = part(0, length, 0)
+    # Rounded to bfloat16 (2**-9 relative), P to bfloat16 before PV (as much).
+    near = exact(length, size, more.get("softcap", 0.0), more.get("s_aux"))
+    assert (whole.double() - near).abs().max() < 2**-8 * float(v.abs().max())
+    far = exact(length, size + 1, more.get("softcap", 0.0), more.get("s_aux"))
+    assert (whole.double() - far).abs().max() > 2**-8 * float(v.abs().max())
+    differing = 0
+    for start, stop in ((5, 7), (7, 8), (16, 17), (20, 33), (33, 34)):
+        rolled = rolling and stop == start + 1  # a slot more, that nobody sees
+        begin = max(0, start - size + (0 if rolled else 1))
+        assert bits(part(start, stop, begin)).equal(bits(whole[start:stop]))
+        differing += int((bits(part(start, stop, 0, size=6)) != bits(whole[start:stop])).sum())
+    assert differing > 0  # the control: a window of one key less
 
 
-@pytest.mark.parametrize(
-    "function", [window(3), packed, lambda b, h, q, k: (k <= q + 1) & (q >= 0)]
-)
-def test_masks_that_are_not_plainly_causal_are_refused(function: Callable[..., Any]) -> None:
-    with pytest.raises(UnsupportedError, match="not plainly causal"):
-        make_mask(6, 6, 0, mask_function=function)
+def test_a_padded_window_gives_the_same_bits() -> None:
+    size = 7
+    for side in ("left", "right"):
+        (q, k, v), real, places = padded(side)
+        mask = make_mask(34, 34, 0, real, mask_function=window(size))
+        with observing(Observation(order=ORDER)):
+            out, _ = attention(MODULE, q, k, v, mask, scaling=0.3, sliding_window=size)
+            for row, (length, place) in enumerate(zip(LENGTHS, places, strict=True)):
+                one = make_mask(length, length, 0, mask_function=window(size))
+                expected, _ = attention(
+                    MODULE, *draw(length), one, scaling=0.3, sliding_window=size
+                )
+                assert bits(out[row, place]).equal(bits(expected[0]))
 
 
-def test_a_window_that_does_not_bite_is_causal() -> None:
-    found = masks.of(make_mask(6, 6, 0, mask_function=window(6)))
-    assert (found.kv_lens.tolist(), found.first, found.slots) == ([6], 0, None)
-    # One query sees the whole window: the keys that dropped out are no longer in the cache.
-    assert masks.of(make_mask(1, 3, 2, mask_function=window(3))).kv_lens.tolist() == [3]
-
-
-def test_pads_inside_a_prompt_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="not plainly causal"):
-        make_mask(5, 5, 0, torch.tensor([[True, False, True, True, True]]))
-
-
-def test_what_is_read() -> None:
-    real = torch.tensor(
-        [[0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]]
-    ).bool()
-    found = masks.of(make_mask(2, 8, 4, real))  # a static cache of 8 slots, 6 of them filled
-    assert found.q_lens.tolist() == [2, 2, 1, 0]
-    assert found.q_starts[:3].tolist() == [0, 0, 0]
-    assert found.kv_lens.tolist() == [4, 5, 5, 0]
-    assert found.starts[:1].tolist() == [2]
-    assert (found.max_kv, found.first, found.all_real) == (5, 4, False)
-    assert found.slots is not None
-    rows = [r[:n] for r, n in zip(found.slots.tolist(), found.kv_lens.tolist(), strict=True)]
-    assert rows == [[2, 3, 4, 5], [0, 1, 2, 4, 5], [0, 1, 2, 3, 4], []]
-
-
-def test_queries_beyond_the_cache_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="slot 3 of 4"):
-        make_mask(2, 4, 3)
+@pytest.mark.parametrize(("function", "size"), [(window(3), 4), (window(3), 0), (packed, 0)])
+def test_a_window_that_the_mask_does_not_show_is_refused(
+    function: Callable[..., Any], size: int
+) -> None:
+    q, k, v = draw(6)
+    mask = make_mask(6, 6, 0, mask_function=function)
+    with pytest.raises(UnsupportedError, match="shows its rows other keys"):
+        attention(MODULE, q, k, v, mask, sliding_window=size or None)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
-from tiny_transformers import family, one_by_one, same_bits
+from tiny_transformers import family, same_bits
 from torch import Tensor
-from transformers_families import FAMILIES, NO_SDPA, WINDOW
+from transformers_families import WINDOW
+from transformers_listening import IDS, Everything, equal, open_session, run, written
 
 from kvparity import taps
 from kvparity.schedule import Layout, Member, Span
@@ -19,7 +18,6 @@ from kvparity.subject import LayeredCache, Reusable, UnsupportedError
 
 LENGTH = 2 * WINDOW + 5
 SLIDING = ("mistral", "gemma2", "gemma3", "gemma3n", "gemma4", "gpt_oss")
-IDS = torch.randint(3, 128, (64,), generator=torch.Generator().manual_seed(1)).tolist()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,45 +26,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@dataclass
-class Everything:
-    """A listener that wants all rows."""
-
-    written: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    rows: list[taps.Attended] = field(default_factory=list)
-
-    def wrote(self, event: taps.Wrote) -> None:
-        for i, (k, v) in enumerate(zip(event.k, event.v, strict=True)):
-            self.written[event.layer, event.start + i] = (k, v)
-
-    def wants(self, sequence: int, positions: Sequence[int]) -> Sequence[int]:
-        return positions
-
-    def attended(self, event: taps.Attended) -> None:
-        self.rows.append(event)
-
-
-def open_session(subject: Any, *lengths: int, **more: Any) -> Any:
-    return subject.session([Member(f"m{i}", n, 1) for i, n in enumerate(lengths)], Layout(**more))
-
-
-def run(session: Any, cuts: Sequence[int], sequence: int = 0) -> Tensor:
-    """The rows of one sequence in spans between ``cuts``."""
-    out = []
-    for a, b in pairwise(cuts):
-        out += list(session.forward((Span(sequence, a, b, rows_from=a),), [IDS[a:b]]))
-    return torch.cat(out)
-
-
-def written(heard: Everything, layer: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    pairs = [heard.written[layer, p] for p in range(start, stop)]
-    return torch.stack([k for k, _ in pairs]), torch.stack([v for _, v in pairs])
-
-
-def equal(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> bool:
-    return all(same_bits(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
@@ -102,7 +61,7 @@ def test_layers_that_share_keys_store_none(name: str, kind: str) -> None:
     assert [view.owner(layer) for layer in range(4)] == [0, 1, 0, 1]
     assert [view.window(layer) for layer in range(2)] == [WINDOW, None]
     k, v = view.read(1, 0, 0, 4)
-    assert k.shape == v.shape == (4, 2, 16 if name == "gemma4" else 8)
+    assert k.shape == v.shape == (4, 2, 32 if name == "gemma4" else 16)
     assert view.round_trip(1, k, v) == (k, v)
 
 
@@ -248,82 +207,19 @@ def test_without_a_cache_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         run(open_session(subject, LENGTH, cached=False), [0, 4])
 
 
-# what attention was given
-
-
-def oracle(row: taps.Attended) -> Tensor:
-    """One attended row in float64 from what was told: ``[q_heads, head_dim]``."""
-    group = len(row.q) // row.k.shape[1]
-    k, v = (x.double().repeat_interleave(group, dim=1) for x in (row.k, row.v))
-    scores = torch.einsum("hd,nhd->hn", row.q.double(), k) * row.scale
-    if row.softcap:
-        scores = row.softcap * torch.tanh(scores / row.softcap)
-    if row.sinks is not None:
-        scores = torch.cat([scores, row.sinks.double()[:, None]], dim=1)
-    weights = scores.softmax(dim=1)[:, : len(k)]
-    return torch.einsum("hn,nhd->hd", weights, v)
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("kind", ["dynamic", "static"])
-@pytest.mark.parametrize("name", sorted({*SLIDING, "llama", "cohere2"}))
-def test_what_attention_was_given_explains_what_it_gave(
-    name: str, kind: str, attention: str
-) -> None:
-    if attention == "sdpa" and name in NO_SDPA:
-        attention = "eager"
-    subject, heard = family(name, attention, kind), Everything()
-    session = open_session(subject, LENGTH + 2)
-    with taps.listening(heard):
-        run(session, [0, 5, WINDOW + 3, WINDOW + 4, LENGTH, LENGTH + 1])
-    view = session.cache()
-    depth = FAMILIES[name]["num_hidden_layers"]
-    assert len(heard.rows) == depth * (LENGTH + 1)
-    for row in heard.rows:
-        owner = view.owner(row.layer)
-        window = view.window(owner)
-        first = 0 if window is None else max(0, row.position - window + 1)
-        assert (row.first, row.length, row.told) == (first, row.position + 1, row.position)
-        assert equal((row.k, row.v), written(heard, owner, first, row.length))
-        assert row.decode == (row.position in (WINDOW + 3, LENGTH))
-        # Sums of at most 8 and 22 terms in float32, and an exponential.
-        bound = 64 * 2**-24 * max(1.0, float(row.v.abs().max()))
-        assert (oracle(row) - row.out.double()).abs().max() < bound
-    with taps.listening(shifted := Everything()):
-        span = Span(0, 0, 3, rows_from=0, position_shift=1)
-        list(open_session(subject, 4).forward((span,), [IDS[:3]]))
-    assert [row.told for row in shifted.rows][:3] == [1, 2, 3]
-
-
-@pytest.mark.parametrize(("name", "lost"), [("gemma2", "softcap"), ("gpt_oss", "sinks")])
-def test_softcap_and_sinks_are_told(name: str, lost: str) -> None:
-    heard = Everything()
-    with taps.listening(heard):
-        run(open_session(family(name, "eager"), 9), [0, 9])
-    row = heard.rows[-1]
-    without = {"softcap": 0.0} if lost == "softcap" else {"sinks": None}
-    other = taps.Attended(**{**vars(row), **without})
-    assert (oracle(other) - oracle(row)).abs().max() > 1e-3
-
-
-def test_nothing_stays_wrapped_after_listening() -> None:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    session = open_session(family("llama", "eager"), 9)
-    with taps.listening(Everything()):
-        run(session, [0, 4])
-    assert "update" not in vars(session.places[0].cache)
-    assert "get_interface" not in vars(ALL_ATTENTION_FUNCTIONS)
-
-
-def test_what_is_not_told_is_refused() -> None:
-    subject = family("llama4", "eager")  # chunks: rows see keys without gaps, so they are told
-    with taps.listening(heard := Everything()):
-        run(open_session(subject, LENGTH), [0, LENGTH])
-    assert {r.first for r in heard.rows if r.layer == 0} == {0, WINDOW, 2 * WINDOW}
-    padded = subject.session([Member("a", 4)], Layout(batch="left"))
-    with (
-        taps.listening(heard),
-        pytest.raises(UnsupportedError, match="inside a padded batch of a transformers model"),
-    ):
-        list(padded.forward(one_by_one(3, 3)[0], [IDS[:3]]))
+@pytest.mark.parametrize(("name", "kind"), [("gpt_oss", "dynamic"), ("gemma4", "static")])
+def test_fixed_order_arithmetic_gives_windows_the_bits_of_prefill(name: str, kind: str) -> None:
+    """Sinks over a window that drops keys; shared layers over windows that roll."""
+    subject = family(name, "kvparity", kind)
+    free = run(open_session(subject, LENGTH), [0, LENGTH])
+    subject.invariant = True
+    try:
+        whole = run(open_session(subject, LENGTH), [0, LENGTH])
+        parts = run(
+            open_session(subject, LENGTH), [0, 5, WINDOW + 1, 2 * WINDOW + 3, LENGTH - 1, LENGTH]
+        )
+    finally:
+        subject.invariant = False
+    assert same_bits(parts, whole)
+    assert (free - whole).abs().max() < 1e-4 * whole.abs().max()
+    assert not same_bits(run(open_session(subject, LENGTH), [0, 5, LENGTH]), whole)  # torch's order

@@ -11,12 +11,12 @@ from typing import Any
 WINDOW = 8
 _BASE = {
     "vocab_size": 128,
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 8,
+    "head_dim": 16,
     "max_position_embeddings": 256,
     "initializer_range": 0.2,
     "pad_token_id": 0,
@@ -35,22 +35,25 @@ _SHARED = {
 
 
 def _config(model_type: str, **more: Any) -> dict[str, Any]:
-    return {"model_type": model_type, **_BASE, **more}
+    config = {"model_type": model_type, **_BASE, **more}
+    return {key: value for key, value in config.items() if value is not None}
 
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": _config("llama"),
-    "qwen2": _config("qwen2", use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
+    "qwen2": _config(
+        "qwen2", head_dim=None, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1
+    ),
     "qwen3": _config("qwen3"),
     "mistral": _config("mistral", sliding_window=WINDOW),
-    "phi3": _config("phi3", sliding_window=WINDOW),
+    "phi3": _config("phi3", head_dim=None, sliding_window=WINDOW),
     "cohere2": _config("cohere2", sliding_window=WINDOW, layer_types=_BOTH),
-    "olmo3": _config("olmo3", sliding_window=WINDOW, layer_types=_BOTH),
+    "olmo3": _config("olmo3", head_dim=None, sliding_window=WINDOW, layer_types=_BOTH),
     "gemma2": _config(
-        "gemma2", sliding_window=WINDOW, query_pre_attn_scalar=8, attn_logit_softcapping=4.0
+        "gemma2", sliding_window=WINDOW, query_pre_attn_scalar=16, attn_logit_softcapping=4.0
     ),
     "gemma3": _config(
-        "gemma3_text", sliding_window=WINDOW, query_pre_attn_scalar=8, layer_types=_BOTH
+        "gemma3_text", sliding_window=WINDOW, query_pre_attn_scalar=16, layer_types=_BOTH
     ),
     "gemma3n": _config(
         "gemma3n_text",
@@ -59,13 +62,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
         altup_num_inputs=2,
         activation_sparsity_pattern=[0.0] * 4,
     ),
-    "gemma4": _config("gemma4_text", **_SHARED, global_head_dim=16),
+    "gemma4": _config("gemma4_text", **_SHARED, global_head_dim=32),
     "gpt_oss": _config(
         "gpt_oss",
         sliding_window=WINDOW,
         layer_types=_BOTH,
         num_local_experts=2,
         num_experts_per_tok=1,
+        experts_implementation="batched_mm",
+        max_position_embeddings=131072,  # the default that its yarn factor belongs to
     ),
     "llama4": _config(
         "llama4_text",

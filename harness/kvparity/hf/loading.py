@@ -16,8 +16,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from kvparity.subject import UnsupportedError
 
-# Old spellings that every config class still accepts, and what belongs elsewhere in the contract.
-_ALSO_KNOWN = frozenset({"rope_theta", "rope_scaling"})
+# What every config class accepts beside its own keys, and what belongs elsewhere in the contract.
+_ALSO_KNOWN = frozenset({"rope_theta", "rope_scaling", "experts_implementation"})
 # Keys that a config class takes and turns into others.
 _TURNED = {"gemma4_text": ("global_head_dim", "num_global_key_value_heads")}
 _STATED_ELSEWHERE = {

@@ -36,6 +36,7 @@ class Observation:
     counts: Counter[str] = field(default_factory=Counter)
     cache: Any = None
     teller: Teller | None = None
+    masks: list[Any] = field(default_factory=list)  # those that the kvparity attention made
 
 
 _current: ContextVar[Observation | None] = ContextVar("observation", default=None)
@@ -57,6 +58,7 @@ def _before_forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     seen.counts["forward.decode" if single else "forward.prefill"] += 1
     seen.counts["cache.none" if cache is None else f"cache.{type(cache).__name__}"] += 1
     seen.cache = cache
+    seen.masks.clear()
     if seen.teller is not None:
         seen.teller.forward(ids.shape[1], cache, kwargs.get("position_ids"))
 
@@ -111,6 +113,7 @@ def observing(seen: Observation) -> Iterator[None]:
         # Others may launch in here too: the harness scores rows while generate() runs.
         seen.counts.update({k: n for k, n in log.counts.items() if k.startswith("attention.")})
     finally:
+        seen.masks.clear()
         _current.reset(token)
 
 
