@@ -43,7 +43,6 @@ def oracle(row: taps.Attended) -> Tensor:
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 @pytest.mark.parametrize(
     "name",
-    "name",
     ["cohere2", "gemma2", "gemma3", "gemma3n", "gemma4", "gpt_oss", "llama", "mistral"],
 )
 def test_what_attention_was_given_explains_what_it_gave(
