@@ -47,6 +47,7 @@ SECTIONS = {
     "Workload": "One of `workloads`",
     "Invariance": "One of `checks` with `relation: invariance`",
     "Accuracy": "One of `checks` with `relation: accuracy`",
+    "TraceCheck": "One of `checks` with `relation: trace`",
     "OrderCheck": "One of `checks` with `relation: order`",
     "AuditCheck": "One of `checks` with `relation: audit`",
     "Limits": "`limits`",

@@ -14,7 +14,7 @@ from kvparity_contracts.paths import CACHELESS, Path, PathName
 
 PREFILL = PathName("prefill")
 
-Relation = Literal["invariance", "accuracy", "cache", "liveness", "order", "audit"]
+Relation = Literal["invariance", "accuracy", "cache", "liveness", "trace", "order", "audit"]
 Architecture = Literal["sm_80", "sm_90", "sm_100"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
@@ -167,6 +167,34 @@ class LivenessCheck(Model):
                 yield Fault(("paths", i), f"found '{path}'", expected)
 
 
+class TraceCheck(Model):
+    """What every layer looks at, row by row: positions, cache lengths, keys, weights, donors."""
+
+    TAG: ClassVar[str] = "trace"
+
+    name: Title
+    """What the check claims, in a few words."""
+    relation: Literal["trace"]
+    """trace: the compared rows are held against invariants of positions, keys and weights."""
+    paths: Annotated[Paths, Field(json_schema_extra={"default": ["decode"]})] = (
+        PathName("decode"),
+    )
+    """The paths to trace."""
+    workloads: Names | None = None
+    """Names of the workloads to run; left out, all of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TraceCheck:
+        refuse(self._faults())
+        return self
+
+    def _faults(self) -> Iterator[Fault]:
+        for i, path in enumerate(self.paths):
+            if path.kind == "generate":
+                expected = "a path whose steps are known: what happens in generate() is not told"
+                yield Fault(("paths", i), "found 'generate'", expected, "decode")
+
+
 class OrderCheck(Model):
     """Decode at N keys adds in the order of row N - 1 of prefill: what samples cannot show."""
 
@@ -202,7 +230,7 @@ class AuditCheck(Model):
     """What the kernels are compiled for: each is a case."""
 
 
-PathCheck = Invariance | Accuracy | CacheCheck | LivenessCheck
+PathCheck = Invariance | Accuracy | CacheCheck | LivenessCheck | TraceCheck
 """Checks that run workloads on paths."""
 AnyCheck = PathCheck | OrderCheck | AuditCheck
 Check = Annotated[AnyCheck, Field(discriminator="relation")]

@@ -15,6 +15,7 @@ from kvparity_contracts.checks import (
     Invariance,
     LivenessCheck,
     OrderCheck,
+    TraceCheck,
 )
 from kvparity_contracts.contract import Contract
 
@@ -30,6 +31,7 @@ NO_TOLERANCE: dict[type[BaseModel], str] = {
     Invariance: "an invariance check compares bits and takes no tolerance; use relation: accuracy",
     CacheCheck: "a cache check compares bits and takes no tolerance",
     LivenessCheck: "a liveness check asks whether bits change and takes no tolerance",
+    TraceCheck: "a trace check holds rows against bounds that are derived, and takes no tolerance",
 }
 
 EXPECTED = {

@@ -19,6 +19,7 @@ HOLDS = {
     "accuracy": "within limits",
     "cache": "stored bits are equal, and as written",
     "liveness": "rows depend on what they see, and on nothing else",
+    "trace": "positions, keys and weights are as they must be",
     "order": "no difference of order was found",
     "audit": "no difference of compiled code was found",
 }

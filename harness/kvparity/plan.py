@@ -180,7 +180,7 @@ def _same(path: PathName, reference: PathName, prompts: Prompts, seed: int) -> b
 
 
 def _columns(contract: Contract, relation: Relation) -> list[tuple[float | None, int | None]]:
-    if contract.subject.kind == "attention" or relation in ("cache", "liveness"):
+    if contract.subject.kind == "attention" or relation in ("cache", "liveness", "trace"):
         return [(None, None)]
     return [(t, i) for i, t in enumerate(contract.numerics.temperatures)]
 

@@ -7,6 +7,8 @@ from kvparity.compare import Comparison
 from kvparity.held import Held, Place
 from kvparity.record import Record
 from kvparity.side import Side
+from kvparity.trace import relation as traces
+from kvparity.trace.tracing import trace_side
 from kvparity_contracts.checks import LivenessCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.subjects import order_of
@@ -35,6 +37,12 @@ def probe(side: Side, check: str) -> tuple[Comparison, Record]:
     )
     record = side.run(watch=prober)
     return liveness.judge(prober, record), record
+
+
+def trace(side: Side) -> tuple[Comparison, Record]:
+    """What the layers of one side look at, held against the invariants of a trace."""
+    found = trace_side(side)
+    return traces.compare(found), found.record
 
 
 def layers_of(contract: Contract, name: str) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ from kvparity.paths import build
 from kvparity.plan import Case, Unit
 from kvparity.record import Choose, Record
 from kvparity.record import Tokens as Tokens
-from kvparity.relations import compare_caches, probe
+from kvparity.relations import compare_caches, probe, trace
 from kvparity.side import Setting as Setting
 from kvparity.side import Side
 from kvparity.side import run_path as run_path
@@ -160,6 +160,10 @@ def run_case(
         found, probed = probe(runner.side(case.path), case.check)
         runner.probed[case.path] = probed
         return found, None, probed
+    if case.relation == "trace":
+        found, traced = trace(runner.side(case.path))
+        runner.probed[case.path] = traced
+        return found, None, traced
     if case.relation == "cache" and case.reference is not None:
         held = runner.hold(case.reference), runner.hold(case.path)
         return compare_caches(runner.side(case.reference), runner.side(case.path), held)

@@ -130,7 +130,7 @@ def _measure(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-_COUNTED = {"cache": "positions", "liveness": "changed keys"}
+_COUNTED = {"cache": "positions", "liveness": "changed keys", "trace": "rows"}
 
 
 def _often(case: Document) -> list[str]:
