@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from kvparity_contracts.checks import AnyCheck, AuditCheck, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
-from kvparity_contracts.subjects import order_of
+from kvparity_contracts.features import has
+from kvparity_contracts.subjects import known, order_of
 from kvparity_contracts.workloads import Workload
 
 
@@ -31,6 +32,8 @@ def meant(contract: Contract) -> tuple[Control, ...]:
 def shows(control: Control, contract: Contract) -> bool:
     """Whether a fitting check has the keys for the defect, or a workload long and varied enough."""
     if control.tempered and all(each == 1.0 for each in contract.numerics.temperatures):
+        return False
+    if not all(has(contract, feature) for feature in control.features):
         return False
     fewest = _fewest(control, contract)
     for check in contract.checks:
@@ -70,6 +73,8 @@ def _covers(control: Control, check: PathCheck, contract: Contract, workload: Wo
 
 
 def _fewest(control: Control, contract: Contract) -> int:
+    if control.keys == "window":
+        return known(contract.subject).sliding_window or 0
     order = order_of(contract.subject)
     if order is None or control.keys == "any":
         return 0

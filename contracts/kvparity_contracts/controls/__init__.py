@@ -18,10 +18,18 @@ from kvparity_contracts.controls.base import (
     Control,
     SubjectKind,
 )
+from kvparity_contracts.controls.dispatch import DISPATCH
 from kvparity_contracts.controls.kernels import OF_KERNELS
+from kvparity_contracts.controls.linears import LINEARS
 from kvparity_contracts.controls.orders import ORDERS
 from kvparity_contracts.controls.places import PLACES
+from kvparity_contracts.controls.positions import POSITIONS
+from kvparity_contracts.controls.reuse import REUSE
+from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.controls.scores import SCORES
+from kvparity_contracts.controls.stores import STORES
+from kvparity_contracts.controls.traces import TRACES
+from kvparity_contracts.controls.windows import WINDOWS
 
 __all__ = [
     "CACHING",
@@ -36,6 +44,22 @@ __all__ = [
 ]
 
 CONTROLS: Mapping[str, Control] = MappingProxyType(
-    {each.name: each for each in (*ORDERS, *PLACES, *SCORES, *OF_KERNELS)}
+    {
+        each.name: each
+        for each in (
+            *ORDERS,
+            *PLACES,
+            *SCORES,
+            *DISPATCH,
+            *LINEARS,
+            *POSITIONS,
+            *SAMPLING,
+            *WINDOWS,
+            *STORES,
+            *REUSE,
+            *TRACES,
+            *OF_KERNELS,
+        )
+    }
 )
 """All controls by name, in the order in which they are run."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvparity_contracts.checks import Relation
+from kvparity_contracts.features import Feature
 from kvparity_contracts.paths import PathKind
 
 SubjectKind = Literal["attention", "decoder", "transformers"]
@@ -45,10 +46,12 @@ class Control:
 
     ``relations``: a check of one of them sees it, and it is planted for each that the contract has.
     ``paths``: such a check has at least one of them (empty: any path will do).
-    ``keys``: a sequence, or a number of keys of an order check, is longer than one tile or split.
+    ``keys``: a sequence, or a number of keys of an order check, is longer than a tile, a split or
+    the sliding window.
     ``sequences``: a workload has so many prompts of different length.
     ``generate``: a workload generates at least so many tokens.
-    ``tempered``: a temperature is not 1. ``needs`` says all that in words.
+    ``tempered``: a temperature is not 1. ``features``: what the contract has beside. ``needs`` says
+    all that in words.
     """
 
     name: str
@@ -59,7 +62,8 @@ class Control:
     expect: Literal["differs", "void"] = "differs"
     relations: tuple[Relation, ...] = ("invariance",)
     paths: tuple[PathKind, ...] = ()
-    keys: Literal["any", "tile", "split"] = "any"
+    keys: Literal["any", "tile", "split", "window"] = "any"
     sequences: int = 1
     generate: int = 1
     tempered: bool = False
+    features: tuple[Feature, ...] = ()

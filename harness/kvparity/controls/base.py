@@ -39,7 +39,9 @@ class Control:
     temperature that is not 1 if ``tempered``. ``keys`` is a function of the split and tile of the
     subject's order. ``tokens`` are compared per sequence, or more where it takes them to have the
     keys. With ``scores_prompt`` both sides run ``prefill`` and every token but the first is
-    compared, prompt included: for a defect that one token shows only by chance.
+    compared, prompt included: for a defect that one token shows only by chance. ``windowed``: it
+    takes more keys than the sliding window. ``shared_prompt``: all prompts begin with the same tile
+    of tokens.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Control:
     tokens: int = 4
     tempered: bool = False
     scores_prompt: bool = False
+    windowed: bool = False
+    shared_prompt: bool = False
 
 
 class PlantedSession:

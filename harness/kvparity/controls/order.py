@@ -30,7 +30,7 @@ Reorder = Callable[[ReductionOrder, int, bool], ReductionOrder]
 """(declared order, batch size, decode?) -> the order that is used instead."""
 
 
-def _merge(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def merge(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Two normalised partial results by their natural-log LSE, in float32."""
     (out_a, lse_a), (out_b, lse_b) = left, right
     lse = torch.logaddexp(lse_a, lse_b)
@@ -54,7 +54,7 @@ def cut_decode(decode: Kernel, cut: Cut) -> Kernel:
             first = kv_lens.new_tensor([at])
             left = decode(q[one], k[one], v[one], kv_lens=first, **more)
             right = decode(q[one], k[one, at:], v[one, at:], kv_lens=kv_lens[one] - at, **more)
-            out[one], lse[one] = _merge(left, right)
+            out[one], lse[one] = merge(left, right)
         return out, lse
 
     return planted

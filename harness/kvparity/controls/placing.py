@@ -9,7 +9,9 @@ from kvparity.controls.base import Control, unchanged
 from kvparity.workload import Prompts
 from kvparity_contracts.checks import PathCheck, Relation, reference_of
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.paths import PathName
+from kvparity_contracts.subjects import known
 
 SCORED_TOKENS = 64
 """Tokens that a defect of rounding is looked for in: it shows in about one of five."""
@@ -54,12 +56,15 @@ def place(
     if not fitting:
         return str(references[0][1])
     keys = control.keys(*order)
+    if control.windowed:
+        keys = max(keys, (known(contract.subject).sliding_window or 0) + 1)
     best: tuple[tuple[bool, int], Place] | None = None
     for check, reference in fitting:
         for workload in contract.workloads_of(check):
             part = (
                 _smallest(control, prompts[workload.name], keys)
                 if workload.name in prompts
+                and (not control.shared_prompt or shares_prompt(workload, order[1]))
                 else None
             )
             if part is None:

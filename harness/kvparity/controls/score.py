@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import PlantedSubject
-from kvparity.subject import Subject
+from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.schedule import Layout, Member, Step
+from kvparity.subject import Session, Subject
+
+NUCLEUS = 0.9
+"""The share of probability that a top-p sampler keeps."""
+CO_RESIDENT = 3
+"""Sequences in a step from which the sampler takes its other path. Reported: 45."""
 
 
 class _TemperatureIgnored(PlantedSubject):
@@ -16,13 +22,84 @@ class _TemperatureIgnored(PlantedSubject):
         return self.inner.values(rows, targets, [1.0 for _ in temperatures])
 
 
+class _ScaledLogprobs(PlantedSubject):
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        raw = self.inner.values(rows, targets, [1.0 for _ in temperatures])
+        return raw / torch.tensor(list(temperatures), device=raw.device)
+
+
+def _log_of_softmax(rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+    columns = [
+        torch.softmax(rows.float() / t, dim=-1).gather(1, targets[:, None]).log()
+        for t in temperatures
+    ]
+    return torch.cat(columns, dim=1)
+
+
 class _LogOfSoftmax(PlantedSubject):
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
-        columns = [
-            torch.softmax(rows.float() / t, dim=-1).gather(1, targets[:, None]).log()
-            for t in temperatures
-        ]
+        return _log_of_softmax(rows, targets, temperatures)
+
+
+class _Inlined(PlantedSubject):
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        columns = []
+        for t in temperatures:
+            scaled = rows.float() * (1.0 / t)  # where the trainer divides
+            chosen = scaled.gather(1, targets[:, None])
+            columns.append(chosen - torch.logsumexp(scaled, dim=-1, keepdim=True))
         return torch.cat(columns, dim=1)
+
+
+class _TopP(PlantedSubject):
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        found = self.inner.values(rows, targets, temperatures)
+        masses = []
+        for t in temperatures:
+            sorted_p, order = torch.softmax(rows.float() / t, dim=-1).sort(-1, descending=True)
+            kept = sorted_p.cumsum(-1) - sorted_p < NUCLEUS
+            mass = (sorted_p * kept).sum(-1)
+            inside = (kept & (order == targets[:, None])).any(-1)
+            masses.append(torch.where(inside, mass, torch.ones_like(mass)))
+        return found - torch.log(torch.stack(masses, dim=1))
+
+
+class _CoResident(PlantedSubject):
+    """Scores as the inner subject, but for steps that hold many sequences."""
+
+    def __init__(self, inner: Subject) -> None:
+        super().__init__(inner)
+        self.together = 0
+
+    def session(self, members: Sequence[Member], layout: Layout) -> Session:
+        return _Counting(self.inner.session(members, layout), self)
+
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        if self.together < CO_RESIDENT:
+            return self.inner.values(rows, targets, temperatures)
+        return _log_of_softmax(rows, targets, temperatures)
+
+
+class _Counting(PlantedSession):
+    def __init__(self, inner: Session, subject: _CoResident) -> None:
+        super().__init__(inner)
+        self.subject = subject
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        self.subject.together = len(step)
+        return self.inner.forward(step, ids)
+
+
+class _Uninitialised(PlantedSession):
+    """Rows of a sequence's first chunk come from a buffer that nobody wrote."""
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        cached = [span.start == 0 for span in step for _ in span.rows]
+        done = 0
+        for rows in self.inner.forward(step, ids):
+            mask = torch.tensor(cached[done : done + len(rows)], device=rows.device)
+            done += len(rows)
+            yield rows.masked_fill(mask[:, None], float("nan"))
 
 
 def temperature_ignored(subject: Subject) -> Subject:
@@ -30,6 +107,49 @@ def temperature_ignored(subject: Subject) -> Subject:
     return _TemperatureIgnored(subject)
 
 
+def scaled_logprobs(subject: Subject) -> Subject:
+    """Logprobs are divided by the temperature, where logits should be.
+
+    PrimeIntellect-ai/prime-rl#697. Not normalised at that temperature, they are no logprobs.
+    """
+    return _ScaledLogprobs(subject)
+
+
+def top_p_renormalised(subject: Subject) -> Subject:
+    """The rollout's logprobs are of the renormalised nucleus: log of its mass is missing.
+
+    huggingface/trl#6789. A token outside the nucleus, which its sampler would not draw, keeps its
+    logprob.
+    """
+    return _TopP(subject)
+
+
 def log_of_softmax(subject: Subject) -> Subject:
     """log(softmax(x)): two roundings where log_softmax has one."""
     return _LogOfSoftmax(subject)
+
+
+def inlined_logprob(subject: Subject) -> Subject:
+    """The sampler has a formula of its own: x / T as a product, minus logsumexp.
+
+    The same number on paper, in other roundings: pytorch/torchtitan#3629.
+    """
+    return _Inlined(subject)
+
+
+def sampler_by_batch(subject: Subject) -> Subject:
+    """From three sequences in a step on another sampler scores them: vllm-project/vllm#51187.
+
+    There 45 on one GPU: a threshold of memory or of a kernel's choice.
+    """
+    return _CoResident(subject)
+
+
+def cached_rows_uninitialised(subject: Subject) -> Subject:
+    """Logprobs of cached prompt positions are read from a buffer nobody wrote:
+    vllm-project/vllm#42245.
+
+    The first chunk of a sequence stands for what was cached. What nobody wrote holds NaN here, as
+    all that kvparity hands out unwritten does.
+    """
+    return PlantedSubject(subject, lambda s, m, layout: _Uninitialised(s.session(m, layout)))

@@ -64,6 +64,23 @@ def padding_leaks(subject: Subject) -> Subject:
     return PlantedSubject(subject, open_session)
 
 
+def padding_mask_skipped_alone(subject: Subject) -> Subject:
+    """A batch of one has no padding mask; its prompt is still padded, to whole eights of tokens.
+
+    huggingface/transformers#46773. Sequences side by side are masked as they should be.
+    """
+
+    def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
+        if len(members) > 1 or layout.batch != "left":
+            return inner.session(members, layout)
+        (member,) = members
+        pad = -member.prompt % 8 or 8
+        grown = Member(member.id, member.length + pad, member.prompt + pad)
+        return _LeakingPads(inner.session([grown], layout), [pad])
+
+    return PlantedSubject(subject, open_session)
+
+
 class _OtherPrompt(PlantedSession):
     def __init__(self, inner: Session, members: Sequence[Member], vocab: int) -> None:
         super().__init__(inner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kvparity.controls import zoo_table
+from kvparity.controls.attended import uniform_attention, wrong_donor
 from kvparity.controls.base import Control
 from kvparity.controls.cache import narrow_cache, stale_slot
 from kvparity.controls.order import split_by_batch, split_from_chunk, tile_by_query_length
@@ -12,6 +14,7 @@ from kvparity.controls.sequence import (
     retokenised,
     wrong_input,
 )
+from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.paths import PathName
 
 _ALL = (
@@ -69,6 +72,10 @@ _ALL = (
         rollout=wrong_input,
         generate=1,
     ),
+    Control("wrong-donor", path=PathName("decode"), rollout=wrong_donor),
+    Control("uniform-attention", path=PathName("decode"), rollout=uniform_attention),
 )
 
-CONTROLS: dict[str, Control] = {control.name: control for control in _ALL}
+_PLANTED = {control.name: control for control in (*_ALL, *zoo_table.ALL)}
+
+CONTROLS: dict[str, Control] = {name: _PLANTED[name] for name in DESCRIBED if name in _PLANTED}

@@ -1,0 +1,25 @@
+"""Reuse: what a cache keeps between uses, and what a prefix brings along."""
+
+from __future__ import annotations
+
+from kvparity_contracts.controls.base import Control
+
+REUSE = (
+    Control(
+        "stale-after-update",
+        "the prefix cache outlives an update of the weights",
+        "NovaSky-AI/SkyRL#2246, NVIDIA-NeMo/RL#4018",
+        ("decoder",),
+        "path reset, and a workload that generates at least 2 tokens",
+        paths=("reset",),
+        generate=2,
+    ),
+    Control(
+        "prefix-shifts-positions",
+        "behind a reused prefix every position is one too far",
+        "waybarrios/vllm-mlx#311",
+        ("decoder",),
+        "a path with a shared prefix",
+        paths=("prefix", "prefix-paged"),
+    ),
+)

@@ -1,0 +1,47 @@
+"""Stores: what is read of codes and scales is not what was written."""
+
+from __future__ import annotations
+
+from kvparity_contracts.controls.base import DECODING, Control
+
+STORES = (
+    Control(
+        "tile-by-store",
+        "decode of a cache with codes has another tile",
+        "sgl-project/sglang#25790, vllm-project/vllm#54035",
+        ("decoder",),
+        "a cache that stores codes, a path that decodes, and a sequence longer than one tile",
+        paths=DECODING,
+        keys="tile",
+        generate=2,
+        features=("codes",),
+    ),
+    Control(
+        "scale-ignored-in-prefill",
+        "prefill forgets the scales of keys and values",
+        "flashinfer-ai/flashinfer#4979",
+        ("decoder",),
+        "a cache in fp8, and a path that decodes",
+        paths=DECODING,
+        generate=2,
+        features=("fp8",),
+    ),
+    Control(
+        "scale-from-first-input",
+        "the scales of a layer are fixed by its first real input",
+        "vllm-project/vllm#11906",
+        ("decoder",),
+        "a cache in fp8, and a path that computes other tokens first",
+        paths=DECODING,
+        features=("fp8",),
+    ),
+    Control(
+        "dequant-rounds",
+        "code times scale is rounded to bfloat16 in the kernels",
+        "vllm-project/vllm#51685",
+        ("decoder",),
+        "a cache that stores codes, execution in float32, and an accuracy check",
+        relations=("accuracy",),
+        features=("codes", "float32"),
+    ),
+)

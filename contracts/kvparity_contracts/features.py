@@ -1,0 +1,51 @@
+"""What a contract must have beside paths and lengths for a defect to be possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from kvparity_contracts.stores import FP8, parse
+from kvparity_contracts.subjects import Decoder, known, order_of
+from kvparity_contracts.workloads import Workload
+
+if TYPE_CHECKING:
+    from kvparity_contracts.contract import Contract
+
+Feature = Literal["float32", "window", "no-ring", "ring", "codes", "fp8", "shared-prompt"]
+
+
+def has(contract: Contract, feature: Feature) -> bool:
+    """Whether a contract has it, in the numerics in which controls run: its first."""
+    return _TESTS[feature](contract)
+
+
+def shares_prompt(workload: Workload, tokens: int) -> bool:
+    """Whether there are several prompts, all with the same first ``tokens`` tokens and one more."""
+    prompts = workload.prompts or tuple(tuple(text.encode()) for text in workload.texts or ())
+    heads = {prompt[:tokens] for prompt in prompts}
+    return len(prompts) > 1 and len(heads) == 1 and min(map(len, prompts)) > tokens
+
+
+def _ring(contract: Contract) -> bool:
+    return isinstance(contract.subject, Decoder) and contract.subject.cache.ring
+
+
+def _window(contract: Contract) -> bool:
+    return known(contract.subject).sliding_window is not None
+
+
+def _shared(contract: Contract) -> bool:
+    order = order_of(contract.subject)
+    return order is not None and any(shares_prompt(w, order.tile) for w in contract.workloads)
+
+
+_TESTS: Mapping[Feature, Callable[[Contract], bool]] = {
+    "float32": lambda contract: contract.numerics.formats()[0][0] == "float32",
+    "window": _window,
+    "no-ring": lambda contract: not _ring(contract),
+    "ring": _ring,
+    "codes": lambda contract: parse(contract.numerics.formats()[0][1]).codes,
+    "fp8": lambda contract: parse(contract.numerics.formats()[0][1]).name in FP8,
+    "shared-prompt": _shared,
+}

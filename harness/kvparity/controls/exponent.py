@@ -1,0 +1,99 @@
+"""The defect of another exponential: one kernel text, compiled a second time with a line changed.
+
+Decode alone takes a polynomial for 2^x, and only from some number of keys on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import linecache
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from kvparity.subject import Subject, UnsupportedError
+from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.order import ReductionOrder
+
+_POLYNOMIAL = """
+
+@triton.jit
+def exp2_polynomial(x):
+    # Sollya's cubic for 2^f on [0, 1), as FA4 takes it; 2^floor(x) is put into the exponent.
+    x = tl.maximum(x, -126.0)
+    whole = tl.floor(x)
+    f = x - whole
+    p = tl.fma(tl.fma(tl.fma(f, 0.07711909, 0.22756439), f, 0.69514614), f, 1.0)
+    return p * ((whole.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+
+"""
+"""Coefficients: 2^f = 1 + c1 f + c2 f^2 + c3 f^3, off by at most 9e-5 of it."""
+_FILE = "<kvparity: attention kernels with a polynomial for exp2>"
+
+
+@cache
+def _kernels() -> ModuleType:
+    """The attention kernels with every ``exp2`` but that of masked scores a polynomial."""
+    from kvparity_kernels.attention import kernels
+
+    path = kernels.__file__
+    assert path is not None  # a module from a file
+    text = Path(path).read_text(encoding="utf-8")
+    marker, old = "\n@triton.jit\n", "p = tl.exp2(s - shift[:, None])"
+    if old not in text or marker not in text:
+        raise UnsupportedError("the text of the attention kernels is not what this defect changes")
+    new = "p = tl.where(s == -float('inf'), 0.0, exp2_polynomial(s - shift[:, None]))"
+    head, _, rest = text.replace(old, new).partition(marker)
+    text = head + _POLYNOMIAL + marker + rest
+    # Triton reads the source of what it compiles: the cache of lines holds it under our name.
+    linecache.cache[_FILE] = (len(text), None, text.splitlines(keepends=True), _FILE)
+    name = f"{kernels.__package__}.polynomial.kernels"
+    spec = importlib.util.spec_from_loader(name, loader=None)
+    assert spec is not None  # only a loader could refuse
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    exec(compile(text, _FILE, "exec"), module.__dict__)
+    return module
+
+
+@contextmanager
+def _planted() -> Iterator[None]:
+    from kvparity_kernels.attention import kernels
+
+    with patch.object(kernels, "decode_split", _kernels().decode_split):
+        yield
+
+
+def polynomial_exp2(subject: Subject) -> Subject:
+    """Decode takes 2^x from a polynomial where it has at least one split of keys.
+
+    Dao-AILab/flash-attention#2596: prefill or decode, from 512 keys on.
+    """
+    if not isinstance(subject, DecoderSubject):
+        raise UnsupportedError("this defect is planted in the text of this project's kernels")
+    ops = subject.attention
+
+    def decode(
+        q: Tensor, kv: KeysValues, *, order: ReductionOrder, **more: Any
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = ops.decode(q, kv, order=order, **more)
+        long = kv.kv_lens >= order.split
+        if not bool(long.any()):
+            return out, lse
+        with _planted():
+            other, other_lse = ops.decode(q, kv, order=order, **more)
+        return (
+            torch.where(long[:, None, None], other, out),
+            torch.where(long[:, None], other_lse, lse),
+        )
+
+    return subject.with_attention(AttentionOps(prefill=ops.prefill, decode=decode))

@@ -1,0 +1,162 @@
+"""Defects of partial reductions: keys are reduced in two parts, and the parts merged by their LSE.
+
+Where the cut lies follows from who shares a prefix, how much was cached, or how long the queue is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.bits import differing
+from kvparity.controls.base import Plant
+from kvparity.controls.calls import one_of
+from kvparity.controls.order import merge
+from kvparity.subject import Subject, UnsupportedError
+from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.order import ReductionOrder
+
+Pieces = Callable[[int, int, int, ReductionOrder], Iterator[tuple[int, int, int]]]
+"""(rows, keys, sequences, order) -> of each piece: first row, last row + 1, keys in front."""
+
+
+def slots_of(kv: KeysValues, keys: int) -> Tensor:
+    """The slots of the first ``keys`` keys of a batch of one, int64 ``[keys]``."""
+    place = torch.arange(keys, device=kv.k.device)
+    if kv.block_table is not None:
+        return kv.block_table[0].long()[place // kv.page] * kv.page + place % kv.page
+    assert kv.starts is not None  # a batch has starts or pages
+    return kv.starts[0] + (place % kv.ring if kv.ring else place)
+
+
+def listed(kv: KeysValues, slots: Tensor) -> KeysValues:
+    """The cache as seen by one sequence whose keys lie in ``slots``, as pages of one slot."""
+    return replace(
+        kv,
+        kv_lens=kv.kv_lens.new_tensor([len(slots)]),
+        starts=None,
+        block_table=slots.int()[None],
+        page=1,
+    )
+
+
+def in_two(
+    ops: AttentionOps, q: Tensor, kv: KeysValues, front: int, order: ReductionOrder, **more: Any
+) -> tuple[Tensor, Tensor]:
+    """The last ``len(q)`` rows of one sequence, keys before ``front`` reduced by themselves.
+
+    Every row sees at least ``front`` keys.
+    """
+    slots = slots_of(kv, int(kv.kv_lens[0]))
+    rows, ahead = len(q), listed(kv, slots[:front])
+    each = replace(
+        ahead,
+        kv_lens=ahead.kv_lens.expand(rows).contiguous(),
+        block_table=slots[:front].int().expand(rows, front).contiguous(),
+    )
+    old = ops.decode(q, each, max_kv=front, order=order, **more)
+    behind = listed(kv, slots[front:])
+    new = ops.prefill(
+        q, behind, q_starts=behind.kv_lens.new_tensor([0]),
+        q_lens=behind.kv_lens.new_tensor([rows]), max_q=rows, order=order, **more,
+    )  # fmt: skip
+    return merge(old, new)
+
+
+def _pieced(ops: AttentionOps, pieces: Pieces) -> AttentionOps:
+    """Prefill with the rows of each sequence cut in pieces, each merged with what lies ahead."""
+
+    def prefill(
+        q: Tensor, kv: KeysValues, *, q_starts: Tensor, q_lens: Tensor, max_q: int,
+        order: ReductionOrder, **more: Any,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        out, lse = ops.prefill(
+            q, kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, order=order, **more
+        )
+        if more.get("window"):
+            return out, lse
+        lens = q_lens.tolist()
+        for b, (start, rows) in enumerate(zip(q_starts.tolist(), lens, strict=True)):
+            keys = int(kv.kv_lens[b])
+            for first, last, front in pieces(rows, keys, len(lens), order):
+                seen = replace(one_of(kv, b), kv_lens=kv.kv_lens.new_tensor([keys - rows + last]))
+                piece = slice(start + first, start + last)
+                out[piece], lse[piece] = in_two(ops, q[piece], seen, front, order, **more)
+        return out, lse
+
+    return AttentionOps(prefill=prefill, decode=ops.decode)
+
+
+def _plant(change: Callable[[AttentionOps], AttentionOps]) -> Plant:
+    def plant(subject: Subject) -> Subject:
+        if not isinstance(subject, DecoderSubject):
+            raise UnsupportedError("this defect lives in the attention of a decoder of ours")
+        return subject.with_attention(change(subject.attention))
+
+    return plant
+
+
+def _cached(
+    rows: int, keys: int, batch: int, order: ReductionOrder
+) -> Iterator[tuple[int, int, int]]:
+    if keys > rows:
+        yield 0, rows, keys - rows
+
+
+hit_merges_states = _plant(lambda ops: _pieced(ops, _cached))
+"""Keys that were cached before are reduced by themselves and merged with the fresh ones.
+
+A cache hit then rounds otherwise than no hit: sgl-project/sglang#34683.
+"""
+
+
+def _budget(
+    rows: int, keys: int, batch: int, order: ReductionOrder
+) -> Iterator[tuple[int, int, int]]:
+    size = max(1, order.tile // batch)
+    for first in range(size, rows, size):
+        yield first, min(first + size, rows), keys - rows + first
+
+
+chunk_from_budget = _plant(lambda ops: _pieced(ops, _budget))
+"""A prompt is cut into what the queue's budget leaves, and reduced chunk by chunk.
+
+The budget is one tile, shared by the sequences of the call: pegainfer-project/pegainfer#688.
+"""
+
+
+def _cascading(ops: AttentionOps) -> AttentionOps:
+    def decode(
+        q: Tensor, kv: KeysValues, *, max_kv: int, order: ReductionOrder, **more: Any
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = ops.decode(q, kv, max_kv=max_kv, order=order, **more)
+        shared = 0 if more.get("window") else _shared(kv, order)
+        for b in range(len(q)) if shared else ():
+            row = slice(b, b + 1)
+            out[row], lse[row] = in_two(ops, q[row], one_of(kv, b), shared, order, **more)
+        return out, lse
+
+    return AttentionOps(prefill=ops.prefill, decode=decode)
+
+
+def _shared(kv: KeysValues, order: ReductionOrder) -> int:
+    """Keys at the front that all sequences have, in whole tiles; every one keeps a key of its own.
+
+    Equal stored bits stand for one shared page.
+    """
+    if kv.batch < 2:
+        return 0
+    most = (int(kv.kv_lens.min()) - 1) // order.tile * order.tile
+    held = [kv.k[slots_of(one_of(kv, b), most)] for b in range(kv.batch)]
+    same = [~differing(held[0], each).flatten(1).any(1) for each in held[1:]]
+    common = int(torch.stack(same).all(0).long().cumprod(0).sum()) if most else 0
+    return common // order.tile * order.tile
+
+
+cascade_of_shared_prefix = _plant(_cascading)
+"""Sequences that share a prefix have it reduced once, by itself: vllm-project/vllm#32561."""

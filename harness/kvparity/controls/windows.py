@@ -1,0 +1,131 @@
+"""Defects of sliding windows and rings: a row sees other keys than its window holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
+from kvparity.decoder.cache import KVCache
+from kvparity.schedule import Layout, Member, Step
+from kvparity.subject import LayeredCache, Session, Subject, UnsupportedError
+from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity_kernels.keys import KeysValues
+
+Attend = Callable[..., tuple[Tensor, Tensor]]
+
+
+def _rewindowed(attend: Attend, change: Callable[[int], int]) -> Attend:
+    def planted(
+        q: Tensor, kv: KeysValues, *, window: int = 0, **more: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not window:
+            return attend(q, kv, **more)
+        seen = change(window)
+        if kv.ring and not seen:
+            raise UnsupportedError("a ring holds no keys outside the window; plant it without one")
+        return attend(q, kv, window=seen, **more)
+
+    return planted
+
+
+def _attending(change: Callable[[AttentionOps], AttentionOps]) -> Plant:
+    def plant(subject: Subject) -> Subject:
+        if not isinstance(subject, DecoderSubject) or not subject.model.config.sliding_window:
+            raise UnsupportedError("this defect needs a decoder of ours with a sliding window")
+        return subject.with_attention(change(subject.attention))
+
+    return plant
+
+
+window_compiled_out = _attending(
+    lambda ops: AttentionOps(
+        prefill=_rewindowed(ops.prefill, lambda window: 0),
+        decode=_rewindowed(ops.decode, lambda window: 0),
+    )
+)
+"""The window was missing when kernels were planned: no mask was compiled into either of them.
+
+Prefill and decode agree, and are wrong: sgl-project/sglang#31501.
+"""
+
+window_one_short = _attending(
+    lambda ops: AttentionOps(
+        prefill=ops.prefill, decode=_rewindowed(ops.decode, lambda window: max(1, window - 1))
+    )
+)
+"""Decode counts the window without the token's own key: sgl-project/sglang#32087."""
+
+
+def ring_overwritten(subject: Subject) -> Subject:
+    """A ring of exactly the window's slots is written by whole chunks, and the mask only cut.
+
+    The chunk's newest keys lie on those that its first rows still see: Lightning-AI/litgpt#2182.
+    """
+
+    def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
+        session = inner.session(members, replace(layout, chunk=1))
+        cache = session.cache()
+        if not isinstance(cache, KVCache) or len(cache.regions) < 2:
+            raise UnsupportedError("this defect needs rings, and the cache has none")
+        cache.layout = layout  # or the cache would refuse the chunks
+        return session
+
+    return PlantedSubject(subject, open_session)
+
+
+def _windowed(session: PlantedSession) -> tuple[LayeredCache, list[int]]:
+    """The cache and its layers with a window."""
+    cache = session.cache()
+    layers = []
+    if isinstance(cache, LayeredCache):
+        layers = [n for n in range(cache.layers()) if cache.window(n)]
+    if not isinstance(cache, LayeredCache) or not layers:
+        raise UnsupportedError("this defect needs layers with a window")
+    return cache, layers
+
+
+class _NotWrittenBack(PlantedSession):
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        yield from self.inner.forward(step, ids)
+        cache, layers = _windowed(self)
+        for span in step:
+            for layer in layers:
+                window = cache.window(layer) or 0
+                live = cache.live(layer, span.sequence)
+                start, stop = max(span.start, live.start), min(span.stop - window, live.stop)
+                if start < stop:
+                    k, v = cache.read(layer, span.sequence, start, stop)
+                    cache.write(
+                        layer, span.sequence, start, torch.zeros_like(k), torch.zeros_like(v)
+                    )
+
+
+def writeback_skipped(subject: Subject) -> Subject:
+    """Keys that the last rows of a chunk do not see are never written: the pool holds zeros there.
+
+    Every output is right; a prefix taken from the cache later is not: sgl-project/sglang-jax#1606.
+    """
+    return PlantedSubject(subject, lambda s, m, layout: _NotWrittenBack(s.session(m, layout)))
+
+
+class _StaleRing(PlantedSession):
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        super().adopt(sequence, donor, tokens)
+        cache, layers = _windowed(self)
+        for layer in layers:
+            window = cache.window(layer) or 0
+            held, old = cache.live(layer, sequence), cache.live(layer, donor)
+            for position in range(max(held.start, tokens - window), tokens):
+                before = max(old.start, position - window)
+                k, v = cache.read(layer, donor, before, before + 1)
+                cache.write(layer, sequence, position, k, v)
+
+
+def ring_stale_on_reuse(subject: Subject) -> Subject:
+    """A reused prefix finds its window as it was one lap earlier: sgl-project/sglang#30339."""
+    return PlantedSubject(subject, lambda s, m, layout: _StaleRing(s.session(m, layout)))
