@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
 from kvparity.schedule import Step
-from kvparity.subject import CacheView, Session, Subject, UnsupportedError
+from kvparity.subject import CacheView, LayeredCache, Session, Subject, UnsupportedError
 
 _NARROWER = {
     torch.float32: torch.bfloat16,
@@ -25,6 +25,11 @@ def _reachable(session: PlantedSession) -> CacheView:
     return cache
 
 
+def _held(cache: CacheView, layer: int, sequence: int, filled: int) -> range:
+    """The positions that a layer holds: of a window only the newest."""
+    return cache.live(layer, sequence) if isinstance(cache, LayeredCache) else range(filled)
+
+
 class _StaleSlot(PlantedSession):
     """Before a sequence decodes for the first time, its newest slot falls back to old contents."""
 
@@ -38,7 +43,8 @@ class _StaleSlot(PlantedSession):
             if span.decode and span.sequence not in self.seen and span.start > 1:
                 self.seen.add(span.sequence)
                 for layer in range(cache.layers()):
-                    k, v = cache.read(layer, span.sequence, 0, 1)
+                    old = _held(cache, layer, span.sequence, span.start).start
+                    k, v = cache.read(layer, span.sequence, old, old + 1)
                     cache.write(layer, span.sequence, span.start - 1, k, v)
         return self.inner.forward(step, ids)
 
@@ -54,11 +60,10 @@ class _NarrowCache(PlantedSession):
         cache = _reachable(self)
         for span in step:
             for layer in range(cache.layers()):
-                k, v = cache.read(layer, span.sequence, span.start, span.stop)
+                start = max(span.start, _held(cache, layer, span.sequence, span.stop).start)
+                k, v = cache.read(layer, span.sequence, start, span.stop)
                 narrow = _NARROWER[k.dtype]
-                cache.write(
-                    layer, span.sequence, span.start, k.to(narrow).to(k), v.to(narrow).to(v)
-                )
+                cache.write(layer, span.sequence, start, k.to(narrow).to(k), v.to(narrow).to(v))
 
 
 def narrow_cache(subject: Subject) -> Subject:

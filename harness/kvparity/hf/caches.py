@@ -130,12 +130,13 @@ class View:
         self.places, self.config, self.fill = places, config, fill
 
     def _holders(self) -> dict[int, Any]:
-        return max((held.holders(place.cache) for place in self.places), key=len)
+        """The layers that store, of any cache there is, or else of one as it would be made."""
+        found = max((held.holders(place.cache) for place in self.places), key=len)
+        return found or held.holders(DynamicCache(config=self.config))
 
     def layers(self) -> int:
-        """The number of layers that hold keys and values so far."""
-        found = [held.holders(place.cache).values() for place in self.places]
-        return max(sum(isinstance(x.keys, Tensor) for x in layers) for layers in found)
+        """The number of layers that store keys and values."""
+        return len(self._holders())
 
     def _layer(self, layer: int, sequence: int) -> Any:
         found = list(held.holders(self.places[sequence].cache).values())
