@@ -46,9 +46,10 @@ class Runner:
             self.tokens = [[0] * self.prompts.length(i) for i in range(len(self.prompts.ids))]
             return
         self.tokens = [list(p) for p in self.prompts.prompts]
-        self.record(path, choose=self._choose())
+        self.record(path, choose=self.choosing())
 
-    def _choose(self) -> Choose:
+    def choosing(self) -> Choose:
+        """What draws the tokens of a rollout."""
         contract = self.setting.contract
         temperatures = contract.numerics.temperatures
 

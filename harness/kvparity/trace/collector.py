@@ -48,10 +48,6 @@ class Collector(Watch):
         self._lines: dict[tuple[int, int], Line] = {}
         self.surplus = 0
         self._number, self._opened = 0, False
-        if plan.generate:
-            for i, member in enumerate(plan.members[:compared]):
-                places = range(member.prompt - 1, member.length - 1)
-                self._expected[i] = [_Expected(n, 0, place) for n, place in enumerate(places)]
 
     # told by the harness (kvparity.record.Watch)
 
@@ -73,7 +69,7 @@ class Collector(Watch):
 
     def _open(self) -> None:
         """Expect the rows of the present step, now that its actions are done."""
-        if self._opened or self.plan.generate:
+        if self._opened:
             return
         self._opened = True
         for span in self.plan.schedule[self._number]:
@@ -90,14 +86,16 @@ class Collector(Watch):
         self.contents.write(event.layer, event.sequence, event.start, event.k, event.v)
 
     def wants(self, sequence: int, positions: Sequence[int]) -> Sequence[int]:
-        """The rows of a span that are looked at."""
+        """The rows of a span that are looked at, counted from its end.
+
+        What positions the subject gives them is its own claim.
+        """
         self._open()
-        if sequence >= self.compared or not len(positions):
+        if sequence >= self.compared:
             return ()
-        if self.plan.generate:
-            return (positions[-1],)
-        places = {e.place for e in self._expected[sequence] if e.step == self._number}
-        return tuple(p for p in positions if p in places)
+        places = [e.place for e in self._expected[sequence] if e.step == self._number]
+        ends = [places[-1] + 1 - place for place in places]
+        return tuple(positions[-end] for end in ends if end <= len(positions))
 
     def attended(self, event: Attended) -> None:
         """Weigh one row of one layer, and find out whose keys it was given."""

@@ -23,6 +23,7 @@ from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.paths import PathName
 
 SCHEMA_VERSION = 1
+DECODE = PathName("decode")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def trace_contract(
     wanted = PathName.parse(path)
     if wanted.kind == "padded":
         raise ValueError("--path padded: expected one path, padded-left or padded-right")
+    if wanted.kind == "generate":
+        raise ValueError("--path generate: what happens in generate() is not told; expected decode")
     settle()
     numerics = Numerics(*contract.numerics.formats()[0])
     base = Path(loaded.path).resolve().parent
@@ -119,8 +122,12 @@ def trace_contract(
             f"--sequence {sequence}: workload {name} has sequences 0 to {len(prompts.ids) - 1}"
         )
     runner = Runner(setting, prompts, None)
-    runner.rollout(wanted if wanted.kind == "generate" else PathName("decode"))
-    trace = trace_side(runner.side(wanted))
+    if wanted == DECODE and setting.subject.vocab:  # the rollout itself
+        runner.tokens = [list(prompt) for prompt in prompts.prompts]
+        trace = trace_side(runner.side(wanted), choose=runner.choosing())
+    else:
+        runner.rollout(DECODE)
+        trace = trace_side(runner.side(wanted))
     return Traced(
         contract={"name": contract.name, "path": str(loaded.path), "sha256": loaded.sha256},
         workload=name,

@@ -121,7 +121,7 @@ def test_nothing_told_is_void(
         (("--workload", "two"), "the contract has one, long"),
         (("--path", "decoed"), "decode"),
         (("--path", "padded"), "expected one path, padded-left or padded-right"),
-        (("--path", "generate"), "no generate() loop"),
+        (("--path", "generate"), "what happens in generate() is not told"),
         (("--sequence", 2), "workload one has sequences 0 to 1"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 
 from kvparity.controls.attended import uniform_attention, wrong_donor
 from kvparity.controls.cache import narrow_cache, stale_slot
-from kvparity.controls.sequence import position_off_by_one
+from kvparity.controls.sequence import padding_leaks, position_off_by_one
 from kvparity.registry import factory
 from kvparity.side import Setting, Side
 from kvparity.subject import Subject
@@ -96,6 +96,11 @@ def test_the_decoder_holds_on_every_path(path: str) -> None:
 def test_the_decoder_holds_with_every_kind_of_store(execution: str, kv_cache: str) -> None:
     trace = traced("streamed(4)", numerics=(execution, kv_cache), ring=True)
     assert trace.judgement.outcome == "holds", trace.judgement.reason
+
+
+def test_pads_that_count_as_tokens_are_told_as_they_are() -> None:
+    judgement = traced("padded-left", padding_leaks).judgement
+    assert judgement.broken[0].sentence == "position 10 was computed at place 2 of the sequence"
 
 
 @pytest.mark.parametrize(
