@@ -24,6 +24,7 @@ from kvparity_contracts.controls.linears import LINEARS
 from kvparity_contracts.controls.orders import ORDERS
 from kvparity_contracts.controls.places import PLACES
 from kvparity_contracts.controls.positions import POSITIONS
+from kvparity_contracts.controls.programs import PROGRAMS
 from kvparity_contracts.controls.reuse import REUSE
 from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.controls.scores import SCORES
@@ -58,6 +59,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *STORES,
             *REUSE,
             *TRACES,
+            *PROGRAMS,
             *OF_KERNELS,
         )
     }

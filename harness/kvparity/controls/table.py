@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvparity.controls import zoo_table
+from kvparity.controls import export, zoo_table
 from kvparity.controls.attended import uniform_attention, wrong_donor
 from kvparity.controls.base import Control
 from kvparity.controls.cache import narrow_cache, stale_slot
@@ -76,6 +76,6 @@ _ALL = (
     Control("uniform-attention", path=PathName("decode"), rollout=uniform_attention),
 )
 
-_PLANTED = {control.name: control for control in (*_ALL, *zoo_table.ALL)}
+_PLANTED = {control.name: control for control in (*_ALL, *zoo_table.ALL, *export.ALL)}
 
 CONTROLS: dict[str, Control] = {name: _PLANTED[name] for name in DESCRIBED if name in _PLANTED}

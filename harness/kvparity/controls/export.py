@@ -1,0 +1,59 @@
+"""Defects of traced programs: what the traced call was given has become part of the program.
+
+The decode step of each planted session is traced at the first token that it decodes, and nobody
+inspects it: the inspection would name the constant, and the relations must see it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvparity.controls.base import Control, Plant, PlantedSubject
+from kvparity.schedule import Layout, Member
+from kvparity.subject import Session, Subject, UnsupportedError
+from kvparity.subjects.decoder import DecoderSubject
+from kvparity_contracts.paths import PathName
+
+
+def _baked(*inputs: str) -> Plant:
+    def open_session(subject: Subject, members: Sequence[Member], layout: Layout) -> Session:
+        from kvparity.export.decoder import open_session  # tracing is imported where it is used
+
+        assert isinstance(subject, DecoderSubject)  # plant() looked
+        if layout.program == "eager":
+            return subject.session(members, layout)
+        return open_session(subject, members, layout, constants=frozenset(inputs))
+
+    def plant(subject: Subject) -> Subject:
+        if not isinstance(subject, DecoderSubject):
+            raise UnsupportedError("this defect is planted into programs of our own decoder only")
+        return PlantedSubject(subject, open_session)
+
+    return plant
+
+
+baked_cache = _baked("cache")
+"""Keys and values are those of the traced call, with the fresh ones of the step written over them.
+
+pytorch/pytorch#160066 shows how torch.export lifts a cache tensor as a constant.
+"""
+
+baked_position = _baked("positions")
+"""Every token is rotated as the first decoded one.
+
+A position held on the host does not change when a captured step is replayed
+(huggingface/candle#3728), and one that is not an input is inferred wrongly
+(sonos/torch-to-nnef#217).
+"""
+
+frozen_length = _baked("decode.seen.kv_lens")
+"""Attention sees as many keys as when it was captured: paiml/aprender#2030."""
+
+_EXPORTED = PathName("exported")
+
+ALL = (
+    Control("baked-cache", path=_EXPORTED, rollout=baked_cache, generate=4),
+    Control("baked-position", path=_EXPORTED, rollout=baked_position, generate=4),
+    Control("frozen-length", path=_EXPORTED, rollout=frozen_length, generate=4),
+)
+"""Planted on path exported; a contract with path compiled alone has it run for them besides."""
