@@ -20,6 +20,7 @@ REUSE = (
         "waybarrios/vllm-mlx#311",
         ("decoder",),
         "a path with a shared prefix",
+        relations=("invariance", "trace"),
         paths=("prefix", "prefix-paged"),
     ),
 )

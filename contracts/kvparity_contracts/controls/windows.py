@@ -33,6 +33,7 @@ WINDOWS = (
         "sgl-project/sglang#32087",
         ("decoder",),
         "a sliding window, a path that decodes, and a sequence longer than the window",
+        relations=("invariance", "trace"),
         paths=DECODING,
         generate=2,
         keys="window",

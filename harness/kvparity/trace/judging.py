@@ -72,7 +72,7 @@ def _reason(
 ) -> tuple[str, Literal["holds", "differs", "void"]]:
     if broken:
         more = f" ({len(broken)} breaks in all)" if len(broken) > 1 else ""
-        return f"{broken[0].invariant!r} is broken: {broken[0]}{more}", "differs"
+        return f"{broken[0]}{more}", "differs"
     if missing is not None:
         return missing, "void"
     same = _ambiguous(lines)

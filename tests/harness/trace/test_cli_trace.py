@@ -72,7 +72,8 @@ def test_what_breaks_first_is_said_first(
     assert call(contract, "--out", tmp_path) == 1
     text = capsys.readouterr().out.splitlines()
     assert text[0].startswith("toy: DIFFERS")
-    assert "'positions advance by one' is broken: step 1, one/0 at position 3" in text[1]
+    assert text[1].startswith("  step 1, one/0 at position 3: positions advance by one: the ")
+    assert text[2] == "  broken: positions advance by one (first of 6)"
     row = next(line for line in text if line.split()[:3] == ["1", "3", "0"])
     assert row.endswith("<")
     picture = (tmp_path / "trace.svg").read_text()

@@ -24,7 +24,10 @@ CONFIG = {
     "intermediate_size": 32, "max_positions": 64, "sliding_window": 4,
     "layer_types": ["sliding", "full", "full"], "kv_shared_layers": 1,
 }  # fmt: skip
-CONTROLS = ["position-off-by-one", "stale-slot", "narrow-cache", "wrong-donor", "uniform-attention"]
+CONTROLS = [
+    "position-off-by-one", "decode-at-position-zero", "window-one-short", "stale-slot",
+    "narrow-cache", "wrong-donor", "uniform-attention",
+]  # fmt: skip
 
 
 def document(**changes: Any) -> dict[str, Any]:
