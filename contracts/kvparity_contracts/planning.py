@@ -25,15 +25,22 @@ def meant(contract: Contract) -> tuple[Control, ...]:
     return tuple(
         each
         for each in CONTROLS.values()
-        if kind in each.subjects and any(meant_for(each, c, contract) for c in contract.checks)
+        if kind in each.subjects
+        and possible(each, contract)
+        and any(meant_for(each, c, contract) for c in contract.checks)
     )
+
+
+def possible(control: Control, contract: Contract) -> bool:
+    """Whether the contract has what the defect lives in: a window, a ring, a store of codes."""
+    return all(has(contract, feature) for feature in control.features)
 
 
 def shows(control: Control, contract: Contract) -> bool:
     """Whether a fitting check has the keys for the defect, or a workload long and varied enough."""
     if control.tempered and all(each == 1.0 for each in contract.numerics.temperatures):
         return False
-    if not all(has(contract, feature) for feature in control.features):
+    if not possible(control, contract):
         return False
     fewest = _fewest(control, contract)
     for check in contract.checks:

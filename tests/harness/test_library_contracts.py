@@ -13,7 +13,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from kvparity.exit_codes import ExitCode
-from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.library import find
 from kvparity_contracts.loader import load
 
@@ -67,10 +66,9 @@ def test_smoke_holds_on_every_workload_and_path(tmp_path):
     assert certificate["order"]["prefill_rows"] == 65
     assert {part["status"] for part in certificate["order"]["parts"]} == {"same"}
     assert certificate["reason"].startswith("consistent: 5 of 5 parts are the same")
-    assert {c["name"] for c in report["controls"] if c["caught"]} == set(CONTROLS) - {"other-warps"}
+    assert {c["name"] for c in report["controls"] if c["caught"]} == set(contract.controls)
     assert all(c["caught"] for c in report["controls"])
-    # What is left out is the control of audits alone, which this contract has none of.
-    assert [entry["control"] for entry in report["unplanted"]] == ["other-warps"]
+    assert report["unplanted"] == []
     assert report["environment"]["triton_mode"] == "interpreter"
     assert {"attention.prefill", "attention.decode_split", "attention.decode_combine"} <= set(
         report["kernels"]
