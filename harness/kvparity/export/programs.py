@@ -15,7 +15,7 @@ from kvparity.decoder.batch import Batch
 from kvparity.decoder.cache import KVCache
 from kvparity.decoder.model import HEAD_BYTES, Model
 from kvparity.export.inspection import baked, require_clean
-from kvparity.export.leaves import tensors
+from kvparity.export.leaves import rebuilt, tensors
 from kvparity.export.sizes import Sizes
 from kvparity.export.step import Step, batch_inputs, cache_inputs, require_same_numbers
 from kvparity.subject import SubjectError
@@ -60,8 +60,13 @@ def _only(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def trace_planted(model: Model, sample: Sample, constants: frozenset[str]) -> ExportedProgram:
     """Export the very step at hand, with inputs kept as constants: a defect, so not inspected."""
-    batch, cache = sample
+    with torch.inference_mode(False):  # what is made in it cannot be written outside
+        batch, cache = rebuilt(sample, _copied)
     return _export(Step(model, batch, cache, constants=constants), batch, cache, None)
+
+
+def _copied(path: str, value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _export(step: Step, batch: Batch, cache: KVCache, shapes: Any) -> ExportedProgram:
