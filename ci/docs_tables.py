@@ -48,6 +48,8 @@ SECTIONS = {
     "Invariance": "One of `checks` with `relation: invariance`",
     "Accuracy": "One of `checks` with `relation: accuracy`",
     "TraceCheck": "One of `checks` with `relation: trace`",
+    "CacheCheck": "One of `checks` with `relation: cache`",
+    "LivenessCheck": "One of `checks` with `relation: liveness`",
     "OrderCheck": "One of `checks` with `relation: order`",
     "AuditCheck": "One of `checks` with `relation: audit`",
     "Limits": "`limits`",

@@ -169,6 +169,12 @@ def _certified(contract: Contract, at: KeyPath, check: OrderCheck) -> Iterator[F
     if kind == "transformers":
         message = f"found 'order', but the attention of a {kind} model cannot be probed"
         yield Fault((*at, "relation"), message, "a subject of kind attention or decoder")
+    if isinstance(contract.subject, Attention):
+        for key in ("window", "softcap"):
+            if getattr(contract.subject, key) is not None:
+                message = f"found 'order' beside subject.{key}"
+                expected = f"a pair without {key}: a probe must be seen as it is"
+                yield Fault((*at, "relation"), message, expected)
     longest = known(contract.subject).max_positions
     for j, keys in enumerate(check.keys):
         if longest is not None and keys > longest:

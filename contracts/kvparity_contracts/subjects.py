@@ -100,6 +100,12 @@ class Attention(Model):
     """Factor of the scores; left out, dim ** -0.5."""
     order: Order | None = None
     """Reduction order passed to both functions as `order`; leave it out where they take none."""
+    window: Positive | None = None
+    """How many keys a row sees, its own included, passed as `window`; left out, all."""
+    softcap: Annotated[float, Field(gt=0)] | None = None
+    """Scores become c * tanh(s / c) with this c, passed as `softcap`; left out, they stay."""
+    layout: Literal["slot-head", "head-slot"] = "slot-head"
+    """What comes first in the cache's memory: all heads of a slot, or all slots of a head."""
 
 
 class DecoderCache(Model):
@@ -205,7 +211,7 @@ def known(subject: AnySubject) -> Known:
         keys = subject.config
         return Known(_number(keys, "max_position_embeddings"), _number(keys, "vocab_size"))
     if isinstance(subject, Attention):
-        return Known(head_dim=subject.heads.dim)
+        return Known(head_dim=subject.heads.dim, sliding_window=subject.window)
     return Known()
 
 

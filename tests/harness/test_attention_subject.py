@@ -74,6 +74,7 @@ def setting(found: AttentionSubject, **changes: Any) -> Setting:
             },
             {"name": "near", "relation": "accuracy", "limits": {"max_abs": 1e-5}},
         ],
+        "controls": CONTROLS,
     }
     return Setting(toy.contract(**(whole | changes)), found)
 

@@ -6,8 +6,7 @@ computes the rows in its own way, and the bits of O (and of LSE where it is retu
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.bits import bits
-from kvparity.counter import normal, stream
-from kvparity.schedule import Layout, Member, Plan, Span, Step
+from kvparity.counter import normal, stream, uniform
+from kvparity.schedule import Layout, Member, Plan
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity.subjects.callables import Kernel, load_callable
+from kvparity.subjects.pair_cache import Given
+from kvparity.subjects.pair_session import AttentionSession
 from kvparity_contracts.subjects import Attention
 from kvparity_kernels.attention import naive
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.store import StoreFormat, decode, round_trip
 
 
 @dataclass(frozen=True)
@@ -44,117 +45,14 @@ class Heads:
     dim: int
 
 
-class _Cache:
-    """The session's cache ``[members, capacity, kv_heads, dim]``, one layer."""
-
-    def __init__(self, k: Tensor, v: Tensor) -> None:
-        self.k, self.v = k, v
-
-    def layers(self) -> int:
-        return 1
-
-    def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        return self.k[sequence, start:stop].clone(), self.v[sequence, start:stop].clone()
-
-    def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
-        self.k[sequence, start : start + len(k)] = k
-        self.v[sequence, start : start + len(v)] = v
-
-
-class AttentionSession:
-    """Runs the pair over the steps; the cache is the harness's, its unused slots are NaN."""
-
-    def __init__(self, subject: AttentionSubject, members: Sequence[Member], layout: Layout):
-        self.subject, self.members = subject, members
-        capacity = max(m.length for m in members) + layout.slack
-        shape = (len(members), capacity, subject.heads.kv, subject.heads.dim)
-        k = torch.full(shape, float("nan"), dtype=subject.kv_cache, device=subject.device)
-        self._cache = _Cache(k, k.clone())
-        self._counts: Counter[str] = Counter()
-        self._width: int | None = None
-
-    def observed(self) -> Counter[str]:
-        """Calls of the pair."""
-        return Counter(self._counts)
-
-    def cache(self) -> _Cache:
-        """The cache."""
-        return self._cache
-
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Draw q, k, v of the step, store k and v, and call the kernel of each kind of span."""
-        queries = [self._store(span) for span in step]
-        outputs: list[Tensor | None] = [None] * len(step)
-        for decode in (False, True):
-            chosen = [i for i, span in enumerate(step) if span.decode == decode]
-            if not chosen:
-                continue
-            spans = [step[i] for i in chosen]
-            q = torch.cat([queries[i] for i in chosen])
-            rows = self._decode(q, spans) if decode else self._prefill(q, spans)
-            self._check_width(rows)
-            sizes = [span.stop - span.start for span in spans]
-            for i, part in zip(chosen, torch.split(rows, sizes), strict=True):
-                outputs[i] = part
-        for span, out in zip(step, outputs, strict=True):
-            if out is not None and len(span.rows):
-                yield out[span.rows.start - span.start : span.rows.stop - span.start]
-
-    def _check_width(self, rows: Tensor) -> None:
-        if self._width not in (None, rows.shape[1]):
-            pair = self.subject.pair
-            raise SubjectError(
-                f"one of {pair.prefill_name} and {pair.decode_name} returns an LSE and the other "
-                "does not; expected it from both or from neither"
-            )
-        self._width = rows.shape[1]
-
-    def _store(self, span: Span) -> Tensor:
-        subject = self.subject
-        first = span.start + span.position_shift
-        positions = torch.arange(
-            first, first + span.stop - span.start, dtype=torch.int64, device=subject.device
-        )
-        name = self.members[span.sequence].id
-        q, k, v = subject.draw(name, positions)
-        self._cache.write(
-            0, span.sequence, span.start, k.to(subject.kv_cache), v.to(subject.kv_cache)
-        )
-        return q
-
-    def _prefill(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
-        k = torch.cat([self._cache.k[s.sequence, : s.stop] for s in spans])
-        v = torch.cat([self._cache.v[s.sequence, : s.stop] for s in spans])
-        self._counts["attention.prefill"] += 1
-        return self.subject.call(
-            self.subject.pair.prefill,
-            self.subject.pair.prefill_name,
-            (q, k, v),
-            cu_seqlens_q=self._offsets([s.stop - s.start for s in spans]),
-            cu_seqlens_k=self._offsets([s.stop for s in spans]),
-        )
-
-    def _decode(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
-        pick = torch.tensor([s.sequence for s in spans], device=q.device)
-        lens = torch.tensor([s.stop for s in spans], dtype=torch.int32, device=q.device)
-        self._counts["attention.decode"] += 1
-        return self.subject.call(
-            self.subject.pair.decode,
-            self.subject.pair.decode_name,
-            (q, self._cache.k[pick], self._cache.v[pick]),
-            kv_lens=lens,
-        )
-
-    def _offsets(self, sizes: Sequence[int]) -> Tensor:
-        offsets = [0]
-        for size in sizes:
-            offsets.append(offsets[-1] + size)
-        return torch.tensor(offsets, dtype=torch.int32, device=self.subject.device)
-
-
 @dataclass(frozen=True)
 class AttentionSubject:
-    """A kernel pair with its head shape, dtypes, device and seed."""
+    """A kernel pair with its head shape, formats, device and seed.
+
+    ``format``: what the cache stores (None: numbers in the dtype ``kv_cache``). ``window``: how
+    many keys a row sees (0: all). ``softcap``: 0 for none. ``layout``: whether slots or heads come
+    first in memory.
+    """
 
     pair: Pair
     heads: Heads
@@ -166,6 +64,15 @@ class AttentionSubject:
     order: ReductionOrder | None = None
     vocab: int = 0
     max_positions: int = 2**31 - 1
+    format: StoreFormat | None = None
+    window: int = 0
+    softcap: float = 0.0
+    layout: str = "slot-head"
+
+    @property
+    def store(self) -> StoreFormat:
+        """What the cache stores."""
+        return self.format or StoreFormat.parse(str(self.kv_cache).removeprefix("torch."))
 
     def with_pair(self, pair: Pair) -> AttentionSubject:
         """The same subject over other kernels."""
@@ -179,6 +86,10 @@ class AttentionSubject:
             return "a paged cache is not part of the attention pair's signature"
         if plan.layout.batch != "packed":
             return "a padded batch is not part of the attention pair's signature"
+        if plan.layout.program != "eager":
+            return "a pair of kernels is called as it is, not through a traced program"
+        if not plan.layout.cached and any(s.start for step in plan.schedule for s in step):
+            return "without a cache, every sequence must be computed whole"
         return None
 
     def session(self, members: Sequence[Member], layout: Layout) -> AttentionSession:
@@ -187,33 +98,62 @@ class AttentionSubject:
 
     def draw(self, name: str, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q ``[n, query heads, dim]``, k and v ``[n, kv heads, dim]`` in the execution dtype."""
+        q = self._drawn("q", self.heads.query, name, positions)
+        k, v = (self._drawn(each, self.heads.kv, name, positions) for each in "kv")
+        return q, k, v
 
-        def one(purpose: str, heads: int) -> Tensor:
-            key = stream(self.seed, name, purpose)
-            flat = normal(key, positions, heads * self.heads.dim)
-            return flat.to(self.execution).view(-1, heads, self.heads.dim)
+    def _drawn(self, purpose: str, heads: int, name: str, positions: Tensor) -> Tensor:
+        key = stream(self.seed, name, purpose)
+        flat = normal(key, positions, heads * self.heads.dim)
+        return flat.to(self.execution).view(-1, heads, self.heads.dim)
 
-        return one("q", self.heads.query), one("k", self.heads.kv), one("v", self.heads.kv)
+    def static_scale(self, part: str) -> Tensor | None:
+        """float32 ``[kv heads]`` of fp8 keys (``k``) or values, another for each; None elsewhere.
+
+        Between 1/96 and 1/48: of every draw the largest is far below the largest code, and a
+        scale of the wrong head shows.
+        """
+        if not self.store.static:
+            return None
+        heads = torch.arange(self.heads.kv if self.store.per_head else 1, dtype=torch.int64)
+        drawn = (1 + uniform(stream(self.seed, "cache", f"{part}-scale"), heads)) / 96
+        return drawn.float().expand(self.heads.kv).contiguous().to(self.device)
+
+    def decoded(self, part: str, given: Given) -> Tensor:
+        """Codes ``[n, kv heads, width]`` of keys (``k``) or values, as a reader gets them."""
+        codes = given.k if part == "k" else given.v
+        return decode(codes, given.scales[f"{part}_scale"], self.store, self.execution)
 
     def call(
-        self, kernel: Kernel, name: str, tensors: Sequence[Tensor], **lengths: Tensor
+        self,
+        kernel: Kernel,
+        name: str,
+        tensors: Sequence[Tensor],
+        *,
+        scales: Mapping[str, Tensor | None] | None = None,
+        **lengths: Tensor,
     ) -> Tensor:
         """Call one kernel and check what came back; float32 rows ``[n, Hq * D (+ Hq)]``.
+
+        ``scales``: of codes, passed on with their format; None where numbers are stored.
 
         Raises:
             SubjectError: it raised, returned another shape, dtype or device, or wrote to an input.
         """
-        before = [bits(t).clone() for t in tensors]
+        inputs = dict(zip(("q", "k", "v"), tensors, strict=True))
+        inputs |= {key: each for key, each in (scales or {}).items() if each is not None}
+        before = {label: _mark(tensor) for label, tensor in inputs.items()}
+        codes = {} if scales is None else {**scales, "format": self.store}
         try:
-            result = kernel(*tensors, **lengths, scale=self.scale, **self._more())
+            result = kernel(*tensors, **lengths, scale=self.scale, **codes, **self._more())
         except UnsupportedError:  # of a planted defect, not of the kernel
             raise
         except torch.cuda.OutOfMemoryError as error:
             raise SubjectError(f"{name}: out of device memory: {error}") from error
         except (Exception, SystemExit) as error:
             raise SubjectError(f"{name} raised {type(error).__name__}: {error}") from error
-        for tensor, old, label in zip(tensors, before, ("q", "k", "v"), strict=True):
-            if not torch.equal(bits(tensor), old):
+        for label, tensor in inputs.items():
+            if _mark(tensor) != before[label]:
                 raise SubjectError(f"{name} wrote to its input {label}")
         out, lse = result if isinstance(result, tuple) else (result, None)
         q = tensors[0]
@@ -225,22 +165,33 @@ class AttentionSubject:
         return torch.cat([rows, lse], dim=1)
 
     def _more(self) -> dict[str, Any]:
-        return {} if self.order is None else {"order": self.order}
+        """Keywords beyond the plain signature, each only where the contract asks for it."""
+        more: dict[str, Any] = {} if self.order is None else {"order": self.order}
+        if self.window:
+            more["window"] = self.window
+        if self.softcap:
+            more["softcap"] = self.softcap
+        return more
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         """The rows themselves."""
         return rows
 
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
-        """Float64 O and LSE of the same rows, from the stored (execution and cache dtype) data."""
-        positions = torch.arange(member.length, dtype=torch.int64, device=self.device)
-        q, k, v = self.draw(member.id, positions)
-        k, v = k.to(self.kv_cache), v.to(self.kv_cache)
+        """Float64 O and LSE of the same rows, from the stored data: rounded as it is declared."""
+        positions = torch.arange(rows.stop, dtype=torch.int64, device=self.device)
+        q = self._drawn("q", self.heads.query, member.id, positions[rows.start :])
+        k, v = (
+            round_trip(
+                self._drawn(part, self.heads.kv, member.id, positions),
+                self.store,
+                self.static_scale(part),
+                self.execution if self.format is not None else self.kv_cache,
+            ).double()
+            for part in "kv"
+        )
         out, lse = naive.attend(
-            q[rows.start : rows.stop].double(),
-            k[: rows.stop].double(),
-            v[: rows.stop].double(),
-            scale=self.scale,
+            q.double(), k, v, scale=self.scale, window=self.window, softcap=self.softcap
         )
         return torch.cat([out.reshape(len(rows), -1), lse.reshape(len(rows), -1)], dim=1)
 
@@ -253,7 +204,26 @@ class AttentionSubject:
             "heads": {"query": self.heads.query, "kv": self.heads.kv, "dim": self.heads.dim},
             "scale": self.scale,
             "order": None if self.order is None else asdict(self.order),
+            "kv_cache": str(self.store),
+            "layout": self.layout,
+            "window": self.window or None,
+            "softcap": self.softcap or None,
         }
+
+
+def _mark(tensor: Tensor) -> int:
+    """A checksum of a tensor's bits, without a copy of it: a write of the kernel changes it."""
+    total = 0
+    for start in range(0, len(tensor), _ROWS):
+        part = tensor[start : start + _ROWS].contiguous().view(-1)
+        pattern = part.view(_INTEGERS[part.element_size()]).to(torch.int64)
+        place = torch.arange(len(pattern), device=part.device) + start * len(pattern)
+        total += int((pattern * (2 * place + 1)).sum())
+    return total
+
+
+_ROWS = 1 << 12
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _expect(
@@ -278,7 +248,10 @@ def build(
     seed: int,
     base: Path,
 ) -> AttentionSubject:
-    """The subject that a contract describes. Raises ``ValueError`` if a name does not import."""
+    """The subject that a contract describes.
+
+    Raises ``ValueError`` if a name does not import, or the format cannot hold the heads.
+    """
     pair = Pair(
         prefill=load_callable(model.prefill, base),
         decode=load_callable(model.decode, base),
@@ -286,13 +259,19 @@ def build(
         decode_name=model.decode,
     )
     heads = Heads(model.heads.query, model.heads.kv, model.heads.dim)
+    store = StoreFormat.parse(kv_cache)
+    store.groups(heads.dim)
     return AttentionSubject(
         pair=pair,
         heads=heads,
         scale=heads.dim**-0.5 if model.scale is None else model.scale,
         execution=getattr(torch, execution),
-        kv_cache=getattr(torch, kv_cache),
+        kv_cache=store.storage_dtype,
         device=device,
         seed=seed,
+        format=store if store.static or store.dynamic else None,
+        window=model.window or 0,
+        softcap=model.softcap or 0.0,
+        layout=model.layout,
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
     )

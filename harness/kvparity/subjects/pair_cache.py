@@ -1,0 +1,177 @@
+"""The cache that a pair of attention kernels reads: one layer, the harness's own.
+
+Slots that hold nothing read as NaN: bands before the first and behind the last slot, the slack
+behind each sequence, and what was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kvparity.decoder.stored import Held, Stored
+from kvparity.schedule import Member
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a kernel is given of a cache: codes and, where they are codes, their scales."""
+
+    k: Tensor
+    v: Tensor
+    scales: Mapping[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How keys and values lie in memory: formats, and which of slots and heads come first."""
+
+    k: Stored
+    v: Stored
+
+    @property
+    def coded(self) -> bool:
+        """Codes are stored, not numbers."""
+        return self.k.format.static or self.k.format.dynamic
+
+    def given(self, k: Held, v: Held) -> Given:
+        """The keywords of a call, for codes and scales of any shape."""
+        if not self.coded:
+            return Given(k.codes, v.codes, {})
+        dynamic = self.k.format.dynamic
+        return Given(
+            k.codes,
+            v.codes,
+            {
+                "k_scale": k.scales if dynamic else self.k.static,
+                "v_scale": v.scales if dynamic else self.v.static,
+            },
+        )
+
+
+class PairCache:
+    """Keys and values of some members: ``kvparity.subject.LayeredCache`` with one layer."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        capacity: int,
+        kind: Kind,
+        *,
+        window: int,
+        execution: torch.dtype,
+    ) -> None:
+        """``kind`` holds ``len(members) * capacity`` slots, all poison."""
+        self.members, self.capacity, self.kind = tuple(members), capacity, kind
+        self.width, self.execution = window, execution
+        self.filled = [0] * len(members)
+
+    def slots(self, sequence: int, start: int, stop: int) -> Tensor:
+        """The slots of the positions ``start .. stop-1``."""
+        first = sequence * self.capacity
+        return torch.arange(first + start, first + stop, device=self.kind.k.codes.device)
+
+    # kvparity.subject.LayeredCache
+
+    def layers(self) -> int:
+        """One."""
+        return 1
+
+    def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Copies of keys and values, decoded where codes are stored."""
+        where = self.slots(sequence, start, stop)
+        k, v = self.kind.k, self.kind.v
+        return k.decode(k.get(where), self.execution), v.decode(v.get(where), self.execution)
+
+    def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
+        """Encode and store keys and values from position ``start`` on."""
+        where = self.slots(sequence, start, start + len(k))
+        for stored, x in ((self.kind.k, k), (self.kind.v, v)):
+            stored.put(where, stored.encode(x))
+        self.filled[sequence] = max(self.filled[sequence], start + len(k))
+
+    def live(self, layer: int, sequence: int) -> range:
+        """All positions so far: the cache of a pair is no ring."""
+        return range(self.filled[sequence])
+
+    def window(self, layer: int) -> int | None:
+        """How many keys a row sees."""
+        return self.width or None
+
+    def owner(self, model_layer: int) -> int:
+        """The one layer."""
+        return 0
+
+    def round_trip(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """What a reader gets of fresh keys and values."""
+        of_k, of_v = self.kind.k, self.kind.v
+        return (
+            of_k.decode(of_k.encode(k), self.execution),
+            of_v.decode(of_v.encode(v), self.execution),
+        )
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget the positions from ``length`` on."""
+        self._poison(self.slots(sequence, length, self.capacity))
+        self.filled[sequence] = min(self.filled[sequence], length)
+
+    # kvparity.subject.Reusable
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._poison(None)
+        self.filled = [0] * len(self.filled)
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        """Copy a donor's first ``tokens`` codes."""
+        to, of = self.slots(sequence, 0, tokens), self.slots(donor, 0, tokens)
+        for stored in (self.kind.k, self.kind.v):
+            stored.put(to, stored.get(of))
+        self.filled[sequence] = tokens
+
+    def _poison(self, slots: Tensor | None) -> None:
+        self.kind.k.poison(slots)
+        self.kind.v.poison(slots)
+
+
+Spare = Callable[[int], Stored]
+"""(slots) -> fresh poisoned slots of the same kind."""
+
+
+def rectangle(stored: Stored, sequences: Sequence[int], capacity: int, spare: Spare) -> Held:
+    """The caches of some sequences, ``[B, capacity, ...]``: a view if they are neighbours."""
+    first, count = sequences[0], len(sequences)
+    if list(sequences) == list(range(first, first + count)):
+        found = _view(stored, first * capacity, (first + count) * capacity)
+    else:
+        own = torch.arange(capacity, device=stored.codes.device)
+        found = _copy(stored, torch.cat([own + each * capacity for each in sequences]), spare)
+    scales = None if found.scales is None else _unflatten(found.scales, count, capacity)
+    return Held(_unflatten(found.codes, count, capacity), scales)
+
+
+def packed(stored: Stored, parts: Sequence[Tensor], spare: Spare) -> Held:
+    """The slots of ``parts`` one after the other: a view of the only one."""
+    if len(parts) == 1:
+        return _view(stored, int(parts[0][0]), int(parts[0][-1]) + 1)
+    return _copy(stored, torch.cat(list(parts)), spare)
+
+
+def _view(stored: Stored, start: int, stop: int) -> Held:
+    scales = None if stored.scales is None else stored.scales[start:stop]
+    return Held(stored.codes[start:stop], scales)
+
+
+def _copy(stored: Stored, slots: Tensor, spare: Spare) -> Held:
+    copied = spare(len(slots))
+    copied.put(torch.arange(len(slots), device=slots.device), stored.get(slots))
+    return Held(copied.codes, copied.scales)
+
+
+def _unflatten(x: Tensor, batch: int, capacity: int) -> Tensor:
+    """``[batch * capacity, heads, ...]`` as ``[batch, capacity, heads, ...]``, a view."""
+    over = x.stride(0) * capacity
+    return x.as_strided((batch, capacity, *x.shape[1:]), (over, *x.stride()), x.storage_offset())
