@@ -245,7 +245,9 @@ def examine_codec(
         "bytes_per_token": _per_token(bench, coding),
         "layers": _layers(bench, coding, single),
         "depth": [{"layers": k, **outcome.json()} for k, outcome in enumerate(depth)],
-        "stage_shares": [x.json() for x in stage_shares(runs, coding, layers, depth[-1])],
+        "stage_shares": [
+            share.json() for share in stage_shares(runs, coding, layers, depth[-1], bench.execution)
+        ],
         "all_stages_exact": _all_exact(runs, coding).json(),
         "budget": None if chosen is None else chosen.json(),
         "sizes": [asdict(size) for size in sizes],

@@ -54,16 +54,28 @@ def stages_of(pair: Pair) -> tuple[Stage, ...]:
     return tuple(stage for stage in STAGES if stage in (*pair.k.stages, *pair.v.stages))
 
 
-def unseen(stage: Stage, dtype: torch.dtype, cache: torch.dtype) -> str | None:
-    """Why no run can be made with ``stage`` exact, or None."""
-    if stage != "accumulation" or (cache == torch.float32 and dtype != torch.float32):
+def unseen(
+    stage: Stage, dtype: torch.dtype, cache: torch.dtype, execution: torch.dtype
+) -> str | None:
+    """Why no run can show ``stage`` exact, or None.
+
+    Codes that are dequantised to ``dtype`` lie in a ``cache``, and attention multiplies in the
+    ``execution`` dtype: numbers of more digits would be rounded there.
+    """
+    if stage != "accumulation":
         return None
-    name = str(cache).removeprefix("torch.")
-    return f"the cache holds {name}: it rounds to that itself"
+    for held, words in ((cache, "the cache holds"), (execution, "attention multiplies in")):
+        if held != torch.float32 or dtype == torch.float32:
+            return f"{words} {str(held).removeprefix('torch.')} and rounds to it itself"
+    return None
 
 
 def stage_shares(
-    runs: Runs, coding: Coding, layers: Sequence[Captured], all_on: Outcome
+    runs: Runs,
+    coding: Coding,
+    layers: Sequence[Captured],
+    all_on: Outcome,
+    execution: torch.dtype,
 ) -> tuple[StageShare, ...]:
     """Every stage of the pair switched to exact, one at a time. ``all_on``: the drift with none."""
     every = frozenset(stages_of(coding.pair))
@@ -73,7 +85,7 @@ def stage_shares(
         left = coding.with_exact(frozenset({stage}))
         without = mean_square(layer_errors(left, layers))
         alone = mean_square(layer_errors(coding.with_exact(every - {stage}), layers))
-        reason = unseen(stage, coding.dtype, runs.reference.dtype)
+        reason = unseen(stage, coding.dtype, runs.reference.dtype, execution)
         drifted = runs.measure(left) if reason is None else None
         found.append(
             StageShare(

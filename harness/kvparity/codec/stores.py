@@ -109,7 +109,7 @@ class Store:
         """Float32 quotients on the grid of the codes."""
         largest = _LARGEST[self.format.name]
         if self.format.dynamic:
-            return codes.round().clamp(-largest, largest)
+            return codes.round().clamp(-largest, largest) + 0.0  # an integer has no -0
         return codes.clamp(-largest, largest).to(self.format.storage_dtype).float()
 
 

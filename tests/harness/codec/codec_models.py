@@ -7,7 +7,7 @@ from typing import Any
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 _COMMON: dict[str, Any] = {
-    "vocab_size": 128,
+    "vocab_size": 300,
     "hidden_size": 32,
     "intermediate_size": 32,
     "num_attention_heads": 4,
@@ -35,7 +35,7 @@ TINY: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 10,
         "num_kv_shared_layers": 5,
         "hidden_size_per_layer_input": 8,
-        "vocab_size_per_layer_input": 128,
+        "vocab_size_per_layer_input": 300,
         "laurel_rank": 4,
         **_WINDOW,
     },
@@ -43,7 +43,7 @@ TINY: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 8,
         "num_kv_shared_layers": 2,
         "hidden_size_per_layer_input": 8,
-        "vocab_size_per_layer_input": 128,
+        "vocab_size_per_layer_input": 300,
         "global_head_dim": 32,
         "num_global_key_value_heads": 1,
         "attention_k_eq_v": True,
@@ -80,6 +80,11 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
+def tiny_settings(name: str) -> dict[str, Any]:
+    """The keys of a tiny model of type ``name``."""
+    return {**_COMMON, **TINY[name]}
+
+
 def tiny_config(name: str) -> Any:
     """A configuration object of model type ``name``."""
-    return CONFIG_MAPPING[name](**{**_COMMON, **TINY[name]})
+    return CONFIG_MAPPING[name](**tiny_settings(name))
