@@ -11,7 +11,7 @@ from kvparity.controls.base import Control, same_ids, unchanged
 from kvparity.controls.table import CONTROLS
 from kvparity.plan import Case, ControlRun
 from kvparity.record import Tokens
-from kvparity.relations import compare_caches, probe
+from kvparity.relations import compare_caches, probe, trace
 from kvparity.side import Setting, Side
 from kvparity.subject import UnsupportedError
 from kvparity.unit import judge_accuracy, oracle_values
@@ -26,23 +26,27 @@ def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool
     """
     control = CONTROLS[job.control]
     if not job.covered:
-        clean = _compare(setting, job, replace(control, **_NOTHING), tokens)
+        clean = compare(setting, job, without(control), tokens)
         if clean.outcome == "differs" or not clean.tokens:
             return False, f"without the defect it is no better: {_seen(clean)}"
-    result = _compare(setting, job, control, tokens)
+    result = compare(setting, job, control, tokens)
     return result.outcome == control.expect, _seen(result)
 
 
-_NOTHING: dict[str, Any] = {
-    "rollout": unchanged,
-    "rescore": unchanged,
-    "rescore_ids": same_ids,
-    "drop": 0,
-}
+def without(control: Control) -> Control:
+    """The same control with nothing planted."""
+    return replace(
+        control,
+        rollout=unchanged,
+        rescore=unchanged,
+        rescore_ids=same_ids,
+        drop=0,
+        expect="differs",
+    )
 
 
-def _compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
-    """The planted path against its reference, or against float64."""
+def compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
+    """What a check of the job's relation finds with the control planted."""
     prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
     own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
     if control.scores_prompt:
@@ -57,6 +61,8 @@ def _compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens
     candidate = Side(setting, planted, prompts, control.path, own)
     if job.relation == "liveness":
         return probe(candidate, job.check)[0]
+    if job.relation == "trace":
+        return trace(candidate)[0]
     case = Case(
         "control", job.check, job.relation, job.workload, control.path,
         job.reference, job.numerics, job.temperature, job.column,

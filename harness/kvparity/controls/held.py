@@ -1,0 +1,74 @@
+"""Defects that no output shows: the cache is wrong, or is not what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.schedule import Layout, Member, Step
+from kvparity.subject import CacheView, Session, Subject, UnsupportedError
+
+
+def _cache_of(session: Session) -> CacheView:
+    cache = session.cache()
+    if cache is None:
+        raise UnsupportedError("this defect needs a cache that can be reached, and there is none")
+    return cache
+
+
+class _UnwrittenSlot(PlantedSession):
+    """When a sequence has computed its last token, the slot of that token is empty."""
+
+    def __init__(self, inner: Session, members: Sequence[Member]) -> None:
+        super().__init__(inner)
+        self.members = members
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        yield from self.inner.forward(step, ids)
+        cache = _cache_of(self)
+        for span in step:
+            if span.decode and span.stop >= self.members[span.sequence].length - 1:
+                for layer in range(cache.layers()):
+                    k, v = cache.read(layer, span.sequence, span.start, span.stop)
+                    nothing = torch.zeros_like(k), torch.zeros_like(v)
+                    cache.write(layer, span.sequence, span.start, *nothing)
+
+
+def unwritten_slot(subject: Subject) -> Subject:
+    """The last token is computed from its own fresh key, which is not written back.
+
+    sgl-project/sglang-jax#1606: layers with a window skipped the write; outputs were right until
+    somebody reused the cache.
+    """
+    return PlantedSubject(subject, lambda s, m, layout: _UnwrittenSlot(s.session(m, layout), m))
+
+
+class _BakedKey(PlantedSession):
+    def __init__(self, inner: Session, layout: Layout) -> None:
+        super().__init__(inner)
+        self.baked: dict[tuple[int, int], tuple[int, Tensor, Tensor]] = {}
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        cache = _cache_of(self)
+        for span in step:
+            for layer in range(cache.layers() if span.decode else 0):
+                place = span.sequence, layer
+                if place not in self.baked:
+                    oldest = getattr(cache, "live", lambda *_: range(1))(*reversed(place)).start
+                    k, v = cache.read(layer, span.sequence, oldest, oldest + 1)
+                    self.baked[place] = oldest, k, v
+                position, k, v = self.baked[place]
+                cache.write(layer, span.sequence, position, k, v)
+        return self.inner.forward(step, ids)
+
+
+def baked_key(subject: Subject) -> Subject:
+    """Decode reads its oldest key from a constant that the first call left behind.
+
+    As a program does that was traced with a part of the cache in it, pytorch/pytorch#160066. While
+    nobody changes that key, its outputs are right.
+    """
+    return PlantedSubject(subject, lambda s, m, layout: _BakedKey(s.session(m, layout), layout))
