@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from kvparity_contracts.base import DType, Fault, Model, Title, ToTuple, no_duplicates, refuse
 from kvparity_contracts.limits import AnyLimits, Limits
 from kvparity_contracts.numerics import DTypes
-from kvparity_contracts.paths import CACHELESS, Path, PathName
+from kvparity_contracts.paths import CACHELESS, UNTOLD, Path, PathName
 
 PREFILL = PathName("prefill")
 
@@ -190,9 +190,9 @@ class TraceCheck(Model):
 
     def _faults(self) -> Iterator[Fault]:
         for i, path in enumerate(self.paths):
-            if path.kind == "generate":
-                expected = "a path whose steps are known: what happens in generate() is not told"
-                yield Fault(("paths", i), "found 'generate'", expected, "decode")
+            if path.kind in UNTOLD:
+                expected = "a path that tells what its layers look at: the subject's own steps"
+                yield Fault(("paths", i), f"found '{path}'", expected, "decode")
 
 
 class OrderCheck(Model):

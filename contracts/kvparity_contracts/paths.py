@@ -62,6 +62,8 @@ EXAMPLES = {
     "prefix-paged": "prefix-paged(24)",
 }
 WITH_ARGUMENT = tuple(EXAMPLES)
+UNTOLD: tuple[PathKind, ...] = ("generate", "exported", "compiled")
+"""Paths on which a subject cannot tell what its layers look at."""
 CACHELESS: tuple[PathKind, ...] = ("generate", "uncached")
 """Paths whose cache cannot be looked at: the subject's own loop hides it, or there is none."""
 GRAMMAR = re.compile(r"([a-z]+(?:-[a-z]+)?)(?:\(([1-9][0-9]*)\))?")

@@ -68,9 +68,12 @@ class AttentionSession:
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Draw q, k, v of the step, store k and v, and call the kernel of each kind of span."""
         fresh = [self._draw(span, own) for span, own in zip(step, ids, strict=True)]
-        if self.layout.cached:
-            for span, (_, k, v) in zip(step, fresh, strict=True):
-                self._store(span, k, v)
+        listener = taps.current()
+        for span, (_, k, v) in zip(step, fresh, strict=True):
+            if self.layout.cached:
+                self._cache.write(0, span.sequence, span.start, k, v)
+            if listener is not None:
+                listener.wrote(taps.Wrote(0, span.sequence, span.start, k, v))
         outputs: list[Tensor | None] = [None] * len(step)
         for decode in (False, True):
             chosen = [i for i, span in enumerate(step) if span.decode == decode]
@@ -124,12 +127,6 @@ class AttentionSession:
             return parts[0]
         q, k, v = (torch.cat(each) for each in zip(*parts, strict=True))
         return q, k, v
-
-    def _store(self, span: Span, k: Tensor, v: Tensor) -> None:
-        self._cache.write(0, span.sequence, span.start, k, v)
-        listener = taps.current()
-        if listener is not None:
-            listener.wrote(taps.Wrote(0, span.sequence, span.start, k, v))
 
     def _prefill(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
         kind = self._cache.kind

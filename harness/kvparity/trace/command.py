@@ -20,7 +20,7 @@ from kvparity.unit import Runner
 from kvparity.worker import Job, subject_of
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.loader import LoadedContract
-from kvparity_contracts.paths import PathName
+from kvparity_contracts.paths import UNTOLD, PathName
 
 SCHEMA_VERSION = 1
 DECODE = PathName("decode")
@@ -110,8 +110,11 @@ def trace_contract(
     wanted = PathName.parse(path)
     if wanted.kind == "padded":
         raise ValueError("--path padded: expected one path, padded-left or padded-right")
-    if wanted.kind == "generate":
-        raise ValueError("--path generate: what happens in generate() is not told; expected decode")
+    if wanted.kind in UNTOLD:
+        raise ValueError(
+            f"--path {wanted}: what its layers look at cannot be told; expected a path of the "
+            "subject's own steps, such as decode"
+        )
     settle()
     numerics = Numerics(*contract.numerics.formats()[0])
     base = Path(loaded.path).resolve().parent

@@ -123,9 +123,10 @@ def test_a_pair_without_layers_cannot_show_a_wrong_donor() -> None:
     )
 
 
-def test_generate_cannot_be_traced(tmp_path: Path) -> None:
-    checks = [{"name": "t", "relation": "trace", "paths": ["generate"]}]
-    with pytest.raises(ContractError, match="what happens in generate"):
+@pytest.mark.parametrize("path", ["generate", "exported", "compiled"])
+def test_what_tells_nothing_cannot_be_traced(path: str, tmp_path: Path) -> None:
+    checks = [{"name": "t", "relation": "trace", "paths": [path]}]
+    with pytest.raises(ContractError, match=f"found '{path}', expected a path that tells"):
         load(written(tmp_path, checks=checks))
 
 
