@@ -19,6 +19,7 @@ from kvparity_contracts.controls.base import (
     SubjectKind,
 )
 from kvparity_contracts.controls.dispatch import DISPATCH
+from kvparity_contracts.controls.held import HELD
 from kvparity_contracts.controls.kernels import OF_KERNELS
 from kvparity_contracts.controls.linears import LINEARS
 from kvparity_contracts.controls.orders import ORDERS
@@ -58,6 +59,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *WINDOWS,
             *STORES,
             *REUSE,
+            *HELD,
             *TRACES,
             *PROGRAMS,
             *OF_KERNELS,

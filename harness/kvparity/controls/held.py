@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.schedule import Layout, Member, Step
+from kvparity.schedule import Member, Step
 from kvparity.subject import CacheView, Session, Subject, UnsupportedError
 
 
@@ -47,28 +47,27 @@ def unwritten_slot(subject: Subject) -> Subject:
 
 
 class _BakedKey(PlantedSession):
-    def __init__(self, inner: Session, layout: Layout) -> None:
+    """For each length, the key before the decoded token's own is that of the first call."""
+
+    def __init__(self, inner: Session) -> None:
         super().__init__(inner)
-        self.baked: dict[tuple[int, int], tuple[int, Tensor, Tensor]] = {}
+        self.baked: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         cache = _cache_of(self)
         for span in step:
-            for layer in range(cache.layers() if span.decode else 0):
-                place = span.sequence, layer
+            for layer in range(cache.layers() if span.decode and span.start else 0):
+                place = span.sequence, layer, span.start
                 if place not in self.baked:
-                    oldest = getattr(cache, "live", lambda *_: range(1))(*reversed(place)).start
-                    k, v = cache.read(layer, span.sequence, oldest, oldest + 1)
-                    self.baked[place] = oldest, k, v
-                position, k, v = self.baked[place]
-                cache.write(layer, span.sequence, position, k, v)
+                    self.baked[place] = cache.read(layer, span.sequence, span.start - 1, span.start)
+                cache.write(layer, span.sequence, span.start - 1, *self.baked[place])
         return self.inner.forward(step, ids)
 
 
 def baked_key(subject: Subject) -> Subject:
-    """Decode reads its oldest key from a constant that the first call left behind.
+    """Decode reads one key from a constant that the first call with that length left behind.
 
     As a program does that was traced with a part of the cache in it, pytorch/pytorch#160066. While
     nobody changes that key, its outputs are right.
     """
-    return PlantedSubject(subject, lambda s, m, layout: _BakedKey(s.session(m, layout), layout))
+    return PlantedSubject(subject, lambda s, m, layout: _BakedKey(s.session(m, layout)))

@@ -6,6 +6,7 @@ from kvparity.controls import export, zoo_table
 from kvparity.controls.attended import uniform_attention, wrong_donor
 from kvparity.controls.base import Control
 from kvparity.controls.cache import narrow_cache, stale_slot
+from kvparity.controls.held import baked_key, unwritten_slot
 from kvparity.controls.order import split_by_batch, split_from_chunk, tile_by_query_length
 from kvparity.controls.score import log_of_softmax, temperature_ignored
 from kvparity.controls.sequence import (
@@ -72,6 +73,8 @@ _ALL = (
         rollout=wrong_input,
         generate=1,
     ),
+    Control("unwritten-slot", path=PathName("decode"), rollout=unwritten_slot),
+    Control("baked-key", path=PathName("decode"), rollout=baked_key),
     Control("wrong-donor", path=PathName("decode"), rollout=wrong_donor),
     Control("uniform-attention", path=PathName("decode"), rollout=uniform_attention),
 )
