@@ -1,10 +1,16 @@
-"""What the kernel tests share: data, the paths of attention, and how results are compared."""
+"""What the kernel tests share: data, the paths of attention, and how results are compared.
+
+``attention_cases`` is a plain module beside these tests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +21,10 @@ from torch import Tensor
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+_numbers = count()
+Mutate = Callable[[dict[str, list[tuple[str, str]]]], Any]
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 SMALL = ReductionOrder(split=32, tile=16, block_m=16)
 
@@ -183,3 +193,28 @@ def lab() -> SimpleNamespace:
         compare=compare,
         SMALL=SMALL,
     )
+
+
+@pytest.fixture
+def mutate(
+    tmp_path: Path, lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Mutate]:
+    """Import a copy of the attention package after replacements, each of which must apply."""
+
+    def build(changes: dict[str, list[tuple[str, str]]]) -> Any:
+        name = f"mutant_attention_{next(_numbers)}"
+        home = tmp_path / name
+        home.mkdir()
+        for path in Path(lab.attention.__file__).parent.glob("*.py"):
+            text = path.read_text()
+            for old, new in changes.get(path.name, []):
+                assert text.count(old) >= 1, f"{path.name} no longer holds {old!r}"
+                text = text.replace(old, new)
+            (home / path.name).write_text(text.replace("kvparity_kernels.attention", name))
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    yield build
+    for name in [name for name in sys.modules if name.startswith("mutant_attention_")]:
+        del sys.modules[name]

@@ -8,11 +8,7 @@ Not visible without a GPU: that prefill and decode share block_m and num_warps.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,35 +21,6 @@ from kvparity_kernels.order import ReductionOrder
 
 Mutate = Callable[[dict[str, list[tuple[str, str]]]], Any]
 Pieces = list[tuple[int, float, float]]
-_numbers = count()
-
-
-@pytest.fixture
-def mutate(tmp_path: Path, lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Mutate:
-    """Import a copy of the attention package after replacements, each of which must apply."""
-
-    def build(changes: dict[str, list[tuple[str, str]]]) -> Any:
-        name = f"mutant_attention_{next(_numbers)}"
-        home = tmp_path / name
-        home.mkdir()
-        for path in Path(lab.attention.__file__).parent.glob("*.py"):
-            text = path.read_text()
-            for old, new in changes.get(path.name, []):
-                assert text.count(old) >= 1, f"{path.name} no longer holds {old!r}"
-                text = text.replace(old, new)
-            (home / path.name).write_text(text.replace("kvparity_kernels.attention", name))
-        monkeypatch.syspath_prepend(tmp_path)
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
-
-    return build
-
-
-@pytest.fixture(autouse=True)
-def _forget_mutants() -> Iterator[None]:
-    yield
-    for name in [name for name in sys.modules if name.startswith("mutant_attention_")]:
-        del sys.modules[name]
 
 
 SHIFTED = [  # splits that start where the chunk starts, instead of at absolute multiples
