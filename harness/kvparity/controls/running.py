@@ -9,6 +9,7 @@ from typing import Any
 from kvparity.compare import Comparison, invariance
 from kvparity.controls.base import Control, same_ids, unchanged
 from kvparity.controls.table import CONTROLS
+from kvparity.place import COUNTED
 from kvparity.plan import Case, ControlRun
 from kvparity.record import Tokens
 from kvparity.relations import compare_caches, probe, trace
@@ -28,9 +29,9 @@ def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool
     if not job.covered:
         clean = compare(setting, job, without(control), tokens)
         if clean.outcome == "differs" or not clean.tokens:
-            return False, f"without the defect it is no better: {_seen(clean)}"
+            return False, f"without the defect it is no better: {_seen(clean, job.relation)}"
     result = compare(setting, job, control, tokens)
-    return result.outcome == control.expect, _seen(result)
+    return result.outcome == control.expect, _seen(result, job.relation)
 
 
 def without(control: Control) -> Control:
@@ -87,9 +88,10 @@ def _part(prompts: Prompts, sequences: Sequence[int], generate: int) -> Prompts:
     )
 
 
-def _seen(result: Comparison) -> str:
+def _seen(result: Comparison, relation: str) -> str:
     if result.outcome == "differs" and result.differing_tokens:
-        return f"{result.reason}: {result.differing_tokens} of {result.tokens} tokens"
+        counted = COUNTED.get(relation, "tokens")
+        return f"{result.reason}: {result.differing_tokens} of {result.tokens} {counted}"
     return f"{result.outcome}: {result.reason}"
 
 

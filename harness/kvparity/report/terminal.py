@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvparity.place import place
+from kvparity.place import COUNTED, place
 
 Document = dict[str, Any]
 
@@ -130,13 +130,10 @@ def _measure(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-_COUNTED = {"cache": "positions", "liveness": "changed keys", "trace": "rows"}
-
-
 def _often(case: Document) -> list[str]:
     lines = []
-    if case["relation"] in _COUNTED and case["differing_tokens"]:
-        what = f"{case['differing_tokens']} of {case['tokens']} {_COUNTED[case['relation']]}"
+    if case["relation"] in COUNTED and case["differing_tokens"]:
+        what = f"{case['differing_tokens']} of {case['tokens']} {COUNTED[case['relation']]}"
         lines.append(f"      {what} are not as they should be")
     elif case["differing_tokens"] or case["differing_rows"]:
         lines.append(
