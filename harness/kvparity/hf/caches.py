@@ -161,12 +161,21 @@ class View:
         return range(bisect_left(place.slots, first), len(place.slots))
 
     def window(self, layer: int) -> int | None:
-        """How many keys a query of this layer sees by the model's config, None: all."""
+        """How many keys a query of this layer sees by the model's config, None: all.
+
+        Raises ``UnsupportedError`` where that differs from query to query.
+        """
         number, found = list(self._holders().items())[layer]
         if not found.is_sliding:
             return None
         each = getattr(self.config, "per_layer_config", None)
-        return int((each[number] if each else self.config).sliding_window)
+        window = getattr(each[number] if each else self.config, "sliding_window", None)
+        if window is None:
+            raise UnsupportedError(
+                f"layer {number} of this {self.config.model_type} model attends in chunks, not in "
+                "a window: how many keys a query sees depends on its place"
+            )
+        return int(window)
 
     def owner(self, model_layer: int) -> int:
         """The stored layer that layer ``model_layer`` of the model reads."""

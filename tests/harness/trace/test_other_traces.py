@@ -11,7 +11,7 @@ from tiny_transformers import family
 
 from kvparity.registry import factory
 from kvparity.side import Setting, Side
-from kvparity.subject import Subject
+from kvparity.subject import Subject, UnsupportedError
 from kvparity.trace.tracing import Trace, trace_side
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.subjects import Attention
@@ -64,6 +64,11 @@ def test_models_of_transformers_hold(
         assert [(seen.donors[0], seen.keys) for seen in last] == layers
         # Only kernels of ours return a log-sum-exp.
         assert silent(trace) in ([], ["weights sum to one"])
+
+
+def test_a_model_that_attends_in_chunks_is_refused_in_words() -> None:
+    with pytest.raises(UnsupportedError, match="llama4_text model attends in chunks"):
+        traced(family("llama4", "eager"), "decode")
 
 
 @pytest.mark.parametrize("order", [None, {"split": 32, "tile": 16, "block_m": 16}])
