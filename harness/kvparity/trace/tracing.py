@@ -54,7 +54,9 @@ def trace_side(side: Side, *, choose: Choose | None = None) -> Trace:
             choose=choose, watch=collector,
         )  # fmt: skip
     lines = collector.lines()
-    return Trace(str(side.path), lines, judge(lines, facts, collector.missing()), record)
+    with at_work():  # the cache is asked for windows and owners
+        judgement = judge(lines, facts, collector.missing())
+    return Trace(str(side.path), lines, judgement, record)
 
 
 def reduction_of(subject: Subject) -> tuple[int, int] | None:
