@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from kvparity.export import lazy as programs
 from kvparity.hf import attention as fixed
 from kvparity.hf import caches, loading
 from kvparity.hf import generate as generation
@@ -81,7 +82,7 @@ class TransformersSubject:
     def observing(self, seen: Observation) -> Iterator[None]:
         """Count into ``seen``. Raises ``SubjectError`` if another attention than asked ran."""
         before = Counter(seen.counts)
-        with observing(seen), _quiet(self.attention), self._arithmetic():
+        with observing(seen), _quiet(self.attention), self.arithmetic():
             yield
         ran = seen.counts - before
         self._called.update(ran)
@@ -95,7 +96,7 @@ class TransformersSubject:
             )
 
     @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
+    def arithmetic(self) -> Iterator[None]:
         """The arithmetic that was asked for."""
         if not self.invariant:
             yield
@@ -124,7 +125,7 @@ class TransformersSubject:
         if plan.layout.page:
             return f"a cache in pages of {plan.layout.page}: transformers' caches are contiguous"
         if plan.layout.program != "eager":
-            return f"the steps of a transformers model as {plan.layout.program} programs"
+            return programs.refused(self, plan)
         if plan.generate:
             padded = plan.layout.batch != "packed"
             return "generate() over a padded batch; use it without padding" if padded else None
@@ -140,6 +141,8 @@ class TransformersSubject:
         """Open a session: a cache per member, or one for a padded batch."""
         if layout.page:
             raise UnsupportedError(f"a cache in pages of {layout.page}: use a contiguous layout")
+        if layout.program != "eager":
+            return programs.open_session(self, members, layout)
         return (Packed if layout.batch == "packed" else Padded)(self, members, layout)
 
     def generate(
@@ -171,7 +174,7 @@ class TransformersSubject:
         log_softmax of the float32 logits over the temperature, in the arithmetic asked for.
         """
         logits = rows.float()
-        with self._arithmetic():
+        with self.arithmetic():
             columns = [
                 torch.log_softmax(logits / t, dim=-1).gather(1, targets[:, None])
                 for t in temperatures
@@ -194,9 +197,7 @@ class TransformersSubject:
         return logits[0, rows.start : rows.stop].double()  # type: ignore[no-any-return] # untyped
 
     def describe(self) -> Mapping[str, Any]:
-        """What is loaded; ``attention_called`` lists the backends that have really run so far,
-        ``invariant`` the operations of torch that were swapped.
-        """
+        """What is loaded, the attention that has run so far, and what ``invariant`` swapped."""
         config = self.model.config
         asked = {"invariant": True} if self.invariant else {}
         found = {"invariant": bool(self._swapped)} if self.invariant else {}

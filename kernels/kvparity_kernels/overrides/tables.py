@@ -49,8 +49,9 @@ EXACT = _words(
 """Elementwise, and one rounding that IEEE 754 settles: all code gives the same bits."""
 
 MOVES = _words(
-    "_assert_async _local_scalar_dense _reshape_alias _reshape_copy _to_copy _unsafe_view alias"
-    " arange as_strided_scatter cat constant_pad_nd contiguous copy detach diag_embed embedding"
+    "_assert_async _assert_tensor_metadata _local_scalar_dense _reshape_alias _reshape_copy"
+    " _to_copy _unsafe_view alias arange as_strided_scatter cat constant_pad_nd contiguous copy"
+    " detach diag_embed embedding"
     " empty empty_like empty_permuted empty_strided equal eye fill_diagonal flip full full_like"
     " gather index index_copy index_fill index_select lift lift_fresh lift_fresh_copy"
     " masked_scatter masked_select new_empty new_empty_strided new_full new_ones new_zeros nonzero"

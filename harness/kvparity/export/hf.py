@@ -1,0 +1,195 @@
+"""Sessions of a transformers model that run programs of its forward."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from kvparity.export.compiling import Compiled
+from kvparity.export.inspection import require_clean
+from kvparity.export.recipe import Recipe, export, findings, state
+from kvparity.hf import caches
+from kvparity.hf import layers as held
+from kvparity.hf.session import Packed
+from kvparity.schedule import Layout, Member, Plan, Step
+from kvparity.subject import SubjectError, UnsupportedError
+
+if TYPE_CHECKING:
+    from kvparity.subjects.transformers import TransformersSubject
+
+TRACEABLE = ("eager", "sdpa")
+
+
+@dataclass
+class Programs:
+    """The programs of one model, made when first needed; sessions share them."""
+
+    exported: dict[tuple[int, bool], tuple[Recipe, Any]] = field(default_factory=dict)
+    compiled: Compiled | None = None
+
+    def get(self, subject: TransformersSubject, capacity: int, decode: bool) -> tuple[Recipe, Any]:
+        """The exported program for a capacity, inspected, and the module that runs it."""
+        key = (capacity, decode)
+        if key not in self.exported:
+            recipe = export(subject.model, capacity, rows=1 if decode else 2)
+            require_clean(findings(subject.model, recipe), type(subject.model).__name__)
+            if recipe.attention() != subject.attention:
+                raise SubjectError(
+                    f"attention {subject.attention} was asked for, but the exported program of "
+                    f"{type(subject.model).__name__} holds {recipe.attention()}"
+                )
+            self.exported[key] = (recipe, recipe.program.module())
+        return self.exported[key]
+
+    def compiled_forward(self, model: Any) -> Compiled:
+        """``torch.compile`` of the model's forward, as one graph."""
+        if self.compiled is None:
+            self.compiled = Compiled(model.forward)
+        return self.compiled
+
+
+def refused(subject: TransformersSubject, plan: Plan) -> str | None:
+    """Why this plan cannot be run by programs, or None."""
+    layout = plan.layout
+    if subject.attention not in TRACEABLE:
+        return (
+            f"a traced program with attention {subject.attention}, which looks at its masks on the "
+            f"host; choose {' or '.join(TRACEABLE)}"
+        )
+    if subject.cache_kind != "static":
+        return "a traced program over a cache that grows; write cache: static"
+    together = any(len(step) != 1 for step in plan.schedule) or layout.batch != "packed"
+    if together or not layout.cached or plan.generate or plan.actions:
+        return (
+            "a traced program takes one sequence per step, packed, with a cache, and neither reset "
+            "nor shared prefix; use the paths exported and compiled"
+        )
+    if layout.program == "compiled" and subject.invariant:
+        return "a compiled program in fixed-order arithmetic: inductor fuses what it would swap"
+    config = subject.model.config.get_text_config(decoder=True)
+    shared = getattr(config, "num_kv_shared_layers", None)
+    if layout.program == "exported" and shared:
+        return "an exported program of a model whose layers share keys"
+    return None
+
+
+class _View(caches.View):
+    """The recipe's caches: a sliding layer keeps every key, and its mask hides the older ones."""
+
+    def window(self, layer: int) -> int | None:
+        types = getattr(self.config, "layer_types", None)
+        if not types or types[layer] != "sliding_attention":
+            return None
+        return int(self.config.sliding_window)
+
+
+class ExportedSession(Packed):
+    """Runs every step through a program of ``torch.export``.
+
+    The program's buffers are bound to the cache of the sequence at hand before each call, so one
+    program serves all sequences.
+    """
+
+    def __init__(
+        self, subject: TransformersSubject, members: Sequence[Member], layout: Layout
+    ) -> None:
+        super().__init__(subject, members, layout)
+        self.subject, self.kind, self.ran = subject, "prefill", Counter[str]()
+        self.capacity = max(member.length for member in members) + layout.slack
+
+    def _begin(self, place: caches.Place, member: Member, stop: int) -> None:
+        recipe, _ = programs_of(self.subject).get(self.subject, self.capacity, decode=True)
+        with torch.inference_mode(False):
+            place.cache = copy.deepcopy(recipe.cache)
+        for layer in held.holders(place.cache).values():
+            held.clear(layer, self.subject.unused)
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Run one span through a program; float32 rows."""
+        self.kind = "decode" if step[0].decode else "prefill"
+        yield from super().forward(step, ids)
+
+    def observed(self) -> Counter[str]:
+        """``program.prefill`` and ``program.decode``: programs that returned."""
+        return Counter(self.ran)
+
+    def _call(self, cache: Any, **inputs: Any) -> Tensor:
+        ids, positions = inputs["input_ids"], inputs["position_ids"]
+        programs = programs_of(self.subject)
+        recipe, module = programs.get(self.subject, self.capacity, decode=ids.shape[1] == 1)
+        for name, _ in state(recipe.program):
+            kind, number = name.rsplit("_", 1)
+            which = {"key_cache": "keys", "value_cache": "values"}.get(kind, kind)
+            setattr(module, name, getattr(cache.layers[int(number)], which))
+        with torch.inference_mode(), self.subject.arithmetic():
+            logits: Tensor = module(input_ids=ids, cache_position=positions[0])
+        self.ran[f"program.{self.kind}"] += 1
+        return logits
+
+    def cache(self) -> caches.View:
+        """The caches, by sequence and position."""
+        return _View(self.places, self.config, self.host.unused)
+
+
+class CompiledSession(Packed):
+    """Decodes through ``torch.compile`` of the model's forward, over a static cache.
+
+    As ``generate()`` does where it compiles: prompts go through the model as it is.
+    """
+
+    def __init__(
+        self, subject: TransformersSubject, members: Sequence[Member], layout: Layout
+    ) -> None:
+        super().__init__(subject, members, layout)
+        self.subject, self.kind, self.ran = subject, "prefill", Counter[str]()
+        # One capacity, or each sequence would be compiled for anew.
+        self.longest = max(member.length for member in members)
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Run one span through the model; float32 rows."""
+        self.kind = "decode" if step[0].decode else "prefill"
+        yield from super().forward(step, ids)
+
+    def observed(self) -> Counter[str]:
+        """What ran of the model's own code, and ``program.decode``: runs of compiled code."""
+        return super().observed() + self.ran
+
+    def _call(self, cache: Any, **inputs: Any) -> Tensor:
+        if self.kind == "prefill":
+            return super()._call(cache, **inputs)
+        with torch.inference_mode():
+            found = programs_of(self.subject).compiled_forward(self.subject.model)(
+                past_key_values=cache, use_cache=True, **inputs
+            )
+        self.ran["program.decode"] += 1
+        logits: Tensor = found.logits
+        return logits
+
+
+def programs_of(subject: TransformersSubject) -> Programs:
+    """The programs that are kept with a subject."""
+    return _kept.setdefault(subject, Programs())
+
+
+_kept: WeakKeyDictionary[TransformersSubject, Programs] = WeakKeyDictionary()
+
+
+def open_session(
+    subject: TransformersSubject, members: Sequence[Member], layout: Layout
+) -> ExportedSession | CompiledSession:
+    """A session of the subject that runs programs.
+
+    Raises ``UnsupportedError`` for a layout that programs cannot do.
+    """
+    reason = refused(subject, Plan(tuple(members), (), layout))
+    if reason is not None:
+        raise UnsupportedError(reason)
+    kind = ExportedSession if layout.program == "exported" else CompiledSession
+    return kind(subject, members, layout)

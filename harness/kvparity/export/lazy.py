@@ -1,0 +1,28 @@
+"""The way from a subject to its programs; torch's tracers are imported where one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvparity.schedule import Layout, Member, Plan
+
+if TYPE_CHECKING:
+    from kvparity.export.hf import CompiledSession, ExportedSession
+    from kvparity.subjects.transformers import TransformersSubject
+
+
+def refused(subject: TransformersSubject, plan: Plan) -> str | None:
+    """Why programs of a transformers model cannot run this plan, or None."""
+    from kvparity.export import hf
+
+    return hf.refused(subject, plan)
+
+
+def open_session(
+    subject: TransformersSubject, members: Sequence[Member], layout: Layout
+) -> ExportedSession | CompiledSession:
+    """A session of a transformers model that runs programs."""
+    from kvparity.export import hf
+
+    return hf.open_session(subject, members, layout)
