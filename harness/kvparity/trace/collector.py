@@ -46,6 +46,8 @@ class Collector(Watch):
         self._expected: dict[int, list[_Expected]] = {i: [] for i in range(compared)}
         self._told: Counter[tuple[int, int]] = Counter()
         self._lines: dict[tuple[int, int], Line] = {}
+        # What strangers write is nobody's to read.
+        self._read = {*range(compared), *(a.donor for a in plan.actions if a.kind == "adopt")}
         self.surplus = 0
         self._number, self._opened = 0, False
 
@@ -83,7 +85,8 @@ class Collector(Watch):
     def wrote(self, event: Wrote) -> None:
         """Keep what was written, for those who read it."""
         self._open()
-        self.contents.write(event.layer, event.sequence, event.start, event.k, event.v)
+        if event.sequence in self._read:
+            self.contents.write(event.layer, event.sequence, event.start, event.k, event.v)
 
     def wants(self, sequence: int, positions: Sequence[int]) -> Sequence[int]:
         """The rows of a span that are looked at, counted from its end.
