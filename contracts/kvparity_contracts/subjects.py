@@ -209,7 +209,11 @@ def known(subject: AnySubject) -> Known:
             )
     if isinstance(subject, Transformers) and subject.config is not None:
         keys = subject.config
-        return Known(_number(keys, "max_position_embeddings"), _number(keys, "vocab_size"))
+        return Known(
+            _number(keys, "max_position_embeddings"),
+            _number(keys, "vocab_size"),
+            sliding_window=_number(keys, "sliding_window"),
+        )
     if isinstance(subject, Attention):
         return Known(head_dim=subject.heads.dim, sliding_window=subject.window)
     return Known()

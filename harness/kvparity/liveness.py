@@ -114,21 +114,36 @@ class _Row:
     span: Span
     member: str
 
-    def again(self) -> int:
-        """The digest of the row, computed once more from what the cache holds now."""
+    def back(self) -> None:
+        """To where the step begins: a window then still holds the oldest key that the row sees."""
         with at_work():
             for span in self.step:
                 self.cache.truncate(span.sequence, span.start)
+
+    def compute(self) -> Tensor:
+        """The step once more, of its rows only the probed one."""
+        with at_work():
             wanted = tuple(
                 self.span if span.sequence == self.span.sequence else _silent(span)
                 for span in self.step
             )
-            rows = torch.cat(list(self.session.forward(wanted, self.ids)))
+            return torch.cat(list(self.session.forward(wanted, self.ids)))
+
+    def again(self) -> int:
+        """The digest of the row, computed from what the cache holds now; then back once more."""
+        rows = self.compute()
+        self.back()
         if len(rows) != 1:
             raise SubjectError(f"the subject gave {len(rows)} rows of the 1 wanted")
         return int(row_digest(rows.detach().cpu()))
 
     def probe(self) -> None:
+        """Probe every place, and leave the cache as the step did."""
+        self.back()
+        self._probe()
+        self.compute()
+
+    def _probe(self) -> None:
         found, row = self.prober.found, self.span.stop - 1
         first, second = self.again(), self.again()
         if first != second:

@@ -84,5 +84,30 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Family name -> transformers configuration with ``model_type``."""
 
+_LONG = {"rope_theta": 10000.0, "original_max_position_embeddings": 16, "factor": 16.0}
+PARTING: dict[str, dict[str, Any]] = {
+    "llama, dynamic RoPE": _config(
+        "llama",
+        max_position_embeddings=16,
+        rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+    ),
+    "phi3, longrope": _config(
+        "phi3",
+        head_dim=None,
+        original_max_position_embeddings=16,
+        rope_parameters={
+            "rope_type": "longrope",
+            "short_factor": [1.0] * 8,
+            "long_factor": [2.0 + i for i in range(8)],
+            **_LONG,
+        },
+    ),
+    "moshi": _config(
+        "moshi", sliding_window=WINDOW, ffn_dim=64, intermediate_size=None, bos_token_id=None
+    ),
+    "inkling": _config("inkling_text", layer_types=["hybrid_sliding", "hybrid"]),
+}
+"""Families whose paths part by more than rounding in transformers 5.23."""
+
 NO_SDPA = ("gemma2", "gpt_oss")
 """Families whose softcap or sinks transformers' own sdpa cannot do."""

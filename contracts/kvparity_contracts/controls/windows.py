@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvparity_contracts.controls.base import DECODING, TOGETHER, Control
+from kvparity_contracts.controls.base import DECODING, LANGUAGE, TOGETHER, Control
 
 WINDOWS = (
     Control(
@@ -31,9 +31,9 @@ WINDOWS = (
         "window-one-short",
         "decode sees one key less than its window holds",
         "sgl-project/sglang#32087",
-        ("decoder",),
+        LANGUAGE,
         "a sliding window, a path that decodes, and a sequence longer than the window",
-        relations=("invariance", "trace"),
+        relations=("invariance", "liveness", "trace"),
         paths=DECODING,
         generate=2,
         keys="window",

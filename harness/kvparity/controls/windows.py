@@ -53,12 +53,20 @@ window_compiled_out = _attending(
 Prefill and decode agree, and are wrong: sgl-project/sglang#31501.
 """
 
-window_one_short = _attending(
+_one_short_of_ours = _attending(
     lambda ops: AttentionOps(
         prefill=ops.prefill, decode=_rewindowed(ops.decode, lambda window: max(1, window - 1))
     )
 )
-"""Decode counts the window without the token's own key: sgl-project/sglang#32087."""
+
+
+def window_one_short(subject: Subject) -> Subject:
+    """Decode counts the window without the token's own key: sgl-project/sglang#32087."""
+    if subject.describe().get("kind") == "transformers":
+        from kvparity.controls.transformers import window_one_short as theirs  # slow to import
+
+        return theirs(subject)
+    return _one_short_of_ours(subject)
 
 
 def ring_overwritten(subject: Subject) -> Subject:

@@ -1,0 +1,40 @@
+"""Defects inside transformers itself: its own mask functions, replaced while a step is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import masking_utils
+
+from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.schedule import Step
+from kvparity.subject import Subject, UnsupportedError
+
+
+class _OneShort(PlantedSession):
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        if not all(span.decode for span in step):
+            yield from self.inner.forward(step, ids)
+            return
+        whole: Any = masking_utils.sliding_window_overlay
+        asked: list[int] = []
+
+        def short(window: int) -> Any:
+            asked.append(window)
+            return whole(max(1, window - 1))
+
+        masking_utils.sliding_window_overlay = short
+        try:
+            rows = list(self.inner.forward(step, ids))
+        finally:
+            masking_utils.sliding_window_overlay = whole
+        if not asked:
+            raise UnsupportedError("this defect needs a model with a sliding window")
+        yield from rows
+
+
+def window_one_short(subject: Subject) -> Subject:
+    """The mask of a decoding step hides the oldest key of each sliding window."""
+    return PlantedSubject(subject, lambda s, m, layout: _OneShort(s.session(m, layout)))
