@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from kvparity.decoder.attending import Call
 from kvparity.decoder.batch import Batch
+from kvparity.decoder.reading import keys_read
 from kvparity.taps import Attended, Listener, Wrote
-from kvparity_kernels.keys import KeysValues
-from kvparity_kernels.store import decode
 
 
 def wrote(listener: Listener, batch: Batch, stored: int, k: Tensor, v: Tensor) -> None:
@@ -86,33 +84,3 @@ def _first(call: Call, row: int, length: int) -> int:
     window, first_key = call.options.get("window", 0), call.options.get("first_key")
     first = max(0, length - window) if window else 0
     return first if first_key is None else max(first, int(first_key[row]))
-
-
-def keys_read(
-    kv: KeysValues, sequence: int, start: int, stop: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """What a kernel reads of the keys ``start .. stop-1`` of one sequence of its batch.
-
-    ``k``, ``v`` ``[stop-start, kv_heads, head_dim]`` in ``dtype``, that of the queries.
-    """
-    places = torch.arange(start, max(start, stop), device=kv.k.device)
-    if kv.ring:
-        places = places % kv.ring
-    if kv.block_table is not None:
-        pages = kv.block_table[sequence].long()
-        slots = pages[places // kv.page] * kv.page + places % kv.page
-    else:
-        assert kv.starts is not None
-        slots = kv.starts[sequence] + places
-
-    def read(codes: Tensor, scale: Tensor | None) -> Tensor:
-        raw = codes.view(torch.uint8) if codes.element_size() == 1 else codes
-        found = raw.index_select(0, slots).view(codes.dtype)
-        if kv.format is None:
-            return found.to(dtype)
-        if kv.format.dynamic:
-            assert scale is not None
-            scale = scale.index_select(0, slots)
-        return decode(found, scale, kv.format, dtype)
-
-    return read(kv.k, kv.k_scale), read(kv.v, kv.v_scale)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from decoder_cases import (
     decoder,
     differing,
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from kvparity.decoder import layers
 from kvparity.decoder.cache import KVCache
+from kvparity.decoder.reading import unrolled
 from kvparity.decoder.session import DecoderSession
 from kvparity.schedule import Layout, Member
 from kvparity.subject import SubjectError, UnsupportedError
@@ -243,16 +243,8 @@ def test_a_ring_that_is_one_slot_short_is_seen(monkeypatch: pytest.MonkeyPatch) 
 
     def allowed(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
         """The kernels refuse such a ring; an engine's need not."""
-        out, lse = which.attention.prefill(q, unrolled(kv, more["max_q"]), **more)
+        out, lse = which.attention.prefill(q, unrolled(kv, q.dtype), **more)
         return out, lse
-
-    def unrolled(kv: KeysValues, chunk: int) -> KeysValues:
-        if not kv.ring:
-            return kv
-        assert kv.starts is not None
-        places = kv.starts[0] + torch.arange(int(kv.kv_lens[0])) % kv.ring
-        start = torch.zeros(1, dtype=torch.int64)
-        return KeysValues(kv.k[places], kv.v[places], kv.kv_lens, starts=start)
 
     open_ring = which.with_attention(replace(which.attention, prefill=allowed))
     assert differing(run(open_ring, "chunked(3)", given), reference) == []
