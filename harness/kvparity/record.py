@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kvparity.collect import Choose as Choose
+from kvparity.collect import Collector, Scored
+from kvparity.collect import Tokens as Tokens
+from kvparity.collect import at_work as at_work
 from kvparity.schedule import Action, Plan, Step, check_schedule
 from kvparity.subject import (
     Generates,
@@ -20,12 +23,7 @@ from kvparity.subject import (
     SubjectError,
     UnsupportedError,
 )
-from kvparity_kernels.digest import row_digest
 from kvparity_kernels.launch import record as record_launches
-
-Tokens = list[list[int]]
-Choose = Callable[[int, int, Tensor], int]
-"""(sequence, position, logits[vocab]) -> the token at ``position``."""
 
 
 @dataclass(frozen=True)
@@ -68,103 +66,30 @@ class Watch:
         """All steps are computed."""
 
 
-@contextmanager
-def at_work() -> Iterator[None]:
-    """Around the subject's own code: what it raises becomes a ``SubjectError`` that says so.
+def _record(
+    collector: Collector, plan: Plan, observed: Counter[str], launches: dict[str, Any]
+) -> Record:
+    found = collector.scored or Scored.empty(0, 1, torch.device("cpu"))
+    order = sorted(range(len(collector.index)), key=collector.index.__getitem__)
+    pick = torch.tensor(order, dtype=torch.int64, device=found.values.device)
+    return Record(
+        plan=plan,
+        index=tuple(collector.index[i] for i in order),
+        targets=found.targets[pick],
+        values=found.values[pick],
+        digests=found.digests[pick],
+        finite=found.finite[pick],
+        observed=observed,
+        launches=launches,
+        kept=collector.kept,
+    )
 
-    ``SystemExit`` too, or a subject could choose kvparity's exit code.
-    """
-    try:
-        yield
-    except (SubjectError, UnsupportedError, MemoryError, torch.cuda.OutOfMemoryError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise SubjectError(f"the subject raised {type(error).__name__}: {error}") from error
 
-
-class _Collector:
-    """Scores blocks of rows as they come, so that no more than one block of logits is held."""
-
-    def __init__(
-        self,
-        subject: Subject,
-        tokens: Tokens,
-        temperatures: Sequence[float],
-        choose: Choose | None,
-        keep: frozenset[tuple[int, int]],
-    ) -> None:
-        self.subject, self.tokens, self.temperatures = subject, tokens, temperatures
-        self.choose, self.keep = choose, keep
-        self.index: list[tuple[int, int]] = []
-        self.targets: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.digests: list[Tensor] = []
-        self.finite: list[Tensor] = []
-        self.kept: dict[tuple[int, int], Tensor] = {}
-
-    def _target(self, sequence: int, position: int, row: Tensor) -> int:
-        known = self.tokens[sequence]
-        if position + 1 == len(known) and self.choose is not None:
-            known.append(self.choose(sequence, position + 1, row))
-        if position + 1 >= len(known):
-            raise SubjectError(
-                f"a row at position {position} of sequence {sequence} came before its turn: only "
-                f"{len(known)} tokens are known"
-            )
-        return known[position + 1]
-
-    def check(self, rows: Tensor) -> None:
-        """Refuse rows that are no float matrix of the right width."""
-        width = self.subject.vocab or (self.values[0].shape[1] if self.values else None)
-        if rows.dim() != 2 or not rows.is_floating_point() or width not in (None, rows.shape[1]):
-            raise SubjectError(
-                f"the subject gave rows of shape {list(rows.shape)} in {rows.dtype}, expected "
-                f"[rows, {width}] in a float format"
-            )
-
-    def add(self, where: Sequence[tuple[int, int]], rows: Tensor) -> None:
-        """Take the rows ``[len(where), vocab]`` of the positions ``where``."""
-        if self.subject.vocab:
-            drawn = [self._target(s, p, row) for (s, p), row in zip(where, rows, strict=True)]
-        else:
-            drawn = [0] * len(where)
-        targets = torch.tensor(drawn, dtype=torch.int64, device=rows.device)
-        with at_work():
-            values = self.subject.values(rows, targets, self.temperatures)
-        shape = (len(where), len(self.temperatures) if self.subject.vocab else rows.shape[1])
-        if tuple(values.shape) != shape or values.dtype != torch.float32:
-            raise SubjectError(
-                f"the subject gave values of shape {list(values.shape)} in {values.dtype}, "
-                f"expected {list(shape)} in float32"
-            )
-        self.finite.append(torch.isfinite(values).all(-1) & ~torch.isnan(rows).any(-1))
-        self.index.extend(where)
-        self.targets.append(targets)
-        self.values.append(values)
-        self.digests.append(row_digest(rows, twin=rows.device.type == "cpu"))
-        for number, place in enumerate(where):
-            if place in self.keep:
-                self.kept[place] = rows[number].detach().cpu().clone()
-
-    def finish(self, plan: Plan, observed: Counter[str], launches: dict[str, Any]) -> Record:
-        if not self.index:
-            empty = torch.empty(0, dtype=torch.int64)
-            return Record(
-                plan, (), empty, torch.empty(0, 1), empty, empty.bool(), observed, launches
-            )
-        order = sorted(range(len(self.index)), key=self.index.__getitem__)
-        pick = torch.tensor(order, device=self.values[0].device)
-        return Record(
-            plan=plan,
-            index=tuple(self.index[i] for i in order),
-            targets=torch.cat(self.targets)[pick],
-            values=torch.cat(self.values)[pick],
-            digests=torch.cat(self.digests)[pick],
-            finite=torch.cat(self.finite)[pick],
-            observed=observed,
-            launches=launches,
-            kept=self.kept,
-        )
+def _rows(plan: Plan) -> int:
+    """The rows that a plan asks for."""
+    if plan.generate:
+        return sum(member.length - member.prompt for member in plan.members)
+    return sum(len(span.rows) for step in plan.schedule for span in step)
 
 
 def _step_places(step: Step) -> list[tuple[int, int]]:
@@ -172,7 +97,7 @@ def _step_places(step: Step) -> list[tuple[int, int]]:
 
 
 def _run_steps(
-    session: Session, plan: Plan, collector: _Collector, watch: Watch, before: Tokens | None
+    session: Session, plan: Plan, collector: Collector, watch: Watch, before: Tokens | None
 ) -> None:
     if plan.actions and not isinstance(session, Reusable):
         raise UnsupportedError("a session of this subject can be neither reset nor shared")
@@ -220,7 +145,7 @@ def _blocks(session: Session, step: Step, ids: list[list[int]]) -> Iterator[Tens
         yield from session.forward(step, ids)
 
 
-def _run_generate(subject: Subject, plan: Plan, collector: _Collector) -> Counter[str]:
+def _run_generate(subject: Subject, plan: Plan, collector: Collector) -> Counter[str]:
     if not isinstance(subject, Generates):
         raise UnsupportedError("this subject has no generate() loop of its own")
     observed: Counter[str] = Counter()
@@ -270,7 +195,7 @@ def run(
         raise UnsupportedError(reason)
     check_schedule(plan.members, plan.schedule, plan.actions)
     watch = watch or Watch()
-    collector = _Collector(subject, tokens, temperatures, choose, keep)
+    collector = Collector(subject, tokens, temperatures, choose, keep, _rows(plan))
     with torch.inference_mode(), record_launches() as log:
         if plan.generate:
             observed = _run_generate(subject, plan, collector)
@@ -281,4 +206,5 @@ def run(
             _run_steps(session, plan, collector, watch, before)
             watch.ended(session)
             observed = session.observed()
-    return collector.finish(plan, observed, {"counts": dict(log.counts), "kernels": log.kernels})
+    launches = {"counts": dict(log.counts), "kernels": log.kernels}
+    return _record(collector, plan, observed, launches)

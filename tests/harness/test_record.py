@@ -1,16 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import toy
 from torch import Tensor
-from toy import VOCAB, GeneratingToy, Toy
+from toy import VOCAB, GeneratingToy, Toy, ToySession
 
 from kvparity.paths import build
 from kvparity.record import Choose, Record, run
-from kvparity.schedule import Plan
+from kvparity.schedule import Layout, Member, Plan, Step
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity.unit import run_path
 from kvparity.workload import Prompts
@@ -270,3 +274,61 @@ def test_a_donor_shares_the_first_tokens_and_no_other() -> None:
     assert seen[:4] == [[*own[:2], own[2] + 1], [own[2]], [own[3]], [own[3] + 1]]
     assert seen[4:6] == [[t] for t in own[4:6]]
     assert [len(ids) for ids in seen[6:]] == [1] * 4  # the prompt of one token has no prefix
+
+
+class Counting(Toy):
+    """Counts the blocks of logits that are alive while the next one is made."""
+
+    def __init__(self) -> None:
+        super().__init__(block=1)
+        self.blocks: list[weakref.ref[Tensor]] = []
+        self.most = 0
+
+    def session(self, members: Sequence[Member], layout: Layout) -> ToySession:
+        model = self
+
+        class Watched(ToySession):
+            def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+                for span, own in zip(step, ids, strict=True):
+                    for position in span.rows:
+                        some = replace(span, rows_from=position, rows_to=position + 1)
+                        alive = sum(ref() is not None for ref in model.blocks)
+                        model.most = max(model.most, alive)
+                        block = self._span(some, own, True)
+                        model.blocks.append(weakref.ref(block))
+                        yield block
+                        del block
+
+        return Watched(self, members, layout)
+
+
+@pytest.mark.parametrize("path", ["prefill", "decode"])
+def test_no_more_than_one_block_of_logits_is_held(path: str) -> None:
+    model = Counting()
+    found = record(path, model)
+    assert len(model.blocks) == len(found.index) == 8
+    assert model.most <= 1
+    assert not any(ref() is not None for ref in model.blocks)
+    # A row that is kept whole is a copy, and keeps no block alive.
+    run_path(toy.setting(), model, PROMPTS, PathName(path), [list(t) for t in TOKENS],
+             keep=frozenset([(0, 4)]))  # fmt: skip
+    assert not any(ref() is not None for ref in model.blocks)
+
+
+def test_results_lie_in_one_piece() -> None:
+    """One by one between blocks that are freed, they would let a process grow."""
+    found = record("decode")
+    assert found.values.untyped_storage().nbytes() == 8 * len(TEMPERATURES) * 4
+    assert found.digests.untyped_storage().nbytes() == 8 * 8
+
+
+def test_more_rows_than_the_plan_has_are_a_subject_error() -> None:
+    class Longer(GeneratingToy):
+        def generate(self, member: Member, prompt: Sequence[int], choose: Any) -> Counter[str]:
+            found = super().generate(member, prompt, choose)
+            if member.id == "w/1":
+                choose(member.length - 1, torch.zeros(VOCAB))
+            return found
+
+    with pytest.raises(SubjectError, match="gave more than the 8 rows of the plan"):
+        record("generate", Longer())
