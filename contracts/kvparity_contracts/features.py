@@ -12,7 +12,9 @@ from kvparity_contracts.workloads import Workload
 if TYPE_CHECKING:
     from kvparity_contracts.contract import Contract
 
-Feature = Literal["float32", "window", "no-ring", "ring", "codes", "fp8", "shared-prompt"]
+Feature = Literal[
+    "float32", "window", "no-ring", "ring", "numbers", "codes", "fp8", "shared-prompt"
+]
 
 
 def has(contract: Contract, feature: Feature) -> bool:
@@ -45,6 +47,7 @@ _TESTS: Mapping[Feature, Callable[[Contract], bool]] = {
     "window": _window,
     "no-ring": lambda contract: not _ring(contract),
     "ring": _ring,
+    "numbers": lambda contract: not parse(contract.numerics.formats()[0][1]).codes,
     "codes": lambda contract: parse(contract.numerics.formats()[0][1]).codes,
     "fp8": lambda contract: parse(contract.numerics.formats()[0][1]).name in FP8,
     "shared-prompt": _shared,

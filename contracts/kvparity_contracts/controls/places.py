@@ -39,9 +39,11 @@ PLACES = (
         "the cache stores a narrower format than declared",
         "sgl-project/sglang#25790, vllm-project/vllm#51685",
         EVERY,
-        "a path that reads a cache, and a workload that generates at least 2 tokens",
+        "a cache of numbers, not of codes, a path that reads it, and a workload that generates at "
+        "least 2 tokens",
         relations=("invariance", "cache", "trace"),
         paths=CACHING,
         generate=2,
+        features=("numbers",),
     ),
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
 from kvparity.decoder.cache import KVCache
+from kvparity.decoder.reading import unrolled
 from kvparity.schedule import Layout, Member, Step
 from kvparity.subject import LayeredCache, Session, Subject, UnsupportedError
 from kvparity.subjects.decoder import AttentionOps, DecoderSubject
@@ -73,7 +74,16 @@ def ring_overwritten(subject: Subject) -> Subject:
     """A ring of exactly the window's slots is written by whole chunks, and the mask only cut.
 
     The chunk's newest keys lie on those that its first rows still see: Lightning-AI/litgpt#2182.
+    Kernels of ours refuse such a ring, so prefill is given what it would find in the ring.
     """
+    if not isinstance(subject, DecoderSubject):
+        raise UnsupportedError("this defect needs a decoder of ours")
+    ops = subject.attention
+
+    def prefill(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
+        return ops.prefill(q, unrolled(kv, q.dtype) if kv.ring else kv, **more)
+
+    blind = subject.with_attention(replace(ops, prefill=prefill))
 
     def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
         session = inner.session(members, replace(layout, chunk=1))
@@ -83,7 +93,7 @@ def ring_overwritten(subject: Subject) -> Subject:
         cache.layout = layout  # or the cache would refuse the chunks
         return session
 
-    return PlantedSubject(subject, open_session)
+    return PlantedSubject(blind, open_session)
 
 
 def _windowed(session: PlantedSession) -> tuple[LayeredCache, list[int]]:

@@ -270,11 +270,7 @@ class KVCache:
 
 def described(k: Stored, v: Stored, kv_lens: Tensor, address: Address) -> KeysValues:
     """Stored keys and values as the kernels take them."""
-    more = {}
-    if k.format.static or k.format.dynamic:
-        more = {"format": k.format, "k_scale": k.scale, "v_scale": v.scale}
-    if address.ring:
-        more["ring"] = address.ring
+    coded = k.format.static or k.format.dynamic
     return KeysValues(
         k=k.codes,
         v=v.codes,
@@ -282,5 +278,8 @@ def described(k: Stored, v: Stored, kv_lens: Tensor, address: Address) -> KeysVa
         starts=address.starts,
         block_table=address.block_table,
         page=address.page,
-        **more,
+        format=k.format if coded else None,
+        k_scale=k.scale if coded else None,
+        v_scale=v.scale if coded else None,
+        ring=address.ring,
     )
