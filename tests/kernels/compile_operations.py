@@ -7,9 +7,10 @@ with ``TRITON_INTERPRET=0``; the arguments are compute capabilities.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import Any
+
+from compile_common import facts
 
 from kvparity_kernels.digest import kernels as digest
 from kvparity_kernels.embedding import kernels as embedding
@@ -20,11 +21,6 @@ from kvparity_kernels.norm import kernels as norm
 from kvparity_kernels.overrides import kernels as overrides
 from kvparity_kernels.rope import kernels as rope
 from kvparity_kernels.swiglu import kernels as swiglu
-
-# isort: split
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 LINEAR = {"N": 1000, "K": 512, "BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "rows": "i32"}
 SIZES = ("rows", "columns", "depth", "a_batch", "a_row", "a_k", "b_batch", "b_k", "b_column")
@@ -88,43 +84,21 @@ CASES: dict[str, tuple[Kernel, dict[str, Any]]] = {
 }
 
 
-def build(kernel: Kernel, arguments: dict[str, Any], capability: int, fusion: bool = False) -> Any:
-    """Compile as ``launch`` would: aligned pointers are promised to be, scalars are not."""
-    names = kernel.function.arg_names
-    constants = {n: v for n, v in arguments.items() if not isinstance(v, str)}
-    signature = {n: "constexpr" if n in constants else arguments[n] for n in names}
-    aligned = {n for n in kernel.pointers - kernel.unaligned if n not in constants}
-    attributes = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if n in aligned}
-    source = ASTSource(kernel.function, signature, constexprs=constants, attrs=attributes)
-    options = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": fusion}
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-
-# Instructions to look for in the PTX. A product or sum without ".rn" may be contracted by ptxas.
-PATTERNS = {
-    "atomics": r"\b(?:atom|red)\.",
-    "mma": r"\b(?:wgmma\.mma_async|mma|tcgen05\.mma)\.\S*",
-    "tf32": r"tf32",
-    "fma": r"\bfma\.\S*f32\b",
-    "loose": r"\b(?:mul|add|sub)(?:\.ftz)?\.f32\b",
-}
-
-
-def facts(ptx: str) -> dict[str, list[str]]:
-    """The distinct instructions that match each pattern."""
-    return {name: sorted(set(re.findall(p, ptx))) for name, p in PATTERNS.items()}
+def look(name: str, capability: int, fusion: bool = False) -> dict[str, list[str]]:
+    """Compile one case."""
+    kernel, arguments = CASES[name]
+    types = {n: v for n, v in arguments.items() if isinstance(v, str)}
+    return facts(kernel, types, arguments, capability, fusion=fusion)
 
 
 def main() -> None:
     """Print ``{case: {capability: facts}}``, and ``rotate`` once more with contraction allowed."""
-    result: dict[str, dict[str, Any]] = {}
-    for name, (kernel, arguments) in CASES.items():
-        for capability in sys.argv[1:]:
-            built = build(kernel, arguments, int(capability))
-            result.setdefault(name, {})[capability] = facts(built.asm["ptx"])
-    kernel, arguments = CASES["rotate"]
-    contracted = build(kernel, arguments, int(sys.argv[1]), fusion=True)
-    result["rotate, contracted"] = {sys.argv[1]: facts(contracted.asm["ptx"])}
+    capabilities = [int(each) for each in sys.argv[1:]]
+    result: dict[str, dict[str, Any]] = {
+        name: {str(each): look(name, each) for each in capabilities} for name in CASES
+    }
+    first = capabilities[0]
+    result["rotate, contracted"] = {str(first): look("rotate", first, fusion=True)}
     json.dump(result, sys.stdout)
 
 

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -218,3 +221,28 @@ def mutate(
     yield build
     for name in [name for name in sys.modules if name.startswith("mutant_attention_")]:
         del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def run_compiler(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Run a program beside these tests, with compiled kernels; what it printed as JSON."""
+    here = Path(__file__).parent
+
+    def run(program: str, *arguments: str) -> Any:
+        environment = os.environ | {
+            "TRITON_INTERPRET": "0",
+            "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
+            "PYTHONPATH": str(here.parents[1] / "kernels"),
+        }
+        done = subprocess.run(
+            [sys.executable, str(here / program), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run

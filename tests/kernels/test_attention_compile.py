@@ -2,73 +2,67 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
-CAPABILITIES = ["80", "90", "100"]
+FORMS = [
+    *(("plain", each) for each in ("80", "90", "100")),
+    *(("fp8_e4m3(head)", each) for each in ("80", "90")),
+    *(("int4(32)", "90"), ("int8(16)", "100"), ("fp8_e5m2(tensor)", "80")),
+]
 KERNELS = {"attention.prefill", "attention.decode_split", "attention.decode_combine"}
-Facts = dict[str, dict[str, dict[str, Any]]]
+Facts = dict[str, dict[str, dict[str, dict[str, list[str]]]]]
+forms = pytest.mark.parametrize(("form", "capability"), FORMS)
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Facts:
-    environment = os.environ | {
-        "TRITON_INTERPRET": "0",
-        "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
-        "PYTHONPATH": str(HERE.parents[1] / "kernels"),
-    }
-    done = subprocess.run(
-        [sys.executable, str(HERE / "compile_attention.py"), *CAPABILITIES],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result: Facts = json.loads(done.stdout)
+def compiled(run_compiler: Callable[..., Any]) -> Facts:
+    result: Facts = run_compiler("compile_attention.py")
     return result
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-def test_attention_compiles(compiled: Facts, capability: str) -> None:
-    assert set(compiled[capability]) == KERNELS
-    for facts in compiled[capability].values():
-        assert facts["wide_loads"] > 0  # though strides are not specialised
-        assert facts["atomics"] == facts["tf32"] == 0
+def test_every_form_is_tested(compiled: Facts) -> None:
+    found = {(form, capability) for form in compiled for capability in compiled[form]}
+    assert found == {*FORMS, ("contraction", "90")}
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-def test_nothing_is_left_to_contract(compiled: Facts, capability: str) -> None:
-    for facts in compiled[capability].values():
-        assert facts["contractable"] == 0
-        assert facts["rounded"] > 0
-        assert facts["fma"] > 0  # those that the source asks for
+@forms
+def test_attention_compiles(compiled: Facts, form: str, capability: str) -> None:
+    kernels = compiled[form][capability]
+    assert set(kernels) == KERNELS
+    for name, facts in kernels.items():
+        assert facts["atomics"] == facts["tf32"] == []
+        if form == "plain" or name == "attention.decode_combine":
+            assert facts["wide_loads"]  # though strides are not specialised
+
+
+@forms
+def test_nothing_is_left_to_contract(compiled: Facts, form: str, capability: str) -> None:
+    for facts in compiled[form][capability].values():
+        assert facts["contractable"] == []
+        assert facts["rounded"]
+        assert facts["fma"]  # those that the source asks for
     # The control: with contraction allowed, the same kernel leaves it to the assembler.
-    loose = compiled["contraction"]["attention.decode_combine"]
-    assert loose["contractable"] > 0
-    assert loose["rounded"] == 0
+    loose = compiled["contraction"]["90"]["attention.decode_combine"]
+    assert loose["contractable"]
+    assert loose["rounded"] == []
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-def test_division_is_exact(compiled: Facts, capability: str) -> None:
-    for name, facts in compiled[capability].items():
-        assert facts["loose_division"] == 0
-        assert (facts["exact_division"] > 0) == (name != "attention.decode_split")
+@forms
+def test_division_is_exact(compiled: Facts, form: str, capability: str) -> None:
+    for name, facts in compiled[form][capability].items():
+        assert facts["loose_division"] == []
+        divides = name != "attention.decode_split" or form != "plain"  # the others have a cap
+        assert bool(facts["exact_division"]) == divides
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
+@forms
 def test_prefill_and_decode_use_the_same_matrix_instructions(
-    compiled: Facts, capability: str
+    compiled: Facts, form: str, capability: str
 ) -> None:
     # Needed for equal bits on a GPU, not sufficient: only a run there shows that.
-    kernels = compiled[capability]
+    kernels = compiled[form][capability]
     assert kernels["attention.prefill"]["mma"] == kernels["attention.decode_split"]["mma"] != []
     assert kernels["attention.decode_combine"]["mma"] == []

@@ -3,7 +3,8 @@
 A mutant is a copy of the attention package with a few lines replaced. Where the interpreter cannot
 see a guard (contraction by the compiler, TF32, the approximate division), it is tested on compiled
 code in test_attention_compile.py; that the flags reach every launch is tested in test_launch.py.
-Not visible without a GPU: that prefill and decode share block_m and num_warps.
+Not visible without a GPU: that prefill and decode share block_m and num_warps, and that splits are
+walked whole.
 """
 
 from __future__ import annotations
@@ -134,36 +135,52 @@ def minus_zero(lab: SimpleNamespace, attn: Any, pieces: Pieces, split: int) -> i
     return int(lab.differing(out[rows], alone))
 
 
-ZERO_GUARDS: dict[str, tuple[Pieces, int, list[tuple[str, str]]]] = {
-    "dead splits are dropped by select": (
-        # -0 after the second split; the third, hidden, must not add its +0.
-        [(16, 0.0, TINY), (16, 8.0, -0.0), (16, 8.0, 1.0)],
-        16,
-        [
-            ("tl.where(live, top, M)", "top"),
-            ("tl.where(live, L_top, L)", "L_top"),
-            ("tl.where(live[:, None], A_top, A)", "A_top"),
-        ],
-    ),
-    "a split is walked whole, masked tail included": (
+ZEROS: dict[str, tuple[Pieces, int]] = {
+    "a hidden split": ([(16, 0.0, TINY), (16, 8.0, -0.0), (16, 8.0, 1.0)], 16),
+    "hidden tiles of positive values": (
         # -0 before the last split, and in it again after two tiles; a tile of +0 more would end it.
         [(64, 0.0, TINY), (64, 8.0, -0.0), (16, 8.0, TINY), (16, 16.0, -0.0), (16, 0.0, 1.0)],
         64,
-        [
-            (
-                "for i in tl.range(0, SPLIT // TILE):",
-                "for i in tl.range(0, tl.cdiv(tl.minimum(kv_len - first, SPLIT), TILE)):",
-            )
-        ],
+    ),
+    "hidden tiles of negative values": (
+        # Prefill adds 0 * -1 = -0 for them, and decode, which does not read them, +0.
+        [(64, 0.0, TINY), (64, 8.0, -0.0), (32, 8.0, TINY), (16, 16.0, -0.0), (16, 0.0, -1.0)],
+        64,
     ),
 }
 
 
-@pytest.mark.parametrize("guard", ZERO_GUARDS)
-def test_signed_zero(lab: SimpleNamespace, mutate: Mutate, guard: str) -> None:
-    pieces, split, change = ZERO_GUARDS[guard]
+@pytest.mark.parametrize("hidden", ZEROS)
+def test_signed_zero(lab: SimpleNamespace, mutate: Mutate, hidden: str) -> None:
+    pieces, split = ZEROS[hidden]
     assert minus_zero(lab, lab.attention, pieces, split) == 0
-    assert minus_zero(lab, mutate({"kernels.py": change}), pieces, split) > 0
+    signed = mutate(
+        {"kernels.py": [("safe[:, None], A.shape)) + 0.0", "safe[:, None], A.shape))")]}
+    )
+    if hidden == "hidden tiles of negative values":
+        assert minus_zero(lab, signed, pieces, split) > 0
+
+
+def test_dead_splits_are_dropped_by_select(lab: SimpleNamespace, mutate: Mutate) -> None:
+    # Rows 0 .. 15 share a program with row 16, the first of all that see the second split: NaN.
+    case = lab.Case(lens=(32,), heads=1, kv_heads=1, order=ReductionOrder(16, 16, 32))
+    q, k, v = case.rows(0)
+    v[16:] = float("nan")
+    offsets = torch.tensor([0, 32], dtype=torch.int32)
+    by_arithmetic = mutate(
+        {
+            "kernels.py": [
+                ("tl.where(live, top, M)", "top"),
+                ("tl.where(live, L_top, L)", "L_top"),
+                ("tl.where(live[:, None], A_top, A)", "A_top"),
+            ]
+        }
+    )
+    for attn, clean in ((lab.attention, True), (by_arithmetic, False)):
+        out, _ = attn.prefill(
+            q, k, v, cu_seqlens_q=offsets, cu_seqlens_k=offsets, scale=1.0, order=case.order
+        )
+        assert bool(out[:16].isfinite().all()) == clean
 
 
 def test_the_dot_of_a_row_must_not_depend_on_its_place(

@@ -95,7 +95,7 @@ def merge(M, L, A, m, l, a):  # noqa: E741
     """The running (M, L, A) with one more split.
 
     The fma is spelled out, so that no compiler chooses which product to contract. A split that a
-    row does not see is dropped by select: as arithmetic it would still turn -0 into +0.
+    row does not see is dropped by select: as arithmetic, NaN in it would reach the row.
     """
     top = tl.maximum(M, m)
     shift = tl.where(top == -float("inf"), 0.0, top)
@@ -122,10 +122,13 @@ def add_sink(M, L, A, SINKS, h, ok):
 
 @triton.jit
 def finish(M, L, A):
-    """The result and its natural log-sum-exp; 0 and -inf for a row that sees no key."""
+    """The result and its natural log-sum-exp; 0 and -inf for a row that sees no key.
+
+    A zero is +0: hidden keys of weight 0 and values below 0 may have turned the sum's into -0.
+    """
     empty = L == 0.0
     safe = tl.where(empty, 1.0, L)
-    out = tl.div_rn(A, tl.broadcast_to(safe[:, None], A.shape))
+    out = tl.div_rn(A, tl.broadcast_to(safe[:, None], A.shape)) + 0.0
     return out, tl.where(empty, -float("inf"), (M + tl.log2(safe)) * LN2)
 
 
