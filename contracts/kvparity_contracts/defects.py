@@ -93,7 +93,7 @@ DEFECTS = (
            "vllm-project/vllm#53906", ("order-by-launch",)),
     Defect(29, "The order in which a reduce-scatter combines experts",
            "vllm-project/vllm#45683",
-           reason="a mixture of experts over several devices; the decoder here is dense and on one"),
+           reason="experts over several devices; the decoder here is dense and on one"),
     Defect(30, "Expert ids are replayed, their weights computed anew",
            "radixark/miles#2722", reason="a mixture of experts; the decoder here is dense"),
     Defect(31, "FSDP casts the RoPE table to bfloat16",

@@ -84,7 +84,7 @@ DISPATCH = (
     ),
     Control(
         "order-by-launch",
-        "every second launch adds in another order",
+        "half of all launches add in another order",
         "vllm-project/vllm#53906",
         KERNELS,
         "a path that decodes, and a sequence longer than one tile",
@@ -94,7 +94,7 @@ DISPATCH = (
     ),
     Control(
         "replays-captured-splits",
-        "decode replays a graph that was captured with one split",
+        "decode replays a graph that was captured with more splits",
         "vllm-project/vllm#28131",
         KERNELS,
         "a path that decodes, and a sequence longer than one split",

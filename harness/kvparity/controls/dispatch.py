@@ -42,8 +42,8 @@ def _in_steps(pick: Callable[[Running, Call, ReductionOrder], ReductionOrder]) -
 
 
 def _resplit(order: ReductionOrder) -> ReductionOrder:
-    """Another split of the same tile."""
-    return replace(order, split=order.tile if order.split > order.tile else order.split * 2)
+    """Splits of one tile each; where they are that already, another tile."""
+    return replace(order, split=order.tile) if order.split > order.tile else retiled(order)
 
 
 tile_by_neighbour = _in_steps(
@@ -77,11 +77,14 @@ tile_by_mean_query = choosing(_by_mean)
 
 
 def _over_batch(call: Call, order: ReductionOrder) -> ReductionOrder:
-    return replace(order, split=order.split * power_of_two(len(call.queries)))
+    return replace(order, split=order.tile * power_of_two(len(call.queries)))
 
 
 splits_over_batch = choosing(_over_batch)
-"""A budget of splits is shared by the batch, 256 // batch: lightseekorg/tokenspeed#904."""
+"""A budget of splits is shared by the batch, 256 // batch: lightseekorg/tokenspeed#904.
+
+A sequence alone has a split for each tile.
+"""
 
 
 def _in_windows(call: Call, order: ReductionOrder) -> ReductionOrder:
@@ -139,22 +142,25 @@ tuned_elsewhere = choosing(lambda call, order: retiled(order))
 
 
 def order_by_launch(subject: Subject) -> Subject:
-    """Every second launch adds in another order: vllm-project/vllm#53906.
+    """Half of all launches add in another order: vllm-project/vllm#53906.
 
-    There a reduction ends in whatever order its blocks finish; here the launches take turns.
+    There a reduction ends in whatever order its blocks finish. Here the Thue-Morse sequence says
+    which launches: no number of layers falls into step with it.
     """
     launches = count()
-    return choosing(lambda call, order: retiled(order) if next(launches) % 2 else order)(subject)
+
+    def choose(call: Call, order: ReductionOrder) -> ReductionOrder:
+        return retiled(order) if next(launches).bit_count() % 2 else order
+
+    return choosing(choose)(subject)
 
 
-def _one_split(call: Call, order: ReductionOrder) -> ReductionOrder:
-    if not call.decode:
-        return order
-    return replace(order, split=max(order.split, power_of_two(max(call.keys))))
+def _captured(call: Call, order: ReductionOrder) -> ReductionOrder:
+    return _resplit(order) if call.decode else order
 
 
-replays_captured_splits = choosing(_one_split)
-"""Decode replays a graph that was captured with one short key: its one split takes all keys.
+replays_captured_splits = choosing(_captured)
+"""Decode replays a graph that was captured for the longest sequence, and keeps its many splits.
 
 vllm-project/vllm#28131 tells of the difference, not of its cause.
 """

@@ -30,7 +30,9 @@ class Place:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
+    """Sequences of a workload and the tokens generated of them; ``cost`` ranks parts."""
+
     sequences: tuple[int, ...]
     generate: int
     cost: int
@@ -62,7 +64,7 @@ def place(
     for check, reference in fitting:
         for workload in contract.workloads_of(check):
             part = (
-                _smallest(control, prompts[workload.name], keys)
+                smallest(control, prompts[workload.name], keys)
                 if workload.name in prompts
                 and (not control.shared_prompt or shares_prompt(workload, order[1]))
                 else None
@@ -102,7 +104,7 @@ def _reference(control: Control, check: PathCheck) -> PathName | str:
     return own
 
 
-def _smallest(control: Control, prompts: Prompts, keys: int) -> _Part | None:
+def smallest(control: Control, prompts: Prompts, keys: int) -> Part | None:
     """The fewest tokens that show a defect: one sequence with ``keys`` keys, others beside it."""
     if prompts.generate < control.generate:
         return None
@@ -113,7 +115,7 @@ def _smallest(control: Control, prompts: Prompts, keys: int) -> _Part | None:
         total = min(enough) if enough else max(totals)
         # Not enough tokens cost more than any sequence that has them.
         cost = total if enough else 10**9 - total
-        return _Part((totals.index(total),), prompts.generate, cost)
+        return Part((totals.index(total),), prompts.generate, cost)
     # The last decoded token sees all tokens but the one drawn from it.
     tokens = [max(control.tokens, keys + 1 - length) for length in lengths]
     tokens = [
@@ -130,4 +132,4 @@ def _smallest(control: Control, prompts: Prompts, keys: int) -> _Part | None:
             chosen.append(i)
     if len(chosen) < control.sequences:
         return None
-    return _Part(tuple(sorted(chosen)), generate, sum(lengths[i] + generate for i in chosen))
+    return Part(tuple(sorted(chosen)), generate, sum(lengths[i] + generate for i in chosen))
