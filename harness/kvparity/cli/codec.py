@@ -91,7 +91,8 @@ def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     import torch
 
     from kvparity import environment
-    from kvparity.codec.lab import Bench, examine_codec, prepare
+    from kvparity.codec.lab import examine_codec
+    from kvparity.codec.prepare import Bench, prepare
     from kvparity.kernel_plan import Numerics
     from kvparity.unit import Setting
     from kvparity.worker import Job, subject_of

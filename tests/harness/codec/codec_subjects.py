@@ -10,7 +10,8 @@ from codec_models import tiny_settings
 
 from kvparity.codec.capture import Reference
 from kvparity.codec.coding import Coding
-from kvparity.codec.lab import Bench, fixed_of, prepare
+from kvparity.codec.lab import fixed_of
+from kvparity.codec.prepare import Bench, prepare
 from kvparity.codec.registry import find
 from kvparity.codec.runs import Runs
 from kvparity.subjects.decoder import build as build_decoder

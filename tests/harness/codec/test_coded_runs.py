@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kvparity.bits import differing
 from kvparity.codec.budget import Budget, choose
-from kvparity.codec.lab import Bench, examine_codec, plan_of
+from kvparity.codec.lab import examine_codec
+from kvparity.codec.prepare import Bench, plan_of
 from kvparity.codec.registry import find
 from kvparity.codec.runs import Outcome, coder
 from kvparity.codec.session import Touched, live

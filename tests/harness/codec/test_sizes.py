@@ -12,8 +12,9 @@ from codec_subjects import HERE, bench, coding, decoder_setting, transformers_se
 
 from kvparity.bits import differing
 from kvparity.codec.coding import Coding
-from kvparity.codec.lab import Bench, examine_codec, plan_of
+from kvparity.codec.lab import examine_codec
 from kvparity.codec.layers import LayerKV
+from kvparity.codec.prepare import Bench, plan_of
 from kvparity.codec.registry import find
 from kvparity.codec.sizes import calculated, check, fill, measured, plain
 from kvparity.codec.text import render
