@@ -32,9 +32,9 @@ def test_every_form_is_tested(compiled: Facts) -> None:
 def test_attention_compiles(compiled: Facts, form: str, capability: str) -> None:
     kernels = compiled[form][capability]
     assert set(kernels) == KERNELS
-    for name, facts in kernels.items():
+    for facts in kernels.values():
         assert facts["atomics"] == facts["tf32"] == []
-        if form == "plain" or name == "attention.decode_combine":
+        if form == "plain":  # codes of few bits are too short for it
             assert facts["wide_loads"]  # though strides are not specialised
 
 
