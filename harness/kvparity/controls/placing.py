@@ -105,7 +105,10 @@ def _reference(control: Control, check: PathCheck) -> PathName | str:
 
 
 def smallest(control: Control, prompts: Prompts, keys: int) -> Part | None:
-    """The fewest tokens that show a defect: one sequence with ``keys`` keys, others beside it."""
+    """The fewest tokens that show a defect: one sequence with ``keys`` keys, others beside it.
+
+    Behind a shared prefix a prompt must go on, or nothing is taken over.
+    """
     if prompts.generate < control.generate:
         return None
     lengths = [len(prompt) for prompt in prompts.prompts]
@@ -118,8 +121,11 @@ def smallest(control: Control, prompts: Prompts, keys: int) -> Part | None:
         return Part((totals.index(total),), prompts.generate, cost)
     # The last decoded token sees all tokens but the one drawn from it.
     tokens = [max(control.tokens, keys + 1 - length) for length in lengths]
+    taken = control.path.argument or 0 if control.path.kind.startswith("prefix") else 0
     tokens = [
-        min(wanted, prompts.generate) if keys + 1 - length <= prompts.generate else 0
+        min(wanted, prompts.generate)
+        if keys + 1 - length <= prompts.generate and length > taken
+        else 0
         for wanted, length in zip(tokens, lengths, strict=True)
     ]
     long_enough = [i for i, number in enumerate(tokens) if number]
