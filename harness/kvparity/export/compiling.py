@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,10 +25,13 @@ class Compiled:
         self.call = torch.compile(module, fullgraph=True, dynamic=dynamic, backend=self._backend)
 
     def _backend(self, graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
-        from torch._inductor.compile_fx import compile_fx
-
         self.runs["graphs"] += 1
-        made: Callable[..., Any] = compile_fx(graph, list(inputs))  # type: ignore[assignment] # it may give texts for AOTInductor, not here
+        with warnings.catch_warnings():  # torch 2.13's compiler imports what torch 2.13 deprecates
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from torch._inductor.compile_fx import compile_fx
+
+            # It may give texts, for AOTInductor only.
+            made: Callable[..., Any] = compile_fx(graph, list(inputs))  # type: ignore[assignment] # see above
 
         def counted(*args: Any) -> Any:
             self.runs["runs"] += 1
