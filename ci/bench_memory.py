@@ -235,7 +235,7 @@ def page(found: Mapping[str, Any]) -> str:
     lines += [
         f"| {each['vocab']:,} | {each['tokens']:,} | {each['peak_mib']} | "
         f"{each['peak_mib'] - base} | {each['vocab'] * each['tokens'] * 4 / 2**20:.1f} |"
-        for each in found["rows"]
+        for each in found.get("rows", ())
     ]
     lines += [
         "",
@@ -251,7 +251,7 @@ def page(found: Mapping[str, Any]) -> str:
     lines += [
         f"| {each['context']:,} | {each['peak_mib']} | {each['seconds']:.0f} | "
         f"{', '.join(each['outcomes'])} |"
-        for each in found["context"]
+        for each in found.get("context", ())
     ]
     return "\n".join(lines) + "\n"
 

@@ -17,6 +17,7 @@ from kvparity_contracts import Contract
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
 OPEN = ("environment.versions", "environment.variables", "environment.tf32", "subject", "kernels",
         "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
+        "checks[].cases[].cache", "checks[].cases[].liveness",
         "environment.reduced_precision_reduction")  # fmt: skip
 """Mappings whose keys are not fixed, told as ``name.*``."""
 RUNS = ("good", "reversed", "too-short", "qwen3")
@@ -68,7 +69,7 @@ def looked() -> list[dict]:
         KernelCase("c1", "c", "audit", numerics, architecture="sm_90"),
     )
     found = [entry(case, Finding("holds", "so", {"verdict": "yes"})) for case in cases]
-    return [*found, {"trace": {"layers": 1}}]
+    return [*found, {"trace": {"layers": 1}}, {"cache": {"layers": 1}}, {"liveness": {"probes": 1}}]
 
 
 def compare(found: set[str], table: dict[str, str]) -> tuple[set[str], set[str]]:
