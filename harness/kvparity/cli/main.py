@@ -8,7 +8,18 @@ import sys
 from collections.abc import Sequence
 
 from kvparity import __version__
-from kvparity.cli import audit, bench, codec, contract, doctor, order, replay, trace, verify
+from kvparity.cli import (
+    audit,
+    bench,
+    codec,
+    contract,
+    controls,
+    doctor,
+    order,
+    replay,
+    trace,
+    verify,
+)
 from kvparity.exit_codes import ExitCode
 
 _EPILOG = """examples:
@@ -33,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"kvparity {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (verify, trace, order, replay, audit, codec, bench, contract, doctor):
+    for module in (verify, trace, order, replay, audit, codec, bench, contract, controls, doctor):
         module.add_parser(verbs)
     return top
 

@@ -59,7 +59,11 @@ def in_two(
         kv_lens=ahead.kv_lens.expand(rows).contiguous(),
         block_table=slots[:front].int().expand(rows, front).contiguous(),
     )
-    old = ops.decode(q, each, max_kv=front, order=order, **more)
+    ones = torch.ones_like(each.kv_lens)
+    old = ops.prefill(
+        q, each, q_starts=ones.cumsum(0, dtype=torch.int32) - 1, q_lens=ones, max_q=1, order=order,
+        **more,
+    )  # fmt: skip
     behind = listed(kv, slots[front:])
     new = ops.prefill(
         q, behind, q_starts=behind.kv_lens.new_tensor([0]),

@@ -76,8 +76,8 @@ def part_of(control: Control, habitat: Habitat, workload: str) -> Part | None:
     model = next(each for each in contract.workloads if each.name == workload)
     if control.path.kind == "padded-left" and "left" not in model.pad:
         return None
-    if control.shared_prompt and not shares_prompt(model, ORDER["tile"]):
-        return None
+    if control.shared_prompt != shares_prompt(model, ORDER["tile"]):
+        return None  # the prompts with one beginning are there for that alone
     keys = control.keys(ORDER["split"], ORDER["tile"])
     if control.windowed:
         keys = max(keys, (known(contract.subject).sliding_window or 0) + 1)
@@ -91,6 +91,7 @@ def part_of(control: Control, habitat: Habitat, workload: str) -> Part | None:
 
 _CLASSIC = {"split-by-batch", "tile-by-query-length", "split-from-chunk"}
 _ORDERS = {each.name for each in zoo_table.DISPATCH} | _CLASSIC
+_ELSEWHERE = {"window-drops-split", "tile-by-store"}  # orders that another habitat shows
 _SCORES = {each.name for each in zoo_table.SAMPLING} | {
     "temperature-ignored", "log-of-softmax",
 }  # fmt: skip
@@ -110,7 +111,7 @@ def blind(control: Control) -> tuple[Relation, ...]:
     """
     if control.name in _SCORES:
         return ("cache", "liveness", "trace")
-    return ("liveness",) if control.name in _ORDERS | _ROWS else ()
+    return ("liveness",) if control.name in _ORDERS | _ELSEWHERE | _ROWS else ()
 
 
 def seen_by(control: Control, relation: Relation) -> Control | None:
@@ -136,6 +137,7 @@ def seen_by(control: Control, relation: Relation) -> Control | None:
     if relation == "accuracy":
         return changed
     if relation in ("liveness", "trace"):
-        path = DECODE if control.path.kind in ("prefill", "permuted") else control.path
+        cheaper = ("prefill", "permuted", "batched") if relation == "liveness" else ("prefill",)
+        path = DECODE if control.path.kind in cheaper else control.path
         return replace(changed, path=path, scores_prompt=False)
     return None

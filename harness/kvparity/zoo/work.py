@@ -125,7 +125,8 @@ def _look(cell: Cell, device: str) -> tuple[str, str, str]:
     tokens = place.known(cell.workload)
     clean = _clean(place, job, control, tokens)
     if clean.outcome != "holds" and clean.reason != SAME_STEPS:
-        return str(control.path), "void", f"with nothing planted: {clean.outcome}: {clean.reason}"
+        found = "does not apply" if clean.outcome == "void" else "void"
+        return str(control.path), found, f"with nothing planted: {clean.outcome}: {clean.reason}"
     planted = compare(place.setting, job, control, tokens)
     wanted = control.expect if cell.relation == "invariance" else "differs"
     caught = planted.outcome == wanted

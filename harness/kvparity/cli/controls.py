@@ -1,0 +1,101 @@
+"""``kvparity controls``: the planted defects, and what catches each of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kvparity.cli.device import add_argument, settle
+from kvparity.exit_codes import ExitCode
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "controls",
+        help="list the planted defects, or run them all and say what catches them",
+        description="List every control: what it plants, where it comes from, where it applies "
+        "and which relation must catch it. With --run, plant each in small decoders and kernel "
+        "pairs and look with every relation.",
+        epilog="Exit codes of --run: 0 each control is caught by all relations that must, 1 one "
+        "is not, 2 bad input, 3 a backend failed. Some minutes on two CPU cores.",
+    )
+    parser.add_argument("--run", dest="matrix", action="store_true", help="run the matrix")
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help="these controls")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write defect-zoo.json and defect-zoo.md there"
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes (default: the CPU cores; one on a GPU)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List or run; returns the exit code."""
+    from kvparity.zoo import text
+    from kvparity_contracts.base import closest
+    from kvparity_contracts.controls import CONTROLS
+
+    for name in args.only:
+        if name not in CONTROLS:
+            meant = closest(name, CONTROLS)
+            hint = f"; did you mean {meant}?" if meant else ""
+            return _refuse(f"found the unknown control {name!r}, expected one of the list{hint}")
+    if args.matrix:
+        return _matrix(args)
+    if args.only or args.out or args.jobs:
+        return _refuse("--only, --out and --jobs are for --run; add it, or leave them out")
+    if args.json:
+        print(json.dumps([text.entry(each) for each in CONTROLS.values()]))
+    else:
+        print(text.listed())
+    return ExitCode.HOLDS
+
+
+def _matrix(args: argparse.Namespace) -> int:
+    try:
+        device = settle(args.device)
+    except ValueError as error:
+        return _refuse(str(error))
+    if args.jobs is not None and args.jobs < 1:
+        return _refuse(f"--jobs {args.jobs}: expected at least 1")
+    import torch
+
+    from kvparity.environment import environment
+    from kvparity.environment import settle as settle_process
+    from kvparity.zoo import matrix, text
+
+    jobs = args.jobs or (1 if device != "cpu" else os.cpu_count() or 1)
+    start = time.perf_counter()
+    settle_process()
+    facts = environment(torch.device(device))
+    entries = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
+    found = matrix.document(entries, facts, time.perf_counter() - start)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        whole = json.dumps(found, indent=1, allow_nan=False)
+        (args.out / "defect-zoo.json").write_text(whole + "\n", encoding="utf-8")
+        (args.out / "defect-zoo.md").write_text(text.page(found), encoding="utf-8")
+    if args.json:
+        print(json.dumps(found, allow_nan=False))
+    print(text.terminal(found), file=sys.stderr if args.json else sys.stdout)
+    return ExitCode.HOLDS if found["ok"] else ExitCode.DIFFERS
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r\033[K{done} of {total} cells", end=end, file=sys.stderr, flush=True)
+
+
+def _refuse(message: str) -> int:
+    print(f"kvparity: {message}", file=sys.stderr)
+    return ExitCode.USAGE
