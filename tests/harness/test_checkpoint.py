@@ -52,6 +52,19 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen2-untied": ("Qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}),
     "qwen3": ("Qwen3", {"head_dim": 16}),
+    "qwen2-window": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    ),
+    "qwen3-window": (
+        "Qwen3",
+        {
+            "head_dim": 16,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
     "qwen3-biases": (
         "Qwen3",
         {"head_dim": 24, "attention_bias": True, "tie_word_embeddings": True},
@@ -174,8 +187,17 @@ NORM = "model.layers.1.self_attn.q_norm.weight"
     [
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"model_type": "gemma"}, "model_type is 'gemma'"),
-        ({"use_sliding_window": True, "sliding_window": 8}, "sliding_window 8 is not supported"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention is not"),
+        ({"sliding_window": 8, "model_type": "llama"}, "a llama has no window"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "a sliding_attention layer wit"),
+        ({"layer_types": ["full_attention", "linear_attention"]}, "linear_attention is not supp"),
+        (
+            {
+                "use_sliding_window": True,
+                "sliding_window": 8,
+                "layer_types": ["sliding_attention"],
+            },
+            "1 layer_types for 2 layers",
+        ),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "RoPE scaling 'yarn'"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0}}, "RoPE: low_freq_factor"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),

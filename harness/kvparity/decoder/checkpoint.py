@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kvparity.decoder.config import DecoderConfig, from_hf
+from kvparity.decoder.config import DecoderConfig
+from kvparity.decoder.hf_config import from_hf
 from kvparity.decoder.weights import Shape, Weights, assemble, tensor_shapes
 from kvparity.subject import UnsupportedError
 

@@ -1,11 +1,10 @@
-"""The shape of a decoder, read from the keys of a Hugging Face ``config.json``."""
+"""The shape of a decoder, from what a contract states."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 from kvparity.subject import UnsupportedError
 from kvparity_contracts.decoder import DecoderConfig as ContractConfig
@@ -158,121 +157,4 @@ def from_contract(stated: ContractConfig) -> DecoderConfig:
         shared_head_dim=stated.shared_head_dim or 0,
         attention_softcap=stated.attention_softcap or 0.0,
         attention_sinks=stated.attention_sinks,
-    )
-
-
-def from_hf(data: Mapping[str, Any], *, where: str) -> DecoderConfig:
-    """Read the keys of a Hugging Face configuration (both the v4 and the v5 RoPE keys).
-
-    Missing optional keys take the defaults of transformers' ``LlamaConfig``, ``Qwen2Config`` and
-    ``Qwen3Config``. Raises ``UnsupportedError`` for a missing or unusable value and for a
-    feature that this decoder does not have.
-    """
-    keys = _Keys(data, where)
-    family = data.get("model_type")
-    if family not in FAMILIES:
-        raise UnsupportedError(
-            f"{where}: model_type is {family!r}; this decoder reads {', '.join(FAMILIES)}"
-        )
-    _refuse_features(keys)
-    heads = keys.integer("num_attention_heads")
-    hidden = keys.integer("hidden_size")
-    theta, scaling = _rope(keys)
-    if "head_dim" in data and data["head_dim"] is not None:
-        head_dim = keys.integer("head_dim")
-    elif family == "qwen3":
-        head_dim = 128
-    else:
-        head_dim = hidden // heads
-    bias = keys.flag("attention_bias")
-    return DecoderConfig(
-        family=cast(Family, family),
-        vocab=keys.integer("vocab_size"),
-        hidden=hidden,
-        layers=keys.integer("num_hidden_layers"),
-        heads=heads,
-        kv_heads=keys.integer("num_key_value_heads", heads if family == "llama" else None),
-        head_dim=head_dim,
-        intermediate=keys.integer("intermediate_size"),
-        max_positions=keys.integer("max_position_embeddings"),
-        rms_eps=keys.number("rms_norm_eps", 1e-6),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        qk_norm=family == "qwen3",
-        qkv_bias=bias or family == "qwen2",
-        o_bias=bias and family != "qwen2",
-        mlp_bias=family == "llama" and keys.flag("mlp_bias"),
-        tied=keys.flag("tie_word_embeddings"),
-    )
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """Typed access to a configuration, with the file in every error."""
-
-    data: Mapping[str, Any]
-    where: str
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        value = self.data.get(name)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UnsupportedError(f"{self.where}: {name} must be an integer, found {value!r}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        value = self.data.get(name)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise UnsupportedError(f"{self.where}: {name} must be a number, found {value!r}")
-        return float(value)
-
-    def flag(self, name: str) -> bool:
-        value = self.data.get(name)
-        if value not in (None, True, False):
-            raise UnsupportedError(f"{self.where}: {name} must be true or false, found {value!r}")
-        return bool(value)
-
-
-def _refuse_features(keys: _Keys) -> None:
-    data, where = keys.data, keys.where
-    activation = data.get("hidden_act", "silu")
-    if activation != "silu":
-        raise UnsupportedError(f"{where}: hidden_act is {activation!r}; only silu is supported")
-    kinds = set(data.get("layer_types") or ()) - {"full_attention"}
-    windowed = keys.flag("use_sliding_window") and data.get("sliding_window") is not None
-    # Qwen configurations carry a sliding_window that use_sliding_window switches off.
-    unswitched = data.get("sliding_window") is not None and "use_sliding_window" not in data
-    if kinds or windowed or unswitched:
-        found = ", ".join(sorted(kinds)) or f"sliding_window {data.get('sliding_window')}"
-        raise UnsupportedError(f"{where}: {found} is not supported, only full attention")
-    if data.get("quantization_config") is not None:
-        raise UnsupportedError(f"{where}: quantised checkpoints are not supported")
-
-
-def _rope(keys: _Keys) -> tuple[float, Llama3Scaling | None]:
-    """Base and scaling, from ``rope_theta`` + ``rope_scaling`` (v4) or ``rope_parameters`` (v5)."""
-    data, where = keys.data, keys.where
-    merged = dict(data.get("rope_scaling") or {}) | dict(data.get("rope_parameters") or {})
-    if "rope_theta" not in merged and data.get("rope_theta") is not None:
-        merged["rope_theta"] = data["rope_theta"]
-    rope = _Keys(merged, f"{where}: RoPE")
-    rotary = merged.get("partial_rotary_factor", data.get("partial_rotary_factor"))
-    if rotary not in (None, 1, 1.0):
-        raise UnsupportedError(f"{where}: partial_rotary_factor {rotary} is not supported")
-    theta = rope.number("rope_theta", 10000.0)
-    kind = merged.get("rope_type", merged.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise UnsupportedError(
-            f"{where}: RoPE scaling {kind!r} is not supported, only default and llama3"
-        )
-    return theta, Llama3Scaling(
-        factor=rope.number("factor"),
-        low_freq_factor=rope.number("low_freq_factor"),
-        high_freq_factor=rope.number("high_freq_factor"),
-        original_max_positions=rope.integer(
-            "original_max_position_embeddings", keys.integer("max_position_embeddings")
-        ),
     )
