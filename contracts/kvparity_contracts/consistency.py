@@ -11,7 +11,7 @@ from kvparity_contracts.checks import Accuracy, AuditCheck, OrderCheck, PathChec
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.limits import TOKEN_LIMITS, Limits
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import OWN_KERNELS, Attention, known
+from kvparity_contracts.subjects import OWN_KERNELS, AnySubject, Attention, Decoder, known
 from kvparity_contracts.workloads import Workload
 
 if TYPE_CHECKING:
@@ -169,12 +169,10 @@ def _certified(contract: Contract, at: KeyPath, check: OrderCheck) -> Iterator[F
     if kind == "transformers":
         message = f"found 'order', but the attention of a {kind} model cannot be probed"
         yield Fault((*at, "relation"), message, "a subject of kind attention or decoder")
-    if isinstance(contract.subject, Attention):
-        for key in ("window", "softcap"):
-            if getattr(contract.subject, key) is not None:
-                message = f"found 'order' beside subject.{key}"
-                expected = f"a pair without {key}: a probe must be seen as it is"
-                yield Fault((*at, "relation"), message, expected)
+    for key in _extras(contract.subject):
+        message = f"found 'order' beside subject.{key}"
+        expected = f"a subject without {key}: a probe must be seen as it is"
+        yield Fault((*at, "relation"), message, expected)
     longest = known(contract.subject).max_positions
     for j, keys in enumerate(check.keys):
         if longest is not None and keys > longest:
@@ -196,6 +194,21 @@ def _compiled(contract: Contract, at: KeyPath) -> Iterator[Fault]:
     elif subject.kind == "transformers":
         message = f"found 'audit', but it does not know the kernels of a {subject.kind} model"
         yield Fault((*at, "relation"), message, expected)
+    for key in _extras(subject):
+        message = f"found 'audit' beside subject.{key}"
+        yield Fault(
+            (*at, "relation"), message, f"a subject without {key}: it compiles no such kernels"
+        )
+
+
+def _extras(subject: AnySubject) -> list[str]:
+    """The keys that make attention more than a softmax over all keys before."""
+    if isinstance(subject, Attention):
+        return [key for key in ("window", "softcap") if getattr(subject, key) is not None]
+    if isinstance(subject, Decoder) and subject.config is not None:
+        keys = ("sliding_window", "attention_softcap", "attention_sinks")
+        return [f"config.{key}" for key in keys if getattr(subject.config, key)]
+    return []
 
 
 def _listed(contract: Contract) -> str:

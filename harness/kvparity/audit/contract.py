@@ -93,6 +93,10 @@ def subject_shapes(
         heads = (subject.heads.query, subject.heads.kv, subject.heads.dim)
     elif isinstance(subject, Decoder):
         config = _config(subject, base)
+        if config.sliding_window or config.attention_softcap or config.attention_sinks:
+            raise UnsupportedError(
+                "the decoder has windows, a softcap or sinks; the audit compiles no such kernels"
+            )
         heads = (config.heads, config.kv_heads, config.head_dim)
     else:
         raise UnsupportedError(

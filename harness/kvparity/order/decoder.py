@@ -16,13 +16,27 @@ def attention_of(subject: Subject) -> AttentionSubject:
     """A kernel pair itself, or the pair that a decoder calls, with its heads, dtypes and order.
 
     Raises:
-        UnsupportedError: the subject has no attention that can be called alone.
+        UnsupportedError: the subject has no attention that can be called alone, or one that would
+            not show a probe as it is: with windows, a softcap, sinks, or a cache of codes.
     """
     if isinstance(subject, AttentionSubject):
         return subject
     if not isinstance(subject, DecoderSubject):
         raise UnsupportedError("the attention of this subject cannot be called alone")
     model, ops = subject.model, subject.attention
+    shape, format = model.config, subject.storage.format
+    hidden = {
+        "a sliding window": shape.sliding_window,
+        "a softcap": shape.attention_softcap,
+        "sinks": shape.attention_sinks,
+        f"a cache in {format}": format.static or format.dynamic,
+    }
+    for what, present in hidden.items():
+        if present:
+            raise UnsupportedError(
+                f"the decoder has {what}, behind which a probe is not seen as it is; its order can "
+                "be certified without"
+            )
 
     def prefill(
         q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **more: Any

@@ -23,6 +23,7 @@ from kvparity.decoder import layers
 from kvparity.decoder.cache import KVCache
 from kvparity.decoder.reading import unrolled
 from kvparity.decoder.session import DecoderSession
+from kvparity.order.decoder import attention_of
 from kvparity.schedule import Layout, Member
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity.subjects.decoder import DecoderSubject
@@ -231,6 +232,18 @@ def test_every_feature_is_close_to_float64() -> None:
             continue  # other weights
         wrong = with_other.oracle(member, ids_of((member,))[0], range(19, 22))
         assert (wrong - exact).abs().max() > 1e-3, changes
+
+
+def test_no_order_is_certified_of_what_hides_a_probe() -> None:
+    attention_of(decoder())
+    for which, what in (
+        (decoder(sliding_window=8), "a sliding window"),
+        (decoder(attention_softcap=3.0), "a softcap"),
+        (decoder(attention_sinks=True), "sinks"),
+        (decoder("int8(8)"), r"a cache in int8\(8\)"),
+    ):
+        with pytest.raises(UnsupportedError, match=f"the decoder has {what}, behind which"):
+            attention_of(which)
 
 
 # Controls
