@@ -58,7 +58,7 @@ def compare(
         divergence = _divergence(candidate, place, part, sides[0], sides[1])
     return Comparison(
         "differs",
-        f"{_words(place, part)} differs from what the reference holds",
+        f"{_words(candidate, place, part)} differs from what the reference holds",
         **counts,
         differing_tokens=int(off.any(-1).any(0).sum()),
         first_divergence=divergence,
@@ -81,17 +81,17 @@ def _alone(side: str, one: Held, again: Again | None) -> Comparison | None:
     lost = one.needed & one.is_written & ~one.is_held
     if bool(lost.any()):
         place, _ = _first(lost[..., None], one)
-        reason = f"{name} no longer holds {_words(place)}, which the next query would see"
+        reason = f"{name} no longer holds {_words(one, place)}, which the next query would see"
         return _found(reason, one, lost, tokens)
     ghosts = one.is_held & ~one.is_written
     if bool(ghosts.any()):
         place, _ = _first(ghosts[..., None], one)
-        return _found(f"{name} holds {_words(place)}, which nobody wrote", one, ghosts, tokens)
+        return _found(f"{name} holds {_words(one, place)}, which nobody wrote", one, ghosts, tokens)
     off = (one.held != one.written) & one.is_held[..., None]
     if not bool(off.any()):
         return None
     place, part = _first(off, one)
-    reason = f"{name} holds another {_words(place, part)} than was written"
+    reason = f"{name} holds another {_words(one, place, part)} than was written"
     divergence = None
     if again is not None:
         read, fresh = again(side, place).values[place]
@@ -136,9 +136,10 @@ def _first(off: Tensor, held: Held) -> tuple[Place, int]:
     return Place(layer, sequence, position), part
 
 
-def _words(place: Place, part: int | None = None) -> str:
+def _words(held: Held, place: Place, part: int | None = None) -> str:
     what = "position" if part is None else f"{PARTS[part]} at position"
-    return f"{what} {place.position} of sequence {place.sequence} in layer {place.layer}"
+    name = held.record.plan.members[place.sequence].id
+    return f"{what} {place.position} of {name} in layer {place.layer}"
 
 
 def _divergence(

@@ -202,6 +202,8 @@ def run(
         else:
             with at_work():
                 session = subject.session(plan.members, plan.layout)
+                if not plan.layout.cached and session.cache() is not None:
+                    raise SubjectError("the path is without a cache, but the session has one")
             watch.opened(session)
             _run_steps(session, plan, collector, watch, before)
             watch.ended(session)

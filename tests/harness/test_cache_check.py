@@ -55,12 +55,12 @@ def test_what_is_equal_and_as_written_holds(path: str, window: int | None) -> No
 @pytest.mark.parametrize(
     ("path", "defect", "words", "places"),
     [
-        ("decode", "casts", "the path holds another k at position 0 of sequence 0", 10),
-        ("decode", "forgets-last", "the path holds another k at position 5 of sequence 0", 2),
-        ("reset", "keeps-old", "the path holds another k at position 0 of sequence 0", 10),
-        ("prefix(2)", "adopts-short", "the path holds another k at position 1 of sequence 0", 1),
+        ("decode", "casts", "the path holds another k at position 0 of w/0", 10),
+        ("decode", "forgets-last", "the path holds another k at position 5 of w/0", 2),
+        ("reset", "keeps-old", "the path holds another k at position 0 of w/0", 10),
+        ("prefix(2)", "adopts-short", "the path holds another k at position 1 of w/0", 1),
         ("prefix(2)", "shares-slots", "the path holds another k at position", 2),
-        ("decode", "wrong", "k at position 0 of sequence 0 in layer 0 differs", 10),
+        ("decode", "wrong", "k at position 0 of w/0 in layer 0 differs", 10),
     ],
 )
 def test_a_cache_that_is_wrong_differs(path: str, defect: str, words: str, places: int) -> None:
@@ -102,8 +102,7 @@ def test_a_window_that_loses_a_key_too_early_differs() -> None:
     found = compare("decode", "loses-first", window=4)
     assert found.outcome == "differs"
     assert found.reason == (
-        "the path no longer holds position 3 of sequence 0 in layer 0, which the next query would "
-        "see"
+        "the path no longer holds position 3 of w/0 in layer 0, which the next query would see"
     )
 
 
@@ -136,9 +135,7 @@ def test_what_nobody_wrote_differs() -> None:
     short = replace(short, is_written=short.is_written.clone())
     short.is_written[0, 2] = False
     found = compare_caches(side("prefill"), side("decode"), (long, short))[0]
-    assert found.reason == (
-        "the path holds position 2 of sequence 0 in layer 0, which nobody wrote"
-    )
+    assert found.reason == ("the path holds position 2 of w/0 in layer 0, which nobody wrote")
 
 
 def test_a_kept_place_is_held_whole_as_read_and_as_written() -> None:

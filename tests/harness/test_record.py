@@ -246,6 +246,11 @@ def test_a_session_that_is_used_once_is_neither_reset_nor_shared() -> None:
     assert record("decode", Toy("one-use")).index == INDEX
 
 
+def test_a_cache_where_none_was_asked_for_is_a_subject_error() -> None:
+    with pytest.raises(SubjectError, match="without a cache, but the session has one"):
+        record("uncached", Toy("always-caches"))
+
+
 def test_the_first_use_computes_other_tokens_at_every_position() -> None:
     seen: list[list[int]] = []
 

@@ -100,6 +100,7 @@ def test_every_defect_is_used_by_a_test() -> None:
         "closed-cache",
         "replaced",
         "one-use",
+        "always-caches",
         "keeps-old",
         "adopts-short",
         "shares-slots",

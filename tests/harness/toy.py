@@ -44,6 +44,7 @@ DEFECTS = {
     "stops-early": "generate() stops one token before the end",
     "no-pages": "paged caches are refused",
     "closed-cache": "the cache cannot be reached",
+    "always-caches": "a session without a cache has one",
     "one-use": "sessions can be neither reset nor shared",
     "keeps-old": "a slot that was written before a reset keeps what it held",
     "adopts-short": "the last adopted token is left out, and its slot filled with the first",
@@ -147,14 +148,17 @@ class ToySession:
 
     def __init__(self, subject: Toy, members: Sequence[Member], layout: Layout) -> None:
         self.subject, self.members = subject, members
-        self._cache = self._open(members, layout.slack)
+        self._cache, self.layout = self._open(members, layout.slack), layout
         self._counts: Counter[str] = Counter()
 
     def _open(self, members: Sequence[Member], slack: int) -> ToyCache:
         return ToyCache(members, slack)
 
     def cache(self) -> ToyCache | None:
-        return None if "closed-cache" in self.subject.defects else self._cache
+        hidden = "closed-cache" in self.subject.defects or (
+            not self.layout.cached and "always-caches" not in self.subject.defects
+        )
+        return None if hidden else self._cache
 
     def observed(self) -> Counter[str]:
         return Counter(self._counts)
