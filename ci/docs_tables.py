@@ -62,7 +62,9 @@ WORDS = {"integer": "whole number", "number": "number", "string": "text", "boole
 REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>\d+)")
 FILES = {
     "pytorch/torchtitan test_bitwise_parity.py": "https://github.com/pytorch/torchtitan/blob/main/"
-    "torchtitan/experiments/rl/tests/test_bitwise_parity.py"
+    "torchtitan/experiments/rl/tests/test_bitwise_parity.py",
+    "pytorch/torchtitan bitwise_parity.md": "https://github.com/pytorch/torchtitan/blob/main/"
+    "torchtitan/experiments/rl/docs/bitwise_parity.md",
 }
 
 

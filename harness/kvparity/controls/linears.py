@@ -137,7 +137,9 @@ def blocked_norm(x: Tensor, w: Tensor, eps: float, block: int) -> Tensor:
         lanes[..., : part.shape[-1]] += part
     while (size := lanes.shape[-1]) > 1:  # as the kernel sums its lanes: upper half onto lower
         lanes = lanes[..., : size // 2] + lanes[..., size // 2 :]
-    inverse = torch.reciprocal(torch.sqrt(lanes / x.shape[-1] + eps))
+    # torch's float32 root is not correctly rounded everywhere; one taken in float64 is.
+    root = torch.sqrt((lanes / x.shape[-1] + eps).double()).float()
+    inverse = torch.reciprocal(root)
     return ((wide * inverse).to(x.dtype).float() * w.float()).to(x.dtype)
 
 
