@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DummyLayer, DynamicCache
 
 from kvparity.export.compiling import Compiled
 from kvparity.export.inspection import require_clean
@@ -73,10 +74,6 @@ def refused(subject: TransformersSubject, plan: Plan) -> str | None:
         )
     if layout.program == "compiled" and subject.invariant:
         return "a compiled program in fixed-order arithmetic: inductor fuses what it would swap"
-    config = subject.model.config.get_text_config(decoder=True)
-    shared = getattr(config, "num_kv_shared_layers", None)
-    if layout.program == "exported" and shared:
-        return "an exported program of a model whose layers share keys"
     return None
 
 
@@ -84,10 +81,10 @@ class _View(caches.View):
     """The recipe's caches: a sliding layer keeps every key, and its mask hides the older ones."""
 
     def window(self, layer: int) -> int | None:
-        types = getattr(self.config, "layer_types", None)
-        if not types or types[layer] != "sliding_attention":
-            return None
-        return int(self.config.sliding_window)
+        """How many keys a query of this layer sees by the model's config, None: all."""
+        kinds = held.holders(DynamicCache(config=self.config))
+        found = kinds[list(self._holders())[layer]]
+        return int(found.sliding_window) if found.is_sliding else None
 
 
 class ExportedSession(Packed):
@@ -108,6 +105,9 @@ class ExportedSession(Packed):
         recipe, _ = programs_of(self.subject).get(self.subject, self.capacity, decode=True)
         with torch.inference_mode(False):
             place.cache = copy.deepcopy(recipe.cache)
+        for number, layer in held.holders(place.cache).items():
+            if not layer.keys.numel():  # the recipe's stand-in for a layer without a cache
+                place.cache.layers[number] = DummyLayer()
         for layer in held.holders(place.cache).values():
             held.clear(layer, self.subject.unused)
 
@@ -124,10 +124,11 @@ class ExportedSession(Packed):
         ids, positions = inputs["input_ids"], inputs["position_ids"]
         programs = programs_of(self.subject)
         recipe, module = programs.get(self.subject, self.capacity, decode=ids.shape[1] == 1)
-        for name, _ in state(recipe.program):
+        for name in state(recipe.program):
             kind, number = name.rsplit("_", 1)
             which = {"key_cache": "keys", "value_cache": "values"}.get(kind, kind)
-            setattr(module, name, getattr(cache.layers[int(number)], which))
+            if int(number) in held.holders(cache):
+                setattr(module, name, getattr(cache.layers[int(number)], which))
         with torch.inference_mode(), self.subject.arithmetic():
             logits: Tensor = module(input_ids=ids, cache_position=positions[0])
         self.ran[f"program.{self.kind}"] += 1

@@ -78,14 +78,17 @@ def export(model: Any, capacity: int, *, rows: int) -> Recipe:
 
 def findings(model: Any, recipe: Recipe) -> list[Finding]:
     """What of the traced call is left in the program; see ``inspection.baked``."""
-    own = [*model.parameters(), *model.buffers()]
-    fed = [name for name, _ in state(recipe.program)]
-    return baked(recipe.program, own, fed=fed)
+    fed, idle = state(recipe.program), []
+    for number, layer in enumerate(recipe.cache.layers):
+        if not layer.keys.numel():  # it reads another layer's cache, and has none
+            idle += [name for name in fed if name.rsplit("_", 1)[1] == str(number)]
+    own = [*model.parameters(), *model.buffers(), *(fed[name] for name in idle)]
+    return baked(recipe.program, own, fed=fed.keys() - set(idle))
 
 
-def state(program: ExportedProgram) -> list[tuple[str, Tensor]]:
+def state(program: ExportedProgram) -> dict[str, Tensor]:
     """The buffers that hold a cache, by name."""
-    return [(n, x) for n, x in program.named_buffers() if n.startswith(_STATE)]
+    return {n: x for n, x in program.named_buffers() if n.startswith(_STATE)}
 
 
 @contextmanager
