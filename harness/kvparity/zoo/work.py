@@ -19,7 +19,7 @@ from kvparity.controls.kernels import (
 )
 from kvparity.controls.running import compare, without
 from kvparity.controls.table import CONTROLS
-from kvparity.kernel_case import audit, certify
+from kvparity.kernel_case import Finding, audit, certify
 from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
 from kvparity.plan import ControlRun
 from kvparity.record import Tokens
@@ -43,7 +43,7 @@ class _Place:
     setting: Setting
     numerics: Numerics
     tokens: dict[str, Tokens] = field(default_factory=dict)
-    clean: dict[tuple[Any, ...], Comparison] = field(default_factory=dict)
+    clean: dict[tuple[Any, ...], Comparison | Finding] = field(default_factory=dict)
 
     def known(self, workload: str) -> Tokens:
         if workload not in self.tokens:
@@ -133,7 +133,9 @@ def _look(cell: Cell, device: str) -> tuple[str, str, str]:
     return str(control.path), "caught" if caught else "not caught", planted.reason
 
 
-def _clean(place: _Place, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
+def _clean(
+    place: _Place, job: ControlRun, control: Control, tokens: Tokens
+) -> Comparison | Finding:
     key = (
         job.relation, job.workload, job.sequences, job.generate, job.column, control.path,
         control.scores_prompt,
@@ -145,9 +147,13 @@ def _clean(place: _Place, job: ControlRun, control: Control, tokens: Tokens) -> 
 
 def _look_at_kernels(cell: Cell, place: _Place) -> tuple[str, str, str]:
     contract, subject = place.setting.contract, place.setting.subject
+    key: tuple[str, ...]
     if cell.relation == "audit":
         case = KernelCase("zoo", "audit", "audit", place.numerics, architecture=AUDITED)
-        clean = place.clean.get(("audit",)) or audit(contract, Path(), case)
+        key = ("audit",)
+        if key not in place.clean:
+            place.clean[key] = audit(contract, Path(), case)
+        clean = place.clean[key]
         caught, seen = run_audit_control(contract, Path(), KernelControl(cell.control, case))
     else:
         case = KernelCase("zoo", "order", "order", place.numerics, keys=ORDER_KEYS)
@@ -162,7 +168,10 @@ def _look_at_kernels(cell: Cell, place: _Place) -> tuple[str, str, str]:
             found = certify(plant(subject), case, seed=contract.seed, only=parts)
             caught = found.outcome == "differs" and found.details["verdict"] in SEEN
             seen = found.reason
-        clean = certify(subject, case, seed=contract.seed, only=parts)
+        key = ("order", *parts)
+        if key not in place.clean:
+            place.clean[key] = certify(subject, case, seed=contract.seed, only=parts)
+        clean = place.clean[key]
     if clean.outcome != "holds":
         return "decode", "void", f"with nothing planted: {clean.outcome}: {clean.reason}"
     return "decode", "caught" if caught else "not caught", seen
