@@ -10,7 +10,7 @@ import pytest
 import torch
 from attention_cases import DTYPES, Case, exact, last, lay, reference, unequal, whole, wrong
 
-from kvparity_kernels.attention import attend_decode, naive
+from kvparity_kernels.attention import attend_decode, naive, prefill
 
 Mutate = Callable[[dict[str, list[tuple[str, str]]]], Any]
 UNIT = 2.0**-24  # half a step of float32: what one rounding costs, relative
@@ -167,6 +167,20 @@ def test_rows_that_see_nothing_see_the_sink() -> None:
     out, lse = attend_decode(q, kv, **rows)
     assert not out.view(torch.int32).any()  # +0
     assert (lse == -math.inf).all()
+    several = whole(case)
+    first = torch.full((40,), 2**31 - 1, dtype=torch.int32)
+    first[3] = 0
+    found = prefill(
+        *case.rows,
+        cu_seqlens_q=torch.tensor([0, 40], dtype=torch.int32),
+        cu_seqlens_k=torch.tensor([0, 40], dtype=torch.int32),
+        scale=case.scale,
+        order=case.order,
+        first_key=first,
+    )
+    assert unequal(tuple(x[3:4] for x in found), tuple(x[3:4] for x in several)) == 0
+    assert not found[0][4:].view(torch.int32).any()
+    assert (found[1][4:] == -math.inf).all()
     sinks = torch.tensor([0.0, 1.0, -3.0, -math.inf])
     out, lse = attend_decode(q, kv, sinks=sinks, window=7, **rows)
     assert not out.view(torch.int32).any()
