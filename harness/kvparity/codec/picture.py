@@ -92,7 +92,7 @@ def _panel(codecs: Sequence[dict[str, Any]], measure: str, title: str, left: int
     for limit in sorted(set(limits)):
         y = scale.y(limit)
         out.append(f'<line class="b" x1="{left}" y1="{y:.1f}" x2="{left + WIDE}" y2="{y:.1f}"/>')
-        out.append(_label(left + 4, y - 5, f"budget {limit:g}", "start"))
+        out.append(_label(left + WIDE - 4, y - 5, f"budget {limit:g}", "end"))
     for number, codec in enumerate(codecs):
         points = [(x(k), scale.y(float(p[measure]))) for k, p in enumerate(codec["depth"])]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)

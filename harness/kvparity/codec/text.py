@@ -147,6 +147,8 @@ def _budget(codec: Document) -> list[str]:
     exact = ", ".join(str(names[number]) for number in found["exact_layers"])
     many = "s" if len(found["exact_layers"]) > 1 else ""
     words = f"leave layer{many} {exact} exact" if exact else "code all layers"
+    if not found["coded_layers"]:
+        words = "no layer can be coded"
     measured = found["measured"][found["measure"]]
     lines = [
         f"  budget {found['measure']} <= {found['limit']:g}: {words}; measured {measured:.3g} with "
