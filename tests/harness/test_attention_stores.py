@@ -15,7 +15,7 @@ from kvparity.plan import Case, make
 from kvparity.schedule import Action, Layout, Member, Plan, Span
 from kvparity.side import Setting, Side
 from kvparity.subject import LayeredCache, Reusable, SubjectError, UnsupportedError
-from kvparity.subjects.attention import AttentionSubject, build
+from kvparity.subjects.attention import AttentionSubject, Pair, build
 from kvparity.unit import run_unit
 from kvparity.workload import Prompts
 from kvparity_contracts.paths import PathName
@@ -233,6 +233,44 @@ def test_layouts_differ_in_memory_and_in_nothing_else() -> None:
     a, b = kept.values()
     assert torch.equal(a.read(0, 0, 0, 5)[0], b.read(0, 0, 0, 5)[0])
     assert a.kind.k.codes.stride() != b.kind.k.codes.stride()
+
+
+@pytest.mark.parametrize("store", ["float32", "int8(8)"])
+@pytest.mark.parametrize("layout", ["slot-head", "head-slot"])
+def test_kernels_are_given_views_where_they_can_be(store: str, layout: str) -> None:
+    """Copies of a long cache at every step would be most of its memory, and of its time."""
+    given: list[Any] = []
+
+    def spy(q: Any, k: Any, v: Any, **more: Any) -> Any:
+        given.append((k, v, more.get("k_scale")))
+        return q, q.float().sum(-1)
+
+    base = setting(WIDE, store, layout=layout).subject
+    assert isinstance(base, AttentionSubject)
+    subject = base.with_pair(Pair(spy, spy, "prefill", "decode"))
+    found = subject.session([Member(name, 8, 2) for name in "abc"], Layout())
+    cache = found.cache()
+
+    def run(*spans: Span) -> list[bool]:
+        list(found.forward(spans, [[0] * (s.stop - s.start) for s in spans]))
+        k, v, scale = given.pop()
+        own = cache.kind
+        pairs = [(k, own.k.codes), (v, own.v.codes)]
+        pairs += [] if scale is None else [(scale, own.k.scales)]
+        return [
+            one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+            for one, other in pairs
+        ]
+
+    assert all(run(Span(1, 0, 4, 4)))
+    assert not any(run(Span(0, 0, 4, 4), Span(2, 0, 3, 3)))
+    assert all(run(Span(0, 4, 5, 4, decode=True), Span(1, 4, 5, 4, decode=True)))
+    assert not any(run(Span(0, 5, 6, 5, decode=True), Span(2, 3, 4, 3, decode=True)))
+    list(found.forward((Span(0, 6, 7, 6, decode=True), Span(2, 4, 5, 4, decode=True)), [[0], [0]]))
+    k, _, _ = given.pop()
+    assert k.shape[:2] == (2, cache.capacity)
+    if store == "float32":  # a copy lies between bands of NaN, too
+        assert bool(torch.isnan(k.as_strided((1,), (1,), k.storage_offset() - 1)).all())
 
 
 def test_another_token_id_is_other_data_and_a_donor_shares_the_first() -> None:

@@ -69,10 +69,14 @@ class PairCache:
         self.width, self.execution = window, execution
         self.filled = [0] * len(members)
 
-    def slots(self, sequence: int, start: int, stop: int) -> Tensor:
+    def place(self, sequence: int, start: int, stop: int) -> range:
         """The slots of the positions ``start .. stop-1``."""
         first = sequence * self.capacity
-        return torch.arange(first + start, first + stop, device=self.kind.k.codes.device)
+        return range(first + start, first + stop)
+
+    def slots(self, sequence: int, start: int, stop: int) -> Tensor:
+        """The same on the device."""
+        return _on(self.kind.k, [self.place(sequence, start, stop)])
 
     # kvparity.subject.LayeredCache
 
@@ -145,30 +149,33 @@ def rectangle(stored: Stored, sequences: Sequence[int], capacity: int, spare: Sp
     """The caches of some sequences, ``[B, capacity, ...]``: a view if they are neighbours."""
     first, count = sequences[0], len(sequences)
     if list(sequences) == list(range(first, first + count)):
-        found = _view(stored, first * capacity, (first + count) * capacity)
+        found = _view(stored, range(first * capacity, (first + count) * capacity))
     else:
-        own = torch.arange(capacity, device=stored.codes.device)
-        found = _copy(stored, torch.cat([own + each * capacity for each in sequences]), spare)
+        parts = [range(each * capacity, (each + 1) * capacity) for each in sequences]
+        found = _copy(stored, parts, spare)
     scales = None if found.scales is None else _unflatten(found.scales, count, capacity)
     return Held(_unflatten(found.codes, count, capacity), scales)
 
 
-def packed(stored: Stored, parts: Sequence[Tensor], spare: Spare) -> Held:
+def packed(stored: Stored, parts: Sequence[range], spare: Spare) -> Held:
     """The slots of ``parts`` one after the other: a view of the only one."""
-    if len(parts) == 1:
-        return _view(stored, int(parts[0][0]), int(parts[0][-1]) + 1)
-    return _copy(stored, torch.cat(list(parts)), spare)
+    return _view(stored, parts[0]) if len(parts) == 1 else _copy(stored, parts, spare)
 
 
-def _view(stored: Stored, start: int, stop: int) -> Held:
-    scales = None if stored.scales is None else stored.scales[start:stop]
-    return Held(stored.codes[start:stop], scales)
+def _view(stored: Stored, part: range) -> Held:
+    scales = None if stored.scales is None else stored.scales[part.start : part.stop]
+    return Held(stored.codes[part.start : part.stop], scales)
 
 
-def _copy(stored: Stored, slots: Tensor, spare: Spare) -> Held:
-    copied = spare(len(slots))
-    copied.put(torch.arange(len(slots), device=slots.device), stored.get(slots))
+def _copy(stored: Stored, parts: Sequence[range], spare: Spare) -> Held:
+    copied = spare(sum(map(len, parts)))
+    copied.put(_on(stored, [range(len(copied.codes))]), stored.get(_on(stored, parts)))
     return Held(copied.codes, copied.scales)
+
+
+def _on(stored: Stored, parts: Sequence[range]) -> Tensor:
+    device = stored.codes.device
+    return torch.cat([torch.arange(each.start, each.stop, device=device) for each in parts])
 
 
 def _unflatten(x: Tensor, batch: int, capacity: int) -> Tensor:

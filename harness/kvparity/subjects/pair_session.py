@@ -130,7 +130,7 @@ class AttentionSession:
 
     def _prefill(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
         kind = self._cache.kind
-        parts = [self._cache.slots(s.sequence, 0, s.stop) for s in spans]
+        parts = [self._cache.place(s.sequence, 0, s.stop) for s in spans]
         given = kind.given(
             packed(kind.k, parts, partial(self._stored, which=0)),
             packed(kind.v, parts, partial(self._stored, which=1)),
