@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from decoder_cases import decoder, differing, forward, ids_of, one, plan, prompts, run, span
+from decoder_cases import (
+    decoder,
+    differing,
+    forward,
+    ids_of,
+    one,
+    plan,
+    play,
+    prompts,
+    run,
+    span,
+)  # fmt: skip
 from torch import Tensor
 
 from kvparity.decoder.cache import KVCache
@@ -35,9 +46,23 @@ CASES = [
 def test_every_path_reads_the_same_store(store: str, heads_first: bool, page: int) -> None:
     which = decoder(store, heads_first=heads_first)
     reference = run(which, "prefill", LONG, page=page)
-    for path in ("decode", "chunked(7)", "streamed(13)"):
+    for path in ("decode", "chunked(7)", "streamed(13)")[: 3 if page else 2]:
         assert differing(run(which, path, LONG, page=page), reference) == [], path
     assert differing(run(decoder(store), "uncached", LONG), reference) == []
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padded_rectangle_without_a_cache(side: Any) -> None:
+    given = prompts(5, 12, generate=2)
+    which = decoder("int8(4)")
+    alone = plan("uncached", given)
+    together = tuple(span for step in alone.schedule for span in step)
+    padded = replace(
+        alone, schedule=(together,), layout=replace(alone.layout, batch=side, cached=False)
+    )
+    reference = run(which, "prefill", given)
+    found = play(which.session(padded.members, padded.layout), padded)
+    assert differing(found, reference) == []
 
 
 @pytest.mark.parametrize("execution", [torch.bfloat16, torch.float16])

@@ -30,7 +30,7 @@ from kvparity.subjects.decoder import DecoderSubject
 from kvparity_kernels.keys import KeysValues
 
 MIXED: dict[str, Any] = {
-    "layers": 3, "sliding_window": 8, "layer_types": ("sliding", "full", "sliding")
+    "layers": 2, "sliding_window": 8, "layer_types": ("sliding", "full")
 }  # fmt: skip
 SHARED: dict[str, Any] = {
     "layers": 5,
@@ -41,10 +41,11 @@ SHARED: dict[str, Any] = {
 
 
 # Lengths around one and two windows; streamed(n) writes chunks across the place where a ring wraps.
-@pytest.mark.parametrize("length", [7, 8, 9, 17])
-@pytest.mark.parametrize("ring", [False, True])
+@pytest.mark.parametrize(
+    ("length", "ring"), [(7, True), (8, True), (9, True), (17, True), (9, False), (17, False)]
+)
 def test_a_window_is_the_same_on_every_path(length: int, ring: bool) -> None:
-    given = prompts(length, generate=4)
+    given = prompts(length, generate=3)
     plain, which = decoder(**MIXED), decoder(ring=ring, **MIXED)
     reference = run(plain, "prefill", given)
     paths = (
@@ -82,8 +83,8 @@ def test_a_ring_holds_what_can_still_be_seen() -> None:
     cache = held(session)
     for start in range(0, 21, 3):
         forward(session, (span(start, start + 3),), ids)
-    assert [cache.window(layer) for layer in range(3)] == [8, None, 8]
-    assert [cache.live(layer, 0) for layer in range(3)] == [range(11, 21), range(21), range(11, 21)]
+    assert [cache.window(layer) for layer in range(2)] == [8, None]
+    assert [cache.live(layer, 0) for layer in range(2)] == [range(11, 21), range(21)]
     assert cache.read(0, 0, 11, 21)[0].isfinite().all()
     slots = [cache.slots(0, 0, 21, region=region) for region in (0, 1)]
     assert len(set(slots[0])) == 21
@@ -146,10 +147,10 @@ def test_followers_read_the_last_layer_of_their_type() -> None:
 
 @pytest.mark.parametrize(("store", "narrow"), [("float32", 8), ("fp8_e4m3(head)", 0)])
 def test_shared_layers_are_the_same_on_every_path(store: str, narrow: int) -> None:
-    given = prompts(10, generate=3)
+    given = prompts(9, generate=3)
     which = decoder(store, ring=True, **SHARED, shared_head_dim=narrow)
     reference = run(which, "prefill", given)
-    for path in ("decode", "chunked(4)", "paged(4)", "uncached"):
+    for path in ("decode", "chunked(4)", "uncached"):
         assert differing(run(which, path, given), reference) == [], path
     weights = which.model.weights.layers
     assert [len(layer.qkv) for layer in weights] == [128] * 3 + [4 * (narrow or 16)] * 2
