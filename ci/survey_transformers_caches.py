@@ -1,6 +1,7 @@
 """Do transformers' caches give the logprobs of a forward without a cache? By family, cache, path.
 
-    python ci/survey_transformers_caches.py             write docs/results/transformers-caches.json
+    python ci/survey_transformers_caches.py             write docs/results/transformers-caches.json,
+        or what is missing of it; delete the file to begin anew
     python ci/survey_transformers_caches.py --family mistral --cache dynamic --attention eager \
         --execution float32 --path decode               print rows, write nothing
 
@@ -50,6 +51,7 @@ SLOW_PATHS = ("decode", "chunked(7)")  # in Triton's interpreter
 SHORT_PATHS = ("decode", "generate", "chunked(7)", "padded-left")  # in bfloat16
 ARITHMETIC = {"eager": (False, True), "sdpa": (False,), "kvparity": (True,)}
 EVERY = {**FAMILIES, **PARTING}
+IN_FIXED_ORDER = ("llama", "mistral", "gemma2", "gemma4", "gpt_oss")  # the interpreter is slow
 
 
 def prompts() -> Prompts:
@@ -131,6 +133,59 @@ def survey(family: str, cache: str, attention: str, execution: str, only: str | 
     return rows
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Per family and cache, as markdown: the worst path of each attention, right padding apart."""
+
+    def worst(
+        family: str, cache: str, attention: str, execution: str, fixed: bool, pad: bool
+    ) -> str:
+        found = [
+            r
+            for r in rows
+            if (r["family"], r["cache"], r["attention"]) == (family, cache, attention)
+            and (r["execution"], r["fixed_order"]) == (execution, fixed)
+            and (r["path"] == "padded-right") == pad
+        ]
+        done = [r for r in found if "error" not in r]
+        if not done:
+            return "refused" if found else ""
+        differing_tokens = sum(r["differing_tokens"] for r in done)
+        if fixed:
+            return f"{differing_tokens} of {sum(r['tokens'] for r in done)}"
+        top = max(done, key=lambda r: r["max_abs_dlogp"])
+        return f"{top['max_abs_dlogp']:.0e}" if top["max_abs_dlogp"] else "0"
+
+    names = ("family", "cache", "eager", "sdpa", "eager, fixed order", "kvparity, fixed order",
+             "eager, bfloat16", "right pads: eager", "right pads: fixed order")  # fmt: skip
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    for family, cache in dict.fromkeys((r["family"], r["cache"]) for r in rows):
+        cells = [
+            worst(family, cache, attention, execution, fixed, pad)
+            for attention, execution, fixed, pad in (
+                ("eager", "float32", False, False),
+                ("sdpa", "float32", False, False),
+                ("eager", "float32", True, False),
+                ("kvparity", "float32", True, False),
+                ("eager", "bfloat16", False, False),
+                ("eager", "float32", False, True),
+                ("eager", "float32", True, True),
+            )
+        ]
+        lines.append("| " + " | ".join([family, cache, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def page(rows: list[dict[str, Any]]) -> None:
+    """Put the table into the page."""
+    path = OUT.with_suffix(".md")
+    text = path.read_text(encoding="utf-8")
+    head, _, rest = text.partition("<!-- table -->\n")
+    _, _, tail = rest.partition("<!-- /table -->")
+    path.write_text(
+        f"{head}<!-- table -->\n\n{table(rows)}\n\n<!-- /table -->{tail}", encoding="utf-8"
+    )
+
+
 def main() -> None:
     """Ask all, or what the options name."""
     parser = argparse.ArgumentParser(
@@ -143,7 +198,7 @@ def main() -> None:
     parser.add_argument("--path")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    begin, rows = time.perf_counter(), []
+    begin = time.perf_counter()
     choices = (
         [given.execution] if given.execution else ["float32", "bfloat16"],
         [given.attention] if given.attention else list(ARITHMETIC),
@@ -151,10 +206,15 @@ def main() -> None:
         [given.cache] if given.cache else ["dynamic", "static"],
     )
     whole = not any(vars(given).values())
+    rows = json.loads(OUT.read_text(encoding="utf-8"))["rows"] if whole and OUT.exists() else []
+    done = {(r["execution"], r["attention"], r["family"], r["cache"]) for r in rows}
     for execution, attention, family, cache in itertools.product(*choices):
         if attention == "sdpa" and family in NO_SDPA:
             continue
-        if attention == "kvparity" and execution != "float32" and whole:
+        slow = execution != "float32" or family not in IN_FIXED_ORDER
+        if whole and attention == "kvparity" and slow:
+            continue
+        if (execution, attention, family, cache) in done:
             continue
         rows += survey(family, cache, attention, execution, given.path)
         print(f"{time.perf_counter() - begin:6.0f} s {family} {cache} {attention}", file=sys.stderr)
@@ -162,6 +222,8 @@ def main() -> None:
             write(rows)
     if not whole:
         print("\n".join(json.dumps(each) for each in rows))
+        return
+    page(rows)
 
 
 def write(rows: list[Any]) -> None:

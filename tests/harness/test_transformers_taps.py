@@ -84,6 +84,16 @@ def test_softcap_and_sinks_are_told(name: str, lost: str) -> None:
     assert (oracle(other) - oracle(row)).abs().max() > 1e-3
 
 
+def test_layers_that_compute_their_last_row_only_tell_of_it() -> None:
+    """Gemma 4 with ``logits_to_keep``, where no rows are wanted of a chunk."""
+    session = open_session(family("gemma4", "eager"), 9)
+    with taps.listening(heard := Everything()):
+        list(session.forward((Span(0, 0, 7, rows_from=7),), [IDS[:7]]))
+    told = [[r.position for r in heard.rows if r.layer == layer] for layer in range(4)]
+    assert told == [[*range(7)], [*range(7)], [6], [6]]
+    assert {(r.first, r.length) for r in heard.rows if r.layer > 1} == {(0, 7)}
+
+
 def test_nothing_stays_wrapped_after_listening() -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from kvparity.hf import layers as held
 from kvparity.subject import UnsupportedError
 from kvparity.taps import Attended, Listener, Wrote
+from kvparity_kernels.overrides.guard import paused
 
 
 class Teller:
@@ -57,9 +58,10 @@ class Teller:
     def _updating(self, update: Callable[..., Any]) -> Callable[..., Any]:
         def updated(key: Tensor, value: Tensor, layer_idx: int, *args: Any, **more: Any) -> Any:
             cache = update.__self__  # type: ignore[attr-defined] # a bound method
-            k, v = (x[0].transpose(0, 1).clone() for x in (key, value))
-            place = list(held.holders(cache)).index(layer_idx)
-            self.listener.wrote(Wrote(place, self.sequence, self.start, k, v))
+            with paused():  # a listener computes as it likes
+                k, v = (x[0].transpose(0, 1).clone() for x in (key, value))
+                place = list(held.holders(cache)).index(layer_idx)
+                self.listener.wrote(Wrote(place, self.sequence, self.start, k, v))
             out = update(key, value, layer_idx, *args, **more)
             self.bases[layer_idx] = held.first_column(out[0].shape[2], self.next)
             return out
@@ -79,7 +81,12 @@ class Teller:
             **more: Any,
         ) -> Any:
             out = function(module, query, key, value, mask, *args, **more)
-            if not args:
+            if args:
+                raise UnsupportedError(
+                    f"{type(module).__name__} hands more to its attention than can be told of: "
+                    f"{len(args)} arguments without a name"
+                )
+            with paused():
                 self._tell(name, module, (query, key, value), mask, more, out[0])
             return out
 
@@ -97,7 +104,10 @@ class Teller:
         query, key, value = qkv
         layer, count = int(module.layer_idx), query.shape[2]
         wanted = self.listener.wants(self.sequence, range(self.start, self.next))
-        if not wanted or count != self.next - self.start:
+        # Gemma 4 computes its last layers for the last rows only, where no others are wanted.
+        begin = self.next - count
+        wanted = [position for position in wanted if position >= begin]
+        if not wanted:
             return
         base = 0
         if self.owners is not None:  # a layer that shares keys has those of its owner
@@ -105,14 +115,14 @@ class Teller:
         scale = more.get("scaling")
         sinks = more.get("s_aux")
         for position in wanted:
-            row = position - self.start
+            row = position - begin
             seen = visible(name, mask, row, count, key.shape[2], more.get("is_causal"))
             self.listener.attended(
                 Attended(
                     layer=layer,
                     sequence=self.sequence,
                     position=position,
-                    told=None if self.told is None else self.told[row],
+                    told=None if self.told is None else self.told[position - self.start],
                     length=base + seen.stop,
                     first=base + seen.start,
                     q=query[0, :, row].clone(),
