@@ -11,10 +11,11 @@ import torch
 from kvparity.decoder import oracle, rope
 from kvparity.decoder.config import DecoderConfig
 from kvparity.decoder.presets import PRESETS, preset
-from kvparity.decoder.seeded import _splitmix64, draw, seeded
+from kvparity.decoder.seeded import _splitmix64, draw, seeded, with_scales
 from kvparity.decoder.weights import fingerprint, tensor_shapes
 from kvparity.subject import UnsupportedError
 from kvparity_contracts import presets as promised
+from kvparity_kernels.store import StoreFormat
 
 CPU = torch.device("cpu")
 TINY = preset("tiny")
@@ -61,6 +62,21 @@ def test_the_fingerprint_sees_one_bit_and_a_swap() -> None:
     assert fingerprint(weights) == before
     flat.view(torch.int32)[5] ^= 1
     assert fingerprint(weights) != before
+
+
+def test_the_fingerprint_sees_sinks_and_scales() -> None:
+    weights = seeded(replace(TINY, attention_sinks=True), 0, torch.float32, CPU)
+    plain = fingerprint(weights)
+    scaled = with_scales(TINY, weights, StoreFormat("fp8_e4m3", per_head=True), 0)
+    assert fingerprint(scaled) != plain
+    before = fingerprint(scaled)
+    for tensor in (scaled.layers[1].sinks, scaled.layers[0].v_scale):
+        assert tensor is not None
+        tensor.view(torch.int32)[1] ^= 1
+        assert fingerprint(scaled) != before
+        tensor.view(torch.int32)[1] ^= 1
+        assert fingerprint(scaled) == before
+    assert with_scales(TINY, weights, StoreFormat("bfloat16"), 0) is weights
 
 
 @pytest.mark.parametrize("config", [TINY, PLAIN], ids=["tiny", "plain"])
