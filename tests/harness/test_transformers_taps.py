@@ -94,6 +94,17 @@ def test_layers_that_compute_their_last_row_only_tell_of_it() -> None:
     assert {(r.first, r.length) for r in heard.rows if r.layer > 1} == {(0, 7)}
 
 
+def test_without_a_cache_keys_are_told_where_attention_is_given_them() -> None:
+    subject, told = family("gemma4", "eager"), []
+    for cached in (True, False):
+        with taps.listening(heard := Everything()):
+            run(open_session(subject, LENGTH, cached=cached), [0, LENGTH])
+        told.append(heard)
+    for layer in range(2):
+        assert equal(*(written(each, layer, 0, LENGTH) for each in told))
+    assert len(told[0].rows) == len(told[1].rows) == 4 * LENGTH
+
+
 def test_nothing_stays_wrapped_after_listening() -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

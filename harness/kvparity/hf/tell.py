@@ -1,7 +1,8 @@
 """Tell a listener what a transformers model writes to its cache and what its attention was given.
 
-Told of one sequence at a time: not of padded batches. Keys and values are told of where the model
-calls ``update`` of its cache. Attention is told of where a layer calls the function that
+Told of one sequence at a time: not of padded batches, nor inside ``generate()``. Keys and values are
+told of where the model calls ``update`` of its cache, and without a cache where its attention is
+given them. Attention is told of where a layer calls the function that
 ``ALL_ATTENTION_FUNCTIONS.get_interface`` gave it: any registered one, and the ``eager`` one of the
 model's own module, which is registered nowhere. A model that computes attention by itself, without
 asking for a function, is not told of (see ``Observation`` for how that shows).
@@ -35,6 +36,7 @@ class Teller:
         self.told: list[int] | None = None
         self.bases: dict[int, int] = {}
         self.owners: list[int] | None = None
+        self.fresh: list[int] = []
         self._wrapped: list[Any] = []
 
     def forward(self, tokens: int, cache: Any, positions: Tensor | None) -> None:
@@ -42,7 +44,11 @@ class Teller:
         self.start, self.next = self.next, self.next + tokens
         self.told = None if positions is None else positions.reshape(-1).tolist()
         self.bases, self.owners = {}, None
-        if cache is None:
+        self.fresh = []
+        if cache is None:  # keys go to attention at once, those of every layer that would store
+            modes = getattr(self.config, "kv_sharing_modes", None)
+            modes = modes or [None] * self.config.num_hidden_layers
+            self.fresh = [layer for layer, mode in enumerate(modes) if mode != "reuse"]
             return
         holding = list(held.holders(cache))
         self.owners = [holding[i] for i in held.owners(self.config, holding)] if holding else None
@@ -104,6 +110,10 @@ class Teller:
         query, key, value = qkv
         layer, count = int(module.layer_idx), query.shape[2]
         wanted = self.listener.wants(self.sequence, range(self.start, self.next))
+        if layer in self.fresh:
+            k, v = (x[0].transpose(0, 1).clone() for x in (key, value))
+            place = self.fresh.index(layer)
+            self.listener.wrote(Wrote(place, self.sequence, self.start, k, v))
         # Gemma 4 computes its last layers for the last rows only, where no others are wanted.
         begin = self.next - count
         wanted = [position for position in wanted if position >= begin]
