@@ -1,6 +1,6 @@
 """Tell a listener what a transformers model writes to its cache and what its attention was given.
 
-Told of one sequence at a time: not of padded batches, nor inside ``generate()``. Keys and values are
+Told of one sequence at a time: not of padded batches, nor of ``generate()``. Keys and values are
 told of where the model calls ``update`` of its cache, and without a cache where its attention is
 given them. Attention is told of where a layer calls the function that
 ``ALL_ATTENTION_FUNCTIONS.get_interface`` gave it: any registered one, and the ``eager`` one of the
