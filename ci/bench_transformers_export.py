@@ -132,8 +132,8 @@ def main() -> None:
     everything = []
     for family in options.only or FAMILIES:
         for attention in options.attention:
-            if attention == "sdpa" and family == "gpt_oss":
-                continue  # transformers has no sdpa for it
+            if attention == "sdpa" and family in ("gemma2", "gpt_oss"):
+                continue  # transformers has no sdpa for them
             paths = ["exported"]
             if attention == "eager" and family in COMPILED and options.compiled:
                 paths.append("compiled")
