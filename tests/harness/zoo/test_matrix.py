@@ -93,7 +93,7 @@ def test_a_run_that_ends_is_caught_and_a_defect_out_of_reach_does_not_apply(
 
 
 def test_orders_are_probed_too() -> None:
-    cell = Cell("tuned-elsewhere", "plain", "", "order")
+    cell = Cell("tile-by-query-count", "plain", "", "order")
     (entry,) = work.compute([cell], "cpu")
     assert entry["found"] == "caught", entry
     probed = {each.control for each in cells() if each.relation == "order"}
