@@ -198,6 +198,17 @@ STEPS = (
         )
         for kind in ("fixed-order", "eager", "sdpa")
     ),
+    *(
+        _verify(f"verify-{name}", name, asks, expect_s=40, timeout_s=200)
+        for name, asks in (
+            ("kv-dtype", "codes read alike on every path?"),
+            ("sliding-window", "windows and rings keep what is seen?"),
+            ("shared-kv", "layers that share a cache read their owner's?"),
+            ("prefix-reuse", "resets and shared prefixes leave nothing behind?"),
+            ("attention-cache", "a pair over stored codes and windows?"),
+            ("export-fidelity", "exported programs use their cache?"),
+        )
+    ),
     *(_own_order(dtype) for dtype in ("bfloat16", "float32", "float16")),
     _sdpa_order("flash", "bfloat16"),
     _sdpa_order("efficient", "bfloat16"),
