@@ -43,10 +43,14 @@ EXACT = _words(
     "abs add bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clamp_max clamp_min clone"
     " copy copysign div eq fill floor fmax fmin ge gt hardtanh heaviside isfinite isinf isnan"
     " isneginf isposinf le logical_and logical_not logical_or logical_xor lt masked_fill maximum"
-    " minimum mul nan_to_num ne neg ones_like positive relu round rsub sgn sign signbit sqrt sub"
+    " minimum mul nan_to_num ne neg ones_like positive relu round rsub sgn sign signbit sub"
     " threshold trunc where zero"
 )
-"""Elementwise, and one rounding that IEEE 754 settles: all code gives the same bits."""
+"""Elementwise, and one rounding that IEEE 754 settles: all code gives the same bits.
+
+Not ``sqrt``: torch's own, through MKL's vector functions, is off the nearest float32 for many
+arguments.
+"""
 
 MOVES = _words(
     "_assert_async _assert_tensor_metadata _local_scalar_dense _reshape_alias _reshape_copy"
