@@ -20,7 +20,8 @@ GOOD = {
     "checks": "checks: [{name: bits, relation: invariance, paths: [decode]}]\n",
 }
 JARGON = re.compile(
-    r"pydantic|ruamel|should be|validation|Traceback|tuple|dict\b|None|<class|(?<!model)(?<!layer)_type"
+    r"pydantic|ruamel|should be|validation|Traceback|tuple|dict\b|None|<class|"
+    r"(?<!model)(?<!layer)_type"
 )
 
 
