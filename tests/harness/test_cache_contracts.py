@@ -1,0 +1,52 @@
+"""The library contracts that look into caches hold, through the command line, as a user runs them.
+
+What each of them would see is planted by its own controls: one that is missed makes it void.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kvparity.exit_codes import ExitCode
+from kvparity_contracts.library import find
+from kvparity_contracts.loader import load
+
+NAMES = (
+    "attention-cache",
+    "export-fidelity",
+    "kv-dtype",
+    "prefix-reuse",
+    "shared-kv",
+    "sliding-window",
+    "transformers-export",
+    "transformers-gemma-shared",
+    "transformers-gemma3-window",
+    "transformers-mistral-window",
+    "transformers-static-cache",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_contract_of_caches_holds_with_every_control_caught(tmp_path, name):
+    command = [sys.executable, "-m", "kvparity.cli.main", "verify", name, "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--json", "--run-dir", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.HOLDS, done.stderr
+    report = json.loads(done.stdout)
+    contract = load(find(name)).contract
+    assert {check["relation"] for check in report["checks"]} == {
+        check.relation for check in contract.checks
+    }
+    assert [check["verdict"] for check in report["checks"]] == ["holds"] * len(contract.checks)
+    assert all(case["tokens"] > 0 for check in report["checks"] for case in check["cases"])
+    assert {each["name"] for each in report["controls"]} == set(contract.controls)
+    assert all(each["caught"] for each in report["controls"])
+    assert report["unplanted"] == []
