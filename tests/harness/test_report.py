@@ -221,6 +221,17 @@ def test_a_void_report_says_what_was_not_verified() -> None:
     assert "ok" not in text.split("evidence")[0].split("controls")[0].replace("smoke", "")
 
 
+def test_controls_left_out_for_one_reason_are_counted_and_each_reason_is_told() -> None:
+    reasons = {"a": "no pads", "b": "no pads", "c": "no window", "d": "no window", "e": "no ring"}
+    left = [{"control": name, "reason": why, "asked": False} for name, why in reasons.items()]
+    lines = render(report("void", unplanted=left)).splitlines()
+    assert [line.split() for line in lines if "not planted" in line] == [
+        ["(2", "controls)", "not", "planted:", "no", "pads"],
+        ["(2", "controls)", "not", "planted:", "no", "window"],
+        ["e", "not", "planted:", "no", "ring"],
+    ]
+
+
 def test_a_check_without_cases_is_still_in_the_report() -> None:
     whole = report("void")
     whole["checks"][0]["reason"] = "no case was compared"

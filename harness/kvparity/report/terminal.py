@@ -156,13 +156,19 @@ def _controls(report: Document) -> list[str]:
     controls = report["controls"]
     caught = [c for c in controls if c["caught"]]
     lines = [f"controls: {len(caught)} of {len(controls)} planted defects caught"]
-    names = [c["name"] for c in controls] + [e["control"] for e in report["unplanted"]]
-    wide = max(map(len, names), default=0)
+    left_out: dict[str, list[str]] = {}
+    for entry in report["unplanted"]:
+        left_out.setdefault(entry["reason"], []).append(entry["control"])
+    # Many for one reason are counted; run.json names them.
+    told = [
+        (names[0] if len(names) == 1 else f"({len(names)} controls)", reason)
+        for reason, names in left_out.items()
+    ]
+    wide = max(map(len, [*(c["name"] for c in controls), *(who for who, _ in told)]), default=0)
     for control in controls:
         word = "caught" if control["caught"] else "MISSED"
         lines.append(f"    {control['name']:<{wide}}  {word}  {control['seen']}")
-    for entry in report["unplanted"]:
-        lines.append(f"    {entry['control']:<{wide}}  not planted: {entry['reason']}")
+    lines += [f"    {who:<{wide}}  not planted: {reason}" for who, reason in told]
     return [*lines, ""]
 
 
