@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from kvparity_kernels.order import ReductionOrder
+
+if TYPE_CHECKING:
+    import torch
 
 LINEAR_BLOCK_N = 64  # of the base
 LINEAR_STAGES = 3
@@ -105,23 +107,19 @@ BASE = Tiles()
 _given: ContextVar[Tiles | None] = ContextVar("kvparity_tiles", default=None)
 
 
-def current(device: torch.device, dtype: torch.dtype) -> Tiles:
-    """The tiles in force: those of ``using``, on CUDA else what the rules allow, else the base."""
+def current(device: torch.device, dtype: torch.dtype, order: ReductionOrder | None = None) -> Tiles:
+    """The tiles in force: those of ``using``, on CUDA else what the rules allow, else the base.
+
+    Rules are measured under the default order and say nothing about another: beside one, the
+    base stays.
+    """
     if (given := _given.get()) is not None:
         return given
-    if device.type != "cuda":
+    if device.type != "cuda" or order not in (None, ReductionOrder()):
         return BASE
-    from kvparity_kernels import launch as _launch  # noqa: F401 - settles the mode for Triton
     from kvparity_kernels import rules
 
-    # isort: split
-    import triton
-
-    major, minor = torch.cuda.get_device_capability(device)
-    version = ".".join(triton.__version__.split(".")[:2])
-    name = str(dtype).removeprefix("torch.")
-    found: Tiles = rules.in_force(f"sm_{major}{minor}", version, name)
-    return found
+    return rules.in_force(*rules.here(device), str(dtype).removeprefix("torch."))
 
 
 @contextmanager
@@ -157,7 +155,10 @@ def candidates() -> dict[str, Tiles]:
     with more loads in flight; those for many use each weight more often.
     """
     found = {
+        # One warp for 16 rows, as four have 64: each then walks all keys of a tile by itself.
+        "decode_block_m=16,warps=1": Tiles(decode_block_m=16, decode_warps=1),
         "decode_block_m=16": Tiles(decode_block_m=16),
+        "decode_block_m=32,warps=2": Tiles(decode_block_m=32, decode_warps=2),
         "decode_block_m=32": Tiles(decode_block_m=32),
         "prefill_block_m=128,warps=8": Tiles(prefill_block_m=128, prefill_warps=8),
         "skip_hidden": Tiles(skip_hidden=True),
