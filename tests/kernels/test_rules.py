@@ -145,7 +145,8 @@ def test_a_missing_file_is_told(tmp_path):
 
 
 def test_only_equal_rows_of_this_place_leave_the_base(stand_in):
-    stand_in(ROW, ROW | {"choice": SKIP, "equal": False}, ROW | {"choice": P128, "arch": "sm_80"})
+    not_equal = ROW | {"choice": P128, "equal": False}
+    stand_in(ROW, not_equal, ROW | {"choice": P128, "arch": "sm_80"})
     assert rules.in_force("sm_90", "3.6", "bfloat16") == Tiles(decode_block_m=16)
     assert rules.in_force("sm_80", "3.6", "bfloat16") == rules.choices()[P128]
     for place in (("sm_90", "3.7", "bfloat16"), ("sm_90", "3.6", "float32")):
