@@ -28,7 +28,7 @@ WHOLE: Cut = {"disable_split_kv": True}
 Rows = tuple[Tensor, Tensor]
 
 
-def _library(q: Tensor) -> Any:
+def library(q: Tensor) -> Any:
     """FlashInfer, which compiles its kernels at the first call."""
     if q.device.type != "cuda":
         raise RuntimeError(f"FlashInfer computes on CUDA only, and the tensors are on {q.device}")
@@ -70,6 +70,7 @@ def _table(lengths: list[int], device: torch.device) -> tuple[Tensor, Tensor, Te
 
 
 def _workspace(q: Tensor) -> Tensor:
+    """A float workspace: what wrappers keep of a plan lies elsewhere, in one of their own."""
     return torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=q.device)
 
 
@@ -88,31 +89,64 @@ def _prefill(
     cu_seqlens_k: Tensor,
     scale: float,
 ) -> Rows:
-    wrapper = _library(q).BatchPrefillWithPagedKVCacheWrapper(_workspace(q), "NHD", backend="fa2")
+    library(q)
     spans = list(pairwise(cu_seqlens_k.tolist()))
     caches = tuple(_pages([x[a:b] for a, b in spans]) for x in (k, v))
+    lengths = [b - a for a, b in spans]
+    wrapper = planned_prefill(q, cu_seqlens_q.int(), lengths, k.shape[1], k.dtype, scale, cut)
+    return _natural(*wrapper.run(q, caches, return_lse=True))
+
+
+def planned_prefill(
+    q: Tensor,
+    ends: Tensor,
+    lengths: list[int],
+    kv_heads: int,
+    cache: torch.dtype,
+    scale: float,
+    cut: Cut,
+    workspace: Tensor | None = None,
+    backend: str = "fa2",
+) -> Any:
+    """FlashInfer's causal prefill wrapper, planned for rows of ``q[sum T, Hq, D]``.
+
+    ``ends``: int32 ``[B+1]`` offsets of the rows; ``lengths``: keys in pages. ``workspace``: one
+    that is shared with wrappers which never run at once.
+    """
+    wrapper = library(q).BatchPrefillWithPagedKVCacheWrapper(
+        _workspace(q) if workspace is None else workspace, "NHD", backend=backend
+    )
     wrapper.plan(
-        cu_seqlens_q.int(),
-        *_table([b - a for a, b in spans], q.device),
+        ends,
+        *_table(lengths, q.device),
         q.shape[1],
-        k.shape[1],
+        kv_heads,
         q.shape[2],
         PAGE,
         causal=True,
         sm_scale=scale,
         q_data_type=q.dtype,
-        kv_data_type=k.dtype,
+        kv_data_type=cache,
         **cut,
     )
-    return _natural(*wrapper.run(q, caches, return_lse=True))
+    return wrapper
 
 
 def planned_decode(
-    q: Tensor, lengths: list[int], kv_heads: int, cache: torch.dtype, scale: float, cut: Cut
+    q: Tensor,
+    lengths: list[int],
+    kv_heads: int,
+    cache: torch.dtype,
+    scale: float,
+    cut: Cut,
+    workspace: Tensor | None = None,
 ) -> Any:
     """FlashInfer's decode wrapper, planned for ``q[B, Hq, D]`` and ``lengths`` keys in pages."""
-    wrapper = _library(q).BatchDecodeWithPagedKVCacheWrapper(
-        _workspace(q), "NHD", use_tensor_cores=True, backend="fa2"
+    wrapper = library(q).BatchDecodeWithPagedKVCacheWrapper(
+        _workspace(q) if workspace is None else workspace,
+        "NHD",
+        use_tensor_cores=True,
+        backend="fa2",
     )
     wrapper.plan(
         *_table(lengths, q.device),

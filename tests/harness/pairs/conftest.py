@@ -71,5 +71,5 @@ def flashinfer(monkeypatch):
     module.BatchPrefillWithPagedKVCacheWrapper = Prefill  # type: ignore[attr-defined]
     module.BatchDecodeWithPagedKVCacheWrapper = Decode  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flashinfer", module)
-    monkeypatch.setattr(ours, "_library", lambda q: module)
+    monkeypatch.setattr(ours, "library", lambda q: module)
     return seen

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kvparity.decoder.backends import seen
 from kvparity.subject import SubjectError
 
-FUSED = {
+KERNELS = {
+    "_scaled_dot_product_attention_math": "math",  # under inference_mode
     "_scaled_dot_product_flash_attention": "flash",
     "_scaled_dot_product_flash_attention_for_cpu": "flash",
     "_flash_attention_forward": "flash",
@@ -46,8 +47,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
         if name == WHOLE:  # under inference_mode it comes whole
             with self:
                 return func.decompose(*args, **kwargs)
-        if name in FUSED:
-            self.backends.append(FUSED[name])
+        if name in KERNELS:
+            self.backends.append(KERNELS[name])
         elif name in SOFTMAX:
             self.backends.append("math")
         else:
@@ -68,7 +69,7 @@ def observed(call: Callable[[], torch.Tensor]) -> torch.Tensor:
         ran = " and ".join(watch.backends) or f"none that is known ({', '.join(watch.others)})"
         raise SubjectError(
             f"scaled_dot_product_attention ran {ran}; expected one of "
-            f"{', '.join(sorted({*FUSED.values(), 'math'}))}"
+            f"{', '.join(sorted({*KERNELS.values(), 'math'}))}"
         )
     seen.note(f"{seen.BACKEND}sdpa-{watch.backends[0]}")
     return out
