@@ -29,7 +29,7 @@ Rows = tuple[Tensor, Tensor]
 
 
 def library(q: Tensor) -> Any:
-    """FlashInfer, which compiles its kernels at the first call."""
+    """FlashInfer, which compiles its kernels at the first call. ``RuntimeError`` without it."""
     if q.device.type != "cuda":
         raise RuntimeError(f"FlashInfer computes on CUDA only, and the tensors are on {q.device}")
     try:

@@ -26,6 +26,11 @@ def attention_ops(name: str) -> AttentionOps:
 
         sdpa = Sdpa(name.partition("-")[2] or None)
         return AttentionOps(prefill=sdpa.prefill, decode=sdpa.decode)
+    if name in FLASHINFER:
+        from kvparity.decoder.backends.flashinfer import FlashInfer
+
+        paged = FlashInfer(name)
+        return AttentionOps(prefill=paged.prefill, decode=paged.decode)
     raise UnsupportedError(f"attention {name!r} is unknown; expected one of {', '.join(ATTENTION)}")
 
 
