@@ -11,7 +11,7 @@ from kvparity_contracts.checks import Accuracy, AuditCheck, OrderCheck, PathChec
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.limits import TOKEN_LIMITS, Limits
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import OWN_KERNELS, AnySubject, Attention, Decoder, known
+from kvparity_contracts.subjects import OWN_KERNELS, AnySubject, Attention, Decoder, known, order_of
 from kvparity_contracts.workloads import Workload
 
 if TYPE_CHECKING:
@@ -86,6 +86,9 @@ def _stores(contract: Contract) -> Iterator[Fault]:
                 f"a group that divides {dim}",
             )
     coded = stores.lossy(contract.numerics.kv_cache or ())
+    if coded and isinstance(contract.subject, Decoder) and order_of(contract.subject) is None:
+        message = f"found a cache in {coded[0]} beside attention: {contract.subject.attention}"
+        yield Fault(("numerics", "kv_cache"), message, "float32, float16 or bfloat16")
     for i, check in enumerate(contract.checks):
         if coded and isinstance(check, OrderCheck | AuditCheck):
             message = f"found {check.relation!r} beside a cache in {coded[0]}"
@@ -191,6 +194,9 @@ def _compiled(contract: Contract, at: KeyPath) -> Iterator[Fault]:
         if (subject.prefill, subject.decode) != OWN_KERNELS:
             message = f"found 'audit', but {subject.decode} is no kernel that it can compile"
             yield Fault((*at, "relation"), message, expected)
+    elif isinstance(subject, Decoder) and subject.attention != "fixed-order":
+        message = f"found 'audit', but it cannot compile attention: {subject.attention}"
+        yield Fault((*at, "relation"), message, "a decoder with attention: fixed-order")
     elif subject.kind == "transformers":
         message = f"found 'audit', but it does not know the kernels of a {subject.kind} model"
         yield Fault((*at, "relation"), message, expected)
@@ -233,6 +239,10 @@ def _controls(contract: Contract) -> Iterator[Fault]:
             able = ", ".join(each.name for each in CONTROLS.values() if kind in each.subjects)
             message = f"{name!r} cannot be planted in a subject of kind {kind}"
             yield Fault(("controls", i), message, f"one of {able}")
+        elif "order" in CONTROLS[name].features and order_of(contract.subject) is None:
+            attention = getattr(contract.subject, "attention", kind)
+            message = f"{name!r} plants another order, but attention: {attention} takes none"
+            yield Fault(("controls", i), message, "a control that needs no order of this project")
 
 
 def _no_tokens(contract: Contract) -> Iterator[Fault]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kvparity_contracts.contract import Contract
 
 Feature = Literal[
-    "float32", "window", "no-ring", "ring", "numbers", "codes", "fp8", "shared-prompt"
+    "order", "float32", "window", "no-ring", "ring", "numbers", "codes", "fp8", "shared-prompt"
 ]
 
 
@@ -43,6 +43,7 @@ def _shared(contract: Contract) -> bool:
 
 
 _TESTS: Mapping[Feature, Callable[[Contract], bool]] = {
+    "order": lambda contract: order_of(contract.subject) is not None,
     "float32": lambda contract: contract.numerics.formats()[0][0] == "float32",
     "window": _window,
     "no-ring": lambda contract: not _ring(contract),

@@ -47,6 +47,12 @@ def _exactly_one(model: Model, *names: str) -> Iterator[Fault]:
         yield Fault((name,), f"found {name!r} beside {given[0]!r}", expected)
 
 
+def _orderless(model: Decoder | Transformers, own: str) -> Iterator[Fault]:
+    if model.order is not None and model.attention != own:
+        expected = f"no order: only attention: {own} takes one"
+        yield Fault(("order",), f"found an order with attention: {model.attention}", expected)
+
+
 FunctionName = Annotated[
     str,
     AfterValidator(_function),
@@ -117,6 +123,20 @@ class DecoderCache(Model):
     """Whether a layer with a window keeps only what can still be seen, in a ring of slots."""
 
 
+DecoderAttention = Literal[
+    "fixed-order",
+    "sdpa",
+    "sdpa-math",
+    "sdpa-flash",
+    "sdpa-efficient",
+    "sdpa-cudnn",
+    "flashinfer",
+    "flashinfer-fixed",
+    "flashinfer-whole",
+]
+DecoderOperations = Literal["fixed-order", "torch"]
+
+
 class Decoder(Model):
     """The reference decoder of this project."""
 
@@ -130,10 +150,12 @@ class Decoder(Model):
     """A shape of your own with random weights drawn from the seed."""
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     """A local folder with config.json and safetensors, relative to this file."""
-    attention: Literal["fixed-order"] = "fixed-order"
-    """How attention is computed."""
+    attention: DecoderAttention = "fixed-order"
+    """What computes attention: this project, torch's SDPA (its choice or one), or FlashInfer."""
+    operations: DecoderOperations = "fixed-order"
+    """What computes linears, norms, embedding, RoPE and activation: this project, or torch."""
     order: Order | None = None
-    """Reduction order of attention; left out, split 256 and tile 64."""
+    """Reduction order of attention: fixed-order; left out, split 256 and tile 64."""
     cpu_ops: Literal["twin", "interpreter"] = "twin"
     """What runs beside attention on a CPU: vectorised twins (same bits, fast) or the kernels."""
     cache: DecoderCache = DecoderCache()
@@ -141,7 +163,8 @@ class Decoder(Model):
 
     @model_validator(mode="after")
     def _check(self) -> Decoder:
-        refuse([*_exactly_one(self, "preset", "config", "checkpoint"), *self._ringless()])
+        faults = [*_exactly_one(self, "preset", "config", "checkpoint"), *self._ringless()]
+        refuse([*faults, *_orderless(self, "fixed-order")])
         return self
 
     def _ringless(self) -> Iterator[Fault]:
@@ -175,11 +198,7 @@ class Transformers(Model):
     @model_validator(mode="after")
     def _check(self) -> Transformers:
         refuse(_exactly_one(self, "checkpoint", "config"))
-        if self.order is not None and self.attention != "kvparity":
-            expected = "no order: only attention: kvparity takes one"
-            refuse(
-                [Fault(("order",), f"found an order with attention: {self.attention}", expected)]
-            )
+        refuse(_orderless(self, "kvparity"))
         if self.invariant and self.attention not in ("eager", "kvparity"):
             found = f"found true with attention: {self.attention}, which has an order of its own"
             refuse([Fault(("invariant",), found, "attention: eager or kvparity")])
@@ -193,6 +212,8 @@ AnySubject = Attention | Decoder | Transformers
 def order_of(subject: AnySubject) -> Order | None:
     """The reduction order, declared or default; None where the project does not decide it."""
     if isinstance(subject, Transformers) and subject.attention != "kvparity":
+        return None
+    if isinstance(subject, Decoder) and subject.attention != "fixed-order":
         return None
     return subject.order or Order()
 

@@ -22,9 +22,11 @@ from kvparity_contracts.checks import PathCheck, Relation, reference_of
 from kvparity_contracts.consistency import idle
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
+from kvparity_contracts.controls import Control as Described
 from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.planning import planned
+from kvparity_contracts.subjects import order_of as declared
 from kvparity_contracts.workloads import Workload
 
 
@@ -233,11 +235,18 @@ def _controls(
         for relation in present or relations[:1]:
             found = _control(contract, prompts, CONTROLS[name], relation)
             if name not in shown and not isinstance(found, str):
-                found = f"it cannot show here: it takes {DESCRIBED[name].needs}"
+                found = _hidden(contract, DESCRIBED[name])
             if isinstance(found, str):
                 yield Unplanted(name, relation, found, asked=not everything)
             else:
                 yield found
+
+
+def _hidden(contract: Contract, control: Described) -> str:
+    """Why a control is not planted, though there is a place for it."""
+    if "order" in control.features and declared(contract.subject) is None:
+        return "it plants another order, and attention here is in none of this project's"
+    return f"it cannot show here: it takes {control.needs}"
 
 
 def _control(

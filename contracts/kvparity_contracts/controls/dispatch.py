@@ -14,6 +14,7 @@ DISPATCH = (
         paths=DECODING,
         keys="tile",
         generate=2,
+        features=("order",),
     ),
     Control(
         "kernel-by-longest-query",
@@ -24,6 +25,7 @@ DISPATCH = (
         paths=DECODING,
         keys="split",
         generate=2,
+        features=("order",),
     ),
     Control(
         "tile-by-mean-query",
@@ -34,6 +36,7 @@ DISPATCH = (
         paths=DECODING,
         keys="tile",
         generate=2,
+        features=("order",),
     ),
     Control(
         "splits-over-batch",
@@ -43,6 +46,7 @@ DISPATCH = (
         "a path that computes sequences together, and a sequence longer than one split",
         paths=TOGETHER,
         keys="split",
+        features=("order",),
     ),
     Control(
         "mask-follows-alignment",
@@ -53,6 +57,7 @@ DISPATCH = (
         paths=DECODING,
         keys="tile",
         generate=4,
+        features=("order",),
     ),
     Control(
         "tile-by-query-count",
@@ -63,6 +68,7 @@ DISPATCH = (
         paths=DECODING,
         keys="tile",
         generate=2,
+        features=("order",),
     ),
     Control(
         "kernel-by-bucket",
@@ -73,6 +79,7 @@ DISPATCH = (
         paths=("batched", "mixed"),
         keys="tile",
         generate=2,
+        features=("order",),
     ),
     Control(
         "tuned-elsewhere",
@@ -81,6 +88,7 @@ DISPATCH = (
         KERNELS,
         "a sequence longer than one tile",
         keys="tile",
+        features=("order",),
     ),
     Control(
         "order-by-launch",
@@ -91,6 +99,7 @@ DISPATCH = (
         paths=DECODING,
         keys="tile",
         generate=2,
+        features=("order",),
     ),
     Control(
         "replays-captured-splits",
@@ -101,6 +110,7 @@ DISPATCH = (
         paths=DECODING,
         keys="split",
         generate=2,
+        features=("order",),
     ),
     Control(
         "cascade-of-shared-prefix",
@@ -112,7 +122,7 @@ DISPATCH = (
         keys="tile",
         sequences=2,
         generate=2,
-        features=("shared-prompt",),
+        features=("order", "shared-prompt"),
     ),
     Control(
         "hit-merges-states",
@@ -122,6 +132,7 @@ DISPATCH = (
         "a path with chunks behind cached keys",
         paths=("chunked", "streamed", "prefix", "prefix-paged"),
         keys="tile",
+        features=("order",),
     ),
     Control(
         "chunk-from-budget",
@@ -131,6 +142,7 @@ DISPATCH = (
         "a path that decodes, and a sequence longer than one tile",
         paths=(*DECODING, "permuted"),
         keys="tile",
+        features=("order",),
     ),
     Control(
         "polynomial-exp2",
@@ -141,5 +153,6 @@ DISPATCH = (
         paths=DECODING,
         keys="split",
         generate=2,
+        features=("order",),
     ),
 )

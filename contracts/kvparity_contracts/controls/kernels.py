@@ -13,6 +13,7 @@ OF_KERNELS = (
         "an audit check, or an order check with more keys than one tile",
         relations=("order", "audit"),
         keys="tile",
+        features=("order",),
     ),
     Control(
         "ragged-split",

@@ -13,6 +13,7 @@ ORDERS = (
         "a path that computes sequences together, and a sequence longer than one split",
         paths=TOGETHER,
         keys="split",
+        features=("order",),
     ),
     Control(
         "tile-by-query-length",
@@ -22,6 +23,7 @@ ORDERS = (
         "a path with another query length than prefill, and a sequence longer than one tile",
         paths=(*CACHING, "permuted"),
         keys="tile",
+        features=("order",),
     ),
     Control(
         "split-from-chunk",
@@ -31,5 +33,6 @@ ORDERS = (
         "a path that decodes (a chunk of one token), and a sequence longer than one split",
         paths=DECODING,
         keys="split",
+        features=("order",),
     ),
 )

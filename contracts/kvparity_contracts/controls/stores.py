@@ -14,7 +14,7 @@ STORES = (
         paths=DECODING,
         keys="tile",
         generate=2,
-        features=("codes",),
+        features=("order", "codes"),
     ),
     Control(
         "scale-ignored-in-prefill",

@@ -14,7 +14,7 @@ WINDOWS = (
         "split",
         paths=TOGETHER,
         keys="split",
-        features=("window",),
+        features=("order", "window"),
     ),
     Control(
         "window-compiled-out",

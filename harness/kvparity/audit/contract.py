@@ -92,6 +92,11 @@ def subject_shapes(
             )
         heads = (subject.heads.query, subject.heads.kv, subject.heads.dim)
     elif isinstance(subject, Decoder):
+        if subject.attention != "fixed-order":
+            raise UnsupportedError(
+                f"the decoder has attention: {subject.attention}; the audit compiles only this "
+                "project's kernels"
+            )
         config = _config(subject, base)
         if config.sliding_window or config.attention_softcap or config.attention_sinks:
             raise UnsupportedError(

@@ -69,6 +69,7 @@ def choosing(choose: Choose, *, each: bool = False) -> Plant:
 
     def plant(subject: Subject) -> Subject:
         if isinstance(subject, DecoderSubject):
+            subject.require_order()
             return subject.with_attention(chosen(subject.attention, choose, each))
         if isinstance(subject, AttentionSubject) and subject.order is not None:
             return subject.with_pair(_chosen_pair(subject.pair, choose, each))

@@ -36,6 +36,7 @@ def _in_steps(pick: Callable[[Running, Call, ReductionOrder], ReductionOrder]) -
         def choose(call: Call, order: ReductionOrder) -> ReductionOrder:
             return pick(running, call, order)
 
+        subject.require_order()
         return subject.with_attention(chosen(subject.attention, choose))
 
     return in_sessions(change)

@@ -80,6 +80,7 @@ def polynomial_exp2(subject: Subject) -> Subject:
     """
     if not isinstance(subject, DecoderSubject):
         raise UnsupportedError("this defect is planted in the text of this project's kernels")
+    subject.require_order()
     ops = subject.attention
 
     def decode(

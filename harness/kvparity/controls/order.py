@@ -143,14 +143,22 @@ _cut_at_16 = _cutting(lambda batch, keys: 16)
 
 
 def _plant(
-    decode: Callable[[AttentionSubject], Kernel], change: Callable[[AttentionOps], AttentionOps]
+    decode: Callable[[AttentionSubject], Kernel],
+    change: Callable[[AttentionOps], AttentionOps],
+    *,
+    ours: bool = True,
 ) -> Plant:
-    """``decode``: what a kernel pair's decode becomes; ``change``: what the decoder's attention."""
+    """``decode``: what a kernel pair's decode becomes; ``change``: what the decoder's attention.
+
+    ``ours``: that takes an attention in this project's order; else any will do.
+    """
 
     def plant(subject: Subject) -> Subject:
         if isinstance(subject, AttentionSubject):
             return subject.with_pair(replace(subject.pair, decode=decode(subject)))
         if isinstance(subject, DecoderSubject):
+            if ours:
+                subject.require_order()
             return subject.with_attention(change(subject.attention))
         raise UnsupportedError("the reduction order of this subject cannot be reached")
 
@@ -172,6 +180,7 @@ other_tile = _plant(_other_tile_of, lambda ops: reordered(ops, _other_tile))
 ragged_split = _plant(
     lambda subject: _rotated_decode(subject.pair.decode),
     lambda ops: _rotated(ops, lambda lens, order: lens // 3),
+    ours=False,
 )
 """Where decode cuts the keys follows from how many there are."""
 

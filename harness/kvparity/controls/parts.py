@@ -100,6 +100,7 @@ def _plant(change: Callable[[AttentionOps], AttentionOps]) -> Plant:
     def plant(subject: Subject) -> Subject:
         if not isinstance(subject, DecoderSubject):
             raise UnsupportedError("this defect lives in the attention of a decoder of ours")
+        subject.require_order()  # parts are merged by their LSE, in an order of ours
         return subject.with_attention(change(subject.attention))
 
     return plant

@@ -42,17 +42,18 @@ def noting() -> Iterator[list[Call]]:
 
 def attend_prefill(q: Tensor, kv: KeysValues, **options: Any) -> tuple[Tensor, Tensor]:
     """``kvparity_kernels.attention.attend_prefill``."""
-    _note(q, kv, options)
+    note(q, kv, options)
     return attention.attend_prefill(q, kv, **options)
 
 
 def attend_decode(q: Tensor, kv: KeysValues, **options: Any) -> tuple[Tensor, Tensor]:
     """``kvparity_kernels.attention.attend_decode``."""
-    _note(q, kv, options)
+    note(q, kv, options)
     return attention.attend_decode(q, kv, **options)
 
 
-def _note(q: Tensor, kv: KeysValues, options: Mapping[str, Any]) -> None:
+def note(q: Tensor, kv: KeysValues, options: Mapping[str, Any]) -> None:
+    """Tell of a call where it is computed."""
     calls = _calls.get()
     if calls is not None:
         calls.append(Call(q, kv, options))

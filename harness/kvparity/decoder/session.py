@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from kvparity.decoder.backends.seen import watching
 from kvparity.decoder.batch import pack
 from kvparity.decoder.cache import KVCache, Scales
 from kvparity.decoder.fresh import Fresh
@@ -32,7 +33,8 @@ def scales_of(model: Model) -> Scales:
 class DecoderSession:
     """Runs steps over its members; see ``kvparity.subject.Session`` and ``Reusable``.
 
-    Raises ``UnsupportedError`` for a ring in a layout that does not say its chunk.
+    ``ran``: counts for the subject, of what all its sessions ran. Raises ``UnsupportedError`` for a
+    ring in a layout that does not say its chunk.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class DecoderSession:
         *,
         storage: Storage,
         seed: int,
+        ran: Counter[str] | None = None,
     ) -> None:
         self.model, self.members, self.layout, self.storage = model, members, layout, storage
         self.device, self.dtype = model.cos.device, model.weights.embed.dtype
@@ -61,6 +64,7 @@ class DecoderSession:
                     seed=seed,
                 )
         self._observed: Counter[str] = Counter()
+        self._ran = Counter() if ran is None else ran
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Compute one step and yield float32 logits ``[r, vocab]`` of the wanted rows."""
@@ -108,7 +112,10 @@ class DecoderSession:
         self._cache.adopt(sequence, donor, tokens)
 
     def observed(self) -> Counter[str]:
-        """The kernels that were really launched so far, by name, and finished decode calls."""
+        """The kernels that were really launched so far, by name, and finished decode calls.
+
+        Of another library's attention: its backends, and calls of prefill and decode.
+        """
         counts = Counter(self._observed)
         if counts[DECODE_END]:
             counts["attention.decode"] = counts[DECODE_END]
@@ -121,9 +128,15 @@ class DecoderSession:
     @contextmanager
     def _watched(self, size: str) -> Iterator[None]:
         """Count launches. Not across a ``yield`` to the caller, whose launches are not ours."""
-        with torch.inference_mode(), device_memory(size), launch.record() as log:
+        with (
+            torch.inference_mode(),
+            device_memory(size),
+            launch.record() as log,
+            watching(Counter()) as others,
+        ):
             yield
-        self._observed.update(log.counts)
+        self._observed.update(log.counts + others)
+        self._ran.update(log.counts + others)
 
 
 @contextmanager

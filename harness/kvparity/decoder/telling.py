@@ -67,7 +67,7 @@ def attended(
                     k=k,
                     v=v,
                     out=out[row],
-                    lse=lse[row],
+                    lse=lse[row] if lse.shape[1] else None,  # SDPA returns none
                     scale=float(call.options["scale"]),
                     softcap=float(call.options.get("softcap", 0.0)),
                     sinks=call.options.get("sinks"),

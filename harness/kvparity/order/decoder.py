@@ -6,10 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
+from kvparity.decoder.backends.table import FIXED
 from kvparity.subject import Subject, UnsupportedError
 from kvparity.subjects.attention import AttentionSubject, Heads, Pair
 from kvparity.subjects.decoder import DecoderSubject
 from kvparity_kernels.attention.caches import packed, rectangle
+
+Result = Tensor | tuple[Tensor, Tensor]
 
 
 def attention_of(subject: Subject) -> AttentionSubject:
@@ -40,14 +43,14 @@ def attention_of(subject: Subject) -> AttentionSubject:
 
     def prefill(
         q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **more: Any
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Result:
+        more.setdefault("order", model.order)
         kv, starts, lens, longest = packed(q, k, v, cu_seqlens_q, cu_seqlens_k)
-        return ops.prefill(q, kv, q_starts=starts, q_lens=lens, max_q=longest, **more)
+        return given(ops.prefill(q, kv, q_starts=starts, q_lens=lens, max_q=longest, **more))
 
-    def decode(
-        q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any
-    ) -> tuple[Tensor, Tensor]:
-        return ops.decode(q, rectangle(k, v, kv_lens), max_kv=k.shape[1], **more)
+    def decode(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Result:
+        more.setdefault("order", model.order)
+        return given(ops.decode(q, rectangle(k, v, kv_lens), max_kv=k.shape[1], **more))
 
     config = model.config
     return AttentionSubject(
@@ -58,5 +61,11 @@ def attention_of(subject: Subject) -> AttentionSubject:
         kv_cache=subject.kv_cache,
         device=subject.device,
         seed=subject.seed,
-        order=model.order,
+        order=model.order if subject.backends.attention == FIXED else None,
     )
+
+
+def given(result: tuple[Tensor, Tensor]) -> Result:
+    """The result without an LSE that is none."""
+    out, lse = result
+    return (out, lse) if lse.shape[1] else out

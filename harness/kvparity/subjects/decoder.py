@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from kvparity.decoder import checkpoint, oracle, rope
+from kvparity.decoder.backends import Backends, attention_ops, operations
+from kvparity.decoder.backends.limits import refusal
+from kvparity.decoder.backends.table import FIXED
 from kvparity.decoder.config import DecoderConfig, from_contract
 from kvparity.decoder.model import AttentionOps, Model, Ops
 from kvparity.decoder.presets import preset
@@ -40,6 +44,7 @@ class DecoderSubject:
     kernels (the same bits); on CUDA it must be False. ``seed`` shuffles the pages of paged caches.
     ``kv_cache``: what caches store, a ``StoreFormat``, its text, or a dtype; ``heads_first`` and
     ``ring`` as in ``kvparity.decoder.storage.Storage``; scales of fp8 come with the weights.
+    ``backends``: the names of what attention and the operations beside it are computed with.
     ``attention`` and ``ops`` can be replaced, so that a defect can be planted without touching a
     kernel.
     """
@@ -56,6 +61,7 @@ class DecoderSubject:
         twin: bool = False,
         seed: int = 0,
         source: str = "weights in memory",
+        backends: Backends = Backends(),  # noqa: B008 - frozen
         attention: AttentionOps | None = None,
         ops: Ops | None = None,
     ) -> None:
@@ -68,15 +74,21 @@ class DecoderSubject:
             weights=weights,
             cos=cos.to(self.device),
             sin=sin.to(self.device),
-            attention=attention or AttentionOps(),
+            attention=attention or attention_ops(backends.attention),
             order=order or ReductionOrder(),
             twin=twin,
-            ops=ops or Ops(),
+            ops=ops or operations(backends.operations),
         )
         self.vocab = config.vocab
         self.max_positions = config.max_positions
         self.storage = Storage(store_format(kv_cache), heads_first, ring)
         _check_storage(self.storage, config)
+        self.backends = backends
+        if backends.attention != FIXED:
+            reason = refusal(backends.attention, config, self.storage, weights.embed.dtype)
+            if reason is not None:
+                raise UnsupportedError(reason)
+        self.ran: Counter[str] = Counter()  # by all sessions; copies have counts of their own
         self.seed = seed
         self.source = source
         self.programs: dict[str, Any] = {}  # traced ones; copies share them with the weights
@@ -93,9 +105,7 @@ class DecoderSubject:
 
     def with_attention(self, ops: AttentionOps) -> DecoderSubject:
         """The same subject, sharing its weights, on other attention kernels."""
-        other = copy(self)
-        other.model = replace(self.model, attention=ops)
-        return other
+        return self._on(replace(self.model, attention=ops))
 
     @property
     def ops(self) -> Ops:
@@ -104,9 +114,20 @@ class DecoderSubject:
 
     def with_ops(self, ops: Ops) -> DecoderSubject:
         """The same subject, sharing its weights, on other operations beside attention."""
+        return self._on(replace(self.model, ops=ops))
+
+    def _on(self, model: Model) -> DecoderSubject:
         other = copy(self)
-        other.model = replace(self.model, ops=ops)
+        other.model, other.ran = model, Counter()
         return other
+
+    def require_order(self) -> None:
+        """Raise ``UnsupportedError`` where attention is not computed in this project's order."""
+        if self.backends.attention != FIXED:
+            raise UnsupportedError(
+                f"this defect is planted in the reduction order of this project's attention, but "
+                f"attention is {self.backends.attention}"
+            )
 
     def unsupported(self, plan: Plan) -> str | None:
         """A loop of its own; pages in a padded batch; later steps without a cache; an endless ring.
@@ -119,6 +140,11 @@ class DecoderSubject:
         if not plan.layout.cached and (later or plan.actions):
             return "without a cache every sequence comes whole, in one step"
         if plan.layout.program != "eager":
+            if not self.backends.ours:
+                return (
+                    "a traced program computes with this project's kernels; this decoder has "
+                    f"attention: {self.backends.attention}, operations: {self.backends.operations}"
+                )
             from kvparity.export.decoder import refused  # tracing is slow to import
 
             reason = refused(plan)
@@ -155,7 +181,9 @@ class DecoderSubject:
             from kvparity.export.decoder import open_session
 
             return open_session(self, members, layout)
-        return DecoderSession(self.model, members, layout, storage=self.storage, seed=self.seed)
+        return DecoderSession(
+            self.model, members, layout, storage=self.storage, seed=self.seed, ran=self.ran
+        )
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         """Logprobs of ``targets`` int64 ``[r]``, float32 ``[r, temperatures]``."""
@@ -196,11 +224,12 @@ class DecoderSubject:
                 "ring": self.storage.ring,
             },
             "logits": "float32",
-            "order": asdict(model.order),
+            "order": asdict(model.order) if self.backends.attention == FIXED else None,
             "cpu_ops": ("twin" if model.twin else "interpreter")
             if self.device.type == "cpu"
             else None,
             "device": str(self.device),
+            **self.backends.describe(self.ran),
         }
 
 
@@ -244,6 +273,7 @@ def build(
         twin=model.cpu_ops == "twin" and device.type == "cpu",
         seed=seed,
         source=source,
+        backends=Backends(model.attention, model.operations),
     )
 
 

@@ -17,6 +17,7 @@ from torch.nn.attention import sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
+from kvparity.decoder.attending import note
 from kvparity.decoder.backends import choice, seen
 from kvparity.decoder.backends.gather import Piece, handed, pieces
 from kvparity.decoder.backends.limits import require_plain
@@ -56,6 +57,8 @@ class Sdpa:
     ) -> tuple[Tensor, Tensor]:
         """Causal attention of many rows per sequence; see ``attend_prefill``."""
         require_plain(self.name, kv, softcap=softcap, sinks=sinks)
+        told = {"q_starts": q_starts, "q_lens": q_lens, "max_q": max_q, "scale": scale}
+        note(q, kv, told | {"window": window, "first_key": first_key})
 
         def make() -> tuple[Piece, ...]:
             starts, lens = q_starts.tolist(), q_lens.tolist()
@@ -63,7 +66,7 @@ class Sdpa:
 
         tensors = (kv.kv_lens, kv.starts, kv.block_table, q_starts, q_lens, first_key)
         out = self._run(q, kv, self._pieces.get(tensors, (kv.page, kv.ring, window), make), scale)
-        seen.note("attention.prefill")
+        seen.note("sdpa.prefill")
         return out, q.new_empty((len(q), 0), dtype=torch.float32)
 
     def decode(
@@ -81,6 +84,8 @@ class Sdpa:
     ) -> tuple[Tensor, Tensor]:
         """Attention of one row per sequence, which sees all its keys; see ``attend_decode``."""
         require_plain(self.name, kv, softcap=softcap, sinks=sinks)
+        told = {"max_kv": max_kv, "scale": scale}
+        note(q, kv, told | {"window": window, "first_key": first_key})
 
         def make() -> tuple[Piece, ...]:
             batch = range(kv.batch)
@@ -88,7 +93,7 @@ class Sdpa:
 
         tensors = (kv.kv_lens, kv.starts, kv.block_table, first_key)
         out = self._run(q, kv, self._pieces.get(tensors, (kv.page, kv.ring, window), make), scale)
-        seen.note("attention.decode")
+        seen.note("sdpa.decode")
         return out, q.new_empty((len(q), 0), dtype=torch.float32)
 
     def _run(self, q: Tensor, kv: KeysValues, planned: tuple[Piece, ...], scale: float) -> Tensor:

@@ -10,15 +10,18 @@ from contextvars import ContextVar
 BACKEND = "backend."
 """What the names of attention backends begin with, in counts of what was observed."""
 
+TORCH = "operations.torch"
+"""What each of torch's operations beside attention counts as."""
+
 _counts: ContextVar[Counter[str] | None] = ContextVar("backends_seen", default=None)
 
 
 @contextmanager
-def watching(counts: Counter[str]) -> Iterator[None]:
+def watching(counts: Counter[str]) -> Iterator[Counter[str]]:
     """Count into ``counts`` what runs inside."""
     token = _counts.set(counts)
     try:
-        yield
+        yield counts
     finally:
         _counts.reset(token)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kvparity.decoder.backends.seen import BACKEND, TORCH
 from kvparity.decoder.model import AttentionOps, Ops
 from kvparity.subject import UnsupportedError
 
@@ -10,6 +15,44 @@ SDPA = ("sdpa", "sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn")
 FLASHINFER = ("flashinfer", "flashinfer-fixed", "flashinfer-whole")
 ATTENTION = (FIXED, *SDPA, *FLASHINFER)
 OPERATIONS = (FIXED, "torch")
+OWN = "attention."
+"""What the names of this project's attention kernels begin with, in a launch log."""
+
+
+@dataclass(frozen=True)
+class Backends:
+    """What a decoder computes with, by the names of a contract."""
+
+    attention: str = FIXED
+    operations: str = FIXED
+
+    @property
+    def ours(self) -> bool:
+        """Whether all of it is this project's."""
+        return (self.attention, self.operations) == (FIXED, FIXED)
+
+    def used(self, ran: Counter[str]) -> dict[str, str | None]:
+        """The same keys from what was seen to run; no attention: None.
+
+        Where torch was left the choice, each backend of its is what was asked for. Operations of
+        this project have twins that nobody counts: they are what is left where torch's did not run.
+        """
+        found = {name.removeprefix(BACKEND) for name in ran if name.startswith(BACKEND)}
+        if self.attention == "sdpa" and found.intersection(SDPA):
+            found = found.difference(SDPA) | {"sdpa"}
+        if any(name.startswith(OWN) for name in ran):
+            found.add(FIXED)
+        return {
+            "attention": " and ".join(sorted(found)) or None,
+            "operations": "torch" if TORCH in ran else FIXED,
+        }
+
+    def describe(self, ran: Counter[str]) -> dict[str, Any]:
+        """For the report: what was asked for, and what was seen to run; of ours, nothing."""
+        if self.ours:
+            return {}
+        found = sorted(name.removeprefix(BACKEND) for name in ran if name.startswith(BACKEND))
+        return {"requested": asdict(self), "used": self.used(ran), "backends": found}
 
 
 def attention_ops(name: str) -> AttentionOps:

@@ -15,9 +15,6 @@ from kvparity.decoder.backends import seen
 from kvparity.decoder.model import Ops
 from kvparity_kernels.order import ReductionOrder
 
-NAME = "operations.torch"
-"""What one of them counts as."""
-
 
 def linear(
     x: Tensor,
@@ -33,14 +30,14 @@ def linear(
     In the dtype of ``x``, then in ``out_dtype``: logits of a bfloat16 model are rounded to bfloat16
     before they become float32, as in engines.
     """
-    seen.note(NAME)
+    seen.note(seen.TORCH)
     y = functional.linear(x, w, bias)
     return y if out_dtype is None else y.to(out_dtype)
 
 
 def rms_norm(x: Tensor, w: Tensor, eps: float, *, twin: bool = False) -> Tensor:
     """The three lines of Hugging Face's llama and qwen, over the last dimension."""
-    seen.note(NAME)
+    seen.note(seen.TORCH)
     wide = x.float()
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     return w * wide.to(x.dtype)
@@ -48,7 +45,7 @@ def rms_norm(x: Tensor, w: Tensor, eps: float, *, twin: bool = False) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, twin: bool = False) -> Tensor:
     """Rotate the pairs ``(d, d + D/2)`` of ``x[T, H, D]`` in float32, rounded once."""
-    seen.note(NAME)
+    seen.note(seen.TORCH)
     low, high = x.float().chunk(2, dim=-1)
     c, s = cos[:, None], sin[:, None]
     return torch.cat([low * c - high * s, high * c + low * s], dim=-1).to(x.dtype)
@@ -56,13 +53,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, twin: bool = False) -> Tensor
 
 def swiglu(gate: Tensor, up: Tensor, *, twin: bool = False) -> Tensor:
     """``silu(gate) * up``, each rounded to their dtype."""
-    seen.note(NAME)
+    seen.note(seen.TORCH)
     return functional.silu(gate) * up
 
 
 def embed(ids: Tensor, w: Tensor, *, twin: bool = False) -> Tensor:
     """Row ``ids[t]`` of ``w[V, H]`` for every t."""
-    seen.note(NAME)
+    seen.note(seen.TORCH)
     return functional.embedding(ids, w)
 
 
