@@ -37,6 +37,7 @@ from kvparity.audit.request import ARCHITECTURES, Request, Shape  # noqa: E402
 from kvparity.audit.worker import launches as attention_launches  # noqa: E402
 from kvparity.bench.calls import OURS, calls  # noqa: E402
 from kvparity.bench.cases import SHAPES, cases  # noqa: E402
+from kvparity.bench.measure import SPLIT  # noqa: E402
 from kvparity.decoder.config import DecoderConfig  # noqa: E402
 from kvparity.decoder.presets import preset  # noqa: E402
 from kvparity.decoder.seeded import seeded  # noqa: E402
@@ -176,11 +177,13 @@ def own(heads: int, kv: int, dim: int, *dtypes: str) -> Iterator[Launch]:
 
 
 def bench() -> Iterator[Launch]:
-    """This project's side of the price table."""
-    shape = SHAPES["qwen3-8b"]
+    """This project's side of the price table: its kernels, every split, one layer of a step."""
+    shape = replace(SHAPES["qwen3-8b"], layers=1)
     with recorded() as seen:
         for case in cases(shape):
-            calls(case, shape, "meta")[OURS]()
+            for name, way in calls(case, shape, "meta").items():
+                if name == OURS or name.startswith(SPLIT):
+                    way()
     yield from seen
 
 
@@ -267,10 +270,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("archs", nargs="*", metavar="ARCH", help=", ".join(ARCHITECTURES))
     parser.add_argument("--steps", nargs="+", default=list(BY_STEP), help="of these steps alone")
+    parser.add_argument("--count", action="store_true", help="count kernels and compile none")
     parser.add_argument("--share", nargs=2, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if unknown := set(args.archs) - set(ARCHITECTURES):
         parser.error(f"unknown: {', '.join(unknown)}; expected of {', '.join(ARCHITECTURES)}")
+    if args.count:
+        print(json.dumps({"distinct_by_step": distinct(args.steps)[1]}))
+        return 0
     if args.share:
         compile_share(args.archs, args.steps, *args.share)
         return 0

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-What = Literal["decode", "prefill", "chunked", "linear", "logprob"]
-WHATS: tuple[What, ...] = ("decode", "prefill", "chunked", "linear", "logprob")
+What = Literal["decode", "prefill", "chunked", "linear", "logprob", "step"]
+WHATS: tuple[What, ...] = ("decode", "prefill", "chunked", "linear", "logprob", "step")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a model, in elements. ``dtype``: the name of a torch format."""
+    """The sizes of a model, in elements. ``dtype``: the name of a torch format.
+
+    ``tied``: the head is the embedding. ``qk_norm``: every head of queries and keys is normed.
+    """
 
     query: int
     kv: int
@@ -22,18 +25,27 @@ class Shape:
     intermediate: int
     vocab: int
     dtype: str = "bfloat16"
+    layers: int = 1
+    qk_norm: bool = False
+    tied: bool = False
 
     @property
     def item(self) -> int:
         """Bytes of one element."""
         return 4 if self.dtype == "float32" else 2
 
+    @property
+    def layer(self) -> int:
+        """Elements of the matrices of one layer."""
+        attended = (2 * self.query + 2 * self.kv) * self.dim
+        return self.hidden * (attended + 3 * self.intermediate)
+
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
-        "qwen3-8b": Shape(32, 8, 128, 4096, 12288, 151_936),
-        "llama3-8b": Shape(32, 8, 128, 4096, 14336, 128_256),
-        "qwen3-0.6b": Shape(16, 8, 128, 1024, 3072, 151_936),
+        "qwen3-8b": Shape(32, 8, 128, 4096, 12288, 151_936, layers=36, qk_norm=True),
+        "llama3-8b": Shape(32, 8, 128, 4096, 14336, 128_256, layers=32),
+        "qwen3-0.6b": Shape(16, 8, 128, 1024, 3072, 151_936, layers=28, qk_norm=True, tied=True),
     }
 )
 
@@ -76,10 +88,14 @@ PREFILL = (512, 4096, 16_384)
 CHUNKED = ((256, 4096), (256, 32_768))
 ROWS = (1, 8, 64, 512, 4096)
 SCORED = (64, 2048)
+STEPS = (*((b, 1, n) for n in (1024, 8192) for b in (1, 8, 64)), (1, 2048, 2048))
+"""(sequences, new tokens of each, keys of each afterwards); the last one is a first step."""
+
+ENDLESS = 1 << 62  # bytes: more than any device has
 
 
-def cases(shape: Shape, wanted: Sequence[What] = WHATS) -> Iterator[Case]:
-    """The cases of a model's shape."""
+def cases(shape: Shape, wanted: Sequence[What] = WHATS, *, free: int = ENDLESS) -> Iterator[Case]:
+    """The cases of a model's shape. ``free``: bytes of the device, for the depth of a step."""
     if "decode" in wanted:
         for batch, keys in DECODE:
             yield decode(shape, batch, keys)
@@ -100,6 +116,9 @@ def cases(shape: Shape, wanted: Sequence[What] = WHATS) -> Iterator[Case]:
     if "logprob" in wanted:
         for rows in SCORED:
             yield logprob(shape, rows)
+    if "step" in wanted:
+        for batch, rows, keys in STEPS:
+            yield step(fitting(shape, batch, rows, keys, free), batch, rows, keys)
 
 
 def decode(shape: Shape, batch: int, keys: int) -> Case:
@@ -112,8 +131,8 @@ def decode(shape: Shape, batch: int, keys: int) -> Case:
 def prefill(shape: Shape, rows: int, keys: int, what: What) -> Case:
     """The last ``rows`` queries of one sequence of ``keys`` keys, causal."""
     size = 2 * (rows * shape.query + keys * shape.kv) * shape.dim * shape.item
-    seen = rows * (keys - rows) + rows * (rows + 1) // 2
-    return Case(what, (("rows", rows), ("keys", keys)), size, 4 * seen * shape.query * shape.dim)
+    flops = 4 * _seen(rows, keys) * shape.query * shape.dim
+    return Case(what, (("rows", rows), ("keys", keys)), size, flops)
 
 
 def linear(shape: Shape, rows: int, k: int, n: int) -> Case:
@@ -125,3 +144,36 @@ def linear(shape: Shape, rows: int, k: int, n: int) -> Case:
 def logprob(shape: Shape, rows: int) -> Case:
     """The logprob of one target in each of ``rows`` rows of float32 logits."""
     return Case("logprob", (("rows", rows), ("vocab", shape.vocab)), 4 * rows * shape.vocab, 0)
+
+
+def step(shape: Shape, batch: int, rows: int, keys: int) -> Case:
+    """A whole decoder: the last ``rows`` tokens of ``batch`` sequences of ``keys`` keys.
+
+    Embedding, ``shape.layers`` layers, and the head of the last token of each sequence. ``bytes``
+    are those of weights, keys and values; the embedding is gathered from and counts nothing.
+    """
+    head = shape.vocab * shape.hidden
+    kept = 2 * batch * keys * shape.kv * shape.dim * shape.layers
+    size = (shape.layers * shape.layer + head + kept) * shape.item
+    attended = 4 * batch * _seen(rows, keys) * shape.query * shape.dim
+    linears = 2 * batch * (rows * shape.layers * shape.layer + head)
+    sizes = (("batch", batch), ("rows", rows), ("keys", keys), ("layers", shape.layers))
+    return Case("step", sizes, size, attended * shape.layers + linears)
+
+
+def fitting(shape: Shape, batch: int, rows: int, keys: int, free: int) -> Shape:
+    """The model with all its layers, or with as many as fit into ``free`` bytes (at least one).
+
+    Counted are weights, embedding, cache, and what one layer and the head hold meanwhile.
+    """
+    tokens, table = batch * rows, shape.vocab * shape.hidden
+    held = shape.layer + 4 * tokens * (shape.hidden + shape.intermediate) + 4 * batch * shape.vocab
+    fixed = ((1 if shape.tied else 2) * table + 2 * held) * shape.item
+    each = (shape.layer + 2 * batch * keys * shape.kv * shape.dim) * shape.item
+    layers = min(shape.layers, (free - fixed) // each)
+    return replace(shape, layers=max(1, layers))
+
+
+def _seen(rows: int, keys: int) -> int:
+    """Pairs of query and key, of the last ``rows`` of ``keys``."""
+    return rows * (keys - rows) + rows * (rows + 1) // 2

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from kvparity.bench.calls import OURS, Call, Calls
+import torch
+from torch import Tensor
+
+from kvparity.bench.calls import OURS, Call, Calls, is_ours
 from kvparity.bench.cases import Case
-from kvparity.bench.timing import Time, turns
+from kvparity.bench.timing import Ready, Replay, Time, calls_in_a_graph, turns
 
-Clock = Callable[[Sequence[Call]], Time]
-"""Calls that differ in their inputs alone -> the time of one."""
+AGREES = 0.1
+"""The most that a way may differ from ours, as a share of its size: bfloat16 through a whole model
+stays well below, another mask or another head does not."""
+
+
+class Clock(Protocol):
+    """What makes ways ready and times them, as ``kvparity.bench.timing.Cuda`` does."""
+
+    def prepare(self, calls: Sequence[Call], count: int) -> Ready:
+        """``count`` calls, those given in turn, as one replay."""
+        ...
+
+    def times(self, replays: Mapping[str, Replay], calls: int) -> Mapping[str, Time]:
+        """The time of one call of each way; a replay makes ``calls`` of them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,10 +50,10 @@ class Measured:
 
 
 def measure(case: Case, make: Callable[[], Calls], clock: Clock, *, free: int) -> Measured:
-    """Time every way of a case, each on the same rotating inputs.
+    """Time all ways of a case in turn, each on the same rotating inputs.
 
-    ``free``: bytes that the device has. A way of others that fails is told in ``cannot``; ours is
-    raised.
+    ``free``: bytes that the device has. A way that fails, or computes something else than ours, is
+    told in ``cannot``; a failure of ours is raised.
     """
     count = turns(case.bytes)
     while count > 2 and count * case.bytes > free // 2:
@@ -45,17 +61,40 @@ def measure(case: Case, make: Callable[[], Calls], clock: Clock, *, free: int) -
     if count * case.bytes > free:
         need = f"needs {count * case.bytes} bytes, {free} are free"
         return Measured(case, {}, {}, need)
-    sets = [make() for _ in range(count)]
-    times: dict[str, Time] = {}
+    try:
+        sets = [make() for _ in range(count)]
+    except torch.cuda.OutOfMemoryError as error:
+        return Measured(case, {}, {}, f"out of memory: {_first_line(error)}")
+    in_graph = calls_in_a_graph(case.bytes, case.flops, count)
+    replays: dict[str, Replay] = {}
     cannot: dict[str, str] = {}
+    expected: Tensor | None = None
     for name in sets[0]:
         try:
-            times[name] = clock([each[name] for each in sets])
+            ready = clock.prepare([each[name] for each in sets], in_graph)
         except (RuntimeError, ValueError) as error:
             if name == OURS:
                 raise
-            cannot[name] = str(error).splitlines()[0][:200]
-    return Measured(case, times, cannot)
+            cannot[name] = _first_line(error)
+            continue
+        expected = ready.result if expected is None else expected
+        if (found := distance(ready.result, expected)) <= AGREES:
+            replays[name] = ready.replay
+        else:
+            cannot[name] = f"its result differs from ours by {found:.2g} of its size"
+    return Measured(case, dict(clock.times(replays, in_graph)), cannot)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """The norm of the difference as a share of the norm of what was expected."""
+    if found.shape != expected.shape:
+        return float("inf")
+    a, b = found.float(), expected.float()
+    return float((a - b).norm() / b.norm())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def ratio(ours: Time, other: Time) -> float:
@@ -72,9 +111,32 @@ def ratio(ours: Time, other: Time) -> float:
     return ours.ms / other.ms
 
 
-def price(found: Measured) -> tuple[str, float] | None:
-    """(the fastest other way, how many times as long ours takes), or None without one."""
-    others = {name: time for name, time in found.times.items() if name != OURS}
+def price(found: Measured, among: tuple[str, ...] = ("",)) -> tuple[str, float] | None:
+    """(the fastest other way, how many times as long ours takes), or None without one.
+
+    ``among``: what the names of the others begin with. Variants of ours are no others.
+    """
+    others = {
+        name: time
+        for name, time in found.times.items()
+        if not is_ours(name) and name.startswith(among)
+    }
+    return _fastest(found, others)
+
+
+def split_price(found: Measured) -> tuple[str, float] | None:
+    """(our fastest split, how many times as long ours takes): what following the batch would give.
+
+    None where no other split was timed. The fastest may be ours itself.
+    """
+    splits = {name: time for name, time in found.times.items() if name.startswith(SPLIT)}
+    return _fastest(found, {OURS: found.times[OURS], **splits}) if splits else None
+
+
+SPLIT = f"{OURS} split "
+
+
+def _fastest(found: Measured, others: Mapping[str, Time]) -> tuple[str, float] | None:
     if OURS not in found.times or not others:
         return None
     fastest = min(others, key=lambda name: others[name].ms)

@@ -1,13 +1,23 @@
-"""Times on a CUDA device: each call captured in a graph, so that the device is timed, not Python.
+"""Times on a CUDA device, of the device and not of Python.
 
-Inputs rotate, so that no call finds its data in a cache; the median of many replays is told with
-its quarter points.
+What is done against the usual mistakes:
+
+- A way is captured in one graph that holds many calls, at least about a millisecond of them: the
+  launch of a graph costs some microseconds, and events tell half of one.
+- The calls of a graph rotate over inputs that together are larger than any cache, and a graph
+  begins with the inputs that were used longest ago.
+- The ways of a case take turns, in another order in each round: what a device loses to heat or
+  power meets all of them. Medians of rounds are compared, with their quarter points.
+- Before the rounds that count, others keep the device busy, and nothing waits in between: clocks
+  are up, and the queue never runs empty between an event and what it stands before.
 """
 
 from __future__ import annotations
 
+import math
+import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +25,16 @@ import torch
 from torch import Tensor
 
 ROTATED_BYTES = 512 << 20  # of inputs in turn: more than any cache holds
-REPEATS = 40
+REPLAY_MS = 1.0  # of work in a graph, on a device that is as fast as none is
+FASTEST = (8e9, 2.5e12)  # bytes and operations in a millisecond of such a device
+MOST_CALLS = 256  # in a graph
+WARM_MS = 50.0
+BUDGET_MS = 1500.0  # of rounds for one case; fewer rounds than the least are never made
+ROUNDS = (8, 40)
+
+Replay = Callable[[], Any]
+Stamp = Callable[[Replay], Callable[[], float]]
+"""Runs a replay; the result, asked later, tells how many milliseconds it took."""
 
 
 @dataclass(frozen=True)
@@ -37,60 +56,123 @@ class Time:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A way that can be timed: all its calls in one replay, and the first call's result."""
+
+    replay: Replay
+    result: Tensor
+
+
 def turns(size: int) -> int:
-    """How many sets of inputs of ``size`` bytes are used in turn."""
-    return max(2, min(64, -(-ROTATED_BYTES // size)))
+    """How many sets of inputs of ``size`` bytes are used in turn: one that no cache holds is."""
+    return max(1, min(64, -(-ROTATED_BYTES // size)))
 
 
-def graph_of(call: Callable[[], Tensor]) -> torch.cuda.CUDAGraph:
-    """``call`` captured after it ran twice. Raises ``ValueError`` if its result is not finite."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call] # of torch
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            out = call()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    if not bool(out.isfinite().all()):
-        raise ValueError("the result is not finite")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph
+def calls_in_a_graph(size: int, flops: int, sets: int) -> int:
+    """Calls of so many bytes and operations that make ``REPLAY_MS``, in whole turns of the sets."""
+    floor = max(size / FASTEST[0], flops / FASTEST[1])
+    wanted = min(MOST_CALLS, math.ceil(REPLAY_MS / floor))
+    return sets * max(1, -(-wanted // sets))
 
 
-def time_calls(calls: Sequence[Callable[[], Tensor]], run: str) -> Time:
-    """The time of one of ``calls``, which differ in their inputs alone."""
-    graphs = [graph_of(call) for call in calls]
-    return time_of([graph.replay for graph in graphs], run)
+def interleaved(
+    replays: Mapping[str, Replay], rounds: int, stamp: Stamp, seed: int = 0
+) -> dict[str, list[Callable[[], float]]]:
+    """Readings of every way: one in each round, and each round in an order of its own."""
+    readings: dict[str, list[Callable[[], float]]] = {name: [] for name in replays}
+    order, shuffled = list(replays), random.Random(seed)
+    for _ in range(rounds):
+        shuffled.shuffle(order)
+        for name in order:
+            readings[name].append(stamp(replays[name]))
+    return readings
 
 
-def time_of(replays: Sequence[Callable[[], Any]], run: str) -> Time:
-    """The time of one replay."""
-    for replay in replays:
-        replay()
-    torch.cuda.synchronize()
-    events = []
-    for i in range(REPEATS):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call] # of torch
-        start.record()
-        replays[i % len(replays)]()
-        stop.record()
-        events.append((start, stop))
-    torch.cuda.synchronize()
-    return summary([a.elapsed_time(b) for a, b in events], run)
+def rounds_for(round_ms: float) -> tuple[int, int]:
+    """(rounds to warm up, rounds that count) for rounds of so many milliseconds."""
+    least, most = ROUNDS
+    warm = min(most, math.ceil(WARM_MS / round_ms))
+    return warm, max(least, min(most, int(BUDGET_MS / round_ms)))
+
+
+def timed(replays: Mapping[str, Replay], calls: int, run: str, stamp: Stamp) -> dict[str, Time]:
+    """The time of one of the ``calls`` in each replay, for every way."""
+    interleaved(replays, 1, stamp)  # the first launch of a graph brings it to the device
+    first = interleaved(replays, 1, stamp)
+    once = sum(reading() for readings in first.values() for reading in readings)
+    warm, counted = rounds_for(once)
+    interleaved(replays, warm, stamp)
+    readings = interleaved(replays, counted, stamp, seed=1)
+    return {name: summary([ms() / calls for ms in each], run) for name, each in readings.items()}
 
 
 def summary(milliseconds: Sequence[float], run: str) -> Time:
     """Median and quarter points of single measurements."""
-    low, middle, high = (round(x, 5) for x in statistics.quantiles(milliseconds, n=4))
+    low, middle, high = (round(x, 6) for x in statistics.quantiles(milliseconds, n=4))
     return Time(middle, low, high, run)
 
 
-def copy_bandwidth(run: str) -> dict[str, Any]:
-    """Bytes read and written each second by a plain copy."""
+class Cuda:
+    """The clock of the current CUDA device, for one run."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+
+    def prepare(self, calls: Sequence[Callable[[], Tensor]], count: int) -> Ready:
+        """``count`` calls captured, those given in turn, after each has run on a side stream.
+
+        Raises ``ValueError`` if a result is not finite.
+        """
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call] # of torch
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            result = calls[0]()  # compiles, plans and loads; what comes then is as it will be
+            for call in calls:
+                if not bool(call().isfinite().all()):
+                    raise ValueError("the result is not finite")
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for i in range(count):
+                calls[i % len(calls)]()
+        return Ready(graph.replay, result)
+
+    def times(self, replays: Mapping[str, Replay], calls: int) -> dict[str, Time]:
+        """The time of one call of each way; a replay makes ``calls`` of them."""
+        return timed(replays, calls, self.run, _stamp)
+
+
+def _stamp(replay: Replay) -> Callable[[], float]:
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call] # of torch
+    start.record()
+    replay()
+    stop.record()
+
+    def reading() -> float:
+        stop.synchronize()
+        return float(start.elapsed_time(stop))
+
+    return reading
+
+
+def copy_bandwidth(clock: Cuda) -> dict[str, Any]:
+    """Bytes read and written each second by a plain copy, ten in a row between two buffers."""
     free, _ = torch.cuda.mem_get_info()
     size = min(1 << 30, free // 8)
     pairs = [[torch.ones(size, dtype=torch.uint8, device="cuda") for _ in "ab"] for _ in range(2)]
-    found = time_of([lambda a=a, b=b: b.copy_(a) for a, b in pairs], run)  # type: ignore[misc] # defaults
+
+    def replay() -> None:
+        for i in range(10):
+            a, b = pairs[i % 2]
+            b.copy_(a)
+
+    found = clock.times({"copy": replay}, 10)["copy"]
     return {"bytes": size, **found.json(), "gb_per_s": round(2 * size / found.ms / 1e6, 1)}
+
+
+def both(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The faster of two copies, and both rates: what the device lost while cases were timed."""
+    rates = {"before": before["gb_per_s"], "after": after["gb_per_s"]}
+    return {**max(before, after, key=lambda each: float(each["gb_per_s"])), **rates}

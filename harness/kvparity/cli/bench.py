@@ -13,9 +13,12 @@ from kvparity.bench.cases import SHAPES, WHATS
 from kvparity.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from kvparity.bench.calls import Choice
+    from kvparity.bench.goals import Row
     from kvparity.bench.measure import Measured
 
 FORMATS = ("bfloat16", "float16", "float32")
+IN_FORCE = "in-force"
 
 
 def add_parser(verbs: Any) -> None:
@@ -23,9 +26,10 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "bench",
         help="time the fixed-order kernels beside torch's and FlashInfer's on a CUDA device",
-        description="Time this project's attention, linear and logprob kernels on a CUDA device "
-        "beside other ways of computing the same, at the shapes of a model: CUDA graphs, rotating "
-        "random inputs, medians with their spread. A ratio is made of times of one run.",
+        description="Time this project's attention, linear and logprob kernels and a whole decoder "
+        "step on a CUDA device beside other ways of computing the same, at the shapes of a model: "
+        "CUDA graphs, rotating random inputs, ways in turn, medians with their spread. A ratio is "
+        "made of times of one run. What is aimed at is told with what was reached.",
         epilog="Exit codes: 0 measured, 2 bad input, 3 no CUDA device or a kernel failed.",
     )
     parser.add_argument(
@@ -37,6 +41,15 @@ def add_parser(verbs: Any) -> None:
         help=f"some of {', '.join(WHATS)} (default: all)",
     )  # fmt: skip
     parser.add_argument(
+        "--tiles", default=IN_FORCE, metavar="CHOICE",
+        help="tiles of ours: base, in-force (what was measured for this device), or the name of a "
+        "candidate (default: in-force)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--candidates", action="store_true",
+        help="also time attention and linear with every candidate of tiles",
+    )  # fmt: skip
+    parser.add_argument(
         "--show", type=Path, metavar="FILE", help="show a saved document; nothing is measured"
     )
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the prices into FILE")
@@ -46,18 +59,24 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure or show; returns the exit code."""
+    from kvparity.bench.goals import judge
     from kvparity.bench.measure import read
 
     if args.show is not None:
         try:
             document = json.loads(args.show.read_text(encoding="utf-8"))
-            found = read(document)
+            found, goals = read(document), judge(document)
         except (OSError, ValueError, TypeError) as error:
             print(f"kvparity: {args.show}: {error}", file=sys.stderr)
             return ExitCode.USAGE
     else:
         import torch
 
+        try:
+            _check_tiles(args.tiles)
+        except ValueError as error:
+            print(f"kvparity: {error}", file=sys.stderr)
+            return ExitCode.USAGE
         if not torch.cuda.is_available():
             print(
                 f"kvparity: there is no CUDA device here (torch {torch.__version__}); times of "
@@ -66,11 +85,36 @@ def run(args: argparse.Namespace) -> int:
             )
             return ExitCode.ERROR
         document = _measure(args)
-        found = read(document)
-    return _tell(args, document, found)
+        found, goals = read(document), judge(document)
+        document["goals"] = [row.json() for row in goals]
+    return _tell(args, document, found, goals)
+
+
+def _check_tiles(name: str) -> None:
+    from kvparity_kernels.tiles import candidates
+
+    known = ("base", IN_FORCE, *candidates())
+    if name not in known:
+        raise ValueError(f"--tiles {name!r} is unknown; expected one of {', '.join(known)}")
+
+
+def _choice(args: argparse.Namespace) -> Choice:
+    """The tiles of this run, settled once: a variant of ours gets the same."""
+    import torch
+
+    from kvparity.bench.calls import Choice
+    from kvparity_kernels.tiles import BASE, candidates, current
+
+    known = candidates()
+    if args.tiles == IN_FORCE:
+        tiles = current(torch.device("cuda"), getattr(torch, args.dtype))
+    else:
+        tiles = known.get(args.tiles, BASE)
+    return Choice(tiles, known if args.candidates else {})
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
+    import gc
     from dataclasses import asdict, replace
     from functools import partial
 
@@ -79,19 +123,23 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     from kvparity.bench.calls import calls
     from kvparity.bench.cases import cases
     from kvparity.bench.measure import measure
-    from kvparity.bench.timing import copy_bandwidth, time_calls
+    from kvparity.bench.timing import Cuda, both, copy_bandwidth
     from kvparity.environment import environment, settle
 
     settle()
+    gc.collect()
+    gc.freeze()  # torch may collect before every capture: what is here now need not be looked at
     shape, identity = replace(SHAPES[args.shape], dtype=args.dtype), uuid.uuid4().hex[:12]
-    copy = copy_bandwidth(identity)
+    clock, choice = Cuda(identity), _choice(args)
+    before = copy_bandwidth(clock)
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
     found = []
-    for case in cases(shape, args.only):
+    for case in cases(shape, args.only, free=free):
         if sys.stderr.isatty():
             print(f"\r\033[K{case.name}", end="", file=sys.stderr, flush=True)
-        free, _ = torch.cuda.mem_get_info()
-        make = partial(calls, case, shape, "cuda")
-        found.append(measure(case, make, partial(time_calls, run=identity), free=free).json())
+        make = partial(calls, case, shape, "cuda", choice)
+        found.append(measure(case, make, clock, free=free).json())
         torch.cuda.empty_cache()
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
@@ -100,15 +148,18 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         "verdict": "measured",
         "run": identity,
         "shape": {"name": args.shape, **asdict(shape)},
-        "copy": copy,
+        "tiles": {"choice": args.tiles, **asdict(choice.tiles)},
+        "copy": both(before, copy_bandwidth(clock)),
         "cases": found,
         "environment": environment(torch.device("cuda")),
     }
 
 
-def _tell(args: argparse.Namespace, document: dict[str, Any], found: list[Measured]) -> int:
+def _tell(
+    args: argparse.Namespace, document: dict[str, Any], found: list[Measured], goals: list[Row]
+) -> int:
+    from kvparity.bench import text
     from kvparity.bench.picture import draw
-    from kvparity.bench.text import table
 
     shape, place = document.get("shape", {}), document.get("environment", {})
     title = f"{shape.get('name')}, {shape.get('dtype')}, {place.get('device_name', 'CUDA')}"
@@ -120,6 +171,9 @@ def _tell(args: argparse.Namespace, document: dict[str, Any], found: list[Measur
             return ExitCode.USAGE
     if args.json:
         print(json.dumps(document, allow_nan=False))
-    text = f"{title}\n\n{table(found, document.get('copy'))}"
-    print(text, file=sys.stderr if args.json else sys.stdout)
+    copy = document.get("copy")
+    parts = [title, text.table(found, copy), text.steps(found), text.tiles(found)]
+    parts += [text.drift(copy), text.goals(goals)]
+    told = "\n\n".join(part for part in parts if part)
+    print(told, file=sys.stderr if args.json else sys.stdout)
     return ExitCode.HOLDS

@@ -7,24 +7,34 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from kvparity.bench import cases as sizes
-from kvparity.bench.calls import OURS, calls
+from kvparity.bench.calls import OURS, Choice, calls, is_ours
 from kvparity.bench.cases import SHAPES, WHATS, Shape
-from kvparity.bench.measure import Measured, measure, price, ratio, read
+from kvparity.bench.measure import Measured, measure, price, ratio, read, split_price
 from kvparity.bench.picture import draw
 from kvparity.bench.text import of_copy, table
-from kvparity.bench.timing import Time, summary, turns
+from kvparity.bench.timing import Ready, Time
 from kvparity.cli.main import main
 from kvparity.exit_codes import ExitCode
+from kvparity_kernels.launch import record
+from kvparity_kernels.tiles import LinearTile, Tiles
 
-TINY = Shape(4, 2, 16, 32, 64, 100, dtype="float32")
+TINY = Shape(4, 2, 16, 32, 64, 100, dtype="float32", layers=2, qk_norm=True)
 CASES = {
-    "decode": sizes.decode(TINY, 2, 20),
+    "decode": sizes.decode(TINY, 2, 70),
     "prefill": sizes.prefill(TINY, 20, 20, "prefill"),
     "chunked": sizes.prefill(TINY, 5, 20, "chunked"),
     "linear": sizes.linear(TINY, 3, 32, 48),
     "logprob": sizes.logprob(TINY, 3),
+    "step": sizes.step(TINY, 2, 1, 20),
+}
+BESIDE = {
+    "decode 16": Tiles(decode_block_m=16),
+    "prefill 16": Tiles(prefill_block_m=16),
+    "linear": Tiles(linear=((3, LinearTile(16, 32, 32, 4, 2)),)),
+    "linear of fewer rows": Tiles(linear=((2, LinearTile(16, 32, 32, 4, 2)),)),
 }
 
 
@@ -32,14 +42,68 @@ def at(ms: float, run: str = "a") -> Time:
     return Time(ms, ms * 0.9, ms * 1.2, run)
 
 
+class Clock:
+    """Tells a number for each way in place of a time, and what it was asked to prepare."""
+
+    def __init__(self, ms: dict[str, float] | None = None) -> None:
+        self.ms = ms or {}
+        self.prepared: list[tuple[int, int]] = []
+
+    def prepare(self, calls, count):
+        self.prepared.append((len(calls), count))
+        return Ready(calls[0], calls[0]())
+
+    def times(self, replays, calls):
+        return {name: at(self.ms.get(name, 1.0)) for name in replays}
+
+
 @pytest.mark.parametrize("what", WHATS)
 def test_every_way_computes_the_same(what):
-    ways = calls(CASES[what], TINY, "cpu")
-    other = next(name for name in ways if name != OURS)
-    ours, theirs = ways[OURS](), ways[other]()
-    assert ours.shape == theirs.shape
-    # Float32 sums of at most 100 products of numbers of size one.
-    assert float((ours - theirs).abs().max()) < 2e-5
+    ways = calls(CASES[what], TINY, "cpu", Choice(beside=BESIDE))
+    skipped = {"sdpa efficient", "sdpa cudnn", "sdpa efficient grouped"}  # no kernels on a CPU
+    ours = ways[OURS]()
+    others = set(ways) - skipped - {OURS}
+    assert len(others) >= (1 if what == "logprob" else 2)
+    for name in others:
+        theirs = ways[name]()
+        assert ours.shape == theirs.shape, name
+        # Float32 sums of at most 100 products of numbers of size one; a step makes two layers of
+        # them, and logits of size one.
+        assert float((ours - theirs).abs().max()) < 2e-5, name
+
+
+def test_one_key_less_would_be_seen():
+    q, k, v = (torch.randn(2, 2, n, 16) for n in (1, 70, 70))
+    whole = scaled_dot_product_attention(q, k, v)
+    less = scaled_dot_product_attention(q, k[:, :, 1:], v[:, :, 1:])
+    assert float((whole - less).abs().max()) > 1e-3
+
+
+def test_ours_comes_in_splits_and_tiles_that_matter():
+    ways = {what: list(calls(CASES[what], TINY, "cpu", Choice(beside=BESIDE))) for what in CASES}
+    own = [OURS, "ours [decode 16]", "ours split 64"]
+    assert [n for n in ways["decode"] if is_ours(n)] == own
+    wide = calls(sizes.decode(TINY, 1, 512), TINY, "meta")
+    assert [n for n in wide if "split" in n] == [f"ours split {n}" for n in (64, 128, 512)]
+    assert [n for n in ways["prefill"] if is_ours(n)] == [OURS, "ours [prefill 16]"]
+    assert [n for n in ways["linear"] if is_ours(n)] == [OURS, "ours [linear]"]
+    assert not [n for what in CASES for n in calls(CASES[what], TINY, "cpu") if "[" in n]
+    # What is in force already is no candidate.
+    chosen = Choice(BESIDE["decode 16"], BESIDE)
+    assert "ours [decode 16]" not in calls(CASES["decode"], TINY, "cpu", chosen)
+
+
+def launched(way, kernel, constant):
+    """What a constant of a kernel was in the launches of a way."""
+    with record() as log:
+        way()
+    return [f["constexprs"][constant] for n, f in log.kernels.items() if n.startswith(kernel)]
+
+
+def test_a_way_is_computed_with_its_split():
+    ways = calls(CASES["decode"], TINY, "cpu")
+    assert launched(ways[OURS], "attention.decode_split", "SPLIT") == [256]
+    assert launched(ways["ours split 64"], "attention.decode_split", "SPLIT") == [64]
 
 
 def test_the_cases_of_a_shape_are_those_of_the_model():
@@ -70,20 +134,39 @@ def test_times_of_two_runs_have_no_ratio():
 
 
 def test_a_way_that_cannot_run_is_told_and_ours_is_an_error():
-    def broken(*_):
+    def broken():
         raise RuntimeError("No available kernel\nmore")
 
-    def clock(ways):
-        return at(ways[0]())
-
-    sets = {OURS: lambda: 2.0, "sdpa": broken}
+    clock = Clock()
+    sets = {OURS: lambda: torch.ones(3), "sdpa": broken, "torch": lambda: torch.ones(3)}
     found = measure(CASES["decode"], lambda: sets, clock, free=1 << 40)
     assert found.cannot == {"sdpa": "No available kernel"}
-    assert set(found.times) == {OURS}
+    assert set(found.times) == {OURS, "torch"}
+    assert clock.prepared == [(64, 256)] * 3  # sets of inputs, and calls in a graph
     with pytest.raises(RuntimeError, match="No available"):
         measure(CASES["decode"], lambda: {OURS: broken}, clock, free=1 << 40)
     small = measure(CASES["decode"], lambda: sets, clock, free=100)
     assert small.left_out.endswith("100 are free")
+
+
+@pytest.mark.parametrize("other", [torch.full((3,), 1.2), torch.ones(4)])
+def test_a_way_that_computes_something_else_takes_no_part(other):
+    sets = {OURS: lambda: torch.ones(3), "same": lambda: torch.ones(3), "other": lambda: other}
+    found = measure(CASES["decode"], lambda: sets, Clock(), free=1 << 40)
+    assert set(found.times) == {OURS, "same"}
+    assert "differs from ours" in found.cannot["other"]
+
+
+def test_variants_of_ours_are_no_competitors():
+    times = {OURS: at(2.0), "ours split 64": at(1.0), "ours [a]": at(0.5), "sdpa": at(1.6)}
+    found = Measured(CASES["decode"], times, {})
+    assert price(found) == ("sdpa", 1.25)
+    assert split_price(found) == ("ours split 64", 2.0)
+    assert price(Measured(CASES["decode"], {**times, "sdpa": at(3.0)}, {})) == ("sdpa", 2 / 3)
+    own = {OURS: at(1.0), "ours split 64": at(2.0)}
+    assert split_price(Measured(CASES["decode"], own, {})) == (OURS, 1.0)
+    assert split_price(Measured(CASES["decode"], {OURS: at(1.0)}, {})) is None
+    assert "x 2.00 (64)" in table([found], None)
 
 
 def test_a_document_is_read_back_and_shown(tmp_path, capsys):
@@ -116,11 +199,6 @@ def test_bad_documents_and_machines_without_cuda_are_one_sentence(tmp_path, caps
     assert len(lines) == 3
     assert "no document of kvparity bench" in lines[0]
     assert "no CUDA device" in lines[2]
-
-
-def test_summaries_are_quarter_points_and_inputs_rotate():
-    assert summary([1.0, 2.0, 3.0, 4.0, 5.0], "a") == Time(3.0, 1.5, 4.5, "a")
-    assert [turns(1 << 20), turns(256 << 20), turns(1 << 40)] == [64, 2, 2]
 
 
 def test_a_picture_refuses_two_runs():
