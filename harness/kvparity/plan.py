@@ -233,20 +233,24 @@ def _controls(
         relations = DESCRIBED[name].relations
         present = [each for each in relations if contract.checks_of(each)]
         for relation in present or relations[:1]:
-            found = _control(contract, prompts, CONTROLS[name], relation)
+            found = _orderless(contract, DESCRIBED[name]) or _control(
+                contract, prompts, CONTROLS[name], relation
+            )
             if name not in shown and not isinstance(found, str):
-                found = _hidden(contract, DESCRIBED[name])
+                found = f"it cannot show here: it takes {DESCRIBED[name].needs}"
             if isinstance(found, str):
                 yield Unplanted(name, relation, found, asked=not everything)
             else:
                 yield found
 
 
-def _hidden(contract: Contract, control: Described) -> str:
-    """Why a control is not planted, though there is a place for it."""
-    if "order" in control.features and declared(contract.subject) is None:
-        return "it plants another order, and attention here is in none of this project's"
-    return f"it cannot show here: it takes {control.needs}"
+def _orderless(contract: Contract, control: Described) -> str | None:
+    """Why a control of the reduction order is not planted: there is none of this project's."""
+    if "order" not in control.features or declared(contract.subject) is not None:
+        return None
+    if contract.subject.kind not in control.subjects:
+        return None  # there is a better reason
+    return "it plants another order, and attention here is in none of this project's"
 
 
 def _control(

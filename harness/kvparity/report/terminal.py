@@ -40,8 +40,14 @@ def _ground(report: Document) -> list[str]:
             "  Triton kernels ran in the interpreter: this shows that the algorithm is invariant, "
             "not the hardware"
         )
+    if (tiles := report.get("tiles")) and tiles["arch"]:
+        lines.append(f"  tiles: {tiles['words']}")
     if swapped := report["subject"].get("invariant"):
         lines.append(f"  torch's reductions ran in fixed order: {', '.join(swapped)}")
+    if ran := report["subject"].get("backends"):
+        asked = report["subject"]["requested"]
+        beside = f"; operations beside it: {asked['operations']}"
+        lines.append(f"  attention {asked['attention']} ran on {', '.join(ran)}{beside}")
     ops = report["subject"].get("cpu_ops")
     if ops == "twin":
         lines.append(

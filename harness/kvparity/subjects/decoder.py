@@ -205,6 +205,11 @@ class DecoderSubject:
                 store=self.storage.format,
             )
 
+    def _cpu_ops(self) -> str | None:
+        if self.device.type != "cpu" or self.backends.operations != FIXED:
+            return None
+        return "twin" if self.model.twin else "interpreter"
+
     def describe(self) -> Mapping[str, Any]:
         """Shape, dtypes, order and a fingerprint of the weights that were really loaded."""
         model = self.model
@@ -225,9 +230,7 @@ class DecoderSubject:
             },
             "logits": "float32",
             "order": asdict(model.order) if self.backends.attention == FIXED else None,
-            "cpu_ops": ("twin" if model.twin else "interpreter")
-            if self.device.type == "cpu"
-            else None,
+            "cpu_ops": self._cpu_ops(),
             "device": str(self.device),
             **self.backends.describe(self.ran),
         }
