@@ -188,6 +188,10 @@ STEPS = (
         question=True,
     ),
     _verify("bits-sdpa", "attention-sdpa", "PyTorch SDPA: one query = many?", question=True),
+    _verify(
+        "verify-decoder-sdpa", "decoder-sdpa", "a decoder of PyTorch: decode = prefill?",
+        question=True,
+    ),
     *(
         _verify(
             f"verify-transformers-{kind}",
@@ -227,6 +231,7 @@ STEPS = (
         )
         for name, contract in (
             ("bits-flashinfer", "attention-flashinfer"),
+            ("verify-decoder-flashinfer", "decoder-flashinfer"),
             ("bits-flashinfer-fixed", f"{DEVICE}/flashinfer-fixed.yaml"),
             ("bits-flashinfer-whole", f"{DEVICE}/flashinfer-whole.yaml"),
         )
