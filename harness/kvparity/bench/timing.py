@@ -14,10 +14,12 @@ What is done against the usual mistakes:
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -122,14 +124,19 @@ class Cuda:
     def prepare(self, calls: Sequence[Callable[[], Tensor]], count: int) -> Ready:
         """``count`` calls captured, those given in turn, after each has run on a side stream.
 
-        Raises ``ValueError`` if a result is not finite.
+        Twice: the first time compiles, plans and loads, the second is as the capture will be.
+        Raises ``ValueError`` if a result is not finite, and torch's ``RuntimeError`` if a call
+        waits for the device, which a capture that has begun would not survive.
         """
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call] # of torch
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            result = calls[0]()  # compiles, plans and loads; what comes then is as it will be
+            result = calls[0]()
             for call in calls:
-                if not bool(call().isfinite().all()):
+                call()
+                with _no_waiting():
+                    again = call()
+                if not bool(again.isfinite().all()):
                     raise ValueError("the result is not finite")
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
@@ -142,6 +149,27 @@ class Cuda:
     def times(self, replays: Mapping[str, Replay], calls: int) -> dict[str, Time]:
         """The time of one call of each way; a replay makes ``calls`` of them."""
         return timed(replays, calls, self.run, _stamp)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What is in memory now is not looked at again: torch may collect before every capture."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Whatever waits for the device inside is an error; a failed capture could spoil later ones."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def _stamp(replay: Replay) -> Callable[[], float]:

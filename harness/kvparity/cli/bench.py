@@ -114,7 +114,6 @@ def _choice(args: argparse.Namespace) -> Choice:
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    import gc
     from dataclasses import asdict, replace
     from functools import partial
 
@@ -123,24 +122,23 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     from kvparity.bench.calls import calls
     from kvparity.bench.cases import cases
     from kvparity.bench.measure import measure
-    from kvparity.bench.timing import Cuda, both, copy_bandwidth
+    from kvparity.bench.timing import Cuda, both, copy_bandwidth, quiet
     from kvparity.environment import environment, settle
 
     settle()
-    gc.collect()
-    gc.freeze()  # torch may collect before every capture: what is here now need not be looked at
     shape, identity = replace(SHAPES[args.shape], dtype=args.dtype), uuid.uuid4().hex[:12]
     clock, choice = Cuda(identity), _choice(args)
     before = copy_bandwidth(clock)
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
     found = []
-    for case in cases(shape, args.only, free=free):
-        if sys.stderr.isatty():
-            print(f"\r\033[K{case.name}", end="", file=sys.stderr, flush=True)
-        make = partial(calls, case, shape, "cuda", choice)
-        found.append(measure(case, make, clock, free=free).json())
-        torch.cuda.empty_cache()
+    with quiet():
+        for case in cases(shape, args.only, free=free):
+            if sys.stderr.isatty():
+                print(f"\r\033[K{case.name}", end="", file=sys.stderr, flush=True)
+            make = partial(calls, case, shape, "cuda", choice)
+            found.append(measure(case, make, clock, free=free).json())
+            torch.cuda.empty_cache()
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     return {

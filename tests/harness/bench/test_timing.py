@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager, nullcontext
 
 import pytest
+import torch
 
 from kvparity.bench import timing
 from kvparity.bench.cases import SHAPES, cases
@@ -95,6 +97,89 @@ def test_a_time_is_of_one_call_and_rounds_follow_the_work():
     assert rounds_for(1.0) == (40, 40)
     assert rounds_for(100.0) == (1, 15)
     assert rounds_for(1e4) == (1, 8)
+
+
+class Torch:
+    """The parts of torch.cuda that captures need: notes in which state each call is made."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.state, self.calls, self.replayed = "eager", [], 0
+        for name in ("Stream", "current_stream"):
+            monkeypatch.setattr(torch.cuda, name, lambda: self)
+        monkeypatch.setattr(torch.cuda, "stream", lambda side: nullcontext())
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "graph", self.capturing)
+        monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", self.debug)
+
+    def wait_stream(self, other):
+        pass
+
+    def debug(self, mode):
+        self.state = {"error": "no waiting", "default": "eager"}[mode]
+
+    @contextmanager
+    def capturing(self, graph):
+        assert graph is self
+        self.state = "captured"
+        yield
+        self.state = "eager"
+
+    def replay(self):
+        self.replayed += 1
+
+    def way(self, name, value=1.0, waits=False):
+        def call():
+            self.calls.append((self.state, name))
+            if waits and self.state == "no waiting":
+                raise RuntimeError("called a synchronizing CUDA operation")
+            return torch.tensor(value)
+
+        return call
+
+
+def test_calls_are_warm_before_they_are_captured_in_turn(monkeypatch):
+    cuda = Torch(monkeypatch)
+    ready = timing.Cuda("a").prepare([cuda.way("a", 2.0), cuda.way("b")], 4)
+    warm = [
+        ("eager", "a"),
+        ("eager", "a"),
+        ("no waiting", "a"),
+        ("eager", "b"),
+        ("no waiting", "b"),
+    ]
+    assert cuda.calls == warm + [("captured", name) for name in "abab"]
+    assert float(ready.result) == 2.0
+    ready.replay()
+    assert cuda.replayed == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"), [({"value": float("nan")}, "finite"), ({"waits": True}, "synchronizing")]
+)
+def test_what_cannot_be_captured_is_seen_before(monkeypatch, broken, words):
+    cuda = Torch(monkeypatch)
+    with pytest.raises((RuntimeError, ValueError), match=words):
+        timing.Cuda("a").prepare([cuda.way("a"), cuda.way("b", **broken)], 4)
+    assert "captured" not in {state for state, _ in cuda.calls}
+    assert cuda.state == "eager"
+
+
+def test_the_whole_table_takes_less_than_four_minutes_by_calculation():
+    """At half the rates of an H200, ours three times as slow; compiling is a minute when cold."""
+    seconds = 60.0 + 20.0  # and what starts: CUDA, cuDNN's plans
+    for case in cases(SHAPES["qwen3-8b"], free=130 << 30):
+        sets = turns(case.bytes)
+        count = calls_in_a_graph(case.bytes, case.flops, sets)
+        each = max(case.bytes / 2e9, case.flops / 3e11, 0.005)  # ms
+        ways = {"decode": 13, "prefill": 6, "chunked": 6, "step": 5}.get(case.what, 2)
+        turn = count * each * (ways + 2)
+        warm, counted = rounds_for(turn)
+        python = 60.0 if case.what == "step" else 0.3  # ms of one call's launches
+        drawing = sets * case.bytes / 1e8
+        launching = ways * (2 * sets + count) * python
+        seconds += ((2 + warm + counted) * turn + launching + drawing) / 1e3
+    assert 80 < seconds < 240
 
 
 def test_the_faster_copy_counts_and_both_are_told():
