@@ -254,7 +254,7 @@ STEPS = (
         _kvparity("bench", "--json"),
         read_verdict,
         frozenset({"measured"}),
-        expect_s=60,
+        expect_s=150,
         timeout_s=240,
     ),
     Step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -155,6 +156,18 @@ def test_goals_are_told_with_how_much_is_missing(tmp_path, capsys):
     assert f"{STEP.name}: ours 1.200 ms; sdpa and cublas x 0.83" in lines
     assert "a copy moved 4000.0 GB/s before" in said
     assert "x 2.00 (64)" in said
+
+
+def test_the_page_lists_every_goal_as_not_measured():
+    page = (Path(__file__).parents[3] / "docs" / "bench.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.endswith("| not measured |")
+    ]
+    assert [(row[0], row[1]) for row in rows] == [(goal.name, goal.needed) for goal in GOALS]
+    for row, goal in zip(rows, GOALS, strict=True):
+        assert row[3] == f"`kvparity bench --only {' '.join(goal.whats)}`"
 
 
 def test_candidates_are_told_beside_ours():
