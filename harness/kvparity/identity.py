@@ -12,8 +12,10 @@ from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.subjects import Attention
 
 
-def identity(loaded: LoadedContract, environment: dict[str, Any]) -> dict[str, Any]:
-    """JSON values: contract, versions, device, and the files that the subject is made of."""
+def identity(
+    loaded: LoadedContract, environment: dict[str, Any], tiles: dict[str, str]
+) -> dict[str, Any]:
+    """JSON values: contract, versions, device, tiles in force, and the subject's files."""
     return {
         "contract": loaded.sha256,
         "path": str(Path(loaded.path).resolve()),
@@ -22,6 +24,7 @@ def identity(loaded: LoadedContract, environment: dict[str, Any]) -> dict[str, A
         "triton_mode": environment["triton_mode"],
         "subject_files": subject_files(loaded),
         "invariant": asked(loaded),
+        "tiles": tiles,
     }
 
 

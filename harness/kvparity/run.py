@@ -21,6 +21,7 @@ from kvparity.judge import judge
 from kvparity.kernel_plan import KernelControl, Unplanted
 from kvparity.plan import ControlRun, Unit, Work, make
 from kvparity.subject import SubjectError
+from kvparity.tiles import contract as tiles
 from kvparity.unit import Tokens
 from kvparity.worker import Job
 from kvparity_contracts.loader import LoadedContract
@@ -54,7 +55,9 @@ def verify(
     settle()
     setting = environment(torch.device(device))
     evidence = Evidence(folder)
-    evidence.start(identity(loaded, setting), resume=resume)
+    about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
+    evidence.start(about, resume=resume)
+    relied = tiles.checked(contract, torch.device(device))  # before anything rests on them
     job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
     total = sum(map(len, (work.units, work.kernel_cases, work.controls, work.kernel_controls)))
     ended = 0
@@ -67,7 +70,7 @@ def verify(
     with _Pool(jobs) as pool:
         tokens = _cases(pool, job, work, evidence, tick)
         unplanted = _controls(pool, job, work, evidence, tokens, tick)
-    report = _report(loaded, work, evidence, setting, unplanted, command)
+    report = _report(loaded, work, evidence, setting, unplanted, command) | {"tiles": relied}
     report["elapsed_s"] = round(time.perf_counter() - start, 2)
     evidence.finish(report)
     return report

@@ -40,10 +40,16 @@ def examine(asked: str | None) -> dict[str, Any]:
         return {"ready": False, "problem": str(error)}
     from kvparity.environment import environment
     from kvparity.environment import settle as settle_process
+    from kvparity.tiles.force import describe
+    from kvparity_kernels.rules import RulesError
 
     settle_process()
 
     found: dict[str, Any] = environment(torch.device(device))
+    try:
+        found["tiles"] = describe(torch.device(device))
+    except RulesError as error:
+        return found | {"ready": False, "problem": str(error)}
     found["problem"] = _trial(device)
     found["ready"] = found["problem"] is None
     found["subjects"] = {
@@ -76,12 +82,15 @@ def _trial(device: str) -> str | None:
 
 
 def _text(found: dict[str, Any]) -> str:
-    if "versions" not in found:
+    if "tiles" not in found:
         return f"NOT READY: {found['problem']}"
     lines = ["ready" if found["ready"] else f"NOT READY: {found['problem']}"]
     lines.append(f"  device       {found['device']}: {found['device_name']}")
     how = "interpreted (algorithm only)" if found["triton_mode"] == "interpreter" else "compiled"
     lines.append(f"  kernels      {how}")
+    tiles = found["tiles"]
+    lines.append(f"  architecture {tiles['arch'] or 'none'}, Triton {tiles['triton']}")
+    lines.append(f"  tiles        {tiles['words']}")
     lines.append(f"  python       {found['python']} on {found['platform']}")
     for name, version in found["versions"].items():
         lines.append(f"  {name:<20} {version or 'not installed'}")

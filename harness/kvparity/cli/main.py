@@ -17,6 +17,7 @@ from kvparity.cli import (
     doctor,
     order,
     replay,
+    tiles,
     trace,
     verify,
 )
@@ -44,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"kvparity {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (verify, trace, order, replay, audit, codec, bench, contract, controls, doctor):
+    modules = (verify, trace, order, replay, audit, codec, bench, tiles, contract, controls, doctor)
+    for module in modules:
         module.add_parser(verbs)
     return top
 

@@ -1,0 +1,167 @@
+"""``kvparity tiles``: which other tiles give the same bits, and what is in force here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from kvparity.cli.device import add_argument, settle
+from kvparity.exit_codes import ExitCode
+
+_DTYPES = ("bfloat16", "float16", "float32")
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "tiles",
+        help="which tiles of the kernels are in force here, and which give the same bits",
+        description="Show the table of tiles that devices allowed and what is in force on this "
+        "one; or measure every choice here, or check the rows that are in force.",
+        epilog="Exit codes: 0 shown, measured, or the rows in force hold (also where there are "
+        "none); 1 a row in force differs; 2 bad input; 3 the kernels or the table failed; 5 a "
+        "control of the measurement or check was not as it must be.",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--measure",
+        action="store_true",
+        help="compare every choice with the base, in bits, and print rows for the table",
+    )
+    what.add_argument(
+        "--check", action="store_true", help="check the rows in force here with a short probe"
+    )
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        choices=_DTYPES,
+        metavar="DTYPE",
+        help="formats to measure or check (default: bfloat16 float16 float32)",
+    )
+    parser.add_argument(
+        "--choice", nargs="+", metavar="NAME", help="choices to measure (default: all)"
+    )
+    parser.add_argument(
+        "--evidence",
+        default="",
+        metavar="PATH",
+        help="what the rows name as their evidence: where the document of --json will be kept, "
+        "under docs/results/",
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes that measure (default: up to 6; CPU: 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_argument(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show, measure or check; returns the exit code."""
+    wrong = _misused(args)
+    if wrong is not None:
+        return _stop(ExitCode.USAGE, wrong)
+    from kvparity_kernels.rules import RulesError
+
+    try:
+        device = settle(args.device)
+    except ValueError as error:
+        return _stop(ExitCode.USAGE, str(error))
+    from kvparity.environment import settle as settle_process
+    from kvparity.subject import SubjectError
+
+    settle_process()
+    try:
+        if args.measure:
+            return _measure(args, device)
+        return _check(args, device) if args.check else _show(args, device)
+    except (RulesError, SubjectError) as error:
+        return _stop(ExitCode.ERROR, f"error: {error}")
+
+
+def _misused(args: argparse.Namespace) -> str | None:
+    from kvparity_kernels.rules import choices
+
+    given = [name for name in ("choice", "evidence", "jobs") if getattr(args, name)]
+    if given and not args.measure:
+        return f"--{given[0]} says how to measure; add --measure"
+    if args.dtype and not (args.measure or args.check):
+        return "--dtype says what to measure or check; add --measure or --check"
+    if args.jobs is not None and args.jobs < 1:
+        return f"--jobs {args.jobs}: expected at least 1"
+    unknown = [name for name in args.choice or () if name not in choices()]
+    if unknown:
+        return f"--choice {unknown[0]!r} is unknown; expected one of: {'; '.join(choices())}"
+    return None
+
+
+def _show(args: argparse.Namespace, device: str) -> int:
+    import torch
+
+    from kvparity.tiles import text
+    from kvparity.tiles.force import describe
+    from kvparity_kernels import rules
+
+    found = describe(torch.device(device))
+    if args.json:
+        table = [vars(rule) for rule in rules.table()]
+        names = list(rules.choices())
+        print(json.dumps({"schema_version": 1, "rows": table, "choices": names, "here": found}))
+    else:
+        print(f"{text.table(rules.table())}\n{text.here(found, device)}")
+    return ExitCode.HOLDS
+
+
+def _measure(args: argparse.Namespace, device: str) -> int:
+    import torch
+
+    from kvparity.tiles import text
+    from kvparity.tiles.document import document
+    from kvparity_kernels.rules import choices
+
+    cores = len(os.sched_getaffinity(0))
+    found = document(
+        torch.device(device),
+        tuple(dict.fromkeys(args.dtype or _DTYPES)),
+        tuple(dict.fromkeys(args.choice or reversed(choices()))),
+        jobs=args.jobs or (min(6, cores) if device.startswith("cuda") else 1),
+        evidence=args.evidence,
+        progress=_progress,
+    )
+    if args.json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        print(json.dumps(found["rows"], indent=1))
+    print(text.measured(found), file=sys.stderr)
+    return ExitCode.HOLDS if found["verdict"] == "measured" else ExitCode.VOID
+
+
+def _check(args: argparse.Namespace, device: str) -> int:
+    import torch
+
+    from kvparity.tiles import text
+    from kvparity.tiles.check import check, complaint, device_words
+
+    found = check(torch.device(device), tuple(dict.fromkeys(args.dtype or _DTYPES)))
+    name = device_words(torch.device(device))
+    if args.json:
+        print(json.dumps({"schema_version": 1, **found}, allow_nan=False))
+    good = found["verdict"] in ("base", "holds")
+    words = text.checked(found, name) if good else complaint(found, name)
+    print(words, file=sys.stderr if args.json else sys.stdout)
+    if good:
+        return ExitCode.HOLDS
+    return ExitCode.DIFFERS if found["verdict"] == "differs" else ExitCode.VOID
+
+
+def _progress(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
+
+
+def _stop(code: ExitCode, message: str) -> int:
+    print(f"kvparity: {message}", file=sys.stderr)
+    return code

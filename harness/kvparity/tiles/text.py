@@ -1,0 +1,67 @@
+"""The table, what is in force, and a measurement, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kvparity_kernels.rules import PATH, Rule
+
+_HEAD = ("row", "arch", "Triton", "dtype", "choice", "equal", "device", "evidence")
+
+
+def table(found: Sequence[Rule]) -> str:
+    """The packaged table."""
+    if not found:
+        return f"No row in {PATH.name}: no device has been measured."
+    lines = [
+        (
+            str(n),
+            r.arch,
+            r.triton,
+            r.dtype,
+            r.choice,
+            "yes" if r.equal else "no",
+            r.device,
+            r.evidence,
+        )
+        for n, r in enumerate(found, 1)
+    ]
+    return _columns([_HEAD, *lines])
+
+
+def here(found: dict[str, Any], device: str) -> str:
+    """What is in force on a device."""
+    where = f"{found['arch']}, Triton {found['triton']}: " if found["arch"] else ""
+    return f"In force on {device}: {where}{found['words']}"
+
+
+def checked(found: dict[str, Any], device: str) -> str:
+    """A check that found nothing wrong."""
+    if found["verdict"] == "base":
+        return f"BASE: {found['words']}; nothing to check on {device}"
+    return f"HOLDS: the rows in force on {device} give the bits of the base; {found['words']}"
+
+
+def measured(found: dict[str, Any]) -> str:
+    """Answers, and controls that were not as they must be."""
+    lines = [f"{found['verdict'].upper()} on {found['environment']['device_name']}"]
+    for control in found["controls"]:
+        if not control["good"]:
+            lines.append(f"  control {control['name']} in {control['dtype']}: {control['seen']}")
+    told = []
+    for answer in found["answers"]:
+        more = answer["error"] or answer["first"] or f"{answer['compared']} numbers compared"
+        more = more.splitlines()[0][:120]
+        told.append((answer["dtype"], answer["choice"], answer["answer"], more))
+    return "\n".join([*lines, _columns(told)])
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
