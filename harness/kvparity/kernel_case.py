@@ -49,7 +49,7 @@ def of_order(report: OrderReport, kernels: Mapping[str, Any]) -> Finding:
     """What an order report means for its check."""
     details = {**report.json(), "kernels": dict(kernels)}
     words = f"{report.verdict}: {report.reason}"
-    if report.verdict in ("different-order", "same-order-different-bits"):
+    if report.verdict in ("different-order", "undeclared-order", "same-order-different-bits"):
         return Finding("differs", words, details)
     if report.verdict == "not-a-tree":
         drawn = report.drawn

@@ -18,7 +18,12 @@ class AuditError(RuntimeError):
 
 @dataclass(frozen=True)
 class Shape:
-    """Head counts, head dimension, formats, and slots per page (0: a contiguous cache)."""
+    """Head counts, head dimension, formats, and slots per page (0: a contiguous cache).
+
+    ``kv_cache``: a dtype, or a format of codes such as ``fp8_e4m3(head)``. The others say whether
+    there is such a thing at all: how large it is, compiled code does not know. ``ring``: the cache
+    is one, which only a window may look at.
+    """
 
     query_heads: int
     kv_heads: int
@@ -26,6 +31,16 @@ class Shape:
     execution: str = "bfloat16"
     kv_cache: str = "bfloat16"
     page: int = 0
+    window: bool = False
+    softcap: bool = False
+    sinks: bool = False
+    ring: bool = False
+
+    def __str__(self) -> str:
+        """``4/2 heads of 16, bfloat16, cache fp8_e4m3(head), window, softcap``."""
+        more = [name for name in ("window", "softcap", "sinks", "ring") if getattr(self, name)]
+        heads = f"{self.query_heads}/{self.kv_heads} heads of {self.head_dim}"
+        return ", ".join([heads, self.execution, f"cache {self.kv_cache}", *more])
 
 
 @dataclass(frozen=True)

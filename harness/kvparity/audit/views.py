@@ -65,21 +65,33 @@ def _view(side: Side, other: Side) -> View:
         return _straight(side, other)
     walk, merge = side.walk, side.merge
     if merge is not None:
-        return View(walk.chains, walk.before, walk.loop, *_merging(merge))
+        return View(walk.chains, walk.before, walk.loop, *_merging(merge, _once(other, side)))
     # A pipelined loop ends behind itself; what decode finishes before it stores is not merging.
     stored = None if other.merge is None else other.walk.after
     merging = walk.elementwise("after", stored)
     return View(walk.chains, walk.before, walk.loop, merging, walk.elementwise("finish"))
 
 
-def _merging(merge: Signature) -> tuple[Skeleton, Skeleton]:
-    return merge.elementwise("loop"), merge.elementwise("after")
+def _once(side: Side, other: Side) -> Skeleton:
+    """One merge, of a side that merges where it walks; else nothing."""
+    if side.merge is not None:
+        return Skeleton()
+    part, theirs = ("loop", other.walk.before) if side.straight else ("after", other.walk.after)
+    return side.walk.elementwise(part, theirs)
+
+
+def _merging(merge: Signature, once: Skeleton) -> tuple[Skeleton, Skeleton]:
+    """Merging and finishing. A turn that does ``once`` for several splits, and no more, is that."""
+    loop, given = merge.elementwise("loop"), once.names
+    if given and given <= loop.names and merge.elementwise("loop", once).names <= given:
+        loop = once
+    return loop, merge.elementwise("after")
 
 
 def _straight(side: Side, other: Side) -> View:
     walk, merge, none = side.walk, side.merge, Skeleton()
     if merge is not None:
-        return View(walk.chains, none, walk.before, *_merging(merge))
+        return View(walk.chains, none, walk.before, *_merging(merge, _once(other, side)))
     finish = walk.elementwise("after")
     if other.merge is None:
         return View(walk.chains, walk.before, walk.loop, none, finish)

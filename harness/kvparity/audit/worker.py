@@ -27,23 +27,27 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kvparity.audit.request import ARCHITECTURES, Request, from_json
+from kvparity.audit.request import ARCHITECTURES, Request, Shape, from_json
 from kvparity_kernels import attention
 from kvparity_kernels.attention import api
 from kvparity_kernels.attention import kernels as own_kernels
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.launch import Kernel
+from kvparity_kernels.store import StoreFormat
 
 _OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 _TYPES = {
     "float32": "fp32",
     "float16": "fp16",
     "bfloat16": "bf16",
+    "uint8": "u8",
+    "int8": "i8",
     "int32": "i32",
     "int64": "i64",
 }
 _ALIGNED = [["tt.divisibility", 16]]
 _BATCH, _SLOTS, _ROWS = 2, 64, 4  # of tensors without data; no kernel is compiled for them
+_WINDOW, _CAP = 8, 5.0  # nor for these: they are arguments
 
 
 class _Recorder:
@@ -84,34 +88,51 @@ def launches(request: Request) -> list[tuple[Kernel, dict[str, Any]]]:
     """The kernels that one side launches, with all arguments and options."""
     shape = request.shape
     module = own_kernels if request.source is None else _load(request.source)
-    execution, cached = getattr(torch, shape.execution), getattr(torch, shape.kv_cache)
-    integers = torch.empty(_BATCH, dtype=torch.int32, device="meta")
-    keys = torch.empty(_SLOTS, shape.kv_heads, shape.head_dim, dtype=cached, device="meta")
+    kv = _keys_values(shape)
+    rows = _BATCH if request.side == "decode" else _ROWS
+    q = _empty(rows, shape.query_heads, shape.head_dim, dtype=getattr(torch, shape.execution))
+    rules: dict[str, Any] = {
+        "scale": 1.0,
+        "order": request.order,
+        "window": _WINDOW if shape.window else 0,
+        "softcap": _CAP if shape.softcap else 0.0,
+        "sinks": _empty(shape.query_heads, dtype=torch.float32) if shape.sinks else None,
+    }
+    with _recording(module) as seen:
+        if request.side == "decode":
+            api.attend_decode(q, kv, max_kv=_SLOTS, **rules)
+        else:
+            lens = kv.kv_lens
+            api.attend_prefill(q, kv, q_starts=lens, q_lens=lens, max_q=_ROWS, **rules)
+    return seen
+
+
+def _keys_values(shape: Shape) -> KeysValues:
+    """The cache that one side reads, without data."""
+    format, integers = StoreFormat.parse(shape.kv_cache), _empty(_BATCH, dtype=torch.int32)
+    width = format.storage_width(shape.head_dim)
+    k, v = (_empty(_SLOTS, shape.kv_heads, width, dtype=format.storage_dtype) for _ in "kv")
+    groups = (_SLOTS, shape.kv_heads, format.groups(shape.head_dim))
+    stored: dict[str, Any] = {}
+    if format.static or format.dynamic:
+        size = groups if format.dynamic else groups[1:2]
+        scales = [_empty(*size, dtype=torch.float32) for _ in "kv"]
+        stored = {"format": format, "k_scale": scales[0], "v_scale": scales[1]}
     paged = shape.page > 0
-    kv = KeysValues(
-        keys,
-        torch.empty_like(keys),
+    return KeysValues(
+        k,
+        v,
         integers,
         starts=None if paged else integers.long(),
         block_table=integers.expand(_BATCH, _BATCH).contiguous() if paged else None,
         page=shape.page,
+        ring=_SLOTS if shape.ring else 0,
+        **stored,
     )
-    rows = _BATCH if request.side == "decode" else _ROWS
-    q = torch.empty(rows, shape.query_heads, shape.head_dim, dtype=execution, device="meta")
-    with _recording(module) as seen:
-        if request.side == "decode":
-            api.attend_decode(q, kv, max_kv=_SLOTS, scale=1.0, order=request.order)
-        else:
-            api.attend_prefill(
-                q,
-                kv,
-                q_starts=integers,
-                q_lens=integers,
-                max_q=_ROWS,
-                scale=1.0,
-                order=request.order,
-            )
-    return seen
+
+
+def _empty(*size: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(*size, dtype=dtype, device="meta")
 
 
 def _load(path: Path) -> ModuleType:

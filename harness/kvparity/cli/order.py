@@ -19,10 +19,17 @@ _DTYPES = ("float32", "float16", "bfloat16")
 _EXIT = {
     "consistent": ExitCode.HOLDS,
     "different-order": ExitCode.DIFFERS,
+    "undeclared-order": ExitCode.DIFFERS,
     "same-order-different-bits": ExitCode.DIFFERS,
     "not-a-tree": ExitCode.VOID,
 }
-_WORST = ("not-a-tree", "different-order", "same-order-different-bits", "consistent")
+_WORST = (
+    "not-a-tree",
+    "different-order",
+    "undeclared-order",
+    "same-order-different-bits",
+    "consistent",
+)
 
 
 def add_parser(verbs: Any) -> None:
@@ -33,9 +40,9 @@ def add_parser(verbs: Any) -> None:
         description="Recover in which order decode adds, at given numbers of keys, and certify "
         "that prefill's last row adds in the same: P V over the keys, the denominator, Q K over "
         "the head dimension, rescaling, division.",
-        epilog="Exit codes: 0 consistent, 1 different-order or same-order-different-bits, 2 bad "
-        "input, 3 the pair failed, 5 not-a-tree. The options for heads, dtype and scale are for "
-        "pairs; a contract says these itself.",
+        epilog="Exit codes: 0 consistent, 1 different-order, undeclared-order or "
+        "same-order-different-bits, 2 bad input, 3 the pair failed, 5 not-a-tree. The options for "
+        "heads, dtype and scale are for pairs; a contract says these itself.",
     )
     parser.add_argument(
         "pair",

@@ -37,39 +37,60 @@ def chain(n: int) -> SumTree:
     return tree.done()
 
 
-def key_order(order: ReductionOrder, n: int) -> SumTree:
-    """How ``n`` keys' P V are added: a chain within each split, split sums merged ascending."""
-    tree = _Grower(n)
+def key_order(order: ReductionOrder, n: int, first: int = 0) -> SumTree:
+    """How the P V of the keys ``first .. n-1`` are added, which are the terms 0 and up.
+
+    A chain within each split, split sums merged ascending. Splits and tiles are cut at absolute
+    multiples, so a window's first key may lie inside of one.
+    """
+    tree = _Grower(n - first)
     total: int | None = None
-    for first in range(0, n, order.split):
+    for split in range(first - first % order.split, n, order.split):
         part: int | None = None
-        for x in range(first, min(first + order.split, n)):
-            part = tree.add(part, x)
+        for x in range(max(split, first), min(split + order.split, n)):
+            part = tree.add(part, x - first)
         total = tree.add(total, part)
     return tree.done()
 
 
-def denominator_order(order: ReductionOrder, n: int) -> SumTree:
-    """How the weights are added: halving within a tile, tiles chained, splits merged ascending."""
-    tree = _Grower(n)
+def denominator_order(
+    order: ReductionOrder, n: int, first: int = 0, *, sink: bool = False
+) -> SumTree:
+    """How the weights are added: halving within a tile, tiles chained, splits merged ascending.
+
+    ``sink``: one more term, the last, which is merged after all splits.
+    """
+    tree = _Grower(n - first + sink)
     total: int | None = None
-    for split in range(0, n, order.split):
+    for split in range(first - first % order.split, n, order.split):
         part: int | None = None
-        for first in range(split, split + order.split, order.tile):
+        for start in range(split, split + order.split, order.tile):
             lanes: list[int | None] = [
-                x if x < n else None for x in range(first, first + order.tile)
+                x - first if first <= x < n else None for x in range(start, start + order.tile)
             ]
             while len(lanes) > 1:
                 half = len(lanes) // 2
                 lanes = [tree.add(a, b) for a, b in zip(lanes[:half], lanes[half:], strict=True)]
             part = tree.add(part, lanes[0])
         total = tree.add(total, part)
+    if sink:
+        tree.add(total, n - first)
     return tree.done()
 
 
-def rescale_edges(order: ReductionOrder, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def rescale_edges(
+    order: ReductionOrder, n: int, first: int = 0
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Where the running maximum is renewed: every tile ascending, every split descending.
 
-    A last split of one key is left out: its weight is 1 before it is scaled, which shows nothing.
+    Counted from the first key that is seen. A first tile and a last split of one such key are left
+    out: its weight is 1 before it is scaled, which shows nothing.
     """
-    return tuple(range(order.tile, n, order.tile)), tuple(range(order.split, n - 1, order.split))
+
+    def multiples(step: int) -> range:
+        return range(first + step - first % step, n, step)
+
+    return (
+        tuple(x - first for x in multiples(order.tile) if x > first + 1),
+        tuple(x - first for x in multiples(order.split) if x < n - 1),
+    )

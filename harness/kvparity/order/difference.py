@@ -13,7 +13,7 @@ def first_difference(a: SumTree, b: SumTree, *, names: tuple[str, str] = ("one",
         return f"{names[0]} adds {a.n} terms, {names[1]} {b.n}"
     if a == b:
         return ""
-    mine, theirs = _partial_sums(a), _partial_sums(b)
+    mine, theirs = partial_sums(a), partial_sums(b)
     only = [
         (a.sizes[x], a.spans[x], names[0], a, x) for key, x in mine.items() if key not in theirs
     ]
@@ -40,14 +40,19 @@ def shorten(terms: list[int]) -> str:
     return ", ".join(shown) + (", …" if len(runs) > 4 else "")
 
 
-def _partial_sums(tree: SumTree) -> dict[int, int]:
+def sum_keys(n: int) -> list[int]:
+    """A random 128-bit number for each of n terms; the key of a sum is the sum of them."""
+    draw = random.Random(0)
+    return [draw.getrandbits(128) for _ in range(n)]
+
+
+def partial_sums(tree: SumTree) -> dict[int, int]:
     """A key of every partial sum's set of terms, and the node that forms it.
 
-    The key is the sum of one random 128-bit number per term: two different sets share one with
-    probability 2^-128, and the tree of one key is never copied per node.
+    The key is modulo 2^128: two different sets share one with probability 2^-128, and the tree of
+    one key is never copied per node.
     """
-    draw = random.Random(0)
-    keys = [draw.getrandbits(128) for _ in range(tree.n)]
+    keys = sum_keys(tree.n)
     for node in tree.nodes:
         keys.append(sum(keys[c] for c in node) % 2**128)
     return {keys[tree.n + t]: tree.n + t for t in range(len(tree.nodes))}

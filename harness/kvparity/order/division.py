@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kvparity.bits import differing
 from kvparity.order.errors import NotMeasured
-from kvparity.order.sides import COLD, Side
+from kvparity.order.sides import Side
+from kvparity.order.storing import alphabet
 
 _HOT = 3  # keys of weight 1: a denominator whose reciprocal is rounded
 
@@ -32,16 +33,20 @@ def division(side: Side, *, seed: int = 0) -> Division:
     """
     if side.keys < _HOT:
         raise NotMeasured(f"fewer than {_HOT} keys")
-    log2 = torch.full((side.batch, side.heads.kv, 1, side.keys), COLD)
+    side = side.reaching(side.cold)
+    log2 = torch.full((side.batch, side.heads.kv, 1, side.keys), side.cold)
     log2[..., :_HOT] = 0.0
-    draw = torch.randn(
-        side.batch, side.heads.kv, side.heads.dim, generator=torch.Generator().manual_seed(seed)
-    ).to(side.stored)
+    shape, rng = (side.batch, side.heads.kv, side.heads.dim), torch.Generator().manual_seed(seed)
+    if side.coded:
+        draw = alphabet(shape, side.format, rng) * 2.0 ** torch.randint(0, 2, shape, generator=rng)
+        draw = draw if side.format.static else alphabet(shape, side.format, rng)
+    else:
+        draw = torch.randn(shape, generator=rng).to(side.stored).float()
     v = side.values()
-    v[:, 0] = draw.float()
+    v[:, 0] = draw
     out = side.run(*side.weighted(log2), v).out
     got = out.view(side.batch, side.heads.kv, side.group, side.heads.dim)
-    term = draw.float()[:, :, None].expand_as(got)
+    term = draw[:, :, None].expand_as(got)
     divided = (term / _HOT).to(side.out).float()
     scaled = (term * (1.0 / torch.tensor(float(_HOT)))).to(side.out).float()
     return Division(_form(got, divided, scaled), out)

@@ -6,7 +6,9 @@ rules were each found by a wrong tree:
 - Masks are powers of two: only then is p * mask exact, and an FMA keeps no residue of it.
 - Just below a power of two floats lie twice as dense, so ``units * unit < mask * 2**-25``.
 - A 16-bit result counts to a few hundred or fewer, so units are spread over several probes.
-- float16 has no room between its largest and smallest number but the subnormals.
+- float16 has no room between its largest and smallest number but the subnormals; fp8_e5m2 has as
+  much as that, and fp8_e4m3 so little that the weights of keys must help.
+- Integers share a scale with their group, so a whole group of columns asks one question.
 """
 
 from __future__ import annotations
@@ -19,18 +21,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kvparity.order.errors import ProbeLied
+from kvparity.order.errors import NotMeasured, ProbeLied
+from kvparity_kernels.store import StoreFormat
 
 TOLERANCE = 0.25  # of one count
 
 
 @dataclass(frozen=True)
 class Range:
-    """``mask`` and ``unit`` are values of V; ``units`` keys at most hold a unit in one probe."""
+    """``mask`` and ``unit`` are values of V; ``units`` keys at most hold a unit in one probe.
+
+    ``gap``: log2 by which units must weigh less than masks, if they must.
+    """
 
     mask: float
     unit: float
     units: int
+    gap: int = 0
 
 
 def value_range(stored: torch.dtype, out: torch.dtype, n: int) -> Range:
@@ -49,6 +56,28 @@ def value_range(stored: torch.dtype, out: torch.dtype, n: int) -> Range:
     if units < 1:
         raise ValueError(f"float16 results have no room to count {n} keys; use fewer keys")
     return Range(mask, unit, units)
+
+
+def code_range(format: StoreFormat, out: torch.dtype, n: int) -> Range:
+    """The same where V is stored in codes, which kernels turn into the dtype of the result.
+
+    Raises:
+        NotMeasured: nothing can be counted behind this format.
+    """
+    if format.dynamic:
+        return value_range(out, out, n)
+    half = out == torch.float16
+    counted = {torch.bfloat16: 50, torch.float16: 400}.get(out, n)
+    if format.name == "fp8_e4m3":
+        # From 2^-9 to 2^8; a unit is as much less again as its key weighs less.
+        mask, unit, gap = (2.0**15, 2.0**-18, 16) if half else (2.0**8, 2.0**-25, 16)
+    else:
+        least = math.ceil(math.log2(n * 2.0**-23)) if half else -16
+        mask, unit, gap = 2.0**15, 2.0 ** max(least, -16), 0
+    units = min(n, counted, int(mask * 2.0**-26 / unit) - 1)
+    if units < 1:
+        raise NotMeasured(f"{format} beside {out} has no room to count {n} keys")
+    return Range(mask, unit, units, gap)
 
 
 def read_counts(values: Tensor, what: str, most: int) -> NDArray[np.int64]:

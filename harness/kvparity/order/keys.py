@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kvparity.order.encoding import read_counts, value_range
+from kvparity.order.encoding import code_range, read_counts, value_range
 from kvparity.order.recover import Pairs
 from kvparity.order.sides import Side, places
 
@@ -28,7 +28,8 @@ class KeyOrder:
       weights have equal bits.
     - ``alone``: only the pair weighs 1, all others ``2**-gap``. One pair for each query head, but
       right where partial results are divided by their own denominators before they are merged:
-      those are exactly 1 or 2 then.
+      those are exactly 1 or 2 then. The only one for fp8_e4m3, which holds no mask that would
+      swallow units of the same weight.
 
     ``turn`` moves all probes to other columns and heads.
     """
@@ -41,11 +42,22 @@ class KeyOrder:
         turn: int = 0,
         columns: tuple[int, ...] | None = None,
     ) -> None:
+        half = torch.float16 in (side.stored, side.out)
+        self.range = (
+            code_range(side.format, side.out, side.keys)
+            if side.coded
+            else value_range(side.stored, side.out, side.keys)
+        )
+        narrow = half or side.format.static
+        gaps = {"uniform": 0, "contrast": 1 if narrow else 8, "alone": 10 if narrow else 40}
+        self.gap = self.range.gap or gaps[mode]
+        side = side.reaching(-self.gap)
         self.side, self.mode, self.turn, self.n = side, mode, turn, side.keys
-        half = side.stored == torch.float16 or side.out == torch.float16
-        self.gap = {"uniform": 0, "contrast": 1 if half else 8, "alone": 10 if half else 40}[mode]
-        self.range = value_range(side.stored, side.out, self.n)
-        self.columns = np.arange(side.heads.dim) if columns is None else np.array(columns)
+        group = side.format.group or 1  # columns of a token that share a scale hold one number
+        self.columns = (
+            np.arange(turn % group, side.heads.dim, group) if columns is None else np.array(columns)
+        )
+        self.shared = group
         self.rng = np.random.default_rng(turn)
 
     @property
@@ -82,9 +94,11 @@ class KeyOrder:
         own = log2[b, g, r]
         units *= torch.exp2(-own)  # so that every weight * unit is one and the same
         v = side.values()
-        v[b, :, g, columns] = units
-        v[b, i, g, columns] = self.range.mask
-        v[b, j, g, columns] = -self.range.mask
+        for step in range(self.shared):
+            column = columns - columns % self.shared + step
+            v[b, :, g, column] = units
+            v[b, i, g, column] = self.range.mask
+            v[b, j, g, column] = -self.range.mask
         q, k = side.weighted(log2)
         out = side.run(q, k, v).out
         if self.mode == "alone":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kvparity.bits import differing
 from kvparity.order.certify import Certificate, certify
+from kvparity.order.declared import Declared
 from kvparity.order.denominator import Denominator
 from kvparity.order.difference import first_difference
 from kvparity.order.division import division
@@ -14,8 +15,9 @@ from kvparity.order.errors import NotATree, NotMeasured, ProbeLied
 from kvparity.order.heterogeneous import explain
 from kvparity.order.keys import KeyOrder, Mode
 from kvparity.order.products import ProductOrder
+from kvparity.order.query_products import QueryProducts
 from kvparity.order.recover import recover
-from kvparity.order.report import Part
+from kvparity.order.report import Part, Status
 from kvparity.order.rescale import Edges, RescaleEdges, certify_edges, recover_edges
 from kvparity.order.shape import describe
 from kvparity.order.sides import Side
@@ -44,23 +46,51 @@ class Method:
 def tree_part(method: Method, decode: Side, prefill: Side) -> Part:
     """Recover on decode, certify there with turned probes, then certify on prefill.
 
+    Where an order is declared its tree is tried first: if decode has it, nothing is recovered. A
+    tree that both have and that is not of the declared order is ``undeclared``.
+
     Raises:
         NotATree, ProbeLied, NotMeasured: as the probes do.
     """
     cost: dict[str, Stats] = {}
-    tree = _confirmed(method, decode, cost)
+    declared = Declared.of(decode)
+    tree = None if declared is None else _tried(method, decode, declared, cost)
+    if tree is None:
+        tree = _confirmed(method, decode, cost)
     line = describe(tree)
     certificate = method.certify(prefill, tree, 0)
     cost["certify prefill"] = certificate.stats
     if certificate.holds:
         method.again(prefill, tree)
-        return Part(method.name, "same", line, line, trees={"decode": tree}, cost=cost)
+        seen = "" if declared is None else declared.missing(method.name, tree)
+        status: Status = "undeclared" if seen else "same"
+        return Part(method.name, status, line, line, seen, trees={"decode": tree}, cost=cost)
     other = _confirmed(method, prefill, cost)
     words = first_difference(tree, other, names=("decode", "prefill"))
     if not words:
         raise NotATree(f"prefill answers differently from call to call ({certificate.seen})")
     trees = {"decode": tree, "prefill": other}
     return Part(method.name, "different", line, describe(other), words, trees, cost)
+
+
+def _tried(
+    method: Method, side: Side, declared: Declared, cost: dict[str, Stats]
+) -> SumTree | None:
+    """The declared tree if it is certified, with turned probes too; None if it is not."""
+    tree = declared.tree(method.name)
+    certificate = method.certify(side, tree, 0)
+    cost[f"try {side.which}"] = certificate.stats
+    if not certificate.holds:
+        return None
+    certificate = method.certify(side, tree, 1)
+    cost[f"certify {side.which}"] = certificate.stats
+    if not certificate.holds:
+        raise NotATree(
+            f"{side.which} adds in the declared order, but with probes moved to other columns, "
+            f"keys or heads {certificate.seen}"
+        )
+    method.again(side, tree)
+    return tree
 
 
 def _confirmed(method: Method, side: Side, cost: dict[str, Stats]) -> SumTree:
@@ -80,7 +110,8 @@ def key_part(decode: Side, prefill: Side) -> Part:
     """The order of P V. Falls back on lone weights where equal ones cannot be read."""
     lies = []
     modes: tuple[tuple[Mode, Mode], ...] = (("uniform", "contrast"), ("alone", "alone"))
-    for mode, second in modes:
+    # fp8_e4m3 holds no mask that would swallow units of the same weight.
+    for mode, second in modes[decode.format.name == "fp8_e4m3" :]:
         try:
             return tree_part(_keys(mode, second), decode, prefill)
         except ProbeLied as lie:
@@ -110,10 +141,14 @@ def _keys(mode: Mode, second: Mode) -> Method:
     )
 
 
+def _products(side: Side, turn: int = 0) -> ProductOrder | QueryProducts:
+    return QueryProducts(side, turn=turn) if side.coded else ProductOrder(side, turn=turn)
+
+
 PRODUCTS = Method(
     "products",
-    lambda side: recover(ProductOrder(side)),
-    lambda side, tree, turn: certify(ProductOrder(side, turn=turn), tree),
+    lambda side: recover(_products(side)),
+    lambda side, tree, turn: certify(_products(side, turn), tree),
 )
 DENOMINATOR = Method(
     "denominator",
@@ -124,20 +159,31 @@ DENOMINATOR = Method(
 
 def edges_part(decode: Side, prefill: Side) -> Part:
     """Where the running maximum is renewed."""
-    found, spent = recover_edges(RescaleEdges(decode))
-    cost = {"recover decode": spent}
-    line = _edges(found)
+    declared, cost = Declared.of(decode), dict[str, Stats]()
+    found = None
+    if declared is not None:
+        unlike, cost["try decode"] = certify_edges(RescaleEdges(decode), declared.edges)
+        found = None if unlike else declared.edges
+    if found is None:
+        found, cost["recover decode"] = recover_edges(RescaleEdges(decode))
+    line = _edges(found, decode.first)
     seen, cost["certify prefill"] = certify_edges(RescaleEdges(prefill), found)
     if not seen:
+        if declared is not None and found != declared.edges:
+            seen = f"the declared order has edges {_edges(declared.edges, decode.first)}"
+            return Part("rescale edges", "undeclared", line, line, seen, cost=cost)
         return Part("rescale edges", "same", line, line, cost=cost)
     other, cost["recover prefill"] = recover_edges(RescaleEdges(prefill))
     if other == found:
         raise NotATree(f"prefill answers differently from call to call ({seen})")
-    return Part("rescale edges", "different", line, _edges(other), seen, cost=cost)
+    return Part("rescale edges", "different", line, _edges(other, prefill.first), seen, cost=cost)
 
 
-def _edges(edges: Edges) -> str:
-    def every(at: tuple[int, ...]) -> str:
+def _edges(edges: Edges, first: int = 0) -> str:
+    """In words; counted from key 0, though a window may begin at the key ``first``."""
+
+    def every(seen: tuple[int, ...]) -> str:
+        at = tuple(x + first for x in seen)
         if not at:
             return "none seen"
         step = at[0]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kvparity.order.encoding import read_counts
 from kvparity.order.errors import NotMeasured
@@ -30,24 +30,16 @@ class ProductOrder:
         heads = side.heads
         if side.keys < 3 or heads.dim < 3:
             raise NotMeasured("fewer than three keys or dimensions leave no room for a probe")
-        # A kernel may put the root of the scale on both sides; masks need powers of two there too.
-        scale = 4.0 ** round(math.log(side.subject.scale, 4))
-        side = Side(
-            replace(side.subject, scale=scale),
-            side.which,
-            keys=side.keys,
-            batch=side.batch,
-            rows=side.rows,
-        )
+        side = with_round_scale(side)
         self.side, self.turn, self.n = side, turn, heads.dim
         self.room = min(side.keys, heads.dim) - 2
-        per_unit = _SPAN[side.out] / (heads.dim * scale)  # q * unit
+        per_unit = span(side) / (heads.dim * side.subject.scale)  # q * unit
         if torch.float16 in (side.out, side.stored):
             self.mask = 2.0**15
-            self.unit = _below(self.mask * 2.0**-25 / heads.dim) / 2
-            self.query = min(2.0**15, _below(per_unit / self.unit))
+            self.unit = below(self.mask * 2.0**-25 / heads.dim) / 2
+            self.query = min(2.0**15, below(per_unit / self.unit))
         else:
-            self.mask, self.unit, self.query = 2.0**60, 1.0, _below(per_unit)
+            self.mask, self.unit, self.query = 2.0**60, 1.0, below(per_unit)
 
     @property
     def launches(self) -> int:
@@ -74,12 +66,35 @@ class ProductOrder:
         k[b, key, g, pairs[:, 1]] = -self.mask
         v[b, key, g, column] = 1.0
         q = torch.full((side.batch, side.heads.query, side.heads.dim), self.query)
-        logs = side.alike(side.run(q, k, v).out).double().log()
-        nothing, whole = logs[b, g, 0], logs[b, g, 1]
-        counts = (logs[b, g, column] - nothing) / (whole - nothing) * self.n
+        found = scores(side, side.alike(side.run(q, k, v).out))
+        counts = found[b, g, column] / found[b, g, 1] * self.n
         return self.n - read_counts(counts, f"{side.which}, products", self.n)
 
 
-def _below(x: float) -> float:
+def with_round_scale(side: Side) -> Side:
+    """The side with the nearest power of four as its scale, and room for what is read there.
+
+    A kernel may put the root of the scale on both sides; masks need powers of two there too.
+    """
+    scale = 4.0 ** round(math.log(side.subject.scale, 4))
+    return side.reaching(-span(side) / math.log(2)).changed(scale=scale)
+
+
+def span(side: Side) -> float:
+    """The highest score that is asked for: the natural logarithm of a weight."""
+    return _SPAN[side.out]
+
+
+def scores(side: Side, weights: Tensor) -> Tensor:
+    """Scores (float64) of keys whose weights are in the last dimension, that of the first 0.
+
+    They are those before a softcap.
+    """
+    logs = weights.double().log()
+    found, cap = logs - logs[..., :1], side.subject.softcap
+    return torch.atanh(found / cap) * cap if cap else found
+
+
+def below(x: float) -> float:
     """The largest power of two that is at most ``x``."""
     return 2.0 ** math.floor(math.log2(x))

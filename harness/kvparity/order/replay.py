@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from kvparity.bits import differing
-from kvparity.order.sides import COLD, Side
+from kvparity.order.sides import Side
+from kvparity.order.storing import alphabet
 from kvparity.order.tree import SumTree
 
 
@@ -23,14 +24,14 @@ def replay(side: Side, tree: SumTree, *, seed: int = 0) -> tuple[int, int]:
     Raises:
         ValueError: the tree has a fused node, for which the device's adder is needed.
     """
-    rng = torch.Generator().manual_seed(seed)
+    side, rng = side.reaching(side.cold), torch.Generator().manual_seed(seed)
     hot = 1 << (side.keys.bit_length() - 1)
     place = torch.rand(side.batch, side.heads.kv, side.keys, generator=rng).argsort(-1)
     chosen = place < hot
     v = _cancelling(side, place, hot, rng)
     total = tree.replay(v.transpose(0, 1)) / hot
     want = _rounded(side, total)
-    log2 = torch.where(chosen[:, :, None], 0.0, COLD)
+    log2 = torch.where(chosen[:, :, None], 0.0, side.cold)
     out = side.run(*side.weighted(log2), v).out
     got = out.view(side.batch, side.heads.kv, side.group, side.heads.dim) + 0.0  # no -0
     firm = torch.ones_like(want, dtype=torch.bool)
@@ -42,17 +43,27 @@ def replay(side: Side, tree: SumTree, *, seed: int = 0) -> tuple[int, int]:
 
 
 def _cancelling(side: Side, place: Tensor, hot: int, rng: torch.Generator) -> Tensor:
-    """V ``[B, keys, Hkv, D]``: in each column the chosen keys hold values and their negatives."""
-    wide = 14 if side.stored == torch.float16 else 24
-    half = hot // 2
+    """V ``[B, keys, Hkv, D]``: in each column the chosen keys hold values and their negatives.
+
+    Columns that share a scale have magnitudes and places in common.
+    """
+    narrow = side.stored == torch.float16 or (side.coded and side.out == torch.float16)
+    wide, lowest = (14 if narrow else 24), 0
+    if side.format.static:
+        wide, lowest = 24, -9  # what fp8_e5m2 has
+    half, group = hot // 2, side.format.group or 1
     shape = (side.batch, half, side.heads.kv, side.heads.dim)
-    values = torch.rand(shape, generator=rng) + 1.0
-    values *= torch.exp2(torch.randint(0, wide, shape, generator=rng).float())
-    values = values.to(side.stored).float()
+    sizes = (*shape[:3], side.heads.dim // group)
+    powers = torch.randint(lowest, lowest + wide, sizes, generator=rng).float()
+    powers = torch.exp2(powers).repeat_interleave(group, 3)
+    if side.coded:
+        values = alphabet(shape, side.format, rng) * powers
+    else:
+        values = ((torch.rand(shape, generator=rng) + 1.0) * powers).to(side.stored).float()
     pairs = torch.cat([values, -values], 1)
     # By column in an order of its own, or all columns would meet their negatives alike.
-    mixed = torch.rand(pairs.shape, generator=rng).argsort(1)
-    pairs = pairs.gather(1, mixed)
+    mixed = torch.rand((*pairs.shape[:3], sizes[3]), generator=rng).argsort(1)
+    pairs = pairs.gather(1, mixed.repeat_interleave(group, 3))
     v = torch.zeros(side.batch, side.keys, side.heads.kv, side.heads.dim)
     index = place.transpose(1, 2)  # [B, keys, Hkv]: which of the hot values a key holds
     picked = pairs.gather(1, index.clamp(max=hot - 1)[..., None].expand(v.shape))

@@ -10,8 +10,10 @@ from kvparity.order.shape import describe
 from kvparity.order.stats import Stats
 from kvparity.order.tree import SumTree
 
-Status = Literal["same", "different", "not-a-tree", "not-measured"]
-Verdict = Literal["consistent", "different-order", "same-order-different-bits", "not-a-tree"]
+Status = Literal["same", "different", "undeclared", "not-a-tree", "not-measured"]
+Verdict = Literal[
+    "consistent", "different-order", "undeclared-order", "same-order-different-bits", "not-a-tree"
+]
 PARTS = ("key order", "denominator", "products", "rescale edges", "division")
 
 
@@ -21,7 +23,8 @@ class Part:
 
     ``decode`` and ``prefill`` are one line each (empty where not found out). ``trees`` holds the
     trees that were recovered, by side; prefill's is there only if it is not decode's. ``seen`` says
-    what decided a status other than ``same``.
+    what decided a status other than ``same``. ``undeclared``: both do the same, and it is not what
+    the subject's order declares.
     """
 
     name: str
@@ -83,7 +86,11 @@ class Drawn:
 
 @dataclass(frozen=True)
 class OrderReport:
-    """The five parts at one number of keys, and what random data say beside them."""
+    """The five parts at one number of keys, and what random data say beside them.
+
+    The last row sees the keys from ``first`` on; terms and edges are counted from it, except where
+    keys are named. ``notes`` says where probes left the subject's own numbers.
+    """
 
     keys: int
     rows: int
@@ -93,6 +100,8 @@ class OrderReport:
     replayed: tuple[Replayed, ...]
     drawn: Drawn
     adder: str = "not measured"
+    first: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -111,6 +120,9 @@ class OrderReport:
         for part in self.parts:
             if part.status == "different" and part.name != "division":
                 return "different-order", f"{part.name}: {part.seen}"
+        for part in self.parts:
+            if part.status == "undeclared":
+                return "undeclared-order", f"{part.name}: {part.seen}"
         for done in self.replayed:
             if not done.complete:
                 return "not-a-tree", (
@@ -155,4 +167,6 @@ class OrderReport:
                 "differing": self.drawn.differing,
             },
             "adder": self.adder,
+            "first_key": self.first,
+            "notes": list(self.notes),
         }

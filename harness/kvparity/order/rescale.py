@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kvparity.order.errors import NotATree, NotMeasured, ProbeLied
-from kvparity.order.sides import COLD, Side, places
+from kvparity.order.sides import Side, places
 from kvparity.order.stats import Stats
 
 Asked = Sequence[tuple[int, int]]
@@ -54,6 +54,7 @@ class RescaleEdges:
     def __init__(self, side: Side) -> None:
         if side.keys < 3:
             raise NotMeasured("fewer than three keys")
+        side = side.reaching(side.cold)
         self.side = side
         self.patterns = min(side.patterns, side.heads.dim // 2)
         self.probes = 0
@@ -105,7 +106,7 @@ class RescaleEdges:
 
     def _empty(self) -> tuple[Tensor, Tensor]:
         side = self.side
-        log2 = torch.full((side.batch, side.heads.kv, self.patterns, side.keys), COLD)
+        log2 = torch.full((side.batch, side.heads.kv, self.patterns, side.keys), side.cold)
         return log2, side.values()
 
     def _measured(self) -> Steps:
@@ -170,8 +171,13 @@ def _computed(dtype: torch.dtype) -> Steps:
         ways = (_round(2.0 ** -(a + b), dtype), _round(2.0**-a, dtype) * 2.0**-b)
         totals = [1 + 2.0**-b + count * 2.0 ** -(a + b) for count in (1, 2)]
         values = [[_round(way / total, dtype) for total in totals] for way in ways]
-        exact = [2.0**-a, 2.0 ** -(a + b), *(way / total for way in ways for total in totals)]
-        if all(p != q for p, q in zip(*values, strict=True)) and _firm(exact, dtype):
+        # The weight of an a that is no neighbour of b's in its block was 1 before it was scaled, so
+        # it is not rounded at all. It must read as rounded once.
+        wide = [2.0 ** -(a + b) / total for total in totals]
+        exact = [2.0**-a, 2.0 ** -(a + b), *wide]
+        exact += [way / total for way in ways for total in totals]
+        alike = [_round(x, dtype) for x in wide] == values[0]
+        if alike and all(p != q for p, q in zip(*values, strict=True)) and _firm(exact, dtype):
             return Steps(a, b, *map(torch.tensor, values))
     raise NotMeasured(f"no step shows a second rounding in {dtype}")
 

@@ -7,7 +7,12 @@ from typing import Any
 
 from kvparity.order.report import OrderReport, Part
 
-_WORDS = {"same": "same", "different": "DIFFERENT", "not-a-tree": "NOT A TREE"}
+_WORDS = {
+    "same": "same",
+    "different": "DIFFERENT",
+    "undeclared": "UNDECLARED",
+    "not-a-tree": "NOT A TREE",
+}
 
 
 def render(reports: Sequence[OrderReport], environment: dict[str, Any]) -> str:
@@ -42,12 +47,16 @@ def _report(report: OrderReport) -> list[str]:
         f"  {'random calls':<16}{drawn.equal} of {drawn.calls} agree in every bit"
         + (f" ({drawn.differing} of {drawn.values} values differ)" if drawn.differing else "")
     )
-    return lines
+    if report.first:
+        lines.append(f"  the last row sees keys {report.first} .. {report.keys - 1}")
+    return lines + [f"  {note}" for note in report.notes]
 
 
 def _part(part: Part) -> list[str]:
     word = _WORDS.get(part.status, "not measured")
     lines = [f"  {part.name:<16}{word:<12}  {part.decode if part.status == 'same' else part.seen}"]
+    if part.status == "undeclared":
+        lines.append(f"    both     {part.decode}")
     if part.status == "different":
         lines += [f"    decode   {part.decode}", f"    prefill  {part.prefill}"]
     if part.trees:

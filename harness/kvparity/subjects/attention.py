@@ -50,8 +50,9 @@ class AttentionSubject:
     """A kernel pair with its head shape, formats, device and seed.
 
     ``format``: what the cache stores (None: numbers in the dtype ``kv_cache``). ``window``: how
-    many keys a row sees (0: all). ``softcap``: 0 for none. ``layout``: whether slots or heads come
-    first in memory.
+    many keys a row sees (0: all). ``softcap``: 0 for none. ``sinks``: the pair takes logits of
+    sinks, which only who calls it directly can give. ``layout``: whether slots or heads come first
+    in memory.
     """
 
     pair: Pair
@@ -67,6 +68,7 @@ class AttentionSubject:
     format: StoreFormat | None = None
     window: int = 0
     softcap: float = 0.0
+    sinks: bool = False
     layout: str = "slot-head"
 
     @property
