@@ -172,7 +172,7 @@ def _absent(goal: Goal, found: Sequence[Measured]) -> str:
                 "" if len(without) == len(timed) else f" in {len(without)} of {len(timed)} cases"
             )
             why = {r for e in without for n, r in e.cannot.items() if n.startswith(beginning)}
-            absent.append(f"{beginning}{cases} ({min(why) if why else 'not installed'})")
+            absent.append(f"{beginning}{cases} ({min(why) if why else 'not here'})")
     return f"fastest of what was here: without {', '.join(absent)}" if absent else ""
 
 

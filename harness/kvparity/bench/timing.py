@@ -18,6 +18,7 @@ import gc
 import math
 import random
 import statistics
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -165,7 +166,9 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def _no_waiting() -> Iterator[None]:
     """Whatever waits for the device inside is an error; a failed capture could spoil later ones."""
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():  # that it does not know of every operation that waits
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

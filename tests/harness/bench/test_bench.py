@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from kvparity.bench import attention
 from kvparity.bench import cases as sizes
 from kvparity.bench.calls import OURS, Choice, calls, is_ours
 from kvparity.bench.cases import SHAPES, WHATS, Shape
@@ -155,6 +156,29 @@ def test_a_way_that_computes_something_else_takes_no_part(other):
     found = measure(CASES["decode"], lambda: sets, Clock(), free=1 << 40)
     assert set(found.times) == {OURS, "same"}
     assert "differs from ours" in found.cannot["other"]
+
+
+def test_flashinfer_is_planned_once_and_where_its_failure_is_its_own():
+    class Wrapper:
+        def run(self, q, caches):
+            return q
+
+    made = []
+
+    def plan():
+        made.append(Wrapper())
+        return made[-1]
+
+    way = attention._planned(plan, torch.ones(3), ())
+    assert made == []
+    assert [float(way().sum()), float(way().sum())] == [3.0, 3.0]
+    assert len(made) == 1
+
+    def refused():
+        raise FileNotFoundError("no nvcc")
+
+    sets = {OURS: lambda: torch.ones(3), "a": attention._planned(refused, torch.ones(3), ())}
+    assert measure(CASES["decode"], lambda: sets, Clock(), free=1 << 40).cannot == {"a": "no nvcc"}
 
 
 def test_variants_of_ours_are_no_competitors():

@@ -101,7 +101,7 @@ def test_variants_of_ours_meet_no_goal():
 def test_what_was_not_there_is_said():
     row = answers(found(SHORT, ours=1.0, sdpa=1.0))["decode attention"]
     assert row.verdict == "met"
-    assert row.note == "fastest of what was here: without flashinfer (not installed)"
+    assert row.note == "fastest of what was here: without flashinfer (not here)"
     broken = found(SHORT, cannot={"flashinfer": "no nvcc"}, ours=1.0, sdpa=1.0)
     also = found(LONG, ours=1.0, sdpa=1.0, flashinfer=1.0)
     note = answers(broken, also)["decode attention"].note
