@@ -161,6 +161,9 @@ def _tell(
 
     shape, place = document.get("shape", {}), document.get("environment", {})
     title = f"{shape.get('name')}, {shape.get('dtype')}, {place.get('device_name', 'CUDA')}"
+    chosen = document.get("tiles", {}).get("choice", IN_FORCE)
+    if chosen != IN_FORCE:  # those of a candidate may give other bits
+        title += f", tiles {chosen}"
     if args.svg is not None:
         try:
             args.svg.write_text(draw(title, found), encoding="utf-8")

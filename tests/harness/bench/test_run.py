@@ -83,6 +83,7 @@ def test_a_run_is_one_document_with_its_goals(device, tmp_path, capsys):
     assert main(["bench", "--show", str(file)]) == ExitCode.HOLDS
     assert capsys.readouterr().out == said.err
     assert "step, later" in said.err
+    assert said.err.startswith("qwen3-8b, bfloat16, a stand-in, tiles base\n")
 
 
 def test_candidates_run_beside_ours(device, capsys):
