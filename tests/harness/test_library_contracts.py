@@ -147,3 +147,32 @@ def test_transformers_in_fixed_order_holds_in_float32(tmp_path):
     assert report["subject"]["dtype"] == "float32"
     assert report["subject"]["used"] == {"attention": "eager", "invariant": True}
     assert {"linear", "bmm", "_softmax", "mean.dim"} <= set(report["subject"]["invariant"])
+
+
+def test_a_decoder_of_torch_differs_and_says_which_backend_ran(tmp_path):
+    """How many rows differ is the processor's; what is compared, and what ran, is not."""
+    code, report = verify("decoder-sdpa", tmp_path / "run")
+    bits, near = report["checks"]
+    assert code == {"differs": ExitCode.DIFFERS, "holds": ExitCode.HOLDS}[bits["verdict"]]
+    assert near["verdict"] == "holds"
+    assert all(c["caught"] for c in report["controls"])
+    assert report["unplanted"] == []
+    subject = report["subject"]
+    assert subject["requested"] == subject["used"] == {"attention": "sdpa", "operations": "torch"}
+    assert set(subject["backends"]) <= {"sdpa-flash", "sdpa-math"}
+    assert subject["order"] is None
+    for case in bits["cases"]:
+        assert case["tokens"] == 8 * (2 if case["workload"] == "short" else 3)
+
+
+def test_without_a_device_flashinfer_is_an_error(tmp_path):
+    command = [sys.executable, "-m", "kvparity.cli.main", "verify", "decoder-flashinfer"]
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--json", "--run-dir", str(tmp_path / "run")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == ExitCode.ERROR
+    told = json.loads(done.stdout)["error"]
+    assert told.endswith("FlashInfer computes on CUDA only, and the tensors are on cpu")
+    assert told.startswith("error: flashinfer-fixed (q [1022, 8, 64], ")
+    assert "Traceback" not in done.stderr
