@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kvparity_kernels import rules
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.tiles import BASE, Tiles
 
 SideName = Literal["prefill", "decode"]
 ARCHITECTURES: dict[str, int] = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
@@ -43,12 +45,23 @@ class Shape:
         return ", ".join([heads, self.execution, f"cache {self.kv_cache}", *more])
 
 
+def tiles_in_force(arch: str, dtype: str, order: ReductionOrder) -> Tiles:
+    """The tiles of attention that a launch would take there, with the Triton that is installed.
+
+    Raises ``RulesError`` if the table of rules is damaged.
+    """
+    if order != ReductionOrder():  # about which no rule says anything
+        return BASE
+    return replace(rules.in_force(arch, rules.triton_version(), dtype), linear=())
+
+
 @dataclass(frozen=True)
 class Request:
     """One side, as the project's own wrappers would launch it.
 
     ``fusion``: let the compiler contract products and sums; None is as launched, which is off.
-    ``source``: another text of the attention kernels, for planted faults.
+    ``source``: another text of the attention kernels, for planted faults. ``tiles``: None is those
+    that are in force.
     """
 
     side: SideName
@@ -57,13 +70,17 @@ class Request:
     order: ReductionOrder = field(default_factory=ReductionOrder)
     fusion: bool | None = None
     source: Path | None = None
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
-        """Check the architecture."""
+        """Check the architecture; settle the tiles."""
         if self.arch not in ARCHITECTURES:
             raise ValueError(
                 f"architecture {self.arch!r} is unknown; expected one of {', '.join(ARCHITECTURES)}"
             )
+        if self.tiles is None:
+            found = tiles_in_force(self.arch, self.shape.execution, self.order)
+            object.__setattr__(self, "tiles", found)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; ``from_json`` reads them back."""
@@ -80,4 +97,5 @@ def from_json(data: dict[str, Any]) -> Request:
         order=ReductionOrder(**data["order"]),
         fusion=data["fusion"],
         source=None if data["source"] is None else Path(data["source"]),
+        tiles=Tiles(**data["tiles"] | {"linear": ()}),
     )

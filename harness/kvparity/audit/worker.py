@@ -28,7 +28,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kvparity.audit.request import ARCHITECTURES, Request, Shape, from_json
-from kvparity_kernels import attention
+from kvparity_kernels import attention, tiles
 from kvparity_kernels.attention import api
 from kvparity_kernels.attention import kernels as own_kernels
 from kvparity_kernels.keys import KeysValues
@@ -98,7 +98,7 @@ def launches(request: Request) -> list[tuple[Kernel, dict[str, Any]]]:
         "softcap": _CAP if shape.softcap else 0.0,
         "sinks": _empty(shape.query_heads, dtype=torch.float32) if shape.sinks else None,
     }
-    with _recording(module) as seen:
+    with tiles.using(request.tiles or tiles.BASE), _recording(module) as seen:
         if request.side == "decode":
             api.attend_decode(q, kv, max_kv=_SLOTS, **rules)
         else:
