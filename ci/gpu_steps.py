@@ -249,6 +249,15 @@ STEPS = (
         "--against", "block_m=16",
     ),
     Step(
+        "tiles",
+        "which other tiles give the same bits?",
+        _kvparity("tiles", "--measure", "--device", "cuda", "--json"),
+        read_verdict,
+        frozenset({"measured"}),
+        expect_s=120,
+        timeout_s=300,
+    ),
+    Step(
         "bench",
         "how fast, beside SDPA, FlashInfer, cuBLAS and a copy?",
         _kvparity("bench", "--json"),
