@@ -20,7 +20,7 @@ from kvparity.bench.timing import Ready, Time
 from kvparity.cli.main import main
 from kvparity.exit_codes import ExitCode
 from kvparity_kernels.launch import record
-from kvparity_kernels.tiles import LinearTile, Tiles
+from kvparity_kernels.tiles import BASE, LinearTile, Tiles, current
 
 TINY = Shape(4, 2, 16, 32, 64, 100, dtype="float32", layers=2, qk_norm=True)
 CASES = {
@@ -105,6 +105,22 @@ def test_a_way_is_computed_with_its_split():
     ways = calls(CASES["decode"], TINY, "cpu")
     assert launched(ways[OURS], "attention.decode_split", "SPLIT") == [256]
     assert launched(ways["ours split 64"], "attention.decode_split", "SPLIT") == [64]
+
+
+def test_every_way_of_ours_runs_under_its_tiles(monkeypatch):
+    seen = []
+
+    def noting(q, kv, **options):
+        seen.append(current(q.device, q.dtype))
+        return q, q
+
+    monkeypatch.setattr(attention, "attend_decode", noting)
+    chosen = Tiles(decode_block_m=32)
+    ways = calls(CASES["decode"], TINY, "cpu", Choice(chosen, BESIDE))
+    for name in (OURS, "ours [decode 16]", "ours split 64"):
+        ways[name]()
+    assert seen == [chosen, BESIDE["decode 16"], chosen]
+    assert current(torch.device("cpu"), torch.float32) == BASE
 
 
 def test_the_cases_of_a_shape_are_those_of_the_model():
