@@ -137,7 +137,8 @@ def merged(choices: Iterable[Tiles]) -> Tiles:
 
     Of linear tiles, those with the same number of rows disagree.
     """
-    found, linear = BASE, dict[int, LinearTile]()
+    found = BASE
+    linear: dict[int, LinearTile] = {}
     for each in choices:
         for field in fields(Tiles):
             if field.name == "linear":

@@ -208,12 +208,14 @@ def mutate(
         name = f"mutant_attention_{next(_numbers)}"
         home = tmp_path / name
         home.mkdir()
-        for path in Path(lab.attention.__file__).parent.glob("*.py"):
-            text = path.read_text()
-            for old, new in changes.get(path.name, []):
-                assert text.count(old) >= 1, f"{path.name} no longer holds {old!r}"
+        source = Path(lab.attention.__file__).parent
+        for path in source.rglob("*.py"):
+            text, place = path.read_text(), path.relative_to(source)
+            for old, new in changes.get(str(place), []):
+                assert text.count(old) >= 1, f"{place} no longer holds {old!r}"
                 text = text.replace(old, new)
-            (home / path.name).write_text(text.replace("kvparity_kernels.attention", name))
+            (home / place).parent.mkdir(exist_ok=True)
+            (home / place).write_text(text.replace("kvparity_kernels.attention", name))
         monkeypatch.syspath_prepend(tmp_path)
         importlib.invalidate_caches()
         return importlib.import_module(name)

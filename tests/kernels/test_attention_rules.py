@@ -111,10 +111,10 @@ PLANTED = {
         "SINKS, kv_head * G + r, ok", "SINKS, r, ok", {"sinks": True}
     ),
     "the sink before the splits in decode": (
-        "        for i in tl.range(0, tl.cdiv(kv_len, SPLIT) - base):",
+        "        for i in tl.range(0, count, FLIGHT):",
         "        M, L, A = add_sink(M, L, A, SINKS, kv_head * G + r, ok)\n"
         "        SINKS = None\n"
-        "        for i in tl.range(0, tl.cdiv(kv_len, SPLIT) - base):",
+        "        for i in tl.range(0, count, FLIGHT):",
         {"sinks": True},
     ),
     "the first key of another sequence in decode": (
@@ -131,7 +131,8 @@ PLANTED = {
 @pytest.mark.parametrize("fault", PLANTED)
 def test_planted_in_decode_alone_it_is_seen(mutate: Mutate, fault: str) -> None:
     old, new, rules = PLANTED[fault]
-    mutant = mutate({"kernels.py": [(old, new)]})
+    place = "seen/kernels.py" if "first" in old.lower() else "kernels.py"
+    mutant = mutate({place: [(old, new)]})
     chunks, alone = wrong(Case(**rules), [(64, 75)], [15, 74], mutant)
     assert chunks == 0
     assert alone > 0

@@ -47,16 +47,17 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "float32 partials": {
         "api.py": [
             (
-                '"PART_A": torch.full((*place, q.shape[2]), nan,',
-                '"PART_A": torch.full((*place, q.shape[2]), nan, dtype=torch.float16,',
+                "        **cut,",
+                '        "PART_A": torch.full((kv.batch * kv_heads * splits * group * dim,), '
+                "float('nan'), dtype=torch.float16),\n        **cut,",
             )
         ]
     },
     "ascending merge": {
         "kernels.py": [
             (
-                "at = (group * splits + i) * G + r",
-                "at = (group * splits + tl.cdiv(kv_len, SPLIT) - 1 - i) * G + r",
+                "at = (group * splits + i + j) * G + r",
+                "at = (group * splits + tl.maximum(count - 1 - i - j, 0)) * G + r",
             )
         ]
     },
@@ -69,9 +70,9 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
              "    return top, L * old + l * new, A * old[:, None] + a * new[:, None]\n\n\n"
              "@triton.jit\ndef finish"),
             ("            a = tl.load(PART_A + (at[:, None] * D + cols), mask=held, other=0.0)\n"
-             "            M, L, A = merge(M, L, A, m, l, a)",
+             "                M, L, A = merge(M, L, A, m, l, a)",
              "            a = tl.load(PART_A + (at[:, None] * D + cols), mask=held, other=0.0)\n"
-             "            M, L, A = loose(M, L, A, m, l, a)"),
+             "                M, L, A = loose(M, L, A, m, l, a)"),
         ]
     },
     "masked loads": {

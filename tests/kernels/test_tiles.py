@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,21 +31,19 @@ def test_a_gpu_has_what_the_rules_allow(monkeypatch: pytest.MonkeyPatch) -> None
         asked.append((arch, triton, dtype))
         return Tiles(skip_hidden=True)
 
-    import triton
+    from kvparity_kernels import rules
 
-    import kvparity_kernels
-
-    rules = SimpleNamespace(in_force=in_force)
-    monkeypatch.setitem(sys.modules, "kvparity_kernels.rules", rules)
-    monkeypatch.setattr(kvparity_kernels, "rules", rules, raising=False)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(triton, "__version__", "3.6.0+git12")
+    monkeypatch.setattr(rules, "in_force", in_force)
+    monkeypatch.setattr(rules, "here", lambda device: ("sm_90", "3.6"))
     device = torch.device("cuda", 1)
-    assert current(device, torch.bfloat16) == Tiles(skip_hidden=True)
+    allowed = Tiles(skip_hidden=True)
+    assert current(device, torch.bfloat16) == allowed
     assert asked == [("sm_90", "3.6", "bfloat16")]
+    assert current(device, torch.bfloat16, ReductionOrder()) == allowed
+    assert current(device, torch.bfloat16, ReductionOrder(split=128)) == BASE  # not measured
     with using(BASE):
         assert current(device, torch.bfloat16) == BASE
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
 def test_the_base_tile_of_a_linear_layer_is_the_orders() -> None:

@@ -52,6 +52,18 @@ class Skeleton:
         """The hashes."""
         return frozenset(each.name for each in self.nodes)
 
+    def made_from(self, node: Node) -> frozenset[str]:
+        """The hashes of all values from which one is made, near and far."""
+        known = {each.name: each.parts for each in self.nodes}
+        found: set[str] = set()
+        todo = list(node.parts)
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo += known.get(name, ())
+        return frozenset(found)
+
     def kinds(self) -> dict[str, int]:
         """Distinct values per operation."""
         return dict(sorted(Counter(each.op for each in self.nodes).items()))
@@ -120,6 +132,14 @@ def skeleton(
     return Skeleton(tuple(sorted(walk.nodes.values())))
 
 
+def _ordered(op: str, parts: Iterable[str]) -> tuple[str, ...]:
+    """Operands whose order does not matter, sorted."""
+    kind, found = op.split(".")[0], tuple(parts)
+    if kind in _COMMUTES or kind == "selp":
+        return tuple(sorted(found))
+    return (*sorted(found[:2]), *found[2:]) if kind == "fma" else found
+
+
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
 
@@ -147,7 +167,8 @@ class _Walk:
     def make(self, op: str, *parts: str) -> str:
         name = _hash(op, *parts)
         if name not in self.leaves:
-            parts = tuple(LEAF if part in self.leaves else part for part in parts)
+            known = [LEAF if part in self.leaves else part for part in parts]
+            parts = _ordered(op, known)
             name = _hash(op, *parts)
             self.nodes[name] = Node(name, op, parts)
         return name
@@ -190,12 +211,7 @@ class _Walk:
         # Without a rounding mode it is to nearest, and the compiler may contract; whether it did
         # is counted in SASS.
         op = _UNROUNDED.sub(r"\1.rn\2", op)
-        kind = op.split(".")[0]
-        if kind in _COMMUTES:
-            parts = sorted(parts)
-        elif kind == "fma":
-            parts = sorted(parts[:2]) + parts[2:]
-        return self.make(op, *parts)
+        return self.make(op, *_ordered(op, parts))
 
     def move(self, op: str, target: str, source: str) -> None:
         if target.startswith("{"):
@@ -222,13 +238,18 @@ class _Walk:
         if op.endswith("b32") and inputs == [LEAF, LEAF]:
             self.values.pop(operands[0], None)  # an integer
             return
-        choices = frozenset[str]().union(*(self.choices.get(i, frozenset({i})) for i in inputs))
+        choices = frozenset[str]().union(*map(self.chosen, inputs))
         if len(choices) == 1:  # equal values of two places: an exchange between threads
             (self.values[operands[0]],) = choices
             return
-        name = self.make("selp.f32", *sorted(choices))
-        self.choices[name] = choices
+        name = self.make("selp.f32", *_ordered("selp.f32", choices))
+        if name not in self.leaves:
+            self.choices[name] = choices
         self.values[operands[0]] = name
+
+    def chosen(self, value: str) -> frozenset[str]:
+        """What a value is chosen from; one that is taken as given tells nothing of it."""
+        return self.choices.get(value, frozenset({LEAF if value in self.leaves else value}))
 
     def matrix(self, op: str, operands: tuple[str, ...]) -> None:
         if op.startswith("tcgen05."):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvparity.audit.chains import Chain
-from kvparity.audit.flow import Skeleton
+from kvparity.audit.flow import LEAF, Skeleton
 from kvparity.audit.signature import Signature
 
 
@@ -65,33 +65,37 @@ def _view(side: Side, other: Side) -> View:
         return _straight(side, other)
     walk, merge = side.walk, side.merge
     if merge is not None:
-        return View(walk.chains, walk.before, walk.loop, *_merging(merge, _once(other, side)))
+        return View(walk.chains, walk.before, walk.loop, *_merging(merge))
     # A pipelined loop ends behind itself; what decode finishes before it stores is not merging.
     stored = None if other.merge is None else other.walk.after
     merging = walk.elementwise("after", stored)
     return View(walk.chains, walk.before, walk.loop, merging, walk.elementwise("finish"))
 
 
-def _once(side: Side, other: Side) -> Skeleton:
-    """One merge, of a side that merges where it walks; else nothing."""
-    if side.merge is not None:
-        return Skeleton()
-    part, theirs = ("loop", other.walk.before) if side.straight else ("after", other.walk.after)
-    return side.walk.elementwise(part, theirs)
+def _merging(merge: Signature) -> tuple[Skeleton, Skeleton]:
+    return _once(merge), merge.elementwise("after")
 
 
-def _merging(merge: Signature, once: Skeleton) -> tuple[Skeleton, Skeleton]:
-    """Merging and finishing. A turn that does ``once`` for several splits, and no more, is that."""
-    loop, given = merge.elementwise("loop"), once.names
-    if given and given <= loop.names and merge.elementwise("loop", once).names <= given:
-        loop = once
-    return loop, merge.elementwise("after")
+def _once(merge: Signature) -> Skeleton:
+    """One merge. A turn of the loop may do several, one upon the other.
+
+    What a merge leaves is chosen between a new value and an old one, a leaf in the first merge of
+    a turn. With these taken as given the other merges must be the first again; else all is shown.
+    """
+    loop = merge.elementwise("loop")
+    chosen = [each for each in loop.nodes if each.op == "selp.f32" and LEAF in each.parts]
+    names = {each.name for each in chosen}
+    left = Skeleton(tuple(each for each in chosen if not names & loop.made_from(each)))
+    again = merge.elementwise("loop", left)
+    if not again.names <= loop.names:
+        return loop
+    return Skeleton(tuple(sorted({*left.nodes, *again.nodes})))
 
 
 def _straight(side: Side, other: Side) -> View:
     walk, merge, none = side.walk, side.merge, Skeleton()
     if merge is not None:
-        return View(walk.chains, none, walk.before, *_merging(merge, _once(other, side)))
+        return View(walk.chains, none, walk.before, *_merging(merge))
     finish = walk.elementwise("after")
     if other.merge is None:
         return View(walk.chains, walk.before, walk.loop, none, finish)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kvparity_kernels.arguments import next_power_of_2, require
+from kvparity_kernels import tiles
+from kvparity_kernels.arguments import require
 from kvparity_kernels.attention.caches import packed, rectangle
 from kvparity_kernels.attention.launching import (
     FAR,
     cache,
+    combining,
     options,
+    partials,
     queries,
     results,
     rules,
@@ -22,8 +24,6 @@ from kvparity_kernels.attention.launching import (
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store.format import StoreFormat
-
-_COMBINE_ROWS = 16  # heads per program of the second decode kernel: elementwise, so free
 
 
 def attend_prefill(
@@ -84,22 +84,25 @@ def attend_prefill(
     from kvparity_kernels.launch import launch
 
     out, lse = results(q)
-    shaped = shape(q, kv, order)
-    tiles = -(-max_q * shaped["G"] // order.block_m)
+    chosen = tiles.current(q.device, q.dtype, order)
+    block_m = chosen.prefill_block_m or order.block_m
+    shaped = shape(q, kv, order, block_m, chosen.skip_hidden)
+    count = -(-max_q * shaped["G"] // block_m)
     launch(
         kernels.prefill,
-        (tiles * kv.batch, kv.k.shape[1]),
+        (count * kv.batch * kv.k.shape[1],),
         Q=q,
         OUT=out,
         LSE=lse,
         Q_STARTS=q_starts.contiguous(),
         Q_LENS=q_lens.contiguous(),
-        tiles=tiles,
+        tiles=count,
+        batch=kv.batch,
         heads=q.shape[1],
         **cache(q, kv),
         **ruled,
         **shaped,
-        **options(q, order),
+        **options(q, chosen.prefill_warps or order.num_warps),
     )
     return out, lse
 
@@ -143,38 +146,37 @@ def attend_decode(
     from kvparity_kernels.launch import launch
 
     out, lse = results(q)
-    shaped = shape(q, kv, order)
-    kv_heads, group = kv.k.shape[1], shaped["G"]
+    chosen = tiles.current(q.device, q.dtype, order)
+    block_m = chosen.decode_block_m or order.block_m
+    shaped = shape(q, kv, order, block_m, chosen.skip_hidden)
+    kv_heads, group, dim = kv.k.shape[1], shaped["G"], q.shape[2]
     splits = max(1, -(-max_kv // order.split))
     if window:  # so many keys in a row touch at most so many splits
         splits = min(splits, (window - 2) // order.split + 2)
-    nan, place = math.nan, (kv.batch, kv_heads, splits, group)
-    rows = min(next_power_of_2(group), _COMBINE_ROWS)
+    cut, combine_warps = combining(q.device, group, dim)
     everything: dict[str, Any] = {
         "Q": q,
         "OUT": out,
         "LSE": lse,
-        "PART_M": torch.full(place, nan, device=q.device),
-        "PART_L": torch.full(place, nan, device=q.device),
-        "PART_A": torch.full((*place, q.shape[2]), nan, device=q.device),
         "splits": splits,
         "kv_heads": kv_heads,
-        "GB": rows,
+        **partials(kv.batch, kv_heads, splits, group, dim, q.device),
+        **cut,
         **cache(q, kv),
         **ruled,
         **shaped,
     }
     launch(
         kernels.decode_split,
-        (splits * kv.batch, kv_heads, -(-group // order.block_m)),
+        (splits * kv.batch, kv_heads, -(-group // block_m)),
         **{name: everything[name] for name in kernels.decode_split.parameters},
-        **options(q, order),
+        **options(q, chosen.decode_warps or order.num_warps),
     )
     launch(
         kernels.decode_combine,
-        (kv.batch, kv_heads, -(-group // rows)),
+        (kv.batch, kv_heads, -(-group // cut["GB"]) * -(-dim // cut["CB"])),
         **{name: everything[name] for name in kernels.decode_combine.parameters},
-        num_warps=order.num_warps,
+        num_warps=combine_warps,
     )
     return out, lse
 

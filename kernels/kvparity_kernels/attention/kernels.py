@@ -12,6 +12,7 @@ numbers) stands behind constants, so a call without it compiles to kernels that 
 
 from __future__ import annotations
 
+from kvparity_kernels.attention.seen.kernels import first_of_last, tiles_seen
 from kvparity_kernels.launch import kernel
 from kvparity_kernels.store.kernels import fits, inside, load_stored, slots, stride
 
@@ -21,15 +22,6 @@ import triton.language as tl
 
 LN2 = tl.constexpr(0.6931471805599453)
 LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def first_of_last(kv_len, FIRST, window, b):
-    # The first key that the last row of sequence b sees.
-    first = tl.maximum(kv_len - window, 0)
-    if FIRST is not None:
-        first = tl.maximum(first, tl.load(FIRST + b))
-    return first
 
 
 @triton.jit
@@ -49,20 +41,26 @@ def split_partial(
     lowest, highest, ring, cap, s_kt, s_vt, s_kst, s_vst,
     SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr,
     PAGE: tl.constexpr, BOUNDED: tl.constexpr, RING: tl.constexpr, CAPPED: tl.constexpr,
-    FORMAT: tl.constexpr, GROUP: tl.constexpr,
+    FORMAT: tl.constexpr, GROUP: tl.constexpr, SKIP: tl.constexpr,
 ):  # fmt: skip
     """(m, l, acc) of the whole split first .. first+SPLIT; row r sees keys up to row_last[r].
 
     BOUNDED: and from row_first[r], and no row of the program sees a key outside lowest .. highest.
     The trip count is a constant: a split costs the same work and takes the same steps for every
-    row and every length, with masked tiles where there are no keys.
+    row and every length, with masked tiles where there are no keys. SKIP leaves out the tiles at
+    both ends of which no row of the program sees a key. In numbers they change nothing but the
+    sign of a zero, which ``finish`` drops; but no manual says that a matrix instruction with zeros
+    leaves its accumulator as it was, so it is only set where a device was seen to agree.
     """
     cols = tl.arange(0, BD)[None, :]
     lane = tl.arange(0, TILE)
     m = tl.full((BM,), -float("inf"), tl.float32)
     l = tl.zeros((BM,), tl.float32)  # noqa: E741 - the name of the formulas
     acc = tl.zeros((BM, BD), tl.float32)
-    for i in tl.range(0, SPLIT // TILE):
+    begin, end = 0, SPLIT // TILE
+    if SKIP:
+        begin, end = tiles_seen(first, lowest, highest, SPLIT, TILE)
+    for i in tl.range(begin, end):
         key = first + i * TILE + lane
         here = key < kv_len
         if BOUNDED:
@@ -138,16 +136,21 @@ def finish(M, L, A):
 )  # fmt: skip
 def prefill(
     Q, K, V, OUT, LSE, Q_STARTS, Q_LENS, KV_LENS, STARTS, TABLE, FIRST, SINKS, K_SCALE, V_SCALE,
-    tiles, capacity, scale, window, ring, cap, s_qt, s_qh, s_kt, s_kh, s_vt, s_vh, s_kst, s_ksh,
-    s_vst, s_vsh, s_table, heads,
+    tiles, batch, heads, capacity, scale, window, ring, cap, s_qt, s_qh, s_kt, s_kh, s_vt, s_vh,
+    s_kst, s_ksh, s_vst, s_vsh, s_table,
     G: tl.constexpr, SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr, BOUNDED: tl.constexpr,
     RING: tl.constexpr, CAPPED: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
+    SKIP: tl.constexpr,
 ):  # fmt: skip
-    """One program: BM rows of one key head of one sequence. Grid (tiles * B, key heads)."""
-    b = tl.program_id(0) // tiles
-    tile = tl.program_id(0) % tiles
-    kv_head = tl.program_id(1)
+    """One program: BM rows of one key head of one sequence. Grid (tiles * B * key heads).
+
+    The last tiles, which see the most keys, start first, so that none is left alone at the end.
+    """
+    kv_heads = heads // G
+    kv_head = tl.program_id(0) % kv_heads
+    b = tl.program_id(0) // kv_heads % batch
+    tile = tiles - 1 - tl.program_id(0) // kv_heads // batch
     q_start = tl.load(Q_STARTS + b).to(tl.int64)
     q_len = tl.load(Q_LENS + b)
     kv_len = tl.load(KV_LENS + b)
@@ -194,7 +197,7 @@ def prefill(
                 q, row_first, row_last, K_head, V_head, K_scales, V_scales, pages, start,
                 i * SPLIT, kv_len, scale, lowest, seen - 1, ring, cap,
                 stride(s_kt, ALIGN), stride(s_vt, ALIGN), s_kst, s_vst,
-                SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP,
+                SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP, SKIP,
             )  # fmt: skip
             M, L, A = merge(M, L, A, m, l, a)
         M, L, A = add_sink(M, L, A, SINKS, h, ok)
@@ -212,6 +215,7 @@ def decode_split(
     G: tl.constexpr, SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr, BOUNDED: tl.constexpr,
     RING: tl.constexpr, CAPPED: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
+    SKIP: tl.constexpr,
 ):  # fmt: skip
     """One program: one split for BM heads of a group. Grid (splits * B, key heads, G / BM).
 
@@ -251,7 +255,7 @@ def decode_split(
             q, row_first, row_last, K_head, V_head, K_scales, V_scales, pages, start,
             i * SPLIT, kv_len, scale, lowest, kv_len - 1, ring, cap,
             stride(s_kt, ALIGN), stride(s_vt, ALIGN), s_kst, s_vst,
-            SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP,
+            SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP, SKIP,
         )  # fmt: skip
         at = ((b.to(tl.int64) * kv_heads + kv_head) * splits + part) * G + r
         tl.store(PART_M + at, m, mask=ok)
@@ -263,12 +267,19 @@ def decode_split(
 def decode_combine(
     PART_M, PART_L, PART_A, OUT, LSE, KV_LENS, STARTS, FIRST, SINKS,
     splits, capacity, window, ring, kv_heads,
-    G: tl.constexpr, GB: tl.constexpr, SPLIT: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
-    PAGE: tl.constexpr, BOUNDED: tl.constexpr, RING: tl.constexpr,
+    G: tl.constexpr, GB: tl.constexpr, CB: tl.constexpr, SPLIT: tl.constexpr, D: tl.constexpr,
+    PAGE: tl.constexpr, BOUNDED: tl.constexpr, RING: tl.constexpr, FLIGHT: tl.constexpr,
 ):  # fmt: skip
-    """One program: GB heads of a group of one sequence. Grid (B, key heads, G / GB)."""
+    """One program: CB columns of GB heads of a group. Grid (B, key heads, G / GB * D / CB).
+
+    All is elementwise along heads and columns, so how these are cut is free; the chain over splits
+    is one. FLIGHT splits are loaded before the first of them is merged; those past the last are
+    dropped by ``merge``.
+    """
     b = tl.program_id(0)
     kv_head = tl.program_id(1)
+    chunks: tl.constexpr = (D + CB - 1) // CB
+    chunk = tl.program_id(2) % chunks
     kv_len = tl.load(KV_LENS + b)
     start = tl.full((), 0, tl.int64)
     if PAGE == 0:
@@ -279,22 +290,26 @@ def decode_combine(
     # More keys than splits were launched for, or than the cache holds: the result stays NaN.
     whole = kv_len <= (base + splits.to(tl.int64)) * SPLIT
     if whole & fits(start, kv_len, capacity, ring, RING):
-        r = tl.program_id(2) * GB + tl.arange(0, GB)
+        r = tl.program_id(2) // chunks * GB + tl.arange(0, GB)
         ok = r < G
-        cols = tl.arange(0, BD)[None, :]
-        held = inside(ok, cols, D, BD)
+        cols = (chunk * CB + tl.arange(0, CB))[None, :]
         M = tl.full((GB,), -float("inf"), tl.float32)
         L = tl.zeros((GB,), tl.float32)
-        A = tl.zeros((GB, BD), tl.float32)
+        A = tl.zeros((GB, CB), tl.float32)
         group = b.to(tl.int64) * kv_heads + kv_head
-        for i in tl.range(0, tl.cdiv(kv_len, SPLIT) - base):
-            at = (group * splits + i) * G + r
-            m = tl.load(PART_M + at, mask=ok, other=-float("inf"))
-            l = tl.load(PART_L + at, mask=ok, other=0.0)  # noqa: E741
-            a = tl.load(PART_A + (at[:, None] * D + cols), mask=held, other=0.0)
-            M, L, A = merge(M, L, A, m, l, a)
+        count = tl.cdiv(kv_len, SPLIT) - base
+        for i in tl.range(0, count, FLIGHT):
+            for j in tl.static_range(FLIGHT):
+                here = r < tl.where(i + j < count, G, 0)
+                at = (group * splits + i + j) * G + r
+                m = tl.load(PART_M + at, mask=here, other=-float("inf"))
+                l = tl.load(PART_L + at, mask=here, other=0.0)  # noqa: E741
+                held = inside(here, cols, D, chunks * CB)
+                a = tl.load(PART_A + (at[:, None] * D + cols), mask=held, other=0.0)
+                M, L, A = merge(M, L, A, m, l, a)
         M, L, A = add_sink(M, L, A, SINKS, kv_head * G + r, ok)
         out, lse = finish(M, L, A)
         at = group * G + r
+        held = inside(ok, cols, D, chunks * CB)
         tl.store(OUT + (at[:, None] * D + cols), out.to(OUT.dtype.element_ty), mask=held)
-        tl.store(LSE + at, lse, mask=ok)
+        tl.store(LSE + at, lse, mask=r < tl.where(chunk == 0, G, 0))

@@ -51,8 +51,32 @@ def results(q: Tensor) -> tuple[Tensor, Tensor]:
     return out, torch.full(q.shape[:2], math.nan, device=q.device)
 
 
-def shape(q: Tensor, kv: KeysValues, order: ReductionOrder) -> dict[str, Any]:
-    """The constants that follow from shapes, formats and the order."""
+def partials(
+    batch: int, kv_heads: int, splits: int, group: int, dim: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Room for what decode's first kernel leaves to the second, all NaN: one piece of memory."""
+    rows = batch * kv_heads * splits * group
+    sizes = {"PART_A": rows * dim, "PART_M": rows, "PART_L": rows}
+    steps = [-(-size // 4) * 4 for size in sizes.values()]  # each begins at 16 bytes
+    pieces = torch.split(torch.full((sum(steps),), math.nan, device=device), steps)
+    return {name: piece[: sizes[name]] for name, piece in zip(sizes, pieces, strict=True)}
+
+
+def combining(device: torch.device, group: int, dim: int) -> tuple[dict[str, int], int]:
+    """How decode's second kernel is cut, and its warps: no bit depends on it.
+
+    A GPU gets many small programs, each with the loads of several splits in flight: over a long
+    context it waits for them and for little else. The interpreter gets few programs.
+    """
+    if device.type == "cpu":
+        return {"GB": min(next_power_of_2(group), 16), "CB": next_power_of_2(dim), "FLIGHT": 1}, 4
+    return {"GB": 1, "CB": min(next_power_of_2(dim), 32), "FLIGHT": 8}, 1
+
+
+def shape(
+    q: Tensor, kv: KeysValues, order: ReductionOrder, block_m: int, skip: bool
+) -> dict[str, Any]:
+    """The constants that follow from shapes, formats, the order and the tiles in force."""
     dim, format = q.shape[2], kv.format
     return {
         "G": q.shape[1] // kv.k.shape[1],
@@ -60,12 +84,13 @@ def shape(q: Tensor, kv: KeysValues, order: ReductionOrder) -> dict[str, Any]:
         "TILE": order.tile,
         "D": dim,
         "BD": next_power_of_2(dim),
-        "BM": order.block_m,
+        "BM": block_m,
         "PAGE": kv.page,
         "ALIGN": _align(kv),
         "RING": kv.ring > 0,
         "FORMAT": "float" if format is None or format.name in FLOATS else format.name,
         "GROUP": 0 if format is None else format.group,
+        "SKIP": skip,
     }
 
 
@@ -156,11 +181,11 @@ def rules(
     }
 
 
-def options(q: Tensor, order: ReductionOrder) -> dict[str, int]:
+def options(q: Tensor, num_warps: int) -> dict[str, int]:
     """How the large kernels are compiled."""
     # Stages are not part of the order (no compiled code seen differs in it). One of float32 leaves
     # head dimension 128 within the shared memory of every GPU since sm_80.
-    return {"num_warps": order.num_warps, "num_stages": 1 if q.dtype == torch.float32 else 2}
+    return {"num_warps": num_warps, "num_stages": 1 if q.dtype == torch.float32 else 2}
 
 
 def _align(kv: KeysValues) -> int:

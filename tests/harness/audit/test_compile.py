@@ -49,6 +49,7 @@ def test_constants_and_formats_are_those_of_the_launch(
             "GROUP": 0,
             "PAGE": 0,
             "RING": False,
+            "SKIP": False,
             "SPLIT": 128,
             "TILE": 32,
         }

@@ -1,0 +1,1 @@
+"""Which keys the rows of a program see."""
