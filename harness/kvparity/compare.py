@@ -66,6 +66,16 @@ class Comparison:
         return {name: _plain(value) for name, value in found.items() if name != "details"}
 
 
+MEASURES = ("max_abs", "max_abs_dlogp", "approx_kl0", "clipfrac0")
+"""What limits are set for."""
+
+
+def measures(found: Comparison) -> dict[str, float | str]:
+    """The measures that a comparison has, as JSON values."""
+    values = {name: getattr(found, name) for name in MEASURES}
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
 def _plain(value: Any) -> Any:
     """JSON has no NaN and no Inf: their names instead."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvparity.kernel_plan import KernelCase, Unplanted
 from kvparity.place import place
 from kvparity.plan import Case, Work
-from kvparity_contracts.checks import AnyCheck, PathCheck
+from kvparity_contracts.checks import Accuracy, AnyCheck, PathCheck
 from kvparity_contracts.contract import Contract
 
 ORDER = ("error", "differs", "void", "holds")
@@ -60,7 +60,8 @@ def judge_check(
         return "void", f"{place(first)}: {first['reason']}"
     if not planned:
         return "void", "no case was compared"
-    return _controls_allow(check, controls, unplanted, len(planned))
+    formats = dict.fromkeys(case.numerics.execution for case in planned)
+    return _controls_allow(check, controls, unplanted, len(planned), tuple(formats))
 
 
 def _controls_allow(
@@ -68,6 +69,7 @@ def _controls_allow(
     controls: Sequence[Entry],
     unplanted: Sequence[Unplanted],
     cases: int,
+    formats: Sequence[str],
 ) -> tuple[str, str]:
     own = [c for c in controls if c["relation"] == check.relation]
     missed = [c["name"] for c in own if not c["caught"]]
@@ -81,7 +83,29 @@ def _controls_allow(
         )
     if not own:
         return "void", f"no control of relation {check.relation} was planted"
+    if all(c["expected"] != "differs" for c in own):
+        names = ", ".join(c["name"] for c in own)
+        return "void", f"no control but {names} was planted, which no bit shows"
+    for execution in formats if isinstance(check, Accuracy) else ():
+        loose = _too_loose(check.limits_for(execution).given(), own)  # type: ignore[arg-type] # a dtype's name
+        if loose is not None:
+            return "void", f"the limits of {execution} catch no planted defect: {loose}"
     return "holds", f"{cases} cases, {HOLDS[check.relation]}; {len(own)} controls caught"
+
+
+def _too_loose(limits: Mapping[str, float], own: Sequence[Entry]) -> str | None:
+    """Which of its limits a planted defect kept, if one that was measured kept them all.
+
+    A control is run for one check in one format. The limits of all others must catch it, too.
+    """
+    kept = []
+    for control in own:
+        measured = {n: float(x) for n, x in control.get("measured", {}).items() if n in limits}
+        if any(value > limits[name] for name, value in measured.items()):
+            return None
+        words = [f"{n} {x:.3g}, within {limits[n]:.3g}" for n, x in measured.items()]
+        kept.append(f"{control['name']} gave {', '.join(words) or 'nothing to measure'}")
+    return "; ".join(kept)
 
 
 def judge(

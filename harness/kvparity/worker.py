@@ -12,7 +12,7 @@ import torch
 
 from kvparity.compare import Comparison
 from kvparity.controls.kernels import kernel_control_json, run_audit_control, run_order_control
-from kvparity.controls.running import controls_json, run_control
+from kvparity.controls.running import controls_json, plant
 from kvparity.environment import settle
 from kvparity.evidence import Evidence
 from kvparity.kernel_case import Finding, audit, certify, entry
@@ -87,12 +87,10 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
     """Run a control. A control that cannot be planted has a ``reason`` instead of ``caught``."""
     setting = Setting(job.contract, subject_of(job, control.numerics))
     try:
-        caught, seen = _guarded(
-            lambda: run_control(setting, control, tokens), f"control {control.control}"
-        )
+        planted = _guarded(lambda: plant(setting, control, tokens), f"control {control.control}")
     except UnsupportedError as error:
         return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
-    found = controls_json(control, caught, seen)
+    found = controls_json(control, planted)
     Evidence(job.folder).append("controls.jsonl", found)
     return found
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import toy
 
+from kvparity.controls.table import CONTROLS
 from kvparity.exit_codes import ExitCode, of_verdict
 from kvparity.judge import judge, worst
 from kvparity.kernel_plan import Unplanted
@@ -56,6 +57,8 @@ def controls(work: Work, *missed: str) -> Entries:
             "name": run.control,
             "relation": run.relation,
             "caught": run.control not in missed,
+            "expected": CONTROLS[run.control].expect,
+            "measured": {"max_abs_dlogp": 0.5} if run.relation == "accuracy" else {},
         }
         for run in work.controls
     ]
@@ -208,3 +211,38 @@ def test_a_replaced_backend_voids_what_would_hold(contract: Contract, work: Work
     verdict, entries = judge(contract, work, results(work), controls(work), work.unplanted, reason)
     assert (verdict, verdicts(entries)) == ("void", ["void", "void"])
     assert {entry["reason"] for entry in entries} == {reason}
+
+
+def test_a_control_of_lengths_alone_shows_no_bits(contract: Contract, work: Work) -> None:
+    found = [
+        entry
+        for entry in controls(work)
+        if entry["relation"] != "invariance" or entry["name"] == "unequal-lengths"
+    ]
+    left = tuple(Unplanted(r.control, r.relation, "not here", False) for r in work.controls)
+    verdict, entries = judge(contract, work, results(work), found, left, None)
+    assert (verdict, verdicts(entries)) == ("void", ["void", "holds"])
+    assert "unequal-lengths was planted, which no bit shows" in entries[0]["reason"]
+
+
+def test_limits_that_a_planted_defect_keeps_prove_nothing() -> None:
+    # The control is run for the first check; the second would let it pass.
+    absurd = {"name": "absurd", "relation": "accuracy", "limits": {"max_abs_dlogp": 1e3}}
+    contract = toy.contract(checks=[*CHECKS, absurd])
+    work = make(contract)
+    verdict, entries = judge(contract, work, results(work), controls(work), work.unplanted, None)
+    assert (verdict, verdicts(entries)) == ("void", ["holds", "holds", "void"])
+    assert "wrong-input gave max_abs_dlogp 0.5, within 1e+03" in entries[2]["reason"]
+
+
+@pytest.mark.parametrize(("bfloat16", "expected"), [(0.4, "holds"), (0.5, "void")])
+def test_limits_of_every_format_must_catch_something(bfloat16: float, expected: str) -> None:
+    # Controls run in the first format alone.
+    limits = {"float32": {"max_abs_dlogp": 1e-5}, "bfloat16": {"max_abs_dlogp": bfloat16}}
+    numerics = {"execution": ["float32", "bfloat16"], "temperatures": [1.0, 0.7]}
+    contract = toy.contract(checks=[CHECKS[1] | {"limits": limits}], numerics=numerics)
+    work = make(contract)
+    verdict, entries = judge(contract, work, results(work), controls(work), work.unplanted, None)
+    assert verdict == expected
+    loose = "the limits of bfloat16 catch no planted defect"
+    assert entries[0]["reason"].startswith(loose) == (expected == "void")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kvparity.compare import Comparison, invariance
+from kvparity.compare import Comparison, invariance, measures
 from kvparity.controls.base import Control, same_ids, unchanged
 from kvparity.controls.table import CONTROLS
 from kvparity.place import COUNTED
@@ -19,19 +19,36 @@ from kvparity.unit import judge_accuracy, oracle_values
 from kvparity.workload import Prompts
 
 
+@dataclass(frozen=True)
+class Planted:
+    """What a check said of a planted defect; ``measured``: what its limits were held against."""
+
+    caught: bool
+    seen: str
+    measured: Mapping[str, float | str] = field(default_factory=dict)
+
+
 def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool, str]:
     """Plant one control and look whether its check sees it: (caught, what was seen).
 
     Raises:
         UnsupportedError: it cannot be planted in this subject.
     """
+    found = plant(setting, job, tokens)
+    return found.caught, found.seen
+
+
+def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
+    """The same with what was measured."""
     control = CONTROLS[job.control]
     if not job.covered:
         clean = compare(setting, job, without(control), tokens)
         if clean.outcome == "differs" or not clean.tokens:
-            return False, f"without the defect it is no better: {_seen(clean, job.relation)}"
+            seen = f"without the defect it is no better: {_seen(clean, job.relation)}"
+            return Planted(False, seen)
     result = compare(setting, job, control, tokens)
-    return result.outcome == control.expect, _seen(result, job.relation)
+    measured = measures(result) if job.relation == "accuracy" else {}
+    return Planted(result.outcome == control.expect, _seen(result, job.relation), measured)
 
 
 def without(control: Control) -> Control:
@@ -95,14 +112,15 @@ def _seen(result: Comparison, relation: str) -> str:
     return f"{result.outcome}: {result.reason}"
 
 
-def controls_json(job: ControlRun, caught: bool, seen: str) -> dict[str, Any]:
+def controls_json(job: ControlRun, planted: Planted) -> dict[str, Any]:
     """The report's entry for one control."""
     return {
         "name": job.control,
         "relation": job.relation,
-        "caught": caught,
+        "caught": planted.caught,
         "by": job.check,
-        "seen": seen,
+        "seen": planted.seen,
+        "measured": dict(planted.measured),
         "workload": job.workload,
         "path": str(CONTROLS[job.control].path),
         "expected": CONTROLS[job.control].expect,
