@@ -86,10 +86,12 @@ def _controls_allow(
     if all(c["expected"] != "differs" for c in own):
         names = ", ".join(c["name"] for c in own)
         return "void", f"no control but {names} was planted, which no bit shows"
-    for execution in formats if isinstance(check, Accuracy) else ():
-        loose = _too_loose(check.limits_for(execution).given(), own)  # type: ignore[arg-type] # a dtype's name
-        if loose is not None:
-            return "void", f"the limits of {execution} catch no planted defect: {loose}"
+    if isinstance(check, Accuracy):
+        for execution in formats:
+            limits = check.limits_for(execution).given()  # type: ignore[arg-type] # a dtype's name
+            loose = _too_loose(limits, own)
+            if loose is not None:
+                return "void", f"the limits of {execution} catch no planted defect: {loose}"
     return "holds", f"{cases} cases, {HOLDS[check.relation]}; {len(own)} controls caught"
 
 
