@@ -32,7 +32,10 @@ class Attention:
 
 @dataclass(frozen=True)
 class Linear:
-    """A layer ``[columns, depth]`` over batches of ``rows``. ``wide``: its result is float32."""
+    """A layer ``[columns, depth]`` over batches of ``rows``. ``wide``: its result is float32.
+
+    Rounded to fewer bits, another order of so few numbers may not show.
+    """
 
     name: str
     columns: int
@@ -58,7 +61,7 @@ FULL: tuple[Case, ...] = (
 SHORT: tuple[Case, ...] = (
     Attention("plain", 8, 2, 64, (1, 65, 257, 600), 80),
     Attention("wide heads", 16, 2, 128, (1, 65, 257, 600), 80, window=100, softcap=20.0),
-    Linear("odd", 129, 333, (1, 16, 17, 64, 65, 129), bias=True),
+    Linear("odd", 129, 333, (1, 16, 17, 64, 65, 129), bias=True, wide=True),
 )
 """For a device: whether rows that are in force hold here."""
 

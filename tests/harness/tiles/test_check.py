@@ -15,11 +15,14 @@ from kvparity.tiles import force
 from kvparity.tiles.cases import Attention, Linear
 from kvparity_contracts import Contract
 from kvparity_kernels import attention, rules, tiles
-from kvparity_kernels.tiles import Tiles
+from kvparity_kernels.tiles import LinearTile, Tiles
 
 CPU = torch.device("cpu")
 D16, SKIP = "decode_block_m=16", "skip_hidden"
-SMALL = (Attention("plain", 2, 1, 16, (9, 130), 2), Linear("odd", 17, 35, (1, 17), bias=True))
+SMALL = (
+    Attention("plain", 2, 1, 16, (9, 130), 2),
+    Linear("odd", 17, 35, (1, 17), bias=True, wide=True),
+)
 CONTRACT = """
 version: 1
 name: little
@@ -213,12 +216,11 @@ def test_doctor_and_the_verb_show_what_is_in_force(stand_in, capsys):
 
 
 def test_tiles_in_words():
-    every = rules.compose(rules.choices())
+    few, many = LinearTile(16, 32, 128, 4, 4), LinearTile(128, 128, 64, 8, 3)
     assert force.words(Tiles()) == "base"
-    assert force.words(every) == (
+    assert force.words(Tiles(128, 8, 16, 1, True, ((16, few), (0, many)))) == (
         "prefill_block_m=128, prefill_warps=8, decode_block_m=16, decode_warps=1, skip_hidden, "
-        "linear 16x32x128/4w4s for up to 16 rows, linear 64x64x128/4w4s for up to 64 rows, "
-        "linear 128x128x64/8w3s beyond"
+        "linear 16x32x128/4w4s for up to 16 rows, linear 128x128x64/8w3s beyond"
     )
 
 

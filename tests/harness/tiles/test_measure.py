@@ -21,7 +21,10 @@ from kvparity_kernels.tiles import BASE
 
 CPU = torch.device("cpu")
 D16, D32 = "decode_block_m=16", "decode_block_m=32"
-SMALL = (Attention("plain", 2, 1, 16, (9, 130), 2), Linear("odd", 17, 35, (1, 17), bias=True))
+SMALL = (
+    Attention("plain", 2, 1, 16, (9, 130), 2),
+    Linear("odd", 17, 35, (1, 17), bias=True, wide=True),
+)
 
 
 def some(*names):
@@ -242,3 +245,14 @@ def test_the_verb_measures(quick, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert json.loads(out) == []
     assert "control another split in float32: 0 of" in err
+
+
+def test_several_processes_give_one_document():
+    found = document(CPU, ("float32", "bfloat16"), (D32,), cases=SMALL[1:], jobs=2)
+    assert found["verdict"] == "measured"
+    # No case has attention, so nothing was launched for the choice.
+    assert [(each["dtype"], each["answer"]) for each in found["answers"]] == [
+        ("float32", "not applied"),
+        ("bfloat16", "not applied"),
+    ]
+    assert {each["dtype"] for each in found["controls"]} == {"float32", "bfloat16"}
