@@ -166,9 +166,10 @@ def candidates() -> dict[str, Tiles]:
     }
     for rows, tile in (
         (16, LinearTile(16, 32, 128, 4, 4)),
+        (16, LinearTile(16, 32, 256, 4, 3)),
         (16, LinearTile(16, 64, 128, 4, 4)),
+        (64, LinearTile(64, 32, 128, 4, 4)),
         (64, LinearTile(64, 64, 128, 4, 4)),
-        (64, LinearTile(64, 128, 64, 4, 4)),
         (0, LinearTile(128, 128, 64, 8, 3)),
         (0, LinearTile(128, 256, 64, 8, 3)),
     ):

@@ -23,6 +23,7 @@ from kvparity_kernels.rope import kernels as rope
 from kvparity_kernels.swiglu import kernels as swiglu
 
 LINEAR = {"N": 1000, "K": 512, "BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "rows": "i32"}
+LINEAR["BAND"] = 8
 SIZES = ("rows", "columns", "depth", "a_batch", "a_row", "a_k", "b_batch", "b_k", "b_column")
 MATMUL = dict.fromkeys(SIZES, "i32") | {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}
 CASES: dict[str, tuple[Kernel, dict[str, Any]]] = {

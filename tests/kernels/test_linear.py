@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from kvparity_kernels import launch
 from kvparity_kernels.linear import linear, naive
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.tiles import LinearTile, Tiles, candidates, using
 
 ORDER = ReductionOrder()
 UNIT = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
@@ -68,6 +74,72 @@ def test_a_row_depends_on_itself_alone(dtype: torch.dtype, twin: bool) -> None:
             moved = linear(among, w, bias, order=ORDER, twin=twin)
             assert differing(moved[place], full[row]) == 0
             assert moved.isnan().all(dim=1).sum() == 65  # the neighbours were really there
+
+
+@pytest.mark.parametrize("name", [name for name in candidates() if name.startswith("linear ")])
+def test_tiles_by_number_of_rows_change_no_bit(name: str) -> None:
+    order = ReductionOrder(block_m=16)
+    ((_, tile),) = candidates()[name].linear
+    for n, k in ((70, 300), (256, 256)):  # with masks along K and N, and without any
+        x, w = draw(20, k, dtype=torch.bfloat16), draw(n, k, dtype=torch.bfloat16, seed=1)
+        base = linear(x, w, order=order)
+        with using(Tiles(linear=((0, tile),))), launch.record() as log:
+            assert differing(linear(x, w, order=order), base) == 0
+        (ran,) = log.kernels.values()
+        assert ran["constexprs"]["BLOCK_K"] == tile.block_k
+        assert ran["num_stages"] == tile.num_stages
+
+
+def test_the_tile_follows_the_rows() -> None:
+    x, w = draw(20, 64), draw(40, 64, seed=1)
+    few = LinearTile(16, 16, 64, 2, 2)
+    with using(Tiles(linear=((8, few),))), launch.record() as log:
+        for rows in (8, 9):
+            assert (
+                differing(linear(x[:rows], w, order=ORDER), linear(x, w, order=ORDER)[:rows]) == 0
+            )
+    assert sorted(ran["constexprs"]["BLOCK_N"] for ran in log.kernels.values()) == [16, 64]
+
+
+def test_bands_of_tiles_cover_every_tile_once() -> None:
+    # 19 tiles of rows in bands of 8, the last of which has 3; what no tile computes stays NaN.
+    x, w = draw(300, 16), draw(130, 16, seed=1)
+    found = linear(x, w, order=ReductionOrder(block_m=16))
+    assert differing(found, linear(x, w, order=ORDER, twin=True)) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("tl.minimum(tl.cdiv(rows, BLOCK_M) - first, BAND)", "BAND"),
+        ("in tl.range(0, K, BLOCK_K):\n", "in tl.range(0, K, BLOCK_K):\n        k = (K - 1) // "
+         "BLOCK_K * BLOCK_K - k\n"),
+        ("if K % BLOCK_K != 0:", "if False:"),
+    ],
+    ids=["a band that is not full", "K from its end", "no mask along K"],
+)  # fmt: skip
+def test_a_fault_in_the_tile_is_seen(
+    old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kvparity_kernels.linear import kernels
+
+    text = Path(kernels.__file__ or "").read_text()
+    assert text.count(old) == 1
+    path = tmp_path / "kernels.py"
+    path.write_text(text.replace(old, new))
+    spec = importlib.util.spec_from_file_location("faulty_linear.kernels", path)
+    assert spec is not None
+    assert spec.loader is not None
+    faulty = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, faulty)
+    spec.loader.exec_module(faulty)
+    x, w = draw(300, 72), draw(130, 72, seed=1)
+    x[0, 0] = w[0, 0] = torch.nan  # what lies behind a row that is not masked
+    order = ReductionOrder(block_m=16)
+    with monkeypatch.context() as here:
+        here.setattr(kernels, "linear", faulty.linear)
+        found = linear(x, w, order=order)
+    assert differing(found, linear(x, w, order=order)) > 0
 
 
 def test_row_and_column_tiles_change_no_bit() -> None:

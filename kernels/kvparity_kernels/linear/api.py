@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from kvparity_kernels import arguments as arg
+from kvparity_kernels import tiles
 from kvparity_kernels.linear import twin as cpu
 from kvparity_kernels.order import ReductionOrder
 
-# Columns of a tile. On a GPU it is part of the MMA instruction, so one value for every call.
-BLOCK_N = 64
-NUM_STAGES = 3
+BAND = 8  # tiles of rows that walk the columns together: where activations stay in the cache
 
 
 def linear(
@@ -28,7 +27,8 @@ def linear(
     K is walked ascending in steps of ``order.linear_k`` in one float32 accumulator chain; the
     bias is added once at the end in float32, and the result is rounded once. Tiles are
     ``order.block_m`` rows for every M, so that one row and many take the same instructions: a row
-    of the result depends neither on M, nor on its place, nor on other rows.
+    of the result depends neither on M, nor on its place, nor on other rows. Where ``tiles`` has
+    another tile for so many rows, a device was seen to give the same bits with it.
 
     ``x``, ``w`` and ``bias`` share one of float32, float16, bfloat16 and one device; one
     that is not contiguous, or not on 16 bytes, is copied. ``twin=True``, for CPU tensors only,
@@ -57,10 +57,10 @@ def linear(
     from kvparity_kernels.linear import kernels
 
     y = arg.poisoned((rows, columns), out_dtype, x.device)
-    tiles = -(-rows // order.block_m) * -(-columns // BLOCK_N)
+    tile = tiles.current(x.device, dtype, order).linear_tile(rows, order)
     launch(
         kernels.linear,
-        (tiles,),
+        (-(-rows // tile.block_m) * -(-columns // tile.block_n),),
         X=arg.dense(x),
         W=arg.dense(w),
         BIAS=None if bias is None else bias.detach().contiguous(),
@@ -68,10 +68,11 @@ def linear(
         rows=rows,
         N=columns,
         K=depth,
-        BLOCK_M=order.block_m,
-        BLOCK_N=BLOCK_N,
-        BLOCK_K=order.linear_k,
-        num_warps=order.num_warps,
-        num_stages=NUM_STAGES,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        BAND=BAND,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
     )
     return y
