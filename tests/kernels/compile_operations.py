@@ -26,6 +26,8 @@ LINEAR = {"N": 1000, "K": 512, "BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "row
 LINEAR["BAND"] = 8
 SIZES = ("rows", "columns", "depth", "a_batch", "a_row", "a_k", "b_batch", "b_k", "b_column")
 MATMUL = dict.fromkeys(SIZES, "i32") | {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}
+PARTS = {"TOPS": "*fp32", "SUMS": "*fp32", "stride": "i32", "temperature": "fp32"}
+PARTS |= {"V": 50257, "COUNT": 13}
 CASES: dict[str, tuple[Kernel, dict[str, Any]]] = {
     "linear bf16": (
         linear.linear,
@@ -61,9 +63,9 @@ CASES: dict[str, tuple[Kernel, dict[str, Any]]] = {
     ),
     "logprob": (
         logprob.logprob,
-        {"LOGITS": "*bf16", "TARGETS": "*i64", "Y": "*fp32", "stride": "i32"}
-        | {"temperature": "fp32", "V": 50257, "BLOCK": 1024},
+        {"LOGITS": "*bf16", "TARGETS": "*i64", "Y": "*fp32"} | PARTS,
     ),
+    "logprob, parts": (logprob.parts, {"LOGITS": "*bf16", "PART": 4096} | PARTS),
     "matmul bf16": (overrides.matmul, {"A": "*bf16", "B": "*bf16", "Y": "*bf16"} | MATMUL),
     "matmul fp32": (overrides.matmul, {"A": "*fp32", "B": "*fp32", "Y": "*fp32"} | MATMUL),
     "row_sum": (

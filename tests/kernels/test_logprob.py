@@ -28,19 +28,20 @@ def bound(logits: Tensor, temperature: float, exact: Tensor) -> Tensor:
 
     The temperature and the quotient are off by a unit each (in units of max |z|, for the target,
     the maximum and every exponent); z - m rounds once on either side; an exponential is good to 4
-    units; the sum of positive terms loses one per block and one per level of the tree; the
-    logarithm (good to 4 units of its value) and the last difference round once.
+    units; a sum of positive terms loses one per level of the tree of a part and one per part, which
+    is multiplied once by an exponential; the logarithm (good to 4 units of its value) and the last
+    difference round once.
     """
     vocab = logits.shape[1]
     z = (logits.double() / temperature).abs().amax(dim=1)
-    spread = 2 * z
-    depth = 4 + -(-vocab // 1024) + 10
+    spread = 4 * z  # below the maximum of a part, and from there below that of the row
+    depth = 4 + 12 + 5 + -(-vocab // 4096)
     log_sum = torch.log(torch.tensor(float(vocab)).double())
     return 1.01 * UNIT * (4 * z + 2 * spread + depth + 4 * log_sum + exact.abs())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("vocab", [1, 7, 256, 2500])
+@pytest.mark.parametrize("vocab", [1, 7, 256, 2500, 9000])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_close_to_float64(vocab: int, temperature: float, dtype: torch.dtype) -> None:
     logits, targets = draw(6, vocab, dtype=dtype), torch.arange(6) % vocab
@@ -71,6 +72,30 @@ def test_a_row_depends_on_itself_alone(dtype: torch.dtype, twin: bool) -> None:
         moved = logprob(among, targets[one].expand(5), 0.7, twin=twin)
         assert differing(moved[3:4], full[one]) == 0
         assert moved.isnan().sum() == 4
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_parts_are_merged_in_ascending_order(twin: bool) -> None:
+    # In units of the first two parts' sums, each later one is half a unit: lost one by one, while
+    # in any other order they would be added to each other first.
+    parts = torch.full((4, 4096), -torch.inf)
+    parts[0, 5], parts[2:, 7] = 0.0, float(torch.log(torch.tensor(2.0**-24)))
+    targets = torch.tensor([5])
+    found = logprob(parts.reshape(1, -1), targets, 1.0, twin=twin)
+    assert found.view(torch.int32).tolist() == [0]
+    late = logprob(parts.flip(0).reshape(1, -1), targets + 3 * 4096, 1.0, twin=twin)
+    assert late.item() < 0
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_part_without_a_finite_logit_adds_nothing(twin: bool) -> None:
+    logits = draw(2, 5000)
+    full = logprob(logits[:, :4096], torch.tensor([1, 2]), 0.7, twin=twin)
+    logits[:, 4096:] = -torch.inf
+    assert differing(logprob(logits, torch.tensor([1, 2]), 0.7, twin=twin), full) == 0
+    for bad in (torch.nan, torch.inf):
+        logits[:, 4999] = bad
+        assert logprob(logits, torch.tensor([1, 2]), 0.7, twin=twin).isnan().all()
 
 
 def test_log_of_softmax_is_another_number() -> None:

@@ -56,7 +56,7 @@ def test_products_take_the_matrix_instruction_of_their_gpu(compiled: Facts, name
 
 
 def test_products_and_sums_are_not_contracted(compiled: Facts) -> None:
-    added = ("matmul bf16", "row_sum", "softmax", "softmax, logarithm")
+    added = ("matmul bf16", "row_sum", "softmax", "softmax, logarithm", "logprob, parts")
     for name in ("rotate", "norm", "swiglu", "tables", "logprob", "linear bf16", *added):
         for facts in compiled[name].values():
             assert facts["contractable"] == []

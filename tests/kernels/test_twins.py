@@ -74,7 +74,7 @@ def activations(dtype: torch.dtype) -> Iterator[Case]:
 
 
 def logprobs(dtype: torch.dtype) -> Iterator[Case]:
-    for rows, vocab in [(1, 1), (4, 7), (5, 256), (3, 1000), (2, 1024), (3, 3001)]:
+    for rows, vocab in [(1, 1), (4, 7), (5, 256), (3, 1000), (2, 4096), (3, 13001)]:
         x, y = draw(rows, vocab, dtype=dtype), torch.arange(rows) * 31 % vocab
         for temperature in (1.0, 0.7, 1e-2):
             yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch import Tensor
 from kvparity_kernels import arguments as arg
 from kvparity_kernels.logprob import twin as cpu
 
-# Columns that are summed side by side; part of the order, so one value per vocabulary.
-BLOCK = 1024
+# Columns that one program sums; part of the order, so one value per vocabulary.
+PART = 4096
 NUM_WARPS = 4
 
 
@@ -19,9 +20,10 @@ def logprob(logits: Tensor, targets: Tensor, temperature: float, *, twin: bool =
     """``log_softmax(logits[r, V] / temperature)`` at ``targets`` (int64 ``[r]``): float32 ``[r]``.
 
     Fused: no probability is ever rounded. With ``z = logits / temperature`` in float32 (IEEE
-    division) and ``m = max z``, the result is ``(z_target - m) - log(sum exp(z - m))``. Two
-    passes; the sum walks V in ascending blocks, lane by lane in one accumulator chain, and adds
-    the lanes at the end. A row depends on itself alone.
+    division) and ``m = max z``, the result is ``(z_target - m) - log(sum exp(z - m))``. V is cut
+    at multiples of ``PART`` columns; each part is summed as a tree below its own maximum m_p, by a
+    program of its own, and the parts, times ``exp(m_p - m)``, are added in ascending order. A row
+    depends on itself alone.
 
     ``temperature`` is finite and > 0. A target outside the vocabulary is a ``ValueError`` on the
     CPU and NaN on a GPU. A row with NaN, with +inf, or without a finite logit gives NaN.
@@ -38,25 +40,26 @@ def logprob(logits: Tensor, targets: Tensor, temperature: float, *, twin: bool =
         math.isfinite(temperature) and temperature > 0.0,
         f"logprob: the temperature is {temperature}, expected a finite number > 0",
     )
-    block = min(arg.next_power_of_2(vocab), BLOCK)
+    part = min(arg.next_power_of_2(vocab), PART)
     if twin:
         arg.require_twin("logprob", logits)
-        return cpu.logprob(logits, targets, temperature, block)
+        return cpu.logprob(logits, targets, temperature, part)
 
     from kvparity_kernels.launch import launch
     from kvparity_kernels.logprob import kernels
 
     y = arg.poisoned((rows,), torch.float32, logits.device)
-    launch(
-        kernels.logprob,
-        (rows,),
-        LOGITS=logits.detach(),
-        TARGETS=targets.contiguous(),
-        Y=y,
-        stride=logits.stride(0),
-        temperature=float(temperature),
-        V=vocab,
-        BLOCK=block,
-        num_warps=NUM_WARPS,
-    )
+    count = -(-vocab // part)
+    tops, sums = (arg.poisoned((rows, count), torch.float32, logits.device) for _ in range(2))
+    shared: dict[str, Any] = {
+        "LOGITS": logits.detach(),
+        "TOPS": tops,
+        "SUMS": sums,
+        "stride": logits.stride(0),
+        "temperature": float(temperature),
+        "V": vocab,
+        "COUNT": count,
+    }
+    launch(kernels.parts, (rows * count,), PART=part, num_warps=NUM_WARPS, **shared)
+    launch(kernels.logprob, (rows,), TARGETS=targets.contiguous(), Y=y, num_warps=1, **shared)
     return y

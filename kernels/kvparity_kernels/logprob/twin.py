@@ -13,25 +13,33 @@ from kvparity_kernels.fixed import tree_sum
 ELEMENTS = 1 << 20
 
 
-def logprob(logits: Tensor, targets: Tensor, temperature: float, block: int) -> Tensor:
-    """Lane ``j`` of ``block`` adds the exponentials of columns ``j, j + block, ...`` ascending."""
+def logprob(logits: Tensor, targets: Tensor, temperature: float, part: int) -> Tensor:
+    """Each ``part`` columns summed as a tree below their own maximum, then the parts ascending."""
     rows = max(1, ELEMENTS // logits.shape[1])
     parts = [
-        _rows(logits[r : r + rows], targets[r : r + rows], temperature, block)
+        _rows(logits[r : r + rows], targets[r : r + rows], temperature, part)
         for r in range(0, logits.shape[0], rows)
     ]
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float32)
 
 
-def _rows(logits: Tensor, targets: Tensor, temperature: float, block: int) -> Tensor:
+def _rows(logits: Tensor, targets: Tensor, temperature: float, part: int) -> Tensor:
     # A row without one finite logit has no log probability: NaN, here as in the kernel, unwarned.
     with np.errstate(invalid="ignore", divide="ignore"):
         z = to_numpy(logits) / np.float32(temperature)
-        top = np.fmax.reduce(z, axis=1, keepdims=True, initial=np.float32(-np.inf))
-        lanes = np.zeros((z.shape[0], block), np.float32)
-        for start in range(0, z.shape[1], block):
-            part = z[:, start : start + block]
-            lanes[:, : part.shape[1]] += np.exp(part - top)
+        tops, sums = [], []
+        for start in range(0, z.shape[1], part):
+            piece = z[:, start : start + part]
+            top = np.fmax.reduce(piece, axis=1, initial=np.float32(-np.inf))
+            shift = np.where(top == -np.inf, np.float32(0), top)[:, None]
+            lanes = np.zeros((z.shape[0], part), np.float32)
+            lanes[:, : piece.shape[1]] = np.exp(piece - shift)
+            tops.append(top)
+            sums.append(tree_sum(lanes, 1))
+        top = np.fmax.reduce(tops, axis=0)
+        total = np.zeros_like(top)
+        for below, each in zip(tops, sums, strict=True):
+            total += each * np.exp(below - top)
         chosen = np.take_along_axis(z, targets.numpy()[:, None], axis=1)
-        result = (chosen - top) - np.log(tree_sum(lanes, 1)[:, None])
-    return from_numpy(np.ascontiguousarray(result[:, 0]), torch.float32)
+        result = (chosen[:, 0] - top) - np.log(total)
+    return from_numpy(result, torch.float32)
