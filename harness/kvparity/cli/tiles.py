@@ -52,7 +52,10 @@ def add_parser(verbs: Any) -> None:
         "under docs/results/",
     )
     parser.add_argument(
-        "--jobs", type=int, metavar="N", help="processes that measure (default: up to 6; CPU: 1)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes that measure (default: one per core, up to 16; CPU: 1)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_argument(parser)
@@ -127,7 +130,7 @@ def _measure(args: argparse.Namespace, device: str) -> int:
         torch.device(device),
         tuple(dict.fromkeys(args.dtype or _DTYPES)),
         tuple(dict.fromkeys(args.choice or reversed(choices()))),
-        jobs=args.jobs or (min(6, cores) if device.startswith("cuda") else 1),
+        jobs=args.jobs or (min(16, cores) if device.startswith("cuda") else 1),
         evidence=args.evidence,
         progress=_progress,
     )

@@ -67,7 +67,7 @@ SHORT: tuple[Case, ...] = (
 
 TINY: tuple[Case, ...] = (
     Attention("plain", 2, 1, 16, (1, 66, 257), 3),
-    Attention("rules", 2, 1, 16, (70, 258), 3, window=90, softcap=20.0, sinks=True, first=True),
+    Attention("rules", 2, 1, 16, (70, 170), 3, window=90, softcap=20.0, sinks=True, first=True),
     Linear("odd", 65, 35, (1, 17, 65), bias=True, wide=True),
 )
 """For the interpreter, which shows the algorithm alone and takes milliseconds for each tile."""

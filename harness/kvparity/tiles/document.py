@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -15,12 +15,13 @@ from kvparity.environment import device_name, environment, settle
 from kvparity.subject import SubjectError
 from kvparity.tiles.cases import FULL, TINY, Case
 from kvparity.tiles.force import place
-from kvparity.tiles.measure import Answer, Control, Measured, measure
+from kvparity.tiles.measure import Answer, Measured, Verdict, measure
 from kvparity_kernels import rules, runtime
 
 SCHEMA_VERSION = 1
-Task = tuple[str, tuple[str, ...], tuple[Case, ...], str]
-"""Format, choices, cases, device."""
+Task = tuple[str, tuple[str, ...], Case, str]
+"""Format, choices, case, device."""
+_WORST: tuple[Verdict, ...] = ("differs", "cannot", "not applied", "equal")
 
 
 def document(
@@ -43,27 +44,23 @@ def document(
     Raises ``SubjectError`` if a process dies, and what the base itself raises.
     """
     chosen = cases or (FULL if device.type == "cuda" else TINY)
-    tasks: list[Task] = []
-    parts = max(1, jobs // max(1, len(dtypes)))
-    for dtype in dtypes:
-        shares = [tuple(choices[i::parts]) for i in range(parts)]
-        tasks += [(dtype, share, chosen, str(device)) for share in shares if share]
+    # One case a task: kernels of two cases have nothing in common that could be compiled once.
+    tasks = [(dtype, tuple(choices), case, str(device)) for dtype in dtypes for case in chosen]
     if jobs > 1 and len(tasks) > 1:
         results = _spread(tasks, jobs, str(device))
     else:
         results = [_do(task, progress) for task in tasks]
-    asked = {name: number for number, name in enumerate(choices)}
-    answers = sorted(
-        (answer for result in results for answer in result.answers),
-        key=lambda answer: (dtypes.index(answer.dtype), asked[answer.choice]),
-    )
+    answers = [
+        _merged(choice, dtype, [each for result in results for each in result.answers])
+        for dtype in dtypes
+        for choice in choices
+    ]
     void = not results or any(result.void for result in results)
-    controls = [control for result in results for control in result.controls]
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": "void" if void else "measured",
         "environment": environment(device),
-        "controls": [asdict(control) for control in _once(controls)],
+        "controls": [asdict(control) for result in results for control in result.controls],
         "answers": [asdict(answer) for answer in answers],
         "rows": [] if void else rows(device, answers, evidence),
     }
@@ -87,9 +84,16 @@ def rows(device: torch.device, answers: Sequence[Answer], evidence: str) -> list
     ]
 
 
-def _once(controls: Sequence[Control]) -> list[Control]:
-    """Controls of one format that several processes saw alike, once."""
-    return list(dict.fromkeys(controls))
+def _merged(choice: str, dtype: str, answers: Sequence[Answer]) -> Answer:
+    """One answer from those of all cases: the worst; numbers are added up."""
+    mine = [each for each in answers if (each.choice, each.dtype) == (choice, dtype)]
+    if not mine:
+        return Answer(choice, dtype, "not applied")
+    return replace(
+        min(mine, key=lambda each: _WORST.index(each.answer)),
+        compared=sum(each.compared for each in mine),
+        differing=sum(each.differing for each in mine),
+    )
 
 
 def _spread(tasks: Sequence[Task], jobs: int, device: str) -> list[Measured]:
@@ -109,6 +113,6 @@ def _start(device: str) -> None:
 
 
 def _do(task: Task, progress: Callable[[str], None] = lambda _: None) -> Measured:
-    dtype, names, cases, device = task
+    dtype, names, case, device = task
     choices = {name: rules.choices()[name] for name in names}
-    return measure(choices, cases, getattr(torch, dtype), torch.device(device), progress)
+    return measure(choices, (case,), getattr(torch, dtype), torch.device(device), progress)

@@ -61,11 +61,12 @@ class Probe:
             "linear": which.linear,
         }
         starts = {"prefill": ("prefill", "chunks"), "decode": ("decode",), "linear": ("linear",)}
-        return {
+        found = {
             side: {name for name in self.calls if name.startswith(starts[side])}
             for side, touched in sides.items()
             if touched
         }
+        return {side: names for side, names in found.items() if names}
 
     def run(
         self, which: Tiles, names: set[str] | None = None, order: ReductionOrder = DEFAULT

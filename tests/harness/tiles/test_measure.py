@@ -247,12 +247,31 @@ def test_the_verb_measures(quick, monkeypatch, capsys):
     assert "control another split in float32: 0 of" in err
 
 
-def test_several_processes_give_one_document():
-    found = document(CPU, ("float32", "bfloat16"), (D32,), cases=SMALL[1:], jobs=2)
-    assert found["verdict"] == "measured"
-    # No case has attention, so nothing was launched for the choice.
-    assert [(each["dtype"], each["answer"]) for each in found["answers"]] == [
-        ("float32", "not applied"),
-        ("bfloat16", "not applied"),
+def test_several_processes_give_the_document_of_one():
+    cases = (*SMALL, Attention("more", 1, 1, 16, (130,), 2))
+    one, two = (document(CPU, ("float32",), (D32, D16), cases=cases, jobs=n) for n in (1, 2))
+    assert one == two
+    assert one["verdict"] == "measured"
+    assert [(each["choice"], each["answer"]) for each in one["answers"]] == [
+        (D32, "equal"),
+        (D16, "equal"),
     ]
-    assert {each["dtype"] for each in found["controls"]} == {"float32", "bfloat16"}
+    assert len([each for each in one["controls"] if each["name"] == "finite"]) == len(cases)
+
+
+def test_the_worst_answer_of_all_cases_counts(monkeypatch):
+    cases = (SMALL[0], Attention("more", 1, 1, 16, (130,), 2))
+    own = attention.attend_decode
+
+    def decode(q, *arguments, **named):
+        out, lse = own(q, *arguments, **named)
+        wrong = tiles.current(q.device, q.dtype).decode_block_m == 16 and q.shape[1] == 1
+        return (one_bit(out.clone()) if wrong else out), lse
+
+    monkeypatch.setattr(attention, "attend_decode", decode)
+    (found,) = document(CPU, ("float32",), (D16,), cases=cases)["answers"]
+    assert (found["answer"], found["differing"]) == ("differs", 2)
+    assert found["first"].startswith("decode: more")
+    alone = document(CPU, ("float32",), (D16,), cases=SMALL[1:])
+    assert alone["answers"][0]["answer"] == "not applied"
+    assert alone["rows"] == []
