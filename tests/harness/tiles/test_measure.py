@@ -54,7 +54,7 @@ def refuse(out):
 
 
 def test_other_tiles_give_the_bits_of_the_base_in_the_interpreter():
-    names = (D16, "prefill_block_m=128,warps=8,skip_hidden")
+    names = (D16, "prefill_block_m=128,warps=8,skip_hidden", "linear 16x32x128/4w4s")
     found = measure(some(*names), TINY, torch.bfloat16, CPU)
     assert not found.void
     assert [(each.choice, each.answer) for each in found.answers] == [(n, "equal") for n in names]
