@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kvparity.audit.compare import Comparison
-from kvparity.audit.request import ARCHITECTURES, Request, Shape
+from kvparity.audit.request import ARCHITECTURES, Request, Shape, tiles_in_force
 from kvparity.audit.side import audit
 from kvparity.decoder.config import DecoderConfig, from_contract
 from kvparity.decoder.presets import preset
 from kvparity.subject import UnsupportedError
+from kvparity.tiles.force import words
 from kvparity_contracts import Contract, PathName
 from kvparity_contracts.checks import Invariance
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder
@@ -36,8 +37,13 @@ class Result:
             "shape": asdict(self.shape),
             "order": asdict(self.order),
             "candidate_order": asdict(self.candidate_order),
+            "tiles": self._tiles(self.order),
+            "candidate_tiles": self._tiles(self.candidate_order),
             **self.comparison.as_json(),
         }
+
+    def _tiles(self, order: ReductionOrder) -> str:
+        return words(tiles_in_force(self.arch, self.shape.execution, order))
 
 
 def audit_contract(

@@ -56,6 +56,9 @@ def _pair(pair: Document, verbose: bool) -> list[str]:
         f"[{pair['verdict']}] {pair['arch']}  {pair['left']} | {pair['right']}  "
         f"{heads}, {formats}{_changes(pair)}"
     ]
+    tiles = [pair[name] for name in ("tiles", "candidate_tiles")]
+    if tiles != ["base", "base"]:
+        lines.append(f"    tiles in force for it: {' | '.join(dict.fromkeys(tiles))}")
     fields = [each for each in pair["fields"] if verbose or each["verdict"] != "same"]
     same = [each["name"] for each in pair["fields"] if each["verdict"] == "same"]
     for each in fields:
