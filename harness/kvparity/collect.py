@@ -21,13 +21,16 @@ Choose = Callable[[int, int, Tensor], int]
 def at_work() -> Iterator[None]:
     """Around the subject's own code: what it raises becomes a ``SubjectError`` that says so.
 
-    ``SystemExit`` too, or a subject could choose kvparity's exit code.
+    ``SystemExit`` and exceptions of its own making too, or a subject could choose kvparity's exit
+    code. A generator that is closed early is no failure.
     """
     try:
         yield
     except (SubjectError, UnsupportedError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         raise SubjectError(f"the subject raised {type(error).__name__}: {error}") from error
 
 
@@ -49,7 +52,7 @@ class Scored:
         """Room for ``rows`` rows of ``width`` values."""
         return cls(
             targets=torch.zeros(rows, dtype=torch.int64, device=device),
-            values=torch.full((rows, width), torch.nan, device=device),
+            values=torch.full((rows, width), torch.nan, dtype=torch.float32, device=device),
             digests=torch.zeros(rows, dtype=torch.int64, device=device),
             finite=torch.zeros(rows, dtype=torch.bool, device=device),
         )

@@ -44,6 +44,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
+def overridden(device: str) -> str | None:
+    """Why a contract's TF32 cannot be off on this device, or None."""
+    if device.startswith("cuda") and os.environ.get("NVIDIA_TF32_OVERRIDE", "0") != "0":
+        return (
+            "NVIDIA_TF32_OVERRIDE is set, which turns TF32 on behind every flag; contracts state "
+            "that it is off: unset it"
+        )
+    return None
+
+
 def settle() -> None:
     """Make this process compute as every other one of a verification does.
 
@@ -53,6 +63,34 @@ def settle() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+
+
+def unsettled() -> str | None:
+    """What is no longer as :func:`settle` left it, or None.
+
+    A subject may set such things when it is imported or called. They are global: the other side
+    and the comparison would compute with them, and the report would not know.
+    """
+    tf32 = torch.backends.cuda.matmul, torch.backends.cudnn
+    found = {
+        "TF32 is on": any(map(_tf32, tf32)),
+        f"torch computes with {torch.get_num_threads()} threads": torch.get_num_threads() != 1,
+        f"torch's default dtype is {torch.get_default_dtype()}": (
+            torch.get_default_dtype() != torch.float32
+        ),
+        f"torch's default device is {torch.get_default_device()}": (
+            torch.get_default_device().type != "cpu"
+        ),
+    }
+    return next((words for words, off in found.items() if off), None)
+
+
+def _tf32(backend: Any) -> bool:
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:  # set through the newer fp32_precision, which this flag cannot tell
+        return True
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from kvparity import worker
-from kvparity.environment import environment, settle
+from kvparity.environment import environment, overridden, settle
 from kvparity.evidence import Evidence
 from kvparity.identity import identity
 from kvparity.judge import judge
 from kvparity.kernel_plan import KernelControl, Unplanted
 from kvparity.plan import ControlRun, Unit, Work, make
-from kvparity.subject import SubjectError
+from kvparity.subject import SubjectError, UnsupportedError
 from kvparity.tiles import contract as tiles
 from kvparity.unit import Tokens
 from kvparity.worker import Job
@@ -53,8 +55,11 @@ def verify(
     contract = loaded.contract
     work = make(contract)
     settle()
+    forced = overridden(device)
+    if forced is not None:
+        raise UnsupportedError(forced)
     setting = environment(torch.device(device))
-    evidence = Evidence(folder)
+    evidence = Evidence(folder.resolve())  # a subject may change the current folder
     about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
     evidence.start(about, resume=resume)
     relied = tiles.checked(contract, torch.device(device))  # before anything rests on them
@@ -67,13 +72,34 @@ def verify(
         ended += 1
         progress(ended, total, what)
 
-    with _Pool(jobs) as pool:
+    with no_exit(), _Pool(jobs) as pool:
         tokens = _cases(pool, job, work, evidence, tick)
         unplanted = _controls(pool, job, work, evidence, tokens, tick)
     report = _report(loaded, work, evidence, setting, unplanted, command) | {"tiles": relied}
+    report["run_dir"] = str(folder)
     report["elapsed_s"] = round(time.perf_counter() - start, 2)
     evidence.finish(report)
     return report
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Let nobody end this process by ``os._exit``: a subject could choose our exit code.
+
+    A process that a subject forks may.
+    """
+    process, end = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != process:
+            end(status)
+        raise SubjectError(f"the subject ended the process by os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 class _Pool:
@@ -199,7 +225,8 @@ def _report(
         evidence.lines("controls.jsonl"),
         key=lambda entry: planned.index((entry["name"], entry["relation"])),
     )
-    units = list(evidence.lines("units.jsonl"))
+    order = [unit.id for unit in work.units]
+    units = sorted(evidence.lines("units.jsonl"), key=lambda entry: order.index(entry["unit"]))
     verdict, checks = judge(loaded.contract, work, results, controls, unplanted, _replaced(units))
     return {
         "schema_version": SCHEMA_VERSION,

@@ -13,7 +13,7 @@ import torch
 from kvparity.compare import Comparison
 from kvparity.controls.kernels import kernel_control_json, run_audit_control, run_order_control
 from kvparity.controls.running import controls_json, plant
-from kvparity.environment import settle
+from kvparity.environment import settle, unsettled
 from kvparity.evidence import Evidence
 from kvparity.kernel_case import Finding, audit, certify, entry
 from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
@@ -64,6 +64,11 @@ def subject_of(job: Job, numerics: Numerics) -> Subject:
             raise SubjectError(f"out of device memory while loading the subject: {error}") from None
         except ValueError as error:  # a setting or a name that means nothing here
             raise UnsupportedError(str(error)) from error
+        try:
+            _still_settled("loading the subject")
+        except SubjectError:
+            del _subjects[key]
+            raise
     return _subjects[key]
 
 
@@ -72,6 +77,7 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
     evidence = Evidence(job.folder)
 
     def emit(case: Case, result: Comparison, reference: Kept | None, candidate: Kept) -> None:
+        _still_settled(f"case {case.id}")
         found = case_json(case, result)
         if result.outcome == "differs" and reference is not None:
             found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
@@ -127,10 +133,22 @@ def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
     return found
 
 
+def _still_settled(where: str) -> None:
+    off = unsettled()
+    if off is not None:
+        settle()  # for what this process runs next
+        raise SubjectError(
+            f"{where}: {off}, which kvparity had set otherwise; the subject may not change what "
+            "holds for the whole process: take it out, or put it back"
+        )
+
+
 def _guarded(task: Callable[[], Result], where: str) -> Result:
     """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place."""
     try:
-        return task()
+        found = task()
+        _still_settled(where)
+        return found
     except (SubjectError, UnsupportedError):
         raise
     except SystemExit as error:  # or the subject could choose our exit code

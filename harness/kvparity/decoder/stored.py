@@ -91,6 +91,12 @@ class Stored:
         scales = None if nothing.scales is None else nothing.scales.expand(count, -1, -1)
         self.put(slots, Held(codes, scales))
 
+    def memory(self) -> Tensor:
+        """Every byte of the codes and of the bands around them, a view."""
+        return torch.empty(0, dtype=torch.uint8, device=self.codes.device).set_(
+            self.codes.untyped_storage()
+        )
+
     def bytes(self) -> int:
         """Bytes of all slots, without the bands."""
         parts = [self.codes] if self.scales is None else [self.codes, self.scales]

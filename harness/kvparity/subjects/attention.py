@@ -144,6 +144,7 @@ class AttentionSubject:
         """
         inputs = dict(zip(("q", "k", "v"), tensors, strict=True))
         inputs |= {key: each for key, each in (scales or {}).items() if each is not None}
+        inputs |= lengths
         before = {label: _mark(tensor) for label, tensor in inputs.items()}
         codes = {} if scales is None else {**scales, "format": self.store}
         try:
@@ -152,12 +153,14 @@ class AttentionSubject:
             raise
         except torch.cuda.OutOfMemoryError as error:
             raise SubjectError(f"{name}: out of device memory: {error}") from error
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise SubjectError(f"{name} raised {type(error).__name__}: {error}") from error
         for label, tensor in inputs.items():
             if _mark(tensor) != before[label]:
                 raise SubjectError(f"{name} wrote to its input {label}")
-        out, lse = result if isinstance(result, tuple) else (result, None)
+        out, lse = _parts(name, result)
         q = tensors[0]
         _expect(name, "out", out, q.shape, q.dtype, q.device)
         rows: Tensor = out.float().reshape(len(q), -1)
@@ -228,11 +231,22 @@ _ROWS = 1 << 12
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def _parts(name: str, result: Any) -> tuple[Any, Any]:
+    """Out and LSE (None: none) of what a kernel returned."""
+    if not isinstance(result, tuple):
+        return result, None
+    if len(result) != 2:
+        raise SubjectError(f"{name} returned {len(result)} values, expected out, or (out, lse)")
+    return result[0], result[1]
+
+
 def _expect(
     name: str, what: str, got: Any, shape: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> None:
     if not isinstance(got, Tensor):
         raise SubjectError(f"{name}: {what} is a {type(got).__name__}, expected a tensor")
+    if got.layout != torch.strided:
+        raise SubjectError(f"{name}: {what} has layout {got.layout}, expected a plain tensor")
     if tuple(got.shape) != tuple(shape):
         raise SubjectError(f"{name}: {what} has shape {list(got.shape)}, expected {list(shape)}")
     if got.dtype != dtype:

@@ -27,7 +27,9 @@ def load_callable(name: str, base: Path) -> Kernel:
         else:
             with _on_path(base):
                 module = importlib.import_module(target)
-    except (Exception, SystemExit) as error:  # a script that ends itself must not end us
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script that ends itself must not end us
         raise ValueError(
             f"{name}: {target} does not import ({type(error).__name__}: {error}); expected an "
             f"importable module or a .py file relative to {base}"

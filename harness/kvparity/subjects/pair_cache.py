@@ -60,12 +60,17 @@ class PairCache:
         members: Sequence[Member],
         capacity: int,
         kind: Kind,
+        twin: Kind,
         *,
         window: int,
         execution: torch.dtype,
     ) -> None:
-        """``kind`` holds ``len(members) * capacity`` slots, all poison."""
+        """``kind`` and ``twin`` hold ``len(members) * capacity`` slots each, all poison.
+
+        No kernel is given the twin, so it shows what the harness wrote and nobody else.
+        """
         self.members, self.capacity, self.kind = tuple(members), capacity, kind
+        self.twin = twin
         self.width, self.execution = window, execution
         self.filled = [0] * len(members)
 
@@ -77,6 +82,12 @@ class PairCache:
     def slots(self, sequence: int, start: int, stop: int) -> Tensor:
         """The same on the device."""
         return _on(self.kind.k, [self.place(sequence, start, stop)])
+
+    def intact(self) -> bool:
+        """Whether all memory, bands and unused slots included, is as the harness wrote it."""
+        mine, other = self.kind, self.twin
+        pairs = ((mine.k, other.k), (mine.v, other.v))
+        return all(torch.equal(a.memory(), b.memory()) for a, b in pairs)
 
     # kvparity.subject.LayeredCache
 
@@ -93,8 +104,10 @@ class PairCache:
     def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
         """Encode and store keys and values from position ``start`` on."""
         where = self.slots(sequence, start, start + len(k))
-        for stored, x in ((self.kind.k, k), (self.kind.v, v)):
-            stored.put(where, stored.encode(x))
+        for stored, twin, x in ((self.kind.k, self.twin.k, k), (self.kind.v, self.twin.v, v)):
+            held = stored.encode(x)
+            stored.put(where, held)
+            twin.put(where, held)
         self.filled[sequence] = max(self.filled[sequence], start + len(k))
 
     def live(self, layer: int, sequence: int) -> range:
@@ -132,13 +145,13 @@ class PairCache:
     def adopt(self, sequence: int, donor: int, tokens: int) -> None:
         """Copy a donor's first ``tokens`` codes."""
         to, of = self.slots(sequence, 0, tokens), self.slots(donor, 0, tokens)
-        for stored in (self.kind.k, self.kind.v):
+        for stored in (self.kind.k, self.kind.v, self.twin.k, self.twin.v):
             stored.put(to, stored.get(of))
         self.filled[sequence] = tokens
 
     def _poison(self, slots: Tensor | None) -> None:
-        self.kind.k.poison(slots)
-        self.kind.v.poison(slots)
+        for stored in (self.kind.k, self.kind.v, self.twin.k, self.twin.v):
+            stored.poison(slots)
 
 
 Spare = Callable[[int], Stored]

@@ -31,6 +31,7 @@ class AttentionSession:
             members,
             self.capacity,
             Kind(self._stored(slots, 0), self._stored(slots, 1)),
+            Kind(self._stored(slots, 0), self._stored(slots, 1)),
             window=subject.window,
             execution=subject.execution,
         )
@@ -102,6 +103,10 @@ class AttentionSession:
             )
         self._width = rows.shape[1]
 
+    def _check_memory(self, name: str) -> None:
+        if self.layout.cached and not self._cache.intact():
+            raise SubjectError(f"{name} wrote to slots of the cache that it was not given")
+
     def _draw(self, span: Span, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v of a span. A donor's shared tokens are those of the sequence it is like.
 
@@ -157,6 +162,7 @@ class AttentionSession:
             cu_seqlens_q=self._offsets([s.stop - s.start for s in spans]),
             cu_seqlens_k=self._offsets([s.stop for s in spans]),
         )
+        self._check_memory(self.subject.pair.prefill_name)
         listener, row, key = taps.current(), 0, 0
         if listener is not None:
             for span in spans:
@@ -183,6 +189,7 @@ class AttentionSession:
             scales=given.scales if kind.coded else None,
             kv_lens=lens,
         )
+        self._check_memory(self.subject.pair.decode_name)
         listener = taps.current()
         if listener is not None:
             for i, span in enumerate(spans):

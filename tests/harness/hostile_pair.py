@@ -1,0 +1,88 @@
+"""Kernels that do to the process or to memory what no kernel may, and are right otherwise."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import naive_pair
+import torch
+from naive_pair import decode, prefill
+from torch import Tensor
+
+__all__ = ["decode", "prefill"]
+
+
+class OddError(BaseException):
+    """No ``Exception``."""
+
+
+def decode_counts_up(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale: float) -> Any:
+    found = naive_pair.decode(q, k, v, kv_lens=kv_lens, scale=scale)
+    kv_lens += 1
+    return found
+
+
+def prefill_forgets(q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_k: Tensor, **more: Any) -> Any:
+    found = naive_pair.prefill(q, k, v, cu_seqlens_k=cu_seqlens_k, **more)
+    cu_seqlens_k.zero_()
+    return found
+
+
+def prefill_past_the_end(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
+    """Writes to the slot behind its keys: of the same sequence, and not yet filled."""
+    found = naive_pair.prefill(q, k, v, **more)
+    behind = k.storage_offset() + len(k) * k.stride(0)
+    k.as_strided(k.shape[1:], k.stride()[1:], behind)[:] = 7.0
+    return found
+
+
+def decode_before_the_start(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
+    found = naive_pair.decode(q, k, v, **more)
+    v.as_strided((1,), (1,), 0)[:] = 7.0
+    return found
+
+
+def decode_three(*args: Any, **more: Any) -> Any:
+    return (*naive_pair.decode(*args, **more), None)
+
+
+def decode_sparse(*args: Any, **more: Any) -> Any:
+    out, lse = naive_pair.decode(*args, **more)
+    return out.to_sparse(), lse
+
+
+def decode_odd(*args: Any, **more: Any) -> Any:
+    raise OddError("odd")
+
+
+def decode_leaves(*args: Any, **more: Any) -> Any:
+    os._exit(0)
+
+
+def decode_two_threads(*args: Any, **more: Any) -> Any:
+    torch.set_num_threads(2)
+    return naive_pair.decode(*args, **more)
+
+
+def decode_tf32(*args: Any, **more: Any) -> Any:
+    torch.backends.cuda.matmul.allow_tf32 = True
+    return naive_pair.decode(*args, **more)
+
+
+def decode_narrow(*args: Any, **more: Any) -> Any:
+    torch.set_default_dtype(torch.bfloat16)
+    return naive_pair.decode(*args, **more)
+
+
+def decode_goes_away(*args: Any, **more: Any) -> Any:
+    os.chdir("/")
+    return naive_pair.decode(*args, **more)
+
+
+def decode_prints(*args: Any, **more: Any) -> Any:
+    print("decoding")
+    os.write(1, b"decoding, past Python\n")
+    sys.stdout.flush()
+    return naive_pair.decode(*args, **more)

@@ -1,0 +1,112 @@
+"""Pairs that give the right numbers and do something else besides: no verdict may rest on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kvparity import worker
+from kvparity.cli.main import main
+from kvparity.environment import settle, unsettled
+from kvparity.exit_codes import ExitCode
+
+PAIR = Path(__file__).parent / "hostile_pair.py"
+BITS = {"name": "bits", "relation": "invariance", "paths": ["decode", "batched"]}
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(worker, "_subjects", {})
+    threads = torch.get_num_threads()
+    yield
+    settle()
+    torch.set_num_threads(threads)
+
+
+def contract(folder: Path, **changes: Any) -> Path:
+    """A contract over the pair; ``prefill`` and ``decode`` name its functions."""
+    pair = {part: f"{PAIR}:{changes.pop(part, part)}" for part in ("prefill", "decode")}
+    document = {
+        "version": 1,
+        "name": "hostile",
+        "subject": {"kind": "attention", **pair, "heads": {"query": 2, "kv": 1, "dim": 4}},
+        "numerics": {"execution": "float32"},
+        "workloads": [{"name": "short", "prompt_tokens": [2, 5], "generate": 3}],
+        "checks": [BITS],
+        "controls": ["stale-slot"],
+    }
+    path = folder / "contract.yaml"
+    path.write_text(json.dumps(document | changes))
+    return path
+
+
+def verify(path: Path, *more: str) -> int:
+    return main(["verify", str(path), "--jobs", "1", *more])
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "words"),
+    [
+        ("decode", "decode_counts_up", "decode_counts_up wrote to its input kv_lens"),
+        ("prefill", "prefill_forgets", "prefill_forgets wrote to its input cu_seqlens_k"),
+        ("prefill", "prefill_past_the_end", "wrote to slots of the cache that it was not given"),
+        ("decode", "decode_before_the_start", "wrote to slots of the cache that it was not given"),
+        ("decode", "decode_three", "decode_three returned 3 values, expected out, or (out, lse)"),
+        ("decode", "decode_sparse", "decode_sparse: out has layout torch.sparse_coo"),
+        ("decode", "decode_odd", "decode_odd raised OddError: odd"),
+        ("decode", "decode_leaves", "ended the process by os._exit(0)"),
+        ("decode", "decode_two_threads", "torch computes with 2 threads"),
+        ("decode", "decode_tf32", "TF32 is on"),
+        ("decode", "decode_narrow", "torch's default dtype is torch.bfloat16"),
+    ],
+)
+def test_it_is_an_error_that_names_the_deed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, name: str, words: str
+) -> None:
+    path = contract(tmp_path, **{part: name})
+    assert verify(path, "--run-dir", str(tmp_path / "run")) == ExitCode.ERROR
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run" / "run.json").exists()
+    assert unsettled() is None  # what a process does next does not suffer for it
+
+
+def test_the_plain_pair_holds(tmp_path: Path) -> None:
+    assert verify(contract(tmp_path), "--run-dir", str(tmp_path / "run")) == ExitCode.HOLDS
+
+
+def test_evidence_stays_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = contract(tmp_path, decode="decode_goes_away")
+    assert verify(path, "--run-dir", "run") == ExitCode.HOLDS
+    report = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (report["verdict"], report["run_dir"]) == ("holds", "run")
+
+
+def test_flags_that_an_import_sets_end_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fast.py").write_text(
+        PAIR.read_text() + "\n\ntorch.set_float32_matmul_precision('high')\n"
+    )
+    path = contract(tmp_path)
+    path.write_text(path.read_text().replace(str(PAIR), "fast.py"))
+    assert verify(path, "--run-dir", str(tmp_path / "run")) == ExitCode.ERROR
+    assert "loading the subject: TF32 is on" in capsys.readouterr().err
+
+
+def test_a_variable_that_turns_tf32_on_is_refused_on_a_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from kvparity.environment import overridden
+
+    assert overridden("cuda:1") is None
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert overridden("cpu") is None
+    assert "NVIDIA_TF32_OVERRIDE" in str(overridden("cuda:1"))
