@@ -1,0 +1,145 @@
+"""Profile compiled kernels without a device; writes docs/results/static-profile.{json,md}.
+
+Every kernel of a decoder at the shapes of Qwen3-8B and Llama-3-8B, in bfloat16 and float32, is
+compiled for sm_80, sm_90 and sm_100 with the Triton that is installed, and its code is read.
+Nothing is run and nothing is timed. Tiles that a device may one day allow stand beside the base.
+
+    python ci/static_profile.py                     all of it: some minutes, more the first time
+    python ci/static_profile.py --arch sm_90 --dtype bfloat16 --print
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "ci")]
+os.environ["TRITON_INTERPRET"] = "0"
+
+import torch  # noqa: E402 - the path and the mode come first
+import triton  # noqa: E402
+from gpu_launches import Launch, decoder, key  # noqa: E402
+from profile_page import page  # noqa: E402
+from profile_reading import facts, operations, texts, usage  # noqa: E402
+from profile_work import work  # noqa: E402
+from triton import knobs  # noqa: E402
+
+from kvparity.audit.worker import compile_launch, ptxas  # noqa: E402
+from kvparity.decoder.presets import preset  # noqa: E402
+from kvparity_kernels.order import ReductionOrder  # noqa: E402
+from kvparity_kernels.tiles import BASE, candidates, using  # noqa: E402
+
+RESULTS = ROOT / "docs/results"
+MODELS = ("qwen3-8b", "llama3-8b")
+ARCHS = ("sm_80", "sm_90", "sm_100")
+DTYPES = ("bfloat16", "float32")
+TILES = "base"
+SIZES = {"linear.linear": ("N", "K"), "norm.rms_norm": ("H",), "rope.rotate": ("HEADS",)}
+"""Constants that tell two uses of a kernel apart, for people."""
+
+
+def of_models(dtype: str) -> Iterator[tuple[str, str, Launch]]:
+    """(model, tiles, launch) of every distinct kernel; of other tiles only what they change."""
+    order, seen = ReductionOrder(), set()
+    for name, tiles in {TILES: BASE, **candidates()}.items():
+        for model in MODELS:
+            with using(tiles):
+                launches = decoder(preset(model), order, dtype, dtype)
+            for kernel, arguments in launches:
+                form = key(kernel, arguments)
+                if form not in seen:
+                    seen.add(form)
+                    yield model, name, (kernel, arguments)
+
+
+def profiled(arch: str, kernel: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile one launch and read what came out."""
+    built = compile_launch(kernel, dict(arguments), arch, None)
+    resources, sass = texts(
+        built.asm["cubin"], knobs.nvidia.cuobjdump.path, knobs.nvidia.nvdisasm.path
+    )
+    threads = re.search(r"\.reqntid (\d+)", built.asm["ptx"])
+    if threads is None:
+        raise ValueError(f"{kernel.name}: its PTX does not say how many threads a block has")
+    warps = int(threads[1]) // 32
+    return facts(arch, warps, built.metadata.shared, usage(resources), operations(sass))
+
+
+def rows(arch: str, dtype: str) -> list[dict[str, Any]]:
+    """Every kernel in one format on one architecture."""
+    found = []
+    for model, tiles, (kernel, arguments) in of_models(dtype):
+        sizes = {name: arguments[name] for name in SIZES.get(kernel.name, ())}
+        found.append(
+            {
+                "kernel": kernel.name,
+                "sizes": sizes,
+                "model": model,
+                "tiles": tiles,
+                "dtype": dtype,
+                "arch": arch,
+                "constants": {name: arguments[name] for name in sorted(kernel.constexprs)},
+                **profiled(arch, kernel, arguments),
+                "program": work(kernel.name, arguments),
+            }
+        )
+    return found
+
+
+def document(archs: Sequence[str], dtypes: Sequence[str]) -> dict[str, Any]:
+    """Compile everything, in as many processes as there are cores."""
+    jobs = list(product(archs, dtypes))
+    with ProcessPoolExecutor(
+        min(len(jobs), len(os.sched_getaffinity(0))), mp_context=get_context("spawn")
+    ) as pool:
+        found = list(pool.map(partial(_rows), *zip(*jobs, strict=True)))
+    kernels = [row for each in found for row in each]
+    return {
+        "schema_version": 1,
+        "command": "python ci/static_profile.py",
+        "device": None,
+        "triton": triton.__version__,
+        "torch": torch.__version__,
+        "ptxas": {arch: ptxas(arch).version for arch in archs},
+        "flagged": [
+            f"{row['kernel']} {row['dtype']} {row['arch']} {row['tiles']}: {flag}"
+            for row in kernels
+            for flag in row["flags"]
+        ],
+        "kernels": kernels,
+    }
+
+
+def _rows(arch: str, dtype: str) -> list[dict[str, Any]]:
+    return rows(arch, dtype)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write both files, or print one."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--arch", nargs="+", choices=ARCHS, default=list(ARCHS))
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--print", action="store_true", help="print the page and write nothing")
+    args = parser.parse_args(argv)
+    found = document(args.arch, args.dtype)
+    if args.print:
+        print(page(found))
+        return 0
+    (RESULTS / "static-profile.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "static-profile.md").write_text(page(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
