@@ -219,3 +219,10 @@ def test_the_version_of_triton_is_cut_to_two_numbers():
     import triton
 
     assert rules.triton_version() == ".".join(triton.__version__.split(".")[:2])
+
+
+def test_a_place_is_what_torch_and_triton_call_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (10, 0))
+    rules.here.cache_clear()
+    assert rules.here(torch.device("cuda:0")) == ("sm_100", rules.triton_version())
+    rules.here.cache_clear()
