@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from kvparity.environment import device_name, environment, settle
+from kvparity.orphans import end_with_parent
 from kvparity.subject import SubjectError
 from kvparity.tiles.cases import FULL, TINY, Case
 from kvparity.tiles.force import place
@@ -108,6 +109,7 @@ def _spread(tasks: Sequence[Task], jobs: int, device: str) -> list[Measured]:
 
 
 def _start(device: str) -> None:
+    end_with_parent()
     runtime.select(device)
     settle()
 
