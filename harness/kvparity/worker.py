@@ -17,6 +17,7 @@ from kvparity.environment import settle, unsettled
 from kvparity.evidence import Evidence
 from kvparity.kernel_case import Finding, audit, certify, entry
 from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
+from kvparity.orphans import end_with_parent
 from kvparity.plan import Case, ControlRun, Unit
 from kvparity.registry import factory
 from kvparity.subject import Subject, SubjectError, UnsupportedError
@@ -42,6 +43,7 @@ _subjects: dict[tuple[str, Numerics], Subject] = {}
 def start() -> None:
     """Set up a worker process: Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     settle()
 
 
