@@ -17,6 +17,8 @@ PREFILL = PathName("prefill")
 Relation = Literal["invariance", "accuracy", "cache", "liveness", "trace", "order", "audit"]
 Architecture = Literal["sm_80", "sm_90", "sm_100"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+FEWEST_KEYS = 3
+"""Fewer keys than these are added in one order alone."""
 
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
 
@@ -205,7 +207,7 @@ class OrderCheck(Model):
     relation: Literal["order"]
     """order: decode's reduction order is recovered by probing and certified on prefill."""
     keys: Annotated[
-        tuple[Annotated[int, Field(ge=3)], ...],
+        tuple[Annotated[int, Field(ge=FEWEST_KEYS)], ...],
         Field(min_length=1),
         AfterValidator(no_duplicates),
         ToTuple,

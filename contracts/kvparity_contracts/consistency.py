@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from kvparity_contracts import stores
 from kvparity_contracts.base import Fault, KeyPath, closest, repeated
-from kvparity_contracts.checks import Accuracy, AuditCheck, OrderCheck, PathCheck
+from kvparity_contracts.checks import FEWEST_KEYS, Accuracy, AuditCheck, OrderCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.limits import TOKEN_LIMITS, Limits
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import OWN_KERNELS, AnySubject, Attention, Decoder, known, order_of
+from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder, known, order_of
 from kvparity_contracts.workloads import Workload
 
 if TYPE_CHECKING:
@@ -89,15 +89,6 @@ def _stores(contract: Contract) -> Iterator[Fault]:
     if coded and isinstance(contract.subject, Decoder) and order_of(contract.subject) is None:
         message = f"found a cache in {coded[0]} beside attention: {contract.subject.attention}"
         yield Fault(("numerics", "kv_cache"), message, "float32, float16 or bfloat16")
-    for i, check in enumerate(contract.checks):
-        if coded and isinstance(check, OrderCheck | AuditCheck):
-            message = f"found {check.relation!r} beside a cache in {coded[0]}"
-            expected = (
-                "a kv_cache of number formats: what it probes with, codes cannot hold"
-                if isinstance(check, OrderCheck)
-                else "a kv_cache of number formats: it compiles no other kernels"
-            )
-            yield Fault(("checks", i, "relation"), message, expected)
 
 
 def _workload_names(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
@@ -172,10 +163,10 @@ def _certified(contract: Contract, at: KeyPath, check: OrderCheck) -> Iterator[F
     if kind == "transformers":
         message = f"found 'order', but the attention of a {kind} model cannot be probed"
         yield Fault((*at, "relation"), message, "a subject of kind attention or decoder")
-    for key in _extras(contract.subject):
-        message = f"found 'order' beside subject.{key}"
-        expected = f"a subject without {key}: a probe must be seen as it is"
-        yield Fault((*at, "relation"), message, expected)
+    window = known(contract.subject).sliding_window
+    if window is not None and window < FEWEST_KEYS:
+        message = f"found 'order' beside a window of {window} keys, which has one order alone"
+        yield Fault((*at, "relation"), message, f"a window of at least {FEWEST_KEYS} keys")
     longest = known(contract.subject).max_positions
     for j, keys in enumerate(check.keys):
         if longest is not None and keys > longest:
@@ -200,21 +191,6 @@ def _compiled(contract: Contract, at: KeyPath) -> Iterator[Fault]:
     elif subject.kind == "transformers":
         message = f"found 'audit', but it does not know the kernels of a {subject.kind} model"
         yield Fault((*at, "relation"), message, expected)
-    for key in _extras(subject):
-        message = f"found 'audit' beside subject.{key}"
-        yield Fault(
-            (*at, "relation"), message, f"a subject without {key}: it compiles no such kernels"
-        )
-
-
-def _extras(subject: AnySubject) -> list[str]:
-    """The keys that make attention more than a softmax over all keys before."""
-    if isinstance(subject, Attention):
-        return [key for key in ("window", "softcap") if getattr(subject, key) is not None]
-    if isinstance(subject, Decoder) and subject.config is not None:
-        keys = ("sliding_window", "attention_softcap", "attention_sinks")
-        return [f"config.{key}" for key in keys if getattr(subject.config, key)]
-    return []
 
 
 def _listed(contract: Contract) -> str:

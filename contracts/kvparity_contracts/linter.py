@@ -15,7 +15,7 @@ from kvparity_contracts.limits import Limits
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.planning import meant, meant_for, planned, shows
 from kvparity_contracts.problems import dotted
-from kvparity_contracts.subjects import order_of
+from kvparity_contracts.subjects import known, order_of
 
 USUAL_TILE = 64
 """Keys per tile of common attention kernels, where a contract cannot say."""
@@ -85,6 +85,20 @@ def _few_keys(contract: Contract) -> Iterator[Note]:
                 f"no number of keys is above one tile of {tile}, so the order of tiles and splits "
                 "is not certified",
             )
+            continue
+        window = known(contract.subject).sliding_window
+        if isinstance(check, OrderCheck) and window and not _crossed(check, window, tile):
+            yield (
+                ("checks", i, "keys"),
+                f"at no number of keys does the edge of a tile of {tile} lie among the last "
+                f"{window}, so in layers with this window the order of tiles and splits is not "
+                "certified",
+            )
+
+
+def _crossed(check: OrderCheck, window: int, tile: int) -> bool:
+    """Whether at some number of keys a window has keys of two tiles."""
+    return any((keys - 1) // tile > max(keys - window, 0) // tile for keys in check.keys)
 
 
 def _unused(contract: Contract) -> Iterator[Note]:

@@ -18,6 +18,8 @@ from kvparity_contracts.contract import Contract
 if TYPE_CHECKING:
     from kvparity.order.report import OrderReport
 
+_RANK: tuple[Outcome, ...] = ("differs", "void", "holds")  # the worst first
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -29,20 +31,43 @@ class Finding:
 
 
 def certify(
-    subject: Subject, case: KernelCase, *, seed: int, only: Collection[str] | None = None
+    subject: Subject,
+    case: KernelCase,
+    *,
+    seed: int,
+    only: Collection[str] | None = None,
+    draws: int = 8,
 ) -> Finding:
     """Recover decode's order at the case's keys and certify it on the last row of prefill.
 
-    ``only``: these parts of the order alone (default: all five).
+    Of a decoder whose layers are of two kinds, both are looked at, and the worse one counts.
+    ``only``: these parts of the order alone (default: all five). ``draws``: random calls.
     """
-    from kvparity.order.decoder import attention_of
+    from kvparity.order.decoder import attentions_of
     from kvparity.order.examine import order_report
     from kvparity.order.report import PARTS
     from kvparity_kernels.launch import record
 
-    with record() as log:
-        report = order_report(attention_of(subject), case.keys, seed=seed, only=only or PARTS)
-    return of_order(report, log.kernels)
+    found: dict[str, Finding] = {}
+    for kind, pair in attentions_of(subject).items():
+        with record() as log:
+            report = order_report(pair, case.keys, seed=seed, only=only or PARTS, draws=draws)
+        found[kind] = of_order(report, log.kernels)
+    return _worst(found)
+
+
+def _worst(found: Mapping[str, Finding]) -> Finding:
+    """What the kinds of layers show together; ``layers`` has the details of each."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    ranked = sorted(found.values(), key=lambda each: _RANK.index(each.outcome))
+    reason = "; ".join(
+        f"{kind}: {each.reason}"
+        for kind, each in found.items()
+        if each.outcome == ranked[0].outcome
+    )
+    layers = {kind: dict(each.details) for kind, each in found.items()}
+    return Finding(ranked[0].outcome, reason, {**ranked[0].details, "layers": layers})
 
 
 def of_order(report: OrderReport, kernels: Mapping[str, Any]) -> Finding:

@@ -12,6 +12,10 @@ Change = tuple[str, str]
 ACCURACY = "  - {name: close, relation: accuracy, limits: {max_abs_dlogp: 0.1}}\n"
 INVARIANCE = "  - {name: same bits, relation: invariance, paths: [decode, batched, chunked(7)]}\n"
 LIMITS = "{max_abs_dlogp: 0.1}"
+WINDOWED = (
+    "{vocab_size: 256, hidden_size: 8, intermediate_size: 8, layers: 1, heads: 2, kv_heads: 2, "
+    "head_dim: 16, max_positions: 512, sliding_window: 8}"
+)
 LONG = "  - {name: long, prompt_tokens: [250], generate: 8}\n"
 
 
@@ -106,6 +110,14 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
         [("controls: all", "  - {name: o, relation: order, keys: §[33, 64]}\ncontrols: all")],
         "checks[2].keys",
         "no number of keys is above one tile of 64, so the order of tiles and splits is not",
+    ),
+    "an order of a window within one tile": (
+        [
+            ("preset: tiny", f"config: {WINDOWED}"),
+            ("controls: all", "  - {name: o, relation: order, keys: §[72, 96]}\ncontrols: all"),
+        ],
+        "checks[2].keys",
+        "at no number of keys does the edge of a tile of 64 lie among the last 8, so in layers",
     ),
     "a control without its keys": (
         [

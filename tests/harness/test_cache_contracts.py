@@ -46,7 +46,8 @@ def test_a_contract_of_caches_holds_with_every_control_caught(tmp_path, name):
         check.relation for check in contract.checks
     }
     assert [check["verdict"] for check in report["checks"]] == ["holds"] * len(contract.checks)
-    assert all(case["tokens"] > 0 for check in report["checks"] for case in check["cases"])
+    counted = [check for check in report["checks"] if check["relation"] != "order"]
+    assert all(case["tokens"] > 0 for check in counted for case in check["cases"])
     assert {each["name"] for each in report["controls"]} == set(contract.controls)
     assert all(each["caught"] for each in report["controls"])
     assert report["unplanted"] == []

@@ -17,7 +17,7 @@ from kvparity.audit.contract import Result
 from kvparity.audit.request import AuditError, Shape
 from kvparity.kernel_case import audit, certify, entry, of_order
 from kvparity.kernel_plan import KernelCase, Numerics
-from kvparity.order.decoder import attention_of
+from kvparity.order.decoder import attentions_of
 from kvparity.order.report import PARTS, Drawn, OrderReport, Part
 from kvparity.registry import factory
 from kvparity.replay import replay
@@ -175,7 +175,7 @@ def decoder(**numerics: str) -> Any:
 
 
 def test_the_attention_of_a_decoder_is_the_pair_that_it_calls() -> None:
-    subject = attention_of(decoder(kv_cache="bfloat16"))
+    (subject,) = attentions_of(decoder(kv_cache="bfloat16")).values()
     assert (subject.heads.query, subject.heads.kv, subject.heads.dim) == (4, 2, 16)
     assert (subject.execution, subject.kv_cache) == (torch.float32, torch.bfloat16)
     order = ReductionOrder(split=32, tile=16)
@@ -203,7 +203,7 @@ def test_the_attention_of_a_decoder_is_the_pair_that_it_calls() -> None:
 
 def test_a_subject_without_attention_of_its_own_cannot_be_probed() -> None:
     with pytest.raises(UnsupportedError, match="cannot be called alone"):
-        attention_of(object())  # type: ignore[arg-type] # no subject
+        attentions_of(object())  # type: ignore[arg-type] # no subject
 
 
 def test_a_defect_of_the_decoder_is_seen_in_its_order() -> None:

@@ -18,6 +18,7 @@ from kvparity_contracts import Contract, PathName
 from kvparity_contracts.checks import Invariance
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.store import StoreFormat
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def audit_contract(
 def subject_shapes(
     contract: Contract, base: Path, formats: Sequence[tuple[str, str]] | None = None
 ) -> tuple[ReductionOrder, list[tuple[Shape, Shape]]]:
-    """The order, and shapes of reference and candidate for each format and page size."""
+    """The order, and shapes of reference and candidate.
+
+    There is a pair for each format, each kind of layer (full, sliding) and each page size.
+    """
     subject = contract.subject
     if isinstance(subject, Attention):
         if (subject.prefill, subject.decode) != OWN_KERNELS:
@@ -97,18 +101,17 @@ def subject_shapes(
                 f"the project's own kernels ({' and '.join(OWN_KERNELS)})"
             )
         heads = (subject.heads.query, subject.heads.kv, subject.heads.dim)
+        plain = Shape(
+            *heads, window=subject.window is not None, softcap=subject.softcap is not None
+        )
+        kinds = [plain]
     elif isinstance(subject, Decoder):
         if subject.attention != "fixed-order":
             raise UnsupportedError(
                 f"the decoder has attention: {subject.attention}; the audit compiles only this "
                 "project's kernels"
             )
-        config = _config(subject, base)
-        if config.sliding_window or config.attention_softcap or config.attention_sinks:
-            raise UnsupportedError(
-                "the decoder has windows, a softcap or sinks; the audit compiles no such kernels"
-            )
-        heads = (config.heads, config.kv_heads, config.head_dim)
+        kinds = _kinds(_config(subject, base), ring=subject.cache.ring)
     else:
         raise UnsupportedError(
             f"a subject of kind {subject.kind} launches kernels that the audit does not know; "
@@ -119,9 +122,24 @@ def subject_shapes(
     )
     pairs = []
     for execution, cache in formats or contract.numerics.formats():
-        plain = Shape(*heads, execution=execution, kv_cache=cache)
-        pairs += [(plain, replace(plain, page=page)) for page in (0, *sorted(_pages(contract)))]
+        for kind in kinds:
+            one = replace(kind, execution=execution, kv_cache=str(StoreFormat.parse(cache)))
+            pairs += [(one, replace(one, page=page)) for page in (0, *sorted(_pages(contract)))]
     return order, pairs
+
+
+def _kinds(config: DecoderConfig, *, ring: bool) -> list[Shape]:
+    """What each kind of layer of a decoder calls; layers that share a cache call the same."""
+    plain = Shape(
+        config.heads,
+        config.kv_heads,
+        config.head_dim,
+        softcap=config.attention_softcap > 0,
+        sinks=config.attention_sinks,
+    )
+    sliding = replace(plain, window=True, ring=ring)
+    kinds = sorted(set(config.types), key=config.types.index)
+    return [sliding if kind == "sliding" else plain for kind in kinds]
 
 
 def _config(subject: Decoder, base: Path) -> DecoderConfig:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kvparity.audit.compare import VERDICTS
 from kvparity.audit.contract import Result
+from kvparity.audit.request import Shape
 from kvparity.audit.words import CANNOT, MEANING
 from kvparity_contracts import LoadedContract
 
@@ -49,12 +50,9 @@ def render(report: Document, verbose: bool = False) -> str:
 
 
 def _pair(pair: Document, verbose: bool) -> list[str]:
-    shape = pair["shape"]
-    heads = f"{shape['query_heads']}/{shape['kv_heads']} heads of {shape['head_dim']}"
-    formats = f"{shape['execution']}, cache {shape['kv_cache']}"
     lines = [
         f"[{pair['verdict']}] {pair['arch']}  {pair['left']} | {pair['right']}  "
-        f"{heads}, {formats}{_changes(pair)}"
+        f"{Shape(**pair['shape'])}{_changes(pair)}"
     ]
     tiles = [pair[name] for name in ("tiles", "candidate_tiles")]
     if tiles != ["base", "base"]:

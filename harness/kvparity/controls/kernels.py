@@ -16,7 +16,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.subjects import order_of
 from kvparity_kernels.order import ReductionOrder
 
-SEEN = ("different-order", "not-a-tree")
+SEEN = ("different-order", "undeclared-order", "not-a-tree")
 """What catches a control of an order check. Other bits alone would show that probing is blind."""
 
 
@@ -67,7 +67,8 @@ def run_order_control(subject: Subject, job: KernelControl, seed: int) -> tuple[
     control = KERNEL_CONTROLS[job.control]
     if control.plant is None:
         raise ValueError(f"{job.control} is no control of an order check")
-    found = certify(control.plant(subject), job.case, seed=seed, only=control.parts)
+    planted = control.plant(subject)
+    found = certify(planted, job.case, seed=seed, only=control.parts, draws=2)
     caught = found.outcome == "differs" and found.details["verdict"] in SEEN
     return caught, f"{job.case.keys} keys: {found.reason}"
 
@@ -91,6 +92,7 @@ def kernel_control_json(job: KernelControl, caught: bool, seen: str) -> dict[str
         "caught": caught,
         "by": job.case.check,
         "seen": seen,
+        "measured": {},
         "workload": None,
         "path": "decode",
         "expected": "differs",

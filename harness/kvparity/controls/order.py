@@ -75,8 +75,8 @@ def reordered(ops: AttentionOps, reorder: Reorder) -> AttentionOps:
 def _rotated(ops: AttentionOps, shift_of: Shift) -> AttentionOps:
     """Decode with its tile and split edges counted from another key than key 0.
 
-    Every key is visible to a decoded token, so moving the edges by ``shift`` keys is the same as
-    presenting the keys rotated by ``shift``; pages of one slot present them in any order.
+    A decoded token sees all keys of its window, so moving the edges by ``shift`` keys is the same
+    as presenting these rotated by ``shift``; pages of one slot present them in any order.
     """
 
     def decode(
@@ -86,12 +86,20 @@ def _rotated(ops: AttentionOps, shift_of: Shift) -> AttentionOps:
             raise UnsupportedError("this defect is planted in a contiguous cache")
         lens = kv.kv_lens.long()[:, None]
         place = torch.arange(max_kv, device=q.device)
-        shift = shift_of(lens, order)
-        slots = kv.starts.long()[:, None] + (place + shift) % lens
-        rotated = replace(kv, starts=None, block_table=slots.int(), page=1)
+        keys = _turned(place, lens, shift_of(lens, order), more.get("window", 0))
+        slots = kv.starts.long()[:, None] + (keys % kv.ring if kv.ring else keys)
+        rotated = replace(kv, starts=None, block_table=slots.int(), page=1, ring=0)
         return ops.decode(q, rotated, order=order, max_kv=max_kv, **more)
 
     return AttentionOps(prefill=ops.prefill, decode=decode)
+
+
+def _turned(place: Tensor, lens: Tensor, shift: Tensor, window: int) -> Tensor:
+    """The keys to present at the places: those of the window rotated, others as they are."""
+    first = (lens - window).clamp(min=0) if window else torch.zeros_like(lens)
+    seen = (place >= first) & (place < lens)
+    turned = first + (place - first + shift) % (lens - first).clamp(min=1)
+    return torch.where(seen, turned, place)
 
 
 def _halve_split(order: ReductionOrder, batch: int, decode: bool) -> ReductionOrder:
@@ -122,9 +130,16 @@ def _rotated_decode(decode: Kernel) -> Kernel:
 
     def planted(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
         lens, slot = kv_lens.long()[:, None], torch.arange(k.shape[1], device=k.device)
-        place = torch.where(slot < lens, (slot + lens // 3) % lens.clamp(min=1), slot)
-        turned = [x[torch.arange(len(x), device=x.device)[:, None], place] for x in (k, v)]
-        return decode(q, *turned, kv_lens=kv_lens, **more)
+        place = _turned(slot, lens, lens // 3, more.get("window", 0))
+
+        def turn(x: Tensor) -> Tensor:
+            return x[torch.arange(len(x), device=x.device)[:, None], place]
+
+        for name in ("k_scale", "v_scale"):  # of integers: they lie beside their tokens
+            scale = more.get(name)
+            if scale is not None and scale.dim() == k.dim():
+                more[name] = turn(scale)
+        return decode(q, turn(k), turn(v), kv_lens=kv_lens, **more)
 
     return planted
 

@@ -32,7 +32,10 @@ class Denominator:
         self.side, self.turn = side.reaching(side.cold), turn
         self.sinks = side.subject.sinks
         self.n = side.keys + self.sinks
-        self._calibrate()
+        known, softcap = self.side.known, self.side.subject.softcap
+        if ("denominator", softcap) not in known:
+            self._calibrate()
+            known["denominator", softcap] = True
 
     @property
     def launches(self) -> int:

@@ -65,7 +65,9 @@ def tree_part(method: Method, decode: Side, prefill: Side) -> Part:
         seen = "" if declared is None else declared.missing(method.name, tree)
         status: Status = "undeclared" if seen else "same"
         return Part(method.name, status, line, line, seen, trees={"decode": tree}, cost=cost)
-    other = _confirmed(method, prefill, cost)
+    other = None if declared is None else _tried(method, prefill, declared, cost)
+    if other is None:
+        other = _confirmed(method, prefill, cost)
     words = first_difference(tree, other, names=("decode", "prefill"))
     if not words:
         raise NotATree(f"prefill answers differently from call to call ({certificate.seen})")
@@ -160,10 +162,7 @@ DENOMINATOR = Method(
 def edges_part(decode: Side, prefill: Side) -> Part:
     """Where the running maximum is renewed."""
     declared, cost = Declared.of(decode), dict[str, Stats]()
-    found = None
-    if declared is not None:
-        unlike, cost["try decode"] = certify_edges(RescaleEdges(decode), declared.edges)
-        found = None if unlike else declared.edges
+    found = None if declared is None else _tried_edges(decode, declared, cost)
     if found is None:
         found, cost["recover decode"] = recover_edges(RescaleEdges(decode))
     line = _edges(found, decode.first)
@@ -173,10 +172,17 @@ def edges_part(decode: Side, prefill: Side) -> Part:
             seen = f"the declared order has edges {_edges(declared.edges, decode.first)}"
             return Part("rescale edges", "undeclared", line, line, seen, cost=cost)
         return Part("rescale edges", "same", line, line, cost=cost)
-    other, cost["recover prefill"] = recover_edges(RescaleEdges(prefill))
+    other = None if declared is None else _tried_edges(prefill, declared, cost)
+    if other is None:
+        other, cost["recover prefill"] = recover_edges(RescaleEdges(prefill))
     if other == found:
         raise NotATree(f"prefill answers differently from call to call ({seen})")
     return Part("rescale edges", "different", line, _edges(other, prefill.first), seen, cost=cost)
+
+
+def _tried_edges(side: Side, declared: Declared, cost: dict[str, Stats]) -> Edges | None:
+    unlike, cost[f"try {side.which}"] = certify_edges(RescaleEdges(side), declared.edges)
+    return None if unlike else declared.edges
 
 
 def _edges(edges: Edges, first: int = 0) -> str:

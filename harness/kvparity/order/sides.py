@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,7 +41,8 @@ class Side:
     kernel that lets them in is seen. Prefill is called with ``rows`` query rows for each sequence,
     all the same, and its last row is the answer; decode with a cache of just these keys.
 
-    ``notes`` says where a probe had to leave the subject's own numbers.
+    ``notes`` says where a probe had to leave the subject's own numbers; ``known`` is what probes
+    found out of the side itself, by name and softcap, so that it is found out once.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Side:
         self.patterns = min(self.group, self.heads.dim // wide)
         self.calls = 0
         self.notes: dict[str, None] = {}
+        self.known: dict[tuple[str, float], Any] = {}
 
     @property
     def name(self) -> str:
@@ -76,16 +78,21 @@ class Side:
         """log2 of a weight that no sum with a 1 in it shows."""
         return CAPPED_COLD if self.subject.softcap else COLD
 
-    def changed(self, **changes: float) -> Side:
+    def changed(self, *, scale: float | None = None, softcap: float | None = None) -> Side:
         """The same side of a subject with another scale or softcap; it counts its own calls."""
+        subject = self.subject
         other = Side(
-            replace(self.subject, **changes),
+            replace(
+                subject,
+                scale=subject.scale if scale is None else scale,
+                softcap=subject.softcap if softcap is None else softcap,
+            ),
             self.which,
             keys=self.total,
             batch=self.batch,
             rows=self.rows,
         )
-        other.notes = self.notes
+        other.notes, other.known = self.notes, self.known
         return other
 
     def reaching(self, log2: float) -> Side:
@@ -191,7 +198,7 @@ class Side:
         Where keys are codes or scores are capped, the query holds the score (before the cap) of
         each weight, in dimensions of its own, and keys hold nothing but ones and zeros.
         """
-        levels = [1.0] if self.plain else [x for x in log2.unique().tolist() if x]
+        levels = [1.0] if self.plain else sorted({*log2.flatten().tolist()} - {0.0})
         count, parts = log2.shape[2], len(levels) * self.parts
         if count * parts > self.heads.dim:
             raise ValueError(f"{count} patterns of {len(levels)} weights do not fit")

@@ -32,8 +32,7 @@ def exactly(x: Tensor, format: StoreFormat, out: torch.dtype) -> tuple[Tensor, T
     codes = _codes(flat, format, scale)
     if not torch.equal(decode(codes, scale, format, out).float(), flat):
         raise NotMeasured(f"{format} does not hold the numbers of this probe exactly")
-    beside = scale if format.static else scale.unflatten(0, x.shape[:2])
-    return codes.unflatten(0, x.shape[:2]), beside
+    return _per_sequence(codes, x), scale if format.static else _per_sequence(scale, x)
 
 
 def draw(x: Tensor, subject: AttentionSubject, part: str) -> tuple[Tensor, Tensor | None]:
@@ -44,8 +43,11 @@ def draw(x: Tensor, subject: AttentionSubject, part: str) -> tuple[Tensor, Tenso
     static = subject.static_scale(part)
     static = None if static is None else static.cpu()
     codes, scales = encode(x.flatten(0, 1).to(subject.execution), subject.store, static)
-    beside = static if scales is None else scales.unflatten(0, x.shape[:2])
-    return codes.unflatten(0, x.shape[:2]), beside
+    return _per_sequence(codes, x), static if scales is None else _per_sequence(scales, x)
+
+
+def _per_sequence(flat: Tensor, like: Tensor) -> Tensor:
+    return flat.view(*like.shape[:2], *flat.shape[1:])
 
 
 def alphabet(shape: Sequence[int], format: StoreFormat, rng: torch.Generator) -> Tensor:

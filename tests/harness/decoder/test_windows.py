@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from decoder_cases import (
     decoder,
     differing,
@@ -22,7 +23,8 @@ from torch import Tensor
 from kvparity.decoder.cache import KVCache
 from kvparity.decoder.reading import unrolled
 from kvparity.decoder.session import DecoderSession
-from kvparity.order.decoder import attention_of
+from kvparity.order.decoder import attentions_of
+from kvparity.order.sides import Side
 from kvparity.schedule import Layout
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity_kernels.keys import KeysValues
@@ -123,16 +125,20 @@ def test_a_cut_sequence_is_computed_again_with_its_bits() -> None:
             cache.truncate(0, 22)
 
 
-def test_no_order_is_certified_of_what_hides_a_probe() -> None:
-    attention_of(decoder())
-    for which, what in (
-        (decoder(sliding_window=8), "a sliding window"),
-        (decoder(attention_softcap=3.0), "a softcap"),
-        (decoder(attention_sinks=True), "sinks"),
-        (decoder("int8(8)"), r"a cache in int8\(8\)"),
-    ):
-        with pytest.raises(UnsupportedError, match=f"the decoder has {what}, behind which"):
-            attention_of(which)
+def test_orders_are_certified_of_each_kind_of_layer() -> None:
+    """The pairs that are probed give the bits of the kernels over what the decoder's caches are."""
+    (plain,) = attentions_of(decoder()).values()
+    assert (plain.window, plain.softcap, plain.sinks, plain.format) == (0, 0.0, False, None)
+    rules = {"attention_softcap": 3.0, "attention_sinks": True}
+    found = attentions_of(decoder("int8(8)", ring=True, **MIXED, **rules))
+    assert list(found) == ["sliding layers", "full layers"]
+    assert [each.window for each in found.values()] == [8, 0]
+    for each in found.values():
+        assert (each.softcap, each.sinks, str(each.store)) == (3.0, True, "int8(8)")
+        decode = Side(each, "decode", keys=21, batch=2, rows=1)
+        prefill = Side(each, "prefill", keys=21, batch=2, rows=3)
+        mine, other = (side.random(torch.Generator().manual_seed(0)) for side in (decode, prefill))
+        assert torch.equal(mine.out.view(torch.int32), other.out.view(torch.int32))
 
 
 # Controls

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from kvparity.subjects.attention import AttentionSubject, Heads, Pair
+from kvparity_kernels.store import StoreFormat
+from kvparity_kernels.store import decode as decode_codes
 
 CALLS = [0]  # of pairs whose order changes from call to call
 
@@ -30,6 +32,10 @@ class How:
     reciprocal: bool = False
     wide: bool = False  # P V is kept in float64
     products: bool = False  # the head dimension is added from the end
+    follows: bool = False  # splits begin at the first key of the window
+    open: bool = False  # no window
+    sink_first: bool = False  # the sink is there before all keys
+    late: bool = False  # the scale of V's codes comes after the sum over the keys
 
 
 def exp(x: Tensor, how: How) -> Tensor:
@@ -70,13 +76,26 @@ def part(s: Tensor, v: Tensor, how: How) -> tuple[Tensor, Tensor, Tensor]:
     return m, total, acc
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, last: Tensor, scale: float, how: How) -> tuple:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, last: Tensor, scale: float, how: How, window=0, softcap=0.0,
+    sinks=None,
+) -> tuple:  # fmt: skip
     """q ``[R, H, D]`` over k, v ``[n, H, D]``; row r sees keys up to ``last[r]``."""
-    scale = scale * (1.0 if how.natural else math.log2(math.e))
+    if how.follows and window:
+        first = max(0, int(last[-1]) + 1 - window)
+        k, v, last = k[first:], v[first:], last - first
+    unit = 1.0 if how.natural else math.log2(math.e)
+    scale = scale * unit
     product = q[None] * k[:, None]
     product = product.flip(-1) if how.products else product
     s = chain(product.unbind(-1), torch.zeros(product.shape[:-1])) * scale
-    s = s.masked_fill((torch.arange(len(k))[:, None] > last)[..., None], -math.inf)
+    if softcap:
+        s = softcap * unit * torch.tanh(s / (softcap * unit))
+    key = torch.arange(len(k))[:, None]
+    hidden = key > last
+    if window and not how.open:
+        hidden = hidden | (key <= last - window)
+    s = s.masked_fill(hidden[..., None], -math.inf)
     values = v[:, None].expand(-1, len(q), -1, -1)
     step = -(-len(k) // how.ragged) if how.ragged else how.split
     cuts = list(range(0, len(k), step))
@@ -85,8 +104,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, last: Tensor, scale: float, how: How
         turn = CALLS[0] % len(cuts)
         cuts = cuts[turn:] + cuts[:turn]
     m, total, acc = None, None, None
-    for cut in cuts:
-        new_m, new_l, new_a = part(s[cut : cut + step], values[cut : cut + step], how)
+    parts = [part(s[cut : cut + step], values[cut : cut + step], how) for cut in cuts]
+    if sinks is not None:
+        top = (sinks * unit).expand(s.shape[1:])
+        sink = (top, torch.ones_like(top), torch.zeros_like(values[0]))
+        parts = [sink, *parts] if how.sink_first else [*parts, sink]
+    for new_m, new_l, new_a in parts:
         if how.normalised:
             new_a = new_a / new_l.clamp(min=1e-30)[..., None]
         if m is None:
@@ -112,8 +135,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, last: Tensor, scale: float, how: How
     return out, (m + log(total)) * (1.0 if how.natural else math.log(2))
 
 
-def prefill(q, k, v, *, cu_seqlens_q, cu_seqlens_k, scale, how: How):
+def stored(codes, scales, format, how: How):
+    """``[n, H, width]`` as numbers, and what the result is multiplied by."""
+    if how.late:
+        return decode_codes(codes, torch.ones_like(scales), format, torch.float32), scales
+    return decode_codes(codes, scales, format, torch.float32), None
+
+
+def prefill(
+    q, k, v, *, cu_seqlens_q, cu_seqlens_k, scale, how: How, format=None, k_scale=None,
+    v_scale=None, order=None, **rules,
+):  # fmt: skip
     found = []
+    if format is not None:
+        k, v = stored(k, k_scale, format, How())[0], stored(v, v_scale, format, How())[0]
     ends, key_ends = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
     group = q.shape[1] // k.shape[1]
     for b in range(len(ends) - 1):
@@ -121,18 +156,31 @@ def prefill(q, k, v, *, cu_seqlens_q, cu_seqlens_k, scale, how: How):
         own_k, own_v = (x[keys].repeat_interleave(group, 1).float() for x in (k, v))
         own_q = q[rows].float()
         last = torch.arange(len(own_q)) + len(own_k) - len(own_q)
-        found.append(attend(own_q, own_k, own_v, last, scale, how))
+        found.append(attend(own_q, own_k, own_v, last, scale, how, **rules))
     out, lse = (torch.cat(x) for x in zip(*found, strict=True))
     return out.to(q.dtype), lse
 
 
-def decode(q, k_cache, v_cache, *, kv_lens, scale, how: How):
-    parts = []
+def decode(
+    q, k_cache, v_cache, *, kv_lens, scale, how: How, format=None, k_scale=None, v_scale=None,
+    order=None, **rules,
+):  # fmt: skip
+    parts, times = [], None
+    if format is not None:
+        sizes = k_cache.shape[:2]
+        k_cache, v_cache, k_scale, v_scale = (
+            x.flatten(0, 1) if x.dim() == 4 else x for x in (k_cache, v_cache, k_scale, v_scale)
+        )
+        v_cache, times = stored(v_cache, v_scale, format, how)
+        k_cache = stored(k_cache, k_scale, format, How())[0].unflatten(0, sizes)
+        v_cache = v_cache.unflatten(0, sizes)
     group = q.shape[1] // k_cache.shape[2]
     for b, n in enumerate(kv_lens.tolist()):
         k, v = (x[b, :n].repeat_interleave(group, 1).float() for x in (k_cache, v_cache))
-        parts.append(attend(q[b : b + 1].float(), k, v, torch.tensor([n - 1]), scale, how))
+        parts.append(attend(q[b : b + 1].float(), k, v, torch.tensor([n - 1]), scale, how, **rules))
     out, lse = (torch.cat(x) for x in zip(*parts, strict=True))
+    if times is not None:
+        out = out * times.repeat_interleave(group)[:, None]
     return out.to(q.dtype), lse
 
 
@@ -144,13 +192,18 @@ def pair(how: How | None = None, **fault) -> Pair:
     )
 
 
-def subject(pair: Pair, dtype=torch.float32, heads=(4, 1, 16)) -> AttentionSubject:
+def subject(
+    pair: Pair, dtype=torch.float32, heads=(4, 1, 16), store: str = "", **more
+) -> AttentionSubject:
+    format = StoreFormat.parse(store) if store else None
     return AttentionSubject(
         pair=pair,
         heads=Heads(*heads),
         scale=heads[2] ** -0.5,
         execution=dtype,
-        kv_cache=dtype,
+        kv_cache=format.storage_dtype if format else dtype,
         device=torch.device("cpu"),
         seed=0,
+        format=format,
+        **more,
     )

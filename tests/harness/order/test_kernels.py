@@ -91,6 +91,30 @@ def test_declared_orders_differ_where_they_should():
     assert rescale_edges(other, 300) == ((64, 128, 192, 256), (128, 256))
 
 
+@pytest.mark.parametrize(
+    ("keys", "store", "more"),
+    [
+        (20, "", {"window": 18, "softcap": 5.0, "sinks": True}),  # the window's edge
+        (40, "", {"window": 18, "softcap": 5.0, "sinks": True}),  # behind a split
+        (19, "fp8_e4m3(head)", {"window": 17}),
+    ],
+)
+def test_what_hides_keys_and_scores_leaves_the_declared_order(keys, store, more):
+    order = ReductionOrder(split=32, tile=16, block_m=16)
+    which = subject(kernels(), heads=(4, 1, 16), store=store, order=order, **more)
+    only = ("key order", "denominator", "products", "rescale edges")
+    found = order_report(which, keys, rows=2, draws=1, only=only)
+    assert found.verdict == "consistent", found.reason
+    assert [part.status for part in found.parts] == ["same"] * 4
+    first = keys - more["window"]
+    assert {part.name: part.trees["decode"] for part in found.parts if part.trees} == {
+        "key order": key_order(order, keys, first),
+        "denominator": denominator_order(order, keys, first, sink="sinks" in more),
+        "products": chain(16),
+    }
+    assert not any(name.startswith("recover") for part in found.parts for name in part.cost)
+
+
 def test_a_log_sum_exp_that_resolves_too_little_is_no_measurement():
     def coarse(*args, **more):
         out, lse = decode(*args, **more)
