@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from kvparity.audit import words
+from kvparity.cli import say
 from kvparity.exit_codes import ExitCode
 
 _ORDER = ("split", "tile", "block_m", "num_warps")
@@ -77,7 +77,10 @@ def run(args: argparse.Namespace) -> int:
     from kvparity.audit.report import document, render
 
     report = document(loaded, results, time.monotonic() - started)
-    print(json.dumps(report, allow_nan=False) if args.json else render(report, args.verbose))
+    if args.json:
+        say.document(report)
+    else:
+        print(render(report, args.verbose))
     return ExitCode.DIFFERS if report["verdict"] == "different" else ExitCode.HOLDS
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvparity.bench.cases import SHAPES, WHATS
+from kvparity.cli import say
 from kvparity.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _tell(
             print(f"kvparity: {args.svg}: {error}", file=sys.stderr)
             return ExitCode.USAGE
     if args.json:
-        print(json.dumps(document, allow_nan=False))
+        say.document(document)
     copy = document.get("copy")
     parts = [title, text.table(found, copy), text.steps(found), text.tiles(found)]
     parts += [text.drift(copy), text.goals(goals)]

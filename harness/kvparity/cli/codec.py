@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode
 
@@ -205,7 +206,7 @@ def _print(args: argparse.Namespace, report: dict[str, Any]) -> int:
         except OSError as error:
             return _stop(args, ExitCode.USAGE, f"--out {args.out} cannot be written: {error}")
     if args.json:
-        print(document)
+        say.document(report)
     print(text, file=sys.stderr if args.json else sys.stdout)
     return ExitCode.HOLDS
 
@@ -222,5 +223,5 @@ def _stop(
     _progress("")
     print(f"{prefix}{message}", file=sys.stderr)
     if args.json:
-        print(json.dumps({"schema_version": 1, "exit_code": code, "error": message}))
+        say.document(say.problem(code, message))
     return code

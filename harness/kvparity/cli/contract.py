@@ -6,10 +6,10 @@ Answers at once: imports neither torch nor triton.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import Any
 
+from kvparity.cli import say
 from kvparity_contracts import (
     ContractError,
     Finding,
@@ -65,7 +65,7 @@ def run_lint(args: argparse.Namespace) -> int:
     bad = [e for e in entries if not e["valid"] or (args.strict and e["findings"])]
     if args.json:
         files = [{**entry, **_plain(entry)} for entry in entries]
-        print(json.dumps({"schema_version": 1, "files": files}, indent=2))
+        say.document({"schema_version": 1, "files": files}, indent=2)
         return INVALID if bad else VALID
     for entry in entries:
         for each in (*entry["problems"], *entry["findings"]):

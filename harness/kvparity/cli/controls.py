@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.only or args.out or args.jobs:
         return _refuse("--only, --out and --jobs are for --run; add it, or leave them out")
     if args.json:
-        print(json.dumps([text.entry(each) for each in CONTROLS.values()]))
+        say.document([text.entry(each) for each in CONTROLS.values()])
     else:
         print(text.listed())
     return ExitCode.HOLDS
@@ -85,7 +86,7 @@ def _matrix(args: argparse.Namespace) -> int:
         (args.out / "defect-zoo.json").write_text(whole + "\n", encoding="utf-8")
         (args.out / "defect-zoo.md").write_text(text.page(found), encoding="utf-8")
     if args.json:
-        print(json.dumps(found, allow_nan=False))
+        say.document(found)
     print(text.terminal(found), file=sys.stderr if args.json else sys.stdout)
     return ExitCode.HOLDS if found["ok"] else ExitCode.DIFFERS
 

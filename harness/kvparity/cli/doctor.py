@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from importlib.util import find_spec
 from typing import Any
 
+from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode
 
@@ -26,7 +26,10 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 if ``verify`` can run here, 3 if not."""
     found = examine(args.device)
-    print(json.dumps(found) if args.json else _text(found))
+    if args.json:
+        say.document(found)
+    else:
+        print(_text(found))
     return ExitCode.HOLDS if found["ready"] else ExitCode.ERROR
 
 

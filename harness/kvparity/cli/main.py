@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from kvparity import __version__
 from kvparity.cli import (
@@ -17,6 +19,7 @@ from kvparity.cli import (
     doctor,
     order,
     replay,
+    say,
     tiles,
     trace,
     verify,
@@ -34,9 +37,24 @@ exit codes: 0 holds, 1 differs, 2 bad input, 3 the subject or a backend failed,
 """
 
 
+class Misused(SystemExit):
+    """A command line that means nothing: exit code 2, and why."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(int(ExitCode.USAGE))
+        self.words = words
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        raise Misused(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="kvparity",
         description="Proves, bit for bit, that a rollout and its rescoring compute the same "
         "numbers.",
@@ -53,17 +71,29 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. No traceback reaches the user."""
-    args = parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser().parse_args(given)
+    except Misused as end:
+        if "--json" in given:
+            _written(ExitCode.USAGE, json.dumps(say.problem(ExitCode.USAGE, end.words)))
+        raise
+    if not getattr(args, "json", False):
+        return _written(_run(args))
+    with say.listening() as said:
+        code = _run(args)
+    return _written(code, said.finished(code))
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
         print("kvparity: interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output left (`| head`); say no more, also at interpreter exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.ERROR
-    except Exception as error:
+        return _unheard()
+    except BaseException as error:  # SystemExit, too: it is not for a subject to end us
         if os.environ.get("KVPARITY_TRACEBACK"):
             raise
         print(
@@ -72,6 +102,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return ExitCode.ERROR
+
+
+def _written(code: int, document: str | None = None) -> int:
+    """The exit code, once all that was said is written, and the document at last."""
+    try:
+        if document is not None:
+            print(document)
+        if sys.stdout is not None:  # it was closed from the start
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return _unheard()
+    except ValueError:  # it was closed since
+        return ExitCode.ERROR
+    return code
+
+
+def _unheard() -> int:
+    """The reader of our output left (`| head`): say no more, also at interpreter exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.ERROR
 
 
 if __name__ == "__main__":

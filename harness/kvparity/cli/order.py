@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode
 
@@ -129,7 +129,7 @@ def _examine(
             "environment": facts,
             "reports": [report.json() for report in reports],
         }
-        print(json.dumps(document, allow_nan=False))
+        say.document(document)
     print(render(reports, facts), file=sys.stderr if args.json else sys.stdout)
     return _EXIT[verdict]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode, of_verdict
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             "same_as_recorded": found.same,
             "row": found.row,
         }
-        print(json.dumps(document, allow_nan=False))
+        say.document(document)
     else:
         print(_text(found))
     return of_verdict(found.entry["verdict"])

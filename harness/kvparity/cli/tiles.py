@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode
 
@@ -112,7 +113,7 @@ def _show(args: argparse.Namespace, device: str) -> int:
     if args.json:
         table = [vars(rule) for rule in rules.table()]
         names = list(rules.choices())
-        print(json.dumps({"schema_version": 1, "rows": table, "choices": names, "here": found}))
+        say.document({"schema_version": 1, "rows": table, "choices": names, "here": found})
     else:
         print(f"{text.table(rules.table())}\n{text.here(found, device)}")
     return ExitCode.HOLDS
@@ -135,7 +136,7 @@ def _measure(args: argparse.Namespace, device: str) -> int:
         progress=_progress,
     )
     if args.json:
-        print(json.dumps(found, allow_nan=False))
+        say.document(found)
     else:
         print(json.dumps(found["rows"], indent=1))
     print(text.measured(found), file=sys.stderr)
@@ -151,7 +152,7 @@ def _check(args: argparse.Namespace, device: str) -> int:
     found = check(torch.device(device), tuple(dict.fromkeys(args.dtype or _DTYPES)))
     name = device_words(torch.device(device))
     if args.json:
-        print(json.dumps({"schema_version": 1, **found}, allow_nan=False))
+        say.document({"schema_version": 1, **found})
     good = found["verdict"] in ("base", "holds")
     words = text.checked(found, name) if good else complaint(found, name)
     print(words, file=sys.stderr if args.json else sys.stdout)

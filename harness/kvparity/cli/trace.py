@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode, of_verdict
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(args: argparse.Namespace, traced: Traced) -> int:
     if args.json:
-        print(json.dumps(traced.json(), allow_nan=False))
+        say.document(traced.json())
     text = traced.text()
     if args.out is not None:
         text += f"\n\nwritten: {args.out / 'trace.jsonl'}, {args.out / 'trace.svg'}"

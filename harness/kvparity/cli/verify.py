@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode, of_verdict
 
@@ -110,7 +110,7 @@ def _print(
     from kvparity.report.terminal import render
 
     if args.json:
-        print(json.dumps(document, allow_nan=False))
+        say.document(document)
     text = "\n\n".join(map(render, reports)) + (f"\n{last}" if last else "")
     print(text, file=sys.stderr if args.json else sys.stdout)
     return of_verdict(document["verdict"])
@@ -166,8 +166,7 @@ def _stop(
     """Say why there is no report; with ``--json`` also as the one document on stdout."""
     print(f"{prefix}{message}", file=sys.stderr)
     if args.json:
-        problem = {"schema_version": 1, "verdict": "error", "exit_code": code, "error": message}
-        print(json.dumps(problem))
+        say.document(say.problem(code, message))
     return code
 
 

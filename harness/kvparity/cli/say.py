@@ -1,0 +1,98 @@
+"""With ``--json`` a command says one document on stdout; all else that is printed goes to stderr.
+
+A subject may print, also past Python: while a command runs, its stdout is stderr, and its document
+comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+
+
+class Said:
+    """The document of one command, and what it told people on stderr."""
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+        self.heard = ""
+
+    def finished(self, code: int) -> str:
+        """The document: the command's own, or where it has none, what went wrong."""
+        if self.text is not None:
+            return self.text
+        lines = self.heard.replace("\r\033[K", "\n").strip().splitlines()
+        return json.dumps(problem(code, "\n".join(lines).removeprefix("kvparity: ")))
+
+
+def problem(code: int, words: str) -> dict[str, Any]:
+    """The document where there is no other."""
+    return {"schema_version": 1, "verdict": "error", "exit_code": code, "error": words}
+
+
+class _Open:
+    """A stream that passes everything on, but for being closed by what it is lent to."""
+
+    def __init__(self, stream: TextIO, said: Said | None = None) -> None:
+        self._stream, self._said = stream, said
+
+    def write(self, text: str) -> int:
+        if self._said is not None:
+            self._said.heard += text
+        return self._stream.write(text)
+
+    def close(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_current: Said | None = None
+
+
+def document(value: Any, *, indent: int | None = None) -> None:
+    """Say the document: at the end of the command, or at once where nobody listens."""
+    text = json.dumps(value, allow_nan=False, indent=indent)
+    if _current is None:
+        print(text)
+    else:
+        _current.text = text
+
+
+@contextmanager
+def listening() -> Iterator[Said]:
+    """Keep stdout for the document."""
+    global _current
+    said, before = Said(), _current
+    out, err = sys.stdout, sys.stderr
+    _current = said
+    sys.stderr, sys.stdout = cast(TextIO, _Open(err, said)), cast(TextIO, _Open(err))
+    try:
+        with _as_stderr(out):
+            yield said
+    finally:
+        sys.stdout, sys.stderr, _current = out, err, before
+
+
+@contextmanager
+def _as_stderr(out: TextIO) -> Iterator[None]:
+    """Let file descriptor 1, which child processes inherit, lead where 2 leads."""
+    with suppress(AttributeError, ValueError, OSError):  # None where it was closed from the start
+        out.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with suppress(OSError):
+            os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
