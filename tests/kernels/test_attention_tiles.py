@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -180,6 +181,26 @@ def test_columns_heads_and_loads_of_the_merge_change_no_bit(
     monkeypatch.setattr(api, "combining", lambda *_: (cut, 1))
     for case in both:
         assert wrong(case, [], [0, 15, 16, 47, 48, 74]) == (0, 0)
+
+
+def _launching(attn: Any) -> Any:
+    return importlib.import_module(f"{attn.__name__}.launching")
+
+
+def test_products_in_pieces_are_the_same_chain(
+    mutate: Mutate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(dim=40, order=ReductionOrder(split=64, tile=32, block_m=16))
+    reference(case)
+    late = mutate(
+        {"tile/kernels.py": [("product(a_low, tl.trans(b_low)", "product(a_high, tl.trans(b_high)"),
+                             ("return product(a_high, tl.trans(b_high)",
+                              "return product(a_low, tl.trans(b_low)")]}
+    )  # fmt: skip
+    for attn, same in ((own, True), (late, False)):
+        monkeypatch.setattr(_launching(attn), "_piece", lambda q: 16)
+        chunks, alone = wrong(case, [(34, 75)], [0, 74], attn)
+        assert (chunks == 0, alone == 0) == (same, same)
 
 
 def test_another_order_of_the_loads_is_seen(

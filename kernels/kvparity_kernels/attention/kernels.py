@@ -13,6 +13,7 @@ numbers) stands behind constants, so a call without it compiles to kernels that 
 from __future__ import annotations
 
 from kvparity_kernels.attention.seen.kernels import first_of_last, tiles_seen
+from kvparity_kernels.attention.tile.kernels import product, soft_cap
 from kvparity_kernels.launch import kernel
 from kvparity_kernels.store.kernels import fits, inside, load_stored, slots, stride
 
@@ -25,32 +26,21 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def soft_cap(s, cap):
-    """cap * tanh(score / cap) in base 2: s is 2 log2(e) / cap of the score, cap log2(e) of the cap.
-
-    Written out, so that both kernels round alike: tanh |x| = (1 - e) / (1 + e), e = exp(-2 |x|).
-    """
-    e = tl.exp2(-tl.abs(s))
-    t = tl.div_rn(1.0 - e, 1.0 + e)
-    return tl.where(s < 0.0, -t, t) * cap
-
-
-@triton.jit
 def split_partial(
     q, row_first, row_last, K, V, K_SCALE, V_SCALE, TABLE, start, first, kv_len, scale,
     lowest, highest, ring, cap, s_kt, s_vt, s_kst, s_vst,
     SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr,
     PAGE: tl.constexpr, BOUNDED: tl.constexpr, RING: tl.constexpr, CAPPED: tl.constexpr,
-    FORMAT: tl.constexpr, GROUP: tl.constexpr, SKIP: tl.constexpr,
+    FORMAT: tl.constexpr, GROUP: tl.constexpr, SKIP: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
     """(m, l, acc) of the whole split first .. first+SPLIT; row r sees keys up to row_last[r].
 
     BOUNDED: and from row_first[r], and no row of the program sees a key outside lowest .. highest.
     The trip count is a constant: a split costs the same work and takes the same steps for every
-    row and every length, with masked tiles where there are no keys. SKIP leaves out the tiles at
-    both ends of which no row of the program sees a key. In numbers they change nothing but the
-    sign of a zero, which ``finish`` drops; but no manual says that a matrix instruction with zeros
-    leaves its accumulator as it was, so it is only set where a device was seen to agree.
+    row and every length, with masked tiles where there are no keys. SKIP leaves out tiles at both
+    ends of which no row of the program sees a key. They change nothing but the sign of a zero,
+    which ``finish`` drops; but no manual says that a matrix instruction with zeros leaves its
+    accumulator as it was, so it is only set where a device was seen to agree.
     """
     cols = tl.arange(0, BD)[None, :]
     lane = tl.arange(0, TILE)
@@ -69,7 +59,7 @@ def split_partial(
         held = inside(here, cols, D, BD)
         k = load_stored(K, K_SCALE, slot, s_kt, s_kst, cols, held, FORMAT, GROUP).to(q.dtype)
         v = load_stored(V, V_SCALE, slot, s_vt, s_vst, cols, held, FORMAT, GROUP).to(q.dtype)
-        s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        s = product(q, tl.trans(k), tl.zeros((BM, TILE), tl.float32), PIECE) * scale
         if CAPPED:
             s = soft_cap(s, cap)
         # Two conditions, though one could hold both: then the compiler writes this select, and all
@@ -83,7 +73,7 @@ def split_partial(
         p = tl.exp2(s - shift[:, None])
         keep = tl.exp2(m - shift)
         l = tl.fma(l, keep, tl.sum(p, 1))  # noqa: E741
-        acc = tl.dot(p.to(q.dtype), v, acc * keep[:, None], input_precision="ieee")
+        acc = product(p.to(q.dtype), v, acc * keep[:, None], PIECE)
         m = top
     return m, l, acc
 
@@ -141,12 +131,10 @@ def prefill(
     G: tl.constexpr, SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr, BOUNDED: tl.constexpr,
     RING: tl.constexpr, CAPPED: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
-    SKIP: tl.constexpr,
+    SKIP: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
-    """One program: BM rows of one key head of one sequence. Grid (tiles * B * key heads).
-
-    The last tiles, which see the most keys, start first, so that none is left alone at the end.
-    """
+    """One program: BM rows of one key head of one sequence. Grid (tiles * B * key heads)."""
+    # The last tiles, which see the most keys, start first.
     kv_heads = heads // G
     kv_head = tl.program_id(0) % kv_heads
     b = tl.program_id(0) // kv_heads % batch
@@ -189,15 +177,14 @@ def prefill(
                 given = tl.load(FIRST + row, mask=ok, other=0)
                 row_first = tl.maximum(row_first, given)
                 lowest = tl.maximum(lowest, tl.min(tl.where(ok, given, 0x7FFFFFFF), 0))
-        M = tl.full((BM,), -float("inf"), tl.float32)
-        L = tl.zeros((BM,), tl.float32)
+        M, L = tl.full((BM,), -float("inf"), tl.float32), tl.zeros((BM,), tl.float32)
         A = tl.zeros((BM, BD), tl.float32)
         for i in tl.range(lowest // SPLIT, tl.cdiv(seen, SPLIT)):
             m, l, a = split_partial(  # noqa: E741
                 q, row_first, row_last, K_head, V_head, K_scales, V_scales, pages, start,
                 i * SPLIT, kv_len, scale, lowest, seen - 1, ring, cap,
                 stride(s_kt, ALIGN), stride(s_vt, ALIGN), s_kst, s_vst,
-                SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP, SKIP,
+                SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP, SKIP, PIECE,
             )  # fmt: skip
             M, L, A = merge(M, L, A, m, l, a)
         M, L, A = add_sink(M, L, A, SINKS, h, ok)
@@ -215,7 +202,7 @@ def decode_split(
     G: tl.constexpr, SPLIT: tl.constexpr, TILE: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
     BM: tl.constexpr, PAGE: tl.constexpr, ALIGN: tl.constexpr, BOUNDED: tl.constexpr,
     RING: tl.constexpr, CAPPED: tl.constexpr, FORMAT: tl.constexpr, GROUP: tl.constexpr,
-    SKIP: tl.constexpr,
+    SKIP: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
     """One program: one split for BM heads of a group. Grid (splits * B, key heads, G / BM).
 
@@ -255,7 +242,7 @@ def decode_split(
             q, row_first, row_last, K_head, V_head, K_scales, V_scales, pages, start,
             i * SPLIT, kv_len, scale, lowest, kv_len - 1, ring, cap,
             stride(s_kt, ALIGN), stride(s_vt, ALIGN), s_kst, s_vst,
-            SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP, SKIP,
+            SPLIT, TILE, D, BD, BM, PAGE, BOUNDED, RING, CAPPED, FORMAT, GROUP, SKIP, PIECE,
         )  # fmt: skip
         at = ((b.to(tl.int64) * kv_heads + kv_head) * splits + part) * G + r
         tl.store(PART_M + at, m, mask=ok)
@@ -272,9 +259,8 @@ def decode_combine(
 ):  # fmt: skip
     """One program: CB columns of GB heads of a group. Grid (B, key heads, G / GB * D / CB).
 
-    All is elementwise along heads and columns, so how these are cut is free; the chain over splits
-    is one. FLIGHT splits are loaded before the first of them is merged; those past the last are
-    dropped by ``merge``.
+    All is elementwise along heads and columns, so how these are cut is free. FLIGHT splits are
+    loaded before the first is merged, in one chain; ``merge`` drops those past the last.
     """
     b = tl.program_id(0)
     kv_head = tl.program_id(1)
@@ -293,11 +279,9 @@ def decode_combine(
         r = tl.program_id(2) // chunks * GB + tl.arange(0, GB)
         ok = r < G
         cols = (chunk * CB + tl.arange(0, CB))[None, :]
-        M = tl.full((GB,), -float("inf"), tl.float32)
-        L = tl.zeros((GB,), tl.float32)
+        M, L = tl.full((GB,), -float("inf"), tl.float32), tl.zeros((GB,), tl.float32)
         A = tl.zeros((GB, CB), tl.float32)
-        group = b.to(tl.int64) * kv_heads + kv_head
-        count = tl.cdiv(kv_len, SPLIT) - base
+        group, count = b.to(tl.int64) * kv_heads + kv_head, tl.cdiv(kv_len, SPLIT) - base
         for i in tl.range(0, count, FLIGHT):
             for j in tl.static_range(FLIGHT):
                 here = r < tl.where(i + j < count, G, 0)

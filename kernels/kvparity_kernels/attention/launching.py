@@ -91,6 +91,7 @@ def shape(
         "FORMAT": "float" if format is None or format.name in FLOATS else format.name,
         "GROUP": 0 if format is None else format.group,
         "SKIP": skip,
+        "PIECE": _piece(q),
     }
 
 
@@ -179,6 +180,12 @@ def rules(
         "BOUNDED": window > 0 or first_key is not None,
         "CAPPED": softcap > 0,
     }
+
+
+def _piece(q: Tensor) -> int:
+    # Of K, as much as a thread's registers hold where there is no matrix instruction. The chain is
+    # the same, so the interpreter, which has no registers, takes all at once.
+    return 16 if q.dtype == torch.float32 and q.device.type != "cpu" else 0
 
 
 def options(q: Tensor, num_warps: int) -> dict[str, int]:

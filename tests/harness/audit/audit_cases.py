@@ -49,6 +49,18 @@ def mutate(folder: Path, name: str, *changes: tuple[str, str, int]) -> Path:
     return path
 
 
+TF32 = (
+    (
+        "product(q, tl.trans(k), tl.zeros((BM, TILE), tl.float32), PIECE)",
+        'tl.dot(q, tl.trans(k), input_precision="tf32")',
+        1,
+    ),
+    (
+        "product(p.to(q.dtype), v, acc * keep[:, None], PIECE)",
+        'tl.dot(p.to(q.dtype), v, acc * keep[:, None], input_precision="tf32")',
+        1,
+    ),
+)
 NAIVE = (
     ("L_top = tl.fma(L, old, l * new)", "L_top = L * old + l * new", 1),
     (
@@ -74,7 +86,7 @@ def plant(folder: Path) -> dict[str, Planted]:
         return Planted(faulty, sound, verdict, frozenset(fields))
 
     float32 = pair("sm_90", FLOAT32, SMALL)
-    tf32 = mutate(folder, "tf32", ('input_precision="ieee"', 'input_precision="tf32"', 2))
+    tf32 = mutate(folder, "tf32", *TF32)
     naive = mutate(folder, "naive", *NAIVE)
     unfused = (replace(prefill, source=naive), replace(decode, source=naive))
     return {

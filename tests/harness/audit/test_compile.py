@@ -48,6 +48,7 @@ def test_constants_and_formats_are_those_of_the_launch(
             "G": 2,
             "GROUP": 0,
             "PAGE": 0,
+            "PIECE": 0,
             "RING": False,
             "SKIP": False,
             "SPLIT": 128,
