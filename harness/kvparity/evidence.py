@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +28,33 @@ class Evidence:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @contextmanager
+    def alone(self, identity: dict[str, Any], *, resume: bool) -> Iterator[None]:
+        """:meth:`start`, and keep others from running in the folder until the end.
+
+        Raises:
+            RunFolderError: see there, or another process runs in it.
+        """
+        if not resume:
+            self.start(identity, resume=False)
+        try:
+            head = (self.folder / "identity.json").open("rb")
+        except OSError:
+            head = None  # start says what is wrong
+        try:
+            if head is not None:
+                try:
+                    fcntl.flock(head, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    words = f"another kvparity runs in {self.folder}; wait for it, or end it"
+                    raise RunFolderError(words) from None
+            if resume:
+                self.start(identity, resume=True)
+            yield
+        finally:
+            if head is not None:
+                head.close()
+
     def start(self, identity: dict[str, Any], *, resume: bool) -> None:
         """Create the folder, or take it up again.
 
@@ -33,6 +63,12 @@ class Evidence:
         Raises:
             RunFolderError: the folder holds another run, or cannot be written.
         """
+        try:
+            self._start(identity, resume=resume)
+        except OSError as error:
+            raise RunFolderError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def _start(self, identity: dict[str, Any], *, resume: bool) -> None:
         head = self.folder / "identity.json"
         if resume:
             if not head.is_file():
@@ -54,20 +90,20 @@ class Evidence:
                 f"{self.folder} exists and is not empty; add --resume to finish the run in it, or "
                 "give another --run-dir"
             )
-        try:
-            (self.folder / "failures").mkdir(parents=True, exist_ok=True)
-            head.write_text(json.dumps(identity, indent=1))
-        except OSError as error:
-            raise RunFolderError(f"cannot write to {self.folder}: {error.strerror}") from error
+        (self.folder / "failures").mkdir(parents=True, exist_ok=True)
+        head.write_text(json.dumps(identity, indent=1))
 
     def append(self, file: str, value: dict[str, Any]) -> None:
         """Add one line to ``cases.jsonl``, ``units.jsonl`` or ``controls.jsonl``."""
         line = (json.dumps(value, allow_nan=False) + "\n").encode()
-        handle = os.open(self.folder / file, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
         try:
-            written = os.write(handle, line)
-        finally:
-            os.close(handle)
+            handle = os.open(self.folder / file, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
+            try:
+                written = os.write(handle, line)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise _unwritten(self.folder / file, error) from error
         if written != len(line):
             raise RunFolderError(f"{self.folder / file}: only a part could be written; disk full?")
 
@@ -78,8 +114,12 @@ class Evidence:
         """
         path = self.folder / file
         if path.is_file():
-            for line in path.read_text().split("\n")[:-1]:
-                yield json.loads(line)
+            for number, line in enumerate(path.read_text().split("\n")[:-1], 1):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    words = f"{path}:{number} is damaged ({error}); use a new --run-dir"
+                    raise RunFolderError(words) from error
 
     def keep_failure(self, case: str, reference: Record | Held, candidate: Record | Held) -> str:
         """Both sides of a differing case as safetensors; returns the file's name."""
@@ -89,12 +129,25 @@ class Evidence:
                 tensors[f"{side}.{name}"] = tensor.cpu().contiguous()
         name = f"failures/{case}.safetensors"
         index = json.dumps([list(place) for place in candidate.index])
-        save_file(tensors, self.folder / name, metadata={"index": index})
+        try:
+            save_file(tensors, self.folder / name, metadata={"index": index})
+        except (OSError, SafetensorError) as error:
+            raise _unwritten(self.folder / name, error) from error
         return name
 
     def finish(self, report: dict[str, Any]) -> None:
-        """Write ``run.json``, the whole report."""
-        (self.folder / "run.json").write_text(json.dumps(report, indent=1, allow_nan=False))
+        """Write ``run.json``, the whole report or nothing."""
+        whole, part = self.folder / "run.json", self.folder / "run.json.part"
+        try:
+            part.write_text(json.dumps(report, indent=1, allow_nan=False))
+            part.replace(whole)
+        except OSError as error:
+            raise _unwritten(whole, error) from error
+
+
+def _unwritten(path: Path, error: Exception) -> RunFolderError:
+    words = error.strerror if isinstance(error, OSError) else error
+    return RunFolderError(f"{path} could not be written: {words}")
 
 
 def _identity(head: Path) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def judge_check(
     unplanted: Sequence[Unplanted],
 ) -> tuple[str, str]:
     """(verdict, reason) of one check from its planned cases, their results and its controls."""
-    found = {entry["id"]: entry for entry in results}
+    # Worst last: should a case stand there twice, what was ever seen of it counts.
+    found = {e["id"]: e for e in sorted(results, key=lambda e: -ORDER.index(e["verdict"]))}
     missing = [case.id for case in planned if case.id not in found]
     verdicts = [found[case.id]["verdict"] for case in planned if case.id in found]
     if "differs" in verdicts:

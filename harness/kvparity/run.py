@@ -17,7 +17,7 @@ import torch
 
 from kvparity import worker
 from kvparity.environment import environment, overridden, settle
-from kvparity.evidence import Evidence
+from kvparity.evidence import Evidence, RunFolderError
 from kvparity.identity import identity
 from kvparity.judge import judge
 from kvparity.kernel_plan import KernelControl, Unplanted
@@ -61,24 +61,24 @@ def verify(
     setting = environment(torch.device(device))
     evidence = Evidence(folder.resolve())  # a subject may change the current folder
     about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
-    evidence.start(about, resume=resume)
-    relied = tiles.checked(contract, torch.device(device))  # before anything rests on them
-    job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
-    total = sum(map(len, (work.units, work.kernel_cases, work.controls, work.kernel_controls)))
-    ended = 0
+    with evidence.alone(about, resume=resume):
+        relied = tiles.checked(contract, torch.device(device))  # before anything rests on them
+        job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
+        total = sum(map(len, (work.units, work.kernel_cases, work.controls, work.kernel_controls)))
+        ended = 0
 
-    def tick(what: str) -> None:
-        nonlocal ended
-        ended += 1
-        progress(ended, total, what)
+        def tick(what: str) -> None:
+            nonlocal ended
+            ended += 1
+            progress(ended, total, what)
 
-    with no_exit(), _Pool(jobs) as pool:
-        tokens = _cases(pool, job, work, evidence, tick)
-        unplanted = _controls(pool, job, work, evidence, tokens, tick)
-    report = _report(loaded, work, evidence, setting, unplanted, command) | {"tiles": relied}
-    report["run_dir"] = str(folder)
-    report["elapsed_s"] = round(time.perf_counter() - start, 2)
-    evidence.finish(report)
+        with no_exit(), _Pool(jobs) as pool:
+            tokens = _cases(pool, job, work, evidence, tick)
+            unplanted = _controls(pool, job, work, evidence, tokens, tick)
+        report = _report(loaded, work, evidence, setting, unplanted, command) | {"tiles": relied}
+        report["run_dir"] = str(folder)
+        report["elapsed_s"] = round(time.perf_counter() - start, 2)
+        evidence.finish(report)
     return report
 
 
@@ -220,13 +220,15 @@ def _report(
     command: str,
 ) -> dict[str, Any]:
     results = sorted(evidence.lines("cases.jsonl"), key=lambda entry: entry["id"])
-    planned = [(c.control, c.relation) for c in work.every_control]
-    controls = sorted(
-        evidence.lines("controls.jsonl"),
-        key=lambda entry: planned.index((entry["name"], entry["relation"])),
+    controls = _in_order(
+        evidence,
+        "controls.jsonl",
+        [(c.control, c.relation) for c in work.every_control],
+        lambda entry: (entry["name"], entry["relation"]),
     )
-    order = [unit.id for unit in work.units]
-    units = sorted(evidence.lines("units.jsonl"), key=lambda entry: order.index(entry["unit"]))
+    units = _in_order(
+        evidence, "units.jsonl", [unit.id for unit in work.units], lambda entry: entry["unit"]
+    )
     verdict, checks = judge(loaded.contract, work, results, controls, unplanted, _replaced(units))
     return {
         "schema_version": SCHEMA_VERSION,
@@ -246,6 +248,19 @@ def _report(
         "controls": controls,
         "unplanted": [asdict(control) for control in unplanted],
     }
+
+
+def _in_order(
+    evidence: Evidence, file: str, planned: list[Any], name: Callable[[dict[str, Any]], Any]
+) -> list[dict[str, Any]]:
+    """The lines of a file in the order of the plan, whichever process ended first."""
+    lines = list(evidence.lines(file))
+    for line in lines:
+        if name(line) not in planned:
+            raise RunFolderError(
+                f"{evidence.folder / file} holds {name(line)}, which is not planned"
+            )
+    return sorted(lines, key=lambda line: planned.index(name(line)))
 
 
 def _replaced(units: list[dict[str, Any]]) -> str | None:

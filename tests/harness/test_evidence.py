@@ -86,7 +86,7 @@ def test_a_torn_first_line_is_dropped_too(tmp_path: Path) -> None:
 def test_damage_before_the_end_is_not_passed_over(tmp_path: Path) -> None:
     evidence = started(tmp_path / "run")
     (evidence.folder / "cases.jsonl").write_text('{"id"\n{"id": "c1"}\n')
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(RunFolderError, match=r"cases\.jsonl:1 is damaged"):
         list(evidence.lines("cases.jsonl"))
 
 
@@ -120,6 +120,8 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
         started(file)
     with pytest.raises(RunFolderError, match="cannot write to"):
         started(file / "below")
+    with pytest.raises(RunFolderError, match="File name too long"):
+        started(tmp_path / ("x" * 300))
     with pytest.raises(RunFolderError, match="holds no run to resume"):
         Evidence(tmp_path / "none").start(IDENTITY, resume=True)
 
@@ -160,3 +162,40 @@ def test_the_report_is_written_whole(tmp_path: Path) -> None:
     evidence = started(tmp_path / "run")
     evidence.finish({"verdict": "holds"})
     assert json.loads((evidence.folder / "run.json").read_text()) == {"verdict": "holds"}
+
+
+@pytest.mark.parametrize("file", ["cases.jsonl", "run.json", "failures/c0.safetensors"])
+def test_what_cannot_be_written_is_said(tmp_path: Path, file: str) -> None:
+    evidence = started(tmp_path / "run")
+    (evidence.folder / file).mkdir()  # as good as a full disk
+    record = Record((), (), *[torch.zeros(0)] * 4, Counter(), {})  # type: ignore[arg-type]
+    with pytest.raises(RunFolderError, match=f"{file} could not be written"):
+        {
+            "cases.jsonl": lambda: evidence.append(file, {}),
+            "run.json": lambda: evidence.finish({}),
+            "failures/c0.safetensors": lambda: evidence.keep_failure("c0", record, record),
+        }[file]()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    evidence = started(tmp_path / "run")
+    evidence.finish({"verdict": "differs"})
+    (evidence.folder / "run.json.part").mkdir()
+    with pytest.raises(RunFolderError, match="could not be written"):
+        evidence.finish({"verdict": "holds"})
+    assert json.loads((evidence.folder / "run.json").read_text()) == {"verdict": "differs"}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_share_a_folder(tmp_path: Path, resume: bool) -> None:
+    if resume:
+        started(tmp_path / "run")
+    first, second = Evidence(tmp_path / "run"), Evidence(tmp_path / "run")
+    with (
+        first.alone(IDENTITY, resume=resume),
+        pytest.raises(RunFolderError, match="another kvparity runs in"),
+        second.alone(IDENTITY, resume=True),
+    ):
+        raise AssertionError("the folder is taken")
+    with second.alone(IDENTITY, resume=True):
+        pass

@@ -246,3 +246,12 @@ def test_limits_of_every_format_must_catch_something(bfloat16: float, expected: 
     assert verdict == expected
     loose = "the limits of bfloat16 catch no planted defect"
     assert entries[0]["reason"].startswith(loose) == (expected == "void")
+
+
+@pytest.mark.parametrize("place", [0, 10_000])
+def test_a_case_that_ever_differed_differs(contract: Contract, work: Work, place: int) -> None:
+    one = case_of(work, "bits", "decode")
+    found = results(work)
+    found.insert(place, next(e for e in results(work, **{one: "differs"}) if e["id"] == one))
+    verdict, entries = judge(contract, work, found, controls(work), work.unplanted, None)
+    assert (verdict, verdicts(entries)) == ("differs", ["differs", "holds"])
