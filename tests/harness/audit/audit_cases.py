@@ -126,4 +126,16 @@ def plant(folder: Path) -> dict[str, Planted]:
         "tile": planted(order(tile=16), "different", "split, tile", "layout of reductions"),
         "block_m": planted(order(block_m=16), "unknown", "matrix instruction", "K chains"),
         "merge in another form": planted(source("naive decode", *NAIVE), "different", "merge"),
+        "one merge of eight": planted(
+            source(
+                "fourth merge",
+                (
+                    "                M, L, A = merge(M, L, A, m, l, a)",
+                    "                M, L, A = merge(M, L, A, m, tl.exp2(l) if j == 3 else l, a)",
+                    1,
+                ),
+            ),
+            "different",
+            "merge",
+        ),
     }

@@ -17,6 +17,7 @@ NAMES = (
     "tile",
     "block_m",
     "merge in another form",
+    "one merge of eight",
 )
 
 
