@@ -156,7 +156,7 @@ def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | 
                 continue
             filled = prompts[workload.name]
             for path in (p for name in check.paths for p in name.expand(workload.pad)):
-                reason = _why_idle(path, workload)
+                reason = why_idle(path, workload)
                 if reason is not None:
                     yield Omitted(check.name, workload.name, str(path), reason)
                 elif reference is not None and _same(path, reference, filled, contract.seed):
@@ -166,7 +166,7 @@ def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | 
                     yield _Pair(check, workload.name, path, reference)
 
 
-def _why_idle(path: PathName, workload: Workload) -> str | None:
+def why_idle(path: PathName, workload: Workload) -> str | None:
     """Why a path would show nothing in a workload, whatever it is compared with."""
     if workload.generate == 1 and path.kind in _IDLE:
         return "the one token comes from the prompt's own step: nothing is decoded"

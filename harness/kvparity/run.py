@@ -187,7 +187,6 @@ def _controls(
     """Run all controls that are not finished; returns those that could not be planted."""
     finished = {(e["name"], e["relation"]) for e in evidence.lines("controls.jsonl")}
     asked = job.contract.controls != "all"
-    unplanted = list(work.unplanted)
     tasks: list[Task] = []
     for control in reversed(work.every_control):  # what takes longest first
         if (control.control, control.relation) in finished:
@@ -196,11 +195,14 @@ def _controls(
             tasks.append((worker.do_kernel_control, job, control))
         else:
             tasks.append((worker.do_control, job, control, tokens[_unit_of(work, control)]))
+    refused = []
     for entry in pool.run(tasks):
         if "unplanted" in entry:
-            unplanted.append(Unplanted(entry["name"], entry["relation"], entry["unplanted"], asked))
+            refused.append(Unplanted(entry["name"], entry["relation"], entry["unplanted"], asked))
         tick(entry["name"])
-    return tuple(unplanted)
+    planned = [(control.control, control.relation) for control in work.every_control]
+    refused.sort(key=lambda each: planned.index((each.control, each.relation)))
+    return (*work.unplanted, *refused)
 
 
 def _unit_of(work: Work, control: ControlRun) -> str:

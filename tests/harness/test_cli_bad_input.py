@@ -186,6 +186,16 @@ def test_a_run_folder_that_exists(tmp_path, capsys):
         (["verify", "smokee"], "smoke"),
         (["verify", "no/such/file.yaml"], "no such file"),
         (["verify", "smoke", "--jobs", "0"], "expected at least 1"),
+        (["verify", "smoke", "--jobs", "99999999999"], "at most 1024"),
+        (["verify", "smoke", "--device", "cpu:7"], "'cpu:7' is unknown"),
+        (["verify", "smoke", "--run-dir", "x" * 300], "File name too long"),
+        (["order", f"{PAIRS}:prefill,{PAIRS}:decode", "--scale", "0"], "a number above 0"),
+        (["order", f"{PAIRS}:prefill,{PAIRS}:decode", "--scale", "nan"], "a number above 0"),
+        (["order", "attention-sdpa", "--scale", "0"], "--scale: a contract says this itself"),
+        (
+            ["trace", "smoke", "--workload", "short", "--path", "prefix(99)"],
+            "prefix(99) over short",
+        ),
         (["verify", "smoke", "--resume"], "--resume needs --run-dir"),
         (["verify", "smoke", "--device", "tpu"], "tpu"),
         (["verify", "smoke", "--device", "cuda:97"], "cuda:97 is not there"),
@@ -316,3 +326,10 @@ def test_help_and_lint_import_no_torch(tmp_path):
             [sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_a_picture_that_cannot_be_drawn(tmp_path, capsys):
+    pair = f"{PAIRS}:prefill,{PAIRS}:decode"
+    options = ["--keys", "3", "--heads", "1,1", "--dim", "4", "--draws", "1"]
+    assert main(["order", pair, *options, "--svg", str(tmp_path)]) == ExitCode.USAGE
+    assert f"--svg {tmp_path}: Is a directory" in capsys.readouterr().err

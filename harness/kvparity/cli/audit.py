@@ -12,6 +12,7 @@ from kvparity.audit import words
 from kvparity.cli import say
 from kvparity.exit_codes import ExitCode
 
+_EXIT = {"same": ExitCode.HOLDS, "different": ExitCode.DIFFERS, "unknown": ExitCode.VOID}
 _ORDER = ("split", "tile", "block_m", "num_warps")
 
 
@@ -22,8 +23,8 @@ def add_parser(verbs: Any) -> None:
         help="compile a contract's attention kernels and compare their reduction order",
         description="Compile the attention kernels that a contract would launch, without running "
         "them and without a GPU, and compare decode with prefill.",
-        epilog=f"{words.cannot()}\n\nexit codes: 0 same or unknown (it says which), 1 different, "
-        "2 bad input, 3 a kernel does not compile",
+        epilog=f"{words.cannot()}\n\nexit codes: 0 same, 1 different, 2 bad input, 3 a kernel "
+        "does not compile, 5 unknown",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("contract", help="a contract file, or the name of a library contract")
@@ -68,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
     except ContractError as error:
         print(error, file=sys.stderr)
         return ExitCode.USAGE
+    except OSError as error:
+        print(f"kvparity: --cache {args.cache}: {error.strerror}", file=sys.stderr)
+        return ExitCode.USAGE
     except (UnsupportedError, ValueError) as error:
         print(f"kvparity: {error}", file=sys.stderr)
         return ExitCode.USAGE
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         say.document(report)
     else:
         print(render(report, args.verbose))
-    return ExitCode.DIFFERS if report["verdict"] == "different" else ExitCode.HOLDS
+    return _EXIT[report["verdict"]]
 
 
 def _change(text: str) -> tuple[str, int]:

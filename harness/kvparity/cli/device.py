@@ -30,6 +30,8 @@ def settle(asked: str | None) -> str:
     from kvparity_kernels import runtime
 
     device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cpu:"):
+        raise ValueError(f"device {device!r} is unknown; a machine has one 'cpu'")
     if device.split(":")[0] == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         number = device.partition(":")[2] or "0"

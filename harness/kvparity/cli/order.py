@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,10 @@ def _examine(
     facts = environment(torch.device(device))
     verdict = min((report.verdict for report in reports), key=_WORST.index)
     if args.svg is not None:
-        _draw(args.svg, reports)
+        try:
+            _draw(args.svg, reports)
+        except OSError as error:
+            return _refuse(f"--svg {args.svg}: {error.strerror}")
     if args.json:
         document = {
             "schema_version": 1,
@@ -143,7 +147,11 @@ def _subject(args: argparse.Namespace, device: str) -> AttentionSubject:
     """
     if "," in args.pair:
         return _pair(args, device)
-    given = [f"--{name}" for name in ("heads", "dim", "dtype", "scale") if getattr(args, name)]
+    given = [
+        f"--{name}"
+        for name in ("heads", "dim", "dtype", "scale")
+        if getattr(args, name) is not None
+    ]
     if given:
         raise ValueError(f"{', '.join(given)}: a contract says this itself; expected with a pair")
     return _from_contract(args.pair, device)
@@ -169,12 +177,20 @@ def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
     return AttentionSubject(
         pair=Pair(load_callable(names[0], here), load_callable(names[1], here), *names),
         heads=Heads(heads[0], heads[1], dim),
-        scale=args.scale or dim**-0.5,
+        scale=_scale(args.scale, dim),
         execution=dtype,
         kv_cache=dtype,
         device=torch.device(device),
         seed=args.seed,
     )
+
+
+def _scale(given: float | None, dim: int) -> float:
+    if given is None:
+        return float(dim**-0.5)
+    if not 0 < given < math.inf:
+        raise ValueError(f"--scale {given}: expected a number above 0")
+    return given
 
 
 def _from_contract(name: str, device: str) -> AttentionSubject:

@@ -15,6 +15,8 @@ from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode, of_verdict
 
+_MOST_JOBS = 1024
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
@@ -59,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
     from kvparity_contracts.loader import load
     from kvparity_contracts.problems import ContractError
 
-    if args.jobs is not None and args.jobs < 1:
-        return _stop(args, ExitCode.USAGE, f"--jobs {args.jobs}: expected at least 1")
+    if args.jobs is not None and not 1 <= args.jobs <= _MOST_JOBS:
+        words = f"--jobs {args.jobs}: expected at least 1, at most {_MOST_JOBS}"
+        return _stop(args, ExitCode.USAGE, words)
     if args.resume and args.run_dir is None:
         words = "--resume needs --run-dir, the folder of the interrupted run"
         return _stop(args, ExitCode.USAGE, words)

@@ -11,6 +11,7 @@ import torch
 
 from kvparity.environment import environment, settle
 from kvparity.kernel_plan import Numerics
+from kvparity.plan import why_idle
 from kvparity.side import Setting
 from kvparity.trace.lines import Line
 from kvparity.trace.picture import draw
@@ -124,6 +125,9 @@ def trace_contract(
         raise ValueError(
             f"--sequence {sequence}: workload {name} has sequences 0 to {len(prompts.ids) - 1}"
         )
+    idle = why_idle(wanted, next(each for each in contract.workloads if each.name == name))
+    if idle is not None:
+        raise ValueError(f"--path {wanted} over {name}: {idle}")
     runner = Runner(setting, prompts, None)
     if wanted == DECODE and setting.subject.vocab:  # the rollout itself
         runner.tokens = [list(prompt) for prompt in prompts.prompts]

@@ -57,8 +57,8 @@ def test_the_same(audit, capsys: pytest.CaptureFixture[str]) -> None:  # type: i
     assert all(each in out for each in CANNOT)
 
 
-def test_unknown_says_so_and_exits_0(audit, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
-    assert audit("--arch", "sm_90", "--against", "block_m=16") == 0
+def test_unknown_says_so_and_is_no_green_light(audit, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    assert audit("--arch", "sm_90", "--against", "block_m=16") == 5
     out = capsys.readouterr().out
     assert "small: UNKNOWN" in out
     assert "decode with block_m 16 for 64" in out
