@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from kvparity.audit.ptx import Instruction, registers
 
@@ -119,14 +120,16 @@ def skeleton(
     leaves: AbstractSet[str] = frozenset(),
     *,
     exchanges: bool = True,
+    constants: Mapping[str, str] = MappingProxyType({}),
 ) -> Skeleton:
     """Walk a stretch once, in order. What was computed before it are leaves.
 
+    ``constants``: registers that hold one number all the time (``ptx.constants``).
     ``leaves``: hashes of values to take as given, as if they had been loaded. ``exchanges``: an
     exchange between threads makes a value, as in a sum over threads; False where nothing is summed
     and it only moves one.
     """
-    walk = _Walk(leaves, exchanges)
+    walk = _Walk(leaves, exchanges, constants)
     for each in part:
         walk.step(each)
     return Skeleton(tuple(sorted(walk.nodes.values())))
@@ -145,10 +148,12 @@ def _hash(*parts: str) -> str:
 
 
 class _Walk:
-    def __init__(self, leaves: AbstractSet[str], exchanges: bool) -> None:
+    def __init__(
+        self, leaves: AbstractSet[str], exchanges: bool, constants: Mapping[str, str]
+    ) -> None:
         self.leaves = leaves
         self.exchanges = exchanges
-        self.values: dict[str, str] = {}
+        self.values: dict[str, str] = dict(constants)
         self.nodes: dict[str, Node] = {}
         self.choices: dict[str, frozenset[str]] = {}  # of a select
         self.lanes: dict[str, list[str]] = {}  # of a 64-bit register with two floats

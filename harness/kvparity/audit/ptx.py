@@ -75,6 +75,23 @@ def registers(operand: str) -> list[str]:
     return [each.split("|")[0].strip() for each in operand.strip("{}").split(",") if each.strip()]
 
 
+def constants(instructions: Iterable[Instruction]) -> dict[str, str]:
+    """Registers that are written once, with a float that the code names: what they always hold.
+
+    Whether a compiler names such a number where it is used, or in a register in front of a loop,
+    says nothing about the arithmetic.
+    """
+    written: Counter[str] = Counter()
+    held: dict[str, str] = {}
+    for each in instructions:
+        targets = registers(each.operands[0]) if each.operands else []
+        written.update(targets)
+        named = each.op in ("mov.b32", "mov.f32") and each.operands[1].startswith("0f")
+        if named and not each.guard:
+            held[targets[0]] = each.operands[1]
+    return {register: value for register, value in held.items() if written[register] == 1}
+
+
 def counts(instructions: Iterable[Instruction]) -> dict[str, int]:
     """How often each float, exchange and atomic operation is written."""
     found = Counter(each.op for each in instructions if _COUNTED.match(each.op))

@@ -56,6 +56,7 @@ class Signature:
     sass: sass.Counts
     hash: str = field(compare=False)
     parts: cfg.Parts = field(compare=False, repr=False)
+    held: Mapping[str, str] = field(compare=False, repr=False)
 
     @property
     def families(self) -> frozenset[str]:
@@ -65,7 +66,7 @@ class Signature:
     def elementwise(self, part: str, given: Skeleton | None = None) -> Skeleton:
         """The dataflow of a part that sums nothing over threads, with ``given`` as if loaded."""
         names = frozenset[str]() if given is None else given.names
-        return flow.skeleton(getattr(self.parts, part), names, exchanges=False)
+        return flow.skeleton(getattr(self.parts, part), names, exchanges=False, constants=self.held)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values without the code's hash, which also depends on line numbers."""
@@ -101,6 +102,7 @@ def sign(kernel: Artefact) -> Signature:
     structure = ttgir.parse(kernel.ttgir)
     built = sass.parse(kernel.sass)
     strict = built if kernel.strict_sass is None else sass.parse(kernel.strict_sass)
+    held = ptx.constants(program.instructions)
     everywhere = chains(program.instructions, program.instructions)
     return Signature(
         name=kernel.name,
@@ -113,10 +115,10 @@ def sign(kernel: Artefact) -> Signature:
         structure=structure,
         chains=chains(program.instructions, parts.loop or parts.before),
         instructions=tuple(sorted({each.op for each in everywhere})),
-        before=flow.skeleton(parts.before),
-        loop=flow.skeleton(parts.loop),
-        after=flow.skeleton(parts.after),
-        finish=flow.skeleton(parts.finish),
+        before=flow.skeleton(parts.before, constants=held),
+        loop=flow.skeleton(parts.loop, constants=held),
+        after=flow.skeleton(parts.after, constants=held),
+        finish=flow.skeleton(parts.finish, constants=held),
         around=parts.around,
         loops=bool(parts.loop),
         exp=tuple(sorted({i.op for i in program.instructions if i.op.startswith(_EXP)})),
@@ -128,4 +130,5 @@ def sign(kernel: Artefact) -> Signature:
         sass=built,
         hash=kernel.hash,
         parts=parts,
+        held=held,
     )

@@ -19,6 +19,7 @@ from kvparity.audit.views import Side
 sys.path.insert(0, str(Path(__file__).parent))
 
 import audit_cases
+import feature_cases
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +35,19 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, audit_cases.P
 
 
 @pytest.fixture(scope="session")
-def sides(compiled_at: Path, planted: dict[str, audit_cases.Planted]) -> dict[Request, Side]:
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> dict[str, audit_cases.Pair]:
+    return feature_cases.plant(tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture(scope="session")
+def sides(
+    compiled_at: Path,
+    planted: dict[str, audit_cases.Planted],
+    faulty: dict[str, audit_cases.Pair],
+) -> dict[Request, Side]:
     """Every request of these tests, compiled and read."""
     wanted = [r for arch in ARCHITECTURES for r in audit_cases.pair(arch)]
+    wanted += [r for each in (*feature_cases.SOUND.values(), *faulty.values()) for r in each]
     for each in planted.values():
         wanted += [*each.faulty, *each.sound]
     requests = list(dict.fromkeys(wanted))

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from kvparity.audit.flow import Skeleton, skeleton
-from kvparity.audit.ptx import parse
+from kvparity.audit.flow import LEAF, Skeleton, skeleton
+from kvparity.audit.ptx import constants, parse
 
 STEP = """
 sub.rn.f32 %r3, %r1, %r2;
@@ -126,3 +126,27 @@ def test_another_operation_or_one_more_does_not_fit() -> None:
         assert not kept.fits(flow(text))
         assert not flow(text).fits(kept)
     assert kept.beyond(flow("ex2.approx.ftz.f32 %r2, %r1;")) == {"mul.rn.f32": 1}
+
+
+def in_loop(before: str, loop: str) -> Skeleton:
+    """The flow of ``loop``, where ``before`` stands in front of it."""
+    whole = parse("{\n" + before + loop + "\n}").instructions
+    return skeleton(whole[before.count(";") :], constants=constants(whole))
+
+
+def test_a_number_is_one_wherever_the_compiler_keeps_it() -> None:
+    named = in_loop("", "mov.b32 %r5, 0f00000000;\nsub.rn.f32 %r3, %r5, %r2;")
+    held = in_loop("mov.b32 %r5, 0f00000000;\n", "sub.rn.f32 %r3, %r5, %r2;")
+    assert named == held
+    assert named.nodes[0].parts == ("0f00000000", LEAF)
+    other = in_loop("mov.b32 %r5, 0f3F800000;\n", "sub.rn.f32 %r3, %r5, %r2;")
+    loaded = in_loop("ld.shared.b32 %r5, [%r9];\n", "sub.rn.f32 %r3, %r5, %r2;")
+    assert len({named, other, loaded}) == 3
+
+
+def test_a_register_that_is_written_again_holds_no_number() -> None:
+    step = "sub.rn.f32 %r3, %r5, %r2;\n"
+    running = in_loop("mov.b32 %r5, 0f00000000;\n", step + "mov.b32 %r5, %r3;")
+    assert running.nodes[0].parts == (LEAF, LEAF)
+    guarded = in_loop("@%p1 mov.b32 %r5, 0f00000000;\n", step)
+    assert guarded.nodes[0].parts == (LEAF, LEAF)
