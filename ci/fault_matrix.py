@@ -161,7 +161,8 @@ def bits(subject: AttentionSubject) -> dict[str, Any]:
 def order(subject: AttentionSubject) -> dict[str, Any]:
     """The order report, without its random calls: those are bits."""
     report = order_report(subject, KEYS, rows=2, draws=1)
-    parts = [part.name for part in report.parts if part.status in ("different", "not-a-tree")]
+    other = ("different", "undeclared", "not-a-tree")
+    parts = [part.name for part in report.parts if part.status in other]
     unfit = [done.side for done in report.replayed if not done.complete]
     return {"seen": bool(parts or unfit), "parts": parts, "replay": unfit}
 
