@@ -11,7 +11,10 @@ import sys
 
 import pytest
 
+from kvparity.decoder.storage import ring_size
 from kvparity.exit_codes import ExitCode
+from kvparity.paths import build
+from kvparity.workload import fill
 from kvparity_contracts.library import find
 from kvparity_contracts.loader import load
 
@@ -51,3 +54,18 @@ def test_a_contract_of_caches_holds_with_every_control_caught(tmp_path, name):
     assert {each["name"] for each in report["controls"]} == set(contract.controls)
     assert all(each["caught"] for each in report["controls"])
     assert report["unplanted"] == []
+
+
+def test_a_ring_is_walked_three_times_where_a_row_is_compared():
+    # A slot that is written wrongly from the third lap on shows in no shorter walk.
+    contract = load(find("sliding-window")).contract
+    window = contract.subject.config.sliding_window
+    laps = 0
+    for check in contract.path_checks:
+        for workload in contract.workloads_of(check):
+            prompts = fill(workload, seed=contract.seed, vocab=256)
+            for path in check.paths if check.relation == "invariance" else ():
+                plan = build(path, prompts, seed=contract.seed)
+                last = max(span.stop - 1 for step in plan.schedule for span in step)
+                laps = max(laps, 1 + last // ring_size(window, plan.layout.chunk))
+    assert laps >= 3
