@@ -134,7 +134,7 @@ def _plain(value: Any) -> str:
 # paths
 
 EXAMPLE = Prompts("w", ("a", "b"), ((0,) * 2, (0,) * 3), generate=2)
-NAMES = "abxy"
+NAMES = "abxyzw"
 ARGUMENTS = {"chunked": 2, "paged": 4, "streamed": 2, "prefix": 1, "prefix-paged": 2}
 
 

@@ -17,6 +17,7 @@ PathKind = Literal[
     "generate",
     "chunked",
     "batched",
+    "uniform",
     "permuted",
     "mixed",
     "paged",
@@ -39,6 +40,8 @@ ABOUT: dict[str, str] = {
     "generate": "the subject's own generation loop",
     "chunked": "each sequence alone, in chunks of n tokens",
     "batched": "all sequences side by side among strangers, prompts first, then decoding",
+    "uniform": "each sequence in turn among strangers of its own length, prompts first, then "
+    "decoding",
     "permuted": "all sequences whole in one step among strangers, in another order",
     "mixed": "sequences enter one step after the other, so prompts meet decoding rows",
     "paged": "all sequences side by side, the cache in pages of n slots",

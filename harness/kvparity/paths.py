@@ -44,6 +44,10 @@ class _Sequence:
         return spans
 
 
+ALIKE = 2
+"""Strangers beside each sequence of the path ``uniform``."""
+
+
 def strangers(prompts: Prompts) -> tuple[Member, ...]:
     """Batch neighbours that nobody compares, of lengths that the workload does not have.
 
@@ -99,6 +103,8 @@ def _build(path: PathName, prompts: Prompts, seed: int) -> Plan:
         return Plan(members + others, (_shuffled(own + extra, len(own), seed),), Layout())
     if kind == "batched":
         return Plan(members + others, _together(own, extra), Layout())
+    if kind == "uniform":
+        return _uniform(members, own)
     if kind == "mixed":
         return Plan(members + others, _staggered(own, extra), Layout())
     if kind == "paged":
@@ -163,6 +169,23 @@ def _together(own: list[_Sequence], extra: list[_Sequence]) -> Schedule:
     columns = _spans(own, extra)
     steps = max(len(column) for column in columns)
     return tuple(tuple(c[i] for c in columns if i < len(c)) for i in range(steps))
+
+
+def _uniform(members: tuple[Member, ...], own: list[_Sequence]) -> Plan:
+    """Each sequence among ``ALIKE`` strangers of its length: all rows of a step see as many keys.
+
+    Kernels may have a way of their own for such batches, which no batch of different lengths takes.
+    """
+    strangers: list[Member] = []
+    steps: list[Step] = []
+    for s in own:
+        extra = []
+        for number in range(ALIKE):
+            extra.append(replace(s, index=len(own) + len(strangers)))
+            name = f"(stranger)/{members[s.index].id}/{number}"
+            strangers.append(replace(members[s.index], id=name))
+        steps += _together([s], extra)
+    return Plan(members + tuple(strangers), tuple(steps), Layout())
 
 
 def _staggered(own: list[_Sequence], extra: list[_Sequence]) -> Schedule:

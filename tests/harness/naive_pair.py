@@ -69,6 +69,12 @@ def decode_by_batch(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale: 
     return (decode if len(q) == 1 else decode_backwards)(q, k, v, kv_lens=kv_lens, scale=scale)
 
 
+def decode_by_lengths(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale: float) -> Any:
+    """Another way for a batch of equal lengths."""
+    alike = len(q) > 1 and len(set(kv_lens.tolist())) == 1
+    return (decode_backwards if alike else decode)(q, k, v, kv_lens=kv_lens, scale=scale)
+
+
 def prefill_sharp(*args: Any, scale: float, **more: Any) -> Any:
     return prefill(*args, scale=1.01 * scale, **more)
 

