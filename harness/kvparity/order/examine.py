@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 import torch
 
 from kvparity.bits import differing
+from kvparity.order.errors import NotMeasured
 from kvparity.order.parts import (
     DENOMINATOR,
     PRODUCTS,
@@ -102,7 +103,10 @@ def _replayed(side: Side, tree: SumTree, seed: int) -> Replayed:
     if side.format.name == "fp8_e4m3":
         reason = "numbers of fp8_e4m3 are so alike that few of their sums are rounded"
         return Replayed(side.which, 0, 0, reason)
-    return Replayed(side.which, *replay(side, tree, seed=seed))
+    try:
+        return Replayed(side.which, *replay(side, tree, seed=seed))
+    except NotMeasured as reason:  # the cache's format does not hold the values
+        return Replayed(side.which, 0, 0, str(reason))
 
 
 def _drawn(decode: Side, prefill: Side, draws: int, seed: int) -> Drawn:
