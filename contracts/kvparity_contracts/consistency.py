@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from kvparity_contracts.contract import Contract
 
 
+LONGEST = 2**24
+"""Tokens of a sequence, where the subject does not say how many it takes."""
+
+
 def faults(contract: Contract) -> Iterator[Fault]:
     """Everything that is wrong between the parts."""
     yield from _names(contract)
@@ -48,9 +52,9 @@ def _names(contract: Contract) -> Iterator[Fault]:
 
 
 def _positions(contract: Contract) -> Iterator[Fault]:
-    longest = known(contract.subject).max_positions
+    longest, whose = known(contract.subject).max_positions, "the positions of the model"
     if longest is None:
-        return
+        longest, whose = LONGEST, "whatever the subject takes"
     for i, workload in enumerate(contract.workloads):
         for j, total in enumerate(workload.totals()):
             if total > longest:
@@ -58,7 +62,7 @@ def _positions(contract: Contract) -> Iterator[Fault]:
                     ("workloads", i, workload.source, j),
                     f"found {total - workload.generate} prompt tokens, {total} with the "
                     f"{workload.generate} generated",
-                    f"at most {longest}, the positions of the model",
+                    f"at most {longest}, {whose}",
                 )
 
 

@@ -17,6 +17,9 @@ from torch import Tensor
 from kvparity.held import Held
 from kvparity.record import Record
 
+_NAMED_BY = {"cases.jsonl": "id", "units.jsonl": "unit", "controls.jsonl": "name"}
+"""The key that every line of a file has."""
+
 
 class RunFolderError(Exception):
     """The run folder cannot be used as asked. Exit code 2."""
@@ -73,7 +76,7 @@ class Evidence:
         if resume:
             if not head.is_file():
                 raise RunFolderError(f"{self.folder} holds no run to resume; leave out --resume")
-            old = _identity(head)
+            old = read_identity(head)
             changed = [key for key in identity if old.get(key) != identity[key]]
             if changed:
                 raise RunFolderError(
@@ -115,11 +118,7 @@ class Evidence:
         path = self.folder / file
         if path.is_file():
             for number, line in enumerate(path.read_text().split("\n")[:-1], 1):
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    words = f"{path}:{number} is damaged ({error}); use a new --run-dir"
-                    raise RunFolderError(words) from error
+                yield _value(line, _NAMED_BY.get(file), f"{path}:{number}")
 
     def keep_failure(self, case: str, reference: Record | Held, candidate: Record | Held) -> str:
         """Both sides of a differing case as safetensors; returns the file's name."""
@@ -150,11 +149,25 @@ def _unwritten(path: Path, error: Exception) -> RunFolderError:
     return RunFolderError(f"{path} could not be written: {words}")
 
 
-def _identity(head: Path) -> dict[str, Any]:
+def read_identity(head: Path) -> dict[str, Any]:
+    """What the run of ``identity.json`` is about."""
+    return _value(head.read_text(), "path", str(head))
+
+
+def _value(text: str, key: str | None, place: str) -> dict[str, Any]:
+    """A JSON mapping that has ``key``.
+
+    Raises:
+        RunFolderError: it is something else; an editor was at it, or a disk failed.
+    """
     try:
-        found: dict[str, Any] = json.loads(head.read_text())
+        found = json.loads(text)
     except ValueError as error:
-        raise RunFolderError(f"{head} is damaged ({error}); use a new --run-dir") from error
+        words = f"{place} is damaged ({error}); use a new --run-dir"
+        raise RunFolderError(words) from error
+    if not isinstance(found, dict) or (key is not None and key not in found):
+        words = f"{place} is damaged (no mapping with {key!r}); use a new --run-dir"
+        raise RunFolderError(words)
     return found
 
 

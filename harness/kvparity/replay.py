@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from kvparity.bits import differing, ulps
 from kvparity.compare import Comparison
 from kvparity.environment import settle
-from kvparity.evidence import Evidence, RunFolderError
+from kvparity.evidence import Evidence, RunFolderError, read_identity
 from kvparity.fixed_order import asked, with_invariant
 from kvparity.kernel_case import entry
 from kvparity.kernel_plan import KernelCase
@@ -33,6 +32,12 @@ class Replay:
     same: bool
     row: dict[str, Any] | None
 
+    @property
+    def verdict(self) -> str:
+        """The case's verdict now; ``void`` where it holds now and did not in the run."""
+        now = str(self.entry["verdict"])
+        return "void" if now == "holds" != self.recorded.get("verdict") else now
+
 
 def contract_path(folder: Path) -> tuple[Path, str]:
     """The contract file of a run and the hash it had.
@@ -43,8 +48,8 @@ def contract_path(folder: Path) -> tuple[Path, str]:
     head = folder / "identity.json"
     if not head.is_file():
         raise RunFolderError(f"{folder} holds no run (no identity.json in it)")
-    identity = json.loads(head.read_text())
-    return Path(identity["path"]), identity["contract"]
+    identity = read_identity(head)
+    return Path(identity["path"]), str(identity.get("contract"))
 
 
 def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> Replay:
@@ -53,7 +58,7 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     Raises:
         RunFolderError: the run has no such case, or its unit has no evidence yet.
     """
-    identity = json.loads((folder / "identity.json").read_text())
+    identity = read_identity(folder / "identity.json")
     loaded = with_invariant(loaded, identity.get("invariant", asked(loaded)))
     evidence = Evidence(folder)
     recorded = {line["id"]: line for line in evidence.lines("cases.jsonl")}

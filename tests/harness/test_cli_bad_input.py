@@ -333,3 +333,17 @@ def test_a_picture_that_cannot_be_drawn(tmp_path, capsys):
     options = ["--keys", "3", "--heads", "1,1", "--dim", "4", "--draws", "1"]
     assert main(["order", pair, *options, "--svg", str(tmp_path)]) == ExitCode.USAGE
     assert f"--svg {tmp_path}: Is a directory" in capsys.readouterr().err
+
+
+def test_what_holds_only_when_it_is_replayed_is_no_green_light(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert verify(write(tmp_path), run) == ExitCode.HOLDS
+    assert main(["replay", str(run), "c000"]) == ExitCode.HOLDS  # the control
+    cases = run / "cases.jsonl"
+    cases.write_text(cases.read_text().replace('"verdict": "holds"', '"verdict": "differs"'))
+    assert main(["replay", str(run), "c000"]) == ExitCode.VOID
+    assert "NOT the result that the run recorded" in capsys.readouterr().out
+    for text in ("garbage", "{}", "[]"):
+        (run / "identity.json").write_text(text)
+        assert main(["replay", str(run), "c000"]) == ExitCode.USAGE
+        assert "identity.json is damaged" in capsys.readouterr().err

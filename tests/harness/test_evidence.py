@@ -14,7 +14,7 @@ from kvparity.evidence import Evidence, RunFolderError
 from kvparity.record import Record
 from kvparity.schedule import Layout, Plan
 
-IDENTITY = {"contract": "abc", "device": "cpu", "versions": {"torch": "2.9"}}
+IDENTITY = {"path": "c.yaml", "contract": "abc", "device": "cpu", "versions": {"torch": "2.9"}}
 
 
 def started(folder: Path) -> Evidence:
@@ -26,7 +26,7 @@ def started(folder: Path) -> Evidence:
 def append_many(folder: str, worker: int, count: int) -> None:
     evidence = Evidence(Path(folder))
     for i in range(count):
-        evidence.append("cases.jsonl", {"worker": worker, "i": i, "pad": "x" * 5000})
+        evidence.append("cases.jsonl", {"id": i, "worker": worker, "i": i, "pad": "x" * 5000})
 
 
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
@@ -85,9 +85,10 @@ def test_a_torn_first_line_is_dropped_too(tmp_path: Path) -> None:
 
 def test_damage_before_the_end_is_not_passed_over(tmp_path: Path) -> None:
     evidence = started(tmp_path / "run")
-    (evidence.folder / "cases.jsonl").write_text('{"id"\n{"id": "c1"}\n')
-    with pytest.raises(RunFolderError, match=r"cases\.jsonl:1 is damaged"):
-        list(evidence.lines("cases.jsonl"))
+    for line in ('{"id"', "[1]", '{"verdict": "holds"}'):
+        (evidence.folder / "cases.jsonl").write_text(f'{line}\n{{"id": "c1"}}\n')
+        with pytest.raises(RunFolderError, match=r"cases\.jsonl:1 is damaged"):
+            list(evidence.lines("cases.jsonl"))
 
 
 @pytest.mark.parametrize("key", sorted(IDENTITY))

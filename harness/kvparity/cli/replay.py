@@ -27,7 +27,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay; the exit code is that of the case's verdict now."""
+    """Replay; the exit code is that of the case's verdict now, if that is no better than it was."""
     from kvparity_contracts.loader import load
     from kvparity_contracts.problems import ContractError
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         say.document(document)
     else:
         print(_text(found))
-    return of_verdict(found.entry["verdict"])
+    return of_verdict(found.verdict)
 
 
 def _text(found: Any) -> str:
