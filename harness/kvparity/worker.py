@@ -67,7 +67,7 @@ def subject_of(job: Job, numerics: Numerics) -> Subject:
         except ValueError as error:  # a setting or a name that means nothing here
             raise UnsupportedError(str(error)) from error
         try:
-            _still_settled("loading the subject")
+            still_settled("loading the subject")
         except SubjectError:
             del _subjects[key]
             raise
@@ -79,7 +79,7 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
     evidence = Evidence(job.folder)
 
     def emit(case: Case, result: Comparison, reference: Kept | None, candidate: Kept) -> None:
-        _still_settled(f"case {case.id}")
+        still_settled(f"case {case.id}")
         found = case_json(case, result)
         if result.outcome == "differs" and reference is not None:
             found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
@@ -135,7 +135,8 @@ def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
     return found
 
 
-def _still_settled(where: str) -> None:
+def still_settled(where: str) -> None:
+    """Raise ``SubjectError`` where the subject changed what holds for the whole process."""
     off = unsettled()
     if off is not None:
         settle()  # for what this process runs next
@@ -149,7 +150,7 @@ def _guarded(task: Callable[[], Result], where: str) -> Result:
     """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place."""
     try:
         found = task()
-        _still_settled(where)
+        still_settled(where)
         return found
     except (SubjectError, UnsupportedError):
         raise

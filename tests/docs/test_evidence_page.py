@@ -17,7 +17,7 @@ from kvparity_contracts import Contract
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
 OPEN = ("environment.versions", "environment.variables", "environment.tf32", "tiles", "subject", "kernels",
         "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
-        "checks[].cases[].cache", "checks[].cases[].liveness",
+        "checks[].cases[].cache", "checks[].cases[].liveness", "controls[].measured",
         "environment.reduced_precision_reduction")  # fmt: skip
 """Mappings whose keys are not fixed, told as ``name.*``."""
 RUNS = ("good", "reversed", "too-short", "qwen3")

@@ -101,6 +101,17 @@ def test_flags_that_an_import_sets_end_the_run(
     assert "loading the subject: TF32 is on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["trace", "order"])
+def test_other_verbs_do_not_rest_on_it_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    more = ["--keys", "3", "--draws", "1"] if verb == "order" else []
+    assert main([verb, str(contract(tmp_path, decode="decode_tf32")), *more]) == ExitCode.ERROR
+    assert "TF32 is on" in capsys.readouterr().err
+    worker._subjects.clear()
+    assert main([verb, str(contract(tmp_path)), *more]) != ExitCode.ERROR  # the control
+
+
 def test_a_variable_that_turns_tf32_on_is_refused_on_a_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -76,11 +76,13 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine; returns the exit code."""
+    from kvparity.environment import settle as settle_process
     from kvparity_contracts.problems import ContractError
 
     try:
         keys = _numbers("--keys", args.keys)
         device = settle(args.device)
+        settle_process()
         subject = _subject(args, device)
     except ContractError as error:
         print(error, file=sys.stderr)
@@ -99,6 +101,7 @@ def _examine(
     from kvparity.order.examine import order_report
     from kvparity.order.text import render
     from kvparity.subject import SubjectError
+    from kvparity.worker import still_settled
 
     reports = []
     try:
@@ -114,6 +117,7 @@ def _examine(
                     progress=_progress,
                 )
             )
+            still_settled(f"{n} keys")
     except ValueError as error:
         return _refuse(str(error))
     except SubjectError as error:

@@ -18,7 +18,7 @@ from kvparity.trace.picture import draw
 from kvparity.trace.table import render
 from kvparity.trace.tracing import Trace, trace_side
 from kvparity.unit import Runner
-from kvparity.worker import Job, subject_of
+from kvparity.worker import Job, still_settled, subject_of
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.paths import UNTOLD, PathName
@@ -135,6 +135,7 @@ def trace_contract(
     else:
         runner.rollout(DECODE)
         trace = trace_side(runner.side(wanted))
+    still_settled(f"path {wanted}")
     return Traced(
         contract={"name": contract.name, "path": str(loaded.path), "sha256": loaded.sha256},
         workload=name,
