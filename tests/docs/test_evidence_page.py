@@ -15,7 +15,8 @@ from kvparity.plan import make
 from kvparity_contracts import Contract
 
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
-OPEN = ("environment.versions", "environment.variables", "environment.tf32", "tiles", "subject", "kernels",
+OPEN = ("environment.versions", "environment.variables", "environment.tf32", "tiles",
+        "subject", "kernels",
         "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
         "checks[].cases[].cache", "checks[].cases[].liveness", "controls[].measured",
         "environment.reduced_precision_reduction")  # fmt: skip
