@@ -271,7 +271,7 @@ def test_the_results_page_names_steps_that_run_what_it_says():
 
 
 def test_a_dry_run_lists_the_steps_and_compiles_what_they_launch(tmp_path):
-    names = ("order-own-bfloat16", "bits-block-m", "audit-decoder")
+    names = ("doctor", "order-own-bfloat16", "order-flashinfer")
     done = run_script(
         "--dry-run", "--arch", "sm_90", "--only", *names, TRITON_CACHE_DIR=str(tmp_path)
     )
@@ -280,17 +280,18 @@ def test_a_dry_run_lists_the_steps_and_compiles_what_they_launch(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["verdict"] == "compiled"
     assert found["distinct_by_step"] == {
-        "bits-block-m": 7, "order-own-bfloat16": 3, "audit-decoder": 0
+        "doctor": 3, "order-own-bfloat16": 3, "order-flashinfer": 0
     }  # fmt: skip
-    assert found["kernels"] == {"sm_90": 8}  # two of bits-block-m are of order-own-bfloat16
-    assert list(tmp_path.rglob("*.cubin"))
+    assert found["kernels"] == {"sm_90": 6}
+    assert len(list(tmp_path.rglob("*.cubin"))) == 6
 
 
 def test_every_split_and_a_whole_step_of_the_bench_is_compiled_before():
-    command = [sys.executable, str(ROOT / "ci" / "gpu_compile.py"), "--count", "--steps", "bench"]
+    command = [sys.executable, str(ROOT / "ci" / "gpu_compile.py"), "sm_90", "--count"]
+    command += ["--steps", "bench"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     splits, others, step = 6 * 2, 5, 9  # what splits and what merges; the rest, and of a layer
-    assert json.loads(done.stdout) == {"distinct_by_step": {"bench": splits + others + step}}
+    assert json.loads(done.stdout)["distinct_by_step"] == {"bench": splits + others + step}
 
 
 def test_a_kernel_that_does_not_compile_is_told(tmp_path):
