@@ -121,6 +121,19 @@ def test_answers_of_another_machine_do_not_mix(gpu, monkeypatch, capsys):
     assert (code, summary["facts"]["torch"]) == (0, "2")
 
 
+def test_published_answers_do_not_change_what_was_asked(tmp_path, monkeypatch):
+    """The code's hash decides which results mix; evidence of earlier runs is no code."""
+    device = tmp_path / "docs" / "results" / "device"
+    (device / "a-device").mkdir(parents=True)
+    (device / "place.yaml").write_text("1")
+    monkeypatch.setattr(gpu_run, "ROOT", tmp_path)
+    before = gpu_run.sources()
+    (device / "a-device" / "tests.json").write_text("{}")
+    assert gpu_run.sources() == before
+    (device / "place.yaml").write_text("2")
+    assert gpu_run.sources() != before
+
+
 def test_without_a_device_nothing_is_claimed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_run, "facts", lambda: FACTS | {"device": None})
     assert gpu_run.main(["--out", str(tmp_path / "out")], [step("a", says("holds"))]) == 2

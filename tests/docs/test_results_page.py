@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import gpu_publish
 import pytest
 from pages import INLINE, ROOT, table_rows
 
@@ -53,7 +54,18 @@ def test_counts_are_those_of_the_plan():
     assert counted >= 3
 
 
-def test_nothing_about_a_cuda_device_is_claimed_without_a_measurement():
+def test_the_cuda_column_is_what_the_evidence_says():
+    """Without evidence a row says "not measured"; with evidence, what `ci/gpu_publish.py`` says."""
     rows = table_rows(TEXT, "## On a CUDA device")
     assert rows
-    assert {row[2] for row in rows} == {"not measured"}
+    assert gpu_publish.filled(TEXT, gpu_publish.evidence()) == TEXT, "run: ci/gpu_publish.py DIR"
+    measured = {one["step"] for one in gpu_publish.evidence()}
+    for row in rows:
+        steps = {name for names in gpu_publish.ONLY.findall(row[1]) for name in names.split()}
+        assert (row[2] == "not measured") == (not steps & measured), row
+
+
+def test_a_claim_without_evidence_is_seen():
+    claimed = TEXT.replace("| not measured |", "| holds |", 1)
+    assert claimed != TEXT
+    assert gpu_publish.filled(claimed, gpu_publish.evidence()) == TEXT
