@@ -7,13 +7,17 @@ to be compiled.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 from gpu_recording import Form
 from gpu_rehearse import Found, rehearse
 from gpu_steps import Step
+
+LIMIT_S = 600  # of one rehearsal: far more than any takes
 
 OTHERS = frozenset(
     {"compile", "order-flashinfer"}
@@ -29,29 +33,41 @@ OTHERS = frozenset(
 def recorded(
     steps: Sequence[Step], capability: tuple[int, int], processes: int
 ) -> dict[str, Found]:
-    """What each step launches on such a device, by name, found in so many processes at once."""
-    with ThreadPoolExecutor(processes) as pool:
-        found = pool.map(lambda step: apart(step, capability), steps)
-        return {step.name: each for step, each in zip(steps, found, strict=True)}
+    """What each step launches on such a device, by name, found in so many processes at once.
 
-
-def apart(step: Step, capability: tuple[int, int]) -> Found:
-    """Rehearse in a process of its own, which has imported what this one has."""
+    A step is rehearsed in a process of its own, which has imported what this one has.
+    """
     context = get_context("fork")
-    reader, writer = context.Pipe(duplex=False)
+    waiting, found = list(steps), dict[str, Found]()
+    running: dict[Connection, tuple[Step, BaseProcess, float]] = {}
+    while waiting or running:
+        while waiting and len(running) < processes:
+            step = waiting.pop(0)
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_send, args=(writer, step, capability))
+            process.start()
+            writer.close()
+            running[reader] = (step, process, time.monotonic() + LIMIT_S)
+        ready = wait(list(running), timeout=1)
+        for reader in list(running):
+            step, process, end = running[reader]
+            if reader in ready:
+                try:
+                    found[step.name] = reader.recv()
+                except EOFError:
+                    found[step.name] = Found(problem="its process died")
+            elif time.monotonic() > end:
+                process.kill()
+                found[step.name] = Found(problem=f"it takes longer than {LIMIT_S} s")
+            else:
+                continue
+            process.join()
+            del running[reader]
+    return {step.name: found[step.name] for step in steps}
 
-    def child() -> None:
-        writer.send(rehearse(step, capability))
 
-    process = context.Process(target=child)
-    process.start()
-    writer.close()
-    try:
-        found: Found = reader.recv()
-    except EOFError:
-        found = Found(problem="its process died")
-    process.join()
-    return found
+def _send(writer: Connection, step: Step, capability: tuple[int, int]) -> None:
+    writer.send(rehearse(step, capability))
 
 
 def problems(steps: Sequence[Step], found: Mapping[str, Found]) -> list[str]:

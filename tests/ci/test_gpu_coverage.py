@@ -36,8 +36,8 @@ OF_DEVICES = {
 PROGRAM = """
 import json, sys
 from dataclasses import replace
-import gpu_rehearse
-from gpu_coverage import OTHERS, apart, left_out, problems, recorded
+import gpu_rehearse, gpu_coverage
+from gpu_coverage import OTHERS, left_out, problems, recorded
 from gpu_steps import STEPS, Step, _kvparity, _verify, read_verdict
 doctor = STEPS[0]
 steps = [
@@ -49,10 +49,13 @@ steps = [
     replace(doctor, name="other", needs="no_such_module_of_ours"),
 ]
 found = recorded(steps, (9, 0), 2)
+gpu_coverage.LIMIT_S = 0.1
+slow = recorded([replace(STEPS[3], name="slow")], (9, 0), 1)["slow"]
 forms = found["doctor"].forms
 one = min(forms, key=str)
 print(json.dumps({
     "problems": problems(steps, found),
+    "slow": slow.problem,
     "absent": found["other"].absent,
     "own": [[form.name, [[k, str(v)] for k, v in form.values]] for form in found["own"].forms],
     "doctor": [left_out({"doctor": found["doctor"]}, frozenset(some))
@@ -123,6 +126,10 @@ def test_a_step_that_is_not_covered_is_an_error(found):
     assert "not known here" in found["problems"][0]
     assert "launched no kernel" in found["problems"][1]
     assert "no-such-contract" in found["problems"][2]
+
+
+def test_a_step_that_does_not_end_is_stopped_and_told(found):
+    assert found["slow"] == "it takes longer than 0.1 s"
 
 
 def test_a_kernel_that_is_left_out_is_seen(found):
