@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SUMMARY, EVIDENCE, TABLE, LOG = "summary.json", "evidence.json", "table.md", "log.txt"
-LIMIT = 16 << 20  # bytes of all evidence
+LIMIT = 15 << 20  # bytes of all evidence: a file of 16 MiB may be too large to be sent
 FAILED = ("failed", "error", "timeout")
 FINISHED = ("ok", "failed", "unavailable")
 """States that say something about the device; a step in another one is run again."""

@@ -16,22 +16,23 @@ import hashlib
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gpu_record import LOG, TABLE, GpuError, Record
-from gpu_steps import BESIDE, ROOT, RUN, STEPS, Step
+from gpu_record import TABLE, GpuError, Record
+from gpu_step import environment, run_step, stop_all
+from gpu_steps import BESIDE, ROOT, STEPS, Step
 
 SOURCES = ("harness", "kernels", "contracts", "tests/gpu", "ci", "docs/results/device")
 ANSWERS = "docs/results/device/*/*"  # what was published of other runs
-SAID = 256 << 10  # bytes of the log for one step
+JOBS = max(1, min(4, len(os.sched_getaffinity(0)) // 4))
+MODULES = ("torch", "triton", "numpy", "pytest", "pydantic", "ruamel.yaml", "safetensors", "tqdm")
 FACTS = """
 import json, platform
 import torch
@@ -46,21 +47,16 @@ print(json.dumps({
 """
 
 
-def environment() -> dict[str, str]:
-    """Of every step: the checkout on the path, kernels compiled, the device tests switched on."""
-    paths = [str(ROOT / name) for name in ("harness", "kernels", "contracts")]
-    known = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys([*paths, *known])),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONUTF8": "1",
-        "TRITON_INTERPRET": "0",
-        "KVPARITY_GPU_TESTS": "1",
-    }
-
-
 def facts() -> dict[str, Any]:
-    """Device, versions and a hash of the code: results with other facts do not mix."""
+    """Device, versions and a hash of the code: results with other facts do not mix.
+
+    Raises ``GpuError`` if a module is missing that everything here needs.
+    """
+    if missing := [name for name in MODULES if not _importable(name)]:
+        raise GpuError(
+            f"{', '.join(missing)} cannot be imported by {sys.executable}; install them, or put "
+            "them into a folder (pip install --target) and name it in PYTHONPATH"
+        )
     done = subprocess.run(
         [sys.executable, "-c", FACTS],
         env=environment(),
@@ -72,6 +68,13 @@ def facts() -> dict[str, Any]:
         raise SystemExit(f"gpu: kvparity does not import here:\n{done.stderr.strip()}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found | {"sources": sources()}
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
 
 
 def sources() -> str:
@@ -86,99 +89,55 @@ def sources() -> str:
     return digest.hexdigest()[:16]
 
 
-def run_step(step: Step, folder: Path, limit_s: float) -> tuple[dict[str, Any], Any]:
-    """Run one step: (outcome, document). What it says on stderr goes to the log as it comes."""
-    outcome: dict[str, Any] = {"step": step.name, "asks": step.asks}
-    if step.needs and find_spec(step.needs) is None:
-        return outcome | {"state": "absent", "reason": f"{step.needs} is not importable here"}, None
-    with tempfile.TemporaryDirectory(prefix="kvparity-gpu-") as scratch:
-        command = [part.replace(RUN, scratch) for part in step.command]
-        outcome["command"] = shlex.join(step.command)
-        began = time.monotonic()
-        with (
-            (folder / LOG).open("a", encoding="utf-8") as log,
-            Path(scratch, "stdout").open("w+", encoding="utf-8", errors="replace") as output,
-        ):
-            print(f"\n== {step.name}: {outcome['command']}", file=log, flush=True)
-            at = (folder / LOG).stat().st_size
-            code = _wait(command, output, log, limit_s)
-            output.seek(0)
-            text = output.read()
-            if not text.rstrip().endswith("}"):  # a document is in the evidence, text is here
-                print(text[-8000:], file=log)
-        outcome |= {"rc": code, "seconds": round(time.monotonic() - began, 1)}
-        said = _section(folder / LOG, at)
-        if code is None:
-            return outcome | {"state": "timeout", "reason": f"stopped after {limit_s:.0f} s"}, None
-        return _judge(step, outcome, text, said, Path(scratch))
-
-
-def _section(path: Path, at: int) -> str:
-    """What the log says from ``at`` on, of which only the end is kept if it is long."""
-    data = path.read_bytes()
-    if len(data) - at > SAID:
-        data = data[:at] + b"[...]\n" + data[-SAID:]
-        path.write_bytes(data)
-    return data[at:].decode(errors="replace")
-
-
-def _wait(command: Sequence[str], output: Any, log: Any, limit_s: float) -> int | None:
-    """The exit code; None if it took too long. Nothing that it started outlives it."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=output, stderr=log, start_new_session=True
-    )
-    try:
-        return process.wait(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _judge(
-    step: Step, outcome: dict[str, Any], text: str, said: str, scratch: Path
-) -> tuple[dict[str, Any], Any]:
-    try:
-        verdict, document = step.read(text, scratch)
-    except ValueError as error:
-        last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        if any(words in said for words in step.may_lack):
-            return outcome | {"state": "unavailable", "reason": last}, None
-        return outcome | {"state": "error", "reason": f"{error} (rc {outcome['rc']}): {last}"}, None
-    outcome["verdict"] = verdict
-    # A question may be answered by another exit code than 0; a claim that holds has none.
-    if verdict in step.good and (outcome["rc"] == 0 or len(step.good) > 1):
-        return outcome | {"state": "ok"}, document
-    reason = f"expected {' or '.join(sorted(step.good))} (rc {outcome['rc']})"
-    if "error" in document:
-        reason = f"{document['error']}; {reason}"
-    return outcome | {"state": "failed", "reason": reason}, document
-
-
 def run_all(
-    steps: Sequence[Step], record: Record, minutes: float, told: str, names: Sequence[str]
+    steps: Sequence[Step],
+    record: Record,
+    minutes: float,
+    told: str,
+    names: Sequence[str],
+    jobs: int = 1,
 ) -> int:
-    """Run what has no answer yet and fits; every step gets a line. Returns the exit code."""
+    """Run what has no answer yet and fits, ``jobs`` at once; every step gets a line.
+
+    A step that has to be alone waits until no other runs, and the others wait for it. Returns the
+    exit code.
+    """
     end = time.monotonic() + 60 * minutes
     code = record.write(names, BESIDE, told)
-    for step in steps:
-        left = end - time.monotonic()
-        if record.finished(step.name):
-            print(f"{step.name}: answered before", file=sys.stderr)
-            continue
-        if left < step.expect_s:
-            words = f"{max(left, 0):.0f} s left, about {step.expect_s:.0f} needed"
-            record.left_out(step.name, step.asks, words)
-        else:
-            print(f"{step.name} ...", end=" ", file=sys.stderr, flush=True)
-            outcome, document = run_step(step, record.folder, min(left, step.timeout_s))
-            record.keep(outcome, document)
-            words = outcome.get("verdict") or outcome["reason"]
-            print(f"{outcome['state']}: {words}", file=sys.stderr)
-        code = record.write(names, BESIDE, told)
+    waiting = list(steps)
+    running: dict[Future[tuple[dict[str, Any], Any]], Step] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        while waiting or running:
+            while waiting and _may_start(waiting[0], list(running.values()), jobs):
+                step = waiting.pop(0)
+                left = end - time.monotonic()
+                if record.finished(step.name):
+                    print(f"{step.name}: answered before", file=sys.stderr)
+                elif left < step.expect_s:
+                    words = f"{max(left, 0):.0f} s left, about {step.expect_s:.0f} needed"
+                    record.left_out(step.name, step.asks, words)
+                else:
+                    limit = min(left, step.timeout_s)
+                    running[pool.submit(run_step, step, record.folder, limit)] = step
+            try:
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                stop_all()
+                raise
+            for each in ended:
+                del running[each]
+                outcome, document = each.result()
+                record.keep(outcome, document)
+                words = outcome.get("verdict") or outcome["reason"]
+                print(f"{outcome['step']} ... {outcome['state']}: {words}", file=sys.stderr)
+            code = record.write(names, BESIDE, told)
     return code
+
+
+def _may_start(step: Step, running: Sequence[Step], jobs: int) -> bool:
+    if step.alone or any(each.alone for each in running):
+        return not running
+    return len(running) < jobs
 
 
 def dry_run(steps: Sequence[Step], archs: Sequence[str]) -> int:
@@ -203,6 +162,10 @@ def options(names: Sequence[str]) -> argparse.ArgumentParser:
         "--arch", nargs="+", default=["sm_80", "sm_90", "sm_100"], help="for --dry-run"
     )
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="time for all steps")
+    parser.add_argument(
+        "--jobs", type=int, default=JOBS, metavar="N",
+        help="steps at once, but for those that are timed (default here: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--again", action="store_true", help="run steps again that have an answer")
     return parser
 
@@ -227,7 +190,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         return 2
     told = shlex.join(["ci/gpu", *(sys.argv[1:] if argv is None else argv)])
     try:
-        code = run_all(chosen, record, args.minutes, told, names)
+        code = run_all(chosen, record, args.minutes, told, names, max(1, args.jobs))
     except KeyboardInterrupt:
         print("gpu: interrupted; answers so far are kept", file=sys.stderr)
         return 130

@@ -26,6 +26,7 @@ class Step:
     ``good``: verdicts that are no failure; a question has more than one. ``expect_s``: without
     that much time left the step is not begun. ``needs``: a module without which the step is absent.
     ``may_lack``: words of an error that says that this device or library cannot do it.
+    ``alone``: nothing runs beside it, because it is timed, or takes all cores, or comes first.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Step:
     timeout_s: float = 120
     needs: str | None = None
     may_lack: tuple[str, ...] = ()
+    alone: bool = False
 
 
 def last_json(text: str) -> dict[str, Any]:
@@ -145,6 +147,7 @@ def _program(name: str) -> tuple[str, ...]:
     return (sys.executable, str(ROOT / "ci" / name))
 
 
+# What is wanted most comes first: a run may be cut off.
 STEPS = (
     Step(
         "doctor",
@@ -153,6 +156,7 @@ STEPS = (
         read_doctor,
         frozenset({"ready"}),
         expect_s=10,
+        alone=True,
     ),
     Step(
         "compile",
@@ -160,8 +164,9 @@ STEPS = (
         _program("gpu_compile.py"),
         read_verdict,
         frozenset({"compiled"}),
-        expect_s=30,
+        expect_s=60,
         timeout_s=240,
+        alone=True,
     ),
     Step(
         "tests",
@@ -183,12 +188,43 @@ STEPS = (
         expect_s=60,
         timeout_s=300,
     ),
-    _verify("bits-place", f"{DEVICE}/place.yaml", "place and neighbours do not matter?"),
+    *(_own_order(dtype) for dtype in ("bfloat16", "float32", "float16")),
     _verify(
         "bits-block-m",
         f"{DEVICE}/block-m.yaml",
         "block_m 16 in decode = 64 in prefill?",
         question=True,
+    ),
+    _verify("bits-place", f"{DEVICE}/place.yaml", "place and neighbours do not matter?"),
+    Step(
+        "tiles",
+        "which other tiles give the same bits?",
+        _kvparity("tiles", "--measure", "--device", "cuda", "--json"),
+        read_verdict,
+        frozenset({"measured"}),
+        expect_s=120,
+        timeout_s=300,
+    ),
+    Step(
+        "bench",
+        "how fast, beside SDPA, FlashInfer, cuBLAS and a copy?",
+        _kvparity("bench", "--json"),
+        read_verdict,
+        frozenset({"measured"}),
+        expect_s=150,
+        timeout_s=240,
+        alone=True,
+    ),
+    *(
+        _verify(f"verify-{name}", name, asks, expect_s=40, timeout_s=200)
+        for name, asks in (
+            ("kv-dtype", "codes read alike on every path?"),
+            ("sliding-window", "windows and rings keep what is seen?"),
+            ("shared-kv", "layers that share a cache read their owner's?"),
+            ("prefix-reuse", "resets and shared prefixes leave nothing behind?"),
+            ("attention-cache", "a pair over stored codes and windows?"),
+            ("export-fidelity", "exported programs use their cache?"),
+        )
     ),
     _verify("bits-sdpa", "attention-sdpa", "PyTorch SDPA: one query = many?", question=True),
     _verify(
@@ -205,18 +241,6 @@ STEPS = (
         )
         for kind in ("fixed-order", "eager", "sdpa")
     ),
-    *(
-        _verify(f"verify-{name}", name, asks, expect_s=40, timeout_s=200)
-        for name, asks in (
-            ("kv-dtype", "codes read alike on every path?"),
-            ("sliding-window", "windows and rings keep what is seen?"),
-            ("shared-kv", "layers that share a cache read their owner's?"),
-            ("prefix-reuse", "resets and shared prefixes leave nothing behind?"),
-            ("attention-cache", "a pair over stored codes and windows?"),
-            ("export-fidelity", "exported programs use their cache?"),
-        )
-    ),
-    *(_own_order(dtype) for dtype in ("bfloat16", "float32", "float16")),
     _sdpa_order("flash", "bfloat16"),
     _sdpa_order("efficient", "bfloat16"),
     _sdpa_order("math", "bfloat16"),
@@ -250,24 +274,6 @@ STEPS = (
     _audit(
         "audit-block-m", "attention-decode-prefill", "alike with 16 rows in decode?",
         "--against", "block_m=16",
-    ),
-    Step(
-        "tiles",
-        "which other tiles give the same bits?",
-        _kvparity("tiles", "--measure", "--device", "cuda", "--json"),
-        read_verdict,
-        frozenset({"measured"}),
-        expect_s=120,
-        timeout_s=300,
-    ),
-    Step(
-        "bench",
-        "how fast, beside SDPA, FlashInfer, cuBLAS and a copy?",
-        _kvparity("bench", "--json"),
-        read_verdict,
-        frozenset({"measured"}),
-        expect_s=150,
-        timeout_s=240,
     ),
     Step(
         "sanitizer",

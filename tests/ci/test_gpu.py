@@ -14,7 +14,7 @@ from pathlib import Path
 import gpu_run
 import pytest
 from gpu_record import FAILED, LIMIT, GpuError, Record, exit_code
-from gpu_steps import BESIDE, STEPS, Step, read_junit, read_verdict
+from gpu_steps import BESIDE, RUN, STEPS, Step, read_junit, read_verdict
 
 ROOT = Path(__file__).parents[2]
 FACTS = {"device": "a device", "torch": "1"}
@@ -97,6 +97,71 @@ def test_a_step_that_takes_too_long_is_stopped_with_all_it_started(gpu, tmp_path
     assert (code, states(summary)) == (1, {"slow": "timeout"})
     time.sleep(2)
     assert not late.exists()
+
+
+def test_a_verification_that_is_stopped_tells_what_had_ended(gpu):
+    """Its cases are on disk as they end; the last line may be cut off."""
+    program = (
+        "import pathlib, sys, time; p = pathlib.Path(sys.argv[1], 'run'); p.mkdir(); "
+        'text = \'{"verdict": "holds"}\\n\' * 2 + \'{"verdict": "differs"}\\n\' + \'{"ver\'; '
+        "(p / 'cases.jsonl').write_text(text); time.sleep(60)"
+    )
+    slow = step("slow", program, timeout_s=2)
+    slow = replace(slow, command=(*slow.command, RUN))
+    reason = gpu([slow])[1]["steps"][0]["reason"]
+    assert reason == "stopped after 2 s; cases that had ended: 1 differs, 2 holds"
+
+
+def times(path: Path) -> dict[str, tuple[float, float]]:
+    found: dict[str, list[float]] = {}
+    for line in path.read_text().splitlines():
+        name, at = line.split()
+        found.setdefault(name, []).append(float(at))
+    return {name: (min(both), max(both)) for name, both in found.items()}
+
+
+def test_steps_run_side_by_side_but_for_those_that_are_alone(gpu, tmp_path):
+    marks = tmp_path / "marks"
+    program = (
+        f"import sys, time; f = open({str(marks)!r}, 'a', buffering=1); "
+        "say = lambda: f.write(f'{sys.argv[1]} {time.monotonic()}\\n'); "
+        "say(); time.sleep(1); say(); "
+    )
+
+    def marking(name: str, **more) -> Step:
+        made = step(name, program + says("holds"), **more)
+        return replace(made, command=(*made.command, name))
+
+    steps = [marking("a"), marking("b"), marking("timed", alone=True), marking("c"), marking("d")]
+    code, summary, _ = gpu(steps, "--jobs", "2")
+    assert (code, [each["step"] for each in summary["steps"]]) == (0, [s.name for s in steps])
+    at = times(marks)
+    assert at["a"][0] < at["b"][1]
+    assert at["b"][0] < at["a"][1]  # side by side
+    assert max(at["a"][1], at["b"][1]) <= at["timed"][0]
+    assert at["timed"][1] <= min(at["c"][0], at["d"][0])
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert sorted(re.findall(r"^== (\w+):", log, re.MULTILINE)) == ["a", "b", "c", "d", "timed"]
+
+
+def test_a_module_that_everything_needs_is_named_before_anything_runs(
+    tmp_path, monkeypatch, capsys
+):
+    names = ("torch", "no_such_module", "no_such.package")
+    monkeypatch.setattr(gpu_run, "MODULES", names)
+    assert gpu_run.main(["--out", str(tmp_path / "out")], [step("a", says("holds"))]) == 2
+    told = capsys.readouterr().err
+    assert "no_such_module, no_such.package cannot be imported" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wanted_most_comes_first():
+    names = [each.name for each in STEPS]
+    assert names[:6] == [
+        "doctor", "compile", "tests", "verify-smoke", "verify-attention", "verify-decoder"
+    ]  # fmt: skip
+    assert names.index("bench") < names.index("bits-sdpa")
+    assert names[-1] == "sanitizer"
 
 
 def test_answers_are_not_asked_again(gpu, tmp_path):
