@@ -62,6 +62,8 @@ class Device(TorchFunctionMode):
         if there:
             if self.capturing and name in _READS:
                 raise RuntimeError(f"{name}: operation not permitted when stream is capturing")
+            if name in ("numpy", "__array__"):
+                raise TypeError("can't convert cuda:0 device type tensor to numpy; copy it first")
             if name not in _FREE:
                 _refuse_a_mixture(func, given)
         if name == "get_device":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from pretend_cuda import is_there, pretended
@@ -35,6 +36,14 @@ def test_tensors_of_two_devices_do_not_mix(device):
         x + torch.ones(4)
     assert is_there(x + torch.tensor(1.0))  # a number may
     assert is_there(x[torch.tensor([0, 1])])  # and so may indices
+
+
+def test_numpy_gets_no_tensor_of_the_device(device):
+    x = torch.zeros(4, device="cuda")
+    for read in (x.numpy, lambda: np.asarray(x)):
+        with pytest.raises(TypeError, match="numpy"):
+            read()
+    assert x.cpu().numpy().tolist() == [0, 0, 0, 0]
 
 
 def test_a_captured_graph_cannot_be_asked_for_a_number(device):
