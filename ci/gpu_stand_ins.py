@@ -13,6 +13,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from kvparity.pairs import flashinfer as pairs
+
 
 class _Wrapper:
     """Both of FlashInfer's wrappers."""
@@ -39,5 +41,8 @@ def flashinfer() -> Iterator[None]:
     module.__version__ = "0"
     for name in ("BatchPrefillWithPagedKVCacheWrapper", "BatchDecodeWithPagedKVCacheWrapper"):
         setattr(module, name, _Wrapper)
-    with mock.patch.dict(sys.modules, {"flashinfer": module}):
+    with (
+        mock.patch.dict(sys.modules, {"flashinfer": module}),
+        mock.patch.object(pairs, "WORKSPACE_BYTES", 1),
+    ):
         yield
