@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 HOOKS: dict[str, tuple[str, ...]] = {
     "_patch_lang": ("fn",),
     "_LangPatchScope.restore": ("self",),
@@ -19,7 +21,20 @@ HOOKS: dict[str, tuple[str, ...]] = {
     "tl.core.block_type.__init__": ("self", "element_ty", "shape"),
     "tl.core.tensor.__init__": ("self", "handle", "type"),
     "TritonSemantic.broadcast_impl_value": ("self", "lhs", "rhs"),
+    "TritonSemantic.binary_op_sanitize_overflow_impl": ("self", "lhs", "rhs", "binary_op"),
+    "TritonSemantic.binary_op_type_checking_impl": (
+        "self",
+        "lhs",
+        "rhs",
+        "allow_lhs_ptr",
+        "allow_rhs_ptr",
+        "arithmetic_check",
+        "div_or_mod",
+    ),
 }
+
+# Two operands of one of these types are computed in it, by any operation.
+PLAIN = frozenset({"fp32", "fp64", "int1", "int32", "int64"})
 
 
 def parameters(module: Any, path: str) -> tuple[str, ...] | None:
@@ -45,9 +60,17 @@ def install(module: Any) -> None:
         core.block_type.__init__ = _block_type(core.block_type.__init__, core.constexpr)
     if "tl.core.tensor.__init__" in fits:
         core.tensor.__init__ = _tensor(core.tensor.__init__)
+    semantic, builder = module.TritonSemantic, module.InterpreterBuilder
     if "TritonSemantic.broadcast_impl_value" in fits:
-        semantic = module.TritonSemantic
-        semantic.broadcast_impl_value = _broadcast(semantic.broadcast_impl_value)
+        semantic.broadcast_impl_value = _broadcast(semantic.broadcast_impl_value, module)
+    if "TritonSemantic.binary_op_sanitize_overflow_impl" in fits:
+        semantic.binary_op_sanitize_overflow_impl = _overflow(
+            semantic.binary_op_sanitize_overflow_impl, builder
+        )
+    if "TritonSemantic.binary_op_type_checking_impl" in fits:
+        semantic.binary_op_type_checking_impl = _operands(
+            semantic.binary_op_type_checking_impl, core.tensor
+        )
 
 
 def _np_dtype(original: Callable[[Any], Any], pointer_type: Any) -> Callable[[Any], Any]:
@@ -99,16 +122,74 @@ def _tensor(original: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-def _broadcast(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return at once where two blocks have the same shape."""
+def _broadcast(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
+    """Return at once where two blocks have the same shape; else ask numpy for the common one."""
+    block_type, handle = module.tl.core.block_type, module.TensorHandle
+    known: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
+
+    def wide(self: Any, value: Any, shape: tuple[int, ...]) -> Any:
+        old = value.handle
+        if old.data.shape == shape and value.type.is_block():
+            return value
+        if value.type.is_block():
+            new = handle(np.broadcast_to(old.data, shape), old.dtype.scalar)
+        else:
+            new = handle(np.full(shape, old.data, dtype=old.data.dtype), old.dtype.scalar)
+        return self.make_tensor(new, block_type(value.type.scalar, list(shape)))
 
     def broadcast_impl_value(self: Any, lhs: Any, rhs: Any) -> Any:
-        left, right = lhs.type, rhs.type
-        if left.is_block() and right.is_block() and left.shape.values == right.shape.values:
+        left, right = lhs.type.is_block(), rhs.type.is_block()
+        if not (left or right):
             return lhs, rhs
-        return original(self, lhs, rhs)
+        if not isinstance(self.builder, module.InterpreterBuilder):
+            return original(self, lhs, rhs)
+        a, b = lhs.handle.data, rhs.handle.data
+        if left and right and a.shape == b.shape:
+            return lhs, rhs
+        if left and right and a.ndim != b.ndim:
+            return original(self, lhs, rhs)
+        shape = known.get((a.shape, b.shape))
+        if shape is None:
+            try:
+                shape = np.broadcast_shapes(a.shape, b.shape)
+            except ValueError:
+                return original(self, lhs, rhs)  # which says what does not fit
+            known[a.shape, b.shape] = shape
+        return wide(self, lhs, shape), wide(self, rhs, shape)
 
     return broadcast_impl_value
+
+
+def _operands(original: Callable[..., Any], tensor: type) -> Callable[..., Any]:
+    """Work out no common type for two tensors that have one."""
+
+    def binary_op_type_checking_impl(
+        self: Any,
+        lhs: Any,
+        rhs: Any,
+        allow_lhs_ptr: bool = False,
+        allow_rhs_ptr: bool = False,
+        arithmetic_check: bool = True,
+        div_or_mod: bool = False,
+    ) -> Any:
+        if isinstance(lhs, tensor) and isinstance(rhs, tensor):
+            name = lhs.dtype.name
+            if name in PLAIN and name == rhs.dtype.name:
+                return self.broadcast_impl_value(lhs, rhs)
+        return original(self, lhs, rhs, allow_lhs_ptr, allow_rhs_ptr, arithmetic_check, div_or_mod)
+
+    return binary_op_type_checking_impl
+
+
+def _overflow(original: Callable[..., None], builder: type) -> Callable[..., None]:
+    """Do not work out an assertion about integers that only a debug build would make."""
+
+    def binary_op_sanitize_overflow_impl(self: Any, lhs: Any, rhs: Any, binary_op: Any) -> None:
+        if isinstance(self.builder, builder) and not self.builder.options.debug:
+            return
+        original(self, lhs, rhs, binary_op)
+
+    return binary_op_sanitize_overflow_impl
 
 
 def _restore(original: Callable[..., Any]) -> Callable[..., Any]:

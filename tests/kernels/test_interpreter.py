@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import itertools
 from fractions import Fraction
 from types import SimpleNamespace
@@ -264,15 +266,77 @@ def test_installing_twice_changes_nothing() -> None:
     assert before == (builder.create_dot, builder.cast_impl, triton_interpreter._patch_lang)
 
 
+NUMPYS = {tl.float32: np.float32, tl.int32: np.int32, tl.int64: np.int64, tl.int1: np.bool_}
+SHAPES: list[tuple[int, ...] | None] = [
+    None,
+    (4,),
+    (1, 4),
+    (8, 1),
+    (8, 4),
+    (1, 1),
+    (2, 1, 4),
+    (8, 2),
+]
+
+
+def operand(dtype: Any, shape: tuple[int, ...] | None) -> Any:
+    """A tensor of the interpreter: a block, or a scalar where there is no shape."""
+    data = RANDOM.integers(0, 9, shape or (1,)).astype(NUMPYS[dtype])
+    kind = dtype if shape is None else tl.block_type(dtype, list(shape))
+    return tl.tensor(triton_interpreter.TensorHandle(data, dtype), kind)
+
+
+def told(function: Any, *operands: Any) -> Any:
+    """What a semantic function returns, as far as a kernel can see it, or why it does not."""
+    try:
+        results = function(triton_interpreter.interpreter_semantic, *operands)
+    except Exception as error:
+        return type(error), str(error)
+    handles = [(it.handle.data, it.handle.dtype) for it in results]
+    return [
+        (str(it.type), str(dtype), data.dtype, data.shape, data.tobytes())
+        for it, (data, dtype) in zip(results, handles, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["broadcast_impl_value", "binary_op_type_checking_impl"])
+def test_quick_operands_are_those_of_triton(name: str) -> None:
+    hook = getattr(triton_interpreter.TritonSemantic, name)
+    original = inspect.getclosurevars(hook).nonlocals["original"]
+    seen = set()
+    for a, b in itertools.product(NUMPYS, NUMPYS):
+        for left, right in itertools.product(SHAPES, SHAPES):
+            pair = operand(a, left), operand(b, right)
+            expected = told(original, *pair)
+            assert told(hook, *pair) == expected, (a, left, b, right)
+            seen.add(type(expected))
+    assert seen == {list, tuple}  # there were pairs that fit, and pairs that do not
+
+
+def test_assertions_about_overflow_stay_where_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    semantic = triton_interpreter.interpreter_semantic
+    large = tl.tensor(
+        triton_interpreter.TensorHandle(np.array([2**31 - 1], dtype=np.int32), tl.int32), tl.int32
+    )
+    total = semantic.add(large, large, True)
+    assert total.handle.data.item() == -2  # as on a device without assertions
+    options = dataclasses.replace(semantic.builder.options, debug=True)
+    monkeypatch.setattr(semantic.builder, "options", options)
+    with pytest.raises(AssertionError, match="overflow"):
+        semantic.add(large, large, True)
+
+
 def test_all_quick_hooks_fit_this_version() -> None:
     # They are optional; this says when a new Triton has left one behind.
     assert quick.parameters(triton_interpreter, "tl.core.constexpr") == ("value",)
-    for name in ("_np_dtype", "_restore", "_broadcast"):
+    for name in ("_np_dtype", "_restore", "_broadcast", "_overflow", "_operands"):
         assert hasattr(quick, name)
     hooked = [
         triton_interpreter._get_np_dtype,
         triton_interpreter.GridExecutor._restore_args_dev,
         triton_interpreter.TritonSemantic.broadcast_impl_value,
+        triton_interpreter.TritonSemantic.binary_op_sanitize_overflow_impl,
+        triton_interpreter.TritonSemantic.binary_op_type_checking_impl,
         tl.core.tensor.__init__,
         tl.core.block_type.__init__,
     ]
