@@ -34,7 +34,9 @@ HOOKS: dict[str, tuple[str, ...]] = {
 }
 
 # Two operands of one of these types are computed in it, by any operation.
-PLAIN = frozenset({"fp32", "fp64", "int1", "int32", "int64"})
+FRACTIONS = frozenset({"fp32", "fp64"})
+NUMBERS = FRACTIONS | {"int32", "int64"}
+PLAIN = NUMBERS | {"int1"}
 
 
 def parameters(module: Any, path: str) -> tuple[str, ...] | None:
@@ -135,7 +137,7 @@ def _broadcast(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
             new = handle(np.broadcast_to(old.data, shape), old.dtype.scalar)
         else:
             new = handle(np.full(shape, old.data, dtype=old.data.dtype), old.dtype.scalar)
-        return self.make_tensor(new, block_type(value.type.scalar, list(shape)))
+        return self.tensor(new, block_type(value.type.scalar, list(shape)))
 
     def broadcast_impl_value(self: Any, lhs: Any, rhs: Any) -> Any:
         left, right = lhs.type.is_block(), rhs.type.is_block()
@@ -160,8 +162,14 @@ def _broadcast(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
     return broadcast_impl_value
 
 
-def _operands(original: Callable[..., Any], tensor: type) -> Callable[..., Any]:
-    """Work out no common type for two tensors that have one."""
+def _operands(original: Callable[..., Any], tensor: Any) -> Callable[..., Any]:
+    """Work out no common type where one operand has that of the other, or takes it."""
+
+    def fits(value: Any, dtype: Any) -> bool:
+        """Whether a number of Python takes ``dtype``, as small ones do, and fractions of floats."""
+        if type(value) is int:
+            return dtype.name in NUMBERS and -(2**31) <= value < 2**31
+        return type(value) is float and dtype.name in FRACTIONS
 
     def binary_op_type_checking_impl(
         self: Any,
@@ -172,16 +180,22 @@ def _operands(original: Callable[..., Any], tensor: type) -> Callable[..., Any]:
         arithmetic_check: bool = True,
         div_or_mod: bool = False,
     ) -> Any:
-        if isinstance(lhs, tensor) and isinstance(rhs, tensor):
-            name = lhs.dtype.name
-            if name in PLAIN and name == rhs.dtype.name:
+        left, right = isinstance(lhs, tensor), isinstance(rhs, tensor)
+        if left and right:
+            a, b = lhs.dtype, rhs.dtype
+            address = allow_lhs_ptr and a.is_ptr() and b.name in NUMBERS and not b.is_floating()
+            if address or (a.name in PLAIN and a.name == b.name):
                 return self.broadcast_impl_value(lhs, rhs)
+        elif arithmetic_check and left and fits(rhs, lhs.dtype):
+            return self.broadcast_impl_value(lhs, self.scalar_constant(rhs, dtype=lhs.dtype))
+        elif arithmetic_check and right and fits(lhs, rhs.dtype):
+            return self.broadcast_impl_value(self.scalar_constant(lhs, dtype=rhs.dtype), rhs)
         return original(self, lhs, rhs, allow_lhs_ptr, allow_rhs_ptr, arithmetic_check, div_or_mod)
 
     return binary_op_type_checking_impl
 
 
-def _overflow(original: Callable[..., None], builder: type) -> Callable[..., None]:
+def _overflow(original: Callable[..., None], builder: Any) -> Callable[..., None]:
     """Do not work out an assertion about integers that only a debug build would make."""
 
     def binary_op_sanitize_overflow_impl(self: Any, lhs: Any, rhs: Any, binary_op: Any) -> None:

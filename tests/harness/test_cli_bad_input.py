@@ -236,9 +236,11 @@ def test_a_contract_that_is_wrong_names_the_place(tmp_path, capsys, old, new, pl
 def test_ctrl_c_keeps_finished_cases_and_the_run_can_be_finished(tmp_path, jobs):
     contract = write(tmp_path, decode=f"{PAIRS}:decode_interrupted")
     run, marker = tmp_path / "run", tmp_path / "interrupted"
-    # A worker process interrupts its parent, as Ctrl-C on the terminal would.
+    # A worker process interrupts its parent, as Ctrl-C on the terminal would. What a shell starts
+    # in the background has the signal ignored, hence the handler.
     start = (
-        "import os, sys; os.environ['KVPARITY_TEST_PARENT'] = str(os.getpid());"
+        "import os, signal, sys; os.environ['KVPARITY_TEST_PARENT'] = str(os.getpid());"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from kvparity.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", start, "verify", str(contract), "--run-dir", str(run)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -266,7 +267,10 @@ def test_installing_twice_changes_nothing() -> None:
     assert before == (builder.create_dot, builder.cast_impl, triton_interpreter._patch_lang)
 
 
-NUMPYS = {tl.float32: np.float32, tl.int32: np.int32, tl.int64: np.int64, tl.int1: np.bool_}
+NUMPYS = {
+    **{tl.float32: np.float32, tl.float16: np.float16, tl.int1: np.bool_},
+    **{tl.int32: np.int32, tl.int64: np.int64, tl.int8: np.int8},
+}
 SHAPES: list[tuple[int, ...] | None] = [
     None,
     (4,),
@@ -281,7 +285,8 @@ SHAPES: list[tuple[int, ...] | None] = [
 
 def operand(dtype: Any, shape: tuple[int, ...] | None) -> Any:
     """A tensor of the interpreter: a block, or a scalar where there is no shape."""
-    data = RANDOM.integers(0, 9, shape or (1,)).astype(NUMPYS[dtype])
+    numbers = np.uint64 if dtype.is_ptr() else NUMPYS[dtype]
+    data = RANDOM.integers(0, 9, shape or (1,)).astype(numbers)
     kind = dtype if shape is None else tl.block_type(dtype, list(shape))
     return tl.tensor(triton_interpreter.TensorHandle(data, dtype), kind)
 
@@ -299,18 +304,49 @@ def told(function: Any, *operands: Any) -> Any:
     ]
 
 
-@pytest.mark.parametrize("name", ["broadcast_impl_value", "binary_op_type_checking_impl"])
-def test_quick_operands_are_those_of_triton(name: str) -> None:
+def operands() -> Iterator[tuple[Any, Any]]:
+    """Pairs of tensors of every shape and type, of pointers too."""
+    pointers = [tl.pointer_type(tl.float32), tl.pointer_type(tl.int32)]
+    for a, b in itertools.product([*NUMPYS, *pointers], repeat=2):
+        for left, right in itertools.product(SHAPES, repeat=2):
+            yield operand(a, left), operand(b, right)
+
+
+def original(name: str) -> Callable[..., Any]:
     hook = getattr(triton_interpreter.TritonSemantic, name)
-    original = inspect.getclosurevars(hook).nonlocals["original"]
+    assert hook.__module__ == "kvparity_kernels.quick"
+    found: Callable[..., Any] = inspect.getclosurevars(hook).nonlocals["original"]
+    return found
+
+
+def test_quick_shapes_are_those_of_triton() -> None:
+    name = "broadcast_impl_value"
     seen = set()
-    for a, b in itertools.product(NUMPYS, NUMPYS):
-        for left, right in itertools.product(SHAPES, SHAPES):
-            pair = operand(a, left), operand(b, right)
-            expected = told(original, *pair)
-            assert told(hook, *pair) == expected, (a, left, b, right)
-            seen.add(type(expected))
+    for pair in operands():
+        expected = told(original(name), *pair)
+        assert told(getattr(triton_interpreter.TritonSemantic, name), *pair) == expected, pair
+        seen.add(type(expected))
     assert seen == {list, tuple}  # there were pairs that fit, and pairs that do not
+
+
+NUMBERS = [0, 1, -3, 2**31 - 1, 2**31, -(2**31), 2**40, 2**63, 0.0, -0.0, 0.1, 1e-45, 1e300, True]
+
+
+def test_quick_types_are_those_of_triton() -> None:
+    name = "binary_op_type_checking_impl"
+    pairs = list(operands())
+    for dtype, number in itertools.product([*NUMPYS, tl.pointer_type(tl.float32)], NUMBERS):
+        for shape in ((8, 4), None):
+            tensor = operand(dtype, shape)
+            pairs += [(tensor, number), (number, tensor)]
+    seen = set()
+    for pair in pairs:
+        for flags in ((), (True, True), (True, False), (False, False, True, True), (0, 0, False)):
+            expected = told(original(name), *pair, *flags)
+            found = told(getattr(triton_interpreter.TritonSemantic, name), *pair, *flags)
+            assert found == expected, (pair, flags)
+            seen.add(expected[0] if isinstance(expected, tuple) else list)
+    assert len(seen) > 3  # what fits, and errors of several kinds
 
 
 def test_assertions_about_overflow_stay_where_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
