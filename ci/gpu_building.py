@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from gpu_recording import Form
+from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
@@ -57,7 +59,9 @@ def build_all(work: Sequence[tuple[Form, int]], processes: int) -> list[str]:
         return []
     forms, capabilities = zip(*sorted(work, key=_weight), strict=True)
     with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-        return [error for error in pool.map(build, forms, capabilities) if error]
+        results = pool.map(build, forms, capabilities)
+        hidden = not sys.stderr.isatty()
+        return [e for e in tqdm(results, total=len(work), unit=" kernels", disable=hidden) if e]
 
 
 def _weight(item: tuple[Form, int]) -> tuple[bool, int]:

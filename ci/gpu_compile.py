@@ -46,6 +46,7 @@ def compiled(
 ) -> dict[str, Any]:
     """Record and compile (``count``: record alone); the document."""
     began = time.monotonic()
+    say(f"running {len(steps)} steps on a pretended device to see what they launch")
     by_rules: dict[tuple[Any, ...], dict[str, Found]] = {}
     work, errors, counts = {}, [], {}
     for capability in capabilities:
@@ -61,6 +62,8 @@ def compiled(
         if missing := left_out(found, frozenset(form for form, to in work if to == capability)):
             errors.append(f"sm_{capability}: not compiled: {missing}")
     recording = time.monotonic() - began
+    verb = "counted" if count else f"to be compiled by {processes} processes"
+    say(f"{len(work)} kernels found in {recording:.0f} s, {verb}")
     errors += [] if count else build_all(list(work), processes)
     return {
         "verdict": "error" if errors else "counted" if count else "compiled",
@@ -71,6 +74,11 @@ def compiled(
         "recording_s": round(recording, 1),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def say(line: str) -> None:
+    """Tell a person how far it is; the document is alone on stdout."""
+    print(f"compile: {line}", file=sys.stderr, flush=True)
 
 
 def tiles_in_force(capability: int) -> tuple[Any, ...]:

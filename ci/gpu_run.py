@@ -159,7 +159,11 @@ def options(names: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the steps and stop")
     parser.add_argument("--dry-run", action="store_true", help="list and compile, run nothing")
     parser.add_argument(
-        "--arch", nargs="+", default=["sm_80", "sm_90", "sm_100"], help="for --dry-run"
+        "--arch",
+        nargs="+",
+        default=["sm_90"],
+        metavar="ARCH",
+        help="for --dry-run: sm_80, sm_90, sm_100 (default: %(default)s)",
     )
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="time for all steps")
     parser.add_argument(
