@@ -63,35 +63,49 @@ def page(document: Mapping[str, Any]) -> str:
 
 
 def _flags(document: Mapping[str, Any]) -> str:
+    """Each line once: a kernel may be the same at several shapes."""
     if not document["flagged"]:
         return "None.\n"
-    return "\n".join(f"- {each}" for each in document["flagged"]) + "\n"
+    return "\n".join(f"- {each}" for each in dict.fromkeys(document["flagged"])) + "\n"
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    sizes = ", ".join(f"{name} {value:,}" for name, value in row["sizes"].items())
+    sizes = _sizes(row)
     return f"`{row['kernel']}`" + (f" {sizes}" if sizes else "")
 
 
+def _sizes(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in row["sizes"].items())
+
+
 def _table(rows: list[Mapping[str, Any]], *, tiles: bool = False) -> str:
-    lines = _head(("tiles", *COLUMNS) if tiles else COLUMNS)
+    """A line for each kernel; one for all sizes at which the compiler made the same of it."""
+    sizes: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        matrix = sum(row["matrix"].values())
-        count = matrix or row["fma"]
-        cells = [
-            _name(row),
-            str(row["registers"]),
-            str(row["spilled_bytes"]),
-            f"{row['shared_bytes']:,}",
-            str(row["threads"]),
-            f"{row['blocks_per_sm']} ({row['bound_by']})",
-            f"{row['multiplies_by']} × {count}" if count else "none",
-            str(row["async_copies"]),
-        ]
+        cells = (f"`{row['kernel']}`", *_facts(row))
         if tiles:
-            cells.insert(0, f"`{row['tiles']}`")
-        lines.append(f"| {' | '.join(cells)} |")
+            cells = (f"`{row['tiles']}`", *cells)
+        sizes.setdefault(cells, []).append(_sizes(row))
+    lines = _head(("tiles", *COLUMNS) if tiles else COLUMNS)
+    place = 1 if tiles else 0
+    for cells, found in sizes.items():
+        name = f"{cells[place]} {'; '.join(each for each in found if each)}".rstrip()
+        lines.append(f"| {' | '.join((*cells[:place], name, *cells[place + 1 :]))} |")
     return "\n".join(lines) + "\n"
+
+
+def _facts(row: Mapping[str, Any]) -> tuple[str, ...]:
+    matrix = sum(row["matrix"].values())
+    count = matrix or row["fma"]
+    return (
+        str(row["registers"]),
+        str(row["spilled_bytes"]),
+        f"{row['shared_bytes']:,}",
+        str(row["threads"]),
+        f"{row['blocks_per_sm']} ({row['bound_by']})",
+        f"{row['multiplies_by']} × {count}" if count else "none",
+        str(row["async_copies"]),
+    )
 
 
 def _head(names: Sequence[str]) -> list[str]:

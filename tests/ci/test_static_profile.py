@@ -109,10 +109,28 @@ def test_the_page_is_the_document():
     assert document()["device"] is None
 
 
+def test_sizes_alike_share_a_line_and_no_other_does():
+    found = document()
+    row = next(r for r in found["kernels"] if r["kernel"] == "linear.linear")
+    other = row | {"sizes": {"N": 1, "K": 2}}
+    worse = other | {"registers": row["registers"] + 1}
+
+    def told(*rows):
+        lines = page(found | {"kernels": list(rows), "flagged": []}).split("## Bytes")[0]
+        return [line for line in lines.splitlines() if line.startswith("| `")]
+
+    assert told(row, other) == [told(row)[0].replace(sizes(row), f"{sizes(row)}; N 1, K 2")]
+    assert len(told(row, worse)) == 2
+
+
+def sizes(row):
+    return ", ".join(f"{name} {value:,}" for name, value in row["sizes"].items())
+
+
 def test_every_flag_is_told():
     found = document()
     rows = [row for row in found["kernels"] if row["spilled_bytes"] or not row["blocks_per_sm"]]
-    assert len(found["flagged"]) == len(rows)
+    assert len(found["flagged"]) == sum(len(row["flags"]) for row in found["kernels"])
     assert all(row["flags"] for row in rows)
     told = page(found)
     assert all(f"- {each}\n" in told for each in found["flagged"])
