@@ -75,6 +75,41 @@ def _edges(contract: Contract) -> Iterator[Note]:
         )
 
 
+def _decoded_edges(contract: Contract) -> Iterator[Note]:
+    """Where tiles are known, decode has to be asked on both sides of the edge of one."""
+    order = order_of(contract.subject)
+    seen = _decoded_keys(contract)
+    if order is None or not seen or max(seen) <= order.tile:  # the rule above speaks of short ones
+        return
+    missing = []
+    if not any(keys % order.tile == 0 for keys in seen):
+        missing.append("a whole number of tiles")
+    if not any(keys % order.tile == 1 and keys > order.tile for keys in seen):
+        missing.append("one key of its last tile")
+    if missing:
+        prompt = max(seen) // order.tile * order.tile - 1
+        yield (
+            ("workloads",),
+            f"no decoded token sees {' or '.join(missing)} of {order.tile} keys, so a fault at "
+            f"the edge of a tile shows in prefill alone; a prompt of {prompt} tokens that "
+            "generates 3 would do",
+        )
+
+
+def _decoded_keys(contract: Contract) -> set[int]:
+    """How many keys the tokens see that invariance checks compute one at a time."""
+    seen: set[int] = set()
+    for check in contract.path_checks:
+        if check.relation != "invariance":
+            continue
+        for workload in contract.workloads_of(check):
+            if any(path.kind in DECODING for path in contract.paths_of(check, workload)):
+                # The first token comes from the prompt's own step, and the last is not fed back.
+                for prompt in workload.lengths():
+                    seen.update(range(prompt + 1, prompt + workload.generate))
+    return seen
+
+
 def _few_keys(contract: Contract) -> Iterator[Note]:
     order = order_of(contract.subject)
     tile = order.tile if order else USUAL_TILE
@@ -195,6 +230,7 @@ def _uncontrolled(contract: Contract) -> Iterator[Note]:
 RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _relations,
     _edges,
+    _decoded_edges,
     _few_keys,
     _unused,
     _chunks,

@@ -64,6 +64,22 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
         "workloads",
         "no sequence is longer than one tile of 64 keys (the longest has 64)",
     ),
+    "an edge that is only prefilled": (
+        [("[250], generate: 8", "[200], generate: 8"), ("workloads:", "§workloads:")],
+        "workloads",
+        "no decoded token sees a whole number of tiles or one key of its last tile of 64 keys, so "
+        "a fault at the edge of a tile shows in prefill alone; a prompt of 191 tokens",
+    ),
+    "one side of an edge": (
+        [("[250], generate: 8", "[256], generate: 8"), ("workloads:", "§workloads:")],
+        "workloads",
+        "no decoded token sees a whole number of tiles of 64 keys",
+    ),
+    "the other side": (
+        [("[250], generate: 8", "[250], generate: 7"), ("workloads:", "§workloads:")],
+        "workloads",
+        "no decoded token sees one key of its last tile of 64 keys",
+    ),
     "a chunk longer than some": (
         [("chunked(7)", "§chunked(25)")],
         "checks[0].paths[2]",
