@@ -124,7 +124,7 @@ def _kind(field: dict[str, Any]) -> str:
     if field["type"] == "object":
         return "mapping"
     bounds = [text.format(field[key]) for key, text in BOUNDS.items() if key in field]
-    return " ".join([WORDS[field["type"]], *bounds])
+    return f"{WORDS[field['type']]} {', '.join(bounds)}".strip()
 
 
 def _plain(value: Any) -> str:

@@ -48,6 +48,7 @@ EXPECTED = {
 BOUNDS = {
     "greater_than": ("gt", "a number above {:g}"),
     "greater_than_equal": ("ge", "at least {:g}"),
+    "less_than_equal": ("le", "at most {:g}"),
     "too_short": ("min_length", "at least {} in the list"),
     "string_too_short": ("min_length", "at least {} character"),
     "string_too_long": ("max_length", "at most {} characters"),

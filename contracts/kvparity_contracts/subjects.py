@@ -75,11 +75,11 @@ ModelConfig = Annotated[
 class Heads(Model):
     """Heads of an attention kernel."""
 
-    query: Positive
+    query: Annotated[int, Field(ge=1, le=4096)]
     """Query heads: a multiple of kv."""
-    kv: Positive
+    kv: Annotated[int, Field(ge=1, le=4096)]
     """Key and value heads."""
-    dim: Positive
+    dim: Annotated[int, Field(ge=1, le=4096)]
     """Width of one head."""
 
     @model_validator(mode="after")
