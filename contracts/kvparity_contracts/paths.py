@@ -41,7 +41,7 @@ ABOUT: dict[str, str] = {
     "chunked": "each sequence alone, in chunks of n tokens",
     "batched": "all sequences side by side among strangers, prompts first, then decoding",
     "uniform": "each sequence in turn among strangers of its own length, prompts first, then "
-    "decoding",
+    "decoding, the longest until the cache is full",
     "permuted": "all sequences whole in one step among strangers, in another order",
     "mixed": "sequences enter one step after the other, so prompts meet decoding rows",
     "paged": "all sequences side by side, the cache in pages of n slots",

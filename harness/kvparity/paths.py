@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import cast
 
-from kvparity.schedule import Action, Layout, Member, Plan, Program, Schedule, Span, Step
+from kvparity.schedule import FULL, Action, Layout, Member, Plan, Program, Schedule, Span, Step
 from kvparity.workload import Prompts
 from kvparity_contracts.paths import PathName
 
@@ -174,7 +174,8 @@ def _together(own: list[_Sequence], extra: list[_Sequence]) -> Schedule:
 def _uniform(members: tuple[Member, ...], own: list[_Sequence]) -> Plan:
     """Each sequence among ``ALIKE`` strangers of its length: all rows of a step see as many keys.
 
-    Kernels may have a way of their own for such batches, which no batch of different lengths takes.
+    Kernels may have a way of their own for such batches, which no batch of different lengths takes,
+    and one for a cache that is full: the longest fills it to its last slot.
     """
     strangers: list[Member] = []
     steps: list[Step] = []
@@ -185,7 +186,7 @@ def _uniform(members: tuple[Member, ...], own: list[_Sequence]) -> Plan:
             name = f"(stranger)/{members[s.index].id}/{number}"
             strangers.append(replace(members[s.index], id=name))
         steps += _together([s], extra)
-    return Plan(members + tuple(strangers), tuple(steps), Layout())
+    return Plan(members + tuple(strangers), tuple(steps), Layout(slack=FULL))
 
 
 def _staggered(own: list[_Sequence], extra: list[_Sequence]) -> Schedule:

@@ -67,13 +67,18 @@ Step = tuple[Span, ...]
 Schedule = tuple[Step, ...]
 
 
+FULL = -1
+"""The slack of a cache whose last slot a rollout fills."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a step and its cache lie in memory.
 
     ``batch``: ``packed`` (cu_seqlens), or a rectangle padded on the ``left`` or ``right``.
     ``page``: slots per page, 0 for a contiguous cache. ``slack``: unused slots behind each
-    sequence. All unused slots hold NaN. ``cached`` False: every sequence comes whole, and its keys
+    sequence (FULL: none, not even for its last token, which a rollout does not feed back). All
+    unused slots hold NaN. ``cached`` False: every sequence comes whole, and its keys
     and values are used fresh, rounded as a cache would round them, without one.
     ``chunk``: the most tokens that one step adds to a sequence (0: any number); a ring needs
     window + chunk - 1 slots. ``program``: what computes a step: the subject's own code, or what

@@ -75,6 +75,12 @@ def decode_by_lengths(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale
     return (decode_backwards if alike else decode)(q, k, v, kv_lens=kv_lens, scale=scale)
 
 
+def decode_when_full(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale: float) -> Any:
+    """Another way for a cache without an unused slot."""
+    full = int(kv_lens.max()) == k.shape[1]
+    return (decode_backwards if full else decode)(q, k, v, kv_lens=kv_lens, scale=scale)
+
+
 def prefill_sharp(*args: Any, scale: float, **more: Any) -> Any:
     return prefill(*args, scale=1.01 * scale, **more)
 

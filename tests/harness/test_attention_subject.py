@@ -116,6 +116,7 @@ def test_a_pair_without_lse_holds_too() -> None:
         ("decode_backwards", {"decode", "batched", "uniform", "mixed"}),
         ("decode_by_batch", {"batched", "uniform", "mixed"}),
         ("decode_by_lengths", {"uniform"}),
+        ("decode_when_full", {"uniform"}),
         ("decode_past_the_end", {"decode", "batched", "uniform", "mixed"}),
     ],
 )
