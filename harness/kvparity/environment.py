@@ -11,9 +11,12 @@ from typing import Any
 import torch
 
 import kvparity
+from kvparity import flags
 from kvparity_kernels import runtime
 
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
+_found: dict[str, Any] = {}
+"""The switches as this process was settled with them."""
 _VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 
 
@@ -58,12 +61,20 @@ def settle() -> None:
     """Make this process compute as every other one of a verification does.
 
     TF32 is off, as every contract states. torch uses one CPU thread: a library may cut its sums by
-    the number of threads, and neither ``--jobs`` nor a replay may change bits.
+    the number of threads, and neither ``--jobs`` nor a replay may change bits. Other switches stay
+    as they are, and are remembered.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
+    _found.update(flags.read())
+
+
+def settle_again() -> None:
+    """As :func:`settle`, with the switches as that one found them."""
+    flags.put_back(_found)
+    settle()
 
 
 def unsettled() -> str | None:
@@ -83,7 +94,7 @@ def unsettled() -> str | None:
             torch.get_default_device().type != "cpu"
         ),
     }
-    return next((words for words, off in found.items() if off), None)
+    return next((words for words, off in found.items() if off), None) or flags.turned(_found)
 
 
 def _tf32(backend: Any) -> bool:

@@ -13,7 +13,7 @@ import torch
 from kvparity.compare import Comparison
 from kvparity.controls.kernels import kernel_control_json, run_audit_control, run_order_control
 from kvparity.controls.running import controls_json, plant
-from kvparity.environment import settle, unsettled
+from kvparity.environment import settle, settle_again, unsettled
 from kvparity.evidence import Evidence
 from kvparity.kernel_case import Finding, audit, certify, entry
 from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
@@ -139,7 +139,7 @@ def still_settled(where: str) -> None:
     """Raise ``SubjectError`` where the subject changed what holds for the whole process."""
     off = unsettled()
     if off is not None:
-        settle()  # for what this process runs next
+        settle_again()  # for what this process runs next
         raise SubjectError(
             f"{where}: {off}, which kvparity had set otherwise; the subject may not change what "
             "holds for the whole process: take it out, or put it back"

@@ -71,6 +71,26 @@ def decode_tf32(*args: Any, **more: Any) -> Any:
     return naive_pair.decode(*args, **more)
 
 
+def decode_deterministic(*args: Any, **more: Any) -> Any:
+    torch.use_deterministic_algorithms(True)
+    return naive_pair.decode(*args, **more)
+
+
+def decode_flushes(*args: Any, **more: Any) -> Any:
+    torch.set_flush_denormal(True)
+    return naive_pair.decode(*args, **more)
+
+
+def decode_reduces(*args: Any, **more: Any) -> Any:
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    return naive_pair.decode(*args, **more)
+
+
+def decode_without_flash(*args: Any, **more: Any) -> Any:
+    torch.backends.cuda.enable_flash_sdp(False)
+    return naive_pair.decode(*args, **more)
+
+
 def decode_narrow(*args: Any, **more: Any) -> Any:
     torch.set_default_dtype(torch.bfloat16)
     return naive_pair.decode(*args, **more)

@@ -125,6 +125,28 @@ def test_a_decode_that_parts_is_found_where_it_parts(decode: str, where: set[str
     assert found == HOLDS | {f"{path} invariance": "differs" for path in where}
 
 
+def test_some_defects_need_scores_that_lie_far_apart() -> None:
+    assert outcomes(setting(subject("decode_where_steep"))) == HOLDS
+    assert outcomes(setting(subject(queries="sharp"))) == HOLDS
+    found = outcomes(setting(subject("decode_where_steep", queries="sharp")))
+    assert {path for path, verdict in found.items() if verdict == "differs"} >= {
+        "decode invariance",
+        "batched invariance",
+    }
+
+
+def test_sharp_queries_are_the_others_times_powers_of_four() -> None:
+    positions = torch.arange(400)
+    plain, *same = subject().draw("a", positions)
+    sharp, *others = subject(queries="sharp").draw("a", positions)
+    factors = (sharp / plain).reshape(400, -1)
+    assert set(factors.unique().tolist()) == {1.0, 4.0, 16.0, 64.0}
+    assert (factors == factors[:, :1]).all()  # one for each position
+    assert all(torch.equal(a, b) for a, b in zip(same, others, strict=True))
+    (again, *_) = subject(queries="sharp").draw("a", positions[100:])
+    assert torch.equal(again, sharp[100:])
+
+
 def test_agreeing_and_wrong_fails_on_accuracy_alone() -> None:
     found = outcomes(setting(subject("decode_sharp", "prefill_sharp")))
     assert found == HOLDS | {"prefill accuracy": "differs"}

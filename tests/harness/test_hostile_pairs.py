@@ -62,6 +62,10 @@ def verify(path: Path, *more: str) -> int:
         ("decode", "decode_leaves", "ended the process by os._exit(0)"),
         ("decode", "decode_two_threads", "torch computes with 2 threads"),
         ("decode", "decode_tf32", "TF32 is on"),
+        ("decode", "decode_deterministic", "torch's use_deterministic_algorithms is True"),
+        ("decode", "decode_flushes", "torch's flushing of denormal numbers is True"),
+        ("decode", "decode_reduces", "torch's bfloat16 sums of reduced precision is False"),
+        ("decode", "decode_without_flash", "torch's flash SDPA is False"),
         ("decode", "decode_narrow", "torch's default dtype is torch.bfloat16"),
     ],
 )
@@ -89,16 +93,21 @@ def test_evidence_stays_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.M
     assert (report["verdict"], report["run_dir"]) == ("holds", "run")
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("torch.set_float32_matmul_precision('high')", "TF32 is on"),
+        ("torch.set_autocast_enabled('cpu', True)", "torch's autocast on cpu is True"),
+    ],
+)
 def test_flags_that_an_import_sets_end_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, words: str
 ) -> None:
-    (tmp_path / "fast.py").write_text(
-        PAIR.read_text() + "\n\ntorch.set_float32_matmul_precision('high')\n"
-    )
+    (tmp_path / "fast.py").write_text(f"{PAIR.read_text()}\n\n{line}\n")
     path = contract(tmp_path)
     path.write_text(path.read_text().replace(str(PAIR), "fast.py"))
     assert verify(path, "--run-dir", str(tmp_path / "run")) == ExitCode.ERROR
-    assert "loading the subject: TF32 is on" in capsys.readouterr().err
+    assert f"loading the subject: {words}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["trace", "order"])

@@ -52,7 +52,7 @@ class AttentionSubject:
     ``format``: what the cache stores (None: numbers in the dtype ``kv_cache``). ``window``: how
     many keys a row sees (0: all). ``softcap``: 0 for none. ``sinks``: the pair takes logits of
     sinks, which only who calls it directly can give. ``layout``: whether slots or heads come first
-    in memory.
+    in memory. ``sharp``: queries of very different lengths.
     """
 
     pair: Pair
@@ -70,6 +70,7 @@ class AttentionSubject:
     softcap: float = 0.0
     sinks: bool = False
     layout: str = "slot-head"
+    sharp: bool = False
 
     @property
     def store(self) -> StoreFormat:
@@ -107,6 +108,9 @@ class AttentionSubject:
     def _drawn(self, purpose: str, heads: int, name: str, positions: Tensor) -> Tensor:
         key = stream(self.seed, name, purpose)
         flat = normal(key, positions, heads * self.heads.dim)
+        if purpose == "q" and self.sharp:
+            lengths = uniform(stream(self.seed, name, "length of q"), positions)
+            flat = flat * (4.0 ** torch.floor(4 * lengths))[:, None]  # powers of two round nothing
         return flat.to(self.execution).view(-1, heads, self.heads.dim)
 
     def static_scale(self, part: str) -> Tensor | None:
@@ -213,6 +217,7 @@ class AttentionSubject:
             "layout": self.layout,
             "window": self.window or None,
             "softcap": self.softcap or None,
+            "queries": "sharp" if self.sharp else "normal",
         }
 
 
@@ -289,5 +294,6 @@ def build(
         window=model.window or 0,
         softcap=model.softcap or 0.0,
         layout=model.layout,
+        sharp=model.queries == "sharp",
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
     )
