@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kvparity.compare import Comparison, accuracy, invariance
+from kvparity.compare import Comparison, accuracy, invariance, same_bits
 from kvparity.counter import sample
 from kvparity.held import Held
 from kvparity.paths import build
@@ -36,6 +37,7 @@ class Runner:
         self.records: dict[PathName, Record] = {}
         self.held: dict[PathName, Held] = {}
         self.probed: dict[PathName, Record] = {}
+        self.repeated: dict[PathName, bool] = {}
         self.seconds: dict[str, float] = {}
 
     def rollout(self, path: PathName) -> None:
@@ -93,6 +95,12 @@ class Runner:
             self.seconds[str(path)] = round(time.perf_counter() - start, 3)
             self.records.setdefault(path, self.held[path].record)
         return self.held[path]
+
+    def repeats(self, path: PathName) -> bool:
+        """Whether ``path``, run once more, gives the bits that it gave before."""
+        if path not in self.repeated:
+            self.repeated[path] = same_bits(self.record(path), self.side(path).run())
+        return self.repeated[path]
 
     def known(self) -> Tokens:
         """The tokens, once :meth:`rollout` has run."""
@@ -171,7 +179,11 @@ def run_case(
     candidate = runner.record(case.path)
     if case.reference is not None:
         reference = runner.record(case.reference)
-        return invariance(reference, candidate, column=case.column), reference, candidate
+        found = invariance(reference, candidate, column=case.column)
+        if found.outcome == "differs" and not runner.repeated:  # one case of a unit tells enough
+            sides = {str(path): runner.repeats(path) for path in (case.reference, case.path)}
+            found = replace(found, details={**found.details, "repeats": sides})
+        return found, reference, candidate
     if not wanted:
         wanted.append(oracle_values(setting, runner.prompts, runner.known()))
     return judge_accuracy(setting.contract, case, candidate, wanted[0]), None, candidate

@@ -18,7 +18,8 @@ EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
 OPEN = ("environment.versions", "environment.variables", "environment.tf32", "tiles",
         "subject", "kernels",
         "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
-        "checks[].cases[].cache", "checks[].cases[].liveness", "controls[].measured",
+        "checks[].cases[].cache", "checks[].cases[].liveness",
+        "checks[].cases[].invariance", "controls[].measured",
         "environment.reduced_precision_reduction")  # fmt: skip
 """Mappings whose keys are not fixed, told as ``name.*``."""
 RUNS = ("good", "reversed", "too-short", "qwen3")

@@ -274,3 +274,20 @@ def test_dead_keys_are_counted() -> None:
     text = render(report("differs", bad))
     assert words in text
     assert "1 of 24 changed keys are not as they should be" in text
+
+
+@pytest.mark.parametrize(
+    ("repeats", "words"),
+    [
+        ({"prefill": True, "decode": True}, "both sides gave their own bits again"),
+        (
+            {"prefill": True, "decode": False},
+            "decode gave other bits than before: they differ from",
+        ),
+        ({"prefill": False, "decode": False}, "prefill and decode gave other bits than before"),
+    ],
+)
+def test_a_side_that_does_not_repeat_itself_is_told(repeats: dict[str, bool], words: str) -> None:
+    bad = case(verdict="differs", first_divergence=DIVERGENCE, invariance={"repeats": repeats})
+    assert words in render(report("differs", bad))
+    assert "once more" not in render(report("differs", bad | {"invariance": {}}))

@@ -125,7 +125,22 @@ def first_lines(bad: list[Document]) -> list[str]:
         if d["ulps"] is not None:
             lines.append(f"        {d['ulps']} ulps apart")
     lines += _often(case)
+    lines += _again(case)
     return lines
+
+
+def _again(case: Document) -> list[str]:
+    """Whether what differs is a matter of paths at all."""
+    sides = case.get("invariance", {}).get("repeats", {})
+    if not sides:
+        return []
+    unsteady = [name for name, steady in sides.items() if not steady]
+    if not unsteady:
+        return ["      computed once more, both sides gave their own bits again"]
+    return [
+        f"      computed once more, {' and '.join(unsteady)} gave other bits than before: "
+        "they differ from run to run, whatever the path"
+    ]
 
 
 def _value(value: float | str) -> str:
