@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(found: Any) -> str:
-    from kvparity.report.terminal import first_lines
+    from kvparity.report.terminal import first_lines, ulps
 
     case = found.entry
     lines = [f"{case['id']}: {case['verdict'].upper()}: {case['reason']}"]
@@ -85,7 +85,7 @@ def _text(found: Any) -> str:
         for c in row["farthest"]:
             lines.append(
                 f"      column {c['column']:>6}: {c['reference']:.9g} against "
-                f"{c['candidate']:.9g}, {c['ulps']} ulps"
+                f"{c['candidate']:.9g}, {ulps(c['ulps'])}"
             )
     return "\n".join(lines)
 

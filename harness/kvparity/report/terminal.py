@@ -123,7 +123,7 @@ def first_lines(bad: list[Document]) -> list[str]:
                 f"row {d[side + '_digest']}"
             )
         if d["ulps"] is not None:
-            lines.append(f"        {d['ulps']} ulps apart")
+            lines.append(f"        {ulps(d['ulps'])} apart")
     lines += _often(case)
     lines += _again(case)
     return lines
@@ -143,6 +143,11 @@ def _again(case: Document) -> list[str]:
     ]
 
 
+def ulps(count: int) -> str:
+    """A distance in units in the last place."""
+    return f"{count} ulp{'' if count == 1 else 's'}"
+
+
 def _value(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.9g}"
 
@@ -160,7 +165,7 @@ def _often(case: Document) -> list[str]:
         lines.append(
             f"      {case['differing_tokens']} of {case['tokens']} tokens and "
             f"{case['differing_rows']} of {case['tokens']} rows differ"
-            + (f", by up to {case['max_ulp']} ulps" if case["max_ulp"] is not None else "")
+            + (f", by up to {ulps(case['max_ulp'])}" if case["max_ulp"] is not None else "")
         )
     if case["max_abs_dlogp"] is not None:
         lines.append(
