@@ -79,14 +79,19 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     runner = Runner(setting, setting.prompts(case.workload), known_ids)
     result, row = _again(setting, runner, case)
     now = case_json(case, result)
-    old = {key: value for key, value in recorded[case_id].items() if key != "evidence"}
-    return Replay(now, recorded[case_id], now == old, row)
+    old = recorded[case_id]
+    return Replay(now, old, _lasting(now) == _lasting(old), row)
 
 
 def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any]) -> Replay:
     """An order certificate or an audit again; it needs no tokens. Cost in seconds may vary."""
     now = entry(case, look(job, case))
     return Replay(now, recorded, _timeless(now) == _timeless(recorded), None)
+
+
+def _lasting(case: dict[str, Any]) -> dict[str, Any]:
+    """What a second look must find again. Of a run, only some cases were computed once more."""
+    return {key: it for key, it in case.items() if key not in ("evidence", "invariance")}
 
 
 def _timeless(value: Any) -> Any:
