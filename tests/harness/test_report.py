@@ -291,3 +291,10 @@ def test_a_side_that_does_not_repeat_itself_is_told(repeats: dict[str, bool], wo
     bad = case(verdict="differs", first_divergence=DIVERGENCE, invariance={"repeats": repeats})
     assert words in render(report("differs", bad))
     assert "once more" not in render(report("differs", bad | {"invariance": {}}))
+
+
+def test_a_value_that_is_equal_in_a_row_that_is_not() -> None:
+    found = DIVERGENCE | {"candidate_bits": DIVERGENCE["reference_bits"], "ulps": 0}
+    text = render(report("differs", case(verdict="differs", first_divergence=found)))
+    assert "the same bits here, and others elsewhere in the row" in text
+    assert "apart" not in text

@@ -122,7 +122,9 @@ def first_lines(bad: list[Document]) -> list[str]:
                 f"        {name:<12} {_value(d[side]):>16}  bits {d[side + '_bits']}  "
                 f"row {d[side + '_digest']}"
             )
-        if d["ulps"] is not None:
+        if d["reference_bits"] == d["candidate_bits"]:
+            lines.append("        the same bits here, and others elsewhere in the row")
+        elif d["ulps"] is not None:
             lines.append(f"        {ulps(d['ulps'])} apart")
     lines += _often(case)
     lines += _again(case)
