@@ -72,14 +72,18 @@ ModelConfig = Annotated[
 ]
 
 
+Width = Annotated[int, Field(ge=1, le=4096)]
+"""Far above that of any kernel, and far below what no memory holds."""
+
+
 class Heads(Model):
     """Heads of an attention kernel."""
 
-    query: Annotated[int, Field(ge=1, le=4096)]
+    query: Width
     """Query heads: a multiple of kv."""
-    kv: Annotated[int, Field(ge=1, le=4096)]
+    kv: Width
     """Key and value heads."""
-    dim: Annotated[int, Field(ge=1, le=4096)]
+    dim: Width
     """Width of one head."""
 
     @model_validator(mode="after")

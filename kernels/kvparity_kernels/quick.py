@@ -130,14 +130,15 @@ def _broadcast(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
     known: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
 
     def wide(self: Any, value: Any, shape: tuple[int, ...]) -> Any:
-        old = value.handle
-        if old.data.shape == shape and value.type.is_block():
+        old = value.handle.data
+        if not value.type.is_block():
+            new = np.full(shape, old, dtype=old.dtype)
+        elif old.shape == shape:
             return value
-        if value.type.is_block():
-            new = handle(np.broadcast_to(old.data, shape), old.dtype.scalar)
         else:
-            new = handle(np.full(shape, old.data, dtype=old.data.dtype), old.dtype.scalar)
-        return self.tensor(new, block_type(value.type.scalar, list(shape)))
+            new = np.broadcast_to(old, shape)
+        scalar = value.type.scalar
+        return self.tensor(handle(new, value.handle.dtype.scalar), block_type(scalar, list(shape)))
 
     def broadcast_impl_value(self: Any, lhs: Any, rhs: Any) -> Any:
         left, right = lhs.type.is_block(), rhs.type.is_block()
