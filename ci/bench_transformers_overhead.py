@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from kvparity.relied.transformers import cache_argument
 from kvparity.schedule import Layout, Member, Span
 from kvparity.subjects.transformers import build
 from kvparity_contracts.subjects import Transformers
@@ -50,9 +51,10 @@ def bare(model: Any, ids: list[int], cuts: list[int]) -> torch.Tensor:
     from transformers import DynamicCache
 
     cache, rows, start = DynamicCache(config=model.config), [], 0
+    name = cache_argument(model)
     for stop in cuts:
         step = torch.tensor([ids[start:stop]])
-        rows.append(model(step, past_key_values=cache, use_cache=True).logits[0].float())
+        rows.append(model(step, **{name: cache}, use_cache=True).logits[0].float())
         start = stop
     return torch.cat(rows)
 

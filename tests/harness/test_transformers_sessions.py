@@ -11,6 +11,7 @@ import torch
 from tiny_transformers import BACKENDS, one_by_one, rectangle, rows, same_bits, tiny, tokens
 from torch import Tensor
 
+from kvparity.relied.transformers import cache_argument
 from kvparity.schedule import Layout, Member, Plan, Span
 from kvparity.subject import SubjectError, UnsupportedError
 
@@ -29,10 +30,10 @@ def bare(model: Any, ids: list[int], cuts: list[int]) -> Tensor:
     """The loop that a user writes: one sequence, a cache, chunks that end at ``cuts``."""
     from transformers import DynamicCache
 
-    cache, out = DynamicCache(config=model.config), []
+    cache, out, name = DynamicCache(config=model.config), [], cache_argument(model)
     for start, stop in zip([0, *cuts], cuts, strict=False):
         chunk = torch.tensor([ids[start:stop]])
-        out.append(model(chunk, past_key_values=cache, use_cache=True).logits[0].float())
+        out.append(model(chunk, **{name: cache}, use_cache=True).logits[0].float())
     return torch.cat(out)
 
 
@@ -75,8 +76,9 @@ def test_a_padded_batch_is_what_its_user_would_call(
     expected: list[list[Tensor]] = [[], [], []]
     with torch.inference_mode(), subject.observing(subject.observation()):
         for n in range(new + 1):
+            given = {cache_argument(subject.model): store}
             out = subject.model(
-                ids, attention_mask=mask, position_ids=positions, past_key_values=store
+                ids, attention_mask=mask, position_ids=positions, **given
             ).logits.float()
             for i, p in enumerate(prompts):
                 expected[i].append(out[i, start[i] : start[i] + p] if n == 0 else out[i])

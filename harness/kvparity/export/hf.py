@@ -19,6 +19,7 @@ from kvparity.export.recipe import Recipe, export, findings, state
 from kvparity.hf import caches
 from kvparity.hf import layers as held
 from kvparity.hf.session import Packed
+from kvparity.relied.transformers import cache_argument
 from kvparity.schedule import Layout, Member, Plan, Step
 from kvparity.subject import SubjectError, UnsupportedError
 
@@ -167,7 +168,7 @@ class CompiledSession(Packed):
             return super()._call(cache, **inputs)
         with torch.inference_mode():
             found = programs_of(self.subject).compiled_forward(self.subject.model)(
-                past_key_values=cache, use_cache=True, **inputs
+                **{cache_argument(self.subject.model): cache}, use_cache=True, **inputs
             )
         self.ran["program.decode"] += 1
         logits: Tensor = found.logits

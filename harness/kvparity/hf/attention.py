@@ -14,6 +14,7 @@ from transformers.modeling_utils import AttentionInterface
 
 from kvparity.hf import mask as masks
 from kvparity.hf.observe import current
+from kvparity.relied.transformers import CACHE_ARGUMENTS
 from kvparity.subject import UnsupportedError
 from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.keys import KeysValues
@@ -24,13 +25,13 @@ _DONE = ("dropout", "sliding_window", "softcap", "s_aux")
 # Arguments that models pass on and that change nothing that the mask does not already say.
 _HARMLESS = frozenset(
     {
+        *CACHE_ARGUMENTS,
         "cache_position",
         "is_causal",
         "logits_to_keep",
         "output_attentions",
         "output_hidden_states",
         "output_router_logits",
-        "past_key_values",
         "position_embeddings",
         "position_ids",
         "return_dict",

@@ -17,6 +17,7 @@ from typing import Any
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kvparity.hf.tell import Teller, closing
+from kvparity.relied.transformers import given_cache
 from kvparity_kernels.launch import record
 from kvparity_kernels.order import ReductionOrder
 
@@ -52,7 +53,7 @@ def _before_forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if seen is None:
         return
     ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-    cache = kwargs.get("past_key_values")
+    cache = given_cache(kwargs)
     filled = 0 if cache is None else int(cache.get_seq_length())
     single = ids.shape[1] == 1 and filled > 0
     seen.counts["forward.decode" if single else "forward.prefill"] += 1

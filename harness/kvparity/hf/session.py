@@ -15,6 +15,7 @@ from kvparity import taps
 from kvparity.hf import caches
 from kvparity.hf.observe import Observation
 from kvparity.hf.tell import Teller
+from kvparity.relied.transformers import cache_argument, made_cache
 from kvparity.schedule import Layout, Member, Step
 from kvparity.subject import SubjectError, UnsupportedError
 
@@ -93,13 +94,13 @@ class _Session:
         return caches.View(self.places, self.config, self.host.unused)
 
     def _call(self, cache: Any, **inputs: Any) -> Tensor:
-        cached = self.layout.cached
+        cached, name = self.layout.cached, cache_argument(self.host.model)
         try:
             with torch.inference_mode(), self.host.observing(self.seen):
-                found = self.host.model(past_key_values=cache, use_cache=cached, **inputs)
+                found = self.host.model(**{name: cache}, use_cache=cached, **inputs)
         except torch.cuda.OutOfMemoryError as error:
             raise SubjectError(f"the model's forward is out of device memory: {error}") from error
-        if not cached and getattr(found, "past_key_values", None) is not None:
+        if not cached and made_cache(found) is not None:
             raise SubjectError(
                 f"{type(self.host.model).__name__} made a cache although it was called without one"
             )

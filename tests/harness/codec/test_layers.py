@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from kvparity.bits import differing
 from kvparity.codec.families import FAMILIES
 from kvparity.codec.layers import LayerKV, layer_plan, stored
+from kvparity.relied.transformers import cache_argument
 from kvparity.subject import UnsupportedError
 
 KIND = {
@@ -128,7 +129,7 @@ def forward(config: Any, length: int) -> list[Any]:
     cache = DynamicCache(config=model.config)
     ids = torch.arange(length)[None] % 100 + 3
     with torch.inference_mode():
-        model(input_ids=ids, past_key_values=cache, use_cache=True)
+        model(input_ids=ids, **{cache_argument(model): cache}, use_cache=True)
     return list(cache.layers)
 
 

@@ -1,0 +1,1 @@
+"""What kvparity relies on in other libraries beyond their documentation, one file for each."""
