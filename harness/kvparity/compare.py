@@ -15,7 +15,7 @@ from kvparity.drift import drift
 from kvparity.record import Record
 from kvparity.schedule import Plan
 
-Outcome = Literal["holds", "differs", "void"]
+Outcome = Literal["holds", "differs", "void", "error"]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,9 @@ def judge_check(
     found = {e["id"]: e for e in sorted(results, key=lambda e: -ORDER.index(e["verdict"]))}
     missing = [case.id for case in planned if case.id not in found]
     verdicts = [found[case.id]["verdict"] for case in planned if case.id in found]
+    if "error" in verdicts:
+        first = next(found[c.id] for c in planned if found.get(c.id, {}).get("verdict") == "error")
+        return "error", f"{place(first)}: {first['reason']}"
     if "differs" in verdicts:
         count = verdicts.count("differs")
         return "differs", f"{count} of {len(planned)} cases differ"

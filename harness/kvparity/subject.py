@@ -21,6 +21,10 @@ class SubjectError(Exception):
     """The subject broke its promise: wrong shape or dtype, an exception, memory. Exit code 3."""
 
 
+class OracleError(SubjectError):
+    """The subject has no float64 values to be held against: an error of accuracy cases alone."""
+
+
 class UnsupportedError(Exception):
     """A path, setting or checkpoint that cannot be used, in words for a person. Exit code 2."""
 

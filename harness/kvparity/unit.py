@@ -21,7 +21,7 @@ from kvparity.relations import compare_caches, probe, trace
 from kvparity.side import Setting as Setting
 from kvparity.side import Side
 from kvparity.side import run_path as run_path
-from kvparity.subject import UnsupportedError
+from kvparity.subject import OracleError, UnsupportedError
 from kvparity.workload import Prompts
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
@@ -185,7 +185,10 @@ def run_case(
             found = replace(found, details={**found.details, "repeats": sides})
         return found, reference, candidate
     if not wanted:
-        wanted.append(oracle_values(setting, runner.prompts, runner.known()))
+        try:
+            wanted.append(oracle_values(setting, runner.prompts, runner.known()))
+        except OracleError as error:  # the other checks need no oracle
+            return Comparison("error", str(error)), None, candidate
     return judge_accuracy(setting.contract, case, candidate, wanted[0]), None, candidate
 
 

@@ -20,7 +20,7 @@ from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
 from kvparity.orphans import end_with_parent
 from kvparity.plan import Case, ControlRun, Unit
 from kvparity.registry import factory
-from kvparity.subject import Subject, SubjectError, UnsupportedError
+from kvparity.subject import OracleError, Subject, SubjectError, UnsupportedError
 from kvparity.unit import Kept, Setting, Tokens, case_json, run_unit
 from kvparity_contracts.contract import Contract
 
@@ -96,7 +96,7 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
     setting = Setting(job.contract, subject_of(job, control.numerics))
     try:
         planted = _guarded(lambda: plant(setting, control, tokens), f"control {control.control}")
-    except UnsupportedError as error:
+    except (OracleError, UnsupportedError) as error:
         return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
     found = controls_json(control, planted)
     Evidence(job.folder).append("controls.jsonl", found)

@@ -87,7 +87,7 @@ def _formats(case: Document) -> str:
 
 
 def _mark(verdict: str) -> str:
-    return {"holds": "[holds]  ", "differs": "[DIFFERS]", "void": "[VOID]   "}.get(verdict, verdict)
+    return {"holds": "[holds]  ", "differs": "[DIFFERS]", "void": "[VOID]   ", "error": "[ERROR]  "}.get(verdict, verdict)
 
 
 def _cell(cases: list[Document]) -> str:
@@ -97,8 +97,9 @@ def _cell(cases: list[Document]) -> str:
     off = sum(max(case["differing_tokens"], case["differing_rows"]) for case in cases)
     if any(case["verdict"] == "differs" for case in cases):
         return f"{off}/{tokens} off" if off else "over limit"
-    if any(case["verdict"] == "void" for case in cases):
-        return "void"
+    for word in ("error", "void"):
+        if any(case["verdict"] == word for case in cases):
+            return word
     return f"{tokens} ok"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import warnings
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from kvparity.export import lazy as programs
 from kvparity.hf import attention as fixed
-from kvparity.hf import caches, loading
+from kvparity.hf import caches, loading, oracle
 from kvparity.hf import generate as generation
 from kvparity.hf.observe import Observation, called, observing, watch
 from kvparity.hf.session import Packed, Padded, refused
@@ -182,19 +181,18 @@ class TransformersSubject:
         return torch.cat(columns, dim=1)
 
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
-        """Float64 logits of the same weights with eager attention, over the whole sequence.
+        """Float64 logits of the same weights with eager attention and eager experts, over the whole
+        sequence; ``OracleError`` where the model's code does not compute in float64.
 
         transformers computes norms, softmax and rotary angles in float32 whatever the model's
         dtype, so these logits are good to about 1e-6 relative, not to float64.
         """
         if self._float64 is None:
-            model = copy.deepcopy(self.model).to(torch.float64)
-            model.set_attn_implementation("eager")
-            self._float64 = model
-        tokens = torch.tensor([list(ids)], dtype=torch.int64, device=self.device)
-        with torch.inference_mode():
-            logits = self._float64(input_ids=tokens, use_cache=False).logits
-        return logits[0, rows.start : rows.stop].double()  # type: ignore[no-any-return] # untyped
+            try:
+                self._float64 = oracle.twin(self.model)
+            except Exception as error:  # memory, or the model's own code
+                raise oracle.refusal(self.model, error) from error
+        return oracle.logits(self._float64, ids, rows, self.device)
 
     def describe(self) -> Mapping[str, Any]:
         """What is loaded, the attention that has run so far, and what ``invariant`` swapped."""
