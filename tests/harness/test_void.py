@@ -12,9 +12,10 @@ from toy import GeneratingToy, Toy
 
 from kvparity import run, worker
 from kvparity.controls.kernels import KERNEL_CONTROLS
+from kvparity.exit_codes import ExitCode, of_verdict
 from kvparity.plan import make
 from kvparity.report.terminal import render
-from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subject import OracleError, SubjectError, UnsupportedError
 from kvparity_contracts import CONTROLS
 from kvparity_contracts.loader import load
 
@@ -216,3 +217,23 @@ def test_an_interrupted_run_resumes_to_the_same_report(
 def test_controls_that_end_the_process_are_errors() -> None:
     with pytest.raises(SubjectError, match="ended the process"):
         worker._guarded(lambda: (_ for _ in ()).throw(SystemExit(0)), "unit a")
+
+
+class Float32Only(Toy):
+    """The toy, whose float64 twin is other people's code, and cannot."""
+
+    def oracle(self, member: Any, ids: Any, rows: range) -> Any:
+        raise OracleError("the toy does not compute in float64: 0x7f")
+
+
+def test_without_an_oracle_accuracy_is_an_error_and_the_rest_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(tmp_path, monkeypatch, Float32Only(), checks=[BITS, NEAR])
+    assert [check["verdict"] for check in report["checks"]] == ["holds", "error"]
+    assert "the toy does not compute in float64: 0x7f" in report["checks"][1]["reason"]
+    assert {case["verdict"] for case in report["checks"][1]["cases"]} == {"error"}
+    assert of_verdict(report["verdict"]) == ExitCode.ERROR
+    lost = [entry for entry in report["unplanted"] if "float64: 0x7f" in entry["reason"]]
+    assert {entry["relation"] for entry in lost} == {"accuracy"}
+    assert "[ERROR]   near" in render(report)
