@@ -22,7 +22,7 @@ class Limits(Model):
     max_abs_dlogp: Above | None = None
     """Largest absolute difference of a token's logprob from float64."""
     approx_kl0: Above | None = None
-    """Mean of exp(d) - 1 - d over all tokens, d the difference of logprobs."""
+    """Mean of exp(d) - 1 - d over all tokens, d the logprob of float64 less that of the path."""
     clipfrac0: Annotated[float, Field(ge=0)] | None = None
     """Share of tokens with exp(d) outside 0.8 .. 1.2."""
     max_abs: Above | None = None

@@ -16,6 +16,7 @@ from kvparity.record import Record
 from kvparity.schedule import Plan
 
 Outcome = Literal["holds", "differs", "void", "error"]
+SideName = Literal["reference", "candidate"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Divergence:
 class Comparison:
     """What one case showed. ``tokens`` counts the compared rows, positions or probes.
 
+    ``rollout``: which side's logprobs d is taken from; None where no logprob is compared.
     ``details``: what only its relation has, as JSON values.
     """
 
@@ -57,6 +59,7 @@ class Comparison:
     max_abs_dlogp: float | None = None
     approx_kl0: float | None = None
     clipfrac0: float | None = None
+    rollout: SideName | None = None
     first_divergence: Divergence | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -180,7 +183,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         idle = same_work(reference, candidate)
         if idle is not None:
             return Comparison("void", idle, **counts)
-        equal = {"max_ulp": 0, **_aggregates(b, a, column)}  # every d is 0, whoever rolled out
+        equal = {"max_ulp": 0, **_between(reference, a, b, column)}
         return Comparison("holds", "every bit is equal", **counts, **equal)
     first = int(torch.nonzero(off)[0])
     reason = "bits differ"
@@ -195,8 +198,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     if bool(finite_only.any()):
         spread = ulps(a[finite_only], b[finite_only])
         measures = {"max_ulp": int(spread.max())}
-        rollout, rescore = (a, b) if _decodes(reference.plan) else (b, a)
-        measures |= _aggregates(rollout[finite_only], rescore[finite_only], column)
+        measures |= _between(reference, a[finite_only], b[finite_only], column)
     where = torch.nonzero(value_bits[first])
     place = int(where[0]) if len(where) else 0
     sequence, position = reference.index[first]
@@ -217,11 +219,30 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     return Comparison("differs", reason, **counts, **measures, first_divergence=divergence)
 
 
-def _aggregates(rollout: Tensor, rescore: Tensor, column: int | None) -> dict[str, Any]:
+def rollout_side(reference: Plan) -> SideName:
+    """Which of two paths is the rollout; the other one is the trainer, which scores again.
+
+    The side that decodes or generates. Where both do, the reference; where neither does, the path
+    that is held against the reference, as a trainer's whole forward pass is what such a path is
+    held against.
+    """
+    return "reference" if _decodes(reference) else "candidate"
+
+
+def _between(reference: Record, a: Tensor, b: Tensor, column: int | None) -> dict[str, Any]:
+    """Aggregates of two paths; ``a`` are the compared values of the reference, ``b`` the path's."""
+    if column is None:
+        return _aggregates(a, b, column)
+    side = rollout_side(reference.plan)
+    rollout, trainer = (a, b) if side == "reference" else (b, a)
+    return {**_aggregates(rollout, trainer, column), "rollout": side}
+
+
+def _aggregates(rollout: Tensor, trainer: Tensor, column: int | None) -> dict[str, Any]:
     """RL aggregates for logprobs, the largest distance otherwise."""
     if column is None:
-        return {"max_abs": float((rollout.double() - rescore.double()).abs().max())}
-    d = drift(rollout[:, 0], rescore[:, 0])
+        return {"max_abs": float((rollout.double() - trainer.double()).abs().max())}
+    d = drift(rollout=rollout[:, 0], trainer=trainer[:, 0])
     return {
         "max_abs_dlogp": d.max_abs_dlogp,
         "approx_kl0": d.approx_kl0,
@@ -234,6 +255,7 @@ def accuracy(
 ) -> Comparison:
     """Hold one column (None: all) of a record against float64 values of the same shape.
 
+    Whatever the path does, it is the rollout here: the oracle scores its tokens again.
     A measure that is NaN is over every limit; a limit without its measure is ``void``.
     """
     tokens = len(candidate.index)
@@ -256,16 +278,17 @@ def accuracy(
             "differs", "NaN or Inf in an active token", tokens=tokens, differing_tokens=count
         )
     measured = _aggregates(found, wanted, column)
+    rest: dict[str, Any] = {**measured, "rollout": None if column is None else "candidate"}
     unmeasured = [name for name in limits if name not in measured]
     if unmeasured or not limits:
         what = f"{', '.join(unmeasured)} is not measured here" if unmeasured else "no limit is set"
-        return Comparison("void", what, tokens=tokens, **measured)
+        return Comparison("void", what, tokens=tokens, **rest)
     over = {name: limit for name, limit in limits.items() if not measured[name] <= limit}
     if over:
         words = ", ".join(f"{n} {measured[n]:.3g}, over {limit:.3g}" for n, limit in over.items())
-        return Comparison("differs", words, tokens=tokens, **measured)
+        return Comparison("differs", words, tokens=tokens, **rest)
     idle = other_work("path", candidate)
     if idle is not None:
-        return Comparison("void", idle, tokens=tokens, **measured)
+        return Comparison("void", idle, tokens=tokens, **rest)
     words = ", ".join(f"{n} {measured[n]:.3g} <= {limit:.3g}" for n, limit in limits.items())
-    return Comparison("holds", words, tokens=tokens, **measured)
+    return Comparison("holds", words, tokens=tokens, **rest)

@@ -1,7 +1,13 @@
 """What a difference would do to reinforcement learning: aggregates over logprob differences.
 
-``d = rollout - rescore``: the logprob with which the token was drawn less the one it is trained
-with, so PPO's importance ratio is ``e^-d``. The names follow the RL libraries that log them.
+This is the one place that says which way round: ``d = trainer - rollout``, the logprob with which
+a token is trained less the one with which it was drawn. Tokens are drawn from the rollout, so
+``e^d`` is the importance ratio and ``e^d - 1 - d`` Schulman's k3, whose mean over them estimates
+KL(rollout || trainer). It is the sign of the libraries that log these numbers: verl
+(``rollout_corr/k3_kl`` in verl/trainer/ppo/rollout_corr_helper.py), NeMo-RL (``gen_kl_error``,
+docs/guides/grpo.md), prime-rl (``mismatch_kl``, prime_rl/trainer/rl/loss.py), slime
+(``train_rollout_kl``, slime/backends/megatron_utils/loss.py), AReaL, and TRL
+(``importance_sampling_ratio``, trl/trainer/grpo_trainer.py).
 """
 
 from __future__ import annotations
@@ -16,11 +22,11 @@ CLIP_LOW, CLIP_HIGH = 0.8, 1.2
 
 @dataclass(frozen=True)
 class Drift:
-    """Aggregates over the compared tokens.
+    """Aggregates over the compared tokens; d is a difference of natural logarithms.
 
-    ``max_abs_dlogp``: largest |d|. ``approx_kl0``: mean(e^d - 1 - d), in the form of Schulman's
-    k3 estimator; it is never negative, and 0 only where every d is.
-    ``clipfrac0``: share of tokens whose e^d lies outside [0.8, 1.2].
+    ``max_abs_dlogp``: largest |d|. ``approx_kl0``: mean(e^d - 1 - d), Schulman's k3 (RL-Kernel
+    gave it this name); it is never negative, and 0 only where every d is.
+    ``clipfrac0``: share of tokens whose ratio e^d lies outside [0.8, 1.2].
     """
 
     max_abs_dlogp: float
@@ -28,9 +34,12 @@ class Drift:
     clipfrac0: float
 
 
-def drift(rollout: Tensor, rescore: Tensor) -> Drift:
-    """Aggregate two logprob vectors of equal length, in float64. Not empty."""
-    d = rollout.double() - rescore.double()
+def drift(*, rollout: Tensor, trainer: Tensor) -> Drift:
+    """Aggregate two logprob vectors of equal length, in float64. Not empty.
+
+    ``rollout``: of the side that drew the tokens. ``trainer``: of the side that scores them again.
+    """
+    d = trainer.double() - rollout.double()
     ratio = torch.exp(d)
     outside = ~((ratio >= CLIP_LOW) & (ratio <= CLIP_HIGH))  # NaN is outside
     return Drift(

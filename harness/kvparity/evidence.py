@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kvparity.held import Held
 from kvparity.record import Record
+from kvparity.schema import schema_of
 
 _NAMED_BY = {"cases.jsonl": "id", "units.jsonl": "unit", "controls.jsonl": "name"}
 """The key that every line of a file has."""
@@ -77,6 +78,12 @@ class Evidence:
             if not head.is_file():
                 raise RunFolderError(f"{self.folder} holds no run to resume; leave out --resume")
             old = read_identity(head)
+            if schema_of(old) != schema_of(identity):
+                raise RunFolderError(
+                    f"{self.folder} holds a run of schema {schema_of(old)}, whose measures mean "
+                    f"other things than those of schema {schema_of(identity)}, so it cannot be "
+                    "resumed; use a new --run-dir"
+                )
             changed = [key for key in identity if old.get(key) != identity[key]]
             if changed:
                 raise RunFolderError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kvparity.fixed_order import asked
+from kvparity.schema import SCHEMA_VERSION
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.subjects import Attention
 
@@ -15,8 +16,9 @@ from kvparity_contracts.subjects import Attention
 def identity(
     loaded: LoadedContract, environment: dict[str, Any], tiles: dict[str, str]
 ) -> dict[str, Any]:
-    """JSON values: contract, versions, device, tiles in force, and the subject's files."""
+    """JSON values: schema, contract, versions, device, tiles in force, and the subject's files."""
     return {
+        "schema_version": SCHEMA_VERSION,
         "contract": loaded.sha256,
         "path": str(Path(loaded.path).resolve()),
         "versions": environment["versions"],

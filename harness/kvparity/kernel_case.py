@@ -144,6 +144,7 @@ def entry(case: KernelCase, found: Finding) -> dict[str, Any]:
         "dtype": case.numerics.execution,
         "kv_cache": case.numerics.kv_cache,
         "temperature": None,
+        "trainer": None,
         "verdict": found.outcome,
         **measures,
         case.relation: {**details, **found.details},

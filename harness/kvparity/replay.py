@@ -17,6 +17,7 @@ from kvparity.kernel_case import entry
 from kvparity.kernel_plan import KernelCase
 from kvparity.plan import Case, Unit, make
 from kvparity.record import Record
+from kvparity.schema import RESIGNED, schema_of
 from kvparity.side import Setting
 from kvparity.unit import Runner, case_json, run_case
 from kvparity.worker import Job, look, subject_of
@@ -25,12 +26,16 @@ from kvparity_contracts.loader import LoadedContract
 
 @dataclass(frozen=True)
 class Replay:
-    """The case's entry now, whether the run had the same, and the row that differs first."""
+    """The case's entry now, whether the run had the same, and the row that differs first.
+
+    ``schema``: of the run. Under an older one ``same`` leaves out what now means something else.
+    """
 
     entry: dict[str, Any]
     recorded: dict[str, Any]
     same: bool
     row: dict[str, Any] | None
+    schema: int
 
     @property
     def verdict(self) -> str:
@@ -68,7 +73,7 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     job = Job(loaded.contract, Path(loaded.path).resolve().parent, device, folder)
     for kernel_case in make(loaded.contract).kernel_cases:
         if kernel_case.id == case_id:
-            return _look_again(job, kernel_case, recorded[case_id])
+            return _look_again(job, kernel_case, recorded[case_id], schema_of(identity))
     unit, case = _find(loaded, case_id)
     tokens = next((e for e in evidence.lines("units.jsonl") if e["unit"] == unit.id), None)
     if tokens is None:
@@ -80,18 +85,27 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     result, row = _again(setting, runner, case)
     now = case_json(case, result)
     old = recorded[case_id]
-    return Replay(now, old, _lasting(now) == _lasting(old), row)
+    schema = schema_of(identity)
+    return Replay(now, old, _lasting(now, schema) == _lasting(old, schema), row, schema)
 
 
-def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any]) -> Replay:
+def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any], schema: int) -> Replay:
     """An order certificate or an audit again; it needs no tokens. Cost in seconds may vary."""
     now = entry(case, look(job, case))
-    return Replay(now, recorded, _timeless(now) == _timeless(recorded), None)
+    sides = (_timeless(_lasting(each, schema)) for each in (now, recorded))
+    return Replay(now, recorded, next(sides) == next(sides), None, schema)
 
 
-def _lasting(case: dict[str, Any]) -> dict[str, Any]:
-    """What a second look must find again. Of a run, only some cases were computed once more."""
-    return {key: it for key, it in case.items() if key not in ("evidence", "invariance")}
+def _lasting(case: dict[str, Any], schema: int) -> dict[str, Any]:
+    """What a second look must find again. Of a run, only some cases were computed once more.
+
+    A run of schema 1 measured with the other sign of d, which its words for a limit tell too.
+    """
+    left_out = {"evidence", "invariance"}
+    if schema < 2:
+        left_out |= {*RESIGNED, "rollout", "trainer"}
+        left_out |= {"reason"} if case["relation"] == "accuracy" else set()
+    return {key: it for key, it in case.items() if key not in left_out}
 
 
 def _timeless(value: Any) -> Any:

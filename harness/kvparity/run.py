@@ -22,13 +22,13 @@ from kvparity.identity import identity
 from kvparity.judge import judge
 from kvparity.kernel_plan import KernelControl, Unplanted
 from kvparity.plan import ControlRun, Unit, Work, make
+from kvparity.schema import SCHEMA_VERSION
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity.tiles import contract as tiles
 from kvparity.unit import Tokens
 from kvparity.worker import Job
 from kvparity_contracts.loader import LoadedContract
 
-SCHEMA_VERSION = 1
 Task = tuple[Any, ...]
 """A function of the worker, and its arguments."""
 Progress = Callable[[int, int, str], None]

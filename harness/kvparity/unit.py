@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.compare import Comparison, accuracy, invariance, same_bits
+from kvparity.compare import Comparison, SideName, accuracy, invariance, same_bits
 from kvparity.counter import sample
 from kvparity.held import Held
 from kvparity.paths import build
@@ -225,10 +225,23 @@ def judge_accuracy(contract: Contract, case: Case, candidate: Record, wanted: Te
     return accuracy(candidate, wanted, limits, column=case.column)
 
 
+ORACLE = "float64"
+"""The name of the side that an accuracy check holds a path against."""
+
+
+def _roles(case: Case, rollout: SideName | None) -> tuple[str | None, str | None]:
+    """(rollout, trainer) by name; of nothing where no logprob was compared."""
+    if rollout is None:
+        return None, None
+    path, reference = str(case.path), ORACLE if case.reference is None else str(case.reference)
+    return (reference, path) if rollout == "reference" else (path, reference)
+
+
 def case_json(case: Case, result: Comparison) -> dict[str, Any]:
     """The report's entry for one case."""
     found = result.as_json()
     outcome = found.pop("outcome")
+    rollout, trainer = _roles(case, found.pop("rollout"))
     more = {case.relation: dict(result.details)} if result.details else {}
     return {
         "id": case.id,
@@ -240,6 +253,8 @@ def case_json(case: Case, result: Comparison) -> dict[str, Any]:
         "dtype": case.numerics.execution,
         "kv_cache": case.numerics.kv_cache,
         "temperature": case.temperature,
+        "rollout": rollout,
+        "trainer": trainer,
         "verdict": outcome,
         **found,
         **more,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -168,12 +169,42 @@ def test_other_token_ids_differ_though_their_values_are_equal() -> None:
     assert (found.first_divergence.position, found.first_divergence.token) == (4, 99)
 
 
+LOWER = changed(0, 0, -1.21)
+"""Where VALUES have -1: e^0.21 = 1.23 is outside of the clip range, e^-0.21 = 0.81 is not."""
+
+
 def test_the_rollout_is_the_side_that_decodes() -> None:
-    values = changed(0, 0, -1.25)  # e^0.25 is outside the clip range, e^-0.25 is 0.78: outside too
-    near = changed(0, 0, -1.21)  # e^0.21 = 1.23 is outside, e^-0.21 = 0.81 is not
-    assert invariance(record(), record(DECODE, values=values), column=0).clipfrac0 == 0.2
-    assert invariance(record(), record(DECODE, values=near), column=0).clipfrac0 == 0.0
-    assert invariance(record(DECODE), record(values=near), column=0).clipfrac0 == 0.2
+    # The trainer is the other one, and the ratio is trainer / rollout: 1.23 in the first.
+    drawn = invariance(record(), record(DECODE, values=LOWER), column=0)
+    assert (drawn.rollout, drawn.clipfrac0) == ("candidate", 0.2)
+    again = invariance(record(DECODE), record(values=LOWER), column=0)
+    assert (again.rollout, again.clipfrac0) == ("reference", 0.0)
+
+
+def test_where_both_decode_or_neither_the_roles_are_told() -> None:
+    other = replace(DECODE, layout=Layout(page=16))
+    both = invariance(record(DECODE), record(other, values=LOWER), column=0)
+    assert (both.rollout, both.clipfrac0) == ("reference", 0.0)
+    neither = invariance(
+        record(), record(replace(PREFILL, layout=Layout(page=16)), values=LOWER), column=0
+    )
+    assert (neither.rollout, neither.clipfrac0) == ("candidate", 0.2)
+    generated = replace(DECODE, generate=True)
+    assert invariance(record(generated), record(values=LOWER), column=0).rollout == "reference"
+    rows = invariance(record(), record(DECODE, values=LOWER), column=None)
+    assert (rows.rollout, rows.clipfrac0) == (None, None)  # no logprob, no roles
+
+
+def test_a_path_is_the_rollout_before_the_oracle_and_its_k3_has_the_sign_of_rl() -> None:
+    # Every token 0.5 likelier under the trainer, which is the oracle: e^0.5 - 1.5 = 0.149 each,
+    # and e^-0.5 - 0.5 = 0.107 the other way round.
+    for plan in (PREFILL, DECODE):
+        found = accuracy(record(plan), oracle(0.5), {"approx_kl0": 0.12}, column=0)
+        assert (found.outcome, found.rollout) == ("differs", "candidate")
+        assert found.approx_kl0 == pytest.approx(math.exp(0.5) - 1.5)
+        less = accuracy(record(plan), oracle(-0.5), {"approx_kl0": 0.12}, column=0)
+        assert less.outcome == "holds"
+    assert accuracy(record(), oracle(0.5), {"max_abs": 1}, column=None).rollout is None
 
 
 def test_attention_rows_are_compared_whole() -> None:
@@ -299,7 +330,7 @@ def test_accuracy_within_and_over_limits() -> None:
     assert found.tokens == 5
     assert found.max_abs_dlogp == pytest.approx(0.05, rel=1e-6)
     assert found.reason.startswith("max_abs_dlogp 0.05 <= 0.1")
-    over = accuracy(record(), oracle(-0.2), LIMITS, column=0)
+    over = accuracy(record(), oracle(0.2), LIMITS, column=0)
     assert over.outcome == "differs"
     assert over.reason.startswith("max_abs_dlogp 0.2, over 0.1")
     assert "clipfrac0 1, over 0" in over.reason
@@ -360,7 +391,7 @@ def test_accuracy_that_shows_nothing_is_void(arguments: dict[str, Any], reason: 
 
 
 def test_measures_beyond_json_are_given_by_name() -> None:
-    other = record(DECODE, values=changed(0, 0, -1.0))
-    found = invariance(record(values=changed(0, 0, -1000.0)), other, column=0)
+    other = record(DECODE, values=changed(0, 0, -1000.0))
+    found = invariance(record(values=changed(0, 0, -1.0)), other, column=0)
     assert found.approx_kl0 == float("inf")
     assert json.loads(json.dumps(found.as_json(), allow_nan=False))["approx_kl0"] == "inf"

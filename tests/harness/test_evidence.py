@@ -91,6 +91,17 @@ def test_damage_before_the_end_is_not_passed_over(tmp_path: Path) -> None:
             list(evidence.lines("cases.jsonl"))
 
 
+def test_a_run_of_another_schema_is_not_resumed(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    Evidence(old).start(IDENTITY, resume=False)  # schema 1 did not name itself
+    now = IDENTITY | {"schema_version": 2}
+    with pytest.raises(RunFolderError, match=r"holds a run of schema 1, .* cannot be resumed; use"):
+        Evidence(old).start(now, resume=True)
+    new = tmp_path / "new"
+    Evidence(new).start(now, resume=False)
+    Evidence(new).start(now, resume=True)  # the control
+
+
 @pytest.mark.parametrize("key", sorted(IDENTITY))
 def test_a_run_is_resumed_under_the_same_identity_alone(tmp_path: Path, key: str) -> None:
     evidence = started(tmp_path / "run")

@@ -34,6 +34,8 @@ def case(**changes: Any) -> Document:
         "dtype": "bfloat16",
         "kv_cache": "bfloat16",
         "temperature": 0.7,
+        "rollout": "decode",
+        "trainer": "prefill",
         "verdict": "holds",
         "reason": "every bit is equal",
         "tokens": 48,
@@ -58,7 +60,7 @@ def report(verdict: str, *cases: Document, **changes: Any) -> Document:
         "omitted": [],
     }
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "verdict": verdict,
         "contract": {"name": "smoke", "path": "smoke.yaml", "sha256": "ab", "seed": 0},
         "command": "kvparity verify smoke",
@@ -137,7 +139,7 @@ def test_a_report_that_differs_shows_the_first_token_and_both_patterns() -> None
         "0xc0200001",
         "1 ulp apart",
         "5 of 48 tokens and 7 of 48 rows differ, by up to 42 ulps",
-        "max |dlogp| 0.0123, approx_kl0 4.5e-05, clipfrac0 0.25",
+        "(rollout decode, trainer prefill): max |dlogp| 0.0123, approx_kl0 4.5e-05, clipfrac0 0.25",
         "kvparity replay .kvparity/runs/x c003",
     ]
     places = [next(i for i, line in enumerate(lines) if part in line) for part in order]

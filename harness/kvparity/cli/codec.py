@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode
+from kvparity.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from kvparity.codec.budget import Budget
@@ -124,7 +125,7 @@ def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     ]
     _progress("")
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "contract": {
             "name": loaded.contract.name,
             "path": str(loaded.path),

@@ -10,6 +10,7 @@ from typing import Any
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode, of_verdict
+from kvparity.schema import RESIGNED, SCHEMA_VERSION
 
 
 def add_parser(verbs: Any) -> None:
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.ERROR
     if args.json:
         document = {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
+            "recorded_schema": found.schema,
             "case": found.entry,
             "same_as_recorded": found.same,
             "row": found.row,
@@ -79,6 +81,11 @@ def _text(found: Any) -> str:
         else "    NOT the result that the run recorded: the subject is not deterministic, or the "
         "machine is another"
     )
+    if found.schema != SCHEMA_VERSION:
+        lines.append(
+            f"    the run has schema {found.schema}, with the other sign of d: "
+            f"{' and '.join(RESIGNED)} were not compared with what it recorded"
+        )
     if found.row:
         row = found.row
         lines.append(f"    that row: {row['differing']} of {row['columns']} columns differ")

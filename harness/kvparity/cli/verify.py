@@ -14,6 +14,7 @@ from typing import Any
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode, of_verdict
+from kvparity.schema import SCHEMA_VERSION
 
 _MOST_JOBS = 1024
 
@@ -101,7 +102,7 @@ def _before_and_after(args: argparse.Namespace, loaded: Any, device: str, folder
         if isinstance(found, int):
             return found
         reports[name] = found
-    document = {"schema_version": 1, "verdict": reports["after"]["verdict"], **reports}
+    document = {"schema_version": SCHEMA_VERSION, "verdict": reports["after"]["verdict"], **reports}
     words = ", ".join(f"{name}: {found['verdict'].upper()}" for name, found in reports.items())
     return _print(args, document, list(reports.values()), f"\nwith --invariant, {words}")
 

@@ -23,7 +23,8 @@ class Outcome:
     """One run against the exact one, over the tokens that were drawn after a coded key was seen.
 
     ``differing`` counts tokens whose logprob or logits row has other bits. The rest is as in
-    ``kvparity.drift.Drift``; the rollout is the run with the codec.
+    ``kvparity.drift.Drift``; the rollout is the run with the codec, and the
+    exact run the trainer.
     """
 
     tokens: int
@@ -80,7 +81,7 @@ class Runs:
                 "rows that see no coded key differ from the exact run: this subject does not "
                 "repeat itself, so no drift can be laid on the codec"
             )
-        seen = drift(found.values[rows, 0], exact.values[rows, 0])
+        seen = drift(rollout=found.values[rows, 0], trainer=exact.values[rows, 0])
         return Outcome(
             tokens=int(rows.sum()),
             differing=int(off[rows].sum()),

@@ -172,7 +172,8 @@ def _often(case: Document) -> list[str]:
         )
     if case["max_abs_dlogp"] is not None:
         lines.append(
-            f"      in RL terms: max |dlogp| {_measure(case['max_abs_dlogp'])}, "
+            f"      in RL terms (rollout {case['rollout']}, trainer {case['trainer']}): "
+            f"max |dlogp| {_measure(case['max_abs_dlogp'])}, "
             f"approx_kl0 {_measure(case['approx_kl0'])}, "
             f"clipfrac0 {_measure(case['clipfrac0'])}"
         )
