@@ -14,16 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kvparity import run_files
 from kvparity.held import Held
 from kvparity.record import Record
+from kvparity.run_files import RunFolderError as RunFolderError
 from kvparity.schema import schema_of
 
 _NAMED_BY = {"cases.jsonl": "id", "units.jsonl": "unit", "controls.jsonl": "name"}
 """The key that every line of a file has."""
-
-
-class RunFolderError(Exception):
-    """The run folder cannot be used as asked. Exit code 2."""
+_ABSENT = object()
 
 
 class Evidence:
@@ -84,14 +83,15 @@ class Evidence:
                     f"other things than those of schema {schema_of(identity)}, so it cannot be "
                     "resumed; use a new --run-dir"
                 )
-            changed = [key for key in identity if old.get(key) != identity[key]]
+            both = {**old, **identity}  # in order; a key that one of them lacks has changed
+            changed = [k for k in both if k not in old or old[k] != identity.get(k, _ABSENT)]
             if changed:
                 raise RunFolderError(
                     f"{self.folder} cannot be resumed: {', '.join(changed)} changed since it began "
                     "(results of two set-ups do not belong in one report); use a new --run-dir"
                 )
-            for file in self.folder.glob("*.jsonl"):
-                _drop_torn_line(file)
+            for file in _NAMED_BY:  # what else lies here is somebody's own
+                run_files.drop_torn_line(self.folder / file)
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"{self.folder} is a file; give another --run-dir")
@@ -118,14 +118,13 @@ class Evidence:
             raise RunFolderError(f"{self.folder / file}: only a part could be written; disk full?")
 
     def lines(self, file: str) -> Iterator[dict[str, Any]]:
-        """The values appended to a file, in order; none if there is no such file.
+        """The values appended to a file, in order; see ``run_files.lines``."""
+        for _, value in self.numbered(file):
+            yield value
 
-        A last line without its end, left by an interruption, is no value.
-        """
-        path = self.folder / file
-        if path.is_file():
-            for number, line in enumerate(path.read_text().split("\n")[:-1], 1):
-                yield _value(line, _NAMED_BY.get(file), f"{path}:{number}")
+    def numbered(self, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The same with the number of each line."""
+        return run_files.lines(self.folder / file, _NAMED_BY.get(file))
 
     def keep_failure(self, case: str, reference: Record | Held, candidate: Record | Held) -> str:
         """Both sides of a differing case as safetensors; returns the file's name."""
@@ -135,8 +134,11 @@ class Evidence:
                 tensors[f"{side}.{name}"] = tensor.cpu().contiguous()
         name = f"failures/{case}.safetensors"
         index = json.dumps([list(place) for place in candidate.index])
+        whole = self.folder / name
+        part = whole.with_name(whole.name + ".part")
         try:
-            save_file(tensors, self.folder / name, metadata={"index": index})
+            save_file(tensors, part, metadata={"index": index})
+            part.replace(whole)
         except (OSError, SafetensorError) as error:
             raise _unwritten(self.folder / name, error) from error
         return name
@@ -158,28 +160,4 @@ def _unwritten(path: Path, error: Exception) -> RunFolderError:
 
 def read_identity(head: Path) -> dict[str, Any]:
     """What the run of ``identity.json`` is about."""
-    return _value(head.read_text(), "path", str(head))
-
-
-def _value(text: str, key: str | None, place: str) -> dict[str, Any]:
-    """A JSON mapping that has ``key``.
-
-    Raises:
-        RunFolderError: it is something else; an editor was at it, or a disk failed.
-    """
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        words = f"{place} is damaged ({error}); use a new --run-dir"
-        raise RunFolderError(words) from error
-    if not isinstance(found, dict) or (key is not None and key not in found):
-        words = f"{place} is damaged (no mapping with {key!r}); use a new --run-dir"
-        raise RunFolderError(words)
-    return found
-
-
-def _drop_torn_line(file: Path) -> None:
-    """Cut off a last line that an interruption left without its end."""
-    text = file.read_bytes()
-    if text and not text.endswith(b"\n"):
-        file.write_bytes(text[: text.rfind(b"\n") + 1])
+    return run_files.whole(head, "path")

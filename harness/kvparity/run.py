@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 
 import torch
 
+from kvparity import evidence_check as believed
 from kvparity import worker
 from kvparity.environment import environment, overridden, settle
-from kvparity.evidence import Evidence, RunFolderError
+from kvparity.evidence import Evidence
 from kvparity.identity import identity
 from kvparity.judge import judge
 from kvparity.kernel_plan import KernelControl, Unplanted
@@ -145,8 +146,8 @@ def _cases(
     pool: _Pool, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
 ) -> dict[str, Tokens]:
     """Run all cases that are not finished; returns the tokens of every unit."""
-    finished = frozenset(entry["id"] for entry in evidence.lines("cases.jsonl"))
-    before = {entry["unit"]: entry for entry in evidence.lines("units.jsonl")}
+    finished = frozenset(line["id"] for line in believed.cases(evidence, job.contract, work))
+    before = {line["unit"]: line for line in believed.units(evidence, work)}
     tokens = {name: _tokens(entry) for name, entry in before.items()}
     tasks: list[Task] = []
     for case in work.kernel_cases:  # an audit takes longest, and needs the GPU's compiler alone
@@ -185,7 +186,7 @@ def _controls(
     tick: Callable[[str], None],
 ) -> tuple[Unplanted, ...]:
     """Run all controls that are not finished; returns those that could not be planted."""
-    finished = {(e["name"], e["relation"]) for e in evidence.lines("controls.jsonl")}
+    finished = {(e["name"], e["relation"]) for e in believed.controls(evidence, work)}
     asked = job.contract.controls != "all"
     tasks: list[Task] = []
     for control in reversed(work.every_control):  # what takes longest first
@@ -221,15 +222,15 @@ def _report(
     unplanted: tuple[Unplanted, ...],
     command: str,
 ) -> dict[str, Any]:
-    results = sorted(evidence.lines("cases.jsonl"), key=lambda entry: entry["id"])
+    cases = believed.cases(evidence, loaded.contract, work)
+    results = sorted(cases, key=lambda entry: entry["id"])
     controls = _in_order(
-        evidence,
-        "controls.jsonl",
+        believed.controls(evidence, work),
         [(c.control, c.relation) for c in work.every_control],
         lambda entry: (entry["name"], entry["relation"]),
     )
     units = _in_order(
-        evidence, "units.jsonl", [unit.id for unit in work.units], lambda entry: entry["unit"]
+        believed.units(evidence, work), [u.id for u in work.units], lambda entry: entry["unit"]
     )
     verdict, checks = judge(loaded.contract, work, results, controls, unplanted, _replaced(units))
     return {
@@ -253,15 +254,9 @@ def _report(
 
 
 def _in_order(
-    evidence: Evidence, file: str, planned: list[Any], name: Callable[[dict[str, Any]], Any]
+    lines: list[dict[str, Any]], planned: list[Any], name: Callable[[dict[str, Any]], Any]
 ) -> list[dict[str, Any]]:
-    """The lines of a file in the order of the plan, whichever process ended first."""
-    lines = list(evidence.lines(file))
-    for line in lines:
-        if name(line) not in planned:
-            raise RunFolderError(
-                f"{evidence.folder / file} holds {name(line)}, which is not planned"
-            )
+    """The lines in the order of the plan, whichever process ended first."""
     return sorted(lines, key=lambda line: planned.index(name(line)))
 
 

@@ -18,4 +18,5 @@ RESIGNED = ("approx_kl0", "clipfrac0")
 
 def schema_of(document: Mapping[str, Any]) -> int:
     """The schema of a report or of an ``identity.json``, which first named it under schema 2."""
-    return int(document.get("schema_version", 1))
+    found = document.get("schema_version", 1)
+    return found if type(found) is int else 0  # of nothing that this project wrote

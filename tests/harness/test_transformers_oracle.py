@@ -1,4 +1,4 @@
-"""The float64 twin of a transformers model: of experts too, and said in words where there is none."""
+"""The float64 twin of a transformers model: of experts too, and in words where there is none."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ def test_a_mixture_of_experts_is_held_against_its_eager_experts() -> None:
 
 def test_a_model_that_is_no_model_in_float64_says_so() -> None:
     subject = load(XGLM)
-    with pytest.raises(OracleError, match="XGLMForCausalLM does not compute in float64.*Error: "):
+    with pytest.raises(OracleError, match=r"XGLMForCausalLM does not compute in float64.*Error: "):
         subject.oracle(Member("m", 9), tokens(9), range(9))

@@ -1,4 +1,4 @@
-"""The float64 twin of a transformers model: its own code, in float64, in its plainest operations."""
+"""The float64 twin of a transformers model: its own code, in its plainest operations."""
 
 from __future__ import annotations
 

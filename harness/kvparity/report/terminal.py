@@ -87,7 +87,12 @@ def _formats(case: Document) -> str:
 
 
 def _mark(verdict: str) -> str:
-    return {"holds": "[holds]  ", "differs": "[DIFFERS]", "void": "[VOID]   ", "error": "[ERROR]  "}.get(verdict, verdict)
+    return {
+        "holds": "[holds]  ",
+        "differs": "[DIFFERS]",
+        "void": "[VOID]   ",
+        "error": "[ERROR]  ",
+    }.get(verdict, verdict)
 
 
 def _cell(cases: list[Document]) -> str:

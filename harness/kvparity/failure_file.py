@@ -1,0 +1,46 @@
+"""The file that a differing case keeps: whether it is whole, and about that case."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+_TENSORS = {
+    "invariance": ("reference.values", "candidate.values", "reference.digests"),
+    "cache": ("reference.held", "candidate.held"),
+}
+
+
+def damage(folder: Path, line: Mapping[str, Any]) -> str | None:
+    """What is wrong with the file that a case's line names as ``evidence``, or None.
+
+    Only its header is read, which says the size of the whole.
+    """
+    name = line["evidence"]
+    if name != f"failures/{line['id']}.safetensors":
+        return f"its evidence is {name!r}, and failures/{line['id']}.safetensors is its file"
+    path = folder / name
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return f"{name} is no regular file"
+        with safe_open(str(path), "np") as file:
+            missing = set(_TENSORS.get(line["relation"], ())) - set(file.keys())
+            index = json.loads((file.metadata() or {}).get("index", "null"))
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except (OSError, SafetensorError, ValueError) as error:
+        return f"{name} cannot be read ({error})"
+    if missing:
+        return f"{name} has no {sorted(missing)[0]}"
+    if line["relation"] == "invariance" and _length(index) != line["tokens"]:
+        return f"{name} holds {_length(index)} tokens, and {line['tokens']} were compared"
+    return None
+
+
+def _length(index: object) -> int | None:
+    return len(index) if isinstance(index, list) else None
