@@ -9,10 +9,9 @@ from kvparity_contracts import stores
 from kvparity_contracts.base import Fault, KeyPath, closest, repeated
 from kvparity_contracts.checks import FEWEST_KEYS, Accuracy, AuditCheck, OrderCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import TOKEN_LIMITS, Limits
-from kvparity_contracts.paths import PathName
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder, known, order_of
-from kvparity_contracts.workloads import Workload
 
 if TYPE_CHECKING:
     from kvparity_contracts.contract import Contract
@@ -132,17 +131,6 @@ def _chunks(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault
         else:
             found += f"no prompt is longer than {prompt} tokens, so none goes on behind the prefix"
             yield Fault(where, found, f"a prefix shorter than {prompt}")
-
-
-def idle(path: PathName, workload: Workload) -> bool:
-    """Whether no sequence of the workload is long enough to make the path one of its own."""
-    if path.argument is None:
-        return False
-    if path.kind == "chunked":
-        return max(workload.totals()) <= path.argument
-    if path.kind in ("streamed", "prefix", "prefix-paged"):
-        return max(workload.lengths()) <= path.argument
-    return False
 
 
 def _limits(contract: Contract, at: KeyPath, check: Accuracy) -> Iterator[Fault]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck
-from kvparity_contracts.consistency import idle
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
+from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
 from kvparity_contracts.loader import LoadedContract
-from kvparity_contracts.planning import meant, meant_for, planned, shows
+from kvparity_contracts.planning import LeftOut, fates, meant, meant_for, planned, possible, shows
 from kvparity_contracts.problems import dotted
 from kvparity_contracts.subjects import known, order_of
 
@@ -215,9 +215,21 @@ def _controls(contract: Contract) -> Iterator[Note]:
                     f"{control.needs}",
                 )
         return
-    for i, control in enumerate(planned(contract)):
-        if not shows(control, contract):
-            yield ("controls", i), f"{control.name} cannot show here: it needs {control.needs}"
+    for fate in fates(contract):
+        at = ("controls", contract.controls.index(fate.control.name))
+        if isinstance(fate, LeftOut):
+            reason = fate.reason.removeprefix("cannot be planted ").removeprefix("in ")
+            yield at, f"{fate.control.name} cannot be planted: {reason}"
+        elif not possible(fate.control, contract):
+            yield at, f"{fate.control.name} may not show here: it needs {fate.control.needs}"
+        elif fate.place is not None and not any(
+            meant_for(fate.control, check, contract) for check in contract.checks
+        ):
+            yield (
+                at,
+                f"{fate.control.name} is planted on {fate.control.path}, which no check of this "
+                f"contract compares; it is meant for {fate.control.needs}",
+            )
 
 
 def _uncontrolled(contract: Contract) -> Iterator[Note]:

@@ -1,15 +1,39 @@
-"""Which controls a contract means, and which of them could show: read off the contract alone."""
+"""Which controls a contract means, where each is planted, or why it is not: read off the contract.
+
+The verification plans with the same functions, so that the linter says what it will do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
-from kvparity_contracts.checks import AnyCheck, AuditCheck, OrderCheck, PathCheck
+from kvparity_contracts.checks import AnyCheck, AuditCheck, OrderCheck, PathCheck, Relation
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.features import has
-from kvparity_contracts.subjects import known, order_of
+from kvparity_contracts.idling import runs
+from kvparity_contracts.placing import Place, part_of, place, split_and_tile
+from kvparity_contracts.subjects import order_of
 from kvparity_contracts.workloads import Workload
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A control and a relation that must catch it; ``place`` is None where kernels are changed."""
+
+    control: Control
+    relation: Relation
+    place: Place | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A control that cannot be planted for a relation, and why."""
+
+    control: Control
+    relation: Relation
+    reason: str
 
 
 def planned(contract: Contract) -> tuple[Control, ...]:
@@ -17,6 +41,66 @@ def planned(contract: Contract) -> tuple[Control, ...]:
     if contract.controls == "all":
         return tuple(each for each in meant(contract) if shows(each, contract))
     return tuple(CONTROLS[name] for name in contract.controls)
+
+
+def fates(contract: Contract, ran: Collection[str] | None = None) -> Iterator[Planted | LeftOut]:
+    """What becomes of every control that the contract may mean, for each relation that it has.
+
+    ``ran`` names the workloads that are run; left out, it is read off the contract.
+    """
+    running = workloads_run(contract) if ran is None else ran
+    everything = contract.controls == "all"
+    for name in CONTROLS if everything else contract.controls:
+        control = CONTROLS[name]
+        hidden = everything and not shows(control, contract)
+        present = [each for each in control.relations if contract.checks_of(each)]
+        for relation in present or control.relations[:1]:
+            found = _fate(control, relation, contract, running)
+            if hidden and not isinstance(found, str):
+                found = f"it cannot show here: it takes {control.needs}"
+            if isinstance(found, str):
+                yield LeftOut(control, relation, found)
+            else:
+                yield Planted(control, relation, found)
+
+
+def _fate(
+    control: Control, relation: Relation, contract: Contract, ran: Collection[str]
+) -> Place | str | None:
+    """Its place, None where it is planted into kernels, or why it cannot be planted."""
+    kind = contract.subject.kind
+    if kind not in control.subjects:
+        return f"cannot be planted in a subject of kind {kind}"
+    if set(control.relations) <= {"order", "audit"}:
+        return _in_kernels(control, relation, contract)
+    if "order" in control.features and order_of(contract.subject) is None:
+        return "it plants another order, and attention here is in none of this project's"
+    lacking = [each for each in control.features if not has(contract, each)]
+    if set(lacking) - {"float32"}:  # rounding to less may hide the defect, and need not
+        return f"it cannot show here: it takes {control.needs}"
+    if control.tempered and all(each == 1.0 for each in contract.numerics.temperatures):
+        return "every temperature of the contract is 1"
+    return place(control, relation, contract, ran)
+
+
+def _in_kernels(control: Control, relation: Relation, contract: Contract) -> str | None:
+    if not any(contract.checks_of(each) for each in control.relations):
+        return f"the contract has no {' or '.join(control.relations)} check"
+    tile = split_and_tile(contract)[1]
+    keys = [k for c in contract.checks if isinstance(c, OrderCheck) for k in c.keys]
+    if relation == "order" and max(keys) <= tile:
+        return f"no order check has more than {tile} keys, one tile"
+    return None
+
+
+def workloads_run(contract: Contract) -> frozenset[str]:
+    """Names of the workloads in which some path of some check shows anything."""
+    return frozenset(
+        workload.name
+        for check in contract.path_checks
+        for workload in contract.workloads_of(check)
+        if any(runs(path, check, workload) for path in contract.paths_of(check, workload))
+    )
 
 
 def meant(contract: Contract) -> tuple[Control, ...]:
@@ -42,19 +126,13 @@ def shows(control: Control, contract: Contract) -> bool:
         return False
     if not possible(control, contract):
         return False
-    fewest = _fewest(control, contract)
     for check in contract.checks:
         if meant_for(control, check, contract):
             if isinstance(check, AuditCheck):
                 return True
-            if isinstance(check, OrderCheck) and max(check.keys) > fewest:
+            if isinstance(check, OrderCheck) and max(check.keys) > split_and_tile(contract)[1]:
                 return True
-    return any(
-        max(workload.totals()) > fewest
-        and len(set(workload.lengths())) >= control.sequences
-        and workload.generate >= control.generate
-        for workload in exposed(control, contract)
-    )
+    return any(part_of(control, contract, each) for each in exposed(control, contract))
 
 
 def exposed(control: Control, contract: Contract) -> Iterator[Workload]:
@@ -77,12 +155,3 @@ def _covers(control: Control, check: PathCheck, contract: Contract, workload: Wo
         return False
     paths = contract.paths_of(check, workload)
     return bool(paths) and (not control.paths or any(path.kind in control.paths for path in paths))
-
-
-def _fewest(control: Control, contract: Contract) -> int:
-    if control.keys == "window":
-        return known(contract.subject).sliding_window or 0
-    order = order_of(contract.subject)
-    if order is None or control.keys == "any":
-        return 0
-    return order.tile if control.keys == "tile" else order.split

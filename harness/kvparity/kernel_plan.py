@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kvparity_contracts.checks import AuditCheck, OrderCheck
+from kvparity_contracts.checks import AuditCheck, OrderCheck, Relation
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.controls import CONTROLS as DESCRIBED
 
 
 @dataclass(frozen=True)
@@ -78,26 +77,9 @@ def kernel_cases(contract: Contract, first: int) -> tuple[KernelCase, ...]:
     return tuple(cases)
 
 
-def kernel_controls(
-    contract: Contract, cases: Sequence[KernelCase], name: str, tile: int, *, asked: bool
-) -> Iterator[KernelControl | Unplanted]:
-    """Where a control is planted: the smallest fitting case of each relation that can see it."""
-    control = DESCRIBED[name]
-    words = " or ".join(control.relations)
-    if contract.subject.kind not in control.subjects:
-        reason = f"cannot be planted in a subject of kind {contract.subject.kind}"
-        yield Unplanted(name, control.relations[0], reason, asked)
-        return
-    present = [relation for relation in control.relations if contract.checks_of(relation)]
-    if not present:
-        reason = f"the contract has no {words} check"
-        yield Unplanted(name, control.relations[0], reason, asked)
-    for relation in present:
-        fitting = [c for c in cases if c.relation == relation]
-        if relation == "order":
-            fitting = sorted((c for c in fitting if c.keys > tile), key=lambda c: c.keys)
-        if fitting:
-            yield KernelControl(name, fitting[0])
-        else:
-            reason = f"no order check has more than {tile} keys, one tile"
-            yield Unplanted(name, relation, reason, asked)
+def kernel_control(
+    cases: Sequence[KernelCase], name: str, relation: Relation, tile: int
+) -> KernelControl:
+    """A control planted in the smallest case of a relation that can show it."""
+    fitting = [c for c in cases if c.relation == relation and (not c.keys or c.keys > tile)]
+    return KernelControl(name, min(fitting, key=lambda each: each.keys))

@@ -5,29 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kvparity.controls.base import Control
-from kvparity.controls.placing import place
-from kvparity.controls.table import CONTROLS
 from kvparity.kernel_plan import (
     KernelCase,
     KernelControl,
     Numerics,
     Unplanted,
     kernel_cases,
-    kernel_controls,
+    kernel_control,
 )
 from kvparity.paths import build
 from kvparity.workload import Prompts, fill
 from kvparity_contracts.checks import PathCheck, Relation, reference_of
-from kvparity_contracts.consistency import idle
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.controls import CONTROLS as DESCRIBED
-from kvparity_contracts.controls import Control as Described
-from kvparity_contracts.order import Order
+from kvparity_contracts.controls import Control
+from kvparity_contracts.idling import why_idle
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.planning import planned
-from kvparity_contracts.subjects import order_of as declared
-from kvparity_contracts.workloads import Workload
+from kvparity_contracts.placing import Place, split_and_tile
+from kvparity_contracts.planning import LeftOut, fates
 
 
 @dataclass(frozen=True)
@@ -60,10 +54,6 @@ class Unit:
         generate = PathName("generate")
         wanted = any(generate in (case.path, case.reference) for case in self.cases)
         return generate if wanted else PathName("decode")
-
-
-_IDLE = ("decode", "generate", "mixed", "exported", "compiled")
-"""Paths that are named for decoding and do none where one token is generated."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +104,6 @@ class Work:
         return (*self.controls, *self.kernel_controls)
 
 
-def order_of(contract: Contract) -> tuple[int, int]:
-    """Split and tile that the contract declares, or the defaults."""
-    order = getattr(contract.subject, "order", None) or Order()
-    return order.split, order.tile
-
-
 def make(contract: Contract) -> Work:
     """Everything that verifying ``contract`` takes, in a fixed order."""
     prompts = {w.name: fill(w, seed=contract.seed, vocab=0) for w in contract.workloads}
@@ -128,8 +112,8 @@ def make(contract: Contract) -> Work:
     cases = _cases(contract, [pair for pair in pairs if not isinstance(pair, Omitted)])
     units = _units(contract, cases)
     kernels = kernel_cases(contract, len(cases))
-    run = {unit.workload: prompts[unit.workload] for unit in units}
-    planted = list(_controls(contract, run, kernels))
+    ran = frozenset(unit.workload for unit in units)
+    planted = list(_controls(contract, ran, kernels))
     return Work(
         units=units,
         kernel_cases=kernels,
@@ -164,17 +148,6 @@ def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | 
                     yield Omitted(check.name, workload.name, str(path), reason)
                 else:
                     yield _Pair(check, workload.name, path, reference)
-
-
-def why_idle(path: PathName, workload: Workload) -> str | None:
-    """Why a path would show nothing in a workload, whatever it is compared with."""
-    if workload.generate == 1 and path.kind in _IDLE:
-        return "the one token comes from the prompt's own step: nothing is decoded"
-    if path.kind == "streamed" and idle(path, workload):
-        return f"every prompt fits into one chunk of {path.argument}: it is decode"
-    if path.kind in ("prefix", "prefix-paged") and idle(path, workload):
-        return f"no prompt goes on behind its first {path.argument} tokens"
-    return None
 
 
 def _same(path: PathName, reference: PathName, prompts: Prompts, seed: int) -> bool:
@@ -220,63 +193,32 @@ def _units(contract: Contract, cases: list[Case]) -> tuple[Unit, ...]:
 
 
 def _controls(
-    contract: Contract, prompts: dict[str, Prompts], kernels: Sequence[KernelCase]
+    contract: Contract, ran: frozenset[str], kernels: Sequence[KernelCase]
 ) -> Iterator[ControlRun | KernelControl | Unplanted]:
-    everything = contract.controls == "all"
-    names = list(DESCRIBED) if everything else list(contract.controls)
-    shown = {each.name for each in planned(contract)}
-    for name in names:
-        if name not in CONTROLS:
-            tile = order_of(contract)[1]
-            yield from kernel_controls(contract, kernels, name, tile, asked=not everything)
-            continue
-        relations = DESCRIBED[name].relations
-        present = [each for each in relations if contract.checks_of(each)]
-        for relation in present or relations[:1]:
-            found = _orderless(contract, DESCRIBED[name]) or _control(
-                contract, prompts, CONTROLS[name], relation
-            )
-            if name not in shown and not isinstance(found, str):
-                found = f"it cannot show here: it takes {DESCRIBED[name].needs}"
-            if isinstance(found, str):
-                yield Unplanted(name, relation, found, asked=not everything)
-            else:
-                yield found
+    asked, tile = contract.controls != "all", split_and_tile(contract)[1]
+    for fate in fates(contract, ran):
+        if isinstance(fate, LeftOut):
+            yield Unplanted(fate.control.name, fate.relation, fate.reason, asked)
+        elif fate.place is None:
+            yield kernel_control(kernels, fate.control.name, fate.relation, tile)
+        else:
+            yield _control(contract, fate.control, fate.relation, fate.place)
 
 
-def _orderless(contract: Contract, control: Described) -> str | None:
-    """Why a control of the reduction order is not planted: there is none of this project's."""
-    if "order" not in control.features or declared(contract.subject) is not None:
-        return None
-    if contract.subject.kind not in control.subjects:
-        return None  # there is a better reason
-    return "it plants another order, and attention here is in none of this project's"
-
-
-def _control(
-    contract: Contract, prompts: dict[str, Prompts], control: Control, relation: Relation
-) -> ControlRun | str:
-    """Where ``control`` is run, or why it is not."""
-    if contract.subject.kind not in DESCRIBED[control.name].subjects:
-        return f"cannot be planted in a subject of kind {contract.subject.kind}"
+def _control(contract: Contract, control: Control, relation: Relation, place: Place) -> ControlRun:
     columns = _columns(contract, relation)
     if control.tempered:
         columns = [(t, i) for t, i in columns if t is not None and t != 1.0]
-    if not columns:
-        return "every temperature of the contract is 1"
-    found = place(control, relation, contract, prompts, order_of(contract))
-    if isinstance(found, str):
-        return found
     return ControlRun(
         control=control.name,
         relation=relation,
-        check=found.check,
-        reference=found.reference,
+        check=place.check,
+        reference=place.reference,
         numerics=Numerics(*contract.numerics.formats()[0]),
-        workload=found.workload,
-        sequences=found.sequences,
-        generate=found.generate,
+        workload=place.workload,
+        sequences=place.sequences,
+        generate=place.generate,
         temperature=columns[0][0],
         column=columns[0][1],
-        covered=found.covered,
+        covered=place.covered,
     )

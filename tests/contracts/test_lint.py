@@ -112,7 +112,8 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
     "a control without its path": (
         [("controls: all", "controls: [§padding-leaks, wrong-input, stale-slot]")],
         "controls[0]",
-        "padding-leaks cannot show here: it needs a workload padded on the left",
+        "padding-leaks is planted on padded-left, which no check of this contract compares; it is "
+        "meant for a workload padded on the left",
     ),
     "a control without its length": (
         [
@@ -120,7 +121,8 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
             ("controls: all", "controls: [wrong-input, §split-by-batch]"),
         ],
         "controls[1]",
-        "split-by-batch cannot show here",
+        "split-by-batch cannot be planted: no workload can show it: it takes 1 sequence(s) of "
+        "different length, at least 2 generated token(s) and 513 keys",
     ),
     "an order of one tile": (
         [("controls: all", "  - {name: o, relation: order, keys: §[33, 64]}\ncontrols: all")],
@@ -153,7 +155,7 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
     "a control without its check": (
         [("controls: all", "controls: [§other-warps]")],
         "controls[0]",
-        "other-warps cannot show here: it needs an audit check",
+        "other-warps cannot be planted: the contract has no audit check",
     ),
     "a check without a control": (
         [("controls: all", "controls: [stale-slot]"), ("name: close", "name: §close")],

@@ -7,7 +7,7 @@ from typing import Literal
 
 from kvparity_contracts.checks import Relation
 from kvparity_contracts.features import Feature
-from kvparity_contracts.paths import PathKind
+from kvparity_contracts.paths import PathKind, PathName
 
 SubjectKind = Literal["attention", "decoder", "transformers"]
 LANGUAGE: tuple[SubjectKind, ...] = ("decoder", "transformers")
@@ -42,17 +42,32 @@ TOGETHER: tuple[PathKind, ...] = (
 )
 
 
+DECODE = PathName("decode")
+"""Where most defects are planted."""
+
+Keys = Literal["any", "whole-tile", "tile", "split", "window"]
+Side = Literal["rollout", "rescore", "both", "handover"]
+
+
 @dataclass(frozen=True)
 class Control:
-    """One planted defect, and what a contract needs for it to show.
+    """One planted defect, and what a contract needs for it to show. All facts, once.
+
+    To add one: a row here, in the file of its kind, and a row of the same name in
+    ``kvparity.controls`` that says how to plant it (``Control("name", rollout=...)``) and repeats
+    nothing; a test holds the names and the sides of both against each other.
 
     ``relations``: a check of one of them sees it, and it is planted for each that the contract has.
-    ``paths``: such a check has at least one of them (empty: any path will do).
-    ``keys``: a sequence, or a number of keys of an order check, is longer than a tile, a split or
-    the sliding window.
-    ``sequences``: a workload has so many prompts of different length.
-    ``generate``: a workload generates at least so many tokens.
-    ``tempered``: a temperature is not 1. ``features``: what the contract has beside. ``needs`` says
+    ``paths``: with ``controls: all``, such a check has at least one of them (empty: any will do).
+    ``path``: the path that runs with the defect. ``side``: who has it: the ``rollout`` (that path),
+    the ``rescore`` (the check's reference), ``both``, or the ids between them (``handover``).
+    ``keys``: a row, or a number of keys of an order check, sees a whole tile, or more keys than a
+    tile, a split or the sliding window have, and at least ``fewest``. ``sequences``: a workload
+    has so many prompts of different length. ``generate``: it generates at least so many tokens.
+    ``tempered``: a temperature is not 1. ``scores_prompt``: both sides run ``prefill`` and every
+    token but the first is compared, prompt included: for a defect that one token shows only by
+    chance.
+    ``expect``: what the check must say. ``features``: what the contract has beside. ``needs`` says
     all that in words.
     """
 
@@ -64,8 +79,21 @@ class Control:
     expect: Literal["differs", "void"] = "differs"
     relations: tuple[Relation, ...] = ("invariance",)
     paths: tuple[PathKind, ...] = ()
-    keys: Literal["any", "tile", "split", "window"] = "any"
+    path: PathName = DECODE
+    side: Side = "rollout"
+    keys: Keys = "any"
+    fewest: int = 2
     sequences: int = 1
-    generate: int = 1
+    generate: int = 2
     tempered: bool = False
+    scores_prompt: bool = False
     features: tuple[Feature, ...] = ()
+
+    def at_least(self, split: int, tile: int, window: int | None) -> int:
+        """Keys that a sequence must have for the defect to show in a subject of this order."""
+        # Another tile has at least 16 keys: only a row of more is cut in another place.
+        if self.keys in ("tile", "whole-tile"):
+            return max(tile, 17) + (self.keys == "tile")
+        if self.keys == "split":
+            return split + 1
+        return max(self.fewest, (window or 0) + 1) if self.keys == "window" else self.fewest

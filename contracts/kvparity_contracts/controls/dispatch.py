@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import DECODING, KERNELS, TOGETHER, Control
+from kvparity_contracts.paths import PathName
 
 DISPATCH = (
     Control(
@@ -13,8 +14,8 @@ DISPATCH = (
         "a path that decodes, and a sequence longer than one tile",
         paths=DECODING,
         keys="tile",
-        generate=2,
         features=("order",),
+        side="both",
     ),
     Control(
         "kernel-by-longest-query",
@@ -24,8 +25,8 @@ DISPATCH = (
         "a path that decodes, and a sequence longer than one split",
         paths=DECODING,
         keys="split",
-        generate=2,
         features=("order",),
+        side="both",
     ),
     Control(
         "tile-by-mean-query",
@@ -35,8 +36,8 @@ DISPATCH = (
         "a path that decodes, and a sequence longer than one tile",
         paths=DECODING,
         keys="tile",
-        generate=2,
         features=("order",),
+        side="both",
     ),
     Control(
         "splits-over-batch",
@@ -47,17 +48,21 @@ DISPATCH = (
         paths=TOGETHER,
         keys="split",
         features=("order",),
+        path=PathName("batched"),
+        side="both",
     ),
     Control(
         "mask-follows-alignment",
         "whether the first query lies on a tile edge picks the tile",
         "sgl-project/sglang#33417",
         KERNELS,
-        "a path that decodes, and a sequence longer than one tile",
+        "a path that decodes, a sequence longer than one tile, and a workload that generates at "
+        "least 4 tokens",
         paths=DECODING,
         keys="tile",
-        generate=4,
         features=("order",),
+        side="both",
+        generate=4,
     ),
     Control(
         "tile-by-query-count",
@@ -67,8 +72,8 @@ DISPATCH = (
         "a path that decodes, and a sequence longer than one tile",
         paths=DECODING,
         keys="tile",
-        generate=2,
         features=("order",),
+        side="both",
     ),
     Control(
         "kernel-by-bucket",
@@ -78,8 +83,9 @@ DISPATCH = (
         "path batched or mixed, and a sequence longer than one tile",
         paths=("batched", "mixed"),
         keys="tile",
-        generate=2,
         features=("order",),
+        path=PathName("batched"),
+        side="both",
     ),
     Control(
         "tuned-elsewhere",
@@ -98,8 +104,8 @@ DISPATCH = (
         "a path that decodes, and a sequence longer than one tile",
         paths=DECODING,
         keys="tile",
-        generate=2,
         features=("order",),
+        side="both",
     ),
     Control(
         "replays-captured-splits",
@@ -109,8 +115,8 @@ DISPATCH = (
         "a path that decodes, and a sequence longer than one split",
         paths=DECODING,
         keys="split",
-        generate=2,
         features=("order",),
+        side="both",
     ),
     Control(
         "cascade-of-shared-prefix",
@@ -121,8 +127,9 @@ DISPATCH = (
         paths=("batched", "mixed", "paged"),
         keys="tile",
         sequences=2,
-        generate=2,
         features=("order", "shared-prompt"),
+        path=PathName("paged", 16),
+        side="both",
     ),
     Control(
         "hit-merges-states",
@@ -133,6 +140,8 @@ DISPATCH = (
         paths=("chunked", "streamed", "prefix", "prefix-paged"),
         keys="tile",
         features=("order",),
+        path=PathName("chunked", 16),
+        side="both",
     ),
     Control(
         "chunk-from-budget",
@@ -143,6 +152,7 @@ DISPATCH = (
         paths=(*DECODING, "permuted"),
         keys="tile",
         features=("order",),
+        side="both",
     ),
     Control(
         "polynomial-exp2",
@@ -152,7 +162,7 @@ DISPATCH = (
         "a path that decodes, and a sequence longer than one split",
         paths=DECODING,
         keys="split",
-        generate=2,
         features=("order",),
+        side="both",
     ),
 )

@@ -13,7 +13,6 @@ HELD = (
         "a cache check with a path that decodes, and a workload that generates at least 2 tokens",
         relations=("cache",),
         paths=DECODING,
-        generate=2,
     ),
     Control(
         "baked-key",
@@ -24,6 +23,5 @@ HELD = (
         "tokens",
         relations=("liveness",),
         paths=DECODING,
-        generate=2,
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import DECODING, Control
+from kvparity_contracts.paths import PathName
 
 LINEARS = (
     Control(
@@ -12,9 +13,9 @@ LINEARS = (
         ("decoder",),
         "a path that decodes, and a sequence of more than 16 tokens, and execution in float32",
         paths=DECODING,
-        generate=2,
         keys="tile",
         features=("float32",),
+        side="both",
     ),
     Control(
         "linear-kernel-by-rows",
@@ -23,9 +24,9 @@ LINEARS = (
         ("decoder",),
         "a path that decodes, and execution in float32",
         paths=DECODING,
-        generate=2,
         keys="tile",
         features=("float32",),
+        side="both",
     ),
     Control(
         "linear-split-where-narrow",
@@ -34,9 +35,9 @@ LINEARS = (
         ("decoder",),
         "a path that decodes, and a sequence of more than 8 tokens, and execution in float32",
         paths=DECODING,
-        generate=2,
         keys="tile",
         features=("float32",),
+        side="both",
     ),
     Control(
         "linear-split-by-tokens",
@@ -45,8 +46,8 @@ LINEARS = (
         ("decoder",),
         "a path that decodes",
         paths=DECODING,
-        generate=2,
         keys="tile",
+        side="both",
     ),
     Control(
         "linear-contracts-by-rows",
@@ -55,9 +56,9 @@ LINEARS = (
         ("decoder",),
         "a path that decodes, and a sequence of more than 16 tokens, and execution in float32",
         paths=DECODING,
-        generate=2,
         keys="tile",
         features=("float32",),
+        side="both",
     ),
     Control(
         "linear-by-rows-per-request",
@@ -68,5 +69,7 @@ LINEARS = (
         paths=("chunked", "streamed"),
         keys="tile",
         features=("float32",),
+        path=PathName("chunked", 4),
+        side="both",
     ),
 )

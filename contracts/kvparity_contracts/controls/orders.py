@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import CACHING, DECODING, KERNELS, TOGETHER, Control
+from kvparity_contracts.paths import PathName
 
 ORDERS = (
     Control(
@@ -14,6 +15,8 @@ ORDERS = (
         paths=TOGETHER,
         keys="split",
         features=("order",),
+        path=PathName("batched"),
+        side="both",
     ),
     Control(
         "tile-by-query-length",
@@ -22,8 +25,9 @@ ORDERS = (
         KERNELS,
         "a path with another query length than prefill, and a sequence longer than one tile",
         paths=(*CACHING, "permuted"),
-        keys="tile",
+        keys="whole-tile",
         features=("order",),
+        side="both",
     ),
     Control(
         "split-from-chunk",
@@ -34,5 +38,6 @@ ORDERS = (
         paths=DECODING,
         keys="split",
         features=("order",),
+        side="both",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import CACHING, DECODING, EVERY, LANGUAGE, Control
+from kvparity_contracts.paths import PathName
 
 PLACES = (
     Control(
@@ -13,7 +14,6 @@ PLACES = (
         "a path that decodes, and a workload that generates at least 2 tokens",
         relations=("invariance", "trace"),
         paths=DECODING,
-        generate=2,
     ),
     Control(
         "stale-slot",
@@ -23,7 +23,7 @@ PLACES = (
         "a path that decodes, and a workload that generates at least 2 tokens",
         relations=("invariance", "cache", "trace"),
         paths=DECODING,
-        generate=2,
+        fewest=3,
     ),
     Control(
         "padding-leaks",
@@ -33,6 +33,8 @@ PLACES = (
         "a workload padded on the left, with prompts of two lengths",
         paths=("padded-left",),
         sequences=2,
+        path=PathName("padded-left"),
+        generate=1,
     ),
     Control(
         "narrow-cache",
@@ -43,7 +45,7 @@ PLACES = (
         "least 2 tokens",
         relations=("invariance", "cache", "trace"),
         paths=CACHING,
-        generate=2,
         features=("numbers",),
+        side="both",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import DECODING, LANGUAGE, Control
+from kvparity_contracts.paths import PathName
 
 POSITIONS = (
     Control(
@@ -10,7 +11,8 @@ POSITIONS = (
         "the trainer's RoPE table was cast to bfloat16 with the model",
         "pytorch/torchtitan bitwise_parity.md",
         ("decoder",),
-        "nothing more",
+        "a workload that generates at least 2 tokens",
+        side="rescore",
     ),
     Control(
         "positions-inexact",
@@ -20,6 +22,8 @@ POSITIONS = (
         "an accuracy check, and a sequence of more than 17 tokens",
         relations=("accuracy",),
         keys="tile",
+        path=PathName("prefill"),
+        side="both",
     ),
     Control(
         "decode-at-position-zero",
@@ -29,7 +33,6 @@ POSITIONS = (
         "a path that decodes, and a workload that generates at least 2 tokens",
         relations=("invariance", "trace"),
         paths=DECODING,
-        generate=2,
     ),
     Control(
         "padding-shifts-positions",
@@ -40,6 +43,7 @@ POSITIONS = (
         relations=("invariance", "trace"),
         paths=("padded-left",),
         sequences=2,
+        path=PathName("padded-left"),
     ),
     Control(
         "padding-mask-skipped-alone",
@@ -48,5 +52,6 @@ POSITIONS = (
         ("decoder",),
         "a workload padded on the left",
         paths=("padded-left",),
+        path=PathName("padded-left"),
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import Control, SubjectKind
-from kvparity_contracts.paths import PathKind
+from kvparity_contracts.paths import PathKind, PathName
 
 _PROGRAMS: tuple[PathKind, ...] = ("exported", "compiled")
 _SUBJECTS: tuple[SubjectKind, ...] = ("decoder",)
@@ -17,6 +17,7 @@ PROGRAMS = (
         "path exported or compiled, and a workload that generates at least 4 tokens",
         relations=("invariance", "liveness"),
         paths=_PROGRAMS,
+        path=PathName("exported"),
         generate=4,
     ),
     Control(
@@ -26,6 +27,7 @@ PROGRAMS = (
         _SUBJECTS,
         "path exported or compiled, and a workload that generates at least 4 tokens",
         paths=_PROGRAMS,
+        path=PathName("exported"),
         generate=4,
     ),
     Control(
@@ -36,6 +38,7 @@ PROGRAMS = (
         "path exported or compiled, and a workload that generates at least 4 tokens",
         relations=("invariance", "liveness"),
         paths=_PROGRAMS,
+        path=PathName("exported"),
         generate=4,
     ),
 )

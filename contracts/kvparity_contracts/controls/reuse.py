@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import Control
+from kvparity_contracts.paths import PathName
 
 REUSE = (
     Control(
@@ -12,15 +13,18 @@ REUSE = (
         ("decoder",),
         "path reset, and a workload that generates at least 2 tokens",
         paths=("reset",),
-        generate=2,
+        path=PathName("reset"),
+        fewest=4,
     ),
     Control(
         "prefix-shifts-positions",
         "behind a reused prefix every position is one too far",
         "waybarrios/vllm-mlx#311",
         ("decoder",),
-        "a path with a shared prefix",
+        "a path with a shared prefix, and a sequence longer than one tile",
         relations=("invariance", "trace"),
         paths=("prefix", "prefix-paged"),
+        path=PathName("prefix", 8),
+        keys="tile",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import LANGUAGE, Control
+from kvparity_contracts.paths import PathName
 
 SAMPLING = (
     Control(
@@ -10,7 +11,7 @@ SAMPLING = (
         "the rollout reports logprobs at temperature 1, the trainer rescores at its own",
         "huggingface/trl#4159",
         LANGUAGE,
-        "a temperature other than 1",
+        "a temperature other than 1, and a workload that generates at least 2 tokens",
         tempered=True,
     ),
     Control(
@@ -20,13 +21,17 @@ SAMPLING = (
         LANGUAGE,
         "a temperature other than 1",
         tempered=True,
+        path=PathName("prefill"),
+        side="rescore",
+        generate=1,
+        scores_prompt=True,
     ),
     Control(
         "top-p-renormalised",
         "the rollout's logprobs are of the renormalised nucleus",
         "huggingface/trl#6789, vllm-project/vllm#42259",
         LANGUAGE,
-        "nothing more",
+        "a workload that generates at least 2 tokens",
     ),
     Control(
         "inlined-logprob",
@@ -34,6 +39,9 @@ SAMPLING = (
         "pytorch/torchtitan#3629",
         LANGUAGE,
         "nothing more",
+        path=PathName("prefill"),
+        generate=1,
+        scores_prompt=True,
     ),
     Control(
         "sampler-by-batch",
@@ -42,7 +50,8 @@ SAMPLING = (
         LANGUAGE,
         "path batched or mixed",
         paths=("batched", "mixed"),
-        generate=2,
+        path=PathName("batched"),
+        side="both",
     ),
     Control(
         "cached-rows-uninitialised",
@@ -51,5 +60,8 @@ SAMPLING = (
         LANGUAGE,
         "path chunked",
         paths=("chunked",),
+        path=PathName("chunked", 16),
+        generate=1,
+        scores_prompt=True,
     ),
 )

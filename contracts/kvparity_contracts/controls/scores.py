@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import EVERY, LANGUAGE, Control
+from kvparity_contracts.paths import PathName
 
 SCORES = (
     Control(
@@ -12,6 +13,10 @@ SCORES = (
         LANGUAGE,
         "a temperature other than 1",
         tempered=True,
+        path=PathName("prefill"),
+        side="rescore",
+        generate=1,
+        scores_prompt=True,
     ),
     Control(
         "log-of-softmax",
@@ -19,21 +24,27 @@ SCORES = (
         "sgl-project/sglang#30821",
         LANGUAGE,
         "nothing more",
+        path=PathName("prefill"),
+        side="rescore",
+        generate=1,
+        scores_prompt=True,
     ),
     Control(
         "retokenised",
         "the rescoring side gets text and encodes it again",
         "vllm-project/vllm#53692",
         LANGUAGE,
-        "nothing more",
+        "a workload that generates at least 2 tokens",
+        side="handover",
     ),
     Control(
         "unequal-lengths",
         "the rescoring side returns fewer tokens, and the rest is cut off",
         "pytorch/torchtitan test_bitwise_parity.py",
         EVERY,
-        "nothing more",
+        "a workload that generates at least 2 tokens",
         expect="void",
+        side="handover",
     ),
     Control(
         "wrong-input",
@@ -42,5 +53,7 @@ SCORES = (
         EVERY,
         "an accuracy check",
         relations=("accuracy",),
+        path=PathName("prefill"),
+        generate=1,
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import DECODING, Control
+from kvparity_contracts.paths import PathName
 
 STORES = (
     Control(
@@ -13,8 +14,8 @@ STORES = (
         "a cache that stores codes, a path that decodes, and a sequence longer than one tile",
         paths=DECODING,
         keys="tile",
-        generate=2,
         features=("order", "codes"),
+        side="both",
     ),
     Control(
         "scale-ignored-in-prefill",
@@ -23,8 +24,8 @@ STORES = (
         ("decoder",),
         "a cache in fp8, and a path that decodes",
         paths=DECODING,
-        generate=2,
         features=("fp8",),
+        side="both",
     ),
     Control(
         "scale-from-first-input",
@@ -34,6 +35,8 @@ STORES = (
         "a cache in fp8, and a path that computes other tokens first",
         paths=DECODING,
         features=("fp8",),
+        path=PathName("batched"),
+        side="both",
     ),
     Control(
         "dequant-rounds",
@@ -43,5 +46,6 @@ STORES = (
         "a cache that stores codes, execution in float32, and an accuracy check",
         relations=("accuracy",),
         features=("codes", "float32"),
+        side="both",
     ),
 )

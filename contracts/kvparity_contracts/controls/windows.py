@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.controls.base import DECODING, LANGUAGE, TOGETHER, Control
+from kvparity_contracts.paths import PathName
 
 WINDOWS = (
     Control(
@@ -15,6 +16,8 @@ WINDOWS = (
         paths=TOGETHER,
         keys="split",
         features=("order", "window"),
+        path=PathName("batched"),
+        side="both",
     ),
     Control(
         "window-compiled-out",
@@ -26,6 +29,7 @@ WINDOWS = (
         relations=("accuracy", "liveness"),
         keys="window",
         features=("window", "no-ring"),
+        side="both",
     ),
     Control(
         "window-one-short",
@@ -35,7 +39,6 @@ WINDOWS = (
         "a sliding window, a path that decodes, and a sequence longer than the window",
         relations=("invariance", "liveness", "trace"),
         paths=DECODING,
-        generate=2,
         keys="window",
         features=("window",),
     ),
@@ -48,6 +51,8 @@ WINDOWS = (
         relations=("accuracy",),
         keys="window",
         features=("window", "ring"),
+        path=PathName("prefill"),
+        side="both",
     ),
     Control(
         "writeback-skipped",
@@ -58,6 +63,7 @@ WINDOWS = (
         relations=("cache",),
         keys="window",
         features=("window", "no-ring"),
+        side="rescore",
     ),
     Control(
         "ring-stale-on-reuse",
@@ -68,5 +74,6 @@ WINDOWS = (
         paths=("prefix", "prefix-paged"),
         keys="window",
         features=("window",),
+        path=PathName("prefix", 8),
     ),
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
 from kvparity.schedule import Layout, Member, Plan, Step
 from kvparity.subject import CacheView, Reusable, Session, Subject, UnsupportedError
+from kvparity_contracts.controls import CONTROLS as DESCRIBED
+from kvparity_contracts.controls import Control as Described
 from kvparity_contracts.paths import PathName
 
 Plant = Callable[[Subject], Subject]
@@ -30,35 +32,50 @@ def same_ids(ids: Sequence[int], prompt: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Control:
-    """One planted defect.
+    """How one control is planted; what it is and where it shows says its row in the contracts.
 
     ``path`` runs with ``rollout`` planted, the check's reference path with ``rescore`` planted and
     with the ids of ``rescore_ids``; ``drop`` tokens are missing at the end of the rescoring side.
-    The defect shows where a sequence has at least ``keys`` keys, in a workload of at least
-    ``sequences`` sequences of different length and ``generate`` generated tokens, and at a
-    temperature that is not 1 if ``tempered``. ``keys`` is a function of the split and tile of the
-    subject's order. ``tokens`` are compared per sequence, or more where it takes them to have the
-    keys. With ``scores_prompt`` both sides run ``prefill`` and every token but the first is
-    compared, prompt included: for a defect that one token shows only by chance. ``windowed``: it
-    takes more keys than the sliding window. ``shared_prompt``: all prompts begin with the same tile
-    of tokens.
+    ``described`` is the row of that name in ``kvparity_contracts.controls``: a row here repeats
+    nothing of it.
     """
 
     name: str
-    path: PathName
-    expect: Literal["differs", "void"] = "differs"
     rollout: Plant = unchanged
     rescore: Plant = unchanged
     rescore_ids: Ids = same_ids
     drop: int = 0
-    keys: Callable[[int, int], int] = lambda split, tile: 2
-    sequences: int = 1
-    generate: int = 2
-    tokens: int = 4
-    tempered: bool = False
-    scores_prompt: bool = False
-    windowed: bool = False
-    shared_prompt: bool = False
+    described: Described | None = None
+
+    def __post_init__(self) -> None:
+        """Look up the description, unless one is given."""
+        if self.described is None:
+            object.__setattr__(self, "described", DESCRIBED[self.name])
+
+    @property
+    def fact(self) -> Described:
+        """What the contracts say of it."""
+        assert self.described is not None  # __post_init__ looked it up
+        return self.described
+
+    @property
+    def path(self) -> PathName:
+        """The path that runs with ``rollout`` planted."""
+        return self.fact.path
+
+    @property
+    def expect(self) -> Literal["differs", "void"]:
+        """What the check must say."""
+        return self.fact.expect
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the tokens of the prompt are scored, too."""
+        return self.fact.scores_prompt
+
+    def but(self, **changes: Any) -> Control:
+        """The same control with another description: another path, say."""
+        return replace(self, described=replace(self.fact, **changes))
 
 
 class PlantedSession:

@@ -12,7 +12,6 @@ from kvparity.controls.base import Control, Plant, PlantedSubject
 from kvparity.schedule import Layout, Member
 from kvparity.subject import Session, Subject, UnsupportedError
 from kvparity.subjects.decoder import DecoderSubject
-from kvparity_contracts.paths import PathName
 
 
 def _baked(*inputs: str) -> Plant:
@@ -49,11 +48,9 @@ A position held on the host does not change when a captured step is replayed
 frozen_length = _baked("decode.seen.kv_lens")
 """Attention sees as many keys as when it was captured: paiml/aprender#2030."""
 
-_EXPORTED = PathName("exported")
-
 ALL = (
-    Control("baked-cache", path=_EXPORTED, rollout=baked_cache, generate=4),
-    Control("baked-position", path=_EXPORTED, rollout=baked_position, generate=4),
-    Control("frozen-length", path=_EXPORTED, rollout=frozen_length, generate=4),
+    Control("baked-cache", rollout=baked_cache),
+    Control("baked-position", rollout=baked_position),
+    Control("frozen-length", rollout=frozen_length),
 )
 """Planted on path exported; a contract with path compiled alone has it run for them besides."""

@@ -54,12 +54,11 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
 def without(control: Control) -> Control:
     """The same control with nothing planted."""
     return replace(
-        control,
+        control.but(expect="differs"),
         rollout=unchanged,
         rescore=unchanged,
         rescore_ids=same_ids,
         drop=0,
-        expect="differs",
     )
 
 

@@ -11,7 +11,6 @@ import torch
 
 from kvparity.environment import environment, settle
 from kvparity.kernel_plan import Numerics
-from kvparity.plan import why_idle
 from kvparity.side import Setting
 from kvparity.trace.lines import Line
 from kvparity.trace.picture import draw
@@ -20,6 +19,7 @@ from kvparity.trace.tracing import Trace, trace_side
 from kvparity.unit import Runner
 from kvparity.worker import Job, still_settled, subject_of
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.idling import why_idle
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.paths import UNTOLD, PathName
 

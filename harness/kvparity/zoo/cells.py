@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from kvparity.controls import zoo_table
 from kvparity.controls.base import Control, same_ids, unchanged
 from kvparity.controls.kernels import KERNEL_CONTROLS
-from kvparity.controls.placing import Part, smallest
 from kvparity.controls.table import CONTROLS
-from kvparity.workload import fill
 from kvparity.zoo.habitats import HABITATS, ORDER, Habitat, lives
 from kvparity_contracts.checks import Relation
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import known
+from kvparity_contracts.placing import Part
+from kvparity_contracts.placing import part_of as placed
 
 RELATIONS: tuple[Relation, ...] = (
     "invariance", "accuracy", "cache", "liveness", "trace", "order", "audit",
@@ -76,17 +75,11 @@ def part_of(control: Control, habitat: Habitat, workload: str) -> Part | None:
     model = next(each for each in contract.workloads if each.name == workload)
     if control.path.kind == "padded-left" and "left" not in model.pad:
         return None
-    if control.shared_prompt != shares_prompt(model, ORDER["tile"]):
+    if ("shared-prompt" in control.fact.features) != shares_prompt(model, ORDER["tile"]):
         return None  # the prompts with one beginning are there for that alone
-    keys = control.keys(ORDER["split"], ORDER["tile"])
-    if control.windowed:
-        keys = max(keys, (known(contract.subject).sliding_window or 0) + 1)
-    prompts = fill(model, seed=contract.seed, vocab=0)
-    if control.path.kind == "prefix" and all(
-        len(p) <= (control.path.argument or 0) for p in prompts.prompts
-    ):
+    if control.path.kind == "prefix" and max(model.lengths()) <= (control.path.argument or 0):
         return None
-    return smallest(control, prompts, keys)
+    return placed(control.fact, contract, model)
 
 
 _CLASSIC = {"split-by-batch", "tile-by-query-length", "split-from-chunk"}
@@ -125,13 +118,13 @@ def seen_by(control: Control, relation: Relation) -> Control | None:
         return None
     if relation == "invariance":
         alike = both and control.path == PREFILL and control.rollout is not unchanged
-        return replace(control, path=DECODE) if alike else control
+        return control.but(path=DECODE) if alike else control
     if control.rollout is unchanged and control.rescore is unchanged:
         return None  # only the tokens that are handed over, or their number, are wrong
     changed = replace(control, rescore_ids=same_ids, drop=0)
     if relation == "cache":
         path = DECODE if control.path == PREFILL else control.path
-        return replace(changed, path=path, scores_prompt=False)
+        return changed.but(path=path, scores_prompt=False)
     if control.rollout is unchanged:
         changed = replace(changed, rollout=control.rescore)
     if relation == "accuracy":
@@ -139,5 +132,5 @@ def seen_by(control: Control, relation: Relation) -> Control | None:
     if relation in ("liveness", "trace"):
         cheaper = ("prefill", "permuted", "batched") if relation == "liveness" else ("prefill",)
         path = DECODE if control.path.kind in cheaper else control.path
-        return replace(changed, path=path, scores_prompt=False)
+        return changed.but(path=path, scores_prompt=False)
     return None

@@ -108,7 +108,7 @@ def _look(cell: Cell, device: str) -> tuple[str, str, str]:
     contract = place.setting.contract
     check = next(each for each in contract.checks if each.relation == cell.relation)
     attention = contract.subject.kind == "attention"
-    column = int(control.tempered)
+    column = int(control.fact.tempered)
     job = ControlRun(
         control=control.name,
         check=check.name,

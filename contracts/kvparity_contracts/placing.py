@@ -1,0 +1,159 @@
+"""Where a control is planted: the check, the workload and the fewest tokens that can show it.
+
+Read off the contract alone, so that the linter says what a verification will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvparity_contracts.checks import PREFILL, PathCheck, Relation, reference_of
+from kvparity_contracts.controls import Control
+from kvparity_contracts.features import shares_prompt
+from kvparity_contracts.order import Order
+from kvparity_contracts.paths import PathName
+from kvparity_contracts.subjects import known
+from kvparity_contracts.workloads import Workload
+
+if TYPE_CHECKING:
+    from kvparity_contracts.contract import Contract
+
+TOKENS = 4
+"""Tokens that are compared per sequence, or more where it takes them to have the keys."""
+SCORED_TOKENS = 64
+"""Tokens that a defect of rounding is looked for in: it shows in about one of five."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A control's place. ``covered``: the check itself compares the control's path there."""
+
+    check: str
+    reference: PathName
+    workload: str
+    sequences: tuple[int, ...]
+    generate: int
+    covered: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sequences of a workload and the tokens generated of them; ``cost`` ranks parts."""
+
+    sequences: tuple[int, ...]
+    generate: int
+    cost: int
+
+
+def split_and_tile(contract: Contract) -> tuple[int, int]:
+    """Split and tile that the contract declares, or the defaults."""
+    order = getattr(contract.subject, "order", None) or Order()
+    return order.split, order.tile
+
+
+def fewest_keys(control: Control, contract: Contract) -> int:
+    """Keys that a sequence must have for the control to show in this contract's subject."""
+    return control.at_least(*split_and_tile(contract), known(contract.subject).sliding_window)
+
+
+def place(
+    control: Control, relation: Relation, contract: Contract, ran: Collection[str]
+) -> Place | str:
+    """The cheapest place that shows ``control`` to a check of ``relation``, or why there is none.
+
+    ``ran`` names the workloads that are run. A check that compares the control's own path comes
+    first: it says itself that nothing differs without the defect.
+    """
+    checks = [each for each in contract.path_checks if each.relation == relation]
+    if not checks:
+        return f"the contract has no {relation} check"
+    references = [(check, _reference(control, check)) for check in checks]
+    fitting = [(check, found) for check, found in references if isinstance(found, PathName)]
+    if not fitting:
+        return str(references[0][1])
+    best: tuple[tuple[bool, int], Place] | None = None
+    for check, reference in fitting:
+        for workload in contract.workloads_of(check):
+            part = part_of(control, contract, workload) if workload.name in ran else None
+            if part is None:
+                continue
+            compared = control.path in contract.paths_of(check, workload)
+            covered = compared and (reference_of(check) is None or reference == reference_of(check))
+            rank = (not covered, part.cost)
+            if best is None or rank < best[0]:
+                found = Place(
+                    check.name, reference, workload.name, part.sequences, part.generate, covered
+                )
+                best = rank, found
+    return best[1] if best is not None else _too_short(control, contract)
+
+
+def _too_short(control: Control, contract: Contract) -> str:
+    takes = [
+        f"{control.sequences} sequence(s) of different length",
+        f"at least {control.generate} generated token(s) and {fewest_keys(control, contract)} keys",
+    ]
+    if "shared-prompt" in control.features:
+        takes.append(f"prompts that share their first {split_and_tile(contract)[1]} tokens")
+    return f"no workload can show it: it takes {', '.join(takes)}"
+
+
+def _reference(control: Control, check: PathCheck) -> PathName | str:
+    """The path that the planted one is compared with, or why none will do."""
+    own = reference_of(check)
+    if own is None or control.scores_prompt:
+        return PREFILL
+    if control.side in ("rescore", "both"):
+        if own.kind == "generate":
+            return "it cannot be planted in the subject's own loop, the reference of the check"
+        if own == control.path:
+            return (
+                f"it shows between {control.path} and another path, but not within {control.path}"
+            )
+    return own
+
+
+def part_of(control: Control, contract: Contract, workload: Workload) -> Part | None:
+    """The smallest part of a workload that shows a control in this contract's subject, or None."""
+    tile = split_and_tile(contract)[1]
+    if "shared-prompt" in control.features and not shares_prompt(workload, tile):
+        return None
+    return smallest(control, workload.lengths(), workload.generate, fewest_keys(control, contract))
+
+
+def smallest(control: Control, lengths: tuple[int, ...], generate: int, keys: int) -> Part | None:
+    """The fewest tokens that show a defect: one sequence with ``keys`` keys, others beside it.
+
+    ``lengths`` are those of the prompts. Behind a shared prefix a prompt must go on, or nothing is
+    taken over.
+    """
+    if generate < control.generate:
+        return None
+    if control.scores_prompt:
+        totals = [length + generate for length in lengths]
+        enough = [total for total in totals if total > SCORED_TOKENS]
+        total = min(enough) if enough else max(totals)
+        # Not enough tokens cost more than any sequence that has them.
+        cost = total if enough else 10**9 - total
+        return Part((totals.index(total),), generate, cost)
+    taken = control.path.argument or 0 if control.path.kind.startswith("prefix") else 0
+    # The last decoded token sees all tokens but the one drawn from it.
+    tokens = [
+        min(max(TOKENS, keys + 1 - length), generate)
+        if keys + 1 - length <= generate and length > taken
+        else 0
+        for length in lengths
+    ]
+    long_enough = [i for i, number in enumerate(tokens) if number]
+    if not long_enough:
+        return None
+    chosen = [min(long_enough, key=lambda i: (lengths[i] + tokens[i], i))]
+    wanted = tokens[chosen[0]]
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if len(chosen) < control.sequences and lengths[i] not in {lengths[j] for j in chosen}:
+            chosen.append(i)
+    if len(chosen) < control.sequences:
+        return None
+    return Part(tuple(sorted(chosen)), wanted, sum(lengths[i] + wanted for i in chosen))
