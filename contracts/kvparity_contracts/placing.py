@@ -91,13 +91,16 @@ def place(
 
 
 def _too_short(control: Control, contract: Contract) -> str:
-    takes = [
-        f"{control.sequences} sequence(s) of different length",
-        f"at least {control.generate} generated token(s) and {fewest_keys(control, contract)} keys",
-    ]
+    takes = [f"a sequence of at least {fewest_keys(control, contract) + 1} tokens"]
+    if control.generate > 1:
+        takes.append(f"at least {control.generate} generated")
+    if control.sequences > 1:
+        takes.append(f"prompts of {control.sequences} lengths")
+    if control.path.kind.startswith("prefix"):
+        takes.append(f"a prompt of more than {control.path.argument}")
     if "shared-prompt" in control.features:
-        takes.append(f"prompts that share their first {split_and_tile(contract)[1]} tokens")
-    return f"no workload can show it: it takes {', '.join(takes)}"
+        takes.append(f"prompts that share their first {split_and_tile(contract)[1]}")
+    return f"no workload that is run can show it: it takes {', '.join(takes)}"
 
 
 def _reference(control: Control, check: PathCheck) -> PathName | str:

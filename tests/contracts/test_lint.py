@@ -121,8 +121,8 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
             ("controls: all", "controls: [wrong-input, §split-by-batch]"),
         ],
         "controls[1]",
-        "split-by-batch cannot be planted: no workload can show it: it takes 1 sequence(s) of "
-        "different length, at least 2 generated token(s) and 513 keys",
+        "split-by-batch cannot be planted: no workload that is run can show it: it takes a "
+        "sequence of at least 514 tokens, at least 2 generated",
     ),
     "an order of one tile": (
         [("controls: all", "  - {name: o, relation: order, keys: §[33, 64]}\ncontrols: all")],

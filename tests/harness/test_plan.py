@@ -252,7 +252,7 @@ def test_all_leaves_out_what_cannot_show_and_says_why() -> None:
     found = reasons(work)
     assert found["temperature-ignored"] == "every temperature of the contract is 1"
     assert found["wrong-input"] == "the contract has no accuracy check"
-    assert found["padding-leaks"].startswith("no workload can show it: it takes 2 sequence(s)")
+    assert found["padding-leaks"].endswith("of at least 3 tokens, prompts of 2 lengths")
     assert "17 keys" in found["tile-by-query-length"]
     assert not any(entry.asked for entry in work.unplanted)
 
