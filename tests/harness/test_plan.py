@@ -253,7 +253,7 @@ def test_all_leaves_out_what_cannot_show_and_says_why() -> None:
     assert found["temperature-ignored"] == "every temperature of the contract is 1"
     assert found["wrong-input"] == "the contract has no accuracy check"
     assert found["padding-leaks"].endswith("of at least 3 tokens, prompts of 2 lengths")
-    assert "17 keys" in found["tile-by-query-length"]
+    assert "18 tokens" in found["tile-by-query-length"]
     assert not any(entry.asked for entry in work.unplanted)
 
 
