@@ -12,6 +12,7 @@ import torch
 
 import kvparity
 from kvparity import flags
+from kvparity import versions as tested
 from kvparity_kernels import runtime
 
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
@@ -110,6 +111,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions(),
+        "outside_tested": tested.here(),
         "device": str(device),
         "device_name": device_name(device),
         "triton_mode": runtime.mode(),

@@ -9,6 +9,8 @@ from kvparity.audit.compare import VERDICTS
 from kvparity.audit.contract import Result
 from kvparity.audit.request import Shape
 from kvparity.audit.words import CANNOT, MEANING
+from kvparity.versions import here
+from kvparity.versions import lines as outside_line
 from kvparity_contracts import LoadedContract
 
 Document = dict[str, Any]
@@ -29,6 +31,7 @@ def document(loaded: LoadedContract, results: Sequence[Result], elapsed_s: float
             "path": str(loaded.path),
             "sha256": loaded.sha256,
         },
+        "outside_tested": here(),
         "pairs": [each.as_json() for each in results],
         "elapsed_s": round(elapsed_s, 3),
     }
@@ -40,6 +43,7 @@ def render(report: Document, verbose: bool = False) -> str:
         f"{report['contract']['name']}: {report['verdict'].upper()}  "
         f"({report['elapsed_s']:.1f} s, compiled only, nothing ran)",
         f"  {report['meaning']}",
+        *outside_line(report),
         "",
     ]
     for pair in report["pairs"]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kvparity.bench.cases import SHAPES, WHATS
 from kvparity.cli import say
 from kvparity.exit_codes import ExitCode
+from kvparity.versions import lines as outside_line
 
 if TYPE_CHECKING:
     from kvparity.bench.calls import Choice
@@ -174,6 +175,7 @@ def _tell(
     if args.json:
         say.document(document)
     copy = document.get("copy")
+    title = "\n".join([title, *outside_line(place)])
     parts = [title, text.table(found, copy), text.steps(found), text.tiles(found)]
     parts += [text.drift(copy), text.goals(goals)]
     told = "\n\n".join(part for part in parts if part)

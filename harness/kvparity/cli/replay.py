@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kvparity import versions
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode, of_verdict
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
             "case": found.entry,
             "same_as_recorded": found.same,
             "row": found.row,
+            "outside_tested": versions.here(),
         }
         say.document(document)
     else:
@@ -73,6 +75,7 @@ def _text(found: Any) -> str:
 
     case = found.entry
     lines = [f"{case['id']}: {case['verdict'].upper()}: {case['reason']}"]
+    lines += versions.lines({"outside_tested": versions.here()})
     if case["workload"] is not None:
         lines += first_lines([case])
     lines.append(

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from kvparity import versions
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode
@@ -150,11 +151,13 @@ def _check(args: argparse.Namespace, device: str) -> int:
     from kvparity.tiles.check import check, complaint, device_words
 
     found = check(torch.device(device), tuple(dict.fromkeys(args.dtype or _DTYPES)))
+    found["outside_tested"] = versions.here()
     name = device_words(torch.device(device))
     if args.json:
         say.document({"schema_version": 1, **found})
     good = found["verdict"] in ("base", "holds")
     words = text.checked(found, name) if good else complaint(found, name)
+    words = "\n".join([words, *versions.lines(found)])
     print(words, file=sys.stderr if args.json else sys.stdout)
     if good:
         return ExitCode.HOLDS

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kvparity.versions import lines as outside_line
+
 Document = dict[str, Any]
 
 
@@ -39,6 +41,7 @@ def _head(report: Document) -> list[str]:
         f"{report['contract']['name']}: workload {run['workload']}, {run['tokens']} tokens drawn "
         f"after coded keys were seen, temperature {run['temperature']:g}",
         f"  on {found['device']} ({found['device_name']}), {versions}",
+        *outside_line(found),
         f"  {run['execution']}; codes are dequantised to {run['dequantised_to']}; layers: {counts}",
         "  d = logprob with coded keys less logprob without; what a step writes is coded after it",
     ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvparity.order.report import OrderReport, Part
+from kvparity.versions import lines as outside_line
 
 _WORDS = {
     "same": "same",
@@ -17,7 +18,7 @@ _WORDS = {
 
 def render(reports: Sequence[OrderReport], environment: dict[str, Any]) -> str:
     """All reports, each with its verdict first."""
-    lines = []
+    lines = outside_line(environment)
     if environment["triton_mode"] == "interpreter":
         lines.append(
             "on the CPU: Triton kernels are interpreted, so this shows the algorithm's order, not "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvparity.place import COUNTED, place
+from kvparity.versions import lines as outside_line
 
 Document = dict[str, Any]
 
@@ -35,6 +36,7 @@ def _ground(report: Document) -> list[str]:
         if version and name in ("torch", "triton", "transformers")
     )
     lines = [f"  on {found['device']} ({found['device_name']}), {versions}"]
+    lines += outside_line(found)
     if found["triton_mode"] == "interpreter" and report["kernels"]:
         lines.append(
             "  Triton kernels ran in the interpreter: this shows that the algorithm is invariant, "

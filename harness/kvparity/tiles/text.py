@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kvparity.versions import lines as outside_line
 from kvparity_kernels.rules import PATH, Rule
 
 _HEAD = ("row", "arch", "Triton", "dtype", "choice", "equal", "device", "evidence")
@@ -46,6 +47,7 @@ def checked(found: dict[str, Any], device: str) -> str:
 def measured(found: dict[str, Any]) -> str:
     """Answers, and controls that were not as they must be."""
     lines = [f"{found['verdict'].upper()} on {found['environment']['device_name']}"]
+    lines += outside_line(found["environment"])
     for control in found["controls"]:
         if not control["good"]:
             lines.append(f"  control {control['name']} in {control['dtype']}: {control['seen']}")

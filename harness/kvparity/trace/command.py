@@ -17,6 +17,7 @@ from kvparity.trace.picture import draw
 from kvparity.trace.table import render
 from kvparity.trace.tracing import Trace, trace_side
 from kvparity.unit import Runner
+from kvparity.versions import lines as outside_line
 from kvparity.worker import Job, still_settled, subject_of
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.idling import why_idle
@@ -50,6 +51,7 @@ class Traced:
             f"{self.contract['name']}: {self.verdict.upper()}, path {self.trace.path} over "
             f"{self.workload}, {self.numerics}, on {self.environment['device']}"
         )
+        head = "\n".join([head, *outside_line(self.environment)])
         return f"{head}\n  {found.reason}\n{render(self.lines, found)}"
 
     def json(self) -> dict[str, Any]:

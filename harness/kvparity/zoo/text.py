@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kvparity.versions import lines as outside_line
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.defects import DEFECTS, defects_of
 
@@ -71,7 +72,7 @@ def terminal(document: Mapping[str, Any]) -> str:
         lines.append(f"MISSED  {each['control']}: not caught by {', '.join(each['missed'])}")
     count = len(document["controls"])
     lines.append(f"{count - len(missed)} of {count} controls caught by all that must")
-    return "\n".join(lines)
+    return "\n".join(lines + outside_line(document["environment"]))
 
 
 def page(document: Mapping[str, Any]) -> str:

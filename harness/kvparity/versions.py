@@ -1,0 +1,95 @@
+"""The versions that kvparity was tested with. Imports nothing but the standard library."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Range:
+    """The lowest and the highest version of a library that the tests were run with.
+
+    Versions are compared as far as the bound goes: 5.24.1 is not above 5.24.
+    """
+
+    lowest: str
+    highest: str
+
+    def __str__(self) -> str:
+        return self.lowest if self.lowest == self.highest else f"{self.lowest} to {self.highest}"
+
+
+TESTED: Mapping[str, Range] = {
+    "python": Range("3.10", "3.13"),
+    "torch": Range("2.13", "2.13"),
+    "triton": Range("3.6", "3.9"),
+    "transformers": Range("4.57", "5.24"),
+    "numpy": Range("2.2", "2.4"),
+    "pydantic": Range("2.14", "2.14"),
+}
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A library whose version is outside of the tested range."""
+
+    library: str
+    version: str
+    tested: Range
+
+    def __str__(self) -> str:
+        return f"{self.library} {self.version} (tested: {self.tested})"
+
+
+def outside(found: Mapping[str, str | None]) -> tuple[Outside, ...]:
+    """Those of ``found`` (library to version) that are outside of the range, in table order.
+
+    A library that is missing (None) or not in the table is left out; a version that begins with no
+    number is outside.
+    """
+    return tuple(
+        Outside(library, version, tested)
+        for library, tested in TESTED.items()
+        if (version := found.get(library)) is not None and not _within(version, tested)
+    )
+
+
+def _within(version: str, tested: Range) -> bool:
+    low, high, found = map(_numbers, (tested.lowest, tested.highest, version))
+    return bool(found) and found[: len(low)] >= low and found[: len(high)] <= high
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    begin = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, begin[0].split("."))) if begin else ()
+
+
+def installed() -> dict[str, str | None]:
+    """The version of each library of the table as it is installed here, None where it is not."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for library in TESTED.keys() - found.keys():
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            found[library] = None
+    return {library: found[library] for library in TESTED}
+
+
+def here() -> list[str]:
+    """What of :func:`installed` is outside, in words: JSON values for a report."""
+    return [str(each) for each in outside(installed())]
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """One line of a terminal report, or none.
+
+    ``report`` has what :func:`here` gave under ``outside_tested``; documents of older versions
+    have nothing there.
+    """
+    said = report.get("outside_tested")
+    return [f"  outside of the tested versions: {', '.join(said)}"] if said else []
