@@ -80,9 +80,9 @@ def installed() -> dict[str, str | None]:
     return {library: found[library] for library in TESTED}
 
 
-def here() -> list[str]:
-    """What of :func:`installed` is outside, in words: JSON values for a report."""
-    return [str(each) for each in outside(installed())]
+def here() -> str | None:
+    """What of :func:`installed` is outside, in one line for a report, or None."""
+    return ", ".join(map(str, outside(installed()))) or None
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
@@ -92,4 +92,4 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     have nothing there.
     """
     said = report.get("outside_tested")
-    return [f"  outside of the tested versions: {', '.join(said)}"] if said else []
+    return [f"  outside of the tested versions: {said}"] if said else []
