@@ -23,18 +23,7 @@ FEWEST_KEYS = 3
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
 
 
-def _paths(values: tuple[PathName, ...]) -> tuple[PathName, ...]:
-    no_duplicates(values)
-    if PathName("padded") in values:
-        refuse(
-            Fault((i,), f"found '{path}' beside 'padded'", "only one of them: padded covers it")
-            for i, path in enumerate(values)
-            if path.kind in ("padded-left", "padded-right")
-        )
-    return values
-
-
-Paths = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(_paths), ToTuple]
+Paths = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
 
 
 def _compared(reference: PathName, paths: tuple[PathName, ...]) -> Iterator[Fault]:

@@ -105,8 +105,9 @@ class Contract(Model):
         return tuple(each for each in self.workloads if each.name in check.workloads)
 
     def paths_of(self, check: PathCheck, workload: Workload) -> tuple[PathName, ...]:
-        """The paths that a check runs on a workload, with ``padded`` expanded."""
-        return tuple(one for path in check.paths for one in path.expand(workload.pad))
+        """The paths that a check runs on a workload, each once, with ``padded`` expanded."""
+        expanded = (one for path in check.paths for one in path.expand(workload.pad))
+        return tuple(dict.fromkeys(expanded))
 
     def checks_of(self, relation: str) -> list[AnyCheck]:
         """The checks of one relation."""

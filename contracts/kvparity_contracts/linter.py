@@ -142,8 +142,10 @@ def _unused(contract: Contract) -> Iterator[Note]:
         runs = [check for check in contract.path_checks if workload in contract.workloads_of(check)]
         if workload.name not in used:
             yield ("workloads", i, "name"), f"no check uses the workload {workload.name!r}"
-        elif workload.pad and not any(path.kind == "padded" for c in runs for path in c.paths):
-            yield ("workloads", i, "pad"), "no check of this workload has the path 'padded'"
+        for side in workload.pad if runs else ():
+            if not any(f"padded-{side}" in map(str, contract.paths_of(c, workload)) for c in runs):
+                text = f"no check of this workload has the path 'padded' or 'padded-{side}'"
+                yield ("workloads", i, "pad"), text
         decoding = [p for c in runs for p in contract.paths_of(c, workload) if p.kind in DECODING]
         if workload.generate == 1 and decoding:
             yield (

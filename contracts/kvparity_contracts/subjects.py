@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from kvparity_contracts import hf_config
 from kvparity_contracts.base import Fault, Model, Positive, refuse
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.order import Order
@@ -236,17 +237,7 @@ def known(subject: AnySubject) -> Known:
                 config.max_positions, config.vocab_size, config.head_dim, config.sliding_window
             )
     if isinstance(subject, Transformers) and subject.config is not None:
-        keys = subject.config
-        return Known(
-            _number(keys, "max_position_embeddings"),
-            _number(keys, "vocab_size"),
-            sliding_window=_number(keys, "sliding_window"),
-        )
+        return hf_config.known(subject.config)
     if isinstance(subject, Attention):
         return Known(head_dim=subject.heads.dim, sliding_window=subject.window)
     return Known()
-
-
-def _number(config: Mapping[str, Any], key: str) -> int | None:
-    value = config.get(key)
-    return value if type(value) is int else None

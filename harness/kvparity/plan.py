@@ -139,7 +139,7 @@ def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | 
             if check.workloads is not None and workload.name not in check.workloads:
                 continue
             filled = prompts[workload.name]
-            for path in (p for name in check.paths for p in name.expand(workload.pad)):
+            for path in contract.paths_of(check, workload):
                 reason = why_idle(path, workload)
                 if reason is not None:
                     yield Omitted(check.name, workload.name, str(path), reason)

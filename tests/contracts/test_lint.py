@@ -97,7 +97,15 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
     "an unused pad": (
         [("[250], generate: 8", "[250], generate: 8, pad: §[left]")],
         "workloads[1].pad",
-        "no check of this workload has the path 'padded'",
+        "no check of this workload has the path 'padded' or 'padded-left'",
+    ),
+    "a pad of which one side is used": (
+        [
+            ("[250], generate: 8", "[250], generate: 8, pad: §[left, right]"),
+            ("chunked(7)]", "chunked(7), padded-left]"),
+        ],
+        "workloads[1].pad",
+        "no check of this workload has the path 'padded' or 'padded-right'",
     ),
     "nothing decoded": (
         [("[3, 17], generate: 8", "[3, 17], generate: §1")],
@@ -196,6 +204,15 @@ def test_limits_that_can_fail_are_left_alone(loads: Loads, limits: str) -> None:
 def test_checks_of_kernels_can_be_strong(loads: Loads) -> None:
     both = "  - {name: o, relation: order, keys: [65]}\n  - {name: a, relation: audit}\n"
     assert lint(loads(("controls: all", f"{both}controls: all"))) == []
+
+
+@pytest.mark.parametrize("paths", ["padded-left", "padded", "padded, padded-left"])
+def test_each_way_to_use_a_pad_is_enough(loads: Loads, paths: str) -> None:
+    loaded = loads(
+        ("[250], generate: 8", "[250], generate: 8, pad: [left]"),
+        ("chunked(7)]", f"chunked(7), {paths}]"),
+    )
+    assert [each.message for each in lint(loaded) if each.key.endswith("pad")] == []
 
 
 def test_findings_come_in_the_order_of_the_file(loads: Loads) -> None:

@@ -87,6 +87,17 @@ def test_a_check_runs_on_its_workloads_and_paths(loads: Loads) -> None:
     assert list(map(str, contract.paths_of(bits, long))) == ["decode", "batched", "padded-right"]
 
 
+def test_padded_and_one_of_its_sides_go_together(loads: Loads) -> None:
+    contract = loads(
+        ("generate: 8}\nchecks", "generate: 8, pad: [right, left]}\nchecks"),
+        ("chunked(7)]}", "padded-left, padded], workloads: [long]}"),
+    ).contract
+    bits = contract.checks_of("invariance")[0]
+    (long,) = contract.workloads_of(bits)
+    expected = ["decode", "batched", "padded-left", "padded-right"]
+    assert list(map(str, contract.paths_of(bits, long))) == expected
+
+
 def test_a_loaded_contract_knows_its_file(loads: Loads) -> None:
     loaded = loads()
     assert loaded.sha256 == hashlib.sha256(loaded.path.read_bytes()).hexdigest()

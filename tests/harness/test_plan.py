@@ -386,3 +386,11 @@ def test_order_and_audit_alone_run_no_unit() -> None:
     work = plan(checks=[ORDER])
     assert work.units == work.controls == work.omitted == ()
     assert [case.id for case in work.kernel_cases] == ["c000", "c001", "c002"]
+
+
+def test_padded_beside_one_of_its_sides_runs_no_path_twice() -> None:
+    work = plan(checks=[bits("decode", "padded-left", "padded")], controls=["stale-slot"])
+    (unit,) = (unit for unit in work.units if unit.workload == "padded")
+    paths = {str(case.path) for case in unit.cases}
+    assert paths == {"decode", "padded-left"}
+    assert len(unit.cases) == len(paths) * 2  # two temperatures

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kvparity.hf import describing
 from kvparity.schedule import Layout, Member, Span
 from kvparity.subject import UnsupportedError
 from kvparity.subjects import transformers as subjects
@@ -195,3 +196,24 @@ def test_flex_attention_that_does_not_run_says_why(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("transformers.masking_utils.create_block_mask", broken)
     with pytest.raises(UnsupportedError, match=r"RuntimeError: no compiler here$"):
         load(config=CONFIG, attention="flex_attention")
+
+
+def test_the_fingerprint_names_the_weights_and_not_their_files(folder: Path) -> None:
+    subject = load(folder.parent, checkpoint="model")
+    (folder / "config.json").touch()
+    subject.model.save_pretrained(folder.parent / "shards", max_shard_size="8KB")
+    assert len(list((folder.parent / "shards").glob("*.safetensors"))) > 2
+    again = load(folder.parent, checkpoint="shards")
+    assert again.describe()["weights"] == subject.describe()["weights"]
+    with torch.no_grad():
+        again.model.lm_head.weight[5, 7] += 1e-3  # one element of one weight
+    one, other = again.model.state_dict(), load(config=CONFIG).model.state_dict()
+    assert describing.fingerprint(again.model) != subject.describe()["weights"]
+    assert {name for name in one if not one[name].equal(other[name])} == {"lm_head.weight"}
+
+
+def test_the_fingerprint_knows_which_weight_is_which() -> None:
+    one, other = load(config=CONFIG), load(config=CONFIG)
+    mlp = other.model.model.layers[0].mlp
+    mlp.gate_proj, mlp.up_proj = mlp.up_proj, mlp.gate_proj
+    assert describing.fingerprint(one.model) != describing.fingerprint(other.model)

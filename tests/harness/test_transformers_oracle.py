@@ -1,4 +1,4 @@
-"""The float64 twin of a transformers model: of experts too, and in words where there is none."""
+"""The float64 twin of a transformers model: of experts, too, and in words where there is none."""
 
 from __future__ import annotations
 

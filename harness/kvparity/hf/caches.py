@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
 from kvparity.hf import layers as held
+from kvparity.relied.transformers import cache_argument
 from kvparity.subject import UnsupportedError
 
 # transformers 4 takes the slots of a static cache that are not all zero for its length.
@@ -25,6 +26,21 @@ GARBAGE = 32.0  # finite, because transformers' own backends multiply unused slo
 def dynamic(model: Any) -> Any:
     """An empty cache that grows."""
     return DynamicCache(config=model.config)
+
+
+def require_keys(model: Any) -> None:
+    """Refuse a model whose cache holds no keys and values, such as one that keeps states alone.
+
+    Raises:
+        UnsupportedError: none of its layers stores keys, or its forward takes no cache at all.
+    """
+    # Before transformers 5 the cache of a state-space model has a class and a name of its own.
+    if cache_argument(model) != "cache_params" and held.holders(dynamic(model)):
+        return
+    raise UnsupportedError(
+        f"{type(model).__name__} has no KV cache (its layers keep a state, not keys and values); "
+        "kvparity verifies models that decode from cached keys and values"
+    )
 
 
 def static(model: Any, *, batch: int, capacity: int, poison: bool) -> Any:

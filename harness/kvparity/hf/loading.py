@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,18 +12,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from kvparity.hf import config_keys
 from kvparity.subject import UnsupportedError
-
-# What every config class accepts beside its own keys, and what belongs elsewhere in the contract.
-_ALSO_KNOWN = frozenset({"rope_theta", "rope_scaling", "experts_implementation"})
-# Keys that a config class takes and turns into others.
-_TURNED = {"gemma4_text": ("global_head_dim", "num_global_key_value_heads")}
-_STATED_ELSEWHERE = {
-    "dtype": "numerics.execution",
-    "torch_dtype": "numerics.execution",
-    "attn_implementation": "subject.attention",
-    "_attn_implementation": "subject.attention",
-}
 
 
 def from_config(
@@ -43,7 +31,7 @@ def from_config(
     """
     rest = dict(config)
     model_type = rest.pop("model_type", None)
-    _check_keys(model_type, rest)
+    config_keys.check(model_type, rest)
     built = AutoConfig.for_model(model_type, **rest)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -54,25 +42,6 @@ def from_config(
     except ValueError as error:
         raise ValueError(f"a {model_type} model cannot be built: {error}") from error
     return _ready(model, device)
-
-
-def _check_keys(model_type: Any, rest: Mapping[str, Any]) -> None:
-    if model_type not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), 3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"transformers knows no model_type {model_type!r}{hint}")
-    kind = CONFIG_MAPPING[model_type]
-    known = set(kind().to_dict()) | set(inspect.signature(kind.__init__).parameters)
-    known |= set(kind.attribute_map) | _ALSO_KNOWN | set(_TURNED.get(model_type, ()))
-    for key in rest:
-        if key in _STATED_ELSEWHERE:
-            raise ValueError(
-                f"config.{key} does not belong here; state it in {_STATED_ELSEWHERE[key]}"
-            )
-        if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"config.{key} is no setting of a {model_type} model{hint}")
 
 
 def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: torch.device) -> Any:

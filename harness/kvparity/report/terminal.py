@@ -44,6 +44,9 @@ def _ground(report: Document) -> list[str]:
         )
     if (tiles := report.get("tiles")) and tiles["arch"]:
         lines.append(f"  tiles: {tiles['words']}")
+    if weights := report["subject"].get("weights"):
+        count = report["subject"]["parameters"]
+        lines.append(f"  weights: {count:,} parameters, fingerprint {weights[:16]}")
     if swapped := report["subject"].get("invariant"):
         lines.append(f"  torch's reductions ran in fixed order: {', '.join(swapped)}")
     if ran := report["subject"].get("backends"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,17 +11,17 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-import transformers
 from torch import Tensor
 
 from kvparity.export import lazy as programs
 from kvparity.hf import attention as fixed
-from kvparity.hf import caches, loading, oracle
+from kvparity.hf import caches, describing, loading, oracle
 from kvparity.hf import generate as generation
 from kvparity.hf.observe import Observation, called, observing, watch
 from kvparity.hf.session import Packed, Padded, refused
 from kvparity.schedule import Layout, Member, Plan
 from kvparity.subject import SubjectError, UnsupportedError
+from kvparity_contracts.hf_config import stretches
 from kvparity_contracts.subjects import Transformers
 from kvparity_kernels import invariant
 from kvparity_kernels.order import ReductionOrder
@@ -59,7 +57,7 @@ class TransformersSubject:
         self.model, self.device = model, device
         self.attention, self.cache_kind, self.order = attention, cache, order
         self.vocab = int(config.vocab_size)
-        self.max_positions = int(getattr(config, "max_position_embeddings", None) or 2**31 - 1)
+        self.max_positions = _positions(config)
         pad = getattr(config, "pad_token_id", None)
         self.pad_token = pad if isinstance(pad, int) and 0 <= pad < self.vocab else 0
         self.after_step: generation.AfterStep | None = None
@@ -67,6 +65,7 @@ class TransformersSubject:
         self._swapped: set[str] = set()
         self._called: Counter[str] = Counter()
         self._float64: Any = None
+        self._about: dict[str, Any] | None = None
         # transformers' own backends multiply unused slots by zero, so they cannot hold NaN.
         self.unused = float("nan") if attention == fixed.NAME else caches.GARBAGE
         watch(model)
@@ -196,25 +195,26 @@ class TransformersSubject:
 
     def describe(self) -> Mapping[str, Any]:
         """What is loaded, the attention that has run so far, and what ``invariant`` swapped."""
-        config = self.model.config
+        if self._about is None:
+            self._about = describing.about(self.model)
         asked = {"invariant": True} if self.invariant else {}
         found = {"invariant": bool(self._swapped)} if self.invariant else {}
-        text = json.dumps(config.to_dict(), sort_keys=True, default=str)
         return {
             "kind": "transformers",
-            "class": type(self.model).__name__,
-            "model_type": config.model_type,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            **self._about,
             "requested": {"attention": self.attention} | asked,
-            "used": {"attention": config._attn_implementation} | found,
+            "used": {"attention": self.model.config._attn_implementation} | found,
             "invariant": sorted(self._swapped),
             "attention_called": called(self._called),
             "order": asdict(self.order) if self.attention == fixed.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
-            "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "transformers": transformers.__version__,
         }
+
+
+def _positions(config: Any) -> int:
+    """The longest sequence: of the config, or any where its rotary angles follow the length."""
+    told = getattr(config, "max_position_embeddings", None)
+    return int(told) if told and not stretches(config.to_dict()) else 2**31 - 1
 
 
 def _outside(callback: Callable[P, R]) -> Callable[P, R]:
@@ -273,6 +273,7 @@ def build(
     used = loaded.config._attn_implementation
     if used != model.attention:
         raise UnsupportedError(f"attention {model.attention} was asked for, the model took {used}")
+    caches.require_keys(loaded)
     subject = TransformersSubject(
         loaded,
         attention=model.attention,

@@ -1,0 +1,41 @@
+"""What a configuration of transformers says of a model before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kvparity_contracts.presets import Known
+
+
+def known(keys: Mapping[str, Any]) -> Known:
+    """What the keys that a contract or a ``config.json`` states tell of the model."""
+    return Known(
+        None if stretches(keys) else _number(keys, "max_position_embeddings"),
+        _number(keys, "vocab_size"),
+        sliding_window=_number(keys, "sliding_window"),
+    )
+
+
+def stretches(keys: Mapping[str, Any]) -> bool:
+    """Whether rotary angles follow the length of the sequence (dynamic NTK).
+
+    ``max_position_embeddings`` is then where that begins, and no limit.
+    """
+    return any(
+        part.get("rope_type", part.get("type")) == "dynamic"
+        for name in ("rope_parameters", "rope_scaling")
+        for part in _parts(keys.get(name))
+    )
+
+
+def _parts(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The dictionary itself, and those for single types of layer inside it."""
+    if isinstance(value, Mapping):
+        yield value
+        yield from (inner for inner in value.values() if isinstance(inner, Mapping))
+
+
+def _number(keys: Mapping[str, Any], name: str) -> int | None:
+    value = keys.get(name)
+    return value if type(value) is int else None
