@@ -31,7 +31,7 @@ def at_work() -> Iterator[None]:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        raise SubjectError(f"the subject raised {type(error).__name__}: {error}") from error
+        raise SubjectError.of("the subject", error) from error
 
 
 @dataclass

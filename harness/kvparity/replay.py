@@ -9,17 +9,18 @@ from typing import Any
 import torch
 
 from kvparity.bits import differing, ulps
-from kvparity.compare import Comparison
+from kvparity.compare import Comparison, number
 from kvparity.environment import settle
 from kvparity.evidence import Evidence, RunFolderError, read_identity
 from kvparity.fixed_order import asked, with_invariant
 from kvparity.kernel_case import entry
 from kvparity.kernel_plan import KernelCase
 from kvparity.plan import Case, Unit, make
-from kvparity.record import Record
+from kvparity.record import Record, Tokens
 from kvparity.schema import RESIGNED, schema_of
 from kvparity.side import Setting
-from kvparity.unit import Runner, case_json, run_case
+from kvparity.subject import Subject, column_name
+from kvparity.unit import Runner, case_json, in_order, run_case, run_unit
 from kvparity.worker import Job, look, subject_of
 from kvparity_contracts.loader import LoadedContract
 
@@ -29,6 +30,8 @@ class Replay:
     """The case's entry now, whether the run had the same, and the row that differs first.
 
     ``schema``: of the run. Under an older one ``same`` leaves out what now means something else.
+    ``after_others``: the verdict of the case rerun after what came before it in the run. None: not
+    tried, since the case alone gave the verdict of the run.
     """
 
     entry: dict[str, Any]
@@ -36,12 +39,23 @@ class Replay:
     same: bool
     row: dict[str, Any] | None
     schema: int
+    after_others: str | None = None
+
+    @property
+    def keeps_state(self) -> bool:
+        """Alone the case is another than in the run, and behind the others it is the same."""
+        return not self.same and self.after_others == self.recorded.get("verdict")
 
     @property
     def verdict(self) -> str:
-        """The case's verdict now; ``void`` where it holds now and did not in the run."""
+        """The case's verdict now; ``void`` where it holds now and did not in the run.
+
+        What differs again once the others have run does not hold, alone or not.
+        """
         now = str(self.entry["verdict"])
-        return "void" if now == "holds" != self.recorded.get("verdict") else now
+        if now == "holds" != self.recorded.get("verdict"):
+            return "differs" if self.keeps_state and self.after_others == "differs" else "void"
+        return now
 
 
 def contract_path(folder: Path) -> tuple[Path, str]:
@@ -86,7 +100,29 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     now = case_json(case, result)
     old = recorded[case_id]
     schema = schema_of(identity)
-    return Replay(now, old, _lasting(now, schema) == _lasting(old, schema), row, schema)
+    same = _lasting(now, schema) == _lasting(old, schema)
+    other = now["verdict"] != old.get("verdict")
+    after = _after_others(setting, loaded, unit, case, known_ids) if other else None
+    return Replay(now, old, same, row, schema, after)
+
+
+def _after_others(
+    setting: Setting, loaded: LoadedContract, unit: Unit, case: Case, tokens: Tokens
+) -> str:
+    """The case's verdict once the other units and the earlier cases of its own have run.
+
+    A subject that keeps something between calls (a workspace, a counter, a cache) may give other
+    bits then. Units of other formats have subjects of their own and are left out.
+    """
+    for other in make(loaded.contract).units:
+        if other.numerics == case.numerics and other.id != unit.id:
+            run_unit(setting, other, tokens=None, done=frozenset(), emit=lambda *_: None)
+    runner, wanted = Runner(setting, setting.prompts(case.workload), tokens), list[torch.Tensor]()
+    for each in in_order(unit.cases):
+        found, _, _ = run_case(setting, runner, each, wanted)
+        if each.id == case.id:
+            return str(found.outcome)
+    raise RuntimeError(f"{case.id} is a case of its own unit")
 
 
 def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any], schema: int) -> Replay:
@@ -133,7 +169,7 @@ def _again(
     place = _place(reference, candidate, case.column)
     keep = frozenset([place])
     sides = [runner.record(path, keep=keep).kept[place] for path in (case.reference, case.path)]
-    return result, _row(*sides)
+    return result, _row(setting.subject, *sides)
 
 
 def _place(reference: Record, candidate: Record, column: int | None) -> tuple[int, int]:
@@ -143,21 +179,27 @@ def _place(reference: Record, candidate: Record, column: int | None) -> tuple[in
     return reference.index[int(torch.nonzero(off)[0])] if bool(off.any()) else reference.index[0]
 
 
-def _row(reference: torch.Tensor, candidate: torch.Tensor) -> dict[str, Any]:
-    """How the two whole rows differ: count, the farthest columns with both values."""
+def _row(subject: Subject, reference: torch.Tensor, candidate: torch.Tensor) -> dict[str, Any]:
+    """How the two whole rows differ: count, and the farthest columns with both values.
+
+    Farthest in absolute distance: a column near zero may be many ulps off and matter least.
+    """
     a, b = reference.float(), candidate.float()
     off = differing(a, b)
-    distance = torch.where(off, ulps(a, b), 0)
-    top = torch.topk(distance, k=min(5, len(a))).indices
+    distance = torch.nan_to_num((a.double() - b.double()).abs(), nan=torch.inf)
+    top = torch.topk(torch.where(off, distance, -1.0), k=min(5, len(a))).indices
+    apart = ulps(a, b)
     return {
         "columns": len(a),
         "differing": int(off.sum()),
         "farthest": [
             {
                 "column": int(c),
-                "reference": float(a[c]),
-                "candidate": float(b[c]),
-                "ulps": int(distance[c]),
+                "name": column_name(subject, int(c)),
+                "reference": number(a[c]),
+                "candidate": number(b[c]),
+                "distance": number(distance[c]),
+                "ulps": int(apart[c]),
             }
             for c in top
             if bool(off[c])

@@ -14,11 +14,24 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from kvparity.raised import told, trace
 from kvparity.schedule import Layout, Member, Plan, Step
 
 
 class SubjectError(Exception):
-    """The subject broke its promise: wrong shape or dtype, an exception, memory. Exit code 3."""
+    """The subject broke its promise: wrong shape or dtype, an exception, memory. Exit code 3.
+
+    ``trace``: the traceback of the subject's own exception, for the run folder; empty without one.
+    """
+
+    trace: str = ""
+
+    @classmethod
+    def of(cls, who: str, error: BaseException) -> SubjectError:
+        """``who`` raised ``error``."""
+        found = cls(f"{who} raised {told(error)}")
+        found.trace = trace(error)
+        return found
 
 
 class OracleError(SubjectError):
@@ -127,6 +140,20 @@ class Generates(Protocol):
         what really ran, counted as in ``Session.observed``.
         """
         ...
+
+
+@runtime_checkable
+class NamesColumns(Protocol):
+    """A subject whose rows have parts with names of their own."""
+
+    def column(self, number: int) -> str:
+        """The name of a column of its rows, such as ``head 3, dim 17``."""
+        ...
+
+
+def column_name(subject: Subject, number: int) -> str:
+    """What a person calls a column of the subject's rows; of logits the token id."""
+    return subject.column(number) if isinstance(subject, NamesColumns) else f"token {number}"
 
 
 class Subject(Protocol):

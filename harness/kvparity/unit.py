@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -143,8 +143,7 @@ def run_unit(
     runner = Runner(setting, prompts, tokens)
     runner.rollout(unit.rollout)
     wanted: list[Tensor] = []
-    # Caches come first: what is computed while they are looked at serves the other cases, too.
-    for case in sorted(unit.cases, key=lambda each: each.relation != "cache"):
+    for case in in_order(unit.cases):
         if case.id not in done:
             emit(case, *run_case(setting, runner, case, wanted))
     ran = runner.probed | runner.records
@@ -159,6 +158,14 @@ def run_unit(
         "launches": {str(p): r.launches for p, r in ran.items()},
         "seconds": runner.seconds,
     }
+
+
+def in_order(cases: Sequence[Case]) -> list[Case]:
+    """The order in which a unit runs them.
+
+    Caches come first: what is computed while they are looked at serves the other cases, too.
+    """
+    return sorted(cases, key=lambda each: each.relation != "cache")
 
 
 def run_case(

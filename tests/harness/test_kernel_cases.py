@@ -51,6 +51,12 @@ def report(statuses: dict[str, str], equal: int = 8) -> OrderReport:
         ({"denominator": "different"}, 8, "differs", "different-order: denominator: seen so"),
         ({"division": "different"}, 8, "differs", "same-order-different-bits: division"),
         ({}, 7, "differs", "same-order-different-bits: 1 of 8 random calls differ"),
+        (
+            {"key order": "different", "denominator": "not-a-tree"},
+            8,
+            "differs",
+            "different-order: key order: seen so",
+        ),
         ({"products": "not-a-tree"}, 8, "void", "not-a-tree: products: seen so; the random calls"),
         ({"products": "not-a-tree"}, 6, "differs", "; 2 of 8 random calls differ"),
     ],

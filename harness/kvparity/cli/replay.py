@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
             "same_as_recorded": found.same,
             "row": found.row,
             "outside_tested": versions.here(),
+            "after_others": found.after_others,
+            "keeps_state": found.keeps_state,
         }
         say.document(document)
     else:
@@ -71,19 +73,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(found: Any) -> str:
-    from kvparity.report.terminal import first_lines, ulps
+    from kvparity.report.terminal import first_lines, measure, ulps, value
 
     case = found.entry
     lines = [f"{case['id']}: {case['verdict'].upper()}: {case['reason']}"]
     lines += versions.lines({"outside_tested": versions.here()})
     if case["workload"] is not None:
         lines += first_lines([case])
-    lines.append(
-        "    the same result as the run recorded"
-        if found.same
-        else "    NOT the result that the run recorded: the subject is not deterministic, or the "
-        "machine is another"
-    )
+    lines.append(f"    {_repeats(found)}")
     if found.schema != SCHEMA_VERSION:
         lines.append(
             f"    the run has schema {found.schema}, with the other sign of d: "
@@ -94,10 +91,30 @@ def _text(found: Any) -> str:
         lines.append(f"    that row: {row['differing']} of {row['columns']} columns differ")
         for c in row["farthest"]:
             lines.append(
-                f"      column {c['column']:>6}: {c['reference']:.9g} against "
-                f"{c['candidate']:.9g}, {ulps(c['ulps'])}"
+                f"      {c['name']:<18} {value(c['reference'])} against {value(c['candidate'])}: "
+                f"{measure(c['distance'])} apart, {ulps(c['ulps'])}"
             )
     return "\n".join(lines)
+
+
+def _repeats(found: Any) -> str:
+    """Whether the case gave what the run recorded, and if not, why."""
+    if found.same:
+        return "the same result as the run recorded"
+    if found.keeps_state:
+        alone, after = _WORDS[found.entry["verdict"]], _WORDS[found.after_others]
+        return (
+            f"NOT the result that the run recorded. Alone the case {alone}; rerun after the cases "
+            f"that came before it, it {after} as in the run: state between calls decides (a "
+            "workspace, a buffer or a counter that the subject keeps)"
+        )
+    return (
+        "NOT the result that the run recorded: the subject is not deterministic, or the machine is "
+        "another"
+    )
+
+
+_WORDS = {"holds": "holds", "differs": "differs", "void": "is void", "error": "fails"}
 
 
 def _refuse(message: str) -> int:

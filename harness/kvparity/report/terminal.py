@@ -130,7 +130,7 @@ def first_lines(bad: list[Document]) -> list[str]:
         names = case.get("cache", {}).get("sides", (case["reference"], case["path"]))
         for side, name in zip(("reference", "candidate"), names, strict=True):
             lines.append(
-                f"        {name:<12} {_value(d[side]):>16}  bits {d[side + '_bits']}  "
+                f"        {name:<12} {value(d[side]):>16}  bits {d[side + '_bits']}  "
                 f"row {d[side + '_digest']}"
             )
         if d["reference_bits"] == d["candidate_bits"]:
@@ -161,11 +161,13 @@ def ulps(count: int) -> str:
     return f"{count} ulp{'' if count == 1 else 's'}"
 
 
-def _value(value: float | str) -> str:
+def value(value: float | str) -> str:
+    """A compared number, with all its digits."""
     return value if isinstance(value, str) else f"{value:.9g}"
 
 
-def _measure(value: float | str) -> str:
+def measure(value: float | str) -> str:
+    """A measure, with three digits."""
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
@@ -183,12 +185,12 @@ def _often(case: Document) -> list[str]:
     if case["max_abs_dlogp"] is not None:
         lines.append(
             f"      in RL terms (rollout {case['rollout']}, trainer {case['trainer']}): "
-            f"max |dlogp| {_measure(case['max_abs_dlogp'])}, "
-            f"approx_kl0 {_measure(case['approx_kl0'])}, "
-            f"clipfrac0 {_measure(case['clipfrac0'])}"
+            f"max |dlogp| {measure(case['max_abs_dlogp'])}, "
+            f"approx_kl0 {measure(case['approx_kl0'])}, "
+            f"clipfrac0 {measure(case['clipfrac0'])}"
         )
     if case["max_abs"] is not None:
-        lines.append(f"      largest distance {_measure(case['max_abs'])}")
+        lines.append(f"      largest distance {measure(case['max_abs'])}")
     return lines
 
 

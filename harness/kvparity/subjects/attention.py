@@ -160,7 +160,7 @@ class AttentionSubject:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise SubjectError(f"{name} raised {type(error).__name__}: {error}") from error
+            raise SubjectError.of(name, error) from error
         for label, tensor in inputs.items():
             if _mark(tensor) != before[label]:
                 raise SubjectError(f"{name} wrote to its input {label}")
@@ -181,6 +181,13 @@ class AttentionSubject:
         if self.softcap:
             more["softcap"] = self.softcap
         return more
+
+    def column(self, number: int) -> str:
+        """The head and element of O, or whose LSE: a row is O by head, then the LSE of all."""
+        head, dim = divmod(number, self.heads.dim)
+        if head < self.heads.query:
+            return f"head {head}, dim {dim}"
+        return f"lse of head {number - self.heads.query * self.heads.dim}"
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         """The rows themselves."""
