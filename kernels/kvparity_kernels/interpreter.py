@@ -9,9 +9,10 @@ runs.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ def install() -> None:
     if _installed:
         return
     check_hooks(triton_interpreter)
+    import_early()
     quick.install(triton_interpreter)
     builder = triton_interpreter.InterpreterBuilder
     builder.create_dot = _dot
@@ -58,6 +60,17 @@ def install() -> None:
     builder.create_fma = _fma(builder.create_fma)
     triton_interpreter.ReduceOps.sum = _sum
     _installed = True
+
+
+def import_early() -> None:
+    """Import now what Triton imports in the middle of its first launch.
+
+    There ``triton.language`` is patched for the interpreter, and Gluon would wrap the patches for
+    good; on Python 3.10 it cannot (it asks for the signature of ``print``, which stands in for
+    ``static_print``).
+    """
+    with suppress(ImportError):  # where it is gone, no launch imports it
+        importlib.import_module("triton.experimental.gluon")
 
 
 def check_hooks(module: Any) -> None:

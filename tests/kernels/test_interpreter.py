@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import SimpleNamespace
@@ -377,3 +378,11 @@ def test_all_quick_hooks_fit_this_version() -> None:
         tl.core.block_type.__init__,
     ]
     assert {hook.__module__ for hook in hooked} == {"kvparity_kernels.quick"}
+
+
+def test_what_triton_imports_at_its_first_launch_wraps_no_patch() -> None:
+    x, y = torch.ones(4), torch.zeros(4)
+    launch(convert, (1,), x, y, N=4)
+    core = sys.modules["triton.experimental.gluon.language._core"]
+    assert core.static_print.__wrapped__ is tl.core.static_print
+    assert tl.core.static_print is not print
