@@ -1,4 +1,8 @@
-"""A stand-in for FlashInfer: its documented paged layout, computed in float64 by the naive twin."""
+"""A stand-in for FlashInfer: its documented paged layout, computed in float64 by the naive twin.
+
+It takes the calls of ``kvparity.relied.flashinfer`` and no others; ``ci/newest`` holds those
+against the library itself.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import pytest
 import torch
 
 from kvparity.pairs import flashinfer as ours
+from kvparity.relied import flashinfer as relied
 from kvparity_kernels.attention import naive
 
 LOG2_E = math.log2(math.e)
@@ -27,10 +32,15 @@ class Wrapper:
     _backend = "fa2"
 
     def __init__(self, workspace, layout, **how):
+        self._told("__init__", workspace, layout, **how)
         assert (workspace.dtype, layout, how.pop("backend")) == (torch.uint8, "NHD", "fa2")
         self.how = how
 
+    def _told(self, method, *places, **names):
+        relied.declared(self.name, method).bind(*places, **names)
+
     def _run(self, q, caches, q_indptr, return_lse):
+        self._told("run", q, caches, return_lse=return_lse)
         assert return_lse
         outs, lses = [], []
         for b in range(len(self.indptr) - 1):
@@ -56,7 +66,10 @@ def flashinfer(monkeypatch):
     seen: list = []
 
     class Prefill(Wrapper):
+        name = relied.PREFILL
+
         def plan(self, q_indptr, indptr, indices, last, *shape, **options):
+            self._told("plan", q_indptr, indptr, indices, last, *shape, **options)
             assert options.pop("causal") is True
             self.q_indptr = q_indptr
             self._keep(indptr, indices, last, *shape, options)
@@ -65,7 +78,10 @@ def flashinfer(monkeypatch):
             return self._run(q, caches, self.q_indptr, return_lse)
 
     class Decode(Wrapper):
+        name = relied.DECODE
+
         def plan(self, indptr, indices, last, *shape, **options):
+            self._told("plan", indptr, indices, last, *shape, **options)
             assert self.how == {"use_tensor_cores": True}
             self._keep(indptr, indices, last, *shape, options)
 
@@ -74,8 +90,8 @@ def flashinfer(monkeypatch):
 
     Prefill.seen = Decode.seen = seen  # type: ignore[attr-defined] # of the stand-in
     module = ModuleType("flashinfer")
-    module.BatchPrefillWithPagedKVCacheWrapper = Prefill  # type: ignore[attr-defined]
-    module.BatchDecodeWithPagedKVCacheWrapper = Decode  # type: ignore[attr-defined]
+    setattr(module, relied.PREFILL, Prefill)
+    setattr(module, relied.DECODE, Decode)
     monkeypatch.setitem(sys.modules, "flashinfer", module)
     monkeypatch.setattr(ours, "library", lambda q: module)
     return seen

@@ -52,7 +52,8 @@ def test_products_take_the_matrix_instruction_of_their_gpu(compiled: Facts, name
         facts = compiled[f"{name} fp32"][capability]
         assert facts["mma"] == []  # float32 means float32: no TF32
         assert facts["tf32"] == []
-        assert facts["fma"][0] == "fma.rn.f32"
+        # By pairs on sm_100 with Triton 3.7: two roundings to the nearest, as without.
+        assert facts["fma"][0].removesuffix("x2") == "fma.rn.f32"
 
 
 def test_products_and_sums_are_not_contracted(compiled: Facts) -> None:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from kvparity.relied.flashinfer import gone
 
 PAGE = 16
 SPLIT = 256
@@ -29,7 +31,10 @@ Rows = tuple[Tensor, Tensor]
 
 
 def library(q: Tensor) -> Any:
-    """FlashInfer, which compiles its kernels at the first call. ``RuntimeError`` without it."""
+    """FlashInfer, which compiles its kernels at the first call.
+
+    Raises ``RuntimeError`` without it, or if it no longer takes what it is handed.
+    """
     if q.device.type != "cuda":
         raise RuntimeError(f"FlashInfer computes on CUDA only, and the tensors are on {q.device}")
     try:
@@ -38,7 +43,15 @@ def library(q: Tensor) -> Any:
         raise RuntimeError(
             f"{error}; FlashInfer comes with pip install 'kvparity[flashinfer]'"
         ) from error
+    _require(flashinfer)
     return flashinfer
+
+
+@cache
+def _require(library: Any) -> None:
+    if missing := gone(library):
+        version = getattr(library, "__version__", "of no version")
+        raise RuntimeError(f"FlashInfer {version} is not as expected: {'; '.join(missing)}")
 
 
 def _pages(sequences: list[Tensor]) -> Tensor:

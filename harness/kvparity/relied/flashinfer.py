@@ -1,0 +1,158 @@
+"""What kvparity relies on in FlashInfer: every call that it makes, and what it takes for granted.
+
+``CALLS`` is complete: the stand-in of the tests refuses a call that is not in it, and
+:func:`gone` holds it against the library that is installed, which imports without a GPU.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+PREFILL = "BatchPrefillWithPagedKVCacheWrapper"
+DECODE = "BatchDecodeWithPagedKVCacheWrapper"
+WORKSPACE = ("float_workspace_buffer", "kv_layout")
+PAGES = ("num_qo_heads", "num_kv_heads")
+PLANNED = ("sm_scale", "q_data_type", "kv_data_type", "window_left", "logits_soft_cap")
+CUTS = ("fixed_split_size", "disable_split_kv")
+ROWS = ("q", "paged_kv_cache")
+
+
+@dataclass(frozen=True)
+class Call:
+    """``positional``: the names of what is handed over by place; ``named``: by name, if at all."""
+
+    wrapper: str
+    method: str
+    positional: tuple[str, ...]
+    named: tuple[str, ...]
+
+
+CALLS = (
+    Call(PREFILL, "__init__", WORKSPACE, ("backend",)),
+    Call(
+        PREFILL,
+        "plan",
+        (
+            *("qo_indptr", "paged_kv_indptr", "paged_kv_indices", "paged_kv_last_page_len"),
+            *PAGES,
+            "head_dim_qk",
+            "page_size",
+        ),
+        ("causal", *PLANNED, *CUTS),
+    ),
+    Call(PREFILL, "run", ROWS, ("return_lse",)),
+    Call(DECODE, "__init__", WORKSPACE, ("use_tensor_cores", "backend")),
+    Call(
+        DECODE,
+        "plan",
+        ("indptr", "indices", "last_page_len", *PAGES, "head_dim", "page_size"),
+        (*PLANNED, *CUTS),
+    ),
+    Call(DECODE, "run", ROWS, ("return_lse",)),
+)
+
+DEFAULTS: Mapping[str, Any] = {"lse_base": "log2", "lse_layout": "NH", "sinks": None}
+"""Of ``run``, where it has them: an LSE to base 2 of shape ``[rows, heads]``, and no sinks."""
+UNSET: Mapping[str, Any] = {"window_left": -1, "logits_soft_cap": None}
+"""Of ``plan``: what is left out is off."""
+
+
+def call(wrapper: str, method: str) -> Call:
+    """The entry of a method."""
+    return next(c for c in CALLS if (c.wrapper, c.method) == (wrapper, method))
+
+
+def declared(wrapper: str, method: str) -> inspect.Signature:
+    """As a signature that binds what kvparity may hand over and nothing else."""
+    found = call(wrapper, method)
+    kinds = inspect.Parameter
+    places = [kinds(name, kinds.POSITIONAL_ONLY) for name in found.positional]
+    names = [kinds(name, kinds.KEYWORD_ONLY, default=None) for name in found.named]
+    return inspect.Signature([*places, *names])
+
+
+def gone(library: Any) -> list[str]:
+    """What of all this ``library`` no longer has, in words; empty if nothing is missing.
+
+    Reads signatures and source; computes nothing and needs no device.
+    """
+    said = []
+    for name in (PREFILL, DECODE):
+        if not hasattr(library, name):
+            said.append(f"flashinfer has no {name}")
+            continue
+        wrapper = getattr(library, name)
+        for check in CHECKS:
+            said += [f"flashinfer.{name}{words}" for words in check(name, wrapper)]
+    return said
+
+
+def _bound(method: str, name: str, wrapper: Any) -> list[str]:
+    """Is what is handed over by place and by name taken, in this order and under these names?"""
+    if not hasattr(wrapper, method):
+        return [f" has no {method}()"]
+    wanted, parameters = call(name, method), _parameters(wrapper, method)
+    places = [p.name for p in parameters.values() if p.kind in _BY_PLACE][1:]  # without self
+    said = [
+        f".{method}: argument {i} is {_or_nothing(places[i : i + 1])}, was {expected}"
+        for i, expected in enumerate(wanted.positional)
+        if places[i : i + 1] != [expected]
+    ]
+    known = {p.name for p in parameters.values() if p.kind in _BY_NAME}
+    missing = [n for n in wanted.named if n not in known]
+    said += [f".{method} takes no {n}" for n in missing]
+    given = {*wanted.positional, *wanted.named}
+    return said + [
+        f".{method} needs {p.name}, which it is not given"
+        for p in list(parameters.values())[1:]
+        if p.default is p.empty and p.kind in (*_BY_PLACE, *_BY_NAME) and p.name not in given
+    ]
+
+
+def _defaults(method: str, expected: Mapping[str, Any], name: str, wrapper: Any) -> list[str]:
+    parameters = _parameters(wrapper, method) if hasattr(wrapper, method) else {}
+    return [
+        f".{method}: {key} is {parameters[key].default!r} unless told, was {value!r}"
+        for key, value in expected.items()
+        if key in parameters and parameters[key].default != value
+    ]
+
+
+def _backend(name: str, wrapper: Any) -> list[str]:
+    """Wrappers note in ``_backend`` what they run: a replaced one must not go unseen."""
+    if "self._backend = " in inspect.getsource(wrapper):
+        return []
+    return [" does not keep its backend in _backend, so that a replaced one would go unseen"]
+
+
+CHECKS: tuple[Callable[[str, Any], list[str]], ...] = (
+    partial(_bound, "__init__"),
+    partial(_bound, "plan"),
+    partial(_bound, "run"),
+    partial(_defaults, "run", DEFAULTS),
+    partial(_defaults, "plan", UNSET),
+    _backend,
+)
+
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _parameters(wrapper: Any, method: str) -> Mapping[str, inspect.Parameter]:
+    """Of the method itself, or, where that hands on whatever it is given, of what it hands it to.
+
+    Since 0.7.2 decode's ``plan(..., **kwargs)`` would take any name; ``_plan_impl`` does not.
+    """
+    found = inspect.signature(getattr(wrapper, method)).parameters
+    inner = getattr(wrapper, f"_{method}_impl", None)
+    if inner is not None and any(p.kind is p.VAR_KEYWORD for p in found.values()):
+        return inspect.signature(inner).parameters
+    return found
+
+
+def _or_nothing(names: list[str]) -> str:
+    return names[0] if names else "not there"
