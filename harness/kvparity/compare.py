@@ -1,4 +1,4 @@
-"""Two records side by side, on the device: bits for invariance, limits for accuracy."""
+"""Two records side by side, on the device: their bits, and what a difference would do."""
 
 from __future__ import annotations
 
@@ -232,13 +232,13 @@ def rollout_side(reference: Plan) -> SideName:
 def _between(reference: Record, a: Tensor, b: Tensor, column: int | None) -> dict[str, Any]:
     """Aggregates of two paths; ``a`` are the compared values of the reference, ``b`` the path's."""
     if column is None:
-        return _aggregates(a, b, column)
+        return aggregates(a, b, column)
     side = rollout_side(reference.plan)
     rollout, trainer = (a, b) if side == "reference" else (b, a)
-    return {**_aggregates(rollout, trainer, column), "rollout": side}
+    return {**aggregates(rollout, trainer, column), "rollout": side}
 
 
-def _aggregates(rollout: Tensor, trainer: Tensor, column: int | None) -> dict[str, Any]:
+def aggregates(rollout: Tensor, trainer: Tensor, column: int | None) -> dict[str, Any]:
     """RL aggregates for logprobs, the largest distance otherwise."""
     if column is None:
         return {"max_abs": float((rollout.double() - trainer.double()).abs().max())}
@@ -248,47 +248,3 @@ def _aggregates(rollout: Tensor, trainer: Tensor, column: int | None) -> dict[st
         "approx_kl0": d.approx_kl0,
         "clipfrac0": d.clipfrac0,
     }
-
-
-def accuracy(
-    candidate: Record, oracle: Tensor, limits: Mapping[str, float], *, column: int | None
-) -> Comparison:
-    """Hold one column (None: all) of a record against float64 values of the same shape.
-
-    Whatever the path does, it is the rollout here: the oracle scores its tokens again.
-    A measure that is NaN is over every limit; a limit without its measure is ``void``.
-    """
-    tokens = len(candidate.index)
-    if not tokens:
-        return Comparison("void", "no token was compared")
-    if oracle.shape != candidate.values.shape:
-        return Comparison(
-            "void",
-            f"the oracle gave {tuple(oracle.shape)} values for "
-            f"{tuple(candidate.values.shape)} compared ones",
-        )
-    found, wanted = candidate.values, oracle.to(candidate.values.device)
-    if column is not None:
-        found, wanted = found[:, column : column + 1], wanted[:, column : column + 1]
-    if not bool(torch.isfinite(wanted).all()):
-        return Comparison("void", "the float64 oracle gave NaN or Inf", tokens=tokens)
-    if not bool(candidate.finite.all()):
-        count = int((~candidate.finite).sum())
-        return Comparison(
-            "differs", "NaN or Inf in an active token", tokens=tokens, differing_tokens=count
-        )
-    measured = _aggregates(found, wanted, column)
-    rest: dict[str, Any] = {**measured, "rollout": None if column is None else "candidate"}
-    unmeasured = [name for name in limits if name not in measured]
-    if unmeasured or not limits:
-        what = f"{', '.join(unmeasured)} is not measured here" if unmeasured else "no limit is set"
-        return Comparison("void", what, tokens=tokens, **rest)
-    over = {name: limit for name, limit in limits.items() if not measured[name] <= limit}
-    if over:
-        words = ", ".join(f"{n} {measured[n]:.3g}, over {limit:.3g}" for n, limit in over.items())
-        return Comparison("differs", words, tokens=tokens, **rest)
-    idle = other_work("path", candidate)
-    if idle is not None:
-        return Comparison("void", idle, tokens=tokens, **rest)
-    words = ", ".join(f"{n} {measured[n]:.3g} <= {limit:.3g}" for n, limit in limits.items())
-    return Comparison("holds", words, tokens=tokens, **rest)

@@ -5,24 +5,33 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from kvparity import run_files
-from kvparity.held import Held
-from kvparity.record import Record
 from kvparity.run_files import RunFolderError as RunFolderError
 from kvparity.schema import schema_of
 
 _NAMED_BY = {"cases.jsonl": "id", "units.jsonl": "unit", "controls.jsonl": "name"}
 """The key that every line of a file has."""
 _ABSENT = object()
+
+
+class Sided(Protocol):
+    """Tensors of what was compared, and (number of the sequence, position) of their rows."""
+
+    @property
+    def index(self) -> Sequence[tuple[int, int]]:
+        """By row."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name."""
 
 
 class Evidence:
@@ -126,18 +135,25 @@ class Evidence:
         """The same with the number of each line."""
         return run_files.lines(self.folder / file, _NAMED_BY.get(file))
 
-    def keep_failure(self, case: str, reference: Record | Held, candidate: Record | Held) -> str:
+    def keep_failure(self, case: str, reference: Sided, candidate: Sided) -> str:
         """Both sides of a differing case as safetensors; returns the file's name."""
         tensors: dict[str, Tensor] = {}
         for side, record in (("reference", reference), ("candidate", candidate)):
-            for name, tensor in record.tensors().items():
-                tensors[f"{side}.{name}"] = tensor.cpu().contiguous()
-        name = f"failures/{case}.safetensors"
-        index = json.dumps([list(place) for place in candidate.index])
+            tensors |= {f"{side}.{name}": tensor for name, tensor in record.tensors().items()}
+        return self._keep(f"failures/{case}.safetensors", tensors, candidate.index)
+
+    def keep_accuracy(self, case: str, found: Sided) -> str:
+        """How far each token of an accuracy case is from float64; returns the file's name."""
+        return self._keep(f"accuracy/{case}.safetensors", found.tensors(), found.index)
+
+    def _keep(self, name: str, tensors: dict[str, Tensor], index: Sequence[tuple[int, int]]) -> str:
+        stored = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
+        places = json.dumps([list(place) for place in index])
         whole = self.folder / name
         part = whole.with_name(whole.name + ".part")
         try:
-            save_file(tensors, part, metadata={"index": index})
+            whole.parent.mkdir(exist_ok=True)
+            save_file(stored, part, metadata={"index": places})
             part.replace(whole)
         except (OSError, SafetensorError) as error:
             raise _unwritten(self.folder / name, error) from error

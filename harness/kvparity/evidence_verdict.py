@@ -54,6 +54,8 @@ def _why_not_holds(line: Entry, details: Entry, limits: Mapping[str, float]) -> 
         over = _over(line, limits)
         if over or not limits:
             return f"it holds, and {', '.join(over) or 'no measure'} is not within its limit"
+        if "evidence" not in line:
+            return "it holds, and names no file in accuracy/"
     return None
 
 

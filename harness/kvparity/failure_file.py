@@ -1,4 +1,4 @@
-"""The file that a differing case keeps: whether it is whole, and about that case."""
+"""The file that a case keeps: whether it is whole, and about that case."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 _TENSORS = {
     "invariance": ("reference.values", "candidate.values", "reference.digests"),
     "cache": ("reference.held", "candidate.held"),
+    "accuracy": ("value", "exact", "column"),
 }
 
 
@@ -22,8 +23,9 @@ def damage(folder: Path, line: Mapping[str, Any]) -> str | None:
     Only its header is read, which says the size of the whole.
     """
     name = line["evidence"]
-    if name != f"failures/{line['id']}.safetensors":
-        return f"its evidence is {name!r}, and failures/{line['id']}.safetensors is its file"
+    own = f"{'accuracy' if line['relation'] == 'accuracy' else 'failures'}/{line['id']}.safetensors"
+    if name != own:
+        return f"its evidence is {name!r}, and {own} is its file"
     path = folder / name
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -37,7 +39,7 @@ def damage(folder: Path, line: Mapping[str, Any]) -> str | None:
         return f"{name} cannot be read ({error})"
     if missing:
         return f"{name} has no {sorted(missing)[0]}"
-    if line["relation"] == "invariance" and _length(index) != line["tokens"]:
+    if line["relation"] in ("invariance", "accuracy") and _length(index) != line["tokens"]:
         return f"{name} holds {_length(index)} tokens, and {line['tokens']} were compared"
     return None
 

@@ -139,7 +139,7 @@ def _lasting(case: dict[str, Any], schema: int) -> dict[str, Any]:
     """
     left_out = {"evidence", "invariance"}
     if schema < 2:
-        left_out |= {*RESIGNED, "rollout", "trainer"}
+        left_out |= {*RESIGNED, "rollout", "trainer", "accuracy"}
         left_out |= {"reason"} if case["relation"] == "accuracy" else set()
     return {key: it for key, it in case.items() if key not in left_out}
 

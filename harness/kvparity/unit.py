@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.compare import Comparison, SideName, accuracy, invariance, same_bits
+from kvparity.accuracy import Against, accuracy, against
+from kvparity.compare import Comparison, SideName, invariance, same_bits
 from kvparity.counter import sample
 from kvparity.held import Held
 from kvparity.paths import build
@@ -126,9 +127,9 @@ def require_paths(setting: Setting, unit: Unit, prompts: Prompts) -> None:
             raise UnsupportedError(f"path {path}: {reason}")
 
 
-Kept = Record | Held
+Kept = Record | Held | Against
 Emit = Callable[[Case, Comparison, Kept | None, Kept], None]
-"""Gets every case as it ends, with what both sides gave."""
+"""Gets every case as it ends, with what both sides gave: of float64, how far the path is off."""
 
 
 def run_unit(
@@ -196,7 +197,11 @@ def run_case(
             wanted.append(oracle_values(setting, runner.prompts, runner.known()))
         except OracleError as error:  # the other checks need no oracle
             return Comparison("error", str(error)), None, candidate
-    return judge_accuracy(setting.contract, case, candidate, wanted[0]), None, candidate
+    found = judge_accuracy(setting.contract, case, candidate, wanted[0])
+    if not found.details:  # nothing could be measured
+        return found, None, candidate
+    exact = _compared(case, candidate, wanted[0])
+    return found, against(candidate, exact, column=case.column), candidate
 
 
 def oracle_values(setting: Setting, prompts: Prompts, tokens: Tokens) -> Tensor:
@@ -227,9 +232,12 @@ def judge_accuracy(contract: Contract, case: Case, candidate: Record, wanted: Te
     if not isinstance(check, Accuracy):
         raise TypeError(f"{case.check} is no accuracy check")
     limits = check.limits_for(case.numerics.execution).given()  # type: ignore[arg-type] # a dtype's name
-    if case.column is None:
-        wanted = wanted[:, : candidate.values.shape[1]]  # a pair that returns no LSE
-    return accuracy(candidate, wanted, limits, column=case.column)
+    return accuracy(candidate, _compared(case, candidate, wanted), limits, column=case.column)
+
+
+def _compared(case: Case, candidate: Record, wanted: Tensor) -> Tensor:
+    """The oracle's values of what the path gave: of a pair that returns no LSE, O alone."""
+    return wanted[:, : candidate.values.shape[1]] if case.column is None else wanted
 
 
 ORACLE = "float64"

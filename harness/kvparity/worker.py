@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from kvparity.accuracy import Against
 from kvparity.compare import Comparison
 from kvparity.controls.kernels import kernel_control_json, run_audit_control, run_order_control
 from kvparity.controls.running import controls_json, plant
@@ -81,7 +82,9 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
     def emit(case: Case, result: Comparison, reference: Kept | None, candidate: Kept) -> None:
         still_settled(f"case {case.id}")
         found = case_json(case, result)
-        if result.outcome == "differs" and reference is not None:
+        if isinstance(reference, Against):
+            found["evidence"] = evidence.keep_accuracy(case.id, reference)
+        elif result.outcome == "differs" and reference is not None:
             found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
         evidence.append("cases.jsonl", found)
 

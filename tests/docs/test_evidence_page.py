@@ -19,7 +19,8 @@ OPEN = ("environment.versions", "environment.variables", "environment.tf32", "ti
         "subject", "kernels",
         "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
         "checks[].cases[].cache", "checks[].cases[].liveness",
-        "checks[].cases[].invariance", "controls[].measured",
+        "checks[].cases[].invariance", "checks[].cases[].accuracy",
+        "controls[].measured",
         "environment.reduced_precision_reduction")  # fmt: skip
 """Mappings whose keys are not fixed, told as ``name.*``."""
 RUNS = ("good", "reversed", "too-short", "qwen3")

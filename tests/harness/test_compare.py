@@ -1,69 +1,27 @@
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from records import (
+    DECODE,
+    INDEX,
+    MEMBERS,
+    MINUS,
+    NOTHING,
+    PLUS,
+    PREFILL,
+    VALUES,
+    changed,
+    record,
+)
 from torch import Tensor
 
-from kvparity.compare import accuracy, invariance
+from kvparity.compare import invariance
 from kvparity.record import Record
-from kvparity.schedule import Layout, Member, Plan, Span
-
-MEMBERS = (Member("w/0", 5, 2), Member("w/1", 4, 2))
-INDEX = ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))
-PREFILL = Plan(
-    MEMBERS,
-    ((Span(0, 0, 5, 1, rows_to=4),), (Span(1, 0, 4, 1, rows_to=3),)),
-    Layout(),
-)
-DECODE = Plan(
-    MEMBERS,
-    (
-        (Span(0, 0, 2, 1), Span(1, 0, 2, 1)),
-        (Span(0, 2, 3, 2, decode=True), Span(1, 2, 3, 2, decode=True)),
-        (Span(0, 3, 4, 3, decode=True),),
-    ),
-    Layout(),
-)
-VALUES = torch.tensor([[-1.0, -1.5], [-2.0, -2.5], [-0.0, -0.5], [-3.0, -3.5], [-4.0, -4.5]])
-MINUS, PLUS = torch.tensor(-0.0), torch.tensor(0.0)
-NAN = torch.tensor(torch.nan)
-
-
-def record(
-    plan: Plan = PREFILL,
-    *,
-    values: Tensor = VALUES,
-    targets: Sequence[int] = (10, 11, 12, 20, 21),
-    digests: Sequence[int] = (1, 2, 3, -4, 5),
-    index: tuple[tuple[int, int], ...] = INDEX,
-    observed: dict[str, int] | None = None,
-    launched: dict[str, int] | None = None,
-) -> Record:
-    asked = any(s.decode for step in plan.schedule for s in step)
-    ran = {"attention.prefill": 2} | ({"attention.decode": 3} if asked else {})
-    return Record(
-        plan=plan,
-        index=index,
-        targets=torch.tensor(targets),
-        values=values.clone(),
-        digests=torch.tensor(digests),
-        finite=torch.isfinite(values).all(-1),
-        observed=Counter(ran if observed is None else observed),
-        launches={} if launched is None else {"counts": launched},
-    )
-
-
-def changed(row: int, column: int, value: Tensor | float) -> Tensor:
-    values = VALUES.clone()
-    values[row, column] = value
-    return values
+from kvparity.schedule import Layout, Member, Plan
 
 
 def up(x: Tensor, steps: int) -> Tensor:
@@ -195,18 +153,6 @@ def test_where_both_decode_or_neither_the_roles_are_told() -> None:
     assert (rows.rollout, rows.clipfrac0) == (None, None)  # no logprob, no roles
 
 
-def test_a_path_is_the_rollout_before_the_oracle_and_its_k3_has_the_sign_of_rl() -> None:
-    # Every token 0.5 likelier under the trainer, which is the oracle: e^0.5 - 1.5 = 0.149 each,
-    # and e^-0.5 - 0.5 = 0.107 the other way round.
-    for plan in (PREFILL, DECODE):
-        found = accuracy(record(plan), oracle(0.5), {"approx_kl0": 0.12}, column=0)
-        assert (found.outcome, found.rollout) == ("differs", "candidate")
-        assert found.approx_kl0 == pytest.approx(math.exp(0.5) - 1.5)
-        less = accuracy(record(plan), oracle(-0.5), {"approx_kl0": 0.12}, column=0)
-        assert less.outcome == "holds"
-    assert accuracy(record(), oracle(0.5), {"max_abs": 1}, column=None).rollout is None
-
-
 def test_attention_rows_are_compared_whole() -> None:
     values = changed(3, 1, -3.25)
     found = invariance(record(), record(DECODE, values=values), column=None)
@@ -218,12 +164,6 @@ def test_attention_rows_are_compared_whole() -> None:
     assert invariance(record(), record(DECODE), column=None).max_abs == 0.0
 
 
-NOTHING = {
-    "index": (),
-    "values": VALUES[:0],
-    "targets": (),
-    "digests": (),
-}
 VOID: dict[str, tuple[Record, Record, str]] = {
     "no tokens": (record(**NOTHING), record(DECODE, **NOTHING), "no token was compared"),
     "no tokens on one side": (record(), record(DECODE, **NOTHING), "no token was compared"),
@@ -315,79 +255,6 @@ def test_the_same_steps_in_another_layout_are_another_path() -> None:
     assert invariance(record(), record(paged), column=0).outcome == "holds"
     strangers = replace(PREFILL, members=(*MEMBERS, Member("s", 3)))
     assert invariance(record(), record(strangers), column=0).outcome == "holds"
-
-
-LIMITS = {"max_abs_dlogp": 0.1, "approx_kl0": 1e-2, "clipfrac0": 0.0}
-
-
-def oracle(shift: float = 0.0) -> Tensor:
-    return VALUES.double() + shift
-
-
-def test_accuracy_within_and_over_limits() -> None:
-    found = accuracy(record(), oracle(0.05), LIMITS, column=0)
-    assert found.outcome == "holds"
-    assert found.tokens == 5
-    assert found.max_abs_dlogp == pytest.approx(0.05, rel=1e-6)
-    assert found.reason.startswith("max_abs_dlogp 0.05 <= 0.1")
-    over = accuracy(record(), oracle(0.2), LIMITS, column=0)
-    assert over.outcome == "differs"
-    assert over.reason.startswith("max_abs_dlogp 0.2, over 0.1")
-    assert "clipfrac0 1, over 0" in over.reason
-    assert over.clipfrac0 == 1.0
-    # A measure equal to its limit is within.
-    assert accuracy(record(), oracle(), {"clipfrac0": 0.0}, column=0).outcome == "holds"
-
-
-def test_accuracy_looks_at_its_column_alone() -> None:
-    wanted = oracle()
-    wanted[:, 1] += 1
-    assert accuracy(record(), wanted, LIMITS, column=0).outcome == "holds"
-    assert accuracy(record(), wanted, LIMITS, column=1).outcome == "differs"
-    assert accuracy(record(), wanted, {"max_abs": 0.5}, column=None).outcome == "differs"
-    assert accuracy(record(), wanted, {"max_abs": 1.0}, column=None).outcome == "holds"
-
-
-@pytest.mark.parametrize("name", ["max_abs_dlogp", "approx_kl0"])
-def test_a_measure_of_nan_is_over_every_limit(name: str) -> None:
-    # A record that calls its NaN finite: what is left to catch it is the limit itself.
-    lying = replace(record(values=changed(1, 0, NAN)), finite=torch.ones(5, dtype=torch.bool))
-    found = accuracy(lying, oracle(), {name: 1e9}, column=0)
-    assert (found.outcome, found.reason) == ("differs", f"{name} nan, over 1e+09")
-    json.dumps(found.as_json(), allow_nan=False)
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_an_oracle_that_is_not_finite_is_void(value: float) -> None:
-    wanted = oracle()
-    wanted[2, 0] = value
-    found = accuracy(record(), wanted, {"clipfrac0": 1.0}, column=0)
-    assert (found.outcome, found.reason) == ("void", "the float64 oracle gave NaN or Inf")
-    assert accuracy(record(), wanted, LIMITS, column=1).outcome == "holds"
-
-
-def test_nan_in_the_record_differs_whatever_the_limits() -> None:
-    found = accuracy(record(values=changed(1, 0, NAN)), oracle(), {"max_abs_dlogp": 9}, column=0)
-    assert (found.outcome, found.differing_tokens) == ("differs", 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ({"limits": {}}, "no limit is set"),
-        ({"limits": {"max_abs": 1.0}}, "max_abs is not measured here"),
-        ({"oracle": oracle()[:4]}, r"the oracle gave (4, 2) values for (5, 2) compared ones"),
-        ({"candidate": record(**NOTHING)}, "no token was compared"),
-        (
-            {"candidate": record(DECODE, observed={"attention.prefill": 5})},
-            "the path asks for single-query decode, but no decode was observed",
-        ),
-    ],
-)
-def test_accuracy_that_shows_nothing_is_void(arguments: dict[str, Any], reason: str) -> None:
-    given: dict[str, Any] = {"candidate": record(), "oracle": oracle(), "limits": LIMITS}
-    found = accuracy(**(given | arguments), column=0)
-    assert (found.outcome, found.reason) == ("void", reason)
 
 
 def test_measures_beyond_json_are_given_by_name() -> None:

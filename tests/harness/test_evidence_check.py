@@ -107,6 +107,10 @@ CASES: dict[str, tuple[str, Change, str]] = {
         "bad", of("invariance", "differs", {"first_divergence": None}),
         "it differs, and has no first divergence",
     ),
+    "accuracy without its file": (
+        "good", of("accuracy", "holds", {"evidence": "failures/c012.safetensors"}),
+        r"its evidence is 'failures/c012.safetensors', and accuracy/c\d+.safetensors is its file",
+    ),
     "accuracy without a measure over its limit": (
         "good", of("accuracy", "holds", {"verdict": "differs"}),
         "it differs, and is within every limit",

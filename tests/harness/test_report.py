@@ -194,13 +194,13 @@ def test_a_limit_that_broke_is_not_a_count_of_tokens() -> None:
         relation="accuracy",
         reference=None,
         verdict="differs",
-        reason="max_abs_dlogp 0.2, over 0.1",
+        reason="over the limit: max_abs_dlogp 0.2 of 0.1 allowed",
         max_abs_dlogp=0.2,
         max_ulp=None,
     )
     text = render(report("differs", bad))
     assert "over limit" in text
-    assert "max_abs_dlogp 0.2, over 0.1" in text
+    assert "over the limit: max_abs_dlogp 0.2 of 0.1 allowed" in text
     assert "tokens and" not in text
 
 

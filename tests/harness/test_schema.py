@@ -57,7 +57,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
 
 
 def age(folder: Path) -> None:
-    """What schema 1 wrote: no schema in the identity, no roles in a case."""
+    """What schema 1 wrote: no schema in the identity, neither roles nor tokens in a case."""
     head = folder / "identity.json"
     identity = json.loads(head.read_text())
     del identity["schema_version"]
@@ -65,7 +65,7 @@ def age(folder: Path) -> None:
     file = folder / "cases.jsonl"
     cases = [json.loads(line) for line in file.read_text().splitlines()]
     for case in cases:
-        del case["rollout"], case["trainer"]
+        del case["rollout"], case["trainer"], case["accuracy"]
     file.write_text("".join(json.dumps(case) + "\n" for case in cases))
 
 

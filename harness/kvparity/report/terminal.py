@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvparity.place import COUNTED, place
+from kvparity.report.accuracy import nearest_lines, spot_lines
 from kvparity.versions import lines as outside_line
 
 Document = dict[str, Any]
@@ -80,6 +81,8 @@ def _check(check: Document) -> list[str]:
             lines.append(f"    {path:<{wide}}{cells}")
     for entry in check["omitted"]:
         lines.append(f"    not run: {entry['path']} over {entry['workload']}: {entry['reason']}")
+    if check["relation"] == "accuracy":
+        lines += nearest_lines(check["cases"])
     bad = [case for case in check["cases"] if case["verdict"] in ("differs", "void")]
     if bad and bad[0]["workload"] is not None:
         lines += first_lines(bad)
@@ -137,6 +140,7 @@ def first_lines(bad: list[Document]) -> list[str]:
             lines.append("        the same bits here, and others elsewhere in the row")
         elif d["ulps"] is not None:
             lines.append(f"        {ulps(d['ulps'])} apart")
+    lines += spot_lines(case)
     lines += _often(case)
     lines += _again(case)
     return lines
@@ -189,7 +193,7 @@ def _often(case: Document) -> list[str]:
             f"approx_kl0 {measure(case['approx_kl0'])}, "
             f"clipfrac0 {measure(case['clipfrac0'])}"
         )
-    if case["max_abs"] is not None:
+    if case["max_abs"] is not None and case["relation"] != "accuracy":  # its limit tells it
         lines.append(f"      largest distance {measure(case['max_abs'])}")
     return lines
 

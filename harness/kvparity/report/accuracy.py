@@ -1,0 +1,73 @@
+"""What an accuracy check measured, beside what its limits allow, and at which tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kvparity.place import place
+from kvparity.words import of_allowed, rounded
+
+Document = dict[str, Any]
+
+
+def nearest_lines(cases: Sequence[Document]) -> list[str]:
+    """Of each format the case that is nearest to its limits, or farthest over them."""
+    lines = []
+    for dtype in dict.fromkeys(case["dtype"] for case in cases):
+        own = [case for case in cases if case["dtype"] == dtype and _share(case) is not None]
+        if not own:
+            continue
+        case = max(own, key=lambda each: _share(each) or 0.0)
+        where = f"{place(case)}, {dtype}"
+        if case["temperature"] is not None:
+            where += f", temperature {case['temperature']:g}"
+        words = of_allowed(case, case["accuracy"]["limits"])
+        lines += [f"    nearest its limit: {case['id']} ({where}): {words}", *spot_lines(case)]
+    return lines
+
+
+def spot_lines(case: Document) -> list[str]:
+    """The first and the worst token of one case."""
+    found = case.get("accuracy")
+    if not found:
+        return []
+    first, worst = found["first"], found["worst"]
+    if worst is None:
+        return ["      no token is off at all"]
+    if first == worst:
+        return [f"      first and worst token: {_spot(worst)}"]
+    over = "over the limit" if case["verdict"] == "differs" else "that is off"
+    return [f"      first token {over}: {_spot(first)}", f"      worst token: {_spot(worst)}"]
+
+
+def _share(case: Document) -> float | None:
+    """How much of its limits a case takes, 1 where one is just met; None where none was measured.
+
+    A limit of 0 is either kept or broken. NaN is over every limit.
+    """
+    limits = case.get("accuracy", {}).get("limits", {})
+    shares = []
+    for name, limit in limits.items():
+        if case[name] is None:
+            return None
+        value = float(case[name])
+        if limit:
+            shares.append(float("inf") if value != value else value / limit)
+        else:
+            shares.append(0.0 if value == 0 else float("inf"))
+    return max(shares, default=None)
+
+
+def _spot(spot: Document) -> str:
+    named = "" if spot["token"] is None else f", token {spot['token']}"
+    column = f", column {spot['column']}" if spot["token"] is None else ""
+    return (
+        f"sequence {spot['sequence']}, position {spot['position']}{named}{column}: "
+        f"{_value(spot['value'])}, float64 has {_value(spot['exact'])}, "
+        f"off by {rounded(spot['error'])}"
+    )
+
+
+def _value(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.9g}"

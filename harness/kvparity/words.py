@@ -1,0 +1,18 @@
+"""Measures and limits in words, the same in a verdict's reason and in a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def of_allowed(measured: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+    """``max_abs 0.0019 of 0.02 allowed``, for every limit."""
+    return ", ".join(
+        f"{name} {rounded(measured[name])} of {limit:.3g} allowed" for name, limit in limits.items()
+    )
+
+
+def rounded(value: float | str) -> str:
+    """Three digits; a value without digits by its name."""
+    return value if isinstance(value, str) else f"{value:.3g}"
