@@ -107,7 +107,12 @@ CASES: dict[str, tuple[str, Change, str]] = {
         "bad", of("invariance", "differs", {"first_divergence": None}),
         "it differs, and has no first divergence",
     ),
-    "accuracy without its file": (
+    "accuracy that kept nothing": (
+        "good",
+        lambda lines: next(e for e in lines if e["relation"] == "accuracy").pop("evidence"),
+        "it holds, and names no file in accuracy/",
+    ),
+    "accuracy with another file": (
         "good", of("accuracy", "holds", {"evidence": "failures/c012.safetensors"}),
         r"its evidence is 'failures/c012.safetensors', and accuracy/c\d+.safetensors is its file",
     ),
@@ -205,12 +210,13 @@ def test_tokens_that_cannot_be_are_refused(
         run(contract, folder, Toy(), resume=True)
 
 
+@pytest.mark.parametrize("kept", ["failures", "accuracy"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "foreign"])
-def test_a_failure_file_that_is_not_whole_is_refused(
-    damage: str, finished: dict[str, Path], contract: Path, tmp_path: Path
+def test_a_file_of_a_case_that_is_not_whole_is_refused(
+    damage: str, kept: str, finished: dict[str, Path], contract: Path, tmp_path: Path
 ) -> None:
     folder = edited(finished["bad"], tmp_path / "run", "cases.jsonl", lambda lines: None)
-    file = sorted((folder / "failures").glob("*.safetensors"))[0]
+    file = sorted((folder / kept).glob("*.safetensors"))[0]
     if damage == "missing":
         file.unlink()
     elif damage == "truncated":

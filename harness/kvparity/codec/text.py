@@ -43,7 +43,7 @@ def _head(report: Document) -> list[str]:
         f"  on {found['device']} ({found['device_name']}), {versions}",
         *outside_line(found),
         f"  {run['execution']}; codes are dequantised to {run['dequantised_to']}; layers: {counts}",
-        "  d = logprob without coded keys less logprob with them; what a step writes is coded after it",
+        "  d = logprob without coded keys less logprob with; what a step writes is coded after it",
     ]
 
 
