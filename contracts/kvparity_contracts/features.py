@@ -6,14 +6,23 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from kvparity_contracts.stores import FP8, parse
-from kvparity_contracts.subjects import Decoder, known, order_of
+from kvparity_contracts.subjects import Decoder, known, narrow, order_of
 from kvparity_contracts.workloads import Workload
 
 if TYPE_CHECKING:
     from kvparity_contracts.contract import Contract
 
 Feature = Literal[
-    "order", "float32", "window", "no-ring", "ring", "numbers", "codes", "fp8", "shared-prompt"
+    "order",
+    "float32",
+    "window",
+    "no-ring",
+    "ring",
+    "numbers",
+    "codes",
+    "fp8",
+    "shared-prompt",
+    "full-layer",
 ]
 
 
@@ -52,4 +61,5 @@ _TESTS: Mapping[Feature, Callable[[Contract], bool]] = {
     "codes": lambda contract: parse(contract.numerics.formats()[0][1]).codes,
     "fp8": lambda contract: parse(contract.numerics.formats()[0][1]).name in FP8,
     "shared-prompt": _shared,
+    "full-layer": lambda contract: narrow(contract.subject) is None,
 }

@@ -14,7 +14,7 @@ from kvparity_contracts.controls import Control
 from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import known
+from kvparity_contracts.subjects import known, narrow
 from kvparity_contracts.workloads import Workload
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ SCORED_TOKENS = 64
 
 @dataclass(frozen=True)
 class Place:
-    """A control's place. ``covered``: the check itself compares the control's path there."""
+    """A control's place.
+
+    ``covered``: the check itself compares the control's path there. ``alone``: only that path has
+    the defect, though both sides should, because the reference would show it in the same way.
+    """
 
     check: str
     reference: PathName
@@ -36,6 +40,7 @@ class Place:
     sequences: tuple[int, ...]
     generate: int
     covered: bool
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,9 @@ def place(
             rank = (not covered, part.cost)
             if best is None or rank < best[0]:
                 found = Place(
-                    check.name, reference, workload.name, part.sequences, part.generate, covered
-                )
+                    check.name, reference, workload.name, part.sequences, part.generate, covered,
+                    alone=control.side == "both" and reference.kind in control.paths,
+                )  # fmt: skip
                 best = rank, found
     return best[1] if best is not None else _too_short(control, contract)
 
@@ -98,6 +104,12 @@ def _too_short(control: Control, contract: Contract) -> str:
         takes.append(f"prompts of {control.sequences} lengths")
     if control.path.kind.startswith("prefix"):
         takes.append(f"a prompt of more than {control.path.argument}")
+    edge = edge_of(control, contract)
+    if edge is not None:
+        takes.append(
+            f"a decoded token whose window of {edge.window} keys goes over an odd multiple of "
+            f"{edge.every}"
+        )
     if "shared-prompt" in control.features:
         takes.append(f"prompts that share their first {split_and_tile(contract)[1]}")
     return f"no workload that is run can show it: it takes {', '.join(takes)}"
@@ -123,14 +135,51 @@ def part_of(control: Control, contract: Contract, workload: Workload) -> Part | 
     tile = split_and_tile(contract)[1]
     if "shared-prompt" in control.features and not shares_prompt(workload, tile):
         return None
-    return smallest(control, workload.lengths(), workload.generate, fewest_keys(control, contract))
+    keys, edge = fewest_keys(control, contract), edge_of(control, contract)
+    return smallest(control, workload.lengths(), workload.generate, keys, edge)
 
 
-def smallest(control: Control, lengths: tuple[int, ...], generate: int, keys: int) -> Part | None:
+@dataclass(frozen=True)
+class Edge:
+    """Where another order cuts: at odd multiples of ``every`` keys, which a window must hold."""
+
+    window: int
+    every: int
+
+    def first(self, start: int, stop: int) -> int | None:
+        """The first position from ``start`` to ``stop - 1`` whose window holds such a cut."""
+        inside = (p for p in range(start, stop) if self._cut(p))
+        return next(inside, None)
+
+    def _cut(self, position: int) -> bool:
+        last = position // self.every
+        last -= last % 2 == 0  # the last odd multiple that is not behind the position
+        return last * self.every > max(position - self.window + 1, 0)
+
+
+def edge_of(control: Control, contract: Contract) -> Edge | None:
+    """The cuts that a control of the order moves, where every layer sees a window alone."""
+    window = narrow(contract.subject)
+    if window is None or "order" not in control.features:
+        return None
+    split, tile = split_and_tile(contract)
+    if control.keys == "split" and split > tile:
+        return Edge(window, split // 2)
+    # Another tile is half as wide, or twice as wide where it is the smallest.
+    return Edge(window, max(tile // 2, 16))
+
+
+def smallest(
+    control: Control,
+    lengths: tuple[int, ...],
+    generate: int,
+    keys: int,
+    edge: Edge | None = None,
+) -> Part | None:
     """The fewest tokens that show a defect: one sequence with ``keys`` keys, others beside it.
 
     ``lengths`` are those of the prompts. Behind a shared prefix a prompt must go on, or nothing is
-    taken over.
+    taken over. With an ``edge`` a decoded token must see across it.
     """
     if generate < control.generate:
         return None
@@ -142,13 +191,7 @@ def smallest(control: Control, lengths: tuple[int, ...], generate: int, keys: in
         cost = total if enough else 10**9 - total
         return Part((totals.index(total),), generate, cost)
     taken = control.path.argument or 0 if control.path.kind.startswith("prefix") else 0
-    # The last decoded token sees all tokens but the one drawn from it.
-    tokens = [
-        min(max(TOKENS, keys + 1 - length), generate)
-        if keys + 1 - length <= generate and length > taken
-        else 0
-        for length in lengths
-    ]
+    tokens = [_tokens(length, generate, keys, edge) if length > taken else 0 for length in lengths]
     long_enough = [i for i, number in enumerate(tokens) if number]
     if not long_enough:
         return None
@@ -160,3 +203,16 @@ def smallest(control: Control, lengths: tuple[int, ...], generate: int, keys: in
     if len(chosen) < control.sequences:
         return None
     return Part(tuple(sorted(chosen)), wanted, sum(lengths[i] + wanted for i in chosen))
+
+
+def _tokens(length: int, generate: int, keys: int, edge: Edge | None) -> int:
+    """Tokens to generate behind a prompt so that one sees ``keys`` keys, and across the edge."""
+    # The last decoded token sees all tokens but the one drawn from it.
+    wanted = keys + 1 - length
+    if edge is not None:
+        first = max(keys - 1, length)
+        position = edge.first(first, max(first, length + generate - 1))
+        if position is None:
+            return 0
+        wanted = position - length + 2
+    return min(max(TOKENS, wanted), generate) if wanted <= generate else 0

@@ -241,3 +241,12 @@ def known(subject: AnySubject) -> Known:
     if isinstance(subject, Attention):
         return Known(head_dim=subject.heads.dim, sliding_window=subject.window)
     return Known()
+
+
+def narrow(subject: AnySubject) -> int | None:
+    """The sliding window, where an order of this project sees keys through it in every layer."""
+    if isinstance(subject, Attention):
+        return subject.window if subject.order is not None else None
+    if isinstance(subject, Decoder) and subject.config is not None and order_of(subject):
+        return subject.config.sliding_window if "full" not in subject.config.types else None
+    return None

@@ -71,7 +71,8 @@ class ControlRun:
     """One control on the smallest part of a workload that can show it to one relation.
 
     ``covered``: the check itself compares these paths. Where it does not, the control is also run
-    without its defect, so that nothing else can pass for it.
+    without its defect, so that nothing else can pass for it. ``alone``: the reference does without
+    the defect, though it is one of both sides.
     """
 
     control: str
@@ -85,6 +86,7 @@ class ControlRun:
     temperature: float | None
     column: int | None
     covered: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -221,4 +223,5 @@ def _control(contract: Contract, control: Control, relation: Relation, place: Pl
         temperature=columns[0][0],
         column=columns[0][1],
         covered=place.covered,
+        alone=place.alone,
     )

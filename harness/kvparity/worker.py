@@ -13,7 +13,7 @@ import torch
 from kvparity.accuracy import Against
 from kvparity.compare import Comparison
 from kvparity.controls.kernels import kernel_control_json, run_audit_control, run_order_control
-from kvparity.controls.running import controls_json, plant
+from kvparity.controls.running import Planted, controls_json, plant
 from kvparity.environment import settle, settle_again, unsettled
 from kvparity.evidence import Evidence
 from kvparity.kernel_case import Finding, audit, certify, entry
@@ -96,12 +96,18 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
 
 
 def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
-    """Run a control. A control that cannot be planted has a ``reason`` instead of ``caught``."""
+    """Run a control. A control that cannot be planted has a reason, ``unplanted``.
+
+    No control ends a run: whatever the subject raises behind a planted defect is what was seen of
+    it, and the defect was not caught.
+    """
     setting = Setting(job.contract, subject_of(job, control.numerics))
     try:
         planted = _guarded(lambda: plant(setting, control, tokens), f"control {control.control}")
     except (OracleError, UnsupportedError) as error:
         return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
+    except Exception as error:
+        planted = Planted(False, _ended(error))
     found = controls_json(control, planted)
     Evidence(job.folder).append("controls.jsonl", found)
     return found
@@ -134,9 +140,17 @@ def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
         caught, seen = _guarded(run, f"control {control.control}")
     except UnsupportedError as error:
         return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
+    except Exception as error:  # see do_control
+        caught, seen = False, _ended(error)
     found = kernel_control_json(control, caught, seen)
     Evidence(job.folder).append("controls.jsonl", found)
     return found
+
+
+def _ended(error: Exception) -> str:
+    """What is seen of a control that raised: in words, on one line."""
+    kind = "" if isinstance(error, SubjectError) else f"{type(error).__name__}: "
+    return f"the run with it ended: {kind}{' '.join(str(error).split()) or 'without a message'}"
 
 
 def still_settled(where: str) -> None:

@@ -67,8 +67,11 @@ def _splitting(parts: Parts, partial: torch.dtype = torch.float32) -> Plant:
     return _with(lambda ops: replace(ops, linear=split_k(ops.linear, parts, partial)))
 
 
+HEURISTIC = (1, 2, 1, 4, 8, 2, 4)
+"""Parts at 1, 2, 4, ... rows; at more than 64 as at 64, or long prompts would fare as one row."""
+
 linear_kernel_by_rows = _splitting(
-    lambda rows, columns, depth: (1, 2, 1, 4, 8, 2, 4)[power_of_two(rows).bit_length() % 7 - 1]
+    lambda rows, columns, depth: HEURISTIC[min(power_of_two(rows).bit_length(), 7) - 1]
 )
 """A heuristic picks another kernel at five of seven numbers of rows (1 row: unsplit).
 

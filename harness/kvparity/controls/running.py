@@ -89,7 +89,8 @@ def compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens)
         return judge_accuracy(setting.contract, case, candidate.run(), wanted)
     short = replace(prompts, generate=prompts.generate - control.drop)
     kept = [t[: short.length(i)] for i, t in enumerate(ids)]
-    reference = Side(setting, control.rescore(setting.subject), short, job.reference, kept)
+    rescoring = setting.subject if job.alone else control.rescore(setting.subject)
+    reference = Side(setting, rescoring, short, job.reference, kept)
     if job.relation == "cache":
         return compare_caches(reference, candidate)[0]
     return invariance(reference.run(), candidate.run(), column=job.column)

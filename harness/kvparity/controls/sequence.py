@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
 from kvparity.schedule import Layout, Member, Span, Step
-from kvparity.subject import Session, Subject
+from kvparity.subject import Session, Subject, UnsupportedError
 
 
 class _ShiftedDecode(PlantedSession):
@@ -76,7 +76,14 @@ def padding_mask_skipped_alone(subject: Subject) -> Subject:
         (member,) = members
         pad = -member.prompt % 8 or 8
         grown = Member(member.id, member.length + pad, member.prompt + pad)
-        return _LeakingPads(inner.session([grown], layout), [pad])
+        if grown.length > inner.max_positions:
+            raise UnsupportedError(
+                f"with its pads the sequence has {grown.length} tokens, but the subject has "
+                f"{inner.max_positions} positions"
+            )
+        # The prompt's step is longer than the plan's: rings are made for what is really computed.
+        roomy = replace(layout, chunk=max(layout.chunk, grown.prompt))
+        return _LeakingPads(inner.session([grown], roomy), [pad])
 
     return PlantedSubject(subject, open_session)
 

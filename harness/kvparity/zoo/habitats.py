@@ -126,5 +126,5 @@ def lives(control: Control, habitat: Habitat) -> bool:
     contract = habitat.contract
     if contract.subject.kind not in control.subjects or not possible(control, contract):
         return False
-    needed = set(control.features) - {"order", "float32", "numbers", "shared-prompt"}
+    needed = set(control.features) - {"order", "float32", "numbers", "shared-prompt", "full-layer"}
     return bool(needed & set(habitat.wants)) if habitat.wants else not needed
