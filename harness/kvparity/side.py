@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvparity.held import Held, Place, hold
@@ -52,10 +52,14 @@ def run_path(
     choose: Choose | None = None,
     keep: frozenset[tuple[int, int]] = frozenset(),
     watch: Watch | None = None,
+    cut: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Record:
-    """Run one path over the workload's own tokens; strangers and donors bring theirs."""
+    """Run one path over the workload's own tokens; strangers and donors bring theirs.
+
+    ``cut``: the part of the path's plan that is run.
+    """
     seed = setting.contract.seed
-    plan: Plan = build(path, prompts, seed=seed)
+    plan = cut(build(path, prompts, seed=seed))
     own, vocab = len(prompts.ids), subject.vocab
     others = [_others(plan, member, tokens, seed, vocab) for member in plan.members[own:]]
     return run(

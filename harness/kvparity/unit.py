@@ -16,6 +16,7 @@ from kvparity.counter import sample
 from kvparity.held import Held
 from kvparity.paths import build
 from kvparity.plan import Case, Unit
+from kvparity.recheck import work as recheck
 from kvparity.record import Choose, Record
 from kvparity.record import Tokens as Tokens
 from kvparity.relations import compare_caches, probe, trace
@@ -158,6 +159,7 @@ def run_unit(
         "observed": {str(p): dict(r.observed) for p, r in ran.items()},
         "launches": {str(p): r.launches for p, r in ran.items()},
         "seconds": runner.seconds,
+        "rows": recheck.recorded(setting, prompts, unit.id, runner.records),
     }
 
 
