@@ -21,7 +21,7 @@ class DecoderConfig(Model):
     """Width of the residual stream."""
     intermediate_size: Positive
     """Width of the feed-forward layer."""
-    layers: Positive
+    layers: Annotated[int, Field(ge=1, le=4096)]
     """Number of layers."""
     heads: Positive
     """Query heads: a multiple of kv_heads."""

@@ -13,6 +13,7 @@ import torch
 import kvparity
 from kvparity import flags
 from kvparity import versions as tested
+from kvparity.hf import offline
 from kvparity_kernels import runtime
 
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
@@ -63,8 +64,9 @@ def settle() -> None:
 
     TF32 is off, as every contract states. torch uses one CPU thread: a library may cut its sums by
     the number of threads, and neither ``--jobs`` nor a replay may change bits. Other switches stay
-    as they are, and are remembered.
+    as they are, and are remembered. Libraries of model hubs are offline.
     """
+    offline.ensure()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(1)

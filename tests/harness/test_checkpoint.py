@@ -210,6 +210,7 @@ NORM = "model.layers.1.self_attn.q_norm.weight"
         ({"head_dim": 17}, "even head_dim"),
         ({"head_dim": 8}, "head_dim is 8; the attention kernels take 16 to 256"),
         ({"num_hidden_layers": 0}, "layers is 0"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; expected at most 4096"),
     ],
 )
 def test_an_unsupported_config(folder: Path, changes: dict[str, Any], message: str) -> None:

@@ -5,7 +5,6 @@ Local files only; no pickle, no remote code.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from kvparity.decoder.config import DecoderConfig
 from kvparity.decoder.hf_config import from_hf
 from kvparity.decoder.weights import Shape, Weights, assemble, tensor_shapes
+from kvparity.jsonfile import read_object
 from kvparity.subject import UnsupportedError
 
 INDEX = "model.safetensors.index.json"
@@ -28,7 +28,7 @@ def read_config(folder: Path) -> DecoderConfig:
     """The configuration of a checkpoint folder."""
     if not folder.is_dir():
         raise UnsupportedError(f"no checkpoint folder {folder}")
-    return from_hf(_read_json(folder / "config.json"), where=str(folder / "config.json"))
+    return from_hf(read_object(folder / "config.json"), where=str(folder / "config.json"))
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[DecoderConfig, Weights]:
@@ -81,7 +81,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
         pickled = sorted(path.name for path in folder.glob("*.bin"))
         found = f"; {', '.join(pickled[:3])} is pickle and is never loaded" if pickled else ""
         raise UnsupportedError(f"{folder} holds neither model.safetensors nor {INDEX}{found}")
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise UnsupportedError(f"{index} has no weight_map")
     files: dict[Path, set[str] | None] = {}
@@ -125,15 +125,3 @@ def _some(names: set[str]) -> str:
     first = sorted(names)[:3]
     more = f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
     return ", ".join(first) + more
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UnsupportedError(f"no {path.name} in {path.parent}") from None
-    except (OSError, ValueError) as error:
-        raise UnsupportedError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(data, Mapping):
-        raise UnsupportedError(f"{path} holds {type(data).__name__}, not an object")
-    return data

@@ -9,6 +9,9 @@ from typing import Any, cast
 from kvparity.decoder.config import FAMILIES, DecoderConfig, Family, LayerType, Llama3Scaling
 from kvparity.subject import UnsupportedError
 
+MOST_LAYERS = 4096
+"""Far above that of any model: the names of all tensors are listed before one is read."""
+
 
 def from_hf(data: Mapping[str, Any], *, where: str) -> DecoderConfig:
     """Read the keys of a Hugging Face configuration (both the v4 and the v5 RoPE keys).
@@ -35,6 +38,10 @@ def from_hf(data: Mapping[str, Any], *, where: str) -> DecoderConfig:
         head_dim = hidden // heads
     bias = keys.flag("attention_bias")
     layers = keys.integer("num_hidden_layers")
+    if layers > MOST_LAYERS:
+        raise UnsupportedError(
+            f"{where}: num_hidden_layers is {layers}; expected at most {MOST_LAYERS}"
+        )
     window, types = _windows(keys, cast(Family, family), layers)
     return DecoderConfig(
         family=cast(Family, family),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from kvparity.hf import config_keys
+from kvparity.hf import config_keys, offline, sizes
+from kvparity.jsonfile import read_object
 from kvparity.subject import UnsupportedError
+from kvparity_contracts.base import show
 
 
 def from_config(
@@ -32,16 +32,33 @@ def from_config(
     rest = dict(config)
     model_type = rest.pop("model_type", None)
     config_keys.check(model_type, rest)
-    built = AutoConfig.for_model(model_type, **rest)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(
-                built, dtype=dtype, attn_implementation=attention
-            )
-    except ValueError as error:
-        raise ValueError(f"a {model_type} model cannot be built: {error}") from error
+    _acceptable(rest, "config")
+    built = _configured(lambda: AutoConfig.for_model(model_type, **rest), "config", model_type)
+    sizes.fits(built, dtype=dtype, device=device, where="config")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(built, dtype=dtype, attn_implementation=attention)
     return _ready(model, device)
+
+
+def _acceptable(keys: Mapping[str, Any], where: str) -> None:
+    fetched = offline.fetches(keys)
+    if fetched is not None:
+        raise UnsupportedError(
+            f"{where}: {fetched}; nothing is fetched here, and no code but the installed "
+            "transformers' is run: take the key out"
+        )
+    sizes.bounded(keys, where)
+
+
+def _configured(make: Callable[[], Any], where: str, model_type: Any) -> Any:
+    try:
+        return make()
+    except Exception as error:  # other people's code, on whatever the keys hold
+        raise UnsupportedError(
+            f"{where}: transformers refuses this configuration of a {model_type} model: "
+            f"{sizes.words(error)}"
+        ) from error
 
 
 def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: torch.device) -> Any:
@@ -50,19 +67,26 @@ def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: tor
     Raises:
         UnsupportedError: a file is missing, weights are, or the model needs code of its own.
     """
-    _check_folder(folder)
+    model_type = _check_folder(folder)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    where = f"{folder / 'config.json'}"
+    config = _configured(lambda: AutoConfig.from_pretrained(folder, **local), where, model_type)
+    sizes.fits(config, dtype=dtype, device=device, where=where)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
-            local_files_only=True,
+            **local,
             use_safetensors=True,
-            trust_remote_code=False,
             dtype=dtype,
             attn_implementation=attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UnsupportedError(f"{folder} and its safetensors cannot be loaded: {error}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # other people's code, on whatever the files hold
+        raise UnsupportedError(
+            f"{folder} and its safetensors cannot be loaded: {sizes.words(error)}"
+        ) from error
     for what in ("missing_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in info[what])
         if keys:
@@ -73,19 +97,17 @@ def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: tor
     return _ready(model, device)
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> str:
+    """The model type of a folder that may be loaded."""
     if not folder.is_dir():
         raise UnsupportedError(
             f"{folder} is not a folder; expected a local checkpoint (config.json and "
             "*.safetensors); nothing is downloaded"
         )
     path = folder / "config.json"
-    if not path.is_file():
+    if not path.exists():
         raise UnsupportedError(f"{path} is missing; a checkpoint needs it beside its weights")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UnsupportedError(f"{path} is not JSON: {error}") from error
+    config = read_object(path)
     if config.get("model_type") not in CONFIG_MAPPING:
         code = "auto_map" in config
         why = "needs the code in its folder, which is never run" if code else "is not known"
@@ -93,20 +115,40 @@ def _check_folder(folder: Path) -> None:
             f"{path}: model_type {config.get('model_type')!r} {why}; expected a model class of "
             "the installed transformers"
         )
+    _acceptable(config, str(path))
+    if (folder / "adapter_config.json").exists():
+        raise UnsupportedError(
+            f"{folder} holds an adapter of another model (adapter_config.json); merge it into its "
+            "model first"
+        )
     _check_weights(folder)
+    return str(config["model_type"])
 
 
 def _check_weights(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        wanted = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        wanted = ["model.safetensors"]
-    for name in wanted:
+    for name in _files(folder / "model.safetensors.index.json"):
         if not (folder / name).is_file():
             pickled = sorted(p.name for p in folder.glob("*.bin"))
             hint = f"; {pickled[0]} is a pickle and is not read: convert it" if pickled else ""
             raise UnsupportedError(f"{folder / name} is missing{hint}")
+
+
+def _files(index: Path) -> list[str]:
+    """The files that an index names; without one, the single file of a whole checkpoint."""
+    if not index.exists():
+        return ["model.safetensors"]
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, Mapping) or not names:
+        raise UnsupportedError(
+            f"{index}: weight_map is {show(names)}; expected an object of tensor names and files"
+        )
+    for tensor, name in names.items():
+        if not isinstance(name, str) or Path(name).name != name or not name:
+            raise UnsupportedError(
+                f"{index}: weight_map.{tensor} is {show(name)}; expected the name of a file "
+                "beside it"
+            )
+    return sorted(set(names.values()))
 
 
 def _ready(model: Any, device: torch.device) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kvparity.export import lazy as programs
 from kvparity.hf import attention as fixed
-from kvparity.hf import caches, describing, loading, oracle
+from kvparity.hf import caches, describing, loading, offline, oracle
 from kvparity.hf import generate as generation
 from kvparity.hf.observe import Observation, called, observing, watch
 from kvparity.hf.session import Packed, Padded, refused
@@ -259,6 +259,7 @@ def build(
             f"kv_cache {kv_cache} with execution {execution}: a transformers cache stores what the "
             "model computes; leave kv_cache out or make them equal"
         )
+    offline.ensure()
     fixed.register()
     how: dict[str, Any] = {
         "dtype": getattr(torch, execution),
