@@ -29,7 +29,7 @@ TESTED: Mapping[str, Range] = {
     "torch": Range("2.13", "2.13"),
     "triton": Range("3.6", "3.9"),
     "transformers": Range("4.57", "5.24"),
-    "numpy": Range("2.2", "2.4"),
+    "numpy": Range("2.2", "2.5"),
     "pydantic": Range("2.14", "2.14"),
 }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
+from dataclasses import asdict
 from typing import Any
 
+from kvparity import versions
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.exit_codes import ExitCode
@@ -16,7 +17,8 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "doctor",
         help="what is here, what can run, what will be used",
-        description="Look at this machine and say what kvparity can run on it.",
+        description="Look at this machine, do one tiny thing with every kind of subject, and say "
+        "what works and with which versions.",
     )
     add_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine(asked: str | None) -> dict[str, Any]:
-    """Everything the report says, as JSON values. Runs one small kernel to see that it runs."""
+    """Everything the report says, as JSON values. Does one tiny thing with each kind of subject."""
     try:
         import torch
 
@@ -49,39 +51,20 @@ def examine(asked: str | None) -> dict[str, Any]:
     settle_process()
 
     found: dict[str, Any] = environment(torch.device(device))
+    found["tested"] = {library: str(tested) for library, tested in versions.TESTED.items()}
     try:
         found["tiles"] = describe(torch.device(device))
     except RulesError as error:
         return found | {"ready": False, "problem": str(error)}
-    found["problem"] = _trial(device)
-    found["ready"] = found["problem"] is None
-    found["subjects"] = {
-        "attention": "ready",
-        "decoder": "ready",
-        "transformers": "ready" if find_spec("transformers") else "missing: install transformers",
-        "flashinfer": "installed" if find_spec("flashinfer") else "not installed (optional)",
-    }
+    from kvparity.trials import tried
+
+    trials = tried(torch.device(device))
+    problems = [trial.problem for trial in trials.values() if trial.problem]
+    found["problem"] = "; ".join(problems) or None
+    found["ready"] = not problems
+    found["subjects"] = {name: str(trial) for name, trial in trials.items()}
+    found["trials"] = {name: asdict(trial) for name, trial in trials.items()}
     return found
-
-
-def _trial(device: str) -> str | None:
-    """Why the attention kernels do not run on ``device``, or None if prefill equals decode."""
-    import torch
-
-    from kvparity.bits import differing
-
-    try:
-        from kvparity_kernels.attention import decode, prefill
-
-        q = torch.linspace(-1, 1, 3 * 16, device=device).reshape(3, 1, 16)
-        ends = torch.tensor([0, 3], dtype=torch.int32, device=device)
-        whole, _ = prefill(q, q, q, cu_seqlens_q=ends, cu_seqlens_k=ends, scale=0.25)
-        last, _ = decode(q[2:], q[None], q[None], kv_lens=ends[1:], scale=0.25)
-    except Exception as error:
-        return f"the attention kernels do not run on {device}: {type(error).__name__}: {error}"
-    if bool(differing(whole[2:], last).any()):
-        return f"a trial on {device} gave other bits for decode than for prefill"
-    return None
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -94,11 +77,14 @@ def _text(found: dict[str, Any]) -> str:
     tiles = found["tiles"]
     lines.append(f"  architecture {tiles['arch'] or 'none'}, Triton {tiles['triton']}")
     lines.append(f"  tiles        {tiles['words']}")
-    lines.append(f"  python       {found['python']} on {found['platform']}")
-    for name, version in found["versions"].items():
-        lines.append(f"  {name:<20} {version or 'not installed'}")
-    for name, state in found["subjects"].items():
-        lines.append(f"  subject {name:<12} {state}")
+    lines.append(f"  platform     {found['platform']}")
+    for name, version in {"python": found["python"], **found["versions"]}.items():
+        tested = found["tested"].get(name)
+        beside = f"  (tested: {tested})" if tested else ""
+        lines.append(f"  {name:<20} {version or 'not installed':<14}{beside}".rstrip())
+    lines += versions.lines(found)
+    for name, words in found["subjects"].items():
+        lines.append(f"  try {name:<16} {words}")
     tf32 = found["tf32"]
     lines.append(f"  TF32         matmul {tf32['matmul']}, cudnn {tf32['cudnn']}")
     for name, value in found["variables"].items():
