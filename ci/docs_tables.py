@@ -184,6 +184,7 @@ def _layout(plan: Plan) -> str:
         return "the subject's own"
     batch = "packed" if plan.layout.batch == "packed" else f"rectangle, padded {plan.layout.batch}"
     cache = f"pages of {plan.layout.page}" if plan.layout.page else "contiguous cache"
+    cache = "cache with slots far apart" if plan.layout.far else cache
     words = [batch, cache if plan.layout.cached else "no cache"]
     if plan.layout.program != "eager":
         words.append(f"{plan.layout.program} program")

@@ -32,6 +32,7 @@ def faults(contract: Contract) -> Iterator[Fault]:
             yield from _workload_names(contract, ("checks", i), check)
             yield from _padding(contract, ("checks", i), check)
             yield from _chunks(contract, ("checks", i), check)
+            yield from _far(contract, ("checks", i), check)
         if isinstance(check, OrderCheck):
             yield from _certified(contract, ("checks", i), check)
         if isinstance(check, AuditCheck):
@@ -131,6 +132,13 @@ def _chunks(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault
         else:
             found += f"no prompt is longer than {prompt} tokens, so none goes on behind the prefix"
             yield Fault(where, found, f"a prefix shorter than {prompt}")
+
+
+def _far(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
+    for j, path in enumerate(check.paths):
+        if path.kind == "far" and contract.subject.kind != "attention":
+            message = f"found 'far', but the cache of a {contract.subject.kind} is its own"
+            yield Fault((*at, "paths", j), message, "a subject of kind attention")
 
 
 def _limits(contract: Contract, at: KeyPath, check: Accuracy) -> Iterator[Fault]:

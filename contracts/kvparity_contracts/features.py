@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from kvparity_contracts.stores import FP8, parse
-from kvparity_contracts.subjects import Decoder, known, narrow, order_of
+from kvparity_contracts.subjects import Attention, Decoder, known, narrow, order_of
 from kvparity_contracts.workloads import Workload
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ Feature = Literal[
     "fp8",
     "shared-prompt",
     "full-layer",
+    "strided",
+    "empties",
+    "wide-batch",
 ]
 
 
@@ -51,6 +54,32 @@ def _shared(contract: Contract) -> bool:
     return order is not None and any(shares_prompt(w, order.tile) for w in contract.workloads)
 
 
+def _strided(contract: Contract) -> bool:
+    return isinstance(contract.subject, Attention) and contract.subject.inputs == "strided"
+
+
+def _empties(contract: Contract) -> bool:
+    """Whether an attention pair takes empty sequences, and a path gives it some."""
+    subject = contract.subject
+    return (
+        isinstance(subject, Attention)
+        and subject.empty == "zero"
+        and any(
+            path.argument is None and path.kind in ("batched", "mixed", "permuted")
+            for check in contract.path_checks
+            for path in check.paths
+        )
+    )
+
+
+def _wide(contract: Contract) -> bool:
+    return any(
+        path.kind == "batched" and (path.argument or 0) > 16
+        for check in contract.path_checks
+        for path in check.paths
+    )
+
+
 _TESTS: Mapping[Feature, Callable[[Contract], bool]] = {
     "order": lambda contract: order_of(contract.subject) is not None,
     "float32": lambda contract: contract.numerics.formats()[0][0] == "float32",
@@ -62,4 +91,7 @@ _TESTS: Mapping[Feature, Callable[[Contract], bool]] = {
     "fp8": lambda contract: parse(contract.numerics.formats()[0][1]).name in FP8,
     "shared-prompt": _shared,
     "full-layer": lambda contract: narrow(contract.subject) is None,
+    "strided": _strided,
+    "empties": _empties,
+    "wide-batch": _wide,
 }

@@ -7,6 +7,7 @@ from kvparity_contracts.paths import PathKind, PathName
 from kvparity_contracts.workloads import Workload
 
 DECODE = PathName("decode")
+ALONE = PathName("batched", 1)
 UNDECODED: tuple[PathKind, ...] = ("decode", "generate", "mixed", "exported", "compiled")
 """Paths that are named for decoding and do none where one token is generated."""
 
@@ -40,6 +41,8 @@ def same_steps(one: PathName, other: PathName, workload: Workload) -> bool:
 
 def _plain(path: PathName, workload: Workload) -> PathName:
     """The path without an argument whose steps it runs here, or itself."""
+    if path == ALONE:
+        return DECODE
     if not idle(path, workload):
         return path
     if path.kind == "chunked":

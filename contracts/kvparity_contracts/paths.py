@@ -31,6 +31,7 @@ PathKind = Literal[
     "prefix-paged",
     "exported",
     "compiled",
+    "far",
 ]
 
 KINDS: tuple[str, ...] = get_args(PathKind)
@@ -39,7 +40,8 @@ ABOUT: dict[str, str] = {
     "decode": "each sequence alone: the prompt in one step, then one token a step",
     "generate": "the subject's own generation loop",
     "chunked": "each sequence alone, in chunks of n tokens",
-    "batched": "all sequences side by side among strangers, prompts first, then decoding",
+    "batched": "all sequences side by side among strangers, prompts first, then decoding; "
+    "`batched(n)`: among so many strangers of few tokens that n rows decode together",
     "uniform": "each sequence in turn among strangers of its own length, prompts first, then "
     "decoding, the longest until the cache is full",
     "permuted": "all sequences whole in one step among strangers, in another order",
@@ -56,6 +58,8 @@ ABOUT: dict[str, str] = {
     "prefix-paged": "the same with pages of 16 slots, which the two sequences may share",
     "exported": "decode, each step by a program that torch.export made",
     "compiled": "decode, each step by what torch.compile made",
+    "far": "all sequences side by side, each prompt by itself, the slots of the cache so far apart "
+    "that elements beyond 2^31 are read; few pages of that memory are touched",
 }
 EXAMPLES = {
     "chunked": "chunked(64)",
@@ -65,6 +69,7 @@ EXAMPLES = {
     "prefix-paged": "prefix-paged(24)",
 }
 WITH_ARGUMENT = tuple(EXAMPLES)
+MAY_HAVE_ARGUMENT = ("batched",)
 UNTOLD: tuple[PathKind, ...] = ("generate", "exported", "compiled")
 """Paths on which a subject cannot tell what its layers look at."""
 CACHELESS: tuple[PathKind, ...] = ("generate", "uncached")
@@ -91,7 +96,8 @@ class PathName:
         """Refuse a kind that is unknown or has the wrong number of arguments."""
         if self.kind not in KINDS:
             raise PathError(f"found {self.kind!r}", one_of_the_paths(), closest(self.kind, KINDS))
-        if (self.kind in WITH_ARGUMENT) != (self.argument is not None):
+        given = self.argument is not None
+        if self.kind not in MAY_HAVE_ARGUMENT and (self.kind in WITH_ARGUMENT) != given:
             raise PathError(f"found {str(self)!r}", repr(example(self.kind)), example(self.kind))
         if self.argument is not None and self.argument < 1:
             raise PathError(f"found {str(self)!r}", "a number of at least 1 in brackets")
@@ -122,7 +128,11 @@ def example(kind: str) -> str:
 
 def one_of_the_paths() -> str:
     """All paths as they are written, for a message."""
-    return "one of " + ", ".join(f"{kind}(n)" if kind in WITH_ARGUMENT else kind for kind in KINDS)
+    written = []
+    for kind in KINDS:
+        written += [] if kind in WITH_ARGUMENT else [kind]
+        written += [f"{kind}(n)"] if kind in (*WITH_ARGUMENT, *MAY_HAVE_ARGUMENT) else []
+    return "one of " + ", ".join(written)
 
 
 def suggest(text: str) -> str:
@@ -130,6 +140,8 @@ def suggest(text: str) -> str:
     word, _, rest = text.strip().lower().replace("_", "-").partition("(")
     digits = re.sub(r"[^0-9]", "", rest or word).lstrip("0")
     kind = closest(re.sub(r"[^a-z-]", "", word), KINDS)
+    if kind in MAY_HAVE_ARGUMENT and rest and digits:
+        return f"{kind}({digits})"
     if kind in WITH_ARGUMENT:
         return f"{kind}({digits})" if digits else example(kind)
     return kind
@@ -147,7 +159,7 @@ def _validate(value: Any) -> PathName:
         raise
 
 
-PATTERN = rf"^({'|'.join(WITH_ARGUMENT)})\([1-9][0-9]*\)$"
+PATTERN = rf"^({'|'.join((*WITH_ARGUMENT, *MAY_HAVE_ARGUMENT))})\([1-9][0-9]*\)$"
 Path = Annotated[
     PathName,
     PlainValidator(_validate),

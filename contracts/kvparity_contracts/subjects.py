@@ -120,6 +120,12 @@ class Attention(Model):
     queries: Literal["normal", "sharp"] = "normal"
     """normal: all alike, so that a row weighs many keys; sharp: by position 1, 4, 16 or 64 times as
     long, so that some rows hang on one key and the running maximum jumps."""
+    inputs: Literal["strided", "contiguous"] = "strided"
+    """strided: every other call is given q, k and v as views of fused tensors, as engines pass
+    them; contiguous: the pair takes no such views, and none are given."""
+    empty: Literal["zero", "never"] = "zero"
+    """zero: sequences without a token are given where sequences run together, and a row that sees
+    no key must be 0; never: the pair is never given one."""
 
 
 class DecoderCache(Model):

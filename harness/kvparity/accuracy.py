@@ -119,6 +119,8 @@ def accuracy(
     if over:
         words = of_allowed(measured, {name: limits[name] for name in over})
         return Comparison("differs", f"over the limit: {words}", tokens=tokens, **rest)
+    if candidate.faults:
+        return Comparison("differs", candidate.faults[0], tokens=tokens, **rest)
     idle = other_work("path", candidate)
     if idle is not None:
         return Comparison("void", idle, tokens=tokens, **rest)

@@ -179,6 +179,9 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         "differing_tokens": int((value_off | target_off | bad).sum()),
         "differing_rows": int((row_off | bad).sum()),
     }
+    faults = (*reference.faults, *candidate.faults)
+    if faults and not bool(off.any()):
+        return Comparison("differs", faults[0], **counts)
     if not bool(off.any()):
         idle = same_work(reference, candidate)
         if idle is not None:

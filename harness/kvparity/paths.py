@@ -100,13 +100,19 @@ def _build(path: PathName, prompts: Prompts, seed: int) -> Plan:
     if kind in ("prefix", "prefix-paged"):
         return _prefixed(members, own, argument, Layout(page=16 if kind == "prefix-paged" else 0))
     if kind == "permuted":
-        return Plan(members + others, (_shuffled(own + extra, len(own), seed),), Layout())
+        return Plan(
+            members + others, (_shuffled(own + extra, len(own), seed),), Layout(empties=True)
+        )
     if kind == "batched":
-        return Plan(members + others, _together(own, extra), Layout())
+        if argument:
+            return _sized(members, own, argument)
+        return Plan(members + others, _together(own, extra), Layout(empties=True))
+    if kind == "far":
+        return Plan(members, _prompts_alone(own), Layout(far=True))
     if kind == "uniform":
         return _uniform(members, own)
     if kind == "mixed":
-        return Plan(members + others, _staggered(own, extra), Layout())
+        return Plan(members + others, _staggered(own, extra), Layout(empties=True))
     if kind == "paged":
         return Plan(members, _together(own, []), Layout(page=argument))
     if kind == "padded-left":
@@ -169,6 +175,36 @@ def _together(own: list[_Sequence], extra: list[_Sequence]) -> Schedule:
     columns = _spans(own, extra)
     steps = max(len(column) for column in columns)
     return tuple(tuple(c[i] for c in columns if i < len(c)) for i in range(steps))
+
+
+def _prompts_alone(own: list[_Sequence]) -> Schedule:
+    """Each prompt in a step of its own, then all decode side by side."""
+    prompts = tuple((s.rollout()[0],) for s in own)
+    return prompts + _together(own, [])[1:]
+
+
+def _sized(members: tuple[Member, ...], own: list[_Sequence], size: int) -> Plan:
+    """At most ``size`` sequences side by side, and strangers that make up that number.
+
+    The strangers have few tokens, so that many of them cost little. They sit between the first
+    sequence and the others, or before the only one: what is compared lies at the end of the batch,
+    where a kernel that is wrong from some row on is wrong.
+    """
+    strangers: list[Member] = []
+    steps: list[Step] = []
+    for start in range(0, len(own), size):
+        group = own[start : start + size]
+        between = []
+        for number in range(size - len(group)):
+            prompt, index = 1 + number % 3, len(own) + len(strangers)
+            stranger = _Sequence(index, prompt, prompt + own[0].total - own[0].prompt)
+            between.append(stranger)
+            name = f"(stranger)/{size}/{start}/{number}"
+            strangers.append(Member(name, stranger.total, prompt))
+        ahead = len(group) > 1
+        columns = [*_spans(group[:ahead], between), *_spans(group[ahead:], [])]
+        steps += [tuple(c[i] for c in columns) for i in range(len(columns[0]))]
+    return Plan(members + tuple(strangers), tuple(steps), Layout())
 
 
 def _uniform(members: tuple[Member, ...], own: list[_Sequence]) -> Plan:

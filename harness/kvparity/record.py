@@ -16,6 +16,7 @@ from kvparity.collect import Tokens as Tokens
 from kvparity.collect import at_work as at_work
 from kvparity.schedule import Action, Plan, Step, check_schedule
 from kvparity.subject import (
+    Faulting,
     Generates,
     Reusable,
     Session,
@@ -32,7 +33,8 @@ class Record:
 
     ``values`` float32 ``[rows, width]``: logprobs by temperature, or an attention row.
     ``digests`` int64 ``[rows]``: of the whole logits row. ``targets`` int64 ``[rows]``.
-    ``finite`` bool ``[rows]``: no NaN in the row, no NaN or Inf in the values.
+    ``finite`` bool ``[rows]``: no NaN in the row, no NaN or Inf in the values. ``faults``: what was
+    wrong with rows that are nobody's.
     """
 
     plan: Plan
@@ -44,6 +46,7 @@ class Record:
     observed: Counter[str]
     launches: dict[str, Any]
     kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """What is kept as evidence."""
@@ -67,7 +70,11 @@ class Watch:
 
 
 def _record(
-    collector: Collector, plan: Plan, observed: Counter[str], launches: dict[str, Any]
+    collector: Collector,
+    plan: Plan,
+    observed: Counter[str],
+    launches: dict[str, Any],
+    faults: tuple[str, ...],
 ) -> Record:
     found = collector.scored or Scored.empty(0, 1, torch.device("cpu"))
     order = sorted(range(len(collector.index)), key=collector.index.__getitem__)
@@ -82,6 +89,7 @@ def _record(
         observed=observed,
         launches=launches,
         kept=collector.kept,
+        faults=faults,
     )
 
 
@@ -202,6 +210,7 @@ def run(
     check_schedule(plan.members, plan.schedule, plan.actions)
     watch = watch or Watch()
     collector = Collector(subject, tokens, temperatures, choose, keep, _rows(plan))
+    faults: tuple[str, ...] = ()
     with torch.inference_mode(), record_launches() as log:
         if plan.generate:
             observed = _run_generate(subject, plan, collector)
@@ -214,5 +223,6 @@ def run(
             _run_steps(session, plan, collector, watch, before)
             watch.ended(session)
             observed = session.observed()
+            faults = tuple(session.faults()) if isinstance(session, Faulting) else ()
     launches = {"counts": _work(log.counts, observed), "kernels": log.kernels}
-    return _record(collector, plan, observed, launches)
+    return _record(collector, plan, observed, launches, faults)

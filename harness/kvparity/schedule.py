@@ -82,7 +82,9 @@ class Layout:
     and values are used fresh, rounded as a cache would round them, without one.
     ``chunk``: the most tokens that one step adds to a sequence (0: any number); a ring needs
     window + chunk - 1 slots. ``program``: what computes a step: the subject's own code, or what
-    ``torch.export`` or ``torch.compile`` made of it.
+    ``torch.export`` or ``torch.compile`` made of it. ``empties``: kernels of a pair are given
+    sequences without a token, too, as engines pass padding. ``far``: the slots of the cache lie so
+    far apart that elements beyond 2**31 are read.
     """
 
     batch: Batch = "packed"
@@ -91,6 +93,12 @@ class Layout:
     cached: bool = True
     chunk: int = 0
     program: Program = "eager"
+    empties: bool = False
+    far: bool = False
+
+
+FAR = "a cache of which few pages are touched: only a pair of kernels takes one"
+"""Why other subjects take no ``far`` layout."""
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ class SubjectError(Exception):
     trace: str = ""
 
     @classmethod
-    def of(cls, who: str, error: BaseException) -> SubjectError:
-        """``who`` raised ``error``."""
-        found = cls(f"{who} raised {told(error)}")
+    def of(cls, who: str, error: BaseException, more: str = "") -> SubjectError:
+        """``who`` raised ``error``; ``more`` is said of it."""
+        found = cls(f"{who} raised {told(error)}{more}")
         found.trace = trace(error)
         return found
 
@@ -98,6 +98,15 @@ class Reusable(Protocol):
 
     def adopt(self, sequence: int, donor: int, tokens: int) -> None:
         """Fill an empty sequence with the first ``tokens`` tokens of ``donor`` from the cache."""
+        ...
+
+
+@runtime_checkable
+class Faulting(Protocol):
+    """A session that looks at more than the rows that are compared."""
+
+    def faults(self) -> Sequence[str]:
+        """What was wrong so far with rows that are nobody's, in words; each makes a case differ."""
         ...
 
 

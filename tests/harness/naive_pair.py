@@ -11,6 +11,8 @@ from torch import Tensor
 
 def row(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """One query ``[Hq, D]`` over its keys ``[n, Hkv, D]``."""
+    if not len(k):
+        return torch.zeros_like(q), torch.full((len(q),), -torch.inf)
     group = q.shape[0] // k.shape[1]
     keys, values = (x.clone().float().repeat_interleave(group, 1) for x in (k, v))
     scores = (q.float()[None] * keys).sum(-1) * scale
@@ -98,6 +100,8 @@ def decode_where_steep(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scal
         scores = torch.einsum(
             "hd,nhd->hn", q[b], k[b, :keys].repeat_interleave(group, 1).to(q.dtype)
         )
+        if not keys:
+            continue
         steep = (scores.amax(1) - scores.amin(1)) * scale > 30
         out[b, steep] *= 1 + 2**-20
     return out, lse

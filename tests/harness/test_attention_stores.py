@@ -245,7 +245,7 @@ def test_kernels_are_given_views_where_they_can_be(store: str, layout: str) -> N
         given.append((k, v, more.get("k_scale")))
         return q, q.float().sum(-1)
 
-    base = setting(WIDE, store, layout=layout).subject
+    base = setting(WIDE, store, layout=layout, inputs="contiguous").subject
     assert isinstance(base, AttentionSubject)
     subject = base.with_pair(Pair(spy, spy, "prefill", "decode"))
     found = subject.session([Member(name, 8, 2) for name in "abc"], Layout())

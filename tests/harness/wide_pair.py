@@ -16,6 +16,8 @@ Pair = tuple[Tensor, Tensor]
 
 def row(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float) -> Pair:
     """One query ``[Hq, D]`` over the keys that it sees ``[n, Hkv, D]``."""
+    if not len(k):
+        return torch.zeros_like(q), torch.full((len(q),), -torch.inf)
     group = q.shape[0] // k.shape[1]
     keys, values = (x.clone().float().repeat_interleave(group, 1) for x in (k, v))
     scores = (q.float()[None] * keys).sum(-1) * scale

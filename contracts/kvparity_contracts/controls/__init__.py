@@ -18,6 +18,7 @@ from kvparity_contracts.controls.base import (
     Control,
     SubjectKind,
 )
+from kvparity_contracts.controls.calls import CALLS
 from kvparity_contracts.controls.dispatch import DISPATCH
 from kvparity_contracts.controls.held import HELD
 from kvparity_contracts.controls.kernels import OF_KERNELS
@@ -62,6 +63,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *HELD,
             *TRACES,
             *PROGRAMS,
+            *CALLS,
             *OF_KERNELS,
         )
     }

@@ -29,6 +29,7 @@ DECODING: tuple[PathKind, ...] = (
     "prefix-paged",
     "exported",
     "compiled",
+    "far",
 )
 CACHING: tuple[PathKind, ...] = (*DECODING, "chunked")
 TOGETHER: tuple[PathKind, ...] = (

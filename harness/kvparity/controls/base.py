@@ -10,7 +10,14 @@ from typing import Any, Literal
 from torch import Tensor
 
 from kvparity.schedule import Layout, Member, Plan, Step
-from kvparity.subject import CacheView, Reusable, Session, Subject, UnsupportedError
+from kvparity.subject import (
+    CacheView,
+    Faulting,
+    Reusable,
+    Session,
+    Subject,
+    UnsupportedError,
+)
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.controls import Control as Described
 from kvparity_contracts.paths import PathName
@@ -95,6 +102,10 @@ class PlantedSession:
     def cache(self) -> CacheView | None:
         """The cache."""
         return self.inner.cache()
+
+    def faults(self) -> Sequence[str]:
+        """What was wrong with rows that are nobody's."""
+        return self.inner.faults() if isinstance(self.inner, Faulting) else ()
 
     def reset(self) -> None:
         """Forget all sequences."""

@@ -8,6 +8,13 @@ from kvparity.controls.base import Control
 from kvparity.controls.cache import narrow_cache, stale_slot
 from kvparity.controls.held import baked_key, unwritten_slot
 from kvparity.controls.order import split_by_batch, split_from_chunk, tile_by_query_length
+from kvparity.controls.pair_calls import (
+    batch_edge,
+    empty_writes_neighbour,
+    nan_without_keys,
+    offset_int32,
+    strides_ignored,
+)
 from kvparity.controls.score import log_of_softmax, temperature_ignored
 from kvparity.controls.sequence import (
     padding_leaks,
@@ -58,6 +65,11 @@ _ALL = (
     Control("baked-key", rollout=baked_key),
     Control("wrong-donor", rollout=wrong_donor),
     Control("uniform-attention", rollout=uniform_attention),
+    Control("strides-ignored", rollout=strides_ignored, rescore=strides_ignored),
+    Control("batch-edge", rollout=batch_edge),
+    Control("empty-writes-neighbour", rollout=empty_writes_neighbour),
+    Control("nan-without-keys", rollout=nan_without_keys),
+    Control("offset-int32", rollout=offset_int32),
 )
 
 _PLANTED = {control.name: control for control in (*_ALL, *zoo_table.ALL, *export.ALL)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +21,18 @@ class Held:
     scales: Tensor | None
 
 
+Lay = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Codes ``[slots, heads, width]`` -> a view of them elsewhere, and every byte that was written."""
+
+
 class Stored:
     """Slots of one layer, keys or values.
 
     ``codes`` ``[slots, kv_heads, width]`` and ``scales`` float32 ``[slots, kv_heads, groups]``
     (None where the format stores none) are views into storage with ``GUARD`` slots of poison at
     both ends, in either order of slots and heads. ``static`` float32 ``[kv_heads]``: the scales of
-    an fp8 format. Everything starts as poison: it reads as NaN.
+    an fp8 format. Everything starts as poison: it reads as NaN. ``lay`` places the codes elsewhere
+    in memory, with one slot of poison at both ends.
     """
 
     def __init__(
@@ -39,17 +45,24 @@ class Stored:
         heads_first: bool,
         static: Tensor | None,
         device: torch.device,
+        lay: Lay | None = None,
     ) -> None:
         self.format = format
         self.static = static if format.static else None
-        total = slots + 2 * GUARD
+        guard = GUARD if lay is None else 1
+        total = slots + 2 * guard
 
         def laid(whole: Tensor) -> Tensor:
             whole = whole.transpose(0, 1).contiguous().transpose(0, 1) if heads_first else whole
-            return whole[GUARD : GUARD + slots]
+            return whole[guard : guard + slots]
 
         codes, scales = poisoned(total, kv_heads, head_dim, format, device)
-        self.codes = laid(codes)
+        self._touched: Tensor | None = None
+        if lay is None:
+            self.codes = laid(codes)
+        else:
+            spread, self._touched = lay(codes)
+            self.codes = spread[guard : guard + slots]
         self.scales = None if scales is None else laid(scales)
         nothing, none = poisoned(1, kv_heads, head_dim, format, device)
         self._nothing = Held(nothing, none)
@@ -93,6 +106,8 @@ class Stored:
 
     def memory(self) -> Tensor:
         """Every byte of the codes and of the bands around them, a view."""
+        if self._touched is not None:
+            return self._touched
         return torch.empty(0, dtype=torch.uint8, device=self.codes.device).set_(
             self.codes.untyped_storage()
         )

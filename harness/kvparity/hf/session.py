@@ -16,7 +16,7 @@ from kvparity.hf import caches
 from kvparity.hf.observe import Observation
 from kvparity.hf.tell import Teller
 from kvparity.relied.transformers import cache_argument, made_cache
-from kvparity.schedule import Layout, Member, Step
+from kvparity.schedule import FAR, Layout, Member, Step
 from kvparity.subject import SubjectError, UnsupportedError
 
 ROWS = 256  # logits rows converted to float32 at a time
@@ -52,6 +52,8 @@ def float_rows(logits: Tensor) -> Iterator[Tensor]:
 
 def refused(layout: Layout, members: Sequence[Member], step: Step) -> str | None:
     """Why a transformers model cannot compute this step in one forward, or None if it can."""
+    if layout.far:
+        return FAR
     if layout.batch == "packed":
         if len(step) > 1:
             return (

@@ -16,6 +16,8 @@ from kvparity.order.encoding import split_log2
 from kvparity.order.errors import NotATree
 from kvparity.order.storing import draw, exactly
 from kvparity.subjects.attention import AttentionSubject
+from kvparity.subjects.pair_cache import Given
+from kvparity.subjects.pair_inputs import Inputs
 
 Which = Literal["decode", "prefill"]
 COLD = -400.0  # log2 of a weight that is zero beside any other
@@ -174,9 +176,8 @@ class Side:
                 for key, each in given.items()
             }
             kernel = subject.pair.prefill
-        rows = subject.call(
-            kernel, self.name, (q, k, v), scales=given if self.coded else None, **more
-        )
+        inputs = Inputs(q, Given(k, v, given))
+        rows = subject.call(kernel, self.name, inputs, coded=self.coded, **more)
         if self.which == "prefill":
             rows = rows[self.rows - 1 :: self.rows]
         width = self.heads.query * self.heads.dim

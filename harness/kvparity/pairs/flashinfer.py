@@ -61,7 +61,7 @@ def _pages(sequences: list[Tensor]) -> Tensor:
         short = -len(x) % PAGE
         # Not NaN: past the last key FlashInfer multiplies by zero what it has loaded.
         padded = torch.cat([x, x.new_zeros(short, *x.shape[1:])]) if short else x
-        parts.append(padded.reshape(-1, PAGE, *x.shape[1:]))
+        parts.append(padded.reshape(len(padded) // PAGE, PAGE, *x.shape[1:]))
     return torch.cat(parts)
 
 

@@ -37,6 +37,11 @@ def _call(backend: str, q: Tensor, k: Tensor, v: Tensor, scale: float, *, causal
     return out.transpose(1, 2)
 
 
+def _without_keys(q: Tensor) -> Tensor:
+    """A row that sees no key: backends refuse to be asked, or do not say what they give."""
+    return torch.zeros_like(q)
+
+
 def _prefill(
     backend: str,
     q: Tensor,
@@ -53,7 +58,7 @@ def _prefill(
         raise ValueError(
             f"SDPA takes whole prompts here: queries end at {ends}, keys at {key_ends}"
         )
-    spans = list(pairwise(ends))
+    spans = [(start, stop) for start, stop in pairwise(ends) if start != stop]
     lengths = {stop - start for start, stop in spans}
     if len(lengths) == 1:  # one call, as a padded batch of equal lengths would be
         (n,) = lengths
@@ -77,6 +82,8 @@ def _decode(
     parts = [
         _call(backend, q[b][None, None], k_cache[b : b + 1, :n], v_cache[b : b + 1, :n], scale,
               causal=False)[:, 0]
+        if n
+        else _without_keys(q[b])[None]
         for b, n in enumerate(lengths)
     ]  # fmt: skip
     return torch.cat(parts)
@@ -95,6 +102,8 @@ def prefill(
     parts = []
     spans = zip(pairwise(cu_seqlens_q.tolist()), pairwise(cu_seqlens_k.tolist()), strict=True)
     for (q0, q1), (k0, k1) in spans:
+        if q0 == q1:
+            continue
         square = q1 - q0 == k1 - k0  # else is_causal would align the mask at the start
         out = scaled_dot_product_attention(
             q[q0:q1].transpose(0, 1)[None],
@@ -119,6 +128,8 @@ def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scal
             scale=scale,
             enable_gqa=True,
         )[0, :, 0]
+        if n
+        else _without_keys(q[b])
         for b, n in enumerate(kv_lens.tolist())
     ]
     return torch.stack(rows)

@@ -109,7 +109,9 @@ def _cell(cases: list[Document]) -> str:
     tokens = sum(case["tokens"] for case in cases)
     off = sum(max(case["differing_tokens"], case["differing_rows"]) for case in cases)
     if any(case["verdict"] == "differs" for case in cases):
-        return f"{off}/{tokens} off" if off else "over limit"
+        if off:
+            return f"{off}/{tokens} off"
+        return "over limit" if cases[0]["relation"] == "accuracy" else "differs"
     for word in ("error", "void"):
         if any(case["verdict"] == word for case in cases):
             return word

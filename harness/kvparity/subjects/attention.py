@@ -16,9 +16,10 @@ from torch import Tensor
 
 from kvparity.counter import normal, stream, uniform
 from kvparity.schedule import Layout, Member, Plan
-from kvparity.subject import SubjectError, UnsupportedError
 from kvparity.subjects.callables import Kernel, load_callable
 from kvparity.subjects.pair_cache import Given
+from kvparity.subjects.pair_call import checked
+from kvparity.subjects.pair_inputs import Inputs
 from kvparity.subjects.pair_session import AttentionSession
 from kvparity_contracts.subjects import Attention
 from kvparity_kernels.attention import naive
@@ -52,7 +53,8 @@ class AttentionSubject:
     ``format``: what the cache stores (None: numbers in the dtype ``kv_cache``). ``window``: how
     many keys a row sees (0: all). ``softcap``: 0 for none. ``sinks``: the pair takes logits of
     sinks, which only who calls it directly can give. ``layout``: whether slots or heads come first
-    in memory. ``sharp``: queries of very different lengths.
+    in memory. ``sharp``: queries of very different lengths. ``strided``: it takes views of fused
+    tensors; ``empties``: and sequences without a token.
     """
 
     pair: Pair
@@ -71,6 +73,8 @@ class AttentionSubject:
     sinks: bool = False
     layout: str = "slot-head"
     sharp: bool = False
+    strided: bool = True
+    empties: bool = True
 
     @property
     def store(self) -> StoreFormat:
@@ -91,6 +95,8 @@ class AttentionSubject:
             return "a padded batch is not part of the attention pair's signature"
         if plan.layout.program != "eager":
             return "a pair of kernels is called as it is, not through a traced program"
+        if plan.layout.far and self.device.type != "cpu":
+            return f"memory of which few pages are touched is the CPU's, not {self.device.type}'s"
         if not plan.layout.cached and any(s.start for step in plan.schedule for s in step):
             return "without a cache, every sequence must be computed whole"
         return None
@@ -131,47 +137,23 @@ class AttentionSubject:
         return decode(codes, given.scales[f"{part}_scale"], self.store, self.execution)
 
     def call(
-        self,
-        kernel: Kernel,
-        name: str,
-        tensors: Sequence[Tensor],
-        *,
-        scales: Mapping[str, Tensor | None] | None = None,
-        **lengths: Tensor,
+        self, kernel: Kernel, name: str, inputs: Inputs, *, coded: bool, **lengths: Tensor
     ) -> Tensor:
-        """Call one kernel and check what came back; float32 rows ``[n, Hq * D (+ Hq)]``.
+        """Call one kernel; what came back, checked and copied, as float32 ``[n, Hq * D (+ Hq)]``.
 
-        ``scales``: of codes, passed on with their format; None where numbers are stored.
-
-        Raises:
-            SubjectError: it raised, returned another shape, dtype or device, or wrote to an input.
+        ``coded``: codes and their scales are passed on with their format. Raises as
+        ``pair_call.checked``.
         """
-        inputs = dict(zip(("q", "k", "v"), tensors, strict=True))
-        inputs |= {key: each for key, each in (scales or {}).items() if each is not None}
-        inputs |= lengths
-        before = {label: _mark(tensor) for label, tensor in inputs.items()}
-        codes = {} if scales is None else {**scales, "format": self.store}
-        try:
-            result = kernel(*tensors, **lengths, scale=self.scale, **codes, **self._more())
-        except UnsupportedError:  # of a planted defect, not of the kernel
-            raise
-        except torch.cuda.OutOfMemoryError as error:
-            raise SubjectError(f"{name}: out of device memory: {error}") from error
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            raise SubjectError.of(name, error) from error
-        for label, tensor in inputs.items():
-            if _mark(tensor) != before[label]:
-                raise SubjectError(f"{name} wrote to its input {label}")
-        out, lse = _parts(name, result)
-        q = tensors[0]
-        _expect(name, "out", out, q.shape, q.dtype, q.device)
-        rows: Tensor = out.float().reshape(len(q), -1)
-        if lse is None:
-            return rows
-        _expect(name, "lse", lse, q.shape[:2], torch.float32, q.device)
-        return torch.cat([rows, lse], dim=1)
+        q, given = inputs.q, inputs.given
+        codes = {**given.scales, "format": self.store} if coded else {}
+        return checked(
+            name,
+            inputs,
+            lengths,
+            lambda: kernel(
+                q, given.k, given.v, **lengths, scale=self.scale, **codes, **self._more()
+            ),
+        )
 
     def _more(self) -> dict[str, Any]:
         """Keywords beyond the plain signature, each only where the contract asks for it."""
@@ -225,46 +207,9 @@ class AttentionSubject:
             "window": self.window or None,
             "softcap": self.softcap or None,
             "queries": "sharp" if self.sharp else "normal",
+            "inputs": "strided" if self.strided else "contiguous",
+            "empty": "zero" if self.empties else "never",
         }
-
-
-def _mark(tensor: Tensor) -> int:
-    """A checksum of a tensor's bits, without a copy of it: a write of the kernel changes it."""
-    total = 0
-    for start in range(0, len(tensor), _ROWS):
-        part = tensor[start : start + _ROWS].contiguous().view(-1)
-        pattern = part.view(_INTEGERS[part.element_size()]).to(torch.int64)
-        place = torch.arange(len(pattern), device=part.device) + start * len(pattern)
-        total += int((pattern * (2 * place + 1)).sum())
-    return total
-
-
-_ROWS = 1 << 12
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _parts(name: str, result: Any) -> tuple[Any, Any]:
-    """Out and LSE (None: none) of what a kernel returned."""
-    if not isinstance(result, tuple):
-        return result, None
-    if len(result) != 2:
-        raise SubjectError(f"{name} returned {len(result)} values, expected out, or (out, lse)")
-    return result[0], result[1]
-
-
-def _expect(
-    name: str, what: str, got: Any, shape: Sequence[int], dtype: torch.dtype, device: torch.device
-) -> None:
-    if not isinstance(got, Tensor):
-        raise SubjectError(f"{name}: {what} is a {type(got).__name__}, expected a tensor")
-    if got.layout != torch.strided:
-        raise SubjectError(f"{name}: {what} has layout {got.layout}, expected a plain tensor")
-    if tuple(got.shape) != tuple(shape):
-        raise SubjectError(f"{name}: {what} has shape {list(got.shape)}, expected {list(shape)}")
-    if got.dtype != dtype:
-        raise SubjectError(f"{name}: {what} has dtype {got.dtype}, expected {dtype}")
-    if got.device != device:
-        raise SubjectError(f"{name}: {what} is on {got.device}, expected {device}")
 
 
 def build(
@@ -302,5 +247,7 @@ def build(
         softcap=model.softcap or 0.0,
         layout=model.layout,
         sharp=model.queries == "sharp",
+        strided=model.inputs == "strided",
+        empties=model.empty == "zero",
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
     )

@@ -23,7 +23,7 @@ from kvparity.decoder.seeded import seeded, with_scales
 from kvparity.decoder.session import DecoderSession, device_memory
 from kvparity.decoder.storage import Storage, ring_size, store_format
 from kvparity.decoder.weights import Weights, fingerprint
-from kvparity.schedule import Layout, Member, Plan
+from kvparity.schedule import FAR, Layout, Member, Plan
 from kvparity.subject import UnsupportedError
 from kvparity_contracts.subjects import Decoder
 from kvparity_kernels import runtime
@@ -153,6 +153,8 @@ class DecoderSubject:
         return self._refuses(plan.layout)
 
     def _refuses(self, layout: Layout) -> str | None:
+        if layout.far:
+            return FAR
         if layout.page and layout.batch != "packed":
             return "a padded batch has a rectangular cache; pages need a packed batch"
         window = self.model.config.sliding_window

@@ -15,6 +15,9 @@ from torch import Tensor
 from kvparity.decoder.stored import Held, Stored
 from kvparity.schedule import Member
 
+FIRST = -1
+"""The sequence before the members, which holds nothing."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -52,6 +55,10 @@ class Kind:
         )
 
 
+Spare = Callable[[int], Stored]
+"""(slots) -> fresh poisoned slots of the same kind."""
+
+
 class PairCache:
     """Keys and values of some members: ``kvparity.subject.LayeredCache`` with one layer."""
 
@@ -64,24 +71,32 @@ class PairCache:
         *,
         window: int,
         execution: torch.dtype,
+        lead: int = 0,
     ) -> None:
-        """``kind`` and ``twin`` hold ``len(members) * capacity`` slots each, all poison.
+        """``kind`` and ``twin`` hold ``capacity`` slots for each member, all poison.
 
-        No kernel is given the twin, so it shows what the harness wrote and nobody else.
+        No kernel is given the twin, so it shows what the harness wrote and nobody else. ``lead``:
+        so many sequences that never hold anything lie before the members, and as many behind.
         """
         self.members, self.capacity, self.kind = tuple(members), capacity, kind
+        self.lead = lead
         self.twin = twin
         self.width, self.execution = window, execution
         self.filled = [0] * len(members)
 
     def place(self, sequence: int, start: int, stop: int) -> range:
         """The slots of the positions ``start .. stop-1``."""
-        first = sequence * self.capacity
+        first = (self.lead + sequence) * self.capacity
         return range(first + start, first + stop)
 
     def slots(self, sequence: int, start: int, stop: int) -> Tensor:
         """The same on the device."""
         return _on(self.kind.k, [self.place(sequence, start, stop)])
+
+    def rectangle(self, which: int, sequences: Sequence[int], spare: Spare) -> Held:
+        """Keys (0) or values (1) of some sequences; ``FIRST`` and ``len(members)`` hold none."""
+        stored = self.kind.v if which else self.kind.k
+        return rectangle(stored, [self.lead + each for each in sequences], self.capacity, spare)
 
     def intact(self) -> bool:
         """Whether all memory, bands and unused slots included, is as the harness wrote it."""
@@ -152,10 +167,6 @@ class PairCache:
     def _poison(self, slots: Tensor | None) -> None:
         for stored in (self.kind.k, self.kind.v, self.twin.k, self.twin.v):
             stored.poison(slots)
-
-
-Spare = Callable[[int], Stored]
-"""(slots) -> fresh poisoned slots of the same kind."""
 
 
 def rectangle(stored: Stored, sequences: Sequence[int], capacity: int, spare: Spare) -> Held:

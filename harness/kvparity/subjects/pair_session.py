@@ -14,7 +14,11 @@ from kvparity import taps
 from kvparity.decoder.stored import Stored
 from kvparity.schedule import Layout, Member, Span, Step
 from kvparity.subject import SubjectError
-from kvparity.subjects.pair_cache import Given, Kind, PairCache, packed, rectangle
+from kvparity.subjects import pair_telling as telling
+from kvparity.subjects.pair_batch import fault_of, sizes, with_empties
+from kvparity.subjects.pair_cache import FIRST, Given, Kind, PairCache, packed
+from kvparity.subjects.pair_inputs import Inputs, strided
+from kvparity.subjects.sparse import spread_for
 
 if TYPE_CHECKING:
     from kvparity.subjects.attention import AttentionSubject
@@ -26,7 +30,9 @@ class AttentionSession:
     def __init__(self, subject: AttentionSubject, members: Sequence[Member], layout: Layout):
         self.subject, self.members, self.layout = subject, tuple(members), layout
         self.capacity = max((m.length for m in members), default=0) + layout.slack
-        slots = len(self.members) * self.capacity if layout.cached else 0
+        self._empties = layout.empties and subject.empties
+        sequences = len(self.members) + (2 if self._empties else 0)
+        slots = sequences * self.capacity if layout.cached else 0
         self._cache = PairCache(
             members,
             self.capacity,
@@ -34,18 +40,23 @@ class AttentionSession:
             Kind(self._stored(slots, 0), self._stored(slots, 1)),
             window=subject.window,
             execution=subject.execution,
+            lead=int(self._empties),
         )
+        self._faults: list[str] = []
         self._counts: Counter[str] = Counter()
         self._width: int | None = None
 
     def _stored(self, slots: int, which: int) -> Stored:
-        subject = self.subject
+        subject, prompts = self.subject, [member.prompt for member in self.members]
+        heads_first = subject.layout == "head-slot"
+        spread = spread_for(max(prompts, default=1), heads_first=heads_first)
         return Stored(
             slots,
             subject.heads.kv,
             subject.heads.dim,
             subject.store,
-            heads_first=subject.layout == "head-slot",
+            heads_first=heads_first,
+            lay=spread.lay if self.layout.far else None,
             static=subject.static_scale("kv"[which]),
             device=subject.device,
         )
@@ -53,6 +64,10 @@ class AttentionSession:
     def observed(self) -> Counter[str]:
         """Calls of the pair."""
         return Counter(self._counts)
+
+    def faults(self) -> Sequence[str]:
+        """What was wrong with rows that nobody compares."""
+        return tuple(self._faults)
 
     def cache(self) -> PairCache | None:
         """The cache; None where nothing is cached."""
@@ -153,93 +168,77 @@ class AttentionSession:
     def _call_prefill(
         self, q: Tensor, spans: Sequence[Span], given: Given, *, coded: bool
     ) -> Tensor:
-        self._counts["attention.prefill"] += 1
+        queries, keys = sizes(with_empties(spans) if self._empties else spans)
+        inputs = self._inputs("attention.prefill", q, given, keys=True)
         rows = self.subject.call(
             self.subject.pair.prefill,
             self.subject.pair.prefill_name,
-            (q, given.k, given.v),
-            scales=given.scales if coded else None,
-            cu_seqlens_q=self._offsets([s.stop - s.start for s in spans]),
-            cu_seqlens_k=self._offsets([s.stop for s in spans]),
+            inputs,
+            coded=coded,
+            cu_seqlens_q=self._offsets(queries),
+            cu_seqlens_k=self._offsets(keys),
         )
         self._check_memory(self.subject.pair.prefill_name)
         listener, row, key = taps.current(), 0, 0
         if listener is not None:
             for span in spans:
-                count = span.stop - span.start
-                self._tell(
-                    listener, span, q[row : row + count], rows[row : row + count],
-                    _part(given, slice(key, key + span.stop)), coded,
-                )  # fmt: skip
-                row, key = row + count, key + span.stop
+                mine = slice(row, row + span.stop - span.start)
+                own = telling.part(inputs.given, slice(key, key + span.stop))
+                telling.tell(self.subject, listener, span, inputs.q[mine], rows[mine], own, coded)
+                row, key = mine.stop, key + span.stop
         return rows
 
     def _decode(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
-        kind, sequences = self._cache.kind, [span.sequence for span in spans]
+        kind = self._cache.kind
+        sequences, lens = [s.sequence for s in spans], [s.stop for s in spans]
+        if self._empties:
+            q = torch.cat([self._nobody, q, self._nobody])
+            sequences, lens = [FIRST, *sequences, len(self.members)], [0, *lens, 0]
         given = kind.given(
-            rectangle(kind.k, sequences, self.capacity, partial(self._stored, which=0)),
-            rectangle(kind.v, sequences, self.capacity, partial(self._stored, which=1)),
+            self._cache.rectangle(0, sequences, partial(self._stored, which=0)),
+            self._cache.rectangle(1, sequences, partial(self._stored, which=1)),
         )
-        lens = torch.tensor([s.stop for s in spans], dtype=torch.int32, device=q.device)
-        self._counts["attention.decode"] += 1
+        inputs = self._inputs("attention.decode", q, given, keys=False)
         rows = self.subject.call(
             self.subject.pair.decode,
             self.subject.pair.decode_name,
-            (q, given.k, given.v),
-            scales=given.scales if kind.coded else None,
-            kv_lens=lens,
+            inputs,
+            coded=kind.coded,
+            kv_lens=torch.tensor(lens, dtype=torch.int32, device=q.device),
         )
         self._check_memory(self.subject.pair.decode_name)
-        listener = taps.current()
+        listener, before = taps.current(), int(self._empties)
         if listener is not None:
-            for i, span in enumerate(spans):
-                one = _part(Given(given.k[i], given.v[i], _row(given, i)), slice(0, span.stop))
-                self._tell(listener, span, q[i : i + 1], rows[i : i + 1], one, kind.coded)
-        return rows
+            for i, span in enumerate(spans, start=before):
+                one = telling.part(telling.row(inputs.given, i), slice(0, span.stop))
+                telling.tell(
+                    self.subject, listener, span, inputs.q[i : i + 1], rows[i : i + 1], one,
+                    kind.coded,
+                )  # fmt: skip
+        return self._without_empties(rows) if self._empties else rows
 
-    def _tell(
-        self,
-        listener: taps.Listener,
-        span: Span,
-        q: Tensor,
-        rows: Tensor,
-        given: Given,
-        coded: bool,
-    ) -> None:
-        """Tell of the rows that are wanted, from what the kernel was given."""
-        wanted = listener.wants(span.sequence, range(span.start, span.stop))
-        if not wanted:
-            return
-        subject, heads = self.subject, self.subject.heads
-        k, v = self._readable(given, coded)
-        width = heads.query * heads.dim
-        for position in wanted:
-            i = position - span.start
-            first = max(0, position + 1 - subject.window) if subject.window else 0
-            out = rows[i, :width].view(heads.query, heads.dim).to(subject.execution)
-            listener.attended(
-                taps.Attended(
-                    layer=0,
-                    sequence=span.sequence,
-                    position=position,
-                    told=None,
-                    length=position + 1,
-                    first=first,
-                    q=q[i],
-                    k=k[first : position + 1],
-                    v=v[first : position + 1],
-                    out=out,
-                    lse=rows[i, width:] if rows.shape[1] > width else None,
-                    scale=subject.scale,
-                    softcap=subject.softcap,
-                    decode=span.decode,
-                )
-            )
+    def _inputs(self, counted: str, q: Tensor, given: Given, *, keys: bool) -> Inputs:
+        """What a call is given; every other one of its kind views of fused tensors."""
+        number = self._counts[counted]
+        self._counts[counted] += 1
+        plain = Inputs(q, given, self._empties)
+        if number % 2 or not self.subject.strided:
+            return plain
+        keys = keys and not self.layout.far  # there they are views already, and of more memory
+        return strided(plain, spare=2 * self.subject.heads.kv, keys=keys)
 
-    def _readable(self, given: Given, coded: bool) -> tuple[Tensor, Tensor]:
-        if not coded:
-            return given.k, given.v
-        return self.subject.decoded("k", given), self.subject.decoded("v", given)
+    @property
+    def _nobody(self) -> Tensor:
+        """The query of a row that sees no key."""
+        place = torch.zeros(1, dtype=torch.int64, device=self.subject.device)
+        return self.subject.draw("(empty)", place)[0]
+
+    def _without_empties(self, rows: Tensor) -> Tensor:
+        heads = self.subject.heads
+        fault = fault_of(self.subject.pair.decode_name, rows[[0, -1]], heads.query * heads.dim)
+        if fault is not None and fault not in self._faults:
+            self._faults.append(fault)
+        return rows[1:-1]
 
     def _offsets(self, sizes: Sequence[int]) -> Tensor:
         offsets = [0]
@@ -250,20 +249,3 @@ class AttentionSession:
 
 def _data(name: str, token: int) -> str:
     return name if token == 0 else f"{name}~{token}"
-
-
-def _part(given: Given, keys: slice) -> Given:
-    """Some keys of packed ones; scales that belong to no token stay whole."""
-    scales = {
-        name: scale if scale is None or scale.dim() == 1 else scale[keys]
-        for name, scale in given.scales.items()
-    }
-    return Given(given.k[keys], given.v[keys], scales)
-
-
-def _row(given: Given, row: int) -> dict[str, Tensor | None]:
-    """The scales of one row of a rectangle."""
-    return {
-        name: scale if scale is None or scale.dim() == 1 else scale[row]
-        for name, scale in given.scales.items()
-    }

@@ -88,6 +88,7 @@ HABITATS = {each.name: each for each in _ALL}
 _PATHS = [
     "decode", "chunked(4)", "chunked(16)", "batched", "permuted", "mixed", "streamed(4)",
 ]  # fmt: skip
+_OF_PAIRS = ["batched(17)", "far"]
 _OF_DECODERS = ["paged(16)", "reset", "prefix(8)", "exported"]
 
 
@@ -95,7 +96,7 @@ _OF_DECODERS = ["paged(16)", "reset", "prefix(8)", "exported"]
 def _contract(name: str) -> Contract:
     habitat = HABITATS[name]
     decoder = habitat.subject["kind"] == "decoder"
-    paths = [*_PATHS, *_OF_DECODERS, "padded"] if decoder else _PATHS
+    paths = [*_PATHS, *_OF_DECODERS, "padded"] if decoder else [*_PATHS, *_OF_PAIRS]
     limits = {"max_abs_dlogp": 1e-4} if decoder else {"max_abs": 1e-5}
     temperatures = {"temperatures": [1.0, 0.7]} if decoder else {}
     checks: list[dict[str, Any]] = [
@@ -126,5 +127,6 @@ def lives(control: Control, habitat: Habitat) -> bool:
     contract = habitat.contract
     if contract.subject.kind not in control.subjects or not possible(control, contract):
         return False
-    needed = set(control.features) - {"order", "float32", "numbers", "shared-prompt", "full-layer"}
+    everywhere = {"order", "float32", "numbers", "shared-prompt", "full-layer"}
+    needed = set(control.features) - everywhere - {"strided", "empties", "wide-batch"}  # of a pair
     return bool(needed & set(habitat.wants)) if habitat.wants else not needed

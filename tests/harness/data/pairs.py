@@ -10,6 +10,8 @@ import torch
 
 def _row(q, k, v, scale):
     """One query row ``[Hq, D]`` over its keys in ascending order: no other row can matter."""
+    if not len(k):
+        return torch.zeros_like(q), torch.full((len(q),), -torch.inf)
     groups = q.shape[0] // k.shape[1]
     k, v = k.float().repeat_interleave(groups, 1), v.float().repeat_interleave(groups, 1)
     score = torch.zeros(q.shape[0], len(k))

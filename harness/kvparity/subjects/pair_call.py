@@ -1,0 +1,99 @@
+"""One call of a kernel of a pair: what may not change is kept, what comes back is checked.
+
+A kernel may return a view of a buffer of its own, as an engine's captured graph does: what it
+returned is copied before anything else is called. Inputs are compared with a copy, bit for bit: a
+sum of them would miss two writes that make up for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subjects.pair_inputs import Inputs
+
+
+def checked(
+    name: str, inputs: Inputs, lengths: Mapping[str, Tensor], compute: Callable[[], Any]
+) -> Tensor:
+    """Rows of one call of the kernel ``name``, a copy: float32 ``[n, Hq * D (+ Hq)]``.
+
+    ``compute`` calls it with the inputs, q ``[n, Hq, D]``, and ``lengths``.
+
+    Raises:
+        SubjectError: it raised, returned another shape, dtype or device, or wrote to an input or
+            beside it.
+    """
+    q, given = inputs.q, inputs.given
+    watched = {"q": q, "k": given.k, "v": given.v, **given.scales, **lengths}
+    kept = [(label, _bits(x), _bits(x).clone()) for label, x in watched.items() if x is not None]
+    beside = [_bits(whole).clone() for whole in inputs.memory]
+    try:
+        result = compute()
+    except UnsupportedError:  # of a planted defect, not of the kernel
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        raise SubjectError(f"{name}: out of device memory: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise SubjectError.of(name, error, _hint(inputs)) from error
+    for label, now, before in kept:
+        if not torch.equal(now, before):
+            raise SubjectError(f"{name} wrote to its input {label}")
+    for whole, before in zip(inputs.memory, beside, strict=True):
+        if not torch.equal(_bits(whole), before):
+            raise SubjectError(f"{name} wrote beside its inputs, which are views of one tensor")
+    out, lse = _parts(name, result)
+    _expect(name, "out", out, q.shape, q.dtype, q.device)
+    rows: Tensor = out.to(torch.float32, copy=True).flatten(1)
+    if lse is None:
+        return rows
+    _expect(name, "lse", lse, q.shape[:2], torch.float32, q.device)
+    return torch.cat([rows, lse], dim=1)
+
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _hint(inputs: Inputs) -> str:
+    """What of the call a kernel may not be made for, and how a contract says so."""
+    hints = []
+    if inputs.empties:
+        hints.append("sequences without a token; a pair that never gets one says empty: never")
+    if inputs.memory:
+        hints.append("views of fused tensors; a pair that takes none says inputs: contiguous")
+    return f" (it was given {', and '.join(hints)})" if hints else ""
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The same memory as integers: a NaN is equal to itself there."""
+    return tensor.view(_INTEGERS[tensor.element_size()])
+
+
+def _parts(name: str, result: Any) -> tuple[Any, Any]:
+    """Out and LSE (None: none) of what a kernel returned."""
+    if not isinstance(result, tuple):
+        return result, None
+    if len(result) != 2:
+        raise SubjectError(f"{name} returned {len(result)} values, expected out, or (out, lse)")
+    return result[0], result[1]
+
+
+def _expect(
+    name: str, what: str, got: Any, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> None:
+    if not isinstance(got, Tensor):
+        raise SubjectError(f"{name}: {what} is a {type(got).__name__}, expected a tensor")
+    if got.layout != torch.strided:
+        raise SubjectError(f"{name}: {what} has layout {got.layout}, expected a plain tensor")
+    if tuple(got.shape) != tuple(shape):
+        raise SubjectError(f"{name}: {what} has shape {list(got.shape)}, expected {list(shape)}")
+    if got.dtype != dtype:
+        raise SubjectError(f"{name}: {what} has dtype {got.dtype}, expected {dtype}")
+    if got.device != device:
+        raise SubjectError(f"{name}: {what} is on {got.device}, expected {device}")

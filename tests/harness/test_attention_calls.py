@@ -1,0 +1,383 @@
+"""What engines do to kernels: views of fused tensors, padding, large batches, far caches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import naive_pair
+import pytest
+import torch
+import toy
+from torch import Tensor
+
+from kvparity.compare import Comparison
+from kvparity.controls.running import run_control
+from kvparity.paths import build as plan_of
+from kvparity.plan import Case, make
+from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subjects import sparse
+from kvparity.subjects.attention import AttentionSubject, build
+from kvparity.unit import Setting, run_unit
+from kvparity.workload import fill
+from kvparity_contracts.controls.calls import CALLS
+from kvparity_contracts.paths import PathName
+from kvparity_contracts.subjects import Attention
+
+README = ["decode", "batched", "batched(17)", "chunked(24)", "permuted", "far"]
+"""The paths of the README's smallest contract."""
+Found = dict[str, Comparison]
+
+
+def setting(paths: list[str], controls: Any = "all", **more: Any) -> Setting:
+    """A contract over the naive pair and its subject."""
+    numerics = {"execution": more.pop("execution", "float32")}
+    numerics["kv_cache"] = more.pop("kv_cache", numerics["execution"])
+    lengths = more.pop("lengths", [3, 30])
+    module = more.pop("module", "naive_pair.py")
+    document = {
+        "kind": "attention", "prefill": f"{module}:prefill", "decode": f"{module}:decode",
+        "heads": {"query": 4, "kv": 2, "dim": 8},
+    } | more  # fmt: skip
+    contract = toy.contract(
+        subject=document,
+        numerics=numerics,
+        workloads=[{"name": "short", "prompt_tokens": lengths, "generate": 4}],
+        checks=[{"name": "bits", "relation": "invariance", "paths": paths}],
+        controls=controls,
+    )
+    model = Attention.model_validate(document)
+    device, base = torch.device("cpu"), Path(__file__).parent
+    return Setting(contract, build(model, **numerics, device=device, seed=1, base=base))
+
+
+def over(found: Setting, **kernels: Callable[..., Any]) -> Setting:
+    """The same over other kernels."""
+    subject = found.subject
+    assert isinstance(subject, AttentionSubject)
+    return replace(found, subject=subject.with_pair(replace(subject.pair, **kernels)))
+
+
+def run(found: Setting) -> Found:
+    """Each path's comparison with prefill."""
+    results: Found = {}
+
+    def emit(case: Case, result: Comparison, *_: Any) -> None:
+        results[str(case.path)] = result
+
+    for unit in make(found.contract).units:
+        run_unit(found, unit, tokens=None, done=frozenset(), emit=emit)
+    return results
+
+
+def differs(found: Found) -> set[str]:
+    return {path for path, result in found.items() if result.outcome == "differs"}
+
+
+def packed(x: Tensor) -> Tensor:
+    """The tensor as a kernel reads it that computes strides from the shape."""
+    return x.as_strided(x.shape, torch.empty(x.shape).stride(), x.storage_offset())
+
+
+def of_q(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda q, k, v, **more: kernel(packed(q), k, v, **more)
+
+
+def of_keys(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda q, k, v, **more: kernel(q, packed(k), packed(v), **more)
+
+
+def first_rows(*args: Any, **more: Any) -> Any:
+    """Rows of a batch from 16 on are never computed."""
+    out, lse = naive_pair.decode(*args, **more)
+    out[16:], lse[16:] = 0, 0
+    return out, lse
+
+
+def early_exit(q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, **more: Any) -> Any:
+    """An empty sequence writes its LSE where a dense one would have it: to another row."""
+    out, lse = naive_pair.prefill(q, k, v, cu_seqlens_q=cu_seqlens_q, **more)
+    for b, (start, stop) in enumerate(pairwise(cu_seqlens_q.tolist())):
+        # In the order of sequences: what comes later overwrites what was written there.
+        if start == stop and b < start:
+            lse[b] = -torch.inf
+    return out, lse
+
+
+def no_number(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
+    """The mean over no key."""
+    out, lse = naive_pair.decode(q, k, v, kv_lens=kv_lens, **more)
+    out[kv_lens == 0] = torch.nan
+    return out, lse
+
+
+def in_32_bits(kernel: Callable[..., Any], slots: int) -> Callable[..., Any]:
+    def offset(x: Tensor) -> Tensor:
+        place = torch.arange(x.shape[slots]) * x.stride(slots)
+        wrapped = (place + 2**31) % 2**32 - 2**31
+        return x.index_select(slots, (wrapped // x.stride(slots)) % x.shape[slots])
+
+    return lambda q, k, v, **more: kernel(q, offset(k), offset(v), **more)
+
+
+DEFECTS: dict[str, tuple[dict[str, Callable[..., Any]], set[str]]] = {
+    "strides of q ignored by both": (
+        {"prefill": of_q(naive_pair.prefill), "decode": of_q(naive_pair.decode)},
+        set(README),
+    ),
+    "strides of q ignored in decode": (
+        {"decode": of_q(naive_pair.decode)}, {"batched", "batched(17)", "far"},
+    ),
+    "strides of k and v ignored in prefill": (
+        {"prefill": of_keys(naive_pair.prefill)}, {"decode", "batched", "permuted"},
+    ),
+    "16 rows of a batch": ({"decode": first_rows}, {"batched(17)"}),
+    "empty sequence": ({"prefill": early_exit}, {"batched"}),
+    "row without a key": ({"decode": no_number}, {"batched"}),
+    "int32 in decode": ({"decode": in_32_bits(naive_pair.decode, 1)}, {"far"}),
+    "int32 in prefill": ({"prefill": in_32_bits(naive_pair.prefill, 0)}, {"far"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("store", ["float32", "bfloat16"])
+def test_a_right_pair_holds(store: str) -> None:
+    found = run(setting(README, execution=store))
+    assert {path: result.outcome for path, result in found.items()} == dict.fromkeys(
+        README, "holds"
+    )
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_pair_that_is_wrong_in_such_a_call_differs(name: str) -> None:
+    kernels, where = DEFECTS[name]
+    assert where <= differs(run(over(setting(README), **kernels)))
+
+
+@pytest.mark.parametrize("paths", [["batched"], ["mixed"]])
+def test_a_row_without_a_key_is_told_in_words(paths: list[str]) -> None:
+    (found,) = run(over(setting(paths), decode=no_number)).values()
+    assert (found.outcome, found.differing_tokens) == ("differs", 0)
+    assert "gave nan in a row with kv_lens 0; expected 0" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("lse", "outcome"), [(-torch.inf, "holds"), (torch.inf, "holds"), (0.0, "differs")]
+)
+def test_the_lse_of_a_row_without_a_key_is_infinite(lse: float, outcome: str) -> None:
+    def decode(*args: Any, kv_lens: Tensor, **more: Any) -> Any:
+        out, own = naive_pair.decode(*args, kv_lens=kv_lens, **more)
+        return out, own.masked_fill((kv_lens == 0)[:, None], lse)
+
+    assert run(over(setting(["batched"]), decode=decode))["batched"].outcome == outcome
+
+
+def test_what_a_kernel_returns_is_copied_before_the_next_call() -> None:
+    """An engine's graph writes to the same buffer at every replay, and returns a view of it."""
+    buffers = torch.empty(128, 4, 8), torch.empty(128, 4)
+
+    def static(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def kept(*args: Any, **more: Any) -> Any:
+            views = []
+            for buffer, found in zip(buffers, kernel(*args, **more), strict=True):
+                buffer[: len(found)] = found
+                views.append(buffer[: len(found)])
+            return tuple(views)
+
+        return kept
+
+    kernels = {name: static(getattr(naive_pair, name)) for name in ("prefill", "decode")}
+    # A prompt and decoding rows in one step are two calls; the second writes where the first did.
+    found = setting(["decode", "batched", "mixed", "permuted"], lengths=[30, 3])
+    assert not differs(run(over(found, **kernels)))
+    alone = {
+        name: lambda *a, k=kernel, **more: k(*a, **more)[0] for name, kernel in kernels.items()
+    }
+    assert not differs(run(over(found, **alone)))
+
+
+def test_two_writes_that_make_up_for_each_other_are_seen() -> None:
+    """A sum of bits, weighted by odd numbers, is the same before and after these."""
+
+    def decode(q: Tensor, *args: Any, **more: Any) -> Any:
+        found = naive_pair.decode(q, *args, **more)
+        bits = q.view(torch.int32)
+        bits[0, 0, 0] += 3
+        bits[0, 0, 1] -= 1
+        return found
+
+    with pytest.raises(SubjectError, match="decode wrote to its input q"):
+        run(over(setting(["decode"], inputs="contiguous"), decode=decode))
+    with pytest.raises(SubjectError, match="decode wrote to its input q"):
+        run(over(setting(["decode"]), decode=decode))
+
+
+def test_a_write_beside_a_view_is_seen() -> None:
+    def decode(q: Tensor, *args: Any, **more: Any) -> Any:
+        found = naive_pair.decode(q, *args, **more)
+        if not q.is_contiguous():
+            q.as_strided((1,), (1,), q.storage_offset() + 4 * 8)[:] = 0.0
+        return found
+
+    with pytest.raises(SubjectError, match="wrote beside its inputs, which are views of one"):
+        run(over(setting(["batched"]), decode=decode))
+
+
+def test_a_write_between_the_slots_of_a_far_cache_is_seen() -> None:
+    def decode(q: Tensor, k: Tensor, *args: Any, **more: Any) -> Any:
+        found = naive_pair.decode(q, k, *args, **more)
+        k.as_strided((1,), (1,), k.storage_offset() - 1)[:] = 0.0
+        return found
+
+    with pytest.raises(SubjectError, match="wrote to slots of the cache that it was not given"):
+        run(over(setting(["far"]), decode=decode))
+
+
+class Seen:
+    """The calls of a pair that is otherwise right."""
+
+    def __init__(self) -> None:
+        self.strided = 0
+        self.calls = 0
+        self.empty = 0
+
+    def over(self, found: Setting) -> Setting:
+        return over(
+            found, prefill=self.watched(naive_pair.prefill), decode=self.watched(naive_pair.decode)
+        )
+
+    def watched(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def call(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
+            self.calls += 1
+            self.strided += q.stride() != torch.empty(q.shape).stride()
+            lengths = more["kv_lens"] if "kv_lens" in more else more["cu_seqlens_k"].diff()
+            self.empty += bool((lengths == 0).any())
+            return kernel(q, k, v, **more)
+
+        return call
+
+
+def test_a_contract_can_ask_for_contiguous_inputs_and_no_empty_sequences() -> None:
+    paths = ["decode", "batched", "mixed", "permuted"]
+    plain = setting(paths, inputs="contiguous", empty="never")
+    seen, usual = Seen(), Seen()
+    run(seen.over(plain))
+    assert (seen.strided, seen.empty) == (0, 0)
+    assert (plain.subject.describe()["inputs"], plain.subject.describe()["empty"]) == (
+        "contiguous", "never",
+    )  # fmt: skip
+    run(usual.over(setting(paths)))
+    assert usual.calls == seen.calls
+    assert usual.calls / 3 < usual.strided < usual.calls  # some plain, some not
+    assert 0 < usual.empty < usual.calls
+    names = {each.control for each in make(plain.contract).controls}
+    assert not names & {"strides-ignored", "empty-writes-neighbour", "nan-without-keys"}
+
+
+def test_a_pair_that_breaks_on_such_a_call_is_told_how_to_say_so() -> None:
+    def decode(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
+        return q.view(-1), int(1 / kv_lens.min())
+
+    with pytest.raises(SubjectError, match=r"says empty: never, and views .* says inputs: contig"):
+        run(over(setting(["batched"]), decode=decode))
+    with pytest.raises(SubjectError, match="says inputs: contiguous") as found:
+        run(over(setting(["batched(3)"]), decode=decode))
+    assert "empty" not in str(found.value)
+
+
+SIZES = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_batch_has_exactly_the_rows_that_were_asked_for(size: int) -> None:
+    prompts = fill(setting(["decode"], lengths=[3, 30, 9]).contract.workloads[0], seed=0, vocab=0)
+    plan = plan_of(PathName("batched", size), prompts, seed=0)
+    rows = [sum(span.decode for span in step) for step in plan.schedule]
+    assert set(rows) == {0, size}
+    assert sum(len(span.rows) for step in plan.schedule for span in step) == 3 * 4
+    decoding = [step for step in plan.schedule if step[0].decode]
+    assert all(len(step[-1].rows) == 1 for step in decoding)  # the last row is compared
+    strangers = plan.members[3:]
+    assert len({member.id for member in strangers}) == len(strangers) == -(-3 // size) * size - 3
+    assert all(member.length <= 3 + 4 for member in strangers)
+
+
+def caught(found: Setting) -> dict[str, bool]:
+    zeros = [[0] * n for n in found.contract.workloads[0].totals()]
+    return {job.control: run_control(found, job, zeros)[0] for job in make(found.contract).controls}
+
+
+NAMES = [each.name for each in CALLS]
+
+
+@pytest.mark.parametrize("module", ["naive_pair.py", "wide_pair.py"])
+@pytest.mark.parametrize("lengths", [[1], [3, 30], [40, 60]])
+def test_the_controls_are_caught(module: str, lengths: list[int]) -> None:
+    found = setting([*README[:3], "far"], NAMES, lengths=lengths, module=module)
+    assert caught(found) == dict.fromkeys(NAMES, True)
+
+
+def test_all_of_them_are_planned_where_a_contract_asks_for_all() -> None:
+    planned = {each.control for each in make(setting(README).contract).controls}
+    assert set(NAMES) <= planned
+
+
+DROPPED: dict[str, tuple[str, Any]] = {
+    "strides-ignored": ("strided", lambda inputs, **more: inputs),
+    "empty-writes-neighbour": ("with_empties", list),
+    "nan-without-keys": ("fault_of", lambda *given: None),
+    "offset-int32": ("spread_for", lambda longest, heads_first: sparse.Spread(64, heads_first)),
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_without_such_a_call_its_control_is_missed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"kvparity.subjects.pair_session.{DROPPED[name][0]}", DROPPED[name][1])
+    found = setting([*README[:3], "far"], [name])
+    assert caught(found) == {name: False}
+
+
+def test_a_far_cache_touches_little_memory() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before, peak, mapped = resident(), [0], [0]
+
+    def decode(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
+        peak[0] = max(peak[0], resident())
+        last = sum((n - 1) * step for n, step in zip(k.shape, k.stride(), strict=True))
+        mapped[0] = max(mapped[0], last)
+        return naive_pair.decode(q, k, v, **more)
+
+    found = run(over(setting(["far"]), decode=decode))
+    assert found["far"].outcome == "holds"
+    assert mapped[0] > 2**31
+    assert peak[0] - before < 100 << 20
+
+
+def test_where_memory_cannot_be_sparse_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **more: Any) -> Any:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(sparse.mmap, "mmap", refuse)
+    with pytest.raises(UnsupportedError, match=r"path far maps \d+ GiB .*Cannot allocate memory"):
+        run(setting(["far"]))
+    subject = setting(["far"]).subject
+    assert isinstance(subject, AttentionSubject)
+    prompts = fill(setting(["far"]).contract.workloads[0], seed=0, vocab=0)
+    plan = plan_of(PathName("far"), prompts, seed=0)
+    assert subject.unsupported(plan) is None
+    reason = replace(subject, device=torch.device("cuda")).unsupported(plan)
+    assert reason is not None
+    assert "few pages" in reason
+
+
+@pytest.mark.parametrize("layout", ["slot-head", "head-slot"])
+@pytest.mark.parametrize("store", ["fp8_e4m3(head)", "int8(8)"])
+def test_codes_are_given_in_the_same_ways(store: str, layout: str) -> None:
+    found = run(setting(README, module="wide_pair.py", kv_cache=store, layout=layout))
+    assert not differs(found)
