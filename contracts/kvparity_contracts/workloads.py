@@ -24,7 +24,8 @@ class Workload(Model):
     prompts: Annotated[tuple[Ids, ...], Field(min_length=1), ToTuple] | None = None
     """Prompts as lists of token ids."""
     texts: Annotated[tuple[Text, ...], Field(min_length=1), ToTuple] | None = None
-    """Prompts as text; each UTF-8 byte is a token."""
+    """Prompts as text: the checkpoint's tokenizer and chat template make the ids; where it has
+    none, each UTF-8 byte is a token."""
     generate: Positive
     """Tokens generated after each prompt."""
     pad: Annotated[

@@ -12,6 +12,9 @@ from kvparity.schema import SCHEMA_VERSION
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.subjects import Attention
 
+_OF_A_CHECKPOINT = (".json", ".safetensors", ".model", ".txt", ".jinja")
+"""Settings, weights, tokenizers and chat templates."""
+
 
 def identity(
     loaded: LoadedContract, environment: dict[str, Any], tiles: dict[str, str]
@@ -47,7 +50,7 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
         return {}
     facts = {}
     for path in sorted((base / checkpoint).glob("*")):
-        if path.suffix in (".json", ".safetensors"):
+        if path.suffix in _OF_A_CHECKPOINT and path.is_file():
             about = path.stat()
             facts[path.name] = f"{about.st_size} bytes, {about.st_mtime_ns}"
     return facts

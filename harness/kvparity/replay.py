@@ -20,6 +20,7 @@ from kvparity.record import Record, Tokens
 from kvparity.schema import RESIGNED, schema_of
 from kvparity.side import Setting
 from kvparity.subject import Subject, column_name
+from kvparity.texts import given
 from kvparity.unit import Runner, case_json, in_order, run_case, run_unit
 from kvparity.worker import Job, look, subject_of
 from kvparity_contracts.loader import LoadedContract
@@ -79,6 +80,13 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     """
     identity = read_identity(folder / "identity.json")
     loaded = with_invariant(loaded, identity.get("invariant", asked(loaded)))
+    texts = given(loaded)
+    loaded = texts.loaded
+    if texts.identity().get("texts") != identity.get("texts"):
+        raise RunFolderError(
+            f"the texts of {loaded.path} are other ids now than in {folder}: was the tokenizer or "
+            "its chat template changed? (some templates write the date)"
+        )
     evidence = Evidence(folder)
     recorded = {line["id"]: line for line in evidence.lines("cases.jsonl")}
     if case_id not in recorded:

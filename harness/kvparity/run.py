@@ -25,6 +25,7 @@ from kvparity.kernel_plan import KernelControl, Unplanted
 from kvparity.plan import ControlRun, Unit, Work, make
 from kvparity.schema import SCHEMA_VERSION
 from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.texts import given
 from kvparity.tiles import contract as tiles
 from kvparity.unit import Tokens
 from kvparity.worker import Job
@@ -53,6 +54,8 @@ def verify(
         whatever happens.
     """
     start = time.perf_counter()
+    texts = given(loaded)
+    loaded = texts.loaded
     contract = loaded.contract
     work = make(contract)
     settle()
@@ -62,6 +65,7 @@ def verify(
     setting = environment(torch.device(device))
     evidence = Evidence(folder.resolve())  # a subject may change the current folder
     about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
+    about |= texts.identity()
     with evidence.alone(about, resume=resume):
         relied = tiles.checked(contract, torch.device(device))  # before anything rests on them
         job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
@@ -77,6 +81,7 @@ def verify(
             tokens = _cases(pool, job, work, evidence, tick)
             unplanted = _controls(pool, job, work, evidence, tokens, tick)
         report = _report(loaded, work, evidence, setting, unplanted, command) | {"tiles": relied}
+        report["texts"] = texts.json()
         report["run_dir"] = str(folder)
         report["elapsed_s"] = round(time.perf_counter() - start, 2)
         evidence.finish(report)

@@ -217,3 +217,17 @@ def test_the_fingerprint_knows_which_weight_is_which() -> None:
     mlp = other.model.model.layers[0].mlp
     mlp.gate_proj, mlp.up_proj = mlp.up_proj, mlp.gate_proj
     assert describing.fingerprint(one.model) != describing.fingerprint(other.model)
+
+
+def test_what_a_checkpoint_says_and_is_not_followed_is_noted(folder: Path) -> None:
+    settings = {"eos_token_id": [4, 7], "top_k": 3, "repetition_penalty": 5.0, "pad_token_id": 1}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    config = json.loads((folder / "config.json").read_text())
+    there = {"auto_map": {"AutoModelForCausalLM": "mine.Mine"}}
+    (folder / "config.json").write_text(json.dumps(config | there))
+    overridden, code = load(folder.parent, checkpoint="model").describe()["notes"]
+    told = "eos_token_id [4, 7], repetition_penalty 5.0, top_k 3"
+    assert overridden.startswith(f"generation_config is overridden ({told}): ")
+    assert "\n" not in overridden
+    assert code == "auto_map is not followed: LlamaForCausalLM is transformers' own"
+    assert load(config=CONFIG).describe()["notes"] == []

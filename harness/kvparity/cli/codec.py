@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     import torch
 
-    from kvparity import environment
+    from kvparity import environment, texts
     from kvparity.codec.lab import examine_codec
     from kvparity.codec.prepare import Bench, prepare
     from kvparity.kernel_plan import Numerics
@@ -101,7 +101,7 @@ def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     from kvparity_contracts.library import find
     from kvparity_contracts.loader import load
 
-    loaded = load(find(args.contract))
+    loaded = texts.given(load(find(args.contract))).loaded
     budget = _budget(args.budget)
     lengths, contexts = _numbers("--lengths", args.lengths), _numbers("--contexts", args.contexts)
     workload = _workload(loaded, args.workload)

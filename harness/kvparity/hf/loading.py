@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,23 @@ from kvparity.jsonfile import read_object
 from kvparity.subject import UnsupportedError
 from kvparity_contracts.base import show
 
+# Settings of generation that change neither what is drawn nor when it ends.
+_TECHNICAL = (
+    "transformers_version",
+    "bos_token_id",
+    "pad_token_id",
+    "use_cache",
+    "trust_remote_code",
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run; ``notes`` say, a line each, what of its checkpoint is not followed."""
+
+    model: Any
+    notes: tuple[str, ...] = ()
+
 
 def from_config(
     config: Mapping[str, Any],
@@ -23,7 +42,7 @@ def from_config(
     attention: str,
     device: torch.device,
     seed: int,
-) -> Any:
+) -> Loaded:
     """A model with random weights drawn from ``seed`` on the CPU; global random state is kept.
 
     Raises:
@@ -38,7 +57,7 @@ def from_config(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(built, dtype=dtype, attn_implementation=attention)
-    return _ready(model, device)
+    return Loaded(_ready(model, device))
 
 
 def _acceptable(keys: Mapping[str, Any], where: str) -> None:
@@ -61,7 +80,9 @@ def _configured(make: Callable[[], Any], where: str, model_type: Any) -> Any:
         ) from error
 
 
-def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: torch.device) -> Any:
+def from_folder(
+    folder: Path, *, dtype: torch.dtype, attention: str, device: torch.device
+) -> Loaded:
     """The model in ``folder``: local files only, safetensors only, no code from the folder.
 
     Raises:
@@ -94,7 +115,25 @@ def from_folder(folder: Path, *, dtype: torch.dtype, attention: str, device: tor
                 f"{folder}: {len(keys)} weights do not come from the files ({what}: "
                 f"{', '.join(keys[:3])}); expected a complete checkpoint of this model class"
             )
-    return _ready(model, device)
+    notes = tuple(_overridden(model))
+    if "auto_map" in read_object(folder / "config.json"):
+        notes += (f"auto_map is not followed: {type(model).__name__} is transformers' own",)
+    return Loaded(_ready(model, device), notes)
+
+
+def _overridden(model: Any) -> Iterator[str]:
+    """The generation settings of a checkpoint, none of which is inherited, in one line."""
+    settings = model.generation_config.to_diff_dict()
+    told = ", ".join(
+        f"{name} {json.dumps(value, default=str)}"
+        for name, value in sorted(settings.items())
+        if name not in _TECHNICAL and not name.startswith("_")
+    )
+    if told:
+        yield (
+            f"generation_config is overridden ({told}): tokens are drawn at the contract's "
+            "temperatures, until as many are there as it says"
+        )
 
 
 def _check_folder(folder: Path) -> str:

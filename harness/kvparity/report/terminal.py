@@ -48,6 +48,10 @@ def _ground(report: Document) -> list[str]:
     if weights := report["subject"].get("weights"):
         count = report["subject"]["parameters"]
         lines.append(f"  weights: {count:,} parameters, fingerprint {weights[:16]}")
+    lines += [f"  {note}" for note in report["subject"].get("notes", ())]
+    if texts := report.get("texts"):
+        counts = ", ".join(f"{sum(map(len, x))} of {n}" for n, x in texts["ids"].items())
+        lines.append(f"  texts became ids ({counts}; run.json lists them): {texts['by']}")
     if swapped := report["subject"].get("invariant"):
         lines.append(f"  torch's reductions ran in fixed order: {', '.join(swapped)}")
     if ran := report["subject"].get("backends"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from kvparity.export import lazy as programs
 from kvparity.hf import attention as fixed
-from kvparity.hf import caches, describing, loading, offline, oracle
+from kvparity.hf import caches, describing, flex, loading, offline, oracle
 from kvparity.hf import generate as generation
 from kvparity.hf.observe import Observation, called, observing, watch
 from kvparity.hf.session import Packed, Padded, refused
@@ -52,6 +51,7 @@ class TransformersSubject:
         order: ReductionOrder,
         device: torch.device,
         invariant: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         config = model.config.get_text_config(decoder=True)
         self.model, self.device = model, device
@@ -61,7 +61,7 @@ class TransformersSubject:
         pad = getattr(config, "pad_token_id", None)
         self.pad_token = pad if isinstance(pad, int) and 0 <= pad < self.vocab else 0
         self.after_step: generation.AfterStep | None = None
-        self.invariant = invariant
+        self.invariant, self.notes = invariant, notes
         self._swapped: set[str] = set()
         self._called: Counter[str] = Counter()
         self._float64: Any = None
@@ -80,7 +80,7 @@ class TransformersSubject:
     def observing(self, seen: Observation) -> Iterator[None]:
         """Count into ``seen``. Raises ``SubjectError`` if another attention than asked ran."""
         before = Counter(seen.counts)
-        with observing(seen), _quiet(self.attention), self.arithmetic():
+        with observing(seen), flex.quiet(self.attention), self.arithmetic():
             yield
         ran = seen.counts - before
         self._called.update(ran)
@@ -197,8 +197,9 @@ class TransformersSubject:
         """What is loaded, the attention that has run so far, and what ``invariant`` swapped."""
         if self._about is None:
             self._about = describing.about(self.model)
-        asked = {"invariant": True} if self.invariant else {}
-        found = {"invariant": bool(self._swapped)} if self.invariant else {}
+        asked, found = {}, {}
+        if self.invariant:
+            asked, found = {"invariant": True}, {"invariant": bool(self._swapped)}
         return {
             "kind": "transformers",
             **self._about,
@@ -208,6 +209,7 @@ class TransformersSubject:
             "attention_called": called(self._called),
             "order": asdict(self.order) if self.attention == fixed.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
+            "notes": list(self.notes),
         }
 
 
@@ -225,17 +227,6 @@ def _outside(callback: Callable[P, R]) -> Callable[P, R]:
             return callback(*args, **kwargs)
 
     return call
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Hide what transformers 5.23 itself does to torch 2.13's flex_attention: a deprecated flag."""
-    if name != "flex_attention":
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        yield
 
 
 def build(
@@ -271,30 +262,19 @@ def build(
     else:
         assert model.checkpoint is not None  # the contract has exactly one of the two
         loaded = loading.from_folder(base / model.checkpoint, **how)
-    used = loaded.config._attn_implementation
+    used = loaded.model.config._attn_implementation
     if used != model.attention:
         raise UnsupportedError(f"attention {model.attention} was asked for, the model took {used}")
-    caches.require_keys(loaded)
+    caches.require_keys(loaded.model)
     subject = TransformersSubject(
-        loaded,
+        loaded.model,
         attention=model.attention,
         cache=model.cache,
         order=ReductionOrder(**(model.order.model_dump() if model.order else {})),
         device=device,
         invariant=model.invariant,
+        notes=loaded.notes,
     )
     if model.attention == "flex_attention":
-        _try_flex(subject)
+        flex.tried(subject)
     return subject
-
-
-def _try_flex(subject: TransformersSubject) -> None:
-    """One forward of two tokens: torch compiles flex_attention, which not every machine can."""
-    try:
-        with torch.inference_mode(), subject.observing(subject.observation()):
-            subject.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=subject.device))
-    except Exception as error:
-        raise UnsupportedError(
-            f"attention flex_attention does not run with torch {torch.__version__} on "
-            f"{subject.device}: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error

@@ -12,6 +12,7 @@ import torch
 from kvparity.environment import environment, settle
 from kvparity.kernel_plan import Numerics
 from kvparity.side import Setting
+from kvparity.texts import given
 from kvparity.trace.lines import Line
 from kvparity.trace.picture import draw
 from kvparity.trace.table import render
@@ -108,7 +109,7 @@ def trace_contract(
         ValueError: no such workload, path or sequence; the message says what there is.
         UnsupportedError, SubjectError: the subject cannot do the path, or failed.
     """
-    contract = loaded.contract
+    contract = given(loaded).loaded.contract
     name = _workload(contract, workload)
     wanted = PathName.parse(path)
     if wanted.kind == "padded":
