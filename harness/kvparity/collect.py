@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvparity.subject import Subject, SubjectError, UnsupportedError
 from kvparity_kernels.digest import row_digest
+from kvparity_kernels.relied import GoneError
 
 Tokens = list[list[int]]
 Choose = Callable[[int, int, Tensor], int]
@@ -30,6 +31,8 @@ def at_work() -> Iterator[None]:
         raise
     except (KeyboardInterrupt, GeneratorExit):
         raise
+    except GoneError as error:  # not the subject's own fault, and said in whole
+        raise SubjectError(str(error)) from error
     except BaseException as error:
         raise SubjectError.of("the subject", error) from error
 

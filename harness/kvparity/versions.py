@@ -1,4 +1,7 @@
-"""The versions that kvparity was tested with. Imports nothing but the standard library."""
+"""Which installed versions are outside of those that kvparity was tested with.
+
+Imports no library that is looked at.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Range:
-    """The lowest and the highest version of a library that the tests were run with.
-
-    Versions are compared as far as the bound goes: 5.24.1 is not above 5.24.
-    """
-
-    lowest: str
-    highest: str
-
-    def __str__(self) -> str:
-        return self.lowest if self.lowest == self.highest else f"{self.lowest} to {self.highest}"
-
-
-TESTED: Mapping[str, Range] = {
-    "python": Range("3.10", "3.13"),
-    "torch": Range("2.13", "2.13"),
-    "triton": Range("3.6", "3.9"),
-    "transformers": Range("4.57", "5.24"),
-    "numpy": Range("2.2", "2.5"),
-    "pydantic": Range("2.14", "2.14"),
-}
+from kvparity_kernels.versions import TESTED as TESTED
+from kvparity_kernels.versions import Range as Range
 
 
 @dataclass(frozen=True)

@@ -9,35 +9,16 @@ runs.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import triton
 import triton.language as tl
-from triton.runtime import interpreter as triton_interpreter
 
 from kvparity_kernels import fixed, quick
-
-# The hooks, with the parameters that they must have.
-HOOKS: dict[str, tuple[str, ...]] = {
-    "InterpreterBuilder.create_dot": (
-        "self",
-        "a",
-        "b",
-        "d",
-        "input_precision",
-        "max_num_imprecise_acc",
-    ),
-    "InterpreterBuilder.cast_impl": ("self", "src", "dst_type"),
-    "InterpreterBuilder.create_fp_to_fp": ("self", "src", "dst_type", "rounding_mode"),
-    "InterpreterBuilder.create_fma": ("self", "x", "y", "z"),
-    "ReduceOps.sum": ("self", "input"),
-    "TensorHandle": ("data", "dtype", "attr"),
-}
+from kvparity_kernels.relied import triton as relied
 
 _installed = False
 
@@ -45,45 +26,22 @@ _installed = False
 def install() -> None:
     """Put the fixed-order arithmetic into Triton's interpreter; a second call does nothing.
 
-    Raises ``RuntimeError`` on a Triton version whose interpreter has not the hooks expected.
+    Raises:
+        GoneError: this Triton's interpreter has not the hooks expected.
     """
     global _installed
     if _installed:
         return
-    check_hooks(triton_interpreter)
-    import_early()
-    quick.install(triton_interpreter)
-    builder = triton_interpreter.InterpreterBuilder
+    relied.check_hooks()
+    relied.import_early()
+    quick.install()
+    builder = relied.interpreter().InterpreterBuilder
     builder.create_dot = _dot
     builder.cast_impl = _cast(builder.cast_impl)
     builder.create_fp_to_fp = _convert(builder.create_fp_to_fp)
     builder.create_fma = _fma(builder.create_fma)
-    triton_interpreter.ReduceOps.sum = _sum
+    relied.interpreter().ReduceOps.sum = _sum
     _installed = True
-
-
-def import_early() -> None:
-    """Import now what Triton imports in the middle of its first launch.
-
-    There ``triton.language`` is patched for the interpreter, and Gluon would wrap the patches for
-    good; on Python 3.10 it cannot (it asks for the signature of ``print``, which stands in for
-    ``static_print``).
-    """
-    with suppress(ImportError):  # where it is gone, no launch imports it
-        importlib.import_module("triton.experimental.gluon")
-
-
-def check_hooks(module: Any) -> None:
-    """Raise ``RuntimeError`` unless ``module`` has every hook with the parameters expected."""
-    for path, expected in HOOKS.items():
-        actual = quick.parameters(module, path)
-        if actual != expected:
-            shape = "is missing" if actual is None else f"takes ({', '.join(actual)})"
-            raise RuntimeError(
-                f"Triton {triton.__version__}: its interpreter's {path} {shape}, expected "
-                f"({', '.join(expected)}), so the fixed-order arithmetic cannot be installed; "
-                "use Triton 3.6 to 3.9, or a CUDA device"
-            )
 
 
 @contextmanager
@@ -96,7 +54,7 @@ def quiet() -> Iterator[None]:
 
 
 def _handle(data: fixed.Array, dtype: Any) -> Any:
-    return triton_interpreter.TensorHandle(data, dtype.scalar)
+    return relied.interpreter().TensorHandle(data, dtype.scalar)
 
 
 def _wide(data: fixed.Array, dtype: Any) -> fixed.Array:
@@ -133,7 +91,7 @@ def _cast(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _convert(original: Callable[..., Any]) -> Callable[..., Any]:
-    nearest = (None, triton_interpreter._ir.ROUNDING_MODE.RTNE)
+    nearest = (None, relied.NEAREST.get())
 
     def create_fp_to_fp(self: Any, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
         old, new = src.dtype.scalar, dst_type.scalar
@@ -152,7 +110,7 @@ def _convert(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _fma(original: Callable[..., Any]) -> Callable[..., Any]:
-    if hasattr(triton_interpreter._interpreter, "fma_fp32"):
+    if relied.has_fma():
         return original  # Triton 3.9; 3.6 multiplies, rounds, and adds
 
     def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:

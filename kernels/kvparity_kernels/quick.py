@@ -7,31 +7,12 @@ everything is as right, only slower.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-HOOKS: dict[str, tuple[str, ...]] = {
-    "_patch_lang": ("fn",),
-    "_LangPatchScope.restore": ("self",),
-    "GridExecutor._restore_args_dev": ("self", "args_dev", "args_hst", "kwargs", "kwargs_hst"),
-    "_get_np_dtype": ("tt_dtype",),
-    "tl.core.block_type.__init__": ("self", "element_ty", "shape"),
-    "tl.core.tensor.__init__": ("self", "handle", "type"),
-    "TritonSemantic.broadcast_impl_value": ("self", "lhs", "rhs"),
-    "TritonSemantic.binary_op_sanitize_overflow_impl": ("self", "lhs", "rhs", "binary_op"),
-    "TritonSemantic.binary_op_type_checking_impl": (
-        "self",
-        "lhs",
-        "rhs",
-        "allow_lhs_ptr",
-        "allow_rhs_ptr",
-        "arithmetic_check",
-        "div_or_mod",
-    ),
-}
+from kvparity_kernels.relied import triton as relied
 
 # Two operands of one of these types are computed in it, by any operation.
 FRACTIONS = frozenset({"fp32", "fp64"})
@@ -39,40 +20,30 @@ NUMBERS = FRACTIONS | {"int32", "int64"}
 PLAIN = NUMBERS | {"int1"}
 
 
-def parameters(module: Any, path: str) -> tuple[str, ...] | None:
-    """The parameter names of a function in ``module``, or None if it is not there."""
-    found: Any = module
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    return tuple(inspect.signature(found).parameters) if callable(found) else None
-
-
-def install(module: Any) -> None:
-    """Install what fits into ``triton.runtime.interpreter``. To be called once."""
-    fits = {path for path, expected in HOOKS.items() if parameters(module, path) == expected}
-    core = module.tl.core
-    if {"_patch_lang", "_LangPatchScope.restore"} <= fits:
-        module._patch_lang = Patches(module._patch_lang, module.tl, module._MISSING)
-    if "GridExecutor._restore_args_dev" in fits:
-        executor = module.GridExecutor
-        executor._restore_args_dev = _restore(executor._restore_args_dev)
-    if "_get_np_dtype" in fits:
-        module._get_np_dtype = _np_dtype(module._get_np_dtype, core.pointer_type)
-    if "tl.core.block_type.__init__" in fits:
-        core.block_type.__init__ = _block_type(core.block_type.__init__, core.constexpr)
-    if "tl.core.tensor.__init__" in fits:
-        core.tensor.__init__ = _tensor(core.tensor.__init__)
-    semantic, builder = module.TritonSemantic, module.InterpreterBuilder
-    if "TritonSemantic.broadcast_impl_value" in fits:
-        semantic.broadcast_impl_value = _broadcast(semantic.broadcast_impl_value, module)
-    if "TritonSemantic.binary_op_sanitize_overflow_impl" in fits:
-        semantic.binary_op_sanitize_overflow_impl = _overflow(
-            semantic.binary_op_sanitize_overflow_impl, builder
-        )
-    if "TritonSemantic.binary_op_type_checking_impl" in fits:
-        semantic.binary_op_type_checking_impl = _operands(
-            semantic.binary_op_type_checking_impl, core.tensor
-        )
+def install() -> None:
+    """Install what fits into Triton's interpreter. To be called once."""
+    module: Any = relied.interpreter()
+    core, semantic = module.tl.core, "TritonSemantic."
+    stand_ins: dict[str, Callable[[Any], Any]] = {
+        "GridExecutor._restore_args_dev": _restore,
+        "_get_np_dtype": lambda original: _np_dtype(original, core.pointer_type),
+        "tl.core.block_type.__init__": lambda original: _block_type(original, core.constexpr),
+        "tl.core.tensor.__init__": _tensor,
+        f"{semantic}broadcast_impl_value": lambda original: _broadcast(original, module),
+        f"{semantic}binary_op_sanitize_overflow_impl": lambda original: _overflow(
+            original, module.InterpreterBuilder
+        ),
+        f"{semantic}binary_op_type_checking_impl": lambda original: _operands(
+            original, core.tensor
+        ),
+    }
+    found = relied.quick_hooks()
+    unset = relied.UNSET.find()
+    if unset is not None and {"_patch_lang", "_LangPatchScope.restore"} <= found.keys():
+        stand_ins["_patch_lang"] = lambda original: Patches(original, module.tl, unset)
+    for path, stand_in in stand_ins.items():
+        if path in found:
+            relied.set_quick(path, stand_in(found[path]))
 
 
 def _np_dtype(original: Callable[[Any], Any], pointer_type: Any) -> Callable[[Any], Any]:
@@ -268,7 +239,8 @@ class Patches:
         names = {"tl": self.language, "core": self.language.core}
         scope = self.original(type("Names", (), {"__globals__": names}))
         self.changes = [
-            (thing, name, before, getattr(thing, name)) for thing, name, before in scope._changes
+            (thing, name, before, getattr(thing, name))
+            for thing, name, before in relied.changes(scope)
         ]
 
     def remove(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from tiny_transformers import BACKENDS, same_bits, tiny, tokens
 from torch import Tensor
 
-from kvparity.hf.generate import forget
+from kvparity.relied.transformers import forget_sizes
 from kvparity.schedule import Layout, Member, Span
 from kvparity.subject import Generates
 from kvparity.subjects.transformers import TransformersSubject
@@ -68,7 +68,7 @@ def test_finds_the_drift_that_plain_code_finds(attention: str, cache_kind: str) 
         return subject.values(logits, ids, [1.0])[:, 0]
 
     for logprob in (own,) if attention == "kvparity" else (plain.torch_logprob, own):
-        forget(subject.model)  # as the subject does before every generate()
+        forget_sizes(subject.model)  # as the subject does before every generate()
         with subject.observing(subject.observation()):
             expected = plain.generate_and_rescore(
                 subject.model, prompts, continuations, logprob, **more

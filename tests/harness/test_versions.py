@@ -88,9 +88,8 @@ def test_a_run_says_what_is_outside_in_one_line(
     capsys: pytest.CaptureFixture[str],
     elsewhere: bool,
 ) -> None:
-    real = versions.installed()
-    torch = "99.1.0" if elsewhere else real["torch"]
-    monkeypatch.setattr(versions, "installed", lambda: {**real, "torch": torch})
+    torch = "99.1.0" if elsewhere else TESTED["torch"].highest
+    monkeypatch.setattr(versions, "installed", lambda: {"torch": torch})
     contract, folder = tmp_path / "contract.yaml", tmp_path / "run"
     contract.write_text(CONTRACT)
     assert main(["verify", str(contract), "--run-dir", str(folder), "--jobs", "1"]) == 0

@@ -8,7 +8,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from types import SimpleNamespace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from triton.runtime import interpreter as triton_interpreter
 from triton.runtime.errors import InterpreterError
 
 from kvparity_kernels import interpreter, quick
+from kvparity_kernels.relied import GoneError
+from kvparity_kernels.relied import triton as triton_relied
 
 RANDOM = np.random.default_rng(0)
 
@@ -248,17 +250,17 @@ def test_infinities_and_nan_raise_no_warning() -> None:
     assert top[3].isnan()
 
 
-def test_missing_or_changed_hooks_are_refused() -> None:
-    interpreter.check_hooks(triton_interpreter)
-    hollow = SimpleNamespace(
-        InterpreterBuilder=SimpleNamespace(create_dot=lambda self, a, b: None),
-        ReduceOps=triton_interpreter.ReduceOps,
-    )
-    with pytest.raises(RuntimeError, match=r"create_dot takes \(self, a, b\), expected .*3\.6"):
-        interpreter.check_hooks(hollow)
-    hollow.InterpreterBuilder = SimpleNamespace()
-    with pytest.raises(RuntimeError, match="create_dot is missing"):
-        interpreter.check_hooks(hollow)
+@pytest.mark.parametrize("hook", triton_relied.HOOKS, ids=lambda hook: hook.names[0])
+def test_missing_or_changed_hooks_are_refused(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton_relied.check_hooks()  # the control
+    *inner, last = hook.names[0].partition(":")[2].split(".")
+    place = reduce(getattr, inner, triton_interpreter)
+    monkeypatch.setattr(place, last, lambda self, a, b: None)
+    with pytest.raises(GoneError, match=rf"{last}`, which .* \(self, a, b\) .*tested with 3\.6 to"):
+        triton_relied.check_hooks()
+    monkeypatch.delattr(place, last)
+    with pytest.raises(GoneError, match=rf"no longer has `.*{last}`, which kvparity uses to put"):
+        triton_relied.check_hooks()
 
 
 def test_installing_twice_changes_nothing() -> None:
@@ -365,7 +367,7 @@ def test_assertions_about_overflow_stay_where_they_count(monkeypatch: pytest.Mon
 
 def test_all_quick_hooks_fit_this_version() -> None:
     # They are optional; this says when a new Triton has left one behind.
-    assert quick.parameters(triton_interpreter, "tl.core.constexpr") == ("value",)
+    assert triton_relied.quick_hooks().keys() == triton_relied.QUICK.keys()
     for name in ("_np_dtype", "_restore", "_broadcast", "_overflow", "_operands"):
         assert hasattr(quick, name)
     hooked = [

@@ -23,9 +23,6 @@ from typing import Any
 
 import torch
 import triton
-from triton import knobs
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from kvparity.audit.request import ARCHITECTURES, Request, Shape, from_json
 from kvparity_kernels import attention, tiles
@@ -33,6 +30,7 @@ from kvparity_kernels.attention import api
 from kvparity_kernels.attention import kernels as own_kernels
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.launch import Kernel
+from kvparity_kernels.relied import triton as relied
 from kvparity_kernels.store import StoreFormat
 
 _OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
@@ -158,8 +156,8 @@ def compile_launch(
     aligned = kernel.pointers - kernel.unaligned - absent
     attributes = {(i,): _ALIGNED for i, name in enumerate(kernel.parameters) if name in aligned}
     constants = {name: arguments[name] for name in kernel.constexprs | absent}
-    source = ASTSource(kernel.function, signature, constexprs=constants, attrs=attributes)
-    target = GPUTarget("cuda", ARCHITECTURES[arch], 32)
+    source = relied.SOURCE.get()(kernel.function, signature, constexprs=constants, attrs=attributes)
+    target = relied.TARGET.get()("cuda", ARCHITECTURES[arch], 32)
     return triton.compile(source, target=target, options=options)
 
 
@@ -173,9 +171,7 @@ def _type(kernel: Kernel, name: str, value: Any) -> str:
 
 def ptxas(arch: str) -> Any:
     """The assembler that Triton uses for an architecture: ``path`` and ``version``."""
-    from triton.backends.nvidia import compiler
-
-    return compiler.get_ptxas(ARCHITECTURES[arch])
+    return relied.PTXAS.get()(ARCHITECTURES[arch])
 
 
 @cache
@@ -184,7 +180,7 @@ def disassemble(cubin: bytes) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
-        command = [knobs.nvidia.nvdisasm.path, "-c", "-ndf", str(path)]
+        command = [relied.NVDISASM.get().path, "-c", "-ndf", str(path)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

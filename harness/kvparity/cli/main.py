@@ -25,6 +25,7 @@ from kvparity.cli import (
     verify,
 )
 from kvparity.exit_codes import ExitCode
+from kvparity_kernels.relied import GoneError
 
 _EPILOG = """examples:
   kvparity verify smoke                  the reference decoder, on this machine, in a minute
@@ -96,6 +97,9 @@ def _run(args: argparse.Namespace) -> int:
     except BaseException as error:  # SystemExit, too: it is not for a subject to end us
         if os.environ.get("KVPARITY_TRACEBACK"):
             raise
+        if isinstance(error, GoneError):
+            print(f"kvparity: error: {error}", file=sys.stderr)
+            return ExitCode.ERROR
         print(
             f"kvparity: internal error: {type(error).__name__}: {error}\n"
             "(set KVPARITY_TRACEBACK=1 for the traceback, and please report it)",

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
-from transformers import masking_utils
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.relied import transformers as relied
 from kvparity.schedule import Step
 from kvparity.subject import Subject, UnsupportedError
 
@@ -18,18 +18,15 @@ class _OneShort(PlantedSession):
         if not all(span.decode for span in step):
             yield from self.inner.forward(step, ids)
             return
-        whole: Any = masking_utils.sliding_window_overlay
+        whole = relied.OVERLAY.get()
         asked: list[int] = []
 
         def short(window: int) -> Any:
             asked.append(window)
             return whole(max(1, window - 1))
 
-        masking_utils.sliding_window_overlay = short
-        try:
+        with relied.replaced(relied.OVERLAY, short):
             rows = list(self.inner.forward(step, ids))
-        finally:
-            masking_utils.sliding_window_overlay = whole
         if not asked:
             raise UnsupportedError("this defect needs a model with a sliding window")
         yield from rows

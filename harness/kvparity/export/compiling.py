@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kvparity.subject import SubjectError
+from kvparity_kernels.relied.torch import compile_fx
 
 
 class Compiled:
@@ -28,10 +29,7 @@ class Compiled:
         self.runs["graphs"] += 1
         with warnings.catch_warnings():  # torch 2.13's compiler imports what torch 2.13 deprecates
             warnings.simplefilter("ignore", DeprecationWarning)
-            from torch._inductor.compile_fx import compile_fx
-
-            # It may give texts, for AOTInductor only.
-            made: Callable[..., Any] = compile_fx(graph, list(inputs))  # type: ignore[assignment] # see above
+            made = compile_fx(graph, list(inputs))
 
         def counted(*args: Any) -> Any:
             self.runs["runs"] += 1

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from kvparity_kernels.relied.torch import target_schema
+
 
 def _arguments(node: Node) -> Iterator[tuple[Any, Any]]:
     """(the schema's argument or None, what is given for it)."""
-    schema = getattr(node.target, "_schema", None)
+    schema = target_schema(node.target)
     names = [] if schema is None else schema.arguments
     for place, given in enumerate(node.args):
         yield (names[place] if place < len(names) else None), given
@@ -35,7 +37,7 @@ def _aliases(node: Node) -> list[Node]:
         return []
     if getattr(node.target, "__name__", "") == "getitem":
         return _nodes(node.args[0])
-    schema = getattr(node.target, "_schema", None)
+    schema = target_schema(node.target)
     if schema is None:
         return []
     out = set()

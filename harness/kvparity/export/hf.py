@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DummyLayer, DynamicCache
+from transformers import DynamicCache
 
 from kvparity.export.compiling import Compiled
 from kvparity.export.inspection import require_clean
@@ -19,7 +19,7 @@ from kvparity.export.recipe import Recipe, export, findings, state
 from kvparity.hf import caches
 from kvparity.hf import layers as held
 from kvparity.hf.session import Packed
-from kvparity.relied.transformers import cache_argument
+from kvparity.relied import transformers as relied
 from kvparity.schedule import Layout, Member, Plan, Step
 from kvparity.subject import SubjectError, UnsupportedError
 
@@ -108,7 +108,7 @@ class ExportedSession(Packed):
             place.cache = copy.deepcopy(recipe.cache)
         for number, layer in held.holders(place.cache).items():
             if not layer.keys.numel():  # the recipe's stand-in for a layer without a cache
-                place.cache.layers[number] = DummyLayer()
+                place.cache.layers[number] = relied.DUMMY_LAYER.get()()
         for layer in held.holders(place.cache).values():
             held.clear(layer, self.subject.unused)
 
@@ -168,7 +168,7 @@ class CompiledSession(Packed):
             return super()._call(cache, **inputs)
         with torch.inference_mode():
             found = programs_of(self.subject).compiled_forward(self.subject.model)(
-                **{cache_argument(self.subject.model): cache}, use_cache=True, **inputs
+                **{relied.cache_argument(self.subject.model): cache}, use_cache=True, **inputs
             )
         self.ran["program.decode"] += 1
         logits: Tensor = found.logits

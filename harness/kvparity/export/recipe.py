@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from transformers import GenerationConfig
-from transformers.integrations.executorch import TorchExportableModuleForDecoderOnlyLM
 
 from kvparity.export.inspection import Finding, baked
+from kvparity.relied import transformers as relied
 from kvparity.subject import SubjectError
+from kvparity_kernels.relied.torch import without_pre_hooks
 
 _ROWS = 5  # of the traced prefill; any number of rows is free
 _STATE = ("key_cache_", "value_cache_", "cumulative_length_")
@@ -52,7 +53,7 @@ def export(model: Any, capacity: int, *, rows: int) -> Recipe:
 
     def run() -> Recipe:
         with torch.inference_mode(False), torch.no_grad(), _quiet(), _plain(model, capacity):
-            module = TorchExportableModuleForDecoderOnlyLM(model, 1, capacity)
+            module = relied.EXPORTABLE.get()(model, 1, capacity)
             cache = getattr(module.model, "static_cache", None) or module.model.cache
             count = 1 if rows == 1 else min(_ROWS, capacity - 1)
             free = None
@@ -94,18 +95,17 @@ def state(program: ExportedProgram) -> dict[str, Tensor]:
 @contextmanager
 def _plain(model: Any, capacity: int) -> Iterator[None]:
     """The settings that the recipe insists on, and no hook of the harness in the graph."""
-    before, hooks = model.generation_config, dict(model._forward_pre_hooks)
+    before = model.generation_config
     model.generation_config = GenerationConfig(
         use_cache=True,
         cache_implementation="static",
         cache_config={"batch_size": 1, "max_cache_len": capacity},
     )
-    model._forward_pre_hooks.clear()
     try:
-        yield
+        with without_pre_hooks(model):
+            yield
     finally:
         model.generation_config = before
-        model._forward_pre_hooks.update(hooks)
 
 
 @contextmanager

@@ -9,16 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
 from kvparity.hf import layers as held
-from kvparity.relied.transformers import cache_argument
+from kvparity.relied.transformers import cache_argument, counts_tokens
 from kvparity.subject import UnsupportedError
 
-# transformers 4 takes the slots of a static cache that are not all zero for its length.
-_COUNTS_ITS_TOKENS = int(transformers.__version__.split(".")[0]) >= 5
 CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
 GARBAGE = 32.0  # finite, because transformers' own backends multiply unused slots by zero
 
@@ -50,7 +47,7 @@ def static(model: Any, *, batch: int, capacity: int, poison: bool) -> Any:
     transformers' own backends multiply unused slots by zero.
     """
     cache = StaticCache(config=model.config, max_cache_len=capacity)
-    if poison and _COUNTS_ITS_TOKENS:
+    if poison and all(map(counts_tokens, cache.layers)):
         heads, dims = _shapes(model, len(cache.layers))
         cache.early_initialization(batch, heads, dims, model.dtype, model.device)
         for layer in held.holders(cache).values():
@@ -121,7 +118,7 @@ class Place:
             return copied
         try:
             copied.cache.crop(tokens - self.columns)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # transformers 4: a ValueError
             raise UnsupportedError(
                 f"the first {tokens} of {self.columns} tokens cannot be taken over: {error}"
             ) from error

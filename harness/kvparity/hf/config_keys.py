@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from kvparity.relied.transformers import MODEL_TYPES
 
 # What every config class accepts beside its own keys, and what belongs elsewhere in the contract.
 _ALSO_KNOWN = frozenset({"rope_theta", "rope_scaling", "experts_implementation"})
@@ -35,8 +36,8 @@ _ASKING = ("kwargs.pop", "kwargs.get")
 
 def check(model_type: Any, rest: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` for an unknown ``model_type`` or key, with what may have been meant."""
-    if model_type not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), 3)
+    if model_type not in MODEL_TYPES.get():
+        near = difflib.get_close_matches(str(model_type), list(MODEL_TYPES.get().keys()), 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"transformers knows no model_type {model_type!r}{hint}")
     for key in rest:
@@ -44,7 +45,7 @@ def check(model_type: Any, rest: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"config.{key} does not belong here; state it in {_STATED_ELSEWHERE[key]}"
             )
-    kind = CONFIG_MAPPING[model_type]
+    kind = MODEL_TYPES.get()[model_type]
     known = listed(kind)
     if set(rest) <= known:
         return

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from kvparity.hf.caches import Place, View
 from kvparity.hf.observe import Observation
+from kvparity.relied.transformers import forget_sizes
 from kvparity.subject import SubjectError
 
 Choose = Callable[[int, Tensor], int]
@@ -46,15 +47,6 @@ class _Choosing(LogitsProcessor):  # type: ignore[misc] # transformers is untype
         return forced
 
 
-def forget(model: Any) -> None:
-    """Drop the size (5.x) or the cache (4.x) that transformers keeps of a static ``generate()``.
-
-    It makes the next static cache at least as large, and the size of a cache can move bits.
-    """
-    for name in ("_previous_max_cache_length", "_cache"):
-        model.__dict__.pop(name, None)
-
-
 def generate(
     model: Any,
     prompt: Sequence[int],
@@ -86,7 +78,7 @@ def generate(
         eos_token_id=None,
         bos_token_id=None,
     )
-    forget(model)
+    forget_sizes(model)
     choosing = _Choosing(
         length, choose, seen, after_step, model.config.get_text_config(decoder=True)
     )

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, StaticLayer
+from transformers import DynamicLayer, StaticLayer
 
+from kvparity.relied.transformers import counts_tokens, set_count, sharing
 from kvparity.subject import UnsupportedError
 
 
@@ -89,14 +90,14 @@ def cut(layer: Any, columns: int, keep: int, before: Before | None, fill: float)
         raise UnsupportedError(
             f"a {type(layer).__name__} of transformers' cache cannot go back to fewer tokens"
         )
-    static = isinstance(layer, StaticLayer)
+    static, fill = isinstance(layer, StaticLayer), unused(layer, fill)
     if keep >= columns:
         return first_column(layer.keys.shape[2], columns)
     if not layer.is_sliding:
         if static:
             layer.keys[:, :, keep:columns] = fill
             layer.values[:, :, keep:columns] = fill
-            layer.cumulative_length.fill_(keep)
+            set_count(layer, keep, keep)
         else:
             layer.crop(keep - columns)
         return 0
@@ -115,16 +116,20 @@ def cut(layer: Any, columns: int, keep: int, before: Before | None, fill: float)
     for store, x in ((layer.keys, k), (layer.values, v)):
         store.fill_(fill)
         store[:, :, found - oldest : keep - oldest] = x
-    layer.cumulative_length_int = keep
-    layer.cumulative_length.fill_(min(keep, window))
+    set_count(layer, keep, min(keep, window))
     return found
 
 
 def clear(layer: Any, fill: float) -> None:
     """What ``reset()`` left in a static layer becomes ``fill``; a dynamic one has nothing left."""
     if isinstance(layer, StaticLayer) and isinstance(layer.keys, Tensor):
-        layer.keys.fill_(fill)
-        layer.values.fill_(fill)
+        layer.keys.fill_(unused(layer, fill))
+        layer.values.fill_(unused(layer, fill))
+
+
+def unused(layer: Any, fill: float) -> float:
+    """What an emptied slot may hold: ``fill``, or zero where that is how transformers counts."""
+    return fill if counts_tokens(layer) else 0.0
 
 
 def owners(config: Any, holding: Sequence[int]) -> list[int]:
@@ -132,7 +137,7 @@ def owners(config: Any, holding: Sequence[int]) -> list[int]:
 
     A layer that shares reads the last layer of its own type that stores.
     """
-    modes = getattr(config, "kv_sharing_modes", None) or [None] * config.num_hidden_layers
+    modes = sharing(config)
     types = getattr(config, "layer_types", None) or ["full_attention"] * len(modes)
     places = {layer: place for place, layer in enumerate(holding)}
     found = []

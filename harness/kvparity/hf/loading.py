@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from kvparity.hf import config_keys, offline, sizes
 from kvparity.jsonfile import read_object
+from kvparity.relied.transformers import MODEL_TYPES
 from kvparity.subject import UnsupportedError
 from kvparity_contracts.base import show
 
@@ -147,7 +147,7 @@ def _check_folder(folder: Path) -> str:
     if not path.exists():
         raise UnsupportedError(f"{path} is missing; a checkpoint needs it beside its weights")
     config = read_object(path)
-    if config.get("model_type") not in CONFIG_MAPPING:
+    if config.get("model_type") not in MODEL_TYPES.get():
         code = "auto_map" in config
         why = "needs the code in its folder, which is never run" if code else "is not known"
         raise UnsupportedError(

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from kvparity.hf.observe import current
+from kvparity.relied.transformers import MASKS
 from kvparity.subject import UnsupportedError
 
 _NAME, _MORE = "_kvparity_visible", "_kvparity_keys"
@@ -144,7 +144,7 @@ def read(
 
 def make(*args: Any, **kwargs: Any) -> Tensor:
     """The mask function registered for ``kvparity``: transformers' bool mask, read and labelled."""
-    build = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+    build = MASKS.get()["sdpa"]
     mask: Tensor = build(*args, **{**kwargs, "allow_is_causal_skip": False}).contiguous()
     positions = kwargs.get("cache_position")  # transformers 4; a query offset since 5
     query = int(kwargs.get("q_offset", 0) if positions is None else positions[0])

@@ -14,10 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
 from kvparity.hf.tell import Teller, closing
-from kvparity.relied.transformers import given_cache
+from kvparity.relied.transformers import attention_functions, given_cache
 from kvparity_kernels.launch import record
 from kvparity_kernels.order import ReductionOrder
 
@@ -80,36 +78,15 @@ def _counting(name: str, function: Callable[..., Any], seen: Observation) -> Cal
 
 
 @contextmanager
-def _functions_counted(seen: Observation) -> Iterator[None]:
-    """Every attention function that a layer may get from transformers is a counted one."""
-    mapping = ALL_ATTENTION_FUNCTIONS
-    before = {name: mapping[name] for name in list(mapping)}
-    local = dict(mapping._local_mapping)
-    ask = getattr(mapping, "get_interface", None)  # since transformers 5
-
-    def get_interface(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
-        assert ask is not None, "only put in the place of one that is there"
-        found: Callable[..., Any] = ask(name, default)
-        return _counting(name, found, seen) if found is default else found
-
-    try:
-        for name, function in before.items():
-            mapping[name] = _counting(name, function, seen)
-        if ask is not None:
-            mapping.get_interface = get_interface
-        yield
-    finally:
-        mapping.__dict__.pop("get_interface", None)
-        mapping._local_mapping.clear()
-        mapping._local_mapping.update(local)
-
-
-@contextmanager
 def observing(seen: Observation) -> Iterator[None]:
     """Count into ``seen`` what runs inside."""
+
+    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _counting(name, function, seen)
+
     token = _current.set(seen)
     try:
-        with _functions_counted(seen), closing(seen.teller), record() as log:
+        with attention_functions(counting), closing(seen.teller), record() as log:
             yield
         # Others may launch in here too: the harness scores rows while generate() runs.
         seen.counts.update({k: n for k, n in log.counts.items() if k.startswith("attention.")})

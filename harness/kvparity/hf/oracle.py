@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvparity.relied.transformers import eager_experts
 from kvparity.subject import OracleError
 
 
@@ -19,9 +20,7 @@ def twin(model: Any) -> Any:
     """
     copied = copy.deepcopy(model).to(torch.float64)
     copied.set_attn_implementation("eager")
-    able = getattr(copied, "_can_set_experts_implementation", None)  # since transformers 5
-    if able is not None and able():
-        copied.set_experts_implementation("eager")
+    eager_experts(copied)
     return copied
 
 

@@ -15,7 +15,7 @@ from kvparity import taps
 from kvparity.hf import caches
 from kvparity.hf.observe import Observation
 from kvparity.hf.tell import Teller
-from kvparity.relied.transformers import cache_argument, made_cache
+from kvparity.relied.transformers import cache_argument, keeps_logits, made_cache
 from kvparity.schedule import FAR, Layout, Member, Step
 from kvparity.subject import SubjectError, UnsupportedError
 
@@ -199,7 +199,7 @@ class Packed(_Session):
             self.places[sequence] = self.places[donor].prefix(tokens, self.host.unused)
 
     def _can_keep(self) -> bool:
-        return bool(self.host.model._supports_logits_to_keep())
+        return keeps_logits(self.host.model)
 
 
 class Padded(_Session):

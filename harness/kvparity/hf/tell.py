@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kvparity.hf import layers as held
+from kvparity.relied.transformers import sharing
 from kvparity.subject import UnsupportedError
 from kvparity.taps import Attended, Listener, Wrote
 from kvparity_kernels.overrides.guard import paused
@@ -46,8 +47,7 @@ class Teller:
         self.bases, self.owners = {}, None
         self.fresh = []
         if cache is None:  # keys go to attention at once, those of every layer that would store
-            modes = getattr(self.config, "kv_sharing_modes", None)
-            modes = modes or [None] * self.config.num_hidden_layers
+            modes = sharing(self.config)
             self.fresh = [layer for layer, mode in enumerate(modes) if mode != "reuse"]
             return
         holding = list(held.holders(cache))

@@ -18,6 +18,7 @@ from kvparity.hf import caches, describing, flex, loading, offline, oracle
 from kvparity.hf import generate as generation
 from kvparity.hf.observe import Observation, called, observing, watch
 from kvparity.hf.session import Packed, Padded, refused
+from kvparity.relied.transformers import attention_of
 from kvparity.schedule import Layout, Member, Plan
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity_contracts.hf_config import stretches
@@ -204,7 +205,7 @@ class TransformersSubject:
             "kind": "transformers",
             **self._about,
             "requested": {"attention": self.attention} | asked,
-            "used": {"attention": self.model.config._attn_implementation} | found,
+            "used": {"attention": attention_of(self.model)} | found,
             "invariant": sorted(self._swapped),
             "attention_called": called(self._called),
             "order": asdict(self.order) if self.attention == fixed.NAME else None,
@@ -262,7 +263,7 @@ def build(
     else:
         assert model.checkpoint is not None  # the contract has exactly one of the two
         loaded = loading.from_folder(base / model.checkpoint, **how)
-    used = loaded.model.config._attn_implementation
+    used = attention_of(loaded.model)
     if used != model.attention:
         raise UnsupportedError(f"attention {model.attention} was asked for, the model took {used}")
     caches.require_keys(loaded.model)

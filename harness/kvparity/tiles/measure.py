@@ -11,6 +11,7 @@ import torch
 from kvparity.bits import bits
 from kvparity.tiles.cases import Case
 from kvparity.tiles.probe import DEFAULT, Difference, Outcome, Probe, compare, finite
+from kvparity_kernels.relied.triton import REFUSALS
 from kvparity_kernels.tiles import BASE, Tiles
 
 Verdict = Literal["equal", "differs", "cannot", "not applied"]
@@ -105,10 +106,7 @@ def ask(probe: Probe, base: Outcome, choice: str, which: Tiles, dtype: str) -> A
 
 def _of_tiles(error: Exception) -> bool:
     """Whether the compiler or the device refuses the tiles; a launch gone wrong is no answer."""
-    from triton.compiler.errors import CompilationError
-    from triton.runtime.errors import OutOfResources, PTXASError
-
-    if isinstance(error, (CompilationError, OutOfResources, PTXASError)):
+    if isinstance(error, tuple(refusal.get() for refusal in REFUSALS)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _REFUSED)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+
+from kvparity_kernels.relied.torch import tree_leaves, tree_map_only
 
 # A multiple of two vectors of every instruction set (AVX-512, 16-bit floats: 64 elements).
 WIDTH = 256

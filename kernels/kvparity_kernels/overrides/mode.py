@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves as leaves
 
 from kvparity_kernels.arguments import FLOATS
 from kvparity_kernels.overrides import tables
 from kvparity_kernels.overrides.elementwise import ALONE, even
 from kvparity_kernels.overrides.report import NotInvariantError, Report
+from kvparity_kernels.relied.torch import OpOverload, TorchDispatchMode, composite, schema
+from kvparity_kernels.relied.torch import tree_leaves as leaves
 
 Planted = Mapping[str, Callable[..., Any]]
 
@@ -105,7 +104,7 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
         if any(x.device.type != "cpu" for x in tensors if x.dim()):
             return func(*args, **kwargs)  # a GPU computes all elements with the same code
         plain = functional(func)
-        if plain is None or len(plain._schema.returns) != 1:
+        if plain is None or len(schema(plain).returns) != 1:
             return self._unanswered(func, args, kwargs, f"{name} has no plain form to compute")
         self.report.even[name] += 1
 
@@ -126,7 +125,7 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
         if base == "arange":  # other steps are rounded, by vector code and scalar code
             return all(float(x).is_integer() for x in args if isinstance(x, (int, float)))
         if base == "scatter":
-            return "reduce" not in func._schema.overload_name
+            return "reduce" not in schema(func).overload_name
         return base in tables.MOVES or base in tables.SELECTS
 
     def _unanswered(
@@ -144,32 +143,23 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
 @cache
 def names(func: OpOverload) -> tuple[str, str]:
     """The name with its overload, and without; both of the form that is not in place."""
-    base = func._schema.name.partition("::")[2]
+    base = schema(func).name.partition("::")[2]
     if base.endswith("_") and not base.endswith("__"):
         base = base[:-1]
-    overload = func._schema.overload_name
+    overload = schema(func).overload_name
     overload = "" if overload == "out" else overload.removesuffix("_out")
     return (f"{base}.{overload}" if overload else base), base
 
 
 @cache
-def composite(func: OpOverload) -> bool:
-    """Whether torch defines the operation by others."""
-    schema = func._schema
-    name = f"{schema.name}.{schema.overload_name}" if schema.overload_name else schema.name
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
-
-
-@cache
 def functional(func: OpOverload) -> OpOverload | None:
     """The form of an operation that makes its result; None if there is none."""
-    if not func._schema.is_mutable:
+    if not schema(func).is_mutable:
         return func
     name, base = names(func)
     packet = getattr(torch.ops.aten, base, None)
     found = getattr(packet, name[len(base) + 1 :] or "default", None)
-    return None if found is None or found._schema.is_mutable else found
+    return None if found is None or schema(found).is_mutable else found
 
 
 def exact(base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -183,7 +173,7 @@ def exact(base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def argument(func: OpOverload, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The value of a named argument, wherever it was given."""
-    for place, each in enumerate(func._schema.arguments):
+    for place, each in enumerate(schema(func).arguments):
         if each.name == name:
             return kwargs.get(name, args[place] if place < len(args) else each.default_value)
     return None
@@ -193,7 +183,7 @@ def written(
     function: Callable[..., Any], func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """``function`` with the arguments of ``func``, its result where ``func`` would put it."""
-    if not func._schema.is_mutable:
+    if not schema(func).is_mutable:
         return function(*args, **kwargs)
     rest = dict(kwargs)
     out: Tensor = rest.pop("out") if "out" in rest else args[0]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from kvparity.decoder.backends import seen
 from kvparity.subject import SubjectError
+from kvparity_kernels.relied.torch import TorchDispatchMode
 
 KERNELS = {
     "_scaled_dot_product_attention_math": "math",  # under inference_mode
