@@ -23,6 +23,7 @@ SideName = Literal["reference", "candidate"]
 class Divergence:
     """The first compared token whose bits differ: ``column`` is a temperature or an element.
 
+    ``name``: of the column, where the subject has one.
     Of a cache: ``part`` (``k`` or ``v``) of ``layer``, whose element ``column`` differs first.
     """
 
@@ -39,6 +40,7 @@ class Divergence:
     candidate_digest: str
     layer: int | None = None
     part: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from kvparity.accuracy import Against, accuracy, against
 from kvparity.compare import Comparison, SideName, invariance, same_bits
 from kvparity.counter import sample
+from kvparity.explain import named, nan_cause
 from kvparity.held import Held
 from kvparity.paths import build
 from kvparity.plan import Case, Unit
@@ -40,6 +41,7 @@ class Runner:
         self.held: dict[PathName, Held] = {}
         self.probed: dict[PathName, Record] = {}
         self.repeated: dict[PathName, bool] = {}
+        self.causes: dict[PathName, str | None] = {}
         self.seconds: dict[str, float] = {}
 
     def rollout(self, path: PathName) -> None:
@@ -103,6 +105,12 @@ class Runner:
         if path not in self.repeated:
             self.repeated[path] = same_bits(self.record(path), self.side(path).run())
         return self.repeated[path]
+
+    def nan_cause(self, path: PathName) -> str | None:
+        """Why rows of ``path`` are NaN, where that can be found out; None too where none is."""
+        if path not in self.causes:
+            self.causes[path] = nan_cause(self.side(path), self.record(path))
+        return self.causes[path]
 
     def known(self) -> Tokens:
         """The tokens, once :meth:`rollout` has run."""
@@ -189,21 +197,29 @@ def run_case(
     candidate = runner.record(case.path)
     if case.reference is not None:
         reference = runner.record(case.reference)
-        found = invariance(reference, candidate, column=case.column)
+        found = named(setting.subject, invariance(reference, candidate, column=case.column))
         if found.outcome == "differs" and not runner.repeated:  # one case of a unit tells enough
             sides = {str(path): runner.repeats(path) for path in (case.reference, case.path)}
             found = replace(found, details={**found.details, "repeats": sides})
-        return found, reference, candidate
+        return _with_cause(runner, case, found), reference, candidate
     if not wanted:
         try:
             wanted.append(oracle_values(setting, runner.prompts, runner.known()))
         except OracleError as error:  # the other checks need no oracle
             return Comparison("error", str(error)), None, candidate
-    found = judge_accuracy(setting.contract, case, candidate, wanted[0])
+    found = named(setting.subject, judge_accuracy(setting.contract, case, candidate, wanted[0]))
     if not found.details:  # nothing could be measured
         return found, None, candidate
     exact = _compared(case, candidate, wanted[0])
     return found, against(candidate, exact, column=case.column), candidate
+
+
+def _with_cause(runner: Runner, case: Case, found: Comparison) -> Comparison:
+    """The same with the cause of a NaN, where it can be found out."""
+    for path in (case.reference, case.path):
+        if path is not None and (cause := runner.nan_cause(path)):
+            return replace(found, reason=f"{found.reason}: on path {path} {cause}")
+    return found
 
 
 def oracle_values(setting: Setting, prompts: Prompts, tokens: Tokens) -> Tensor:

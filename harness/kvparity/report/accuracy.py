@@ -61,7 +61,9 @@ def _share(case: Document) -> float | None:
 
 def _spot(spot: Document) -> str:
     named = "" if spot["token"] is None else f", token {spot['token']}"
-    column = f", column {spot['column']}" if spot["token"] is None else ""
+    column = ""
+    if spot["token"] is None:
+        column = f", {spot.get('name') or 'column ' + str(spot['column'])}"
     return (
         f"sequence {spot['sequence']}, position {spot['position']}{named}{column}: "
         f"{_value(spot['value'])}, float64 has {_value(spot['exact'])}, "

@@ -133,6 +133,8 @@ def first_lines(bad: list[Document]) -> list[str]:
     if d:
         token = "" if d["token"] is None else f", token {d['token']}"
         spot = f"sequence {d['sequence']}, position {d['position']}{token}"
+        if d.get("name") is not None:
+            spot += f", {d['name']}"
         if d.get("part") is not None:
             spot += f", layer {d['layer']}: {d['part']}, element {d['column']}"
         lines.append(f"      {spot}:")
