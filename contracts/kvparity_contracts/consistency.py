@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kvparity_contracts import stores
+from kvparity_contracts import abilities, stores
 from kvparity_contracts.base import Fault, KeyPath, closest, repeated
 from kvparity_contracts.checks import FEWEST_KEYS, Accuracy, AuditCheck, OrderCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
@@ -32,13 +32,13 @@ def faults(contract: Contract) -> Iterator[Fault]:
             yield from _workload_names(contract, ("checks", i), check)
             yield from _padding(contract, ("checks", i), check)
             yield from _chunks(contract, ("checks", i), check)
-            yield from _far(contract, ("checks", i), check)
         if isinstance(check, OrderCheck):
             yield from _certified(contract, ("checks", i), check)
         if isinstance(check, AuditCheck):
             yield from _compiled(contract, ("checks", i))
         if isinstance(check, Accuracy):
             yield from _limits(contract, ("checks", i), check)
+    yield from abilities.faults(contract)
     yield from _controls(contract)
     if contract.subject.kind == "attention":
         yield from _no_tokens(contract)
@@ -132,13 +132,6 @@ def _chunks(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault
         else:
             found += f"no prompt is longer than {prompt} tokens, so none goes on behind the prefix"
             yield Fault(where, found, f"a prefix shorter than {prompt}")
-
-
-def _far(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
-    for j, path in enumerate(check.paths):
-        if path.kind == "far" and contract.subject.kind != "attention":
-            message = f"found 'far', but the cache of a {contract.subject.kind} is its own"
-            yield Fault((*at, "paths", j), message, "a subject of kind attention")
 
 
 def _limits(contract: Contract, at: KeyPath, check: Accuracy) -> Iterator[Fault]:

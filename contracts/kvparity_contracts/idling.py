@@ -47,6 +47,8 @@ def _plain(path: PathName, workload: Workload) -> PathName:
         return path
     if path.kind == "chunked":
         return PREFILL
+    if path.kind == "prefix-paged" and len(workload.lengths()) == 1:
+        return PathName("paged", 16)  # its pages, and nobody beside the one sequence
     return DECODE if path.kind in ("streamed", "prefix") else path
 
 

@@ -126,10 +126,10 @@ def example(kind: str) -> str:
     return EXAMPLES.get(kind, kind)
 
 
-def one_of_the_paths() -> str:
-    """All paths as they are written, for a message."""
+def one_of_the_paths(kinds: Sequence[str] = KINDS) -> str:
+    """All paths, or those of some kinds, as they are written, for a message."""
     written = []
-    for kind in KINDS:
+    for kind in kinds:
         written += [] if kind in WITH_ARGUMENT else [kind]
         written += [f"{kind}(n)"] if kind in (*WITH_ARGUMENT, *MAY_HAVE_ARGUMENT) else []
     return "one of " + ", ".join(written)

@@ -224,7 +224,8 @@ def test_findings_come_in_the_order_of_the_file(loads: Loads) -> None:
 def test_a_transformers_model_needs_no_accuracy_check(loads: Loads) -> None:
     subject = "{kind: transformers, checkpoint: x, attention: sdpa}"
     old = "{kind: decoder, preset: tiny, order: {split: 128, tile: 64}}"
-    assert lint(loads((old, subject), (ACCURACY, ""))) == []
+    alone = ("decode, batched, chunked(7)", "decode, chunked(7)")
+    assert lint(loads((old, subject), alone, (ACCURACY, ""))) == []
     # Its tiles are not known, but one of the usual size must be crossed.
-    short = lint(loads((old, subject), (ACCURACY, ""), (LONG, "")))
+    short = lint(loads((old, subject), alone, (ACCURACY, ""), (LONG, "")))
     assert ["no sequence is longer than one tile of 64 keys" in short[0].message] == [True]

@@ -145,6 +145,7 @@ TRAINER = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("every_path")
 def test_a_reference_that_decodes_does_without_the_defect_of_both_sides() -> None:
     # A padded trainer: its steps decode as the rollout's do, and a narrow cache on both sides
     # would be the same on both.

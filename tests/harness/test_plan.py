@@ -131,6 +131,7 @@ def test_attention_has_one_case_per_path_and_no_temperature() -> None:
     assert unit.cases[2].reference is None
 
 
+@pytest.mark.usefixtures("every_path")
 def test_the_rollout_is_the_subjects_own_where_the_contract_looks_at_it() -> None:
     own = plan(checks=[bits("generate", "decode")])
     assert {str(unit.rollout) for unit in own.units} == {"generate"}
@@ -150,6 +151,7 @@ def test_a_path_that_is_the_reference_itself_is_omitted_and_said() -> None:
     assert {run.workload for run in work.controls} == {"long"}
 
 
+@pytest.mark.usefixtures("every_path")
 @pytest.mark.parametrize("path", ["decode", "mixed", "generate"])
 def test_a_path_that_would_decode_nothing_is_omitted_and_said(path: str) -> None:
     work = plan(
@@ -288,6 +290,7 @@ def test_a_defect_on_both_sides_needs_another_path_than_its_own() -> None:
     assert str(found["stale-slot"].reference) == "decode"
 
 
+@pytest.mark.usefixtures("every_path")
 def test_scoring_is_controlled_on_prefill_whatever_the_reference() -> None:
     own = plan(checks=[bits("decode", reference="generate")])
     found = runs(own)

@@ -19,7 +19,7 @@ from kvparity_contracts.paths import KINDS, WITH_ARGUMENT, PathName
 from kvparity_contracts.planning import LeftOut, fates
 from kvparity_contracts.workloads import Workload
 
-PATHS = [
+PATHS = ["batched(5)"] + [
     f"{kind}({n})" if kind in WITH_ARGUMENT else kind
     for kind in KINDS
     if kind != "padded"

@@ -20,6 +20,7 @@ from kvparity.unit import Setting, run_unit
 from kvparity.workload import fill
 from kvparity_contracts.paths import PathName
 
+pytestmark = pytest.mark.usefixtures("every_path")
 PATHS = [
     "prefill", "decode", "chunked(4)", "batched", "permuted", "mixed", "uniform", "paged(4)",
     "streamed(2)", "reset", "prefix(2)", "generate",

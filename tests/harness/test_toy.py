@@ -204,6 +204,7 @@ def test_finished_cases_are_not_run_again() -> None:
     assert seen == [unit(setting).cases[-1].id]
 
 
+@pytest.mark.usefixtures("every_path")
 def test_the_subjects_own_loop_is_rolled_out_and_rescored() -> None:
     checks = [
         {"name": "bits", "relation": "invariance", "paths": ["generate", "decode", "chunked(4)"]}

@@ -167,6 +167,7 @@ def test_a_broken_subject_is_an_error_and_no_verdict(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.usefixtures("every_path")
 def test_a_path_that_is_not_supported_is_an_error_and_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,130 @@
+"""What a subject cannot do, as far as the contract alone tells: paths, and looks inside.
+
+A subject refuses the same when it is asked (``Subject.unsupported``); a test holds both against
+each other, path by path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from kvparity_contracts.base import Fault, KeyPath
+from kvparity_contracts.checks import PathCheck, reference_of
+from kvparity_contracts.paths import KINDS, PathKind, PathName, example, one_of_the_paths
+from kvparity_contracts.subjects import AnySubject, Decoder, Transformers
+
+if TYPE_CHECKING:
+    from kvparity_contracts.contract import Contract
+
+_PAGED = "a paged cache (a block table) is not part of the signature of a pair"
+_PADDED = "a padded batch is not part of the signature of a pair"
+_TRACED = "a pair of kernels is called as it is, not through a traced program"
+_TOGETHER = "a transformers model takes one sequence a step, or a padded batch"
+_PAGES = "the caches of transformers have no pages"
+UNABLE: Mapping[str, Mapping[PathKind, str]] = {
+    "attention": {
+        "generate": "a pair of attention kernels generates no tokens",
+        "paged": _PAGED,
+        "prefix-paged": _PAGED,
+        "padded": _PADDED,
+        "padded-left": _PADDED,
+        "padded-right": _PADDED,
+        "exported": _TRACED,
+        "compiled": _TRACED,
+    },
+    "decoder": {
+        "generate": "the decoder has no generate() loop of its own",
+        "far": "the cache of a decoder is its own",
+    },
+    "transformers": {
+        "batched": _TOGETHER,
+        "uniform": _TOGETHER,
+        "permuted": _TOGETHER,
+        "mixed": _TOGETHER,
+        "paged": _PAGES,
+        "prefix-paged": _PAGES,
+        "far": "the cache of a transformers model is its own",
+    },
+}
+"""Kinds of paths that no subject of a kind can do, and why."""
+INSTEAD: Mapping[tuple[str, PathKind], str] = {
+    ("decoder", "generate"): "decode",
+    ("transformers", "batched"): "padded-left",
+    ("transformers", "uniform"): "padded-left",
+    ("transformers", "mixed"): "padded-left",
+    ("transformers", "permuted"): "padded-left",
+}
+PROGRAMS = ("exported", "compiled")
+PADDED = ("padded", "padded-left", "padded-right")
+
+
+def cannot(subject: AnySubject, path: PathName) -> str | None:
+    """Why a subject cannot run a path, or None."""
+    reason = UNABLE[subject.kind].get(path.kind)
+    if reason is None and path.kind in PROGRAMS:
+        return _untraced(subject, path)
+    return reason
+
+
+def _untraced(subject: AnySubject, path: PathName) -> str | None:
+    if isinstance(subject, Decoder):
+        if (subject.attention, subject.operations) != ("fixed-order", "fixed-order"):
+            return (
+                "a traced program computes with the kernels of this project; here are attention: "
+                f"{subject.attention}, operations: {subject.operations}"
+            )
+    elif isinstance(subject, Transformers):
+        if subject.attention not in ("eager", "sdpa"):
+            return f"attention: {subject.attention} looks at its masks on the host, untraced"
+        if subject.cache != "static":
+            return "a traced program needs a cache that does not grow; write cache: static"
+        if subject.invariant and path.kind == "compiled":
+            return "the compiler fuses what invariant: true replaces"
+    return None
+
+
+def blind(subject: AnySubject, relation: str, path: PathName) -> str | None:
+    """Why a check of a relation cannot look into a path of a subject, or None."""
+    if not isinstance(subject, Transformers) or relation not in ("cache", "liveness", "trace"):
+        return None
+    if path.kind in PADDED:
+        return f"a {relation} check cannot look into a padded batch of a transformers model"
+    if relation == "trace" and subject.attention == "flex_attention":
+        return "what flex_attention sees cannot be told: its mask is no matrix"
+    return None
+
+
+def able(contract: Contract) -> str:
+    """The paths that the contract's subject can do, as they are written."""
+    paths = [PathName.parse(example(kind)) for kind in KINDS]
+    kinds = [path.kind for path in paths if cannot(contract.subject, path) is None]
+    return one_of_the_paths(kinds)
+
+
+def faults(contract: Contract) -> Iterator[Fault]:
+    """Paths of checks that the subject cannot do, or that a check cannot look into."""
+    for i, check in enumerate(contract.checks):
+        if isinstance(check, PathCheck):
+            for at, path in _paths(("checks", i), check):
+                yield from _fault(contract, at, check.relation, path)
+
+
+def _paths(at: KeyPath, check: PathCheck) -> Iterator[tuple[KeyPath, PathName]]:
+    reference = reference_of(check)
+    if reference is not None:
+        yield (*at, "reference"), reference
+    for j, path in enumerate(check.paths):
+        yield (*at, "paths", j), path
+
+
+def _fault(contract: Contract, at: KeyPath, relation: str, path: PathName) -> Iterator[Fault]:
+    subject = contract.subject
+    reason = cannot(subject, path)
+    if reason is not None:
+        instead = INSTEAD.get((subject.kind, path.kind), "")
+        yield Fault(at, f"found '{path}', but {reason}", able(contract), instead)
+        return
+    reason = blind(subject, relation, path)
+    if reason is not None:
+        yield Fault(at, f"found '{path}', but {reason}", "a path of single sequences", "decode")
