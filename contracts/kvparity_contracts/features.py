@@ -26,6 +26,9 @@ Feature = Literal[
     "strided",
     "empties",
     "wide-batch",
+    "softcap",
+    "sinks",
+    "groups",
 ]
 
 
@@ -47,6 +50,17 @@ def _ring(contract: Contract) -> bool:
 
 def _window(contract: Contract) -> bool:
     return known(contract.subject).sliding_window is not None
+
+
+def _sinks(contract: Contract) -> bool:
+    config = contract.subject.config if isinstance(contract.subject, Decoder) else None
+    return config is not None and config.attention_sinks
+
+
+def _groups(contract: Contract) -> bool:
+    """Whether several query heads share each of several KV heads."""
+    heads = getattr(contract.subject, "heads", None)
+    return heads is not None and 1 < heads.kv < heads.query
 
 
 def _shared(contract: Contract) -> bool:
@@ -94,4 +108,7 @@ _TESTS: Mapping[Feature, Callable[[Contract], bool]] = {
     "strided": _strided,
     "empties": _empties,
     "wide-batch": _wide,
+    "softcap": lambda contract: getattr(contract.subject, "softcap", None) is not None,
+    "sinks": _sinks,
+    "groups": _groups,
 }

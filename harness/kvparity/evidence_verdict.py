@@ -99,6 +99,11 @@ def control_contradiction(line: Entry) -> str | None:
         return f"caught is {caught!r} and seen is {seen!r}"
     if expected not in ("differs", "void"):
         return f"expected is {expected!r}"
+    reach = line.get("reach", [])
+    if not isinstance(reach, list) or not all(map(_reaches, reach)):
+        return "its reach does not follow from what was measured"
+    if reach and caught != all(row["seen"] for row in reach):
+        return f"caught is {caught}, and its reach says otherwise"
     if not caught:
         return None
     if expected == "void" and not seen.startswith("void: "):
@@ -106,3 +111,13 @@ def control_contradiction(line: Entry) -> str | None:
     if expected == "differs" and seen.startswith(("holds: ", "void: ", "without the defect")):
         return f"it was caught as a difference, and what was seen is {seen!r}"
     return None
+
+
+def _reaches(row: object) -> bool:
+    """Whether a row of a control's reach says of its own numbers what follows from them."""
+    if not isinstance(row, dict):
+        return False
+    numbers = row.get("measured"), row.get("limit"), row.get("rounding")
+    if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
+        return False
+    return row.get("seen") is (numbers[0] > numbers[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kvparity.blind import blind, seen_instead
 from kvparity.kernel_plan import KernelCase, Unplanted
 from kvparity.place import place
 from kvparity.plan import Case, Work
@@ -65,18 +66,21 @@ def judge_check(
     if not planned:
         return "void", "no case was compared"
     formats = dict.fromkeys(case.numerics.execution for case in planned)
-    return _controls_allow(check, controls, unplanted, len(planned), tuple(formats))
+    own = list(found.values())
+    return _controls_allow(check, controls, unplanted, own, len(planned), tuple(formats))
 
 
 def _controls_allow(
     check: AnyCheck,
     controls: Sequence[Entry],
     unplanted: Sequence[Unplanted],
+    results: Sequence[Entry],
     cases: int,
     formats: Sequence[str],
 ) -> tuple[str, str]:
     own = [c for c in controls if c["relation"] == check.relation]
-    missed = [c["name"] for c in own if not c["caught"]]
+    # What has a reach is judged by each check's own limits, not by all at once.
+    missed = [c["name"] for c in own if not c["caught"] and not c.get("reach")]
     if missed:
         return "void", f"planted and not caught: {', '.join(missed)}"
     asked = [u for u in unplanted if u.asked]
@@ -96,7 +100,12 @@ def _controls_allow(
             loose = _too_loose(limits, own)
             if loose is not None:
                 return "void", f"the limits of {execution} catch no planted defect: {loose}"
-    return "holds", f"{cases} cases, {HOLDS[check.relation]}; {len(own)} controls caught"
+    unseen = blind(check.name, check.relation, controls, results)
+    if unseen is not None:
+        return "void", unseen
+    words = [f"{cases} cases, {HOLDS[check.relation]}; {len(own)} controls caught"]
+    words += seen_instead(check.name, check.relation, controls)
+    return "holds", ", ".join(words)
 
 
 def _too_loose(limits: Mapping[str, float], own: Sequence[Entry]) -> str | None:

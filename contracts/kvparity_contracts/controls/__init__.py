@@ -30,6 +30,7 @@ from kvparity_contracts.controls.programs import PROGRAMS
 from kvparity_contracts.controls.reuse import REUSE
 from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.controls.scores import SCORES
+from kvparity_contracts.controls.semantics import SEMANTICS
 from kvparity_contracts.controls.stores import STORES
 from kvparity_contracts.controls.traces import TRACES
 from kvparity_contracts.controls.windows import WINDOWS
@@ -53,6 +54,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *ORDERS,
             *PLACES,
             *SCORES,
+            *SEMANTICS,
             *DISPATCH,
             *LINEARS,
             *POSITIONS,

@@ -8,6 +8,8 @@ from typing import Any
 
 from kvparity.compare import Comparison, invariance, measures
 from kvparity.controls.base import Control, same_ids, unchanged
+from kvparity.controls.reach import Reach, reaches
+from kvparity.controls.semantics import ROWS
 from kvparity.controls.table import CONTROLS
 from kvparity.place import COUNTED
 from kvparity.plan import Case, ControlRun
@@ -15,17 +17,24 @@ from kvparity.record import Tokens
 from kvparity.relations import compare_caches, probe, trace
 from kvparity.side import Setting, Side
 from kvparity.subject import UnsupportedError
+from kvparity.subjects.attention import AttentionSubject
 from kvparity.unit import judge_accuracy, oracle_values
+from kvparity.words import of_allowed, rounded
 from kvparity.workload import Prompts
+from kvparity_contracts.paths import PathName
 
 
 @dataclass(frozen=True)
 class Planted:
-    """What a check said of a planted defect; ``measured``: what its limits were held against."""
+    """What a check said of a planted defect; ``measured``: what its limits were held against.
+
+    ``reach``: of a fault that both kernels share, what every accuracy check sees of it.
+    """
 
     caught: bool
     seen: str
     measured: Mapping[str, float | str] = field(default_factory=dict)
+    reach: tuple[Reach, ...] = ()
 
 
 def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool, str]:
@@ -41,6 +50,9 @@ def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool
 def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
     """The same with what was measured."""
     control = CONTROLS[job.control]
+    pair = setting.subject
+    if job.relation == "accuracy" and control.name in ROWS and isinstance(pair, AttentionSubject):
+        return _by_reach(setting, pair, job, tokens)
     if not job.covered:
         clean = compare(setting, job, without(control), tokens)
         if clean.outcome == "differs" or not clean.tokens:
@@ -49,6 +61,25 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
     result = compare(setting, job, control, tokens)
     measured = measures(result) if job.relation == "accuracy" else {}
     return Planted(result.outcome == control.expect, _seen(result, job.relation), measured)
+
+
+def _by_reach(setting: Setting, pair: AttentionSubject, job: ControlRun, tokens: Tokens) -> Planted:
+    """A fault that both kernels share, held against all accuracy checks of the contract."""
+    prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
+    own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
+    returned = Side(setting, pair, prompts, PathName("prefill"), own).run().values.shape[1]
+    lse = returned > pair.heads.query * pair.heads.dim
+    found = tuple(reaches(setting, pair, ROWS[job.control], lse=lse))
+    first = next((each for each in found if not each.seen), found[0])
+    words = of_allowed({"max_abs": first.measured}, {"max_abs": first.limit})
+    seen = f"differs: over the limit: {words}" if first.seen else f"not seen: {words}"
+    rounding = f"{first.dtype} alone rounds by {rounded(first.rounding)}"
+    return Planted(
+        caught=first.seen,
+        seen=seen if first.seen else f"{seen}; {rounding}",
+        measured={"max_abs": first.measured},
+        reach=found,
+    )
 
 
 def without(control: Control) -> Control:
@@ -121,6 +152,7 @@ def controls_json(job: ControlRun, planted: Planted) -> dict[str, Any]:
         "by": job.check,
         "seen": planted.seen,
         "measured": dict(planted.measured),
+        "reach": [each.as_json() for each in planted.reach],
         "workload": job.workload,
         "path": str(CONTROLS[job.control].path),
         "expected": CONTROLS[job.control].expect,

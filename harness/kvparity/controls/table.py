@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvparity.controls import export, zoo_table
+from kvparity.controls import export, semantics, zoo_table
 from kvparity.controls.attended import uniform_attention, wrong_donor
 from kvparity.controls.base import Control
 from kvparity.controls.cache import narrow_cache, stale_slot
@@ -60,6 +60,10 @@ _ALL = (
     Control(
         "wrong-input",
         rollout=wrong_input,
+    ),
+    *(
+        Control(name, rollout=planted, rescore=planted)
+        for name, planted in semantics.PLANTED.items()
     ),
     Control("unwritten-slot", rollout=unwritten_slot),
     Control("baked-key", rollout=baked_key),

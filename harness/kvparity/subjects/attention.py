@@ -19,10 +19,10 @@ from kvparity.schedule import Layout, Member, Plan
 from kvparity.subjects.callables import Kernel, load_callable
 from kvparity.subjects.pair_cache import Given
 from kvparity.subjects.pair_call import checked
+from kvparity.subjects.pair_exact import exact
 from kvparity.subjects.pair_inputs import Inputs
 from kvparity.subjects.pair_session import AttentionSession
 from kvparity_contracts.subjects import Attention
-from kvparity_kernels.attention import naive
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat, decode, round_trip
 
@@ -177,6 +177,10 @@ class AttentionSubject:
 
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
         """Float64 O and LSE of the same rows, from the stored data: rounded as it is declared."""
+        return exact(self, *self.stored(member, rows))
+
+    def stored(self, member: Member, rows: range) -> tuple[Tensor, Tensor, Tensor]:
+        """q of the rows and k, v of all keys up to the last, as a reader of the cache gets them."""
         positions = torch.arange(rows.stop, dtype=torch.int64, device=self.device)
         q = self._drawn("q", self.heads.query, member.id, positions[rows.start :])
         k, v = (
@@ -185,13 +189,10 @@ class AttentionSubject:
                 self.store,
                 self.static_scale(part),
                 self.execution if self.format is not None else self.kv_cache,
-            ).double()
+            )
             for part in "kv"
         )
-        out, lse = naive.attend(
-            q.double(), k, v, scale=self.scale, window=self.window, softcap=self.softcap
-        )
-        return torch.cat([out.reshape(len(rows), -1), lse.reshape(len(rows), -1)], dim=1)
+        return q, k, v
 
     def describe(self) -> Mapping[str, Any]:
         """The pair's names and shapes."""

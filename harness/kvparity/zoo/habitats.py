@@ -82,6 +82,18 @@ _ALL = (
         },
         workloads=({**_EDGE, "pad": []}, {**_PAIR, "pad": []}),
     ),
+    Habitat(
+        "masked-pair", "the same with groups of heads, a window (12 keys) and a softcap",
+        {
+            "kind": "attention", "prefill": f"{_KERNELS}:prefill", "decode": f"{_KERNELS}:decode",
+            "heads": {"query": 6, "kv": 2, "dim": 16}, "order": ORDER, "window": 12, "softcap": 4.0,
+        },
+        workloads=({**_EDGE, "pad": []},), wants=("window", "softcap", "groups"),
+    ),
+    Habitat(
+        "sinks", "two layers of full attention with sinks", _decoder(attention_sinks=True),
+        workloads=(_EDGE,), wants=("sinks",),
+    ),
 )  # fmt: skip
 HABITATS = {each.name: each for each in _ALL}
 

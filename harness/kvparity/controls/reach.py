@@ -1,0 +1,99 @@
+"""Whether the limits of accuracy checks can see a fault that both kernels of a pair share.
+
+The fault is measured alone: exact rows with it, rounded as a kernel must round them, against the
+exact rows. Over all that a check compares, in each of its formats, since a limit is only as good
+as the data that it is held against. No kernel of the pair runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from kvparity.paths import build
+from kvparity.schedule import Member
+from kvparity.side import Setting
+from kvparity.subjects.attention import AttentionSubject
+from kvparity.subjects.pair_exact import Rows, exact, in_format, rounded
+from kvparity_contracts.checks import Accuracy
+from kvparity_contracts.paths import PathName
+
+
+@dataclass(frozen=True)
+class Reach:
+    """One check in one format: its ``limit`` of max_abs, and what the fault ``measured``.
+
+    ``rounding``: what exact rows measure, rounded to the format: no right pair measures much less.
+    Both over everything that the check compares, or up to where the fault was seen.
+    """
+
+    check: str
+    dtype: str
+    kv_cache: str
+    limit: float
+    measured: float
+    rounding: float
+
+    @property
+    def seen(self) -> bool:
+        """Whether the limit tells the fault."""
+        return self.measured > self.limit
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "seen": self.seen}
+
+
+def reaches(setting: Setting, subject: AttentionSubject, rows: Rows, *, lse: bool) -> list[Reach]:
+    """How far each accuracy check of the contract sees, in each format.
+
+    ``rows`` computes what kernels with the fault give; ``lse``: the pair returns an LSE, which is
+    compared too.
+    """
+    found = []
+    for check in setting.contract.checks:
+        if not isinstance(check, Accuracy):
+            continue
+        for execution, kv_cache in setting.contract.numerics.formats():
+            limit = check.limits_for(execution).max_abs
+            if limit is not None:
+                formed = in_format(subject, execution, str(kv_cache))
+                measured, rounding = _measured(setting, formed, rows, check, limit, lse)
+                found.append(Reach(check.name, execution, str(kv_cache), limit, measured, rounding))
+    return found
+
+
+def _measured(
+    setting: Setting, subject: AttentionSubject, rows: Rows, check: Accuracy, limit: float,
+    lse: bool,
+) -> tuple[float, float]:  # fmt: skip
+    """(of the fault, of rounding), at most; shorter sequences first, until the fault is seen."""
+    fault = rounding = 0.0
+    width = None if lse else subject.heads.query * subject.heads.dim
+    for member, wanted in _sequences(setting, check):
+        inputs = subject.stored(member, wanted)
+        right = exact(subject, *inputs)
+        rounding = max(rounding, _distance(rounded(subject, right), right, width))
+        wrong = rounded(subject, rows(subject, *inputs))
+        fault = max(fault, _distance(wrong, right, width))
+        if fault > limit:
+            break
+    return fault, rounding
+
+
+def _sequences(setting: Setting, check: Accuracy) -> Iterator[tuple[Member, range]]:
+    """Members and compared rows of everything that a check looks at, shorter ones first."""
+    found = []
+    for workload in setting.contract.workloads_of(check):
+        prompts = setting.prompts(workload.name)
+        members = build(PathName("prefill"), prompts, seed=setting.contract.seed).members
+        for i, member in enumerate(members[: len(prompts.ids)]):
+            found.append((member, range(len(prompts.prompts[i]) - 1, prompts.length(i) - 1)))
+    return iter(sorted(found, key=lambda each: each[1].stop))
+
+
+def _distance(a: Tensor, b: Tensor, width: int | None) -> float:
+    return float((a[:, :width] - b[:, :width]).abs().max())

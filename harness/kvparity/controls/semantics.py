@@ -1,0 +1,89 @@
+"""Both kernels compute the same wrong thing, as float64 has it: only a limit can tell.
+
+What is planted is exact but for its fault, so that its distance from float64 is that of the fault
+alone, whatever the pair under verification does itself. A pair that has the fault already would
+not hide it, as it could if its own kernels were called with other arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.controls.base import Plant
+from kvparity.subject import Subject, UnsupportedError
+from kvparity.subjects.attention import AttentionSubject
+from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.subjects.pair_exact import Rows, exact, exact_pair
+
+
+def _no_softcap(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scores are not capped: sgl-project/sglang#33915."""
+    return exact(replace(subject, softcap=0.0), q, k, v)
+
+
+def _longer_window(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The window counts the keys before a row's own: huggingface/transformers#39408."""
+    return exact(replace(subject, window=subject.window + 1), q, k, v)
+
+
+def _padded_scale(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Heads are padded to the next power of two, and scores scaled by that: intel/ipex-llm#12619.
+
+    The next one is never the dimension itself, so that the fault is there for every head.
+    """
+    dim = subject.heads.dim
+    padded = 1 << dim.bit_length()
+    return exact(replace(subject, scale=subject.scale * math.sqrt(dim / padded)), q, k, v)
+
+
+def _interleaved(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """KV heads are tiled over the query heads, not repeated for each group: onnx/onnx#7274."""
+    of_query = torch.arange(subject.heads.query, device=k.device) % subject.heads.kv
+    return exact(subject, q, k[:, of_query], v[:, of_query])
+
+
+ROWS: dict[str, Rows] = {
+    "softcap-ignored": _no_softcap,
+    "window-one-long": _longer_window,
+    "scale-of-padded-head": _padded_scale,
+    "kv-heads-interleaved": _interleaved,
+}
+"""What kernels with the fault give, by control."""
+
+
+def _planted(rows: Rows) -> Plant:
+    def plant(subject: Subject) -> Subject:
+        if not isinstance(subject, AttentionSubject):
+            raise UnsupportedError("this defect lives in a pair of kernels")
+        return subject.with_pair(exact_pair(subject, rows))
+
+    return plant
+
+
+def _twice(attend: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    def planted(*args: Any, sinks: Tensor | None = None, **more: Any) -> tuple[Tensor, Tensor]:
+        if sinks is None:
+            raise UnsupportedError("this defect needs attention sinks, and a layer has none")
+        return attend(*args, sinks=sinks + math.log(2), **more)  # e^s twice is e^(s + ln 2)
+
+    return planted
+
+
+def sink_twice(subject: Subject) -> Subject:
+    """The sink joins the denominator of two splits: ROCm/rocm-libraries#12227."""
+    if not isinstance(subject, DecoderSubject):
+        raise UnsupportedError("this defect needs a decoder of ours, with attention sinks")
+    ops = subject.attention
+    return subject.with_attention(AttentionOps(_twice(ops.prefill), _twice(ops.decode)))
+
+
+PLANTED: dict[str, Plant] = {name: _planted(rows) for name, rows in ROWS.items()} | {
+    "sink-twice": sink_twice
+}
+"""How each is planted, into both sides."""

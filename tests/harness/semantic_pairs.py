@@ -1,0 +1,65 @@
+"""Pairs of kernels whose two sides agree in every bit: one is right, others share a fault."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Both = tuple[Tensor, Tensor]
+
+
+def _row(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float = 0.0) -> Both:
+    group = q.shape[0] // k.shape[1]
+    keys, values = (x.float().repeat_interleave(group, 1) for x in (k, v))
+    scores = (q.float()[None] * keys).sum(-1) * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    lse = torch.logsumexp(scores, 0)
+    return (torch.exp(scores - lse)[..., None] * values).sum(0).to(q.dtype), lse
+
+
+def _stacked(rows: list[Both]) -> Both:
+    return torch.stack([r[0] for r in rows]), torch.stack([r[1] for r in rows])
+
+
+def prefill(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, scale: float,
+    window: int = 0, **more: Any,
+) -> Both:  # fmt: skip
+    rows = []
+    edges = list(zip(cu_seqlens_q.tolist(), cu_seqlens_k.tolist(), strict=True))
+    for (q0, k0), (q1, k1) in pairwise(edges):
+        for t in range(q0, q1):
+            stop = k1 - (q1 - 1 - t)
+            first = max(k0, stop - window) if window else k0
+            rows.append(_row(q[t], k[first:stop], v[first:stop], scale, **more))
+    return _stacked(rows)
+
+
+def decode(
+    q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale: float, window: int = 0, **more: Any
+) -> Both:
+    rows = []
+    for i, n in enumerate(kv_lens.tolist()):
+        first = max(0, n - window) if window else 0
+        rows.append(_row(q[i], k[i, first:n], v[i, first:n], scale, **more))
+    return _stacked(rows)
+
+
+def prefill_uncapped(*args: Any, softcap: float, **more: Any) -> Both:
+    return prefill(*args, **more)
+
+
+def decode_uncapped(*args: Any, softcap: float, **more: Any) -> Both:
+    return decode(*args, **more)
+
+
+def prefill_longer(*args: Any, window: int, **more: Any) -> Both:
+    return prefill(*args, window=window + 1, **more)
+
+
+def decode_longer(*args: Any, window: int, **more: Any) -> Both:
+    return decode(*args, window=window + 1, **more)
