@@ -120,6 +120,7 @@ def accuracy(
         words = of_allowed(measured, {name: limits[name] for name in over})
         return Comparison("differs", f"over the limit: {words}", tokens=tokens, **rest)
     if candidate.faults:
+        rest["details"] = {**rest["details"], "faults": candidate.faults}
         return Comparison("differs", candidate.faults[0], tokens=tokens, **rest)
     idle = other_work("path", candidate)
     if idle is not None:

@@ -183,7 +183,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     }
     faults = (*reference.faults, *candidate.faults)
     if faults and not bool(off.any()):
-        return Comparison("differs", faults[0], **counts)
+        return Comparison("differs", faults[0], **counts, details={"faults": faults})
     if not bool(off.any()):
         idle = same_work(reference, candidate)
         if idle is not None:

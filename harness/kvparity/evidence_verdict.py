@@ -43,6 +43,8 @@ def _why_not_holds(line: Entry, details: Entry, limits: Mapping[str, float]) -> 
     for name in ("differing_tokens", "differing_rows"):
         if line[name]:
             return f"it holds, and {name} is {line[name]}"
+    if details.get("faults"):
+        return f"it holds, and faults is {details['faults']!r}"
     if line.get("first_divergence") is not None:
         return "it holds, and has a first divergence"
     for name in _FAULTS.get(relation, ()):
@@ -63,12 +65,13 @@ def _why_not_differs(line: Entry, details: Entry, limits: Mapping[str, float]) -
     relation = line["relation"]
     if relation in _KERNELS:
         return None  # an order may differ in what its random calls gave alone
-    seen = line["differing_tokens"] + line["differing_rows"]
+    seen, faults = line["differing_tokens"] + line["differing_rows"], details.get("faults")
     if relation == "accuracy":
-        return None if seen or _over(line, limits) else "it differs, and is within every limit"
-    if not seen:
+        found = seen or faults or _over(line, limits)
+        return None if found else "it differs, and is within every limit"
+    if not seen and not faults:
         return "it differs, and counts nothing that does"
-    if relation == "invariance" and line.get("first_divergence") is None:
+    if relation == "invariance" and seen and line.get("first_divergence") is None:
         return "it differs, and has no first divergence"
     if relation in ("invariance", "cache") and "evidence" not in line:
         return "it differs, and names no file in failures/"

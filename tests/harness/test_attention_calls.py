@@ -18,8 +18,9 @@ from kvparity.compare import Comparison
 from kvparity.controls.running import run_control
 from kvparity.paths import build as plan_of
 from kvparity.plan import Case, make
+from kvparity.schedule import Span
 from kvparity.subject import SubjectError, UnsupportedError
-from kvparity.subjects import sparse
+from kvparity.subjects import pair_batch, sparse
 from kvparity.subjects.attention import AttentionSubject, build
 from kvparity.unit import Setting, run_unit
 from kvparity.workload import fill
@@ -161,6 +162,14 @@ def test_a_row_without_a_key_is_told_in_words(paths: list[str]) -> None:
     (found,) = run(over(setting(paths), decode=no_number)).values()
     assert (found.outcome, found.differing_tokens) == ("differs", 0)
     assert "gave nan in a row with kv_lens 0; expected 0" in found.reason
+
+
+def test_where_sinks_count_the_lse_of_a_row_without_a_key_is_a_number() -> None:
+    rows = torch.tensor([[0.0, -0.0, 1.5]])
+    assert pair_batch.fault_of("decode", rows, 2, sinks=True) is None
+    assert "LSE of 1.5" in str(pair_batch.fault_of("decode", rows, 2))
+    rows[0, 2] = torch.nan
+    assert "LSE of nan" in str(pair_batch.fault_of("decode", rows, 2, sinks=True))
 
 
 @pytest.mark.parametrize(
@@ -381,3 +390,20 @@ def test_where_memory_cannot_be_sparse_it_is_said(monkeypatch: pytest.MonkeyPatc
 def test_codes_are_given_in_the_same_ways(store: str, layout: str) -> None:
     found = run(setting(README, module="wide_pair.py", kv_cache=store, layout=layout))
     assert not differs(found)
+
+
+def test_empty_sequences_reach_the_first_compared_row_and_no_further_than_there_are_rows() -> None:
+    def numbers(*spans: tuple[int, int]) -> list[int]:
+        """Numbers of the empty sequences of a call, for spans of (rows, first compared one)."""
+        step = [Span(i, 0, rows, first) for i, (rows, first) in enumerate(spans)]
+        found = pair_batch.with_empties(step)
+        queries, keys = pair_batch.sizes(found)
+        assert queries == keys
+        assert [n for n in queries if n] == [rows for rows, _ in spans]
+        return [b for b, n in enumerate(queries) if not n]
+
+    assert numbers((5, 4), (3, 2)) == [0, 2, 3, 4, 6]
+    assert numbers((3, 3), (30, 9)) == [0, *range(2, 13), 14]  # the first three rows are nobody's
+    assert numbers((90, 80)) == [0, *range(2, 2 + pair_batch.MOST), 2 + pair_batch.MOST]
+    for few in range(1, 6):
+        assert max(numbers((few, few - 1)), default=0) < few

@@ -25,11 +25,13 @@ def with_empties(spans: Sequence[Span]) -> list[Span | None]:
 
     One comes first, one last, and behind the first sequence so many that their numbers reach the
     first compared row: an early exit that takes the number of a sequence for that of a row then
-    hits what is compared.
+    hits what is compared. There are never more sequences than rows, or it would hit none.
     """
     first, *rest = spans
-    between = min(max(_first_wanted(spans) - 1, 1), MOST)
-    return [None, first, *[None] * between, *rest, None]
+    room = sum(span.stop - span.start for span in spans) - len(spans)
+    ends = [None] * min(room, 1), [None] * (room > 1)
+    between = min(max(_first_wanted(spans) - 1, 1), MOST, room - len(ends[0]) - len(ends[1]))
+    return [*ends[0], first, *[None] * between, *rest, *ends[1]]
 
 
 def _first_wanted(spans: Sequence[Span]) -> int:
@@ -48,13 +50,16 @@ def sizes(sequences: Sequence[Span | None]) -> tuple[list[int], list[int]]:
     return queries, [0 if each is None else each.stop for each in sequences]
 
 
-def fault_of(name: str, rows: Tensor, width: int) -> str | None:
-    """What is wrong with rows ``[n, width (+ Hq)]`` that see no key, or None."""
+def fault_of(name: str, rows: Tensor, width: int, *, sinks: bool = False) -> str | None:
+    """What is wrong with rows ``[n, width (+ Hq)]`` that see no key, or None.
+
+    ``sinks``: the LSE counts a sink, so it is the sink's logit.
+    """
     out, lse = rows[:, :width], rows[:, width:]
     wrong = out[out != 0]
     if len(wrong):
         return f"{name} gave {_named(wrong[0])} in a row with kv_lens 0; expected 0"
-    wrong = lse[~torch.isinf(lse)]
+    wrong = lse[torch.isnan(lse) if sinks else ~torch.isinf(lse)]
     if len(wrong):
         return f"{name} gave an LSE of {_named(wrong[0])} for a row with kv_lens 0; expected -inf"
     return None

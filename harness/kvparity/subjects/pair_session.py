@@ -235,7 +235,12 @@ class AttentionSession:
 
     def _without_empties(self, rows: Tensor) -> Tensor:
         heads = self.subject.heads
-        fault = fault_of(self.subject.pair.decode_name, rows[[0, -1]], heads.query * heads.dim)
+        fault = fault_of(
+            self.subject.pair.decode_name,
+            rows[[0, -1]],
+            heads.query * heads.dim,
+            sinks=self.subject.sinks,
+        )
         if fault is not None and fault not in self._faults:
             self._faults.append(fault)
         return rows[1:-1]
