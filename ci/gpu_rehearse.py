@@ -100,12 +100,14 @@ def _verb(arguments: list[str], capability: tuple[int, int]) -> str | None:
 
 
 def _main(arguments: list[str]) -> str | None:
+    from kvparity.apart.inside import here
     from kvparity.cli.main import main
 
     verb = arguments[0]
     with ExitStack() as stack:
         for shorten in SHORTEN.get(verb, ()):
             stack.enter_context(shorten())
+        stack.enter_context(here())  # the device is pretended in this process alone
         code = main(arguments)
     ended = (*ENDED, 3) if verb == "audit" else ENDED
     return None if code in ended else f"kvparity {verb} ended with {code}"

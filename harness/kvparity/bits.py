@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Bound before any subject is imported: what compares is not looked up where a subject could put
+# something else in its place.
+_ne, _view, _contiguous = torch.ne, Tensor.view, Tensor.contiguous
 _INTEGER = {torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16}
 _INTEGER[torch.bfloat16] = torch.int16
 
@@ -13,14 +16,14 @@ def bits(x: Tensor) -> Tensor:
     """The bit patterns of a float tensor as signed integers of the same width, a view."""
     if x.dtype not in _INTEGER:
         raise TypeError(f"no bit view for {x.dtype}")
-    return x.contiguous().view(_INTEGER[x.dtype])
+    return _view(_contiguous(x), _INTEGER[x.dtype])
 
 
 def differing(a: Tensor, b: Tensor) -> Tensor:
     """Where the bit patterns differ. -0 and +0 differ; two NaNs of one pattern do not."""
     if a.dtype != b.dtype or a.shape != b.shape:
         raise TypeError(f"{a.dtype} {tuple(a.shape)} against {b.dtype} {tuple(b.shape)}")
-    return bits(a) != bits(b)
+    return _ne(bits(a), bits(b))
 
 
 def ulps(a: Tensor, b: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kvparity import doing
 from kvparity.subject import Subject, SubjectError, UnsupportedError
 from kvparity_kernels.digest import row_digest
 from kvparity_kernels.relied import GoneError
@@ -19,14 +20,17 @@ Choose = Callable[[int, int, Tensor], int]
 
 
 @contextmanager
-def at_work() -> Iterator[None]:
+def at_work(function: str = "the subject") -> Iterator[None]:
     """Around the subject's own code: what it raises becomes a ``SubjectError`` that says so.
+
+    ``function``: what is called, for whoever waits for it.
 
     ``SystemExit`` and exceptions of its own making too, or a subject could choose kvparity's exit
     code. A generator that is closed early is no failure.
     """
     try:
-        yield
+        with doing.calling(function):
+            yield
     except (SubjectError, UnsupportedError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except (KeyboardInterrupt, GeneratorExit):
@@ -35,6 +39,11 @@ def at_work() -> Iterator[None]:
         raise SubjectError(str(error)) from error
     except BaseException as error:
         raise SubjectError.of("the subject", error) from error
+
+
+def plain(x: Tensor) -> bool:
+    """Whether a tensor has torch's own functions; a parameter has, another subclass need not."""
+    return type(x) in (torch.Tensor, torch.nn.Parameter)
 
 
 @dataclass
@@ -95,6 +104,11 @@ class Collector:
 
     def check(self, rows: Tensor) -> None:
         """Refuse rows that are no float matrix of the right width."""
+        if not plain(rows):
+            raise SubjectError(
+                f"the subject gave rows as a {type(rows).__name__}, a tensor with functions of its "
+                "own, which could compare itself; expected a plain torch.Tensor"
+            )
         width = self.subject.vocab or (self.scored.values.shape[1] if self.scored else None)
         if rows.dim() != 2 or not rows.is_floating_point() or width not in (None, rows.shape[1]):
             raise SubjectError(
@@ -109,13 +123,13 @@ class Collector:
         else:
             drawn = [0] * len(where)
         targets = torch.tensor(drawn, dtype=torch.int64, device=rows.device)
-        with at_work():
+        with at_work("values"):
             values = self.subject.values(rows, targets, self.temperatures)
         shape = (len(where), len(self.temperatures) if self.subject.vocab else rows.shape[1])
-        if tuple(values.shape) != shape or values.dtype != torch.float32:
+        if not plain(values) or tuple(values.shape) != shape or values.dtype != torch.float32:
             raise SubjectError(
-                f"the subject gave values of shape {list(values.shape)} in {values.dtype}, "
-                f"expected {list(shape)} in float32"
+                f"the subject gave values of shape {list(values.shape)} in {values.dtype} as a "
+                f"{type(values).__name__}, expected {list(shape)} in float32 as a plain Tensor"
             )
         if self.scored is None:
             self.scored = Scored.empty(self.rows, values.shape[1], values.device)

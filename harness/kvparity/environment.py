@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 import kvparity
-from kvparity import flags
+from kvparity import flags, replaced
 from kvparity import versions as tested
 from kvparity.hf import offline
 from kvparity_kernels import runtime
@@ -19,6 +20,9 @@ from kvparity_kernels import runtime
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
 _found: dict[str, Any] = {}
 """The switches as this process was settled with them."""
+_functions: replaced.Known = {}
+_handlers: dict[int, Any] = {}
+"""Functions and signals' handlers, likewise."""
 _VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 
 
@@ -64,18 +68,24 @@ def settle() -> None:
 
     TF32 is off, as every contract states. torch uses one CPU thread: a library may cut its sums by
     the number of threads, and neither ``--jobs`` nor a replay may change bits. Other switches stay
-    as they are, and are remembered. Libraries of model hubs are offline.
+    as they are, and are remembered, and so are the functions that a comparison rests on. Libraries
+    of model hubs are offline.
     """
+    global _functions, _handlers
     offline.ensure()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
     _found.update(flags.read())
+    _functions, _handlers = replaced.functions(), replaced.handlers()
 
 
 def settle_again() -> None:
-    """As :func:`settle`, with the switches as that one found them."""
+    """As :func:`settle`, with the switches and functions as that one found them."""
+    replaced.put_back(_functions)
+    for number, handler in _handlers.items():
+        signal.signal(number, handler)
     flags.put_back(_found)
     settle()
 
@@ -97,7 +107,12 @@ def unsettled() -> str | None:
             torch.get_default_device().type != "cpu"
         ),
     }
-    return next((words for words, off in found.items() if off), None) or flags.turned(_found)
+    return (
+        next((words for words, off in found.items() if off), None)
+        or flags.turned(_found)
+        or replaced.replaced(_functions)
+        or replaced.handled(_handlers)
+    )
 
 
 def _tf32(backend: Any) -> bool:

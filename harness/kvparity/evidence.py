@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +18,14 @@ from kvparity import run_files
 from kvparity.run_files import RunFolderError as RunFolderError
 from kvparity.schema import schema_of
 
-_NAMED_BY = {"cases.jsonl": "id", "units.jsonl": "unit", "controls.jsonl": "name"}
+_NAMED_BY = {
+    "cases.jsonl": "id",
+    "units.jsonl": "unit",
+    "controls.jsonl": "name",
+    "paths.jsonl": "path",
+}
 """The key that every line of a file has."""
+_BAD_END = "bad-end.txt"
 _ABSENT = object()
 
 
@@ -41,14 +47,17 @@ class Evidence:
         self.folder = folder
 
     @contextmanager
-    def alone(self, identity: dict[str, Any], *, resume: bool) -> Iterator[None]:
+    def alone(self, identity: dict[str, Any], *, resume: bool, command: str = "") -> Iterator[None]:
         """:meth:`start`, and keep others from running in the folder until the end.
+
+        A new run that is refused, or fails, before anything is finished leaves no folder.
 
         Raises:
             RunFolderError: see there, or another process runs in it.
         """
+        there, locked = os.path.isdir(self.folder), False  # noqa: PTH112 - of any name at all
         if not resume:
-            self.start(identity, resume=False)
+            self.start(identity, resume=False, command=command)
         try:
             head = (self.folder / "identity.json").open("rb")
         except OSError:
@@ -60,23 +69,29 @@ class Evidence:
                 except OSError:
                     words = f"another kvparity runs in {self.folder}; wait for it, or end it"
                     raise RunFolderError(words) from None
+                locked = True
             if resume:
                 self.start(identity, resume=True)
             yield
+        except Exception:
+            if not resume and locked:
+                self._withdraw(keep_folder=there)
+            raise
         finally:
             if head is not None:
                 head.close()
 
-    def start(self, identity: dict[str, Any], *, resume: bool) -> None:
+    def start(self, identity: dict[str, Any], *, resume: bool, command: str = "") -> None:
         """Create the folder, or take it up again.
 
         ``identity`` says what the run is about; a run may only be resumed under the same.
+        ``command``: the one that began the run; a resumed run keeps it.
 
         Raises:
             RunFolderError: the folder holds another run, or cannot be written.
         """
         try:
-            self._start(identity, resume=resume)
+            self._start(identity | {"command": command}, resume=resume)
         except OSError as error:
             raise RunFolderError(f"cannot write to {self.folder}: {error.strerror}") from error
 
@@ -93,11 +108,18 @@ class Evidence:
                     "resumed; use a new --run-dir"
                 )
             both = {**old, **identity}  # in order; a key that one of them lacks has changed
-            changed = [k for k in both if k not in old or old[k] != identity.get(k, _ABSENT)]
+            about = [key for key in both if key != "command"]
+            changed = [k for k in about if k not in old or old[k] != identity.get(k, _ABSENT)]
             if changed:
                 raise RunFolderError(
                     f"{self.folder} cannot be resumed: {', '.join(changed)} changed since it began "
                     "(results of two set-ups do not belong in one report); use a new --run-dir"
+                )
+            if (self.folder / _BAD_END).exists():
+                raise RunFolderError(
+                    f"{self.folder} cannot be resumed: after its last case the subject's process "
+                    f"did not end as it should ({self.folder / _BAD_END} says how); use a new "
+                    "--run-dir"
                 )
             for file in _NAMED_BY:  # what else lies here is somebody's own
                 run_files.drop_torn_line(self.folder / file)
@@ -109,8 +131,39 @@ class Evidence:
                 f"{self.folder} exists and is not empty; add --resume to finish the run in it, or "
                 "give another --run-dir"
             )
-        (self.folder / "failures").mkdir(parents=True, exist_ok=True)
-        head.write_text(json.dumps(identity, indent=1))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with head.open("x") as file:  # of two that begin at once, one does
+                file.write(json.dumps(identity, indent=1))
+        except FileExistsError:
+            words = f"another kvparity began a run in {self.folder}; give another --run-dir"
+            raise RunFolderError(words) from None
+        (self.folder / "failures").mkdir(exist_ok=True)
+
+    def _withdraw(self, *, keep_folder: bool) -> None:
+        """Leave nothing of a run that finished nothing."""
+        own = {"identity.json", "failures", "paths.jsonl"}
+        if any(each.name not in own for each in self.folder.iterdir()):
+            return
+        with suppress(OSError):
+            (self.folder / "paths.jsonl").unlink(missing_ok=True)
+            (self.folder / "failures").rmdir()
+            (self.folder / "identity.json").unlink()
+            if not keep_folder:
+                self.folder.rmdir()
+
+    def ended_badly(self, words: str) -> None:
+        """Note that no report may be made of this run, although all of it ran."""
+        (self.folder / _BAD_END).write_text(words + "\n")
+
+    def command(self) -> str:
+        """The command that began the run."""
+        return str(read_identity(self.folder / "identity.json").get("command", ""))
+
+    def count(self, file: str) -> int:
+        """The number of whole lines of a file."""
+        path = self.folder / file
+        return path.read_bytes().count(b"\n") if path.is_file() else 0
 
     def append(self, file: str, value: dict[str, Any]) -> None:
         """Add one line to ``cases.jsonl``, ``units.jsonl`` or ``controls.jsonl``."""

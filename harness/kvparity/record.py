@@ -155,7 +155,7 @@ def _act(session: Session, action: Action) -> None:
 
 
 def _blocks(session: Session, step: Step, ids: list[list[int]]) -> Iterator[Tensor]:
-    with at_work():
+    with at_work("decode" if all(span.decode for span in step) else "prefill"):
         yield from session.forward(step, ids)
 
 
@@ -172,7 +172,7 @@ def _run_generate(subject: Subject, plan: Plan, collector: Collector) -> Counter
             collector.add([(sequence, position - 1)], rows)
             return collector.tokens[sequence][position]
 
-        with at_work():
+        with at_work("generate"):
             observed += subject.generate(member, prompt, take)
         taken = sum(place[0] == sequence for place in collector.index)
         if taken != member.length - member.prompt:
@@ -215,7 +215,7 @@ def run(
         if plan.generate:
             observed = _run_generate(subject, plan, collector)
         else:
-            with at_work():
+            with at_work("opening a session"):
                 session = subject.session(plan.members, plan.layout)
                 if not plan.layout.cached and session.cache() is not None:
                     raise SubjectError("the path is without a cache, but the session has one")

@@ -1,22 +1,19 @@
-"""Carry out the work of a contract, in this process or in several, and write the report."""
+"""Carry out the work of a contract, apart from this process, and write the report."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from kvparity import evidence_check as believed
 from kvparity import worker
+from kvparity.apart.inside import inside
+from kvparity.apart.pool import Apart, BadEndError, Here, Pool, Task
 from kvparity.environment import environment, overridden, settle
 from kvparity.evidence import Evidence
 from kvparity.identity import identity
@@ -24,17 +21,17 @@ from kvparity.judge import judge
 from kvparity.kernel_plan import KernelControl, Unplanted
 from kvparity.plan import ControlRun, Unit, Work, make
 from kvparity.schema import SCHEMA_VERSION
-from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subject import UnsupportedError
 from kvparity.texts import given
 from kvparity.tiles import contract as tiles
 from kvparity.unit import Tokens
 from kvparity.worker import Job
 from kvparity_contracts.loader import LoadedContract
 
-Task = tuple[Any, ...]
-"""A function of the worker, and its arguments."""
+TIMEOUT_S = 3600.0
+"""The longest that one case, rollout, control or loading may take, where nothing else is asked."""
 Progress = Callable[[int, int, str], None]
-"""(tasks done, tasks in all, what ended)"""
+"""(cases finished, cases in all, what runs or ended)"""
 
 
 def verify(
@@ -46,12 +43,17 @@ def verify(
     resume: bool,
     command: str,
     progress: Progress,
+    timeout: float = TIMEOUT_S,
 ) -> dict[str, Any]:
     """Verify a contract and return the report, which is also ``run.json`` in ``folder``.
+
+    The subject runs in ``jobs`` processes of its own (:mod:`kvparity.apart`), of which only plain
+    data comes back. ``timeout``: seconds.
 
     Raises:
         RunFolderError, UnsupportedError, SubjectError: see there; finished cases are on disk
         whatever happens.
+        InternalError: a process failed by a fault of kvparity.
     """
     start = time.perf_counter()
     texts = given(loaded)
@@ -66,21 +68,24 @@ def verify(
     evidence = Evidence(folder.resolve())  # a subject may change the current folder
     about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
     about |= texts.identity()
-    with evidence.alone(about, resume=resume):
+    with evidence.alone(about, resume=resume, command=command):
         relied = tiles.checked(contract, torch.device(device))  # before anything rests on them
         job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
-        total = sum(map(len, (work.units, work.kernel_cases, work.controls, work.kernel_controls)))
-        ended = 0
+        total = sum(len(unit.cases) for unit in work.units) + len(work.kernel_cases)
 
-        def tick(what: str) -> None:
-            nonlocal ended
-            ended += 1
-            progress(ended, total, what)
+        def tell(what: str) -> None:
+            progress(evidence.count("cases.jsonl"), total, what)
 
-        with no_exit(), _Pool(jobs) as pool:
-            tokens = _cases(pool, job, work, evidence, tick)
-            unplanted = _controls(pool, job, work, evidence, tokens, tick)
-        report = _report(loaded, work, evidence, setting, unplanted, command) | {"tiles": relied}
+        tell("starting")
+        with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
+            tokens = _cases(pool, job, work, evidence, tell)
+            unplanted = _controls(pool, job, work, evidence, tokens, tell)
+            try:
+                pool.finish()
+            except BadEndError as error:
+                evidence.ended_badly(str(error))
+                raise
+        report = _report(loaded, work, evidence, setting, unplanted) | {"tiles": relied}
         report["texts"] = texts.json()
         report["run_dir"] = str(folder)
         report["elapsed_s"] = round(time.perf_counter() - start, 2)
@@ -88,67 +93,8 @@ def verify(
     return report
 
 
-@contextmanager
-def no_exit() -> Iterator[None]:
-    """Let nobody end this process by ``os._exit``: a subject could choose our exit code.
-
-    A process that a subject forks may.
-    """
-    process, end = os.getpid(), os._exit
-
-    def refuse(status: int) -> NoReturn:
-        if os.getpid() != process:
-            end(status)
-        raise SubjectError(f"the subject ended the process by os._exit({status})")
-
-    os._exit = refuse
-    try:
-        yield
-    finally:
-        os._exit = end
-
-
-class _Pool:
-    """Runs tasks here (one job) or in fresh processes; results come as they end."""
-
-    def __init__(self, jobs: int) -> None:
-        self.jobs = jobs
-        self.executor: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> _Pool:
-        if self.jobs > 1:
-            self.executor = ProcessPoolExecutor(
-                self.jobs, mp_context=get_context("spawn"), initializer=worker.start
-            )
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self.executor is None:
-            return
-        if kind is not None:
-            for process in (getattr(self.executor, "_processes", None) or {}).values():
-                process.terminate()
-        self.executor.shutdown(wait=True, cancel_futures=True)
-
-    def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
-        if self.executor is None:
-            for function, *arguments in tasks:
-                yield function(*arguments)
-            return
-        pending: set[Future[Any]] = {self.executor.submit(*task) for task in tasks}
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                try:
-                    yield future.result()
-                except BrokenProcessPool as error:
-                    raise SubjectError(
-                        "a worker process died without a word (killed for memory?); try --jobs 1"
-                    ) from error
-
-
 def _cases(
-    pool: _Pool, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
+    pool: Pool, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
 ) -> dict[str, Tokens]:
     """Run all cases that are not finished; returns the tokens of every unit."""
     finished = frozenset(line["id"] for line in believed.cases(evidence, job.contract, work))
@@ -183,7 +129,7 @@ def _tokens(entry: dict[str, Any]) -> Tokens:
 
 
 def _controls(
-    pool: _Pool,
+    pool: Pool,
     job: Job,
     work: Work,
     evidence: Evidence,
@@ -225,7 +171,6 @@ def _report(
     evidence: Evidence,
     setting: dict[str, Any],
     unplanted: tuple[Unplanted, ...],
-    command: str,
 ) -> dict[str, Any]:
     cases = believed.cases(evidence, loaded.contract, work)
     results = sorted(cases, key=lambda entry: entry["id"])
@@ -247,7 +192,7 @@ def _report(
             "sha256": loaded.sha256,
             "seed": loaded.contract.seed,
         },
-        "command": command,
+        "command": evidence.command(),
         "run_dir": str(evidence.folder),
         "environment": setting,
         "subject": units[0]["subject"] if units else {},

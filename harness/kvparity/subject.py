@@ -14,32 +14,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from kvparity.raised import told, trace
+from kvparity.errors import OracleError as OracleError
+from kvparity.errors import SubjectError as SubjectError
+from kvparity.errors import UnsupportedError as UnsupportedError
 from kvparity.schedule import Layout, Member, Plan, Step
-
-
-class SubjectError(Exception):
-    """The subject broke its promise: wrong shape or dtype, an exception, memory. Exit code 3.
-
-    ``trace``: the traceback of the subject's own exception, for the run folder; empty without one.
-    """
-
-    trace: str = ""
-
-    @classmethod
-    def of(cls, who: str, error: BaseException, more: str = "") -> SubjectError:
-        """``who`` raised ``error``; ``more`` is said of it."""
-        found = cls(f"{who} raised {told(error)}{more}")
-        found.trace = trace(error)
-        return found
-
-
-class OracleError(SubjectError):
-    """The subject has no float64 values to be held against: an error of accuracy cases alone."""
-
-
-class UnsupportedError(Exception):
-    """A path, setting or checkpoint that cannot be used, in words for a person. Exit code 2."""
 
 
 class CacheView(Protocol):

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvparity import doing
 from kvparity.accuracy import Against, accuracy, against
+from kvparity.case_json import case_json as case_json
+from kvparity.case_json import case_words
 from kvparity.compare import Comparison, SideName, invariance, same_bits
 from kvparity.counter import sample
 from kvparity.explain import named, nan_cause
@@ -25,6 +28,7 @@ from kvparity.side import Setting as Setting
 from kvparity.side import Side
 from kvparity.side import run_path as run_path
 from kvparity.subject import OracleError, UnsupportedError
+from kvparity.unit_paths import Before, UnitPaths, path_key
 from kvparity.workload import Prompts
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
@@ -142,21 +146,42 @@ Emit = Callable[[Case, Comparison, Kept | None, Kept], None]
 
 
 def run_unit(
-    setting: Setting, unit: Unit, *, tokens: Tokens | None, done: frozenset[str], emit: Emit
+    setting: Setting,
+    unit: Unit,
+    *,
+    tokens: Tokens | None,
+    done: frozenset[str],
+    emit: Emit,
+    before: Before | None = None,
+    ran: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Run what is missing of ``unit``.
+    """Run what is missing of ``unit``: the cases not ``done``.
 
-    Returns the unit's evidence: tokens, what was observed, what was loaded, seconds by path.
+    ``ran`` gets a line for every path, before a case rests on it.
+
+    Returns the unit's evidence: tokens, what was observed, what was loaded, seconds by path. It is
+    the same whether the unit ran in one go or was interrupted.
     """
+    before = before or Before()
     prompts = setting.prompts(unit.workload)
     require_paths(setting, unit, prompts)
     runner = Runner(setting, prompts, tokens)
+    doing.task(f"rollout by {unit.rollout} over {unit.workload} in {unit.numerics.execution}")
     runner.rollout(unit.rollout)
+    runner.repeated = {PathName.parse(path): same for path, same in before.repeats.items()}
+    paths = UnitPaths(
+        unit.id,
+        {path_key(line): line for line in before.ran},
+        ran,
+        lambda records: recheck.recorded(setting, prompts, unit.id, records),
+    )
+    paths.look(runner.records, runner.probed, runner.seconds)
     wanted: list[Tensor] = []
     for case in in_order(unit.cases):
         if case.id not in done:
-            emit(case, *run_case(setting, runner, case, wanted))
-    ran = runner.probed | runner.records
+            found = run_case(setting, runner, case, wanted)
+            paths.look(runner.records, runner.probed, runner.seconds)
+            emit(case, *found)
     return {
         "unit": unit.id,
         "sequences": [
@@ -164,10 +189,7 @@ def run_unit(
             for i, name in enumerate(prompts.ids)
         ],
         "subject": dict(setting.subject.describe()),
-        "observed": {str(p): dict(r.observed) for p, r in ran.items()},
-        "launches": {str(p): r.launches for p, r in ran.items()},
-        "seconds": runner.seconds,
-        "rows": recheck.recorded(setting, prompts, unit.id, runner.records),
+        **paths.json(),
     }
 
 
@@ -183,6 +205,7 @@ def run_case(
     setting: Setting, runner: Runner, case: Case, wanted: list[Tensor]
 ) -> tuple[Comparison, Kept | None, Kept]:
     """One case: its result, and what both sides gave. ``wanted`` keeps the oracle's values."""
+    doing.task(case_words(case))
     if case.relation == "liveness":
         found, probed = probe(runner.side(case.path), case.check)
         runner.probed[case.path] = probed
@@ -268,27 +291,3 @@ def _roles(case: Case, rollout: SideName | None) -> tuple[str | None, str | None
         return None, None
     path, reference = str(case.path), ORACLE if case.reference is None else str(case.reference)
     return (reference, path) if rollout == "reference" else (path, reference)
-
-
-def case_json(case: Case, result: Comparison) -> dict[str, Any]:
-    """The report's entry for one case."""
-    found = result.as_json()
-    outcome = found.pop("outcome")
-    rollout, trainer = _roles(case, found.pop("rollout"))
-    more = {case.relation: dict(result.details)} if result.details else {}
-    return {
-        "id": case.id,
-        "check": case.check,
-        "relation": case.relation,
-        "workload": case.workload,
-        "reference": None if case.reference is None else str(case.reference),
-        "path": str(case.path),
-        "dtype": case.numerics.execution,
-        "kv_cache": case.numerics.kv_cache,
-        "temperature": case.temperature,
-        "rollout": rollout,
-        "trainer": trainer,
-        "verdict": outcome,
-        **found,
-        **more,
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,21 @@ from typing import Any, TypeVar
 
 import torch
 
+from kvparity import doing
 from kvparity.accuracy import Against
+from kvparity.apart.child import stop_a_copy
 from kvparity.compare import Comparison
 from kvparity.controls.kernels import kernel_control_json, run_audit_control, run_order_control
 from kvparity.controls.running import Planted, controls_json, plant
 from kvparity.environment import settle, settle_again, unsettled
-from kvparity.evidence import Evidence
+from kvparity.evidence import Evidence, RunFolderError
 from kvparity.kernel_case import Finding, audit, certify, entry
 from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
-from kvparity.orphans import end_with_parent
 from kvparity.plan import Case, ControlRun, Unit
 from kvparity.registry import factory
 from kvparity.subject import OracleError, Subject, SubjectError, UnsupportedError
 from kvparity.unit import Kept, Setting, Tokens, case_json, run_unit
+from kvparity.unit_paths import Before
 from kvparity_contracts.contract import Contract
 
 Result = TypeVar("Result")
@@ -42,9 +43,7 @@ _subjects: dict[tuple[str, Numerics], Subject] = {}
 
 
 def start() -> None:
-    """Set up a worker process: Ctrl-C is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    """The first task of a worker process."""
     settle()
 
 
@@ -54,6 +53,7 @@ def subject_of(job: Job, numerics: Numerics) -> Subject:
     if key not in _subjects:
         for old in [name for name in _subjects if name[0] != key[0]]:
             del _subjects[old]  # another run's, in a process that verifies one after the other
+        doing.task(f"loading the subject in {numerics.execution}")
         try:
             _subjects[key] = factory(job.contract.subject.kind)(
                 job.contract.subject,
@@ -88,11 +88,35 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
             found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
         evidence.append("cases.jsonl", found)
 
+    def ran(line: dict[str, Any]) -> None:
+        evidence.append("paths.jsonl", line)
+
     setting = Setting(job.contract, subject_of(job, unit.numerics))
-    found = _guarded(lambda: run_unit(setting, unit, tokens=tokens, done=done, emit=emit), unit.id)
+    before = _before(evidence, unit, done)
+    found = _guarded(
+        lambda: run_unit(
+            setting, unit, tokens=tokens, done=done, emit=emit, before=before, ran=ran
+        ),
+        unit.id,
+    )
     if tokens is None:  # else the line is there, and a case of the unit was run again
         evidence.append("units.jsonl", found)
     return found
+
+
+def _before(evidence: Evidence, unit: Unit, done: frozenset[str]) -> Before:
+    """What the folder holds of a unit that was interrupted."""
+    if not done and not evidence.count("paths.jsonl"):
+        return Before()
+    own = {case.id for case in unit.cases} & done
+    lines = [line for line in evidence.lines("cases.jsonl") if line["id"] in own]
+    told = [line["invariance"]["repeats"] for line in lines if "invariance" in line]
+    ran = tuple(line for line in evidence.lines("paths.jsonl") if line.get("unit") == unit.id)
+    for line in ran:
+        if not {"observed", "launches", "seconds", "probed"} <= line.keys():
+            file = evidence.folder / "paths.jsonl"
+            raise RunFolderError(f"{file} is damaged at {line['path']!r}; use a new --run-dir")
+    return Before(ran, told[0] if told else {})
 
 
 def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
@@ -102,6 +126,7 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
     it, and the defect was not caught.
     """
     setting = Setting(job.contract, subject_of(job, control.numerics))
+    doing.task(f"control {control.control} of relation {control.relation} over {control.workload}")
     try:
         planted = _guarded(lambda: plant(setting, control, tokens), f"control {control.control}")
     except (OracleError, UnsupportedError) as error:
@@ -123,17 +148,23 @@ def do_kernel_case(job: Job, case: KernelCase) -> dict[str, Any]:
 def look(job: Job, case: KernelCase) -> Finding:
     """What a case of an order or audit check finds."""
     if case.relation == "audit":
+        doing.task(f"case {case.id}: audit for {case.architecture}")
         return audit(job.contract, job.base, case)
-    return certify(subject_of(job, case.numerics), case, seed=job.contract.seed)
+    subject = subject_of(job, case.numerics)
+    doing.task(f"case {case.id}: order of {case.keys} keys in {case.numerics.execution}")
+    return certify(subject, case, seed=job.contract.seed)
 
 
 def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
     """Run a control of an order or audit check; see ``do_control``."""
 
     def run() -> tuple[bool, str]:
+        words = f"control {control.control} of relation {control.relation}"
         if control.relation == "audit":
+            doing.task(words)
             return run_audit_control(job.contract, job.base, control)
         subject = subject_of(job, control.case.numerics)
+        doing.task(words)
         return run_order_control(subject, control, job.contract.seed)
 
     try:
@@ -154,7 +185,11 @@ def _ended(error: Exception) -> str:
 
 
 def still_settled(where: str) -> None:
-    """Raise ``SubjectError`` where the subject changed what holds for the whole process."""
+    """Raise ``SubjectError`` where the subject changed what holds for the whole process.
+
+    A copy of the process that the subject made ends here.
+    """
+    stop_a_copy()
     off = unsettled()
     if off is not None:
         settle_again()  # for what this process runs next
@@ -165,11 +200,15 @@ def still_settled(where: str) -> None:
 
 
 def _guarded(task: Callable[[], Result], where: str) -> Result:
-    """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place."""
+    """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place.
+
+    What the subject changed for the whole process is told first: other errors may come of it.
+    """
     try:
-        found = task()
-        still_settled(where)
-        return found
+        try:
+            return task()
+        finally:
+            still_settled(where)
     except (SubjectError, UnsupportedError):
         raise
     except SystemExit as error:  # or the subject could choose our exit code

@@ -1,15 +1,41 @@
-"""Helpers of these tests (``toy``, ...) are plain modules beside them."""
+"""Helpers of these tests (``toy``, ...) are plain modules beside them.
+
+Subjects run in the test's own process, where they can be patched and cost no start: as from the
+command line, in a process of their own, with the fixture ``apart``.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from kvparity import environment
+from kvparity.apart.inside import here
 from kvparity_contracts import abilities
 
-sys.path.insert(0, str(Path(__file__).parent))
+
+@pytest.fixture(autouse=True, scope="session")
+def subjects_run_here() -> Iterator[None]:
+    with here():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered() -> Iterator[None]:
+    """Of a test that patches functions of ours, the next one knows nothing."""
+    yield
+    environment._functions, environment._handlers = {}, {}
+
+
+@pytest.fixture
+def apart(subjects_run_here: None) -> Iterator[None]:
+    with here(False):
+        yield
 
 
 @pytest.fixture

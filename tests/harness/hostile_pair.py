@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -10,6 +12,8 @@ import naive_pair
 import torch
 from naive_pair import decode, prefill
 from torch import Tensor
+
+from kvparity import compare
 
 __all__ = ["decode", "prefill"]
 
@@ -89,6 +93,49 @@ def decode_reduces(*args: Any, **more: Any) -> Any:
 def decode_without_flash(*args: Any, **more: Any) -> Any:
     torch.backends.cuda.enable_flash_sdp(False)
     return naive_pair.decode(*args, **more)
+
+
+def decode_equal(*args: Any, **more: Any) -> Any:
+    torch.equal = lambda *_: True
+    return naive_pair.decode(*args, **more)
+
+
+def decode_eq(*args: Any, **more: Any) -> Any:
+    Tensor.__eq__ = lambda *_: torch.tensor(True)  # type: ignore[method-assign,assignment]
+    return naive_pair.decode(*args, **more)
+
+
+def decode_views(*args: Any, **more: Any) -> Any:
+    Tensor.view = lambda x, *_: x * 0  # type: ignore[method-assign,assignment]
+    return naive_pair.decode(*args, **more)
+
+
+def decode_dumps(*args: Any, **more: Any) -> Any:
+    json.dumps = lambda *_, **__: '{"verdict": "holds"}'
+    return naive_pair.decode(*args, **more)
+
+
+def decode_compares(*args: Any, **more: Any) -> Any:
+    compare.differing = lambda a, b: torch.zeros(a.shape, dtype=torch.bool)
+    return naive_pair.decode(*args, **more)
+
+
+def decode_deaf(*args: Any, **more: Any) -> Any:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return naive_pair.decode(*args, **more)
+
+
+class Agreeing(Tensor):
+    """A tensor whose comparisons all say that it is equal."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        return found * 0 if func is torch.ne else found
+
+
+def decode_agrees(*args: Any, **more: Any) -> Any:
+    return tuple(x.as_subclass(Agreeing) for x in naive_pair.decode(*args, **more))
 
 
 def decode_narrow(*args: Any, **more: Any) -> Any:

@@ -50,3 +50,43 @@ def test_a_function_that_is_not_there_is_explained(
     (tmp_path / "k.py").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_callable(name, tmp_path)
+
+
+OPERATOR = """
+import torch
+torch.library.define("{name}::add_one", "(Tensor x) -> Tensor")
+
+@torch.library.impl("{name}::add_one", "cpu")
+def _add_one(x):
+    return x + 1
+
+def prefill(x):
+    return torch.ops.{name}.add_one(x)
+
+decode = prefill
+def again(): return "first"
+"""
+
+
+def test_a_file_is_imported_once_however_many_functions_are_named(tmp_path: Path) -> None:
+    for folder, name in (("one", "kvparity_test_one"), ("two", "kvparity_test_two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ops.py").write_text(OPERATOR.format(name=name))
+    prefill = load_callable("one/ops.py:prefill", tmp_path)
+    decode = load_callable("../one/ops.py:decode", tmp_path / "two")  # another spelling
+    assert prefill is decode
+    # A file of the same name elsewhere is another module, and so is the file once it changed.
+    other = load_callable("two/ops.py:prefill", tmp_path)
+    assert other.__module__ != prefill.__module__
+    assert sys.modules[other.__module__].prefill is other
+    assert sys.modules[prefill.__module__].prefill is prefill
+    (tmp_path / "one" / "ops.py").write_text("def again(): return 'second, and longer'\n")
+    assert load_callable("one/ops.py:again", tmp_path)() == "second, and longer"
+
+
+def test_a_file_that_fails_leaves_nothing_half_imported(tmp_path: Path) -> None:
+    (tmp_path / "breaks.py").write_text("def f(): return 1\nraise OSError('no driver')\n")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no driver"):
+            load_callable("breaks.py:f", tmp_path)
+    assert not any(name.startswith("kvparity_subject_breaks_") for name in sys.modules)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -95,17 +94,3 @@ def test_streams_that_a_subject_closes_stay_open(capsys: pytest.CaptureFixture[s
     assert json.loads(said.finished(0)) == {"verdict": "holds"}
     print("open")
     assert capsys.readouterr() == ("open\n", "not for stdout\n")
-
-
-@pytest.mark.parametrize("more", [[], ["--json"]])
-def test_a_reader_that_leaves_or_never_came_gets_no_traceback(more: Sequence[str]) -> None:
-    command = [sys.executable, "-m", "kvparity.cli.main", "contract", "lint", "smoke", *more]
-    gone, end = os.pipe()
-    os.close(gone)
-    left = subprocess.run(command, stdout=end, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(end)
-    assert (left.returncode, left.stderr) == (ExitCode.ERROR, "")
-    closed = subprocess.run(
-        [*command], stderr=subprocess.PIPE, text=True, check=False, preexec_fn=lambda: os.close(1)
-    )
-    assert (closed.returncode, closed.stderr) == (0, "")

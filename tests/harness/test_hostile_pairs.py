@@ -67,6 +67,13 @@ def verify(path: Path, *more: str) -> int:
         ("decode", "decode_flushes", "torch's flushing of denormal numbers is True"),
         ("decode", "decode_reduces", "torch's bfloat16 sums of reduced precision is False"),
         ("decode", "decode_without_flash", "torch's flash SDPA is False"),
+        ("decode", "decode_equal", "torch.equal is no longer the function that it was"),
+        ("decode", "decode_eq", "torch.Tensor.__eq__ is no longer the function that it was"),
+        ("decode", "decode_views", "torch.Tensor.view is no longer the function that it was"),
+        ("decode", "decode_dumps", "json.dumps is no longer the function that it was"),
+        ("decode", "decode_compares", "kvparity.compare.differing is no longer the function"),
+        ("decode", "decode_deaf", "SIGTERM has another handler"),
+        ("decode", "decode_agrees", "out is a Agreeing, a tensor with functions of its own"),
         ("decode", "decode_narrow", "torch's default dtype is torch.bfloat16"),
     ],
 )

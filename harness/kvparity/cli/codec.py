@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     import torch
 
-    from kvparity import environment, texts
+    from kvparity import doing, environment, texts
     from kvparity.codec.lab import examine_codec
     from kvparity.codec.prepare import Bench, prepare
     from kvparity.kernel_plan import Numerics
@@ -111,6 +111,7 @@ def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     environment.settle()
     job = Job(loaded.contract, loaded.base, device, Path())
     subject = subject_of(job, Numerics(execution, kv_cache))
+    doing.task(f"rollout and rescore of {workload}")
     bench: Bench = prepare(
         Setting(loaded.contract, subject),
         workload,

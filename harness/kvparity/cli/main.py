@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kvparity import __version__
+from kvparity.apart.inside import inside
 from kvparity.cli import (
     audit,
     bench,
@@ -20,11 +21,14 @@ from kvparity.cli import (
     order,
     replay,
     say,
+    streams,
     tiles,
     trace,
     verify,
+    whole,
 )
 from kvparity.exit_codes import ExitCode
+from kvparity.subjects.callables import forget
 from kvparity_kernels.relied import GoneError
 
 _EPILOG = """examples:
@@ -73,59 +77,57 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. No traceback reaches the user."""
     given = list(sys.argv[1:] if argv is None else argv)
+    with streams.guarded() as both:
+        try:
+            code = _answered(given)
+        except SystemExit as end:  # --help, --version, or a command line that means nothing
+            if streams.unwritten(*both):
+                raise SystemExit(int(ExitCode.ERROR)) from None
+            raise end from None
+        return ExitCode.ERROR if streams.unwritten(*both) else code
+
+
+def _answered(given: list[str]) -> int:
+    """The exit code, once all is said, the document last."""
     try:
         args = parser().parse_args(given)
     except Misused as end:
         if "--json" in given:
-            _written(ExitCode.USAGE, json.dumps(say.problem(ExitCode.USAGE, end.words)))
+            print(json.dumps(say.problem(ExitCode.USAGE, end.words)))
         raise
     if not getattr(args, "json", False):
-        return _written(_run(args))
+        return _run(args, given)
     with say.listening() as said:
-        code = _run(args)
-    return _written(code, said.finished(code))
+        code = _run(args, given)
+    print(said.finished(code))
+    return code
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, given: list[str]) -> int:
     try:
+        verb = args.run.__module__.rpartition(".")[2]
+        if inside():
+            forget()  # what an earlier command imported here, and its state
+        elif verb in whole.VERBS:
+            return whole.run(given, json=args.json)
         return int(args.run(args))
     except KeyboardInterrupt:
         print("kvparity: interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        return _unheard()
     except BaseException as error:  # SystemExit, too: it is not for a subject to end us
         if os.environ.get("KVPARITY_TRACEBACK"):
             raise
         if isinstance(error, GoneError):
             print(f"kvparity: error: {error}", file=sys.stderr)
             return ExitCode.ERROR
+        name = type(error).__name__
+        words = f"{error}" if name == "InternalError" else f"{name}: {error}"
         print(
-            f"kvparity: internal error: {type(error).__name__}: {error}\n"
+            f"kvparity: internal error: {words}\n"
             "(set KVPARITY_TRACEBACK=1 for the traceback, and please report it)",
             file=sys.stderr,
         )
         return ExitCode.ERROR
-
-
-def _written(code: int, document: str | None = None) -> int:
-    """The exit code, once all that was said is written, and the document at last."""
-    try:
-        if document is not None:
-            print(document)
-        if sys.stdout is not None:  # it was closed from the start
-            sys.stdout.flush()
-    except BrokenPipeError:
-        return _unheard()
-    except ValueError:  # it was closed since
-        return ExitCode.ERROR
-    return code
-
-
-def _unheard() -> int:
-    """The reader of our output left (`| head`): say no more, also at interpreter exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.ERROR
 
 
 if __name__ == "__main__":

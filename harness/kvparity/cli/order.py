@@ -76,6 +76,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine; returns the exit code."""
+    from kvparity import doing
     from kvparity.environment import settle as settle_process
     from kvparity_contracts.problems import ContractError
 
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         keys = _numbers("--keys", args.keys)
         device = settle(args.device)
         settle_process()
+        doing.task("loading the pair")
         subject = _subject(args, device)
     except ContractError as error:
         print(error, file=sys.stderr)
@@ -97,6 +99,7 @@ def _examine(
 ) -> int:
     import torch
 
+    from kvparity import doing
     from kvparity.environment import environment
     from kvparity.order.examine import order_report
     from kvparity.order.text import render
@@ -106,6 +109,7 @@ def _examine(
     reports = []
     try:
         for n in keys:
+            doing.task(f"order of {n} keys")
             reports.append(
                 order_report(
                     subject,

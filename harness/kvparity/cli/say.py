@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+RUNNING = "kvparity: running "
+"""A line that begins so tells that a command goes on; it is no part of how it ended."""
+
 
 class Said:
     """The document of one command, and what it told people on stderr."""
@@ -26,6 +29,7 @@ class Said:
         if self.text is not None:
             return self.text
         lines = self.heard.replace("\r\033[K", "\n").strip().splitlines()
+        lines = [line for line in lines if not line.startswith(RUNNING)]
         return json.dumps(problem(code, "\n".join(lines).removeprefix("kvparity: ")))
 
 
@@ -62,6 +66,13 @@ def document(value: Any, *, indent: int | None = None) -> None:
         print(text)
     else:
         _current.text = text
+
+
+def passed_on(text: str) -> bool:
+    """Take a document that another process wrote, if somebody listens for one."""
+    if _current is not None:
+        _current.text = text.strip()
+    return _current is not None
 
 
 @contextmanager

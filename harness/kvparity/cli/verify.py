@@ -8,15 +8,21 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
+from kvparity.cli.progress import Progress
 from kvparity.exit_codes import ExitCode, of_verdict
 from kvparity.schema import SCHEMA_VERSION
 
 _MOST_JOBS = 1024
+_TIMEOUT_S = 3600
+_LONGEST_S = 10_000_000
+_RUNS = Path(".kvparity/runs")
 
 
 def add_parser(verbs: Any) -> None:
@@ -45,6 +51,14 @@ def add_parser(verbs: Any) -> None:
         "--resume", action="store_true", help="finish the interrupted run in --run-dir"
     )
     parser.add_argument(
+        "--timeout",
+        type=float,
+        default=_TIMEOUT_S,
+        metavar="SECONDS",
+        help="the longest that one case, rollout, control or loading may take "
+        f"(default: {_TIMEOUT_S}); what is finished then is kept",
+    )
+    parser.add_argument(
         "--invariant",
         action="store_true",
         help="run a transformers contract twice, without and with torch's reductions in fixed "
@@ -65,24 +79,49 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs is not None and not 1 <= args.jobs <= _MOST_JOBS:
         words = f"--jobs {args.jobs}: expected at least 1, at most {_MOST_JOBS}"
         return _stop(args, ExitCode.USAGE, words)
+    if not 0 < args.timeout <= _LONGEST_S:
+        words = f"--timeout {args.timeout:g}: expected seconds, more than 0, at most {_LONGEST_S}"
+        return _stop(args, ExitCode.USAGE, words)
     if args.resume and args.run_dir is None:
         words = "--resume needs --run-dir, the folder of the interrupted run"
         return _stop(args, ExitCode.USAGE, words)
     try:
-        loaded = load(find(args.contract))
-        device = settle(args.device)
+        with Progress() as bar:
+            bar(0, 0, "loading torch")
+            loaded = load(find(args.contract))
+            device = settle(args.device)
     except ContractError as error:
         return _stop(args, ExitCode.USAGE, str(error), prefix="")
     except ValueError as error:
         return _stop(args, ExitCode.USAGE, str(error))
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = args.run_dir or Path(".kvparity/runs") / f"{stamp}-{loaded.contract.name}"
-    if args.invariant:
-        return _before_and_after(args, loaded, device, folder)
-    found = _verify(args, loaded, device, folder, args.resume)
+    try:
+        folder = args.run_dir or _new_folder(loaded.contract.name)
+    except OSError as error:
+        words = f"{_RUNS} cannot be written ({error.strerror}); give a --run-dir"
+        return _stop(args, ExitCode.USAGE, words)
+    try:
+        if args.invariant:
+            return _before_and_after(args, loaded, device, folder)
+        found = _verify(args, loaded, device, folder, args.resume)
+    finally:
+        if args.run_dir is None:
+            with suppress(OSError):
+                folder.rmdir()  # where nothing is in it: a run that was refused
     if isinstance(found, int):
         return found
     return _print(args, found, [found])
+
+
+def _new_folder(name: str) -> Path:
+    """A folder that was not there: of runs that begin in one second, each gets its own."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    _RUNS.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = _RUNS / (f"{stamp}-{name}" + (f"-{number}" if number > 1 else ""))
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable: numbers do not end")
 
 
 def _before_and_after(args: argparse.Namespace, loaded: Any, device: str, folder: Path) -> int:
@@ -128,17 +167,18 @@ def _verify(
     from kvparity.run import verify
     from kvparity.subject import SubjectError, UnsupportedError
 
-    bar = _Bar()
     try:
-        return verify(
-            loaded,
-            device=device,
-            folder=folder,
-            jobs=args.jobs or _default_jobs(device),
-            resume=resume,
-            command=shlex.join(["kvparity", *sys.argv[1:]]),
-            progress=bar,
-        )
+        with Progress() as bar:
+            return verify(
+                loaded,
+                device=device,
+                folder=folder,
+                jobs=args.jobs or _default_jobs(device),
+                resume=resume,
+                command=shlex.join(["kvparity", *sys.argv[1:]]),
+                progress=bar,
+                timeout=args.timeout,
+            )
     except (RunFolderError, UnsupportedError) as error:
         return _stop(args, ExitCode.USAGE, str(error))
     except SubjectError as error:
@@ -150,8 +190,6 @@ def _verify(
         again = f"kvparity verify {args.contract} {whole} --resume"
         words = f"interrupted{_kept(folder)}; finish with: {again}"
         return _stop(args, ExitCode.INTERRUPTED, words)
-    finally:
-        bar.close()
 
 
 def _default_jobs(device: str) -> int:
@@ -172,22 +210,3 @@ def _stop(
     if args.json:
         say.document(say.problem(code, message))
     return code
-
-
-class _Bar:
-    """Progress on stderr, on a terminal only."""
-
-    def __init__(self) -> None:
-        self.bar: Any = None
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        if self.bar is None:
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=total, disable=not sys.stderr.isatty(), leave=False)
-        self.bar.set_postfix_str(what, refresh=False)
-        self.bar.update(done - self.bar.n)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()

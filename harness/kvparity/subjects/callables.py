@@ -7,10 +7,20 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 Kernel = Callable[..., Any]
+
+_files: dict[tuple[Path, int, int], ModuleType] = {}
+"""Modules by file, time and size: an operator that a file registers can be registered once."""
+
+
+def forget() -> None:
+    """Import files anew from now on, as a process would that has imported none."""
+    _files.clear()
 
 
 def load_callable(name: str, base: Path) -> Kernel:
@@ -53,11 +63,24 @@ def _on_path(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _load_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"kvparity_subject_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+def _load_file(path: Path) -> ModuleType:
+    """The module of a file, run at the first call, however many functions are named from it."""
+    if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    real, about = path.resolve(), path.stat()
+    key = (real, about.st_mtime_ns, about.st_size)
+    if key not in _files:
+        # Two files of one name are two modules.
+        name = f"kvparity_subject_{path.stem}_{sha256(str(real).encode()).hexdigest()[:8]}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise FileNotFoundError(f"no file {path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        _files[key] = module
+    return _files[key]

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvparity import doing
+from kvparity.collect import plain
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity.subjects.pair_inputs import Inputs
 
@@ -33,7 +35,8 @@ def checked(
     kept = [(label, _bits(x), _bits(x).clone()) for label, x in watched.items() if x is not None]
     beside = [_bits(whole).clone() for whole in inputs.memory]
     try:
-        result = compute()
+        with doing.calling(name):
+            result = compute()
     except UnsupportedError:  # of a planted defect, not of the kernel
         raise
     except torch.cuda.OutOfMemoryError as error:
@@ -89,6 +92,11 @@ def _expect(
 ) -> None:
     if not isinstance(got, Tensor):
         raise SubjectError(f"{name}: {what} is a {type(got).__name__}, expected a tensor")
+    if not plain(got):
+        raise SubjectError(
+            f"{name}: {what} is a {type(got).__name__}, a tensor with functions of its own, which "
+            "could compare itself; expected a plain torch.Tensor"
+        )
     if got.layout != torch.strided:
         raise SubjectError(f"{name}: {what} has layout {got.layout}, expected a plain tensor")
     if tuple(got.shape) != tuple(shape):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kvparity import doing
 from kvparity.environment import environment, settle
 from kvparity.kernel_plan import Numerics
 from kvparity.side import Setting
@@ -131,6 +132,7 @@ def trace_contract(
     idle = why_idle(wanted, next(each for each in contract.workloads if each.name == name))
     if idle is not None:
         raise ValueError(f"--path {wanted} over {name}: {idle}")
+    doing.task(f"trace of {wanted} over {name}")
     runner = Runner(setting, prompts, None)
     if wanted == DECODE and setting.subject.vocab:  # the rollout itself
         runner.tokens = [list(prompt) for prompt in prompts.prompts]

@@ -1,0 +1,104 @@
+"""The child's side: calls what it is asked to, and answers in lines of JSON.
+
+What it needs is bound before a subject is imported, and the functions that end a process or write
+to a pipe are the ones that were there then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from mmap import mmap
+from typing import Any, NoReturn
+
+from kvparity import doing
+from kvparity.apart.inside import here
+from kvparity.errors import OracleError, RunFolderError, SubjectError, UnsupportedError
+from kvparity.orphans import end_with
+
+_exit, _write, _getpid, _dumps = os._exit, os.write, os.getpid, json.dumps
+_process = 0  # the child's id; 0 in a process that is none
+_answers = -1
+
+
+def main(given: dict[str, Any]) -> NoReturn:
+    """Serve until the parent asks for no more. ``given``: see :mod:`kvparity.apart.process`."""
+    global _process, _answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _process = _getpid()
+    requests, _answers, page = given["fds"]
+    for handle in given["fds"]:  # closed when the subject becomes another program: that is seen
+        fcntl.fcntl(handle, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    end_with(given["parent"])
+    doing.share(mmap(page, doing.SIZE), stop_a_copy)
+    with os.fdopen(requests, "rb") as pipe, here():
+        while head := pipe.read(8):
+            function, arguments = pickle.loads(pipe.read(int.from_bytes(head, "big")))
+            found = _answer(function, arguments)
+            stop_a_copy()
+            say(found)
+    doing.task("ending the process, after all cases")
+    stay = [each for each in threading.enumerate() if not each.daemon and each.is_alive()]
+    stay = [each for each in stay if each is not threading.current_thread()]
+    until = time.monotonic() + given["grace"] / 2
+    for each in stay:
+        each.join(max(0.0, until - time.monotonic()))
+    say({"left": [each.name for each in stay if each.is_alive()]})
+    with doing.calling("a function registered with atexit"):
+        atexit._run_exitfuncs()
+    _flush()
+    stop_a_copy()
+    say({"ended": True})
+    _exit(0)
+
+
+def say(message: dict[str, Any]) -> None:
+    """Tell the parent, in one line."""
+    text = _dumps(message, allow_nan=False).encode() + b"\n"
+    while text:
+        text = text[_write(_answers, text) :]
+
+
+def stop_a_copy() -> None:
+    """End this process if it is a copy that the subject made by ``fork``, and tell the parent.
+
+    Both would go on here, and write every result twice.
+    """
+    if _process and _getpid() != _process:
+        say({"forked": str(doing.now())})
+        _exit(1)
+
+
+def _answer(function: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    try:
+        return {"value": json.loads(_dumps(function(*arguments), allow_nan=False))}
+    except SubjectError as error:
+        kind = "oracle" if isinstance(error, OracleError) else "subject"
+        return {"error": kind, "words": str(error), "trace": error.trace}
+    except UnsupportedError as error:
+        return {"error": "unsupported", "words": str(error)}
+    except RunFolderError as error:
+        return {"error": "folder", "words": str(error)}
+    except Exception as error:  # nothing that holds the subject's values goes any further
+        if os.environ.get("KVPARITY_TRACEBACK"):
+            traceback.print_exc()
+        return {"error": "internal", "words": f"{type(error).__name__}: {error}"}
+    except BaseException as error:
+        words = f"{doing.now()}: the subject raised {type(error).__name__}: {error}"
+        return {"error": "subject", "words": words}
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # Closed, or full: what a subject says is no result.
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()

@@ -1,0 +1,56 @@
+"""What is running, on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from kvparity.cli.say import RUNNING
+
+EVERY_S = 30.0
+"""Seconds between two lines where stderr is no terminal."""
+
+
+class Progress:
+    """Counts finished cases, as every other message does. Call it as often as you like."""
+
+    def __init__(self, every: float = EVERY_S) -> None:
+        self.began = self._said = time.monotonic()
+        self.every = every
+        self._bar: Any = None
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """``done`` of ``total`` cases are finished, and ``what`` runs."""
+        if self._terminal:
+            self._draw(done, total, what)
+        elif time.monotonic() - self._said >= self.every:
+            self._said = time.monotonic()
+            seconds = self._said - self.began
+            count = f"{done} of {total} cases are finished; " if total else ""
+            print(f"{RUNNING}{seconds:.0f} s: {count}{what}", file=sys.stderr, flush=True)
+
+    def _draw(self, done: int, total: int, what: str) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total or None,
+                leave=False,
+                dynamic_ncols=True,
+                bar_format="{n_fmt}/{total_fmt} cases [{elapsed}] {postfix}",
+            )
+        self._bar.total = total or None
+        self._bar.n = done
+        self._bar.set_postfix_str(what, refresh=True)
+
+    def __enter__(self) -> Progress:
+        """The bar comes with the first call."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away, so that no message sticks to it."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,60 @@
+"""A whole verb in a process of its own: for those that load a subject and give one answer."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+from kvparity.cli import say
+from kvparity.cli.progress import EVERY_S
+from kvparity.cli.say import RUNNING
+from kvparity.exit_codes import ExitCode
+
+VERBS = ("trace", "order", "replay", "codec")
+"""Which load a subject. ``verify`` has processes of its own, and so has what ``audit`` compiles."""
+_CODES = {int(code) for code in ExitCode}
+
+
+def run(given: Sequence[str], *, json: bool) -> int:
+    """Run the verb with its command line ``given`` apart; print what it says; its exit code."""
+    import math
+    import time
+
+    from kvparity.apart.pool import Apart
+    from kvparity.errors import SubjectError
+
+    began = said = time.monotonic()
+
+    def tell(what: str) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if not sys.stderr.isatty() and now - said >= EVERY_S:
+            said = now
+            print(f"{RUNNING}{now - began:.0f} s: {what}", file=sys.stderr, flush=True)
+
+    try:
+        with Apart(1, math.inf, tell) as pool:
+            (found,) = pool.run([(answer, list(given))])
+            pool.finish()
+    except SubjectError as error:
+        print(f"kvparity: error: {error}", file=sys.stderr)
+        return ExitCode.ERROR
+    code, text = found.get("code"), found.get("text")
+    if code not in _CODES or not isinstance(text, str):
+        raise ValueError(f"a process answered {found!r}")
+    if json and say.passed_on(text):
+        return int(code)
+    print(text, end="")
+    return int(code)
+
+
+def answer(given: Sequence[str]) -> dict[str, Any]:
+    """In the child: the verb's exit code and all that it printed on stdout."""
+    from kvparity.cli.main import main
+
+    with redirect_stdout(io.StringIO()) as out:
+        code = main(given)
+    return {"code": int(code), "text": out.getvalue()}
