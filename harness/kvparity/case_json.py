@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvparity.compare import Comparison
+from kvparity.compare import Comparison, SideName
 from kvparity.plan import Case
+
+ORACLE = "float64"
+"""The name of the side that an accuracy check holds a path against."""
 
 
 def case_words(case: Case) -> str:
@@ -37,3 +40,11 @@ def case_json(case: Case, result: Comparison) -> dict[str, Any]:
         **found,
         **more,
     }
+
+
+def _roles(case: Case, rollout: SideName | None) -> tuple[str | None, str | None]:
+    """(rollout, trainer) by name; of nothing where no logprob was compared."""
+    if rollout is None:
+        return None, None
+    path, reference = str(case.path), ORACLE if case.reference is None else str(case.reference)
+    return (reference, path) if rollout == "reference" else (path, reference)

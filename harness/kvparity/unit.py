@@ -14,7 +14,7 @@ from kvparity import doing
 from kvparity.accuracy import Against, accuracy, against
 from kvparity.case_json import case_json as case_json
 from kvparity.case_json import case_words
-from kvparity.compare import Comparison, SideName, invariance, same_bits
+from kvparity.compare import Comparison, invariance, same_bits
 from kvparity.counter import sample
 from kvparity.explain import named, nan_cause
 from kvparity.held import Held
@@ -279,15 +279,3 @@ def judge_accuracy(contract: Contract, case: Case, candidate: Record, wanted: Te
 def _compared(case: Case, candidate: Record, wanted: Tensor) -> Tensor:
     """The oracle's values of what the path gave: of a pair that returns no LSE, O alone."""
     return wanted[:, : candidate.values.shape[1]] if case.column is None else wanted
-
-
-ORACLE = "float64"
-"""The name of the side that an accuracy check holds a path against."""
-
-
-def _roles(case: Case, rollout: SideName | None) -> tuple[str | None, str | None]:
-    """(rollout, trainer) by name; of nothing where no logprob was compared."""
-    if rollout is None:
-        return None, None
-    path, reference = str(case.path), ORACLE if case.reference is None else str(case.reference)
-    return (reference, path) if rollout == "reference" else (path, reference)
