@@ -117,9 +117,9 @@ class Attention(Model):
     """Scores become c * tanh(s / c) with this c, passed as `softcap`; left out, they stay."""
     layout: Literal["slot-head", "head-slot"] = "slot-head"
     """What comes first in the cache's memory: all heads of a slot, or all slots of a head."""
-    queries: Literal["normal", "sharp"] = "normal"
-    """normal: all alike, so that a row weighs many keys; sharp: by position 1, 4, 16 or 64 times as
-    long, so that some rows hang on one key and the running maximum jumps."""
+    queries: Literal["mixed", "normal", "sharp"] = "mixed"
+    """mixed: queries, keys and values as trained models have them, beside plain ones; normal:
+    standard normals all; sharp: the same with queries 1, 4, 16 or 64 times as long by position."""
     inputs: Literal["strided", "contiguous"] = "strided"
     """strided: every other call is given q, k and v as views of fused tensors, as engines pass
     them; contiguous: the pair takes no such views, and none are given."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kvparity import doing
-from kvparity.accuracy import Against, accuracy, against
+from kvparity.accuracy import Against, accuracy, against, lse_rounded
 from kvparity.case_json import case_json as case_json
 from kvparity.case_json import case_words
 from kvparity.compare import Comparison, invariance, same_bits
@@ -33,6 +33,7 @@ from kvparity.workload import Prompts
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
+from kvparity_contracts.subjects import Attention
 
 
 class Runner:
@@ -233,7 +234,7 @@ def run_case(
     found = named(setting.subject, judge_accuracy(setting.contract, case, candidate, wanted[0]))
     if not found.details:  # nothing could be measured
         return found, None, candidate
-    exact = _compared(case, candidate, wanted[0])
+    exact = _compared(setting.contract, case, candidate, wanted[0])
     return found, against(candidate, exact, column=case.column), candidate
 
 
@@ -273,9 +274,16 @@ def judge_accuracy(contract: Contract, case: Case, candidate: Record, wanted: Te
     if not isinstance(check, Accuracy):
         raise TypeError(f"{case.check} is no accuracy check")
     limits = check.limits_for(case.numerics.execution).given()  # type: ignore[arg-type] # a dtype's name
-    return accuracy(candidate, _compared(case, candidate, wanted), limits, column=case.column)
+    exact = _compared(contract, case, candidate, wanted)
+    return accuracy(candidate, exact, limits, column=case.column)
 
 
-def _compared(case: Case, candidate: Record, wanted: Tensor) -> Tensor:
+def _compared(contract: Contract, case: Case, candidate: Record, wanted: Tensor) -> Tensor:
     """The oracle's values of what the path gave: of a pair that returns no LSE, O alone."""
-    return wanted[:, : candidate.values.shape[1]] if case.column is None else wanted
+    if case.column is not None:
+        return wanted
+    pair, found = contract.subject, candidate.values
+    wanted = wanted[:, : found.shape[1]]
+    if not isinstance(pair, Attention):
+        return wanted
+    return lse_rounded(found, wanted, pair.heads.query * pair.heads.dim)

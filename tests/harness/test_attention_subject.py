@@ -144,7 +144,7 @@ def test_what_differs_is_computed_once_more() -> None:
 
 
 def test_some_defects_need_scores_that_lie_far_apart() -> None:
-    assert outcomes(setting(subject("decode_where_steep"))) == HOLDS
+    assert outcomes(setting(subject("decode_where_steep", queries="normal"))) == HOLDS
     assert outcomes(setting(subject(queries="sharp"))) == HOLDS
     found = outcomes(setting(subject("decode_where_steep", queries="sharp")))
     assert {path for path, verdict in found.items() if verdict == "differs"} >= {
@@ -155,7 +155,7 @@ def test_some_defects_need_scores_that_lie_far_apart() -> None:
 
 def test_sharp_queries_are_the_others_times_powers_of_four() -> None:
     positions = torch.arange(400)
-    plain, *same = subject().draw("a", positions)
+    plain, *same = subject(queries="normal").draw("a", positions)
     sharp, *others = subject(queries="sharp").draw("a", positions)
     factors = (sharp / plain).reshape(400, -1)
     assert set(factors.unique().tolist()) == {1.0, 4.0, 16.0, 64.0}
@@ -213,13 +213,13 @@ def prefill_of(*names: str, length: int = 6) -> Plan:
 
 
 def test_data_belongs_to_its_sequence_and_position() -> None:
-    found = subject()
+    found = subject(queries="normal")
     q, k, v = found.draw("a", torch.arange(9))
     assert [list(x.shape) for x in (q, k, v)] == [[9, 4, 8], [9, 2, 8], [9, 2, 8]]
     for some in (torch.tensor([4]), torch.tensor([8, 0, 4])):
         for whole, part in zip((q, k, v), found.draw("a", some), strict=True):
             assert torch.equal(part.view(torch.int32), whole[some].view(torch.int32))
-    others = [found.draw("b", torch.arange(9))[0], subject().draw("a", torch.arange(9) + 1)[0]]
+    others = [found.draw("b", torch.arange(9))[0], found.draw("a", torch.arange(9) + 1)[0]]
     for other in (*others, k.repeat(1, 2, 1)):
         assert not bool((other == q).any())
     assert abs(float(torch.cat([q, k, v], 1).std()) - 1) < 0.1
@@ -237,11 +237,12 @@ def test_rows_do_not_depend_on_place_batch_or_length() -> None:
 
 
 def test_values_are_the_rows_with_their_lse() -> None:
-    with_lse = rows(subject(), prefill_of("a"))
-    without = rows(subject("decode_alone", "prefill_alone"), prefill_of("a"))
+    with_lse = rows(subject(queries="normal"), prefill_of("a"))
+    alone = subject("decode_alone", "prefill_alone", queries="normal")
+    without = rows(alone, prefill_of("a"))
     assert list(with_lse.values.shape) == [4, 4 * 8 + 4]
     assert torch.equal(with_lse.values[:, :32], without.values)
-    oracle = subject().oracle(Member("a", 6, 2), [0] * 6, range(1, 5))
+    oracle = alone.oracle(Member("a", 6, 2), [0] * 6, range(1, 5))
     assert oracle.dtype == torch.float64
     # Sums of six float32 products of unit normals.
     assert float((with_lse.values.double() - oracle).abs().max()) < 1e-5
@@ -261,7 +262,7 @@ def test_unused_slots_hold_nan() -> None:
 
 
 def test_both_kinds_of_span_are_called_once_a_step_and_come_in_span_order() -> None:
-    found = subject()
+    found = subject(queries="normal")
     members = [Member(name, 6, 2) for name in "abc"]
     session = found.session(members, Layout())
     list(session.forward((Span(0, 0, 3, 3), Span(2, 0, 4, 4)), [[0] * 3, [0] * 4]))

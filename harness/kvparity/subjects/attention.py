@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.counter import normal, stream, uniform
+from kvparity.counter import stream, uniform
 from kvparity.schedule import Layout, Member, Plan
 from kvparity.subjects.callables import Kernel, load_callable
 from kvparity.subjects.pair_cache import Given
 from kvparity.subjects.pair_call import checked
+from kvparity.subjects.pair_data import MIXED, Drawing, Mixture, Shape
 from kvparity.subjects.pair_exact import exact
 from kvparity.subjects.pair_inputs import Inputs
 from kvparity.subjects.pair_session import AttentionSession
@@ -53,8 +54,9 @@ class AttentionSubject:
     ``format``: what the cache stores (None: numbers in the dtype ``kv_cache``). ``window``: how
     many keys a row sees (0: all). ``softcap``: 0 for none. ``sinks``: the pair takes logits of
     sinks, which only who calls it directly can give. ``layout``: whether slots or heads come first
-    in memory. ``sharp``: queries of very different lengths. ``strided``: it takes views of fused
-    tensors; ``empties``: and sequences without a token.
+    in memory. ``mixture``: of the data, None for standard normals, whose queries are of very
+    different lengths with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and
+    sequences without a token.
     """
 
     pair: Pair
@@ -72,6 +74,7 @@ class AttentionSubject:
     softcap: float = 0.0
     sinks: bool = False
     layout: str = "slot-head"
+    mixture: Mixture | None = MIXED
     sharp: bool = False
     strided: bool = True
     empties: bool = True
@@ -107,28 +110,27 @@ class AttentionSubject:
 
     def draw(self, name: str, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q ``[n, query heads, dim]``, k and v ``[n, kv heads, dim]`` in the execution dtype."""
-        q = self._drawn("q", self.heads.query, name, positions)
-        k, v = (self._drawn(each, self.heads.kv, name, positions) for each in "kv")
+        q = self._drawn("q", name, positions)
+        k, v = (self._drawn(each, name, positions) for each in "kv")
         return q, k, v
 
-    def _drawn(self, purpose: str, heads: int, name: str, positions: Tensor) -> Tensor:
-        key = stream(self.seed, name, purpose)
-        flat = normal(key, positions, heads * self.heads.dim)
-        if purpose == "q" and self.sharp:
-            lengths = uniform(stream(self.seed, name, "length of q"), positions)
-            flat = flat * (4.0 ** torch.floor(4 * lengths))[:, None]  # powers of two round nothing
-        return flat.to(self.execution).view(-1, heads, self.heads.dim)
+    def _drawn(self, purpose: str, name: str, positions: Tensor) -> Tensor:
+        shape = Shape(self.seed, self.heads.query, self.heads.kv, self.heads.dim, self.device)
+        drawing = Drawing(shape, self.mixture, self.sharp)
+        return drawing.draw(purpose, name, positions).to(self.execution)
 
     def static_scale(self, part: str) -> Tensor | None:
         """float32 ``[kv heads]`` of fp8 keys (``k``) or values, another for each; None elsewhere.
 
-        Between 1/96 and 1/48: of every draw the largest is far below the largest code, and a
-        scale of the wrong head shows.
+        Between 1/96 and 1/48, and 512 times as much for keys that may be extreme: every draw is
+        below the largest code, and a scale of the wrong head shows.
         """
         if not self.store.static:
             return None
         heads = torch.arange(self.heads.kv if self.store.per_head else 1, dtype=torch.int64)
         drawn = (1 + uniform(stream(self.seed, "cache", f"{part}-scale"), heads)) / 96
+        if part == "k" and self.mixture is not None and self.mixture.extreme:
+            drawn *= 512
         return drawn.float().expand(self.heads.kv).contiguous().to(self.device)
 
     def decoded(self, part: str, given: Given) -> Tensor:
@@ -182,10 +184,10 @@ class AttentionSubject:
     def stored(self, member: Member, rows: range) -> tuple[Tensor, Tensor, Tensor]:
         """q of the rows and k, v of all keys up to the last, as a reader of the cache gets them."""
         positions = torch.arange(rows.stop, dtype=torch.int64, device=self.device)
-        q = self._drawn("q", self.heads.query, member.id, positions[rows.start :])
+        q = self._drawn("q", member.id, positions[rows.start :])
         k, v = (
             round_trip(
-                self._drawn(part, self.heads.kv, member.id, positions),
+                self._drawn(part, member.id, positions),
                 self.store,
                 self.static_scale(part),
                 self.execution if self.format is not None else self.kv_cache,
@@ -207,7 +209,7 @@ class AttentionSubject:
             "layout": self.layout,
             "window": self.window or None,
             "softcap": self.softcap or None,
-            "queries": "sharp" if self.sharp else "normal",
+            "queries": "mixed" if self.mixture else "sharp" if self.sharp else "normal",
             "inputs": "strided" if self.strided else "contiguous",
             "empty": "zero" if self.empties else "never",
         }
@@ -247,6 +249,7 @@ def build(
         window=model.window or 0,
         softcap=model.softcap or 0.0,
         layout=model.layout,
+        mixture=MIXED if model.queries == "mixed" else None,
         sharp=model.queries == "sharp",
         strided=model.inputs == "strided",
         empties=model.empty == "zero",
