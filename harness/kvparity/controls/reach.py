@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kvparity.accuracy import lse_rounded
 from kvparity.paths import build
 from kvparity.schedule import Member
 from kvparity.side import Setting
@@ -72,13 +73,13 @@ def _measured(
 ) -> tuple[float, float]:  # fmt: skip
     """(of the fault, of rounding), at most; shorter sequences first, until the fault is seen."""
     fault = rounding = 0.0
-    width = None if lse else subject.heads.query * subject.heads.dim
+    width = subject.heads.query * subject.heads.dim
     for member, wanted in _sequences(setting, check):
         inputs = subject.stored(member, wanted)
         right = exact(subject, *inputs)
-        rounding = max(rounding, _distance(rounded(subject, right), right, width))
+        rounding = max(rounding, _distance(rounded(subject, right), right, width, lse))
         wrong = rounded(subject, rows(subject, *inputs))
-        fault = max(fault, _distance(wrong, right, width))
+        fault = max(fault, _distance(wrong, right, width, lse))
         if fault > limit:
             break
     return fault, rounding
@@ -95,5 +96,8 @@ def _sequences(setting: Setting, check: Accuracy) -> Iterator[tuple[Member, rang
     return iter(sorted(found, key=lambda each: each[1].stop))
 
 
-def _distance(a: Tensor, b: Tensor, width: int | None) -> float:
-    return float((a[:, :width] - b[:, :width]).abs().max())
+def _distance(found: Tensor, right: Tensor, width: int, lse: bool) -> float:
+    """As accuracy measures it, which counts no rounding of an LSE; those are behind ``width``."""
+    if not lse:
+        found, right = found[:, :width], right[:, :width]
+    return float((found - lse_rounded(found, right, width)).abs().max())
