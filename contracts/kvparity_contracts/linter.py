@@ -10,12 +10,13 @@ from kvparity_contracts.base import KeyPath
 from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
+from kvparity_contracts.faint import ROUNDING, between, faint
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.planning import LeftOut, fates, meant, meant_for, planned, possible, shows
 from kvparity_contracts.problems import dotted
-from kvparity_contracts.subjects import known, order_of
+from kvparity_contracts.subjects import Attention, known, order_of
 
 USUAL_TILE = 64
 """Keys per tile of common attention kernels, where a contract cannot say."""
@@ -181,6 +182,34 @@ def _loose_limits(contract: Contract) -> Iterator[Note]:
                     yield ("checks", i, "limits", *at, name), text
 
 
+def _wide_limits(contract: Contract) -> Iterator[Note]:
+    """Limits of a pair of kernels within which a fault that both share may lie."""
+    subject = contract.subject
+    if not isinstance(subject, Attention):
+        return
+    for i, check in enumerate(contract.checks):
+        if not isinstance(check, Accuracy):
+            continue
+        for dtype in dict.fromkeys(execution for execution, _ in contract.numerics.formats()):
+            limit = check.limits_for(dtype).max_abs
+            for fault, size in faint(subject):
+                other = contract.checks_of("liveness") and fault == "window-one-long"
+                if limit is None or limit < size or other:
+                    continue
+                better = between(size, dtype)
+                advice = (
+                    f"a limit of {better:g} tells it"
+                    if better
+                    else "no limit tells it there; add float32"
+                )
+                at: KeyPath = () if isinstance(check.limits, Limits) else (dtype,)
+                yield (
+                    ("checks", i, "limits", *at, "max_abs"),
+                    f"{limit:g} may not see {fault}, which moves a row by about {size:.1g}; "
+                    f"rounding to {dtype} takes up to {ROUNDING[dtype]:g}: {advice}",
+                )
+
+
 def _each(check: Accuracy) -> Iterator[tuple[KeyPath, Limits]]:
     if isinstance(check.limits, Limits):
         yield (), check.limits
@@ -249,6 +278,7 @@ RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _unused,
     _chunks,
     _loose_limits,
+    _wide_limits,
     _controls,
     _uncontrolled,
 )

@@ -133,7 +133,14 @@ def _notes() -> list[ast.expr]:
 def _voids() -> list[ast.expr]:
     """Second members of ``"void", ...``, in tuples and in calls, and the reasons to be idle."""
     found = []
-    for name in ("compare.py", "cache_check.py", "liveness.py", "judge.py", "kernel_case.py"):
+    for name in (
+        "compare.py",
+        "accuracy.py",
+        "cache_check.py",
+        "liveness.py",
+        "judge.py",
+        "kernel_case.py",
+    ):
         tree = ast.parse((ROOT / "harness/kvparity" / name).read_text())
         idle = [n for n in tree.body if getattr(n, "name", "") in ("same_work", "other_work")]
         returns = [n for function in idle for n in ast.walk(function) if isinstance(n, ast.Return)]

@@ -14,6 +14,7 @@ import toy
 from torch import Tensor
 
 from kvparity import run
+from kvparity.controls.reach import reaches
 from kvparity.controls.running import plant
 from kvparity.controls.semantics import ROWS
 from kvparity.plan import make
@@ -23,6 +24,7 @@ from kvparity.schedule import Member
 from kvparity.side import Setting
 from kvparity.subjects.attention import AttentionSubject, build
 from kvparity.subjects.pair_exact import exact, exact_pair, in_format, rounded
+from kvparity_contracts.faint import ROUNDING, faint
 from kvparity_contracts.loader import load
 from kvparity_contracts.subjects import Attention
 
@@ -45,9 +47,11 @@ def verify(folder: Path, fault: str = "", *, limits: Any, **changes: Any) -> dic
     whole = {
         "version": 1,
         "name": "shared",
-        "subject": subject | changes.pop("subject", {}),
+        "subject": {k: v for k, v in (subject | changes.pop("subject", {})).items() if v},
         "numerics": {"execution": changes.pop("execution", "bfloat16")},
-        "workloads": [{"name": "w", "prompt_tokens": [5, 30], "generate": 3}],
+        "workloads": [
+            {"name": "w", "prompt_tokens": changes.pop("prompts", [5, 30]), "generate": 3}
+        ],
         "checks": [*checks, *changes.pop("more", [])],
         "controls": "all",
     }
@@ -98,6 +102,23 @@ def test_a_limit_that_cannot_see_a_shared_fault_is_void_and_names_one_that_can(
     found = verify(tmp_path, limits=limit, subject=subject)
     assert (found["verdict"], control(found, name)["caught"]) == ("holds", True)
     assert near(verify(tmp_path, fault, limits=limit, subject=subject))[0] == "differs"
+
+
+@pytest.mark.parametrize(
+    ("fault", "prompts", "subject"),
+    [("_uncapped", [62, 255], {"softcap": 50.0}), ("_longer", [510], {"window": 512})],
+)
+def test_faint_faults_of_reported_sizes_are_never_green(
+    tmp_path: Path, fault: str, prompts: list[int], subject: dict[str, Any]
+) -> None:
+    """Softcap 50 and windows of 512 under a limit of 2e-2, over whatever data a pair gets."""
+    heads = {"heads": {"query": 6, "kv": 2, "dim": 16}, "queries": None}
+    report = verify(
+        tmp_path, fault, limits={"max_abs": 2e-2}, subject=heads | subject, prompts=prompts
+    )
+    (bits, close) = report["checks"]
+    assert bits["verdict"] == "holds"  # both sides agree
+    assert close["verdict"] in ("differs", "void")
 
 
 def test_another_relation_may_see_what_no_limit_of_the_contract_does(tmp_path: Path) -> None:
@@ -205,3 +226,36 @@ def test_a_sink_that_a_decoder_counts_twice_is_over_its_limit() -> None:
     assert plant(Setting(contract, found), job, tokens).caught
     plain = toy.contract(checks=contract.checks)
     assert "sink-twice" not in {each.control for each in make(plain).controls}
+
+
+def setting_of(execution: str, **more: Any) -> Setting:
+    """A pair of usual heads, at the end of its window or beyond a tile."""
+    pair = {"kind": "attention", "prefill": f"{PAIRS}:prefill", "decode": f"{PAIRS}:decode"}
+    shape = {"heads": {"query": 8, "kv": 2, "dim": 64}, "queries": "normal"}
+    prompt = more.get("window", 64) - 2
+    contract = toy.contract(
+        subject=pair | shape | more,
+        numerics={"execution": execution},
+        workloads=[{"name": "w", "prompt_tokens": [prompt, prompt + 30], "generate": 4}],
+        checks=[{"name": "near", "relation": "accuracy", "limits": {"max_abs": 100.0}}],
+    )
+    model = contract.subject
+    assert isinstance(model, Attention)
+    found = build(
+        model, execution=execution, kv_cache=execution, device=torch.device("cpu"), seed=0,
+        base=Path(),
+    )  # fmt: skip
+    return Setting(contract, found)
+
+
+@pytest.mark.parametrize("more", [{"window": 64}, {"window": 512}, {"softcap": 10.0}])
+def test_the_linter_expects_about_what_is_measured(more: dict[str, float]) -> None:
+    for execution in ("float32", "bfloat16"):
+        whole = setting_of(execution, **more)
+        pair = whole.contract.subject
+        assert isinstance(pair, Attention)
+        assert isinstance(whole.subject, AttentionSubject)
+        ((name, expected),) = faint(pair)
+        (found,) = reaches(whole, whole.subject, ROWS[name], lse=True)
+        assert found.measured / 8 < expected < 2 * found.measured
+        assert found.rounding < ROUNDING[execution]  # type: ignore[index] # a dtype's name
