@@ -80,7 +80,7 @@ def show(value: Any) -> str:
 
 def closest(word: object, options: Iterable[str]) -> str:
     """The option that ``word`` was probably meant to be, or an empty string."""
-    near = difflib.get_close_matches(str(word), list(options), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(word)[:100], list(options), n=1, cutoff=0.6)
     return near[0] if near else ""
 
 

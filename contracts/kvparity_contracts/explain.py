@@ -109,7 +109,7 @@ def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
             takes = f"no {key}" if key in PATHS else "no tolerance"
             return Fault(path, f"{does}; it takes {takes}")
     fields = list(model.model_fields) if model else []
-    return Fault(path, f"found the unknown key {key!r}", one_of(fields), closest(key, fields))
+    return Fault(path, f"found the unknown key {show(key)}", one_of(fields), closest(key, fields))
 
 
 def _choice(path: KeyPath, found: Any, options: list[str]) -> Fault:

@@ -14,6 +14,7 @@ from kvparity_contracts.faint import ROUNDING, between, faint
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
 from kvparity_contracts.loader import LoadedContract
+from kvparity_contracts.plain import plain
 from kvparity_contracts.planning import LeftOut, fates, meant, meant_for, planned, possible, shows
 from kvparity_contracts.problems import dotted
 from kvparity_contracts.subjects import Attention, known, order_of
@@ -36,7 +37,8 @@ class Finding:
 
     def __str__(self) -> str:
         """``file:line:col: warning: key: message``."""
-        return f"{self.file}:{self.line}:{self.col}: warning: {self.key}: {self.message}"
+        place = f"{self.file}:{self.line}:{self.col}"
+        return f"{plain(place)}: warning: {plain(self.key)}: {plain(self.message)}"
 
 
 def lint(loaded: LoadedContract) -> list[Finding]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,16 @@ from kvparity_contracts.yamltext import Place, Text, read
 
 BIGGEST = 1_000_000
 """Bytes. A contract is a page of text; anything bigger is some other file."""
+KINDS = {
+    stat.S_IFDIR: "this is a folder",
+    stat.S_IFIFO: "this is a pipe",
+    stat.S_IFCHR: "this is a device",
+    stat.S_IFBLK: "this is a device",
+    stat.S_IFSOCK: "this is a socket",
+}
+"""What is no file, and is not read: it may have no end."""
+MOST_PROBLEMS = 50
+"""Problems that are told of one file; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +71,33 @@ def load(path: str | Path) -> LoadedContract:
 
 
 def _bytes(path: Path, file: str) -> bytes:
+    expected = "a contract file"
     try:
-        if path.is_file() and path.stat().st_size > BIGGEST:
-            message = f"found a file of {path.stat().st_size} bytes"
-            raise ContractError([Problem(file, 1, 1, "", message, f"at most {BIGGEST}")])
-        return path.read_bytes()
+        # Nobody may write to the other end of a pipe: opening must not wait for one.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            about = os.fstat(handle)
+            kind = KINDS.get(stat.S_IFMT(about.st_mode))
+            raw = b"" if kind else _read(handle)
+        finally:
+            os.close(handle)
+        if kind is None and len(raw) <= BIGGEST:
+            return raw
+        message = kind or f"found a file of {max(about.st_size, len(raw))} bytes"
+        expected = expected if kind else f"at most {BIGGEST}"
     except FileNotFoundError:
         message = "there is no such file"
-    except IsADirectoryError:
-        message = "this is a folder"
     except (OSError, ValueError) as error:
         message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    raise ContractError([Problem(file, 1, 1, "", message, "a contract file")])
+    raise ContractError([Problem(file, 1, 1, "", message, expected)])
+
+
+def _read(handle: int) -> bytes:
+    """All bytes, or one more than a contract may have."""
+    raw = b""
+    while len(raw) <= BIGGEST and (more := os.read(handle, BIGGEST + 1 - len(raw))):
+        raw += more
+    return raw
 
 
 def _parse(source: str, file: str) -> tuple[Contract, Text]:
@@ -94,8 +121,16 @@ def _parse(source: str, file: str) -> tuple[Contract, Text]:
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Sorted by place; what stands at the same place with the same words is told once."""
-    return sorted(dict.fromkeys(problems), key=lambda each: (each.line, each.col))
+    """Sorted by place; what stands at the same place with the same words is told once.
+
+    Of very many, the first ones: the others would hide them.
+    """
+    found = sorted(dict.fromkeys(problems), key=lambda each: (each.line, each.col))
+    if len(found) <= MOST_PROBLEMS:
+        return found
+    told, left = found[:MOST_PROBLEMS], found[MOST_PROBLEMS:]
+    more = Problem(left[0].file, left[0].line, left[0].col, "", f"{len(left)} more problems")
+    return [*told, more]
 
 
 def _problem(file: str, text: Text, place: Place, fault: Fault) -> Problem:

@@ -74,6 +74,10 @@ UNTOLD: tuple[PathKind, ...] = ("generate", "exported", "compiled")
 """Paths on which a subject cannot tell what its layers look at."""
 CACHELESS: tuple[PathKind, ...] = ("generate", "uncached")
 """Paths whose cache cannot be looked at: the subject's own loop hides it, or there is none."""
+MOST = 2**24
+"""The largest argument: no sequence has more tokens."""
+RANGE = f"a whole number from 1 to {MOST} in the brackets"
+NUMBERED = re.compile(r"([a-z]+(?:-[a-z]+)?)\(([^()]*)\)")
 GRAMMAR = re.compile(r"([a-z]+(?:-[a-z]+)?)(?:\(([1-9][0-9]*)\))?")
 
 
@@ -99,16 +103,21 @@ class PathName:
         given = self.argument is not None
         if self.kind not in MAY_HAVE_ARGUMENT and (self.kind in WITH_ARGUMENT) != given:
             raise PathError(f"found {str(self)!r}", repr(example(self.kind)), example(self.kind))
-        if self.argument is not None and self.argument < 1:
-            raise PathError(f"found {str(self)!r}", "a number of at least 1 in brackets")
+        if self.argument is not None and not 1 <= self.argument <= MOST:
+            raise PathError(f"found {str(self)!r}", RANGE, example(self.kind))
 
     @classmethod
     def parse(cls, text: str) -> PathName:
         """Read ``decode``, ``chunked(64)``, ...; raise ``PathError`` for anything else."""
         match = GRAMMAR.fullmatch(text)
+        if match and len(match[2] or "") > len(str(MOST)):
+            match = None  # no number that Python need read
         if match and match[1] in KINDS:
             return cls(cast(PathKind, match[1]), int(match[2]) if match[2] else None)
-        raise PathError(f"found {text!r}", one_of_the_paths(), suggest(text))
+        other = NUMBERED.fullmatch(text)
+        if other and other[1] in (*WITH_ARGUMENT, *MAY_HAVE_ARGUMENT):
+            raise PathError(f"found {show(text)}", RANGE, suggest(text))
+        raise PathError(f"found {show(text)}", one_of_the_paths(), suggest(text))
 
     def __str__(self) -> str:
         """The path as a contract writes it; ``parse`` reads it back."""
@@ -137,8 +146,10 @@ def one_of_the_paths(kinds: Sequence[str] = KINDS) -> str:
 
 def suggest(text: str) -> str:
     """The path that was probably meant, with its argument kept, or an empty string."""
-    word, _, rest = text.strip().lower().replace("_", "-").partition("(")
+    word, _, rest = text[:60].strip().lower().replace("_", "-").partition("(")
     digits = re.sub(r"[^0-9]", "", rest or word).lstrip("0")
+    if len(digits) > len(str(MOST)) or int(digits or 0) > MOST:
+        digits = ""  # it would be refused again
     kind = closest(re.sub(r"[^a-z-]", "", word), KINDS)
     if kind in MAY_HAVE_ARGUMENT and rest and digits:
         return f"{kind}({digits})"

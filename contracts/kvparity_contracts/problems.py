@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvparity_contracts.base import Fault, KeyPath
+from kvparity_contracts.plain import plain
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Problem:
 
     def __str__(self) -> str:
         """``file:line:col: key: message, expected ... (did you mean ...?)``."""
-        key = f"{self.key}: " if self.key else ""
-        what = Fault((), self.message, self.expected, self.suggestion)
+        key = f"{plain(self.key)}: " if self.key else ""
+        what = Fault((), plain(self.message), plain(self.expected), plain(self.suggestion))
         place = f"{self.file}:{self.line}:{self.col}" if self.line else self.file
-        return f"{place}: {key}{what}"
+        return f"{plain(place)}: {key}{what}"
 
 
 class ContractError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,14 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from kvparity_contracts.base import Fault, KeyPath
+from kvparity_contracts.base import Fault, KeyPath, show
 
 DEEPEST = 32
 """Deeper nesting is refused: a contract has 5 levels."""
+MOST_KEYS = 2000
+"""More keys are refused: a contract has some dozens."""
+MOST_ALIASES = 10
+"""Aliases that are told, one by one."""
 TAG = "tag:yaml.org,2002:"
 SCALARS = {"int", "float", "bool", "null"}
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -72,7 +76,9 @@ def read(text: str) -> Text:
 
 
 def _refuse_aliases(text: str, found: Text) -> None:
+    """Look at what there is before anything is built of it; stop at what no contract has."""
     depth = 0
+    keys = _Keys()
     for event in YAML(typ="safe", pure=True).parse(text):
         kind = type(event).__name__
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
@@ -80,9 +86,39 @@ def _refuse_aliases(text: str, found: Text) -> None:
         if depth > DEEPEST:
             found.faults.append((place, Fault((), f"nested deeper than {DEEPEST} levels")))
             return
+        if keys.count(kind) > MOST_KEYS:
+            message = f"found more than {MOST_KEYS} keys"
+            found.faults.append((place, Fault((), message, "a contract, which has some dozens")))
+            return
         if kind == "AliasEvent":
             message = f"found the alias '*{event.anchor}'"
             found.faults.append((place, Fault((), message, "the value itself, written out")))
+            if len(found.faults) == MOST_ALIASES:
+                return
+
+
+class _Keys:
+    """Counts the keys of mappings in a stream of events."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.inside: list[int] = []
+        """Of each open collection, the values so far; -1: a list, whose values are no keys."""
+
+    def count(self, kind: str) -> int:
+        """The keys so far, once an event of this kind has come."""
+        if kind in ("ScalarEvent", "AliasEvent") or kind.endswith("StartEvent"):
+            self._value()
+        if kind in ("MappingStartEvent", "SequenceStartEvent"):
+            self.inside.append(0 if kind == "MappingStartEvent" else -1)
+        elif kind in ("MappingEndEvent", "SequenceEndEvent"):
+            self.inside.pop()
+        return self.seen
+
+    def _value(self) -> None:
+        if self.inside and self.inside[-1] >= 0:
+            self.seen += self.inside[-1] % 2 == 0
+            self.inside[-1] += 1
 
 
 def _place(mark: Any) -> Place:
@@ -122,7 +158,7 @@ def _build(node: Node, path: KeyPath, found: Text) -> Any:
 
 
 def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str, Any]]:
-    seen: Mapping[str, Place] = {}
+    seen: dict[str, Place] = {}
     for key_node, value_node in node.value:
         place = _place(key_node.start_mark)
         if not isinstance(key_node, ScalarNode):
@@ -130,13 +166,13 @@ def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str,
             continue
         key = str(key_node.value)
         if not key.isprintable():  # it could not be shown in one line
-            found.faults.append((place, Fault(path, f"found the key {key!r}", "a word")))
+            found.faults.append((place, Fault(path, f"found the key {show(key)}", "a word")))
             continue
         if key in seen:
-            message = f"the key {key!r} stands here again, first in line {seen[key][0]}"
+            message = f"the key {show(key)} stands here again, first in line {seen[key][0]}"
             found.faults.append((place, Fault((*path, key), message, "each key once")))
             continue
-        seen = {**seen, key: place}
+        seen[key] = place
         found.keys[(*path, key)] = place
         yield key, _build(value_node, (*path, key), found)
 
@@ -145,7 +181,7 @@ def _scalar(node: ScalarNode, path: KeyPath, found: Text) -> Any:
     tag = str(node.tag)
     kind = tag.removeprefix(TAG) if tag.startswith(TAG) else ""
     if kind in TEXT and SURROGATE.search(node.value):
-        message = f"found {node.value!r}, which holds half a character"
+        message = f"found {show(node.value)}, which holds half a character"
         found.faults.append((_place(node.start_mark), Fault(path, message, "Unicode text")))
         return ""
     if kind in TEXT:
@@ -155,7 +191,7 @@ def _scalar(node: ScalarNode, path: KeyPath, found: Text) -> Any:
             return _CONSTRUCTOR.construct_object(node)
         except (ValueError, YAMLError):
             pass
-    found.faults.append((_place(node.start_mark), _tagged(node, path, repr(node.value))))
+    found.faults.append((_place(node.start_mark), _tagged(node, path, show(node.value))))
     return None
 
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT, PathError, PathName
+from kvparity_contracts.paths import ABOUT, KINDS, MOST, WITH_ARGUMENT, PathError, PathName
 
 plain = [PathName.parse(kind) for kind in KINDS if kind not in WITH_ARGUMENT]
 names = st.sampled_from(plain) | st.builds(
-    PathName, st.sampled_from(WITH_ARGUMENT), st.integers(min_value=1)
+    PathName, st.sampled_from(WITH_ARGUMENT), st.integers(1, MOST)
 )
 
 

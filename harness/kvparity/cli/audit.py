@@ -67,16 +67,16 @@ def run(args: argparse.Namespace) -> int:
             loaded.contract, loaded.base, archs, against=against, folder=args.cache
         )
     except ContractError as error:
-        print(error, file=sys.stderr)
+        say.tell(error, file=sys.stderr)
         return ExitCode.USAGE
     except OSError as error:
-        print(f"kvparity: --cache {args.cache}: {error.strerror}", file=sys.stderr)
+        say.tell(f"kvparity: --cache {args.cache}: {error.strerror}", file=sys.stderr)
         return ExitCode.USAGE
     except (UnsupportedError, ValueError) as error:
-        print(f"kvparity: {error}", file=sys.stderr)
+        say.tell(f"kvparity: {error}", file=sys.stderr)
         return ExitCode.USAGE
     except (AuditError, SubjectError) as error:
-        print(f"kvparity: error: {error}", file=sys.stderr)
+        say.tell(f"kvparity: error: {error}", file=sys.stderr)
         return ExitCode.ERROR
     from kvparity.audit.report import document, render
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         say.document(report)
     else:
-        print(render(report, args.verbose))
+        say.tell(render(report, args.verbose))
     return _EXIT[report["verdict"]]
 
 

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             document = json.loads(args.show.read_text(encoding="utf-8"))
             found, goals = read(document), judge(document)
         except (OSError, ValueError, TypeError) as error:
-            print(f"kvparity: {args.show}: {error}", file=sys.stderr)
+            say.tell(f"kvparity: {args.show}: {error}", file=sys.stderr)
             return ExitCode.USAGE
     else:
         import torch
@@ -77,10 +77,10 @@ def run(args: argparse.Namespace) -> int:
         try:
             _check_tiles(args.tiles)
         except ValueError as error:
-            print(f"kvparity: {error}", file=sys.stderr)
+            say.tell(f"kvparity: {error}", file=sys.stderr)
             return ExitCode.USAGE
         if not torch.cuda.is_available():
-            print(
+            say.tell(
                 f"kvparity: there is no CUDA device here (torch {torch.__version__}); times of "
                 "kernels in Triton's interpreter would say nothing",
                 file=sys.stderr,
@@ -170,7 +170,7 @@ def _tell(
         try:
             args.svg.write_text(draw(title, found), encoding="utf-8")
         except (OSError, ValueError) as error:
-            print(f"kvparity: {args.svg}: {error}", file=sys.stderr)
+            say.tell(f"kvparity: {args.svg}: {error}", file=sys.stderr)
             return ExitCode.USAGE
     if args.json:
         say.document(document)
@@ -179,5 +179,5 @@ def _tell(
     parts = [title, text.table(found, copy), text.steps(found), text.tiles(found)]
     parts += [text.drift(copy), text.goals(goals)]
     told = "\n\n".join(part for part in parts if part)
-    print(told, file=sys.stderr if args.json else sys.stdout)
+    say.tell(told, file=sys.stderr if args.json else sys.stdout)
     return ExitCode.HOLDS

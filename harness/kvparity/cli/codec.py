@@ -209,7 +209,7 @@ def _print(args: argparse.Namespace, report: dict[str, Any]) -> int:
             return _stop(args, ExitCode.USAGE, f"--out {args.out} cannot be written: {error}")
     if args.json:
         say.document(report)
-    print(text, file=sys.stderr if args.json else sys.stdout)
+    say.tell(text, file=sys.stderr if args.json else sys.stdout)
     return ExitCode.HOLDS
 
 
@@ -223,7 +223,7 @@ def _stop(
 ) -> int:
     """Say why there is no report; with ``--json`` also as the one document on stdout."""
     _progress("")
-    print(f"{prefix}{message}", file=sys.stderr)
+    say.tell(f"{prefix}{message}", file=sys.stderr)
     if args.json:
         say.document(say.problem(code, message))
     return code

@@ -69,9 +69,9 @@ def run_lint(args: argparse.Namespace) -> int:
         return INVALID if bad else VALID
     for entry in entries:
         for each in (*entry["problems"], *entry["findings"]):
-            print(each)
+            say.tell(each)
         if entry["valid"] and not entry["findings"]:
-            print(f"{entry['file']}: ok")
+            say.tell(f"{entry['file']}: ok")
     return INVALID if bad else VALID
 
 
@@ -98,5 +98,5 @@ def run_list(args: argparse.Namespace) -> int:
     """Print name and purpose of every contract in the library."""
     width = max(map(len, library.names()))
     for name in library.names():
-        print(f"{name:{width}}  {load(find(name)).contract.about}")
+        say.tell(f"{name:{width}}  {load(find(name)).contract.about}")
     return VALID

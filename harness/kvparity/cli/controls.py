@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         say.document([text.entry(each) for each in CONTROLS.values()])
     else:
-        print(text.listed())
+        say.tell(text.listed())
     return ExitCode.HOLDS
 
 
@@ -87,7 +87,7 @@ def _matrix(args: argparse.Namespace) -> int:
         (args.out / "defect-zoo.md").write_text(text.page(found), encoding="utf-8")
     if args.json:
         say.document(found)
-    print(text.terminal(found), file=sys.stderr if args.json else sys.stdout)
+    say.tell(text.terminal(found), file=sys.stderr if args.json else sys.stdout)
     return ExitCode.HOLDS if found["ok"] else ExitCode.DIFFERS
 
 
@@ -98,5 +98,5 @@ def _progress(done: int, total: int) -> None:
 
 
 def _refuse(message: str) -> int:
-    print(f"kvparity: {message}", file=sys.stderr)
+    say.tell(f"kvparity: {message}", file=sys.stderr)
     return ExitCode.USAGE

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         say.document(found)
     else:
-        print(_text(found))
+        say.tell(_text(found))
     return ExitCode.HOLDS if found["ready"] else ExitCode.ERROR
 
 

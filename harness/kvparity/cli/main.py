@@ -53,7 +53,7 @@ class Misused(SystemExit):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        say.tell(f"{self.prog}: error: {message}", file=sys.stderr)
         raise Misused(message)
 
 
@@ -112,17 +112,17 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
             return whole.run(given, json=args.json)
         return int(args.run(args))
     except KeyboardInterrupt:
-        print("kvparity: interrupted", file=sys.stderr)
+        say.tell("kvparity: interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except BaseException as error:  # SystemExit, too: it is not for a subject to end us
         if os.environ.get("KVPARITY_TRACEBACK"):
             raise
         if isinstance(error, GoneError):
-            print(f"kvparity: error: {error}", file=sys.stderr)
+            say.tell(f"kvparity: error: {error}", file=sys.stderr)
             return ExitCode.ERROR
         name = type(error).__name__
         words = f"{error}" if name == "InternalError" else f"{name}: {error}"
-        print(
+        say.tell(
             f"kvparity: internal error: {words}\n"
             "(set KVPARITY_TRACEBACK=1 for the traceback, and please report it)",
             file=sys.stderr,

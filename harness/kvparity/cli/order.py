@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         doing.task("loading the pair")
         subject = _subject(args, device)
     except ContractError as error:
-        print(error, file=sys.stderr)
+        say.tell(error, file=sys.stderr)
         return ExitCode.USAGE
     except ValueError as error:
         return _refuse(str(error))
@@ -125,7 +125,7 @@ def _examine(
     except ValueError as error:
         return _refuse(str(error))
     except SubjectError as error:
-        print(f"kvparity: error: {error}", file=sys.stderr)
+        say.tell(f"kvparity: error: {error}", file=sys.stderr)
         return ExitCode.ERROR
     facts = environment(torch.device(device))
     verdict = min((report.verdict for report in reports), key=_WORST.index)
@@ -142,7 +142,7 @@ def _examine(
             "reports": [report.json() for report in reports],
         }
         say.document(document)
-    print(render(reports, facts), file=sys.stderr if args.json else sys.stdout)
+    say.tell(render(reports, facts), file=sys.stderr if args.json else sys.stdout)
     return _EXIT[verdict]
 
 
@@ -255,5 +255,5 @@ def _progress(what: str) -> None:
 
 
 def _refuse(message: str) -> int:
-    print(f"kvparity: {message}", file=sys.stderr)
+    say.tell(f"kvparity: {message}", file=sys.stderr)
     return ExitCode.USAGE

@@ -48,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
             return _refuse(f"{path} changed since the run; replay needs the contract as it was")
         found = replay(loaded, args.run_dir, args.case, device)
     except ContractError as error:
-        print(error, file=sys.stderr)
+        say.tell(error, file=sys.stderr)
         return ExitCode.USAGE
     except (RunFolderError, UnsupportedError, ValueError) as error:
         return _refuse(str(error))
     except SubjectError as error:
-        print(f"kvparity: error: {error}", file=sys.stderr)
+        say.tell(f"kvparity: error: {error}", file=sys.stderr)
         return ExitCode.ERROR
     if args.json:
         document = {
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         }
         say.document(document)
     else:
-        print(_text(found))
+        say.tell(_text(found))
     return of_verdict(found.verdict)
 
 
@@ -118,5 +118,5 @@ _WORDS = {"holds": "holds", "differs": "differs", "void": "is void", "error": "f
 
 
 def _refuse(message: str) -> int:
-    print(f"kvparity: {message}", file=sys.stderr)
+    say.tell(f"kvparity: {message}", file=sys.stderr)
     return ExitCode.USAGE

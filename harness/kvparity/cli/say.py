@@ -13,8 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from kvparity_contracts.plain import plain_lines
+
 RUNNING = "kvparity: running "
 """A line that begins so tells that a command goes on; it is no part of how it ended."""
+
+
+def tell(text: object, *, file: TextIO | None = None) -> None:
+    """Print text for people, stdout unless told otherwise.
+
+    It may hold names and messages of others: every line is made :func:`plain <plain_lines>`.
+    """
+    print(plain_lines(str(text)), file=sys.stdout if file is None else file)
 
 
 class Said:

@@ -116,7 +116,7 @@ def _show(args: argparse.Namespace, device: str) -> int:
         names = list(rules.choices())
         say.document({"schema_version": 1, "rows": table, "choices": names, "here": found})
     else:
-        print(f"{text.table(rules.table())}\n{text.here(found, device)}")
+        say.tell(f"{text.table(rules.table())}\n{text.here(found, device)}")
     return ExitCode.HOLDS
 
 
@@ -140,7 +140,7 @@ def _measure(args: argparse.Namespace, device: str) -> int:
         say.document(found)
     else:
         print(json.dumps(found["rows"], indent=1))
-    print(text.measured(found), file=sys.stderr)
+    say.tell(text.measured(found), file=sys.stderr)
     return ExitCode.HOLDS if found["verdict"] == "measured" else ExitCode.VOID
 
 
@@ -158,7 +158,7 @@ def _check(args: argparse.Namespace, device: str) -> int:
     good = found["verdict"] in ("base", "holds")
     words = text.checked(found, name) if good else complaint(found, name)
     words = "\n".join([words, *versions.lines(found)])
-    print(words, file=sys.stderr if args.json else sys.stdout)
+    say.tell(words, file=sys.stderr if args.json else sys.stdout)
     if good:
         return ExitCode.HOLDS
     return ExitCode.DIFFERS if found["verdict"] == "differs" else ExitCode.VOID
@@ -170,5 +170,5 @@ def _progress(what: str) -> None:
 
 
 def _stop(code: ExitCode, message: str) -> int:
-    print(f"kvparity: {message}", file=sys.stderr)
+    say.tell(f"kvparity: {message}", file=sys.stderr)
     return code

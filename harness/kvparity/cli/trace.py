@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         loaded = load(find(args.contract))
         device = settle(args.device)
     except ContractError as error:
-        print(error, file=sys.stderr)
+        say.tell(error, file=sys.stderr)
         return ExitCode.USAGE
     except ValueError as error:
         return _stop(ExitCode.USAGE, str(error))
@@ -84,10 +84,10 @@ def _print(args: argparse.Namespace, traced: Traced) -> int:
     text = traced.text()
     if args.out is not None:
         text += f"\n\nwritten: {args.out / 'trace.jsonl'}, {args.out / 'trace.svg'}"
-    print(text, file=sys.stderr if args.json else sys.stdout)
+    say.tell(text, file=sys.stderr if args.json else sys.stdout)
     return of_verdict(traced.verdict)
 
 
 def _stop(code: ExitCode, message: str) -> int:
-    print(f"kvparity: {message}", file=sys.stderr)
+    say.tell(f"kvparity: {message}", file=sys.stderr)
     return code

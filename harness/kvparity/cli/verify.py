@@ -155,7 +155,7 @@ def _print(
     if args.json:
         say.document(document)
     text = "\n\n".join(map(render, reports)) + (f"\n{last}" if last else "")
-    print(text, file=sys.stderr if args.json else sys.stdout)
+    say.tell(text, file=sys.stderr if args.json else sys.stdout)
     return of_verdict(document["verdict"])
 
 
@@ -206,7 +206,7 @@ def _stop(
     args: argparse.Namespace, code: ExitCode, message: str, *, prefix: str = "kvparity: "
 ) -> int:
     """Say why there is no report; with ``--json`` also as the one document on stdout."""
-    print(f"{prefix}{message}", file=sys.stderr)
+    say.tell(f"{prefix}{message}", file=sys.stderr)
     if args.json:
         say.document(say.problem(code, message))
     return code
