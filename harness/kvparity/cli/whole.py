@@ -40,7 +40,7 @@ def run(given: Sequence[str], *, json: bool) -> int:
             (found,) = pool.run([(answer, list(given))])
             pool.finish()
     except SubjectError as error:
-        print(f"kvparity: error: {error}", file=sys.stderr)
+        say.tell(f"kvparity: error: {error}", file=sys.stderr)
         return ExitCode.ERROR
     code, text = found.get("code"), found.get("text")
     if code not in _CODES or not isinstance(text, str):
