@@ -213,9 +213,9 @@ class Transformers(Model):
     def _check(self) -> Transformers:
         refuse(_exactly_one(self, "checkpoint", "config"))
         refuse(_orderless(self, "kvparity"))
-        if self.invariant and self.attention not in ("eager", "kvparity"):
+        if self.invariant and self.attention not in ("eager", "sdpa", "kvparity"):
             found = f"found true with attention: {self.attention}, which has an order of its own"
-            refuse([Fault(("invariant",), found, "attention: eager or kvparity")])
+            refuse([Fault(("invariant",), found, "attention: eager, sdpa or kvparity")])
         return self
 
 

@@ -207,10 +207,20 @@ def test_without_a_cache_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         run(open_session(subject, LENGTH, cached=False), [0, 4])
 
 
-@pytest.mark.parametrize(("name", "kind"), [("gpt_oss", "dynamic"), ("gemma4", "static")])
-def test_fixed_order_arithmetic_gives_windows_the_bits_of_prefill(name: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "attention", "kind"),
+    [
+        ("gpt_oss", "kvparity", "dynamic"),
+        ("gemma4", "kvparity", "static"),
+        ("mistral", "sdpa", "dynamic"),
+        ("gemma3n", "sdpa", "static"),
+    ],
+)
+def test_fixed_order_arithmetic_gives_windows_the_bits_of_prefill(
+    name: str, attention: str, kind: str
+) -> None:
     """Sinks over a window that drops keys; shared layers over windows that roll."""
-    subject = family(name, "kvparity", kind)
+    subject = family(name, attention, kind)
     free = run(open_session(subject, LENGTH), [0, LENGTH])
     subject.invariant = True
     try:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kvparity_kernels import invariant
 from kvparity_kernels import launch as _settled  # noqa: F401 - before transformers imports Triton
-from kvparity_kernels.overrides import Invariant, NotInvariantError
+from kvparity_kernels.overrides import Invariant
 
 CONFIG = {
     "vocab_size": 512,
@@ -138,7 +138,11 @@ def test_leaving_an_override_out_is_seen_where_the_original_follows_the_rows(nam
     assert left_out(name, follows_the_rows) > 0
 
 
-def test_sdpa_is_refused() -> None:
+def test_sdpa_is_answered() -> None:
+    """A model with its default attention, and the control that would be seen."""
     lm = model(attention="sdpa")
-    with invariant(), pytest.raises(NotInvariantError, match="use eager attention"):
-        differing(lm, 3, 2)
+    with invariant() as report:
+        assert differing(lm, 12, 6) == 0
+    assert report.overridden["scaled_dot_product_attention"] > 0
+    with Invariant(planted={"scaled_dot_product_attention": follows_the_rows}):
+        assert differing(lm, 12, 6) > 0

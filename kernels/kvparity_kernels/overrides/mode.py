@@ -47,17 +47,18 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
         if name in self.planted:
             replacement = self.planted[name]
             return replacement(func, *args, **kwargs)
-        if any(part in base for part in tables.ATTENTION) and not composite(func):
-            raise NotInvariantError(
-                f"{base} fuses attention in an order of its own; use eager attention, this "
-                "project's, or torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
-            )
         tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
         floats = [x for x in tensors if x.is_floating_point() or x.is_complex()]
         made = kwargs.get("dtype")
         counts = bool(floats) or (made is not None and made.is_floating_point)
         if counts and name in tables.OVERRIDES:
             return self._override(func, name, args, kwargs, floats)
+        if any(part in base for part in tables.ATTENTION) and not composite(func):
+            raise NotInvariantError(
+                f"{base} fuses attention in an order of its own; call "
+                "scaled_dot_product_attention, which is answered, or set the model's attention to "
+                "sdpa, eager or this project's"
+            )
         if composite(func):
             with self:
                 return func.decompose(*args, **kwargs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kvparity_kernels.overrides import products, reductions
+from kvparity_kernels.overrides import attention, products, reductions
 
 
 def _words(text: str) -> frozenset[str]:
@@ -34,6 +34,11 @@ OVERRIDES: dict[str, Callable[..., Any]] = {
     "_softmax": reductions.softmax,
     "_log_softmax": reductions.log_softmax,
     "_safe_softmax": reductions.safe_softmax,
+    "scaled_dot_product_attention": attention.sdpa,
+    "_scaled_dot_product_flash_attention_for_cpu": attention.flash_for_cpu,
+    "_scaled_dot_product_flash_attention": attention.flash,
+    "_scaled_dot_product_efficient_attention": attention.efficient,
+    "_scaled_dot_product_cudnn_attention": attention.cudnn,
     "rms_norm": reductions.rms_norm,
     "_fused_rms_norm": reductions.fused_rms_norm,
 }
@@ -89,4 +94,4 @@ REDUCES = _words(
 """Known to reduce, and not swapped: the error says so instead of "not known"."""
 
 ATTENTION = ("scaled_dot_product", "flash_attention", "efficient_attention", "multi_head_attention")
-"""Parts of the names of fused attention, which always is an error."""
+"""Parts of the names of fused attention, which is an error where it is not answered above."""
