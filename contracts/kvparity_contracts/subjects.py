@@ -207,7 +207,8 @@ class Transformers(Model):
     order: Order | None = None
     """Reduction order; only with attention: kvparity."""
     invariant: bool = False
-    """Compute torch's reductions in fixed order, too; only with attention: eager or kvparity."""
+    """Compute torch's reductions in fixed order, too; only with attention: eager, sdpa or
+    kvparity."""
 
     @model_validator(mode="after")
     def _check(self) -> Transformers:

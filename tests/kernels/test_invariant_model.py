@@ -146,3 +146,12 @@ def test_sdpa_is_answered() -> None:
     assert report.overridden["scaled_dot_product_attention"] > 0
     with Invariant(planted={"scaled_dot_product_attention": follows_the_rows}):
         assert differing(lm, 12, 6) > 0
+
+
+def test_a_mixture_of_experts_is_answered() -> None:
+    lm = model("mixtral", attention="sdpa")
+    assert differing(lm, 12, 6) > 0  # the control
+    with invariant() as report:
+        assert differing(lm, 12, 6) == 0
+    assert report.overridden.keys() & {"_grouped_mm", "index_add"}
+    assert not report.passed

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kvparity_kernels.overrides import attention, products, reductions
+from kvparity_kernels.overrides import attention, experts, products, reductions
 
 
 def _words(text: str) -> frozenset[str]:
@@ -39,6 +39,8 @@ OVERRIDES: dict[str, Callable[..., Any]] = {
     "_scaled_dot_product_flash_attention": attention.flash,
     "_scaled_dot_product_efficient_attention": attention.efficient,
     "_scaled_dot_product_cudnn_attention": attention.cudnn,
+    "_grouped_mm": experts.grouped_mm,
+    "index_add": experts.index_add,
     "rms_norm": reductions.rms_norm,
     "_fused_rms_norm": reductions.fused_rms_norm,
 }
@@ -73,9 +75,10 @@ MOVES = _words(
 SELECTS = _words(
     "all allclose amax amin aminmax any argmax argmin argsort bucketize count_nonzero isclose isin"
     " kthvalue max median min mode msort nanmedian searchsorted sort topk unique_consecutive"
-    " _unique2 cummax cummin"
+    " _unique2 cummax cummin histc"
 )
-"""The result is one of the inputs, a comparison or a count: no sum of floats. Torch settles ties,
+"""The result is one of the inputs, a comparison or a count: no sum of floats (``histc`` counts up
+to 2^24 exactly). Torch settles ties,
 +0 against -0 among them."""
 
 ADDS_IF = {"index_put": "accumulate", "_index_put_impl": "accumulate", "put": "accumulate"}
@@ -85,10 +88,10 @@ REDUCES = _words(
     "_adaptive_avg_pool2d _cdist_forward _embedding_bag _log_softmax_backward_data"
     " _softmax_backward_data _thnn_fused_gru_cell addbmm addr avg_pool1d avg_pool2d avg_pool3d"
     " convolution cumprod cumsum embedding_bag embedding_dense_backward grid_sampler_2d"
-    " index_add index_reduce linalg_vector_norm logcumsumexp logsumexp native_batch_norm"
+    " index_reduce linalg_vector_norm logcumsumexp logsumexp native_batch_norm"
     " native_group_norm native_layer_norm nansum norm prod scatter_add scatter_reduce std"
     " std_mean trace upsample_bilinear2d var var_mean _trilinear _weight_norm_interface"
-    " _scaled_mm _grouped_mm _int_mm _weight_int4pack_mm _weight_int8pack_mm"
+    " _scaled_mm _scaled_grouped_mm _int_mm _weight_int4pack_mm _weight_int8pack_mm"
     " mkldnn_linear mkldnn_convolution renorm dist"
 )
 """Known to reduce, and not swapped: the error says so instead of "not known"."""
