@@ -22,7 +22,7 @@ class Range:
 
 TESTED: Mapping[str, Range] = {
     "python": Range("3.10", "3.13"),
-    "torch": Range("2.13", "2.13"),
+    "torch": Range("2.13", "2.14"),
     "triton": Range("3.6", "3.9"),
     "transformers": Range("4.57", "5.24"),
     "numpy": Range("2.2", "2.5"),
