@@ -11,6 +11,7 @@ from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
 from kvparity_contracts.faint import ROUNDING, between, faint
+from kvparity_contracts.grouping import hidden_mapping
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
 from kvparity_contracts.loader import LoadedContract
@@ -274,6 +275,7 @@ def _uncontrolled(contract: Contract) -> Iterator[Note]:
 
 RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _relations,
+    hidden_mapping,
     _edges,
     _decoded_edges,
     _few_keys,
