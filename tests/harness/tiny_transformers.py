@@ -7,10 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+import transformers
 from torch import Tensor
 from transformers_families import FAMILIES
 
+from kvparity.relied.transformers import MODEL_TYPES
 from kvparity.schedule import Layout, Member, Span, Step
 from kvparity.subjects.transformers import build
 from kvparity_contracts.subjects import Transformers
@@ -29,6 +32,13 @@ CONFIG = {
     "eos_token_id": 7,
 }
 ORDER = {"split": 32, "tile": 16, "block_m": 16}
+
+
+def needs(*model_types: str) -> None:
+    """Skip a test whose models the installed transformers does not have yet."""
+    missing = [kind for kind in model_types if kind not in MODEL_TYPES.get()]
+    if missing:
+        pytest.skip(f"transformers {transformers.__version__} has no {' and no '.join(missing)}")
 
 
 @cache
@@ -52,7 +62,8 @@ def tiny(attention: str, cache: str = "dynamic", execution: str = "bfloat16") ->
 
 @cache
 def family(name: str, attention: str, cache: str = "dynamic", execution: str = "float32") -> Any:
-    """A tiny model of one family of ``transformers_families``."""
+    """A tiny model of one family of ``transformers_families``, if this transformers has it."""
+    needs(FAMILIES[name]["model_type"])
     return build(
         Transformers(
             kind="transformers",

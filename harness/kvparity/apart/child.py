@@ -24,6 +24,7 @@ from kvparity import doing
 from kvparity.apart.inside import here
 from kvparity.errors import OracleError, RunFolderError, SubjectError, UnsupportedError
 from kvparity.orphans import end_with
+from kvparity_kernels.relied import GoneError
 
 _exit, _write, _getpid, _dumps = os._exit, os.write, os.getpid, json.dumps
 _process = 0  # the child's id; 0 in a process that is none
@@ -88,6 +89,8 @@ def _answer(function: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
         return {"error": "unsupported", "words": str(error)}
     except RunFolderError as error:
         return {"error": "folder", "words": str(error)}
+    except GoneError as error:
+        return {"error": "subject", "words": str(error)}
     except Exception as error:  # nothing that holds the subject's values goes any further
         if os.environ.get("KVPARITY_TRACEBACK"):
             traceback.print_exc()
