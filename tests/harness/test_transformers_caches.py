@@ -9,10 +9,12 @@ import pytest
 import torch
 from tiny_transformers import family, same_bits
 from torch import Tensor
+from transformers import DynamicCache
 from transformers_families import WINDOW
 from transformers_listening import IDS, Everything, equal, open_session, run, written
 
 from kvparity import taps
+from kvparity.relied.transformers import counts_tokens, unreset
 from kvparity.schedule import Layout, Member, Span
 from kvparity.subject import LayeredCache, Reusable, UnsupportedError
 
@@ -154,8 +156,13 @@ def test_a_reset_session_computes_as_a_fresh_one(
         return run(session, cuts)
 
     fresh = run(open_session(subject, LENGTH), cuts)
+    if kind == "dynamic" and unreset():  # transformers 4
+        with pytest.raises(UnsupportedError, match="keeps as many keys as there were"):
+            used()
+        return
     assert same_bits(used(), fresh)
-    if kind == "static":  # the control: a reset that forgets nothing of a layer
+    counted = all(map(counts_tokens, subject.new_cache(batch=1, capacity=LENGTH).layers))
+    if kind == "static" and counted:  # the control: a reset that forgets nothing of a layer
         monkeypatch.setattr(CacheLayerMixin, "reset", lambda self: None)
         with pytest.raises((RuntimeError, AssertionError, IndexError)):
             assert same_bits(used(), fresh)
@@ -181,6 +188,11 @@ def test_a_shared_prefix_goes_on_as_its_own(name: str, kind: str, shared: int) -
 
     cuts = [0, shared, shared + 3, shared + 4, LENGTH]
     expected = run(subject.session(members, Layout()), cuts)[shared:]
+    slides = name != "llama" and kind == "dynamic" and shared > WINDOW
+    if slides and not hasattr(DynamicCache, "activate_past_recording"):  # transformers 4
+        with pytest.raises(UnsupportedError, match="cannot be taken over: Cannot `crop`"):
+            adopted(IDS[:shared])
+        return
     found = adopted(IDS[:shared])
     # Other shapes (a longer prompt of the donor), so other sums: noise, no bits.
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
 from kvparity.hf import layers as held
-from kvparity.relied.transformers import cache_argument, counts_tokens
+from kvparity.relied.transformers import cache_argument, counts_tokens, unreset
 from kvparity.subject import UnsupportedError
 
 CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
@@ -96,8 +96,15 @@ class Place:
         self.before = {}
 
     def reset(self, fill: float) -> None:
-        """transformers' own ``reset()``; static slots then hold ``fill``."""
+        """transformers' own ``reset()``; static slots then hold ``fill``.
+
+        Raises:
+            UnsupportedError: a growing cache that ``reset()`` does not empty.
+        """
         if self.cache is not None:
+            reason = None if isinstance(self.cache, StaticCache) else unreset()
+            if reason is not None:
+                raise UnsupportedError(reason)
             self.cache.reset()
             for layer in held.holders(self.cache).values():
                 held.clear(layer, fill)

@@ -9,7 +9,11 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module, metadata
 from typing import Any
+
+import torch
 
 from kvparity.subject import UnsupportedError
 from kvparity_kernels.relied import Item, gone
@@ -135,6 +139,24 @@ def forget_sizes(model: Any) -> None:
     """
     for name in ("_previous_max_cache_length", "_cache"):
         model.__dict__.pop(name, None)
+
+
+@cache
+def unreset() -> str | None:
+    """Why a growing cache cannot be used again after its ``reset()``, or None.
+
+    Before transformers 5 it fills its keys with zeros and keeps as many of them.
+    """
+    cache = import_module("transformers").DynamicCache()
+    one = torch.ones(1, 1, 1, 1)
+    cache.update(one, one, 0)
+    cache.reset()
+    if not cache.get_seq_length():
+        return None
+    return (
+        f"reset() of the dynamic cache of transformers {metadata.version('transformers')}, which "
+        "keeps as many keys as there were; use cache: static, or transformers 5"
+    )
 
 
 def counts_tokens(layer: Any) -> bool:

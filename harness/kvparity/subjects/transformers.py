@@ -18,7 +18,7 @@ from kvparity.hf import caches, describing, flex, loading, offline, oracle
 from kvparity.hf import generate as generation
 from kvparity.hf.observe import Observation, called, observing, watch
 from kvparity.hf.session import Packed, Padded, refused
-from kvparity.relied.transformers import attention_of
+from kvparity.relied.transformers import attention_of, unreset
 from kvparity.schedule import Layout, Member, Plan
 from kvparity.subject import SubjectError, UnsupportedError
 from kvparity_contracts.hf_config import stretches
@@ -134,6 +134,8 @@ class TransformersSubject:
                 return reason
         if plan.actions and plan.layout.batch != "packed":
             return "a reset or a shared prefix of a padded batch; use it without padding"
+        if self.cache_kind == "dynamic" and any(each.kind == "reset" for each in plan.actions):
+            return unreset()
         return None
 
     def session(self, members: Sequence[Member], layout: Layout) -> Packed | Padded:

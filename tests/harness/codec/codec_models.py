@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tiny_transformers import needs
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 _COMMON: dict[str, Any] = {
@@ -81,7 +82,8 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def tiny_settings(name: str) -> dict[str, Any]:
-    """The keys of a tiny model of type ``name``."""
+    """The keys of a tiny model of type ``name``, if the installed transformers has it."""
+    needs(name)
     return {**_COMMON, **TINY[name]}
 
 
