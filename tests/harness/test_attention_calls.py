@@ -3,79 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import naive_pair
 import pytest
 import torch
-import toy
+from engine_calls import README, differs, over, run, setting
 from torch import Tensor
 
-from kvparity.compare import Comparison
-from kvparity.controls.running import run_control
+from kvparity.pairs import sdpa
 from kvparity.paths import build as plan_of
-from kvparity.plan import Case, make
+from kvparity.plan import make
+from kvparity.record import run as record
 from kvparity.schedule import Span
-from kvparity.subject import SubjectError, UnsupportedError
-from kvparity.subjects import pair_batch, sparse
-from kvparity.subjects.attention import AttentionSubject, build
-from kvparity.unit import Setting, run_unit
+from kvparity.subject import SubjectError
+from kvparity.subjects import pair_batch
+from kvparity.subjects.attention import AttentionSubject, Pair
+from kvparity.unit import Setting
 from kvparity.workload import fill
-from kvparity_contracts.controls.calls import CALLS
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import Attention
-
-README = ["decode", "batched", "batched(17)", "chunked(24)", "permuted", "far"]
-"""The paths of the README's smallest contract."""
-Found = dict[str, Comparison]
-
-
-def setting(paths: list[str], controls: Any = "all", **more: Any) -> Setting:
-    """A contract over the naive pair and its subject."""
-    numerics = {"execution": more.pop("execution", "float32")}
-    numerics["kv_cache"] = more.pop("kv_cache", numerics["execution"])
-    lengths = more.pop("lengths", [3, 30])
-    module = more.pop("module", "naive_pair.py")
-    document = {
-        "kind": "attention", "prefill": f"{module}:prefill", "decode": f"{module}:decode",
-        "heads": {"query": 4, "kv": 2, "dim": 8},
-    } | more  # fmt: skip
-    contract = toy.contract(
-        subject=document,
-        numerics=numerics,
-        workloads=[{"name": "short", "prompt_tokens": lengths, "generate": 4}],
-        checks=[{"name": "bits", "relation": "invariance", "paths": paths}],
-        controls=controls,
-    )
-    model = Attention.model_validate(document)
-    device, base = torch.device("cpu"), Path(__file__).parent
-    return Setting(contract, build(model, **numerics, device=device, seed=1, base=base))
-
-
-def over(found: Setting, **kernels: Callable[..., Any]) -> Setting:
-    """The same over other kernels."""
-    subject = found.subject
-    assert isinstance(subject, AttentionSubject)
-    return replace(found, subject=subject.with_pair(replace(subject.pair, **kernels)))
-
-
-def run(found: Setting) -> Found:
-    """Each path's comparison with prefill."""
-    results: Found = {}
-
-    def emit(case: Case, result: Comparison, *_: Any) -> None:
-        results[str(case.path)] = result
-
-    for unit in make(found.contract).units:
-        run_unit(found, unit, tokens=None, done=frozenset(), emit=emit)
-    return results
-
-
-def differs(found: Found) -> set[str]:
-    return {path for path, result in found.items() if result.outcome == "differs"}
 
 
 def packed(x: Tensor) -> Tensor:
@@ -183,67 +130,6 @@ def test_the_lse_of_a_row_without_a_key_is_infinite(lse: float, outcome: str) ->
     assert run(over(setting(["batched"]), decode=decode))["batched"].outcome == outcome
 
 
-def test_what_a_kernel_returns_is_copied_before_the_next_call() -> None:
-    """An engine's graph writes to the same buffer at every replay, and returns a view of it."""
-    buffers = torch.empty(128, 4, 8), torch.empty(128, 4)
-
-    def static(kernel: Callable[..., Any]) -> Callable[..., Any]:
-        def kept(*args: Any, **more: Any) -> Any:
-            views = []
-            for buffer, found in zip(buffers, kernel(*args, **more), strict=True):
-                buffer[: len(found)] = found
-                views.append(buffer[: len(found)])
-            return tuple(views)
-
-        return kept
-
-    kernels = {name: static(getattr(naive_pair, name)) for name in ("prefill", "decode")}
-    # A prompt and decoding rows in one step are two calls; the second writes where the first did.
-    found = setting(["decode", "batched", "mixed", "permuted"], lengths=[30, 3])
-    assert not differs(run(over(found, **kernels)))
-    alone = {
-        name: lambda *a, k=kernel, **more: k(*a, **more)[0] for name, kernel in kernels.items()
-    }
-    assert not differs(run(over(found, **alone)))
-
-
-def test_two_writes_that_make_up_for_each_other_are_seen() -> None:
-    """A sum of bits, weighted by odd numbers, is the same before and after these."""
-
-    def decode(q: Tensor, *args: Any, **more: Any) -> Any:
-        found = naive_pair.decode(q, *args, **more)
-        bits = q.view(torch.int32)
-        bits[0, 0, 0] += 3
-        bits[0, 0, 1] -= 1
-        return found
-
-    with pytest.raises(SubjectError, match="decode wrote to its input q"):
-        run(over(setting(["decode"], inputs="contiguous"), decode=decode))
-    with pytest.raises(SubjectError, match="decode wrote to its input q"):
-        run(over(setting(["decode"]), decode=decode))
-
-
-def test_a_write_beside_a_view_is_seen() -> None:
-    def decode(q: Tensor, *args: Any, **more: Any) -> Any:
-        found = naive_pair.decode(q, *args, **more)
-        if not q.is_contiguous():
-            q.as_strided((1,), (1,), q.storage_offset() + 4 * 8)[:] = 0.0
-        return found
-
-    with pytest.raises(SubjectError, match="wrote beside its inputs, which are views of one"):
-        run(over(setting(["batched"]), decode=decode))
-
-
-def test_a_write_between_the_slots_of_a_far_cache_is_seen() -> None:
-    def decode(q: Tensor, k: Tensor, *args: Any, **more: Any) -> Any:
-        found = naive_pair.decode(q, k, *args, **more)
-        k.as_strided((1,), (1,), k.storage_offset() - 1)[:] = 0.0
-        return found
-
-    with pytest.raises(SubjectError, match="wrote to slots of the cache that it was not given"):
-        run(over(setting(["far"]), decode=decode))
-
-
 class Seen:
     """The calls of a pair that is otherwise right."""
 
@@ -277,6 +163,10 @@ def test_a_contract_can_ask_for_contiguous_inputs_and_no_empty_sequences() -> No
     assert (plain.subject.describe()["inputs"], plain.subject.describe()["empty"]) == (
         "contiguous", "never",
     )  # fmt: skip
+    assert [note.partition(",")[0] for note in plain.subject.describe()["notes"]] == [
+        "inputs: contiguous", "empty: never",
+    ]  # fmt: skip
+    assert setting(paths).subject.describe()["notes"] == []
     run(usual.over(setting(paths)))
     assert usual.calls == seen.calls
     assert usual.calls / 3 < usual.strided < usual.calls  # some plain, some not
@@ -313,78 +203,6 @@ def test_a_batch_has_exactly_the_rows_that_were_asked_for(size: int) -> None:
     assert all(member.length <= 3 + 4 for member in strangers)
 
 
-def caught(found: Setting) -> dict[str, bool]:
-    zeros = [[0] * n for n in found.contract.workloads[0].totals()]
-    return {job.control: run_control(found, job, zeros)[0] for job in make(found.contract).controls}
-
-
-NAMES = [each.name for each in CALLS]
-
-
-@pytest.mark.parametrize("module", ["naive_pair.py", "wide_pair.py"])
-@pytest.mark.parametrize("lengths", [[1], [3, 30], [40, 60]])
-def test_the_controls_are_caught(module: str, lengths: list[int]) -> None:
-    found = setting([*README[:3], "far"], NAMES, lengths=lengths, module=module)
-    assert caught(found) == dict.fromkeys(NAMES, True)
-
-
-def test_all_of_them_are_planned_where_a_contract_asks_for_all() -> None:
-    planned = {each.control for each in make(setting(README).contract).controls}
-    assert set(NAMES) <= planned
-
-
-DROPPED: dict[str, tuple[str, Any]] = {
-    "strides-ignored": ("strided", lambda inputs, **more: inputs),
-    "empty-writes-neighbour": ("with_empties", list),
-    "nan-without-keys": ("fault_of", lambda *given, **more: None),
-    "offset-int32": ("spread_for", lambda longest, heads_first: sparse.Spread(64, heads_first)),
-}
-
-
-@pytest.mark.parametrize("name", DROPPED)
-def test_without_such_a_call_its_control_is_missed(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(f"kvparity.subjects.pair_session.{DROPPED[name][0]}", DROPPED[name][1])
-    found = setting([*README[:3], "far"], [name])
-    assert caught(found) == {name: False}
-
-
-def test_a_far_cache_touches_little_memory() -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-    before, peak, mapped = resident(), [0], [0]
-
-    def decode(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
-        peak[0] = max(peak[0], resident())
-        last = sum((n - 1) * step for n, step in zip(k.shape, k.stride(), strict=True))
-        mapped[0] = max(mapped[0], last)
-        return naive_pair.decode(q, k, v, **more)
-
-    found = run(over(setting(["far"]), decode=decode))
-    assert found["far"].outcome == "holds"
-    assert mapped[0] > 2**31
-    assert peak[0] - before < 100 << 20
-
-
-def test_where_memory_cannot_be_sparse_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **more: Any) -> Any:
-        raise OSError(12, "Cannot allocate memory")
-
-    monkeypatch.setattr(sparse.mmap, "mmap", refuse)
-    with pytest.raises(UnsupportedError, match=r"path far maps \d+ GiB .*Cannot allocate memory"):
-        run(setting(["far"]))
-    subject = setting(["far"]).subject
-    assert isinstance(subject, AttentionSubject)
-    prompts = fill(setting(["far"]).contract.workloads[0], seed=0, vocab=0)
-    plan = plan_of(PathName("far"), prompts, seed=0)
-    assert subject.unsupported(plan) is None
-    reason = replace(subject, device=torch.device("cuda")).unsupported(plan)
-    assert reason is not None
-    assert "few pages" in reason
-
-
 @pytest.mark.parametrize("layout", ["slot-head", "head-slot"])
 @pytest.mark.parametrize("store", ["fp8_e4m3(head)", "int8(8)"])
 def test_codes_are_given_in_the_same_ways(store: str, layout: str) -> None:
@@ -407,3 +225,21 @@ def test_empty_sequences_reach_the_first_compared_row_and_no_further_than_there_
     assert numbers((90, 80)) == [0, *range(2, 2 + pair_batch.MOST), 2 + pair_batch.MOST]
     for few in range(1, 6):
         assert max(numbers((few, few - 1)), default=0) < few
+
+
+@pytest.mark.parametrize("backend", ["", "math_", "flash_"])
+def test_sdpa_gives_zero_where_there_is_no_key(backend: str) -> None:
+    """Its backends were never asked what they give there, so the adapter says it."""
+    plain = setting(["batched"]).subject
+    assert isinstance(plain, AttentionSubject)
+    prefill, decode = (getattr(sdpa, backend + name) for name in ("prefill", "decode"))
+    subject = plain.with_pair(Pair(prefill, decode, "prefill", "decode"))
+    prompts = fill(setting(["batched"]).contract.workloads[0], seed=0, vocab=0)
+    plan = plan_of(PathName("batched"), prompts, seed=0)
+    tokens = [[0] * member.length for member in plan.members]
+    found = record(subject, plan, tokens, temperatures=(1.0,))
+    assert not found.faults
+    assert bool(found.finite.all())
+    lens, q = torch.tensor([0, 0], dtype=torch.int32), torch.randn(2, 4, 8)
+    caches = torch.full((2, 5, 2, 8), torch.nan), torch.full((2, 5, 2, 8), torch.nan)
+    assert not bool(decode(q, *caches, kv_lens=lens, scale=1.0).any())

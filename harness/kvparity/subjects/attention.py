@@ -212,7 +212,17 @@ class AttentionSubject:
             "queries": "mixed" if self.mixture else "sharp" if self.sharp else "normal",
             "inputs": "strided" if self.strided else "contiguous",
             "empty": "zero" if self.empties else "never",
+            "notes": self._notes(),
         }
+
+    def _notes(self) -> list[str]:
+        """What the pair is spared, for the first lines of a report."""
+        notes = []
+        if not self.strided:
+            notes.append("inputs: contiguous, so q, k and v were never views of a fused tensor")
+        if not self.empties:
+            notes.append("empty: never, so no sequence without a token was given to the pair")
+        return notes
 
 
 def build(

@@ -1,0 +1,66 @@
+"""A contract over the naive pair, called as engines call kernels, and what comes of its paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import toy
+
+from kvparity.compare import Comparison
+from kvparity.plan import Case, make
+from kvparity.subjects.attention import AttentionSubject, build
+from kvparity.unit import Setting, run_unit
+from kvparity_contracts.subjects import Attention
+
+README = ["decode", "batched", "batched(17)", "chunked(24)", "permuted", "far"]
+"""The paths of the README's smallest contract."""
+Found = dict[str, Comparison]
+
+
+def setting(paths: list[str], controls: Any = "all", **more: Any) -> Setting:
+    """A contract over the naive pair and its subject."""
+    numerics = {"execution": more.pop("execution", "float32")}
+    numerics["kv_cache"] = more.pop("kv_cache", numerics["execution"])
+    lengths = more.pop("lengths", [3, 30])
+    module = more.pop("module", "naive_pair.py")
+    document = {
+        "kind": "attention", "prefill": f"{module}:prefill", "decode": f"{module}:decode",
+        "heads": {"query": 4, "kv": 2, "dim": 8},
+    } | more  # fmt: skip
+    contract = toy.contract(
+        subject=document,
+        numerics=numerics,
+        workloads=[{"name": "short", "prompt_tokens": lengths, "generate": 4}],
+        checks=[{"name": "bits", "relation": "invariance", "paths": paths}],
+        controls=controls,
+    )
+    model = Attention.model_validate(document)
+    device, base = torch.device("cpu"), Path(__file__).parent
+    return Setting(contract, build(model, **numerics, device=device, seed=1, base=base))
+
+
+def over(found: Setting, **kernels: Callable[..., Any]) -> Setting:
+    """The same over other kernels."""
+    subject = found.subject
+    assert isinstance(subject, AttentionSubject)
+    return replace(found, subject=subject.with_pair(replace(subject.pair, **kernels)))
+
+
+def run(found: Setting) -> Found:
+    """Each path's comparison with prefill."""
+    results: Found = {}
+
+    def emit(case: Case, result: Comparison, *_: Any) -> None:
+        results[str(case.path)] = result
+
+    for unit in make(found.contract).units:
+        run_unit(found, unit, tokens=None, done=frozenset(), emit=emit)
+    return results
+
+
+def differs(found: Found) -> set[str]:
+    return {path for path, result in found.items() if result.outcome == "differs"}
