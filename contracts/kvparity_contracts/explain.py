@@ -18,6 +18,7 @@ from kvparity_contracts.checks import (
     TraceCheck,
 )
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.subjects import Attention
 
 TOLERANCE = re.compile(
     r"limits?|tol(erance)?|[ar]tol|threshold|epsilon|max_abs.*|approx_kl.*|clip.*"
@@ -33,6 +34,22 @@ NO_TOLERANCE: dict[type[BaseModel], str] = {
     LivenessCheck: "a liveness check asks whether bits change and takes no tolerance",
     TraceCheck: "a trace check holds rows against bounds that are derived, and takes no tolerance",
 }
+
+_PLAIN = "a pair that is called without them: leave the key out, and what it does is not claimed"
+UNVERIFIED: dict[str, tuple[str, str]] = {
+    "alibi_slopes": ("ALiBi slopes", _PLAIN),
+    "alibi": ("ALiBi slopes", _PLAIN),
+    "bias": ("biases of scores", _PLAIN),
+    "attn_bias": ("biases of scores", _PLAIN),
+    "mask": ("masks", "window, or a pair that is causal"),
+    "attn_mask": ("masks", "window, or a pair that is causal"),
+    "sinks": ("sinks", "attention_sinks of a decoder, or " + _PLAIN),
+    "sink": ("sinks", "attention_sinks of a decoder, or " + _PLAIN),
+    "block_table": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),
+    "page": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),
+    "page_size": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),
+}
+"""Keys of a pair that people look for, what they stand for, and what can be had instead."""
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -109,6 +126,10 @@ def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
             takes = f"no {key}" if key in PATHS else "no tolerance"
             return Fault(path, f"{does}; it takes {takes}")
     fields = list(model.model_fields) if model else []
+    if model is Attention and key in UNVERIFIED:
+        what, instead = UNVERIFIED[key]
+        message = f"found {key!r}, but {what} are not part of the signature of a pair yet"
+        return Fault(path, f"{message}: what they add is not verified", instead)
     return Fault(path, f"found the unknown key {show(key)}", one_of(fields), closest(key, fields))
 
 

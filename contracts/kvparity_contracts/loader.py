@@ -107,6 +107,8 @@ def _parse(source: str, file: str) -> tuple[Contract, Text]:
     if not problems and not isinstance(text.data, dict):
         empty = "an empty file" if text.data is None else show(text.data)
         expected = "a contract: version, name, subject, numerics, workloads, checks"
+        if isinstance(text.data, str) and ":" in text.data:
+            expected += "; and a space behind the colon of a key"
         problems = [Problem(file, 1, 1, "", f"found {empty}", expected)]
     if isinstance(text.data, dict):
         try:

@@ -11,8 +11,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from kvparity_contracts.base import Fault, KeyPath, show
+from kvparity_contracts.yamlwords import syntax, unreadable
 
 DEEPEST = 32
 """Deeper nesting is refused: a contract has 5 levels."""
@@ -69,9 +71,11 @@ def read(text: str) -> Text:
             if node is not None:
                 found.data = _build(node, (), found)
     except MarkedYAMLError as error:
-        found.faults.append(_syntax(error))
+        found.faults.append(syntax(error))
+    except ReaderError as error:
+        found.faults.append(unreadable(text, error))
     except YAMLError as error:
-        found.faults.append(((1, 1), Fault((), f"this is no YAML: {_first_line(str(error))}")))
+        found.faults.append(((1, 1), Fault((), f"this is no YAML: {show(str(error))}")))
     return found
 
 
@@ -123,21 +127,6 @@ class _Keys:
 
 def _place(mark: Any) -> Place:
     return (mark.line + 1, mark.column + 1)
-
-
-def _syntax(error: MarkedYAMLError) -> tuple[Place, Fault]:
-    mark = error.problem_mark or error.context_mark
-    problem = _first_line(str(error.problem or error.context or "it cannot be read"))
-    message = f"this is no YAML: {problem}"
-    if error.context and error.problem:
-        message += f" ({_first_line(str(error.context))})"
-    if "\\t" in problem:
-        return (_place(mark), Fault((), message, "spaces, not a tab"))
-    return (_place(mark) if mark else (1, 1), Fault((), message))
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0].strip() if text.strip() else ""
 
 
 def _build(node: Node, path: KeyPath, found: Text) -> Any:

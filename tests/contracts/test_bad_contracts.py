@@ -125,10 +125,28 @@ def test_a_big_file(tmp_path: Path) -> None:
     ("text", "place", "words"),
     [
         ("version: 1\n\tname: a\n", (2, 1), "expected spaces, not a tab"),
-        ("name: \x07\n", (1, 1), "special characters are not allowed"),
+        ("name: \x07\n", (1, 7), r"found the character '\x07', expected text without control"),
+        ("a: 1\nname: b\x1b\n", (2, 8), r"found the character '\x1b'"),
+        ("name: a: b\n", (1, 8), "found a colon where no key may stand, expected quotes around"),
+        ("a: b\n  c: d\n", (2, 4), "or the line to begin in the column of its neighbours"),
+        ("a:\n  b: 1\n c: 2\n", (3, 2), "found a line that begins in the wrong column"),
+        ("a:\n  - b\n c: 2\n", (3, 2), "the items of one list, to begin in one column"),
+        ("a: 1\n- b\n", (2, 1), "found a line that begins in the wrong column"),
+        ("a: {b: 1 c: 2}\n", (1, 11), "found ':' inside brackets, expected a comma between"),
+        (
+            "a: [1, 2}\n",
+            (1, 9),
+            "found '}' inside brackets, expected a comma between the parts, and ']' at their end",
+        ),
+        ("b: 1\na: {b: 1\n", (2, 4), "found a bracket that is never closed"),
+        ("b: 1\na: 'x\nc: 1\n", (2, 4), "found a quote that is never closed"),
+        ("a: @x\n", (1, 4), "found '@', which begins no word, expected quotes around text"),
+        ("a: `x`\n", (1, 4), "found '`', which begins no word"),
+        ('a: "C:\\q"\n', (1, 8), "found a backslash before 'q', which means nothing"),
+        ("a: >\n b\n  c\nd", (4, 2), "found a line that is no key and no item"),
+        ("a:1\nb:2\n", (1, 1), "and a space behind the colon of a key"),
         ("a: " + "[" * 5000, (1, 33), "nested deeper than 32 levels"),
     ],
-    ids=["tab", "control character", "too deep"],
 )
 def test_text_that_is_no_contract(
     tmp_path: Path, text: str, place: tuple[int, int], words: str

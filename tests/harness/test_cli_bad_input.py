@@ -102,16 +102,24 @@ def test_a_pair_of_another_order_differs_and_shows_both_patterns(tmp_path, capsy
         assert "the same result as the run recorded" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["no_such_module:prefill", "missing.py:prefill"])
-def test_a_module_that_does_not_import(tmp_path, capsys, name):
+def test_a_module_that_does_not_import(tmp_path, capsys):
+    name = "no_such_module:prefill"
     assert verify(write(tmp_path, prefill=name), tmp_path / "run") == ExitCode.USAGE
     err = capsys.readouterr().err
     assert f"{name}: " in err
     assert "does not import" in err
 
 
+def test_a_file_that_is_not_there_is_told_with_its_line(tmp_path, capsys):
+    contract = write(tmp_path, prefill="missing.py:prefill")
+    assert verify(contract, tmp_path / "run") == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert err.startswith(f"{contract}:")
+    assert f"subject.prefill: found 'missing.py:prefill', but there is no file {tmp_path}" in err
+
+
 def test_a_module_that_fails_while_importing(tmp_path, capsys):
-    (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name\ndef prefill(): ...\n")
     assert verify(write(tmp_path, prefill="broken.py:prefill"), tmp_path / "run") == ExitCode.USAGE
     assert "No module named 'nothing_of_that_name'" in capsys.readouterr().err
 

@@ -54,13 +54,13 @@ def run(args: argparse.Namespace) -> int:
     from kvparity.audit.contract import audit_contract, present
     from kvparity.audit.request import AuditError
     from kvparity.subject import SubjectError, UnsupportedError
+    from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
-    from kvparity_contracts.loader import load
     from kvparity_contracts.problems import ContractError
 
     started = time.monotonic()
     try:
-        loaded = load(find(args.contract))
+        loaded = load_whole(find(args.contract))
         against = dict(_change(text) for text in args.against)
         archs = tuple(dict.fromkeys(args.arch or present()))
         results = audit_contract(

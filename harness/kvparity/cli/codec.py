@@ -98,10 +98,10 @@ def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     from kvparity.kernel_plan import Numerics
     from kvparity.unit import Setting
     from kvparity.worker import Job, subject_of
+    from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
-    from kvparity_contracts.loader import load
 
-    loaded = texts.given(load(find(args.contract))).loaded
+    loaded = texts.given(load_whole(find(args.contract))).loaded
     budget = _budget(args.budget)
     lengths, contexts = _numbers("--lengths", args.lengths), _numbers("--contexts", args.contexts)
     workload = _workload(loaded, args.workload)

@@ -20,6 +20,7 @@ from kvparity_contracts import (
     lint,
     load,
 )
+from kvparity_contracts.files import load_whole
 
 VALID, INVALID = 0, 2
 
@@ -77,7 +78,7 @@ def run_lint(args: argparse.Namespace) -> int:
 
 def _entry(name: str) -> dict[str, Any]:
     try:
-        loaded: LoadedContract = load(find(name))
+        loaded: LoadedContract = load_whole(find(name))
     except ContractError as error:
         return {"file": name, "valid": False, "problems": error.problems, "findings": []}
     findings: list[Finding] = lint(loaded)

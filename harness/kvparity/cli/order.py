@@ -205,11 +205,11 @@ def _from_contract(name: str, device: str) -> AttentionSubject:
     import torch
 
     from kvparity.subjects.attention import build
+    from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
-    from kvparity_contracts.loader import load
     from kvparity_contracts.subjects import Attention
 
-    loaded = load(find(name))
+    loaded = load_whole(find(name))
     contract = loaded.contract
     if not isinstance(contract.subject, Attention):
         raise ValueError(

@@ -47,12 +47,12 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trace; returns the exit code."""
+    from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
-    from kvparity_contracts.loader import load
     from kvparity_contracts.problems import ContractError
 
     try:
-        loaded = load(find(args.contract))
+        loaded = load_whole(find(args.contract))
         device = settle(args.device)
     except ContractError as error:
         say.tell(error, file=sys.stderr)

@@ -72,8 +72,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify; returns the exit code."""
+    from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
-    from kvparity_contracts.loader import load
     from kvparity_contracts.problems import ContractError
 
     if args.jobs is not None and not 1 <= args.jobs <= _MOST_JOBS:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Progress() as bar:
             bar(0, 0, "loading torch")
-            loaded = load(find(args.contract))
+            loaded = load_whole(find(args.contract))
             device = settle(args.device)
     except ContractError as error:
         return _stop(args, ExitCode.USAGE, str(error), prefix="")

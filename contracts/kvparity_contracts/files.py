@@ -1,0 +1,123 @@
+"""Files and folders that a contract names: whether they are there, without importing anything."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from kvparity_contracts.base import Fault, closest
+from kvparity_contracts.loader import LoadedContract, load
+from kvparity_contracts.problems import ContractError, Problem, dotted
+from kvparity_contracts.subjects import Attention
+
+BIGGEST = 4_000_000
+"""Bytes of a Python file that is looked into; a bigger one is left to the import."""
+DYNAMIC = ("exec", "globals", "setattr", "vars", "__getattr__")
+"""Names by which a module may define others at run time: nothing is said of such a module."""
+
+
+def load_whole(path: str | Path) -> LoadedContract:
+    """The contract of a file, whose subject's files are there.
+
+    Raises:
+        ContractError: see ``load``; or a file, a function or a folder is missing.
+    """
+    loaded = load(path)
+    problems = absent(loaded)
+    if problems:
+        raise ContractError(problems)
+    return loaded
+
+
+def absent(loaded: LoadedContract) -> list[Problem]:
+    """What the subject names and is not there, each with its line and column."""
+    return [
+        Problem(
+            loaded.file, *loaded.place(each.at), dotted(each.at), each.message, each.expected,
+            each.suggestion,
+        )
+        for each in _faults(loaded)
+    ]  # fmt: skip
+
+
+def _faults(loaded: LoadedContract) -> Iterator[Fault]:
+    subject = loaded.contract.subject
+    if isinstance(subject, Attention):
+        for key in ("prefill", "decode"):
+            yield from _function(loaded.base, key, getattr(subject, key))
+    elif subject.checkpoint is not None:
+        yield from _checkpoint(loaded.base, subject.checkpoint)
+
+
+def _function(base: Path, key: str, name: str) -> Iterator[Fault]:
+    target, _, function = name.rpartition(":")
+    if not target.endswith(".py"):
+        return  # a module: where it lies is known when it is imported
+    at, file = ("subject", key), base / target
+    expected = "a Python file; a relative path begins in the folder of the contract"
+    if not file.is_file():
+        near = closest(file.name, [each.name for each in _beside(file.parent, "*.py")])
+        found = f"{Path(target).with_name(near)}:{function}" if near else ""
+        yield Fault(at, f"found {name!r}, but there is no file {file}", expected, found)
+        return
+    try:
+        defined = _defined(file)
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        yield Fault(at, f"found {name!r}, but {file}{line} is no Python: {error}", expected)
+        return
+    if defined is not None and function not in defined:
+        offered = sorted(each for each in defined if not each.startswith("_"))
+        near = closest(function, offered)
+        yield Fault(
+            at,
+            f"found {name!r}, but {file} has no function {function!r}",
+            f"a function of this file; it offers {', '.join(offered[:12]) or 'none'}",
+            f"{target}:{near}" if near else "",
+        )
+
+
+def _defined(file: Path) -> set[str] | None:
+    """The names that a module has once it is imported; None where only the import can tell."""
+    if file.stat().st_size > BIGGEST:
+        return None
+    tree = ast.parse(file.read_bytes())
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        # Names of inner functions count, too: what is refused must be wrong for certain.
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            if node.name == "*":
+                return None
+            names.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.Name):
+            if node.id in DYNAMIC:
+                return None
+            if isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+    return None if names & set(DYNAMIC) else names
+
+
+def _checkpoint(base: Path, name: str) -> Iterator[Fault]:
+    at, folder = ("subject", "checkpoint"), base / name
+    expected = "a folder with config.json and safetensors; a relative path begins in that of the "
+    expected += "contract, and nothing is downloaded"
+    try:
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                yield Fault(at, f"the folder {folder} holds no config.json", expected)
+            return
+        message = f"{folder} is a file" if folder.exists() else f"there is no folder {folder}"
+    except (OSError, ValueError):
+        message = f"{folder} cannot be looked at"
+    near = closest(folder.name, [each.name for each in _beside(folder.parent, "*/")])
+    yield Fault(at, message, expected, str(Path(name).with_name(near)) if near else "")
+
+
+def _beside(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))[:500]
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,107 @@
+"""Files that a contract names and that are not there are told with line and column."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvparity_contracts import ContractError
+from kvparity_contracts.files import load_whole
+
+PAIR = {"kind": "attention", "heads": {"query": 2, "kv": 1, "dim": 16}}
+SOURCE = """
+from math import sqrt as prefil, inf
+import os.path
+
+def prefill(): ...
+decode = lambda: None
+if inf:
+    async def late(): ...
+"""
+
+
+def told(tmp_path: Path, subject: dict[str, Any]) -> list[str]:
+    """Line, column and words of every problem; the values of the subject stand on lines of own."""
+    document = {
+        "version": 1, "name": "files", "subject": subject, "numerics": {"execution": "float32"},
+        "workloads": [{"name": "w", "prompt_tokens": [70], "generate": 4}],
+        "checks": [{"name": "bits", "relation": "invariance", "paths": ["decode"]}],
+    }  # fmt: skip
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(document, indent=1))
+    try:
+        load_whole(file)
+    except ContractError as error:
+        return [str(each).removeprefix(f"{file}:") for each in error.problems]
+    return []
+
+
+def pair(prefill: str, decode: str) -> dict[str, Any]:
+    return {**PAIR, "prefill": prefill, "decode": decode}
+
+
+@pytest.mark.parametrize("name", ["prefill", "decode", "late", "prefil", "inf", "os"])
+def test_what_a_file_defines_is_there(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.py").write_text(SOURCE)
+    assert told(tmp_path, pair("mine.py:prefill", f"mine.py:{name}")) == []
+
+
+def test_a_missing_function_is_told_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SOURCE)
+    (line,) = told(tmp_path, pair("mine.py:prefill", "mine.py:decoed"))
+    assert line == (
+        f"12:13: subject.decode: found 'mine.py:decoed', but {tmp_path}/mine.py has no function "
+        "'decoed', expected a function of this file; it offers decode, inf, late, os, prefil, "
+        "prefill (did you mean mine.py:decode?)"
+    )
+
+
+def test_a_missing_file_is_told_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SOURCE)
+    found = told(tmp_path, pair("mime.py:prefill", "far/mine.py:decode"))
+    assert [each.split(": ")[1] for each in found] == ["subject.prefill", "subject.decode"]
+    assert f"there is no file {tmp_path}/mime.py, expected a Python file" in found[0]
+    assert found[0].endswith("(did you mean mine.py:prefill?)")
+
+
+def test_what_is_no_python_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("a = 1\ndef f(:\n")
+    found = told(tmp_path, pair("mine.py:f", "mine.py:f"))
+    assert [f"{tmp_path}/mine.py:2 is no Python: " in each for each in found] == [True, True]
+    (tmp_path / "mine.py").write_bytes(b"a = 1\0")
+    assert "is no Python" in told(tmp_path, pair("mine.py:f", "mine.py:f"))[0]
+
+
+@pytest.mark.parametrize(
+    "source", ["from os.path import *", "globals()['f'] = 1", "def __getattr__(name): ..."]
+)
+def test_of_a_module_that_makes_names_nothing_is_said(tmp_path: Path, source: str) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    assert told(tmp_path, pair("mine.py:f", "kernels.mine:g")) == []
+
+
+def test_nothing_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise SystemExit(3)\ndef f(): ...\n")
+    assert told(tmp_path, pair("mine.py:f", "mine.py:f")) == []
+
+
+@pytest.mark.parametrize("kind", ["decoder", "transformers"])
+def test_a_checkpoint_that_is_not_there(tmp_path: Path, kind: str) -> None:
+    more = {"attention": "eager"} if kind == "transformers" else {}
+    subject = {"kind": kind, "checkpoint": "model", **more}
+    (line,) = told(tmp_path, subject)
+    assert line.startswith(
+        f"6:17: subject.checkpoint: there is no folder {tmp_path}/model, expected"
+    )
+    (tmp_path / "models").mkdir()
+    assert told(tmp_path, subject)[0].endswith("(did you mean models?)")
+    (tmp_path / "model").write_text("x")
+    assert f"{tmp_path}/model is a file, expected a folder" in told(tmp_path, subject)[0]
+    (tmp_path / "model").unlink()
+    (tmp_path / "model").mkdir()
+    assert f"the folder {tmp_path}/model holds no config.json" in told(tmp_path, subject)[0]
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert told(tmp_path, subject) == []
