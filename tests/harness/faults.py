@@ -14,6 +14,7 @@ from typing import Any
 
 from kvparity import doing
 from kvparity.errors import RunFolderError, SubjectError, UnsupportedError
+from kvparity_kernels.relied import GoneError
 
 
 class _Odd:
@@ -45,7 +46,7 @@ def _deaf() -> None:
 def _raises(kind: str) -> None:
     kinds = {
         each.__name__: each
-        for each in (SubjectError, UnsupportedError, RunFolderError, ZeroDivisionError)
+        for each in (SubjectError, UnsupportedError, RunFolderError, GoneError, ZeroDivisionError)
     }
     raise kinds.get(kind, KeyboardInterrupt)("words")
 

@@ -102,6 +102,7 @@ def test_what_takes_too_long_is_killed_and_named(fault: str) -> None:
         ("SubjectError", SubjectError),
         ("UnsupportedError", UnsupportedError),
         ("RunFolderError", RunFolderError),
+        ("GoneError", SubjectError),
         ("ZeroDivisionError", InternalError),
     ],
 )

@@ -1,4 +1,7 @@
-"""``kvparity``: the parser of all verbs. Verbs import torch only once they run."""
+"""``kvparity``: the parser of all verbs. Verbs import torch only once they run.
+
+What takes longer to import is imported inside ``main``, where Ctrl-C has an answer.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kvparity import __version__
-from kvparity.apart.inside import inside
-from kvparity.cli import (
-    audit,
-    bench,
-    codec,
-    contract,
-    controls,
-    doctor,
-    order,
-    replay,
-    say,
-    streams,
-    tiles,
-    trace,
-    verify,
-    whole,
-)
+from kvparity.cli import say, streams
 from kvparity.exit_codes import ExitCode
-from kvparity.subjects.callables import forget
-from kvparity_kernels.relied import GoneError
 
 _EPILOG = """examples:
   kvparity verify smoke                  the reference decoder, on this machine, in a minute
@@ -59,6 +44,20 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    from kvparity.cli import (
+        audit,
+        bench,
+        codec,
+        contract,
+        controls,
+        doctor,
+        order,
+        replay,
+        tiles,
+        trace,
+        verify,
+    )
+
     top = _Parser(
         prog="kvparity",
         description="Proves, bit for bit, that a rollout and its rescoring compute the same "
@@ -80,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with streams.guarded() as both:
         try:
             code = _answered(given)
+        except KeyboardInterrupt:
+            print("kvparity: interrupted", file=sys.stderr)
+            code = int(ExitCode.INTERRUPTED)
         except SystemExit as end:  # --help, --version, or a command line that means nothing
             if streams.unwritten(*both):
                 raise SystemExit(int(ExitCode.ERROR)) from None
@@ -104,6 +106,11 @@ def _answered(given: list[str]) -> int:
 
 
 def _run(args: argparse.Namespace, given: list[str]) -> int:
+    from kvparity.apart.inside import inside
+    from kvparity.cli import whole
+    from kvparity.subjects.callables import forget
+    from kvparity_kernels.relied import GoneError
+
     try:
         verb = args.run.__module__.rpartition(".")[2]
         if inside():

@@ -1,0 +1,116 @@
+"""Every run has its own folder, and one that was refused leaves none."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from kvparity.cli import verify
+from kvparity.cli.main import main
+from kvparity.evidence import Evidence, RunFolderError
+from kvparity.exit_codes import ExitCode
+
+CONTRACT = {
+    "version": 1,
+    "name": "gone",
+    "subject": {"kind": "transformers", "checkpoint": "here"},
+    "numerics": {"execution": "float32"},
+    "workloads": [{"name": "short", "prompt_tokens": [3], "generate": 4}],
+    "checks": [{"name": "bits", "relation": "invariance", "paths": ["decode"]}],
+    "controls": ["stale-slot"],
+}
+
+
+def test_runs_that_begin_in_one_moment_get_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verify.time, "strftime", lambda _: "20260101-000000")
+    together = Barrier(16)
+
+    def begin(_: int) -> Path:
+        together.wait()
+        return verify._new_folder("smoke")
+
+    with ThreadPoolExecutor(16) as threads:
+        folders = set(threads.map(begin, range(16)))
+    assert len(folders) == 16
+    assert all(folder.is_dir() for folder in folders)
+    names = sorted(folder.name for folder in folders)
+    assert names[0] == "20260101-000000-smoke"
+    assert all(re.fullmatch(r"20260101-000000-smoke-\d+", name) for name in names[1:])
+
+
+def test_of_two_that_begin_in_one_folder_one_does(tmp_path: Path) -> None:
+    about = {"path": "c.yaml", "contract": "abc"}
+    run = tmp_path / "run"
+    run.mkdir()
+    first, second = Evidence(run), Evidence(run)
+    listed = list(run.iterdir())  # what the second saw before the first wrote
+    first.start(about, resume=False)
+    assert listed == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda self: iter(listed))
+        with pytest.raises(RunFolderError, match="another kvparity began a run"):
+            second.start(about, resume=False)
+    assert json.loads((run / "identity.json").read_text()) == about | {"command": ""}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path, capsys: Any, there: bool) -> None:
+    contract, run = tmp_path / "c.yaml", tmp_path / "deep" / "run"
+    contract.write_text(json.dumps(CONTRACT))
+    if there:
+        run.mkdir(parents=True)
+    for _ in range(2):  # the first does not stop the second
+        command = ["verify", str(contract), "--run-dir", str(run), "--device", "cpu"]
+        assert main(command) == ExitCode.USAGE
+        assert "here" in capsys.readouterr().err
+        assert run.exists() == there
+        assert not there or list(run.iterdir()) == []
+
+
+def test_what_was_finished_or_is_anothers_stays(tmp_path: Path) -> None:
+    about = {"path": "c.yaml", "contract": "abc"}
+
+    def refused(folder: Path, name: str | None) -> None:
+        evidence = Evidence(folder)
+        with pytest.raises(RunFolderError), evidence.alone(about, resume=False):
+            if name is not None:
+                (folder / name).write_text("{}\n")
+            raise RunFolderError("refused")
+
+    for name in ("cases.jsonl", "notes.txt"):
+        refused(tmp_path / name, name)
+        assert {each.name for each in (tmp_path / name).iterdir()} >= {name, "identity.json"}
+    refused(tmp_path / "none", None)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(KeyboardInterrupt), Evidence(tmp_path / "c").alone(about, resume=False):
+        raise KeyboardInterrupt  # its message says how to go on in the folder
+    assert (tmp_path / "c" / "identity.json").is_file()
+
+
+def test_ctrl_c_has_an_answer_from_the_first_moment() -> None:
+    program = (
+        "import kvparity.cli.main as m; print(flush=True); raise SystemExit(m.main(['doctor']))"
+    )
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + program
+    with subprocess.Popen(
+        [sys.executable, "-c", start], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert (process.returncode, said) == (ExitCode.INTERRUPTED, "kvparity: interrupted\n")
