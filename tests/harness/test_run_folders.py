@@ -23,7 +23,7 @@ from kvparity.exit_codes import ExitCode
 CONTRACT = {
     "version": 1,
     "name": "gone",
-    "subject": {"kind": "transformers", "checkpoint": "here"},
+    "subject": {"kind": "decoder", "checkpoint": "not-here"},
     "numerics": {"execution": "float32"},
     "workloads": [{"name": "short", "prompt_tokens": [3], "generate": 4}],
     "checks": [{"name": "bits", "relation": "invariance", "paths": ["decode"]}],
@@ -75,7 +75,7 @@ def test_a_run_that_is_refused_leaves_nothing(tmp_path: Path, capsys: Any, there
     for _ in range(2):  # the first does not stop the second
         command = ["verify", str(contract), "--run-dir", str(run), "--device", "cpu"]
         assert main(command) == ExitCode.USAGE
-        assert "here" in capsys.readouterr().err
+        assert "not-here" in capsys.readouterr().err
         assert run.exists() == there
         assert not there or list(run.iterdir()) == []
 
@@ -84,16 +84,17 @@ def test_what_was_finished_or_is_anothers_stays(tmp_path: Path) -> None:
     about = {"path": "c.yaml", "contract": "abc"}
 
     def refused(folder: Path, name: str | None) -> None:
-        evidence = Evidence(folder)
-        with pytest.raises(RunFolderError), evidence.alone(about, resume=False):
+        with Evidence(folder).alone(about, resume=False):
             if name is not None:
                 (folder / name).write_text("{}\n")
             raise RunFolderError("refused")
 
     for name in ("cases.jsonl", "notes.txt"):
-        refused(tmp_path / name, name)
+        with pytest.raises(RunFolderError):
+            refused(tmp_path / name, name)
         assert {each.name for each in (tmp_path / name).iterdir()} >= {name, "identity.json"}
-    refused(tmp_path / "none", None)
+    with pytest.raises(RunFolderError):
+        refused(tmp_path / "none", None)
     assert not (tmp_path / "none").exists()
     with pytest.raises(KeyboardInterrupt), Evidence(tmp_path / "c").alone(about, resume=False):
         raise KeyboardInterrupt  # its message says how to go on in the folder
