@@ -109,5 +109,83 @@ PARTING: dict[str, dict[str, Any]] = {
 }
 """Families whose paths part by more than rounding in transformers 5.23."""
 
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+TYPES: dict[str, dict[str, Any]] = {
+    **{name: FAMILIES[name] for name in ("llama", "qwen3", "mistral", "gemma3")},
+    "mixtral": _config("mixtral", num_local_experts=4, num_experts_per_tok=2),
+    "gpt_oss": {k: v for k, v in FAMILIES["gpt_oss"].items() if k != "experts_implementation"},
+    "gpt_neox": _config("gpt_neox", head_dim=None, num_key_value_heads=None, rotary_pct=0.25),
+    "gpt2": {
+        "model_type": "gpt2",
+        "vocab_size": 128,
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 256,
+        "initializer_range": 0.2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    "bloom": {
+        "model_type": "bloom",
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "initializer_range": 0.2,
+    },
+    "phi3": FAMILIES["phi3"],
+    "deepseek_v3": _config(
+        "deepseek_v3",
+        **_EXPERTS,
+        head_dim=None,
+        num_key_value_heads=4,
+        n_routed_experts=4,
+        n_shared_experts=1,
+        n_group=1,
+        topk_group=1,
+        first_k_dense_replace=1,
+        kv_lora_rank=16,
+        q_lora_rank=32,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=16,
+        v_head_dim=16,
+    ),
+    "qwen3_next": _config(
+        "qwen3_next",
+        **_EXPERTS,
+        num_experts=4,
+        shared_expert_intermediate_size=32,
+        num_hidden_layers=4,
+        linear_num_value_heads=4,
+        linear_num_key_heads=2,
+        linear_key_head_dim=16,
+        linear_value_head_dim=16,
+    ),
+    "qwen3_moe": _config("qwen3_moe", **_EXPERTS, num_experts=4),
+    "glm": _config("glm", partial_rotary_factor=0.5),
+    "xglm": {
+        "model_type": "xglm",
+        "vocab_size": 128,
+        "d_model": 64,
+        "ffn_dim": 64,
+        "num_layers": 2,
+        "attention_heads": 4,
+        "max_position_embeddings": 256,
+        "init_std": 0.2,
+    },
+    "mamba": {
+        "model_type": "mamba",
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "state_size": 8,
+    },
+    "llama, dynamic RoPE": _config(
+        "llama", max_position_embeddings=16, rope_scaling={"rope_type": "dynamic", "factor": 4.0}
+    ),
+}
+"""Model types that people verify, and some whose code is unlike that of the others."""
+
 NO_SDPA = ("gemma2", "gpt_oss")
 """Families whose softcap or sinks transformers' own sdpa cannot do."""
