@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from test_transformers_loading import CONFIG, load
 
+from kvparity import environment
 from kvparity.hf import offline
 from kvparity.jsonfile import MOST_BYTES, read_object
 from kvparity.subject import UnsupportedError
@@ -227,6 +228,12 @@ def test_what_was_imported_earlier_goes_offline_too(
     with pytest.raises(Exception, match=r"(?i)offline"):
         huggingface_hub.utils.get_session().get("https://huggingface.co/someone/x")
     assert calls == []
+
+
+def test_every_process_of_a_verification_is_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    environment.settle()
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_a_plain_configuration_fetches_nothing() -> None:

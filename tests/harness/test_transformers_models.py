@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from tiny_transformers import one_by_one, rows, tokens
 from torch import Tensor
 
+from kvparity import run
 from kvparity.hf import config_keys
 from kvparity.schedule import Layout, Member, Span
 from kvparity.subject import UnsupportedError
 from kvparity.subjects.transformers import build
 from kvparity_contracts.consistency import faults
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.loader import load as read
 from kvparity_contracts.subjects import Transformers
 
 BASE = {
@@ -144,3 +147,21 @@ def test_the_positions_of_dynamic_angles_are_no_limit() -> None:
     small = GROUPED | {"max_position_embeddings": 16}
     assert load("llama", **small, rope_scaling={**ROPE}).max_positions > 1000
     assert load("llama", **small).max_positions == 16
+
+
+def test_a_contract_with_dynamic_angles_differs(tmp_path: Path) -> None:
+    whole = contract({**ROPE}).model_dump(mode="json", exclude_defaults=True)
+    file = tmp_path / "long.yaml"
+    file.write_text(json.dumps({**whole, "controls": ["stale-slot"]}))
+    report = run.verify(
+        read(file),
+        device="cpu",
+        folder=tmp_path / "run",
+        jobs=1,
+        resume=False,
+        command="kvparity verify long.yaml",
+        progress=lambda done, total, what: None,
+    )
+    (case,) = report["checks"][0]["cases"]
+    assert (report["verdict"], case["verdict"]) == ("differs", "differs")
+    assert case["max_abs_dlogp"] > 1e-3
