@@ -129,7 +129,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                 near = "" if error else f", {row['accuracy_max_abs_dlogp']:.0e}"
                 cells.append(f"{row['accuracy']}{near}")
                 controls.append(row["controls"])
-            words.append(row["words"])
+            words.append(row["words"].split(". ")[0].replace("|", "\\|"))
         cells += [" / ".join(controls), "; ".join(dict.fromkeys(filter(None, words)))]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

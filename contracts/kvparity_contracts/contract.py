@@ -109,6 +109,10 @@ class Contract(Model):
         expanded = (one for path in check.paths for one in path.expand(workload.pad))
         return tuple(dict.fromkeys(expanded))
 
+    def counted(self, workload: Workload) -> bool:
+        """Whether the number of its tokens is known: texts may go through a tokenizer."""
+        return workload.texts is None or getattr(self.subject, "checkpoint", None) is None
+
     def checks_of(self, relation: str) -> list[AnyCheck]:
         """The checks of one relation."""
         return [each for each in self.checks if each.relation == relation]

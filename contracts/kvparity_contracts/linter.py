@@ -171,7 +171,8 @@ def _chunks(contract: Contract) -> Iterator[Note]:
         if not isinstance(check, PathCheck):
             continue
         for j, path in enumerate(check.paths):
-            names = [each.name for each in contract.workloads_of(check) if idle(path, each)]
+            asked = [each for each in contract.workloads_of(check) if contract.counted(each)]
+            names = [each.name for each in asked if idle(path, each)]
             if names:
                 text = _IDLE.get(path.kind, _NO_PREFIX).format(", ".join(names), path)
                 yield ("checks", i, "paths", j), f"{text}; give the check its own workloads"

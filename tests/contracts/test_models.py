@@ -98,6 +98,25 @@ def test_padded_and_one_of_its_sides_go_together(loads: Loads) -> None:
     assert list(map(str, contract.paths_of(bits, long))) == expected
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_chunk_is_held_against_a_text_only_where_its_length_is_known(known: bool) -> None:
+    shape = {"model_type": "llama"} if known else None
+    subject = {"kind": "transformers", "attention": "eager"}
+    whole = {
+        "version": 1,
+        "name": "chat",
+        "subject": {**subject, "config": shape} if known else {**subject, "checkpoint": "model"},
+        "numerics": {"execution": "float32"},
+        "workloads": [{"name": "short", "texts": ["Hi"], "generate": 4}],
+        "checks": [{"name": "bits", "relation": "invariance", "paths": ["chunked(7)"]}],
+    }
+    if known:
+        with pytest.raises(ValidationError, match="no sequence is longer than 6 tokens"):
+            Contract.model_validate(whole)
+    else:  # the chat template of a checkpoint may make any number of ids of it
+        assert Contract.model_validate(whole).workloads[0].texts == ("Hi",)
+
+
 def test_a_loaded_contract_knows_its_file(loads: Loads) -> None:
     loaded = loads()
     assert loaded.sha256 == hashlib.sha256(loaded.path.read_bytes()).hexdigest()

@@ -123,6 +123,12 @@ def test_a_wrong_config_is_named(change: dict[str, Any], words: str) -> None:
         load(config={**CONFIG, **change})
 
 
+def test_an_attention_that_a_type_does_not_have_is_named() -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 32, "n_layer": 1, "n_head": 2}
+    with pytest.raises(UnsupportedError, match="a bloom model cannot be built with attention sdpa"):
+        load(config={"model_type": "bloom", **sizes}, attention="sdpa")
+
+
 def test_a_model_without_a_causal_head_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="config: a vit model cannot be built: ValueError"):
         load(config={"model_type": "vit"})

@@ -31,8 +31,6 @@ _STATED_ELSEWHERE = {
 # Methods that take the keywords of a configuration which are no fields of it.
 _TAKERS = ("__init__", "__post_init__", "convert_rope_params_to_dict")
 
-_ASKING = ("kwargs.pop", "kwargs.get")
-
 
 def check(model_type: Any, rest: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` for an unknown ``model_type`` or key, with what may have been meant."""
@@ -92,10 +90,9 @@ def _tree(thing: Any) -> ast.AST:
 
 def _looked_for(tree: ast.AST) -> Iterator[str]:
     """``NAME`` of ``kwargs.pop("NAME", ...)`` and ``kwargs.get("NAME", ...)``."""
-    for node in ast.walk(tree):
-        asks = isinstance(node, ast.Call) and ast.unparse(node.func) in _ASKING
-        if asks and node.args:
-            yield from _text(node.args[0])
+    for call in _calls(tree, "kwargs.pop", "kwargs.get"):
+        if call.args:
+            yield from _text(call.args[0])
 
 
 def _read(tree: ast.AST) -> Iterator[str]:
@@ -103,9 +100,15 @@ def _read(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("config"):
             yield node.attr
-        asks = isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr")
-        if asks and len(node.args) > 1 and ast.unparse(node.args[0]).endswith("config"):
-            yield from _text(node.args[1])
+    for call in _calls(tree, "getattr", "hasattr"):
+        if len(call.args) > 1 and ast.unparse(call.args[0]).endswith("config"):
+            yield from _text(call.args[1])
+
+
+def _calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
+            yield node
 
 
 def _text(node: ast.AST) -> Iterator[str]:

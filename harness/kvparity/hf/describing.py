@@ -39,5 +39,5 @@ def fingerprint(model: Any) -> str:
         seen.add(id(tensor))
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        found.update(flat.cpu().numpy())
+        found.update(flat.cpu().numpy().data)
     return found.hexdigest()

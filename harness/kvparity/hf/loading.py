@@ -54,9 +54,16 @@ def from_config(
     _acceptable(rest, "config")
     built = _configured(lambda: AutoConfig.for_model(model_type, **rest), "config", model_type)
     sizes.fits(built, dtype=dtype, device=device, where="config")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(built, dtype=dtype, attn_implementation=attention)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(
+                built, dtype=dtype, attn_implementation=attention
+            )
+    except (ValueError, ImportError) as error:  # an attention that this type does not have
+        raise UnsupportedError(
+            f"a {model_type} model cannot be built with attention {attention}: {sizes.words(error)}"
+        ) from error
     return Loaded(_ready(model, device))
 
 
