@@ -66,8 +66,9 @@ def test_a_seed_gives_its_weights_and_leaves_the_global_state() -> None:
     assert not any(p.requires_grad for p in one.model.parameters())
 
 
-def test_a_folder_gives_the_same_model(folder: Path) -> None:
+def test_a_folder_gives_the_same_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     subject = load(folder.parent, checkpoint="model", seed=99)
+    assert capsys.readouterr().err == ""  # no bars
     assert weights(subject).equal(weights(load(config=CONFIG)))
     assert (subject.vocab, subject.max_positions) == (96, 64)
 
@@ -227,6 +228,7 @@ def test_the_fingerprint_knows_which_weight_is_which() -> None:
 
 def test_what_a_checkpoint_says_and_is_not_followed_is_noted(folder: Path) -> None:
     settings = {"eos_token_id": [4, 7], "top_k": 3, "repetition_penalty": 5.0, "pad_token_id": 1}
+    settings |= {"output_attentions": False, "max_length": None}
     (folder / "generation_config.json").write_text(json.dumps(settings))
     config = json.loads((folder / "config.json").read_text())
     there = {"auto_map": {"AutoModelForCausalLM": "mine.Mine"}}

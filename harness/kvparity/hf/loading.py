@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, logging
 
 from kvparity.hf import config_keys, offline, sizes
 from kvparity.jsonfile import read_object
@@ -100,6 +100,7 @@ def from_folder(
     where = f"{folder / 'config.json'}"
     config = _configured(lambda: AutoConfig.from_pretrained(folder, **local), where, model_type)
     sizes.fits(config, dtype=dtype, device=device, where=where)
+    logging.disable_progress_bar()  # logs are for what kvparity says
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -134,6 +135,7 @@ def _overridden(model: Any) -> Iterator[str]:
     told = ", ".join(
         f"{name} {json.dumps(value, default=str)}"
         for name, value in sorted(settings.items())
+        if value is not None and value is not False
         if name not in _TECHNICAL and not name.startswith("_")
     )
     if told:
