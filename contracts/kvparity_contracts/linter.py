@@ -10,7 +10,7 @@ from kvparity_contracts.base import KeyPath
 from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
-from kvparity_contracts.faint import ROUNDING, between, faint
+from kvparity_contracts.faint import between, faint, rounding
 from kvparity_contracts.grouping import hidden_mapping
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
@@ -200,7 +200,8 @@ def _wide_limits(contract: Contract) -> Iterator[Note]:
                 other = contract.checks_of("liveness") and fault == "window-one-long"
                 if limit is None or limit < size or other:
                     continue
-                better = between(size, dtype)
+                taken = rounding(subject, dtype)
+                better = between(size, taken)
                 advice = (
                     f"a limit of {better:g} tells it"
                     if better
@@ -210,7 +211,7 @@ def _wide_limits(contract: Contract) -> Iterator[Note]:
                 yield (
                     ("checks", i, "limits", *at, "max_abs"),
                     f"{limit:g} may not see {fault}, which moves a row by about {size:.1g}; "
-                    f"rounding to {dtype} takes up to {ROUNDING[dtype]:g}: {advice}",
+                    f"rounding to {dtype} takes up to {taken:g}: {advice}",
                 )
 
 
