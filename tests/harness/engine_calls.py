@@ -26,7 +26,7 @@ def setting(paths: list[str], controls: Any = "all", **more: Any) -> Setting:
     numerics = {"execution": more.pop("execution", "float32")}
     numerics["kv_cache"] = more.pop("kv_cache", numerics["execution"])
     lengths = more.pop("lengths", [3, 30])
-    module = more.pop("module", "naive_pair.py")
+    module, checks = more.pop("module", "naive_pair.py"), more.pop("checks", None)
     document = {
         "kind": "attention", "prefill": f"{module}:prefill", "decode": f"{module}:decode",
         "heads": {"query": 4, "kv": 2, "dim": 8},
@@ -35,7 +35,7 @@ def setting(paths: list[str], controls: Any = "all", **more: Any) -> Setting:
         subject=document,
         numerics=numerics,
         workloads=[{"name": "short", "prompt_tokens": lengths, "generate": 4}],
-        checks=[{"name": "bits", "relation": "invariance", "paths": paths}],
+        checks=checks or [{"name": "bits", "relation": "invariance", "paths": paths}],
         controls=controls,
     )
     model = Attention.model_validate(document)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import naive_pair
 import pytest
@@ -12,6 +12,8 @@ import torch
 from engine_calls import README, differs, over, run, setting
 from torch import Tensor
 
+from kvparity.controls.base import PlantedSession
+from kvparity.evidence_verdict import contradiction
 from kvparity.pairs import sdpa
 from kvparity.paths import build as plan_of
 from kvparity.plan import make
@@ -109,6 +111,34 @@ def test_a_row_without_a_key_is_told_in_words(paths: list[str]) -> None:
     (found,) = run(over(setting(paths), decode=no_number)).values()
     assert (found.outcome, found.differing_tokens) == ("differs", 0)
     assert "gave nan in a row with kv_lens 0; expected 0" in found.reason
+
+
+def test_an_accuracy_case_differs_for_it_too_and_evidence_believes_it() -> None:
+    limits = {"max_abs": 1e-5}
+    near = {"name": "near", "relation": "accuracy", "paths": ["batched"], "limits": limits}
+    found = setting(["batched"], ["wrong-input"], checks=[near])
+    assert run(found)["batched"].outcome == "holds"
+    wrong = run(over(found, decode=no_number))["batched"]
+    assert (wrong.outcome, wrong.differing_tokens) == ("differs", 0)
+    line = wrong.as_json() | {"relation": "accuracy", "accuracy": dict(wrong.details)}
+    line["verdict"] = line.pop("outcome")
+    assert contradiction(line, limits) is None
+    told = line["accuracy"].pop("faults")
+    assert contradiction(line, limits) == "it differs, and is within every limit"
+    (bits,) = run(over(setting(["batched"]), decode=no_number)).values()
+    same = bits.as_json() | {"relation": "invariance", "evidence": "failures/c000"}
+    same["verdict"] = same.pop("outcome")
+    assert contradiction(same, {}) == "it differs, and counts nothing that does"
+    assert contradiction(same | {"invariance": {"faults": told}}, {}) is None
+
+
+def test_a_planted_session_tells_of_faults_too() -> None:
+    class Faulty:
+        def faults(self) -> list[str]:
+            return ["a row is NaN"]
+
+    assert PlantedSession(cast(Any, Faulty())).faults() == ["a row is NaN"]
+    assert PlantedSession(cast(Any, object())).faults() == ()
 
 
 def test_where_sinks_count_the_lse_of_a_row_without_a_key_is_a_number() -> None:

@@ -87,6 +87,10 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "ulps left": (
         "good", of("invariance", "holds", {"max_ulp": 3}), "it holds, and max_ulp is 3",
     ),
+    "faults called equal": (
+        "good", of("invariance", "holds", {"invariance": {"faults": ["a row is NaN"]}}),
+        "it holds, and faults is",
+    ),
     "nothing compared": (
         "good", of("invariance", "holds", {"tokens": 0}), "it holds, and nothing was compared",
     ),

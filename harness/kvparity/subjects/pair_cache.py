@@ -57,6 +57,8 @@ class Kind:
 
 Spare = Callable[[int], Stored]
 """(slots) -> fresh poisoned slots of the same kind."""
+Spares = tuple[Spare, Spare]
+"""For keys and for values."""
 
 
 class PairCache:
@@ -93,10 +95,34 @@ class PairCache:
         """The same on the device."""
         return _on(self.kind.k, [self.place(sequence, start, stop)])
 
-    def rectangle(self, which: int, sequences: Sequence[int], spare: Spare) -> Held:
-        """Keys (0) or values (1) of some sequences; ``FIRST`` and ``len(members)`` hold none."""
-        stored = self.kind.v if which else self.kind.k
-        return rectangle(stored, [self.lead + each for each in sequences], self.capacity, spare)
+    def rectangles(self, sequences: Sequence[int], spares: Spares) -> tuple[Given, Given]:
+        """Caches of some sequences, and of the twin; ``FIRST`` and ``len(members)`` hold nothing.
+
+        ``[B, capacity, ...]``: views if the sequences are neighbours.
+        """
+        rows = [self.lead + each for each in sequences]
+
+        def of(kind: Kind) -> Given:
+            k, v = (
+                rectangle(stored, rows, self.capacity, spare)
+                for stored, spare in zip((kind.k, kind.v), spares, strict=True)
+            )
+            return kind.given(k, v)
+
+        return of(self.kind), of(self.twin)
+
+    def packed(self, lengths: Sequence[tuple[int, int]], spares: Spares) -> tuple[Given, Given]:
+        """The first tokens of some (sequence, length), one after the other, and of the twin."""
+        parts = [self.place(sequence, 0, length) for sequence, length in lengths]
+
+        def of(kind: Kind) -> Given:
+            k, v = (
+                packed(stored, parts, spare)
+                for stored, spare in zip((kind.k, kind.v), spares, strict=True)
+            )
+            return kind.given(k, v)
+
+        return of(self.kind), of(self.twin)
 
     def intact(self) -> bool:
         """Whether all memory, bands and unused slots included, is as the harness wrote it."""

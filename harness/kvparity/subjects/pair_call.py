@@ -1,8 +1,8 @@
 """One call of a kernel of a pair: what may not change is kept, what comes back is checked.
 
 A kernel may return a view of a buffer of its own, as an engine's captured graph does: what it
-returned is copied before anything else is called. Inputs are compared with a copy, bit for bit: a
-sum of them would miss two writes that make up for each other.
+returned is copied before anything else is called. Inputs are compared bit for bit with a copy, or
+with the twin of the cache: a sum of them would miss two writes that make up for each other.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from kvparity import doing
 from kvparity.collect import plain
 from kvparity.subject import SubjectError, UnsupportedError
+from kvparity.subjects.pair_cache import Given
 from kvparity.subjects.pair_inputs import Inputs
 
 
@@ -31,8 +32,12 @@ def checked(
             beside it.
     """
     q, given = inputs.q, inputs.given
-    watched = {"q": q, "k": given.k, "v": given.v, **given.scales, **lengths}
-    kept = [(label, _bits(x), _bits(x).clone()) for label, x in watched.items() if x is not None]
+    same = _labelled(inputs.twin) if inputs.twin else {}  # no copy of a long cache at every step
+    kept = [
+        (label, _bits(x), _bits(x).clone() if (other := same.get(label)) is None else _bits(other))
+        for label, x in {"q": q, **_labelled(given), **lengths}.items()
+        if x is not None
+    ]
     beside = [_bits(whole).clone() for whole in inputs.memory]
     try:
         with doing.calling(name):
@@ -61,6 +66,10 @@ def checked(
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _labelled(given: Given) -> dict[str, Tensor | None]:
+    return {"k": given.k, "v": given.v, **given.scales}
 
 
 def _hint(inputs: Inputs) -> str:

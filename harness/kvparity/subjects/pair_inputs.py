@@ -24,13 +24,15 @@ class Inputs:
     """What a kernel is given.
 
     ``empties``: some of its sequences have no token. ``memory``: tensors of which some of it are
-    views (none: plain).
+    views (none: plain). ``twin``: keys, values and scales once more, in memory that the kernel is
+    not given (None: there is none, and a copy is made).
     """
 
     q: Tensor
     given: Given
     empties: bool = False
     memory: tuple[Tensor, ...] = ()
+    twin: Given | None = None
 
 
 def strided(inputs: Inputs, *, spare: int, keys: bool) -> Inputs:
@@ -63,7 +65,8 @@ def _fused(parts: Sequence[Tensor], spare: int) -> tuple[list[Tensor], Tensor]:
     # Bytes of ones are NaN in every float format.
     size = (len(one) + 2 * BAND, row[0] * row[1] * one.element_size())
     whole = torch.full(size, 255, dtype=torch.uint8, device=one.device).view(one.dtype)
-    views = list(whole.view(-1, *row)[BAND : BAND + len(one)].split([*heads, spare], dim=1))
+    inside = whole.view(-1, *row)[BAND : BAND + len(one)]
+    views = list(torch.split(inside, [*heads, spare], dim=1))
     for view, part in zip(views, parts, strict=False):
         view.copy_(part)
     return views[: len(parts)], whole

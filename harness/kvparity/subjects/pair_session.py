@@ -16,7 +16,7 @@ from kvparity.schedule import Layout, Member, Span, Step
 from kvparity.subject import SubjectError
 from kvparity.subjects import pair_telling as telling
 from kvparity.subjects.pair_batch import fault_of, sizes, with_empties
-from kvparity.subjects.pair_cache import FIRST, Given, Kind, PairCache, packed
+from kvparity.subjects.pair_cache import FIRST, Given, Kind, PairCache, Spares
 from kvparity.subjects.pair_inputs import Inputs, strided
 from kvparity.subjects.sparse import spread_for
 
@@ -149,13 +149,9 @@ class AttentionSession:
         return q, k, v
 
     def _prefill(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
-        kind = self._cache.kind
-        parts = [self._cache.place(s.sequence, 0, s.stop) for s in spans]
-        given = kind.given(
-            packed(kind.k, parts, partial(self._stored, which=0)),
-            packed(kind.v, parts, partial(self._stored, which=1)),
-        )
-        return self._call_prefill(q, spans, given, coded=kind.coded)
+        given, twin = self._cache.packed([(s.sequence, s.stop) for s in spans], self._spares)
+        inputs = Inputs(q, given, self._empties, twin=twin)
+        return self._call_prefill(spans, inputs, coded=self._cache.kind.coded)
 
     def _whole(
         self, q: Tensor, spans: Sequence[Span], fresh: Sequence[tuple[Tensor, Tensor, Tensor]]
@@ -163,13 +159,12 @@ class AttentionSession:
         """Whole sequences without a cache: what a reader would get, used at once."""
         pairs = [self._cache.round_trip(0, k, v) for _, k, v in fresh]
         k, v = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
-        return self._call_prefill(q, spans, Given(k, v, {}), coded=False)
+        inputs = Inputs(q, Given(k, v, {}), self._empties)
+        return self._call_prefill(spans, inputs, coded=False)
 
-    def _call_prefill(
-        self, q: Tensor, spans: Sequence[Span], given: Given, *, coded: bool
-    ) -> Tensor:
+    def _call_prefill(self, spans: Sequence[Span], inputs: Inputs, *, coded: bool) -> Tensor:
         queries, keys = sizes(with_empties(spans) if self._empties else spans)
-        inputs = self._inputs("attention.prefill", q, given, keys=True)
+        inputs = self._laid("attention.prefill", inputs, keys=True)
         rows = self.subject.call(
             self.subject.pair.prefill,
             self.subject.pair.prefill_name,
@@ -194,11 +189,9 @@ class AttentionSession:
         if self._empties:
             q = torch.cat([self._nobody, q, self._nobody])
             sequences, lens = [FIRST, *sequences, len(self.members)], [0, *lens, 0]
-        given = kind.given(
-            self._cache.rectangle(0, sequences, partial(self._stored, which=0)),
-            self._cache.rectangle(1, sequences, partial(self._stored, which=1)),
-        )
-        inputs = self._inputs("attention.decode", q, given, keys=False)
+        given, twin = self._cache.rectangles(sequences, self._spares)
+        plain = Inputs(q, given, self._empties, twin=twin)
+        inputs = self._laid("attention.decode", plain, keys=False)
         rows = self.subject.call(
             self.subject.pair.decode,
             self.subject.pair.decode_name,
@@ -217,15 +210,18 @@ class AttentionSession:
                 )  # fmt: skip
         return self._without_empties(rows) if self._empties else rows
 
-    def _inputs(self, counted: str, q: Tensor, given: Given, *, keys: bool) -> Inputs:
+    def _laid(self, counted: str, plain: Inputs, *, keys: bool) -> Inputs:
         """What a call is given; every other one of its kind views of fused tensors."""
         number = self._counts[counted]
         self._counts[counted] += 1
-        plain = Inputs(q, given, self._empties)
         if number % 2 or not self.subject.strided:
             return plain
         keys = keys and not self.layout.far  # there they are views already, and of more memory
         return strided(plain, spare=2 * self.subject.heads.kv, keys=keys)
+
+    @property
+    def _spares(self) -> Spares:
+        return partial(self._stored, which=0), partial(self._stored, which=1)
 
     @property
     def _nobody(self) -> Tensor:
