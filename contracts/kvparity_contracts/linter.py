@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from kvparity_contracts import lint_controls
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
@@ -15,8 +16,7 @@ from kvparity_contracts.grouping import hidden_mapping
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
 from kvparity_contracts.loader import LoadedContract
-from kvparity_contracts.plain import plain
-from kvparity_contracts.planning import LeftOut, fates, meant, meant_for, planned, possible, shows
+from kvparity_contracts.plain import LINE, plain
 from kvparity_contracts.problems import dotted
 from kvparity_contracts.subjects import Attention, known, order_of
 
@@ -39,7 +39,7 @@ class Finding:
     def __str__(self) -> str:
         """``file:line:col: warning: key: message``."""
         place = f"{self.file}:{self.line}:{self.col}"
-        return f"{plain(place)}: warning: {plain(self.key)}: {plain(self.message)}"
+        return f"{plain(place)}: warning: {plain(self.key)}: {plain(self.message, LINE)}"
 
 
 def lint(loaded: LoadedContract) -> list[Finding]:
@@ -170,12 +170,16 @@ def _chunks(contract: Contract) -> Iterator[Note]:
     for i, check in enumerate(contract.checks):
         if not isinstance(check, PathCheck):
             continue
+        found = []
         for j, path in enumerate(check.paths):
             asked = [each for each in contract.workloads_of(check) if contract.counted(each)]
             names = [each.name for each in asked if idle(path, each)]
             if names:
-                text = _IDLE.get(path.kind, _NO_PREFIX).format(", ".join(names), path)
-                yield ("checks", i, "paths", j), f"{text}; give the check its own workloads"
+                found.append((j, _IDLE.get(path.kind, _NO_PREFIX).format(", ".join(names), path)))
+        if found:  # one line for a check, at the first of its paths
+            texts = "; ".join(text for _, text in found)
+            at = ("checks", i, "paths", found[0][0])
+            yield at, f"{texts}; give the check its own workloads"
 
 
 def _loose_limits(contract: Contract) -> Iterator[Note]:
@@ -241,40 +245,6 @@ def _loose(limits: Limits) -> Iterator[tuple[str, str]]:
         yield "clipfrac0", f"cannot fail: max_abs_dlogp {most:g} already keeps it at 0"
 
 
-def _controls(contract: Contract) -> Iterator[Note]:
-    if contract.controls == "all":
-        for control in meant(contract):
-            if not shows(control, contract):
-                yield (
-                    ("controls",),
-                    f"{control.name} is left out, because it cannot show here: it needs "
-                    f"{control.needs}",
-                )
-        return
-    for fate in fates(contract):
-        at = ("controls", contract.controls.index(fate.control.name))
-        if isinstance(fate, LeftOut):
-            reason = fate.reason.removeprefix("cannot be planted ").removeprefix("in ")
-            yield at, f"{fate.control.name} cannot be planted: {reason}"
-        elif not possible(fate.control, contract):
-            yield at, f"{fate.control.name} may not show here: it needs {fate.control.needs}"
-        elif fate.place is not None and not any(
-            meant_for(fate.control, check, contract) for check in contract.checks
-        ):
-            yield (
-                at,
-                f"{fate.control.name} is planted on {fate.control.path}, which no check of this "
-                f"contract compares; it is meant for {fate.control.needs}",
-            )
-
-
-def _uncontrolled(contract: Contract) -> Iterator[Note]:
-    controls = planned(contract)
-    for i, check in enumerate(contract.checks):
-        if not any(meant_for(control, check, contract) for control in controls):
-            yield ("checks", i, "name"), "no control of this contract is meant for this check"
-
-
 RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _relations,
     hidden_mapping,
@@ -285,6 +255,6 @@ RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _chunks,
     _loose_limits,
     _wide_limits,
-    _controls,
-    _uncontrolled,
+    lint_controls.named,
+    lint_controls.uncontrolled,
 )

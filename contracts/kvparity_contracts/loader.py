@@ -6,11 +6,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from kvparity_contracts.advice import honest
 from kvparity_contracts.base import Fault, KeyPath, show
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.explain import explain
@@ -114,7 +115,13 @@ def _parse(source: str, file: str) -> tuple[Contract, Text]:
         try:
             contract = Contract.model_validate(text.data)
         except ValidationError as error:
-            found = [(text.place(fault.at, key=key), fault) for fault, key in explain(error)]
+            told_of = [
+                (replace(fault, at=text.shown(fault.at)), key) for fault, key in explain(error)
+            ]
+            found = [
+                (text.place(fault.at, key=key), honest(text.data, fault, told_of))
+                for fault, key in told_of
+            ]
             problems += [_problem(file, text, *each) for each in found if each[0] not in told]
         else:
             if not problems:

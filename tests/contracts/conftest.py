@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kvparity_contracts import LoadedContract, load
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers are plain modules beside the tests
 
 GOOD = """\
 version: 1

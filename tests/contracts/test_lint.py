@@ -115,7 +115,8 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
     "all controls, without a temperature": (
         [(", temperatures: [1.0, 0.7]", ""), ("controls: all", "controls: §all")],
         "controls",
-        "temperature-ignored is left out, because it cannot show here: it needs a temperature",
+        "left out, because they cannot show here without what they need: temperature-ignored, "
+        "scaled-logprobs (a temperature other than 1); raw-rollout-logprobs (a temperature",
     ),
     "a control without its path": (
         [("controls: all", "controls: [§padding-leaks, wrong-input, stale-slot]")],
@@ -151,7 +152,7 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
             ("controls: all", "controls: §all"),
         ],
         "controls",
-        "other-tile is left out, because it cannot show here: it needs an audit check, or an order",
+        "other-tile (an audit check, or an order check with more keys than one tile); ",
     ),
     "an audit without a control": (
         [
@@ -259,3 +260,11 @@ def test_a_transformers_model_needs_no_accuracy_check(loads: Loads) -> None:
     # Its tiles are not known, but one of the usual size must be crossed.
     short = lint(loads((old, subject), alone, (ACCURACY, ""), (LONG, "")))
     assert ["no sequence is longer than one tile of 64 keys" in short[0].message] == [True]
+
+
+def test_paths_that_show_nothing_are_told_in_one_line_of_their_check(loads: Loads) -> None:
+    loaded = loads(("chunked(7)]", "chunked(100), streamed(30), prefix(20), chunked(7)]"))
+    found = [each for each in lint(loaded) if each.key.startswith("checks[0].paths")]
+    assert [each.key for each in found] == ["checks[0].paths[2]"]
+    for words in ("'chunked(100)' is the same", "'streamed(30)' is the same", "of 'prefix(20)'"):
+        assert words in found[0].message

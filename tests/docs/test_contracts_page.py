@@ -121,9 +121,12 @@ def untold(messages: list[ast.expr], page: str) -> list[str]:
 
 
 def _notes() -> list[ast.expr]:
-    tree = ast.parse((ROOT / "contracts/kvparity_contracts/linter.py").read_text())
+    files = ("linter.py", "lint_controls.py")
+    trees = [
+        ast.parse((ROOT / "contracts/kvparity_contracts" / each).read_text()) for each in files
+    ]
     found = []
-    for node in ast.walk(tree):
+    for node in (node for tree in trees for node in ast.walk(tree)):
         pair = node.value if isinstance(node, ast.Yield) else None
         if isinstance(pair, ast.Tuple) and len(pair.elts) == 2:
             found.append(pair.elts[1])
