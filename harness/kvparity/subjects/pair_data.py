@@ -154,14 +154,14 @@ class Queries:
     """How queries of a shape are made.
 
     ``kinds`` float64 ``[2, KINDS + 1, 5]``: fields of ``Row`` where keys are not extreme, and are.
-    ``head``, ``owner`` int64 ``[queries]``: each, and the KV head that it reads. ``outlier`` int64
-    and ``against`` float64 ``[queries, outliers]``: columns, and what lowers a score by 1 there.
-    ``extreme`` int64 ``[queries]``: columns.
+    ``head`` int64 ``[queries]``. ``far`` int64 ``[2, queries]``: by turn, whether its keys are
+    extreme. ``outlier`` int64 and ``against`` float64 ``[queries, outliers]``: columns, and what
+    lowers a score by 1 there. ``extreme`` int64 ``[queries]``: columns.
     """
 
     kinds: Tensor
     head: Tensor
-    owner: Tensor
+    far: Tensor
     outlier: Tensor
     against: Tensor
     extreme: Tensor
@@ -178,7 +178,7 @@ def _queries(shape: Shape, mixture: Mixture) -> Queries:
     return Queries(
         kinds=torch.tensor(kinds, dtype=torch.float64, device=shape.device),
         head=head,
-        owner=owner,
+        far=torch.stack([(owner % 2 == turn) & mixture.extreme for turn in (0, 1)]).long(),
         outlier=(special.outlier[owner] + moved[:, None]).flatten(),
         against=-(shape.dim**0.5) / size.shape[1] / size,
         extreme=special.extreme[owner] + moved,
@@ -222,18 +222,17 @@ class Drawing:
 
     def _queries(self, flat: Tensor, mixture: Mixture, name: str, positions: Tensor) -> None:
         shape, of = self.shape, _queries(self.shape, mixture)
-        place = positions[:, None] * shape.queries + of.head
+        turn, row = self._turn(name), positions[:, None]
+        place = row * shape.queries + of.head
         drawn = uniform(stream(shape.seed, name, "kind of q"), place).mul_(KINDS)
         kind = drawn.long()
         more = drawn.sub_(kind)  # the bits of the number that did not choose
         if mixture.plain:
-            kind[(positions[:, None] + of.head + self._turn(name)[1]) % 2 == 0] = KINDS
-        far = torch.zeros(shape.heads, dtype=torch.int64, device=shape.device)
-        far[self._extreme(mixture, name)] = 1
-        length, by_keys, lowered, much, extreme = of.kinds[far[of.owner], kind].unbind(-1)
+            kind = torch.where((row + (of.head + turn[1])) % 2 == 0, KINDS, kind)
+        length, by_keys, lowered, much, extreme = of.kinds[of.far[turn[0]], kind].unbind(-1)
         flat.view(-1, shape.queries, shape.dim).mul_(length[..., None])
         if mixture.sink:
-            lowered = lowered + much * more + by_keys * torch.log1p(positions.double())[:, None]
+            lowered = lowered + much * more + by_keys * torch.log1p(row.double())
             flat[:, of.outlier] = (lowered[..., None] * of.against).flatten(1)
         if mixture.extreme:
             flat[:, of.extreme] = extreme * (34 + torch.floor(14 * more))
