@@ -20,6 +20,8 @@ from kvparity.identity import identity
 from kvparity.judge import judge
 from kvparity.kernel_plan import KernelControl, Unplanted
 from kvparity.plan import ControlRun, Unit, Work, make
+from kvparity.recheck.outcome import Outcome, judged, outcome
+from kvparity.recheck.selection import select
 from kvparity.schema import SCHEMA_VERSION
 from kvparity.subject import UnsupportedError
 from kvparity.texts import given
@@ -80,12 +82,13 @@ def verify(
         with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
             tokens = _cases(pool, job, work, evidence, tell)
             unplanted = _controls(pool, job, work, evidence, tokens, tell)
+            fresh = _recheck(pool, job, work, evidence, tokens)
             try:
                 pool.finish()
             except BadEndError as error:
                 evidence.ended_badly(str(error))
                 raise
-        report = _report(loaded, work, evidence, setting, unplanted) | {"tiles": relied}
+        report = _report(loaded, work, evidence, setting, unplanted, fresh) | {"tiles": relied}
         report["texts"] = texts.json()
         report["run_dir"] = str(folder)
         report["elapsed_s"] = round(time.perf_counter() - start, 2)
@@ -157,6 +160,22 @@ def _controls(
     return (*work.unplanted, *refused)
 
 
+def _recheck(
+    pool: Pool, job: Job, work: Work, evidence: Evidence, tokens: dict[str, Tokens]
+) -> Outcome:
+    """Rows of the cases that hold, from processes that have not seen the other side."""
+    if inside():
+        return Outcome({}, skipped="the subject ran in the process that asked for the run")
+    lines = believed.units(evidence, work)
+    verdicts = {c["id"]: c["verdict"] for c in believed.cases(evidence, job.contract, work)}
+    selection = select(job.contract, work.units, verdicts)
+    tasks = [
+        (worker.do_recheck, job, request.unit, request.paths, tokens[request.unit.id])
+        for request in selection.requests
+    ]
+    return outcome(selection, lines, list(pool.run(tasks)))
+
+
 def _unit_of(work: Work, control: ControlRun) -> str:
     return next(
         unit.id
@@ -171,9 +190,10 @@ def _report(
     evidence: Evidence,
     setting: dict[str, Any],
     unplanted: tuple[Unplanted, ...],
+    fresh: Outcome,
 ) -> dict[str, Any]:
     cases = believed.cases(evidence, loaded.contract, work)
-    results = sorted(cases, key=lambda entry: entry["id"])
+    results = judged(work.units, sorted(cases, key=lambda entry: entry["id"]), fresh)
     controls = _in_order(
         believed.controls(evidence, work),
         [(c.control, c.relation) for c in work.every_control],
@@ -200,6 +220,7 @@ def _report(
         "checks": checks,
         "controls": controls,
         "unplanted": [asdict(control) for control in unplanted],
+        "recheck": fresh.json(),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +20,15 @@ from kvparity.evidence import Evidence, RunFolderError
 from kvparity.kernel_case import Finding, audit, certify, entry
 from kvparity.kernel_plan import KernelCase, KernelControl, Numerics
 from kvparity.plan import Case, ControlRun, Unit
+from kvparity.recheck import zygote
+from kvparity.recheck.rows import Row
+from kvparity.recheck.work import again
 from kvparity.registry import factory
 from kvparity.subject import OracleError, Subject, SubjectError, UnsupportedError
 from kvparity.unit import Kept, Setting, Tokens, case_json, run_unit
 from kvparity.unit_paths import Before
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.paths import PathName
 
 Result = TypeVar("Result")
 
@@ -45,6 +49,7 @@ _subjects: dict[tuple[str, Numerics], Subject] = {}
 def start() -> None:
     """The first task of a worker process."""
     settle()
+    zygote.start()
 
 
 def subject_of(job: Job, numerics: Numerics) -> Subject:
@@ -136,6 +141,22 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
     found = controls_json(control, planted)
     Evidence(job.folder).append("controls.jsonl", found)
     return found
+
+
+def do_recheck(job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens) -> dict[str, Any]:
+    """Chosen rows of ``paths``, from a fresh process; ``rows`` by path."""
+    doing.task(f"rows of {unit.id}, in a fresh process")
+    if job.device.startswith("cuda"):  # the device may hold the subject once only
+        _subjects.clear()
+        torch.cuda.empty_cache()
+    return {"unit": unit.id, "rows": zygote.ask(_rows_again, job, unit, paths, tokens)}
+
+
+def _rows_again(
+    job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens
+) -> dict[str, list[Row]]:
+    setting = Setting(job.contract, subject_of(job, unit.numerics))
+    return again(setting, unit.id, unit.workload, paths, tokens)
 
 
 def do_kernel_case(job: Job, case: KernelCase) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from toy import GeneratingToy, Toy
 from kvparity.paths import build
 from kvparity.plan import make
 from kvparity.recheck import work
-from kvparity.recheck.choice import ROWS, chosen, needed, share
+from kvparity.recheck.choice import ROWS, chosen, needed, tokens_of
 from kvparity.recheck.rows import unlike
 from kvparity.schedule import check_schedule
 from kvparity.unit import Setting, run_unit
@@ -126,7 +126,7 @@ def test_the_needed_part_holds_the_rows_and_is_a_schedule(seed: int, path: str, 
     assert len({sequence for sequence, _ in places}) == 1
     part = needed(plan, places)
     check_schedule(part.members, part.schedule, part.actions)
-    assert 0 < share(plan, part) <= 1
+    assert 0 < tokens_of(part) <= tokens_of(plan)
     if not plan.generate:
         rows = {(s.sequence, p) for step in part.schedule for s in step for p in s.rows}
         assert set(places) <= rows

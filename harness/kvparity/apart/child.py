@@ -29,14 +29,27 @@ from kvparity_kernels.relied import GoneError
 _exit, _write, _getpid, _dumps = os._exit, os.write, os.getpid, json.dumps
 _process = 0  # the child's id; 0 in a process that is none
 _answers = -1
+_pipes: tuple[int, ...] = ()
+
+
+def leave() -> None:
+    """This is a copy that kvparity made: it is no child any more, and closes the child's pipes.
+
+    Who waits for their end must see it.
+    """
+    global _process, _pipes
+    for handle in _pipes:
+        os.close(handle)
+    _process, _pipes = 0, ()
 
 
 def main(given: dict[str, Any]) -> NoReturn:
     """Serve until the parent asks for no more. ``given``: see :mod:`kvparity.apart.process`."""
-    global _process, _answers
+    global _process, _answers, _pipes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _process = _getpid()
     requests, _answers, page = given["fds"]
+    _pipes = (requests, _answers)
     for handle in given["fds"]:  # closed when the subject becomes another program: that is seen
         fcntl.fcntl(handle, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     end_with(given["parent"])

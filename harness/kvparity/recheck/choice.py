@@ -86,12 +86,8 @@ def _adopts(action: Action, linked: set[int]) -> bool:
     return action.kind == "adopt" and action.sequence in linked
 
 
-def share(plan: Plan, part: Plan) -> float:
-    """The part's tokens over the plan's: a guess at its share of the time."""
-    return _tokens(part) / max(1, _tokens(plan))
-
-
-def _tokens(plan: Plan) -> int:
+def tokens_of(plan: Plan) -> int:
+    """How many tokens a plan computes: a guess at its cost."""
     if plan.generate:
         return sum(member.length for member in plan.members)
     return sum(span.stop - span.start for step in plan.schedule for span in step)

@@ -58,6 +58,13 @@ def _ground(report: Document) -> list[str]:
         asked = report["subject"]["requested"]
         beside = f"; operations beside it: {asked['operations']}"
         lines.append(f"  attention {asked['attention']} ran on {', '.join(ran)}{beside}")
+    if (again := report.get("recheck")) and again["rows"]:
+        unlike = len(again["differing"])
+        words = f"{unlike} paths differ" if unlike > 1 else "1 path differs"
+        lines.append(
+            f"  {again['rows']} rows of {again['paths']} of {again['of']} paths were computed "
+            f"again in fresh processes: {words if unlike else 'all alike'}"
+        )
     ops = report["subject"].get("cpu_ops")
     if ops == "twin":
         lines.append(
@@ -112,6 +119,8 @@ def _cell(cases: list[Document]) -> str:
         return "."
     tokens = sum(case["tokens"] for case in cases)
     off = sum(max(case["differing_tokens"], case["differing_rows"]) for case in cases)
+    if any(case.get("recheck") for case in cases):
+        return "state"
     if any(case["verdict"] == "differs" for case in cases):
         if off:
             return f"{off}/{tokens} off"
