@@ -12,6 +12,7 @@ from kvparity.judge import judge
 from kvparity.kernel_case import Finding, entry
 from kvparity.kernel_plan import KernelCase, Numerics
 from kvparity.plan import make
+from kvparity.recheck.outcome import Outcome
 from kvparity_contracts import Contract
 
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
