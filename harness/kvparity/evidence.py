@@ -26,6 +26,8 @@ _NAMED_BY = {
 }
 """The key that every line of a file has."""
 _BAD_END = "bad-end.txt"
+_BEGINNING = "identity.json.part-"
+"""With a process id behind it: what a run that was killed as it began may leave."""
 _ABSENT = object()
 
 
@@ -126,18 +128,23 @@ class Evidence:
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"{self.folder} is a file; give another --run-dir")
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        if self.folder.is_dir() and any(
+            not each.name.startswith(_BEGINNING) for each in self.folder.iterdir()
+        ):
             raise RunFolderError(
                 f"{self.folder} exists and is not empty; add --resume to finish the run in it, or "
                 "give another --run-dir"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{_BEGINNING}{os.getpid()}"
+        part.write_text(json.dumps(identity, indent=1))
         try:
-            with head.open("x") as file:  # of two that begin at once, one does
-                file.write(json.dumps(identity, indent=1))
+            head.hardlink_to(part)  # whole or not at all; of two that begin at once, one does
         except FileExistsError:
             words = f"another kvparity began a run in {self.folder}; give another --run-dir"
             raise RunFolderError(words) from None
+        finally:
+            part.unlink()
         (self.folder / "failures").mkdir(exist_ok=True)
 
     def _withdraw(self, *, keep_folder: bool) -> None:

@@ -32,6 +32,10 @@ def _thread() -> None:
     threading.Thread(target=time.sleep, args=(60,), name="left-behind").start()
 
 
+def _at_exit(function: Any, *arguments: Any) -> None:
+    atexit.register(function, *arguments)
+
+
 def _fork(comes_back: bool) -> str:
     if os.fork() == 0 and not comes_back:
         os._exit(0)
@@ -65,8 +69,8 @@ _FAULTS = {
     "abort": os.abort,
     "segfault": lambda: ctypes.string_at(0),
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "atexit": lambda: atexit.register(os._exit, 0) and None,
-    "atexit hangs": lambda: atexit.register(time.sleep, 60) and None,
+    "atexit": lambda: _at_exit(os._exit, 0),
+    "atexit hangs": lambda: _at_exit(time.sleep, 60),
     "thread": _thread,
     "daemon": lambda: threading.Thread(target=time.sleep, args=(60,), daemon=True).start(),
     "forks": lambda: _fork(True),

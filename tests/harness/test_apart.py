@@ -85,7 +85,8 @@ def test_a_process_that_does_not_end_well_is_an_error(fault: str, words: str) ->
 
 @pytest.mark.parametrize("fault", ["hangs", "deaf"])
 def test_what_takes_too_long_is_killed_and_named(fault: str) -> None:
-    began, told = time.monotonic(), []
+    began = time.monotonic()
+    told: list[str] = []
     with (
         pytest.raises(SubjectError, match="the limit of --timeout") as error,
         Apart(1, 1.2, told.append) as pool,

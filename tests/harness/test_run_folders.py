@@ -64,6 +64,13 @@ def test_of_two_that_begin_in_one_folder_one_does(tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="another kvparity began a run"):
             second.start(about, resume=False)
     assert json.loads((run / "identity.json").read_text()) == about | {"command": ""}
+    assert sorted(each.name for each in run.iterdir()) == ["failures", "identity.json"]
+
+
+def test_a_run_that_was_killed_as_it_began_stops_no_other(tmp_path: Path) -> None:
+    (tmp_path / "identity.json.part-123").write_text('{"path": "c.y')
+    Evidence(tmp_path).start({"path": "c.yaml"}, resume=False)
+    assert (tmp_path / "identity.json").is_file()
 
 
 @pytest.mark.parametrize("there", [False, True])
