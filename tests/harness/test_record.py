@@ -91,7 +91,10 @@ def test_what_ran_is_the_subjects_word() -> None:
         ("flat-rows", r"rows of shape \[3\] in torch.float32, expected \[rows, 256\]"),
         ("integer-rows", r"rows of shape \[1, 256\] in torch.int64"),
         ("narrow-rows", r"rows of shape \[1, 128\]"),
-        ("float64-values", r"values of shape \[1, 2\] in torch.float64, expected \[1, 2\]"),
+        (
+            "float64-values",
+            r"values of shape \[1, 2\] in torch.float64 as a Tensor, expected \[1, 2\] in float32",
+        ),
         ("raises", "the subject raised RuntimeError: no such kernel"),
         ("exits", "the subject raised SystemExit: 0"),
     ],
