@@ -72,6 +72,8 @@ WITH_ARGUMENT = tuple(EXAMPLES)
 MAY_HAVE_ARGUMENT = ("batched",)
 UNTOLD: tuple[PathKind, ...] = ("generate", "exported", "compiled")
 """Paths on which a subject cannot tell what its layers look at."""
+ON_CPU: tuple[PathKind, ...] = ("far",)
+"""Paths that take memory which only a CPU has: few of its pages are touched."""
 CACHELESS: tuple[PathKind, ...] = ("generate", "uncached")
 """Paths whose cache cannot be looked at: the subject's own loop hides it, or there is none."""
 MOST = 2**24

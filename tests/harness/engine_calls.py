@@ -17,7 +17,7 @@ from kvparity.unit import Setting, run_unit
 from kvparity_contracts.subjects import Attention
 
 README = ["decode", "batched", "batched(17)", "chunked(24)", "permuted", "far"]
-"""The paths of the README's smallest contract."""
+"""The paths of the README's smallest contract, and a far cache."""
 Found = dict[str, Comparison]
 
 

@@ -11,6 +11,7 @@ from kvparity.controls.running import run_control
 from kvparity.plan import make
 from kvparity.subjects import sparse
 from kvparity.unit import Setting
+from kvparity.zoo import matrix
 from kvparity_contracts.controls.calls import CALLS
 
 
@@ -49,3 +50,14 @@ def test_without_such_a_call_its_control_is_missed(
     monkeypatch.setattr(f"kvparity.subjects.pair_session.{DROPPED[name][0]}", DROPPED[name][1])
     found = setting([*README[:3], "far"], [name])
     assert caught(found) == {name: False}
+
+
+def test_where_a_device_cannot_run_a_path_nothing_must_catch_its_control() -> None:
+    entry = {"habitat": "pair", "relation": "invariance", "found": "does not apply"}
+    entries = [entry | {"control": name} for name in ("offset-int32", "batch-edge")]
+
+    def missed(device: str) -> list[str]:
+        return [each["control"] for each in matrix.summary(entries, device) if each["missed"]]
+
+    assert missed("cpu") == ["batch-edge", "offset-int32"]
+    assert missed("cuda") == ["batch-edge"]

@@ -14,6 +14,7 @@ from kvparity.zoo.cells import RELATIONS, Cell, cells
 from kvparity.zoo.work import compute
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.defects import DEFECTS, defects_of
+from kvparity_contracts.paths import ON_CPU
 
 SCHEMA_VERSION = 1
 TASK = 12
@@ -72,8 +73,11 @@ def _tasks(asked: Sequence[Cell]) -> list[list[Cell]]:
     return tasks
 
 
-def summary(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each control that was run: what caught it, and whether what must did."""
+def summary(entries: Sequence[dict[str, Any]], device: str = "cpu") -> list[dict[str, Any]]:
+    """One entry for each control that was run: what caught it, and whether what must did.
+
+    Nothing must catch a control on a ``device`` that cannot run its path.
+    """
     found = []
     for name in CONTROLS:
         own = [entry for entry in entries if entry["control"] == name]
@@ -83,7 +87,8 @@ def summary(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             relation: _word([e["found"] for e in own if e["relation"] == relation])
             for relation in RELATIONS
         }
-        must = list(CONTROLS[name].relations)
+        here = device == "cpu" or CONTROLS[name].path.kind not in ON_CPU
+        must = list(CONTROLS[name].relations) if here else []
         found.append(
             {
                 "control": name,
@@ -109,7 +114,7 @@ def document(
     entries: Sequence[dict[str, Any]], environment: dict[str, Any], elapsed: float
 ) -> dict[str, Any]:
     """The whole result as JSON values; ``ok``: each control was caught by all that must."""
-    controls = summary(entries)
+    controls = summary(entries, str(environment.get("device", "cpu")))
     return {
         "schema_version": SCHEMA_VERSION,
         "ok": not any(each["missed"] for each in controls),
