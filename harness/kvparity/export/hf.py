@@ -108,7 +108,7 @@ class ExportedSession(Packed):
             place.cache = copy.deepcopy(recipe.cache)
         for number, layer in held.holders(place.cache).items():
             if not layer.keys.numel():  # the recipe's stand-in for a layer without a cache
-                place.cache.layers[number] = relied.DUMMY_LAYER.get()()
+                place.cache.layers[number] = held.Nothing()
         for layer in held.holders(place.cache).values():
             held.clear(layer, self.subject.unused)
 

@@ -29,6 +29,15 @@ def holders(cache: Any) -> dict[int, Any]:
     return {i: x for i, x in layers if isinstance(x, (DynamicLayer, StaticLayer))}
 
 
+class Nothing:
+    """In the place of a layer that reads another one's cache: stores nothing, forgets nothing."""
+
+    is_sliding = False
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+
 def plain(layer: Any) -> bool:
     """Whether all that the layer remembers are keys and values as they were given."""
     return type(layer).__name__ in (

@@ -48,15 +48,6 @@ EXPORTABLE = Item(
     ("transformers.integrations.executorch:TorchExportableModuleForDecoderOnlyLM",),
     "export a model as its users do",
 )
-DUMMY_LAYER = Item(
-    "transformers",
-    ("transformers.cache_utils:DummyLayer",),
-    "stand for a layer that has no cache (since transformers 5)",
-)
-LAYERS = (
-    Item("transformers", ("transformers.cache_utils:DynamicLayer",), "look into a cache"),
-    Item("transformers", ("transformers.cache_utils:StaticLayer",), "look into a cache"),
-)
 
 
 @contextmanager

@@ -35,7 +35,6 @@ from kvparity_kernels.relied import triton as own_triton
 from kvparity_kernels.versions import TESTED
 
 ROOT = Path(__file__).parents[3]
-OLD = int(metadata.version("transformers").split(".")[0]) < 5
 
 
 def items(module: ModuleType) -> Iterator[Item]:
@@ -62,10 +61,9 @@ def sentence(item: Item) -> str:
 def test_everything_is_here_and_said_in_words_where_it_is_gone(
     item: Item, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not (OLD and item is hf.DUMMY_LAYER):
-        with warnings.catch_warnings():  # of what inductor imports
-            warnings.simplefilter("ignore", DeprecationWarning)
-            assert item.get() is not None
+    with warnings.catch_warnings():  # of what inductor imports
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert item.get() is not None
     monkeypatch.setattr(relied, "import_module", lambda name: SimpleNamespace())
     with pytest.raises(GoneError) as caught:
         item.get()
