@@ -59,7 +59,9 @@ class Programs:
 
 def refused(subject: TransformersSubject, plan: Plan) -> str | None:
     """Why this plan cannot be run by programs, or None."""
-    layout = plan.layout
+    layout, reason = plan.layout, relied.untraceable()
+    if reason is not None:
+        return reason
     if subject.attention not in TRACEABLE:
         return (
             f"a traced program with attention {subject.attention}, which looks at its masks on the "

@@ -150,6 +150,21 @@ def unreset() -> str | None:
     )
 
 
+@cache
+def untraceable() -> str | None:
+    """Why the forward of a model over a static cache cannot be a traced program, or None.
+
+    Before transformers 5 its export takes sdpa whatever was asked for, and a static cache finds
+    its length by looking for zeros, which torch.compile cannot follow.
+    """
+    if counts_tokens(import_module("transformers").StaticLayer(1)):
+        return None
+    return (
+        f"a traced program with transformers {metadata.version('transformers')}, whose static "
+        "cache cannot be traced as it is used; use transformers 5"
+    )
+
+
 def counts_tokens(layer: Any) -> bool:
     """Whether a static layer counts the tokens that it was given.
 

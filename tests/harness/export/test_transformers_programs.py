@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from small_programs import computed, plan, prompts
 
 from kvparity.compare import invariance
 from kvparity.export import hf as programs
 from kvparity.export import recipe
 from kvparity.export.hf import ExportedSession, Programs, programs_of
+from kvparity.relied.transformers import untraceable
 from kvparity.schedule import Layout, Member, Span
 from kvparity.subject import LayeredCache, SubjectError, UnsupportedError
 from kvparity.subjects.transformers import build
@@ -36,6 +38,23 @@ CONFIG = {
 
 WHOLE = {**CONFIG, "model_type": "llama"}
 WHOLE.pop("sliding_window")
+
+
+REASON = untraceable()
+
+
+@pytest.fixture(autouse=True)
+def _traceable(request: pytest.FixtureRequest) -> None:
+    if REASON and request.node.name != "test_where_nothing_can_be_traced_that_is_said":
+        pytest.skip(f"not done: {REASON}")
+
+
+def test_where_nothing_can_be_traced_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (REASON is None) == (int(transformers.__version__.split(".")[0]) >= 5)
+    subject, case = model(), plan("exported", prompts(3))
+    assert programs.refused(subject, case) == REASON
+    monkeypatch.setattr(programs.relied, "untraceable", lambda: "this")
+    assert programs.refused(subject, case) == "this"
 
 
 @cache
