@@ -73,7 +73,7 @@ def _each(
     evidence: Evidence, file: str, name_of: Any, planned: Mapping[Any, Any]
 ) -> Iterator[tuple[str, Any, Entry]]:
     """(place, name, line) of each line of a file; each is planned, and stands once."""
-    path, seen = evidence.folder / file, {}
+    path, seen = evidence.folder / file, dict[Any, int]()
     for number, line in evidence.numbered(file):
         name = name_of(line)
         if not _hashable(name) or name not in planned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Entry = Mapping[str, Any]
 _WORDS = ("holds", "differs", "void", "error")
@@ -91,8 +91,12 @@ def _over(line: Entry, limits: Mapping[str, float]) -> list[str]:
 
 
 def _within(measured: object, limit: float) -> bool:
-    number = type(measured) in (int, float) and math.isfinite(measured)  # type: ignore[arg-type]
-    return number and measured <= limit  # type: ignore[operator, no-any-return]
+    return _finite(measured) and measured <= limit
+
+
+def _finite(x: object) -> TypeGuard[float]:
+    """A number as JSON has it: no bool, no text, no NaN."""
+    return type(x) in (int, float) and math.isfinite(x)  # type: ignore[arg-type] # a float by now
 
 
 def control_contradiction(line: Entry) -> str | None:
@@ -120,7 +124,7 @@ def _reaches(row: object) -> bool:
     """Whether a row of a control's reach says of its own numbers what follows from them."""
     if not isinstance(row, dict):
         return False
-    numbers = row.get("measured"), row.get("limit"), row.get("rounding")
-    if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
+    measured, limit, rounding = row.get("measured"), row.get("limit"), row.get("rounding")
+    if not (_finite(measured) and _finite(limit) and _finite(rounding)):
         return False
-    return row.get("seen") is (numbers[0] > numbers[1])
+    return row.get("seen") is (measured > limit)

@@ -22,8 +22,9 @@ from kvparity.record import Record, run
 from kvparity.registry import factory
 from kvparity.subject import Subject
 from kvparity.workload import Prompts
+from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import Attention, Decoder, Transformers
+from kvparity_contracts.subjects import Attention, Decoder, Heads, Transformers
 
 PROMPTS = Prompts("trial", ("trial/0",), ((1, 2, 3),), 2)
 OWN = "kvparity_kernels.attention"
@@ -81,7 +82,7 @@ def attention(device: torch.device) -> None:
 
 def decoder(device: torch.device) -> None:
     """The reference decoder of two layers."""
-    model = Decoder(kind="decoder", preset="tiny", order={"split": 16, "tile": 16})
+    model = Decoder(kind="decoder", preset="tiny", order=Order(split=16, tile=16))
     _same_bits(_subject(model, device), "prefill", "decode")
 
 
@@ -91,7 +92,7 @@ def transformers(device: torch.device) -> None:
     Its bits may well differ between two paths; that is for a verification to say.
     """
     for chosen in ("sdpa", "kvparity"):
-        blocks = {"split": 16, "tile": 16, "block_m": 16} if chosen == "kvparity" else None
+        blocks = Order(split=16, tile=16, block_m=16) if chosen == "kvparity" else None
         model = Transformers(kind="transformers", config=MODEL, attention=chosen, order=blocks)
         subject = _subject(model, device)
         for path in ("prefill", "decode", "generate"):
@@ -162,7 +163,7 @@ def _pair(device: torch.device) -> Any:
             kind="attention",
             prefill=f"{OWN}:prefill",
             decode=f"{OWN}:decode",
-            heads={"query": 1, "kv": 1, "dim": 16},
+            heads=Heads(query=1, kv=1, dim=16),
         ),
         device,
     )

@@ -133,7 +133,7 @@ def _attend(
     if k.dim() > 2 and q.shape[-3] != k.shape[-3]:  # grouped: heads of keys stand for several
         group = q.shape[-3] // k.shape[-3]
         k, v = (x.repeat_interleave(group, dim=-3) for x in (k, v))
-    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])  # type: ignore[no-untyped-call] # torch does not type it
     q3, k3, v3 = (x.expand(*lead, *x.shape[-2:]).reshape(-1, *x.shape[-2:]) for x in (q, k, v))
     twin = q.device.type == "cpu"
     scores = rows.matmul(q3, k3.mT, out_dtype=torch.float32, twin=twin)
