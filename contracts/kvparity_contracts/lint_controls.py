@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.placing import takes
 from kvparity_contracts.planning import LeftOut, fates, meant, meant_for, planned, possible, shows
 
 Note = tuple[KeyPath, str]
@@ -17,7 +18,7 @@ def named(contract: Contract) -> Iterator[Note]:
         groups: dict[str, list[str]] = {}
         for control in meant(contract):
             if not shows(control, contract):
-                groups.setdefault(control.needs, []).append(control.name)
+                groups.setdefault(takes(control, contract), []).append(control.name)
         if groups:  # one line for all: nobody reads twenty
             texts = [f"{', '.join(names)} ({needs})" for needs, names in groups.items()]
             told = "; ".join(texts)

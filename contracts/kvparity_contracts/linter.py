@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kvparity_contracts import lint_controls
 from kvparity_contracts.base import KeyPath
-from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck
+from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck, reference_of
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
 from kvparity_contracts.faint import between, faint, rounding
@@ -19,6 +19,7 @@ from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.plain import LINE, plain
 from kvparity_contracts.problems import dotted
 from kvparity_contracts.subjects import Attention, known, order_of
+from kvparity_contracts.workloads import LARGEST_BYTE
 
 USUAL_TILE = 64
 """Keys per tile of common attention kernels, where a contract cannot say."""
@@ -147,7 +148,8 @@ def _unused(contract: Contract) -> Iterator[Note]:
         if workload.name not in used:
             yield ("workloads", i, "name"), f"no check uses the workload {workload.name!r}"
         for side in workload.pad if runs else ():
-            if not any(f"padded-{side}" in map(str, contract.paths_of(c, workload)) for c in runs):
+            paths = {str(path) for c in runs for path in contract.paths_of(c, workload)}
+            if f"padded-{side}" not in paths | {str(reference_of(check)) for check in runs}:
                 text = f"no check of this workload has the path 'padded' or 'padded-{side}'"
                 yield ("workloads", i, "pad"), text
         decoding = [p for c in runs for p in contract.paths_of(c, workload) if p.kind in DECODING]
@@ -180,6 +182,17 @@ def _chunks(contract: Contract) -> Iterator[Note]:
             texts = "; ".join(text for _, text in found)
             at = ("checks", i, "paths", found[0][0])
             yield at, f"{texts}; give the check its own workloads"
+
+
+def _small_vocabulary(contract: Contract) -> Iterator[Note]:
+    size = known(contract.subject).vocab_size
+    for i, workload in enumerate(contract.workloads):
+        if size is not None and size <= LARGEST_BYTE and workload.source == "prompt_tokens":
+            yield (
+                ("workloads", i, "prompt_tokens"),
+                f"prompts are bytes of text, up to {LARGEST_BYTE}, and the vocabulary has {size} "
+                "ids: one that does not fit ends the run; give prompts as ids",
+            )
 
 
 def _loose_limits(contract: Contract) -> Iterator[Note]:
@@ -253,6 +266,7 @@ RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _few_keys,
     _unused,
     _chunks,
+    _small_vocabulary,
     _loose_limits,
     _wide_limits,
     lint_controls.named,

@@ -97,22 +97,19 @@ def place(
 
 
 def _too_short(control: Control, contract: Contract) -> str:
-    takes = [f"a sequence of at least {fewest_keys(control, contract) + 1} tokens"]
+    wanted = [f"a sequence of at least {fewest_keys(control, contract) + 1} tokens"]
     if control.generate > 1:
-        takes.append(f"at least {control.generate} generated")
+        wanted.append(f"at least {control.generate} generated")
     if control.sequences > 1:
-        takes.append(f"prompts of {control.sequences} lengths")
+        wanted.append(f"prompts of {control.sequences} lengths")
     if control.path.kind.startswith("prefix"):
-        takes.append(f"a prompt of more than {control.path.argument}")
+        wanted.append(f"a prompt of more than {control.path.argument}")
     edge = edge_of(control, contract)
     if edge is not None:
-        takes.append(
-            f"a decoded token whose window of {edge.window} keys goes over an odd multiple of "
-            f"{edge.every}"
-        )
+        wanted.append(str(edge))
     if "shared-prompt" in control.features:
-        takes.append(f"prompts that share their first {split_and_tile(contract)[1]}")
-    return f"no workload that is run can show it: it takes {', '.join(takes)}"
+        wanted.append(f"prompts that share their first {split_and_tile(contract)[1]}")
+    return f"no workload that is run can show it: it takes {', '.join(wanted)}"
 
 
 def _reference(control: Control, check: PathCheck) -> PathName | str:
@@ -146,6 +143,13 @@ class Edge:
     window: int
     every: int
 
+    def __str__(self) -> str:
+        """What it takes, in words."""
+        return (
+            f"a decoded token whose window of {self.window} keys goes over an odd multiple of "
+            f"{self.every}"
+        )
+
     def first(self, start: int, stop: int) -> int | None:
         """The first position from ``start`` to ``stop - 1`` whose window holds such a cut."""
         inside = (p for p in range(start, stop) if self._cut(p))
@@ -167,6 +171,12 @@ def edge_of(control: Control, contract: Contract) -> Edge | None:
         return Edge(window, split // 2)
     # Another tile is half as wide, or twice as wide where it is the smallest.
     return Edge(window, max(tile // 2, 16))
+
+
+def takes(control: Control, contract: Contract) -> str:
+    """What a control needs of this contract, in words."""
+    edge = edge_of(control, contract)
+    return control.needs if edge is None else f"{control.needs}, and {edge}"
 
 
 def smallest(

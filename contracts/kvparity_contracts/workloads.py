@@ -11,6 +11,8 @@ from kvparity_contracts.base import Fault, Model, Positive, Slug, ToTuple, no_du
 
 TokenId = Annotated[int, Field(ge=0)]
 Ids = Annotated[tuple[TokenId, ...], Field(min_length=1), ToTuple]
+LARGEST_BYTE = 125
+"""The largest ASCII byte of the text that prompts of given lengths are cut from."""
 Text = Annotated[str, Field(min_length=1)]
 
 

@@ -268,3 +268,28 @@ def test_paths_that_show_nothing_are_told_in_one_line_of_their_check(loads: Load
     assert [each.key for each in found] == ["checks[0].paths[2]"]
     for words in ("'chunked(100)' is the same", "'streamed(30)' is the same", "of 'prefix(20)'"):
         assert words in found[0].message
+
+
+def test_a_pad_of_the_reference_is_used(loads: Loads) -> None:
+    loaded = loads(
+        ("[250], generate: 8", "[250], generate: 8, pad: [right]"),
+        ("relation: invariance, paths", "relation: invariance, reference: padded-right, paths"),
+    )
+    assert [each.message for each in lint(loaded) if each.key.endswith("pad")] == []
+
+
+def test_what_a_window_hides_is_told_with_the_window(loads: Loads) -> None:
+    subject = f"subject: {{kind: decoder, config: {WINDOWED}}}"
+    old = "subject: {kind: decoder, preset: tiny, order: {split: 128, tile: 64}}"
+    (found,) = [each for each in lint(loads((old, subject))) if each.key == "controls"]
+    for words in ("tile-by-mean-query", "whose window of 8 keys goes over an odd multiple of 32"):
+        assert words in found.message
+
+
+@pytest.mark.parametrize("size", [125, 126])
+def test_a_vocabulary_that_text_may_not_fit_is_told(loads: Loads, size: int) -> None:
+    config = WINDOWED.replace("vocab_size: 256", f"vocab_size: {size}")
+    old = "subject: {kind: decoder, preset: tiny, order: {split: 128, tile: 64}}"
+    loaded = loads((old, f"subject: {{kind: decoder, config: {config}}}"))
+    found = [each.key for each in lint(loaded) if "bytes of text, up to 125" in each.message]
+    assert found == ([f"workloads[{i}].prompt_tokens" for i in (0, 1)] if size == 125 else [])

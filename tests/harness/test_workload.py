@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kvparity.workload import fill, text_tokens
-from kvparity_contracts.workloads import Workload
+from kvparity_contracts.workloads import LARGEST_BYTE, Workload
 
 TEXT = resources.files("kvparity").joinpath("data/prompts.txt").read_bytes()
 
@@ -62,3 +62,8 @@ def test_fill_refuses_ids_outside_the_vocabulary(
         fill(workload(**keys), seed=0, vocab=vocab)
     # The control: without a vocabulary only the lengths count.
     assert fill(workload(**keys), seed=0, vocab=0).generate == 4
+
+
+def test_the_largest_byte_of_the_text_is_known_to_the_linter() -> None:
+    text = resources.files("kvparity").joinpath("data/prompts.txt").read_bytes()
+    assert max(each for each in text if each < 128) == LARGEST_BYTE
