@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvparity_contracts.checks import PREFILL, PathCheck, reference_of
-from kvparity_contracts.paths import PathKind, PathName
+from kvparity_contracts.paths import MOST, PathKind, PathName
 from kvparity_contracts.workloads import Workload
 
 DECODE = PathName("decode")
@@ -47,8 +47,9 @@ def _plain(path: PathName, workload: Workload) -> PathName:
         return path
     if path.kind == "chunked":
         return PREFILL
-    if path.kind == "prefix-paged" and len(workload.lengths()) == 1:
-        return PathName("paged", 16)  # its pages, and nobody beside the one sequence
+    if path.kind == "prefix-paged":  # its pages alone are left, and one sequence has no neighbours
+        alone = len(workload.lengths()) == 1
+        return PathName("paged", 16) if alone else PathName("prefix-paged", MOST)
     return DECODE if path.kind in ("streamed", "prefix") else path
 
 

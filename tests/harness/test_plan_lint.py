@@ -32,16 +32,21 @@ WORKLOADS = st.builds(
 )
 
 
-@given(st.sampled_from(PATHS), st.sampled_from(PATHS), WORKLOADS)
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("generate", [1, 2, 5])
+@pytest.mark.parametrize(
+    "lengths", [[1], [1, 1], [3], [5], [16], [17], [5, 30], [30, 30], [14, 26], [1, 3, 70]]
+)
 def test_paths_run_the_same_steps_where_their_plans_are_equal(
-    one: str, other: str, entry: dict[str, Any]
+    lengths: list[int], generate: int
 ) -> None:
+    entry = {"name": "w", "prompt_tokens": lengths, "generate": generate}
     workload = Workload.model_validate(entry)
     prompts = fill(workload, seed=0, vocab=0)
-    paths = PathName.parse(one), PathName.parse(other)
-    equal = build(paths[0], prompts, seed=0) == build(paths[1], prompts, seed=0)
-    assert same_steps(*paths, workload) == equal
+    paths = [PathName.parse(path) for path in PATHS]
+    plans = [build(path, prompts, seed=0) for path in paths]
+    for one, plan in zip(paths, plans, strict=True):
+        for other, another in zip(paths, plans, strict=True):
+            assert same_steps(one, other, workload) == (plan == another), f"{one}, {other}"
 
 
 @st.composite
