@@ -52,8 +52,7 @@ def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Numb
     if out.dim() == 0:
         out, rows, dim = out.reshape(1), rows.reshape(1), 0
     flat = index.reshape(-1)
-    _, each = flat.unique(return_inverse=True)  # type: ignore[no-untyped-call] # torch does not type it
-    turn = _turns(each)
+    turn = _turns(flat)
     for now in range(int(turn.max()) + 1 if flat.numel() else 0):
         place = (turn == now).nonzero()[:, 0]
         here = flat[place]

@@ -89,4 +89,5 @@ def tiny_settings(name: str) -> dict[str, Any]:
 
 def tiny_config(name: str) -> Any:
     """A configuration object of model type ``name``."""
-    return CONFIG_MAPPING[name](**tiny_settings(name))
+    settings = tiny_settings(name)
+    return CONFIG_MAPPING[name](**settings)

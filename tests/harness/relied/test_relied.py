@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_transformers import family, one_by_one, rows, tiny
+import transformers
+from tiny_transformers import family, needs, one_by_one, rows, tiny
 from transformers_families import FAMILIES
 
 from kvparity.audit import worker
@@ -185,6 +186,15 @@ def test_the_command_line_ends_with_the_sentence(
     assert sentence(gone) in said
     assert "internal error" not in said
     assert "the subject raised" not in said
+
+
+def test_models_are_missing_from_older_transformers_alone() -> None:
+    """Tests of models that transformers 4 has not are skipped there; here none is."""
+    types = sorted({config["model_type"] for config in FAMILIES.values()} | {"qwen3_next"})
+    if tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 23):
+        needs(*types)
+    with pytest.raises(pytest.skip.Exception, match="such_a_model"):
+        needs(*types, "such_a_model")
 
 
 # The sources
