@@ -199,9 +199,24 @@ def no_audit() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_models() -> Iterator[None]:
+    """Tried on the real device alone: transformers asks torch for the one that is only pretended.
+
+    The decoder's kernels are those of ``verify smoke``.
+    """
+    from kvparity import trials
+
+    left_out = ("transformers", "decoder")
+    others = {name: trial for name, trial in trials.TRIALS.items() if name not in left_out}
+    with mock.patch.object(trials, "TRIALS", others):
+        yield
+
+
 SHORTEN: dict[str, tuple[Callable[[], Any], ...]] = {
     "bench": (small_bench,),
     "verify": (short_workloads, one_probe),
     "order": (one_probe,),
     "audit": (no_audit,),
+    "doctor": (no_models,),
 }

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
+from inspect import Parameter, Signature
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from kvparity.pairs import flashinfer as pairs
 from kvparity.relied import flashinfer as relied
+
+METHODS = ("__init__", "plan", "run")
 
 
 class _Wrapper:
@@ -39,6 +42,21 @@ class _Wrapper:
         return (out, lse) if return_lse else out
 
 
+def _wrapper(name: str) -> type[_Wrapper]:
+    """A wrapper whose methods have the signatures that are relied on, as those of the library."""
+
+    def method(which: str) -> Any:
+        def call(self: _Wrapper, *places: Any, **names: Any) -> Any:
+            return getattr(_Wrapper, which)(self, *places, **names)
+
+        own = Parameter("self", Parameter.POSITIONAL_ONLY)
+        given = relied.declared(name, which)
+        call.__signature__ = Signature([own, *given.parameters.values()])  # type: ignore[attr-defined]
+        return call
+
+    return type(name, (_Wrapper,), {"_name": name, **{m: method(m) for m in METHODS}})
+
+
 @contextmanager
 def flashinfer() -> Iterator[None]:
     """FlashInfer as far as it is called here; its kernels are its own and none of ours."""
@@ -46,7 +64,7 @@ def flashinfer() -> Iterator[None]:
     module.__spec__ = ModuleSpec("flashinfer", None)
     module.__version__ = "0"
     for name in (relied.PREFILL, relied.DECODE):
-        setattr(module, name, type(name, (_Wrapper,), {"_name": name}))
+        setattr(module, name, _wrapper(name))
     with (
         mock.patch.dict(sys.modules, {"flashinfer": module}),
         mock.patch.object(pairs, "WORKSPACE_BYTES", 1),

@@ -81,8 +81,8 @@ def attention(device: torch.device) -> None:
 
 
 def decoder(device: torch.device) -> None:
-    """The reference decoder of two layers."""
-    model = Decoder(kind="decoder", preset="tiny", order=Order(split=16, tile=16))
+    """The reference decoder of two layers, with the order of the contract ``smoke``."""
+    model = Decoder(kind="decoder", preset="tiny", order=Order(split=128, tile=64))
     _same_bits(_subject(model, device), "prefill", "decode")
 
 

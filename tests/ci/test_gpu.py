@@ -358,10 +358,10 @@ def test_a_dry_run_lists_the_steps_and_compiles_what_they_launch(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["verdict"] == "compiled"
     assert found["distinct_by_step"] == {
-        "doctor": 3, "order-own-bfloat16": 3, "order-flashinfer": 0
+        "doctor": 4, "order-own-bfloat16": 3, "order-flashinfer": 0
     }  # fmt: skip
-    assert found["kernels"] == {"sm_90": 6}
-    assert len(list(tmp_path.rglob("*.cubin"))) == 6
+    assert found["kernels"] == {"sm_90": 7}
+    assert len(list(tmp_path.rglob("*.cubin"))) == 7
 
 
 def test_every_split_and_a_whole_step_of_the_bench_is_compiled_before():

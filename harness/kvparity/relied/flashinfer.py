@@ -71,7 +71,7 @@ def declared(wrapper: str, method: str) -> inspect.Signature:
     found = call(wrapper, method)
     kinds = inspect.Parameter
     places = [kinds(name, kinds.POSITIONAL_ONLY) for name in found.positional]
-    names = [kinds(name, kinds.KEYWORD_ONLY, default=None) for name in found.named]
+    names = [kinds(name, kinds.KEYWORD_ONLY, default=UNSET.get(name)) for name in found.named]
     return inspect.Signature([*places, *names])
 
 
@@ -124,7 +124,7 @@ def _defaults(method: str, expected: Mapping[str, Any], name: str, wrapper: Any)
 
 def _backend(name: str, wrapper: Any) -> list[str]:
     """Wrappers note in ``_backend`` what they run: a replaced one must not go unseen."""
-    if "self._backend = " in inspect.getsource(wrapper):
+    if hasattr(wrapper, "_backend") or "self._backend = " in inspect.getsource(wrapper):
         return []
     return [" does not keep its backend in _backend, so that a replaced one would go unseen"]
 
