@@ -108,6 +108,15 @@ def test_what_was_finished_or_is_anothers_stays(tmp_path: Path) -> None:
     assert (tmp_path / "c" / "identity.json").is_file()
 
 
+def test_what_takes_long_to_import_is_imported_where_ctrl_c_has_an_answer() -> None:
+    program = "import sys, kvparity.cli.main; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "kvparity.cli.main" in done.stdout.split()
+    assert not {"pydantic", "kvparity_contracts", "torch", "numpy"} & set(done.stdout.split())
+
+
 def test_ctrl_c_has_an_answer_from_the_first_moment() -> None:
     program = (
         "import kvparity.cli.main as m; print(flush=True); raise SystemExit(m.main(['doctor']))"

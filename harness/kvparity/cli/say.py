@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from kvparity_contracts.plain import plain_lines
-
 RUNNING = "kvparity: running "
 """A line that begins so tells that a command goes on; it is no part of how it ended."""
 
@@ -24,6 +22,8 @@ def tell(text: object, *, file: TextIO | None = None) -> None:
 
     It may hold names and messages of others: every line is made :func:`plain <plain_lines>`.
     """
+    from kvparity_contracts.plain import plain_lines  # takes its time: see main
+
     print(plain_lines(str(text)), file=sys.stdout if file is None else file)
 
 
