@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvparity.compare import Comparison, aggregates, number, other_work
 from kvparity.record import Record
-from kvparity.words import of_allowed
+from kvparity.words import UNFINITE, of_allowed
 
 OF_A_TOKEN = ("max_abs", "max_abs_dlogp")
 """Limits that hold for each token alone; the others are of all tokens together."""
@@ -118,7 +118,7 @@ def accuracy(
         first = _spot(candidate, errors, int(torch.nonzero(bad)[0]), column)
         return Comparison(
             "differs",
-            "NaN or Inf in an active token",
+            UNFINITE,
             tokens=tokens,
             differing_tokens=int(bad.sum()),
             details={"limits": dict(limits), "first": asdict(first), "worst": asdict(first)},

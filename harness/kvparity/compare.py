@@ -14,6 +14,7 @@ from kvparity.bits import differing, pattern, ulps
 from kvparity.drift import drift
 from kvparity.record import Record
 from kvparity.schedule import Plan
+from kvparity.words import UNFINITE
 
 Outcome = Literal["holds", "differs", "void", "error"]
 SideName = Literal["reference", "candidate"]
@@ -197,15 +198,14 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         reason = "the two sides scored different token ids"
     elif bool(bad.any()):
         first = int(torch.nonzero(bad)[0])
-        reason = "NaN or Inf in an active token"
+        reason = UNFINITE
     finite_only = ~bad
     measures: dict[str, Any] = {}
     if bool(finite_only.any()):
         spread = ulps(a[finite_only], b[finite_only])
         measures = {"max_ulp": int(spread.max())}
         measures |= _between(reference, a[finite_only], b[finite_only], column)
-    where = torch.nonzero(value_bits[first])
-    place = int(where[0]) if len(where) else 0
+    place = _column(a[first], b[first], value_bits[first], unfinite=bool(bad[first]))
     sequence, position = reference.index[first]
     left, right = a[first, place], b[first, place]
     divergence = Divergence(
@@ -222,6 +222,17 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         candidate_digest=_hex(candidate.digests[first]),
     )
     return Comparison("differs", reason, **counts, **measures, first_divergence=divergence)
+
+
+def _column(a: Tensor, b: Tensor, unlike: Tensor, *, unfinite: bool) -> int:
+    """The column of a row to show: where it is no finite number, if that is it; where bits differ.
+
+    Column 0 where neither is seen: what differs or is NaN or Inf is no value, but in the row.
+    """
+    if unfinite and bool((odd := ~(a.isfinite() & b.isfinite())).any()):
+        unlike = odd
+    where = torch.nonzero(unlike)
+    return int(where[0]) if len(where) else 0
 
 
 def rollout_side(reference: Plan) -> SideName:

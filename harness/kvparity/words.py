@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+UNFINITE = "NaN or Inf in an active token"
+"""Why a case differs where a compared row is no finite number, on either side."""
+
+NO_KEY = (
+    "such a row pads the batch of an engine: it sees no key, so out is 0 and lse -inf there; a "
+    "pair that is never given one says empty: never"
+)
+"""What a row without a key should give, and how a contract says that there is none."""
+
 
 def of_allowed(measured: Mapping[str, Any], limits: Mapping[str, float]) -> str:
     """``max_abs 0.0019 of 0.02 allowed``, for every limit."""

@@ -209,7 +209,7 @@ def test_a_pair_that_breaks_on_such_a_call_is_told_how_to_say_so() -> None:
     def decode(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
         return q.view(-1), int(1 / kv_lens.min())
 
-    with pytest.raises(SubjectError, match=r"says empty: never, and views .* says inputs: contig"):
+    with pytest.raises(SubjectError, match=r"says empty: never; and views .* says inputs: contig"):
         run(over(setting(["batched"]), decode=decode))
     with pytest.raises(SubjectError, match="says inputs: contiguous") as found:
         run(over(setting(["batched(3)"]), decode=decode))

@@ -96,6 +96,18 @@ def test_what_is_not_finite_differs_though_its_bits_are_equal(value: float) -> N
     json.dumps(found.as_json(), allow_nan=False)
 
 
+def test_the_column_that_is_no_finite_number_is_shown() -> None:
+    """Of a row of a pair: equal bits before it say nothing, and neither does what differs there."""
+    values = changed(1, 1, torch.nan)
+    for other in (values, torch.where(values.isnan(), values, values + 1)):
+        found = invariance(record(values=values), record(DECODE, values=other), column=None)
+        first = found.first_divergence
+        assert first is not None
+        where = (first.sequence, first.column, first.reference, first.candidate)
+        assert (found.reason, where[2:]) == ("NaN or Inf in an active token", ("nan", "nan"))
+        assert where[:2] == ("w/0", 1)
+
+
 def test_nan_in_all_tokens_leaves_nothing_to_measure() -> None:
     values = torch.full_like(VALUES, torch.nan)
     found = invariance(record(values=values), record(DECODE, values=values), column=0)

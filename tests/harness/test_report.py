@@ -300,3 +300,41 @@ def test_a_value_that_is_equal_in_a_row_that_is_not() -> None:
     text = render(report("differs", case(verdict="differs", first_divergence=found)))
     assert "the same bits here, and others elsewhere in the row" in text
     assert "apart" not in text
+
+
+def test_a_row_that_is_no_number_on_both_sides_is_not_said_to_differ() -> None:
+    alike = DIVERGENCE | {"candidate_bits": DIVERGENCE["reference_bits"], "ulps": None}
+    one = {"candidate_digest": DIVERGENCE["reference_digest"]}
+    bad = {"verdict": "differs", "reason": "NaN or Inf in an active token", "max_ulp": 0}
+
+    def text(**more: Any) -> str:
+        return render(
+            report("differs", case(**bad, differing_rows=7, first_divergence=alike | more))
+        )
+
+    shown = text(reference="-inf", candidate="-inf")
+    assert "no finite number on both sides: it is computed so, whatever the path" in shown
+    assert "rows differ or are NaN or Inf, the others by up to 0 ulps" in shown
+    elsewhere = text(**one)
+    assert "the same bits in the whole row, which holds NaN or Inf elsewhere" in elsewhere
+    for each in (shown, elsewhere):
+        assert "others elsewhere in the row" not in each
+    assert "or are NaN" not in render(
+        report("differs", case(**bad | {"reason": "bits differ"}, differing_rows=7))
+    )
+
+
+@pytest.mark.parametrize("relation", ["invariance", "accuracy"])
+def test_what_is_right_where_there_is_no_key_is_told_with_the_fault(relation: str) -> None:
+    bad = {"verdict": "differs", "relation": relation, "reason": "decode gave nan in a row"}
+    first, worst = (
+        {"sequence": "w/0", "position": n, "token": 3, "value": -1.0, "exact": -2.0, "error": 1.0}
+        for n in (2, 3)
+    )
+    found = {"limits": {}, "first": first, "worst": worst}
+    plain = render(report("differs", case(**bad, **{relation: found})))
+    told = render(report("differs", case(**bad, **{relation: found | {"faults": ["nan"]}})))
+    words = "it sees no key, so out is 0 and lse -inf there; a pair that is never given one says "
+    assert (words in told, words in plain) == (True, False)
+    if relation == "accuracy":  # its tokens are within the limit
+        assert ("first token that is off" in told, "first token over" in plain) == (True, True)

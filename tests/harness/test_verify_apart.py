@@ -74,7 +74,7 @@ def test_a_process_that_leaves_keeps_what_is_finished_and_can_be_resumed(
     words = json.loads(capfd.readouterr().out)["error"]
     assert "the subject ended the process with exit code 0: case c001: invariance of" in words
     assert "over short in float32, in kernels.py:decode_leaves" in words
-    assert "1 finished cases are kept" in words
+    assert "1 finished case is kept" in words
     assert not (run / "run.json").exists()
     monkeypatch.delenv("KVPARITY_TEST")
     assert verify(contract, run, "--resume", "--json") == ExitCode.HOLDS

@@ -199,7 +199,8 @@ def _default_jobs(device: str) -> int:
 def _kept(folder: Path) -> str:
     cases = folder / "cases.jsonl"
     count = cases.read_bytes().count(b"\n") if cases.is_file() else 0
-    return f"; {count} finished cases are kept in {folder}" if count else ""
+    words = "1 finished case is" if count == 1 else f"{count} finished cases are"
+    return f"; {words} kept in {folder}" if count else ""
 
 
 def _stop(

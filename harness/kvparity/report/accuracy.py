@@ -37,7 +37,8 @@ def spot_lines(case: Document) -> list[str]:
         return ["      no token is off at all"]
     if first == worst:
         return [f"      first and worst token: {_spot(worst)}"]
-    over = "over the limit" if case["verdict"] == "differs" else "that is off"
+    broken = case["verdict"] == "differs" and "faults" not in found  # those are of other rows
+    over = "over the limit" if broken else "that is off"
     return [f"      first token {over}: {_spot(first)}", f"      worst token: {_spot(worst)}"]
 
 

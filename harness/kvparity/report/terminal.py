@@ -7,6 +7,7 @@ from typing import Any
 from kvparity.place import COUNTED, place
 from kvparity.report.accuracy import nearest_lines, spot_lines
 from kvparity.versions import lines as outside_line
+from kvparity.words import NO_KEY, UNFINITE
 
 Document = dict[str, Any]
 
@@ -154,13 +155,24 @@ def first_lines(bad: list[Document]) -> list[str]:
                 f"row {d[side + '_digest']}"
             )
         if d["reference_bits"] == d["candidate_bits"]:
-            lines.append("        the same bits here, and others elsewhere in the row")
+            lines.append(f"        {_alike(d)}")
         elif d["ulps"] is not None:
             lines.append(f"        {ulps(d['ulps'])} apart")
     lines += spot_lines(case)
+    if case.get(case["relation"], {}).get("faults"):
+        lines.append(f"      {NO_KEY}")
     lines += _often(case)
     lines += _again(case)
     return lines
+
+
+def _alike(divergence: Document) -> str:
+    """What is wrong with a row where the bits that are shown are equal."""
+    if isinstance(divergence["reference"], str):  # JSON names what is no finite number
+        return "no finite number on both sides: it is computed so, whatever the path"
+    if divergence["reference_digest"] == divergence["candidate_digest"]:
+        return "the same bits in the whole row, which holds NaN or Inf elsewhere"
+    return "the same bits here, and others elsewhere in the row"
 
 
 def _again(case: Document) -> list[str]:
@@ -198,11 +210,15 @@ def _often(case: Document) -> list[str]:
         what = f"{case['differing_tokens']} of {case['tokens']} {COUNTED[case['relation']]}"
         lines.append(f"      {what} are not as they should be")
     elif case["differing_tokens"] or case["differing_rows"]:
-        lines.append(
-            f"      {case['differing_tokens']} of {case['tokens']} tokens and "
+        counted = (
+            f"{case['differing_tokens']} of {case['tokens']} tokens and "
             f"{case['differing_rows']} of {case['tokens']} rows differ"
-            + (f", by up to {ulps(case['max_ulp'])}" if case["max_ulp"] is not None else "")
         )
+        farthest = "" if case["max_ulp"] is None else f"by up to {ulps(case['max_ulp'])}"
+        if case["reason"] == UNFINITE:
+            counted += " or are NaN or Inf"
+            farthest = farthest and f"the others {farthest}"
+        lines.append("      " + ", ".join(filter(None, (counted, farthest))))
     if case["max_abs_dlogp"] is not None:
         lines.append(
             f"      in RL terms (rollout {case['rollout']}, trainer {case['trainer']}): "

@@ -76,10 +76,13 @@ def _hint(inputs: Inputs) -> str:
     """What of the call a kernel may not be made for, and how a contract says so."""
     hints = []
     if inputs.empties:
-        hints.append("sequences without a token; a pair that never gets one says empty: never")
+        hints.append(
+            "sequences without a token, as engines pad a batch: with kv_lens 0, out is 0 and lse "
+            "-inf; a pair that is never given one says empty: never"
+        )
     if inputs.memory:
         hints.append("views of fused tensors; a pair that takes none says inputs: contiguous")
-    return f" (it was given {', and '.join(hints)})" if hints else ""
+    return f" (it was given {'; and '.join(hints)})" if hints else ""
 
 
 def _bits(tensor: Tensor) -> Tensor:
