@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.subjects import Attention
+from kvparity_contracts.subjects import AnySubject, Attention, Decoder
+
+DEEP = 8
+"""Dictionaries inside each other that are looked into; transformers nests two."""
 
 
 def hidden_mapping(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
-    """Of a pair: as many query heads in a group as there are KV heads.
+    """As many query heads in a group as there are KV heads, where the contract chose them.
 
     Query head h belongs to KV head h / group. Kernels that divide by the number of KV heads were
     shipped (PSAL-POSTECH/ONNXim#34), and where the two numbers are equal nothing shows it. With one
-    KV head there is nothing to map. A model's heads are what they are, so it is not asked.
+    KV head there is nothing to map. The heads of a preset or a checkpoint are what they are.
     """
-    subject = contract.subject
-    if not isinstance(subject, Attention):
-        return
-    query, kv = subject.heads.query, subject.heads.kv
-    if kv > 1 and query == kv * kv:
-        yield (
-            ("subject", "heads"),
-            f"{query} query heads are {kv} for each of {kv} KV heads, so a kernel that divides by "
-            f"the number of KV heads where it should divide by that of a group gives the same "
-            f"bits; {2 * query} and {kv} would tell them apart",
-        )
+    for at, query, kv in _heads(contract.subject):
+        if kv > 1 and query == kv * kv:
+            yield (
+                at,
+                f"{query} query heads are {kv} for each of {kv} KV heads, so a kernel that divides "
+                f"by the number of KV heads where it should divide by that of a group gives the "
+                f"same bits; {2 * query} and {kv} would tell them apart",
+            )
+
+
+def _heads(subject: AnySubject) -> Iterator[tuple[KeyPath, int, int]]:
+    """Where a contract states query heads, how many, and over how many KV heads."""
+    if isinstance(subject, Attention):
+        yield ("subject", "heads"), subject.heads.query, subject.heads.kv
+    elif isinstance(subject, Decoder):
+        if subject.config is not None:
+            yield ("subject", "config", "heads"), subject.config.heads, subject.config.kv_heads
+    elif subject.config is not None:
+        yield from _parts(("subject", "config"), subject.config, DEEP)
+
+
+def _parts(at: KeyPath, keys: Mapping[str, Any], depth: int) -> Iterator[tuple[KeyPath, int, int]]:
+    """Of a configuration of transformers, and of those inside it (``text_config``)."""
+    query, kv = keys.get("num_attention_heads"), keys.get("num_key_value_heads")
+    if type(query) is int and type(kv) is int:
+        yield (*at, "num_attention_heads"), query, kv
+    for name, value in keys.items():
+        if depth and isinstance(value, Mapping):
+            yield from _parts((*at, name), value, depth - 1)

@@ -189,36 +189,6 @@ def test_a_weak_contract_is_found(
     assert str(found[0]).startswith(f"{found[0].file}:{place[0]}:{place[1]}: warning: {key}: ")
 
 
-PAIR = (
-    "{kind: attention, prefill: a.py:p, decode: a.py:d, order: {split: 128, tile: 64}, heads: §%s}"
-)
-
-
-@pytest.mark.parametrize(
-    ("query", "kv", "found"),
-    [(4, 2, True), (9, 3, True), (16, 4, True), (8, 2, False), (4, 4, False), (6, 3, False),
-     (4, 1, False), (1, 1, False)],
-)  # fmt: skip
-def test_heads_that_hide_a_wrong_mapping_are_found(
-    marked: Callable[..., tuple[LoadedContract, tuple[int, int]]], query: int, kv: int, found: bool
-) -> None:
-    """A kernel that divides by the number of KV heads gives every query head its own KV head."""
-    group = query // kv
-    wrong = [head // kv for head in range(query)]
-    assert found == (kv > 1 and wrong == [head // group for head in range(query)])
-    pair = PAIR % f"{{query: {query}, kv: {kv}, dim: 16}}"
-    loaded, place = marked(
-        ("{kind: decoder, preset: tiny, order: {split: 128, tile: 64}}", pair),
-        (", temperatures: [1.0, 0.7]", ""),
-        ("max_abs_dlogp", "max_abs"),
-    )
-    notes = [each for each in lint(loaded) if each.key == "subject.heads"]
-    assert [(each.line, each.col) for each in notes] == ([place] if found else [])
-    if found:
-        assert f"{query} query heads are {kv} for each of {kv} KV heads" in notes[0].message
-        assert f"{2 * query} and {kv} would tell them apart" in notes[0].message
-
-
 @pytest.mark.parametrize(
     "limits",
     [

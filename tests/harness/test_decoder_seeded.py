@@ -48,8 +48,10 @@ def test_a_tensor_does_not_depend_on_how_it_is_drawn(monkeypatch: pytest.MonkeyP
 
 def test_the_weights_are_these() -> None:
     # A golden value: the same on every device and torch version, or old reports cannot be replayed.
-    assert fingerprint(seeded(TINY, 0, torch.bfloat16, CPU)) == "0bd9b66730abfdaa"
-    assert fingerprint(seeded(TINY, 1, torch.bfloat16, CPU)) != "0bd9b66730abfdaa"
+    # Of a shape that stays as it is, whatever becomes of a preset.
+    shape = replace(TINY, heads=4)
+    assert fingerprint(seeded(shape, 0, torch.bfloat16, CPU)) == "0bd9b66730abfdaa"
+    assert fingerprint(seeded(shape, 1, torch.bfloat16, CPU)) != "0bd9b66730abfdaa"
 
 
 def test_the_fingerprint_sees_one_bit_and_a_swap() -> None:
