@@ -11,6 +11,7 @@ import pytest
 from pages import IDS, INLINE, PAGES, ROOT, fences, prose
 
 from kvparity.cli.main import parser
+from kvparity.versions import TESTED
 
 COMMANDS = (ROOT / "docs" / "reference" / "commands.md").read_text()
 OTHERS = {"--check", "--help", "--upgrade", "--version"}
@@ -129,6 +130,12 @@ def test_the_readme_has_every_verb():
     assert table == [name.split()[1] for name in VERBS if len(name.split()) == 2]
 
 
+def test_the_readme_has_the_tested_versions():
+    text = (ROOT / "README.md").read_text().lower()
+    for library in ("python", "torch", "triton", "transformers"):
+        assert f"{library} {TESTED[library]}" in text
+
+
 def test_every_environment_variable_is_told():
     folders = [ROOT / name for name in ("harness", "kernels", "contracts", "ci")]
     files = [f for folder in folders for f in folder.rglob("*") if _is_text(f)]
@@ -138,4 +145,8 @@ def test_every_environment_variable_is_told():
 
 
 def _is_text(file: Path) -> bool:
-    return file.is_file() and (file.suffix in (".py", ".sh") or file.name in ("smoke", "test"))
+    return file.is_file() and (file.suffix in (".py", ".sh") or _is_script(file))
+
+
+def _is_script(file: Path) -> bool:
+    return file.parent == ROOT / "ci" and not file.suffix

@@ -182,7 +182,7 @@ def decoder(**numerics: str) -> Any:
 
 def test_the_attention_of_a_decoder_is_the_pair_that_it_calls() -> None:
     (subject,) = attentions_of(decoder(kv_cache="bfloat16")).values()
-    assert (subject.heads.query, subject.heads.kv, subject.heads.dim) == (6, 2, 16)
+    assert (subject.heads.query, subject.heads.kv, subject.heads.dim) == (8, 2, 16)
     assert (subject.execution, subject.kv_cache) == (torch.float32, torch.bfloat16)
     order = ReductionOrder(split=32, tile=16)
     assert subject.order == order

@@ -146,4 +146,4 @@ def test_pages_of_the_contract_are_compared_too(contract: Path) -> None:
     assert (order.split, order.tile) == (128, 64)
     assert [(base.page, other.page) for base, other in shapes] == [(0, 0), (0, 16)] * 2
     assert {base.execution for base, _ in shapes} == {"bfloat16", "float32"}
-    assert {(b.query_heads, b.kv_heads, b.head_dim) for b, _ in shapes} == {(4, 2, 16)}
+    assert {(b.query_heads, b.kv_heads, b.head_dim) for b, _ in shapes} == {(8, 2, 16)}

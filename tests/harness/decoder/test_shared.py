@@ -49,8 +49,8 @@ def test_shared_layers_are_the_same_on_every_path(store: str, narrow: int) -> No
     for path in ("decode", "chunked(4)", "uncached"):
         assert differing(run(which, path, given), reference) == [], path
     weights = which.model.weights.layers
-    # 6 query heads beside 2 of keys and 2 of values, of 16 each; a follower has queries alone.
-    assert [len(layer.qkv) for layer in weights] == [160] * 3 + [6 * (narrow or 16)] * 2
+    # 8 query heads beside 2 of keys and 2 of values, of 16 each; a follower has queries alone.
+    assert [len(layer.qkv) for layer in weights] == [192] * 3 + [8 * (narrow or 16)] * 2
     assert [layer.k_norm is None for layer in weights] == [False] * 3 + [True] * 2
 
 
@@ -109,7 +109,7 @@ def test_a_softcap_and_sinks_matter_and_agree() -> None:
         assert len(differing(found, plain)) == 3
     sinks = decoder(attention_sinks=True, layers=2).model.weights.layers[1].sinks
     assert sinks is not None
-    assert sinks.shape == (6,)
+    assert sinks.shape == (8,)
     assert ((sinks > -1) & (sinks < 3)).all()
 
 
