@@ -76,6 +76,25 @@ def _words(name: str, row: Entry, results: Sequence[Entry]) -> str:
     )
 
 
+def apart(missed: Entry, names: Sequence[str], results: Sequence[Entry]) -> str:
+    """What a missed control of accuracy measured, and the limit that would have caught it.
+
+    ``names``: the measures that the check limits; nothing is said where none of them was measured.
+    ``results``: the cases of the check, for what the subject itself measures.
+    """
+    for name in names:
+        own = [float(case[name]) for case in results if case.get(name) is not None]
+        if name not in missed.get("measured", {}) or not own:
+            continue
+        measured, most = float(missed["measured"][name]), max(own)
+        limit = separating(measured, most)
+        so = "no limit tells them apart" if limit is None else f"a limit of {limit:g} would see it"
+        return (
+            f"; it measures {name} {rounded(measured)}, the subject at most {rounded(most)}: {so}"
+        )
+    return ""
+
+
 def separating(measured: float, rounding: float) -> float | None:
     """A round number between rounding and a fault, or None where they are too near.
 

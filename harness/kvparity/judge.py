@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvparity.blind import blind, seen_instead
+from kvparity.blind import apart, blind, seen_instead
 from kvparity.kernel_plan import KernelCase, Unplanted
 from kvparity.place import place
 from kvparity.plan import Case, Work
@@ -80,9 +80,13 @@ def _controls_allow(
 ) -> tuple[str, str]:
     own = [c for c in controls if c["relation"] == check.relation]
     # What has a reach is judged by each check's own limits, not by all at once.
-    missed = [c["name"] for c in own if not c["caught"] and not c.get("reach")]
+    missed = [c for c in own if not c["caught"] and not c.get("reach")]
     if missed:
-        return "void", f"planted and not caught: {', '.join(missed)}"
+        words = f"planted and not caught: {', '.join(c['name'] for c in missed)}"
+        if isinstance(check, Accuracy):
+            limited = check.limits_for(formats[0]).given()  # type: ignore[arg-type] # a dtype's name
+            words += apart(missed[0], tuple(limited), results)
+        return "void", words
     asked = [u for u in unplanted if u.asked]
     if asked:
         return (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kvparity.blind import blind, seen_instead, separating
+from kvparity.blind import apart, blind, seen_instead, separating
 from kvparity.evidence_verdict import control_contradiction
 
 
@@ -87,3 +87,15 @@ def test_a_reach_that_does_not_follow_from_its_numbers_is_not_believed() -> None
     assert control_contradiction(line) is None
     assert "does not follow" in str(control_contradiction(line | {"reach": [row(1, seen=False)]}))
     assert "reach says otherwise" in str(control_contradiction(line | {"caught": True}))
+
+
+def test_a_missed_control_is_told_with_what_it_measures() -> None:
+    missed = {"name": "wrong-input", "measured": {"max_abs_dlogp": 0.08, "clipfrac0": 0.0}}
+    cases = [{"max_abs_dlogp": 0.003}, {"max_abs_dlogp": 0.001}, {"max_abs_dlogp": None}]
+    words = apart(missed, ["approx_kl0", "max_abs_dlogp"], cases)
+    assert words == (
+        "; it measures max_abs_dlogp 0.08, the subject at most 0.003: a limit of 0.01 would see it"
+    )
+    noisy = apart(missed, ["max_abs_dlogp"], [{"max_abs_dlogp": 0.07}])
+    assert noisy.endswith("the subject at most 0.07: no limit tells them apart")
+    assert apart(missed, ["approx_kl0"], cases) == apart(missed, ["max_abs_dlogp"], []) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,14 @@ def test_a_control_that_is_not_caught_is_void(
     report = verify(tmp_path, monkeypatch, checks=[BITS, wide])
     assert report["verdict"] == "void"
     assert [verdict for verdict, _ in reasons(report)] == ["holds", "void"]
-    assert reasons(report)[1][1] == "planted and not caught: wrong-input"
+    reason = reasons(report)[1][1]
+    assert reason.startswith("planted and not caught: wrong-input; it measures max_abs_dlogp ")
+    # What it names instead sees the control, and lets the subject pass.
+    told = re.search(r": a limit of (\S+) would see it$", reason)
+    assert told is not None
+    narrow = NEAR | {"limits": {"max_abs_dlogp": float(told[1])}}
+    (tmp_path / "again").mkdir()
+    assert verify(tmp_path / "again", monkeypatch, checks=[BITS, narrow])["verdict"] == "holds"
 
 
 def test_a_named_control_that_cannot_be_planted_is_void(
