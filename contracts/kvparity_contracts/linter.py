@@ -12,6 +12,7 @@ from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck, reference
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
 from kvparity_contracts.faint import between, faint, rounding
+from kvparity_contracts.few_rows import few_rows
 from kvparity_contracts.grouping import hidden_mapping
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
@@ -19,6 +20,7 @@ from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.plain import LINE, plain
 from kvparity_contracts.problems import dotted
 from kvparity_contracts.subjects import Attention, known, order_of
+from kvparity_contracts.undeclared import undeclared
 from kvparity_contracts.workloads import LARGEST_BYTE
 
 USUAL_TILE = 64
@@ -46,6 +48,7 @@ class Finding:
 def lint(loaded: LoadedContract) -> list[Finding]:
     """All warnings for a valid contract, in the order of the file."""
     notes = [note for rule in RULES for note in rule(loaded.contract)]
+    notes += undeclared(loaded)
     found = [Finding(loaded.file, *loaded.place(at), dotted(at), text) for at, text in notes]
     return sorted(found, key=lambda each: (each.line, each.col))
 
@@ -261,6 +264,7 @@ def _loose(limits: Limits) -> Iterator[tuple[str, str]]:
 RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _relations,
     hidden_mapping,
+    few_rows,
     _edges,
     _decoded_edges,
     _few_keys,

@@ -82,11 +82,11 @@ def _controls_allow(
     # What has a reach is judged by each check's own limits, not by all at once.
     missed = [c for c in own if not c["caught"] and not c.get("reach")]
     if missed:
-        words = f"planted and not caught: {', '.join(c['name'] for c in missed)}"
+        told = ""
         if isinstance(check, Accuracy):
-            limited = check.limits_for(formats[0]).given()  # type: ignore[arg-type] # a dtype's name
-            words += apart(missed[0], tuple(limited), results)
-        return "void", words
+            limits = check.limits_for(formats[0]).given()  # type: ignore[arg-type] # a dtype's name
+            told = apart(missed[0], tuple(limits), results)
+        return "void", f"planted and not caught: {', '.join(c['name'] for c in missed)}{told}"
     asked = [u for u in unplanted if u.asked]
     if asked:
         return (

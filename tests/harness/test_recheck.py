@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import engine_calls
+import naive_pair
 import pytest
+import torch
 import toy
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from toy import GeneratingToy, Toy
 
 from kvparity.paths import build
@@ -141,3 +146,33 @@ def test_a_path_alone_is_cut_to_one_sequence_and_a_batch_is_not() -> None:
         sequences = {span.sequence for step in part.schedule for span in step}
         assert (len(sequences) <= most) is True
         assert (len(sequences) > 1) is (path == "batched")
+
+
+def packed(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Reads q and k as if they were no views: what it gives depends on how they lie."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
+        q, k = (x.as_strided(x.shape, torch.empty(x.shape).stride()) for x in (q, k))
+        return kernel(q, k, v, **more)
+
+    return call
+
+
+def test_a_kernel_of_a_pair_is_given_the_same_views_again() -> None:
+    """What depends on how inputs lie in memory is not taken for state."""
+    paths = ["decode", "chunked(4)", "chunked(5)", "streamed(3)", "batched", "mixed", "permuted"]
+    found = engine_calls.setting(paths, lengths=[3, 30, 9, 14])
+    kernels = {"prefill": packed(naive_pair.prefill), "decode": packed(naive_pair.decode)}
+    wrong = engine_calls.over(found, **kernels)
+    first = make(wrong.contract).units[0]
+    outcomes: list[str] = []
+    ran = run_unit(
+        wrong, first, tokens=None, done=frozenset(),
+        emit=lambda _, result, *__: outcomes.append(result.outcome),
+    )  # fmt: skip
+    assert "differs" in outcomes
+    tokens = [list(sequence["ids"]) for sequence in ran["sequences"]]
+    names = [PathName.parse(path) for path in ran["rows"]]
+    again = work.again(wrong, first.id, first.workload, names, tokens)
+    assert set(again) == {"prefill", *paths}
+    assert unlike(ran["rows"], again) == {}

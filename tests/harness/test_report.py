@@ -307,14 +307,14 @@ def test_a_row_that_is_no_number_on_both_sides_is_not_said_to_differ() -> None:
     one = {"candidate_digest": DIVERGENCE["reference_digest"]}
     bad = {"verdict": "differs", "reason": "NaN or Inf in an active token", "max_ulp": 0}
 
-    def text(**more: Any) -> str:
-        return render(
-            report("differs", case(**bad, differing_rows=7, first_divergence=alike | more))
-        )
+    def text(max_ulp: int = 0, **more: Any) -> str:
+        found = bad | {"max_ulp": max_ulp, "differing_rows": 7, "first_divergence": alike | more}
+        return render(report("differs", case(**found)))
 
     shown = text(reference="-inf", candidate="-inf")
     assert "no finite number on both sides: it is computed so, whatever the path" in shown
-    assert "rows differ or are NaN or Inf, the others by up to 0 ulps" in shown
+    assert "rows differ or are NaN or Inf, all others are equal" in shown
+    assert "NaN or Inf, the others by up to 3 ulps" in text(**one, max_ulp=3)
     elsewhere = text(**one)
     assert "the same bits in the whole row, which holds NaN or Inf elsewhere" in elsewhere
     for each in (shown, elsewhere):

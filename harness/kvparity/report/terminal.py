@@ -217,7 +217,8 @@ def _often(case: Document) -> list[str]:
         farthest = "" if case["max_ulp"] is None else f"by up to {ulps(case['max_ulp'])}"
         if case["reason"] == UNFINITE:
             counted += " or are NaN or Inf"
-            farthest = farthest and f"the others {farthest}"
+            alone = case["max_ulp"] == 0
+            farthest = "all others are equal" if alone else farthest and f"the others {farthest}"
         lines.append("      " + ", ".join(filter(None, (counted, farthest))))
     if case["max_abs_dlogp"] is not None:
         lines.append(
@@ -226,7 +227,8 @@ def _often(case: Document) -> list[str]:
             f"approx_kl0 {measure(case['approx_kl0'])}, "
             f"clipfrac0 {measure(case['clipfrac0'])}"
         )
-    if case["max_abs"] is not None and case["relation"] != "accuracy":  # its limit tells it
+    unmeasured = case["max_abs"] is None or (case["reason"] == UNFINITE and not case["max_abs"])
+    if not unmeasured and case["relation"] != "accuracy":  # its limit tells it
         lines.append(f"      largest distance {measure(case['max_abs'])}")
     return lines
 

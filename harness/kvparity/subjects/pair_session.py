@@ -44,6 +44,7 @@ class AttentionSession:
         )
         self._faults: list[str] = []
         self._counts: Counter[str] = Counter()
+        self._led: Counter[tuple[str, int]] = Counter()
         self._width: int | None = None
 
     def _stored(self, slots: int, which: int) -> Stored:
@@ -164,7 +165,8 @@ class AttentionSession:
 
     def _call_prefill(self, spans: Sequence[Span], inputs: Inputs, *, coded: bool) -> Tensor:
         queries, keys = sizes(with_empties(spans) if self._empties else spans)
-        inputs = self._laid("attention.prefill", inputs, keys=True)
+        first = spans[0].sequence
+        inputs = self._laid("attention.prefill", inputs, keys=True, first=first)
         rows = self.subject.call(
             self.subject.pair.prefill,
             self.subject.pair.prefill_name,
@@ -191,7 +193,8 @@ class AttentionSession:
             sequences, lens = [FIRST, *sequences, len(self.members)], [0, *lens, 0]
         given, twin = self._cache.rectangles(sequences, self._spares)
         plain = Inputs(q, given, self._empties, twin=twin)
-        inputs = self._laid("attention.decode", plain, keys=False)
+        first = spans[0].sequence
+        inputs = self._laid("attention.decode", plain, keys=False, first=first)
         rows = self.subject.call(
             self.subject.pair.decode,
             self.subject.pair.decode_name,
@@ -210,10 +213,13 @@ class AttentionSession:
                 )  # fmt: skip
         return self._without_empties(rows) if self._empties else rows
 
-    def _laid(self, counted: str, plain: Inputs, *, keys: bool) -> Inputs:
-        """What a call is given; every other one of its kind views of fused tensors."""
-        number = self._counts[counted]
+    def _laid(self, counted: str, plain: Inputs, *, keys: bool, first: int) -> Inputs:
+        """What a call is given whose first sequence is ``first``: every other one fused views."""
         self._counts[counted] += 1
+        # Counted by the sequence that comes first: a part of the plan, as fresh processes compute
+        # it, then gives each call what the whole plan gave it.
+        number = self._led[counted, first] + first
+        self._led[counted, first] += 1
         if number % 2 or not self.subject.strided:
             return plain
         keys = keys and not self.layout.far  # there they are views already, and of more memory

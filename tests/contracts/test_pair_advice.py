@@ -1,0 +1,97 @@
+"""What the linter says of a pair that does more than a contract can declare or ask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvparity_contracts import lint, load
+from kvparity_contracts.linter import Finding
+
+SINKS = """\
+def sinks(heads):
+    return [0.0] * heads
+
+def other(alibi):
+    return alibi
+
+def attend(q):
+    return q, sinks(8)
+
+def prefill(q):
+    return attend(q)
+
+def decode(q, sink_count=0):
+    return attend(q)
+
+def plain(synchronised, sinking):
+    return synchronised
+"""
+
+
+def found(folder: Path, paths: list[str] | None = None, **subject: Any) -> list[Finding]:
+    """What is said of the subject of a pair; every key stands on a line of its own."""
+    document = {
+        "version": 1, "name": "pair",
+        "subject": {"kind": "attention", "prefill": "mine.py:prefill", "decode": "mine.py:decode",
+                    "heads": {"query": 8, "kv": 2, "dim": 16}} | subject,
+        "numerics": {"execution": "float32"},
+        "workloads": [{"name": "w", "prompt_tokens": [70], "generate": 4}],
+        "checks": [{"name": "bits", "relation": "invariance", "paths": paths or ["decode"]}],
+    }  # fmt: skip
+    file = folder / "c.yaml"
+    file.write_text(json.dumps(document, indent=1))
+    return [each for each in lint(load(file)) if each.key.startswith("subject.")]
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [("prefill", 8), ("decode", 13), ("sinks", 1), ("other", 4), ("plain", None)],
+)
+def test_sinks_and_slopes_of_a_pair_are_said_to_be_undeclared(
+    tmp_path: Path, function: str, line: int | None
+) -> None:
+    """What the two functions reach by name is looked at, and nothing else of their file."""
+    (tmp_path / "mine.py").write_text(SINKS)
+    both = {"prefill": f"mine.py:{function}", "decode": f"mine.py:{function}"}
+    notes = found(tmp_path, **both)
+    if line is None:
+        assert notes == []
+        return
+    (note,) = notes  # once, not for each of the functions
+    what = "ALiBi slopes (alibi)" if function == "other" else "sinks (sink"
+    assert (note.key, note.line, note.col) == ("subject.prefill", 6, 14)
+    assert note.message.startswith(f"mine.py:{line} names {what}")
+    assert "which a contract of a pair cannot declare yet" in note.message
+
+
+def test_a_file_that_cannot_be_read_is_no_warning(tmp_path: Path) -> None:
+    assert found(tmp_path) == []  # it is missing, which is told elsewhere
+    (tmp_path / "mine.py").write_text("def prefill(sinks:\n")
+    assert found(tmp_path) == []
+    assert found(tmp_path, prefill="some.sinks:alibi", decode="some.sinks:alibi") == []
+
+
+@pytest.mark.parametrize(
+    ("paths", "window", "asked"),
+    [
+        (["decode", "chunked(24)"], 32, True),
+        (["decode", "chunked(1)"], 32, True),
+        (["decode", "streamed(4)"], 32, True),  # of its chunks the last row alone is compared
+        (["decode", "chunked(4)"], 32, False),
+        (["decode", "chunked(8)"], 32, False),
+        (["decode", "chunked(9)"], 32, True),
+        (["decode"], 74, False),  # no sequence is longer
+        (["decode"], 73, True),
+        (["decode"], None, False),
+    ],
+)
+def test_a_window_asks_for_steps_of_a_few_rows(
+    tmp_path: Path, paths: list[str], window: int | None, asked: bool
+) -> None:
+    notes = found(tmp_path, paths, **({} if window is None else {"window": window}))
+    assert [each.key for each in notes] == ["subject.window"] * asked
+    assert all("chunked(4) would" in each.message for each in notes)
