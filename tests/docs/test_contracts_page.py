@@ -128,7 +128,7 @@ def untold(messages: list[ast.expr], page: str) -> list[str]:
 
 
 def _notes() -> list[ast.expr]:
-    files = ("linter.py", "lint_controls.py", "grouping.py")
+    files = ("linter.py", "lint_controls.py", "grouping.py", "few_rows.py", "undeclared.py")
     trees = [
         ast.parse((ROOT / "contracts/kvparity_contracts" / each).read_text()) for each in files
     ]
