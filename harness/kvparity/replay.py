@@ -16,6 +16,7 @@ from kvparity.fixed_order import asked, with_invariant
 from kvparity.kernel_case import entry
 from kvparity.kernel_plan import KernelCase
 from kvparity.plan import Case, Unit, make
+from kvparity.recheck.outcome import told
 from kvparity.record import Record, Tokens
 from kvparity.schema import RESIGNED, schema_of
 from kvparity.side import Setting
@@ -31,8 +32,10 @@ class Replay:
     """The case's entry now, whether the run had the same, and the row that differs first.
 
     ``schema``: of the run. Under an older one ``same`` leaves out what now means something else.
-    ``after_others``: the verdict of the case rerun after what came before it in the run. None: not
-    tried, since the case alone gave the verdict of the run.
+    ``after_others``: the verdict of the case rerun after what came before it in the run, and
+    ``as_in_run``: whether all of it is what the run had. None: not tried, since the case alone gave
+    what the run had.
+    ``fresh``: what the run found when fresh processes computed rows of a case that held.
     """
 
     entry: dict[str, Any]
@@ -41,11 +44,21 @@ class Replay:
     row: dict[str, Any] | None
     schema: int
     after_others: str | None = None
+    as_in_run: bool | None = None
+    fresh: str | None = None
 
     @property
     def keeps_state(self) -> bool:
-        """Alone the case is another than in the run, and behind the others it is the same."""
-        return not self.same and self.after_others == self.recorded.get("verdict")
+        """Whether what a subject keeps between calls decides the case.
+
+        Alone it is another than in the run, and behind the others it is the same; or its two sides
+        agree only where one process computes both.
+        """
+        if self.fresh is not None and self.entry["verdict"] == "holds":
+            return True
+        verdict = self.recorded.get("verdict")
+        turned = self.after_others == verdict != self.entry["verdict"]
+        return not self.same and (turned or bool(self.as_in_run))
 
     @property
     def verdict(self) -> str:
@@ -54,6 +67,8 @@ class Replay:
         What differs again once the others have run does not hold, alone or not.
         """
         now = str(self.entry["verdict"])
+        if now == "holds" and self.fresh is not None:
+            return "differs"
         if now == "holds" != self.recorded.get("verdict"):
             return "differs" if self.keeps_state and self.after_others == "differs" else "void"
         return now
@@ -109,15 +124,18 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     old = recorded[case_id]
     schema = schema_of(identity)
     same = _lasting(now, schema) == _lasting(old, schema)
-    other = now["verdict"] != old.get("verdict")
-    after = _after_others(setting, loaded, unit, case, known_ids) if other else None
-    return Replay(now, old, same, row, schema, after)
+    fresh = told(folder, case_id)
+    if same:
+        return Replay(now, old, same, row, schema, fresh=fresh)
+    after = _after_others(setting, loaded, unit, case, known_ids)
+    alike = _lasting(after, schema) == _lasting(old, schema)
+    return Replay(now, old, same, row, schema, str(after["verdict"]), alike, fresh)
 
 
 def _after_others(
     setting: Setting, loaded: LoadedContract, unit: Unit, case: Case, tokens: Tokens
-) -> str:
-    """The case's verdict once the other units and the earlier cases of its own have run.
+) -> dict[str, Any]:
+    """The case's entry once the other units and the earlier cases of its own have run.
 
     A subject that keeps something between calls (a workspace, a counter, a cache) may give other
     bits then. Units of other formats have subjects of their own and are left out.
@@ -129,7 +147,7 @@ def _after_others(
     for each in in_order(unit.cases):
         found, _, _ = run_case(setting, runner, each, wanted)
         if each.id == case.id:
-            return str(found.outcome)
+            return case_json(case, found)
     raise RuntimeError(f"{case.id} is a case of its own unit")
 
 

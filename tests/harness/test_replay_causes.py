@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ LONG = "{name: long, prompt_tokens: [17], generate: 2}"
 SHORT = "{name: short, prompt_tokens: [3], generate: 2}"
 
 
-def run(folder: Path, workloads: str, capsys: Any) -> str:
+def run(folder: Path, workloads: str, capsys: Any, pair: str = SPLITS) -> str:
     """Verify, and replay the last case in a process that has run nothing before."""
-    (folder / "stale.py").write_text(SPLITS.replace("FORGET", "forget()"))
+    (folder / "stale.py").write_text(pair.replace("FORGET", "forget()"))
     contract = folder / "c.yaml"
     contract.write_text(CONTRACT.format(file="stale.py", workloads=workloads))
     main(["verify", str(contract), "--run-dir", str(folder / "run"), "--jobs", "1"])
@@ -99,6 +100,39 @@ def test_a_workspace_that_is_kept_between_calls_is_named(tmp_path: Path, capsys:
     said = capsys.readouterr().out
     assert "Alone the case holds; rerun after the cases that came before it" in said
     assert "state between calls decides" in said
+
+
+def test_a_case_that_differs_anyway_is_not_called_random_for_what_is_kept(
+    tmp_path: Path, capsys: Any
+) -> None:
+    other = SPLITS.replace("return rows([split(q[i]", "return rows([split(2 * q[i]")
+    assert other != SPLITS
+    folder = run(tmp_path, f"[{LONG}, {SHORT}]", capsys, other)
+    assert main(["replay", folder, "c001"]) == ExitCode.DIFFERS
+    said = capsys.readouterr().out
+    assert "Alone the case differs otherwise; rerun after the cases that came before it" in said
+    assert "it is as in the run: state between calls decides" in said
+    assert "not deterministic" not in said
+
+
+def test_what_fresh_processes_found_is_named_though_the_case_holds(
+    tmp_path: Path, capsys: Any
+) -> None:
+    """Its two sides agree in a process that computes both; what one alone gave is in the run."""
+    folder = run(tmp_path, f"[{SHORT}]", capsys)
+    file = Path(folder) / "run.json"
+    report = json.loads(file.read_text())
+    (case,) = report["checks"][0]["cases"]
+    case |= {"verdict": "differs", "recheck": "differs", "reason": "path decode: other bits"}
+    file.write_text(json.dumps(report))
+    assert main(["replay", folder, "c000"]) == ExitCode.DIFFERS
+    said = capsys.readouterr().out
+    assert said.startswith("c000: DIFFERS: path decode: other bits\n")
+    assert "state between calls decides" in said
+    assert "the same result as the run recorded" not in said
+    for damaged in ("{", "[]", '{"checks": [{"cases": [7]}]}', '{"checks": 3}'):
+        file.write_text(damaged)
+        assert main(["replay", folder, "c000"]) == ExitCode.HOLDS
 
 
 def test_the_same_subject_without_an_earlier_call_is_not_accused(

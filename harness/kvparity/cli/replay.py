@@ -76,9 +76,11 @@ def _text(found: Any) -> str:
     from kvparity.report.terminal import first_lines, measure, ulps, value
 
     case = found.entry
-    lines = [f"{case['id']}: {case['verdict'].upper()}: {case['reason']}"]
+    agreed = found.fresh if case["verdict"] == "holds" else None
+    verdict = found.verdict if agreed else case["verdict"]
+    lines = [f"{case['id']}: {verdict.upper()}: {agreed or case['reason']}"]
     lines += versions.lines({"outside_tested": versions.here()})
-    if case["workload"] is not None:
+    if case["workload"] is not None and not agreed:
         lines += first_lines([case])
     lines.append(f"    {_repeats(found)}")
     if found.schema != SCHEMA_VERSION:
@@ -89,6 +91,8 @@ def _text(found: Any) -> str:
     if found.row:
         row = found.row
         lines.append(f"    that row: {row['differing']} of {row['columns']} columns differ")
+        if not row["differing"]:
+            lines[-1] += " once both sides are computed again: earlier calls decide it, or chance"
         for c in row["farthest"]:
             lines.append(
                 f"      {c['name']:<18} {value(c['reference'])} against {value(c['candidate'])}: "
@@ -99,14 +103,23 @@ def _text(found: Any) -> str:
 
 def _repeats(found: Any) -> str:
     """Whether the case gave what the run recorded, and if not, why."""
+    if found.fresh is not None and found.entry["verdict"] == "holds":
+        return (
+            "As in the run, its two sides agree where one process computes both, and not with a "
+            f"process that has computed nothing else: {_STATE}"
+        )
     if found.same:
         return "the same result as the run recorded"
     if found.keeps_state:
         alone, after = _WORDS[found.entry["verdict"]], _WORDS[found.after_others]
+        if alone == after:
+            return (
+                f"NOT the result that the run recorded. Alone the case {alone} otherwise; rerun "
+                f"after the cases that came before it, it is as in the run: {_STATE}"
+            )
         return (
             f"NOT the result that the run recorded. Alone the case {alone}; rerun after the cases "
-            f"that came before it, it {after} as in the run: state between calls decides (a "
-            "workspace, a buffer or a counter that the subject keeps)"
+            f"that came before it, it {after} as in the run: {_STATE}"
         )
     return (
         "NOT the result that the run recorded: the subject is not deterministic, or the machine is "
@@ -114,6 +127,7 @@ def _repeats(found: Any) -> str:
     )
 
 
+_STATE = "state between calls decides (a workspace, a buffer or a counter that the subject keeps)"
 _WORDS = {"holds": "holds", "differs": "differs", "void": "is void", "error": "fails"}
 
 

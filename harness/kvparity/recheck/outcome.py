@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kvparity.plan import Unit
@@ -50,6 +52,19 @@ def outcome(selection: Selection, recorded: Sequence[Entry], answers: Sequence[E
     }
     rows = sum(len(rows) for answer in answers for rows in answer["rows"].values())
     return Outcome(found, selection.paths, selection.of, rows)
+
+
+def told(folder: Path, case: str) -> str | None:
+    """What the report of a run says of a case that held until fresh processes computed its rows.
+
+    None: nothing, or there is no report that says anything.
+    """
+    try:
+        checks = json.loads((folder / "run.json").read_text(encoding="utf-8"))["checks"]
+        entries = [each for check in checks for each in check["cases"] if each["id"] == case]
+        return next((str(each["reason"]) for each in entries if each.get("recheck")), None)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def judged(units: Sequence[Unit], results: Sequence[Entry], found: Outcome) -> list[Entry]:
