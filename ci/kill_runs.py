@@ -72,7 +72,7 @@ CONTRACT = """\
 version: 1
 name: killed
 subject: {kind: attention, prefill: 'pair.py:prefill', decode: 'pair.py:decode',
-          heads: {query: 4, kv: 2, dim: 8}, empty: never, inputs: contiguous}
+          heads: {query: 6, kv: 2, dim: 8}, empty: never, inputs: contiguous}
 numerics: {execution: float32}
 workloads:
   - {name: short, prompt_tokens: [3, 17], generate: 8}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kvparity_contracts.base import Fault, closest
@@ -15,6 +15,11 @@ BIGGEST = 4_000_000
 """Bytes of a Python file that is looked into; a bigger one is left to the import."""
 DYNAMIC = ("exec", "globals", "setattr", "vars", "__getattr__")
 """Names by which a module may define others at run time: nothing is said of such a module."""
+INNER = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda,
+    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+)  # fmt: skip
+"""What has names of its own, which a module does not offer."""
 
 
 def load_whole(path: str | Path) -> LoadedContract:
@@ -62,13 +67,16 @@ def _function(base: Path, key: str, name: str) -> Iterator[Fault]:
         yield Fault(at, f"found {name!r}, but there is no file {file}", expected, found)
         return
     try:
-        defined = _defined(file)
+        tree = ast.parse(file.read_bytes()) if file.stat().st_size <= BIGGEST else None
+        # Names of inner functions count, too: what is refused must be wrong for certain.
+        defined = None if tree is None else _bound(ast.walk(tree))
+        offers = None if tree is None else _bound(_outer(tree))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         yield Fault(at, f"found {name!r}, but {file}{line} is no Python: {error}", expected)
         return
     if defined is not None and function not in defined:
-        offered = sorted(each for each in defined if not each.startswith("_"))
+        offered = sorted(each for each in offers or () if not each.startswith("_"))
         near = closest(function, offered)
         yield Fault(
             at,
@@ -78,14 +86,20 @@ def _function(base: Path, key: str, name: str) -> Iterator[Fault]:
         )
 
 
-def _defined(file: Path) -> set[str] | None:
-    """The names that a module has once it is imported; None where only the import can tell."""
-    if file.stat().st_size > BIGGEST:
-        return None
-    tree = ast.parse(file.read_bytes())
+def _outer(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a module that are not inside of a function, a class or a comprehension."""
+    left = [tree]  # a list, as in ast.walk: what is nested deeply needs no deep stack
+    while left:
+        node = left.pop()
+        yield node
+        if not isinstance(node, INNER):
+            left.extend(ast.iter_child_nodes(node))
+
+
+def _bound(nodes: Iterable[ast.AST]) -> set[str] | None:
+    """The names that these nodes bind; None where only the import can tell."""
     names: set[str] = set()
-    for node in ast.walk(tree):
-        # Names of inner functions count, too: what is refused must be wrong for certain.
+    for node in nodes:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.add(node.name)
         elif isinstance(node, ast.alias):

@@ -18,6 +18,10 @@ import os.path
 
 def prefill(): ...
 decode = lambda: None
+def _private():
+    decoded = [each for each in ()]
+class _Mine:
+    decoder = None
 if inf:
     async def late(): ...
 """
@@ -57,6 +61,13 @@ def test_a_missing_function_is_told_with_the_nearest(tmp_path: Path) -> None:
         "'decoed', expected a function of this file; it offers decode, inf, late, os, prefil, "
         "prefill (did you mean mine.py:decode?)"
     )
+
+
+def test_a_file_that_is_nested_deeply_is_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(f"{SOURCE}x = {' + '.join(['1'] * 2500)}\n")
+    assert told(tmp_path, pair("mine.py:prefill", "mine.py:decode")) == []
+    (line,) = told(tmp_path, pair("mine.py:prefill", "mine.py:decoed"))
+    assert "has no function 'decoed'" in line
 
 
 def test_a_missing_file_is_told_with_the_nearest(tmp_path: Path) -> None:
