@@ -181,8 +181,11 @@ class Subject(Protocol):
         """The same rows in float64 from the float64 twin, ``[len(rows), width]``."""
         ...
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
         """What was really loaded and is really used, for the report (JSON values only).
+
+        ``ran``: what was observed where it was used (``Session.observed``), so that the answer
+        does not depend on what else this process computed. None: all that it ever ran.
 
         A subject that was asked for a backend puts it under ``requested`` and what it reads back
         under ``used``, both mappings; where they part, the verdict is void.

@@ -189,7 +189,7 @@ def run_unit(
             {"id": name, "prompt": len(prompts.prompts[i]), "ids": runner.known()[i]}
             for i, name in enumerate(prompts.ids)
         ],
-        "subject": dict(setting.subject.describe()),
+        "subject": dict(setting.subject.describe(paths.observed())),
         **paths.json(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,13 @@ class UnitPaths:
                         line["rows"] = self.rows({path: record})[str(path)]
                     self.known[path_key(line)] = line
                     self.tell(line)
+
+    def observed(self) -> Counter[str]:
+        """What all of them ran."""
+        found: Counter[str] = Counter()
+        for line in self.known.values():
+            found.update(line["observed"])
+        return found
 
     def json(self) -> dict[str, dict[str, Any]]:
         """What was told, by path: where one also ran without a probe, that counts."""

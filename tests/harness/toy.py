@@ -321,7 +321,7 @@ class Toy:
             ]
         )
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
         used = "slow" if "replaced" in self.defects else "fast"
         return {"kind": "toy", "requested": {"attention": "fast"}, "used": {"attention": used}}
 

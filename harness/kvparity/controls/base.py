@@ -154,6 +154,6 @@ class PlantedSubject:
         """The float64 rows."""
         return self.inner.oracle(member, ids, rows)
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
         """What is loaded."""
-        return self.inner.describe()
+        return self.inner.describe(ran)

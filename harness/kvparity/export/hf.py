@@ -120,7 +120,9 @@ class ExportedSession(Packed):
         yield from super().forward(step, ids)
 
     def observed(self) -> Counter[str]:
-        """``program.prefill`` and ``program.decode``: programs that returned."""
+        """``program.prefill`` and ``program.decode``: programs that returned; and what
+        ``invariant`` computed of them.
+        """
         return Counter(self.ran)
 
     def _call(self, cache: Any, **inputs: Any) -> Tensor:
@@ -132,8 +134,9 @@ class ExportedSession(Packed):
             which = {"key_cache": "keys", "value_cache": "values"}.get(kind, kind)
             if int(number) in held.holders(cache):
                 setattr(module, name, getattr(cache.layers[int(number)], which))
-        with torch.inference_mode(), self.subject.arithmetic():
+        with torch.inference_mode(), self.subject.arithmetic() as swapped:
             logits: Tensor = module(input_ids=ids, cache_position=positions[0])
+        self.ran.update(swapped)
         self.ran[f"program.{self.kind}"] += 1
         return logits
 

@@ -6,6 +6,7 @@ computes the rows in its own way, and the bits of O (and of LSE where it is retu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -196,7 +197,7 @@ class AttentionSubject:
         )
         return q, k, v
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
         """The pair's names and shapes."""
         return {
             "kind": "attention",

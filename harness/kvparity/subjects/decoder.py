@@ -212,7 +212,7 @@ class DecoderSubject:
             return None
         return "twin" if self.model.twin else "interpreter"
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
         """Shape, dtypes, order and a fingerprint of the weights that were really loaded."""
         model = self.model
         return {
@@ -234,7 +234,7 @@ class DecoderSubject:
             "order": asdict(model.order) if self.backends.attention == FIXED else None,
             "cpu_ops": self._cpu_ops(),
             "device": str(self.device),
-            **self.backends.describe(self.ran),
+            **self.backends.describe(self.ran if ran is None else ran),
         }
 
 

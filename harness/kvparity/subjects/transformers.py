@@ -30,6 +30,8 @@ from kvparity_kernels.overrides.guard import paused
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_SWAPPED = "invariant."
+"""Begins the name by which an operation in fixed order is counted."""
 
 
 class TransformersSubject:
@@ -63,8 +65,8 @@ class TransformersSubject:
         self.pad_token = pad if isinstance(pad, int) and 0 <= pad < self.vocab else 0
         self.after_step: generation.AfterStep | None = None
         self.invariant, self.notes = invariant, notes
-        self._swapped: set[str] = set()
-        self._called: Counter[str] = Counter()
+        self._ran: Counter[str] = Counter()  # whatever ran since it was loaded
+        self._scored: set[str] = set()
         self._float64: Any = None
         self._about: dict[str, Any] | None = None
         # transformers' own backends multiply unused slots by zero, so they cannot hold NaN.
@@ -81,10 +83,11 @@ class TransformersSubject:
     def observing(self, seen: Observation) -> Iterator[None]:
         """Count into ``seen``. Raises ``SubjectError`` if another attention than asked ran."""
         before = Counter(seen.counts)
-        with observing(seen), flex.quiet(self.attention), self.arithmetic():
+        with observing(seen), flex.quiet(self.attention), self.arithmetic() as swapped:
             yield
         ran = seen.counts - before
-        self._called.update(ran)
+        self._ran.update(ran)
+        seen.counts.update(swapped)
         backends = called(ran)
         own = self.attention == "eager" and not backends  # a model that asks for no function
         right = own or backends == [self.attention]
@@ -95,17 +98,19 @@ class TransformersSubject:
             )
 
     @contextmanager
-    def arithmetic(self) -> Iterator[None]:
-        """The arithmetic that was asked for."""
+    def arithmetic(self) -> Iterator[Counter[str]]:
+        """The arithmetic that was asked for; in the end, which operations it computed, counted."""
+        swapped: Counter[str] = Counter()
         if not self.invariant:
-            yield
+            yield swapped
             return
         try:
             with invariant() as report:
-                yield
+                yield swapped
         except NotInvariantError as error:
             raise UnsupportedError(f"{type(self.model).__name__} under {error}") from error
-        self._swapped.update(report.overridden)
+        swapped.update({f"{_SWAPPED}{name}": n for name, n in report.overridden.items()})
+        self._ran.update(swapped)
 
     def new_cache(self, *, batch: int, capacity: int | None) -> Any:
         """An empty cache, dynamic without a ``capacity``.
@@ -175,11 +180,12 @@ class TransformersSubject:
         log_softmax of the float32 logits over the temperature, in the arithmetic asked for.
         """
         logits = rows.float()
-        with self.arithmetic():
+        with self.arithmetic() as swapped:
             columns = [
                 torch.log_softmax(logits / t, dim=-1).gather(1, targets[:, None])
                 for t in temperatures
             ]
+        self._scored.update(swapped)
         return torch.cat(columns, dim=1)
 
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
@@ -196,20 +202,23 @@ class TransformersSubject:
                 raise oracle.refusal(self.model, error) from error
         return oracle.logits(self._float64, ids, rows, self.device)
 
-    def describe(self) -> Mapping[str, Any]:
-        """What is loaded, the attention that has run so far, and what ``invariant`` swapped."""
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
+        """What is loaded, the attention that ran, and what ``invariant`` swapped."""
+        ran = self._ran if ran is None else ran
+        names = {name for name in {*ran, *self._scored} if name.startswith(_SWAPPED)}
+        swapped = sorted(name.removeprefix(_SWAPPED) for name in names)
         if self._about is None:
             self._about = describing.about(self.model)
         asked, found = {}, {}
         if self.invariant:
-            asked, found = {"invariant": True}, {"invariant": bool(self._swapped)}
+            asked, found = {"invariant": True}, {"invariant": bool(swapped)}
         return {
             "kind": "transformers",
             **self._about,
             "requested": {"attention": self.attention} | asked,
             "used": {"attention": attention_of(self.model)} | found,
-            "invariant": sorted(self._swapped),
-            "attention_called": called(self._called),
+            "invariant": swapped,
+            "attention_called": called(ran),
             "order": asdict(self.order) if self.attention == fixed.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
             "notes": list(self.notes),

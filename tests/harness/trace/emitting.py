@@ -218,5 +218,5 @@ class Emitting:
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
         raise NotImplementedError
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
         return {"kind": "emitting", "requested": {}, "used": {}}
