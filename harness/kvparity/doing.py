@@ -51,6 +51,12 @@ def task(words: str) -> None:
     _set(Doing(_now.number + 1, words))
 
 
+def placed(words: str) -> str:
+    """``words`` behind the task that they tell of, unless they begin with it."""
+    task = _now.task
+    return words if not task or words.startswith(task) else f"{task}: {words}"
+
+
 @contextmanager
 def calling(function: str) -> Iterator[None]:
     """Around the subject's own code: the innermost function is the one that is named."""

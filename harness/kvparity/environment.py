@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 import kvparity
-from kvparity import flags, replaced
+from kvparity import flags, replaced, sight
 from kvparity import versions as tested
 from kvparity.hf import offline
 from kvparity_kernels import runtime
@@ -112,7 +113,13 @@ def unsettled() -> str | None:
         or flags.turned(_found)
         or replaced.replaced(_functions)
         or replaced.handled(_handlers)
+        or sight.blind()
     )
+
+
+def watching() -> Callable[[], str | None]:
+    """The look at functions that :func:`unsettled` takes, bound now."""
+    return replaced.watching(dict(_functions))
 
 
 def _tf32(backend: Any) -> bool:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kvparity import run_files
+from kvparity import run_files, traces
 from kvparity.run_files import RunFolderError as RunFolderError
 from kvparity.schema import schema_of
 
@@ -119,18 +119,16 @@ class Evidence:
                 )
             if (self.folder / _BAD_END).exists():
                 raise RunFolderError(
-                    f"{self.folder} cannot be resumed: after its last case the subject's process "
-                    f"did not end as it should ({self.folder / _BAD_END} says how); use a new "
-                    "--run-dir"
+                    f"{self.folder} cannot be resumed: the subject's process did not end as it "
+                    f"should ({self.folder / _BAD_END} says how); use a new --run-dir"
                 )
             for file in _NAMED_BY:  # what else lies here is somebody's own
                 run_files.drop_torn_line(self.folder / file)
+            traces.drop(self.folder)
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"{self.folder} is a file; give another --run-dir")
-        if self.folder.is_dir() and any(
-            not each.name.startswith(_BEGINNING) for each in self.folder.iterdir()
-        ):
+        if self.folder.is_dir() and any(map(self._somebodys, self.folder.iterdir())):
             raise RunFolderError(
                 f"{self.folder} exists and is not empty; add --resume to finish the run in it, or "
                 "give another --run-dir"
@@ -145,15 +143,24 @@ class Evidence:
             raise RunFolderError(words) from None
         finally:
             part.unlink()
+        traces.drop(self.folder)
         (self.folder / "failures").mkdir(exist_ok=True)
 
+    @staticmethod
+    def _somebodys(path: Path) -> bool:
+        """Whether a run may not begin beside it: more than what a run that failed may leave."""
+        return not path.name.startswith(_BEGINNING) and not traces.alone(path)
+
     def _withdraw(self, *, keep_folder: bool) -> None:
-        """Leave nothing of a run that finished nothing."""
+        """Leave nothing of a run that finished nothing but what a subject raised."""
         own = {"identity.json", "failures", "paths.jsonl"}
-        if any(each.name not in own for each in self.folder.iterdir()):
-            return
-        with suppress(OSError):
+        with suppress(OSError):  # a subject may have taken the folder away
+            if any(each.name not in own for each in self.folder.iterdir()):
+                return
             (self.folder / "paths.jsonl").unlink(missing_ok=True)
+            if traces.in_folder(self.folder):
+                (self.folder / "identity.json").unlink()
+                return
             (self.folder / "failures").rmdir()
             (self.folder / "identity.json").unlink()
             if not keep_folder:
@@ -218,6 +225,10 @@ class Evidence:
         except (OSError, SafetensorError) as error:
             raise _unwritten(self.folder / name, error) from error
         return name
+
+    def keep_trace(self, name: str, text: str) -> Path:
+        """Keep what a subject raised in a case or unit; where."""
+        return traces.keep(self.folder, name, text)
 
     def finish(self, report: dict[str, Any]) -> None:
         """Write ``run.json``, the whole report or nothing."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kvparity.evidence import Evidence
+from kvparity.evidence_paths import rows_wrong
 from kvparity.evidence_verdict import contradiction, control_contradiction
 from kvparity.failure_file import damage
 from kvparity.kernel_plan import KernelCase
@@ -63,6 +64,27 @@ def units(evidence: Evidence, work: Work) -> list[Entry]:
             raise _refused(place, f"unit {name!r}", wrong)
         found.append(line)
     return found
+
+
+def whole(evidence: Evidence, contract: Contract, work: Work) -> None:
+    """Nothing that ran is missing.
+
+    Raises:
+        RunFolderError: a line is gone that was written; or see ``cases``.
+    """
+    cases_there = {line["id"] for line in cases(evidence, contract, work)}
+    units_there = {line["unit"] for line in units(evidence, work)}
+    planned = {case.id for unit in work.units for case in unit.cases}
+    planned |= {case.id for case in work.kernel_cases}
+    for file, names in (
+        ("cases.jsonl", planned - cases_there),
+        ("units.jsonl", {unit.id for unit in work.units} - units_there),
+    ):
+        if names:
+            raise RunFolderError(
+                f"{evidence.folder / file} has no line of {', '.join(map(repr, sorted(names)))}, "
+                "which ran: somebody else wrote to the run folder; --resume runs it again"
+            )
 
 
 def _control_name(line: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -120,6 +142,16 @@ def _misplaced(case: Case | KernelCase, line: Entry) -> str | None:
     for key, value in wanted.items():
         if line.get(key) != value:
             return f"{key} is {line.get(key)!r}, and {value!r} is planned"
+    return _repeats_wrong(line, {wanted.get("path"), wanted.get("reference")})
+
+
+def _repeats_wrong(line: Entry, paths: set[Any]) -> str | None:
+    details = line.get("invariance")
+    repeats = details.get("repeats", {}) if isinstance(details, dict) else {}
+    if not isinstance(repeats, dict) or not repeats.keys() <= paths:
+        return f"repeats is {repeats!r}, expected its two paths"
+    if not all(type(same) is bool for same in repeats.values()):
+        return f"repeats is {repeats!r}, expected true or false of each path"
     return None
 
 
@@ -142,7 +174,10 @@ def _tokens_wrong(line: Entry) -> str | None:
         prompt = each.get("prompt")
         if type(prompt) is not int or not 0 < prompt < len(ids):
             return f"sequence {each.get('id')!r} has {len(ids)} ids and a prompt of {prompt!r}"
-    for key in ("subject", "observed", "launches", "seconds"):
+    for key in ("subject", "observed", "launches", "seconds", "rows"):
         if not isinstance(line.get(key), dict):
             return f"{key} is missing"
+    for path, rows in line["rows"].items():
+        if (wrong := rows_wrong(rows)) is not None:
+            return f"path {path}: {wrong}"
     return None

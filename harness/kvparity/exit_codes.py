@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
     ``HOLDS`` 0: everything asked for was verified. ``DIFFERS`` 1: bits or limits broke.
     ``USAGE`` 2: bad command line, contract or run folder. ``ERROR`` 3: the subject, the backend or
     kvparity itself failed. ``VOID`` 5: nothing, or not enough, was really verified.
-    ``INTERRUPTED`` 130: Ctrl-C, by the shells' convention.
+    ``INTERRUPTED`` 130: Ctrl-C, SIGTERM or SIGHUP, by the shells' convention.
     """
 
     HOLDS = 0

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kvparity import evidence_check as believed
-from kvparity import worker
+from kvparity import evidence_paths, worker
 from kvparity.apart.inside import inside
 from kvparity.apart.pool import Apart, BadEndError, Here, Pool, Task
 from kvparity.environment import environment, overridden, settle
@@ -79,15 +79,15 @@ def verify(
             progress(evidence.count("cases.jsonl"), total, what)
 
         tell("starting")
-        with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
-            tokens = _cases(pool, job, work, evidence, tell)
-            unplanted = _controls(pool, job, work, evidence, tokens, tell)
-            fresh = _recheck(pool, job, work, evidence, tokens)
-            try:
+        try:
+            with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
+                tokens = _cases(pool, job, work, evidence, tell)
+                unplanted = _controls(pool, job, work, evidence, tokens, tell)
+                fresh = _recheck(pool, job, work, evidence, tokens)
                 pool.finish()
-            except BadEndError as error:
-                evidence.ended_badly(str(error))
-                raise
+        except BadEndError as error:
+            evidence.ended_badly(str(error))
+            raise
         report = _report(loaded, work, evidence, setting, unplanted, fresh) | {"tiles": relied}
         report["texts"] = texts.json()
         report["run_dir"] = str(folder)
@@ -99,7 +99,11 @@ def verify(
 def _cases(
     pool: Pool, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
 ) -> dict[str, Tokens]:
-    """Run all cases that are not finished; returns the tokens of every unit."""
+    """Run all cases that are not finished; returns the tokens of every unit.
+
+    What is believed is what lies in the folder, not what a process of the subject answers.
+    """
+    evidence_paths.check(evidence, work)
     finished = frozenset(line["id"] for line in believed.cases(evidence, job.contract, work))
     before = {line["unit"]: line for line in believed.units(evidence, work)}
     tokens = {name: _tokens(entry) for name, entry in before.items()}
@@ -114,11 +118,10 @@ def _cases(
             tick(unit.id)
         else:
             tasks.append((worker.do_unit, job, unit, tokens.get(unit.id), finished))
-    for entry in pool.run(tasks):
-        if "unit" in entry:
-            tokens[entry["unit"]] = _tokens(entry)
-        tick(entry.get("unit") or entry["id"])
-    return tokens
+    for name in pool.run(tasks):
+        tick(str(name)[:200])
+    believed.whole(evidence, job.contract, work)
+    return {line["unit"]: _tokens(line) for line in believed.units(evidence, work)}
 
 
 def _weight(job: Job, unit: Unit) -> int:

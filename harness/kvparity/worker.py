@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from kvparity import doing
+from kvparity import evidence_paths as believed
 from kvparity.accuracy import Against
 from kvparity.apart.child import stop_a_copy
 from kvparity.compare import Comparison
@@ -73,19 +75,19 @@ def subject_of(job: Job, numerics: Numerics) -> Subject:
         except ValueError as error:  # a setting or a name that means nothing here
             raise UnsupportedError(str(error)) from error
         try:
-            still_settled("loading the subject")
+            still_settled(doing.now().task)
         except SubjectError:
             del _subjects[key]
             raise
     return _subjects[key]
 
 
-def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -> dict[str, Any]:
-    """Run a unit; its cases are on disk when it returns. Returns the unit's evidence."""
+def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -> str:
+    """Run a unit; its cases and its evidence are on disk when it returns its name."""
     evidence = Evidence(job.folder)
 
     def emit(case: Case, result: Comparison, reference: Kept | None, candidate: Kept) -> None:
-        still_settled(f"case {case.id}")
+        still_settled(doing.now().task)
         found = case_json(case, result)
         if isinstance(reference, Against):
             found["evidence"] = evidence.keep_accuracy(case.id, reference)
@@ -96,17 +98,16 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
     def ran(line: dict[str, Any]) -> None:
         evidence.append("paths.jsonl", line)
 
-    setting = Setting(job.contract, subject_of(job, unit.numerics))
-    before = _before(evidence, unit, done)
-    found = _guarded(
-        lambda: run_unit(
-            setting, unit, tokens=tokens, done=done, emit=emit, before=before, ran=ran
-        ),
-        unit.id,
-    )
+    def run() -> dict[str, Any]:
+        setting = Setting(job.contract, subject_of(job, unit.numerics))
+        before = _before(evidence, unit, done)
+        return run_unit(setting, unit, tokens=tokens, done=done, emit=emit, before=before, ran=ran)
+
+    with _telling(evidence, unit.id):
+        found = _guarded(run)
     if tokens is None:  # else the line is there, and a case of the unit was run again
         evidence.append("units.jsonl", found)
-    return found
+    return unit.id
 
 
 def _before(evidence: Evidence, unit: Unit, done: frozenset[str]) -> Before:
@@ -115,13 +116,9 @@ def _before(evidence: Evidence, unit: Unit, done: frozenset[str]) -> Before:
         return Before()
     own = {case.id for case in unit.cases} & done
     lines = [line for line in evidence.lines("cases.jsonl") if line["id"] in own]
-    told = [line["invariance"]["repeats"] for line in lines if "invariance" in line]
-    ran = tuple(line for line in evidence.lines("paths.jsonl") if line.get("unit") == unit.id)
-    for line in ran:
-        if not {"observed", "launches", "seconds", "probed"} <= line.keys():
-            file = evidence.folder / "paths.jsonl"
-            raise RunFolderError(f"{file} is damaged at {line['path']!r}; use a new --run-dir")
-    return Before(ran, told[0] if told else {})
+    details = [line.get("invariance", {}) for line in lines]
+    told = [each["repeats"] for each in details if "repeats" in each]
+    return Before(tuple(believed.of_unit(evidence, unit)), told[0] if told else {})
 
 
 def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
@@ -133,7 +130,7 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
     setting = Setting(job.contract, subject_of(job, control.numerics))
     doing.task(f"control {control.control} of relation {control.relation} over {control.workload}")
     try:
-        planted = _guarded(lambda: plant(setting, control, tokens), f"control {control.control}")
+        planted = _guarded(lambda: plant(setting, control, tokens))
     except (OracleError, UnsupportedError) as error:
         return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
     except Exception as error:
@@ -149,7 +146,8 @@ def do_recheck(job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens) 
     if job.device.startswith("cuda"):  # the device may hold the subject once only
         _subjects.clear()
         torch.cuda.empty_cache()
-    return {"unit": unit.id, "rows": zygote.ask(_rows_again, job, unit, paths, tokens)}
+    with _telling(Evidence(job.folder), unit.id):
+        return {"unit": unit.id, "rows": zygote.ask(_rows_again, job, unit, paths, tokens)}
 
 
 def _rows_again(
@@ -159,11 +157,13 @@ def _rows_again(
     return again(setting, unit.id, unit.workload, paths, tokens)
 
 
-def do_kernel_case(job: Job, case: KernelCase) -> dict[str, Any]:
-    """Run a case of an order or audit check; it is on disk when it returns."""
-    found = entry(case, _guarded(lambda: look(job, case), f"case {case.id}"))
-    Evidence(job.folder).append("cases.jsonl", found)
-    return found
+def do_kernel_case(job: Job, case: KernelCase) -> str:
+    """Run a case of an order or audit check; it is on disk when it returns its name."""
+    evidence = Evidence(job.folder)
+    with _telling(evidence, case.id):
+        found = entry(case, _guarded(lambda: look(job, case)))
+    evidence.append("cases.jsonl", found)
+    return case.id
 
 
 def look(job: Job, case: KernelCase) -> Finding:
@@ -189,7 +189,7 @@ def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
         return run_order_control(subject, control, job.contract.seed)
 
     try:
-        caught, seen = _guarded(run, f"control {control.control}")
+        caught, seen = _guarded(run)
     except UnsupportedError as error:
         return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
     except Exception as error:  # see do_control
@@ -220,7 +220,28 @@ def still_settled(where: str) -> None:
         )
 
 
-def _guarded(task: Callable[[], Result], where: str) -> Result:
+@contextmanager
+def _telling(evidence: Evidence, name: str) -> Iterator[None]:
+    """What a subject raises says in which task, and leaves its traceback in the run folder.
+
+    ``name``: of the unit or case, where it is not raised in one.
+    """
+    try:
+        yield
+    except SubjectError as error:
+        task = doing.now().task
+        found = SubjectError(doing.placed(str(error)))
+        if error.trace:
+            case = task.removeprefix("case ").partition(":")[0]
+            try:
+                file = evidence.keep_trace(case if task.startswith("case ") else name, error.trace)
+                found = SubjectError(f"{found}; its traceback: {file}")
+            except RunFolderError as unwritten:
+                found = SubjectError(f"{found}; {unwritten}")
+        raise found from error
+
+
+def _guarded(task: Callable[[], Result]) -> Result:
     """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place.
 
     What the subject changed for the whole process is told first: other errors may come of it.
@@ -229,12 +250,13 @@ def _guarded(task: Callable[[], Result], where: str) -> Result:
         try:
             return task()
         finally:
-            still_settled(where)
+            still_settled(doing.now().task)
     except (SubjectError, UnsupportedError):
         raise
     except SystemExit as error:  # or the subject could choose our exit code
-        raise SubjectError(f"{where}: the subject ended the process ({error!r})") from error
+        words = f"the subject ended the process ({error!r})"
+        raise SubjectError(doing.placed(words)) from error
     except torch.cuda.OutOfMemoryError as error:
-        raise SubjectError(f"{where}: out of device memory: {error}") from None
+        raise SubjectError(doing.placed(f"out of device memory: {error}")) from None
     except MemoryError:
-        raise SubjectError(f"{where}: out of memory") from None
+        raise SubjectError(doing.placed("out of memory")) from None

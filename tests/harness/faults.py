@@ -78,6 +78,7 @@ _FAULTS = {
     "hangs": lambda: time.sleep(60),
     "deaf": _deaf,
     "raises": _raises,
+    "closes": lambda: os.closerange(3, 256),
     "odd": _Odd,
     "writes": lambda: os.write(int(os.environ.get("KVPARITY_TEST_FD", "-1")), b"??\n"),
     "child": _leaves_a_child,

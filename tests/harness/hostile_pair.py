@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import naive_pair
@@ -117,6 +120,40 @@ def decode_dumps(*args: Any, **more: Any) -> Any:
 
 def decode_compares(*args: Any, **more: Any) -> Any:
     compare.differing = lambda a, b: torch.zeros(a.shape, dtype=torch.bool)
+    return naive_pair.decode(*args, **more)
+
+
+def decode_writes_nowhere(*args: Any, **more: Any) -> Any:
+    os.write = lambda _, text: len(text)
+    return naive_pair.decode(*args, **more)
+
+
+def decode_has_other_code(*args: Any, **more: Any) -> Any:
+    def never(a: Tensor, b: Tensor) -> Tensor:
+        return torch.zeros(a.shape, dtype=torch.bool)
+
+    compare.differing.__code__ = never.__code__
+    return naive_pair.decode(*args, **more)
+
+
+def decode_puts_another_module(*args: Any, **more: Any) -> Any:
+    sys.modules["kvparity.compare"] = ModuleType("kvparity.compare")
+    return naive_pair.decode(*args, **more)
+
+
+def decode_takes_the_folder(*args: Any, **more: Any) -> Any:
+    shutil.rmtree(os.environ["KVPARITY_TEST_RUN"], ignore_errors=True)
+    return naive_pair.decode(*args, **more)
+
+
+def decode_takes_it_twice(*args: Any, **more: Any) -> Any:
+    shutil.rmtree(os.environ["KVPARITY_TEST_RUN"])
+    return naive_pair.decode(*args, **more)
+
+
+def decode_takes_the_lines(*args: Any, **more: Any) -> Any:
+    lines = Path(os.environ["KVPARITY_TEST_RUN"], "cases.jsonl")
+    lines.write_text("")
     return naive_pair.decode(*args, **more)
 
 

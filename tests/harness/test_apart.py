@@ -49,7 +49,10 @@ def test_values_come_back_as_plain_data() -> None:
         (("exit",), f"the subject ended the process with exit code 0: {CASE}"),
         (("_exit",), f"the subject ended the process with exit code 0: {CASE}"),
         (("exec", "/bin/true"), f"the subject ended the process with exit code 0: {CASE}"),
-        (("exec", "/bin/sleep", "60"), f"in the place of its process (exec): {CASE}"),
+        (
+            ("exec", "/bin/sleep", "60"),
+            f"closed the pipes of its process, or put another program in its place (exec): {CASE}",
+        ),
         (("abort",), f"was killed by SIGABRT: {CASE}"),
         (("segfault",), f"was killed by SIGSEGV: {CASE}"),
         (("killed",), f"was killed by SIGKILL (out of memory?): {CASE}"),
@@ -65,6 +68,13 @@ def test_a_process_that_ends_is_an_error_that_names_the_place(
     assert words in str(error.value)
     # A copy may come back so late that all tasks were done.
     assert fault == ("forks",) or not isinstance(error.value, BadEndError)
+
+
+def test_closed_pipes_are_told_without_a_word_of_ours(capfd: Any) -> None:
+    with pytest.raises(SubjectError, match="the subject closed the pipes") as error:
+        apart(("",), ("closes",), ("",))
+    assert CASE.partition(", in ")[0] in str(error.value)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

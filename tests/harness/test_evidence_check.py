@@ -157,6 +157,77 @@ def test_the_unedited_folders_are_believed(
         assert run(contract, folder, Toy(), resume=True)["verdict"] == verdict
 
 
+PATHS: dict[str, tuple[Change, str]] = {
+    "another unit": (first({"unit": "long"}), "holds the unit 'long', which this contract"),
+    "another path": (first({"path": "shifted(7)"}), "holds path shifted.7. of .* without a probe"),
+    "a probe with rows": (first({"probed": True}), "it was probed, and has rows"),
+    "a probe": (
+        lambda lines: (lines[0].pop("rows"), lines[0].update(probed=True)),
+        "with a probe, which is not planned",
+    ),
+    "twice": (lambda lines: lines.append(lines[0]), "which line 1 holds already"),
+    "probed in words": (first({"probed": "no"}), "probed is 'no'"),
+    "counts in words": (first({"observed": {"attention.decode": "all"}}), "observed is no mapping"),
+    "no launches": (first({"launches": {}}), "launches has no counts"),
+    "no kernels": (first({"launches": {"counts": {}, "kernels": 3}}), "launches has no kernels"),
+    "seconds in words": (first({"seconds": "long"}), "seconds is 'long'"),
+    "no seconds": (lambda lines: lines[0].pop("seconds"), "seconds is 'missing'"),
+    "no rows": (lambda lines: lines[0].pop("rows"), "rows is no list"),
+    "rows without a digest": (first({"rows": [[0, 1, "", []]]}), "rows is no list"),
+    "a row twice": (
+        lambda lines: lines[0]["rows"].append(lines[0]["rows"][0]), "its rows are at",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_that_cannot_be_is_refused(
+    name: str, finished: dict[str, Path], contract: Path, tmp_path: Path
+) -> None:
+    change, words = PATHS[name]
+    folder = edited(finished["good"], tmp_path / "run", "paths.jsonl", change)
+    with pytest.raises(RunFolderError, match=rf"paths.jsonl:\d+ .*{words}"):
+        run(contract, folder, Toy(), resume=True)
+
+
+def test_a_path_whose_line_is_removed_runs_again(
+    finished: dict[str, Path], contract: Path, tmp_path: Path
+) -> None:
+    before = json.loads((finished["good"] / "run.json").read_text())
+    folder = edited(finished["good"], tmp_path / "run", "paths.jsonl", lambda lines: lines.clear())
+    for name in ("units.jsonl", "cases.jsonl"):
+        (folder / name).write_text("")
+    after = run(contract, folder, Toy(), resume=True)
+    assert after["checks"] == before["checks"]
+
+
+@pytest.mark.parametrize("repeats", [{"decode": True}, {"batched": "yes"}, ["batched"]])
+def test_repeats_of_another_path_are_refused(
+    repeats: Any, finished: dict[str, Path], contract: Path, tmp_path: Path
+) -> None:
+    def edit(lines: list[dict[str, Any]]) -> None:
+        line = next(line for line in lines if "repeats" in line.get("invariance", {}))
+        assert "decode" not in (line["path"], line["reference"])
+        line["invariance"]["repeats"] = repeats
+
+    folder = edited(finished["bad"], tmp_path / "run", "cases.jsonl", edit)
+    with pytest.raises(RunFolderError, match="repeats is"):
+        run(contract, folder, Toy(), resume=True)
+
+
+def test_faults_without_repeats_are_no_obstacle(
+    finished: dict[str, Path], contract: Path, tmp_path: Path
+) -> None:
+    def edit(lines: list[dict[str, Any]]) -> None:
+        line = next(line for line in lines if "repeats" in line.get("invariance", {}))
+        line["invariance"] = {"faults": ["a row that is nobody's is NaN"]}
+        lines.pop()
+
+    folder = edited(finished["bad"], tmp_path / "run", "cases.jsonl", edit)
+    (folder / "units.jsonl").write_text("")
+    assert run(contract, folder, Toy("batch-dependent"), resume=True)["verdict"] == "differs"
+
+
 @pytest.mark.parametrize("file", ["cases.jsonl", "units.jsonl", "controls.jsonl"])
 def test_a_line_that_stands_twice_is_refused_with_both_places(
     file: str, finished: dict[str, Path], contract: Path, tmp_path: Path

@@ -72,6 +72,9 @@ def verify(path: Path, *more: str) -> int:
         ("decode", "decode_views", "torch.Tensor.view is no longer the function that it was"),
         ("decode", "decode_dumps", "json.dumps is no longer the function that it was"),
         ("decode", "decode_compares", "kvparity.compare.differing is no longer the function"),
+        ("decode", "decode_writes_nowhere", "os.write is no longer the function that it was"),
+        ("decode", "decode_has_other_code", "differing is no longer the function that it was"),
+        ("decode", "decode_puts_another_module", "sys.modules.kvparity.compare is no longer"),
         ("decode", "decode_deaf", "SIGTERM has another handler"),
         ("decode", "decode_agrees", "out is a Agreeing, a tensor with functions of its own"),
         ("decode", "decode_narrow", "torch's default dtype is torch.bfloat16"),
@@ -86,6 +89,7 @@ def test_it_is_an_error_that_names_the_deed(
     assert verify(path, "--run-dir", str(tmp_path / "run")) == ExitCode.ERROR
     err = capsys.readouterr().err
     assert words in err
+    assert "error: case c000: invariance of decode against prefill over short in float32: " in err
     assert "Traceback" not in err
     assert not (tmp_path / "run" / "run.json").exists()
     assert unsettled() is None  # what a process does next does not suffer for it
@@ -104,6 +108,28 @@ def test_evidence_stays_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("decode_takes_the_folder", ExitCode.USAGE, "paths.jsonl could not be written: No such"),
+        ("decode_takes_it_twice", ExitCode.ERROR, "c000.traceback.txt could not be written: No su"),
+        ("decode_takes_the_lines", ExitCode.USAGE, "has no line of 'c000', which ran: somebody"),
+    ],
+)
+def test_a_run_folder_that_is_taken_away_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    code: ExitCode,
+    words: str,
+) -> None:
+    monkeypatch.setenv("KVPARITY_TEST_RUN", str(tmp_path / "run"))
+    path = contract(tmp_path, decode=name)
+    assert verify(path, "--run-dir", str(tmp_path / "run")) == code
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
         ("torch.set_float32_matmul_precision('high')", "TF32 is on"),
@@ -117,7 +143,7 @@ def test_flags_that_an_import_sets_end_the_run(
     path = contract(tmp_path)
     path.write_text(path.read_text().replace(str(PAIR), "fast.py"))
     assert verify(path, "--run-dir", str(tmp_path / "run")) == ExitCode.ERROR
-    assert f"loading the subject: {words}" in capsys.readouterr().err
+    assert f"loading the subject in float32: {words}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["trace", "order"])

@@ -7,8 +7,10 @@ import json
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from kvparity import bits, replaced
+from kvparity import bits, replaced, sight
+from kvparity.environment import unsettled
 
 
 def test_what_replaces_a_function_is_seen_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +24,27 @@ def test_what_replaces_a_function_is_seen_and_undone(monkeypatch: pytest.MonkeyP
         replaced.put_back(known)
         assert replaced.replaced(known) is None
     assert torch.Tensor.__ne__ is plain
+
+
+def test_a_comparison_that_is_blind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Agreeing(TorchFunctionMode):
+        """What was entered and not left: every difference is none."""
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            found = func(*args, **(kwargs or {}))
+            return torch.zeros_like(found) if func is torch.ne else found
+
+    assert sight.blind() is None
+    assert unsettled() is None
+    with Agreeing():
+        assert sight.blind() == "the comparison does not see a known difference any more"
+        assert unsettled() == sight.blind()
+    monkeypatch.setattr(sight, "row_digest", lambda rows, twin: torch.arange(2))
+    assert sight.blind() == "the comparison does not see a known difference any more"
+    monkeypatch.setattr(sight, "row_digest", lambda rows, twin: torch.rand(2))
+    assert sight.blind() == "the comparison sees a difference between equal numbers"
+    monkeypatch.setattr(sight, "differing", lambda a, b: 1 // 0)
+    assert "raises ZeroDivisionError" in str(sight.blind())
 
 
 def test_what_torch_wraps_of_its_own_is_no_replacement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,7 @@ def test_an_interrupted_run_resumes_to_the_same_report(
 
 def test_controls_that_end_the_process_are_errors() -> None:
     with pytest.raises(SubjectError, match="ended the process"):
-        worker._guarded(lambda: (_ for _ in ()).throw(SystemExit(0)), "unit a")
+        worker._guarded(lambda: (_ for _ in ()).throw(SystemExit(0)))
 
 
 class Float32Only(Toy):

@@ -16,9 +16,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from mmap import mmap
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from kvparity import doing
 from kvparity.apart.inside import here
@@ -27,6 +28,8 @@ from kvparity.orphans import end_with
 from kvparity_kernels.relied import GoneError
 
 _exit, _write, _getpid, _dumps = os._exit, os.write, os.getpid, json.dumps
+DEAF = 117
+"""The exit code of a process whose pipes were closed by the subject."""
 _process = 0  # the child's id; 0 in a process that is none
 _answers = -1
 _pipes: tuple[int, ...] = ()
@@ -54,12 +57,14 @@ def main(given: dict[str, Any]) -> NoReturn:
         fcntl.fcntl(handle, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     end_with(given["parent"])
     doing.share(mmap(page, doing.SIZE), stop_a_copy)
-    with os.fdopen(requests, "rb") as pipe, here():
-        while head := pipe.read(8):
-            function, arguments = pickle.loads(pipe.read(int.from_bytes(head, "big")))
-            found = _answer(function, arguments)
-            stop_a_copy()
-            say(found)
+    pipe, look, stop, tell = os.fdopen(requests, "rb", closefd=False), _unlooked, stop_a_copy, say
+    with here():
+        while (head := _read(pipe, 8)) and (request := _read(pipe, int.from_bytes(head, "big"))):
+            found = _answer(*pickle.loads(request))
+            stop()
+            off = look()
+            tell(found if off is None else {"error": "bad end", "words": f"{doing.now()}: {off}"})
+            look = _watching() if look is _unlooked else look
     doing.task("ending the process, after all cases")
     stay = [each for each in threading.enumerate() if not each.daemon and each.is_alive()]
     stay = [each for each in stay if each is not threading.current_thread()]
@@ -78,8 +83,34 @@ def main(given: dict[str, Any]) -> NoReturn:
 def say(message: dict[str, Any]) -> None:
     """Tell the parent, in one line."""
     text = _dumps(message, allow_nan=False).encode() + b"\n"
-    while text:
-        text = text[_write(_answers, text) :]
+    try:
+        while text:
+            text = text[_write(_answers, text) :]
+    except OSError:
+        _exit(DEAF)
+
+
+def _read(pipe: BinaryIO, size: int) -> bytes:
+    try:
+        return pipe.read(size)
+    except OSError:
+        _exit(DEAF)
+
+
+def _unlooked() -> None:
+    """Before the first task nothing of a subject is here."""
+
+
+def _watching() -> Callable[[], str | None]:
+    """What sees that functions were replaced, once the first task has settled this process.
+
+    The looks that are taken in between could be replaced themselves; this one is bound before a
+    subject is imported.
+    """
+    if (settled := sys.modules.get("kvparity.environment")) is None:
+        return _unlooked
+    found: Callable[[], str | None] = settled.watching()
+    return found
 
 
 def stop_a_copy() -> None:

@@ -18,12 +18,6 @@ Task = tuple[Any, ...]
 Tell = Callable[[str], None]
 """Gets what is running, in words, several times a second."""
 _LOOK_S = 0.25
-_ERRORS: dict[str, type[Exception]] = {
-    "subject": SubjectError,
-    "oracle": OracleError,
-    "unsupported": UnsupportedError,
-    "folder": RunFolderError,
-}
 
 
 class InternalError(Exception):
@@ -31,7 +25,18 @@ class InternalError(Exception):
 
 
 class BadEndError(SubjectError):
-    """All tasks are done, and then the subject's process did not end as it should."""
+    """Tasks are done, and what they gave is not believed: the process did not end as it should,
+    or what it computes with was replaced.
+    """
+
+
+_ERRORS: dict[str, type[Exception]] = {
+    "subject": SubjectError,
+    "bad end": BadEndError,
+    "oracle": OracleError,
+    "unsupported": UnsupportedError,
+    "folder": RunFolderError,
+}
 
 
 class Pool(Protocol):
@@ -218,7 +223,10 @@ class Apart:
                 return str(_error(message))
         if not self._settle(child):
             child.process.kill()
-            return f"the subject put another program in the place of its process (exec): {doing}"
+            return (
+                "the subject closed the pipes of its process, or put another program in its place "
+                f"(exec): {doing}"
+            )
         return f"{how(child.process.kill())}: {doing}"
 
     @staticmethod

@@ -20,6 +20,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from kvparity import doing
+from kvparity.apart.child import DEAF
 
 GRACE_S = 5.0
 """How long a process may take to end; then it is killed."""
@@ -137,6 +138,8 @@ def _plain(line: bytes) -> dict[str, Any]:
 
 def how(code: int) -> str:
     """How a process ended, in words."""
+    if code == DEAF:
+        return "the subject closed the pipes by which kvparity's processes speak"
     if code >= 0:
         return f"the subject ended the process with exit code {code}"
     try:

@@ -138,4 +138,6 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from kvparity.__main__ import command
+
+    command()

@@ -70,8 +70,11 @@ def ask(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     if _mine is None:
         raise RuntimeError("start() comes first, in the process that asks")
-    _send(_mine.requests, pickle.dumps((function, arguments)))
-    found = json.loads(_receive(_mine.answers) or b'{"error": "the process is gone"}')
+    try:
+        _send(_mine.requests, pickle.dumps((function, arguments)))
+        found = json.loads(_receive(_mine.answers) or b'{"error": "the process is gone"}')
+    except OSError as error:
+        raise SubjectError(f"the subject closed the pipe to a fresh process: {error}") from error
     if "value" in found:
         return found["value"]
     words = f"in a fresh process that has not seen the other side: {found['error']}"
