@@ -97,8 +97,9 @@ def _read(pipe: BinaryIO, size: int) -> bytes:
         _exit(DEAF)
 
 
-def _unlooked() -> None:
+def _unlooked() -> str | None:
     """Before the first task nothing of a subject is here."""
+    return None
 
 
 def _watching() -> Callable[[], str | None]:

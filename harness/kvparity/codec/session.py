@@ -68,9 +68,9 @@ class Touched:
         """The subject's own: nothing is coded in it."""
         return self.subject.oracle(member, ids, rows)
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
         """The subject's own."""
-        return self.subject.describe()
+        return self.subject.describe(ran)
 
 
 class TouchedSession:
