@@ -74,7 +74,7 @@ def test_it_is_kept_named_and_gone_once_the_run_goes_on(tmp_path: Path, capsys: 
         assert "case c001: invariance of decode against prefill over second in float32: " in words
         assert "pair.py:decode raised ValueError: no splits" in words
         assert f"its traceback: {file}" in words
-        assert "1 finished cases are kept" in words
+        assert "1 finished case is kept" in words
     text = file.read_text()
     assert text.startswith("Traceback (most recent call last)")
     assert 'pair.py", line' in text
