@@ -57,6 +57,7 @@ def report(statuses: dict[str, str], equal: int = 8) -> OrderReport:
             "differs",
             "different-order: key order: seen so",
         ),
+        ({"denominator": "different", "products": "not-a-tree"}, 8, "void", "not-a-tree: products"),
         ({"products": "not-a-tree"}, 8, "void", "not-a-tree: products: seen so; the random calls"),
         ({"products": "not-a-tree"}, 6, "differs", "; 2 of 8 random calls differ"),
     ],

@@ -115,11 +115,14 @@ class OrderReport:
 
     def _judged(self) -> tuple[Verdict, str]:
         for part in self.parts:
-            if part.status == "different" and part.name != "division":
-                return "different-order", f"{part.name}: {part.seen}"
+            if part.status == "different" and part.name == "key order":
+                return "different-order", f"{part.name}: {part.seen}"  # whatever else was found
         for part in self.parts:
             if part.status == "not-a-tree":
                 return "not-a-tree", f"{part.name}: {part.seen}"
+        for part in self.parts:
+            if part.status == "different" and part.name != "division":
+                return "different-order", f"{part.name}: {part.seen}"
         for part in self.parts:
             if part.status == "undeclared":
                 return "undeclared-order", f"{part.name}: {part.seen}"
