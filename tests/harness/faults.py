@@ -36,9 +36,11 @@ def _at_exit(function: Any, *arguments: Any) -> None:
     atexit.register(function, *arguments)
 
 
-def _fork(comes_back: bool) -> str:
-    if os.fork() == 0 and not comes_back:
-        os._exit(0)
+def _fork(comes_back: bool, after: float = 0.0) -> str:
+    if os.fork() == 0:
+        time.sleep(after)
+        if not comes_back:
+            os._exit(0)
     return "one of two" if comes_back else "whole"
 
 
@@ -74,6 +76,7 @@ _FAULTS = {
     "thread": _thread,
     "daemon": lambda: threading.Thread(target=time.sleep, args=(60,), daemon=True).start(),
     "forks": lambda: _fork(True),
+    "forks late": lambda: _fork(True, 0.3),
     "forks well": lambda: _fork(False),
     "hangs": lambda: time.sleep(60),
     "deaf": _deaf,

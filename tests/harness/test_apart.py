@@ -57,6 +57,7 @@ def test_values_come_back_as_plain_data() -> None:
         (("segfault",), f"was killed by SIGSEGV: {CASE}"),
         (("killed",), f"was killed by SIGKILL (out of memory?): {CASE}"),
         (("forks",), f"{CASE}: the subject forked"),
+        (("forks late",), "the subject forked"),
         (("raises", "interrupt"), "the subject raised KeyboardInterrupt: words"),
     ],
 )
@@ -67,7 +68,7 @@ def test_a_process_that_ends_is_an_error_that_names_the_place(
         apart(("",), fault, ("",))
     assert words in str(error.value)
     # A copy may come back so late that all tasks were done.
-    assert fault == ("forks",) or not isinstance(error.value, BadEndError)
+    assert "forks" in fault[0] or not isinstance(error.value, BadEndError)
 
 
 def test_closed_pipes_are_told_without_a_word_of_ours(capfd: Any) -> None:

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from mmap import mmap
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from kvparity import doing
@@ -33,6 +34,14 @@ DEAF = 117
 _process = 0  # the child's id; 0 in a process that is none
 _answers = -1
 _pipes: tuple[int, ...] = ()
+_known: set[int] = set()
+COPY_S = 1.0
+"""How long a process that is about to end waits for what a copy of it may still have to say."""
+
+
+def know(pid: int) -> None:
+    """A copy of this process that kvparity made; it stays as long as this one."""
+    _known.add(pid)
 
 
 def leave() -> None:
@@ -76,8 +85,32 @@ def main(given: dict[str, Any]) -> NoReturn:
         atexit._run_exitfuncs()
     _flush()
     stop_a_copy()
+    _hear_copies()
     say({"ended": True})
     _exit(0)
+
+
+def _hear_copies() -> None:
+    """Wait until no copy runs that could come back from its call and say so, or for a moment."""
+    until = time.monotonic() + COPY_S
+    while _running() - _known and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _running() -> set[int]:
+    """The processes that this one started and that still run; none where /proc does not tell."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found |= {int(pid) for pid in task.read_text().split()}
+    return {pid for pid in found if not _ended(pid)}
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def say(message: dict[str, Any]) -> None:

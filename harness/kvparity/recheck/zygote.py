@@ -44,7 +44,7 @@ def start() -> None:
     requests, ours = os.pipe()
     theirs, answers = os.pipe()
     worker = _getpid()
-    if not _copied():
+    if not (copy := _copied()):
         _mine = None
         os.close(ours)
         os.close(theirs)
@@ -54,6 +54,7 @@ def start() -> None:
         _serve(requests, answers)
     os.close(requests)
     os.close(answers)
+    child.know(copy)
     _mine = _Zygote(worker, ours, theirs)
 
 
