@@ -133,6 +133,16 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
         "split-by-batch cannot be planted: no workload that is run can show it: it takes a "
         "sequence of at least 514 tokens, at least 2 generated",
     ),
+    "a control of two tokens where one is generated": (
+        [
+            ("[3, 17], generate: 8", "[3, 17], generate: 1"),
+            ("[250], generate: 8", "[250], generate: 1"),
+            ("controls: all", "controls: [wrong-input, §retokenised]"),
+        ],
+        "controls[1]",
+        "retokenised cannot be planted: no workload that is run can show it: it takes a sequence "
+        "of at least 3 tokens, at least 2 generated",
+    ),
     "an order of one tile": (
         [("controls: all", "  - {name: o, relation: order, keys: §[33, 64]}\ncontrols: all")],
         "checks[2].keys",

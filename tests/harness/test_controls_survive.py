@@ -146,6 +146,20 @@ TRAINER = {
 
 
 @pytest.mark.usefixtures("every_path")
+def test_a_padded_trainer_is_a_reference_that_gives_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "factory", lambda kind: lambda model, **options: GeneratingToy())
+    model: dict[str, Any] = toy.document()["subject"]
+    load_of = [{"name": "w", "prompt_tokens": [5, 9], "generate": 3, "pad": ["right"]}]
+    report = verify(tmp_path, monkeypatch, subject=model, workloads=load_of, checks=[TRAINER])
+    caught = {entry["name"]: entry["caught"] for entry in report["controls"]}
+    assert caught["narrow-cache"]
+    assert all(caught.values())
+    assert report["verdict"] == "holds"
+
+
+@pytest.mark.usefixtures("every_path")
 def test_a_reference_that_decodes_does_without_the_defect_of_both_sides() -> None:
     # A padded trainer: its steps decode as the rollout's do, and a narrow cache on both sides
     # would be the same on both.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import transformers
 from tiny_transformers import tokens
 from transformers_families import TYPES
 
+from kvparity import run
 from kvparity.hf.oracle import twin
 from kvparity.schedule import Layout, Member, Span
 from kvparity.subject import OracleError
 from kvparity.subjects.transformers import build
+from kvparity_contracts.loader import load as read
 from kvparity_contracts.subjects import Transformers
 
 MIXTRAL = {
@@ -69,6 +72,29 @@ def test_a_mixture_of_experts_is_held_against_its_eager_experts() -> None:
     if hasattr(subject.model, "get_experts_implementation"):
         assert subject.model.get_experts_implementation() != {"": "eager"}
         assert twin(subject.model).get_experts_implementation() == {"": "eager"}
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(1e-3, "holds"), (30.0, "void")])
+def test_a_mixture_of_experts_gets_a_verdict_about_accuracy(
+    tmp_path: Path, limit: float, verdict: str
+) -> None:
+    """Void where the limit would let another prompt pass, and then with a limit that would not."""
+    whole = {
+        "version": 1, "name": "experts", "numerics": {"execution": "float32"},
+        "subject": {"kind": "transformers", "attention": "sdpa", "config": MIXTRAL},
+        "workloads": [{"name": "w", "prompt_tokens": [5], "generate": 3}],
+        "checks": [{"name": "near", "relation": "accuracy", "limits": {"max_abs_dlogp": limit}}],
+    }  # fmt: skip
+    file = tmp_path / "experts.yaml"
+    file.write_text(json.dumps(whole))
+    report = run.verify(
+        read(file), device="cpu", folder=tmp_path / "run", jobs=1, resume=False, command="",
+        progress=lambda *_: None,
+    )  # fmt: skip
+    (check,) = report["checks"]
+    assert (check["verdict"], report["verdict"]) == (verdict, verdict)
+    assert {case["verdict"] for case in check["cases"]} == {"holds"}
+    assert ("a limit of " in check["reason"]) == (verdict == "void")
 
 
 @pytest.mark.parametrize("name", FLOAT32_ONLY)
