@@ -62,7 +62,8 @@ def missing(shown: list[str], printed: list[str]) -> str | None:
     return None
 
 
-def _kvparity(command: str) -> tuple[int, str]:
+def here(command: str) -> tuple[int, str]:
+    """Run a command of kvparity in this process; (exit code, what it printed on both streams)."""
     words, _, file = command.partition(" > ")
     argv = shlex.split(words)
     out, err = io.StringIO(), io.StringIO()
@@ -100,7 +101,7 @@ def _run(fence: Fence) -> list[Ran]:
             assert [str(last.code)] == shown, f"{last.command}: exit code {last.code}"
             ran[-1] = Ran(last.command, last.shown, last.printed, 0, last.machine_dependent)
             continue
-        code, printed = (_kvparity if command.startswith("kvparity ") else _shell)(command)
+        code, printed = (here if command.startswith("kvparity ") else _shell)(command)
         ran.append(
             Ran(command, shown, printed.splitlines(), code, "machine-dependent" in fence.words)
         )
