@@ -4,9 +4,10 @@ python ci/kill_runs.py --kills 100              ends with 1 if anything finished
 python ci/kill_runs.py --kills 0 --at-once 16   many that begin at once, in one folder
 
 The subject is a tiny pair of plain torch that differs in one path, so that there are cases that
-hold, cases that differ with their evidence, and controls. Kills are of three kinds, in turn:
-SIGKILL to the command, SIGKILL to a process of the subject, Ctrl-C. Every kill is followed by
-``--resume``, which is killed too, until one comes to its end.
+hold, cases that differ with their evidence, and controls. Kills are of four kinds, in turn:
+SIGKILL to the command, SIGKILL to a process of the subject, Ctrl-C, SIGTERM. One in four comes at a
+moment of the whole run, start and end as well; the others just after some line of evidence was
+written. Every kill is followed by ``--resume``, which is killed too, until one comes to its end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -22,66 +24,28 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kill_subject import CONTRACT, PAIR
+
 ROOT = Path(__file__).resolve().parent.parent
-VERIFY = [sys.executable, "-m", "kvparity.cli.main", "verify", "contract.yaml", "--device", "cpu"]
+VERIFY = [sys.executable, "-m", "kvparity", "verify", "contract.yaml", "--device", "cpu"]
 DIFFERS, ERROR, INTERRUPTED = 1, 3, 130
-KINDS = ("kill the command", "kill a process of the subject", "Ctrl-C")
+KINDS: dict[str, tuple[int, ...]] = {
+    "kill the command": (-signal.SIGKILL,),
+    "kill a process of the subject": (ERROR,),
+    "Ctrl-C": (INTERRUPTED,),
+    "SIGTERM": (INTERRUPTED,),
+}
+"""The exit codes of each; and that of the verdict, which may have been reached before."""
+FILES = ("cases.jsonl", "controls.jsonl", "paths.jsonl", "units.jsonl")
 TIMES = {"elapsed_s", "seconds"}
 """What a resumed run need not have in common with one that was left alone."""
-PAIR = """
-import time
-from itertools import pairwise
-import torch
-
-
-def row(q, k, v, scale):
-    k, v = (x.repeat_interleave(q.shape[0] // k.shape[1], 1) for x in (k, v))
-    s = (q[None] * k).sum(-1) * scale
-    top = s.max(0).values
-    p = torch.exp(s - top)
-    return (p[..., None] * v).sum(0) / p.sum(0)[:, None], top + torch.log(p.sum(0))
-
-
-def prefill(q, k, v, *, cu_seqlens_q, cu_seqlens_k, scale):
-    time.sleep(0.004)
-    rows = []
-    edges = list(zip(cu_seqlens_q.tolist(), cu_seqlens_k.tolist()))
-    for (q0, k0), (q1, k1) in pairwise(edges):
-        for t in range(q0, q1):
-            stop = k1 - (q1 - 1 - t)
-            rows.append(row(q[t], k[k0:stop], v[k0:stop], scale))
-    return torch.stack([r[0] for r in rows]), torch.stack([r[1] for r in rows])
-
-
-def decode(q, k, v, *, kv_lens, scale):
-    time.sleep(0.004)
-    found = []
-    for i, n in enumerate(kv_lens.tolist()):
-        keys, values = k[i, :n], v[i, :n]
-        if len(q) > 1:  # another order for a batch: this path differs
-            keys, values = keys.flip(0), values.flip(0)
-        found.append(row(q[i], keys, values, scale))
-    return torch.stack([r[0] for r in found]), torch.stack([r[1] for r in found])
-"""
-CONTRACT = """\
-version: 1
-name: killed
-subject: {kind: attention, prefill: 'pair.py:prefill', decode: 'pair.py:decode',
-          heads: {query: 6, kv: 2, dim: 8}, empty: never, inputs: contiguous}
-numerics: {execution: float32}
-workloads:
-  - {name: short, prompt_tokens: [3, 17], generate: 8}
-  - {name: long, prompt_tokens: [40], generate: 16}
-checks:
-  - {name: bits, relation: invariance, paths: [decode, 'chunked(4)', batched, mixed]}
-  - {name: right, relation: accuracy, limits: {max_abs: 1.0e-5}}
-controls: [stale-slot, wrong-input, narrow-cache]
-"""
 
 
 @dataclass
@@ -89,6 +53,7 @@ class Tally:
     """What was done, and what went wrong."""
 
     kills: Counter[str] = field(default_factory=Counter)
+    moments: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
     kept: int = 0
     runs: int = 0
@@ -139,7 +104,6 @@ def left(run: Path) -> dict[str, Any]:
             found[name] = sorted(json.dumps(line, sort_keys=True) for line in lines)
         else:
             found[name] = file.read_bytes()
-    found.pop("paths.jsonl", None)  # a path that was cut short is told of again
     return found
 
 
@@ -173,15 +137,17 @@ def kill(process: subprocess.Popen[str], kind: str, tally: Tally) -> None:
     if kind == "kill a process of the subject" and own:
         with suppress(ProcessLookupError):
             os.kill(random.choice(own), signal.SIGKILL)
-    elif kind == "Ctrl-C":
-        process.send_signal(signal.SIGINT)
+    elif kind in ("Ctrl-C", "SIGTERM"):
+        process.send_signal(signal.SIGINT if kind == "Ctrl-C" else signal.SIGTERM)
     else:
         process.kill()
     _, said = process.communicate(timeout=120)
     tally.kills[kind] += 1
     tally.codes[process.returncode] += 1
-    for words in ("resource_tracker", "internal error", "Traceback"):
-        if words in said and "kvparity" in said:
+    if process.returncode not in (*KINDS[kind], DIFFERS):
+        tally.wrong.append(f"{kind}: ended with {process.returncode}: {said.strip()[-300:]!r}")
+    for words in ("resource_tracker", "internal error", "Traceback", "Exception ignored"):
+        if words in said:
             tally.wrong.append(f"{kind}: said {said.strip()[-300:]!r}")
             break
     until = time.monotonic() + 15
@@ -193,40 +159,68 @@ def kill(process: subprocess.Popen[str], kind: str, tally: Tally) -> None:
         time.sleep(0.1)
 
 
-def lines(run: Path) -> list[str]:
-    """The finished cases and controls."""
+def lines(run: Path, files: Sequence[str] = ("cases.jsonl", "controls.jsonl")) -> list[str]:
+    """The finished cases and controls, or what other files hold."""
     found = []
-    for name in ("cases.jsonl", "controls.jsonl"):
+    for name in files:
         if (run / name).is_file():
             text = (run / name).read_text()
             found += text[: text.rfind("\n") + 1].splitlines()
     return found
 
 
+def wait(process: subprocess.Popen[str], run: Path, took: float, most: int, tally: Tally) -> bool:
+    """Let a verification run until a moment that is drawn; whether it still runs then."""
+    until = time.monotonic() + random.uniform(0.15, 1.05) * took
+    there = len(lines(run, FILES))
+    clock = random.random() < 0.25 or there >= most
+    count = None if clock else there + 1 + random.randrange(most - there)
+    pause = random.uniform(0, 0.05)
+    while process.poll() is None:
+        now = len(lines(run, FILES))
+        if count is None and time.monotonic() > until:
+            break
+        if count is not None and now >= count:
+            time.sleep(pause)
+            break
+        time.sleep(0.01)
+    now = len(lines(run, FILES))
+    where = "before the first line" if not now else "between the lines"
+    tally.moments["after the last line" if now >= most else where] += process.poll() is None
+    return process.poll() is None
+
+
 def torment(folder: Path, kills: int, jobs: int, tally: Tally) -> None:
     """Kill ``kills`` times; every run that comes to its end is held against the one left alone."""
     wanted, took = whole(folder, jobs)
-    run, kept = folder / "run", []
+    most = sum(len(wanted.get(name, ())) for name in FILES)
+    wanted.pop("paths.jsonl", None)  # a path that was cut short is told of again
+    run, kept = folder / "run", list[str]()
     while sum(tally.kills.values()) < kills or run.exists():
         resume = ["--resume"] if (run / "identity.json").is_file() else []
         process = begin(folder, "--run-dir", "run", "--jobs", str(jobs), *resume)
-        said = ""
-        try:
-            wait = random.uniform(0.2, 1.05) * took if sum(tally.kills.values()) < kills else None
-            _, said = process.communicate(timeout=wait)
-        except subprocess.TimeoutExpired:
-            kill(process, KINDS[sum(tally.kills.values()) % len(KINDS)], tally)
+        said, kind = "", [*KINDS][sum(tally.kills.values()) % len(KINDS)]
+        if sum(tally.kills.values()) < kills and wait(process, run, took, most, tally):
+            kill(process, kind, tally)
+        else:
+            _, said = process.communicate()
         now = lines(run)
         lost = [line for line in kept if line not in now]
         if lost:
             tally.wrong.append(f"lost {len(lost)} of {len(kept)} finished lines")
         kept = now
+        if (run / "bad-end.txt").is_file():  # all had ended: its end is not seen a second time
+            tally.moments["as the process ended"] += 1
+            kept = []
+            shutil.rmtree(run)
+            continue
         if not (run / "run.json").is_file():
             if process.returncode not in (-signal.SIGKILL, ERROR, INTERRUPTED):
                 tally.wrong.append(f"ended with {process.returncode}: {said.strip()[-300:]!r}")
                 shutil.rmtree(run, ignore_errors=True)
             continue
         found = left(run)
+        found.pop("paths.jsonl", None)
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 tally.wrong.append(f"{name} is not that of the run left alone")
@@ -250,6 +244,25 @@ def at_once(folder: Path, number: int, tally: Tally) -> None:
         tally.wrong.append(f"{number} at once left {len(runs)} folders, or unlike reports")
 
 
+def record(given: argparse.Namespace, tally: Tally, seconds: float) -> dict[str, Any]:
+    """What was done and found, as JSON values."""
+    command = f"python ci/kill_runs.py --kills {given.kills} --at-once {given.at_once}"
+    return {
+        "schema_version": 1,
+        "command": f"{command} --jobs {given.jobs} --seed {given.seed}",
+        "versions": {"python": platform.python_version(), "torch": metadata.version("torch")},
+        "platform": platform.platform(),
+        "kills": dict(sorted(tally.kills.items())),
+        "moments": dict(sorted(tally.moments.items())),
+        "exit_codes": {str(code): count for code, count in sorted(tally.codes.items())},
+        "runs_resumed_to_their_end": tally.runs,
+        "cases_and_controls_in_them": tally.kept,
+        "begun_at_once": given.at_once,
+        "seconds": round(seconds),
+        "wrong": tally.wrong,
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """0 if nothing went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -257,6 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--at-once", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="keep the answer as JSON, too")
     given = parser.parse_args(arguments)
     random.seed(given.seed)
     tally, began = Tally(), time.monotonic()
@@ -266,14 +280,14 @@ def main(arguments: list[str] | None = None) -> int:
             torment(Path(scratch), given.kills, given.jobs, tally)
         if given.at_once:
             at_once(Path(scratch), given.at_once, tally)
-    for kind, count in sorted(tally.kills.items()):
-        print(f"{kind}: {count}")
-    codes = ", ".join(f"{code}: {count}" for code, count in sorted(tally.codes.items()))
-    print(f"exit codes: {codes}")
-    print(f"runs resumed to their end: {tally.runs}, with {tally.kept} cases and controls in all")
-    print(f"{time.monotonic() - began:.0f} s")
+    found = record(given, tally, time.monotonic() - began)
+    for name, value in found.items():
+        if name not in ("schema_version", "wrong"):
+            print(f"{name}: {value}")
     for words in tally.wrong:
         print(f"WRONG: {words}")
+    if given.out is not None:
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
     return 1 if tally.wrong else 0
 
 

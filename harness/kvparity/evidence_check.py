@@ -66,24 +66,24 @@ def units(evidence: Evidence, work: Work) -> list[Entry]:
     return found
 
 
-def whole(evidence: Evidence, contract: Contract, work: Work) -> None:
+def whole(evidence: Evidence, work: Work) -> None:
     """Nothing that ran is missing.
 
     Raises:
-        RunFolderError: a line is gone that was written; or see ``cases``.
+        RunFolderError: a line is gone that was written.
     """
-    cases_there = {line["id"] for line in cases(evidence, contract, work)}
-    units_there = {line["unit"] for line in units(evidence, work)}
-    planned = {case.id for unit in work.units for case in unit.cases}
-    planned |= {case.id for case in work.kernel_cases}
-    for file, names in (
-        ("cases.jsonl", planned - cases_there),
-        ("units.jsonl", {unit.id for unit in work.units} - units_there),
-    ):
-        if names:
+    planned = {
+        "cases.jsonl": [case.id for unit in work.units for case in unit.cases]
+        + [case.id for case in work.kernel_cases],
+        "units.jsonl": [unit.id for unit in work.units],
+    }
+    for (file, names), key in zip(planned.items(), ("id", "unit"), strict=True):
+        there = {line[key] for line in evidence.lines(file)}
+        missing = [repr(name) for name in names if name not in there]
+        if missing:
             raise RunFolderError(
-                f"{evidence.folder / file} has no line of {', '.join(map(repr, sorted(names)))}, "
-                "which ran: somebody else wrote to the run folder; --resume runs it again"
+                f"{evidence.folder / file} has no line of {', '.join(missing[:8])}, which ran: "
+                "somebody else wrote to the run folder; --resume runs it again"
             )
 
 

@@ -120,7 +120,7 @@ def _cases(
             tasks.append((worker.do_unit, job, unit, tokens.get(unit.id), finished))
     for name in pool.run(tasks):
         tick(str(name)[:200])
-    believed.whole(evidence, job.contract, work)
+    believed.whole(evidence, work)
     return {line["unit"]: _tokens(line) for line in believed.units(evidence, work)}
 
 
@@ -195,6 +195,7 @@ def _report(
     unplanted: tuple[Unplanted, ...],
     fresh: Outcome,
 ) -> dict[str, Any]:
+    believed.whole(evidence, work)  # what computed rows again may have written, too
     cases = believed.cases(evidence, loaded.contract, work)
     results = judged(work.units, sorted(cases, key=lambda entry: entry["id"]), fresh)
     controls = _in_order(

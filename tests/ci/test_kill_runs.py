@@ -10,12 +10,62 @@ import kill_runs
 import pytest
 
 
-def test_two_kills_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert kill_runs.main(["--kills", "2", "--jobs", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "kill the command: 1" in said
-    assert "kill a process of the subject: 1" in said
-    assert "WRONG" not in said
+def test_two_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "kept.json"
+    assert kill_runs.main(["--kills", "2", "--jobs", "1", "--out", str(file)]) == 0
+    assert "WRONG" not in capsys.readouterr().out
+    kept = json.loads(file.read_text())
+    assert kept["command"].endswith("--kills 2 --at-once 0 --jobs 1 --seed 0")
+    assert kept["kills"] == {"kill the command": 1, "kill a process of the subject": 1}
+    assert sum(kept["moments"].values()) >= 2
+    assert kept["runs_resumed_to_their_end"] >= 1
+    assert kept["wrong"] == []
+
+
+@pytest.mark.parametrize("kind", kill_runs.KINDS)
+def test_another_exit_code_and_a_traceback_are_wrong(kind: str) -> None:
+    class Ended:
+        pid, returncode = 0, -2
+
+        def send_signal(self, number: int) -> None:
+            pass
+
+        def kill(self) -> None:
+            pass
+
+        def communicate(self, timeout: float) -> tuple[str, str]:
+            return "", "Exception ignored in: <module 'threading'>"
+
+    tally = kill_runs.Tally()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kill_runs, "descendants", lambda pid: [])
+        kill_runs.kill(Ended(), kind, tally)
+        assert [words.partition(":")[0] for words in tally.wrong] == [kind, kind]
+        Ended.returncode = (*kill_runs.KINDS[kind],)[0]
+        kill_runs.kill(Ended(), kind, tally)
+    assert len(tally.wrong) == 3  # the words alone
+
+
+def test_a_kill_comes_after_a_line_that_was_not_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is resumed has lines from its first moment."""
+
+    class Running:
+        looks = 0
+
+        def poll(self) -> None:
+            self.looks += 1
+            if self.looks == 20:
+                with (tmp_path / "cases.jsonl").open("a") as file:
+                    file.write("{}\n")
+
+    (tmp_path / "cases.jsonl").write_text("{}\n{}\n")
+    monkeypatch.setattr(kill_runs.random, "random", lambda: 0.9)
+    process, tally = Running(), kill_runs.Tally()
+    assert kill_runs.wait(process, tmp_path, 9e9, 3, tally)
+    assert process.looks >= 20
+    assert tally.moments == {"after the last line": 1}
 
 
 def test_times_are_all_that_may_differ(tmp_path: Path) -> None:
