@@ -134,7 +134,9 @@ def descendants(pid: int) -> list[int]:
 def kill(process: subprocess.Popen[str], kind: str, tally: Tally) -> None:
     """End a verification, or a process of it, and see that nothing of it stays."""
     own = descendants(process.pid)
-    if kind == "kill a process of the subject" and own:
+    if kind == "kill a process of the subject" and not own:  # none yet, or none any more
+        kind = "kill the command"
+    if kind == "kill a process of the subject":
         with suppress(ProcessLookupError):
             os.kill(random.choice(own), signal.SIGKILL)
     elif kind in ("Ctrl-C", "SIGTERM"):

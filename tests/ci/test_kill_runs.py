@@ -38,7 +38,7 @@ def test_another_exit_code_and_a_traceback_are_wrong(kind: str) -> None:
 
     tally = kill_runs.Tally()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kill_runs, "descendants", lambda pid: [])
+        patch.setattr(kill_runs, "descendants", lambda pid: [2**22 + 1])  # nobody's
         kill_runs.kill(Ended(), kind, tally)
         assert [words.partition(":")[0] for words in tally.wrong] == [kind, kind]
         Ended.returncode = (*kill_runs.KINDS[kind],)[0]
