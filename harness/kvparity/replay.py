@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from kvparity.kernel_case import entry
 from kvparity.kernel_plan import KernelCase
 from kvparity.plan import Case, Unit, make
 from kvparity.recheck.outcome import told
-from kvparity.record import Record, Tokens
+from kvparity.record import Record
 from kvparity.schema import RESIGNED, schema_of
 from kvparity.side import Setting
 from kvparity.subject import Subject, column_name
 from kvparity.texts import given
-from kvparity.unit import Runner, case_json, in_order, run_case, run_unit
+from kvparity.unit import Runner, case_json, run_case, run_unit
 from kvparity.worker import Job, look, subject_of
 from kvparity_contracts.loader import LoadedContract
 
@@ -34,7 +35,7 @@ class Replay:
     ``schema``: of the run. Under an older one ``same`` leaves out what now means something else.
     ``after_others``: the verdict of the case rerun after what came before it in the run, and
     ``as_in_run``: whether all of it is what the run had. None: not tried, since the case alone gave
-    what the run had.
+    what the run had. ``moves``: whether that rerun gave another result than the case alone.
     ``fresh``: what the run found when fresh processes computed rows of a case that held.
     """
 
@@ -45,6 +46,7 @@ class Replay:
     schema: int
     after_others: str | None = None
     as_in_run: bool | None = None
+    moves: bool = False
     fresh: str | None = None
 
     @property
@@ -127,28 +129,33 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     fresh = told(folder, case_id)
     if same:
         return Replay(now, old, same, row, schema, fresh=fresh)
-    after = _after_others(setting, loaded, unit, case, known_ids)
-    alike = _lasting(after, schema) == _lasting(old, schema)
-    return Replay(now, old, same, row, schema, str(after["verdict"]), alike, fresh)
+    ready = [str(line["unit"]) for line in evidence.lines("units.jsonl")]
+    after = _after_others(setting, loaded, unit, case, ready[: ready.index(unit.id)])
+    alike, still = (_lasting(after, schema) == _lasting(each, schema) for each in (old, now))
+    return Replay(now, old, same, row, schema, str(after["verdict"]), alike, not still, fresh)
 
 
 def _after_others(
-    setting: Setting, loaded: LoadedContract, unit: Unit, case: Case, tokens: Tokens
+    setting: Setting, loaded: LoadedContract, unit: Unit, case: Case, before: Sequence[str]
 ) -> dict[str, Any]:
-    """The case's entry once the other units and the earlier cases of its own have run.
+    """The case's entry once the units that were ready ``before`` its own, and its own, have run.
 
     A subject that keeps something between calls (a workspace, a counter, a cache) may give other
-    bits then. Units of other formats have subjects of their own and are left out.
+    bits then. Units of other formats have subjects of their own and are left out. Its own unit runs
+    as in the run, tokens included.
     """
-    for other in make(loaded.contract).units:
-        if other.numerics == case.numerics and other.id != unit.id:
-            run_unit(setting, other, tokens=None, done=frozenset(), emit=lambda *_: None)
-    runner, wanted = Runner(setting, setting.prompts(case.workload), tokens), list[torch.Tensor]()
-    for each in in_order(unit.cases):
-        found, _, _ = run_case(setting, runner, each, wanted)
+    units = {each.id: each for each in make(loaded.contract).units}
+    for name in before:
+        if name in units and units[name].numerics == case.numerics:
+            run_unit(setting, units[name], tokens=None, done=frozenset(), emit=lambda *_: None)
+    found: dict[str, Any] = {}
+
+    def emit(each: Case, result: Comparison, *_: Any) -> None:
         if each.id == case.id:
-            return case_json(case, found)
-    raise RuntimeError(f"{case.id} is a case of its own unit")
+            found.update(case_json(each, result))
+
+    run_unit(setting, unit, tokens=None, done=frozenset(), emit=emit)
+    return found
 
 
 def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any], schema: int) -> Replay:

@@ -115,6 +115,19 @@ def test_a_case_that_differs_anyway_is_not_called_random_for_what_is_kept(
     assert "not deterministic" not in said
 
 
+def test_what_is_another_at_every_call_is_said_to_keep_something_or_to_be_random(
+    tmp_path: Path, capsys: Any
+) -> None:
+    count = "from itertools import count\nCALLS = count()\n"
+    wanders = SPLITS.replace("split(q[i],", "split(next(CALLS) * q[i],")
+    assert wanders != SPLITS
+    folder = run(tmp_path, f"[{LONG}, {SHORT}]", capsys, count + wanders)
+    assert main(["replay", folder, "c001"]) == ExitCode.DIFFERS
+    said = capsys.readouterr().out
+    assert "another one after the cases that came before it: what the subject keeps" in said
+    assert "the machine is another" not in said
+
+
 def test_what_fresh_processes_found_is_named_though_the_case_holds(
     tmp_path: Path, capsys: Any
 ) -> None:

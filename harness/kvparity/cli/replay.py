@@ -121,6 +121,11 @@ def _repeats(found: Any) -> str:
             f"NOT the result that the run recorded. Alone the case {alone}; rerun after the cases "
             f"that came before it, it {after} as in the run: {_STATE}"
         )
+    if found.moves:
+        return (
+            "NOT the result that the run recorded, and another one after the cases that came "
+            "before it: what the subject keeps between calls decides, or it is not deterministic"
+        )
     return (
         "NOT the result that the run recorded: the subject is not deterministic, or the machine is "
         "another"
