@@ -110,6 +110,8 @@ def _workload_names(contract: Contract, at: KeyPath, check: PathCheck) -> Iterat
 def _padding(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
     padded = [each for each in contract.workloads_of(check) if each.pad]
     for j, path in enumerate(check.paths):
+        if abilities.cannot(contract.subject, path) is not None:
+            continue  # whatever the workloads are: what would help another subject misleads here
         if path.kind == "padded" and not padded:
             message = "found 'padded', but no workload of this check has 'pad'"
             yield Fault((*at, "paths", j), message, "a workload with pad: [left, right]")
@@ -121,6 +123,8 @@ def _chunks(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault
         return  # a chat template may add what a text lacks
     for j, path in enumerate(check.paths):
         if not workloads or not all(idle(path, each) for each in workloads):
+            continue
+        if abilities.cannot(contract.subject, path) is not None:
             continue
         found, where = f"found '{path}', but ", (*at, "paths", j)
         longest = max(max(each.totals()) for each in workloads)

@@ -22,6 +22,8 @@ def _version(value: Any) -> Any:
     # Literal[1] alone would take true and 1.0, because they equal 1.
     if type(value) is not int or value != VERSION:
         expected = f"{VERSION}, the version that this kvparity reads"
+        if value == str(VERSION):
+            expected += ", without quotes"
         refuse([Fault((), f"found {show(value)}", expected)])
     return value
 

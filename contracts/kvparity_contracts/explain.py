@@ -62,6 +62,11 @@ EXPECTED = {
     "model_attributes_type": "a mapping",
     "finite_number": "a finite number",
 }
+NUMBER = {
+    "int_type": re.compile(r"-?[0-9]+"),
+    "float_type": re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"),
+}
+"""Texts that are a number once their quotes are gone."""
 BOUNDS = {
     "greater_than": ("gt", "a number above {:g}"),
     "greater_than_equal": ("ge", "at least {:g}"),
@@ -114,7 +119,17 @@ def _one(
     if kind in BOUNDS:
         key, text = BOUNDS[kind]
         return Fault(path, f"found {show(found)}", text.format(context[key])), False
-    return Fault(path, f"found {show(found)}", EXPECTED.get(kind, "another value")), False
+    return Fault(path, f"found {show(found)}", _expected(kind, found)), False
+
+
+def _expected(kind: str, found: Any) -> str:
+    """What should stand there, and what makes it of what does."""
+    expected = EXPECTED.get(kind, "another value")
+    if kind == "tuple_type" and isinstance(found, (int, float, str)):
+        return f"{expected}, in brackets: [{found}]" if len(str(found)) <= 60 else expected
+    if kind in NUMBER and isinstance(found, str) and NUMBER[kind].fullmatch(found):
+        return f"{expected}, without quotes"
+    return expected
 
 
 def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
@@ -130,7 +145,10 @@ def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
         what, instead = UNVERIFIED[key]
         message = f"found {key!r}, but {what} are not part of the signature of a pair yet"
         return Fault(path, f"{message}: what they add is not verified", instead)
-    return Fault(path, f"found the unknown key {show(key)}", one_of(fields), closest(key, fields))
+    expected = one_of(fields)
+    if ":" in key:  # YAML takes a colon without a space as part of a word
+        expected += "; and a space behind the colon of a key"
+    return Fault(path, f"found the unknown key {show(key)}", expected, closest(key, fields))
 
 
 def _choice(path: KeyPath, found: Any, options: list[str]) -> Fault:

@@ -26,6 +26,7 @@ OWN_KERNELS = ("kvparity_kernels.attention:prefill", "kvparity_kernels.attention
 def _function(text: str) -> str:
     if not FUNCTION.fullmatch(text):
         expected = "'module:function' or 'path/to/file.py:function'"
+        expected += "" if ":" in text else "; the function stands behind a colon"
         refuse([Fault((), f"found {text!r}", expected)])
     return text
 

@@ -49,7 +49,7 @@ def checked(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise SubjectError.of(name, error, _hint(inputs)) from error
+        raise SubjectError.of(name, error, _hint(inputs, error)) from error
     for label, now, before in kept:
         if not torch.equal(now, before):
             raise SubjectError(f"{name} wrote to its input {label}")
@@ -72,7 +72,11 @@ def _labelled(given: Given) -> dict[str, Tensor | None]:
     return {"k": given.k, "v": given.v, **given.scales}
 
 
-def _hint(inputs: Inputs) -> str:
+ON_ANY_CALL = (TypeError, AttributeError, NameError, ImportError)
+"""Mistakes of a function's own text, which no layout of its inputs brings about."""
+
+
+def _hint(inputs: Inputs, error: BaseException) -> str:
     """What of the call a kernel may not be made for, and how a contract says so."""
     hints = []
     if inputs.empties:
@@ -80,7 +84,7 @@ def _hint(inputs: Inputs) -> str:
             "sequences without a token, as engines pad a batch: with kv_lens 0, out is 0 and lse "
             "-inf; a pair that is never given one says empty: never"
         )
-    if inputs.memory:
+    if inputs.memory and not isinstance(error, ON_ANY_CALL):
         hints.append("views of fused tensors; a pair that takes none says inputs: contiguous")
     return f" (it was given {'; and '.join(hints)})" if hints else ""
 
