@@ -6,6 +6,8 @@ time to import is imported where they have it already.
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -31,7 +33,22 @@ def command() -> NoReturn:
             if sys.stderr is not None:
                 print("kvparity: interrupted", file=sys.stderr)
         code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        _end(code)
     sys.exit(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process here.
+
+    Where Ctrl-C came while C code ran Python code, the interpreter would remember it, and kill
+    itself by SIGINT after all is said.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _nothing_left() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,12 @@ MOMENTS = {
         f"import kvparity.cli.main as m; m.main = lambda: {WAIT}; ",
         (int(ExitCode.INTERRUPTED), SAYS),
     ),
+    "working for C": (  # as torch does while it is imported
+        f"import ctypes; run = ctypes.pythonapi.PyRun_String; run.restype = ctypes.py_object; "
+        f"where = ctypes.py_object(dict(time=time)); text = {WAIT!r}.encode(); "
+        "import kvparity.cli.main as m; m.main = lambda: run(text, 257, where, where); ",
+        (int(ExitCode.INTERRUPTED), SAYS),
+    ),
     "ending": (
         "import kvparity.cli.main as m; m.main = lambda: 1; "
         "atexit.register(lambda: print(flush=True) or time.sleep(0.5)); ",
@@ -37,13 +45,18 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("number", NUMBERS)
-def test_it_ends_with_its_own_answer(number: signal.Signals, moment: str) -> None:
+def test_it_ends_with_its_own_answer(number: signal.Signals, moment: str, tmp_path: Path) -> None:
     program, answer = MOMENTS[moment]
-    program = BEGIN + program + "from kvparity.__main__ import command; command()"
+    file = tmp_path / "run_by_name.py"  # as -m does, which has an end of its own
+    file.write_text(BEGIN + program + "from kvparity.__main__ import command; command()")
+    paths = os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])
     with subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        [sys.executable, "-m", file.stem],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.05)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import torch
 import triton
 
 from kvparity.audit.request import ARCHITECTURES, Request, Shape, from_json
+from kvparity.orphans import end_with
 from kvparity_kernels import attention, tiles
 from kvparity_kernels.attention import api
 from kvparity_kernels.attention import kernels as own_kernels
@@ -236,7 +238,8 @@ def _words(problem: BaseException) -> str:
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
+    """Answer requests until stdin ends, or whoever waits for them is gone."""
+    end_with(os.getppid())
     for line in sys.stdin:
         job = json.loads(line)
         error = None

@@ -72,13 +72,18 @@ def _matrix(args: argparse.Namespace) -> int:
 
     from kvparity.environment import environment
     from kvparity.environment import settle as settle_process
+    from kvparity.errors import SubjectError
     from kvparity.zoo import matrix, text
 
     jobs = args.jobs or (1 if device != "cpu" else os.cpu_count() or 1)
     start = time.perf_counter()
     settle_process()
     facts = environment(torch.device(device))
-    entries = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
+    try:
+        entries = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
+    except SubjectError as error:
+        say.tell(f"kvparity: error: {error}", file=sys.stderr)
+        return ExitCode.ERROR
     found = matrix.document(entries, facts, time.perf_counter() - start)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)

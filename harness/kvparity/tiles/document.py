@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
-from multiprocessing import get_context
+from functools import partial
 from typing import Any
 
 import torch
 
+from kvparity.apart.pool import Apart
 from kvparity.environment import device_name, environment, settle
-from kvparity.orphans import end_with_parent
-from kvparity.subject import SubjectError
 from kvparity.tiles.cases import FULL, TINY, Case
 from kvparity.tiles.force import place
-from kvparity.tiles.measure import Answer, Measured, Verdict, measure
+from kvparity.tiles.measure import Answer, Control, Measured, Verdict, measure
 from kvparity_kernels import rules, runtime
 
 SCHEMA_VERSION = 1
@@ -98,20 +96,27 @@ def _merged(choice: str, dtype: str, answers: Sequence[Answer]) -> Answer:
 
 
 def _spread(tasks: Sequence[Task], jobs: int, device: str) -> list[Measured]:
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(device,)
-    )
-    with pool:
-        try:
-            return list(pool.map(_do, tasks))
-        except BrokenProcessPool as error:
-            raise SubjectError("a measuring process died without a word; try --jobs 1") from error
+    with Apart(jobs, math.inf, lambda what: None, first=partial(_start, device)) as pool:
+        found = dict(pool.run([(_plain, number, task) for number, task in enumerate(tasks)]))
+        pool.finish()
+    return [_measured(found[number]) for number in range(len(tasks))]
 
 
 def _start(device: str) -> None:
-    end_with_parent()
     runtime.select(device)
     settle()
+
+
+def _plain(number: int, task: Task) -> tuple[int, dict[str, Any]]:
+    """What a task gave, as JSON values."""
+    return number, asdict(_do(task))
+
+
+def _measured(found: dict[str, Any]) -> Measured:
+    return Measured(
+        tuple(Answer(**answer) for answer in found["answers"]),
+        tuple(Control(**control) for control in found["controls"]),
+    )
 
 
 def _do(task: Task, progress: Callable[[str], None] = lambda _: None) -> Measured:

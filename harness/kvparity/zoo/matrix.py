@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import groupby
-from multiprocessing import get_context
 from typing import Any
 
-from kvparity import worker
+from kvparity.apart.pool import Apart
 from kvparity.environment import settle
 from kvparity.zoo.cells import RELATIONS, Cell, cells
 from kvparity.zoo.work import compute
@@ -28,7 +27,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """The entries of all cells, in their order; ``only``: of these controls.
 
-    Raises ``KeyError`` for a name that is no control.
+    Raises ``KeyError`` for a name that is no control, ``SubjectError`` if a process dies.
     """
     for name in only:
         if name not in CONTROLS:
@@ -46,11 +45,10 @@ def run(
         for task in tasks:
             done(compute(task, device))
     else:
-        with ProcessPoolExecutor(
-            jobs, mp_context=get_context("spawn"), initializer=worker.start
-        ) as pool:
-            for future in as_completed([pool.submit(compute, task, device) for task in tasks]):
-                done(future.result())
+        with Apart(jobs, math.inf, lambda what: None, first=settle) as pool:
+            for found in pool.run([(compute, task, device) for task in tasks]):
+                done(found)
+            pool.finish()
     places = {cell: number for number, cell in enumerate(asked)}
     return sorted(entries, key=lambda entry: places[_cell(entry)])
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from kvparity.apart.pool import Here
 from kvparity.controls.base import unchanged
 from kvparity.controls.kernels import KERNEL_CONTROLS
 from kvparity.controls.table import CONTROLS
@@ -105,3 +107,32 @@ def test_tasks_hold_every_cell_once() -> None:
     tasks = matrix._tasks(every)
     assert sorted(map(str, (cell for task in tasks for cell in task))) == sorted(map(str, every))
     assert max(map(len, tasks)) <= matrix.TASK
+
+
+def test_several_processes_share_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def compute(cells: list[Cell], device: str) -> list[dict[str, Any]]:
+        names = ("control", "habitat", "workload", "relation")
+        return [{name: getattr(cell, name) for name in names} for cell in cells]
+
+    class Other(Here):
+        """Its results come in another order."""
+
+        def __init__(self, jobs: int, *_: Any, **__: Any) -> None:
+            assert jobs == 3
+
+        def run(self, tasks: Any) -> Iterator[Any]:
+            return super().run(reversed(list(tasks)))
+
+    monkeypatch.setattr(matrix, "compute", compute)
+    monkeypatch.setattr(matrix, "Apart", Other)
+    one, three = (
+        matrix.run(
+            ["stale-slot"], device="cpu", jobs=jobs, progress=lambda *both: seen.append(both)
+        )
+        for jobs in (1, 3)
+    )
+    assert one == three
+    assert len(one) == len(cells(["stale-slot"])) > 1
+    assert seen[-1] == (len(one), len(one))
