@@ -14,6 +14,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import warm as warming
+
 from kvparity import environment
 from kvparity.apart.inside import here
 from kvparity_contracts import abilities
@@ -36,6 +38,13 @@ def nothing_is_remembered() -> Iterator[None]:
 def apart(subjects_run_here: None) -> Iterator[None]:
     with here(False):
         yield
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[warming.Warm]:
+    """Runs whole commands, with processes of their own, without a new interpreter for each."""
+    with warming.started(tmp_path_factory.mktemp("warm")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -240,31 +239,21 @@ def test_a_contract_that_is_wrong_names_the_place(tmp_path, capsys, old, new, pl
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_keeps_finished_cases_and_the_run_can_be_finished(tmp_path, jobs):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_keeps_finished_cases_and_the_run_can_be_finished(tmp_path, jobs, warm, monkeypatch):
+    # A worker process interrupts its parent, as Ctrl-C on the terminal would.
     contract = write(tmp_path, decode=f"{PAIRS}:decode_interrupted")
-    run, marker = tmp_path / "run", tmp_path / "interrupted"
-    # A worker process interrupts its parent, as Ctrl-C on the terminal would. What a shell starts
-    # in the background has the signal ignored, hence the handler.
-    start = (
-        "import os, signal, sys; os.environ['KVPARITY_TEST_PARENT'] = str(os.getpid());"
-        "signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from kvparity.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", start, "verify", str(contract), "--run-dir", str(run)]
-    command += ["--jobs", jobs]
-    environment = {**os.environ, "KVPARITY_TEST_MARKER": str(marker)}
-    first = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    run = tmp_path / "run"
+    monkeypatch.setenv("KVPARITY_TEST_MARKER", str(tmp_path / "interrupted"))
+    command = ["verify", str(contract), "--run-dir", str(run), "--jobs", str(jobs)]
+    first = warm.run(*command, jobs=jobs)
     assert first.returncode == ExitCode.INTERRUPTED, first.stderr
     assert "--resume" in first.stderr
     assert "Traceback" not in first.stderr
     kept = (run / "cases.jsonl").read_text() if (run / "cases.jsonl").exists() else ""
-    if jobs == "1":  # the first unit had ended; with two processes both may have been under way
+    if jobs == 1:  # the first unit had ended; with two processes both may have been under way
         assert kept
-    second = subprocess.run(
-        [*command, "--resume", "--json"],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    second = warm.run(*command, "--resume", "--json", jobs=jobs)
     assert second.returncode == ExitCode.HOLDS, second.stderr
     assert (run / "cases.jsonl").read_text().startswith(kept)
     assert json.loads(second.stdout)["verdict"] == "holds"

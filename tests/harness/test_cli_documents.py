@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
 from kvparity.cli import doctor, say
 from kvparity.cli.main import main
@@ -33,13 +33,11 @@ controls: [stale-slot]
 """
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_subject_that_prints_does_not_reach_stdout(tmp_path: Path, jobs: str) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_subject_that_prints_does_not_reach_stdout(tmp_path: Path, jobs: int, warm: Warm) -> None:
     (tmp_path / "contract.yaml").write_text(CONTRACT)
-    command = [sys.executable, "-m", "kvparity.cli.main", "verify", "contract.yaml", "--json"]
-    done = subprocess.run(
-        [*command, "--jobs", jobs], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    asked = ["verify", "contract.yaml", "--json", "--jobs", str(jobs)]
+    done = warm.run(*asked, folder=tmp_path, jobs=jobs)
     assert done.returncode == ExitCode.HOLDS, done.stderr
     assert json.loads(done.stdout)["verdict"] == "holds"
     assert "decoding, past Python" in done.stderr

@@ -1,4 +1,7 @@
-"""The library contracts that a CPU can run, through the command line, as a user runs them."""
+"""The library contracts that a CPU can run, through the command line, as a user runs them.
+
+Two of them start new interpreters; the others are copies of one that is warm.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from warm import Warm
 
 from kvparity.exit_codes import ExitCode
 from kvparity_contracts.library import find
@@ -19,11 +23,13 @@ from kvparity_contracts.loader import load
 PLAIN = runpy.run_path(str(Path(__file__).with_name("plain_transformers.py")))
 
 
-def verify(name: str, run: Path) -> tuple[int, dict]:
-    command = [sys.executable, "-m", "kvparity.cli.main", "verify", name]
-    done = subprocess.run(
-        [*command, "--json", "--run-dir", str(run)], capture_output=True, text=True, check=False
-    )
+def verify(name: str, run: Path, warm: Warm | None = None) -> tuple[int, dict]:
+    arguments = ["verify", name, "--json", "--run-dir", str(run)]
+    if warm is None:
+        command = [sys.executable, "-m", "kvparity.cli.main", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    else:
+        done = warm.run(*arguments, "--jobs", "1")
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
@@ -75,9 +81,9 @@ def test_smoke_holds_on_every_workload_and_path(tmp_path):
     )
 
 
-def test_the_compiled_kernels_are_the_same_for_three_architectures(tmp_path, monkeypatch):
+def test_the_compiled_kernels_are_the_same_for_three_architectures(tmp_path, monkeypatch, warm):
     monkeypatch.setenv("KVPARITY_AUDIT_CACHE", str(tmp_path / "compiled"))
-    code, report = verify("fixed-order-audit", tmp_path / "run")
+    code, report = verify("fixed-order-audit", tmp_path / "run", warm)
     assert code == ExitCode.HOLDS, report
     audit, *others = report["checks"]
     assert [found["verdict"] for found in others] == ["holds"] * 2
@@ -110,9 +116,9 @@ def plain_counts(name: str, run: Path) -> tuple[int, int, float]:
 
 
 @pytest.mark.parametrize("name", ["transformers-qwen3-sdpa", "transformers-qwen3-eager"])
-def test_transformers_contracts_find_what_plain_code_finds(tmp_path, name):
+def test_transformers_contracts_find_what_plain_code_finds(tmp_path, name, warm):
     run = tmp_path / "run"
-    code, report = verify(name, run)
+    code, report = verify(name, run, warm if name.endswith("eager") else None)
     case = report["checks"][0]["cases"][0]
     assert (case["path"], case["temperature"]) == ("generate", 1.0)
     tokens, rows, largest = plain_counts(name, run)
@@ -130,18 +136,18 @@ def test_transformers_contracts_find_what_plain_code_finds(tmp_path, name):
     assert {c["name"] for c in report["controls"] if not c["caught"]} == set()
 
 
-def test_transformers_with_fixed_order_attention(tmp_path):
+def test_transformers_with_fixed_order_attention(tmp_path, warm):
     """Its linear layers are torch's: equal bits are this CPU's answer, and plain eager's too."""
-    code, report = verify("transformers-qwen3-fixed-order", tmp_path / "run")
+    code, report = verify("transformers-qwen3-fixed-order", tmp_path / "run", warm)
     assert {c["name"] for c in report["controls"] if not c["caught"]} == set()
     assert report["subject"]["used"]["attention"] == "kvparity"
     assert "attention.decode_combine" in report["kernels"]
     assert code == ExitCode.HOLDS, report["checks"][0]["reason"]
 
 
-def test_transformers_in_fixed_order_holds_in_float32(tmp_path):
+def test_transformers_in_fixed_order_holds_in_float32(tmp_path, warm):
     """Nothing of torch's order is left, so here equal bits are no chance of this CPU."""
-    code, report = verify("transformers-qwen3-invariant", tmp_path / "run")
+    code, report = verify("transformers-qwen3-invariant", tmp_path / "run", warm)
     assert code == ExitCode.HOLDS, report["checks"][0]["reason"]
     assert {c["name"] for c in report["controls"] if not c["caught"]} == set()
     assert report["subject"]["dtype"] == "float32"
@@ -149,9 +155,9 @@ def test_transformers_in_fixed_order_holds_in_float32(tmp_path):
     assert {"linear", "bmm", "_softmax", "mean.dim"} <= set(report["subject"]["invariant"])
 
 
-def test_a_decoder_of_torch_differs_and_says_which_backend_ran(tmp_path):
+def test_a_decoder_of_torch_differs_and_says_which_backend_ran(tmp_path, warm):
     """How many rows differ is the processor's; what is compared, and what ran, is not."""
-    code, report = verify("decoder-sdpa", tmp_path / "run")
+    code, report = verify("decoder-sdpa", tmp_path / "run", warm)
     bits, near = report["checks"]
     assert code == {"differs": ExitCode.DIFFERS, "holds": ExitCode.HOLDS}[bits["verdict"]]
     assert near["verdict"] == "holds"
@@ -165,12 +171,9 @@ def test_a_decoder_of_torch_differs_and_says_which_backend_ran(tmp_path):
         assert case["tokens"] == 8 * (2 if case["workload"] == "short" else 3)
 
 
-def test_without_a_device_flashinfer_is_an_error(tmp_path):
-    command = [sys.executable, "-m", "kvparity.cli.main", "verify", "decoder-flashinfer"]
-    done = subprocess.run(
-        [*command, "--device", "cpu", "--json", "--run-dir", str(tmp_path / "run")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_without_a_device_flashinfer_is_an_error(tmp_path, warm):
+    asked = ["verify", "decoder-flashinfer", "--device", "cpu", "--json", "--jobs", "1"]
+    done = warm.run(*asked, "--run-dir", str(tmp_path / "run"))
     assert done.returncode == ExitCode.ERROR
     told = json.loads(done.stdout)["error"]
     assert told.endswith("FlashInfer computes on CUDA only, and the tensors are on cpu")

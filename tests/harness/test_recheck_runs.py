@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import toy
+from warm import Warm
 
 from kvparity.errors import SubjectError, UnsupportedError
 from kvparity.exit_codes import ExitCode
@@ -69,19 +68,16 @@ controls: [stale-slot]
 """
 
 
-def verify(folder: Path, text: str) -> tuple[int, dict[str, Any], str]:
+def verify(warm: Warm, folder: Path, text: str) -> tuple[int, dict[str, Any], str]:
     (folder / "memo.py").write_text(text)
     (folder / "c.yaml").write_text(CONTRACT)
-    done = subprocess.run(
-        [sys.executable, "-m", "kvparity.cli.main", "verify", "c.yaml", "--json", "--run-dir", "r"],
-        cwd=folder, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
-    )  # fmt: skip
+    asked = ["verify", "c.yaml", "--json", "--run-dir", "r", "--jobs", "1"]
+    done = warm.run(*asked, folder=folder)
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-def test_a_memo_that_makes_both_sides_agree_is_found(tmp_path: Path) -> None:
-    code, report, said = verify(tmp_path, MEMO)
+def test_a_memo_that_makes_both_sides_agree_is_found(tmp_path: Path, warm: Warm) -> None:
+    code, report, said = verify(warm, tmp_path, MEMO)
     assert code == ExitCode.DIFFERS, said
     (case,) = report["checks"][0]["cases"]
     assert case["differing_tokens"] == 0
@@ -91,8 +87,10 @@ def test_a_memo_that_makes_both_sides_agree_is_found(tmp_path: Path) -> None:
     assert "state" in said
 
 
-def test_without_a_difference_the_same_pair_agrees_with_fresh_processes(tmp_path: Path) -> None:
-    _, report, said = verify(tmp_path, MEMO.replace("FAULT = 1e-6", "FAULT = 0.0"))
+def test_without_a_difference_the_same_pair_agrees_with_fresh_processes(
+    tmp_path: Path, warm: Warm
+) -> None:
+    _, report, said = verify(warm, tmp_path, MEMO.replace("FAULT = 1e-6", "FAULT = 0.0"))
     found = report["recheck"]
     assert (found["paths"], found["of"], found["differing"]) == (2, 2, [])
     assert found["rows"] >= 2

@@ -88,5 +88,5 @@ def decode_interrupted(q, k_cache, v_cache, *, kv_lens, scale):
     if len(kv_lens) == 1 and int(kv_lens[0]) > 10 and not os.path.exists(marker):  # noqa: PTH110
         with open(marker, "w"):  # noqa: PTH123 - a user's file, as plain as it comes
             pass
-        os.kill(int(os.environ.get("KVPARITY_TEST_PARENT") or os.getpid()), signal.SIGINT)
+        os.kill(os.getppid(), signal.SIGINT)
     return decode(q, k_cache, v_cache, kv_lens=kv_lens, scale=scale)
