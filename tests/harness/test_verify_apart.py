@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import naive_pair
 import pytest
+from warm import Warm
 
 from kvparity import run as runs
 from kvparity.apart.pool import Apart
@@ -16,6 +19,7 @@ from kvparity.exit_codes import ExitCode
 
 pytestmark = pytest.mark.usefixtures("apart")
 
+Command = Callable[..., int]
 KERNELS = f"""
 import ctypes, os, sys, threading, time
 sys.path.insert(0, {str(Path(naive_pair.__file__).parent)!r})
@@ -67,70 +71,99 @@ def contract(tmp_path: Path) -> Path:
     return file
 
 
-def verify(contract: Path, folder: Path, *more: str) -> int:
-    return main(["verify", str(contract), "--jobs", "1", "--run-dir", str(folder), *more])
+@pytest.fixture
+def command(warm: Warm) -> Command:
+    """Runs a command line; what it says is on our own stdout and stderr."""
+
+    def run(*arguments: str) -> int:
+        done = warm.run(*arguments, folder=Path.cwd())
+        sys.stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+        return done.returncode
+
+    return run
+
+
+def asked(contract: Path, folder: Path, *more: str) -> list[str]:
+    return ["verify", str(contract), "--jobs", "1", "--run-dir", str(folder), *more]
 
 
 def test_a_process_that_leaves_keeps_what_is_finished_and_can_be_resumed(
-    contract: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    contract: Path,
+    tmp_path: Path,
+    command: Command,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = tmp_path / "run"
     monkeypatch.setenv("KVPARITY_TEST", "leave")
-    assert verify(contract, run, "--json") == ExitCode.ERROR
+    assert command(*asked(contract, run, "--json")) == ExitCode.ERROR
     words = json.loads(capfd.readouterr().out)["error"]
     assert "the subject ended the process with exit code 0: case c001: invariance of" in words
     assert "over short in float32, in kernels.py:decode_leaves" in words
     assert "1 finished case is kept" in words
     assert not (run / "run.json").exists()
     monkeypatch.delenv("KVPARITY_TEST")
-    assert verify(contract, run, "--resume", "--json") == ExitCode.HOLDS
+    assert command(*asked(contract, run, "--resume", "--json")) == ExitCode.HOLDS
     report = json.loads(capfd.readouterr().out)
     assert json.loads((run / "run.json").read_text()) == report
     assert "--resume" not in report["command"]  # that of the beginning
     # So it is with a replay, which is a whole command in a process of its own.
-    assert main(["replay", str(run), "c001", "--json"]) == ExitCode.HOLDS
+    assert command("replay", str(run), "c001", "--json") == ExitCode.HOLDS
     assert json.loads(capfd.readouterr().out)["case"]["id"] == "c001"
     monkeypatch.setenv("KVPARITY_TEST", "leave")
-    assert main(["replay", str(run), "c001", "--json"]) == ExitCode.ERROR
+    assert command("replay", str(run), "c001", "--json") == ExitCode.ERROR
     out, err = capfd.readouterr()
     assert "exit code 0: case c001" in json.loads(out)["error"]
     assert "in kernels.py:decode_leaves" in err
 
 
 def test_a_file_that_ends_the_process_while_it_is_imported(
-    contract: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    contract: Path,
+    tmp_path: Path,
+    command: Command,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KVPARITY_TEST", "import")
     monkeypatch.chdir(tmp_path)
-    assert main(["verify", str(contract), "--jobs", "1"]) == ExitCode.ERROR
+    assert command("verify", str(contract), "--jobs", "1") == ExitCode.ERROR
     assert "exit code 0: loading the subject in float32" in capfd.readouterr().err
     assert list((tmp_path / ".kvparity" / "runs").iterdir()) == []  # nothing stops the next one
 
 
 def test_a_thread_that_stays_is_an_error_also_when_the_run_is_resumed(
-    contract: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    contract: Path,
+    tmp_path: Path,
+    command: Command,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = tmp_path / "run"
     monkeypatch.setenv("KVPARITY_TEST", "thread")
-    assert verify(contract, run) == ExitCode.ERROR
+    assert command(*asked(contract, run)) == ExitCode.ERROR
     err = capfd.readouterr().err
     assert "left threads that go on after its last case: left-behind" in err
     assert "2 finished cases are kept" in err
     assert not (run / "run.json").exists()
     monkeypatch.delenv("KVPARITY_TEST")
-    assert verify(contract, run, "--resume") == ExitCode.USAGE
+    assert command(*asked(contract, run, "--resume")) == ExitCode.USAGE
     assert "did not end as it should" in capfd.readouterr().err
 
 
 def test_nothing_is_believed_of_a_process_in_which_the_looks_themselves_are_replaced(
-    contract: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    contract: Path,
+    tmp_path: Path,
+    command: Command,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = tmp_path / "run"
     monkeypatch.setenv("KVPARITY_TEST", "blind")
-    assert verify(contract, run) == ExitCode.ERROR
+    assert command(*asked(contract, run)) == ExitCode.ERROR
     assert "is no longer the function that it was" in capfd.readouterr().err
     monkeypatch.delenv("KVPARITY_TEST")
-    assert verify(contract, run, "--resume") == ExitCode.USAGE
+    assert command(*asked(contract, run, "--resume")) == ExitCode.USAGE
     assert "did not end as it should" in capfd.readouterr().err
 
 
@@ -145,9 +178,9 @@ def test_the_limit_and_the_processes_are_those_asked_for(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "Apart", Noted)
-    assert verify(contract, tmp_path / "a", "--timeout", "7.5") == ExitCode.INTERRUPTED
-    assert verify(contract, tmp_path / "b", "--jobs", "3") == ExitCode.INTERRUPTED
+    assert main(asked(contract, tmp_path / "a", "--timeout", "7.5")) == ExitCode.INTERRUPTED
+    assert main(asked(contract, tmp_path / "b", "--jobs", "3")) == ExitCode.INTERRUPTED
     assert seen == [(1, 7.5), (3, 3600)]
     for bad in ("0", "-1", "nan", "inf", "1e9"):
-        assert verify(contract, tmp_path / "c", "--timeout", bad) == ExitCode.USAGE
+        assert main(asked(contract, tmp_path / "c", "--timeout", bad)) == ExitCode.USAGE
         assert f"--timeout {float(bad):g}: expected seconds" in capsys.readouterr().err
