@@ -216,36 +216,6 @@ def test_a_pair_that_breaks_on_such_a_call_is_told_how_to_say_so() -> None:
     assert "empty" not in str(found.value)
 
 
-def of_no_type(q: Any) -> Any:
-    return len(1.0) * q  # type: ignore[arg-type]
-
-
-def of_no_attribute(q: Any) -> Any:
-    return q.heads
-
-
-def of_no_name(q: Any) -> Any:
-    return undefined  # type: ignore[name-defined]  # noqa: F821
-
-
-def of_no_module(q: Any) -> Any:
-    import kvparity.of_no_such_name  # type: ignore[import-not-found]
-
-    return kvparity
-
-
-@pytest.mark.parametrize("mistake", [of_no_type, of_no_attribute, of_no_name, of_no_module])
-def test_a_pair_that_breaks_on_any_call_is_not_told_of_views(mistake: Callable[..., Any]) -> None:
-    """It would break on contiguous inputs, too: to say ``inputs: contiguous`` would not help."""
-
-    def prefill(q: Tensor, k: Tensor, v: Tensor, *, scale: float, **more: Any) -> Any:
-        return mistake(q)
-
-    with pytest.raises(SubjectError, match=r"raised \w+Error: ") as found:
-        run(over(setting(["decode"]), prefill=prefill))
-    assert "contiguous" not in str(found.value)
-
-
 SIZES = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257]
 
 

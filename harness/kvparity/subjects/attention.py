@@ -149,14 +149,8 @@ class AttentionSubject:
         """
         q, given = inputs.q, inputs.given
         codes = {**given.scales, "format": self.store} if coded else {}
-        return checked(
-            name,
-            inputs,
-            lengths,
-            lambda: kernel(
-                q, given.k, given.v, **lengths, scale=self.scale, **codes, **self._more()
-            ),
-        )
+        more = {**lengths, "scale": self.scale, **codes, **self._more()}
+        return checked(name, inputs, lengths, more, lambda: kernel(q, given.k, given.v, **more))
 
     def _more(self) -> dict[str, Any]:
         """Keywords beyond the plain signature, each only where the contract asks for it."""

@@ -7,7 +7,7 @@ with the twin of the cache: a sum of them would miss two writes that make up for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,11 +21,16 @@ from kvparity.subjects.pair_inputs import Inputs
 
 
 def checked(
-    name: str, inputs: Inputs, lengths: Mapping[str, Tensor], compute: Callable[[], Any]
+    name: str,
+    inputs: Inputs,
+    lengths: Mapping[str, Tensor],
+    keywords: Iterable[str],
+    compute: Callable[[], Any],
 ) -> Tensor:
     """Rows of one call of the kernel ``name``, a copy: float32 ``[n, Hq * D (+ Hq)]``.
 
-    ``compute`` calls it with the inputs, q ``[n, Hq, D]``, and ``lengths``.
+    ``compute`` calls it with the inputs, q ``[n, Hq, D]``, and ``keywords``, of which ``lengths``
+    are tensors that it may not change.
 
     Raises:
         SubjectError: it raised, returned another shape, dtype or device, or wrote to an input or
@@ -49,7 +54,7 @@ def checked(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise SubjectError.of(name, error, _hint(inputs, error)) from error
+        raise SubjectError.of(name, error, _hint(inputs, keywords, error)) from error
     for label, now, before in kept:
         if not torch.equal(now, before):
             raise SubjectError(f"{name} wrote to its input {label}")
@@ -76,8 +81,10 @@ ON_ANY_CALL = (TypeError, AttributeError, NameError, ImportError)
 """Mistakes of a function's own text, which no layout of its inputs brings about."""
 
 
-def _hint(inputs: Inputs, error: BaseException) -> str:
+def _hint(inputs: Inputs, keywords: Iterable[str], error: BaseException) -> str:
     """What of the call a kernel may not be made for, and how a contract says so."""
+    if isinstance(error, TypeError) and _unentered(error):
+        return f" (it is called with q, k, v, {', '.join(f'{each}=' for each in keywords)})"
     hints = []
     if inputs.empties:
         hints.append(
@@ -87,6 +94,12 @@ def _hint(inputs: Inputs, error: BaseException) -> str:
     if inputs.memory and not isinstance(error, ON_ANY_CALL):
         hints.append("views of fused tensors; a pair that takes none says inputs: contiguous")
     return f" (it was given {'; and '.join(hints)})" if hints else ""
+
+
+def _unentered(error: BaseException) -> bool:
+    """Whether the call itself failed: the last frames are ``checked`` and its ``compute``."""
+    calling = error.__traceback__ and error.__traceback__.tb_next
+    return calling is not None and calling.tb_next is None
 
 
 def _bits(tensor: Tensor) -> Tensor:
@@ -107,7 +120,8 @@ def _expect(
     name: str, what: str, got: Any, shape: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> None:
     if not isinstance(got, Tensor):
-        raise SubjectError(f"{name}: {what} is a {type(got).__name__}, expected a tensor")
+        alone = ", or the tuple (out, lse)" if what == "out" else ""
+        raise SubjectError(f"{name}: {what} is a {type(got).__name__}, expected a tensor{alone}")
     if not plain(got):
         raise SubjectError(
             f"{name}: {what} is a {type(got).__name__}, a tensor with functions of its own, which "
@@ -116,7 +130,11 @@ def _expect(
     if got.layout != torch.strided:
         raise SubjectError(f"{name}: {what} has layout {got.layout}, expected a plain tensor")
     if tuple(got.shape) != tuple(shape):
-        raise SubjectError(f"{name}: {what} has shape {list(got.shape)}, expected {list(shape)}")
+        turned = what == "lse" and tuple(got.shape) == tuple(reversed(shape))
+        advice = "; it is turned: return lse.transpose(0, 1)" if turned else ""
+        raise SubjectError(
+            f"{name}: {what} has shape {list(got.shape)}, expected {list(shape)}{advice}"
+        )
     if got.dtype != dtype:
         raise SubjectError(f"{name}: {what} has dtype {got.dtype}, expected {dtype}")
     if got.device != device:
