@@ -9,6 +9,8 @@ not have. Pipes, signals and ends are those of any other process.
 from __future__ import annotations
 
 import array
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -88,11 +90,13 @@ def serve() -> None:
     os.environ.update(process._QUIET)  # as every process of a subject has it, before its imports
     for name in NEEDED:
         importlib.import_module(name)
+    gc.freeze()  # what a collection looks through, every copy would have to copy
     for line in sys.stdin:
         if not (copy := os.fork()):
             _command(*json.loads(line))
         _, status = os.waitpid(copy, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+    os._exit(0)
 
 
 def _command(
@@ -120,7 +124,10 @@ def _command(
     for spare in reversed(spares):  # a later one holds the ends of those before
         spare.channel.close()
         os.waitpid(spare.pid, 0)
-    sys.exit(code)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking apart all that was imported costs more than most commands
 
 
 def _writing(path: str) -> int:
