@@ -15,6 +15,10 @@ NO_KEY = (
 """What a row without a key should give, and how a contract says that there is none."""
 
 
+NO_LSE = "this defect is built from the LSE, which the pair does not return"
+"""Why a defect of the reduction order cannot be planted in a pair."""
+
+
 def of_allowed(measured: Mapping[str, Any], limits: Mapping[str, float]) -> str:
     """``max_abs 0.0019 of 0.02 allowed``, for every limit."""
     return ", ".join(

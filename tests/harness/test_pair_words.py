@@ -7,10 +7,14 @@ from typing import Any
 
 import naive_pair
 import pytest
+import torch
 from engine_calls import differs, over, run, setting
+from test_report import case, report
 from torch import Tensor
 
-from kvparity.subject import SubjectError
+from kvparity.controls.order import cut_decode
+from kvparity.report.terminal import render
+from kvparity.subject import SubjectError, UnsupportedError
 
 
 def of_no_type(q: Any) -> Any:
@@ -83,3 +87,25 @@ def test_rows_of_a_prompt_are_compared_where_they_are_generated() -> None:
 
     assert differs(run(over(setting(["decode"], lengths=[12]), prefill=leaky))) == set()
     assert differs(run(over(setting(["decode"], lengths=[1]), prefill=leaky))) == {"decode"}
+
+
+NOTE = (
+    "  the pair returns no LSE: another order of additions that the rounding of out hides is not "
+    "seen; return (out, lse), or add a check with relation: order"
+)
+
+
+def test_a_pair_without_an_lse_is_told_what_stays_hidden() -> None:
+    lengths = torch.tensor([4], dtype=torch.int32)
+    q, k = torch.ones(1, 2, 8), torch.ones(1, 4, 2, 8)
+    planted = cut_decode(naive_pair.decode_alone, lambda _rows, keys: keys // 2)
+    with pytest.raises(UnsupportedError) as found:
+        planted(q, k, k, kv_lens=lengths, scale=1.0)
+    left = {"control": "split-by-batch", "reason": str(found.value)}
+
+    whole = report("holds", case(), unplanted=[left])
+    assert NOTE in render(whole).splitlines()
+    other = left | {"reason": "the contract has no cache check"}
+    assert "LSE" not in render(report("holds", case(), unplanted=[other]))
+    whole["checks"].append(whole["checks"][0] | {"relation": "order", "cases": []})
+    assert NOTE not in render(whole)

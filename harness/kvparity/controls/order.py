@@ -19,6 +19,7 @@ from kvparity.subject import Subject, UnsupportedError
 from kvparity.subjects.attention import AttentionSubject
 from kvparity.subjects.callables import Kernel
 from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.words import NO_LSE
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 
@@ -44,7 +45,7 @@ def cut_decode(decode: Kernel, cut: Cut) -> Kernel:
     def planted(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
         whole = decode(q, k, v, kv_lens=kv_lens, **more)
         if not isinstance(whole, tuple):
-            raise UnsupportedError("this defect is built from the LSE, which the pair returns not")
+            raise UnsupportedError(NO_LSE)
         out, lse = whole[0].clone(), whole[1].clone()
         for row, length in enumerate(kv_lens.tolist()):
             at = cut(len(q), length)

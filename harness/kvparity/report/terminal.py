@@ -7,7 +7,7 @@ from typing import Any
 from kvparity.place import COUNTED, place
 from kvparity.report.accuracy import nearest_lines, spot_lines
 from kvparity.versions import lines as outside_line
-from kvparity.words import NO_KEY, UNFINITE
+from kvparity.words import NO_KEY, NO_LSE, UNFINITE
 
 Document = dict[str, Any]
 
@@ -50,6 +50,12 @@ def _ground(report: Document) -> list[str]:
         count = report["subject"]["parameters"]
         lines.append(f"  weights: {count:,} parameters, fingerprint {weights[:16]}")
     lines += [f"  {note}" for note in report["subject"].get("notes", ())]
+    ordered = any(check["relation"] == "order" for check in report["checks"])
+    if not ordered and any(each["reason"] == NO_LSE for each in report["unplanted"]):
+        lines.append(
+            "  the pair returns no LSE: another order of additions that the rounding of out hides "
+            "is not seen; return (out, lse), or add a check with relation: order"
+        )
     if texts := report.get("texts"):
         counts = ", ".join(f"{sum(map(len, x))} of {n}" for n, x in texts["ids"].items())
         lines.append(f"  texts became ids ({counts}; run.json lists them): {texts['by']}")
