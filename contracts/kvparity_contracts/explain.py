@@ -119,17 +119,32 @@ def _one(
     if kind in BOUNDS:
         key, text = BOUNDS[kind]
         return Fault(path, f"found {show(found)}", text.format(context[key])), False
-    return Fault(path, f"found {show(found)}", _expected(kind, found)), False
+    return Fault(path, f"found {show(found)}", _expected(kind, found, context)), False
 
 
-def _expected(kind: str, found: Any) -> str:
+def _expected(kind: str, found: Any, context: dict[str, Any]) -> str:
     """What should stand there, and what makes it of what does."""
     expected = EXPECTED.get(kind, "another value")
+    if kind == "model_type":
+        needed = _required(str(context.get("class_name")))
+        return f"{expected} with {', '.join(needed)}" if needed else expected
     if kind == "tuple_type" and isinstance(found, (int, float, str)):
         return f"{expected}, in brackets: [{found}]" if len(str(found)) <= 60 else expected
-    if kind in NUMBER and isinstance(found, str) and NUMBER[kind].fullmatch(found):
-        return f"{expected}, without quotes"
+    words = found.split() if kind in NUMBER and isinstance(found, str) else []
+    if words and all(NUMBER[kind].fullmatch(each) for each in words):
+        return f"{expected}, without quotes" if len(words) == 1 else f"{expected} before each comma"
     return expected
+
+
+def _required(name: str) -> list[str]:
+    """The keys that a model of this name cannot do without."""
+    return [
+        key
+        for model in Model.__subclasses__()
+        if model.__name__ == name
+        for key, field in model.model_fields.items()
+        if field.is_required()
+    ]
 
 
 def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:

@@ -27,7 +27,9 @@ def _function(text: str) -> str:
     if not FUNCTION.fullmatch(text):
         expected = "'module:function' or 'path/to/file.py:function'"
         expected += "" if ":" in text else "; the function stands behind a colon"
-        refuse([Fault((), f"found {text!r}", expected)])
+        called = text.removesuffix("()")
+        meant = called if FUNCTION.fullmatch(called) else ""
+        refuse([Fault((), f"found {text!r}", expected, meant)])
     return text
 
 
