@@ -55,6 +55,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert told(file) == f"{file}:1:1: there is no such file, expected a contract file"
 
 
+def test_a_number_with_a_unit_is_no_list(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("".join(GOOD.values()).replace("generate: 8", "generate: 8 tokens"))
+    assert told(file).endswith("found '8 tokens', expected a whole number")
+
+
 def test_a_folder(tmp_path: Path) -> None:
     assert told(tmp_path) == f"{tmp_path}:1:1: this is a folder, expected a contract file"
 
