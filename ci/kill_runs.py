@@ -278,6 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the answer as JSON, too")
     given = parser.parse_args(arguments)
     random.seed(given.seed)
+    # A shell starts what runs in the background with Ctrl-C ignored, and verifications inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tally, began = Tally(), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         prepare(Path(scratch))

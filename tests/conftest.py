@@ -7,11 +7,17 @@ interpreted, on any machine; ``KVPARITY_GPU_TESTS=1 pytest tests/gpu`` runs the 
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 GPU_RUN = os.environ.get("KVPARITY_GPU_TESTS") == "1"
 os.environ["TRITON_INTERPRET"] = "0" if GPU_RUN else "1"
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background so, and processes of the tests would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
