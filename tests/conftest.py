@@ -15,9 +15,10 @@ GPU_RUN = os.environ.get("KVPARITY_GPU_TESTS") == "1"
 os.environ["TRITON_INTERPRET"] = "0" if GPU_RUN else "1"
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what runs in the background so, and processes of the tests would inherit it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell or nohup may have started this with signals ignored, which processes of the tests inherit.
+for number, own in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, own)
 
 
 def pytest_report_header() -> str:
