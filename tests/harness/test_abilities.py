@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from kvparity.paths import build
 from kvparity.registry import factory
@@ -61,6 +62,16 @@ def document(kind: str, relation: str, path: str, **more: Any) -> dict[str, Any]
     }
 
 
+_OF_TRANSFORMERS_4 = {
+    ("reset", "eager"),
+    ("exported", "static"),
+    ("exported", "invariant"),
+    ("compiled", "static"),
+}
+"""What transformers 4 alone cannot do: its growing cache keeps its length, its static one is no
+program's."""
+
+
 @pytest.mark.parametrize("kind", [name for name in SUBJECTS if name != "flex"])  # slow to load
 def test_what_a_subject_refuses_is_a_fault_of_the_contract(kind: str) -> None:
     contract = Contract.model_validate(document(kind, "invariance", "chunked(7)"))
@@ -74,7 +85,11 @@ def test_what_a_subject_refuses_is_a_fault_of_the_contract(kind: str) -> None:
             continue
         path = PathName.parse(EXAMPLES.get(name, name))
         refused = subject.unsupported(build(path, prompts, seed=0)) is not None
-        assert (cannot(contract.subject, path) is not None) == refused, f"{kind}: {path}"
+        told = cannot(contract.subject, path) is not None
+        if (path.kind, kind) in _OF_TRANSFORMERS_4 and transformers.__version__ < "5":
+            assert (refused, told) == (True, False), f"{kind}: {path}"  # a contract runs on both
+            continue
+        assert told == refused, f"{kind}: {path}"
 
 
 @pytest.mark.parametrize(

@@ -72,10 +72,24 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+OLD = transformers.__version__ < "5"
+
+
+def _named(switches: dict[str, Any]) -> dict[str, Any]:
+    """The switches under the names that this transformers has for them."""
+    if not OLD or "rope_parameters" not in switches:
+        return switches
+    scaling = dict(switches["rope_parameters"])
+    theta = scaling.pop("rope_theta")
+    plain = scaling["rope_type"] == "default"
+    rope = {"rope_theta": theta, "rope_scaling": None if plain else scaling}
+    return {name: x for name, x in switches.items() if name != "rope_parameters"} | rope
+
+
 def hugging_face(name: str) -> Any:
     """A random transformers model in float64, every parameter away from its default."""
     family, switches = MODELS[name]
-    config = getattr(transformers, f"{family}Config")(**SMALL | switches)
+    config = getattr(transformers, f"{family}Config")(**SMALL | _named(switches))
     model = getattr(transformers, f"{family}ForCausalLM")(config).double().eval()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -223,8 +237,13 @@ def test_the_old_rope_keys_mean_the_same(folder: Path) -> None:
     new = load(folder, torch.float32, CPU)[0]
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
-    path.write_text(json.dumps(config | {"rope_scaling": None}))
+    if OLD:  # it writes the old keys, and the new ones must mean the same
+        rope = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+        del config["rope_scaling"]
+        path.write_text(json.dumps(config | {"rope_parameters": rope}))
+    else:
+        config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+        path.write_text(json.dumps(config | {"rope_scaling": None}))
     assert load(folder, torch.float32, CPU)[0] == new
 
 

@@ -15,7 +15,7 @@ import pytest
 from test_transformers_loading import CONFIG, load
 
 from kvparity import environment
-from kvparity.hf import offline
+from kvparity.hf import loading, offline
 from kvparity.jsonfile import MOST_BYTES, read_object
 from kvparity.subject import UnsupportedError
 
@@ -92,9 +92,9 @@ def test_the_same_lies_in_a_contract(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_must_fit_into_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = load(config=CONFIG).describe()["parameters"]
-    monkeypatch.setattr("kvparity.hf.sizes.memory", lambda device: 4 * parameters + 4096)
+    monkeypatch.setattr(loading.sizes, "memory", lambda device: 4 * parameters + 4096)
     load(config=CONFIG)
-    monkeypatch.setattr("kvparity.hf.sizes.memory", lambda device: 4 * parameters - 1)
+    monkeypatch.setattr(loading.sizes, "memory", lambda device: 4 * parameters - 1)
     with pytest.raises(UnsupportedError, match=f"has {parameters:,} parameters"):
         load(config=CONFIG)
 

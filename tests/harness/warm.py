@@ -89,7 +89,8 @@ def serve() -> None:
 
     os.environ.update(process._QUIET)  # as every process of a subject has it, before its imports
     for name in NEEDED:
-        importlib.import_module(name)
+        with suppress(ModuleNotFoundError):  # a model type that this transformers does not have
+            importlib.import_module(name)
     gc.freeze()  # what a collection looks through, every copy would have to copy
     for line in sys.stdin:
         if not (copy := os.fork()):
