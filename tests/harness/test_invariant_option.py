@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from kvparity.cli.main import main
 from kvparity.exit_codes import ExitCode
@@ -61,8 +62,11 @@ def test_a_model_with_its_default_attention(tmp_path, capsys):
     command = ["verify", str(tmp_path / "sdpa.yaml"), "--run-dir", str(tmp_path / "run")]
     assert main([*command, "--jobs", "1"]) == ExitCode.HOLDS
     (line,) = [x for x in capsys.readouterr().out.splitlines() if "reductions ran" in x]
-    operations = {"_log_softmax", "linear", "mean.dim", "scaled_dot_product_attention"}
-    assert operations <= set(line.partition(": ")[2].split(", ")), line
+    operations = ["_log_softmax", "linear", "mean.dim", "scaled_dot_product_attention"]
+    if transformers.__version__ < "5":  # it has operations of its own among them
+        assert set(operations) <= set(line.partition(": ")[2].split(", ")), line
+    else:
+        assert ", ".join(operations) in line
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys, monkeypatch):

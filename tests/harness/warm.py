@@ -89,8 +89,11 @@ def serve() -> None:
 
     os.environ.update(process._QUIET)  # as every process of a subject has it, before its imports
     for name in NEEDED:
-        with suppress(ModuleNotFoundError):  # a model type that this transformers does not have
+        try:
             importlib.import_module(name)
+        except ModuleNotFoundError:
+            if not name.startswith("transformers.models."):  # else: a type that this one has not
+                raise
     gc.freeze()  # what a collection looks through, every copy would have to copy
     for line in sys.stdin:
         if not (copy := os.fork()):
