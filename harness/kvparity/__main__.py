@@ -7,14 +7,14 @@ time to import is imported where they have it already.
 from __future__ import annotations
 
 import atexit
-import os
 import signal
 import sys
-from contextlib import suppress
 from typing import NoReturn
 
+from kvparity import interrupts
+from kvparity.exit_codes import ExitCode
+
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
-_INTERRUPTED = 130  # as exit_codes has it
 
 
 def command() -> NoReturn:
@@ -25,30 +25,16 @@ def command() -> NoReturn:
     try:
         from kvparity.cli.main import main
 
-        code = main()
+        code = main(own_process=True)
         _nothing_left()
     except KeyboardInterrupt:
         _nothing_left()
-        with suppress(OSError, ValueError):
-            if sys.stderr is not None:
-                print("kvparity: interrupted", file=sys.stderr)
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:
-        _end(code)
+        interrupts.say()
+        code = ExitCode.INTERRUPTED
+    if code == ExitCode.INTERRUPTED:
+        atexit._run_exitfuncs()
+        interrupts.end()
     sys.exit(code)
-
-
-def _end(code: int) -> NoReturn:
-    """End the process here.
-
-    Where Ctrl-C came while C code ran Python code, the interpreter would remember it, and kill
-    itself by SIGINT after all is said.
-    """
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):
-            stream.flush()
-    os._exit(code)
 
 
 def _nothing_left() -> None:

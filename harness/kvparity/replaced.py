@@ -23,6 +23,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from kvparity import interrupts
+
 _OWN = ("kvparity", "kvparity_kernels")
 _LIBRARIES: tuple[Any, ...] = (
     torch, torch.linalg, np, safetensors.torch, json, hashlib, math, builtins, os, time,
@@ -128,13 +130,13 @@ def put_back(known: Known) -> None:
 
 def handlers() -> dict[int, Any]:
     """What happens at the signals by which people end processes."""
-    return {number: signal.getsignal(number) for number in _SIGNALS}
+    return {number: interrupts.handler(number) for number in _SIGNALS}
 
 
 def handled(known: dict[int, Any]) -> str | None:
     """The signal that is handled otherwise than it was, in words, or None."""
     for number, handler in known.items():
-        if signal.getsignal(number) is not handler:
+        if interrupts.handler(number) is not handler:
             return f"{signal.Signals(number).name} has another handler"
     return None
 

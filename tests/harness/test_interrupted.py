@@ -26,17 +26,17 @@ MOMENTS = {
         (int(ExitCode.INTERRUPTED), SAYS),
     ),
     "working": (
-        f"import kvparity.cli.main as m; m.main = lambda: {WAIT}; ",
+        f"import kvparity.cli.main as m; m.main = lambda **_: {WAIT}; ",
         (int(ExitCode.INTERRUPTED), SAYS),
     ),
     "working for C": (  # as torch does while it is imported
         f"import ctypes; run = ctypes.pythonapi.PyRun_String; run.restype = ctypes.py_object; "
         f"where = ctypes.py_object(dict(time=time)); text = {WAIT!r}.encode(); "
-        "import kvparity.cli.main as m; m.main = lambda: run(text, 257, where, where); ",
+        "import kvparity.cli.main as m; m.main = lambda **_: run(text, 257, where, where); ",
         (int(ExitCode.INTERRUPTED), SAYS),
     ),
     "ending": (
-        "import kvparity.cli.main as m; m.main = lambda: 1; "
+        "import kvparity.cli.main as m; m.main = lambda **_: 1; "
         "atexit.register(lambda: print(flush=True) or time.sleep(0.5)); ",
         (1, ""),
     ),
@@ -68,7 +68,7 @@ def test_it_ends_with_its_own_answer(number: signal.Signals, moment: str, tmp_pa
 def test_what_whoever_started_us_ignores_is_ignored() -> None:
     program = (
         BEGIN + "signal.signal(signal.SIGHUP, signal.SIG_IGN); import kvparity.cli.main as m; "
-        "m.main = lambda: print(flush=True) or time.sleep(0.5) or 0; "
+        "m.main = lambda **_: print(flush=True) or time.sleep(0.5) or 0; "
         "from kvparity.__main__ import command; command()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -131,3 +131,52 @@ def test_ctrl_c_has_an_answer_from_the_first_moment() -> None:
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1]
     assert (process.returncode, said) == (ExitCode.INTERRUPTED, "kvparity: interrupted\n")
+
+
+@pytest.mark.parametrize("where", ["kvparity.cli.main.parser", "kvparity.cli.doctor.run"])
+def test_ctrl_c_that_a_library_makes_an_error_of_its_own_is_ctrl_c(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def built(*_: object) -> NoReturn:  # as pydantic-core does while it builds a model
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("KeyboardInterrupt: ") from None
+        raise AssertionError("no interruption came")
+
+    monkeypatch.setattr(where, built)
+    assert main(["doctor"]) == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "kvparity: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_that_something_took_for_its_own_failure_is_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tried(_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            return ExitCode.ERROR
+        raise AssertionError("no interruption came")
+
+    monkeypatch.setattr("kvparity.cli.doctor.run", tried)
+    assert main(["doctor"]) == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "kvparity: interrupted\n"
+
+
+def test_a_process_of_ours_ends_where_ctrl_c_comes_during_an_import(tmp_path: Path) -> None:
+    # C++ that imports is not to see an exception there: this import would make one of its own
+    (tmp_path / "importing.py").write_text(
+        "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n    print('an exception came')\n"
+    )
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['kvparity', 'doctor']\n"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import kvparity.cli.main as m\n"
+        "m.parser = lambda: __import__('importing')\n"
+        "from kvparity.__main__ import command; command()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "kvparity: interrupted\n")

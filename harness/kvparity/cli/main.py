@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from kvparity import __version__
+from kvparity import __version__, interrupts
 from kvparity.cli import say, streams
 from kvparity.exit_codes import ExitCode
 
@@ -73,19 +73,26 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code. No traceback reaches the user."""
+def main(argv: Sequence[str] | None = None, *, own_process: bool = False) -> int:
+    """Run one verb; returns the exit code. No traceback reaches the user.
+
+    ``own_process``: the process is there for this command alone (see :mod:`kvparity.interrupts`).
+    """
     given = list(sys.argv[1:] if argv is None else argv)
-    with streams.guarded() as both:
+    with streams.guarded() as both, interrupts.heard(own_process=own_process):
         try:
             code = _answered(given)
-        except KeyboardInterrupt:
-            print("kvparity: interrupted", file=sys.stderr)
-            code = int(ExitCode.INTERRUPTED)
+        except (KeyboardInterrupt, Exception) as error:
+            if not isinstance(error, KeyboardInterrupt) and not interrupts.came():
+                raise
+            code = ExitCode.ERROR
         except SystemExit as end:  # --help, --version, or a command line that means nothing
             if streams.unwritten(*both):
                 raise SystemExit(int(ExitCode.ERROR)) from None
             raise end from None
+        if code != ExitCode.INTERRUPTED and interrupts.came():  # also where an answer was given
+            interrupts.say()
+            code = ExitCode.INTERRUPTED
         return ExitCode.ERROR if streams.unwritten(*both) else code
 
 
@@ -118,10 +125,10 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
         elif verb in whole.VERBS:
             return whole.run(given, json=args.json)
         return int(args.run(args))
-    except KeyboardInterrupt:
-        say.tell("kvparity: interrupted", file=sys.stderr)
-        return ExitCode.INTERRUPTED
     except BaseException as error:  # SystemExit, too: it is not for a subject to end us
+        if isinstance(error, KeyboardInterrupt) or interrupts.came():
+            say.tell("kvparity: interrupted", file=sys.stderr)
+            return ExitCode.INTERRUPTED
         if os.environ.get("KVPARITY_TRACEBACK"):
             raise
         if isinstance(error, GoneError):
