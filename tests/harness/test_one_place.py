@@ -1,0 +1,140 @@
+"""Caches and reading that are wrong in exactly one place: wherever it is, it must be told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import toy
+from grid_toy import HEADS, LAYERS, Grid, Look, Spot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import WIDTH
+
+from kvparity.compare import Comparison
+from kvparity.held import Held
+from kvparity.relations import compare_caches, probe
+from kvparity.side import Side
+from kvparity.workload import Prompts
+from kvparity_contracts.paths import PathName
+
+PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 3)
+TOKENS = [[5, 6, 7, 80, 81, 82], [9, 90, 91, 92]]
+HELD = (5, 3)  # positions of each sequence that decoding computes
+CHECK = {"name": "live", "relation": "liveness", "paths": ["decode"]}
+
+FIRST = Spot("k", 0, 0, 0, 0, 0)
+ONLY = {
+    "first": FIRST,
+    "values": replace(FIRST, part="v"),
+    "last layer": replace(FIRST, layer=LAYERS - 1),
+    "last head": replace(FIRST, head=HEADS - 1),
+    "second sequence": replace(FIRST, sequence=1),
+    "last position": replace(FIRST, position=HELD[0] - 1),
+    "last column": replace(FIRST, column=WIDTH - 1),
+    "last of all": Spot("v", LAYERS - 1, HEADS - 1, 1, HELD[1] - 1, WIDTH - 1),
+}
+
+
+def side(path: str, spot: Spot | None = None) -> Side:
+    return Side(toy.setting(), Grid(spot), PROMPTS, PathName.parse(path), TOKENS)
+
+
+@cache
+def right(path: str) -> Held:
+    return side(path).hold()
+
+
+def told_of(found: Comparison, spot: Spot) -> None:
+    """The one number is named, and nothing else is."""
+    assert found.outcome == "differs"
+    place = f"{spot.part} at position {spot.position} of w/{spot.sequence} in layer {spot.layer}"
+    assert place in found.reason
+    assert found.differing_tokens == 1
+    assert found.details is not None
+    assert (found.details["differing"], found.details["layers"]) == (1, LAYERS)
+    first = found.first_divergence
+    assert first is not None
+    assert (first.part, first.layer, first.position) == (spot.part, spot.layer, spot.position)
+    assert first.column == spot.head * WIDTH + spot.column
+    assert first.reference_bits != first.candidate_bits
+
+
+def test_a_grid_without_a_wrong_number_holds() -> None:
+    found = compare_caches(side("prefill"), side("decode"))[0]
+    assert found.outcome == "holds", found.reason
+    assert found.details == {"layers": LAYERS, "compared": 2 * LAYERS * sum(HELD), "differing": 0}
+
+
+def judged(spot: Spot) -> tuple[Comparison, Comparison]:
+    """With the wrong number in the path's cache, and in the reference's."""
+    reference, path = side("prefill", spot), side("decode", spot)
+    return (
+        compare_caches(side("prefill"), path, (right("prefill"), path.hold()))[0],
+        compare_caches(reference, side("decode"), (reference.hold(), right("decode")))[0],
+    )
+
+
+@pytest.mark.parametrize("only", ONLY)
+@pytest.mark.parametrize("told", [True, False], ids=["computed", "kept"])
+def test_one_wrong_number_of_a_cache_is_told(only: str, told: bool) -> None:
+    spot = replace(ONLY[only], told=told)
+    for found, name in zip(judged(spot), ("the path", "the reference"), strict=True):
+        told_of(found, spot)
+        against = f"{name} holds another" if not told else "from what the reference holds"
+        assert against in found.reason
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(st.data())
+def test_wherever_one_wrong_number_is_it_is_told(data: st.DataObject) -> None:
+    sequence = data.draw(st.integers(0, 1))
+    spot = Spot(
+        data.draw(st.sampled_from(["k", "v"])),
+        *(data.draw(st.integers(0, size - 1)) for size in (LAYERS, HEADS)),
+        sequence,
+        *(data.draw(st.integers(0, size - 1)) for size in (HELD[sequence], WIDTH)),
+        told=data.draw(st.booleans()),
+    )
+    for found in judged(spot):
+        told_of(found, spot)
+
+
+LOOKS = {
+    "first layer and head": Look(0, 0, "deaf"),
+    "last layer": Look(LAYERS - 1, 0, "deaf"),
+    "last head": Look(0, HEADS - 1, "deaf"),
+    "last cached key": Look(0, 0, "deaf", at=3),
+    "a hidden key that weighs": Look(1, 2, "weighs", at=-1),
+    "a hidden value that is added": Look(2, 1, "adds", at=-1),
+}
+
+
+def live(look: Look | None, window: int | None) -> Comparison:
+    subject = Grid(look=look, window=window)
+    prompts = replace(PROMPTS, ids=("w/0",), prompts=PROMPTS.prompts[:1])
+    one = Side(toy.setting(checks=[CHECK]), subject, prompts, PathName("decode"), TOKENS[:1])
+    return probe(one, "live")[0]
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_grid_that_sees_what_it_should_is_alive(window: int | None) -> None:
+    found = live(None, window)
+    assert found.outcome == "holds", found.reason
+    assert found.tokens == 4 * LAYERS * HEADS  # every key before row 4, of every head
+
+
+@pytest.mark.parametrize("only", LOOKS)
+def test_one_head_that_looks_elsewhere_is_told(only: str) -> None:
+    look = LOOKS[only]
+    found = live(look, 3 if look.at < 0 else None)
+    assert found.outcome == "differs"
+    assert found.details is not None
+    told, other = "dead", "wrongly_alive"
+    if look.at < 0:
+        told, other = other, told
+    (place,) = found.details[told]
+    assert found.details[other] == []
+    position = look.at if look.at >= 0 else 1  # row 4 sees 2, 3 and its own key
+    assert (place["layer"], place["head"], place["position"]) == (look.layer, look.head, position)
