@@ -240,8 +240,10 @@ def _replaced(units: list[dict[str, Any]]) -> str | None:
     for unit in units:
         asked, used = unit["subject"].get("requested", {}), unit["subject"].get("used", {})
         for key, value in asked.items():
-            if used.get(key) != value:
-                return f"{key} {value!r} was asked for, but {used.get(key)!r} was used"
+            if key not in used:
+                return f"{key} {value!r} was asked for, and the subject does not tell what was used"
+            if used[key] != value:
+                return f"{key} {value!r} was asked for, but {used[key]!r} was used"
     return None
 
 

@@ -31,10 +31,12 @@ def verify(
     subject: Toy | None = None,
     *,
     resume: bool = False,
+    factory: Any = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """The report of a verification in this process, with the toy as the contract's subject."""
-    monkeypatch.setattr(worker, "factory", lambda kind: lambda model, **options: subject or Toy())
+    build = factory or (lambda model, **options: subject or Toy())
+    monkeypatch.setattr(worker, "factory", lambda kind: build)
     monkeypatch.setattr(worker, "_subjects", {})
     file = tmp_path / "contract.yaml"
     file.write_text(json.dumps(toy.document(**changes)))
@@ -92,10 +94,53 @@ def test_decode_that_never_decodes_is_void(tmp_path: Path, monkeypatch: pytest.M
     assert "no decode was observed" in reason
 
 
-def test_a_replaced_backend_is_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = verify(tmp_path, monkeypatch, Toy("replaced"), checks=[BITS, NEAR])
-    assert report["verdict"] == "void"
-    assert set(reasons(report)) == {("void", "attention 'fast' was asked for, but 'slow' was used")}
+FAST, SLOW = {"attention": "fast", "norm": "own"}, {"attention": "slow", "norm": "own"}
+SWAPPED = "attention 'fast' was asked for, but 'slow' was used"
+UNTOLD = "norm 'own' was asked for, and the subject does not tell what was used"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (FAST, FAST, None),
+        (FAST | {"more": 1}, FAST, None),
+        (SLOW, FAST, SWAPPED),
+        (FAST, SLOW, SWAPPED),
+        (FAST, FAST | {"norm": "other"}, "norm 'own' was asked for, but 'other' was used"),
+        (FAST, {"attention": "fast"}, UNTOLD),
+        (FAST, FAST | {"norm": None}, "norm 'own' was asked for, but None was used"),
+    ],
+    ids=["as-asked", "more", "first-unit", "second-unit", "second-name", "untold", "none"],
+)
+def test_a_replaced_backend_is_void_whichever_it_is(
+    first: dict[str, Any],
+    second: dict[str, Any],
+    reason: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``first``, ``second``: what is read back in the first and in the second execution."""
+
+    class Reading(Toy):
+        def describe(self, ran: Any = None) -> dict[str, Any]:
+            return {"kind": "toy", "requested": FAST, "used": self.used}
+
+    def build(model: Any, *, execution: str, **options: Any) -> Toy:
+        subject = Reading()
+        subject.used = first if execution == "float32" else second
+        return subject
+
+    report = verify(
+        tmp_path,
+        monkeypatch,
+        factory=build,
+        numerics={"execution": ["float32", "bfloat16"]},
+        workloads=[{"name": "short", "prompt_tokens": [3], "generate": 2}],
+        checks=[BITS | {"paths": ["decode"]}],
+        controls=["position-off-by-one"],
+    )
+    assert report["verdict"] == ("holds" if reason is None else "void")
+    assert reason is None or reasons(report) == [("void", reason)]
 
 
 def test_a_control_that_is_not_caught_is_void(
