@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,28 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
 
 
 def _source(target: str, base: Path) -> Path | None:
+    """The file that a function is imported from; nothing is imported to find it."""
     if target.endswith(".py"):
         return base / target
-    beside = base / f"{target.replace('.', '/')}.py"
-    if beside.is_file():
+    top, _, inner = target.partition(".")
+    beside = _module(base, target)
+    if beside is not None:
         return beside
     try:
-        spec = find_spec(target.partition(".")[0])
+        spec = find_spec(top)
     except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin else None
+    if spec is None or not inner:
+        return Path(spec.origin) if spec and spec.origin else None
+    folders = spec.submodule_search_locations or ()
+    return next((found for each in folders if (found := _module(Path(each), inner))), None)
+
+
+def _module(folder: Path, name: str) -> Path | None:
+    """The file of a module below a folder, in the order in which Python looks for one."""
+    stem = folder.joinpath(*name.split("."))
+    files = [stem / "__init__.py", *(stem.with_name(stem.name + each) for each in all_suffixes())]
+    return next((file for file in files if file.is_file()), None)
 
 
 def _hash(path: Path) -> str:

@@ -259,19 +259,6 @@ def test_ctrl_c_keeps_finished_cases_and_the_run_can_be_finished(tmp_path, jobs,
     assert json.loads(second.stdout)["verdict"] == "holds"
 
 
-def test_a_run_is_not_resumed_over_a_changed_kernel(tmp_path, capsys):
-    (tmp_path / "pairs.py").write_text(PAIRS.read_text())
-    contract = write(tmp_path, prefill="pairs.py:prefill", decode="pairs.py:decode")
-    run = tmp_path / "run"
-    assert verify(contract, run) == ExitCode.HOLDS
-    assert verify(contract, run, "--resume") == ExitCode.HOLDS  # the control: nothing changed
-    with (tmp_path / "pairs.py").open("a") as file:
-        file.write("# another kernel\n")
-    capsys.readouterr()
-    assert verify(contract, run, "--resume") == ExitCode.USAGE
-    assert "cannot be resumed: subject_files changed" in capsys.readouterr().err
-
-
 def test_a_kernel_file_finds_its_neighbours(tmp_path):
     (tmp_path / "neighbour_of_kernels.py").write_text(PAIRS.read_text())
     (tmp_path / "mine.py").write_text("from neighbour_of_kernels import decode, prefill\n")

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerFast
 
 from kvparity import run, worker
 from kvparity.evidence import RunFolderError
-from kvparity.identity import subject_files
 from kvparity.replay import replay
 from kvparity.report.terminal import render
 from kvparity.subject import UnsupportedError
@@ -194,15 +193,6 @@ def test_a_replay_takes_no_other_ids_than_the_run(
     chatting(folder)
     with pytest.raises(RunFolderError, match=r"are other ids now than in .*/run"):
         replay(loaded, there, "c000", "cpu")
-
-
-def test_files_of_a_tokenizer_belong_to_what_a_run_is_about(folder: Path) -> None:
-    before = subject_files(contract(folder))
-    chatting(folder)
-    (folder / "tokenizer.model").write_bytes(b"pieces")
-    (folder / "merges.txt").write_text("a b")
-    after = subject_files(contract(folder))
-    assert set(after) - set(before) == {"chat_template.jinja", "tokenizer.model", "merges.txt"}
 
 
 def test_a_report_shows_what_is_not_followed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
