@@ -7,10 +7,7 @@ import pytest
 import torch
 from records import (
     DECODE,
-    INDEX,
-    MEMBERS,
     MINUS,
-    NOTHING,
     PLUS,
     PREFILL,
     VALUES,
@@ -20,8 +17,7 @@ from records import (
 from torch import Tensor
 
 from kvparity.compare import invariance
-from kvparity.record import Record
-from kvparity.schedule import Layout, Member, Plan
+from kvparity.schedule import Layout
 
 
 def up(x: Tensor, steps: int) -> Tensor:
@@ -174,99 +170,6 @@ def test_attention_rows_are_compared_whole() -> None:
     assert first is not None
     assert (first.position, first.token, first.column) == (1, None, 1)
     assert invariance(record(), record(DECODE), column=None).max_abs == 0.0
-
-
-VOID: dict[str, tuple[Record, Record, str]] = {
-    "no tokens": (record(**NOTHING), record(DECODE, **NOTHING), "no token was compared"),
-    "no tokens on one side": (record(), record(DECODE, **NOTHING), "no token was compared"),
-    "unequal lengths": (
-        record(),
-        record(
-            DECODE,
-            index=INDEX[:4],
-            values=VALUES[:4],
-            targets=(10, 11, 12, 20),
-            digests=(1, 2, 3, -4),
-        ),
-        "the two sides differ in length: 5 against 4 tokens",
-    ),
-    "other positions": (
-        record(),
-        record(DECODE, index=((0, 0), *INDEX[1:])),
-        "the two sides hold different positions",
-    ),
-    "other widths": (
-        record(),
-        record(DECODE, values=VALUES[:, :1]),
-        "rows of 2 against rows of 1 values",
-    ),
-    "the same steps": (record(), record(), "both sides ran the same steps"),
-    "no decode": (
-        record(),
-        record(DECODE, observed={"attention.prefill": 5}),
-        "the path asks for single-query decode, but no decode was observed",
-    ),
-    "a decode counted zero times": (
-        record(),
-        record(DECODE, observed={"attention.prefill": 5, "attention.decode": 0}),
-        "the path asks for single-query decode, but no decode was observed",
-    ),
-    "no decode in the reference": (
-        record(DECODE, observed={"attention.prefill": 5}),
-        record(),
-        "the reference asks for single-query decode, but no decode was observed",
-    ),
-    "decode in prefill": (
-        record(DECODE),
-        record(observed={"attention.decode": 5}),
-        "the path asks for prefill only, but decode was observed",
-    ),
-    "decode in the reference's prefill": (
-        record(observed={"forward.decode": 5}),
-        record(DECODE),
-        "the reference asks for prefill only, but decode was observed",
-    ),
-    "the same launches": (
-        record(launched={"attention.prefill": 2}),
-        record(DECODE, launched={"attention.prefill": 2}),
-        "both sides launched the same kernels equally often, for 2 steps and 3",
-    ),
-    "too few decodes": (
-        record(),
-        record(DECODE, observed={"attention.prefill": 5, "attention.decode": 1}),
-        "the path asks for 2 decode steps, but only 1 were observed",
-    ),
-    "a loop without decode": (
-        record(),
-        record(Plan(MEMBERS, (), Layout(), generate=True), observed={"forward.prefill": 5}),
-        "the path asks for single-query decode, but no decode was observed",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", VOID)
-def test_a_comparison_that_shows_nothing_is_void(name: str) -> None:
-    reference, candidate, reason = VOID[name]
-    found = invariance(reference, candidate, column=0)
-    assert (found.outcome, found.reason) == ("void", reason)
-
-
-def test_other_launches_for_other_steps_are_no_reason_to_doubt() -> None:
-    few = record(launched={"attention.prefill": 2})
-    more = record(DECODE, launched={"attention.prefill": 2, "attention.decode_split": 3})
-    assert invariance(few, more, column=0).outcome == "holds"
-
-
-def test_a_real_difference_outranks_idle_work() -> None:
-    idle = record(values=changed(0, 0, -9.0))
-    assert invariance(record(), idle, column=0).outcome == "differs"
-
-
-def test_the_same_steps_in_another_layout_are_another_path() -> None:
-    paged = replace(PREFILL, layout=Layout(page=16))
-    assert invariance(record(), record(paged), column=0).outcome == "holds"
-    strangers = replace(PREFILL, members=(*MEMBERS, Member("s", 3)))
-    assert invariance(record(), record(strangers), column=0).outcome == "holds"
 
 
 def test_measures_beyond_json_are_given_by_name() -> None:
