@@ -66,7 +66,7 @@ class TransformersSubject:
         self.after_step: generation.AfterStep | None = None
         self.invariant, self.notes = invariant, notes
         self._ran: Counter[str] = Counter()  # whatever ran since it was loaded
-        self._scored: set[str] = set()
+        self._scored: Counter[str] = Counter()  # what the logprobs took, which no model ran
         self._float64: Any = None
         self._about: dict[str, Any] | None = None
         # transformers' own backends multiply unused slots by zero, so they cannot hold NaN.
@@ -98,8 +98,11 @@ class TransformersSubject:
             )
 
     @contextmanager
-    def arithmetic(self) -> Iterator[Counter[str]]:
-        """The arithmetic that was asked for; in the end, which operations it computed, counted."""
+    def arithmetic(self, *, scoring: bool = False) -> Iterator[Counter[str]]:
+        """The arithmetic that was asked for; in the end, which operations it computed, counted.
+
+        ``scoring``: of logprobs, not of the model.
+        """
         swapped: Counter[str] = Counter()
         if not self.invariant:
             yield swapped
@@ -110,7 +113,7 @@ class TransformersSubject:
         except NotInvariantError as error:
             raise UnsupportedError(f"{type(self.model).__name__} under {error}") from error
         swapped.update({f"{_SWAPPED}{name}": n for name, n in report.overridden.items()})
-        self._ran.update(swapped)
+        (self._scored if scoring else self._ran).update(swapped)
 
     def new_cache(self, *, batch: int, capacity: int | None) -> Any:
         """An empty cache, dynamic without a ``capacity``.
@@ -180,12 +183,11 @@ class TransformersSubject:
         log_softmax of the float32 logits over the temperature, in the arithmetic asked for.
         """
         logits = rows.float()
-        with self.arithmetic() as swapped:
+        with self.arithmetic(scoring=True):
             columns = [
                 torch.log_softmax(logits / t, dim=-1).gather(1, targets[:, None])
                 for t in temperatures
             ]
-        self._scored.update(swapped)
         return torch.cat(columns, dim=1)
 
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
@@ -203,21 +205,24 @@ class TransformersSubject:
         return oracle.logits(self._float64, ids, rows, self.device)
 
     def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
-        """What is loaded, the attention that ran, and what ``invariant`` swapped."""
+        """What is loaded, the attention that ran, and what ``invariant`` swapped.
+
+        It was used where the model's own forwards took some of it: logprobs always do.
+        """
         ran = self._ran if ran is None else ran
-        names = {name for name in {*ran, *self._scored} if name.startswith(_SWAPPED)}
-        swapped = sorted(name.removeprefix(_SWAPPED) for name in names)
+        own = {name.removeprefix(_SWAPPED) for name in ran if name.startswith(_SWAPPED)}
+        swapped = own | {name.removeprefix(_SWAPPED) for name in self._scored}
         if self._about is None:
             self._about = describing.about(self.model)
         asked, found = {}, {}
         if self.invariant:
-            asked, found = {"invariant": True}, {"invariant": bool(swapped)}
+            asked, found = {"invariant": True}, {"invariant": bool(own)}
         return {
             "kind": "transformers",
             **self._about,
             "requested": {"attention": self.attention} | asked,
             "used": {"attention": attention_of(self.model)} | found,
-            "invariant": swapped,
+            "invariant": sorted(swapped),
             "attention_called": called(ran),
             "order": asdict(self.order) if self.attention == fixed.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
