@@ -1,0 +1,60 @@
+"""What a change touched: the lines since a commit, also those that are not committed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+
+from mutation.mutants import Mutant, owners
+from mutation.scope import ROOT
+
+_HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
+
+
+def base(given: str | None) -> str | None:
+    """The commit to compare with: the one given, KVPARITY_BASE, where ``origin/main`` was left, or
+    the one before this; None where there is none."""
+    for name in (given, os.environ.get("KVPARITY_BASE")):
+        if name:
+            return _git("rev-parse", "--verify", f"{name}^{{commit}}").strip()
+    head = _git("rev-parse", "HEAD").strip()
+    for command in (("merge-base", "origin/main", "HEAD"), ("rev-parse", "--verify", "HEAD~1")):
+        done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode == 0 and done.stdout.strip() != head:
+            return done.stdout.strip()
+    return None
+
+
+def files(since: str, folder: str) -> list[str]:
+    """The Python files under a folder that differ from the commit and are still there."""
+    names = _git("diff", "--name-only", "--diff-filter=d", since, "--", folder).splitlines()
+    return [name for name in names if name.endswith(".py")]
+
+
+def lines(since: str, file: str) -> set[int]:
+    """The lines of a file, as it is now, that differ; where lines were only taken, those around."""
+    found: set[int] = set()
+    for start, count in _HUNK.findall(_git("diff", "-U0", since, "--", file)):
+        first, many = int(start), int(count or 1)
+        found |= set(range(first, first + many)) if many else {first, first + 1}
+    return found
+
+
+def touched(mutants: Iterable[Mutant], file: str, changed: set[int]) -> list[Mutant]:
+    """The mutants in functions that have a changed line; outside of functions, on such a line."""
+    source = (ROOT / file).read_text()
+    hit = {
+        owner.name
+        for owner in owners(ast.parse(source), source)
+        if changed & set(range(owner.body.start[0], owner.body.end[0]))
+    }
+    return [each for each in mutants if each.owner in hit or each.line in changed]
+
+
+def _git(*command: str) -> str:
+    return subprocess.run(
+        ["git", *command], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout

@@ -1,0 +1,245 @@
+"""``ci/mutants``: small faults planted in the files that decide, and the tests that die."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mutation import changes, covering, faults, fresh, listed, mutants
+from mutation import jobs as asking
+from mutation import report as reporting
+from mutation.scope import ROOT, files
+
+STATE = ROOT / ".mutants"
+HERE = Path(__file__).parent
+CHANGED_S = 165.0
+
+
+def main() -> int:
+    """Exit code 0: nothing survived but what is known; 1: something did; 2: bad command line."""
+    parser = argparse.ArgumentParser(prog="ci/mutants", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--all", action="store_true", help="all mutants; goes on where it stopped")
+    what.add_argument(
+        "--changed",
+        nargs="?",
+        const="",
+        metavar="COMMIT",
+        help="mutants of the functions that changed since a commit, for 3 minutes",
+    )
+    what.add_argument("--faults", nargs="*", metavar="NAME", help="the faults of ci/faults")
+    what.add_argument(
+        "--planted",
+        action="store_true",
+        help="all faults of ci/faults at once, and the whole test command",
+    )
+    what.add_argument(
+        "--map",
+        nargs="*",
+        metavar="TEST_FILE",
+        help="measure anew which tests reach which function",
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="these files")
+    parser.add_argument("--anew", action="store_true", help="forget earlier outcomes")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="stop after so long")
+    parser.add_argument("--publish", action="store_true", help="write docs/results/mutants.*")
+    given = parser.parse_args()  # fmt: skip
+    STATE.mkdir(exist_ok=True)
+    if unknown := set(given.only) - set(files()):
+        parser.error(f"{', '.join(sorted(unknown))}: not a file that ci/mutation/scope.py names")
+    if given.map is not None:
+        return measure(given.map, given.jobs)
+    if given.faults is not None:
+        return named(given.faults, given.jobs)
+    if given.planted:
+        return planted()
+    if given.changed is not None:
+        return changed(given.changed or None, given.jobs)
+    return everything(given)
+
+
+def everything(given: argparse.Namespace) -> int:
+    """All mutants, or those of some files; a survivor of an earlier run is tried again."""
+    began = time.time()
+    results = STATE / "results.jsonl"
+    if given.anew:
+        results.unlink(missing_ok=True)
+    every = [each for file in given.only or files() for each in mutants.of(file)]
+    known = asking.read(results)
+    todo = [m for m in every if m.key not in known or known[m.key].status not in reporting.KILLED]
+    print(f"{len(every)} mutants, {len(every) - len(todo)} killed before", flush=True)
+    run(todo, results, given.jobs, began + 60 * given.minutes)
+    found = reporting.report(every, asking.read(results), listed.equivalent())
+    tell(found)
+    if given.publish:
+        about = {
+            "command": "ci/mutants --all --publish",
+            "time": f"{(time.time() - began) / 60:.0f} min on {given.jobs} cores"
+            + (
+                f", {len(every) - len(todo)} mutants killed before"
+                if len(todo) < len(every)
+                else ""
+            ),
+            "commit": git("rev-parse", "--short", "HEAD"),
+        }
+        listed.LEFT.write_text(reporting.document(found, about))
+        listed.LEFT.with_suffix(".md").write_text(reporting.markdown(found, about))
+    return 1 if found.survivors else 0
+
+
+def changed(since: str | None, copies: int) -> int:
+    """The mutants that a change touched, as many as there is time for."""
+    began = time.time()
+    if (base := changes.base(since)) is None:
+        print("mutants: there is no commit before this one: nothing to compare with")
+        return 0
+    touched: list[mutants.Mutant] = []
+    for file in sorted(set(changes.files(base, ".")) & set(files())):
+        touched += changes.touched(mutants.of(file), file, changes.lines(base, file))
+    tests = [name for name in changes.files(base, "tests") if "/test_" in name]
+    print(f"mutants: {len(touched)} in what changed since {base[:12]}", flush=True)
+    if not touched:
+        return 0
+    results = STATE / f"changed-{os.getpid()}.jsonl"
+    try:
+        run(touched, results, copies, began + CHANGED_S, tests)
+        outcomes = asking.read(results)
+    finally:
+        results.unlink(missing_ok=True)
+    found = reporting.report(touched, outcomes, listed.equivalent())
+    if len(outcomes) < len(touched):
+        print(f"mutants: {len(outcomes)} of {len(touched)} were run in {CHANGED_S:.0f} s")
+    tell(found)
+    new = [each for each in found.survivors if each[1] not in listed.left()]
+    if new:
+        print(
+            f"mutants: {len(new)} survive that are not known. Write a test that dies, or say in "
+            "ci/mutation/equivalent.toml why nothing can; if a test is there already, let it be "
+            "known: ci/mutants --map TEST_FILE"
+        )
+    return 1 if new else 0
+
+
+def run(
+    todo: Sequence[mutants.Mutant],
+    results: Path,
+    copies: int,
+    until: float,
+    more: Sequence[str] = (),
+) -> None:
+    """Live where that is possible, and then on disk. ``more``: test files that see all of them."""
+    reached = covering.read()
+    work = []
+    for mutant in _mixed(todo):
+        tests = reached.of(mutant.file, mutant.owner)
+        took = sum(reached.seconds[test] for test in tests) + 5.0 * len(more)
+        work.append(asking.Job(mutant, (*tests, *more), took))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs"
+        asking.write_jobs([job for job in work if job.mutant.inside], path)
+        step("live", path, results, copies, until)
+        done = asking.read(results)
+        left = [
+            job
+            for job in work
+            if not job.mutant.inside
+            or (job.mutant.key in done and done[job.mutant.key].status == "unpatchable")
+        ]
+        asking.write_jobs(left, path)
+        step("fresh", path, results, copies, until)
+
+
+def step(program: str, jobs: Path, results: Path, copies: int, until: float) -> None:
+    """A process of its own for one way to run mutants."""
+    if not jobs.read_text():
+        return
+    log = STATE / f"{program}.log"
+    with log.open("w") as out:
+        given = [str(jobs), str(results), str(copies), str(until)]
+        done = subprocess.run(
+            [sys.executable, "-m", f"mutation.{program}", *given], stdout=out, stderr=out
+        )
+    if done.returncode:
+        raise SystemExit(f"ci/mutants: running them ({program}) failed:\n{log.read_text()[-3000:]}")
+
+
+def _mixed(todo: Sequence[mutants.Mutant]) -> list[mutants.Mutant]:
+    """In an order by key: where there is no time for all, what is run is of every kind."""
+    return sorted(todo, key=lambda mutant: mutant.key)
+
+
+def tell(found: reporting.Report) -> None:
+    """Survivors, then the counts."""
+    for each in sorted(found.survivors, key=lambda each: (each[0].file, each[0].line)):
+        print(reporting.survivor(*each))
+    whole = found.whole
+    print(
+        f"mutants: {whole.tried} of {whole.mutants} run: {whole.killed} killed, "
+        f"{whole.equivalent} change nothing, {len(found.survivors)} survive; "
+        f"{100 * whole.rate:.1f} % of those that change something are killed"
+    )
+
+
+def named(names: Sequence[str], copies: int) -> int:
+    """Each fault of ci/faults alone: its tests pass without it, and fail with it."""
+    chosen = [fault for fault in faults.faults() if not names or fault.name in names]
+    if unknown := set(names) - {fault.name for fault in chosen}:
+        raise SystemExit(f"ci/mutants: no fault of ci/faults is named {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory() as folder:
+        path, results = Path(folder) / "names", Path(folder) / "results"
+        path.write_text("\n".join(fault.name for fault in chosen))
+        given = [str(path), str(results), str(copies)]
+        subprocess.run([sys.executable, "-m", "mutation.named", *given], check=True)
+        lines = sorted(results.read_text().splitlines())
+    unseen = [line for line in lines if not line.startswith("seen ")]
+    print("\n".join([*lines, f"faults: {len(lines) - len(unseen)} of {len(chosen)} seen"]))
+    return 1 if unseen or len(lines) < len(chosen) else 0
+
+
+def planted() -> int:
+    """One build with all faults, under the test command: how many tests are red."""
+    chosen = faults.faults()
+    with tempfile.TemporaryDirectory() as folder:
+        root = fresh.tree(Path(folder))
+        for fault in chosen:
+            fault.plant(root)
+        red = faults.failing(root, "-n", "auto", "--dist", "worksteal")
+    print("\n".join(red))
+    print(f"planted: {len(chosen)} faults at once, {len(red)} tests are red")
+    return 0 if len(red) >= len(chosen) else 1
+
+
+def measure(tests: Sequence[str], copies: int) -> int:
+    """Run tests under coverage, all or those files, and keep which functions they reach."""
+    data, junit, log = STATE / "coverage", STATE / "junit.xml", STATE / "coverage.log"
+    data.unlink(missing_ok=True)
+    options = ["-q", "-p", "no:cacheprovider", "-n", str(copies), "--dist", "worksteal", "--cov"]
+    options += [f"--cov-config={HERE / 'coverage.ini'}", "--cov-context=test", "--cov-report="]
+    with log.open("w") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, f"--junitxml={junit}", *tests],
+            cwd=ROOT, stdout=out, stderr=out, env=os.environ | {"COVERAGE_FILE": str(data)},
+        )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"ci/mutants: tests failed:\n{log.read_text()[-3000:]}")
+    found = covering.measured(data, junit)
+    covering.write(covering.merged(covering.read(), found, tests) if tests else found)
+    return 0
+
+
+def git(*command: str) -> str:
+    """One line that git says."""
+    return subprocess.run(
+        ["git", *command], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Which tests reach which function: measured by coverage's contexts, kept in ``reached.json``."""
+
+from __future__ import annotations
+
+import ast
+import json
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mutation.mutants import owners
+from mutation.scope import ROOT, files
+
+KEPT = Path(__file__).with_name("reached.json")
+EACH = 12
+"""So many tests are kept for every line of a function: those that cost least for what they see."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """``seconds`` of each test by its node id; ``tests`` by file and owner, the cheapest first."""
+
+    seconds: Mapping[str, float]
+    tests: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    def of(self, file: str, owner: str) -> tuple[str, ...]:
+        """The tests of a function; of the whole file where the function is not known."""
+        known = self.tests.get(file, {})
+        if owner in known:
+            return known[owner]
+        every = {test for tests in known.values() for test in tests}
+        return tuple(sorted(every, key=lambda test: self.seconds[test])[: 4 * EACH])
+
+
+def read(path: Path = KEPT) -> Reached:
+    """The map that is kept in the checkout."""
+    data = json.loads(path.read_text())
+    names = list(data["tests"])
+    return Reached(
+        data["tests"],
+        {
+            file: {owner: tuple(names[n] for n in tests) for owner, tests in known.items()}
+            for file, known in data["files"].items()
+        },
+    )
+
+
+def write(reached: Reached, path: Path = KEPT) -> None:
+    """One line for each test and function, in order: a change of the map can be read."""
+    used = {test for known in reached.tests.values() for tests in known.values() for test in tests}
+    place = {test: n for n, test in enumerate(sorted(used))}
+    tests = ",\n".join(f"{json.dumps(test)}: {reached.seconds[test]:.2f}" for test in place)
+    lines = ",\n".join(
+        f"{json.dumps(file)}: {{\n"
+        + ",\n".join(
+            f"{json.dumps(owner)}: {json.dumps([place[test] for test in found])}"
+            for owner, found in sorted(known.items())
+        )
+        + "}"
+        for file, known in sorted(reached.tests.items())
+    )
+    path.write_text(f'{{"tests": {{\n{tests}}},\n"files": {{\n{lines}}}}}\n')
+
+
+def measured(data: Path, junit: Path, root: Path = ROOT) -> Reached:
+    """From a run of the tests in the checkout ``root``: coverage's file, and pytest's report."""
+    from coverage import CoverageData
+
+    seconds = _seconds(junit)
+    coverage = CoverageData(str(data))
+    coverage.read()
+    lines: dict[str, dict[int, set[str]]] = {}
+    width: dict[str, int] = defaultdict(int)
+    for file in files():
+        found = coverage.contexts_by_lineno(str(root / file))
+        lines[file] = {
+            line: {context.rpartition("|")[0] for context in contexts} & seconds.keys()
+            for line, contexts in found.items()
+        }
+        for test in set().union(*lines[file].values()):
+            width[test] += 1
+
+    def cost(test: str) -> float:  # a test that reaches little says more of what it reaches
+        return (seconds[test] + 0.05) * (width[test] + 5)
+
+    tests: dict[str, dict[str, tuple[str, ...]]] = {}
+    for file in files():
+        source = (root / file).read_text()
+        for owner in owners(ast.parse(source), source):
+            kept: set[str] = set()
+            for line in range(owner.body.start[0], owner.body.end[0]):
+                kept |= set(sorted(lines[file].get(line, ()), key=cost)[:EACH])
+            ranked = tuple(sorted(kept, key=lambda test: (seconds[test], test)))
+            tests.setdefault(file, {})[owner.name] = ranked
+    return Reached(seconds, tests)
+
+
+def merged(old: Reached, new: Reached, again: Iterable[str]) -> Reached:
+    """``old`` with the tests of the files ``again`` as ``new`` has them."""
+    gone = set(again)
+
+    def stays(test: str) -> bool:
+        return test.partition("::")[0] not in gone
+
+    seconds = {test: took for test, took in old.seconds.items() if stays(test)} | dict(new.seconds)
+    tests: dict[str, dict[str, tuple[str, ...]]] = {}
+    for file, known in new.tests.items():
+        for owner, added in known.items():
+            kept = [test for test in old.tests.get(file, {}).get(owner, ()) if stays(test)]
+            every = dict.fromkeys([*added, *kept])
+            tests.setdefault(file, {})[owner] = tuple(sorted(every, key=lambda t: seconds[t]))
+    return Reached(seconds, tests)
+
+
+def _seconds(junit: Path) -> dict[str, float]:
+    """By node id. The report has the folder and module with dots, the classes too."""
+    found: dict[str, float] = {}
+    for case in ElementTree.parse(junit).iter("testcase"):
+        if case.find("skipped") is None:
+            path = case.get("classname", "").replace(".", "/") + ".py"
+            found[f"{path}::{case.get('name')}"] = float(case.get("time", 0))
+    return found

@@ -1,0 +1,66 @@
+"""Faults that people thought of, written down in ``ci/faults``: each must turn its tests red."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mutation.scope import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = ROOT / "ci/faults"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``find`` stands once in ``file``; with ``replace`` in its place, ``tests`` fail.
+
+    ``green``: what would be called right though it is wrong.
+    """
+
+    name: str
+    file: str
+    find: str
+    replace: str
+    green: str
+    tests: tuple[str, ...]
+
+    def plant(self, root: Path) -> None:
+        """Write the fault into the tree ``root``; ValueError where its text is not there once."""
+        path = root / self.file
+        text = path.read_text()
+        if text.count(self.find) != 1:
+            raise ValueError(
+                f"fault {self.name}: its text stands {text.count(self.find)} times in {self.file}"
+            )
+        path.write_text(text.replace(self.find, self.replace))
+
+
+def faults() -> list[Fault]:
+    """All of them, by file and then as they are written."""
+    found: list[Fault] = []
+    for path in sorted(FOLDER.glob("*.toml")):
+        for entry in tomllib.loads(path.read_text())["fault"]:
+            found.append(Fault(**{**entry, "tests": tuple(entry["tests"])}))
+    return found
+
+
+def failing(root: Path, *more: str) -> list[str]:
+    """The node ids of the tests that fail or cannot be run in a tree, by the README's command."""
+    paths = os.pathsep.join(str(root / room) for room in ("harness", "kernels", "contracts"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *more],
+        cwd=root, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    words = ("FAILED ", "ERROR ")
+    lines = [line for line in done.stdout.splitlines() if line.startswith(words)]
+    if done.returncode not in (0, 1) or (done.returncode == 1) != bool(lines):
+        raise RuntimeError(done.stdout[-3000:] + done.stderr[-3000:])
+    return [line.split(" ", 1)[1].split(" - ")[0] for line in lines]

@@ -1,0 +1,109 @@
+"""Mutants on disk, in processes that import kvparity anew: for what a live process has already.
+
+A server imports what is not kvparity's, and makes a copy of itself for each mutant. The copy runs
+pytest in a tree of files where the change is written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mutation.copying import DIED, ENDLESS, asked, spread
+from mutation.jobs import Job, Outcome, add, read_jobs
+from mutation.scope import ROOT
+
+SLACK_S, TIMES = 60.0, 10.0
+ROOMS = ("harness", "kernels", "contracts")
+_IMPORTED = (
+    "numpy", "torch", "triton", "triton.language", "transformers", "pydantic", "ruamel.yaml",
+    "hypothesis", "pytest", "safetensors.torch", "tqdm", "torch._dynamo", "torch.export",
+    "transformers.models.qwen3.modeling_qwen3", "transformers.models.mistral.modeling_mistral",
+    "transformers.models.gemma3.modeling_gemma3",
+)  # fmt: skip
+
+
+def tree(folder: Path) -> Path:
+    """A copy of the checkout's files, those too that are not committed yet."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+            shutil.copymode(ROOT / name, folder / name)
+    return folder
+
+
+def imported() -> None:
+    """What the copies need not import again."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    for name in _IMPORTED:
+        importlib.import_module(name)
+
+
+def passes(where: Path, tests: Sequence[str], limit_s: float) -> str:
+    """Run tests in a tree, in a copy of this process: "0" where all pass, else pytest's code."""
+
+    def run() -> str:
+        import pytest
+
+        os.chdir(where)
+        paths = [str(where / room) for room in ROOMS]
+        sys.path[:0] = paths
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+        out = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        return str(
+            int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+        )
+
+    return asked(run, limit_s)
+
+
+class Fresh:
+    """Runs jobs in trees under ``folder``, one for each process."""
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self.folder, self.results = folder, results
+        self.plain: dict[tuple[str, ...], bool] = {}
+
+    def job(self, job: Job) -> None:
+        """Run one mutant and write its outcome."""
+        began = time.monotonic()
+        where = self.folder / str(os.getpid())
+        if not where.exists():
+            tree(where)
+        limit = SLACK_S + TIMES * job.seconds
+        if not job.tests:
+            add(Outcome(job.mutant.key, "unreached"), self.results)
+            return
+        if job.tests not in self.plain:
+            self.plain[job.tests] = passes(where, job.tests, limit) == "0"
+        if not self.plain[job.tests]:
+            raise RuntimeError(f"{job.mutant.file}: its tests fail without a change: {job.tests}")
+        path = where / job.mutant.file
+        path.write_text(job.mutant.text())
+        found = passes(where, job.tests, limit)
+        shutil.copyfile(ROOT / job.mutant.file, path)
+        status = {"0": "survived", ENDLESS: "endless"}.get(found, "killed")
+        by = DIED if found == DIED else "" if found == "0" else f"pytest's exit code {found}"
+        took = round(time.monotonic() - began, 2)
+        add(Outcome(job.mutant.key, status, by, took), self.results)
+
+
+if __name__ == "__main__":
+    imported()
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Fresh(Path(folder), Path(sys.argv[2]))
+        spread(read_jobs(Path(sys.argv[1])), int(sys.argv[3]), fresh.job, float(sys.argv[4]))

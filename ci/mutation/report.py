@@ -1,0 +1,114 @@
+"""The table by file, and the survivors with their change."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from mutation.jobs import Outcome
+from mutation.listed import Change, change
+from mutation.mutants import Mutant
+
+KILLED = ("killed", "endless")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Counts of one file. ``tried`` have an outcome; ``equivalent`` survived and change nothing."""
+
+    mutants: int
+    tried: int
+    killed: int
+    equivalent: int
+
+    @property
+    def rate(self) -> float:
+        """Killed, of those tried that are not equivalent; 1 where there are none."""
+        counted = self.tried - self.equivalent
+        return self.killed / counted if counted else 1.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of one run: by file, and what is left."""
+
+    rows: Mapping[str, Row]
+    survivors: Sequence[tuple[Mutant, Change, str]]
+    killers: Mapping[str, int]
+
+    @property
+    def whole(self) -> Row:
+        """All files together."""
+        parts = [(r.mutants, r.tried, r.killed, r.equivalent) for r in self.rows.values()]
+        return Row(*(sum(column) for column in zip(*parts, strict=True)))
+
+
+def report(
+    mutants: Sequence[Mutant], outcomes: Mapping[str, Outcome], equivalent: Mapping[Change, str]
+) -> Report:
+    """What the outcomes say of these mutants."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    survivors: list[tuple[Mutant, Change, str]] = []
+    killers: Counter[str] = Counter()
+    for mutant in mutants:
+        count = counts[mutant.file]
+        count["mutants"] += 1
+        if (outcome := outcomes.get(mutant.key)) is None:
+            continue
+        count["tried"] += 1
+        if outcome.status in KILLED:
+            count["killed"] += 1
+            killers[outcome.by.partition("::")[0]] += 1
+        elif (found := change(mutant)) in equivalent:
+            count["equivalent"] += 1
+        else:
+            survivors.append((mutant, found, outcome.status))
+    rows = {
+        file: Row(count["mutants"], count["tried"], count["killed"], count["equivalent"])
+        for file, count in sorted(counts.items())
+    }
+    return Report(rows, survivors, killers)
+
+
+def survivor(mutant: Mutant, found: Change, status: str) -> str:
+    """One survivor, as a diff with its place."""
+    how = "no test reaches it" if status == "unreached" else "no test fails"
+    before = "".join(f"    - {line}\n" for line in found.before.splitlines())
+    after = "".join(f"    + {line}\n" for line in found.after.splitlines())
+    return f"{mutant.file}:{mutant.line}: {mutant.owner or 'module'}: {how}\n{before}{after}"
+
+
+def markdown(found: Report, about: Mapping[str, str]) -> str:
+    """The page of docs/results."""
+    head = "\n".join(f"- {name}: {value}" for name, value in about.items())
+    lines = [
+        "| file | mutants | tried | killed | equivalent | killed of the others |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for file, row in [*found.rows.items(), ("**all**", found.whole)]:
+        lines.append(
+            f"| {file} | {row.mutants} | {row.tried} | {row.killed} | {row.equivalent} "
+            f"| {100 * row.rate:.1f} % |"
+        )
+    return (
+        "# Mutants: small faults planted in the deciding files, one at a time\n\n"
+        f"{head}\n\n" + "\n".join(lines) + "\n\nSurvivors, with their change, are in "
+        "[mutants.json](mutants.json). How it is done: [trust](../trust.md#what-the-tests-see).\n"
+    )
+
+
+def document(found: Report, about: Mapping[str, str]) -> str:
+    """The same as JSON, with the survivors."""
+    return (
+        json.dumps(
+            {
+                **about,
+                "files": {file: asdict(row) for file, row in found.rows.items()},
+                "survivors": [asdict(each) for _, each, _ in found.survivors],
+            },
+            indent=1,
+        )
+        + "\n"
+    )

@@ -1,0 +1,85 @@
+"""Which files decide verdicts, and so are mutated; and what of a source only words a message."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HARNESS, KERNELS, CONTRACTS = (
+    "harness/kvparity",
+    "kernels/kvparity_kernels",
+    "contracts/kvparity_contracts",
+)
+_DECIDING = {
+    HARNESS: """
+        accuracy bits blind cache_check case_json collect compare drift evidence evidence_check
+        evidence_paths evidence_verdict held identity judge kernel_case kernel_plan liveness paths
+        plan record relations replay run schedule side unit unit_paths worker
+        controls/* order/* audit/* trace/* hf/* subjects/* recheck/*
+    """,
+    KERNELS: "fixed interpreter launch rules tiles store/* overrides/*",
+    CONTRACTS: """
+        abilities checks consistency faint features few_rows grouping idling limits lint_controls
+        linter order paths placing planning stores undeclared
+    """,
+}
+_SHOW = {
+    "harness/kvparity/audit/report.py": "words an audit",
+    "harness/kvparity/audit/words.py": "words an audit",
+    "harness/kvparity/order/picture.py": "draws trees",
+    "harness/kvparity/order/text.py": "words a certificate",
+    "harness/kvparity/trace/picture.py": "draws a trace",
+    "harness/kvparity/trace/table.py": "prints a trace",
+}
+"""Files of those folders that only show what others decided."""
+
+
+def files() -> list[str]:
+    """The deciding files, from the root of the checkout."""
+    found: set[str] = set()
+    for folder, names in _DECIDING.items():
+        for name in names.split():
+            here = sorted((ROOT / folder).glob(f"{name}.py"))
+            if not here:
+                raise FileNotFoundError(f"ci/mutation/scope.py names {folder}/{name}.py: no file")
+            found |= {str(path.relative_to(ROOT)) for path in here}
+    return sorted(found - set(_SHOW))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a source: lines from 1, columns from 0, the end not included."""
+
+    start: tuple[int, int]
+    end: tuple[int, int]
+
+    def has(self, start: tuple[int, int], end: tuple[int, int]) -> bool:
+        """Whether all of that lies in it."""
+        return self.start <= start and end <= self.end
+
+
+def unchanged(tree: ast.Module) -> list[Stretch]:
+    """Types, decorators of classes, and what only words a message: no verdict rests on them."""
+    found: list[ast.AST] = []
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            if (part := getattr(node, name, None)) is not None:
+                found.append(part)
+        if isinstance(node, ast.JoinedStr):
+            found.append(node)
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            found += node.exc.args
+        if isinstance(node, ast.ClassDef):
+            found += node.decorator_list
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            found.append(node)
+    return [_stretch(node) for node in found]
+
+
+def _stretch(node: ast.AST) -> Stretch:
+    assert isinstance(node, (ast.expr, ast.stmt))
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    return Stretch((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset))
