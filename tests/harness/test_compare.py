@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from records import (
     DECODE,
+    INDEX,
     MINUS,
     PLUS,
     PREFILL,
@@ -16,7 +18,7 @@ from records import (
 )
 from torch import Tensor
 
-from kvparity.compare import invariance
+from kvparity.compare import invariance, same_bits
 from kvparity.schedule import Layout
 
 
@@ -177,3 +179,20 @@ def test_measures_beyond_json_are_given_by_name() -> None:
     found = invariance(record(values=changed(0, 0, -1.0)), other, column=0)
     assert found.approx_kl0 == float("inf")
     assert json.loads(json.dumps(found.as_json(), allow_nan=False))["approx_kl0"] == "inf"
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"digests": (1, 2, 3, -4, 6)}, False),
+        ({"values": changed(4, 1, up(VALUES[4, 1], 1))}, False),
+        ({"values": changed(2, 0, PLUS)}, False),
+        ({"index": ((0, 0), *INDEX[1:])}, False),
+    ],
+    ids=["nothing", "a row", "a value", "a sign of zero", "a place"],
+)
+def test_a_path_repeats_itself_if_every_value_row_and_place_is_there_again(
+    change: dict[str, Any], same: bool
+) -> None:
+    assert same_bits(record(DECODE), record(DECODE, **change)) is same

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 
@@ -48,6 +49,19 @@ def test_equal_sides_have_no_drift_and_small_ones_are_not_lost() -> None:
     # exp(d) - 1 - d in plain float64 would be pure rounding noise here; d^2 / 2 is 5e-17.
     moved = sides([0.0], [1e-8])
     assert 4e-17 < moved.approx_kl0 < 6e-17
+
+
+def test_logprobs_are_subtracted_before_anything_is_rounded() -> None:
+    """Float32 numbers that are far apart: their difference in float32 is another number."""
+    rollout, trainer = torch.tensor([-0.1, -17.3]), torch.tensor([-20.0, -0.7])
+    found = drift(rollout=rollout, trainer=trainer)
+    exact = [
+        Fraction(t) - Fraction(r) for r, t in zip(rollout.tolist(), trainer.tolist(), strict=True)
+    ]
+    assert all(float(each) != float(torch.tensor(float(each))) for each in exact)
+    assert found.max_abs_dlogp == float(max(map(abs, exact)))
+    k3 = [math.expm1(each) - float(each) for each in exact]
+    assert math.isclose(found.approx_kl0, sum(k3) / 2, rel_tol=1e-12)
 
 
 def test_nan_is_not_swallowed() -> None:

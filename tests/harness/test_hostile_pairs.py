@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,6 @@ def verify(path: Path, *more: str) -> int:
         ("decode", "decode_three", "decode_three returned 3 values, expected out, or (out, lse)"),
         ("decode", "decode_sparse", "decode_sparse: out has layout torch.sparse_coo"),
         ("decode", "decode_odd", "decode_odd raised OddError: odd"),
-        ("decode", "decode_leaves", "ended the process by os._exit(0)"),
         ("decode", "decode_two_threads", "torch computes with 2 threads"),
         ("decode", "decode_tf32", "TF32 is on"),
         ("decode", "decode_deterministic", "torch's use_deterministic_algorithms is True"),
@@ -93,6 +93,24 @@ def test_it_is_an_error_that_names_the_deed(
     assert "Traceback" not in err
     assert not (tmp_path / "run" / "run.json").exists()
     assert unsettled() is None  # what a process does next does not suffer for it
+
+
+def test_a_subject_does_not_end_the_process_with_a_code_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a copy of this process: without its guard it ends, and a test run would end green."""
+    said = tmp_path / "said"
+    pid = os.fork()
+    if not pid:
+        code = 0
+        try:
+            path = contract(tmp_path, decode="decode_leaves")
+            code = 100 + verify(path, "--run-dir", str(tmp_path / "run"))
+            said.write_text(capsys.readouterr().err)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 100 + ExitCode.ERROR
+    assert "the subject ended the process by os._exit(0)" in said.read_text()
 
 
 def test_the_plain_pair_holds(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_transformers import tokens
+from tiny_transformers import tiny, tokens
 from transformers_families import TYPES
 
 from kvparity import run
@@ -59,6 +60,25 @@ def test_each_type_of_model_loads_and_is_close_to_its_float64(name: str) -> None
     assert (rows - wanted).abs().max() < 1e-4 * rows.abs().max()
     moved = subject.oracle(Member("m", 11), [*ids[:5], 99, *ids[6:]], range(11))
     assert (rows - moved).abs().max() > 1e-2 * rows.abs().max()
+
+
+@pytest.mark.parametrize("execution", ["bfloat16", "float16", "float32"])
+def test_the_twin_computes_in_float64_whatever_the_model_computes_in(execution: str) -> None:
+    """It is held against float32 with the same rounded weights: all that is left is its rounding.
+
+    transformers computes norms and softmax in float32, so the two agree to about 1e-6; numbers
+    that were computed in 16 bits, and only called float64, do not.
+    """
+    subject, ids = tiny("eager", execution=execution), tokens(9)
+    single = copy.deepcopy(subject.model).float()
+    with torch.inference_mode():
+        wanted = single(input_ids=torch.tensor([ids]), use_cache=False).logits[0, 2:8].double()
+    found = subject.oracle(Member("m", 9), ids, range(2, 8))
+    assert found.dtype == torch.float64
+    assert 0 < (found - wanted).abs().max() < 2e-5 * wanted.abs().max()
+    # Float64 has more digits than float32 holds, and the model under verification keeps its own.
+    assert bool((found != found.float()).any())
+    assert subject.model.dtype == getattr(torch, execution)
 
 
 def test_a_mixture_of_experts_is_held_against_its_eager_experts() -> None:

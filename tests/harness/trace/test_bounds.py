@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kvparity.taps import Attended
-from kvparity.trace.bounds import ULP, Reduction, Terms, U, reduction, sum_bound
+from kvparity.trace.bounds import ULP, Reduction, Terms, U, out_bound, reduction, sum_bound
 from kvparity.trace.weights import Weights, weigh
 from kvparity_kernels.attention import decode
 from kvparity_kernels.order import ReductionOrder
@@ -124,10 +124,49 @@ def test_the_formula_by_hand() -> None:
     assert ULP == 2 * U
 
 
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_formula_of_the_result_by_hand(dtype: torch.dtype, closed: bool) -> None:
+    one = torch.ones(1, 1, dtype=torch.float64)
+    pair = torch.tensor([[0.25, 0.75]], dtype=torch.float64)
+    terms = Terms(
+        torch.tensor([[1.0, 3.0]]).double(), pair, torch.tensor([[3.0, 5.0]]).double(), one[:, 0],
+        head_dim=8, softcap=0.5,
+    )  # fmt: skip
+    values = torch.tensor([[[-2.0], [4.0]]], dtype=torch.float64)
+    u = torch.finfo(dtype).eps / 2
+    # A score: products 20 * S, its drop under the highest, and 16 * softcap.
+    scores = [U * (20 * 3 + 2 + 8), U * (20 * 5 + 0 + 8)]
+    if closed:  # eight roundings of the score, its drop, the cap and 1
+        scores = [scores[0] + 8 * u * (1 + 2 + 1.5), scores[1] + 8 * u * (3 + 0 + 1.5)]
+    total = 0.25 * scores[0] + 0.75 * scores[1]
+    # The weight rounded once; 2 additions of 4, 1 rescaling of 10.
+    relative = [math.expm1(each + u + U * (8 + 8 + 10) + total) for each in scores]
+    tiny = 2.0**-25 if dtype == torch.float16 else 0.0
+    spread = (0.25 * relative[0] + tiny) * 2 + (0.75 * relative[1] + tiny) * 4
+    wanted = spread + 2 * u * (0.25 * 2 + 0.75 * 4)
+    found = out_bound(terms, values, Reduction(2, 1), dtype=dtype, closed=closed)
+    assert float(found) == pytest.approx(wanted + torch.finfo(dtype).tiny, rel=1e-9)
+
+
 def test_how_many_roundings_a_term_passes() -> None:
     assert reduction(2000, (256, 64)) == Reduction(64 + 4 + 8 + 1, 4 + 8 + 1)
     assert reduction(10, (256, 64)) == Reduction(10 + 4 + 1 + 1, 4 + 1 + 1)
     assert reduction(2000, None) == Reduction(2000, 126)
+
+
+@pytest.mark.parametrize("shift", [-3.0, 3.0])
+@pytest.mark.parametrize("head", range(HEADS))
+def test_the_head_that_is_off_most_is_told_on_either_side_of_one(head: int, shift: float) -> None:
+    q, k, v = draw(40, torch.float32)
+    out, lse = kernel(q, k, v)
+    near = weighed(q, k, v, (out, lse), CUT)
+    lse[head] += shift * near.bound * ULP
+    found = weighed(q, k, v, (out, lse), CUT)
+    assert 2 * found.bound < found.deviation < 4 * found.bound
+    assert found.out_ratio == near.out_ratio
+    out[0, head, -1] += shift * near.out_error / near.out_ratio
+    assert weighed(q, k, v, (out, lse), CUT).out_ratio > 1
 
 
 def test_a_cut_and_a_sink_belong_to_the_sum() -> None:

@@ -1,0 +1,122 @@
+"""The rules of a unit, one at a time: a subject that is off in one place, and what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import toy
+from torch import Tensor
+from toy import Toy
+
+from kvparity.case_json import case_json
+from kvparity.compare import Comparison
+from kvparity.plan import Case, make
+from kvparity.schedule import Member
+from kvparity.subject import OracleError
+from kvparity.unit import Setting, run_unit
+
+TOKENS = [[5, 6, 7, 80, 81, 82], [9, 90, 91, 92]]
+WORKLOAD = {"name": "w", "prompts": [[5, 6, 7], [9]], "generate": 3}
+BITS = {"name": "bits", "relation": "invariance", "paths": ["decode"]}
+LIMIT = 1e-5
+NEAR = {"name": "near", "relation": "accuracy", "limits": {"max_abs_dlogp": LIMIT}}
+
+
+class Off(Toy):
+    """Its logprobs are off by ``by`` ``[tokens, temperatures]``: in prefill, or in decode."""
+
+    def __init__(self, by: Tensor, *, decode: bool = False) -> None:
+        super().__init__(block=9)
+        self.by, self.decode, self.seen = by, decode, 0
+
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        found = super().values(rows, targets, temperatures)
+        if (len(rows) == 1) != self.decode:  # a prefill of the workload gives three rows at once
+            return found
+        part = self.by.roll(-self.seen, 0)[: len(rows)]
+        self.seen += len(rows)
+        return (found.double() + part).float()
+
+
+def ran(subject: Toy, check: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """The lines of all cases of one check: one for each of the temperatures 1 and 0.7."""
+    setting = Setting(toy.contract(workloads=[WORKLOAD], checks=[check], **more), subject)
+    found: list[dict[str, Any]] = []
+
+    def emit(case: Case, result: Comparison, *_: Any) -> None:
+        found.append(case_json(case, result))
+
+    (unit,) = make(setting.contract).units
+    run_unit(setting, unit, tokens=[[*own] for own in TOKENS], done=frozenset(), emit=emit)
+    assert [line["temperature"] for line in found] == [1.0, 0.7]
+    return found
+
+
+def by(*places: tuple[int, int, float]) -> Tensor:
+    found = torch.zeros(6, 2, dtype=torch.float64)
+    for token, column, shift in places:
+        found[token, column] = shift
+    return found
+
+
+HOLDS, OVER = "holds", "differs"
+ACCURACY: dict[str, tuple[Tensor, tuple[str, str]]] = {
+    "under the limit": (torch.full((6, 2), 0.9 * LIMIT).double(), (HOLDS, HOLDS)),
+    "over the limit": (torch.full((6, 2), 2 * LIMIT).double(), (OVER, OVER)),
+    "over it on the other side": (torch.full((6, 2), -2 * LIMIT).double(), (OVER, OVER)),
+    "the first temperature": (by((2, 0, 2 * LIMIT)), (OVER, HOLDS)),
+    "the second temperature": (by((2, 1, 2 * LIMIT)), (HOLDS, OVER)),
+    "the last token of all": (by((5, 0, 2 * LIMIT), (5, 1, 2 * LIMIT)), (OVER, OVER)),
+    "one token too high, one too low": (
+        by((0, 0, 2 * LIMIT), (1, 0, -2 * LIMIT)), (OVER, HOLDS),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACCURACY)
+def test_the_limit_that_a_contract_sets_is_the_limit_of_every_token(name: str) -> None:
+    shifts, wanted = ACCURACY[name]
+    lines = ran(Off(shifts), NEAR)
+    assert tuple(line["verdict"] for line in lines) == wanted
+    for column, line in enumerate(lines):
+        worst = shifts[:, column].abs()
+        # The toy's own logprobs are rounded to float32.
+        assert line["max_abs_dlogp"] == pytest.approx(float(worst.max()), abs=1e-6)
+        if line["verdict"] == OVER and int((worst == worst.max()).sum()) == 1:
+            at = int(worst.argmax())
+            spot = line["accuracy"]["worst"]
+            assert (spot["sequence"], spot["column"]) == (f"w/{at // 3}", column)
+            assert spot["token"] == TOKENS[at // 3][at % 3 - 3]
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_every_temperature_is_compared_by_its_own_bits(column: int) -> None:
+    lines = ran(Off(by((4, column, 1e-3)), decode=True), BITS)
+    assert [line["verdict"] for line in lines] == [OVER if i == column else HOLDS for i in (0, 1)]
+    assert lines[column]["differing_tokens"] == 1
+    assert lines[column]["first_divergence"]["column"] == column
+
+
+def test_a_rollout_draws_by_the_seed_of_its_contract() -> None:
+    def drawn(seed: int) -> list[list[int]]:
+        setting = toy.setting(workloads=[WORKLOAD], checks=[BITS], seed=seed)
+        (unit,) = make(setting.contract).units
+        found = run_unit(setting, unit, tokens=None, done=frozenset(), emit=lambda *_: None)
+        return [each["ids"] for each in found["sequences"]]
+
+    # The prompts are written down and the weights are the subject's: nothing else has a seed.
+    assert drawn(3) == drawn(3)
+    assert drawn(3) != drawn(4)
+
+
+def test_a_path_without_an_oracle_is_an_error_and_its_reason_is_kept() -> None:
+    class Blind(Toy):
+        def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+            raise OracleError("no float64 here")
+
+    assert {(each["verdict"], each["reason"]) for each in ran(Blind(), NEAR)} == {
+        ("error", "no float64 here")
+    }
