@@ -32,7 +32,8 @@ SCRIPTS = sorted(
     for file in HERE.glob("*.py")
     if not file.name.startswith("test_") and '__name__ == "__main__"' in file.read_text()
 )
-ALLOWED = {"__future__", "collections", "decimal", "json", "sys", "typing", "numpy", "safetensors"}
+ALLOWED = {"__future__", "collections", "decimal", "json", "pathlib", "sys", "typing",
+           "numpy", "safetensors"}  # fmt: skip
 FORBIDDEN = {"exec", "eval", "compile", "__import__", "open", "getattr", "globals", "vars"}
 
 
@@ -55,9 +56,7 @@ def shared(source: str) -> list[str]:
 
 def test_there_are_scripts() -> None:
     names = [script.stem for script in SCRIPTS]
-    assert names == sorted(
-        ["cache_contents", "drift_numbers", "float64_accuracy", "logprob_bits", "row_bits"]
-    )
+    assert names == sorted([*GIVEN, "llama_float64"])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda each: each.stem)
@@ -121,17 +120,38 @@ GIVEN: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda each: each.stem)
-def test_a_script_runs_by_hand(script: Path, tmp_path: Path) -> None:
-    """In a process that knows neither this project's packages nor the folder of the tests."""
-    *sides, wanted = GIVEN[script.stem]
+def by_hand(script: str, *arguments: str) -> dict[str, Any]:
+    """What a script prints, in a process that finds neither this project nor these tests."""
+    command = [sys.executable, "-I", str(HERE / f"{script}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.mark.parametrize("script", GIVEN)
+def test_a_script_runs_by_hand(script: str, tmp_path: Path) -> None:
+    *sides, wanted = GIVEN[script]
     files = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
     for file, tensors in zip(files, sides, strict=True):
         save_file(tensors, file)
-    command = [sys.executable, "-I", str(script), *files]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
-    found = json.loads(done.stdout)
+    found = by_hand(script, *files)
     assert {name: found[name] for name in wanted} == wanted
+
+
+def test_a_llama_by_hand(tmp_path: Path) -> None:
+    """Of no layer, and with rows of 3 and 4: (0.6, 0.8) of sqrt(2), times the head's weights."""
+    weights = {
+        "model.embed_tokens.weight": np.array([[9.0, 9.0], [3.0, 4.0]]),
+        "model.norm.weight": np.array([1.0, 2.0]),
+        "lm_head.weight": np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+    }
+    config = {"rms_norm_eps": 0.0, "num_attention_heads": 1, "num_key_value_heads": 1,
+              "hidden_size": 2, "rope_theta": 1e4, "num_hidden_layers": 0}  # fmt: skip
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    files = [str(tmp_path / name) for name in ("model.safetensors", "config.json")]
+    wanted = [math.sqrt(2) * each for each in (0.6, 1.6, 2.2)]
+    assert by_hand("llama_float64", *files, "0", "1")["logits"] == pytest.approx(wanted, 1e-15)
 
 
 def test_a_logprob_by_hand() -> None:
