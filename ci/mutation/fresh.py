@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from mutation.copying import DIED, ENDLESS, asked, spread
 from mutation.jobs import Job, Outcome, add, read_jobs
 from mutation.scope import ROOT
@@ -51,12 +53,28 @@ def imported() -> None:
         importlib.import_module(name)
 
 
+class _Chosen:
+    """Leaves out what was not asked for; a test that is gone by now is no error."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        self.tests = set(tests)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [
+            item
+            for item in items
+            if {item.nodeid, item.nodeid.partition("[")[0], item.nodeid.partition("::")[0]}
+            & self.tests
+        ]
+
+
 def passes(where: Path, tests: Sequence[str], limit_s: float) -> str:
-    """Run tests in a tree, in a copy of this process: "0" where all pass, else pytest's code."""
+    """Run tests in a tree, in a copy of this process: "0" where all pass, else pytest's code.
+
+    A test is a node id, one without its parameters, or a file.
+    """
 
     def run() -> str:
-        import pytest
-
         os.chdir(where)
         paths = [str(where / room) for room in ROOMS]
         sys.path[:0] = paths
@@ -64,9 +82,9 @@ def passes(where: Path, tests: Sequence[str], limit_s: float) -> str:
         out = os.open(os.devnull, os.O_WRONLY)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        return str(
-            int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
-        )
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        names = sorted({test.partition("::")[0] for test in tests})
+        return str(int(pytest.main([*options, *names], plugins=[_Chosen(tests)])))
 
     return asked(run, limit_s)
 
@@ -91,7 +109,9 @@ class Fresh:
         if job.tests not in self.plain:
             self.plain[job.tests] = passes(where, job.tests, limit) == "0"
         if not self.plain[job.tests]:
-            raise RuntimeError(f"{job.mutant.file}: its tests fail without a change: {job.tests}")
+            said = "its tests fail without a change, or are gone"
+            add(Outcome(job.mutant.key, "unreached", said), self.results)
+            return
         path = where / job.mutant.file
         path.write_text(job.mutant.text())
         found = passes(where, job.tests, limit)

@@ -95,7 +95,7 @@ def markdown(found: Report, about: Mapping[str, str]) -> str:
     return (
         "# Mutants: small faults planted in the deciding files, one at a time\n\n"
         f"{head}\n\n" + "\n".join(lines) + "\n\nSurvivors, with their change, are in "
-        "[mutants.json](mutants.json). How it is done: [trust](../trust.md#what-the-tests-see).\n"
+        "[mutants.json](mutants.json). [How it is done](../mutants.md).\n"
     )
 
 
