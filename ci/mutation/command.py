@@ -123,7 +123,7 @@ def changed(since: str | None, copies: int) -> int:
     if new:
         print(
             f"mutants: {len(new)} survive that are not known. Write a test that dies, or say in "
-            "ci/mutation/equivalent.toml why nothing can; if a test is there already, let it be "
+            "ci/equivalent why nothing can; if a test is there already, let it be "
             "known: ci/mutants --map TEST_FILE"
         )
     return 1 if new else 0

@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+EQUIVALENT = ROOT / "ci/equivalent"
 LEFT = ROOT / "docs/results/mutants.json"
 
 
@@ -35,12 +35,13 @@ def change(mutant: Mutant) -> Change:
     return Change(mutant.file, mutant.owner, *mutant.change())
 
 
-def equivalent(path: Path = EQUIVALENT) -> dict[Change, str]:
+def equivalent(folder: Path = EQUIVALENT) -> dict[Change, str]:
     """The changes that no behaviour shows, and why that is so."""
     found: dict[Change, str] = {}
-    for entry in tomllib.loads(path.read_text()).get("equivalent", []):
-        reason = entry.pop("reason")
-        found[Change(**entry)] = reason
+    for path in sorted(folder.glob("*.toml")):
+        for entry in tomllib.loads(path.read_text())["equivalent"]:
+            reason = entry.pop("reason")
+            found[Change(**entry)] = reason
     return found
 
 
