@@ -48,6 +48,13 @@ def main() -> int:
         help="measure anew which tests reach which function",
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="these files")
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        default=[],
+        metavar="TEST_FILE",
+        help="with --all: these see everything",
+    )
     parser.add_argument("--anew", action="store_true", help="forget earlier outcomes")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="stop after so long")
@@ -77,7 +84,7 @@ def everything(given: argparse.Namespace) -> int:
     known = asking.read(results)
     todo = [m for m in every if m.key not in known or known[m.key].status not in reporting.KILLED]
     print(f"{len(every)} mutants, {len(every) - len(todo)} killed before", flush=True)
-    run(todo, results, given.jobs, began + 60 * given.minutes)
+    run(todo, results, given.jobs, began + 60 * given.minutes, given.also)
     found = reporting.report(every, asking.read(results), listed.equivalent())
     tell(found)
     if given.publish:
