@@ -80,7 +80,7 @@ def asked(work: Callable[[], str], limit_s: float) -> str:
 
 
 def _copy(work: Callable[[], str], pipe: int, folder: str) -> None:
-    os.setsid()
+    os.setpgid(0, 0)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = folder
     tempfile.tempdir = None
     try:

@@ -33,6 +33,16 @@ class Reached:
         every = {test for tests in known.values() for test in tests}
         return tuple(sorted(every, key=lambda test: self.seconds[test])[: 4 * EACH])
 
+    def within(self, tests: tuple[str, ...], seconds: float) -> tuple[str, ...]:
+        """Those that together take no longer, in their order; at least one."""
+        found, took = 0, 0.0
+        for test in tests:
+            took += self.seconds[test]
+            if took > seconds and found:
+                break
+            found += 1
+        return tests[:found]
+
 
 def read(path: Path = KEPT) -> Reached:
     """The map that is kept in the checkout."""

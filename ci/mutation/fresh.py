@@ -22,7 +22,7 @@ from mutation.copying import DIED, ENDLESS, asked, spread
 from mutation.jobs import Job, Outcome, add, read_jobs
 from mutation.scope import ROOT
 
-SLACK_S, TIMES = 60.0, 10.0
+SLACK_S, TIMES = 60.0, 5.0
 ROOMS = ("harness", "kernels", "contracts")
 _IMPORTED = (
     "numpy", "torch", "triton", "triton.language", "transformers", "pydantic", "ruamel.yaml",

@@ -24,7 +24,7 @@ from mutation.jobs import Job, Outcome, add, read_jobs
 from mutation.patching import PatchError, Place, functions, patch
 from mutation.scope import ROOT
 
-SLACK_S, TIMES = 30.0, 10.0
+SLACK_S, TIMES = 20.0, 5.0
 """A mutant ends in so many times what its tests took, and the slack, or it is endless."""
 _PASSED, _CANNOT = "passed", "unpatchable: "
 

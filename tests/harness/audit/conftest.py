@@ -24,7 +24,12 @@ import feature_cases
 
 @pytest.fixture(scope="session")
 def compiled_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with every artefact that these tests need, shared by parallel test processes."""
+    """The folder with every artefact that these tests need, shared by parallel test processes.
+
+    Who runs the tests again and again (``ci/mutants``) names one that stays.
+    """
+    if kept := os.environ.get("KVPARITY_TESTS_COMPILED"):
+        return Path(kept)
     base = tmp_path_factory.getbasetemp()
     return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "audit"
 
