@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 CHANGED_S = 140.0
 EACH_S = 8.0
 """What the tests of one mutant may take, the cheapest first; one that needs more is a survivor."""
+PREPARED = {"KVPARITY_TESTS_COMPILED": str(STATE / "compiled")}
+"""The audits' tests find here what they have compiled before: half a minute."""
 LIVE = 0.7
 """So much of the time is for live mutants, the rest for those on disk."""
 
@@ -172,14 +174,14 @@ def step(program: str, jobs: Path, results: Path, copies: int, until: float) -> 
     """A process of its own for one way to run mutants."""
     if not jobs.read_text():
         return
-    log, prepared = STATE / f"{program}.log", {"KVPARITY_TESTS_COMPILED": str(STATE / "compiled")}
+    log = STATE / f"{program}.log"
     with log.open("w") as out:
         given = [str(jobs), str(results), str(copies), str(until)]
         done = subprocess.run(
             [sys.executable, "-m", f"mutation.{program}", *given],
             stdout=out,
             stderr=out,
-            env=os.environ | prepared,
+            env=os.environ | PREPARED,
         )
     if done.returncode:
         raise SystemExit(f"ci/mutants: running them ({program}) failed:\n{log.read_text()[-3000:]}")
@@ -237,6 +239,11 @@ def measure(tests: Sequence[str], copies: int) -> int:
     data.unlink(missing_ok=True)
     options = ["-q", "-p", "no:cacheprovider", "-n", str(copies), "--dist", "worksteal", "--cov"]
     options += [f"--cov-config={HERE / 'coverage.ini'}", "--cov-context=test", "--cov-report="]
+    env = os.environ | PREPARED | {"COVERAGE_FILE": str(data)}
+    if not (STATE / "compiled").exists():  # else the test that needs it first seems to take so long
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "tests/harness/audit"], cwd=ROOT, env=env
+        )
     with log.open("w") as out:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, f"--junitxml={junit}", *tests],
