@@ -247,7 +247,7 @@ def measure(tests: Sequence[str], copies: int) -> int:
     with log.open("w") as out:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, f"--junitxml={junit}", *tests],
-            cwd=ROOT, stdout=out, stderr=out, env=os.environ | {"COVERAGE_FILE": str(data)},
+            cwd=ROOT, stdout=out, stderr=out, env=env,
         )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"ci/mutants: tests failed:\n{log.read_text()[-3000:]}")
