@@ -12,7 +12,7 @@ import torch
 from records import DECODE, NAN, NOTHING, PREFILL, changed, oracle, record
 from torch import Tensor
 
-from kvparity.accuracy import accuracy, against
+from kvparity.accuracy import accuracy, against, lse_rounded
 
 LIMITS = {"max_abs_dlogp": 0.1, "approx_kl0": 1e-2, "clipfrac0": 0.0}
 
@@ -164,3 +164,70 @@ def test_what_is_kept_does_not_grow_with_the_width_of_a_row() -> None:
     assert (int(kept.column[2]), float(kept.error[2])) == (700, 0.5)
     assert float(kept.exact[2] - kept.value[2]) == 0.5
     assert kept.index == record().index
+
+
+def test_two_tokens_that_are_not_finite_are_two() -> None:
+    values = changed(1, 0, NAN)
+    values[4, 0] = torch.inf
+    found = accuracy(record(values=values), oracle(), {"max_abs_dlogp": 9}, column=0)
+    assert (found.outcome, found.differing_tokens, found.tokens) == ("differs", 2, 5)
+    assert (found.details["first"]["position"], found.details["first"]["token"]) == (3, 11)
+
+
+def test_what_is_wrong_with_a_row_that_is_nobodys_differs_within_every_limit() -> None:
+    found = accuracy(replace(record(), faults=("a row",)), oracle(), LIMITS, column=0)
+    assert (found.outcome, found.reason) == ("differs", "a row")
+    assert found.details["faults"] == ("a row",)
+
+
+def test_an_oracle_of_fewer_columns_is_void() -> None:
+    found = accuracy(record(), oracle()[:, :1], {"max_abs": 1.0}, column=0)
+    assert (found.outcome, found.reason) == (
+        "void", "the oracle gave (5, 1) values for (5, 2) compared ones",
+    )  # fmt: skip
+
+
+def test_the_first_row_of_a_pair_over_its_limit_is_named_and_not_the_first_that_is_off() -> None:
+    wanted = oracle()
+    wanted[0, 0], wanted[2, 1], wanted[3, 0] = -1.25, -1.5, -5.0
+    found = accuracy(record(), wanted, {"max_abs": 0.5}, column=None)
+    assert found.outcome == "differs"
+    places = [(found.details[n]["sequence"], found.details[n]["error"]) for n in ("first", "worst")]
+    assert places == [("w/0", 1.0), ("w/1", 2.0)]
+
+
+def test_a_distance_below_float32_is_told_as_it_is() -> None:
+    wanted = oracle()
+    wanted[3, 0] += 2.0**-40
+    found = accuracy(record(), wanted, LIMITS, column=0)
+    assert found.max_abs_dlogp == found.details["worst"]["error"] == 2.0**-40
+    wanted[3, 0] += 1 + 2.0**-40
+    assert accuracy(record(), wanted, LIMITS, column=0).details["worst"]["error"] == 1 + 2.0**-39
+
+
+UNIT = 2.0**-24
+LSE: dict[str, tuple[float, float, float]] = {
+    "exact": (1000.0, 1000.0, 0.0),
+    "half of float32's rounding": (1000.0, 1000 * (1 + 4 * UNIT), 0.0),
+    "the same below": (1000.0, 1000 * (1 - 4 * UNIT), 0.0),
+    "more than rounding": (1000.0, 1000 * (1 + 24 * UNIT), 16 * UNIT * 1000),
+    "more below": (1000.0, 1000 * (1 - 24 * UNIT), 16 * UNIT * 1000),
+    "of a negative one": (-1000.0, -1000 * (1 + 24 * UNIT), 16 * UNIT * 1000),
+    "far": (1.0, 3.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", LSE)
+def test_of_an_lse_its_rounding_is_not_counted_and_the_rest_is(name: str) -> None:
+    found, exact, counted = LSE[name]
+    values = torch.tensor([[found, found]])
+    wanted = torch.tensor([[exact, exact]], dtype=torch.float64)
+    rounded = lse_rounded(values, wanted, 1)
+    assert rounded[0, 0] == exact  # an element of O is counted in whole
+    assert float((values.double() - rounded)[0, 1].abs()) == pytest.approx(counted, rel=1e-3)
+
+
+def test_an_lse_that_is_nan_is_off_by_more_than_rounding() -> None:
+    values = torch.tensor([[0.0, torch.nan]])
+    wanted = torch.tensor([[0.0, 5.0]], dtype=torch.float64)
+    assert torch.equal(lse_rounded(values, wanted, 1), wanted)

@@ -63,6 +63,22 @@ def test_another_relation_counts_only_if_it_caught_it(caught: bool) -> None:
     assert seen_instead("near", "accuracy", found) == (["fault by liveness"] if caught else [])
 
 
+def test_a_fault_is_excused_by_its_own_name_alone_and_every_fault_answers() -> None:
+    """What another relation caught of another fault says nothing of this one, in any order."""
+    other = {"name": "other", "relation": "liveness", "caught": True, "reach": []}
+    seen, unseen = control(row(0.021), name="seen"), control(row(0.0114))
+    for found in ([seen, other, unseen], [unseen, other, seen]):
+        assert "cannot see fault," in str(blind("near", "accuracy", found, PAIR))
+        assert seen_instead("near", "accuracy", found) == []
+
+
+def test_the_pair_is_told_by_the_most_that_it_measures_in_the_format() -> None:
+    more = [*PAIR, {"dtype": "bfloat16", "max_abs": 0.0029}, {"dtype": "bfloat16"}]
+    assert "this pair at most 0.0031:" in str(
+        blind("near", "accuracy", [control(row(0.0114))], more)
+    )
+
+
 @pytest.mark.parametrize(
     ("measured", "rounding", "wanted"),
     [

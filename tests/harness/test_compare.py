@@ -196,3 +196,62 @@ def test_a_path_repeats_itself_if_every_value_row_and_place_is_there_again(
     change: dict[str, Any], same: bool
 ) -> None:
     assert same_bits(record(DECODE), record(DECODE, **change)) is same
+
+
+LAST = torch.tensor([True, True, True, True, False])
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["reference", "path"])
+@pytest.mark.parametrize("fault", ["not finite", "of a row that is nobody's"])
+def test_what_one_side_alone_tells_makes_both_differ(fault: str, side: int) -> None:
+    """Every compared bit is equal: a NaN in a row that no value shows, and a row beside them."""
+    more: dict[str, Any] = {"finite": LAST} if fault == "not finite" else {"faults": (fault,)}
+    pair = [record(), record(DECODE)]
+    assert invariance(*pair, column=0).outcome == "holds"
+    pair[side] = replace(pair[side], **more)
+    found = invariance(*pair, column=0)
+    reason = "NaN or Inf in an active token" if "finite" in more else fault
+    assert (found.outcome, found.reason) == ("differs", reason)
+    assert found.differing_tokens == found.differing_rows == ("finite" in more)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["reference", "path"])
+def test_a_nan_is_counted_and_measures_are_those_of_the_other_tokens(side: int) -> None:
+    odd = changed(1, 0, torch.nan)
+    odd[3, 0] = torch.nan
+    off = changed(4, 0, up(VALUES[4, 0], 2))
+    off[:4] = odd[:4] if side else VALUES[:4]
+    pair = record(values=VALUES if side else odd), record(DECODE, values=off)
+    found = invariance(*pair, column=0)
+    assert (found.differing_tokens, found.differing_rows, found.max_ulp) == (3, 2, 2)
+    assert found.max_abs_dlogp == abs(float(off[4, 0].double() - VALUES[4, 0].double()))
+    first = found.first_divergence
+    assert first is not None
+    assert (first.sequence, first.position, first.token) == ("w/0", 3, 11)
+
+
+def test_the_first_of_several_is_told() -> None:
+    tokens = invariance(record(), record(DECODE, targets=(10, 99, 12, 98, 21)), column=0)
+    assert tokens.first_divergence is not None
+    assert (tokens.first_divergence.sequence, tokens.first_divergence.token) == ("w/0", 99)
+    both = changed(3, 0, -9.0)
+    both[3, 1] = -9.0
+    rows = invariance(record(), record(DECODE, values=both), column=None)
+    assert rows.first_divergence is not None
+    assert rows.first_divergence.column == 0
+
+
+def test_a_place_that_is_another_at_the_end_is_no_pair() -> None:
+    other = record(DECODE, index=(*INDEX[:4], (1, 3)))
+    found = invariance(record(), other, column=0)
+    assert (found.outcome, found.reason) == ("void", "the two sides hold different positions")
+
+
+def test_the_largest_distance_is_not_rounded() -> None:
+    found = invariance(record(), record(DECODE, values=changed(2, 0, 2.0**-30 + 3)), column=None)
+    exact = float(changed(2, 0, 2.0**-30 + 3)[2, 0].double())
+    near = record(DECODE, values=changed(1, 1, 2.0**-20))
+    assert found.max_abs == exact
+    assert invariance(record(), near, column=None).max_abs == 2.5 + 2.0**-20
+    tiny = record(DECODE, values=changed(4, 1, 2.0**-25))
+    assert invariance(record(), tiny, column=None).max_abs == 4.5 + 2.0**-25  # no float32

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+import pytest
 import torch
 
 from kvparity.drift import Drift, drift
@@ -41,6 +42,15 @@ def test_the_ratio_is_that_of_the_trainer_to_the_rollout() -> None:
     low, high = [-2.0], [-1.79]  # exp(0.21) = 1.23 is clipped, exp(-0.21) = 0.81 is not
     assert sides(low, high).clipfrac0 == 1.0
     assert sides(high, low).clipfrac0 == 0.0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "share"),
+    [(0.8 - 1e-9, 1.0), (0.8 + 1e-9, 0.0), (1.2 - 1e-9, 0.0), (1.2 + 1e-9, 1.0), (math.inf, 1.0)],
+)
+def test_a_ratio_is_clipped_from_a_fifth_on(ratio: float, share: float) -> None:
+    """The clip range of PPO; a ratio that float32 cannot tell from its end is still told."""
+    assert sides([-1.0], [-1.0 + math.log(ratio)]).clipfrac0 == share
 
 
 def test_equal_sides_have_no_drift_and_small_ones_are_not_lost() -> None:

@@ -109,27 +109,11 @@ def test_a_short_block_of_values_is_a_subject_error() -> None:
         record("prefill", Toy("short-values", block=9))
 
 
-@pytest.mark.parametrize("defect", ["nan-rows", "inf-values"])
-def test_what_is_not_finite_is_marked(defect: str) -> None:
-    found = record("prefill", Toy(defect, block=9))
-    bad = (
-        [i % 4 % 3 == 0 for i in range(8)]
-        if defect == "inf-values"
-        else [p % 3 == 0 for _, p in INDEX]
-    )
-    assert found.finite.tolist() == [not each for each in bad]
-
-
-def test_a_nan_that_the_logprob_does_not_see_is_marked_too() -> None:
-    found = record("decode", Toy("hidden-nan"))
-    assert bool(torch.isfinite(found.values).all())
-    assert not bool(found.finite.any())
-
-
-def test_kept_rows_are_the_whole_rows() -> None:
+@pytest.mark.parametrize("path", ["prefill", "decode"])
+def test_kept_rows_are_the_whole_rows(path: str) -> None:
     keep = frozenset([(0, 4), (1, 1), (9, 9)])
     found = run_path(
-        toy.setting(), Toy(), PROMPTS, PathName("decode"), [list(t) for t in TOKENS], keep=keep
+        toy.setting(), Toy(), PROMPTS, PathName(path), [list(t) for t in TOKENS], keep=keep
     )
     assert set(found.kept) == {(0, 4), (1, 1)}
     assert torch.equal(found.kept[0, 4], row(4, TOKENS[0]))

@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 import torch
 import toy
+from records import record
 from torch import Tensor
 from toy import Toy
 
 from kvparity.case_json import case_json
 from kvparity.compare import Comparison
+from kvparity.paths import build
 from kvparity.plan import Case, make
 from kvparity.schedule import Member
-from kvparity.subject import OracleError
-from kvparity.unit import Setting, run_unit
+from kvparity.subject import OracleError, UnsupportedError
+from kvparity.unit import Setting, judge_accuracy, run_unit
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.paths import PathName
 
 TOKENS = [[5, 6, 7, 80, 81, 82], [9, 90, 91, 92]]
 WORKLOAD = {"name": "w", "prompts": [[5, 6, 7], [9]], "generate": 3}
@@ -120,3 +124,66 @@ def test_a_path_without_an_oracle_is_an_error_and_its_reason_is_kept() -> None:
     assert {(each["verdict"], each["reason"]) for each in ran(Blind(), NEAR)} == {
         ("error", "no float64 here")
     }
+
+
+def test_a_case_names_who_drew_the_tokens_and_who_scored_them_again() -> None:
+    steady = Off(by((4, 0, 1e-3)), decode=True)
+    (first, _) = ran(steady, BITS)
+    assert (first["rollout"], first["trainer"]) == ("decode", "prefill")
+    (turned, _) = ran(
+        Off(by((4, 0, 1e-3)), decode=True), BITS | {"reference": "decode", "paths": ["prefill"]}
+    )
+    assert (turned["rollout"], turned["trainer"]) == ("decode", "prefill")
+    numerics = {"execution": "float32", "kv_cache": "bfloat16", "temperatures": [1.0, 0.7]}
+    (near, _) = ran(Toy(), NEAR, numerics=numerics)
+    assert (near["rollout"], near["trainer"]) == ("prefill", "float64")
+    assert (near["dtype"], near["kv_cache"]) == ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize("rows", [6, 7], ids=["steady", "unsteady"])
+def test_a_unit_that_differs_runs_both_paths_once_more(rows: int) -> None:
+    """Six rows a run: of seven errors in turn, each is at another row in the second run."""
+    shifts = torch.zeros(rows, 2, dtype=torch.float64)
+    shifts[4] = 1e-3
+    lines = ran(Off(shifts, decode=True), BITS)
+    assert lines[0]["invariance"] == {"repeats": {"prefill": True, "decode": rows == 6}}
+    assert "invariance" not in lines[1]  # one case of a unit tells enough
+
+
+@pytest.mark.parametrize(("short", "fits"), [(0, True), (1, False)])
+def test_a_neighbour_may_be_as_long_as_the_subject_and_no_longer(short: int, fits: bool) -> None:
+    check = BITS | {"paths": ["batched"]}
+    setting = toy.setting(workloads=[WORKLOAD], checks=[check])
+    plan = build(PathName("batched"), setting.prompts("w"), seed=3)
+    longest = max(member.length for member in plan.members)
+    assert longest > 6  # the workload's own
+    subject = Toy()
+    subject.max_positions = longest - short
+    if fits:
+        assert [line["verdict"] for line in ran(subject, check)] == [HOLDS, HOLDS]
+        return
+    with pytest.raises(UnsupportedError, match=f"has {longest} tokens, but the subject has"):
+        ran(subject, check)
+
+
+def test_of_a_pair_the_rounding_of_an_lse_alone_is_not_counted() -> None:
+    """Two heads of four columns, and an LSE for each; all are off by four half units."""
+    document = toy.document(
+        subject={
+            "kind": "attention", "prefill": "a.py:prefill", "decode": "a.py:decode",
+            "heads": {"query": 2, "kv": 1, "dim": 4},
+        },
+        numerics={"execution": "float32"},
+        workloads=[{"name": "w", "prompt_tokens": [2], "generate": 3}],
+        checks=[NEAR | {"limits": {"max_abs": 1.0}}],
+    )  # fmt: skip
+    contract = Contract.model_validate(document)
+    (case,) = make(contract).units[0].cases
+    values = torch.tensor([1.0] * 7 + [2.0] + [1000.0] * 2).expand(5, 10)
+    wanted = values.double() * (1 + 4 * 2.0**-24)
+    found = judge_accuracy(contract, case, record(values=values), wanted)
+    assert found.max_abs == 2 * 4 * 2.0**-24
+    assert found.details["worst"]["column"] == 7
+    # A pair that returns no LSE is held to its O.
+    alone = judge_accuracy(contract, case, record(values=values[:, :8]), wanted)
+    assert alone.max_abs == found.max_abs

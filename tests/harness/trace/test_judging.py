@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -12,9 +13,11 @@ import pytest
 import toy
 from emitting import Emitting
 
+from kvparity.compare import Comparison
 from kvparity.side import Setting, Side
 from kvparity.trace.judging import Judgement, judge
 from kvparity.trace.lines import Line
+from kvparity.trace.relation import compare
 from kvparity.trace.tracing import Trace, declared, trace_side
 from kvparity_contracts.paths import PathName
 
@@ -132,3 +135,38 @@ def test_the_first_break_is_told_and_all_are_counted() -> None:
     # What is missing hides no break, and is no break itself.
     assert judge(lines, declared(Emitting()), "a row is missing").outcome == "differs"
     assert judge(honest().lines, declared(Emitting()), "a row is missing").outcome == "void"
+
+
+def compared(*changes: Change) -> Comparison:
+    """The case of a trace with these changes of its row, one after the other."""
+    lines = list(honest().lines)
+    for change in changes:
+        lines[ROW] = change(lines[ROW])
+    judgement = judge(lines, declared(Emitting()), None)
+    return compare(replace(honest(), lines=tuple(lines), judgement=judgement))
+
+
+def test_a_case_tells_the_row_that_comes_nearest_to_its_bounds() -> None:
+    found = compared(weights(deviation=lambda w: 0.99 * w.bound, out_ratio=0.99))
+    ulps, bound = (found.details[f"weight_sum_{name}ulps"] for name in ("", "bound_"))
+    assert (found.outcome, found.differing_tokens) == ("holds", 0)
+    assert ulps == 0.99 * bound
+    assert found.details["largest_out_ratio"] == 0.99
+    # What no log-sum-exp was returned for is no sum, however far off it is.
+    unsaid = compared(weights(recomputed=True, deviation=1e9))
+    assert unsaid.details["weight_sum_ulps"] < ulps
+
+
+def test_a_row_that_breaks_several_invariants_is_one_row_and_the_first_breaks_are_listed() -> None:
+    found = compared(line(position=1), seen(length=1, keys=1), weights(out_ratio=2.0, flat=(0,)))
+    assert (found.outcome, found.differing_tokens) == ("differs", 1)
+    broken = [each["invariant"] for each in found.details["broken"]]
+    assert broken == [TOLD, FULL, WINDOW, FIRST, MEAN, SCORES]
+    assert found.reason.startswith(f"step {honest().lines[ROW].step}, ")
+
+
+def test_a_trace_that_holds_of_a_path_that_did_not_decode_is_void() -> None:
+    idle = replace(honest().record, observed=Counter({"attention.prefill": 8}))
+    found = compare(replace(honest(), record=idle))
+    assert (found.outcome, found.tokens) == ("void", 8)
+    assert found.reason == "the path asks for single-query decode, but no decode was observed"
