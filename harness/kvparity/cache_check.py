@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kvparity.bits import differing, pattern, ulps
-from kvparity.compare import Comparison, Divergence, number, other_work, same_work
+from kvparity.compare import Comparison, Divergence, number, same_work
 from kvparity.held import Held, Place
 from kvparity_kernels.digest import row_digest
 
@@ -70,9 +70,6 @@ def _alone(side: str, one: Held, again: Again | None) -> Comparison | None:
     """What is wrong with one side's cache, whatever the other holds."""
     name = "the reference" if side == "reference" else "the path"
     tokens = int(one.is_held.any(0).sum())
-    idle = other_work(side, one.record)
-    if idle is not None:
-        return Comparison("void", idle)
     if not bool(one.is_held.any()):
         return Comparison("void", f"{name} holds nothing in the end")
     if not bool(one.is_written.any()):

@@ -1,7 +1,7 @@
 """A toy of several layers and KV heads that is wrong in exactly one place.
 
-The place is one number of a cache (``Spot``), or one head of one layer that looks at other keys
-than it should (``Look``).
+The place is one number of a cache (``Spot``), one position of one layer (``Gap``), or one head of
+one layer that looks at other keys than it should (``Look``).
 """
 
 from __future__ import annotations
@@ -34,6 +34,19 @@ class Spot:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """``untold``: nobody is told what is written there. ``lost``: it is not held in the end.
+
+    What is lost is the newest position.
+    """
+
+    kind: Literal["untold", "lost"]
+    layer: int
+    sequence: int
+    position: int
+
+
+@dataclass(frozen=True)
 class Look:
     """How one head of one layer looks at the key ``at``, counted from the first one it may see.
 
@@ -50,10 +63,12 @@ class Look:
 class GridCache:
     """Float32 keys and values ``[layers, members, capacity, HEADS, WIDTH]``; NaN where unused."""
 
-    def __init__(self, members: Sequence[Member], slack: int, spot: Spot | None) -> None:
+    def __init__(
+        self, members: Sequence[Member], slack: int, spot: Spot | None, gap: Gap | None
+    ) -> None:
         capacity = max(m.length for m in members) + slack
         self.kv = torch.full((2, LAYERS, len(members), capacity, HEADS, WIDTH), torch.nan)
-        self.spot, self.width = spot, 0
+        self.spot, self.gap, self.width = spot, gap, 0
 
     def layers(self) -> int:
         return LAYERS
@@ -69,7 +84,10 @@ class GridCache:
             spoil(spot, layer, sequence, start, k, v, self.kv[:, layer, sequence, start:])
 
     def live(self, layer: int, sequence: int) -> range:
-        return range(int((~torch.isnan(self.kv[0, layer, sequence, :, 0, 0])).sum()))
+        filled = int((~torch.isnan(self.kv[0, layer, sequence, :, 0, 0])).sum())
+        gap = self.gap
+        lost = gap is not None and gap.kind == "lost"
+        return range(filled - (lost and (gap.layer, gap.sequence) == (layer, sequence)))
 
     def window(self, layer: int) -> int | None:
         return self.width or None
@@ -98,7 +116,7 @@ class GridSession(ToySession):
     subject: Grid
 
     def _open(self, members: Sequence[Member], slack: int) -> ToyCache:
-        cache = GridCache(members, slack, self.subject.spot)
+        cache = GridCache(members, slack, self.subject.spot, self.subject.gap)
         cache.width = self.subject.window or 0
         return cache  # type: ignore[return-value] # of another shape
 
@@ -111,8 +129,10 @@ class GridSession(ToySession):
             if toy.spot is not None and toy.spot.told:
                 spoil(toy.spot, layer, span.sequence, span.start, k, v, (k, v))
             self._cache.write(layer, span.sequence, span.start, k, v)
-            if listener is not None:
-                listener.wrote(taps.Wrote(layer, span.sequence, span.start, k, v))
+            silent = int(toy.gap == Gap("untold", layer, span.sequence, span.start))
+            if listener is not None and silent < len(k):
+                start, fresh = span.start + silent, (k[silent:], v[silent:])
+                listener.wrote(taps.Wrote(layer, span.sequence, start, *fresh))
             queries.append(q)
         self._counts["attention.decode" if span.decode else "attention.prefill"] += 1
         rows = [
@@ -130,10 +150,14 @@ class Grid(Toy):
     """Float32 logits: what all heads of all layers mix, added up in float64."""
 
     def __init__(
-        self, spot: Spot | None = None, look: Look | None = None, window: int | None = None
+        self,
+        spot: Spot | None = None,
+        look: Look | None = None,
+        gap: Gap | None = None,
+        window: int | None = None,
     ) -> None:
         super().__init__(window=window)
-        self.spot, self.look = spot, look
+        self.spot, self.look, self.gap = spot, look, gap
         random = torch.Generator().manual_seed(1)
         shape = (3, LAYERS, VOCAB + POSITIONS, HEADS, WIDTH)
         self.table = torch.randint(-900, 901, shape, generator=random).float()

@@ -118,6 +118,28 @@ def test_equal_work_is_void() -> None:
     found = compare("decode", "never-decodes")
     assert found.outcome == "void"
     assert "no decode was observed" in found.reason
+    assert compare("decode", "never-decodes", "casts").outcome == "differs"  # a bit was seen
+
+
+def test_what_was_told_before_a_reset_is_told_no_more() -> None:
+    class Quiet(Toy):
+        """Silent from its first reset on."""
+
+        def session(self, *given: Any) -> Any:
+            session = super().session(*given)
+            reset = session.reset
+
+            def silenced() -> None:
+                self.defects |= {"silent"}
+                reset()
+
+            session.reset = silenced
+            return session
+
+    quiet = Side(toy.setting(), Quiet(), PROMPTS, PathName("reset"), TOKENS)
+    found = compare_caches(side("prefill"), quiet)[0]
+    assert found.outcome == "void"
+    assert "the path does not tell what it writes" in found.reason
 
 
 def test_positions_that_only_one_side_holds_are_not_compared() -> None:

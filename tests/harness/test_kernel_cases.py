@@ -46,6 +46,7 @@ def report(statuses: dict[str, str], equal: int = 8) -> OrderReport:
     [
         ({}, 8, "holds", "consistent: 5 of 5 parts"),
         ({"division": "not-measured"}, 8, "holds", "; not measured: division"),
+        ({"products": "undeclared"}, 8, "differs", "undeclared-order: products: seen so"),
         ({"key order": "not-measured"}, 8, "void", "the order of the keys was not measured; "),
         (dict.fromkeys(PARTS, "not-measured"), 8, "void", "the order of the keys was not measured"),
         ({"denominator": "different"}, 8, "differs", "different-order: denominator: seen so"),

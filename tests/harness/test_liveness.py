@@ -10,7 +10,7 @@ from toy import Toy
 from kvparity.compare import Comparison
 from kvparity.relations import edges, probe
 from kvparity.side import Setting, Side
-from kvparity.subject import UnsupportedError
+from kvparity.subject import SubjectError, UnsupportedError
 from kvparity.workload import Prompts
 from kvparity_contracts.paths import PathName
 
@@ -44,6 +44,8 @@ def test_a_row_that_depends_on_what_it_sees_holds(path: str, window: int | None)
 
 
 def test_edges_of_tiles_and_the_last_keys_are_probed() -> None:
+    wide = {"kind": "decoder", "preset": "tiny", "order": {"split": 32, "tile": 16}}
+    assert edges(toy.contract(subject=wide)) == (16, 32)
     assert edges(setting().contract) == (16, 16)
     found = judged("decode")
     # Row 42 of the long sequence and row 5 of the short one: first, last, edges and neighbours.
@@ -96,6 +98,35 @@ def test_what_is_not_steady_is_void() -> None:
     found = judged("decode", "unsteady")
     assert found.outcome == "void"
     assert "does not repeat its bits undisturbed" in found.reason
+
+
+def test_a_row_that_drifts_while_it_is_probed_is_void() -> None:
+    """Every change is seen, for the row changes by itself."""
+
+    class Drifting(Toy):
+        def logits(self, q: Any, k: Any, v: Any) -> Any:
+            return super().logits(q, k, v) + max(0, self.calls - 12)
+
+    side = Side(setting(), Drifting(), PROMPTS, PathName("decode"), TOKENS)
+    found = probe(side, "live")[0]
+    assert (found.outcome, found.reason) == (
+        "void",
+        "row 42 of w/0 changed although all was put back",
+    )
+
+
+def test_a_probe_that_gives_other_rows_is_an_error() -> None:
+    class Doubling(Toy):
+        """One row too many as soon as rows are computed again."""
+
+        def logits(self, q: Any, k: Any, v: Any) -> Any:
+            if self.calls > 4:
+                self.defects = frozenset(["extra-row"])
+            return super().logits(q, k, v)
+
+    side = Side(setting(), Doubling(), PROMPTS, PathName("decode"), TOKENS)
+    with pytest.raises(SubjectError, match="gave 2 rows of the 1 wanted"):
+        probe(side, "live")
 
 
 def test_rows_that_see_no_cached_key_are_void() -> None:

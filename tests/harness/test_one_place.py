@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+import torch
 import toy
-from grid_toy import HEADS, LAYERS, Grid, Look, Spot
+from grid_toy import HEADS, LAYERS, Gap, Grid, Look, Spot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import WIDTH
@@ -37,8 +38,8 @@ ONLY = {
 }
 
 
-def side(path: str, spot: Spot | None = None) -> Side:
-    return Side(toy.setting(), Grid(spot), PROMPTS, PathName.parse(path), TOKENS)
+def side(path: str, spot: Spot | None = None, gap: Gap | None = None) -> Side:
+    return Side(toy.setting(), Grid(spot, gap=gap), PROMPTS, PathName.parse(path), TOKENS)
 
 
 @cache
@@ -101,6 +102,54 @@ def test_wherever_one_wrong_number_is_it_is_told(data: st.DataObject) -> None:
         told_of(found, spot)
 
 
+GAPS = {
+    "first layer": Gap("untold", 0, 0, 0),
+    "last layer": Gap("untold", LAYERS - 1, 0, 0),
+    "second sequence": Gap("untold", 0, 1, 0),
+    "decoded position": Gap("untold", 0, 0, 4),
+    "first layer lost": Gap("lost", 0, 0, HELD[0] - 1),
+    "last layer lost": Gap("lost", LAYERS - 1, 0, HELD[0] - 1),
+    "second sequence lost": Gap("lost", 0, 1, HELD[1] - 1),
+}
+
+
+@pytest.mark.parametrize("only", GAPS)
+def test_one_position_of_a_cache_that_nobody_wrote_or_that_is_gone_is_told(only: str) -> None:
+    gap = GAPS[only]
+    candidate = side("decode", gap=gap)
+    found = compare_caches(side("prefill"), candidate, (right("prefill"), candidate.hold()))[0]
+    assert found.outcome == "differs"
+    place = f"position {gap.position} of w/{gap.sequence} in layer {gap.layer}"
+    told = {
+        "untold": f"the path holds {place}, which nobody wrote",
+        "lost": f"the path no longer holds {place}, which the next query would see",
+    }
+    assert found.reason == told[gap.kind]
+    assert found.differing_tokens == 1
+
+
+def test_what_only_one_side_holds_is_counted_by_any_layer() -> None:
+    """A position that one layer holds on both sides is compared, though another holds it on one."""
+    less = right("prefill")
+    less = replace(less, is_held=less.is_held.clone(), needed=torch.zeros_like(less.needed))
+    less.is_held[1:] = False
+    found = compare_caches(side("prefill"), side("decode"), (less, right("decode")))[0]
+    assert (found.outcome, found.tokens) == ("holds", sum(HELD))
+    assert found.details == {"layers": LAYERS, "compared": 2 * sum(HELD), "differing": 0}
+    less.is_held[0, : HELD[0]] = False
+    less.is_held[0, HELD[0] + 1 :] = False
+    found = compare_caches(side("prefill"), side("decode"), (less, right("decode")))[0]
+    # The one position left is the last of the first sequence, which decoding never computes.
+    assert (found.outcome, found.reason) == ("void", "no position is held by both sides")
+
+
+def test_caches_of_other_layers_are_not_compared() -> None:
+    thin = Side(toy.setting(), toy.Toy(), PROMPTS, PathName("decode"), TOKENS)
+    found = compare_caches(side("prefill"), thin)[0]
+    assert found.outcome == "void"
+    assert found.reason == f"the two sides hold {LAYERS} against 1 storing layers"
+
+
 LOOKS = {
     "first layer and head": Look(0, 0, "deaf"),
     "last layer": Look(LAYERS - 1, 0, "deaf"),
@@ -136,5 +185,6 @@ def test_one_head_that_looks_elsewhere_is_told(only: str) -> None:
         told, other = other, told
     (place,) = found.details[told]
     assert found.details[other] == []
+    assert found.details["unseen_layers"] == []
     position = look.at if look.at >= 0 else 1  # row 4 sees 2, 3 and its own key
     assert (place["layer"], place["head"], place["position"]) == (look.layer, look.head, position)

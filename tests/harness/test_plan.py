@@ -358,13 +358,20 @@ def test_an_order_check_may_look_at_some_formats() -> None:
     found = [str(case.numerics) for case in work.kernel_cases]
     assert found == ["bfloat16, kv float32", "bfloat16"]
     assert {str(run.case.numerics) for run in work.kernel_controls} == {"bfloat16, kv float32"}
+    both = ORDER | {"execution": ["bfloat16", "float32"], "keys": [65]}
+    assert [str(case.numerics) for case in plan(numerics=numerics, checks=[both]).kernel_cases] == [
+        "float32",
+        "float32, kv bfloat16",
+        *found,
+    ]
 
 
 def test_controls_of_kernels_take_the_smallest_case_of_the_first_format() -> None:
     # A tile of 64: what goes on within one shows no other tile.
     kind = {"kind": "decoder", "preset": "tiny"}
     numerics = {"execution": ["float32", "bfloat16"]}
-    work = plan(subject=kind, numerics=numerics, checks=[bits("decode"), ORDER, AUDIT])
+    order = ORDER | {"keys": [300, 64, 65]}
+    work = plan(subject=kind, numerics=numerics, checks=[bits("decode"), order, AUDIT])
     assert places(work) == {
         ("other-tile", "order"): 65,
         ("other-tile", "audit"): "sm_90",
