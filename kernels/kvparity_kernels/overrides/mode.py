@@ -168,7 +168,8 @@ def exact(base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     made = kwargs.get("dtype")
     if base in ("cumsum", "cumprod") and made is not None and not made.is_floating_point:
         return not made.is_complex  # the numbers are made whole first
-    if kwargs.get("alpha", 1) not in (1, -1) or (base == "rsub" and len(args) > 2):
+    factor = args[2] if base in ("add", "sub", "rsub") and len(args) > 2 else kwargs.get("alpha", 1)
+    if factor not in (1, -1):
         return False  # a product and a sum, which vector code may contract
     if kwargs.get("rounding_mode") is not None or "decimals" in kwargs:
         return False
