@@ -221,6 +221,8 @@ def accuracy(ran: Ran, tables: Tables, limits: Mapping[str, float]) -> list[str]
                 found += unlike(name, case[name], said[name])
         sequence, position = INDEX[said["worst"]]
         worst = case["accuracy"]["worst"]
+        if not abs(worst["error"] - said["max_abs_dlogp"]) <= ROUNDED:
+            found += unlike("error of the worst", worst["error"], said["max_abs_dlogp"])
         found += unlike("worst", (worst["sequence"], worst["position"]),
                         (f"w/{sequence}", position + 1))  # fmt: skip
         kept = ran.kept(case)

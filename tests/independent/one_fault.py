@@ -153,6 +153,21 @@ def last_layer(tables: Tables, draw: random.Random) -> None:
         cached.k[2] *= 1.5
 
 
+def all_layers(tables: Tables, draw: random.Random) -> None:
+    """k and v of one position, in every layer: the first layer's k is the one to show."""
+    _, position = place_of(draw)
+    for cached in (tables.written["decode"], tables.held["decode"]):
+        for x in (cached.k, cached.v):
+            x[:, position] *= 1.5
+
+
+def two_layers(tables: Tables, draw: random.Random) -> None:
+    """v of one position, in the first and the last layer: one position differs."""
+    _, position = place_of(draw)
+    for cached in (tables.written["decode"], tables.held["decode"]):
+        cached.v[[0, 2], position] *= 1.5
+
+
 def other_zero_of_v(tables: Tables, draw: random.Random) -> None:
     layer, position = place_of(draw)
     for each in (*tables.written.values(), *tables.held.values()):
@@ -185,6 +200,8 @@ CACHE_FAULTS: tuple[Plant, ...] = (
     v_of_layer_1,
     k_of_the_last_head,
     last_layer,
+    all_layers,
+    two_layers,
     other_zero_of_v,
     last_position,
     newest_lost,

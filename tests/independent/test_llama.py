@@ -190,6 +190,13 @@ def bits(ran: net.Ran, calls: Calls) -> list[str]:
         numbers = drift_numbers.answer(scored[1].tolist(), scored[0].tolist())
         found += net.numbers(case, numbers)
         if off and case["verdict"] == "differs":
+            first, (sequence, number) = case["first_divergence"], divmod(off[0], GENERATED)
+            place = f"w/{sequence}", len(PROMPTS[sequence]) + number, right.targets[off[0]]
+            told = tuple(first[name] for name in ("sequence", "position", "token"))
+            found += unlike("place", told, place)
+            told = [first["reference_bits"], first["candidate_bits"]]
+            patterns = [f"0x{each.view(np.uint32)[off[0]]:08x}" for each in scored]
+            found += unlike("bits", told, patterns)
             kept = ran.kept(case)
             for name, values in zip(("reference", "candidate"), scored, strict=True):
                 same = kept[f"{name}.values"][:, 0].tobytes() == values.tobytes()

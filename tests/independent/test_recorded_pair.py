@@ -164,6 +164,8 @@ def accuracy(ran: net.Ran) -> list[str]:
         found += unlike("max_abs", case["max_abs"], said["max_abs"])
     sequence, position = INDEX[said["worst"]]
     worst = case["accuracy"]["worst"]
+    if not abs(worst["error"] - said["max_abs"]) <= net.ROUNDED:
+        found += unlike("error of the worst", worst["error"], said["max_abs"])
     place = worst["sequence"], worst["position"], worst["column"]
     return found + unlike("worst", place, (f"w/{sequence}", position, said["column"]))
 
