@@ -27,7 +27,7 @@ def record(path: str, subject: Toy) -> Record:
     )
 
 
-@pytest.mark.parametrize("path", ["decode", "permuted", "chunked(2)"])
+@pytest.mark.parametrize("path", ["batched", "mixed"])
 def test_what_is_not_finite_is_marked_where_it_is_whatever_the_steps(path: str) -> None:
     found = record(path, Toy("nan-rows"))
     assert found.finite.tolist() == [p % 3 != 0 for _, p in INDEX]
