@@ -7,17 +7,19 @@ line that contradicts itself is refused with its place, before anything is judge
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from kvparity.evidence import Evidence
 from kvparity.evidence_paths import rows_wrong
 from kvparity.evidence_verdict import contradiction, control_contradiction
 from kvparity.failure_file import damage
-from kvparity.kernel_plan import KernelCase
-from kvparity.plan import Case, Work
+from kvparity.kernel_plan import KernelCase, KernelControl
+from kvparity.plan import Case, ControlRun, Work
 from kvparity.run_files import RunFolderError
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import CONTROLS
 
 Entry = dict[str, Any]
 
@@ -47,7 +49,7 @@ def controls(evidence: Evidence, work: Work) -> list[Entry]:
     planned = {(each.control, each.relation): each for each in work.every_control}
     found = []
     for place, name, line in _each(evidence, "controls.jsonl", _control_name, planned):
-        wrong = control_contradiction(line)
+        wrong = control_contradiction(line) or _other_control(planned[name], line)
         if wrong is not None:
             raise _refused(place, f"control {name[0]}", wrong)
         found.append(line)
@@ -139,10 +141,8 @@ def _misplaced(case: Case | KernelCase, line: Entry) -> str | None:
             "reference": None if case.reference is None else str(case.reference),
             "temperature": case.temperature,
         }
-    for key, value in wanted.items():
-        if line.get(key) != value:
-            return f"{key} is {line.get(key)!r}, and {value!r} is planned"
-    return _repeats_wrong(line, {wanted.get("path"), wanted.get("reference")})
+    paths = {wanted.get("path"), wanted.get("reference")}
+    return _unlike(line, wanted) or _repeats_wrong(line, paths)
 
 
 def _repeats_wrong(line: Entry, paths: set[Any]) -> str | None:
@@ -152,6 +152,27 @@ def _repeats_wrong(line: Entry, paths: set[Any]) -> str | None:
         return f"repeats is {repeats!r}, expected its two paths"
     if not all(type(same) is bool for same in repeats.values()):
         return f"repeats is {repeats!r}, expected true or false of each path"
+    return None
+
+
+def _other_control(control: ControlRun | KernelControl, line: Entry) -> str | None:
+    """Where a line says something else of its control than the plan does."""
+    fact = CONTROLS[control.control]
+    place = control.case if isinstance(control, KernelControl) else control
+    wanted = {
+        "by": place.check,
+        "workload": place.workload if isinstance(place, ControlRun) else None,
+        "path": str(fact.path),
+        "numerics": asdict(place.numerics),
+        "expected": fact.expect,
+    }
+    return _unlike(line, wanted)
+
+
+def _unlike(line: Entry, wanted: Mapping[str, Any]) -> str | None:
+    for key, value in wanted.items():
+        if line.get(key) != value:
+            return f"{key} is {line.get(key)!r}, and {value!r} is planned"
     return None
 
 

@@ -11,6 +11,7 @@ import torch
 import toy
 from toy import Toy
 
+from kvparity.compare import Comparison
 from kvparity.controls import running
 from kvparity.controls.base import Control, PlantedSession, PlantedSubject, same_ids, unchanged
 from kvparity.controls.cache import narrow_cache, stale_slot
@@ -117,6 +118,41 @@ def test_a_control_that_no_check_covers_is_run_clean_first(
     assert not caught
     assert seen.startswith("without the defect it is no better: differs: bits differ")
     assert running.run_control(other, replace(run, covered=True), own)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "clean", "caught"),
+    [
+        ("stale-slot", Comparison("holds", "clean", tokens=3), True),
+        ("stale-slot", Comparison("void", "clean", tokens=3), True),  # one path on both sides
+        ("stale-slot", Comparison("void", "clean", tokens=0), False),
+        ("stale-slot", Comparison("holds", "clean", tokens=0), False),
+        ("unequal-lengths", Comparison("holds", "clean", tokens=3), True),
+        ("unequal-lengths", Comparison("void", "clean", tokens=3), False),
+        ("unequal-lengths", Comparison("differs", "clean", tokens=3), False),
+    ],
+)
+def test_a_clean_run_must_have_compared_something_and_not_show_the_same(
+    work: Work, name: str, clean: Comparison, caught: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, runs, _ = work
+    found = [clean, Comparison(CONTROLS[name].expect, "planted", tokens=3)]
+    monkeypatch.setattr(running, "compare", lambda *_: found.pop(0))
+    run = replace(runs[name], covered=False)
+    planted = running.plant(setting, run, [])
+    assert planted.caught == caught
+    assert ("without the defect it is no better" in planted.seen) == (not caught)
+
+
+def test_void_with_and_without_the_defect_catches_nothing(work: Work) -> None:
+    setting, runs, tokens = work
+    run = replace(runs["unequal-lengths"], covered=False)
+    own = tokens[run.workload]
+    assert running.run_control(setting, run, own)[0]
+    never = Setting(setting.contract, Toy("never-decodes"))
+    caught, seen = running.run_control(never, run, own)
+    assert not caught
+    assert seen.startswith("without the defect it is no better: void")
 
 
 def test_only_the_temperature_that_is_ignored_shows_it(

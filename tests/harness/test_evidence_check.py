@@ -231,13 +231,18 @@ def test_what_the_contract_does_not_plan_is_refused(
         ({"caught": True, "seen": "holds: every bit is equal"}, "caught as a difference"),
         ({"caught": "yes"}, "caught is 'yes'"),
         ({"expected": "holds"}, "expected is 'holds'"),
+        ({"expected": "void", "seen": "void: lengths"}, "expected is 'void', and 'differs' is"),
+        ({"by": "close to float64"}, "by is 'close to float64', and 'decode reduces"),
+        ({"workload": "long"}, "workload is 'long', and 'padded' is planned"),
+        ({"path": "permuted"}, "path is 'permuted', and 'decode' is planned"),
+        ({"numerics": {"execution": "float16", "kv_cache": "float32"}}, "numerics is"),
     ],
 )
 def test_a_control_that_contradicts_itself_is_refused(
     change: dict[str, Any], words: str, finished: dict[str, Path], contract: Path, tmp_path: Path
 ) -> None:
     def edit(lines: list[dict[str, Any]]) -> None:
-        next(line for line in lines if line["expected"] == "differs").update(change)
+        next(line for line in lines if line["name"] == "stale-slot").update(change)
 
     folder = edited(finished["good"], tmp_path / "run", "controls.jsonl", edit)
     with pytest.raises(RunFolderError, match=words):

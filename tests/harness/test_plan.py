@@ -236,6 +236,19 @@ def test_controls_are_planted_where_the_check_compares_them() -> None:
     assert not runs(work)["log-of-softmax"].covered
 
 
+def test_a_control_is_planted_for_every_relation_that_must_catch_it() -> None:
+    held = {"name": "held", "relation": "cache", "paths": ["decode"]}
+    alive = {"name": "alive", "relation": "liveness"}
+    work = plan(checks=[bits("decode"), held, alive])
+    found: dict[str, set[str]] = {}
+    for run in work.controls:
+        found.setdefault(run.control, set()).add(run.relation)
+    present = {"invariance", "cache", "liveness"}
+    for name, relations in found.items():
+        assert relations == present & {*DESCRIBED[name].relations}, name
+    assert sum(len(relations) > 1 for relations in found.values()) > 1
+
+
 def test_all_leaves_out_what_cannot_show_and_says_why() -> None:
     numerics = {"execution": "float32", "temperatures": 1.0}
     work = plan(numerics=numerics, checks=[bits("decode")], workloads=workloads(("w", [4], 2)))

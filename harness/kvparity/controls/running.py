@@ -55,7 +55,8 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
         return _by_reach(setting, pair, job, tokens)
     if not job.covered:
         clean = compare(setting, job, without(control), tokens)
-        if clean.outcome == "differs" or not clean.tokens:
+        # What is void without the defect shows nothing by being void with it.
+        if clean.outcome in ("differs", control.expect) or not clean.tokens:
             seen = f"without the defect it is no better: {_seen(clean, job.relation)}"
             return Planted(False, seen)
     result = compare(setting, job, control, tokens)
