@@ -17,6 +17,8 @@ from kvparity.compare import Comparison
 from kvparity.held import Held
 from kvparity.relations import compare_caches, probe
 from kvparity.side import Side
+from kvparity.trace.contents import Contents
+from kvparity.trace.facts import Facts
 from kvparity.workload import Prompts
 from kvparity_contracts.paths import PathName
 
@@ -188,3 +190,16 @@ def test_one_head_that_looks_elsewhere_is_told(only: str) -> None:
     assert found.details["unseen_layers"] == []
     position = look.at if look.at >= 0 else 1  # row 4 sees 2, 3 and its own key
     assert (place["layer"], place["head"], place["position"]) == (look.layer, look.head, position)
+
+
+@pytest.mark.parametrize("part", ["k", "v"])
+def test_a_trace_tells_which_position_was_written_otherwise(part: str) -> None:
+    kv = torch.arange(2 * 3 * HEADS * WIDTH).reshape(2, 3, HEADS, WIDTH).float()
+    contents, read = Contents(), kv.clone()
+    contents.write(0, 0, 0, kv[0], kv[1])
+    read["kv".index(part), 2, HEADS - 1, WIDTH - 1] += 1
+    facts = Facts(None)
+    same = contents.matching(0, 0, kv[0], kv[1], torch.float32, facts)
+    assert same[0].tolist() == [True, True, True]
+    found = contents.matching(0, 0, read[0], read[1], torch.float32, facts)
+    assert found[0].tolist() == [True, True, False]
