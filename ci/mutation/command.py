@@ -147,10 +147,15 @@ def run(
     until: float,
     more: Sequence[str] = (),
 ) -> None:
-    """Live where that is possible, and then on disk. ``more``: test files that see all of them."""
+    """Live where that is possible, and then on disk. ``more``: test files that see all of them.
+
+    Those without an outcome come first, by their keys: where there is no time for all, what is run
+    is of every kind.
+    """
     reached = covering.read()
     work = []
-    for mutant in _mixed(todo):
+    tried = asking.read(results)
+    for mutant in sorted(todo, key=lambda each: (each.key in tried, each.key)):
         tests = reached.within(reached.of(mutant.file, mutant.owner), EACH_S)
         took = sum(reached.seconds[test] for test in tests) + 5.0 * len(more)
         work.append(asking.Job(mutant, (*tests, *more), took))
@@ -185,11 +190,6 @@ def step(program: str, jobs: Path, results: Path, copies: int, until: float) -> 
         )
     if done.returncode:
         raise SystemExit(f"ci/mutants: running them ({program}) failed:\n{log.read_text()[-3000:]}")
-
-
-def _mixed(todo: Sequence[mutants.Mutant]) -> list[mutants.Mutant]:
-    """In an order by key: where there is no time for all, what is run is of every kind."""
-    return sorted(todo, key=lambda mutant: mutant.key)
 
 
 def tell(found: reporting.Report) -> None:
