@@ -235,7 +235,7 @@ def planted() -> int:
 
 def measure(tests: Sequence[str], copies: int) -> int:
     """Run tests under coverage, all or those files, and keep which functions they reach."""
-    data, junit, log = STATE / "coverage", STATE / "junit.xml", STATE / "coverage.log"
+    data, junit, log = STATE / "coverage", STATE / "junit.xml", STATE / "map.log"
     data.unlink(missing_ok=True)
     options = ["-q", "-p", "no:cacheprovider", "-n", str(copies), "--dist", "worksteal", "--cov"]
     options += [f"--cov-config={HERE / 'coverage.ini'}", "--cov-context=test", "--cov-report="]
