@@ -116,7 +116,8 @@ class RescaleEdges:
 
     def _measured(self) -> Steps:
         """Steps so large that l is exactly 1, with weights as this very kernel computes them."""
-        for a_to_b, b_to_c in _FINE:
+        for x in range(1, 16):
+            a_to_b, b_to_c = 25 + x / 16, 26 + x / 16
             weights = []
             for low, high in (
                 (-a_to_b - b_to_c, -b_to_c),
@@ -128,7 +129,7 @@ class RescaleEdges:
                 v[:, 0] = 1.0
                 weights.append(self.side.run(*self.side.weighted(log2), v).out[0, 0, 0])
             first, second, once = weights
-            if float(first * second) != float(once) and float(once) > 0:
+            if float(once) > 0 and float(first * second) != float(once):
                 return Steps(a_to_b, b_to_c, once.repeat(2), (first * second).repeat(2))
         raise NotMeasured(
             f"{self.side.which}: no step was found at which two roundings differ from one"
@@ -156,7 +157,6 @@ class RescaleEdges:
             )
 
 
-_FINE = [(25 + x / 16, 26 + y / 16) for x, y in ((3, 5), (5, 9), (7, 3), (9, 13), (11, 7), (13, 1))]
 _FIRM = 1.00003  # relative; further than this from where rounding turns
 
 
@@ -196,14 +196,12 @@ def recover_edges(ask: RescaleEdges) -> tuple[Edges, Stats]:
     begun, launches, probes = time.perf_counter(), ask.side.calls, ask.probes
     last = ask.side.keys - 1
     found: dict[str, list[int]] = {"up": [], "down": []}
-    # The last key may be a block of its own, whose weight is 1 before it is scaled: no trace. So
-    # what lies before it is asked about by itself.
+    # Descending, a last key that is a block of its own leaves no trace, so it is asked of none.
     open_: list[tuple[str, int, int]] = [("up", 0, last), ("down", 0, last - 1)]
-    open_.append(("down", last - 1, last))
     closed = ask(_asked(open_))
     rounds = 1
     open_ = [one for one, yes in zip(open_, closed, strict=True) if yes]
-    while open_:
+    while True:
         halves = []
         for way, low, high in open_:
             if high - low == 1:
@@ -238,11 +236,10 @@ def certify_edges(ask: RescaleEdges, edges: Edges) -> tuple[str, Stats]:
             want.append(True)
         starts = (0, *at, ask.side.keys)
         for start, stop in pairwise(starts):
-            if stop - start > 1:
-                asked.append((way, start, stop - 1))
-                want.append(False)
-            if way == "down" and stop == ask.side.keys and stop - start > 2:
-                asked.append((way, start, stop - 2))  # the last key may be a block of its own
+            # Descending, a last key that is a block of its own would hide what lies before it.
+            end = stop - 1 - (way == "down" and stop == ask.side.keys)
+            if end > start:
+                asked.append((way, start, end))
                 want.append(False)
     got = ask(_asked(asked))
     stats = Stats(ask.probes - probes, ask.side.calls - launches, 1, time.perf_counter() - begun)

@@ -36,6 +36,7 @@ class How:
     open: bool = False  # no window
     sink_first: bool = False  # the sink is there before all keys
     late: bool = False  # the scale of V's codes comes after the sum over the keys
+    weights: torch.dtype = torch.float32  # to which weights are rounded before they meet V
 
 
 def exp(x: Tensor, how: How) -> Tensor:
@@ -64,7 +65,7 @@ def part(s: Tensor, v: Tensor, how: How) -> tuple[Tensor, Tensor, Tensor]:
         here, values = s[start : start + how.tile], v[start : start + how.tile]
         top = torch.maximum(m, here.max(0).values)
         p, keep = exp(here - top, how), exp(m - top, how)
-        terms = p[..., None] * values
+        terms = p.to(how.weights).float()[..., None] * values
         total = total * keep + chain(p, torch.zeros_like(total))
         acc = acc * keep[..., None]
         up = chain(terms, acc)
