@@ -132,7 +132,10 @@ def test_both_sides_are_given_the_same_random_numbers(store, sinks):
     (_, q, k, v, more), (_, *others, other) = spy.seen
     assert torch.equal(q.repeat_interleave(3, 0), others[0])
     bits = [x.view(torch.uint8) for x in (k, v)]
-    assert all(torch.equal(x.flatten(0, 1), y.view(torch.uint8)) for x, y in zip(bits, others[1:]))
+    assert all(
+        torch.equal(x.flatten(0, 1), y.view(torch.uint8))
+        for x, y in zip(bits, others[1:], strict=True)
+    )
     assert not torch.equal(*bits)
     assert k.shape[:3] == (2, 6, 2)  # what lies before the window, too
     assert ("sinks" in more) == ("sinks" in other) == sinks
