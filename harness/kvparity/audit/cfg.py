@@ -7,9 +7,11 @@ it), so loops are found from branches, not from the order of lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kvparity.audit.ptx import Instruction, Program
 
+_BRANCHES = ("bra", "brx")  # brx takes its label from a table, which nothing here reads
 _LEAVES = ("ret", "exit", "trap")
 _MANY = 64  # fma in a loop that multiplies matrices without matrix instructions
 
@@ -56,7 +58,10 @@ class Parts:
 
 
 def control_flow(program: Program) -> Flow:
-    """Blocks, order and loops of a program."""
+    """Blocks, order and loops of a program.
+
+    Raises ``ValueError`` for a branch to a label that is not there.
+    """
     blocks, successors = _blocks(program)
     order = _order(successors)
     return Flow(blocks, successors, order, _loops(successors, order))
@@ -77,14 +82,11 @@ def cut(flow: Flow) -> Parts:
         key=lambda each: len(each.blocks),
         default=None,
     )
-    scope = frozenset(flow.order) if outer is None else outer.blocks
-    stop = -1 if outer is None else outer.header
-    exits = {s for b in inner.blocks for s in flow.successors[b]} - inner.blocks - {stop}
-    after = _reach(flow, exits, scope - inner.blocks, stop) if exits else frozenset()
-    finish: frozenset[int] = frozenset()
-    if outer is not None:
-        leaving = {s for b in outer.blocks for s in flow.successors[b]} - outer.blocks
-        finish = _reach(flow, leaving, frozenset(flow.order) - outer.blocks, -1)
+    every = frozenset(flow.order)
+    scope = every if outer is None else outer.blocks
+    head = frozenset[int]() if outer is None else frozenset({outer.header})
+    after = _reach(flow, inner.blocks, scope - inner.blocks - head)
+    finish = _reach(flow, scope, every - scope)
     return Parts(
         before=flow.part(scope - inner.blocks - after),
         loop=flow.part(inner.blocks),
@@ -108,14 +110,14 @@ def matrix_loop(flow: Flow) -> Loop | None:
     return None
 
 
-def _reach(flow: Flow, start: set[int], allowed: frozenset[int], stop: int) -> frozenset[int]:
+def _reach(flow: Flow, start: frozenset[int], allowed: frozenset[int]) -> frozenset[int]:
+    """The blocks of ``allowed`` to which a way leads from ``start`` that stays in them."""
     found: set[int] = set()
-    todo = [each for each in start if each in allowed and each != stop]
+    todo = list(start)
     while todo:
-        number = todo.pop()
-        if number not in found:
-            found.add(number)
-            todo += [s for s in flow.successors[number] if s in allowed and s != stop]
+        new = (allowed & set(flow.successors[todo.pop()])) - found
+        found |= new
+        todo += new
     return frozenset(found)
 
 
@@ -127,20 +129,22 @@ def _blocks(
     starts |= {i + 1 for i, each in enumerate(code) if _jumps(each)}
     bounds = sorted(start for start in starts if start < len(code))
     blocks, successors = {}, {}
-    for start, stop in zip(bounds, [*bounds[1:], len(code)], strict=True):
+    for start, stop in pairwise([*bounds, len(code)]):
         blocks[start] = code[start:stop]
         last = code[stop - 1]
         targets = []
-        if last.op.split(".")[0] == "bra" and last.operands[-1] in program.labels:
-            targets.append(program.labels[last.operands[-1]])
-        if (not _jumps(last) or last.guard) and stop < len(code):
+        if last.op.split(".")[0] in _BRANCHES:
+            if last.operands[0] not in program.labels:
+                raise ValueError(f"this PTX branches to {last.operands[0]}, which is nowhere in it")
+            targets.append(program.labels[last.operands[0]])
+        if not _jumps(last) or last.guard:
             targets.append(stop)
         successors[start] = tuple(each for each in targets if each < len(code))
     return blocks, successors
 
 
 def _jumps(each: Instruction) -> bool:
-    return each.op.split(".")[0] in ("bra", *_LEAVES)
+    return each.op.split(".")[0] in (*_BRANCHES, *_LEAVES)
 
 
 def _order(successors: dict[int, tuple[int, ...]]) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ class Chain:
     steps: int
     a: tuple[int, ...]
     b: tuple[int, ...]
-    count: int = 1
+    count: int
 
     def __str__(self) -> str:
         offsets = "".join(
@@ -69,7 +69,6 @@ def chains(program: Iterable[Instruction], part: Sequence[Instruction]) -> tuple
     walk = _Walk(_Definitions(program))
     matrix = any(each.matrix for each in part)
     for each in part:
-        walk.note(each)
         if each.op.startswith("wgmma.mma"):
             walk.wgmma(each)
         elif each.op.startswith("mma.sync"):
@@ -78,23 +77,21 @@ def chains(program: Iterable[Instruction], part: Sequence[Instruction]) -> tuple
             walk.tensor(each)
         elif not matrix and each.op in ("fma.rn.f32", "fma.rn.f32x2"):
             walk.accumulate(each, *(_lanes(each.operands[i]) for i in (0, 3)))
+        else:
+            walk.note(each)
     closed = [_close(each) for each in walk.found if matrix or each.steps >= _MIN_FMA]
-    return tuple(
-        sorted(
-            Chain(each.op, each.start, each.steps, each.a, each.b, count)
-            for each, count in Counter(closed).items()
-        )
-    )
+    return tuple(sorted(Chain(*each, count) for each, count in Counter(closed).items()))
 
 
-def _close(chain: _Open) -> Chain:
+def _close(chain: _Open) -> tuple[str, str, int, tuple[int, ...], tuple[int, ...]]:
     op = _SHORT.sub("", chain.op)
-    return Chain(op, chain.start, chain.steps, _offsets(chain.a), _offsets(chain.b))
+    return op, chain.start, chain.steps, _offsets(chain.a), _offsets(chain.b)
 
 
 def _offsets(places: list[Address | None]) -> tuple[int, ...]:
+    # One kind of instruction has all its operands in registers, which have no address, or none.
     known = [each for each in places if each is not None]
-    if len(known) < len(places) or len({base for base, _ in known}) != 1:
+    if len({base for base, _ in known}) != 1:
         return ()
     return tuple(offset - known[0][1] for _, offset in known)
 
@@ -106,19 +103,19 @@ class _Definitions:
         self.addresses: dict[str, Address] = {}
         self.values: dict[str, set[str]] = {}  # what is written to a register, anywhere
         for each in program:
-            if len(each.operands) > 1:
+            if each.operands:
                 self.define(each)
 
     def define(self, each: Instruction) -> None:
         target, op = each.operands[0], each.op
         sources = each.operands[1:]
         for register in registers(target):
-            copied = op.startswith("mov.") and len(sources) == 1
+            copied = op.startswith("mov.") and not each.guard
             self.values.setdefault(register, set()).add(sources[0] if copied else op)
         if op.startswith(("add.s", "add.u", "or.b")) and _number(sources[1]):
             base, offset = self.address(sources[0])
             more = int(sources[1])
-            self.addresses[target] = (base, offset + (more if 0 <= more < _BIG else more % _FIELD))
+            self.addresses[target] = (base, offset + (more if abs(more) < _BIG else more % _FIELD))
         elif op.startswith(("cvt.u64.u32", "cvt.s64.s32", "mov.b")):
             first = registers(sources[0])[0]  # the low half of a descriptor holds the address
             if first.startswith("%"):
@@ -188,12 +185,13 @@ class _Walk:
         return base, more + offset
 
     def note(self, each: Instruction) -> None:
-        """Follow accumulators and zeros through moves; anything else overwritten is forgotten."""
-        if each.matrix or len(each.operands) < 2 or each.op.startswith("fma.rn.f32"):
-            return
-        targets, sources = (_lanes(operand) for operand in each.operands[:2])
-        if not each.op.startswith("mov."):
-            sources = []
+        """Follow accumulators and zeros through moves; anything else overwritten is forgotten.
+
+        So is what a move may or may not overwrite.
+        """
+        targets = _lanes(each.operands[0]) if each.operands else []
+        moved = each.op.startswith("mov.") and not each.guard
+        sources = _lanes(each.operands[1]) if moved else []
         known = [(self.open.get(source), self.is_zero(source)) for source in sources]
         for target in targets:
             self.open.pop(target, None)

@@ -1,4 +1,4 @@
-"""PTX read into instructions, loops and counts."""
+"""PTX read into instructions, labels and constants."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ _LABEL = re.compile(r"^(\$L__BB\d+_\d+):$")
 # Braces hold register lists and brackets addresses; both are one operand.
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\](?:,\s*\d+(?=,))?|[^,{}\[\]\s][^,{}\[\]]*")
 _MATRIX = ("wgmma.mma_async.", "mma.sync.", "tcgen05.mma.")
-_COUNTED = re.compile(
-    r"(?:fma|mul|add|sub|div|rcp|sqrt)\.(?:\w+\.)*f32(?:x2)?$|(?:ex2|lg2)\.|shfl\.|atom\.|red\."
-)
 
 
 @dataclass(frozen=True)
@@ -90,12 +87,6 @@ def constants(instructions: Iterable[Instruction]) -> dict[str, str]:
         if named and not each.guard:
             held[targets[0]] = each.operands[1]
     return {register: value for register, value in held.items() if written[register] == 1}
-
-
-def counts(instructions: Iterable[Instruction]) -> dict[str, int]:
-    """How often each float, exchange and atomic operation is written."""
-    found = Counter(each.op for each in instructions if _COUNTED.match(each.op))
-    return dict(sorted(found.items()))
 
 
 def atomics(instructions: Iterable[Instruction]) -> int:

@@ -60,6 +60,9 @@ def parse(text: str) -> Structure:
     if "tt.func" not in text:
         raise ValueError("this TTGIR has no function; expected the output of Triton's compiler")
     layouts = {name: _plain(layout) for name, layout in _ALIAS.findall(text)}
+    found = _REDUCE.findall(text)
+    if len(found) != text.count('"tt.reduce"'):
+        raise ValueError("this TTGIR writes a reduction in a way that is not known here")
     reduces = {
         Reduce(
             "+".join(re.findall(r"arith\.(\w+)", body)),
@@ -67,10 +70,8 @@ def parse(text: str) -> Structure:
             int(shape.split("x")[int(axis)]),
             _name(layout, layouts),
         )
-        for axis, body, shape, layout in _REDUCE.findall(text)
+        for axis, body, shape, layout in found
     }
-    if bool(reduces) != ('"tt.reduce"' in text):
-        raise ValueError("this TTGIR writes its reductions in a way that is not known here")
     dots = {_dot(op, rest, layouts) for op, rest in _DOT.findall(text)}
     return Structure(tuple(sorted(dots)), tuple(sorted(reduces)), len(_ATOMIC.findall(text)))
 

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from kvparity.audit.chains import Chain, chains, family
-from kvparity.audit.ptx import parse
+from chain_cases import MMA, TCGEN, found, wgmma
 
-
-def found(text: str) -> tuple[Chain, ...]:
-    code = parse("{\n" + text + "\n}").instructions
-    return chains(code, code)
-
-
-def wgmma(scale: str, descriptor: str, a: str = "%rd9") -> str:
-    return (
-        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%r1,%r2}, "
-        f"{a}, {descriptor}, {scale}, 1, 1, 0, 0;\n"
-    )
-
+from kvparity.audit.chains import family
 
 DESCRIPTORS = "bfe.u32 %r9, %r8, 4, 15;\n" + "".join(
     f"add.s32 %r{20 + i}, %r9, {2 * i};\ncvt.u64.u32 %rd{20 + i}, %r{20 + i};\n"
@@ -59,21 +47,12 @@ def test_descriptors_from_different_places_show_no_order() -> None:
     assert found(text)[0].b == ()
 
 
-MMA = (
-    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {{ %r{0}, %r2 }}, {{ %r5, %r6 }}, "
-    "{{ %r7 }}, {{ %r{0}, %r2 }};\n"
-)
-
-
 def test_mma_sync_from_zero_and_carried() -> None:
     zero = "mov.b32 %r50, 0;\nmov.b32 %r1, %r50;\n"
     text = zero + MMA.format(1) * 2 + MMA.format(11)
     assert [(each.start, each.steps) for each in found(text)] == [("carried", 1), ("zero", 2)]
     # A register that is used again is not zero any more.
     assert found(zero + "ld.shared.b32 %r1, [%r9];\n" + MMA.format(1))[0].start == "carried"
-
-
-TCGEN = "tcgen05.mma.cta_group::1.kind::f16 [ %r1 + {0} ], [ %r2 + {1} ], %rd1, %r3, {2};\n"
 
 
 def test_tensor_memory_accumulators() -> None:
