@@ -37,10 +37,12 @@ class SumTree:
         Raises:
             ValueError: the nodes are not one tree over the terms ``0 .. n-1``.
         """
-        if n == 1 and not nodes:
-            return SumTree(1, ())
         root = _root(n, nodes)
         before = _preorder(n, nodes, root)
+        if len(before) < n + len(nodes):
+            raise ValueError(
+                f"the root reaches {len(before)} of {n + len(nodes)} ids; expected all"
+            )
         least = list(range(n + len(nodes)))
         for x in reversed(before):
             if x >= n:
@@ -120,7 +122,7 @@ class SumTree:
                 for b in range(a + 1, len(node)):
                     pairs.append((least[a], least[b]))
                     want.append(self.sizes[self.n + t])
-        return np.array(pairs, np.int64).reshape(-1, 2), np.array(want, np.int64)
+        return np.array(pairs, np.int64).reshape(len(want), 2), np.array(want, np.int64)
 
     def replay(self, terms: Tensor, adder: Adder | None = None) -> Tensor:
         """Add ``terms[n, ...]`` along dimension 0 in this order, rounding to their dtype each time.
@@ -133,20 +135,17 @@ class SumTree:
         """
         if terms.shape[0] != self.n:
             raise ValueError(f"{terms.shape[0]} terms for a tree of {self.n}")
-        values: list[Tensor | None] = list(terms.unbind(0))
-        for node in self.nodes:
-            parts = [part for c in node if (part := values[c]) is not None]
-            for c in node:
-                values[c] = None
+        values = dict(enumerate(terms.unbind(0)))
+        for x, node in enumerate(self.nodes, self.n):
+            parts = [values.pop(c) for c in node]
             if len(node) == 2:
-                values.append(parts[0] + parts[1])
+                values[x] = parts[0] + parts[1]
             elif adder is not None:
-                values.append(adder(parts))
+                values[x] = adder(parts)
             else:
                 raise ValueError(f"a node adds {len(node)} terms at once; give an adder for it")
-        last = values[-1]
-        assert last is not None  # the root is nobody's child
-        return last
+        (total,) = values.values()
+        return total
 
 
 def _root(n: int, nodes: Sequence[Sequence[int]]) -> int:
@@ -155,10 +154,11 @@ def _root(n: int, nodes: Sequence[Sequence[int]]) -> int:
     counted = set(children)
     if len(counted) != len(children) or any(len(node) < 2 for node in nodes):
         raise ValueError("an id is the child of two nodes, or a node has fewer than two children")
-    roots = [x for x in range(n + len(nodes)) if x not in counted]
-    if len(roots) != 1 or counted - set(range(n + len(nodes))):
+    every = set(range(n + len(nodes)))
+    roots = every - counted
+    if len(roots) != 1 or counted - every:
         raise ValueError(f"{len(roots)} roots over {n} terms; expected one that reaches all")
-    return roots[0]
+    return roots.pop()
 
 
 def _preorder(n: int, nodes: Sequence[Sequence[int]], root: int) -> list[int]:

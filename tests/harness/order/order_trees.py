@@ -73,10 +73,15 @@ def _nested(terms: tuple[int, ...]) -> list:
     ]
 
 
+def nestings(n: int) -> list:
+    """Every sum of ``n`` terms as nested tuples."""
+    return _nested(tuple(range(n)))
+
+
 def all_trees(n: int) -> list[SumTree]:
     """Every tree on ``n`` terms, fused nodes included."""
     found = []
-    for nested in _nested(tuple(range(n))):
+    for nested in nestings(n):
         nodes: list[list[int]] = []
 
         def walk(tree, nodes=nodes):
