@@ -147,7 +147,7 @@ def run(
     until: float,
     more: Sequence[str] = (),
 ) -> None:
-    """Live where that is possible, and then on disk. ``more``: test files that see all of them.
+    """The mutants with their tests. ``more``: test files that see all of them.
 
     Those without an outcome come first, by their keys: where there is no time for all, what is run
     is of every kind.
@@ -159,6 +159,11 @@ def run(
         tests = reached.within(reached.of(mutant.file, mutant.owner), EACH_S)
         took = sum(reached.seconds[test] for test in tests) + 5.0 * len(more)
         work.append(asking.Job(mutant, (*tests, *more), took))
+    run_jobs(work, results, copies, until)
+
+
+def run_jobs(work: Sequence[asking.Job], results: Path, copies: int, until: float) -> None:
+    """Live where that is possible, and then on disk."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs"
         asking.write_jobs([job for job in work if job.mutant.inside], path)
@@ -209,15 +214,23 @@ def named(names: Sequence[str], copies: int) -> int:
     chosen = [fault for fault in faults.faults() if not names or fault.name in names]
     if unknown := set(names) - {fault.name for fault in chosen}:
         raise SystemExit(f"ci/mutants: no fault of ci/faults is named {', '.join(sorted(unknown))}")
-    with tempfile.TemporaryDirectory() as folder:
-        path, results = Path(folder) / "names", Path(folder) / "results"
-        path.write_text("\n".join(fault.name for fault in chosen))
-        given = [str(path), str(results), str(copies)]
-        subprocess.run([sys.executable, "-m", "mutation.named", *given], check=True)
-        lines = sorted(results.read_text().splitlines())
-    unseen = [line for line in lines if not line.startswith("seen ")]
-    print("\n".join([*lines, f"faults: {len(lines) - len(unseen)} of {len(chosen)} seen"]))
-    return 1 if unseen or len(lines) < len(chosen) else 0
+    results = STATE / f"faults-{os.getpid()}.jsonl"
+    work = []
+    for fault in chosen:
+        line = fault.line((ROOT / fault.file).read_text())
+        mutant = mutants.Mutant(fault.name, fault.file, line, "", mutants.FAULT, 0, True)
+        work.append(asking.Job(mutant, fault.tests, 10.0))
+    try:
+        run_jobs(work, results, copies, float("inf"))
+        found = asking.read(results)
+    finally:
+        results.unlink(missing_ok=True)
+    unseen = [fault for fault in chosen if found[fault.name].status not in reporting.KILLED]
+    for fault in unseen:
+        said = found[fault.name]
+        print(f"UNSEEN {fault.name}: {fault.green} ({said.status} {said.by})".rstrip())
+    print(f"faults: {len(chosen) - len(unseen)} of {len(chosen)} seen")
+    return 1 if unseen else 0
 
 
 def planted() -> int:

@@ -32,15 +32,23 @@ class Fault:
     green: str
     tests: tuple[str, ...]
 
-    def plant(self, root: Path) -> None:
-        """Write the fault into the tree ``root``; ValueError where its text is not there once."""
-        path = root / self.file
-        text = path.read_text()
-        if text.count(self.find) != 1:
+    def text(self, source: str) -> str:
+        """The file with the fault; ValueError where its text does not stand there once."""
+        if source.count(self.find) != 1:
             raise ValueError(
-                f"fault {self.name}: its text stands {text.count(self.find)} times in {self.file}"
+                f"fault {self.name}: its text stands {source.count(self.find)} times in {self.file}"
             )
-        path.write_text(text.replace(self.find, self.replace))
+        return source.replace(self.find, self.replace)
+
+    def line(self, source: str) -> int:
+        """The first line that differs."""
+        pairs = zip(source.splitlines(), self.text(source).splitlines(), strict=False)
+        return next(n for n, (before, after) in enumerate(pairs, 1) if before != after)
+
+    def plant(self, root: Path) -> None:
+        """Write the fault into the tree ``root``."""
+        path = root / self.file
+        path.write_text(self.text(path.read_text()))
 
 
 def faults() -> list[Fault]:
@@ -50,6 +58,12 @@ def faults() -> list[Fault]:
         for entry in tomllib.loads(path.read_text())["fault"]:
             found.append(Fault(**{**entry, "tests": tuple(entry["tests"])}))
     return found
+
+
+def planted(name: str) -> str:
+    """The file of a fault with the fault."""
+    (fault,) = (each for each in faults() if each.name == name)
+    return fault.text((ROOT / fault.file).read_text())
 
 
 def failing(root: Path, *more: str) -> list[str]:

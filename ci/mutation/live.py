@@ -88,10 +88,10 @@ class Live:
         return "unreached", ""
 
     def _named(self, test: str) -> list[str]:
-        """A test, or those of a file; none where it is gone."""
-        if test in self.items or "::" in test:
-            return [test] if test in self.items else []
-        return [name for name in self.items if name.startswith(f"{test}::")]
+        """A test, or those of a function or a file; none where it is gone."""
+        if test in self.items:
+            return [test]
+        return [name for name in self.items if name.startswith((f"{test}::", f"{test}["))]
 
     def _tried(self, job: Job, text: str, tests: Sequence[str]) -> str:
         limit = SLACK_S + TIMES * job.seconds

@@ -12,9 +12,12 @@ from typing import Any
 import parso
 from cosmic_ray.mutating import mutate_code
 
+from mutation.faults import planted
 from mutation.operators import OPERATORS
 from mutation.scope import ROOT, Stretch, unchanged
 
+FAULT = "fault"
+"""The operator of a fault of ``ci/faults``; its key is its name."""
 _NAMED = {type(operator).__name__: operator for operator in OPERATORS}
 
 
@@ -36,6 +39,8 @@ class Mutant:
 
     def text(self) -> str:
         """The whole file with the change."""
+        if self.operator == FAULT:
+            return planted(self.key)
         found = mutate_code(source(self.file), _NAMED[self.operator], self.occurrence)
         assert isinstance(found, str), self
         return found

@@ -45,7 +45,7 @@ def unseen(value: int) -> int:
     return value + 1
 '''
 TESTS = """
-import time, decides
+import time, pytest, decides
 
 def test_rule(): assert decides.over(1) and not decides.over(0.5)
 def test_reaches(): decides.over(1), decides.unseen(1)
@@ -53,8 +53,25 @@ def test_endless():
     while decides.unseen(1) != 2: time.sleep(0.01)
 def test_dies():
     if decides.unseen(1) != 2: __import__("os")._exit(0)
+@pytest.mark.parametrize("value", [0, 2])
+def test_both(value): assert decides.over(value) == (value > 0)
 def test_code(code=decides.unseen.__code__): assert decides.unseen.__code__ is code
 """
+
+
+FAULTS = "".join(
+    f"""
+[[fault]]
+name = "{name}"
+file = "harness/decides.py"
+find = '''    return any(each > limit for each in (value, -value))'''
+replace = '''    value = min(value, 1)
+    return any(each > limit + 1 for each in (value, -value))'''
+green = "what is off by one and a half would be called right"
+tests = []
+"""
+    for name in (9, 10)
+)
 
 
 @pytest.fixture
@@ -174,6 +191,11 @@ def test_live_mutants_are_killed_by_a_test_that_holds_without_them(checkout: Pat
         (less, (test("endless"),), -3.8, ("endless", "did not end")),
         (level, ALL, 0.1, ("unpatchable", f"{checkout}/harness/decides.py:3: no live function ")),
     ]
+    (checkout / "ci/faults").mkdir()
+    (checkout / "ci/faults/rules.toml").write_text(FAULTS)
+    fault = mutants.Mutant("", "harness/decides.py", 9, "", mutants.FAULT, 0, True)
+    cases.append((fault, ("tests/test_decides.py::test_both",), 0.1, ("killed", test("both[2]"))))
+    cases.append((fault, (test("reaches"),), 0.1, ("survived", "")))
     given, results = checkout / "jobs", checkout / "results"
     jobs.write_jobs(
         (
