@@ -83,6 +83,8 @@ def passes(where: Path, tests: Sequence[str], limit_s: float) -> str:
         os.dup2(out, 1)
         os.dup2(out, 2)
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        # what is imported has imported plugins of pytest, too
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         names = sorted({test.partition("::")[0] for test in tests})
         return str(int(pytest.main([*options, *names], plugins=[_Chosen(tests)])))
 
