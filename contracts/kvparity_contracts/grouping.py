@@ -9,9 +9,6 @@ from kvparity_contracts.base import KeyPath
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.subjects import AnySubject, Attention, Decoder
 
-DEEP = 8
-"""Dictionaries inside each other that are looked into; transformers nests two."""
-
 
 def hidden_mapping(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
     """As many query heads in a group as there are KV heads, where the contract chose them.
@@ -38,14 +35,14 @@ def _heads(subject: AnySubject) -> Iterator[tuple[KeyPath, int, int]]:
         if subject.config is not None:
             yield ("subject", "config", "heads"), subject.config.heads, subject.config.kv_heads
     elif subject.config is not None:
-        yield from _parts(("subject", "config"), subject.config, DEEP)
+        yield from _parts(("subject", "config"), subject.config)
 
 
-def _parts(at: KeyPath, keys: Mapping[str, Any], depth: int) -> Iterator[tuple[KeyPath, int, int]]:
+def _parts(at: KeyPath, keys: Mapping[str, Any]) -> Iterator[tuple[KeyPath, int, int]]:
     """Of a configuration of transformers, and of those inside it (``text_config``)."""
     query, kv = keys.get("num_attention_heads"), keys.get("num_key_value_heads")
     if type(query) is int and type(kv) is int:
         yield (*at, "num_attention_heads"), query, kv
     for name, value in keys.items():
-        if depth and isinstance(value, Mapping):
-            yield from _parts((*at, name), value, depth - 1)
+        if isinstance(value, Mapping):
+            yield from _parts((*at, name), value)

@@ -34,9 +34,7 @@ def named(contract: Contract) -> Iterator[Note]:
             yield at, f"{fate.control.name} cannot be planted: {reason}"
         elif not possible(fate.control, contract):
             yield at, f"{fate.control.name} may not show here: it needs {fate.control.needs}"
-        elif fate.place is not None and not any(
-            meant_for(fate.control, check, contract) for check in contract.checks
-        ):
+        elif not any(meant_for(fate.control, check, contract) for check in contract.checks):
             yield (
                 at,
                 f"{fate.control.name} is planted on {fate.control.path}, which no check of this "
