@@ -75,6 +75,23 @@ def test_a_file_that_cannot_be_read_is_no_warning(tmp_path: Path) -> None:
     assert found(tmp_path, prefill="some.sinks:alibi", decode="some.sinks:alibi") == []
 
 
+def test_each_function_of_a_pair_is_looked_at(tmp_path: Path) -> None:
+    """A file that is too big to look into is left alone, and the other function still told of."""
+    (tmp_path / "mine.py").write_text(SINKS)
+    (told,) = found(tmp_path, prefill="some.module:prefill", decode="mine.py:decode")
+    assert (told.key, told.line) == ("subject.decode", 7)
+    (tmp_path / "mine.py").write_text(SINKS.ljust(4_000_000, "#"))
+    assert len(found(tmp_path)) == 1
+    (tmp_path / "mine.py").write_text(SINKS.ljust(4_000_001, "#"))
+    assert found(tmp_path) == []
+    (tmp_path / "other.py").write_text("def decode(slopes_2): ...\nasync def prefill(Alibi): ...\n")
+    (told,) = found(tmp_path, decode="other.py:decode")
+    assert (told.key, told.message.split(" (")[0]) == (
+        "subject.decode", "other.py:1 names ALiBi slopes",
+    )  # fmt: skip
+    assert len(found(tmp_path, prefill="other.py:prefill", decode="some.module:f")) == 1
+
+
 @pytest.mark.parametrize(
     ("paths", "window", "asked"),
     [
