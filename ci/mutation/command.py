@@ -42,8 +42,9 @@ def main() -> int:
     what.add_argument("--faults", nargs="*", metavar="NAME", help="the faults of ci/faults")
     what.add_argument(
         "--planted",
-        action="store_true",
-        help="all faults of ci/faults at once, and the whole test command",
+        nargs="*",
+        metavar="NAME",
+        help="one build with these faults of ci/faults, or with all",
     )
     what.add_argument(
         "--map",
@@ -71,8 +72,8 @@ def main() -> int:
         return measure(given.map, given.jobs)
     if given.faults is not None:
         return named(given.faults, given.jobs)
-    if given.planted:
-        return planted()
+    if given.planted is not None:
+        return planted(given.planted)
     if given.changed is not None:
         return changed(given.changed or None, given.jobs)
     return everything(given)
@@ -211,9 +212,7 @@ def tell(found: reporting.Report) -> None:
 
 def named(names: Sequence[str], copies: int) -> int:
     """Each fault of ci/faults alone: its tests pass without it, and fail with it."""
-    chosen = [fault for fault in faults.faults() if not names or fault.name in names]
-    if unknown := set(names) - {fault.name for fault in chosen}:
-        raise SystemExit(f"ci/mutants: no fault of ci/faults is named {', '.join(sorted(unknown))}")
+    chosen = _chosen(names)
     results = STATE / f"faults-{os.getpid()}.jsonl"
     work = []
     for fault in chosen:
@@ -233,17 +232,32 @@ def named(names: Sequence[str], copies: int) -> int:
     return 1 if unseen else 0
 
 
-def planted() -> int:
-    """One build with all faults, under the test command: how many tests are red."""
-    chosen = faults.faults()
+def _chosen(names: Sequence[str]) -> list[faults.Fault]:
+    """The faults of these names; all where there are none."""
+    found = [fault for fault in faults.faults() if not names or fault.name in names]
+    if unknown := set(names) - {fault.name for fault in found}:
+        raise SystemExit(f"ci/mutants: no fault of ci/faults is named {', '.join(sorted(unknown))}")
+    return found
+
+
+def planted(names: Sequence[str]) -> int:
+    """One build with these faults, or with all, under the test files that they name."""
+    chosen, tests, apart = _chosen(names), set[str](), []
     with tempfile.TemporaryDirectory() as folder:
         root = fresh.tree(Path(folder))
         for fault in chosen:
-            fault.plant(root)
-        red = faults.failing(root, "-n", "auto", "--dist", "worksteal")
+            try:
+                fault.plant(root)
+            except ValueError:  # another one has changed its place
+                apart.append(fault.name)
+            tests |= {test.partition("::")[0] for test in fault.tests}
+        red = faults.failing(root, "-n", "auto", "--dist", "worksteal", *sorted(tests))
+    together = len(chosen) - len(apart)
     print("\n".join(red))
-    print(f"planted: {len(chosen)} faults at once, {len(red)} tests are red")
-    return 0 if len(red) >= len(chosen) else 1
+    if apart:
+        print(f"left out, for another changes the same lines: {', '.join(apart)}")
+    print(f"planted: {together} faults at once, {len(red)} tests are red")
+    return 0 if len(red) >= together else 1
 
 
 def measure(tests: Sequence[str], copies: int) -> int:
