@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvparity.subjects.callables import load_callable
+from kvparity.subjects.callables import forget, load_callable
 
 
 def test_functions_are_found_by_module_or_file(
@@ -90,3 +90,31 @@ def test_a_file_that_fails_leaves_nothing_half_imported(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no driver"):
             load_callable("breaks.py:f", tmp_path)
     assert not any(name.startswith("kvparity_subject_breaks_") for name in sys.modules)
+
+
+def test_a_file_is_imported_anew_once_all_are_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "k.py").write_text("made = object()\ndef f(): return made\n")
+    first = load_callable("k.py:f", tmp_path)
+    assert load_callable("k.py:f", tmp_path) is first
+    forget()
+    assert load_callable("k.py:f", tmp_path) is not first
+
+
+def test_neighbours_come_before_everything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("own", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "kvparity_beside.py").write_text(f"here = {folder!r}\n")
+    (tmp_path / "own" / "k.py").write_text(
+        "from kvparity_beside import here\nfile = __file__\ndef f(): return here, file\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    assert load_callable("own/k.py:f", tmp_path)() == ("own", str(tmp_path / "own" / "k.py"))
+    monkeypatch.delitem(sys.modules, "kvparity_beside")
+
+
+def test_an_interrupt_while_importing_is_no_error_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "k.py").write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load_callable("k.py:f", tmp_path)

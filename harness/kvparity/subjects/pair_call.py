@@ -8,6 +8,7 @@ with the twin of the cache: a sum of them would miss two writes that make up for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -98,8 +99,7 @@ def _hint(inputs: Inputs, keywords: Iterable[str], error: BaseException) -> str:
 
 def _unentered(error: BaseException) -> bool:
     """Whether the call itself failed: the last frames are ``checked`` and its ``compute``."""
-    calling = error.__traceback__ and error.__traceback__.tb_next
-    return calling is not None and calling.tb_next is None
+    return len(list(walk_tb(error.__traceback__))) == 2
 
 
 def _bits(tensor: Tensor) -> Tensor:

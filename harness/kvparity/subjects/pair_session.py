@@ -91,7 +91,7 @@ class AttentionSession:
                 self._cache.write(0, span.sequence, span.start, k, v)
             if listener is not None:
                 listener.wrote(taps.Wrote(0, span.sequence, span.start, k, v))
-        outputs: list[Tensor | None] = [None] * len(step)
+        outputs: dict[int, Tensor] = {}
         for decode in (False, True):
             chosen = [i for i, span in enumerate(step) if span.decode == decode]
             if not chosen:
@@ -106,9 +106,9 @@ class AttentionSession:
             sizes = [span.stop - span.start for span in spans]
             for i, part in zip(chosen, torch.split(rows, sizes), strict=True):
                 outputs[i] = part
-        for span, out in zip(step, outputs, strict=True):
-            if out is not None and len(span.rows):
-                yield out[span.rows.start - span.start : span.rows.stop - span.start]
+        for i, span in enumerate(step):
+            if len(span.rows):
+                yield outputs[i][span.rows.start - span.start : span.rows.stop - span.start]
 
     def _check_width(self, rows: Tensor) -> None:
         if self._width not in (None, rows.shape[1]):
@@ -120,7 +120,7 @@ class AttentionSession:
         self._width = rows.shape[1]
 
     def _check_memory(self, name: str) -> None:
-        if self.layout.cached and not self._cache.intact():
+        if not self._cache.intact():
             raise SubjectError(f"{name} wrote to slots of the cache that it was not given")
 
     def _draw(self, span: Span, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
