@@ -69,9 +69,6 @@ class Declared:
         """The keys of every split as far as each of its tiles, and of all splits up to each."""
         split, tile = self.order.split, self.order.tile
         for start in range(self.first - self.first % split, self.total, split):
-            begin, end = max(start, self.first), min(start + split, self.total)
-            for stop in range(start + tile, start + split, tile):
-                if begin < stop < end:
-                    yield range(begin, stop)
-            yield range(begin, end)
-            yield range(self.first, end)
+            for tiles in range(tile, split + tile, tile):
+                yield range(max(start, self.first), min(start + tiles, self.total))
+            yield range(self.first, min(start + split, self.total))

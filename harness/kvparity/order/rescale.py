@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -137,19 +137,11 @@ class RescaleEdges:
 
     def _see_stored_weights(self) -> None:
         """A 16-bit result shows a second rounding only of weights that are rounded to 16 bits."""
-        for x in range(48):
-            step = 3 + x / 16
-            total = 1 + 2.0**-step
-            stored = _round(_round(2.0**-step, self.side.out) / total, self.side.out)
-            wide = _round(2.0**-step / total, self.side.out)
-            if stored != wide and _firm(
-                [2.0**-step, _round(2.0**-step, self.side.out) / total, 2.0**-step / total],
-                self.side.out,
-            ):
-                break
+        a, _ = _STEPS[self.side.out]
         log2, v = self._empty()
-        log2[..., 0], log2[..., 1] = -step, 0.0
+        log2[..., 0], log2[..., 1] = -a, 0.0
         v[:, 0] = 1.0
+        stored = _round(_round(2.0**-a, self.side.out) / (1 + 2.0**-a), self.side.out)
         if bool((self.side.run(*self.side.weighted(log2), v).out[:, :, 0] != stored).any()):
             raise NotMeasured(
                 f"{self.side.which} does not round weights to 16 bits before P V (or divides them "
@@ -157,34 +149,25 @@ class RescaleEdges:
             )
 
 
-_FIRM = 1.00003  # relative; further than this from where rounding turns
+# log2 of b over a and of c over b at which weights that are stored in 16 bits show the second
+# rounding, and an exp that is off by 2^-14 changes nothing.
+_STEPS = {torch.bfloat16: (6.875, 7.125), torch.float16: (6.9375, 6.625)}
 
 
 def _round(x: float, dtype: torch.dtype) -> float:
     return float(torch.tensor(x, dtype=torch.float64).to(dtype))
 
 
-def _firm(values: Sequence[float], dtype: torch.dtype) -> bool:
-    """Whether no small error, as that of an exp, changes how a value is rounded."""
-    return all(_round(x * _FIRM, dtype) == _round(x / _FIRM, dtype) for x in values)
-
-
 def _computed(dtype: torch.dtype) -> Steps:
-    """Steps at which a weight that is stored in 16 bits shows the second rounding."""
-    for x, y in product(range(48), range(48)):
-        a, b = 3 + x / 16, 4 + y / 16
-        ways = (_round(2.0 ** -(a + b), dtype), _round(2.0**-a, dtype) * 2.0**-b)
-        totals = [1 + 2.0**-b + count * 2.0 ** -(a + b) for count in (1, 2)]
-        values = [[_round(way / total, dtype) for total in totals] for way in ways]
-        # The weight of an a that is no neighbour of b's in its block was 1 before it was scaled, so
-        # it is not rounded at all. It must read as rounded once.
-        wide = [2.0 ** -(a + b) / total for total in totals]
-        exact = [2.0**-a, 2.0 ** -(a + b), *wide]
-        exact += [way / total for way in ways for total in totals]
-        alike = [_round(x, dtype) for x in wide] == values[0]
-        if alike and all(p != q for p, q in zip(*values, strict=True)) and _firm(exact, dtype):
-            return Steps(a, b, *map(torch.tensor, values))
-    raise NotMeasured(f"no step shows a second rounding in {dtype}")
+    """What weights that are stored in 16 bits show.
+
+    The weight of an a that is no neighbour of b's in its block was 1 before it was scaled, so it is
+    not rounded at all. It reads as rounded once.
+    """
+    a, b = _STEPS[dtype]
+    ways = (_round(2.0 ** -(a + b), dtype), _round(2.0**-a, dtype) * 2.0**-b)
+    totals = [1 + 2.0**-b + count * 2.0 ** -(a + b) for count in (1, 2)]
+    return Steps(a, b, *(torch.tensor([_round(x / t, dtype) for t in totals]) for x in ways))
 
 
 def recover_edges(ask: RescaleEdges) -> tuple[Edges, Stats]:

@@ -88,7 +88,7 @@ def stretches(split: int, tile: int, total: int, first: int) -> list[range]:
 
 
 @pytest.mark.parametrize(
-    ("total", "first"), [(80, 0), (68, 0), (96, 0), (96, 13), (84, 37), (35, 33)]
+    ("total", "first"), [(80, 0), (68, 0), (96, 0), (96, 13), (84, 37), (35, 33), (34, 31)]
 )
 @pytest.mark.parametrize("sink", [False, True])
 def test_a_tree_is_declared_if_it_forms_every_declared_partial_sum(total, first, sink):
