@@ -164,7 +164,7 @@ class _Walk:
         self.link(op, first, first, scale == "0", left, right)
 
     def tensor(self, each: Instruction) -> None:
-        target, a, b, kind, enabled = each.operands[:5]
+        target, a, b, kind, enabled = each.operands
         names = [registers_in(operand) for operand in (target, a)]
         op = f"{each.op}.{self.shape(kind)}"
         zero = self.definitions.only(enabled, "0")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from chain_cases import MMA, TCGEN, found, wgmma
 
-from kvparity.audit.chains import Chain, family
+from kvparity.audit.chains import Chain, chains, family
+from kvparity.audit.ptx import parse
 
 
 def steps(*definitions: str) -> tuple[Chain, ...]:
@@ -43,9 +44,9 @@ HELD = {
         (0, 2),
     ),
     "a field of an address": (
-        "add.s32 %r21, %r9, 16;bfe.u32 %rd30, %r21, 4, 15;",
-        "add.s32 %r22, %r9, 48;bfe.u32 %rd31, %r22, 4, 15;",
-        (0, 2),
+        "bfe.u32 %rd30, %r9, 4, 15;",
+        "add.s32 %r22, %r9, 272;bfe.u32 %rd31, %r22, 4, 15;",
+        (0, 17),
     ),
     "a field, and an address": ("add.s32 %rd30, %r9, 16;", "bfe.u32 %rd31, %r9, 4, 15;", ()),
     "an address between fields": (
@@ -102,6 +103,33 @@ def test_what_is_known_to_be_zero(name: str) -> None:
     assert (chain.start, chain.steps) == (start, 1)
 
 
+@pytest.mark.parametrize(
+    ("before", "start"),
+    [
+        ("mov.b32 %r5, 0;", "zero"),
+        ("mov.f32 %r5, 0f00000000;", "zero"),
+        ("mov.b32 %r5, 0;mov.b32 %r5, 0;", "zero"),
+        ("@%p1 mov.b32 %r5, 0;", "carried"),
+        ("mov.b32 %r5, 0;add.s32 %r5, %r5, 1;", "carried"),
+        ("not.b32 %r5, 0;", "carried"),
+        ("mov.b32 %r5, 0;activemask.b32 %r5;", "carried"),
+        ("mov.b32 %r6, 0;", "carried"),
+        ("", "carried"),
+    ],
+)
+def test_a_zero_from_elsewhere_in_the_program(before: str, start: str) -> None:
+    step = MMA.format(1)[: -len("{ %r1, %r2 };\n")] + "{ %r5, %r2 };"
+    code = parse("{\n" + before.replace(";", ";\n") + step + "\n}").instructions
+    assert [each.start for each in chains(code, code[-1:])] == [start]
+
+
+def test_an_accumulator_of_which_one_register_is_scaled_is_another() -> None:
+    for register in ("%r1", "%r9"):
+        scaled = f"mul.f32 {register}, {register}, %r8;\n"
+        text = wgmma("0", "%rd30") + scaled + wgmma("%p1", "%rd30")
+        assert sum(each.count for each in found(text)) == (2 if register == "%r1" else 1)
+
+
 WIDE = MMA.replace("m16n8k16", "m16n8k8")
 STEP = MMA.format(1)
 BROKEN = {
@@ -132,8 +160,8 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_where_a_chain_ends(name: str) -> None:
     text, seen = BROKEN[name]
-    chains = [(c.start, c.steps) for c in found(text) for _ in range(c.count)]
-    assert sorted(chains) == sorted(seen * (2 if name == "two at once" else 1))
+    ends = [(c.start, c.steps) for c in found(text) for _ in range(c.count)]
+    assert sorted(ends) == sorted(seen * (2 if name == "two at once" else 1))
 
 
 def tensor(*texts: str) -> list[tuple[str, int, tuple[int, ...], int]]:
