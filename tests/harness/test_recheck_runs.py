@@ -13,13 +13,10 @@ from warm import Warm
 
 from kvparity.errors import SubjectError, UnsupportedError
 from kvparity.exit_codes import ExitCode
-from kvparity.paths import build
 from kvparity.plan import make
 from kvparity.recheck import selection, zygote
-from kvparity.recheck.choice import chosen, needed, tokens_of
 from kvparity.recheck.outcome import Outcome, judged, outcome
 from kvparity.recheck.selection import select
-from kvparity.workload import fill
 
 MEMO = '''
 import torch
@@ -112,27 +109,6 @@ def test_all_paths_of_a_small_run_are_looked_at_each_side_by_itself(
     assert ["prefill"] in sides
     assert all("prefill" not in side or side == ["prefill"] for side in sides)
     assert found.paths == found.of
-
-
-def test_a_tenth_of_the_tokens_is_computed_again_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "FLOOR", 0)
-    contract = toy.contract()
-    work = make(contract)
-    cases = [case for unit in work.units for case in unit.cases]
-    found = select(contract, work.units, {case.id: "holds" for case in cases})
-    assert 0 < found.paths < found.of
-    spent = whole = 0
-    for unit in work.units:
-        prompts = fill(
-            next(w for w in contract.workloads if w.name == unit.workload), seed=3, vocab=0
-        )
-        paths = {p for c in unit.cases for p in (c.path, c.reference) if p}
-        whole += sum(tokens_of(build(p, prompts, seed=3)) for p in paths)
-        for path in (p for r in found.requests if r.unit is unit for p in r.paths):
-            plan = build(path, prompts, seed=3)
-            places = chosen(plan, seed=3, unit=unit.id, path=str(path))
-            spent += tokens_of(needed(plan, places))
-    assert 0 < spent <= 0.1 * whole
 
 
 def test_only_what_holds_is_looked_at() -> None:
