@@ -35,7 +35,7 @@ def ulps(a: Tensor, b: Tensor) -> Tensor:
     """
     left, right = _ordered(bits(a)), _ordered(bits(b))
     distance = left - right
-    wrapped = ((left < 0) != (right < 0)) & ((distance < 0) != (left < 0))
+    wrapped = (left > right) != (distance > 0)
     return torch.where(wrapped, torch.iinfo(torch.int64).max, distance.abs())
 
 

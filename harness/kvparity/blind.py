@@ -106,6 +106,6 @@ def separating(measured: float, rounding: float) -> float | None:
     unit = 10.0 ** math.floor(math.log10(middle))
     for step in (unit, unit / 10):
         found = float(f"{math.floor(middle / step) * step:.3g}")
-        if rounding < found < measured:
+        if rounding < found:  # and it is at most the middle
             return found
     return middle

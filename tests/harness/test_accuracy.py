@@ -46,6 +46,13 @@ def test_accuracy_looks_at_its_column_alone() -> None:
     assert accuracy(record(), wanted, {"max_abs": 1.0}, column=None).outcome == "holds"
 
 
+def test_an_oracle_that_is_not_finite_elsewhere_says_nothing_of_a_column() -> None:
+    wanted = oracle(0.05)
+    wanted[2, 1] = torch.inf
+    assert accuracy(record(), wanted, LIMITS, column=0).outcome == "holds"
+    assert accuracy(record(), wanted, LIMITS, column=1).outcome == "void"
+
+
 @pytest.mark.parametrize("name", ["max_abs_dlogp", "approx_kl0"])
 def test_a_measure_of_nan_is_over_every_limit(name: str) -> None:
     # A record that calls its NaN finite: what is left to catch it is the limit itself.

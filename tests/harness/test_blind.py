@@ -72,6 +72,20 @@ def test_a_fault_is_excused_by_its_own_name_alone_and_every_fault_answers() -> N
         assert seen_instead("near", "accuracy", found) == []
 
 
+def test_faults_of_another_relation_answer_for_their_own() -> None:
+    other = control(row(0.0114), relation="trace")
+    assert blind("near", "accuracy", [other], PAIR) is None
+    assert blind("near", "trace", [other], PAIR) is not None
+    assert seen_instead("near", "accuracy", [other, control(row(0.5))]) == []
+    assert seen_instead("near", "accuracy", [{"name": "fault", "relation": "accuracy"}]) == []
+
+
+def test_a_pair_that_measured_nothing_in_the_format_is_not_told() -> None:
+    found = [control(row(0.0114))]
+    for nothing in ([{"dtype": "bfloat16", "max_abs": None}], [{"dtype": "bfloat16"}], PAIR[1:]):
+        assert "measure 0.002: a limit of" in str(blind("near", "accuracy", found, nothing))
+
+
 def test_the_pair_is_told_by_the_most_that_it_measures_in_the_format() -> None:
     more = [*PAIR, {"dtype": "bfloat16", "max_abs": 0.0029}, {"dtype": "bfloat16"}]
     assert "this pair at most 0.0031:" in str(
@@ -88,6 +102,9 @@ def test_the_pair_is_told_by_the_most_that_it_measures_in_the_format() -> None:
         (0.5, 0.0, 5e-4),
         (0.0041, 0.002, 0.0028),
         (0.0066, 0.00565, None),
+        (0.004, 0.002, None),
+        (4.4e-3, 1e-9, 4e-6),
+        (1e-6, 1e-6 / 2.1, 6e-7),
     ],
 )
 def test_a_limit_lies_between_rounding_and_the_fault(
@@ -115,3 +132,15 @@ def test_a_missed_control_is_told_with_what_it_measures() -> None:
     noisy = apart(missed, ["max_abs_dlogp"], [{"max_abs_dlogp": 0.07}])
     assert noisy.endswith("the subject at most 0.07: no limit tells them apart")
     assert apart(missed, ["approx_kl0"], cases) == apart(missed, ["max_abs_dlogp"], []) == ""
+
+
+def test_of_a_missed_control_nothing_is_said_that_was_not_measured_on_both_sides() -> None:
+    missed = {"name": "wrong-input", "measured": {"max_abs_dlogp": 0.08}}
+    for names, cases in (
+        (["max_abs_dlogp"], []),
+        (["max_abs_dlogp"], [{"max_abs_dlogp": None}]),
+        (["approx_kl0"], [{"approx_kl0": 0.1}]),
+        ([], [{"max_abs_dlogp": 0.1}]),
+    ):
+        assert apart(missed, names, cases) == ""
+    assert apart({"name": "wrong-input"}, ["max_abs_dlogp"], [{"max_abs_dlogp": 0.1}]) == ""

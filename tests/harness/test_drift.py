@@ -53,6 +53,17 @@ def test_a_ratio_is_clipped_from_a_fifth_on(ratio: float, share: float) -> None:
     assert sides([-1.0], [-1.0 + math.log(ratio)]).clipfrac0 == share
 
 
+@pytest.mark.parametrize("end", [0.8, 1.2])
+def test_the_ends_of_the_clip_range_are_inside(end: float) -> None:
+    near = torch.full((64,), math.log(end), dtype=torch.float64)
+    for i in range(1, 64):
+        near[i] = torch.nextafter(near[i - 1], near[i - 1] + 1)
+    near -= near[32] - near[0]  # on both sides of the logarithm
+    exact = near[torch.exp(near) == end]
+    assert len(exact)
+    assert drift(rollout=torch.zeros_like(exact), trainer=exact).clipfrac0 == 0.0
+
+
 def test_equal_sides_have_no_drift_and_small_ones_are_not_lost() -> None:
     x = torch.linspace(-9, -0.1, 50).tolist()
     assert sides(x, x) == Drift(0.0, 0.0, 0.0)

@@ -124,6 +124,27 @@ def test_the_formula_by_hand() -> None:
     assert ULP == 2 * U
 
 
+def test_every_term_of_the_sum_counts_by_hand() -> None:
+    terms = Terms(
+        torch.tensor([[1.0, 3.0]]).double(), torch.tensor([[0.25, 0.5]]).double(),
+        torch.tensor([[3.0, 5.0]]).double(), torch.tensor([-7.0]).double(),
+        head_dim=8, softcap=0.5,
+    )  # fmt: skip
+    # Weighed: products 20 * S and the drop. Then 16 * softcap, exp2 4, 6 additions, 2 rescalings.
+    weighed = 0.25 * (20 * 3 + 2) + 0.5 * (20 * 5 + 0)
+    fixed = 8 + 4 + 6 + 5 * 2 + 4 * math.log(3) + 3 * 7
+    expected = math.expm1(U * (weighed + fixed))
+    assert float(sum_bound(terms, Reduction(6, 2))) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_values_that_are_zero_the_smallest_number_is_allowed(dtype: torch.dtype) -> None:
+    one = torch.ones(1, 1, dtype=torch.float64)
+    terms = Terms(2 * one, one, 3 * one, 2 * one[:, 0], head_dim=8, softcap=0.0)
+    found = out_bound(terms, torch.zeros(1, 1, 2), Reduction(2, 1), dtype=dtype, closed=False)
+    assert found.tolist() == [[torch.finfo(dtype).tiny] * 2]
+
+
 @pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_formula_of_the_result_by_hand(dtype: torch.dtype, closed: bool) -> None:
