@@ -207,7 +207,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         spread = ulps(a[finite_only], b[finite_only])
         measures = {"max_ulp": int(spread.max())}
         measures |= _between(reference, a[finite_only], b[finite_only], column)
-    place = _column(a[first], b[first], value_bits[first], unfinite=bool(bad[first]))
+    place = _column(a[first], b[first], value_bits[first])
     sequence, position = reference.index[first]
     left, right = a[first, place], b[first, place]
     divergence = Divergence(
@@ -226,12 +226,12 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     return Comparison("differs", reason, **counts, **measures, first_divergence=divergence)
 
 
-def _column(a: Tensor, b: Tensor, unlike: Tensor, *, unfinite: bool) -> int:
-    """The column of a row to show: where it is no finite number, if that is it; where bits differ.
+def _column(a: Tensor, b: Tensor, unlike: Tensor) -> int:
+    """The column of a row to show: where it is no finite number, else where bits differ.
 
     Column 0 where neither is seen: what differs or is NaN or Inf is no value, but in the row.
     """
-    if unfinite and bool((odd := ~(a.isfinite() & b.isfinite())).any()):
+    if bool((odd := ~(a.isfinite() & b.isfinite())).any()):
         unlike = odd
     where = torch.nonzero(unlike)
     return int(where[0]) if len(where) else 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from records import DECODE, INDEX, MEMBERS, NOTHING, PREFILL, changed, record
 
-from kvparity.compare import invariance, other_work, same_bits, same_work
+from kvparity.compare import invariance, measures, other_work, same_bits, same_work
 from kvparity.record import Record
 from kvparity.schedule import Layout, Member, Plan, Span
 
@@ -115,6 +116,8 @@ def test_where_a_side_has_no_token_none_was_compared(which: tuple[int, ...]) -> 
     pair = [nothing if side in which else record() for side in (0, 1)]
     found = invariance(*pair, column=0)
     assert (found.outcome, found.reason) == ("void", "no token was compared")
+    assert (found.tokens, found.differing_tokens, found.differing_rows) == (0, 0, 0)
+    assert measures(found) == {}
 
 
 def test_lengths_and_widths_that_differ_are_told() -> None:
@@ -128,3 +131,23 @@ def test_lengths_and_widths_that_differ_are_told() -> None:
     found = invariance(record(), narrow, column=0)
     assert (found.outcome, found.reason) == ("void", "rows of 2 against rows of 1 values")
     assert not same_bits(record(), short)
+
+
+def test_bits_that_differ_are_told_before_a_row_that_is_nobodys() -> None:
+    other = replace(record(DECODE, values=changed(3, 0, -9.0)), faults=("a row beside them",))
+    found = invariance(record(), other, column=0)
+    assert (found.outcome, found.reason) == ("differs", "bits differ")
+    assert found.first_divergence is not None
+    assert set(measures(found)) == {"max_abs_dlogp", "approx_kl0", "clipfrac0"}
+    assert measures(found)["max_abs_dlogp"] == 6.0
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_of_a_row_the_column_is_told_that_is_no_number_on_one_side(side: int) -> None:
+    pair = [record(), record(DECODE, values=changed(1, 0, -9.0))]
+    odd = pair[side].values.clone()
+    odd[1, 1] = torch.nan
+    pair[side] = record(pair[side].plan, values=odd)
+    first = invariance(*pair, column=None).first_divergence
+    assert first is not None
+    assert (first.column, first.ulps) == (1, None)
