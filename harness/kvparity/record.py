@@ -145,8 +145,7 @@ def _run_steps(
 
 
 def _act(session: Session, action: Action) -> None:
-    if not isinstance(session, Reusable):
-        raise TypeError("_run_steps asks before it begins")
+    assert isinstance(session, Reusable)  # _run_steps asks before it begins
     with at_work():
         if action.kind == "reset":
             session.reset()
