@@ -173,12 +173,7 @@ class _Row:
         window, row = self.cache.window(layer), self.span.stop - 1
         visible = window is None or position > row - window
         k, v = self._read(layer, position)
-        seen = False
-        for loud_k, loud_v in _loud(k, v, head):
-            self._write(layer, position, loud_k, loud_v)
-            seen = self.again() != calm
-            if seen:
-                break
+        seen = any(self._heard(layer, position, loud, calm) for loud in _loud(k, v, head))
         self._write(layer, position, k, v)
         found = self.prober.found
         found.probes += 1
@@ -187,6 +182,10 @@ class _Row:
             place = Probe(self.member, row, layer, head, position)
             (found.dead if visible else found.ghosts).append(place)
         return seen, visible
+
+    def _heard(self, layer: int, position: int, loud: tuple[Tensor, Tensor], calm: int) -> bool:
+        self._write(layer, position, *loud)
+        return self.again() != calm
 
     def _positions(self, layer: int) -> list[int]:
         """First and last, the window's edges and those of tiles and splits, each with neighbours.

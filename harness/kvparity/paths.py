@@ -140,15 +140,14 @@ def _prefixed(
             continue
         index, name = len(own) + len(donors), members[s.index].id
         donors.append(Member(f"(donor)/{name}", tokens + 2, tokens + 1, like=name, shared=tokens))
-        donor = _Sequence(index, tokens + 1, tokens + 2)
         first, *rest = s.rollout()
-        steps.append((_silent(donor.rollout()[0]),))
+        steps.append((Span(index, 0, tokens + 1, rows_from=tokens + 1),))
         actions.append(Action(len(steps), "adopt", s.index, donor=index, tokens=tokens))
         steps.append((replace(first, start=tokens),))
         # Where it can, the donor writes to a position that the sequence has filled already.
         before = 1 if len(rest) > 1 else 0
         steps += [(span,) for span in rest[:before]]
-        steps.append((_silent(donor.decode(tokens + 1)),))
+        steps.append((Span(index, tokens + 1, tokens + 2, rows_from=tokens + 2, decode=True),))
         steps += [(span,) for span in rest[before:]]
     return Plan(members + tuple(donors), tuple(steps), layout, actions=tuple(actions))
 
@@ -172,9 +171,7 @@ def _spans(own: list[_Sequence], extra: list[_Sequence]) -> list[list[Span]]:
 
 def _together(own: list[_Sequence], extra: list[_Sequence]) -> Schedule:
     """All prompts in one step, then all decode side by side."""
-    columns = _spans(own, extra)
-    steps = max(len(column) for column in columns)
-    return tuple(tuple(c[i] for c in columns if i < len(c)) for i in range(steps))
+    return tuple(zip(*_spans(own, extra), strict=True))
 
 
 def _prompts_alone(own: list[_Sequence]) -> Schedule:
@@ -203,7 +200,7 @@ def _sized(members: tuple[Member, ...], own: list[_Sequence], size: int) -> Plan
             strangers.append(Member(name, stranger.total, prompt))
         ahead = len(group) > 1
         columns = [*_spans(group[:ahead], between), *_spans(group[ahead:], [])]
-        steps += [tuple(c[i] for c in columns) for i in range(len(columns[0]))]
+        steps += zip(*columns, strict=True)
     return Plan(members + tuple(strangers), tuple(steps), Layout())
 
 

@@ -191,6 +191,7 @@ def test_strangers_of_groups_have_names_of_their_own() -> None:
         ((4, 200), (2, 101)),
         ((101, 200), (2, 102)),
         ((101, 102, 104), (2, 103)),
+        ((*range(2, 101), 200), (101, 102)),
     ],
 )
 def test_strangers_have_other_lengths_than_the_workload(
@@ -263,3 +264,23 @@ def test_what_cannot_be_adopted(sequence: int, tokens: int, words: str) -> None:
         check_schedule(THREE, steps, [Action(1, "adopt", sequence, 0, tokens)])
     assert str(error.value) == words
     check_schedule(THREE, steps, [Action(1, "adopt", 1, 0, 2)])
+
+
+def test_as_few_as_one_token_can_be_adopted() -> None:
+    check_schedule(THREE, read("0:0-1 | 1:1-2"), [Action(1, "adopt", 1, 0, 1)])
+
+
+def test_what_is_not_said_of_a_plan() -> None:
+    """Paths say only what is special in them; the rest is this."""
+    found = plan("prefill", TWO)
+    assert found.layout == Layout(
+        batch="packed", page=0, slack=3, cached=True, chunk=6, program="eager", empties=False,
+        far=False,
+    )  # fmt: skip
+    assert (found.generate, found.actions) == (False, ())
+    assert all((member.like, member.shared) == ("", 0) for member in found.members)
+    assert Member("a", 2) == Member("a", 2, prompt=1, like="", shared=0)
+    (reset,) = plan("reset", TWO).actions
+    assert (reset.sequence, reset.donor, reset.tokens) == (0, 0, 0)
+    span = plan("decode", TWO).schedule[0][0]
+    assert (span.decode, span.position_shift) == (False, 0)
