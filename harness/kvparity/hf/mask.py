@@ -172,13 +172,11 @@ def _last_rows(mask: Any) -> Visible | None:
         return None
     for made in current().masks:
         left_out = made.shape[2] - mask.shape[2]
-        rows = made[:, :, left_out:] if left_out >= 0 else made
+        rows = made[:, :, left_out:]  # fewer than ``mask`` has, if it has more than ``made``
         same = (mask.shape, mask.stride(), mask.data_ptr())
         if same == (rows.shape, rows.stride(), rows.data_ptr()):
             first, real, gone = getattr(made, _MORE)
-            found: Visible = (
-                read(rows, first + left_out, real, gone) if left_out else getattr(made, _NAME)
-            )
+            found = read(rows, first + left_out, real, gone)
             setattr(mask, _NAME, found)
             return found
     return None
