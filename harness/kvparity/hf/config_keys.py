@@ -77,8 +77,7 @@ def read(kind: type) -> set[str]:
     model = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None)
     if model is None:
         return set()
-    first = model[0] if isinstance(model, (tuple, list)) else model
-    return set(_read(_tree(sys.modules[first.__module__])))
+    return set(_read(_tree(sys.modules[model.__module__])))
 
 
 def _tree(thing: Any) -> ast.AST:

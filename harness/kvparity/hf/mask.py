@@ -51,7 +51,7 @@ class Visible:
     max_kv: int
     all_real: bool
     before: bool
-    _windows: dict[int, bool] = field(default_factory=dict, repr=False, compare=False)
+    _windows: dict[int, bool] = field(default_factory=dict)
 
     def is_window(self, window: int) -> bool:
         """Whether each query sees the last ``window`` keys up to its own (0: all of them)."""
@@ -92,7 +92,6 @@ def read(
     held = torch.ones(batch, keys, dtype=torch.bool, device=device)
     if real_keys is not None:
         held = real_keys.to(device=device, dtype=torch.bool)
-    held = held & (slot < first + queries)
     gone = torch.zeros(batch, dtype=torch.int64, device=device) if dropped is None else dropped
     place = held.long().cumsum(1) - 1 + gone[:, None]  # the position of each slot's key
     q_lens, q_starts = real.sum(1), real.int().argmax(1)
@@ -156,7 +155,7 @@ def make(*args: Any, **kwargs: Any) -> Tensor:
         pads = pads.to(mask.device).bool()
         gone = pads[:, :begin].sum(1)
         pads = pads[:, begin : begin + keys]
-        real = torch.nn.functional.pad(pads, (0, keys - pads.shape[1]), value=False)
+        real = torch.nn.functional.pad(pads, (0, keys - pads.shape[1]))
     setattr(mask, _NAME, read(mask, query - begin, real, gone))
     setattr(mask, _MORE, (query - begin, real, gone))
     current().masks.append(mask)

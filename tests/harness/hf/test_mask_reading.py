@@ -5,69 +5,19 @@ A row of a batch is a list of columns, real or pads; position p is that of its p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from mask_batches import BATCHES, Batch
 from transformers import StaticLayer
 from transformers_masks import causal, make_mask, window
 
 from kvparity.hf import mask as masks
+from kvparity.hf.observe import Observation, observing
 from kvparity.subject import UnsupportedError
-
-
-@dataclass(frozen=True)
-class Batch:
-    """``rows``: ``#`` a real column, ``.`` a pad; the last ``queries`` of them are computed now.
-
-    The cache has ``keys`` slots and has dropped the first ``begin`` columns. Real queries see the
-    last ``window`` keys, those from the last multiple of ``chunk`` on, or all.
-    """
-
-    rows: tuple[str, ...]
-    queries: int
-    keys: int
-    begin: int = 0
-    window: int = 0
-    chunk: int = 0
-    said: bool = True  # whether the pads are said by an attention mask
-
-    @property
-    def first(self) -> int:
-        return len(self.rows[0]) - self.queries - self.begin
-
-    def position(self, row: int, column: int) -> int:
-        return self.rows[row][:column].count("#")
-
-    def real(self, row: int, slot: int) -> bool:
-        column = self.begin + slot
-        return column < len(self.rows[row]) and self.rows[row][column] == "#"
-
-    def oldest(self, position: int) -> int:
-        if self.chunk:
-            return position // self.chunk * self.chunk
-        return max(0, position - self.window + 1) if self.window else 0
-
-    def mask(self) -> torch.Tensor:
-        shape = len(self.rows), 1, self.queries, self.keys
-        flags = torch.zeros(shape, dtype=torch.bool)
-        for row, query, slot in product(*(range(shape[i]) for i in (0, 2, 3))):
-            own = self.position(row, self.begin + self.first + query)
-            seen = self.oldest(own) <= self.position(row, self.begin + slot) <= own
-            flags[row, 0, query, slot] = (
-                seen and self.real(row, slot) and slot <= self.first + query
-            )
-        return flags
-
-    def read(self, flags: torch.Tensor) -> masks.Visible:
-        count = range(len(self.rows))
-        real = [[self.real(row, slot) for slot in range(self.keys)] for row in count]
-        gone = [self.position(row, self.begin) for row in count]
-        if not self.said:
-            return masks.read(flags, self.first, None, torch.tensor(gone) if self.begin else None)
-        return masks.read(flags, self.first, torch.tensor(real), torch.tensor(gone))
 
 
 def expected(batch: Batch, flags: Any) -> dict[str, Any] | None:
@@ -84,11 +34,9 @@ def expected(batch: Batch, flags: Any) -> dict[str, Any] | None:
             if slot not in seen:
                 own, firsts = [*own, -1], [*firsts, 0]
                 continue
-            if (
-                slot not in held or seen != held[held.index(seen[0]) : held.index(slot) + 1]
-                if seen[0] in held
-                else True
-            ):
+            if seen[0] not in held or slot not in held:
+                return None
+            if seen != held[held.index(seen[0]) : held.index(slot) + 1]:
                 return None
             own.append(gone + held.index(slot))
             firsts.append(gone + held.index(seen[0]))
@@ -129,29 +77,6 @@ def told(visible: masks.Visible) -> dict[str, Any]:
     return found if visible.solid else found | {"starts": None}  # of use to nobody then
 
 
-BATCHES = {
-    "one row": Batch(("#####",), 5, 5),
-    "one row, nothing said": Batch(("#####",), 5, 5, said=False),
-    "a decoding step": Batch(("####", "####"), 1, 4),
-    "a decoding step of one, room for more": Batch(("###",), 1, 6, said=False),
-    "a chunk, room for more": Batch(("#####",), 3, 8),
-    "pads before": Batch((".####", "#####", "...##"), 5, 5),
-    "pads behind": Batch(("####.", "#####", "##..."), 5, 5),
-    "pads between": Batch(("##..##", "####.#"), 1, 6),
-    "pads between, a chunk": Batch(("##..##", ".###.#"), 2, 7),
-    "pads alone": Batch((".....", "..###"), 3, 5),
-    "a window": Batch(("######",), 6, 6, window=3),
-    "a window of one": Batch(("####", ".###"), 4, 4, window=1),
-    "a window that drops": Batch(("########",), 2, 4, begin=4, window=3),
-    "a window that drops, nothing said": Batch(("########",), 1, 3, begin=5, window=3, said=False),
-    "a window that rolls": Batch(("########",), 1, 3, begin=5, window=3),
-    "a window that drops pads": Batch((".#######", "...#####"), 1, 4, begin=4, window=3),
-    "a window that dropped pads alone": Batch(("..#####", "..#####"), 3, 5, begin=2, window=4),
-    "chunks": Batch(("########", "..######"), 4, 8, chunk=3),
-    "chunks, a step": Batch(("######",), 1, 6, chunk=3),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 def test_every_field_is_that_of_plain_lists(batch: Batch) -> None:
     flags = batch.mask()
@@ -182,7 +107,7 @@ def test_one_flag_turned_is_read_or_refused(batch: Batch) -> None:
         else:
             assert told(batch.read(flags)) == wanted, place
         flags[place] = ~flags[place]
-    assert True in outcomes
+    assert True in outcomes or batch.keys == 1
 
 
 @pytest.mark.parametrize(("first", "keys"), [(-1, 4), (2, 4), (3, 4), (0, 2)])
@@ -223,8 +148,27 @@ def test_a_prompt_begins_at_the_first_slot_where_nothing_else_is_said() -> None:
     assert told(masks.of(masks.make(**sizes))) == expected(batch, batch.mask().tolist())
 
 
-def test_a_mask_that_nobody_read_or_that_is_longer_is_refused() -> None:
-    batch = replace(BATCHES["a chunk, room for more"], queries=2)
-    for mask in (None, "mask", batch.mask(), batch.mask()[0]):
-        with pytest.raises(UnsupportedError, match="did not hand on"):
-            masks.of(mask)
+@pytest.mark.parametrize(
+    "name", ["a chunk, room for more", "pads before", "a window", "a window that drops"]
+)
+def test_the_last_rows_are_read_as_a_batch_of_their_own(name: str) -> None:
+    """And nothing else that is no such part, whatever it is."""
+    batch = BATCHES[name]
+    pads = torch.tensor([[mark == "#" for mark in row] for row in batch.rows])
+    first = batch.begin + batch.first
+    with observing(Observation()):
+        made = make_mask(
+            batch.queries, batch.keys, first, pads, kv_offset=batch.begin,
+            mask_function=window(batch.window) if batch.window else causal,
+        )  # fmt: skip
+        flags = batch.mask()
+        for count in range(1, batch.queries + 1):
+            wanted = expected(replace(batch, queries=count), flags[:, :, -count:].tolist())
+            assert told(masks.of(made[:, :, -count:])) == wanted
+        longer = make_mask(batch.queries + 1, batch.keys + 1, first)
+        masks.current().masks.pop()
+        vars(longer).clear()
+        others: list[Any] = [None, "mask", flags, flags[0], flags[0, 0], flags[0, 0, 0], longer]
+        for mask in others:
+            with pytest.raises(UnsupportedError, match="did not hand on"):
+                masks.of(mask)

@@ -1,0 +1,336 @@
+"""How the kvparity attention calls its kernels, which here are plain loops in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mask_batches import BATCHES, Batch
+from torch import Tensor
+
+from kvparity.hf import attention as fixed
+from kvparity.hf import mask as masks
+from kvparity.hf.observe import Observation, observing
+from kvparity.subject import UnsupportedError
+from kvparity_kernels.order import ReductionOrder
+
+HEADS, KV_HEADS, DIM = 4, 2, 16
+ORDER = ReductionOrder(split=32, tile=16, block_m=16)
+SINKS = torch.tensor([0.5, -1.0, 2.0, 0.0])
+
+
+class Kernels:
+    """What the kernels promise, one row at a time; ``called`` keeps what they were given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.called: list[tuple[str, Any, dict[str, Any]]] = []
+        monkeypatch.setattr(fixed, "attend_prefill", self.prefill)
+        monkeypatch.setattr(fixed, "attend_decode", self.decode)
+
+    def decode(self, q: Tensor, kv: Any, *, max_kv: int, **rules: Any) -> tuple[Tensor, None]:
+        self.called.append(("decode", kv, rules | {"max_kv": max_kv}))
+        rows = [(b, b, int(n) - 1) for b, n in enumerate(kv.kv_lens)]
+        return self.rows(q, kv, rows, **rules), None
+
+    def prefill(
+        self, q: Tensor, kv: Any, *, q_starts: Tensor, q_lens: Tensor, max_q: int, **rules: Any
+    ) -> tuple[Tensor, None]:
+        self.called.append(("prefill", kv, rules | {"max_q": max_q}))
+        assert q_starts.dtype == q_lens.dtype == torch.int32
+        rows = [
+            (b, start + t, keys - count + t)
+            for b, (start, count, keys) in enumerate(
+                zip(q_starts.tolist(), q_lens.tolist(), kv.kv_lens.tolist(), strict=True)
+            )
+            for t in range(min(count, max_q))
+        ]
+        return self.rows(q, kv, rows, **rules), None
+
+    def rows(
+        self,
+        q: Tensor,
+        kv: Any,
+        rows: list[tuple[int, int, int]],
+        *,
+        scale: float,
+        order: ReductionOrder,
+        window: int,
+        softcap: float,
+        sinks: Tensor | None,
+        first_key: Tensor | None,
+    ) -> Tensor:
+        assert order == ORDER
+        out = torch.full(q.shape, float("nan"), dtype=torch.float64)
+        for b, row, last in rows:
+            first = 0 if first_key is None else int(first_key[row])
+            first = max(first, last - window + 1) if window else first
+            keys = range(first, last + 1)
+            if kv.block_table is None:
+                slots = [int(kv.starts[b]) + p for p in keys]
+            else:
+                slots = [int(kv.block_table[b, p]) for p in keys]
+            out[row] = plain(q[row], kv.k[slots], kv.v[slots], scale, softcap, sinks)
+        return out
+
+
+def plain(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float, sinks: Tensor | None
+) -> Tensor:
+    """One row ``[Hq, D]`` over keys and values ``[n, Hkv, D]``."""
+    k, v = (x.double().repeat_interleave(len(q) // x.shape[1], dim=1) for x in (k, v))
+    scores = torch.einsum("hd,nhd->hn", q.double(), k) * scale
+    scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.double()[:, None]], dim=1)
+    return torch.einsum("hn,nhd->hd", scores.softmax(1)[:, : len(k)], v)
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Kernels:
+    return Kernels(monkeypatch)
+
+
+def masked(batch: Batch) -> Tensor:
+    """The mask of ``batch`` as the model hands it on."""
+    flags = batch.mask()
+    setattr(flags, masks._NAME, batch.read(flags))
+    return flags
+
+
+def draw(batch: Batch, dim: int = DIM) -> list[Tensor]:
+    """q, k, v ``[B, heads, tokens, dim]``; NaN in slots that hold no real key."""
+    generator = torch.Generator().manual_seed(len(batch.rows[0]))
+    count, sizes = len(batch.rows), (batch.queries, batch.keys, batch.keys)
+    found = [
+        torch.randn(count, heads, n, dim, generator=generator)
+        for heads, n in zip((HEADS, KV_HEADS, KV_HEADS), sizes, strict=True)
+    ]
+    for row in range(count):
+        for slot in range(batch.keys):
+            if not batch.real(row, slot) and batch.said:
+                found[1][row, :, slot] = found[2][row, :, slot] = float("nan")
+    return found
+
+
+def module(batch: Batch) -> Any:
+    config = SimpleNamespace(attention_chunk_size=batch.chunk or None)
+    return SimpleNamespace(is_causal=True, config=config)
+
+
+def attend(batch: Batch, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
+    more = {"sliding_window": batch.window or None, **more}
+    with observing(Observation(order=ORDER)):
+        out, weights = fixed.attention(module(batch), q, k, v, masked(batch), **more)
+    assert weights is None
+    return out
+
+
+def dense(
+    batch: Batch,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scaling: float | None = None,
+    softcap: float = 0.0,
+    s_aux: Tensor | None = None,
+) -> Tensor:
+    """Every row over the keys that its flags show, NaN for pads: ``[B, queries, heads, dim]``."""
+    flags = batch.mask()
+    out = torch.full_like(q.transpose(1, 2), float("nan"), dtype=torch.float64)
+    for row in range(len(q)):
+        for query in range(batch.queries):
+            seen = flags[row, 0, query]
+            if seen[batch.first + query]:
+                keys = (x[row][:, seen].transpose(0, 1) for x in (k, v))
+                scale = DIM**-0.5 if scaling is None else scaling
+                out[row, query] = plain(q[row, :, query], *keys, scale, softcap, s_aux)
+    return out
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+STEPS = {n: b for n, b in BATCHES.items() if b.queries > 1 or all(r[-1] == "#" for r in b.rows)}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"scaling": 0.3}, {"softcap": 2.0}, {"s_aux": SINKS}, {"s_aux": SINKS.reshape(1, 4, 1)}],
+    ids=["nothing more", "a scale", "a cap", "sinks", "sinks of another shape"],
+)
+@pytest.mark.parametrize("batch", STEPS.values(), ids=STEPS)
+def test_each_row_is_what_its_mask_shows(
+    kernels: Kernels, batch: Batch, more: dict[str, Any]
+) -> None:
+    q, k, v = draw(batch)
+    flat = {name: x.reshape(-1) if isinstance(x, Tensor) else x for name, x in more.items()}
+    assert same(attend(batch, q, k, v, **more), dense(batch, q, k, v, **flat))
+    ((name, kv, given),) = kernels.called
+    assert name == ("decode" if batch.queries == 1 and batch.first + batch.begin else "prefill")
+    if name == "decode":
+        assert given["max_kv"] == max(kv.kv_lens.tolist())
+    else:
+        assert given["max_q"] == batch.queries
+    assert (given["first_key"] is None) == (not batch.chunk)
+    assert given["window"] == batch.window
+
+
+def cut(x: Tensor, n: int = 3) -> Tensor:
+    """The same in a cache with room for more."""
+    return torch.cat([x, x[:, :, :1].expand(-1, -1, n, -1)], dim=2)[:, :, : x.shape[2]]
+
+
+def pairs(x: Tensor) -> Tensor:
+    return x.repeat_interleave(2, dim=3)[..., ::2]
+
+
+STRIDES: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "as it is": (lambda x: x, True),
+    "by token": (lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), True),
+    "every other slot": (lambda x: x.repeat_interleave(2, dim=2)[:, :, ::2], True),
+    "room for more": (cut, True),
+    "a fused tensor": (lambda x: torch.cat([x, x], dim=3)[..., : x.shape[3]], True),
+    "every other number": (pairs, False),
+    "slots within a row apart": (lambda x: cut(x.transpose(2, 3)).transpose(2, 3), False),
+    "rows apart": (
+        lambda x: torch.cat([x.flatten(1), x[:, 0, 0, :3]], dim=1)[:, :-3].view(x.shape), False
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STRIDES)
+@pytest.mark.parametrize("name", ["pads before", "a window that rolls", "pads between, a chunk"])
+@pytest.mark.parametrize("which", ["k", "v", "both"])
+def test_a_cache_in_any_strides_is_read_in_place_or_copied(
+    kernels: Kernels, kind: str, name: str, which: str
+) -> None:
+    batch, (change, in_place) = BATCHES[name], STRIDES[kind]
+    q, k, v = draw(batch)
+    expected = dense(batch, q, k, v)
+    k, v = change(k) if which != "v" else k, change(v) if which != "k" else v
+    assert same(attend(batch, q, k, v), expected)
+    ((_, kv, _),) = kernels.called
+    if which == "both" and name != "pads between, a chunk" and (len(q) > 1 or kind != "rows apart"):
+        assert (kv.k.data_ptr(), kv.v.data_ptr()) == (k.data_ptr(), v.data_ptr()) or not in_place
+        assert in_place or (kv.k.data_ptr() != k.data_ptr() and kv.v.data_ptr() != v.data_ptr())
+
+
+@pytest.mark.parametrize("dim", [0, 2], ids=["rows", "keys"])
+def test_one_key_for_all_is_one_in_memory(kernels: Kernels, dim: int) -> None:
+    batch = BATCHES["a decoding step"]
+    q, k, v = draw(batch)
+    k, v = (x.narrow(dim, 0, 1).expand_as(x) for x in (k, v))
+    assert same(attend(batch, q, k, v), dense(batch, q, k, v))
+    ((_, kv, _),) = kernels.called
+    assert (kv.k.data_ptr() == k.data_ptr()) == (dim == 0)
+
+
+# What is refused, and what is not
+
+PLAIN = BATCHES["one row"]
+
+
+@pytest.mark.parametrize("own", [True, False, None])
+@pytest.mark.parametrize("given", [True, False, None, "nothing"])
+def test_causal_is_what_the_call_says_and_else_the_module(
+    kernels: Kernels, own: Any, given: Any
+) -> None:
+    layer = SimpleNamespace() if own is None else SimpleNamespace(is_causal=own)
+    more = {} if given == "nothing" else {"is_causal": given}
+    right = given if isinstance(given, bool) else own is not False
+    with observing(Observation(order=ORDER)):
+        if right:
+            fixed.attention(layer, *draw(PLAIN), masked(PLAIN), **more)
+            return
+        with pytest.raises(UnsupportedError, match="non-causal"):
+            fixed.attention(layer, *draw(PLAIN), masked(PLAIN), **more)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"surprise": None}, {"surprise": False}, {"dropout": 0.0}, {"output_attentions": False},
+        {"position_ids": torch.zeros(1)}, {"use_cache": True, "cache_position": 3},
+        {"softcap": None},
+    ],
+)  # fmt: skip
+def test_what_asks_for_nothing_is_let_through(kernels: Kernels, more: dict[str, Any]) -> None:
+    q, k, v = draw(PLAIN)
+    assert same(attend(PLAIN, q, k, v, **more), dense(PLAIN, q, k, v))
+
+
+@pytest.mark.parametrize("asked", [0, 0.0, 1, "", [], torch.zeros(1)], ids=repr)
+def test_what_is_not_known_is_refused_whatever_it_says(kernels: Kernels, asked: Any) -> None:
+    with pytest.raises(UnsupportedError, match="surprise, which SimpleNamespace asks for"):
+        attend(PLAIN, *draw(PLAIN), surprise=asked)
+
+
+@pytest.mark.parametrize(("dim", "right"), [(15, False), (16, True), (256, True), (257, False)])
+def test_heads_have_16_to_256_numbers(kernels: Kernels, dim: int, right: bool) -> None:
+    q, k, v = draw(PLAIN, dim)
+    if right:
+        assert attend(PLAIN, q, k, v).shape == (1, 5, HEADS, dim)
+        return
+    with pytest.raises(UnsupportedError, match=f"heads of {dim}, only of 16 to 256"):
+        attend(PLAIN, q, k, v)
+
+
+@pytest.mark.parametrize("wrong", ["q", "k", "v"])
+def test_heads_of_another_size_are_refused(kernels: Kernels, wrong: str) -> None:
+    found = dict(zip("qkv", draw(PLAIN, 32), strict=True))
+    found[wrong] = found[wrong][..., :16]
+    with pytest.raises(UnsupportedError, match="heads of different size"):
+        attend(PLAIN, *found.values())
+
+
+@pytest.mark.parametrize(
+    ("layer", "shown"),
+    [
+        ({"queries": 4}, {}), ({"keys": 6}, {"queries": 4}), ({"keys": 6}, {}),
+        ({"queries": 4, "keys": 7}, {"keys": 7}),
+    ],
+)  # fmt: skip
+def test_a_mask_of_other_sizes_is_refused(
+    kernels: Kernels, layer: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    one, other = replace(PLAIN, **layer), replace(PLAIN, **shown)
+    with pytest.raises(UnsupportedError, match="the kvparity attention needs them equal"):
+        fixed.attention(module(one), *draw(one), masked(other))
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "chunk", "right"),
+    [
+        ("one row", 0, 0, True), ("one row", 5, 0, True), ("one row", 4, 0, False),
+        ("one row", 0, 3, True), ("a window", 3, 0, True), ("a window", 0, 0, False),
+        ("a window", 2, 0, False), ("a window", 4, 3, False), ("chunks", 0, 3, True),
+        ("chunks", 0, 0, False), ("chunks", 3, 3, False), ("a window", 3, 2, True),
+    ],
+)  # fmt: skip
+def test_the_window_is_what_the_mask_shows(
+    kernels: Kernels, name: str, window: int, chunk: int, right: bool
+) -> None:
+    """Rows may begin elsewhere only where the layer says that it attends in chunks."""
+    layer, batch = module(replace(PLAIN, chunk=chunk)), BATCHES[name]
+    arguments, more = (layer, *draw(batch), masked(batch)), {"sliding_window": window}
+    with observing(Observation(order=ORDER)):
+        if right:
+            out, _ = fixed.attention(*arguments, **more)
+            assert same(out, dense(batch, *draw(batch)))
+            assert (kernels.called[0][2]["first_key"] is None) == (name != "chunks")
+            return
+        said = f"its window is {window or 'everything'}, but the mask"
+        with pytest.raises(UnsupportedError, match=said):
+            fixed.attention(*arguments, **more)
+
+
+@pytest.mark.parametrize("rows", [("###.", "####"), ("....", "####")])
+def test_a_step_of_decoding_with_a_pad_is_refused(kernels: Kernels, rows: tuple[str, ...]) -> None:
+    batch = Batch(rows, 1, 4)
+    with pytest.raises(UnsupportedError, match="every sequence of the batch must decode"):
+        attend(batch, *draw(batch))
