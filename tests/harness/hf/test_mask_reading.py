@@ -165,7 +165,7 @@ def test_the_last_rows_are_read_as_a_batch_of_their_own(name: str) -> None:
         for count in range(1, batch.queries + 1):
             wanted = expected(replace(batch, queries=count), flags[:, :, -count:].tolist())
             assert told(masks.of(made[:, :, -count:])) == wanted
-        longer = make_mask(batch.queries + 1, batch.keys + 1, first)
+        longer = make_mask(batch.keys + 1, batch.keys + 1, 0)
         masks.current().masks.pop()
         vars(longer).clear()
         others: list[Any] = [None, "mask", flags, flags[0], flags[0, 0], flags[0, 0, 0], longer]
