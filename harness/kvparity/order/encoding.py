@@ -46,16 +46,12 @@ def value_range(stored: torch.dtype, out: torch.dtype, n: int) -> Range:
     Raises:
         ValueError: float16 has no room for this ``n``.
     """
-    units = min(n, {torch.bfloat16: 50, torch.float16: 400}.get(out, n))
     if stored != torch.float16:
-        return Range(2.0**96, 1.0, units) if out != torch.float16 else Range(2.0**60, 1.0, units)
-    mask, unit = 2.0**15, 2.0**-24
-    if out == torch.float16:  # the mean of n numbers must still be a multiple of 2**-24
-        unit = 2.0 ** math.ceil(math.log2(n * 2.0**-23))
-    units = min(units, int(mask * 2.0**-26 / unit) - 1)
-    if units < 1:
+        return Range(2.0**96, 1.0, _counted(out, n))
+    found = _narrow(-24, out, n)
+    if found.units < 1:
         raise ValueError(f"float16 results have no room to count {n} keys; use fewer keys")
-    return Range(mask, unit, units)
+    return found
 
 
 def code_range(format: StoreFormat, out: torch.dtype, n: int) -> Range:
@@ -66,18 +62,25 @@ def code_range(format: StoreFormat, out: torch.dtype, n: int) -> Range:
     """
     if format.dynamic:
         return value_range(out, out, n)
-    half = out == torch.float16
-    counted = {torch.bfloat16: 50, torch.float16: 400}.get(out, n)
-    if format.name == "fp8_e4m3":
-        # From 2^-9 to 2^8; a unit is as much less again as its key weighs less.
-        mask, unit, gap = (2.0**15, 2.0**-18, 16) if half else (2.0**8, 2.0**-25, 16)
-    else:
-        least = math.ceil(math.log2(n * 2.0**-23)) if half else -16
-        mask, unit, gap = 2.0**15, 2.0 ** max(least, -16), 0
-    units = min(n, counted, int(mask * 2.0**-26 / unit) - 1)
-    if units < 1:
+    if format.name == "fp8_e4m3":  # its codes are 2^17 apart; a unit weighs 2^16 less than a mask
+        return Range(2.0**15, 2.0**-18, min(_counted(out, n), 2**7 - 1), gap=16)
+    found = _narrow(-16, out, n)
+    if found.units < 1:
         raise NotMeasured(f"{format} beside {out} has no room to count {n} keys")
-    return Range(mask, unit, units, gap)
+    return found
+
+
+def _counted(out: torch.dtype, n: int) -> int:
+    """How many of ``n`` units a result can count."""
+    return min(n, {torch.bfloat16: 50, torch.float16: 400}.get(out, n))
+
+
+def _narrow(least: int, out: torch.dtype, n: int) -> Range:
+    """Masks of 2**15 and units of ``2**least``, larger where a float16 holds the mean of n."""
+    if out == torch.float16:  # that mean must still be a multiple of 2**-23
+        least = max(least, math.ceil(math.log2(n)) - 23)
+    room = int(2.0 ** (15 - 26 - least)) - 1
+    return Range(2.0**15, 2.0**least, min(_counted(out, n), room))
 
 
 def read_counts(values: Tensor, what: str, most: int) -> NDArray[np.int64]:

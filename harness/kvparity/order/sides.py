@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kvparity.order.encoding import split_log2
-from kvparity.order.errors import NotATree
+from kvparity.order.errors import NotATree, NotMeasured
 from kvparity.order.storing import draw, exactly
 from kvparity.subjects.attention import AttentionSubject
 from kvparity.subjects.pair_cache import Given
@@ -63,8 +63,7 @@ class Side:
         self.weights = split_log2(subject.scale, self.out, self.parts)
         # Keys of codes, and scores behind a cap, take dimensions of their own for each weight.
         self.plain = not (self.coded or subject.softcap)
-        wide = self.parts * (1 if self.plain else _LEVELS)
-        self.patterns = min(self.group, self.heads.dim // wide)
+        self.wide = self.parts * (1 if self.plain else _LEVELS)
         self.calls = 0
         self.notes: dict[str, None] = {}
         self.known: dict[tuple[str, float], Any] = {}
@@ -74,6 +73,20 @@ class Side:
         """The name that the user gave the callable."""
         pair = self.subject.pair
         return pair.decode_name if self.which == "decode" else pair.prefill_name
+
+    @property
+    def patterns(self) -> int:
+        """Weights of their own that query heads of a group can have in one probe.
+
+        Raises:
+            NotMeasured: keys have too few dimensions for those of one.
+        """
+        if self.heads.dim < self.wide:
+            raise NotMeasured(
+                f"{self.heads.dim} dimensions of a head leave no room for the weights of a probe, "
+                f"which need {self.wide}"
+            )
+        return min(self.group, self.heads.dim // self.wide)
 
     @property
     def cold(self) -> float:

@@ -7,7 +7,7 @@ import torch
 from kvparity.bits import differing
 from kvparity.order import ProbeLied, SumOracle, certify, recover
 from kvparity.order.canonical import chain
-from kvparity.order.encoding import read_counts, split_log2, value_range
+from kvparity.order.encoding import split_log2
 
 
 def loop(x: torch.Tensor) -> torch.Tensor:
@@ -53,24 +53,6 @@ def test_a_mask_that_swallows_too_little_is_seen():
     weak = SumOracle(loop, 128, mask=2.0**20)
     tree, _ = recover(SumOracle(loop, 128))
     assert not certify(weak, tree).holds  # 1 is not lost beside 2**20
-
-
-def test_read_offs_that_are_no_counts_are_refused():
-    assert read_counts(torch.tensor([2.9, 4.0]), "x", 4).tolist() == [3, 4]
-    for bad in (3.4, float("nan"), float("inf"), -1.0, 5.0, 1e30):
-        with pytest.raises(ProbeLied):
-            read_counts(torch.tensor([1.0, bad]), "x", 4)
-
-
-@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("out", [torch.float32, torch.float16, torch.bfloat16])
-def test_ranges_keep_their_rules(stored, out):
-    for n in (5, 100, 2000):
-        found = value_range(stored, out, n)
-        assert np.frexp(found.mask)[0] == 0.5  # a power of two
-        assert float(torch.tensor(found.mask).to(stored)) == found.mask
-        assert float(torch.tensor(found.unit, dtype=torch.float64).to(stored)) == found.unit
-        assert found.units * found.unit < found.mask * 2.0**-25
 
 
 def test_three_16_bit_factors_make_a_precise_weight():
