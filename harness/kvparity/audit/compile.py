@@ -131,9 +131,9 @@ def _errors(share: _Share, output: IO[str], errs: IO[str], code: int) -> list[st
 
 def _start(
     share: _Share, root: Path, stack: ExitStack
-) -> tuple[subprocess.Popen[str], IO[str], IO[str]]:
+) -> tuple[subprocess.Popen[bytes], IO[str], IO[str]]:
     """Start compiling; when ``stack`` closes, the process is gone and its files are closed."""
-    roots = [str(Path(each.__file__ or "").parents[1]) for each in (kvparity, kvparity_kernels)]
+    roots = [str(Path(each.__path__[0]).parent) for each in (kvparity, kvparity_kernels)]
     known = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     environment = os.environ | {
         "TRITON_INTERPRET": "0",
@@ -153,7 +153,6 @@ def _start(
             stdin=given,
             stdout=output,
             stderr=errs,
-            text=True,
         )
     stack.callback(process.wait)
     stack.callback(process.kill)
@@ -187,8 +186,7 @@ def _key(request: Request) -> str:
 
 @cache
 def _sources() -> str:
-    package = Path(kvparity_kernels.__file__ or "").parent
-    texts = [each.read_bytes() for each in sorted(package.rglob("*.py"))]
+    texts = [p.read_bytes() for p in sorted(Path(kvparity_kernels.__path__[0]).rglob("*.py"))]
     return _digest(b"\0".join(texts))
 
 

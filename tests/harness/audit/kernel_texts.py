@@ -26,6 +26,7 @@ fma.rn.f32 %r11, %r18, %r12, %r13;
 """
 FINISH = """
 lg2.approx.ftz.f32 %r14, %r15;
+div.full.f32 %r16, %r14, %r17;
 ret;
 """
 PREFILL = f"{{\nmov.b32 %r90, 1;\n$L__BB0_1:\n{TILES}{MERGE}{FINISH}}}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import kernel_texts as texts
 import pytest
 from kernel_texts import decode, prefill
@@ -12,8 +14,8 @@ from kvparity.audit.views import Side
 
 ONE = """max.f32 %r8, %r9, %r10;
 ex2.approx.ftz.f32 %r18, %r8;
-fma.rn.f32 %r11, %r18, %r12, %r13;
 selp.f32 %r17, %r8, %r18, %p4;
+fma.rn.f32 %r11, %r17, %r12, %r13;
 selp.f32 %r9, %r8, %r9, %p3;
 selp.f32 %r13, %r11, %r13, %p3;
 """
@@ -104,21 +106,21 @@ def test_a_walk_without_a_loop_is_known_by_its_values() -> None:
     assert "none" not in {fields[name] for name in ("K chains", "loop", "merge", "finish")}
 
 
-@pytest.mark.parametrize(
-    ("found", "seen"),
-    [
-        (woven(split=()), {"loop"}),
-        (woven(split=((texts.STORE, ""), ("mul.rn.f32", "mul.rn.ftz.f32"))), {"loop", "merge"}),
-        (woven(left=(("fma.rn.f32", "fma.rn.ftz.f32"),)), {"merge"}),
-        (woven(combine=("fma.rn.f32", "fma.rn.ftz.f32")), {"merge"}),
-        (woven(combine=("lg2.approx.ftz", "lg2.approx")), {"finish"}),
-        (woven(split=((texts.STORE, ""), (MMA, MMA + "\n" + MMA))), {"K chains", "loop", "merge"}),
-    ],
-    ids=["store", "walk", "merge of prefill", "merge of decode", "finish", "steps"],
-)  # fmt: skip
-def test_differences_beside_a_woven_walk_may_be_the_weaving(
-    found: Comparison, seen: set[str]
-) -> None:
+BARE = (texts.STORE, "")
+WOVEN: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "store": ({"split": ()}, {"loop"}),
+    "walk": ({"split": (BARE, ("mul.rn.f32", "mul.rn.ftz.f32"))}, {"loop", "merge"}),
+    "merge of prefill": ({"left": (("fma.rn.f32", "fma.rn.ftz.f32"),)}, {"merge"}),
+    "merge of decode": ({"combine": ("fma.rn.f32", "fma.rn.ftz.f32")}, {"merge"}),
+    "finish": ({"combine": ("lg2.approx.ftz", "lg2.approx")}, {"finish"}),
+    "steps": ({"split": (BARE, (MMA, MMA + "\n" + MMA))}, {"K chains", "loop", "merge"}),
+}
+
+
+@pytest.mark.parametrize("name", WOVEN)
+def test_differences_beside_a_woven_walk_may_be_the_weaving(name: str) -> None:
+    changes, seen = WOVEN[name]
+    found = woven(**changes)
     assert unlike(found) == dict.fromkeys(seen, "unknown")
     assert all("no loop of its own" in each.note for each in found.deciding)
 
@@ -149,14 +151,14 @@ def test_a_loop_on_one_side_alone_is_not_comparable(side: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sides", "words"),
+    ("kernel", "change", "words"),
     [
-        ((prefill(), decode(combine={"ptx": (LOOP_OF_MERGE, "")})), "no loop that merges splits"),
-        ((prefill(), decode({"ptx": (MMA, "")})), "shows no chain of matrix products"),
+        ("combine", (LOOP_OF_MERGE, ""), "no loop that merges splits"),
+        ("split", (MMA, ""), "shows no chain of matrix products"),
     ],
 )
-def test_why_a_side_is_not_visible(sides: tuple[Side, Side], words: str) -> None:
-    found = compare(*sides)
+def test_why_a_side_is_not_visible(kernel: str, change: tuple[str, str], words: str) -> None:
+    found = compare(prefill(), decode(**{kernel: {"ptx": change}}))
     hidden = [each for each in found.fields if each.name in WALK]
     assert {each.verdict for each in hidden} == {"unknown"}
     assert all(each.note.startswith("decode") and words in each.note for each in hidden)
