@@ -49,7 +49,7 @@ def _plain(path: PathName, workload: Workload) -> PathName:
         return PREFILL
     if path.kind == "prefix-paged":  # its pages alone are left, and one sequence has no neighbours
         alone = len(workload.lengths()) == 1
-        return PathName("paged", 16) if alone else PathName("prefix-paged", MOST)
+        return PathName("paged", path.page) if alone else PathName("prefix-paged", MOST)
     return DECODE if path.kind in ("streamed", "prefix") else path
 
 

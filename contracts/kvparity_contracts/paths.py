@@ -83,6 +83,10 @@ NUMBERED = re.compile(r"([a-z]+(?:-[a-z]+)?)\(([^()]*)\)")
 GRAMMAR = re.compile(r"([a-z]+(?:-[a-z]+)?)(?:\(([1-9][0-9]*)\))?")
 
 
+_SHARED_PAGE = 16
+"""Slots of a page on ``prefix-paged``."""
+
+
 class PathError(ValueError):
     """A text that names no path; ``expected`` and ``suggestion`` say what would."""
 
@@ -124,6 +128,13 @@ class PathName:
     def __str__(self) -> str:
         """The path as a contract writes it; ``parse`` reads it back."""
         return self.kind if self.argument is None else f"{self.kind}({self.argument})"
+
+    @property
+    def page(self) -> int:
+        """Slots of a page of the cache, 0 where it has none."""
+        if self.kind == "prefix-paged":
+            return _SHARED_PAGE
+        return self.argument or 0 if self.kind == "paged" else 0
 
     def expand(self, pad: Sequence[str]) -> tuple[PathName, ...]:
         """``padded`` becomes one path for each side in ``pad``; any other path is itself."""

@@ -98,7 +98,7 @@ def _build(path: PathName, prompts: Prompts, seed: int) -> Plan:
         before = tuple(tuple(map(_silent, step)) for step in alone)
         return Plan(members, before + alone, Layout(), actions=(Action(len(before), "reset"),))
     if kind in ("prefix", "prefix-paged"):
-        return _prefixed(members, own, argument, Layout(page=16 if kind == "prefix-paged" else 0))
+        return _prefixed(members, own, argument, Layout(page=path.page))
     if kind == "permuted":
         return Plan(
             members + others, (_shuffled(own + extra, len(own), seed),), Layout(empties=True)
@@ -114,7 +114,7 @@ def _build(path: PathName, prompts: Prompts, seed: int) -> Plan:
     if kind == "mixed":
         return Plan(members + others, _staggered(own, extra), Layout(empties=True))
     if kind == "paged":
-        return Plan(members, _together(own, []), Layout(page=argument))
+        return Plan(members, _together(own, []), Layout(page=path.page))
     if kind == "padded-left":
         return Plan(members, _together(own, []), Layout(batch="left"))
     if kind == "padded-right":

@@ -15,7 +15,7 @@ from kvparity.decoder.presets import preset
 from kvparity.subject import UnsupportedError
 from kvparity.tiles.force import words
 from kvparity_contracts import Contract, PathName
-from kvparity_contracts.checks import Invariance
+from kvparity_contracts.checks import reference_of
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat
@@ -153,14 +153,14 @@ def _config(subject: Decoder, base: Path) -> DecoderConfig:
 
 
 def _pages(contract: Contract) -> set[int]:
-    return {path.argument or 0 for path in _paths(contract) if path.kind == "paged"}
+    return {path.page for path in _paths(contract) if path.page}
 
 
 def _paths(contract: Contract) -> Iterator[PathName]:
     for check in contract.path_checks:
         yield from check.paths
-        if isinstance(check, Invariance):
-            yield check.reference
+        if (reference := reference_of(check)) is not None:
+            yield reference
 
 
 def present() -> tuple[str, ...]:
