@@ -1,0 +1,170 @@
+"""Attention in float64, written anew in plain torch, that keeps how it was called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from planting import Told, ToldSession
+from torch import Tensor
+
+from kvparity.decoder.backends import Backends
+from kvparity.decoder.model import Model, Ops
+from kvparity.schedule import Layout, Member
+from kvparity.subjects.attention import AttentionSubject, Heads, Pair
+from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.order import ReductionOrder
+
+ORDER = ReductionOrder(split=64, tile=32, block_m=16)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def slot(kv: KeysValues, sequence: int, position: int) -> int:
+    """Where a key of a sequence lies."""
+    if kv.block_table is not None:
+        page = int(kv.block_table[sequence, position // kv.page])
+        return page * kv.page + position % kv.page
+    assert kv.starts is not None
+    return int(kv.starts[sequence]) + (position % kv.ring if kv.ring else position)
+
+
+def row(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """One row ``[Hq, D]`` over its keys ``[n, Hkv, D]``: out float32 ``[Hq, D]``, LSE ``[Hq]``."""
+    group = q.shape[0] // k.shape[1]
+    wide_k, wide_v = (x.double().repeat_interleave(group, 1) for x in (k, v))
+    scores = torch.einsum("hd,nhd->hn", q.double(), wide_k) * scale
+    out = torch.einsum("hn,nhd->hd", torch.softmax(scores, -1), wide_v)
+    return out.float(), torch.logsumexp(scores, -1).float()
+
+
+@dataclass
+class Called:
+    """One call: which kernel, rows and keys of each sequence, the slots that are read, the rest."""
+
+    decode: bool
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    order: ReductionOrder
+    slots: list[list[int]]
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+class Spy:
+    """Both kernels of a decoder."""
+
+    def __init__(self) -> None:
+        self.calls: list[Called] = []
+
+    def ops(self) -> AttentionOps:
+        return AttentionOps(prefill=self.prefill, decode=self.decode)
+
+    def prefill(
+        self, q: Tensor, kv: KeysValues, *, q_starts: Tensor, q_lens: Tensor, max_q: int,
+        scale: float, order: ReductionOrder, **more: Any,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        queries = tuple(q_lens.tolist())
+        assert max_q == max(queries)
+        return self._run(False, q, kv, q_starts.tolist(), queries, scale, order, more)
+
+    def decode(
+        self, q: Tensor, kv: KeysValues, *, max_kv: int, scale: float, order: ReductionOrder,
+        **more: Any,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        assert max_kv >= int(kv.kv_lens.max())
+        ones = (1,) * len(q)
+        return self._run(True, q, kv, list(range(len(q))), ones, scale, order, more)
+
+    def _run(
+        self, decode: bool, q: Tensor, kv: KeysValues, starts: list[int],
+        queries: tuple[int, ...], scale: float, order: ReductionOrder, more: dict[str, Any],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        lens = kv.kv_lens.tolist()
+        assert len(lens) == len(queries)
+        places = [[slot(kv, b, p) for p in range(n)] for b, n in enumerate(lens)]
+        self.calls.append(Called(decode, queries, tuple(lens), order, places, more))
+        out, lse = torch.full_like(q, torch.nan), torch.full(q.shape[:2], torch.nan)
+        window = more.get("window", 0)
+        for b, (start, rows) in enumerate(zip(starts, queries, strict=True)):
+            for t in range(rows):
+                stop = lens[b] - rows + t + 1
+                first = max(0, stop - window) if window else 0
+                seen = places[b][first:stop]
+                out[start + t], lse[start + t] = row(q[start + t], kv.k[seen], kv.v[seen], scale)
+        return out, lse
+
+
+class Bare(DecoderSubject):
+    """A decoder without a model: what can be planted in is there, and its sessions are told."""
+
+    def __init__(
+        self, attention: AttentionOps, *, layers: int = 2, window: int | None = None,
+        weights: Any = None, ops: Ops | None = None, table: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        config: Any = SimpleNamespace(layers=layers, sliding_window=window)
+        tables = torch.zeros(1, 1) if table is None else table
+        self.model = Model(config, weights, tables, -tables, attention, ORDER, True, ops or Ops())
+        self.backends, self.ran = Backends(), Counter()
+        self.vocab, self.max_positions, self.device = 10, 64, torch.device("cpu")
+        self.told = Told()
+
+    def session(self, members: Sequence[Member], layout: Layout) -> Any:
+        return ToldSession(self.told)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of a kernel of a pair."""
+
+    kernel: str
+    tensors: tuple[Tensor, ...]
+    lens: tuple[list[int], ...]
+    order: ReductionOrder | None
+    more: dict[str, Any]
+
+
+class PairSpy:
+    """Both kernels of a pair, in the signature of ``kvparity.subjects.attention``."""
+
+    def __init__(self, lse: bool = True) -> None:
+        self.calls: list[Seen] = []
+        self.lse = lse
+
+    def subject(self, order: ReductionOrder | None = ORDER, **more: Any) -> AttentionSubject:
+        pair = Pair(self.prefill, self.decode, "m:p", "m:d")
+        kind = torch.float32
+        return AttentionSubject(
+            pair, Heads(4, 2, 8), 0.25, kind, kind, torch.device("cpu"), 0, order, **more
+        )
+
+    def prefill(
+        self, q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor,
+        order: ReductionOrder | None = None, **more: Any,
+    ) -> Any:  # fmt: skip
+        rows, keys = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+        self.calls.append(Seen("prefill", (q, k, v), (rows, keys), order, more))
+        found = []
+        for b in range(len(rows) - 1):
+            for at in range(rows[b], rows[b + 1]):
+                stop = keys[b + 1] - (rows[b + 1] - at) + 1
+                found.append(row(q[at], k[keys[b] : stop], v[keys[b] : stop], 0.25))
+        return self._returned(found)
+
+    def decode(
+        self, q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor,
+        order: ReductionOrder | None = None, **more: Any,
+    ) -> Any:  # fmt: skip
+        lens = kv_lens.tolist()
+        self.calls.append(Seen("decode", (q, k, v), (lens,), order, more))
+        return self._returned([row(q[b], k[b, :n], v[b, :n], 0.25) for b, n in enumerate(lens)])
+
+    def _returned(self, found: list[tuple[Tensor, Tensor]]) -> Any:
+        out = torch.stack([o for o, _ in found])
+        return (out, torch.stack([each for _, each in found])) if self.lse else out
