@@ -79,7 +79,7 @@ def _continues(
     tree: SumTree, kinds: dict[int, Kind], goes_on: set[int], x: int, spine: int, other: int
 ) -> bool:
     """Whether the addition at ``x`` is one more step of the chain that ``spine`` is."""
-    if kinds[x] == "fused" or spine < tree.n:
+    if kinds[x] == "fused":
         return False
     pair = tree.sizes[spine] == 2
     if tree.sizes[spine] <= tree.sizes[other] or not (pair or kinds[spine] == kinds[x]):

@@ -79,22 +79,24 @@ def recover_triples(ask: TripleOracle, *, seed: int = 0) -> tuple[SumTree, Stats
             for item in rest:
                 questions += [(a.term, item.term, b.term), (b.term, item.term, a.term)]
             plans.append((task, a, b, rest))
-        sides = np.zeros((0, 2), bool)
+        met: dict[tuple[int, int, int], bool] = {}
         if questions:
-            sides = ask(np.array(questions)).reshape(-1, 2)
+            met = dict(zip(questions, ask(np.array(questions)).tolist(), strict=True))
             probes, rounds = probes + len(questions), rounds + 1
-        if sides.all(1).any():
-            i, x, j = questions[2 * int(np.flatnonzero(sides.all(1))[0])]
-            raise NotATree(f"term {x} meets {i} before {j} and also {j} before {i}")
-        tasks, at = [], 0
+        tasks = []
         for task, a, b, rest in plans:
-            with_a, with_b = sides[at : at + len(rest), 0], sides[at : at + len(rest), 1]
-            at += len(rest)
-            later = [x for x, p, q in zip(rest, with_a, with_b, strict=True) if not (p or q)]
+            with_a = [x for x in rest if met[a.term, x.term, b.term]]
+            with_b = [x for x in rest if met[b.term, x.term, a.term]]
+            if both := [x.term for x in with_a if x in with_b]:
+                raise NotATree(
+                    f"term {both[0]} meets {a.term} before {b.term} and also {b.term} before "
+                    f"{a.term}"
+                )
+            later = [x for x in rest if x not in with_a and x not in with_b]
             joined = slots if later else task.slot
             joins[joined] = (slots + 1, slots + 2)
-            tasks.append(Task([a, *(x for x, p in zip(rest, with_a, strict=True) if p)], slots + 1))
-            tasks.append(Task([b, *(x for x, q in zip(rest, with_b, strict=True) if q)], slots + 2))
+            tasks.append(Task([a, *with_a], slots + 1))
+            tasks.append(Task([b, *with_b], slots + 2))
             if later:
                 tasks.append(Task([*later, Item(a.term, joined)], task.slot))
             slots += 3
@@ -106,8 +108,8 @@ def _tree(n: int, joins: dict[int, tuple[int, ...]]) -> SumTree:
     """Slots with one slot below are that slot; the others are nodes."""
 
     def end(slot: int) -> int:
-        while slot >= n and len(joins[slot]) == 1:
-            slot = joins[slot][0]
+        while len(below := joins.get(slot, ())) == 1:
+            (slot,) = below
         return slot
 
     real = [slot for slot, below in joins.items() if len(below) == 2]
@@ -124,7 +126,7 @@ def certificate(tree: SumTree) -> Triples:
             if child >= tree.n:
                 a, b = tree.nodes[child - tree.n]
                 triples.append((tree.spans[a][0], tree.spans[b][0], tree.spans[sibling][0]))
-    return np.array(triples, np.int64).reshape(-1, 3)
+    return np.array(triples, np.int64).reshape(len(triples), 3)
 
 
 def certify_triples(ask: TripleOracle, tree: SumTree) -> Certificate:
