@@ -143,13 +143,13 @@ def _keys(mode: Mode, second: Mode) -> Method:
     )
 
 
-def _products(side: Side, turn: int = 0) -> ProductOrder | QueryProducts:
+def _products(side: Side, turn: int) -> ProductOrder | QueryProducts:
     return QueryProducts(side, turn=turn) if side.coded else ProductOrder(side, turn=turn)
 
 
 PRODUCTS = Method(
     "products",
-    lambda side: recover(_products(side)),
+    lambda side: recover(_products(side, 0)),
     lambda side, tree, turn: certify(_products(side, turn), tree),
 )
 DENOMINATOR = Method(
@@ -185,7 +185,7 @@ def _tried_edges(side: Side, declared: Declared, cost: dict[str, Stats]) -> Edge
     return None if unlike else declared.edges
 
 
-def _edges(edges: Edges, first: int = 0) -> str:
+def _edges(edges: Edges, first: int) -> str:
     """In words; counted from key 0, though a window may begin at the key ``first``."""
 
     def every(seen: tuple[int, ...]) -> str:

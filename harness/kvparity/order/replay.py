@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kvparity.bits import differing
+from kvparity.order.errors import NotMeasured
 from kvparity.order.sides import Side
 from kvparity.order.storing import alphabet
 from kvparity.order.tree import SumTree
@@ -16,13 +17,15 @@ def replay(side: Side, tree: SumTree, *, seed: int = 0) -> tuple[int, int]:
 
     In each key head a random half or more of the keys, a power of two of them, has equal weight and
     the others none, so weights and division are exact in whatever order they come. Each value has
-    its negative at another key and magnitudes span many powers of two: the exact sum is zero, and
-    what comes out is rounding alone, large enough to show in 16 bits. Every column and head is
-    compared; 16-bit results near the middle of two are left out, because there the last bit of an
-    exp would decide.
+    its negative at another key and magnitudes span more powers of two than a float32 has bits: the
+    exact sum is zero, and what comes out is rounding alone, large enough to show in 16 bits. Every
+    column and head is compared; 16-bit results near the middle of two are left out, because there
+    the last bit of an exp would decide.
 
     Raises:
         ValueError: the tree has a fused node, for which the device's adder is needed.
+        NotMeasured: no sum is rounded, so that every order gives these results; or the cache's
+            format does not hold the values.
     """
     side, rng = side.reaching(side.cold), torch.Generator().manual_seed(seed)
     hot = 1 << (side.keys.bit_length() - 1)
@@ -31,6 +34,8 @@ def replay(side: Side, tree: SumTree, *, seed: int = 0) -> tuple[int, int]:
     v = _cancelling(side, place, hot, rng)
     total = tree.replay(v.transpose(0, 1)) / hot
     want = _rounded(side, total)
+    if not want.any():
+        raise NotMeasured("no sum of so few numbers is rounded, so every order gives these results")
     log2 = torch.where(chosen[:, :, None], 0.0, side.cold)
     out = side.run(*side.weighted(log2), v).out
     got = out.view(side.batch, side.heads.kv, side.group, side.heads.dim) + 0.0  # no -0
@@ -47,14 +52,16 @@ def _cancelling(side: Side, place: Tensor, hot: int, rng: torch.Generator) -> Te
 
     Columns that share a scale have magnitudes and places in common.
     """
-    narrow = side.stored == torch.float16 or (side.coded and side.out == torch.float16)
-    wide, lowest = (14 if narrow else 24), 0
     if side.format.static:
-        wide, lowest = 24, -9  # what fp8_e5m2 has
+        lowest, highest = -14, 15  # the normal numbers of fp8_e5m2
+    elif torch.float16 in (side.stored, side.out):
+        lowest, highest = -13, 13
+    else:
+        lowest, highest = 0, 40
     half, group = hot // 2, side.format.group or 1
     shape = (side.batch, half, side.heads.kv, side.heads.dim)
     sizes = (*shape[:3], side.heads.dim // group)
-    powers = torch.randint(lowest, lowest + wide, sizes, generator=rng).float()
+    powers = torch.randint(lowest, highest + 1, sizes, generator=rng).float()
     powers = torch.exp2(powers).repeat_interleave(group, 3)
     if side.coded:
         values = alphabet(shape, side.format, rng) * powers

@@ -152,7 +152,7 @@ class Side:
         q = torch.randn(self.batch, heads.query, heads.dim, generator=rng)
         k = torch.randn(self.batch, self.total, heads.kv, heads.dim, generator=rng)
         v = torch.randn(self.batch, self.total, heads.kv, heads.dim, generator=rng)
-        sinks = torch.randn(heads.query, generator=rng) if self.subject.sinks else None
+        sinks = torch.randn(heads.query, generator=rng)
         scales: dict[str, Tensor | None] = {}
         if self.coded:
             k, scales["k_scale"] = draw(k, self.subject, "k")
@@ -167,14 +167,14 @@ class Side:
         k: Tensor,
         v: Tensor,
         scales: Mapping[str, Tensor | None],
-        sinks: Tensor | None,
+        sinks: Tensor,
     ) -> Answer:
         """One call. Scales that lie beside tokens are ``[B, total, Hkv, groups]``."""
         subject, batch, device = self.subject, self.batch, self.device
         q, k, v = q.to(device, self.out), k.to(device), v.to(device)
         given = {key: None if each is None else each.to(device) for key, each in scales.items()}
         more: dict[str, Tensor] = {}
-        if subject.sinks and sinks is not None:
+        if subject.sinks:
             more["sinks"] = sinks.to(device)
         self.calls += 1
         if self.which == "decode":
@@ -245,7 +245,7 @@ class Side:
         """
         heads = x.view(self.batch, self.heads.kv, self.group, *x.shape[2:])
         first = heads[:, :, :1]
-        if not torch.equal(heads.nan_to_num(7e37), first.nan_to_num(7e37).expand_as(heads)):
+        if not torch.isclose(heads, first, rtol=0, atol=0, equal_nan=True).all():
             raise NotATree(
                 f"{self.which}: query heads of one group gave different results for the same "
                 "queries, keys and values"

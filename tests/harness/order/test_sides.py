@@ -189,6 +189,7 @@ def test_keys_get_the_weights_that_are_asked_for(shape):
         log2 = torch.from_numpy(rng.choice(levels, (2, heads[1], count, 6))).float()
         log2[..., 0] = 0.0
         q, k = probed.weighted(log2)
+        assert (q.shape, k.shape) == ((2, heads[0], heads[2]), (2, 6, heads[1], heads[2]))
         for x in (q, k):
             assert torch.equal(x, x.to(dtype).float())
         if not probed.plain:
