@@ -57,7 +57,7 @@ def _cancelling(side: Side, place: Tensor, hot: int, rng: torch.Generator) -> Te
     elif torch.float16 in (side.stored, side.out):
         lowest, highest = -13, 13
     else:
-        lowest, highest = 0, 40
+        lowest, highest = 0, (40 if side.coded else 23)  # codes have few bits
     half, group = hot // 2, side.format.group or 1
     shape = (side.batch, half, side.heads.kv, side.heads.dim)
     sizes = (*shape[:3], side.heads.dim // group)

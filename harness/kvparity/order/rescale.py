@@ -37,15 +37,15 @@ class Edges:
 
 @dataclass(frozen=True)
 class Steps:
-    """log2 of b over a and of c over b, and what a shows, by the number of a's.
+    """log2 of b over a and of c over b, and what a shows.
 
     ``once``: nothing closes between b and c; ``twice``: b's block is closed.
     """
 
     a_to_b: float
     b_to_c: float
-    once: Tensor
-    twice: Tensor
+    once: float
+    twice: float
 
 
 class RescaleEdges:
@@ -87,18 +87,17 @@ class RescaleEdges:
             out = side.run(*side.weighted(log2), v).out
             for count, (i, g, r) in zip(neighbours, slots, strict=False):
                 seen = out[i, g * side.group + r, 2 * r : 2 * r + count]
-                closed.append(self._closed(seen, count))
+                closed.append(self._closed(seen))
         self.probes += len(asked)
         return np.array(closed, dtype=bool)
 
-    def _closed(self, seen: Tensor, count: int) -> bool:
-        once = self.steps.once[count - 1]
-        twice = self.steps.twice[count - 1]
+    def _closed(self, seen: Tensor) -> bool:
+        once, twice = self.steps.once, self.steps.twice
         known = (seen == once) | (seen == twice)
         if not bool(known.all()):
             raise ProbeLied(
                 f"{self.side.which}, rescaling: a weight of {float(seen[~known][0]):.9g}, where "
-                f"{float(once):.9g} (rounded once) or {float(twice):.9g} (twice) were expected; "
+                f"{once:.9g} (rounded once) or {twice:.9g} (twice) were expected; "
                 "exp may give other bits at other places"
             )
         return bool((seen != once).any())
@@ -129,8 +128,9 @@ class RescaleEdges:
                 v[:, 0] = 1.0
                 weights.append(self.side.run(*self.side.weighted(log2), v).out[0, 0, 0])
             first, second, once = weights
-            if float(once) > 0 and float(first * second) != float(once):
-                return Steps(a_to_b, b_to_c, once.repeat(2), (first * second).repeat(2))
+            twice = float(first * second)  # in float32
+            if float(once) > 0 and twice != float(once):
+                return Steps(a_to_b, b_to_c, float(once), twice)
         raise NotMeasured(
             f"{self.side.which}: no step was found at which two roundings differ from one"
         )
@@ -142,7 +142,8 @@ class RescaleEdges:
         log2[..., 0], log2[..., 1] = -a, 0.0
         v[:, 0] = 1.0
         stored = _round(_round(2.0**-a, self.side.out) / (1 + 2.0**-a), self.side.out)
-        if bool((self.side.run(*self.side.weighted(log2), v).out[:, :, 0] != stored).any()):
+        q, k = self.side.weighted(log2[:, :, :1])  # of all heads, those too that no pattern has
+        if bool((self.side.run(q, k, v).out != stored).any()):
             raise NotMeasured(
                 f"{self.side.which} does not round weights to 16 bits before P V (or divides them "
                 "first), so rescaling leaves no trace in a 16-bit result"
@@ -166,8 +167,8 @@ def _computed(dtype: torch.dtype) -> Steps:
     """
     a, b = _STEPS[dtype]
     ways = (_round(2.0 ** -(a + b), dtype), _round(2.0**-a, dtype) * 2.0**-b)
-    totals = [1 + 2.0**-b + count * 2.0 ** -(a + b) for count in (1, 2)]
-    return Steps(a, b, *(torch.tensor([_round(x / t, dtype) for t in totals]) for x in ways))
+    total = 1 + 2.0**-b  # what a's weigh beside that moves no result
+    return Steps(a, b, *(_round(way / total, dtype) for way in ways))
 
 
 def recover_edges(ask: RescaleEdges) -> tuple[Edges, Stats]:

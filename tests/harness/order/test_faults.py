@@ -140,7 +140,8 @@ def test_16_bit_pairs_are_read_with_the_log_sum_exp(dtype):
     assert part(found, "division").status == "not-measured"
     assert "not measured" in found.reason
     # Left out is what lies half way between two numbers of the format, and that is next to nothing.
-    assert all(done.complete and done.total == 64 for done in found.replayed)
+    least = 64 if dtype == torch.bfloat16 else 60
+    assert all(done.complete and 64 >= done.total >= least for done in found.replayed)
     faulty = order_report(subject(pair(tile=32), dtype), 40, rows=2, draws=3)
     assert part(faulty, "denominator").status == "different"
 

@@ -144,9 +144,9 @@ def test_a_weight_that_is_neither_rounded_once_nor_twice_is_told(place):
         ask([(2, 5)] * 8)
 
 
-@pytest.mark.parametrize("place", [(0, 0), (1, 3)], ids=str)
+@pytest.mark.parametrize("place", [(0, 0, 0), (1, 3, 3)], ids=str)
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
-def test_one_head_whose_weights_keep_32_bits_is_not_measured_in_16(dtype, place):
+def test_one_column_whose_weights_keep_32_bits_is_not_measured_in_16(dtype, place):
     """What rescaling does there leaves no trace, so that nothing can be called the same."""
     narrow, wide = How(weights=dtype), How()
 
@@ -165,6 +165,14 @@ def test_weights_that_are_dropped_show_no_step():
     small = spoilt(How(), lambda out, call: out.masked_fill_(out < 2.0**-40, 0.0))
     with pytest.raises(NotMeasured, match="decode: no step was found at which two roundings"):
         RescaleEdges(side(small))
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+def test_fewer_dimensions_than_heads_hold_two_neighbours_each(dtype):
+    how = How(tile=3, split=6, weights=dtype)
+    ask = RescaleEdges(side(pair(how), dtype, heads=(8, 1, 4 if dtype == F32 else 12)))
+    asked = [(b, c) for b in range(7) for c in range(7) if abs(b - c) == 3]
+    assert ask(asked).tolist() == [closed(b, c, 7, how, dtype) for b, c in asked]
 
 
 def test_three_keys_are_needed():
