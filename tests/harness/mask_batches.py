@@ -82,6 +82,7 @@ BATCHES = {
     "a window that dropped pads alone": Batch(("..#####", "..#####"), 3, 5, begin=2, window=4),
     "a window that dropped pads of one": Batch(("..######", ".#######"), 2, 6, begin=2, window=3),
     "a window of one that drops": Batch(("##", "##"), 1, 1, begin=1, window=1),
+    "the first token": Batch(("#", "#"), 1, 1),
     "the second token": Batch(("##", ".#"), 1, 2),
     "chunks": Batch(("########", "..######"), 4, 8, chunk=3),
     "chunks, a step": Batch(("######",), 1, 6, chunk=3),

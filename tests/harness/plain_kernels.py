@@ -69,7 +69,7 @@ class Kernels:
             if kv.block_table is None:
                 slots = [int(kv.starts[b]) + p for p in keys]
             else:
-                slots = [int(kv.block_table[b, p]) for p in keys]
+                slots = [int(kv.block_table[b, p // kv.page]) * kv.page + p % kv.page for p in keys]
             out[row] = plain(q[row], kv.k[slots], kv.v[slots], scale, softcap, sinks)
         return out
 

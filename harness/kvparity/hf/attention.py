@@ -75,7 +75,7 @@ def _slots(x: Tensor) -> tuple[Tensor, int] | None:
     """``[B, H, T, D]`` seen as slots ``[S, H, D]`` without a copy, and the slots per batch row."""
     batch, heads, keys, dim = x.shape
     per_row, per_head, per_key, unit = x.stride()
-    if unit != 1 or per_key == 0 or per_row % per_key or per_row < 0:
+    if unit != 1 or per_key == 0 or per_row % per_key:
         return None
     rows = per_row // per_key if batch > 1 else keys
     view = x.as_strided(((batch - 1) * rows + keys, heads, dim), (per_key, per_head, 1))

@@ -46,6 +46,8 @@ def test_each_row_is_what_its_mask_shows(
         assert given["max_q"] == batch.queries
     assert (given["first_key"] is None) == (not batch.chunk)
     assert given["window"] == batch.window
+    # A table of positions only where keys may have left the cache or rows begin elsewhere.
+    assert (kv.block_table is None) == (not batch.window and not batch.chunk)
 
 
 def cut(x: Tensor, n: int = 3) -> Tensor:
@@ -202,3 +204,36 @@ def test_a_step_of_decoding_with_a_pad_is_refused(kernels: Kernels, rows: tuple[
     batch = Batch(rows, 1, 4)
     with pytest.raises(UnsupportedError, match="every sequence of the batch must decode"):
         attend(batch, *draw(batch))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"dropout": 0.1}, r"dropout \(0.1\)"),
+        ({"output_attentions": True}, "output_attentions, bec"),
+    ],
+)
+def test_what_the_kernels_do_not_write_is_refused(
+    kernels: Kernels, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        attend(PLAIN, *draw(PLAIN), **more)
+
+
+@pytest.mark.parametrize(("heads", "right"), [(1, False), (2, True), (3, False), (4, True)])
+def test_query_heads_share_key_heads(kernels: Kernels, heads: int, right: bool) -> None:
+    q, k, v = draw(PLAIN)
+    if right:
+        assert same(attend(PLAIN, q[:, :heads], k, v), dense(PLAIN, q[:, :heads], k, v))
+        return
+    with pytest.raises(UnsupportedError, match=f"{heads} query heads over 2 key heads"):
+        attend(PLAIN, q[:, :heads], k, v)
+
+
+def test_it_is_known_to_transformers_with_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[Any] = []
+    stand_in = SimpleNamespace(register=lambda *given: known.append(given))
+    monkeypatch.setattr(fixed, "AttentionInterface", stand_in)
+    monkeypatch.setattr(fixed, "AttentionMaskInterface", stand_in)
+    fixed.register()
+    assert known == [("kvparity", fixed.attention), ("kvparity", fixed.masks.make)]
