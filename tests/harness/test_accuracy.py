@@ -46,6 +46,14 @@ def test_accuracy_looks_at_its_column_alone() -> None:
     assert accuracy(record(), wanted, {"max_abs": 1.0}, column=None).outcome == "holds"
 
 
+def test_a_token_at_its_limit_is_not_the_first_over_it() -> None:
+    wanted = oracle()
+    wanted[1, 0] -= 0.5
+    wanted[3, 0] += 1.0
+    found = accuracy(record(), wanted, {"max_abs_dlogp": 0.5}, column=0)
+    assert (found.outcome, found.details["first"]["sequence"]) == ("differs", "w/1")
+
+
 def test_an_oracle_that_is_not_finite_elsewhere_says_nothing_of_a_column() -> None:
     wanted = oracle(0.05)
     wanted[2, 1] = torch.inf

@@ -72,6 +72,12 @@ def test_a_fault_is_excused_by_its_own_name_alone_and_every_fault_answers() -> N
         assert seen_instead("near", "accuracy", found) == []
 
 
+def test_a_fault_that_its_own_relation_caught_elsewhere_is_not_excused_here() -> None:
+    caught = control(row(0.5, limit=0.1, check="far"), row(0.0114), caught=True)
+    assert blind("far", "accuracy", [caught], PAIR) is None
+    assert blind("near", "accuracy", [caught], PAIR) is not None
+
+
 def test_faults_of_another_relation_answer_for_their_own() -> None:
     other = control(row(0.0114), relation="trace")
     assert blind("near", "accuracy", [other], PAIR) is None

@@ -141,6 +141,14 @@ def test_one_key_has_no_share_and_the_whole_weight() -> None:
     assert (found.entropy, found.out_error, found.telling) == (0.0, 0.0, 0)
 
 
+def test_two_keys_share_log_2_and_values_that_are_alike_show_no_mean() -> None:
+    row = event()
+    two = said(replace(row, k=row.k[:2], v=row.v[:2]))
+    assert two.share == pytest.approx(two.entropy / math.log(2), rel=1e-12)
+    alike = said(replace(row, v=row.v[:1].expand_as(row.v)))
+    assert (alike.uniform, alike.telling) == ((), HEADS)
+
+
 def test_the_head_nearest_to_its_own_bound_is_told_and_nan_before_all() -> None:
     row = event()
     lse = row.lse.clone()  # type: ignore[union-attr]
@@ -232,7 +240,8 @@ def test_flat_is_what_is_flatter_than_the_smallest_scale_would_make_it(softcap: 
         flat, tells = _flat(dots, torch.softmax(scores, 1), softcap, dim)
         assert (bool(flat), bool(tells)) == (wanted, True), factor
     # Products that are alike, or all but alike, ask for no other weights.
-    for near in (0.0, 1e-7):
-        alike = torch.tensor([[1.0, 1.0 + near, 1.0]], dtype=torch.float64)
+    # 1e-12 nats are told, for three keys where one product is some 3e-5 off; a third is not.
+    for near, told in ((0.0, False), (1e-7, False), (1.3e-5, False), (4e-5, True)):
+        alike = torch.tensor([[0.0, near, 0.0]], dtype=torch.float64)
         flat, tells = _flat(alike, torch.softmax(alike * 0, 1), softcap, dim)
-        assert (bool(flat), bool(tells)) == (False, False)
+        assert (bool(flat), bool(tells)) == (told, told), near

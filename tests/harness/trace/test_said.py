@@ -1,0 +1,169 @@
+"""What each invariant finds of one row, and what a case and a picture make of a whole trace."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import pytest
+from emitting import Emitting
+from test_judging import honest
+from torch import Tensor
+from toy import Toy
+
+from kvparity.trace import command, invariants
+from kvparity.trace.command import Traced
+from kvparity.trace.invariants import Finding
+from kvparity.trace.judging import Broken, Judgement, judge
+from kvparity.trace.lines import Line, Seen
+from kvparity.trace.relation import compare
+from kvparity.trace.tracing import Trace, declared
+
+
+def first_layer(line: Line, **more: Any) -> tuple[Line, Seen]:
+    seen = replace(line.layers[0], **more)
+    return replace(line, layers=(seen,)), seen
+
+
+def finding(name: str, **more: Any) -> Finding:
+    """What an invariant of layers finds; ``weights``: changes of them, None: there are none."""
+    line = honest().lines[5]
+    if "weights" in more and more["weights"] is not None:
+        weights = line.layers[0].weights
+        assert weights is not None
+        more["weights"] = replace(weights, **more["weights"])
+    check = cast(Any, getattr(invariants, name))
+    found: Finding = check(*first_layer(line, **more), declared(Emitting()))
+    return found
+
+
+UNSAID: dict[str, tuple[str, dict[str, Any], Finding]] = {
+    "no key": ("keys_as_written", {"keys": 0, "strange": 0}, False),
+    "keys as written": ("keys_as_written", {}, True),
+    "no weights of a sum": ("weights_sum_to_one", {"weights": None}, False),
+    "no sum": ("weights_sum_to_one", {"weights": {"recomputed": True}}, False),
+    "a sum": ("weights_sum_to_one", {}, True),
+    "no weights of a mean": ("out_is_the_mean", {"weights": None}, False),
+    "a mean": ("out_is_the_mean", {}, True),
+    "no weights": ("weights_follow_scores", {"weights": None}, False),
+    "weights that could not tell": ("weights_follow_scores", {"weights": {"telling": 0}}, False),
+    "weights that could": ("weights_follow_scores", {"weights": {"telling": 1}}, True),
+    "the owner's": ("donor_is_owner", {}, True),
+    "the owner's and another's": ("donor_is_owner", {"donors": (0, 1)}, False),
+    "nobody's": ("donor_is_owner", {"donors": ()}, False),
+}
+
+
+@pytest.mark.parametrize("name", UNSAID)
+def test_an_invariant_says_no_more_than_it_can(name: str) -> None:
+    check, change, wanted = UNSAID[name]
+    assert finding(check, **change) is wanted
+
+
+def test_sentences_name_what_is_off() -> None:
+    assert "first at position 4" in str(finding("keys_as_written", strange=2, strange_at=4))
+    assert "not a number" in str(finding("out_is_the_mean", weights={"out_ratio": math.inf}))
+    assert "2 times what rounding" in str(finding("out_is_the_mean", weights={"out_ratio": 2.0}))
+    uniform = finding("weights_follow_scores", weights={"uniform": (0, 1, 2, 3)})
+    assert "(query heads 0, 1, 2, 3)," in str(uniform)
+    assert "(query heads 0, 1, 2, 3, …):" in str(
+        finding("weights_follow_scores", weights={"flat": (0, 1, 2, 3, 4)})
+    )
+    two = "of stored layer 1 and 2, expected 0"
+    assert str(finding("donor_is_owner", donors=(1, 2))).endswith(two)
+    before, line = honest().lines[2], honest().lines[4]
+    assert invariants.positions_advance(line, None) is False
+    gap = line.place - before.place
+    stays = replace(line, told=before.told, position=before.position)
+    assert f"by {'one' if gap == 1 else gap}: the position stays" in str(
+        invariants.positions_advance(stays, before)
+    )
+
+
+# a case of it
+
+
+def test_a_trace_is_as_deep_as_its_deepest_row_and_as_near_as_its_nearest() -> None:
+    """Of sums the one nearest to its own bound counts, though another is off by more."""
+    trace = honest()
+    lines = [*trace.lines]
+    one, seen = first_layer(lines[0])
+    assert seen.weights is not None
+    wide = replace(seen.weights, deviation=50.0, bound=100.0, out_ratio=0.25)
+    near = replace(seen.weights, deviation=9.0, bound=10.0, out_ratio=0.5)
+    lines[0] = replace(one, layers=(replace(seen, weights=wide),))
+    lines[1] = replace(lines[1], layers=(*lines[1].layers[:2], replace(seen, weights=near)))
+    judgement = judge(lines, declared(Emitting()), None)
+    found = compare(replace(trace, lines=tuple(lines), judgement=judgement))
+    assert found.details["layers"] == 3
+    assert (found.details["weight_sum_ulps"], found.details["weight_sum_bound_ulps"]) == (9.0, 10.0)
+    assert found.details["largest_out_ratio"] == 0.5
+    shallow = [replace(each, layers=each.layers[:1]) for each in trace.lines[:2]]
+    said = judge([*shallow, *trace.lines[2:]], declared(Emitting()), None)
+    assert said.reason == f"all invariants hold in {len(trace.lines)} rows of 3 layers"
+
+
+def test_a_trace_without_weights_or_of_numbers_beyond_json_is_still_told() -> None:
+    trace = honest()
+    bare = [
+        replace(x, layers=tuple(replace(s, weights=None) for s in x.layers)) for x in trace.lines
+    ]
+    found = compare(replace(trace, lines=tuple(bare)))
+    measures = ("weight_sum_ulps", "weight_sum_bound_ulps", "largest_out_ratio")
+    assert [found.details[name] for name in measures] == [None] * 3
+    one, seen = first_layer(trace.lines[0])
+    assert seen.weights is not None
+    odd = replace(seen.weights, deviation=math.inf, bound=1.0, out_ratio=math.inf, share=0.5)
+    lines = (replace(one, layers=(replace(seen, weights=odd),)),)
+    found = compare(replace(trace, lines=lines))
+    assert [found.details[name] for name in measures] == ["inf", 1.0, "inf"]
+    weights = lines[0].json()["layers"][0]["weights"]
+    assert (weights["deviation"], weights["out_ratio"], weights["share"]) == ("inf", "inf", 0.5)
+    nothing = compare(replace(trace, lines=()))
+    assert (nothing.tokens, nothing.details["layers"]) == (0, 0)
+
+
+def test_a_break_counts_though_the_path_did_not_decode() -> None:
+    broken = replace(honest().lines[0], position=99)
+    judgement = judge([broken], declared(Emitting()), None)
+    record = replace(honest().record, observed=type(honest().record.observed)())
+    found = compare(replace(honest(), lines=(broken,), judgement=judgement, record=record))
+    assert (found.outcome, found.reason) == ("differs", judgement.reason)
+
+
+def test_a_picture_is_of_the_first_sequence_after_its_last_reset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(command, "draw", lambda *given: drawn.append(given) or "svg")
+    line = partial(Line, sequence=0, position=0, told=None)
+    lines = (
+        line(step=0, name="a", life=0, place=3), line(step=1, name="b", life=1, place=3),
+        line(step=1, name="a", life=1, place=3), line(step=2, name="a", life=1, place=4),
+    )  # fmt: skip
+    broken = tuple(
+        Broken("x", at, name, place, None, "words")
+        for at, name, place in ((0, "a", 3), (1, "b", 3), (1, "a", 3), (2, "a", 5), (2, "a", 4))
+    )
+    judgement = Judgement("differs", "words", broken, {})
+    trace = Trace("decode", lines, judgement, honest().record)
+    traced = Traced({"name": "c"}, "w", cast(Any, None), trace, lines, {})
+    assert traced.picture() == "svg"
+    ((title, own, places),) = drawn
+    assert (title, own, places) == ("c, decode over w: a", list(lines[2:]), [3, 4])
+    replace(traced, lines=()).picture()
+    assert drawn[-1] == ("c: no row was told of", ())
+
+
+def test_a_subject_is_asked_for_its_shape_with_the_one_token_that_every_vocabulary_has() -> None:
+    asked: list[Any] = []
+
+    class Listening(Toy):
+        def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            asked.append((ids.tolist(), positions.tolist()))
+            return super().embed(ids, positions)
+
+    assert declared(Listening(window=4)).window(0) == 4
+    assert asked == [([0], [0])]
