@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from working import CONTRACT, NUMERICS, WORK, made, raising
+from working import CONTRACT, NUMERICS, UNIT, WORK, made, raising
 
 from kvparity import doing, worker
 from kvparity.controls.running import Planted
@@ -103,6 +104,55 @@ def test_who_waits_for_a_control_or_a_kernel_case_is_told_which(
         "control atomic-add of relation audit",
     ]
     assert len(list(Evidence(job.folder).lines("controls.jsonl"))) == 3
+
+
+def test_a_control_of_kernels_that_ends_its_run_is_not_caught_or_not_planted(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(monkeypatch)
+    control = KernelControl("other-tree", WORK.kernel_cases[0])
+    monkeypatch.setattr(worker, "run_order_control", raising(KeyError("x")))
+    found = worker.do_kernel_control(job, control)
+    assert (found["caught"], found["seen"]) == (False, "the run with it ended: KeyError: 'x'")
+    monkeypatch.setattr(worker, "run_order_control", raising(UnsupportedError("no trees")))
+    assert worker.do_kernel_control(job, control) == {
+        "name": "other-tree", "relation": "order", "unplanted": "no trees",
+    }  # fmt: skip
+    assert list(Evidence(job.folder).lines("controls.jsonl")) == [found]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_rows_are_asked_of_another_process_for_which_a_device_is_made_free(
+    device: str, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(monkeypatch)
+    worker.subject_of(job, NUMERICS)
+    seen: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append("emptied"))
+
+    def ask(*given: Any) -> Any:
+        seen.append((doing.now().task, len(worker._subjects)))
+        assert given[0] is worker._rows_again
+        return "rows"
+
+    monkeypatch.setattr(worker.zygote, "ask", ask)
+    found = worker.do_recheck(replace(job, device=device), UNIT, [], [])
+    assert found == {"unit": UNIT.id, "rows": "rows"}
+    words = f"rows of {UNIT.id}, in a fresh process"
+    assert seen == ([(words, 1)] if device == "cpu" else ["emptied", (words, 0)])
+
+
+def test_a_process_of_ours_begins_settled_and_with_a_process_to_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(worker, "settle", lambda: seen.append("settled"))
+    monkeypatch.setattr(worker.zygote, "start", lambda: seen.append("started"))
+    worker.start()
+    assert seen == ["settled", "started"]
+    monkeypatch.setattr(worker, "stop_a_copy", lambda: seen.append("looked for a copy"))
+    worker.still_settled("here")
+    assert seen[2:] == ["looked for a copy"]
 
 
 # what a subject raises
