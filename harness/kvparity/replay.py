@@ -60,7 +60,7 @@ class Replay:
             return True
         verdict = self.recorded.get("verdict")
         turned = self.after_others == verdict != self.entry["verdict"]
-        return not self.same and (turned or bool(self.as_in_run))
+        return turned or bool(self.as_in_run)
 
     @property
     def verdict(self) -> str:

@@ -31,6 +31,9 @@ RULES: dict[str, tuple[str, str, tuple[bool, str | None, bool | None], str | Non
     "it differs, and fresh processes parted too": (
         DIFFERS, DIFFERS, (True, None, None), PARTED, (DIFFERS, False),
     ),
+    "it is void, and fresh processes parted too": (
+        VOID, VOID, (True, None, None), PARTED, (VOID, False),
+    ),
     "alone it holds, after the others it differs": (
         HOLDS, DIFFERS, (False, DIFFERS, True), None, (DIFFERS, True),
     ),

@@ -84,7 +84,6 @@ class Collector(Watch):
 
     def wrote(self, event: Wrote) -> None:
         """Keep what was written, for those who read it."""
-        self._open()
         if event.sequence in self._read:
             self.contents.write(event.layer, event.sequence, event.start, event.k, event.v)
 

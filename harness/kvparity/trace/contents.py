@@ -74,10 +74,10 @@ class Contents:
             _settle(own, layer, k.dtype, dtype, facts)
             stop = first + len(seen)
             there = torch.zeros(len(seen), dtype=torch.bool)
-            low, high = max(first, 0), min(stop, len(own.digests))
-            if low < high:
-                part = slice(low - first, high - first)
-                there[part] = own.known[low:high] & (own.digests[low:high] == seen[part])
+            low = max(first, 0)
+            high = max(low, min(stop, len(own.digests)))
+            part = slice(low - first, high - first)
+            there[part] = own.known[low:high] & (own.digests[low:high] == seen[part])
             found[layer] = there
         return found
 

@@ -53,6 +53,15 @@ UNSAID: dict[str, tuple[str, dict[str, Any], Finding]] = {
     "the owner's": ("donor_is_owner", {}, True),
     "the owner's and another's": ("donor_is_owner", {"donors": (0, 1)}, False),
     "nobody's": ("donor_is_owner", {"donors": ()}, False),
+    "a full cache": ("cache_is_full", {}, True),
+    "the window": ("keys_are_the_window", {}, True),
+    "the first key": ("first_key_follows", {}, True),
+    "a result at its bound": ("out_is_the_mean", {"weights": {"out_ratio": 1.0}}, True),
+    "a sum at its bound": (
+        "weights_sum_to_one",
+        {"weights": {"deviation": 3.0, "bound": 3.0}},
+        True,
+    ),
 }
 
 
@@ -80,6 +89,44 @@ def test_sentences_name_what_is_off() -> None:
     assert f"by {'one' if gap == 1 else gap}: the position stays" in str(
         invariants.positions_advance(stays, before)
     )
+
+
+def test_rows_are_counted_of_which_an_invariant_says_anything() -> None:
+    lines = honest().lines
+    said = judge(lines, declared(Emitting()), None).said
+    rows, layers = len(lines), 3
+    assert said["positions advance by one"] == rows - 2  # of two sequences one is the first
+    assert said["the position told is the place"] == rows
+    assert said["the cache holds position + 1 keys"] == layers * rows
+    assert invariants.positions_advance(lines[2], lines[0]) is True
+    broken = judge([replace(each, position=99) for each in lines], declared(Emitting()), None)
+    assert broken.said["the position told is the place"] == rows
+    bare = [replace(x, layers=tuple(replace(s, weights=None) for s in x.layers)) for x in lines]
+    unsaid = judge(bare, declared(Emitting()), None).said
+    assert [unsaid[name] for name in invariants.NAMES[-3:]] == [0, 0, 0]
+
+
+def test_breaks_are_counted_from_the_second_on_and_eight_are_listed() -> None:
+    facts = declared(Emitting())
+    lines = [*honest().lines]
+    lines[2] = replace(lines[2], layers=(replace(lines[2].layers[1], length=0),))
+    one = judge(lines, facts, None)
+    at = f"step {lines[2].step}, {lines[2].name} at position {lines[2].place}"
+    assert one.reason == f"{at}, layer 1: {one.broken[0].sentence}"
+    lines[4] = replace(lines[4], layers=(replace(lines[4].layers[1], length=0),))
+    assert judge(lines, facts, None).reason == f"{one.reason} (2 breaks in all)"
+    whole = judge([replace(lines[2], position=99)], facts, None)
+    assert str(whole.broken[0]) == f"{at}: {whole.broken[0].sentence}"
+    many = replace(one, broken=one.broken * 10)
+    assert len(compare(replace(honest(), judgement=many)).details["broken"]) == 8
+
+
+def test_stores_that_hold_the_same_are_void() -> None:
+    lines = [*honest().lines]
+    lines[-1] = replace(lines[-1], layers=(replace(lines[-1].layers[1], donors=(0, 1)),))
+    found = judge(lines, declared(Emitting()), None)
+    assert found.outcome == "void"
+    assert found.reason.startswith("stored layers 0 and 1 hold the same keys and values of")
 
 
 # a case of it
@@ -121,6 +168,7 @@ def test_a_trace_without_weights_or_of_numbers_beyond_json_is_still_told() -> No
     assert [found.details[name] for name in measures] == ["inf", 1.0, "inf"]
     weights = lines[0].json()["layers"][0]["weights"]
     assert (weights["deviation"], weights["out_ratio"], weights["share"]) == ("inf", "inf", 0.5)
+    assert (weights["uniform"], bare[0].json()["layers"][0]["weights"]) == ([], None)
     nothing = compare(replace(trace, lines=()))
     assert (nothing.tokens, nothing.details["layers"]) == (0, 0)
 
