@@ -134,7 +134,8 @@ def _attend(
         group = q.shape[-3] // k.shape[-3]
         k, v = (x.repeat_interleave(group, dim=-3) for x in (k, v))
     lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])  # type: ignore[no-untyped-call] # torch does not type it
-    q3, k3, v3 = (x.expand(*lead, *x.shape[-2:]).reshape(-1, *x.shape[-2:]) for x in (q, k, v))
+    batch = math.prod(lead)
+    q3, k3, v3 = (x.expand(*lead, *x.shape[-2:]).reshape(batch, *x.shape[-2:]) for x in (q, k, v))
     twin = q.device.type == "cpu"
     scores = rows.matmul(q3, k3.mT, out_dtype=torch.float32, twin=twin)
     scores = scores * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
@@ -142,7 +143,7 @@ def _attend(
     scores, visible = _masked(scores, mask, causal)
     weights, lse = _weights(scores, visible, twin)
     out = rows.matmul(
-        weights.reshape(-1, *weights.shape[-2:]), v3.float(), out_dtype=q.dtype, twin=twin
+        weights.reshape(batch, *weights.shape[-2:]), v3.float(), out_dtype=q.dtype, twin=twin
     )
     return out.reshape(*lead, *out.shape[-2:]), lse
 
@@ -170,10 +171,11 @@ def _weights(scores: Tensor, visible: Tensor | None, twin: bool) -> tuple[Tensor
     """Softmax over the keys, the visible ones added first; rows without any are zero."""
     order = None
     if visible is not None:
-        order = (~visible).to(torch.int8).argsort(dim=-1, stable=True)
+        place = torch.arange(scores.shape[-1], device=scores.device)
+        order = (place + len(place) * ~visible).argsort(dim=-1)  # no two are equal
         scores = scores.gather(-1, order)
-    flat = scores.reshape(-1, scores.shape[-1])
-    weights = rows.softmax(flat, twin=twin).reshape(scores.shape) if scores.numel() else scores
+    flat = scores.reshape(math.prod(scores.shape[:-1]), scores.shape[-1])
+    weights = rows.softmax(flat, twin=twin).reshape(scores.shape)
     nothing = (scores == -math.inf).all(dim=-1)
     weights = weights.masked_fill(nothing[..., None], 0.0)
     lse = _lse(scores, weights, nothing)

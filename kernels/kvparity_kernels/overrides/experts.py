@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -35,11 +37,8 @@ def grouped_mm(
             "experts_implementation to eager"
         )
     out = torch.zeros(len(a), b.shape[2], dtype=out_dtype or a.dtype, device=a.device)
-    start = 0
-    for group, stop in enumerate(offs.tolist()):
-        if stop > start:
-            out[start:stop] = products.mm(a[start:stop], b[group], out_dtype)
-        start = max(start, stop)
+    for group, (start, stop) in enumerate(pairwise([0, *offs.tolist()])):
+        out[start:stop] = products.mm(a[start:stop], b[group], out_dtype)
     return out
 
 
@@ -53,7 +52,7 @@ def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Numb
         out, rows, dim = out.reshape(1), rows.reshape(1), 0
     flat = index.reshape(-1)
     turn = _turns(flat)
-    for now in range(int(turn.max()) + 1 if flat.numel() else 0):
+    for now in turn.unique():  # ascending
         place = (turn == now).nonzero()[:, 0]
         here = flat[place]
         out.index_copy_(dim, here, out.index_select(dim, here) + rows.index_select(dim, place))
@@ -62,9 +61,10 @@ def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Numb
 
 def _turns(group: Tensor) -> Tensor:
     """For each place how many earlier ones are of its group ``[n]``."""
-    order = group.argsort(stable=True)
+    place = torch.arange(len(group), device=group.device)
+    order = (group * len(group) + place).argsort()  # no two are equal, so no sort need be stable
     ordered = group[order]
     first = torch.searchsorted(ordered, ordered)
     turns = torch.empty_like(group)
-    turns[order] = torch.arange(len(group), device=group.device) - first
+    turns[order] = place - first
     return turns

@@ -41,7 +41,7 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)
-        if not isinstance(func, OpOverload) or func.namespace not in ("aten", "prim", "prims"):
+        if func.namespace not in ("aten", "prim", "prims"):
             return self._unanswered(func, args, kwargs, f"{func} is not an operation of torch's")
         name, base = names(func)
         if name in self.planted:
@@ -154,13 +154,18 @@ def names(func: OpOverload) -> tuple[str, str]:
 
 @cache
 def functional(func: OpOverload) -> OpOverload | None:
-    """The form of an operation that makes its result; None if there is none."""
+    """The form of an operation that takes the same and makes its result; None if there is none."""
     if not schema(func).is_mutable:
         return func
-    name, base = names(func)
-    packet = getattr(torch.ops.aten, base, None)
-    found = getattr(packet, name[len(base) + 1 :] or "default", None)
-    return None if found is None or schema(found).is_mutable else found
+    packet = getattr(torch.ops.aten, names(func)[1], None)
+    forms = [] if packet is None else [getattr(packet, each) for each in packet.overloads()]
+    takes = _takes(func)
+    return next((f for f in forms if not schema(f).is_mutable and _takes(f) == takes), None)
+
+
+def _takes(func: OpOverload) -> list[tuple[str, str]]:
+    """Names and types of what an operation is given, but for where its result is put."""
+    return [(each.name, str(each.type)) for each in schema(func).arguments if not each.is_out]
 
 
 def exact(base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

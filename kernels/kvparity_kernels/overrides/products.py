@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ Number = int | float
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """``aten::linear``: ``x[..., K] @ w[N, K].T + bias[N]``."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return _linear(rows, w, bias).reshape(*x.shape[:-1], w.shape[0])
 
 

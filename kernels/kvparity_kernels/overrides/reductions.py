@@ -85,7 +85,7 @@ def _reduce(x: Tensor, dim: Dims, keepdim: bool, dtype: torch.dtype | None, mean
 def _softmax(x: Tensor, dim: int, half_to_float: bool, log: bool) -> Tensor:
     moved = x.movedim(dim, -1) if x.dim() else x.reshape(1)
     y = rows.softmax(
-        moved.reshape(-1, moved.shape[-1]) if x.numel() else moved.reshape(0, 1),
+        moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1]),
         log=log,
         out_dtype=torch.float32 if half_to_float else x.dtype,
         twin=x.device.type == "cpu",
