@@ -196,7 +196,7 @@ def compose(equal: Iterable[str]) -> Tiles:
             continue
         for rows, tile in each.linear:
             linear.setdefault(rows, tile)
-        if each.linear or decided.get("skip_hidden", each.skip_hidden) != each.skip_hidden:
+        if decided.get("skip_hidden", each.skip_hidden) != each.skip_hidden:
             continue
         for side in ("prefill", "decode"):
             named = (f"{side}_block_m", f"{side}_warps")

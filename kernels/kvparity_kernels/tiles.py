@@ -185,5 +185,5 @@ def _check_block(name: str, value: object) -> None:
 
 
 def _check_warps(name: str, value: object) -> None:
-    if type(value) is not int or not 1 <= value <= 16 or value & (value - 1):
+    if type(value) is not int or value not in (1, 2, 4, 8, 16):
         raise ValueError(f"{name} is {value!r}; it must be 1, 2, 4, 8 or 16")

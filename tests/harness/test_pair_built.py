@@ -10,9 +10,11 @@ import pytest
 import torch
 from test_attention_subject import HEADS, PAIR, subject
 
+from kvparity.record import run
 from kvparity.schedule import Layout, Member, Plan, Span
 from kvparity.subjects.attention import AttentionSubject
 from kvparity.subjects.pair_data import MIXED
+from kvparity.subjects.pair_exact import exact, exact_pair, rounded
 from kvparity_kernels.order import ReductionOrder
 
 PLAIN = {
@@ -155,3 +157,35 @@ def test_columns_are_named_by_head() -> None:
     found = subject()
     names = ["head 0, dim 0", "head 0, dim 7", "head 3, dim 7", "lse of head 0", "lse of head 3"]
     assert [found.column(n) for n in (0, 7, 31, 32, 35)] == names
+
+
+def test_what_is_not_said_of_a_subject_asks_nothing_of_its_kernels() -> None:
+    built = subject(queries="normal")
+    fields = ("pair", "heads", "scale", "execution", "kv_cache", "device", "seed")
+    plain = AttentionSubject(**{name: getattr(built, name) for name in fields})
+    assert plain == replace(built, mixture=MIXED)
+
+
+def test_a_format_that_cannot_hold_the_heads_is_refused() -> None:
+    with pytest.raises(ValueError, match="24 does not divide it"):
+        subject(kv_cache="int8(24)")
+
+
+@pytest.mark.parametrize("kv_cache", ["float32", "fp8_e4m3(head)", "int8(8)"])
+def test_exact_kernels_compute_each_sequence_of_a_call(kv_cache: str) -> None:
+    found = subject(kv_cache=kv_cache, queries="normal", empty="never")
+    planted = found.with_pair(exact_pair(found, exact))
+    members = (Member("a", 9, 2), Member("b", 9, 2))
+    steps = (
+        (Span(0, 0, 5, 0), Span(1, 0, 3, 0)),
+        (Span(0, 5, 6, 5, decode=True), Span(1, 3, 4, 3, decode=True)),
+    )
+    record = run(planted, Plan(members, steps, Layout()), [[0] * 9] * 2, temperatures=[1.0])
+    wanted = {
+        (i, p): rounded(found, found.oracle(member, [], range(p, p + 1)))[0]
+        for i, member in enumerate(members)
+        for p in range(6)
+    }
+    assert len(record.index) == 10
+    for (sequence, position), row in zip(record.index, record.values, strict=True):
+        assert torch.allclose(row.double(), wanted[sequence, position], rtol=0, atol=1e-6)

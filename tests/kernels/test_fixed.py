@@ -37,6 +37,10 @@ TIES: dict[str, tuple[float, float, float]] = {
     "just below, from an odd number of float64": (
         ONE, 1 + 3 * 2.0**-12, -(2.0**-52) * (1 - 2.0**-24)
     ),
+    "two steps of float64 below a tie, and a little more": (
+        ONE, 1 + 3 * 2.0**-12, -(2.0**-51) * (1 - 2.0**-9)
+    ),
+    "two steps of float64 above a tie, and a little less": (ONE, ONE, 2.0**-51 * (1 - 2.0**-9)),
     # A term that is much larger than the product.
     "a product just below a tie": (1 + 2.0**-20, 2.0**-24 * (1 - 2.0**-20), 1.0),
     "a product just above a tie": (1 + 2.0**-20, 2.0**-24 * (1 + 2.0**-20), 1.0),

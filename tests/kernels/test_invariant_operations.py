@@ -42,7 +42,7 @@ def test_twins_are_the_interpreted_kernels(dtype: torch.dtype) -> None:
         assert differing(matmul(strided, b, order=ORDER, twin=False), twin) == 0
         wide = matmul(a, b, order=ORDER, out_dtype=torch.float32, twin=True)
         assert differing(wide.to(dtype), matmul(a, b, order=ORDER, twin=True)) == 0
-    for width in (1, 7, 64, 100, 1024, 1500, 2049):
+    for width in (1, 7, 64, 100, 1024, 2049, 3500):
         x = draw(3, width, dtype=dtype) * 3
         x[0, width // 2 + 1 :] = -torch.inf
         for log in (False, True):
@@ -84,6 +84,15 @@ def test_close_to_float64(dtype: torch.dtype) -> None:
         assert ((found.double() - exact).abs() <= bound).all()
         wrong = naive.softmax(x.double() * 1.01, log=log)  # control: a temperature
         assert ((wrong - exact).abs() > bound).any()
+
+
+def test_rows_are_cut_where_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = draw(7, 10)
+    whole = row_sum(x, twin=True), softmax(x, twin=True)
+    for elements in (1, 10, 29, 30):
+        monkeypatch.setattr("kvparity_kernels.overrides.twin.ELEMENTS", elements)
+        assert differing(row_sum(x, twin=True), whole[0]) == 0
+        assert differing(softmax(x, twin=True), whole[1]) == 0
 
 
 def test_extreme_rows() -> None:

@@ -271,6 +271,18 @@ def test_results_are_put_where_they_are_wanted() -> None:
         assert sum(report.even.values()) == 2
 
 
+def test_what_has_no_plain_form_is_refused() -> None:
+    with invariant(), pytest.raises(NotInvariantError, match="has no plain form to compute"):
+        aten.__ilshift__.Scalar(draw(3), 1)
+
+
+def test_a_log_sum_exp_does_not_follow_its_place() -> None:
+    q, k, v = draw(1, 201, 4), draw(1, 9, 4, seed=1), draw(1, 9, 4, seed=2)
+    whole = attention.flash_for_cpu(q, k, v)[1]
+    for row in range(0, 201, 8):
+        assert torch.equal(attention.flash_for_cpu(q[:, row : row + 1], k, v)[1], whole[:, [row]])
+
+
 def test_a_dispatch_without_keywords_is_taken() -> None:
     mode = FixedOrder(Report(), strict=True, planted={})
     assert mode.__torch_dispatch__(aten.mm.default, (), (draw(2, 3), draw(3, 2))).shape == (2, 2)

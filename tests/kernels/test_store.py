@@ -59,6 +59,7 @@ def test_exact_is_exact_and_the_rest_is_not(text: str, dtype: torch.dtype) -> No
 
 
 def test_which_formats_are_exact() -> None:
+    assert not any(StoreFormat.parse(text).exact_for(torch.float64) for text in FORMATS)
     exact = {
         (text, dtype)
         for text in FORMATS
@@ -164,6 +165,7 @@ def test_odd_values_of_integers() -> None:
         assert torch.equal(back[token, 0].isnan(), bad)
         assert not bits(back[token, 0][~bad]).any()
     assert codes[5, 0, 0] == 127
+    assert not codes[:2].any()  # -127 times a scale of 0 would be -0
     assert not codes[2].any()
 
 
@@ -240,3 +242,5 @@ def test_poison_reads_as_nan(text: str) -> None:
     assert (scales is None) == (good_scales is None)
     used = scales if format.dynamic else scale_of(format)
     assert decode(codes, used, format, torch.bfloat16).isnan().all()
+    if format.static or format.dynamic:
+        assert codes.view(torch.uint8).unique().tolist() == [127 if format.static else 255]

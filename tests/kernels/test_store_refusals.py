@@ -33,6 +33,7 @@ def test_an_fp8_alone_is_per_tensor() -> None:
         ("fp8", r"store format 'fp8' is unknown; expected one of float32, .*int4\(G\)"),
         ("", "store format '' is unknown"),
         ("Int8(4)", "is unknown"),
+        ("int7(4)", r"store format 'int7\(4\)' is unknown"),
         ("int8", r"int8 needs the number of elements that share a scale, such as int8\(32\)"),
         ("int8(0)", "int8 takes a positive number in brackets, not '0'"),
         ("int4(head)", "int4 takes a positive number in brackets, not 'head'"),
@@ -72,6 +73,7 @@ E4M3, INT8, INT4 = (
         (X.double(), E4M3, None, "x is torch.float64"),
         (X, E4M3, ONE[:2], r"the scales are torch.float32 \[2\] on cpu, expected float32 \[3\]"),
         (X, E4M3, ONE.half(), "the scales are torch.float16"),
+        (X, E4M3, ONE.to("meta"), r"\[3\] on meta, expected float32 \[3\] on cpu"),
         (X, E4M3, ONE * 0, "every scale must be positive and finite"),
         (X, E4M3, ONE * math.inf, "every scale must be positive and finite"),
         (X, E4M3, torch.tensor([1.0, 2.0, 1.0]), r"has one scale, .*; write fp8_e4m3\(head\)"),
@@ -88,6 +90,13 @@ def test_what_cannot_be_encoded(
         encode(x, format, scale)
 
 
+def test_what_holds_no_numbers_is_encoded() -> None:
+    codes, _ = encode(X[:, :0], E4M3, ONE[:0])
+    assert codes.shape == (2, 0, 16)
+    codes, _ = encode(X.to("meta"), E4M3, ONE.to("meta"))  # nothing there can be looked at
+    assert (codes.shape, codes.device.type) == ((2, 3, 16), "meta")
+
+
 @pytest.mark.parametrize(
     ("codes", "scale", "format", "dtype", "says"),
     [
@@ -96,6 +105,8 @@ def test_what_cannot_be_encoded(
         (X, None, StoreFormat("float32"), torch.float64, "decode: to torch.float64"),
         (X, ONE, StoreFormat("float32"), torch.float32, "float32 is stored without scales"),
         (X.to(torch.int8), None, INT8, torch.float32, r"needs float32 scales \[2, 3, 2\] .* none"),
+        (X.to(torch.int8), X[..., :2].half(), INT8, torch.float32, "found torch.float16"),
+        (X.to(torch.int8), X[..., :2].to("meta"), INT8, torch.float32, r"found .* on meta"),
         (X.to(torch.int8), X, INT8, torch.float32, r"found torch.float32 \[2, 3, 16\]"),
         (X.to(torch.float8_e4m3fn), ONE[:1], E4M3, torch.float32, r"expected float32 \[3\]"),
     ],

@@ -57,8 +57,6 @@ class Kind:
 
 Spare = Callable[[int], Stored]
 """(slots) -> fresh poisoned slots of the same kind."""
-Spares = tuple[Spare, Spare]
-"""For keys and for values."""
 
 
 class PairCache:
@@ -73,7 +71,7 @@ class PairCache:
         *,
         window: int,
         execution: torch.dtype,
-        lead: int = 0,
+        lead: int,
     ) -> None:
         """``kind`` and ``twin`` hold ``capacity`` slots for each member, all poison.
 
@@ -95,7 +93,7 @@ class PairCache:
         """The same on the device."""
         return _on(self.kind.k, [self.place(sequence, start, stop)])
 
-    def rectangles(self, sequences: Sequence[int], spares: Spares) -> tuple[Given, Given]:
+    def rectangles(self, sequences: Sequence[int], spare: Spare) -> tuple[Given, Given]:
         """Caches of some sequences, and of the twin; ``FIRST`` and ``len(members)`` hold nothing.
 
         ``[B, capacity, ...]``: views if the sequences are neighbours.
@@ -103,23 +101,17 @@ class PairCache:
         rows = [self.lead + each for each in sequences]
 
         def of(kind: Kind) -> Given:
-            k, v = (
-                rectangle(stored, rows, self.capacity, spare)
-                for stored, spare in zip((kind.k, kind.v), spares, strict=True)
-            )
+            k, v = (rectangle(each, rows, self.capacity, spare) for each in (kind.k, kind.v))
             return kind.given(k, v)
 
         return of(self.kind), of(self.twin)
 
-    def packed(self, lengths: Sequence[tuple[int, int]], spares: Spares) -> tuple[Given, Given]:
+    def packed(self, lengths: Sequence[tuple[int, int]], spare: Spare) -> tuple[Given, Given]:
         """The first tokens of some (sequence, length), one after the other, and of the twin."""
         parts = [self.place(sequence, 0, length) for sequence, length in lengths]
 
         def of(kind: Kind) -> Given:
-            k, v = (
-                packed(stored, parts, spare)
-                for stored, spare in zip((kind.k, kind.v), spares, strict=True)
-            )
+            k, v = (packed(each, parts, spare) for each in (kind.k, kind.v))
             return kind.given(k, v)
 
         return of(self.kind), of(self.twin)
@@ -199,7 +191,7 @@ def rectangle(stored: Stored, sequences: Sequence[int], capacity: int, spare: Sp
     """The caches of some sequences, ``[B, capacity, ...]``: a view if they are neighbours."""
     first, count = sequences[0], len(sequences)
     if list(sequences) == list(range(first, first + count)):
-        found = _view(stored, range(first * capacity, (first + count) * capacity))
+        found = _view(stored, range(first * capacity, len(stored.codes)))
     else:
         parts = [range(each * capacity, (each + 1) * capacity) for each in sequences]
         found = _copy(stored, parts, spare)

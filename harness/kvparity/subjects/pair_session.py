@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +15,7 @@ from kvparity.schedule import Layout, Member, Span, Step
 from kvparity.subject import SubjectError
 from kvparity.subjects import pair_telling as telling
 from kvparity.subjects.pair_batch import fault_of, sizes, with_empties
-from kvparity.subjects.pair_cache import FIRST, Given, Kind, PairCache, Spares
+from kvparity.subjects.pair_cache import FIRST, Given, Kind, PairCache
 from kvparity.subjects.pair_inputs import Inputs, strided
 from kvparity.subjects.sparse import spread_for
 
@@ -150,7 +149,7 @@ class AttentionSession:
         return q, k, v
 
     def _prefill(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
-        given, twin = self._cache.packed([(s.sequence, s.stop) for s in spans], self._spares)
+        given, twin = self._cache.packed([(s.sequence, s.stop) for s in spans], self._spare)
         inputs = Inputs(q, given, self._empties, twin=twin)
         return self._call_prefill(spans, inputs, coded=self._cache.kind.coded)
 
@@ -191,7 +190,7 @@ class AttentionSession:
         if self._empties:
             q = torch.cat([self._nobody, q, self._nobody])
             sequences, lens = [FIRST, *sequences, len(self.members)], [0, *lens, 0]
-        given, twin = self._cache.rectangles(sequences, self._spares)
+        given, twin = self._cache.rectangles(sequences, self._spare)
         plain = Inputs(q, given, self._empties, twin=twin)
         first = spans[0].sequence
         inputs = self._laid("attention.decode", plain, keys=False, first=first)
@@ -225,9 +224,9 @@ class AttentionSession:
         keys = keys and not self.layout.far  # there they are views already, and of more memory
         return strided(plain, spare=2 * self.subject.heads.kv, keys=keys)
 
-    @property
-    def _spares(self) -> Spares:
-        return partial(self._stored, which=0), partial(self._stored, which=1)
+    def _spare(self, slots: int) -> Stored:
+        """Slots for a copy, of keys or of values: it is their codes and scales that are copied."""
+        return self._stored(slots, 0)
 
     @property
     def _nobody(self) -> Tensor:
