@@ -210,7 +210,7 @@ def _controls(
 def _control(contract: Contract, control: Control, relation: Relation, place: Place) -> ControlRun:
     columns = _columns(contract, relation)
     if control.tempered:
-        columns = [(t, i) for t, i in columns if t is not None and t != 1.0]
+        columns = [(t, i) for t, i in columns if t != 1.0]
     return ControlRun(
         control=control.name,
         relation=relation,
