@@ -29,6 +29,31 @@ def test_three_keys_and_one_of_all_else_are_enough(more, rows):
     assert (found.drawn.calls, found.first, found.parts, found.replayed) == (1, 0, (), ())
 
 
+def test_what_is_not_said_is_one_sequence_all_rows_and_eight_draws_of_seed_0():
+    found = none_of(3)
+    assert (found.batch, found.rows, found.drawn.calls) == (1, 3, 8)
+    drawn: list[torch.Tensor] = []
+    base = pair()
+
+    def spy(q, *args, **more):
+        drawn.append(q.clone())
+        return base.decode(q, *args, **more)
+
+    which = subject(replace(base, decode=spy), heads=(2, 1, 8))
+    order_report(which, 3, only=())
+    order_report(which, 3, only=(), seed=0)
+    assert all(torch.equal(*each) for each in zip(drawn[:8], drawn[8:], strict=True))
+
+
+@pytest.mark.parametrize("mute", ["decode", "prefill"])
+def test_a_log_sum_exp_of_one_side_alone_is_not_compared(mute):
+    base = pair()
+    function = getattr(base, mute)
+    one = replace(base, **{mute: lambda *args, **more: function(*args, **more)[0]})
+    found = order_report(subject(one, heads=(2, 1, 8)), 3, only=(), draws=2)
+    assert (found.drawn.equal, found.drawn.values, found.drawn.differing) == (2, 2 * 16, 0)
+
+
 @pytest.mark.parametrize(
     "more", [{"keys": 2, "rows": 1}, {"rows": 0}, {"rows": 4}, {"batch": 0}, {"draws": 0}]
 )
