@@ -54,6 +54,7 @@ class Called:
     keys: tuple[int, ...]
     order: ReductionOrder
     slots: list[list[int]]
+    kv: KeysValues
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,7 +90,7 @@ class Spy:
         lens = kv.kv_lens.tolist()
         assert len(lens) == len(queries)
         places = [[slot(kv, b, p) for p in range(n)] for b, n in enumerate(lens)]
-        self.calls.append(Called(decode, queries, tuple(lens), order, places, more))
+        self.calls.append(Called(decode, queries, tuple(lens), order, places, kv, more))
         out, lse = torch.full_like(q, torch.nan), torch.full(q.shape[:2], torch.nan)
         window = more.get("window", 0)
         for b, (start, rows) in enumerate(zip(starts, queries, strict=True)):

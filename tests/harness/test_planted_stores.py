@@ -1,0 +1,164 @@
+"""What is read of codes, of sinks, and how linears and norms add: as a defect says, and else not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from attention_spy import Bare, PairSpy, Spy, normal
+from test_planted_orders import decoded, kv_of, prefilled
+from torch import Tensor
+
+from kvparity.controls import linears, parts, semantics, stores
+from kvparity.schedule import Layout, Member
+from kvparity.subject import UnsupportedError
+from kvparity.subjects.decoder import Ops
+from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.store import StoreFormat
+
+
+def coded() -> KeysValues:
+    kv, format = kv_of(9), StoreFormat.parse("fp8_e4m3(head)")
+    codes = [x.to(torch.float8_e4m3fn) for x in (kv.k, kv.v)]
+    scales = [torch.tensor([0.5, 3.0]), torch.tensor([1.3, 0.7])]
+    return replace(kv, k=codes[0], v=codes[1], format=format, k_scale=scales[0], v_scale=scales[1])
+
+
+@pytest.mark.parametrize("plant", [stores.scale_ignored_in_prefill, stores.dequant_rounds])
+def test_codes_are_read_otherwise(plant: Any) -> None:
+    spy, kv = Spy(), coded()
+    planted = plant(Bare(spy.ops()))
+    decoded(planted, kv)
+    prefilled(planted, kv, (2,))
+    of_decode, of_prefill = (call.kv for call in spy.calls)
+    if plant is stores.scale_ignored_in_prefill:
+        assert of_decode is kv
+        assert of_prefill == replace(kv, k_scale=None, v_scale=None)
+    else:
+        for each in (of_decode, of_prefill):
+            for name in "kv":
+                codes, scale = getattr(kv, name), getattr(kv, f"{name}_scale")
+                wide = (codes.float() * scale[:, None]).bfloat16().float()
+                assert torch.equal(getattr(each, name), wide)
+            assert (each.format, each.k_scale, each.v_scale) == (None, None, None)
+        decoded(planted, replace(kv, k_scale=None, v_scale=None))  # no scale is a scale of 1
+        assert torch.equal(spy.calls[2].kv.k, kv.k.float())
+    with pytest.raises(UnsupportedError, match="needs a store"):
+        prefilled(planted, kv_of(9), (2,))
+    with pytest.raises(UnsupportedError, match="of ours that stores codes"):
+        plant(PairSpy().subject())
+
+
+def test_scales_that_no_first_input_sets_are_refused() -> None:
+    planted = stores.scale_from_first_input(Bare(Spy().ops()))
+    with pytest.raises(UnsupportedError, match="needs a store with static scales"):
+        planted.session([Member("a", 9, 2)], Layout())
+
+
+def test_a_sink_that_counts_twice() -> None:
+    spy, sinks = Spy(), normal(4)
+    planted = semantics.sink_twice(Bare(spy.ops()))
+    decoded(planted, kv_of(9), sinks=sinks)
+    prefilled(planted, kv_of(9), (2,), sinks=sinks)
+    for call in spy.calls:
+        torch.testing.assert_close(call.more["sinks"].exp(), 2 * sinks.exp())
+    with pytest.raises(UnsupportedError, match="needs attention sinks"):
+        decoded(planted, kv_of(9))
+    with pytest.raises(UnsupportedError, match="of ours, with attention sinks"):
+        semantics.sink_twice(PairSpy().subject())
+
+
+# Linears
+
+PARTS: list[tuple[Any, int, int, int, int]] = [
+    # plant, rows, columns, depth, parts
+    *((linears.linear_kernel_by_rows, rows, 3, 32, n) for rows, n in
+      [(1, 1), (2, 2), (3, 1), (4, 1), (5, 4), (8, 4), (9, 8), (16, 8), (17, 2), (32, 2), (33, 4),
+       (64, 4), (65, 4), (200, 4)]),
+    (linears.linear_kernel_by_rows, 9, 3, 5, 5),
+    (linears.linear_split_where_narrow, 8, 32, 32, 4),
+    (linears.linear_split_where_narrow, 9, 32, 32, 1),
+    (linears.linear_split_where_narrow, 8, 33, 32, 1),
+    (linears.linear_split_by_tokens, 1, 3, 64, 32),
+    (linears.linear_split_by_tokens, 16, 3, 64, 2),
+    (linears.linear_split_by_tokens, 17, 3, 64, 1),
+    (linears.linear_split_by_tokens, 33, 3, 64, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("plant", "rows", "columns", "depth", "number"), PARTS)
+def test_a_product_is_summed_in_so_many_parts(
+    plant: Any, rows: int, columns: int, depth: int, number: int, biased: bool
+) -> None:
+    asked: list[tuple[Tensor, Tensor, Any]] = []
+
+    def linear(x: Tensor, w: Tensor, bias: Any = None, *, out_dtype: Any = None) -> Tensor:
+        asked.append((x, w, out_dtype))
+        wide = x.double() @ w.double().T + (0 if bias is None else bias.double())
+        return wide.to(out_dtype or x.dtype)
+
+    x, w = normal(rows, depth), normal(columns, depth, seed=1)
+    bias = normal(columns, seed=2) if biased else None
+    found = plant(Bare(Spy().ops(), ops=Ops(linear=linear))).ops.linear(x, w, bias)
+    assert len(asked) == number
+    assert torch.equal(torch.cat([each[0] for each in asked], 1), x)
+    assert torch.equal(torch.cat([each[1] for each in asked], 1), w)
+    partial = torch.bfloat16 if plant is linears.linear_split_by_tokens else torch.float32
+    if number == 1:
+        right = linear(x, w, bias)
+    else:
+        assert {each[2] for each in asked} == {partial}
+        right = sum(linear(a, b, out_dtype=partial) for a, b, _ in asked[:]).float()  # type: ignore[union-attr] # a tensor
+        right = right if bias is None else right + bias
+    assert torch.equal(found, right)
+    assert found.dtype == torch.float32
+    narrow = plant(Bare(Spy().ops(), ops=Ops(linear=linear))).ops.linear(
+        x, w, bias, out_dtype=torch.float16
+    )
+    assert torch.equal(narrow, right.half()) or number == 1
+    assert narrow.dtype == torch.float16
+
+
+@pytest.mark.parametrize("rows", [15, 16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_kernel_for_many_rows_contracts_products_and_sums(rows: int, biased: bool) -> None:
+    x, w = normal(rows, 7), normal(3, 7, seed=1)
+    bias = normal(3, seed=2) if biased else None
+
+    def linear(x: Tensor, w: Tensor, bias: Any = None, **more: Any) -> Tensor:
+        return torch.zeros(len(x), len(w))
+
+    found = linears.linear_contracts_by_rows(Bare(Spy().ops(), ops=Ops(linear=linear))).ops.linear(
+        x, w, bias
+    )
+    right = torch.zeros(rows, 3)
+    for i in range(rows if rows == 16 else 0):
+        for j in range(3):
+            total = torch.tensor(0.0)
+            for a, b in zip(x[i], w[j], strict=True):
+                total = (total.double() + a.double() * b.double()).float()
+            right[i, j] = total if bias is None else total + bias[j]
+    assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize("rows", [15, 16])
+def test_a_norm_of_many_rows_adds_in_blocks_of_two(rows: int) -> None:
+    x, w = normal(rows, 6), normal(6, seed=1)
+    ops = Ops(rms_norm=lambda x, w, eps, **more: torch.zeros_like(x))
+    found = linears.norm_block_by_rows(Bare(Spy().ops(), ops=ops)).ops.rms_norm(x, w, 1e-3)
+    right = torch.zeros_like(x)
+    if rows == 16:
+        s = x * x
+        lanes = [(s[:, i] + s[:, i + 2]) + s[:, i + 4] for i in (0, 1)]
+        root = torch.sqrt(((lanes[0] + lanes[1]) / 6 + 1e-3).double()).float()
+        right = x * torch.reciprocal(root)[:, None] * w
+    assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize("plant", [linears.linear_kernel_by_rows, parts.hit_merges_states])
+def test_a_defect_of_our_decoder_is_planted_in_it_alone(plant: Any) -> None:
+    with pytest.raises(UnsupportedError, match="of a decoder of ours"):
+        plant(PairSpy().subject())
