@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ def test_a_limit_that_is_wider_than_the_fault_is_told_with_one_that_is_not(tmp_p
     ]
     assert found(tmp_path, {"max_abs": 0.008}, window=512) == []
     assert found(tmp_path, {"max_abs": 0.02}, window=128) == []
+    edge = 6 / 512  # what one key more moves a row by: at that limit it is not told
+    assert len(found(tmp_path, {"max_abs": edge}, window=512)) == 1
+    assert found(tmp_path, {"max_abs": math.nextafter(edge, 0)}, window=512) == []
     assert found(tmp_path, {"max_abs": 0.02}) == []  # neither window nor softcap
     # Data as trained models have them show more, and round more.
     assert found(tmp_path, {"max_abs": 0.02}, window=512, queries="mixed") == []

@@ -176,6 +176,8 @@ ROWS: list[tuple[str, Doc, list[str]]] = [
      ["warning checks[2].keys: at no number of keys does the edge of a tile of 32 lie among the "
       "last 8,"]),
     ("decoder", {"subject.config": WINDOW, "checks.+": order(33)}, []),
+    ("decoder", {"subject.config": WINDOW, "checks.+": order(63, 64)},
+     ["warning checks[2].keys: at no number of keys does the edge of a tile of 32 lie among"]),
     ("decoder", {"subject.config": CONFIG | {"sliding_window": 40}, "checks.+": order(33)}, []),
     ("model", {"checks.+": order(65)},
      ["error checks[1].relation: found 'order', but the attention of a transformers model cannot"]),
@@ -243,6 +245,8 @@ ROWS: list[tuple[str, Doc, list[str]]] = [
     ("pair", {"subject.heads": {"query": 1, "kv": 1, "dim": 16}}, []),
     ("pair", {"subject.window": 69}, []),
     ("pair", {"subject.window": 69, f"{PATHS}.1": "chunked(9)"},
+     ["warning subject.window: no step has 2 to 8 rows behind a longer cache"]),
+    ("pair", {"subject.window": 69, f"{PATHS}.1": "chunked(9)", "workloads.+": SHORT},
      ["warning subject.window: no step has 2 to 8 rows behind a longer cache"]),
     ("pair", {"subject.window": 70, f"{PATHS}.1": "chunked(9)"}, []),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is read of codes, of sinks, and how linears and norms add: as a defect says, and else not."""
+"""What is read of codes and of sinks, and how linears and norms add: as a defect says."""
 
 from __future__ import annotations
 
