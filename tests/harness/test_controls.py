@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +13,9 @@ from toy import Toy
 from kvparity.compare import Comparison
 from kvparity.controls import running
 from kvparity.controls.base import Control, PlantedSession, PlantedSubject, same_ids, unchanged
-from kvparity.controls.cache import narrow_cache, stale_slot
-from kvparity.controls.sequence import retokenised
 from kvparity.controls.table import CONTROLS
 from kvparity.plan import ControlRun, make
-from kvparity.record import Record, run
-from kvparity.schedule import Layout, Member, Plan, Span, Step
+from kvparity.schedule import Layout, Member, Plan
 from kvparity.subject import Subject, UnsupportedError
 from kvparity.unit import Setting, Tokens, run_unit
 
@@ -174,107 +170,30 @@ def test_a_defect_of_rounding_is_looked_for_in_the_prompt_too(work: Work) -> Non
     assert seen.endswith(f"of {known - 1} tokens")
 
 
-def test_ids_that_went_through_text_are_never_the_same() -> None:
-    assert retokenised([200, 5, 200, 90, 130], 2) == [200, 5, 63, 90, 63]
-    assert retokenised([65, 66, 67], 1) == [65, 66, 63]
-    assert retokenised([65, 66, 63], 1) == [65, 66, 33]
-    for ids in ([1, 2], [1, 63], [1, 255]):
-        assert retokenised(ids, 1) != ids
-        assert retokenised(ids, 1)[:1] == ids[:1]
-
-
-def test_a_small_vocabulary_has_no_question_mark(work: Work) -> None:
+@pytest.mark.parametrize(
+    ("vocab", "last", "refused"), [(63, 7, True), (64, 7, False), (40, 63, True)]
+)
+def test_a_small_vocabulary_has_no_question_mark(
+    work: Work, vocab: int, last: int, refused: bool
+) -> None:
+    """Ids of one sequence are enough: where the last is a question mark, it becomes no other."""
     _, runs, _ = work
     small = Toy()
-    small.vocab = 40
-    run = replace(runs["retokenised"], workload="w", sequences=(0,))
+    small.vocab, small.head = vocab, small.head[:vocab]
+    run = replace(runs["retokenised"], workload="w", sequences=(0, 1))
     ids = toy.contract(
-        workloads=[{"name": "w", "prompts": [[1, 2, 3]], "generate": 4}],
+        workloads=[{"name": "w", "prompts": [[1, 2, 3], [1, 2, 3]], "generate": 4}],
         checks=[{"name": run.check, "relation": "invariance", "paths": ["decode"]}],
     )
-    with pytest.raises(UnsupportedError, match="all ASCII bytes"):
-        running.run_control(Setting(ids, small), run, [[1, 2, 3, 4, 5, 6, 7]])
-
-
-class Spy(PlantedSession):
-    """Keeps what reaches the inner session."""
-
-    def __init__(self, inner: Any, seen: list[tuple[Step, list[list[int]]]]) -> None:
-        super().__init__(inner)
-        self.seen = seen
-
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:
-        self.seen.append((step, [list(own) for own in ids]))
-        return self.inner.forward(step, ids)
+    tokens = [[1, 2, 3, 4, 5, 6, last], [1, 2, 3, 4, 5, 6, 7]]
+    if refused:
+        with pytest.raises(UnsupportedError, match="all ASCII bytes"):
+            running.run_control(Setting(ids, small), run, tokens)
+    else:
+        assert running.run_control(Setting(ids, small), run, tokens)[0]
 
 
 MEMBERS = (Member("a", 6, 3), Member("b", 4, 1))
-IDS = [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10]]
-
-
-def reached(control: str) -> list[tuple[Step, list[list[int]]]]:
-    """The steps that a planted subject hands to the toy, for two prompts side by side."""
-    seen: list[tuple[Step, list[list[int]]]] = []
-    spied = PlantedSubject(Toy(), lambda s, m, layout: Spy(s.session(m, layout), seen))
-    first = (Span(0, 0, 3, 2), Span(1, 0, 1, 0))
-    rest = [
-        (Span(0, 3 + i, 4 + i, 3 + i, decode=True), Span(1, 1 + i, 2 + i, 1 + i, decode=True))
-        for i in range(2)
-    ]
-    plan = Plan(MEMBERS, (first, *rest), Layout(batch="left"))
-    subject = CONTROLS[control].rollout(spied)
-    found: Record = run(subject, plan, [list(t) for t in IDS], temperatures=(1.0,))
-    assert found.index == ((0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 2))
-    return seen
-
-
-def test_shifted_positions_are_those_of_decoded_tokens_alone() -> None:
-    seen = reached("position-off-by-one")
-    assert [[s.position_shift for s in step] for step, _ in seen] == [[0, 0], [1, 1], [1, 1]]
-    assert [ids for _, ids in seen] == [[[1, 2, 3], [7]], [[4], [8]], [[5], [9]]]
-
-
-def test_leaking_pads_are_tokens_in_front_of_the_shorter_prompt() -> None:
-    seen = reached("padding-leaks")
-    assert [ids for _, ids in seen] == [[[1, 2, 3], [0, 0, 7]], [[4], [8]], [[5], [9]]]
-    spans = [[(s.start, s.stop, list(s.rows)) for s in step] for step, _ in seen]
-    assert spans == [
-        [(0, 3, [2]), (0, 3, [2])],
-        [(3, 4, [3]), (3, 4, [3])],
-        [(4, 5, [4]), (4, 5, [4])],
-    ]
-
-
-def test_another_prompt_keeps_the_continuation() -> None:
-    seen = reached("wrong-input")
-    assert [ids for _, ids in seen] == [[[2, 3, 4], [8]], [[4], [8]], [[5], [9]]]
-
-
-def cache_after(plant: Any) -> tuple[Any, Any]:
-    """The cache of a sound and of a planted session after a prompt and one decoded token."""
-    caches = []
-    for subject in (Toy(), plant(Toy())):
-        session = subject.session(MEMBERS[:1], Layout())
-        list(session.forward((Span(0, 0, 3, 3),), [[1, 2, 3]]))
-        list(session.forward((Span(0, 3, 4, 3, decode=True),), [[4]]))
-        caches.append(session.cache())
-    return caches[0], caches[1]
-
-
-def test_a_stale_slot_is_the_newest_of_the_prompt() -> None:
-    sound, stale = cache_after(stale_slot)
-    assert torch.equal(stale.k[0, 2], sound.k[0, 0])
-    assert torch.equal(stale.v[0, 2], sound.v[0, 0])
-    for slot in (0, 1, 3):
-        assert torch.equal(stale.k[0, slot], sound.k[0, slot])
-    assert bool(torch.isnan(stale.k[0, 4:]).all())
-
-
-def test_a_narrow_cache_keeps_eight_bits() -> None:
-    sound, narrow = cache_after(narrow_cache)
-    assert torch.equal(narrow.k[0, :4], sound.k[0, :4].bfloat16().float())
-    assert not torch.equal(narrow.k[0, :4], sound.k[0, :4])
-    assert narrow.k.dtype == torch.float32
 
 
 def test_a_planted_subject_is_otherwise_the_same() -> None:
@@ -284,8 +203,8 @@ def test_a_planted_subject_is_otherwise_the_same() -> None:
     assert outer.describe() == inner.describe()
     paged = Plan(MEMBERS, (), Layout(page=4))
     assert outer.unsupported(paged) == inner.unsupported(paged) == "the toy has no pages"
-    found = outer.oracle(MEMBERS[0], IDS[0], range(2, 5))
-    assert torch.equal(found, inner.oracle(MEMBERS[0], IDS[0], range(2, 5)))
+    found = outer.oracle(MEMBERS[0], [1, 2, 3, 4, 5, 6], range(2, 5))
+    assert torch.equal(found, inner.oracle(MEMBERS[0], [1, 2, 3, 4, 5, 6], range(2, 5)))
 
 
 def test_no_control_plants_nothing() -> None:
