@@ -183,7 +183,7 @@ class _Walk:
         if each.matrix:
             self.matrix(op, operands)
         elif op.startswith("mov."):
-            self.move(op, *operands[:2])
+            self.move(op, *operands)
         elif op.startswith("selp.") and op.endswith(("f32", "b32")):
             self.select(op, operands)
         elif op.startswith("shfl.sync.bfly"):
@@ -194,7 +194,7 @@ class _Walk:
             self.lanes[operands[0]] = [
                 self.compute(scalar, [pair[lane] for pair in pairs]) for lane in (0, 1)
             ]
-        elif op.startswith("cvt.") and op.endswith("x2.f32") and len(operands) == 3:
+        elif op.endswith("x2.f32"):  # a conversion of two floats
             scalar = op.replace("x2.f32", ".f32")
             lanes = [self.make(scalar, self.get(operand)) for operand in operands[1:]]
             self.values[operands[0]] = _hash("lanes", *lanes)
@@ -220,12 +220,14 @@ class _Walk:
 
     def move(self, op: str, target: str, source: str) -> None:
         if target.startswith("{"):
-            whole = self.get(source)
-            parts = self.lanes.get(source) or [
-                LEAF if whole == LEAF else _hash("part", str(place), whole)
-                for place in range(len(registers(target)))
-            ]
-            self.values.update(zip(registers(target), parts, strict=False))
+            whole, targets = self.get(source), registers(target)
+            parts = self.lanes.get(source, [])
+            if len(parts) != len(targets):
+                known = whole != LEAF
+                parts = [
+                    _hash("part", str(n), whole) if known else LEAF for n in range(len(targets))
+                ]
+            self.values.update(zip(targets, parts, strict=True))
         elif source.startswith("{"):
             inputs = self.many(source)
             if op == "mov.b64":
@@ -235,7 +237,10 @@ class _Walk:
                 self.values[target] = self.make("pack", *inputs) if known else LEAF
         else:
             self.values[target] = self.get(source)
-            self.lanes[target] = self.pair(source)
+            lanes = self.lanes.get(source)
+            self.lanes.pop(target, None)
+            if lanes is not None:
+                self.lanes[target] = lanes
 
     def select(self, op: str, operands: tuple[str, ...]) -> None:
         # Compilers turn conditions round, form one from two, or select twice; all say the same.

@@ -167,6 +167,13 @@ def test_a_process_that_does_not_end_is_ended(
 A, B = requests(2)
 
 
+def test_few_words_of_a_process_that_died_are_all_said() -> None:
+    output, errs = io.StringIO(""), io.StringIO("why")
+    assert compiling._errors([(Path("a"), A)], output, errs, 1) == [
+        "the compiling process ended with 1:\nwhy"
+    ]
+
+
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
@@ -180,7 +187,7 @@ A, B = requests(2)
 )  # fmt: skip
 def test_what_is_said_of_answers(answers: Sequence[str | None], said: list[str]) -> None:
     """Both streams are read from their beginning, wherever they stand."""
-    output = io.StringIO("noise\n" + "".join(json.dumps({"error": a}) + "\n" for a in answers))
+    output = io.StringIO("\nnoise\n".join(json.dumps({"error": a}) for a in answers))
     errs = io.StringIO("\n".join("0123456789"))
     for stream in (output, errs):
         stream.read()

@@ -182,6 +182,10 @@ PACK = "mov.b32 %r6, {%h1, %h2};"
         (HALVES + "mov.b32 {%h1, %h2}, %r5;add.f32 %r7, %h1, %r2;",
          HALVES + "add.f32 %r7, %h1, %r2;", False),
         ("mov.b32 {%h1, %h2}, %r8;add.f32 %r7, %h1, %r2;", "add.f32 %r7, %h1, %r2;", True),
+        (HALVES + "mov.b32 %r6, %r5;mov.b32 {%h1, %h2}, %r6;add.f32 %r7, %h1, %r2;",
+         HALVES + "mov.b32 {%h1, %h2}, %r5;add.f32 %r7, %h1, %r2;", True),
+        ("mov.b64 %rd1, {%r2, %r3};mov.b32 %h3, %r3;mov.b64 {%h1, %h2, %h3, %h4}, %rd1;"
+         "add.f32 %r7, %h3, %r2;", "add.f32 %r7, %h3, %r2;", True),
         ("mov.b32 %h1, %r2;mov.b32 %h2, %r3;" + PACK, "", False),
         ("mov.b32 %h1, %r2;" + PACK, "", False),
         (PACK, "", True),
