@@ -185,7 +185,7 @@ class _Walk:
         elif op.startswith("mov."):
             self.move(op, *operands)
         elif op.startswith("selp.") and op.endswith(("f32", "b32")):
-            self.select(op, operands)
+            self.select(operands)
         elif op.startswith("shfl.sync.bfly"):
             self.exchange(f"{op}:{operands[2]}", *operands[:2])
         elif op.endswith(".f32x2"):
@@ -242,14 +242,11 @@ class _Walk:
             if lanes is not None:
                 self.lanes[target] = lanes
 
-    def select(self, op: str, operands: tuple[str, ...]) -> None:
+    def select(self, operands: tuple[str, ...]) -> None:
         # Compilers turn conditions round, form one from two, or select twice; all say the same.
         inputs = [self.get(operand) for operand in operands[1:3]]
-        if op.endswith("b32") and inputs == [LEAF, LEAF]:
-            self.values.pop(operands[0], None)  # an integer
-            return
         choices = frozenset[str]().union(*map(self.chosen, inputs))
-        if len(choices) == 1:  # equal values of two places: an exchange between threads
+        if len(choices) == 1:  # integers; or equal values of two places, which were exchanged
             (self.values[operands[0]],) = choices
             return
         name = self.make("selp.f32", *_ordered("selp.f32", choices))
