@@ -195,7 +195,7 @@ class _Row:
         row, start = self.span.stop - 1, self.span.start
         with at_work():
             live, window = self.cache.live(layer, self.span.sequence), self.cache.window(layer)
-        wanted = {0, 1, start - 2, start - 1, live.start}
+        wanted = {live.start, 1, start - 2, start - 1}
         if window is not None:
             wanted |= {row - window - 1, row - window, row - window + 1, row - window + 2}
         for edge in self.prober.edges:

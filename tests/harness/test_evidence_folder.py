@@ -100,6 +100,21 @@ def test_a_run_that_is_refused_because_of_another_leaves_the_other_alone(tmp_pat
         pass
 
 
+def test_a_new_run_that_another_overtook_takes_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*_: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr("kvparity.evidence.fcntl.flock", taken)
+    with (
+        pytest.raises(RunFolderError, match="another kvparity runs in"),
+        Evidence(tmp_path).alone(ABOUT, resume=False),
+    ):
+        raise AssertionError("the folder is taken")
+    assert names(tmp_path) == {"failures", "identity.json"}
+
+
 def test_the_lock_ends_with_the_run(tmp_path: Path) -> None:
     evidence = begun(tmp_path)
     fails(evidence, resume=True)
