@@ -62,8 +62,8 @@ def code_range(format: StoreFormat, out: torch.dtype, n: int) -> Range:
     """
     if format.dynamic:
         return value_range(out, out, n)
-    if format.name == "fp8_e4m3":  # its codes are 2^17 apart; a unit weighs 2^16 less than a mask
-        return Range(2.0**15, 2.0**-18, min(_counted(out, n), 2**7 - 1), gap=16)
+    if format.name == "fp8_e4m3":  # its codes are 2^17 apart at most, a unit and a mask 2^33
+        return Range(2.0**15, 2.0**-18, min(_counted(out, n), _room(-18)), gap=16)
     found = _narrow(-16, out, n)
     if found.units < 1:
         raise NotMeasured(f"{format} beside {out} has no room to count {n} keys")
@@ -79,8 +79,12 @@ def _narrow(least: int, out: torch.dtype, n: int) -> Range:
     """Masks of 2**15 and units of ``2**least``, larger where a float16 holds the mean of n."""
     if out == torch.float16:  # that mean must still be a multiple of 2**-23
         least = max(least, math.ceil(math.log2(n)) - 23)
-    room = int(2.0 ** (15 - 26 - least)) - 1
-    return Range(2.0**15, 2.0**least, min(_counted(out, n), room))
+    return Range(2.0**15, 2.0**least, min(_counted(out, n), _room(least)))
+
+
+def _room(least: int) -> int:
+    """How many units of ``2**least`` a mask of 2**15 swallows."""
+    return int(2.0 ** (15 - 26 - least)) - 1
 
 
 def read_counts(values: Tensor, what: str, most: int) -> NDArray[np.int64]:

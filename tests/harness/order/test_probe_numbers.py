@@ -73,6 +73,19 @@ def test_a_mask_swallows_all_units_and_every_count_survives_the_result(stored, o
         )
 
 
+def test_units_of_fp8_e4m3_weigh_no_less_than_its_codes_ask_for():
+    format = StoreFormat.parse("fp8_e4m3(head)")
+    for out in FLOATS:
+        found = code_range(format, out, 20)
+        for gap, fits in ((found.gap, True), (found.gap - 1, False)):
+            held = torch.tensor([found.mask, found.unit * 2.0**gap]).view(1, 2, 1, 1)
+            if fits:
+                exactly(held, format, out)
+                continue
+            with pytest.raises(NotMeasured):
+                exactly(held, format, out)
+
+
 @pytest.mark.parametrize(
     ("stored", "n", "error"),
     [(F16, 2049, ValueError), ("int8(4)", 2049, ValueError), ("fp8_e5m2(head)", 2049, NotMeasured)],
