@@ -179,6 +179,8 @@ def test_three_keys_are_needed():
     with pytest.raises(NotMeasured, match="fewer than three keys"):
         RescaleEdges(side(pair(), keys=2))
     assert recover_edges(RescaleEdges(side(pair(), keys=3)))[0] == Edges((), ())
+    one = side(pair(), keys=3, heads=(1, 1, 4), batch=1)
+    assert recover_edges(RescaleEdges(one))[0] == Edges((), ())
 
 
 # edges from answers

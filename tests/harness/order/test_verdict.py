@@ -69,6 +69,7 @@ def test_of_two_causes_the_one_that_stands_first_decides():
 
 
 def test_what_is_consistent_says_what_was_measured():
+    assert report().json()["first_key"] == 0
     assert report().reason == (
         "5 of 5 parts are the same, and so are the bits of 9 random calls"
     )  # fmt: skip
