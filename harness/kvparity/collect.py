@@ -140,7 +140,7 @@ class Collector:
         self.scored.targets[part] = targets
         self.scored.values[part] = values
         self.scored.finite[part] = torch.isfinite(values).all(-1) & ~torch.isnan(rows).any(-1)
-        self.scored.digests[part] = row_digest(rows, twin=rows.device.type == "cpu")
+        self.scored.digests[part] = row_digest(rows)
         for number, place in enumerate(where):
             if place in self.keep:
                 self.kept[place] = rows[number].detach().cpu().clone()

@@ -12,6 +12,7 @@ import pytest
 from carrying import LONG, SHORT, contract, holding
 
 from kvparity import run as running
+from kvparity.apart.pool import BadEndError, Here
 from kvparity.evidence import Evidence
 from kvparity.kernel_plan import Unplanted
 from kvparity.plan import make
@@ -106,19 +107,34 @@ def test_a_setting_that_the_environment_overrides_ends_a_run_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_tells_how_much_there_is_to_do_and_writes_the_report_that_it_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Noting(Here):
+    """Does nothing, and notes when it is to end."""
+
+    def __init__(self, seen: list[str], error: Exception | None) -> None:
+        self.seen, self.error = seen, error
+
+    def finish(self) -> None:
+        self.seen.append("finished")
+        if self.error is not None:
+            raise self.error
+
+
+def verified(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None
+) -> tuple[dict[str, Any], list[Any]]:
+    """A run whose parts are made up; its report, and what was told and done in order."""
     own = contract()
-    work = make(own)
     loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
     texts = SimpleNamespace(loaded=loaded, identity=lambda: {}, json=lambda: ["texts"])
     clock = iter([10.0, 11.23456])
+    seen: list[Any] = []
     made_up: dict[str, Any] = {
         "given": lambda loaded: texts,
+        "settle": lambda: seen.append("settled"),
         "environment": lambda device: {"device": "d"},
         "identity": lambda *_: {"kvparity": 1},
         "time": SimpleNamespace(perf_counter=lambda: next(clock)),
+        "Here": lambda: Noting(seen, error),
         "_cases": lambda *_: {},
         "_controls": lambda *_: (),
         "_recheck": lambda *_: Outcome({}),
@@ -127,16 +143,32 @@ def test_a_run_tells_how_much_there_is_to_do_and_writes_the_report_that_it_retur
     }
     for name, value in made_up.items():
         monkeypatch.setattr(running, name, value)
-    told: list[Any] = []
-    folder = tmp_path / "run"
     report = running.verify(
         loaded, device="cpu", folder=folder, jobs=1, resume=False, command="words",
-        progress=lambda *given: told.append(given),
+        progress=lambda *given: seen.append(given),
     )  # fmt: skip
-    total = sum(len(unit.cases) for unit in work.units) + 2
-    assert told == [(0, total, "starting")]
+    return report, seen
+
+
+def test_a_run_tells_how_much_there_is_to_do_and_writes_the_report_that_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    report, seen = verified(folder, monkeypatch)
+    total = sum(len(unit.cases) for unit in make(contract()).units) + 2
+    assert seen == ["settled", (0, total, "starting"), "finished"]
     assert report == {
         "verdict": "holds", "tiles": ["relied"], "texts": ["texts"], "run_dir": str(folder),
         "elapsed_s": 1.23,
     }  # fmt: skip
     assert json.loads((folder / "run.json").read_text()) == report
+
+
+def test_a_process_that_ends_badly_leaves_a_note_and_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(BadEndError, match="worker 3 died"):
+        verified(folder, monkeypatch, BadEndError("worker 3 died"))
+    assert not (folder / "run.json").exists()
+    assert "worker 3 died" in "".join(x.read_text() for x in folder.iterdir() if x.is_file())
