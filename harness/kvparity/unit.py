@@ -225,7 +225,8 @@ def run_case(
         if found.outcome == "differs" and not runner.repeated:  # one case of a unit tells enough
             sides = {str(path): runner.repeats(path) for path in (case.reference, case.path)}
             found = replace(found, details={**found.details, "repeats": sides})
-        return _with_cause(runner, case, found), reference, candidate
+        paths = case.reference, case.path
+        return _with_cause(runner, paths, found), reference, candidate
     if not wanted:
         try:
             wanted.append(oracle_values(setting, runner.prompts, runner.known()))
@@ -238,10 +239,10 @@ def run_case(
     return found, against(candidate, exact, column=case.column), candidate
 
 
-def _with_cause(runner: Runner, case: Case, found: Comparison) -> Comparison:
+def _with_cause(runner: Runner, paths: Sequence[PathName], found: Comparison) -> Comparison:
     """The same with the cause of a NaN, where it can be found out."""
-    for path in (case.reference, case.path):
-        if path is not None and (cause := runner.nan_cause(path)):
+    for path in paths:
+        if cause := runner.nan_cause(path):
             return replace(found, reason=f"{found.reason}: on path {path} {cause}")
     return found
 

@@ -81,6 +81,7 @@ def test_the_verdict_of_a_replay_and_what_decides_it(name: str) -> None:
         {"verdict": now}, {"verdict": then}, same, None, 2, after, alike, fresh=fresh
     )  # fmt: skip
     assert (found.verdict, found.keeps_state) == wanted
+    assert not found.moves  # nobody said so
 
 
 def test_a_case_of_an_unknown_verdict_is_void_where_it_holds_now() -> None:

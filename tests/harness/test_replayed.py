@@ -27,7 +27,7 @@ CONTRACT = toy.contract(
     ],
     numerics={"execution": ["float32", "bfloat16"], "temperatures": [1.0]},
     checks=[
-        {"name": "bits", "relation": "invariance", "paths": ["decode", "chunked(2)"]},
+        {"name": "bits", "relation": "invariance", "paths": ["decode", "chunked(2)", "mixed"]},
         {"name": "added", "relation": "order", "keys": [65]},
     ],
 )

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import toy
-from records import DECODE, record
+from records import record
 from torch import Tensor
 from toy import Toy
 
 from kvparity import doing, unit
 from kvparity.accuracy import Against
 from kvparity.case_json import case_words
+from kvparity.compare import Comparison
 from kvparity.kernel_plan import Numerics
 from kvparity.plan import Case, make
 from kvparity.record import Record
 from kvparity.schedule import Member
 from kvparity.subject import UnsupportedError
 from kvparity.unit import Runner, Setting, judge_accuracy, require_paths, run_unit
-from kvparity.unit_paths import Before, UnitPaths
+from kvparity.unit_paths import Before
 from kvparity_contracts.paths import PathName
 
 TOKENS = [[5, 6, 7, 80, 81, 82], [9, 90, 91, 92]]
@@ -123,6 +122,47 @@ def test_whether_a_path_repeats_itself_is_asked_once_of_a_unit() -> None:
             emit=lambda case, found, *_: seen.append((found.outcome, dict(found.details))),
         )  # fmt: skip
     assert seen == [("differs", {"repeats": repeats}), ("differs", {})]
+    right = setting(BITS)
+    run_unit(
+        right, work, tokens=[[*ids] for ids in TOKENS], done=frozenset(),
+        emit=lambda case, found, *_: seen.append((found.outcome, dict(found.details))),
+    )  # fmt: skip
+    assert seen[2:] == [("holds", {})]
+
+
+def test_what_the_subject_cannot_do_is_said_before_any_work() -> None:
+    paged = BITS | {"paths": ["decode", "paged(4)"]}
+    subject = Toy("no-pages")
+    with pytest.raises(UnsupportedError, match=r"^path paged\(4\): the toy has no pages$"):
+        ran(setting(paged, subject=subject), drawn=True)
+    assert subject.calls == 0
+    subject.max_positions = 6  # and so its neighbours are too long
+    own = setting(BITS | {"paths": ["batched"]}, subject=subject)
+    (work,) = make(own.contract).units
+    with pytest.raises(UnsupportedError, match="a neighbour in its batch has"):
+        require_paths(own, work, own.prompts("w"))
+    subject.unsupported = lambda plan: "not today"  # type: ignore[method-assign]
+    with pytest.raises(UnsupportedError, match=r"^path batched: not today$"):
+        require_paths(own, work, own.prompts("w"))
+
+
+@pytest.mark.parametrize(
+    ("causes", "words"),
+    [
+        ({}, "bits differ"),
+        ({"prefill": "no key"}, "bits differ: on path prefill no key"),
+        ({"decode": "no key"}, "bits differ: on path decode no key"),
+        ({"decode": "no key", "prefill": "a NaN key"}, "bits differ: on path prefill a NaN key"),
+    ],
+)
+def test_the_cause_of_a_nan_is_told_of_the_path_that_has_it(
+    causes: dict[str, str], words: str
+) -> None:
+    runner: Any = SimpleNamespace(nan_cause=lambda path: causes.get(str(path)))
+    found = unit._with_cause(
+        runner, (PathName("prefill"), PathName("decode")), Comparison("differs", "bits differ")
+    )
+    assert (found.outcome, found.reason) == ("differs", words)
 
 
 def test_a_case_that_could_not_be_measured_keeps_nothing() -> None:
@@ -136,7 +176,7 @@ def test_a_case_that_could_not_be_measured_keeps_nothing() -> None:
 
 
 def test_seconds_are_those_of_the_first_run_of_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([10.0, 11.23456, 20.0, 20.5, 30.0, 32.0])
+    clock = iter([10.0, 11.23456, 20.0, 20.50046, 30.0, 32.0])
     monkeypatch.setattr(unit, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     own = setting(BITS)
     runner = Runner(own, own.prompts("w"), [[*ids] for ids in TOKENS])
@@ -218,58 +258,3 @@ def test_who_waits_is_told_the_case_and_what_it_is_held_against(
     assert seen[0] == f"rollout by {work.rollout} over w in float32"
     assert seen[1] == case_words(bits)
     assert work.numerics == Numerics("float32", "float32")
-
-
-# the lines of paths
-
-PREFILL_PATH, DECODE_PATH = PathName("prefill"), PathName("decode")
-
-
-def paths(known: dict[Any, Any] | None = None) -> tuple[UnitPaths, list[dict[str, Any]]]:
-    told: list[dict[str, Any]] = []
-    rows = lambda records: {str(path): f"rows of {path}" for path in records}  # noqa: E731
-    return UnitPaths("u", known or {}, told.append, rows), told
-
-
-def ended(**counts: int) -> Record:
-    return replace(record(DECODE, launched={"k": 1}), observed=Counter(counts))
-
-
-def test_a_path_is_told_once_for_itself_and_once_where_it_was_probed() -> None:
-    found, told = paths()
-    one, other = ended(a=1), ended(a=2, b=3)
-    found.look({PREFILL_PATH: one}, {}, {"prefill": 0.5})
-    found.look({PREFILL_PATH: ended(a=9)}, {PREFILL_PATH: other}, {"prefill": 0.7})
-    found.look({PREFILL_PATH: one}, {PREFILL_PATH: other}, {})
-    launches = {"counts": {"k": 1}}
-    line = {"unit": "u", "path": "prefill", "launches": launches}
-    assert told == [
-        line | {"probed": False, "observed": {"a": 1}, "seconds": 0.5, "rows": "rows of prefill"},
-        line | {"probed": True, "observed": {"a": 2, "b": 3}, "seconds": 0.7},
-    ]
-    assert found.observed() == {"a": 3, "b": 3}
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_where_a_path_also_ran_without_a_probe_that_counts(first: bool) -> None:
-    found, told = paths()
-    plain, probed = {DECODE_PATH: ended(a=1)}, {DECODE_PATH: ended(a=2)}
-    found.look(plain if first else {}, {} if first else probed, {"decode": 0.5})
-    found.look(plain, probed, {"decode": 0.5})
-    assert len(told) == 2
-    assert found.json() == {
-        "observed": {"decode": {"a": 1}}, "launches": {"decode": {"counts": {"k": 1}}},
-        "seconds": {"decode": 0.5}, "rows": {"decode": "rows of decode"},
-    }  # fmt: skip
-
-
-def test_of_a_path_that_was_only_probed_there_are_no_rows_and_no_seconds() -> None:
-    known = {("prefill", False): {"path": "prefill", "probed": False, "observed": {"a": 4},
-                                  "launches": {}, "seconds": None, "rows": []}}  # fmt: skip
-    found, told = paths(known)
-    found.look({PREFILL_PATH: ended(a=1)}, {DECODE_PATH: ended(a=2)}, {})
-    assert [line["path"] for line in told] == ["decode"]
-    assert found.observed() == {"a": 6}
-    json = found.json()
-    assert (json["seconds"], json["rows"]) == ({}, {"prefill": []})
-    assert json["observed"] == {"prefill": {"a": 4}, "decode": {"a": 2}}
