@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import toy
 from emitting import Emitting
 from test_judging import honest
 from torch import Tensor
@@ -215,3 +217,27 @@ def test_a_subject_is_asked_for_its_shape_with_the_one_token_that_every_vocabula
 
     assert declared(Listening(window=4)).window(0) == 4
     assert asked == [([0], [0])]
+
+
+def test_one_sequence_of_a_trace_is_shown_and_all_are_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workloads = [{"name": "one", "prompt_tokens": [3, 5], "generate": 2, "pad": ["left"]}]
+    own = toy.contract(workloads=workloads)
+    loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
+    monkeypatch.setattr(command, "given", lambda loaded: SimpleNamespace(loaded=loaded))
+    monkeypatch.setattr(command, "subject_of", lambda job, numerics: Emitting())
+    for name in ("settle", "still_settled", "environment"):
+        monkeypatch.setattr(command, name, lambda *_: {})
+    every = command.trace_contract(loaded, "cpu")
+    assert {line.sequence for line in every.lines} == {0, 1}
+    for number in (0, 1):
+        found = command.trace_contract(loaded, "cpu", workload="one", sequence=number)
+        assert {line.sequence for line in found.lines} == {number}
+        assert len(found.trace.lines) == len(every.lines)
+        assert (found.verdict, found.workload) == ("holds", "one")
+    for number in (-1, 2):
+        with pytest.raises(ValueError, match=f"--sequence {number}: .* sequences 0 to 1"):
+            command.trace_contract(loaded, "cpu", sequence=number)
+    with pytest.raises(ValueError, match="--workload other: the contract has one"):
+        command.trace_contract(loaded, "cpu", workload="other")
