@@ -17,6 +17,7 @@ from kvparity import doing, unit
 from kvparity.accuracy import Against
 from kvparity.case_json import case_words
 from kvparity.compare import Comparison
+from kvparity.held import Held
 from kvparity.kernel_plan import Numerics
 from kvparity.plan import Case, make
 from kvparity.record import Record
@@ -85,6 +86,7 @@ def test_a_path_is_told_before_a_case_rests_on_it_and_once() -> None:
     assert [(each["id"], each["prompt"]) for each in found["sequences"]] == [("w/0", 3), ("w/1", 1)]
     assert isinstance(events.kept["near"][0], Against)
     assert isinstance(events.kept["bits"][0], Record)
+    assert [type(side) for side in events.kept["held"]] == [Held, Held]
     assert events.kept["live"][0] is None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ from test_judging import honest
 from torch import Tensor
 from toy import Toy
 
+from kvparity import doing
 from kvparity.trace import command, invariants
 from kvparity.trace.command import Traced
 from kvparity.trace.invariants import Finding
@@ -184,7 +187,7 @@ def test_a_break_counts_though_the_path_did_not_decode() -> None:
 
 
 def test_a_picture_is_of_the_first_sequence_after_its_last_reset(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(command, "draw", lambda *given: drawn.append(given) or "svg")
@@ -205,6 +208,11 @@ def test_a_picture_is_of_the_first_sequence_after_its_last_reset(
     assert (title, own, places) == ("c, decode over w: a", list(lines[2:]), [3, 4])
     replace(traced, lines=()).picture()
     assert drawn[-1] == ("c: no row was told of", ())
+    for _ in range(2):  # over what is there
+        traced.write(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b" / "trace.svg").read_text() == "svg"
+    rows = (tmp_path / "a" / "b" / "trace.jsonl").read_text().splitlines()
+    assert [json.loads(row) for row in rows] == [json.loads(json.dumps(x.json())) for x in lines]
 
 
 def test_a_subject_is_asked_for_its_shape_with_the_one_token_that_every_vocabulary_has() -> None:
@@ -239,5 +247,8 @@ def test_one_sequence_of_a_trace_is_shown_and_all_are_judged(
     for number in (-1, 2):
         with pytest.raises(ValueError, match=f"--sequence {number}: .* sequences 0 to 1"):
             command.trace_contract(loaded, "cpu", sequence=number)
+    assert doing.now().task == "trace of decode over one"
+    with pytest.raises(ValueError, match="--path generate: what its layers look at cannot be told"):
+        command.trace_contract(loaded, "cpu", path="generate")
     with pytest.raises(ValueError, match="--workload other: the contract has one"):
         command.trace_contract(loaded, "cpu", workload="other")
