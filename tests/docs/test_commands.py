@@ -29,8 +29,11 @@ def verbs(command: argparse.ArgumentParser, name: str = "kvparity") -> dict[str,
 
 
 VERBS = verbs(parser())
-DEVICE = set(re.findall(r'"(--[a-z-]+)"', (ROOT / "ci" / "gpu_run.py").read_text())) | OTHERS
-OPTIONS = {option for options in VERBS.values() for option in options} | OTHERS | DEVICE
+PROGRAMS = {
+    name: set(re.findall(r'"(--[a-z-]+)"', (ROOT / "ci" / file).read_text())) | OTHERS
+    for name, file in (("ci/gpu", "gpu_run.py"), ("ci/mutants", "mutation/command.py"))
+}
+OPTIONS = {option for options in (*VERBS.values(), *PROGRAMS.values()) for option in options}
 
 
 def shown(text: str) -> list[str]:
@@ -70,7 +73,7 @@ def unknown(code: str) -> str | None:
             name = f"{name} {word.split('|')[0]}"
         if name == "kvparity" and not words[1].startswith("-") and words[1] != "VERB":
             return f"{code}: no such verb"
-    known = VERBS[name] | OTHERS if name else DEVICE if words[0] == "ci/gpu" else OPTIONS
+    known = VERBS[name] | OTHERS if name else PROGRAMS.get(words[0], OPTIONS)
     return next((f"{code}: {w}" for w in _options(words) if w not in known), None)
 
 
@@ -103,6 +106,7 @@ def test_a_command_that_does_not_parse_is_seen(bad, capsys):
         "kvparity verfy",
         "kvparity verify --strict",
         "ci/gpu --strict",
+        "ci/mutants --strict",
         "--allow-void",
         "kvparity contract lint\\|show",
     ],
