@@ -159,7 +159,8 @@ def run(
     for mutant in sorted(todo, key=lambda each: (each.key in tried, each.key)):
         tests = reached.within(reached.of(mutant.file, mutant.owner), EACH_S)
         took = sum(reached.seconds[test] for test in tests) + 5.0 * len(more)
-        work.append(asking.Job(mutant, (*tests, *more), took))
+        imported = mutant.owner in reached.imported.get(mutant.file, ())
+        work.append(asking.Job(mutant, (*tests, *more), took, imported))
     run_jobs(work, results, copies, until)
 
 
@@ -171,14 +172,18 @@ def run_jobs(work: Sequence[asking.Job], results: Path, copies: int, until: floa
         now = time.time()
         step("live", path, results, copies, now + LIVE * (until - now))
         done = asking.read(results)
-        left = [
-            job
-            for job in work
-            if not job.mutant.inside
-            or (job.mutant.key in done and done[job.mutant.key].status == "unpatchable")
-        ]
+        left = [job for job in work if _on_disk(job, done.get(job.mutant.key))]
         asking.write_jobs(left, path)
         step("fresh", path, results, copies, until)
+
+
+def _on_disk(job: asking.Job, live: asking.Outcome | None) -> bool:
+    """Whether a mutant is to be run on disk, too, for what the live process said of it."""
+    if not job.mutant.inside:
+        return True
+    if live is None or live.status in reporting.KILLED:
+        return False
+    return job.imported or live.status == "unpatchable"
 
 
 def step(program: str, jobs: Path, results: Path, copies: int, until: float) -> None:

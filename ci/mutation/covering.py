@@ -20,10 +20,14 @@ EACH = 12
 
 @dataclass(frozen=True)
 class Reached:
-    """``seconds`` of each test by its node id; ``tests`` by file and owner, the cheapest first."""
+    """``seconds`` of each test by its node id; ``tests`` by file and owner, the cheapest first.
+
+    ``imported``: by file, the owners with lines that only run while modules are imported.
+    """
 
     seconds: Mapping[str, float]
     tests: Mapping[str, Mapping[str, tuple[str, ...]]]
+    imported: Mapping[str, frozenset[str]]
 
     def of(self, file: str, owner: str) -> tuple[str, ...]:
         """The tests of a function; of the whole file where the function is not known."""
@@ -54,6 +58,7 @@ def read(path: Path = KEPT) -> Reached:
             file: {owner: tuple(names[n] for n in tests) for owner, tests in known.items()}
             for file, known in data["files"].items()
         },
+        {file: frozenset(owners) for file, owners in data["imported"].items()},
     )
 
 
@@ -71,7 +76,14 @@ def write(reached: Reached, path: Path = KEPT) -> None:
         + "}"
         for file, known in sorted(reached.tests.items())
     )
-    path.write_text(f'{{"tests": {{\n{tests}}},\n"files": {{\n{lines}}}}}\n')
+    imported = ",\n".join(
+        f"{json.dumps(file)}: {json.dumps(sorted(owners))}"
+        for file, owners in sorted(reached.imported.items())
+        if owners
+    )
+    path.write_text(
+        f'{{"tests": {{\n{tests}}},\n"imported": {{\n{imported}}},\n"files": {{\n{lines}}}}}\n'
+    )
 
 
 def measured(data: Path, junit: Path, root: Path = ROOT) -> Reached:
@@ -82,6 +94,7 @@ def measured(data: Path, junit: Path, root: Path = ROOT) -> Reached:
     coverage = CoverageData(str(data))
     coverage.read()
     lines: dict[str, dict[int, set[str]]] = {}
+    early: dict[str, set[int]] = {}
     width: dict[str, int] = defaultdict(int)
     for file in files():
         found = coverage.contexts_by_lineno(str(root / file))
@@ -89,6 +102,7 @@ def measured(data: Path, junit: Path, root: Path = ROOT) -> Reached:
             line: {context.rpartition("|")[0] for context in contexts} & seconds.keys()
             for line, contexts in found.items()
         }
+        early[file] = {line for line, contexts in found.items() if set(contexts) == {""}}
         for test in set().union(*lines[file].values()):
             width[test] += 1
 
@@ -96,15 +110,22 @@ def measured(data: Path, junit: Path, root: Path = ROOT) -> Reached:
         return (seconds[test] + 0.05) * (width[test] + 5)
 
     tests: dict[str, dict[str, tuple[str, ...]]] = {}
+    imported: dict[str, frozenset[str]] = {}
     for file in files():
         source = (root / file).read_text()
-        for owner in owners(ast.parse(source), source):
+        blocks = owners(ast.parse(source), source)
+        imported[file] = frozenset(
+            each.name
+            for each in blocks
+            if early[file] & set(range(each.body.start[0], each.body.end[0]))
+        )
+        for owner in blocks:
             kept: set[str] = set()
             for line in range(owner.body.start[0], owner.body.end[0]):
                 kept |= set(sorted(lines[file].get(line, ()), key=cost)[:EACH])
             ranked = tuple(sorted(kept, key=lambda test: (seconds[test], test)))
             tests.setdefault(file, {})[owner.name] = ranked
-    return Reached(seconds, tests)
+    return Reached(seconds, tests, imported)
 
 
 def merged(old: Reached, new: Reached, again: Iterable[str]) -> Reached:
@@ -121,7 +142,11 @@ def merged(old: Reached, new: Reached, again: Iterable[str]) -> Reached:
             kept = [test for test in old.tests.get(file, {}).get(owner, ()) if stays(test)]
             every = dict.fromkeys([*added, *kept])
             tests.setdefault(file, {})[owner] = tuple(sorted(every, key=lambda t: seconds[t]))
-    return Reached(seconds, tests)
+    imported = {
+        file: owners | old.imported.get(file, frozenset()) & new.tests[file].keys()
+        for file, owners in new.imported.items()
+    }
+    return Reached(seconds, tests, imported)
 
 
 def _seconds(junit: Path) -> dict[str, float]:

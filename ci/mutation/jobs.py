@@ -16,11 +16,16 @@ Status = Literal["killed", "survived", "endless", "unpatchable", "unreached"]
 
 @dataclass(frozen=True)
 class Job:
-    """A mutant, the tests that are to see it, and how long those took when they passed."""
+    """A mutant, the tests that are to see it, and how long those took when they passed.
+
+    ``imported``: its function runs while modules are imported, and then has done so already in a
+    live process.
+    """
 
     mutant: Mutant
     tests: tuple[str, ...]
     seconds: float
+    imported: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ def read_jobs(path: Path) -> list[Job]:
     found = []
     for line in path.read_text().splitlines():
         data = json.loads(line)
-        found.append(Job(Mutant(**data["mutant"]), tuple(data["tests"]), data["seconds"]))
+        mutant, tests = Mutant(**data.pop("mutant")), tuple(data.pop("tests"))
+        found.append(Job(mutant, tests, **data))
     return found
 
 
