@@ -283,9 +283,9 @@ def test_the_report_counts_what_was_tried_and_lists_what_is_left() -> None:
 
 
 def test_the_map_is_read_as_it_was_written_and_can_be_measured_in_part(tmp_path: Path) -> None:
-    old = covering.Reached(
-        {"t/a.py::x": 0.5, "t/b.py::y": 0.1}, {"f": {"o": ("t/b.py::y", "t/a.py::x")}}
-    )
+    tests = {"f": {"o": ("t/b.py::y", "t/a.py::x")}}
+    seconds = {"t/a.py::x": 0.5, "t/b.py::y": 0.1}
+    old = covering.Reached(seconds, tests, {"f": frozenset(["gone", "o"])})
     covering.write(old, tmp_path / "map")
     assert covering.read(tmp_path / "map") == old
     tests = {"f": {"o": ("t/a.py::z",), "p": ()}}
