@@ -52,7 +52,7 @@ def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Numb
         out, rows, dim = out.reshape(1), rows.reshape(1), 0
     flat = index.reshape(-1)
     turn = _turns(flat)
-    for now in torch.unique(turn):  # type: ignore[no-untyped-call] # ascending; torch leaves it so
+    for now in torch.unique(turn):  # ascending
         place = (turn == now).nonzero()[:, 0]
         here = flat[place]
         out.index_copy_(dim, here, out.index_select(dim, here) + rows.index_select(dim, place))
