@@ -1,0 +1,58 @@
+"""What is kept of a cache: a donor's places too, in pieces, and what the next query would see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import toy
+
+from kvparity.held import Place, hold
+from kvparity.record import run
+from kvparity.schedule import Layout, Member, Plan, Span
+from kvparity.side import Side
+from kvparity.workload import Prompts
+from kvparity_contracts.paths import PathName
+
+PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9, 4, 3)), 3)
+TOKENS = [[5, 6, 7, 80, 81, 82], [9, 4, 3, 90, 91, 92]]
+
+
+@pytest.mark.parametrize(
+    ("place", "kept"),
+    [
+        (Place(0, 0, 1), {Place(0, 0, 1), Place(0, 2, 1)}),  # a donor's first two tokens
+        (Place(0, 0, 2), {Place(0, 0, 2)}),
+        (Place(0, 1, 0), {Place(0, 1, 0), Place(0, 3, 0)}),
+    ],
+)
+def test_what_a_sequence_took_over_is_kept_of_its_donor_too(place: Place, kept: set[Place]) -> None:
+    side = Side(toy.setting(), toy.Toy(), PROMPTS, PathName.parse("prefix(2)"), TOKENS)
+    found = side.hold(frozenset([place]))
+    assert found.values.keys() == kept
+    for read, written in found.values.values():
+        assert all(torch.equal(x, y) for x, y in zip(read, written, strict=True))
+
+
+@pytest.mark.parametrize("window", [None, 9])
+def test_a_cache_is_read_in_pieces(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = frozenset(Place(0, 0, position) for position in range(5))
+    one = Side(toy.setting(), toy.Toy(window=window), PROMPTS, PathName("decode"), TOKENS)
+    whole = one.hold(places)
+    monkeypatch.setattr("kvparity.held.POSITIONS", 2)
+    found = one.hold(places)
+    assert torch.equal(found.held, whole.held)
+    assert found.needed[0, :5].all()  # a window that is not full shows all
+    assert found.values.keys() == places
+    for place in places:
+        for read, again in zip(whole.values[place][0], found.values[place][0], strict=True):
+            assert torch.equal(read, again)
+        assert torch.equal(found.values[place][0][0], found.values[place][1][0])
+
+
+def test_of_a_sequence_that_was_never_computed_nothing_is_needed() -> None:
+    members = (Member("a", 4, 1), Member("b", 4, 1))
+    plan = Plan(members, ((Span(0, 0, 3, 2),),), Layout())
+    tokens = [[1] * 4] * 2
+    found = hold(plan, lambda w: run(toy.Toy(), plan, tokens, temperatures=[1.0], watch=w))
+    assert found.needed.tolist() == [[True] * 3 + [False] * 5]
+    assert found.is_held.tolist() == found.is_written.tolist() == found.needed.tolist()
