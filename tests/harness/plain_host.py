@@ -83,11 +83,13 @@ class Host:
     def __init__(self, kind: str = "dynamic", unused: float = 32.0) -> None:
         self.model, self.kind, self.unused = Model(), kind, unused
         self.asked: list[tuple[int, int | None]] = []
+        self.tellers: list[Any] = []
 
     def observation(self) -> Observation:
         return Observation()
 
     def observing(self, seen: Observation) -> Any:
+        self.tellers.append(seen.teller)
         return nullcontext()
 
     def new_cache(self, *, batch: int, capacity: int | None) -> Any:
@@ -106,9 +108,10 @@ class Columns:
     def __init__(self, limit: int | None) -> None:
         self.limit, self.held, self.count = limit, list[int](), 0
         self.before: list[int] = []
+        self.last = 0  # the columns before the last run
 
     def run(self, tokens: int) -> None:
-        self.before = self.held if self.count else []
+        self.before, self.last = (self.held if self.count else []), self.count
         self.held = [*self.held, *range(self.count, self.count + tokens)]
         self.count += tokens
         if self.limit is not None:

@@ -88,12 +88,14 @@ class Place:
 
     def cut(self, keep: int, fill: float) -> None:
         """Forget the columns from ``keep`` on."""
+        past, self.before = self.before, {}
+        if keep >= self.columns:
+            return
         for number, layer in held.holders(self.cache).items():
-            past = self.before.get(number)
-            self.lost[number] = held.cut(layer, self.columns, keep, past, fill)
+            lost = self.lost.get(number, 0)
+            self.lost[number] = held.cut(layer, self.columns, keep, past.get(number), fill, lost)
         del self.slots[keep:]
-        self.columns = min(self.columns, keep)
-        self.before = {}
+        self.columns = keep
 
     def reset(self, fill: float) -> None:
         """transformers' own ``reset()``; static slots then hold ``fill``.
@@ -120,6 +122,7 @@ class Place:
             UnsupportedError: a sliding layer no longer has the keys.
         """
         copied = Place(copy.deepcopy(self.cache), 0, list(self.slots), self.columns)
+        copied.lost = dict(self.lost)
         if isinstance(copied.cache, StaticCache):
             copied.cut(tokens, fill)
             return copied
@@ -136,7 +139,7 @@ class Place:
     def remember(self) -> None:
         """Called before each forward call: keep what the call makes sliding layers drop."""
         layers = held.holders(self.cache).items()
-        past = {number: held.remember(layer, self.columns) for number, layer in layers}
+        past = {n: held.remember(x, self.columns, self.lost.get(n, 0)) for n, x in layers}
         self.before = {number: kept for number, kept in past.items() if kept is not None}
 
 

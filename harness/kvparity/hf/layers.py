@@ -55,42 +55,56 @@ def first_column(slots: int, columns: int) -> int:
 
 @dataclass(frozen=True)
 class Before:
-    """A sliding layer as it was before one forward call, after ``columns`` columns."""
+    """A sliding layer as it was before one forward call, after ``columns`` columns.
+
+    It held the columns from ``first`` on; a slot before them holds none.
+    """
 
     keys: Tensor
     values: Tensor
     columns: int
+    first: int
 
 
-def remember(layer: Any, columns: int) -> Before | None:
-    """Keep what the next forward call will drop; copies only where it overwrites in place."""
+def remember(layer: Any, columns: int, lost: int = 0) -> Before | None:
+    """Keep what the next forward call will drop; copies only where it overwrites in place.
+
+    ``lost``: how many columns are gone for another reason than their age.
+    """
     if not layer.is_sliding or not columns:
         return None
+    first = max(first_column(layer.keys.shape[2], columns), lost)
     if isinstance(layer, StaticLayer):
-        return Before(layer.keys.clone(), layer.values.clone(), columns)
-    return Before(layer.keys, layer.values, columns)
+        return Before(layer.keys.clone(), layer.values.clone(), columns, first)
+    return Before(layer.keys, layer.values, columns, first)
 
 
-def _columns(layer: Any, columns: int, before: Before | None, want: range) -> tuple[int, Any]:
+def _columns(
+    layer: Any, columns: int, before: Before | None, want: range, lost: int
+) -> tuple[int, Any]:
     """The first column at or behind ``want.start`` that is still there, and keys and values."""
-    first = first_column(layer.keys.shape[2], columns)
+    base = first_column(layer.keys.shape[2], columns)
+    first = max(base, lost)
     found, parts = max(first, want.start), []
-    if before is not None and first > want.start and before.columns >= min(first, want.stop):
-        old_first = first_column(before.keys.shape[2], before.columns)
-        found = max(old_first, want.start)
-        upto = min(first, want.stop) - old_first
-        parts = [x[:, :, found - old_first : upto] for x in (before.keys, before.values)]
-    now = slice(max(first, want.start) - first, max(want.stop, first) - first)
+    if before is not None and before.columns >= min(first, want.stop):
+        old_base = first_column(before.keys.shape[2], before.columns)
+        found = max(before.first, want.start)
+        upto = min(first, want.stop) - old_base
+        parts = [x[:, :, found - old_base : upto] for x in (before.keys, before.values)]
+    now = slice(max(first, want.start) - base, max(want.stop, first) - base)
     rest = [layer.keys[:, :, now], layer.values[:, :, now]]
     pairs = zip(parts, rest, strict=True) if parts else ((x,) for x in rest)
     return found, [torch.cat(pair, dim=2) for pair in pairs]
 
 
-def cut(layer: Any, columns: int, keep: int, before: Before | None, fill: float) -> int:
-    """Forget the columns from ``keep`` on of a layer that has seen ``columns``.
+def cut(
+    layer: Any, columns: int, keep: int, before: Before | None, fill: float, lost: int = 0
+) -> int:
+    """Forget the columns from ``keep`` on of a layer that has seen ``columns``, which are more.
 
-    ``before`` brings back what a sliding layer dropped. ``fill`` goes into the emptied slots of a
-    static layer. Returns the first column that the layer holds now.
+    ``before`` brings back what a sliding layer dropped; its first ``lost`` columns are gone for
+    another reason than their age. ``fill`` goes into the emptied slots of a static layer. Returns
+    the first column that the layer holds now.
 
     Raises:
         UnsupportedError: a key that the next query would see is no longer there.
@@ -100,8 +114,6 @@ def cut(layer: Any, columns: int, keep: int, before: Before | None, fill: float)
             f"a {type(layer).__name__} of transformers' cache cannot go back to fewer tokens"
         )
     static, fill = isinstance(layer, StaticLayer), unused(layer, fill)
-    if keep >= columns:
-        return first_column(layer.keys.shape[2], columns)
     if not layer.is_sliding:
         if static:
             layer.keys[:, :, keep:columns] = fill
@@ -112,7 +124,7 @@ def cut(layer: Any, columns: int, keep: int, before: Before | None, fill: float)
         return 0
     window = int(layer.max_cache_len if static else layer.sliding_window)
     oldest = max(0, keep - (window if static else window - 1))
-    found, (k, v) = _columns(layer, columns, before, range(oldest, keep))
+    found, (k, v) = _columns(layer, columns, before, range(oldest, keep), lost)
     if found > max(0, keep - window + 1):
         raise UnsupportedError(
             f"going back to {keep} tokens needs column {max(0, keep - window + 1)} in a sliding "
@@ -124,7 +136,7 @@ def cut(layer: Any, columns: int, keep: int, before: Before | None, fill: float)
         return found
     for store, x in ((layer.keys, k), (layer.values, v)):
         store.fill_(fill)
-        store[:, :, found - oldest : keep - oldest] = x
+        store.narrow(2, found - oldest, keep - found).copy_(x)
     set_count(layer, keep, min(keep, window))
     return found
 

@@ -38,11 +38,11 @@ def ensure() -> None:
         os.environ[name] = "1"
     for module, flag in _FLAGS:
         loaded = sys.modules.get(module)
-        if loaded is not None and hasattr(loaded, flag):
+        if hasattr(loaded, flag):
             setattr(loaded, flag, True)
     http = sys.modules.get("huggingface_hub.utils._http")
     for name in ("reset_sessions", "close_session"):  # before huggingface_hub 1; since
-        if http is not None and hasattr(http, name):
+        if hasattr(http, name):
             getattr(http, name)()  # or one that was opened before would stay online
 
 

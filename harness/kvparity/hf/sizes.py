@@ -32,7 +32,7 @@ def bounded(keys: Mapping[str, Any], where: str) -> None:
     if nan is not None:
         raise UnsupportedError(f"{where}: {nan} is NaN; expected a number")
     for place, key, value in entries(keys):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not isinstance(value, (int, float)):
             continue
         for pattern, most in ((_MODULES, MOST_MODULES), (_EXPERTS, MOST_EXPERTS)):
             if pattern.fullmatch(key) and not value <= most:

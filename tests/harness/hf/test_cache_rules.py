@@ -94,6 +94,8 @@ def test_what_is_left_of_a_static_layer_is_filled() -> None:
             wanted = torch.full_like(before, filled) if static else before
             assert layer.keys.equal(wanted)
             assert layer.values.equal(wanted if static else -before)
+    counting = SimpleNamespace(cumulative_length=0)
+    assert (layers.unused(counting, 5.0), layers.unused(SimpleNamespace(), 5.0)) == (5.0, 0.0)
     for layer in StaticCache(config=CONFIG, max_cache_len=9).layers:
         layers.clear(layer, 5.0)  # nothing is there yet
     with pytest.raises(UnsupportedError, match="a Quantized of transformers' cache cannot go back"):
@@ -179,6 +181,14 @@ def test_an_empty_static_cache_holds_nan_if_that_is_asked(poison: bool) -> None:
         assert layer.keys.shape == layer.values.shape == (3, 1, slots, 2)
         assert layer.keys.dtype == torch.bfloat16
         assert bool((layer.keys.isnan() & layer.values.isnan()).all())
+
+
+def test_a_static_cache_with_a_layer_that_counts_zeros_holds_zeros(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(caches, "counts_tokens", lambda layer: layer.is_sliding)
+    made = caches.static(WithCache(), batch=3, capacity=9, poison=True)
+    assert not any(isinstance(layer.keys, Tensor) for layer in made.layers)
 
 
 # What a view says

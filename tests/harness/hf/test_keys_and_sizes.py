@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from kvparity.hf import config_keys, describing, flex, offline, sizes
+from kvparity.hf import config_keys, offline, sizes
 from kvparity.subject import UnsupportedError
 
 # Keys that a class or its model reads
@@ -74,7 +74,7 @@ def forward(config, layer, name):
     c = getattr(config, "shared_layers", None)
     d = hasattr(layer.config, "asked")
     e = layer.weight + getattr(layer, "bias") + getattr(config, name)
-    f = setattr(config, "not_read", 1), getattr(config), len("config")
+    f = setattr(config, "not_read", 1), getattr(config, 3)
 """
 READ = {"rotary_dim", "head_dim", "shared_layers", "asked"}
 
@@ -189,6 +189,14 @@ def test_a_model_fits_where_its_bytes_are(
     assert torch.get_rng_state().equal(before)
 
 
+def test_a_model_that_cannot_be_built_says_so() -> None:
+    from transformers import ViTConfig
+
+    how: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu")}
+    with pytest.raises(UnsupportedError, match="here: a vit model cannot be built: ValueError: "):
+        sizes.fits(ViTConfig(), where="here", **how)
+
+
 def test_memory_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
@@ -264,37 +272,3 @@ def test_libraries_are_offline_whether_or_not_they_are_there(
         monkeypatch.delitem(sys.modules, name)
     offline.ensure()
     assert len(closed) == 3
-
-
-# What is said of a model, and flex_attention's warnings
-
-
-def test_every_weight_counts_once_behind_a_tied_one() -> None:
-    def model(last: float = 1.0, tied: bool = True) -> torch.nn.Module:
-        made = torch.nn.Module()
-        for name, value in (("a", 0.0), ("b", 0.0), ("c", last)):
-            setattr(made, name, torch.nn.Parameter(torch.full((2, 3), value)))
-        if tied:
-            made.b = made.a
-        return made
-
-    one = describing.fingerprint(model())
-    assert one == describing.fingerprint(model())
-    assert one != describing.fingerprint(model(last=2.0))
-    assert one != describing.fingerprint(model(tied=False))
-    other = model()
-    other.c = torch.nn.Parameter(other.c.detach().reshape(3, 2))
-    assert one != describing.fingerprint(other)
-
-
-def test_flex_attention_alone_may_use_what_is_deprecated() -> None:
-    import warnings
-
-    for name in ("flex_attention", "sdpa"):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with flex.quiet(name):
-                warnings.warn("an old flag", DeprecationWarning, stacklevel=1)
-                warnings.warn("something else", UserWarning, stacklevel=1)
-        kinds = [each.category for each in caught]
-        assert kinds == [UserWarning] if name != "sdpa" else [DeprecationWarning, UserWarning]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from plain_host import WINDOW, Columns, Host, limits, run, span_ids
-from transformers import DynamicCache, StaticCache
+from plain_host import WINDOW, Columns, Host, Model, limits, run, span_ids
+from transformers import Cache, DynamicCache, StaticCache
+from transformers_listening import Everything
 
+from kvparity import taps
 from kvparity.hf import session as sessions
-from kvparity.hf.session import Packed
+from kvparity.hf.session import Packed, Padded
 from kvparity.relied.transformers import counts_tokens, unreset
 from kvparity.schedule import Layout, Member, Span
 from kvparity.subject import SubjectError, UnsupportedError
@@ -39,7 +42,7 @@ def same(view: Any, layer: int, sequence: int, columns: Columns, at: list[int]) 
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_cache_holds_what_lists_hold(kind: str, seed: int) -> None:
     """Two sequences that go on, go back and begin again, in some order."""
     host, chance = Host(kind, unused=-0.5), random.Random(seed)
@@ -61,7 +64,8 @@ def test_a_cache_holds_what_lists_hold(kind: str, seed: int) -> None:
             for each in mine:
                 each.run(stop - filled)
         elif what == "cut" and filled:
-            keep = chance.randint(max(1, filled - WINDOW - 1), filled + 1)
+            last = mine[1].last or 1
+            keep = max(1, chance.choice([last, last, last - 1, last + 1, filled - 1, filled, 99]))
             if mine[0].cut(keep, WINDOW - 1):
                 view.truncate(sequence, keep)
                 mine[1].cut(keep, None)
@@ -216,3 +220,56 @@ def test_a_forward_without_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(type(session.host.model), "__call__", none)
     with pytest.raises(SubjectError, match="forward is out of device memory: no more"):
         run(session, 0, 0, 4)
+
+
+class Bare(Model):
+    """Its forward keeps all logits."""
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Any, position_ids: Any, past_key_values: Any, use_cache: Any
+    ) -> Any:
+        return super().forward(input_ids, position_ids, past_key_values, None, use_cache)
+
+
+def test_a_model_that_keeps_all_logits_is_not_asked_for_one() -> None:
+    host = Host()
+    host.model = Bare()
+    session = Packed(host, [Member("m", 9, 1)], Layout())
+    assert run(session, 0, 0, 4, rows_from=4) == []
+
+
+def test_a_listener_is_told_of_its_own_calls() -> None:
+    host = Host()
+    session = Packed(host, [Member("a", 9, 1), Member("b", 9, 1)], Layout())
+    run(session, 1, 0, 2)
+    with taps.listening(heard := Everything()):
+        run(session, 1, 2, 4)
+        assert session.seen.teller is None
+    run(session, 1, 4, 5)
+    first, second, third = host.tellers
+    assert first is third is None
+    assert (second.listener, second.sequence, second.next) == (heard, 1, 2)
+    assert second.config is session.config
+    padded = Padded(host, [Member("m", 9, 1)], Layout(batch="left"))
+    with taps.listening(heard), pytest.raises(UnsupportedError, match="inside a padded batch"):
+        run(padded, 0, 0, 2)
+
+
+def test_each_span_has_its_ids() -> None:
+    session = Packed(Host(), [Member("m", 9, 1)], Layout())
+    with pytest.raises(ValueError, match="zip"):
+        list(session.forward((Span(0, 0, 2, 0),), [[1, 2], [3]]))
+
+
+def test_the_configuration_is_that_of_the_text_that_is_decoded() -> None:
+    host = Host()
+    both = SimpleNamespace(get_text_config=lambda decoder: "text" if decoder else "other")
+    host.model.config = both  # type: ignore[misc]
+    assert Packed(host, [Member("m", 9, 1)], Layout()).config == "text"
+
+
+def test_a_cache_that_records_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    if RECORDS:  # as before transformers 5
+        monkeypatch.delattr(Cache, "activate_past_recording")
+    members = [Member("m", 9, 3), Member("d", 5, 4, "m", 3)]
+    assert len(run(Packed(Host(), members, Layout()), 1, 0, 4)) == 1
