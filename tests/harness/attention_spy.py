@@ -150,6 +150,7 @@ class PairSpy:
         order: ReductionOrder | None = None, **more: Any,
     ) -> Any:  # fmt: skip
         rows, keys = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+        assert (rows[-1], keys[-1]) == (len(q), len(k))
         self.calls.append(Seen("prefill", (q, k, v), (rows, keys), order, more))
         found = []
         for b in range(len(rows) - 1):
@@ -163,6 +164,7 @@ class PairSpy:
         order: ReductionOrder | None = None, **more: Any,
     ) -> Any:  # fmt: skip
         lens = kv_lens.tolist()
+        assert len(q) == len(k) == len(v) == len(lens)
         self.calls.append(Seen("decode", (q, k, v), (lens,), order, more))
         return self._returned([row(q[b], k[b, :n], v[b, :n], 0.25) for b, n in enumerate(lens)])
 

@@ -32,6 +32,8 @@ TURNED: list[tuple[Any, tuple[int, ...], int, int, list[list[int]]]] = [
     # plant, keys, window, ring, the keys in the order in which they are given
     (order.ragged_split, (7, 3), 0, 0, [[2, 3, 4, 5, 6, 0, 1], [1, 2, 0]]),
     (order.ragged_split, (7, 2), 4, 0, [[0, 1, 2, 5, 6, 3, 4], [0, 1]]),
+    (order.ragged_split, (7, 3), 4, 0, [[0, 1, 2, 5, 6, 3, 4], [1, 2, 0]]),
+    (order.ragged_split, (5,), 1, 0, [[0, 1, 2, 3, 4]]),
     (order.ragged_split, (7,), 4, 5, [[0, 1, 2, 5, 6, 3, 4]]),
     (order.split_from_chunk, (7, 1), 0, 0, [[6, 0, 1, 2, 3, 4, 5], [0]]),
     (order.split_from_chunk, (66,), 0, 0, [[*range(1, 66), 0]]),

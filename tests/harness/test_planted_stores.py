@@ -120,6 +120,8 @@ def test_a_product_is_summed_in_so_many_parts(
     )
     assert torch.equal(narrow, right.half()) or number == 1
     assert narrow.dtype == torch.float16
+    short = plant(Bare(Spy().ops(), ops=Ops(linear=linear))).ops.linear(x.half(), w.half())
+    assert short.dtype == torch.float16  # that of the rows, where none is asked for
 
 
 @pytest.mark.parametrize("rows", [15, 16])
@@ -146,14 +148,16 @@ def test_a_kernel_for_many_rows_contracts_products_and_sums(rows: int, biased: b
 
 @pytest.mark.parametrize("rows", [15, 16])
 def test_a_norm_of_many_rows_adds_in_blocks_of_two(rows: int) -> None:
-    x, w = normal(rows, 6), normal(6, seed=1)
+    x, w = normal(rows, 40), normal(40, seed=1)
     ops = Ops(rms_norm=lambda x, w, eps, **more: torch.zeros_like(x))
     found = linears.norm_block_by_rows(Bare(Spy().ops(), ops=ops)).ops.rms_norm(x, w, 1e-3)
     right = torch.zeros_like(x)
     if rows == 16:
         s = x * x
-        lanes = [(s[:, i] + s[:, i + 2]) + s[:, i + 4] for i in (0, 1)]
-        root = torch.sqrt(((lanes[0] + lanes[1]) / 6 + 1e-3).double()).float()
+        lanes = torch.zeros(rows, 2)
+        for at in range(0, 40, 2):
+            lanes = lanes + s[:, at : at + 2]
+        root = torch.sqrt((lanes.sum(1) / 40 + 1e-3).double()).float()
         right = x * torch.reciprocal(root)[:, None] * w
     assert torch.equal(found, right)
 
