@@ -103,12 +103,12 @@ class OneMore(Operator):  # type: ignore[misc]
 
 
 class Inverted(AddNot):  # type: ignore[misc]
-    """``if not x``, where no comparison or ``not`` stands that another operator turns."""
+    """``if not x``, where no comparison, ``not`` or ``:=`` stands."""
 
     def mutation_positions(self, node: Any) -> Iterator[Place]:
         for place in super().mutation_positions(node):
             test = node.children[2 if node.type == "test" else 1]
-            if test.type not in ("comparison", "not_test"):
+            if test.type not in ("comparison", "not_test", "namedexpr_test"):
                 yield place
 
 

@@ -41,8 +41,13 @@ class Report:
     @property
     def whole(self) -> Row:
         """All files together."""
-        parts = [(r.mutants, r.tried, r.killed, r.equivalent) for r in self.rows.values()]
-        return Row(*(sum(column) for column in zip(*parts, strict=True)))
+        rows = self.rows.values()
+        return Row(
+            sum(row.mutants for row in rows),
+            sum(row.tried for row in rows),
+            sum(row.killed for row in rows),
+            sum(row.equivalent for row in rows),
+        )
 
 
 def report(

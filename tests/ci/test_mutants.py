@@ -274,6 +274,7 @@ def test_the_report_counts_what_was_tried_and_lists_what_is_left() -> None:
     told = report.report(every, found, same)
     assert told.rows == {"harness/decides.py": report.Row(7, 5, 2, 1)}
     assert told.whole.rate == 0.5
+    assert report.report([], found, same).whole == report.Row(0, 0, 0, 0)
     assert [each for each, _, _ in told.survivors] == [every[2], every[3]]
     assert report.survivor(*told.survivors[0]) == (
         f"harness/decides.py:{every[2].line}: unseen: no test fails\n"
