@@ -143,7 +143,7 @@ def merged(old: Reached, new: Reached, again: Iterable[str]) -> Reached:
             every = dict.fromkeys([*added, *kept])
             tests.setdefault(file, {})[owner] = tuple(sorted(every, key=lambda t: seconds[t]))
     imported = {
-        file: owners | old.imported.get(file, frozenset()) & new.tests[file].keys()
+        file: owners | old.imported.get(file, frozenset()) & new.tests.get(file, {}).keys()
         for file, owners in new.imported.items()
     }
     return Reached(seconds, tests, imported)

@@ -290,10 +290,11 @@ def test_the_map_is_read_as_it_was_written_and_can_be_measured_in_part(tmp_path:
     covering.write(old, tmp_path / "map")
     assert covering.read(tmp_path / "map") == old
     tests = {"f": {"o": ("t/a.py::z",), "p": ()}}
-    new = covering.Reached({"t/a.py::z": 0.2}, tests, {"f": frozenset(["p"])})
+    early = {"f": frozenset(["p"]), "empty": frozenset[str]()}
+    new = covering.Reached({"t/a.py::z": 0.2}, tests, early)
     both = covering.merged(old, new, ["t/a.py"])
     assert both.of("f", "o") == ("t/b.py::y", "t/a.py::z")
-    assert both.imported == {"f": frozenset(["o", "p"])}
+    assert both.imported == {"f": frozenset(["o", "p"]), "empty": frozenset()}
     assert both.within(both.of("f", "o"), 0.31) == ("t/b.py::y", "t/a.py::z")
     assert both.within(both.of("f", "o"), 0.29) == ("t/b.py::y",)
     assert both.within(both.of("f", "o"), 0.0) == ("t/b.py::y",)
