@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from mutation.mutants import Mutant
+from mutation.mutants import Mutant, owners
 from mutation.scope import ROOT
 
 if sys.version_info >= (3, 11):
@@ -52,7 +53,17 @@ def left(path: Path = LEFT) -> set[Change]:
     return {Change(**entry) for entry in json.loads(path.read_text())["survivors"]}
 
 
-def stale(known: Iterable[Change], mutants: Iterable[Mutant]) -> list[Change]:
-    """Entries that are no mutant of today's files any more."""
-    there = {change(mutant) for mutant in mutants}
-    return [each for each in known if each not in there]
+def stale(known: Collection[Change]) -> list[Change]:
+    """Entries whose lines do not stand in their function any more."""
+    texts: dict[tuple[str, str], list[str]] = {}
+    for file in {each.file for each in known}:
+        source = (ROOT / file).read_text()
+        texts[file, ""] = source.splitlines()
+        for owner in owners(ast.parse(source), source):
+            texts[file, owner.name] = owner.text.splitlines()
+    return [each for each in known if not _stands(each.before, texts.get((each.file, each.owner)))]
+
+
+def _stands(before: str, lines: list[str] | None) -> bool:
+    wanted, there = before.splitlines(), [line.strip() for line in lines or ()]
+    return any(there[at : at + len(wanted)] == wanted for at in range(len(there)))

@@ -324,9 +324,16 @@ def test_a_fault_without_its_place_is_refused(tmp_path: Path) -> None:
             faults.Fault("f", "a.py", find, "z", "it", ()).plant(tmp_path)
 
 
-def test_what_is_listed_is_a_mutant_of_today() -> None:
-    every = [each for file in {c.file for c in listed.equivalent()} for each in mutants.of(file)]
-    assert listed.stale(listed.equivalent(), every) == []
+@pytest.mark.usefixtures("checkout")
+def test_what_is_listed_stands_in_the_code_of_today() -> None:
+    entry = listed.Change("harness/decides.py", "unseen", "return value + 1", "return value - 1")
+    others = [replace(entry, before="return value + 2"), replace(entry, owner="over")]
+    assert listed.stale([entry, *others]) == others
+
+
+def test_no_entry_is_stale() -> None:
+    assert listed.stale(listed.equivalent()) == []
+    assert all(reason for reason in listed.equivalent().values())
 
 
 def test_a_new_file_of_the_scope_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
