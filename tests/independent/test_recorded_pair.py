@@ -197,8 +197,8 @@ def bits_of_o(a: Tensor, b: Tensor) -> Tensor:
     return unlike_bits
 
 
-def digest_of_o(x: Tensor, *, twin: bool) -> Tensor:
-    return right_digest(x[:, :OUT].contiguous(), twin=twin)
+def digest_of_o(x: Tensor) -> Tensor:
+    return right_digest(x[:, :OUT].contiguous())
 
 
 def patterns(a: Tensor, b: Tensor) -> Tensor:
