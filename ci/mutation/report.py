@@ -60,7 +60,8 @@ def report(
     for mutant in mutants:
         count = counts[mutant.file]
         count["mutants"] += 1
-        if (outcome := outcomes.get(mutant.key)) is None:
+        outcome = outcomes.get(mutant.key)
+        if outcome is None or outcome.status == "unpatchable":  # that one waits for its run on disk
             continue
         count["tried"] += 1
         if outcome.status in KILLED:

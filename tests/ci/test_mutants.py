@@ -267,6 +267,7 @@ def test_what_a_change_touched(checkout: Path) -> None:
 def test_the_report_counts_what_was_tried_and_lists_what_is_left() -> None:
     every = mutants.of("harness/decides.py")
     status: list[jobs.Status] = ["killed", "endless", "survived", "unreached", "survived"]
+    status.append("unpatchable")
     found = {
         each.key: jobs.Outcome(each.key, how) for each, how in zip(every, status, strict=False)
     }
