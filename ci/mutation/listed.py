@@ -47,10 +47,11 @@ def equivalent(folder: Path = EQUIVALENT) -> dict[Change, str]:
 
 
 def left(path: Path = LEFT) -> set[Change]:
-    """The survivors that the last whole run published."""
+    """What survived in the last whole run that was published, and what it did not come to."""
     if not path.exists():
         return set()
-    return {Change(**entry) for entry in json.loads(path.read_text())["survivors"]}
+    known = json.loads(path.read_text())
+    return {Change(**entry) for entry in (*known["survivors"], *known["waiting"])}
 
 
 def stale(known: Collection[Change]) -> list[Change]:

@@ -36,6 +36,8 @@ class Report:
 
     rows: Mapping[str, Row]
     survivors: Sequence[tuple[Mutant, Change, str]]
+    waiting: Sequence[Mutant]
+    """What was not run."""
     killers: Mapping[str, int]
 
     @property
@@ -56,12 +58,14 @@ def report(
     """What the outcomes say of these mutants."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     survivors: list[tuple[Mutant, Change, str]] = []
+    waiting: list[Mutant] = []
     killers: Counter[str] = Counter()
     for mutant in mutants:
         count = counts[mutant.file]
         count["mutants"] += 1
         outcome = outcomes.get(mutant.key)
         if outcome is None or outcome.status == "unpatchable":  # that one waits for its run on disk
+            waiting.append(mutant)
             continue
         count["tried"] += 1
         if outcome.status in KILLED:
@@ -75,7 +79,7 @@ def report(
         file: Row(count["mutants"], count["tried"], count["killed"], count["equivalent"])
         for file, count in sorted(counts.items())
     }
-    return Report(rows, survivors, killers)
+    return Report(rows, survivors, waiting, killers)
 
 
 def survivor(mutant: Mutant, found: Change, status: str) -> str:
@@ -113,6 +117,7 @@ def document(found: Report, about: Mapping[str, str]) -> str:
                 **about,
                 "files": {file: asdict(row) for file, row in found.rows.items()},
                 "survivors": [asdict(each) for _, each, _ in found.survivors],
+                "waiting": [asdict(change(each)) for each in found.waiting],
             },
             indent=1,
         )

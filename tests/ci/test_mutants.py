@@ -264,7 +264,7 @@ def test_what_a_change_touched(checkout: Path) -> None:
 
 
 @pytest.mark.usefixtures("checkout")
-def test_the_report_counts_what_was_tried_and_lists_what_is_left() -> None:
+def test_the_report_counts_what_was_tried_and_lists_what_is_left(tmp_path: Path) -> None:
     every = mutants.of("harness/decides.py")
     status: list[jobs.Status] = ["killed", "endless", "survived", "unreached", "survived"]
     status.append("unpatchable")
@@ -281,6 +281,10 @@ def test_the_report_counts_what_was_tried_and_lists_what_is_left() -> None:
         f"harness/decides.py:{every[2].line}: unseen: no test fails\n"
         "    - return value + 1\n    + return value - 1\n"
     )
+    kept = tmp_path / "mutants.json"
+    kept.write_text(report.document(told, {}))
+    assert listed.left(kept) == {listed.change(every[n]) for n in (2, 3, 5, 6)}
+    assert listed.left(tmp_path / "none") == set()
     assert "| harness/decides.py | 7 | 5 | 2 | 1 | 50.0 % |" in report.markdown(told, {})
 
 
