@@ -208,6 +208,9 @@ def tell(found: reporting.Report) -> None:
     for each in sorted(found.survivors, key=lambda each: (each[0].file, each[0].line)):
         print(reporting.survivor(*each))
     whole = found.whole
+    if not whole.tried:
+        print(f"mutants: none of {whole.mutants} was run")
+        return
     print(
         f"mutants: {whole.tried} of {whole.mutants} run: {whole.killed} killed, "
         f"{whole.equivalent} change nothing, {len(found.survivors)} survive; "

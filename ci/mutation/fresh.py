@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from mutation.copying import DIED, ENDLESS, asked, spread
-from mutation.jobs import Job, Outcome, add, read_jobs
+from mutation.jobs import Job, Outcome, Status, add, read_jobs
 from mutation.scope import ROOT
 
 SLACK_S, TIMES = 60.0, 5.0
@@ -91,6 +91,17 @@ def passes(where: Path, tests: Sequence[str], limit_s: float) -> str:
     return asked(run, limit_s)
 
 
+_SAYS: dict[str, tuple[Status, str]] = {
+    "0": ("survived", ""),
+    "1": ("killed", "a test failed"),
+    "2": ("killed", "tests could not be imported"),
+    "5": ("survived", "its tests have other names then"),
+    ENDLESS: ("endless", ENDLESS),
+    DIED: ("killed", DIED),
+}
+"""By pytest's exit code: what that says of a mutant whose tests pass without it."""
+
+
 class Fresh:
     """Runs jobs in trees under ``folder``, one for each process."""
 
@@ -118,8 +129,9 @@ class Fresh:
         path.write_text(job.mutant.text())
         found = passes(where, job.tests, limit)
         shutil.copyfile(ROOT / job.mutant.file, path)
-        status = {"0": "survived", ENDLESS: "endless"}.get(found, "killed")
-        by = DIED if found == DIED else "" if found == "0" else f"pytest's exit code {found}"
+        if found not in _SAYS:
+            raise RuntimeError(f"{job.mutant}: pytest: {found}")
+        status, by = _SAYS[found]
         took = round(time.monotonic() - began, 2)
         add(Outcome(job.mutant.key, status, by, took), self.results)
 

@@ -2,7 +2,8 @@
 
 Tests are imported and collected once. A copy gives the function its changed code, and runs the
 tests that reach it until one fails. A test whose failure kills must pass where the code is compiled
-anew from the unchanged text: else its failure says nothing, and it is left out.
+anew from the unchanged text, after the same tests: else its failure says nothing, and it is left
+out. So it is with a copy that dies or does not end.
 
 What this cannot change (constants, classes, kernels) is left to :mod:`fresh`.
 """
@@ -44,7 +45,7 @@ class Live:
         self.jobs, self.results, self.copies, self.until = read_jobs(jobs), results, copies, until
         self.items: dict[str, pytest.Item] = {}
         self.live: dict[Path, dict[Place, list[FunctionType]]] = {}
-        self.sound: dict[tuple[str, str], bool] = {}
+        self.sound: dict[tuple[tuple[str, ...], str], bool] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -68,23 +69,24 @@ class Live:
     def _outcome(self, job: Job) -> tuple[str, str]:
         text, file = job.mutant.text(), job.mutant.file
         tests = [name for test in job.tests for name in self._named(test)]
-        while tests := [test for test in tests if self.sound.get((test, file), True)]:
+        while tests:
             found = self._tried(job, text, tests)
             if found == _PASSED:
                 return "survived", ""
             if found.startswith(_CANNOT):
                 return "unpatchable", found.removeprefix(_CANNOT)
-            if found == ENDLESS:
-                return "endless", found
-            if found == DIED:
-                return "killed", found
+            if found in (ENDLESS, DIED):
+                if self._tried(job, (ROOT / file).read_text(), tests) != _PASSED:
+                    return "unreached", f"without a change, too: {found}"
+                return ("endless" if found == ENDLESS else "killed"), found
             if found not in self.items:
                 raise RuntimeError(f"{job.mutant}: {found}")
-            if (found, file) not in self.sound:
-                plain = self._tried(job, (ROOT / file).read_text(), [found])
-                self.sound[found, file] = plain == _PASSED
-            if self.sound[found, file]:
+            ran = tuple(tests[: tests.index(found) + 1])  # those before it may be why it fails
+            if (ran, file) not in self.sound:
+                self.sound[ran, file] = self._tried(job, (ROOT / file).read_text(), ran) == _PASSED
+            if self.sound[ran, file]:
                 return "killed", found
+            tests.remove(found)
         return "unreached", ""
 
     def _named(self, test: str) -> list[str]:

@@ -74,7 +74,7 @@ def report(
         elif (found := change(mutant)) in equivalent:
             count["equivalent"] += 1
         else:
-            survivors.append((mutant, found, outcome.status))
+            survivors.append((mutant, found, outcome.by or outcome.status))
     rows = {
         file: Row(count["mutants"], count["tried"], count["killed"], count["equivalent"])
         for file, count in sorted(counts.items())
@@ -84,7 +84,7 @@ def report(
 
 def survivor(mutant: Mutant, found: Change, status: str) -> str:
     """One survivor, as a diff with its place."""
-    how = "no test reaches it" if status == "unreached" else "no test fails"
+    how = {"survived": "no test fails", "unreached": "no test reaches it"}.get(status, status)
     before = "".join(f"    - {line}\n" for line in found.before.splitlines())
     after = "".join(f"    + {line}\n" for line in found.after.splitlines())
     return f"{mutant.file}:{mutant.line}: {mutant.owner or 'module'}: {how}\n{before}{after}"

@@ -51,6 +51,12 @@ def test_rule(): assert decides.over(1) and not decides.over(0.5)
 def test_reaches(): decides.over(1), decides.unseen(1)
 def test_endless():
     while decides.unseen(1) != 2: time.sleep(0.01)
+SEEN = []
+def test_first(): SEEN.append(decides.unseen(1))
+def test_alone(): assert not SEEN
+def test_slow(): time.sleep(5)
+@pytest.mark.parametrize("limit", [decides.LIMIT])
+def test_named(limit): assert decides.over(limit + 1)
 def test_dies():
     if decides.unseen(1) != 2: __import__("os")._exit(0)
 @pytest.mark.parametrize("value", [0, 2])
@@ -70,7 +76,7 @@ replace = '''    value = min(value, 1)
 green = "what is off by one and a half would be called right"
 tests = []
 """
-    for name in (9, 10)
+    for name in (11, 12)
 )
 
 
@@ -187,6 +193,8 @@ def test_live_mutants_are_killed_by_a_test_that_holds_without_them(checkout: Pat
         (less, (test("code"), *ALL), 0.1, ("survived", "")),  # that one fails without it, too
         (less, (test("code"),), 0.1, ("unreached", "")),
         (less, (test("gone"),), 0.1, ("unreached", "")),
+        (less, (test("first"), test("alone")), 0.1, ("survived", "")),  # so does that one then
+        (less, (test("slow"),), -3.8, ("unreached", "without a change, too: did not end")),
         (less, (test("dies"),), 0.1, ("killed", "the process died")),
         (less, (test("endless"),), -3.8, ("endless", "did not end")),
         (level, ALL, 0.1, ("unpatchable", f"{checkout}/harness/decides.py:3: no live function ")),
@@ -233,6 +241,8 @@ def test_mutants_on_disk_are_killed_by_a_test_that_holds_without_them(
     assert [found[each.key].status for each in (level, more)] == ["killed", "survived"]
     (copy,) = (checkout / "trees").glob("*/harness/decides.py")
     assert copy.read_text() == DECIDES
+    tree.job(jobs.Job(level, ("tests/test_decides.py::test_named[0.5]",), 0.1))
+    assert jobs.read(checkout / "results")[level.key].status == "survived"  # [5.0] is another test
     tree.job(jobs.Job(more, ("tests/test_decides.py::test_gone",), 0.1))
     assert jobs.read(checkout / "results")[more.key].status == "unreached"
     (copy.parents[1] / "tests/test_decides.py").write_text("def test_rule(): assert 0")
