@@ -90,7 +90,8 @@ def everything(given: argparse.Namespace) -> int:
     todo = [m for m in every if m.key not in known or known[m.key].status not in reporting.KILLED]
     print(f"{len(every)} mutants, {len(every) - len(todo)} killed before", flush=True)
     run(todo, results, given.jobs, began + 60 * given.minutes, given.also)
-    found = reporting.report(every, asking.read(results), listed.equivalent())
+    outcomes = asking.read(results)
+    found = reporting.report(every, outcomes, listed.equivalent())
     tell(found)
     if given.publish:
         about = {
@@ -103,6 +104,9 @@ def everything(given: argparse.Namespace) -> int:
             ),
             "commit": git("rev-parse", "--short", "HEAD"),
         }
+        kills = [(m.file, m.owner, outcomes[m.key].by) for m in every if m.key in outcomes]
+        kills = [each for each in kills if "::" in each[2]]
+        covering.write(covering.remembering(covering.read(), kills))
         listed.LEFT.write_text(reporting.document(found, about))
         listed.LEFT.with_suffix(".md").write_text(reporting.markdown(found, about))
     return 1 if found.survivors else 0

@@ -149,6 +149,22 @@ def merged(old: Reached, new: Reached, again: Iterable[str]) -> Reached:
     return Reached(seconds, tests, imported)
 
 
+def remembering(reached: Reached, kills: Iterable[tuple[str, str, str]]) -> Reached:
+    """With the tests first that killed: each with the file and the owner of the mutant."""
+    seconds, first = dict(reached.seconds), defaultdict[tuple[str, str], dict[str, None]](dict)
+    for file, owner, test in kills:
+        seconds.setdefault(test, 0.1)  # it is in no map, and quick: a kill is looked for so long
+        first[file, owner][test] = None
+    tests = {
+        file: {
+            owner: tuple(dict.fromkeys([*first[file, owner], *found]))
+            for owner, found in known.items()
+        }
+        for file, known in reached.tests.items()
+    }
+    return Reached(seconds, tests, reached.imported)
+
+
 def _seconds(junit: Path) -> dict[str, float]:
     """By node id. The report has the folder and module with dots, the classes too."""
     found: dict[str, float] = {}

@@ -309,6 +309,10 @@ def test_the_map_is_read_as_it_was_written_and_can_be_measured_in_part(tmp_path:
     new = covering.Reached({"t/a.py::z": 0.2}, tests, early)
     both = covering.merged(old, new, ["t/a.py"])
     assert both.of("f", "o") == ("t/b.py::y", "t/a.py::z")
+    kills = [("f", "o", "t/c.py::k"), ("f", "o", "t/a.py::z"), ("f", "o", "t/c.py::k")]
+    killed = covering.remembering(both, kills)
+    assert killed.of("f", "o") == ("t/c.py::k", "t/a.py::z", "t/b.py::y")
+    assert (killed.of("f", "p"), killed.seconds["t/c.py::k"]) == (both.of("f", "p"), 0.1)
     assert both.imported == {"f": frozenset(["o", "p"]), "empty": frozenset()}
     assert both.within(both.of("f", "o"), 0.31) == ("t/b.py::y", "t/a.py::z")
     assert both.within(both.of("f", "o"), 0.29) == ("t/b.py::y",)
