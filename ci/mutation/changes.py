@@ -15,17 +15,13 @@ _HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 
 
 def base(given: str | None) -> str | None:
-    """The commit to compare with: the one given, KVPARITY_BASE, where ``origin/main`` was left, or
-    the one before this; None where there is none."""
+    """The commit to compare with: the one given, KVPARITY_BASE, or the one before; None if none."""
     for name in (given, os.environ.get("KVPARITY_BASE")):
         if name:
             return _git("rev-parse", "--verify", f"{name}^{{commit}}").strip()
-    head = _git("rev-parse", "HEAD").strip()
-    for command in (("merge-base", "origin/main", "HEAD"), ("rev-parse", "--verify", "HEAD~1")):
-        done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode == 0 and done.stdout.strip() != head:
-            return done.stdout.strip()
-    return None
+    command = ["git", "rev-parse", "--verify", "HEAD~1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def files(since: str, folder: str) -> list[str]:
