@@ -27,11 +27,14 @@ def base(given: str | None) -> str | None:
 def files(since: str, folder: str) -> list[str]:
     """The Python files under a folder that differ from the commit and are still there."""
     names = _git("diff", "--name-only", "--diff-filter=d", since, "--", folder).splitlines()
+    names += _new(folder)
     return [name for name in names if name.endswith(".py")]
 
 
 def lines(since: str, file: str) -> set[int]:
     """The lines of a file, as it is now, that differ; where lines were only taken, those around."""
+    if _new(file):
+        return set(range(1, len((ROOT / file).read_text().splitlines()) + 1))
     found: set[int] = set()
     for start, count in _HUNK.findall(_git("diff", "-U0", since, "--", file)):
         first, many = int(start), int(count or 1)
@@ -48,6 +51,11 @@ def touched(mutants: Iterable[Mutant], file: str, changed: set[int]) -> list[Mut
         if changed & set(range(owner.body.start[0], owner.body.end[0]))
     }
     return [each for each in mutants if each.owner in hit or each.line in changed]
+
+
+def _new(path: str) -> list[str]:
+    """Files under a path that git was not told of yet."""
+    return _git("ls-files", "--others", "--exclude-standard", "--", path).splitlines()
 
 
 def _git(*command: str) -> str:

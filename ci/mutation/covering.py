@@ -37,6 +37,14 @@ class Reached:
         every = {test for tests in known.values() for test in tests}
         return tuple(sorted(every, key=lambda test: self.seconds[test])[: 4 * EACH])
 
+    def may_reach(self, test_file: str, file: str) -> bool:
+        """Whether a test file has tests that reach a file, or is not known to this map."""
+        prefix = f"{test_file}::"
+        if not any(test.startswith(prefix) for test in self.seconds):
+            return True
+        known = self.tests.get(file, {}).values()
+        return any(test.startswith(prefix) for tests in known for test in tests)
+
     def within(self, tests: tuple[str, ...], seconds: float) -> tuple[str, ...]:
         """Those that together take no longer, in their order; at least one."""
         found, took = 0, 0.0

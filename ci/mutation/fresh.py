@@ -7,6 +7,7 @@ pytest in a tree of files where the change is written.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import shutil
 import subprocess
@@ -19,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from mutation.copying import DIED, ENDLESS, asked, spread
-from mutation.jobs import Job, Outcome, Status, add, read_jobs
+from mutation.jobs import Job, Outcome, Status, add, digests, read_jobs
+from mutation.mutants import FAULT
 from mutation.scope import ROOT
 
 SLACK_S, TIMES = 60.0, 5.0
@@ -100,44 +102,54 @@ _SAYS: dict[str, tuple[Status, str]] = {
     DIED: ("killed", DIED),
 }
 """By pytest's exit code: what that says of a mutant whose tests pass without it."""
+_A_BUILD_THAT_DOES_NOT_IMPORT: tuple[Status, str] = ("survived", "its tests cannot be imported")
+"""What code 2 says of a fault: any error of typing does that, and the rule was not asked."""
 
 
 class Fresh:
     """Runs jobs in trees under ``folder``, one for each process."""
 
-    def __init__(self, folder: Path, results: Path) -> None:
-        self.folder, self.results = folder, results
+    def __init__(self, folder: Path, results: Path, until: float = math.inf) -> None:
+        self.folder, self.results, self.until = folder, results, until
         self.plain: dict[tuple[str, ...], bool] = {}
 
     def job(self, job: Job) -> None:
-        """Run one mutant and write its outcome."""
+        """Run one mutant and write its outcome, if there is time for it."""
         began = time.monotonic()
+        status, by = self._outcome(job)
+        if time.time() >= self.until:  # it may be the end that cut it
+            return
+        took = round(time.monotonic() - began, 2)
+        add(Outcome(job.mutant.key, status, by, took, digests(job.tests)), self.results)
+
+    def _outcome(self, job: Job) -> tuple[Status, str]:
         where = self.folder / str(os.getpid())
         if not where.exists():
             tree(where)
         limit = SLACK_S + TIMES * job.seconds
         if not job.tests:
-            add(Outcome(job.mutant.key, "unreached"), self.results)
-            return
+            return "unreached", ""
         if job.tests not in self.plain:
-            self.plain[job.tests] = passes(where, job.tests, limit) == "0"
+            self.plain[job.tests] = self._passes(where, job.tests, limit) == "0"
         if not self.plain[job.tests]:
-            said = "its tests fail without a change, or are gone"
-            add(Outcome(job.mutant.key, "unreached", said), self.results)
-            return
+            return "unreached", "its tests fail without a change, or are gone"
         path = where / job.mutant.file
         path.write_text(job.mutant.text())
-        found = passes(where, job.tests, limit)
+        found = self._passes(where, job.tests, limit)
         shutil.copyfile(ROOT / job.mutant.file, path)
         if found not in _SAYS:
             raise RuntimeError(f"{job.mutant}: pytest: {found}")
-        status, by = _SAYS[found]
-        took = round(time.monotonic() - began, 2)
-        add(Outcome(job.mutant.key, status, by, took), self.results)
+        if found == "2" and job.mutant.operator == FAULT:
+            return _A_BUILD_THAT_DOES_NOT_IMPORT
+        return _SAYS[found]
+
+    def _passes(self, where: Path, tests: Sequence[str], limit_s: float) -> str:
+        return passes(where, tests, min(limit_s, self.until - time.time()))
 
 
 if __name__ == "__main__":
     imported()
     with tempfile.TemporaryDirectory() as folder:
-        fresh = Fresh(Path(folder), Path(sys.argv[2]))
-        spread(read_jobs(Path(sys.argv[1])), int(sys.argv[3]), fresh.job, float(sys.argv[4]))
+        until = float(sys.argv[4])
+        fresh = Fresh(Path(folder), Path(sys.argv[2]), until)
+        spread(read_jobs(Path(sys.argv[1])), int(sys.argv[3]), fresh.job, until)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from mutation.mutants import Mutant
+from mutation.scope import ROOT
 
 Status = Literal["killed", "survived", "endless", "unpatchable", "unreached"]
 
@@ -30,12 +32,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``by``: the test that failed, or what else happened. ``endless`` is a kill, too."""
+    """``by``: the test that failed, or what else happened. ``endless`` is a kill, too.
+
+    ``tests``: the files of the tests that were run, or of the one that failed, with a digest.
+    """
 
     key: str
     status: Status
     by: str = ""
     seconds: float = 0.0
+    tests: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_jobs(jobs: Iterable[Job], path: Path) -> None:
@@ -71,3 +77,22 @@ def read(path: Path) -> dict[str, Outcome]:
                 outcome = Outcome(**json.loads(line))
                 found[outcome.key] = outcome
     return found
+
+
+def digests(tests: Iterable[str]) -> dict[str, str]:
+    """Of the files of these tests, by their names: what an outcome says, it says of those."""
+    found = {}
+    for name in sorted({test.partition("::")[0] for test in tests}):
+        path = ROOT / name
+        found[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
+    return found
+
+
+def standing(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Those whose tests are as they were: a test that killed may be weaker by now."""
+    now = digests({name for each in outcomes.values() for name in each.tests})
+    return {
+        key: each
+        for key, each in outcomes.items()
+        if all(now[name] == digest for name, digest in each.tests.items())
+    }

@@ -21,7 +21,7 @@ from types import FunctionType
 import pytest
 
 from mutation.copying import DIED, ENDLESS, asked, spread
-from mutation.jobs import Job, Outcome, add, read_jobs
+from mutation.jobs import Job, Outcome, Status, add, digests, read_jobs
 from mutation.patching import PatchError, Place, functions, patch
 from mutation.scope import ROOT
 
@@ -64,9 +64,13 @@ class Live:
     def _job(self, job: Job) -> None:
         began = time.monotonic()
         status, by = self._outcome(job)
-        add(Outcome(job.mutant.key, status, by, round(time.monotonic() - began, 2)), self.results)
+        if time.time() >= self.until:  # it may be the end that cut it
+            return
+        took = round(time.monotonic() - began, 2)
+        seen = digests([by] if by in self.items else job.tests)
+        add(Outcome(job.mutant.key, status, by, took, seen), self.results)
 
-    def _outcome(self, job: Job) -> tuple[str, str]:
+    def _outcome(self, job: Job) -> tuple[Status, str]:
         text, file = job.mutant.text(), job.mutant.file
         tests = [name for test in job.tests for name in self._named(test)]
         while tests:
@@ -96,7 +100,7 @@ class Live:
         return [name for name in self.items if name.startswith((f"{test}::", f"{test}["))]
 
     def _tried(self, job: Job, text: str, tests: Sequence[str]) -> str:
-        limit = SLACK_S + TIMES * job.seconds
+        limit = min(SLACK_S + TIMES * job.seconds, self.until - time.time())
         return asked(lambda: self._run(job, text, tests), limit)
 
     def _run(self, job: Job, text: str, tests: Sequence[str]) -> str:

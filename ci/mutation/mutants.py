@@ -7,6 +7,7 @@ import difflib
 import hashlib
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import parso
@@ -18,6 +19,7 @@ from mutation.scope import ROOT, Stretch, unchanged
 
 FAULT = "fault"
 """The operator of a fault of ``ci/faults``; its key is its name."""
+_RULES = Path(__file__).with_name("operators.py").read_text()
 _NAMED = {type(operator).__name__: operator for operator in OPERATORS}
 
 
@@ -25,7 +27,8 @@ _NAMED = {type(operator).__name__: operator for operator in OPERATORS}
 class Mutant:
     """One change. ``owner``: the function or method that has it, or "" for the module's own level.
 
-    ``key`` stays the same while the text of the owner does, wherever in the file it moves.
+    ``key`` stays the same while the text of the owner does, wherever in the file it moves, and the
+    operators do.
     """
 
     key: str
@@ -81,7 +84,9 @@ def of(file: str) -> list[Mutant]:
             text = owner.text if owner else whole
             where = (owner.name if owner else "", text)
             seen[where] = nth = seen.get(where, -1) + 1
-            key = hashlib.sha256(f"{file}\n{where}\n{name}\n{nth}".encode()).hexdigest()[:16]
+            key = hashlib.sha256(f"{_RULES}\n{file}\n{where}\n{name}\n{nth}".encode()).hexdigest()[
+                :16
+            ]
             live = owner is not None and not owner.kernel
             found.append(Mutant(key, file, start[0], where[0], name, occurrence, live))
     return found

@@ -38,7 +38,8 @@ class Report:
     survivors: Sequence[tuple[Mutant, Change, str]]
     waiting: Sequence[Mutant]
     """What was not run."""
-    killers: Mapping[str, int]
+    seen: Mapping[Change, str]
+    """What ``equivalent`` lists though a test kills it; and which."""
 
     @property
     def whole(self) -> Row:
@@ -59,7 +60,8 @@ def report(
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     survivors: list[tuple[Mutant, Change, str]] = []
     waiting: list[Mutant] = []
-    killers: Counter[str] = Counter()
+    places = {(each.file, each.owner) for each in equivalent}
+    unseen, seen = set[Change](), dict[Change, str]()
     for mutant in mutants:
         count = counts[mutant.file]
         count["mutants"] += 1
@@ -70,16 +72,20 @@ def report(
         count["tried"] += 1
         if outcome.status in KILLED:
             count["killed"] += 1
-            killers[outcome.by.partition("::")[0]] += 1
+            if (mutant.file, mutant.owner) in places and (found := change(mutant)) in equivalent:
+                seen[found] = outcome.by
         elif (found := change(mutant)) in equivalent:
             count["equivalent"] += 1
+            unseen.add(found)
         else:
             survivors.append((mutant, found, outcome.by or outcome.status))
     rows = {
         file: Row(count["mutants"], count["tried"], count["killed"], count["equivalent"])
         for file, count in sorted(counts.items())
     }
-    return Report(rows, survivors, waiting, killers)
+    # two changes of a function may read alike, and only one of them change nothing
+    seen = {found: by for found, by in seen.items() if found not in unseen}
+    return Report(rows, survivors, waiting, seen)
 
 
 def survivor(mutant: Mutant, found: Change, status: str) -> str:
