@@ -86,11 +86,23 @@ def test_a_planted_order_is_caught_and_nothing_planted_is_not(
     assert not caught, seen
 
 
-def test_other_bits_in_the_same_order_catch_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    blind = Finding("differs", "bits", {"verdict": "same-order-different-bits"})
-    monkeypatch.setattr(kernels, "certify", lambda *arguments, **more: blind)
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "caught"),
+    [
+        ("differs", "same-order-different-bits", False),
+        ("differs", "different-order", True),
+        ("differs", "undeclared-order", True),
+        ("differs", "not-a-tree", True),
+        ("void", "not-a-tree", False),  # the bits agree: nothing of an order was shown
+    ],
+)
+def test_only_another_order_catches(
+    outcome: Any, verdict: str, caught: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Finding(outcome, "bits", {"verdict": verdict})
+    monkeypatch.setattr(kernels, "certify", lambda *arguments, **more: found)
     assert run_order_control(ours(), certificate("other-tile", 17), seed=0) == (
-        False,
+        caught,
         "17 keys: bits",
     )
 
@@ -115,6 +127,10 @@ def test_a_control_of_one_relation_is_none_of_the_other() -> None:
         run_order_control(ours(), certificate("other-warps", 17), seed=0)
     with pytest.raises(ValueError, match="no control of an audit check"):
         run_audit_control(contract(), Path(), compiled("ragged-split"))
+    theirs = contract().subject.model_copy(update={"attention": "sdpa"})  # no order of ours
+    bare = contract().model_copy(update={"subject": theirs})
+    with pytest.raises(ValueError, match="no control of an audit check"):
+        run_audit_control(bare, Path(), compiled("other-tile"))
 
 
 # audits: what is compiled for them is tested in audit/test_relation.py

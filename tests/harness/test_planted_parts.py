@@ -220,6 +220,10 @@ def test_a_window_is_told_otherwise(
     decoded(planted, kv_of(9), window=window)
     prefilled(planted, kv_of(9), (2,), window=window)
     assert [call.more for call in spy.calls] == [of_decode, of_prefill]
+    if not window:  # not told of one at all
+        decoded(planted, kv_of(9))
+        prefilled(planted, kv_of(9), (2,))
+        assert [call.more for call in spy.calls[2:]] == [{}, {}]
     ringed = kv_of(9, ring=12)
     if plant is windows.window_compiled_out and window:
         with pytest.raises(UnsupportedError, match="a ring holds no keys outside the window"):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from attention_spy import Bare, PairSpy, Spy, normal
+from planting import Told, chunk, one
 from test_planted_orders import decoded, kv_of, prefilled
 from torch import Tensor
 
 from kvparity.controls import linears, parts, semantics, stores
+from kvparity.decoder.cache import KVCache
+from kvparity.decoder.config import DecoderConfig
+from kvparity.decoder.storage import Storage
 from kvparity.schedule import Layout, Member
 from kvparity.subject import UnsupportedError
 from kvparity.subjects.decoder import Ops
@@ -47,14 +52,57 @@ def test_codes_are_read_otherwise(plant: Any) -> None:
         assert torch.equal(spy.calls[2].kv.k, kv.k.float())
     with pytest.raises(UnsupportedError, match="needs a store"):
         prefilled(planted, kv_of(9), (2,))
+    if plant is stores.scale_ignored_in_prefill:  # without a scale, other codes have no meaning
+        codes, scales = torch.ones_like(kv.k, dtype=torch.int8), torch.ones(len(kv.k), 2, 1)
+        own = {"k": codes, "v": codes, "k_scale": scales, "v_scale": scales}
+        dynamic = replace(kv, format=StoreFormat.parse("int8(8)"), **own)
+        with pytest.raises(UnsupportedError, match="with static scales, such as fp8_e4m3"):
+            prefilled(planted, dynamic, (2,))
     with pytest.raises(UnsupportedError, match="of ours that stores codes"):
         plant(PairSpy().subject())
 
 
-def test_scales_that_no_first_input_sets_are_refused() -> None:
-    planted = stores.scale_from_first_input(Bare(Spy().ops()))
+def cached(store: str, layers: int = 1) -> tuple[Any, KVCache]:
+    """A subject whose session has a cache of ours: two heads of 16 numbers."""
+    shape = DecoderConfig("llama", 9, 8, layers, 2, 2, 16, 8, 64, 1e-5)
+    ones = torch.ones(2)
+    cache = KVCache(
+        shape, [Member("a", 9, 2)], Layout(), Storage(StoreFormat.parse(store)),
+        scales=((ones, ones),) * layers, dtype=torch.float32, device=torch.device("cpu"), seed=0,
+    )  # fmt: skip
+    subject: Any = Told()
+    subject.session = lambda members, layout: SimpleNamespace(cache=lambda: cache)
+    return subject, cache
+
+
+@pytest.mark.parametrize(
+    "subject", [Bare(Spy().ops()), cached("int8(4)")[0], cached("bfloat16")[0]]
+)
+def test_scales_that_no_first_input_sets_are_refused(subject: Any) -> None:
+    planted = stores.scale_from_first_input(subject)
     with pytest.raises(UnsupportedError, match="needs a store with static scales"):
         planted.session([Member("a", 9, 2)], Layout())
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_first_input_of_a_layer_sets_its_scales_for_good(layers: int) -> None:
+    subject, cache = cached("fp8_e4m3(head)", layers)
+    stores.scale_from_first_input(subject).session([Member("a", 9, 2)], Layout())
+    most = float(torch.finfo(torch.float8_e4m3fn).max)
+    first = normal(3, 2, 16)
+    largest = float(first.abs().max())
+    for layer in range(layers):
+        for factor, at in ((1.0 + layer, [0, 1, 2]), (16.0, [3, 4, 5])):
+            cache.store(layer, [torch.tensor(at)], factor * first, -2 * factor * first)
+        k, v = cache.k[layer].static, cache.v[layer].static
+        assert k is not None
+        assert v is not None
+        torch.testing.assert_close(k, torch.full((2,), (1 + layer) * largest / most))
+        torch.testing.assert_close(v, 2 * k)
+        # What comes first just fits; what is sixteen times as large is cut off at the same scale.
+        found = cache.k[layer].decode(cache.k[layer].get(torch.arange(6)), torch.float32)
+        torch.testing.assert_close(found[:3], (1.0 + layer) * first, rtol=0.07, atol=0.01)
+        assert float(found[3:].abs().max()) <= (1.001 + layer) * largest
 
 
 def test_a_sink_that_counts_twice() -> None:
@@ -136,6 +184,11 @@ def test_a_kernel_for_many_rows_contracts_products_and_sums(rows: int, biased: b
     found = linears.linear_contracts_by_rows(Bare(Spy().ops(), ops=Ops(linear=linear))).ops.linear(
         x, w, bias
     )
+    planted = linears.linear_contracts_by_rows(Bare(Spy().ops(), ops=Ops(linear=linear)))
+    if rows == 16:
+        half = torch.float16
+        assert planted.ops.linear(x, w, bias, out_dtype=half).dtype == half  # type: ignore[attr-defined] # a decoder's
+        assert planted.ops.linear(x.half(), w.half()).dtype == half  # type: ignore[attr-defined] # a decoder's
     right = torch.zeros(rows, 3)
     for i in range(rows if rows == 16 else 0):
         for j in range(3):
@@ -144,6 +197,32 @@ def test_a_kernel_for_many_rows_contracts_products_and_sums(rows: int, biased: b
                 total = (total.double() + a.double() * b.double()).float()
             right[i, j] = total if bias is None else total + bias[j]
     assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize(("rows", "number"), [(1, 1), (2, 2), (8, 2), (9, 1)])
+def test_a_step_that_verifies_drafts_sums_in_two_parts(
+    rows: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest span of the step decides, whatever the number of rows of the product."""
+    asked: list[Tensor] = []
+
+    def linear(x: Tensor, w: Tensor, bias: Any = None, *, out_dtype: Any = None) -> Tensor:
+        asked.append(x)
+        return x @ w.T
+
+    class Computing:
+        def __init__(self, subject: Any) -> None:
+            self.subject = subject
+
+        def forward(self, step: Any, ids: Any) -> Any:
+            yield self.subject.ops.linear(normal(5, 32), normal(3, 32, seed=1))
+
+    monkeypatch.setattr(Bare, "session", lambda self, members, layout: Computing(self))
+    planted = linears.linear_by_rows_per_request(Bare(Spy().ops(), ops=Ops(linear=linear)))
+    session = planted.session([Member("a", 20, 2)] * 2, Layout())
+    (found,) = session.forward((one(0, 4), chunk(1, 3, 3 + rows)), [[1], [1] * rows])
+    assert [x.shape[1] for x in asked] == [32 // number] * number
+    torch.testing.assert_close(found, normal(5, 32) @ normal(3, 32, seed=1).T)
 
 
 @pytest.mark.parametrize("rows", [15, 16])

@@ -5,7 +5,6 @@ Decode alone takes a polynomial for 2^x, and only from some number of keys on.
 
 from __future__ import annotations
 
-import importlib.util
 import linecache
 import sys
 from collections.abc import Iterator
@@ -45,22 +44,15 @@ def _kernels() -> ModuleType:
     """The attention kernels with every ``exp2`` but that of masked scores a polynomial."""
     from kvparity_kernels.attention import kernels
 
-    path = kernels.__file__
-    assert path is not None  # a module from a file
-    text = Path(path).read_text(encoding="utf-8")
-    marker, old = "\n@triton.jit\n", "p = tl.exp2(s - shift[:, None])"
-    if old not in text or marker not in text:
+    text, old = Path(str(kernels.__file__)).read_text("utf-8"), "p = tl.exp2(s - shift[:, None])"
+    if old not in text:
         raise UnsupportedError("the text of the attention kernels is not what this defect changes")
     new = "p = tl.where(s == -float('inf'), 0.0, exp2_polynomial(s - shift[:, None]))"
-    head, _, rest = text.replace(old, new).partition(marker)
-    text = head + _POLYNOMIAL + marker + rest
+    text = text.replace(old, new) + _POLYNOMIAL
     # Triton reads the source of what it compiles: the cache of lines holds it under our name.
     linecache.cache[_FILE] = (len(text), None, text.splitlines(keepends=True), _FILE)
-    name = f"{kernels.__package__}.polynomial.kernels"
-    spec = importlib.util.spec_from_loader(name, loader=None)
-    assert spec is not None  # only a loader could refuse
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    module = ModuleType(f"{kernels.__package__}.polynomial.kernels")
+    sys.modules[module.__name__] = module
     exec(compile(text, _FILE, "exec"), module.__dict__)
     return module
 

@@ -96,24 +96,22 @@ def ring_overwritten(subject: Subject) -> Subject:
     return PlantedSubject(blind, open_session)
 
 
-def _windowed(session: PlantedSession) -> tuple[LayeredCache, list[int]]:
-    """The cache and its layers with a window."""
+def _windowed(session: PlantedSession) -> tuple[LayeredCache, list[tuple[int, int]]]:
+    """The cache and its layers with a window: (layer, window)."""
     cache = session.cache()
-    layers = []
     if isinstance(cache, LayeredCache):
-        layers = [n for n in range(cache.layers()) if cache.window(n)]
-    if not isinstance(cache, LayeredCache) or not layers:
-        raise UnsupportedError("this defect needs layers with a window")
-    return cache, layers
+        found = [(n, w) for n in range(cache.layers()) if (w := cache.window(n))]
+        if found:
+            return cache, found
+    raise UnsupportedError("this defect needs layers with a window")
 
 
 class _NotWrittenBack(PlantedSession):
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         yield from self.inner.forward(step, ids)
-        cache, layers = _windowed(self)
+        cache, windowed = _windowed(self)
         for span in step:
-            for layer in layers:
-                window = cache.window(layer) or 0
+            for layer, window in windowed:
                 live = cache.live(layer, span.sequence)
                 start, stop = max(span.start, live.start), min(span.stop - window, live.stop)
                 if start < stop:
@@ -134,9 +132,8 @@ def writeback_skipped(subject: Subject) -> Subject:
 class _StaleRing(PlantedSession):
     def adopt(self, sequence: int, donor: int, tokens: int) -> None:
         super().adopt(sequence, donor, tokens)
-        cache, layers = _windowed(self)
-        for layer in layers:
-            window = cache.window(layer) or 0
+        cache, windowed = _windowed(self)
+        for layer, window in windowed:
             held, old = cache.live(layer, sequence), cache.live(layer, donor)
             for position in range(max(held.start, tokens - window), tokens):
                 before = max(old.start, position - window)
