@@ -61,10 +61,9 @@ class Findings:
 
 @dataclass
 class Prober(Watch):
-    """Probes each of the first ``own`` sequences when its last row has been computed."""
+    """Probes each sequence when the last of its rows that are wanted has been computed."""
 
     plan: Plan
-    own: int
     edges: Sequence[int]
     layers: Sequence[int] | None = None
     cache: LayeredCache | None = None
@@ -94,7 +93,7 @@ class Prober(Watch):
         """Probe what this step computed for the last time."""
         number, self.steps = self.steps, self.steps + 1
         for span in step:
-            if span.sequence < self.own and self.last.get(span.sequence) == number and span.start:
+            if self.last.get(span.sequence) == number and span.start:
                 if self.cache is None or self.found.unsteady:
                     return
                 last = replace(span, rows_from=span.stop - 1, rows_to=span.stop)

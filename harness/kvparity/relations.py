@@ -32,9 +32,7 @@ def compare_caches(
 def probe(side: Side, check: str) -> tuple[Comparison, Record]:
     """Which cached keys the last rows of one side depend on."""
     contract = side.setting.contract
-    prober = liveness.Prober(
-        side.plan, len(side.prompts.ids), edges(contract), layers_of(contract, check)
-    )
+    prober = liveness.Prober(side.plan, edges(contract), layers_of(contract, check))
     record = side.run(watch=prober)
     return liveness.judge(prober, record), record
 

@@ -72,6 +72,12 @@ def test_a_dead_key_and_one_that_should_be_are_found(
     assert found.differing_tokens == len(dead) + len(ghosts)
 
 
+def test_what_is_hidden_is_counted_apart() -> None:
+    found = judged("decode", window=4)
+    words = "the last rows depend on 6 places that they see, and on none of 5 hidden"  # 36, 37, 38; 0, 1
+    assert (found.reason, found.tokens) == (words, 11)
+
+
 def test_a_layer_that_nobody_sees_is_named() -> None:
     class Deaf(Toy):
         """Only the newest key is seen, whatever the window says."""
@@ -87,6 +93,8 @@ def test_a_layer_that_nobody_sees_is_named() -> None:
         "layer 0, by row 5 of w/1",
     ]
     assert "no key is seen in layer 0" in found.reason
+    assert found.differing_tokens == found.tokens == 14
+    assert len(found.details["dead"]) == 8  # the first of them
 
 
 def test_probing_leaves_no_trace() -> None:

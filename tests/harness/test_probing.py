@@ -111,10 +111,10 @@ def members(*lengths: int) -> tuple[Member, ...]:
     return tuple(Member(f"w/{number}", length, 1) for number, length in enumerate(lengths))
 
 
-def run(store: Store, *steps: Step, own: int = 1, **more: Any) -> Prober:
+def run(store: Store, *steps: Step, **more: Any) -> Prober:
     """All steps of a plan, and the probes after them."""
     plan = Plan(members(*([store.kv.shape[2]] * store.kv.shape[1])), steps, Layout())
-    prober = Prober(plan, own, **{"edges": (), **more})
+    prober = Prober(plan, **{"edges": (), **more})
     prober.opened(store)  # type: ignore[arg-type] # a session as far as a prober goes
     for step in steps:
         list(store.forward(step, ()))
@@ -257,13 +257,10 @@ TWO: tuple[Step, ...] = (
 )
 
 
-@pytest.mark.parametrize(("own", "rows"), [(1, [(0, 3)]), (2, [(0, 3), (1, 5)]), (3, None)])
-def test_the_last_row_of_each_own_sequence_is_probed_and_all_is_put_back(
-    own: int, rows: list[tuple[int, int]] | None
-) -> None:
+def test_the_last_wanted_row_of_each_sequence_is_probed_and_all_is_put_back() -> None:
     store = Store([7] * 3)
-    found = run(store, *TWO, own=own, edges=(2,)).found
-    rows = [(0, 3), (1, 5), (2, 3)] if rows is None else rows
+    found = run(store, *TWO, edges=(2,)).found
+    rows = [(0, 3), (1, 5), (2, 3)]
     assert {sequence for _, sequence, *_ in store.changes} == {sequence for sequence, _ in rows}
     assert found.probes == sum(len(places(row, row, None, (2,), 0)) for _, row in rows)
     assert (found.dead, found.ghosts, found.unsteady) == ([], [], None)
@@ -279,6 +276,7 @@ def test_a_row_that_sees_nothing_cached_is_not_probed() -> None:
     store = Store([5])
     found = run(store, (Span(0, 0, 4, 3),)).found
     assert (found.probes, store.changes) == (0, [])
+    assert len(store.wanted) == 1  # nor computed again
 
 
 def test_after_a_row_that_does_not_repeat_nothing_is_probed() -> None:
@@ -287,6 +285,6 @@ def test_after_a_row_that_does_not_repeat_nothing_is_probed() -> None:
             return super()._row(sequence, row) + len(self.wanted)
 
     store = Noisy([7] * 3)
-    found = run(store, *TWO, own=3).found
+    found = run(store, *TWO).found
     assert found.unsteady == "row 3 of w/0 does not repeat its bits undisturbed"
     assert (found.probes, store.changes) == (0, [])
