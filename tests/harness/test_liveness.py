@@ -73,8 +73,8 @@ def test_a_dead_key_and_one_that_should_be_are_found(
 
 
 def test_what_is_hidden_is_counted_apart() -> None:
-    found = judged("decode", window=4)
-    words = "the last rows depend on 6 places that they see, and on none of 5 hidden"  # 36, 37, 38; 0, 1
+    found = judged("decode", window=4)  # hidden are 36, 37, 38 of one, 0 and 1 of the other
+    words = "the last rows depend on 6 places that they see, and on none of 5 hidden"
     assert (found.reason, found.tokens) == (words, 11)
 
 

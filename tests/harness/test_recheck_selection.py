@@ -64,6 +64,24 @@ def test_a_share_of_all_that_the_paths_compute(monkeypatch: pytest.MonkeyPatch) 
         assert select(CONTRACT, WORK.units, HOLDING).paths == paths
 
 
+@pytest.mark.parametrize(("tokens", "paths"), [(256, 1), (257, 0), (128, 2), (42, 6), (43, 5)])
+def test_a_small_run_is_looked_at_for_256_tokens(
+    tokens: int, paths: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "tokens_of", lambda plan: tokens)
+    found = select(CONTRACT, WORK.units[:1], HOLDING)
+    assert (found.paths, found.of) == (paths, 6)
+
+
+def test_a_large_run_is_looked_at_for_a_tenth_of_its_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(selection, "tokens_of", lambda plan: 10_000)
+    many = WORK.units * 5
+    found = select(CONTRACT, many, HOLDING)
+    assert found.paths == found.of // 10
+
+
 def test_a_path_that_only_other_relations_compare_is_not_looked_at() -> None:
     checks = [
         {"name": "bits", "relation": "invariance", "paths": ["batched"]},
@@ -82,6 +100,7 @@ def test_the_paths_of_one_side_go_together_and_the_references_alone() -> None:
     for request in found.requests:
         names = set(map(str, request.paths))
         assert names == {"prefill"} or "prefill" not in names
+    assert ["prefill" in map(str, r.paths) for r in found.requests[:2]] == [False, True]
     assert [r.unit.id for r in found.requests] == [u.id for u in WORK.units for _ in range(2)]
 
 
