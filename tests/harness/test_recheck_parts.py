@@ -129,6 +129,12 @@ def test_a_prefix_is_taken_over_in_a_part_too(
     assert [(action.step, action.sequence) for action in part.actions] == actions
 
 
+def test_what_happens_behind_the_last_row_is_no_part() -> None:
+    """What comes before a reset that is part of a plan computes other tokens."""
+    whole = replace(plan("decode"), actions=(Action(3, "reset"),))
+    assert needed(whole, ((0, 3),)).actions == ()
+
+
 def test_a_part_of_a_loop_is_one_sequence_up_to_its_last_row() -> None:
     part = needed(plan("generate"), ((2, 3), (2, 4)))
     assert (part.members, part.generate) == ((Member("w/2", 6, 4),), True)

@@ -99,12 +99,12 @@ def _compute(request: bytes, answers: int) -> NoReturn:
     end_with(os.getppid())
     try:
         function, arguments = pickle.loads(request)
-        found = {"value": function(*arguments)}
+        found = json.dumps({"value": function(*arguments)}, allow_nan=False)
     except UnsupportedError as error:
-        found = {"error": str(error), "unsupported": True}
+        found = json.dumps({"error": str(error), "unsupported": True})
     except BaseException as error:  # a subject's exit, too
-        found = {"error": f"{type(error).__name__}: {error}"}
-    _send(answers, json.dumps(found, allow_nan=False).encode())
+        found = json.dumps({"error": f"{type(error).__name__}: {error}"})
+    _send(answers, found.encode())
     _exit(0)
 
 
