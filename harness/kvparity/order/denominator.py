@@ -33,7 +33,7 @@ class Denominator:
         self.sinks = side.subject.sinks
         self.n = side.keys + self.sinks
         known, softcap = self.side.known, self.side.subject.softcap
-        if ("denominator", softcap) not in known:
+        if not known.get(("denominator", softcap)):
             self._calibrate()
             known["denominator", softcap] = True
 
@@ -95,7 +95,7 @@ class Denominator:
                 v[:, 0] = 1.0
                 if bool((self._read(log2, v) != more).any()):
                     value = "1 + 2**-23" if more else "1"
-                    sink = " with a sink" if two > 1 or one > 1 else ""
+                    sink = "" if (one, two) == (0, 1) else " with a sink"
                     raise NotMeasured(
                         f"{self.side.which}: a denominator of {value}{sink} is not read as such"
                     )

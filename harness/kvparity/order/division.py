@@ -38,8 +38,7 @@ def division(side: Side, *, seed: int = 0) -> Division:
     log2[..., :_HOT] = 0.0
     shape, rng = (side.batch, side.heads.kv, side.heads.dim), torch.Generator().manual_seed(seed)
     if side.coded:
-        draw = alphabet(shape, side.format, rng) * 2.0 ** torch.randint(0, 2, shape, generator=rng)
-        draw = draw if side.format.static else alphabet(shape, side.format, rng)
+        draw = alphabet(shape, side.format, rng)
     else:
         draw = torch.randn(shape, generator=rng).to(side.stored).float()
     v = side.values()

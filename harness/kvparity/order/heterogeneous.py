@@ -36,9 +36,8 @@ def explain(side: Side, mode: Mode, failure: str) -> str:
             found[column] = recover(KeyOrder(side, mode, columns=(column,)))[0]
         except (NotATree, ProbeLied):
             continue
-    base = next(iter(found), None)
     for column, tree in found.items():
-        if base is not None and tree != found[base]:
+        if tree != found[base := next(iter(found))]:
             names = (f"column {base}", f"column {column}")
             return (
                 f"{side.which}: columns of V are reduced in different orders: "

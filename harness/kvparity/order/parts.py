@@ -193,7 +193,7 @@ def _edges(edges: Edges, first: int) -> str:
         if not at:
             return "none seen"
         step = at[0]
-        if len(at) > 2 and at == tuple(range(step, step * len(at) + 1, step)):
+        if len(at) > 2 and all(x == step * count for count, x in enumerate(at, 1)):
             return f"every {step} keys to {at[-1]}"
         return "at " + ", ".join(map(str, at[:8])) + (", …" if len(at) > 8 else "")
 

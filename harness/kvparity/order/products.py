@@ -12,7 +12,7 @@ from torch import Tensor
 from kvparity.order.encoding import read_counts
 from kvparity.order.errors import NotMeasured
 from kvparity.order.recover import Pairs
-from kvparity.order.sides import Side
+from kvparity.order.sides import Side, places
 
 _SPAN = {torch.float32: 16.0, torch.bfloat16: 32.0, torch.float16: 8.0}  # natural log of weights
 
@@ -55,8 +55,8 @@ class ProductOrder:
     def _launch(self, pairs: Pairs) -> NDArray[np.int64]:
         side = self.side
         slot, place = np.divmod(np.arange(len(pairs)), self.room)
-        b, g = np.divmod((slot + self.turn) % (side.batch * side.heads.kv), side.heads.kv)
-        key = 2 + (place + self.turn) % (side.keys - 2)
+        b, g = places(side.batch, side.heads.kv, turn=self.turn)[slot].T
+        key = 2 + places(side.keys - 2, turn=self.turn)[place, 0]
         column = 2 + place
         k, v = side.values(), side.values()
         k[:, 1] = self.unit

@@ -32,7 +32,7 @@ class QueryProducts:
         if side.out == torch.float16:
             self.mask = 2.0**15
             self.unit = below(self.mask * 2.0**-25 / heads.dim) / 2
-            self.key = min(2.0**14, below(most / self.unit))
+            self.key = min(2.0**15, below(most / self.unit))
         else:
             self.mask, self.unit, self.key = 2.0**60, 1.0, below(most)
 

@@ -70,7 +70,7 @@ class RescaleEdges:
             ProbeLied: a value is neither near what one rounding nor what two give.
         """
         side = self.side
-        slots = places(side.batch, side.heads.kv, self.patterns, turn=0)
+        slots = places(side.batch, side.heads.kv, self.patterns)
         closed: list[bool] = []
         for at in range(0, len(asked), len(slots)):
             some = asked[at : at + len(slots)]
@@ -220,8 +220,8 @@ def certify_edges(ask: RescaleEdges, edges: Edges) -> tuple[str, Stats]:
             want.append(True)
         starts = (0, *at, ask.side.keys)
         for start, stop in pairwise(starts):
-            # Descending, a last key that is a block of its own would hide what lies before it.
-            end = stop - 1 - (way == "down" and stop == ask.side.keys)
+            # Descending, a block of one key at the end would hide what lies before it.
+            end = stop - 1 - (way == "down")
             if end > start:
                 asked.append((way, start, end))
                 want.append(False)

@@ -253,12 +253,11 @@ class Side:
         return first[:, :, 0]
 
 
-def places(*sizes: int, turn: int) -> NDArray[np.int64]:
+def places(*sizes: int, turn: int = 0) -> NDArray[np.int64]:
     """All index tuples of a box ``[count, len(sizes)]``, rotated by ``turn`` in each dimension.
 
     Turning moves a probe to another column, head and sequence, so that two answers agree only if
     these are reduced alike.
     """
-    grid = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), -1).reshape(-1, len(sizes))
-    turned: NDArray[np.int64] = (grid + turn) % np.array(sizes)
+    turned: NDArray[np.int64] = (np.array([*np.ndindex(*sizes)]) + turn) % np.array(sizes)
     return turned

@@ -10,6 +10,7 @@ from kvparity.order import recover
 from kvparity.order.denominator import Denominator
 from kvparity.order.heterogeneous import explain
 from kvparity.order.keys import KeyOrder
+from kvparity.order.parts import DENOMINATOR, PRODUCTS
 from kvparity.order.products import ProductOrder
 from kvparity.order.query_products import QueryProducts
 
@@ -71,6 +72,37 @@ def test_a_turn_moves_few_probes_to_other_sequences_heads_and_columns(name):
         used.append(masked(call, part))
     assert len(set(used[0]) & set(used[1])) == 0
     assert len(set(map(frozenset, used))) > 1
+
+
+@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("name", ["products", "products-of-codes"])
+def test_a_turn_moves_the_key_that_asks_for_products(name, turn):
+    make, more, _ = FEW[name]
+    known = Known(chains(5, 4))
+    make(side(known, keys=5, heads=(4, 2, 4), **more), turn)(np.array([[0, 1]]))
+    call = known.calls[-1]
+    asks = (call["k"] if name == "products" else call["v"])[:, 2:].abs().amax((0, 2, 3)) > 0
+    assert asks.nonzero().flatten().tolist() == [turn % 3]
+
+
+METHODS = {
+    "denominator": (DENOMINATOR, {}),
+    "products": (PRODUCTS, {}),
+    "products-of-codes": (PRODUCTS, {"store": "fp8_e5m2(head)"}),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_order_is_certified_at_other_places_than_where_it_was_found(name):
+    """The heads that are asked first with a turn add otherwise."""
+    method, more = METHODS[name]
+    mixed = [(1, head, column) for head in (2, 3) for column in range(3)]
+    known = Known(chains(3, 3), {place: chains(3, 3, by=down) for place in mixed})
+    at = side(known, keys=3, heads=(4, 2, 3), **more)
+    tree, _ = method.recover(at)
+    assert tree == as_tree(up(3))
+    assert method.certify(at, tree, 0).holds
+    assert not method.certify(at, tree, 1).holds
 
 
 def masked(call, part):

@@ -130,11 +130,12 @@ def numbers(x: Tensor, name: str, more: dict) -> Tensor:
 def test_16_bit_results_half_way_between_two_are_left_out(off):
     """An exp that is a little off moves some of them to the other; all others are compared."""
     which = side(changed(lambda out: out * (1 + off)), 20, F16, (8, 1, 64), 3)
-    equal, total = replay(which, chain(20))
-    assert equal == total
-    assert 0.92 * 3 * 8 * 64 < total < 3 * 8 * 64
+    for seed in range(6):
+        equal, total = replay(which, chain(20), seed=seed)
+        assert equal == total
+        assert 0.92 * 3 * 8 * 64 < total < 3 * 8 * 64
     far = side(changed(lambda out: out * (1 + 2.0**-9)), 20, F16, (8, 1, 64), 3)
-    found, of = replay(far, chain(20))
+    found, of = replay(far, chain(20), seed=seed)
     assert (found < 0.9 * of, of) == (True, total)
 
 

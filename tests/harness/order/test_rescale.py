@@ -252,6 +252,13 @@ def test_a_last_block_of_one_key_hides_no_edge_before_it(edge):
     )
 
 
+def test_nor_does_a_block_of_one_key_between_two_others():
+    hidden = Blocks(8, Edges((), (1, 3, 4)))
+    assert certify_edges(hidden, Edges((), (4,)))[0] == (
+        "decode closes a block between keys 0 and 2, descending"
+    )
+
+
 @pytest.mark.parametrize(
     ("edges", "claimed", "words"),
     [

@@ -279,9 +279,17 @@ def test_heads_of_one_group_that_differ_are_told(place, other):
         probed.alike(alike)
 
 
+def test_a_weight_just_within_nine_tenths_of_a_softcap_needs_no_other():
+    log2 = next(x for x in range(5, 99) if 0.9 * (x * math.log(2) / 0.9) == x * math.log(2))
+    for softcap, other in ((log2 * math.log(2) / 0.9, False), (0.77 * log2 * (1 - 1e-9), True)):
+        probed = side(Spy(), softcap=softcap)
+        assert (probed.reaching(-float(log2)) is not probed) == other
+
+
 @pytest.mark.parametrize("turn", [0, 1, 5])
 @pytest.mark.parametrize("sizes", [(3,), (2, 3), (2, 2, 3), (1, 4, 1)])
 def test_places_are_all_of_a_box_turned_in_each_dimension(sizes, turn):
     every = list(itertools.product(*map(range, sizes)))
+    assert places(*sizes).tolist() == [list(each) for each in every]
     want = [[(x + turn) % n for x, n in zip(each, sizes, strict=True)] for each in every]
     assert places(*sizes, turn=turn).tolist() == want

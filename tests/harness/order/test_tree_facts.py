@@ -21,7 +21,7 @@ from order_nested import (
 from order_trees import nestings
 
 from kvparity.bits import differing
-from kvparity.order import SumTree, describe
+from kvparity.order import Part, SumTree, describe
 from kvparity.order.shape import fold
 
 DRAW = random.Random(0)
@@ -192,6 +192,15 @@ def test_a_description_is_cut_where_it_is_too_long_or_too_deep():
             if level < 12
             else "[" * (level - 12) + "[…25 terms…]" + " .*2]" * (level - 12)
         )
+
+
+def test_a_report_holds_descriptions_up_to_2000_characters():
+    for tens, whole in ((7, True), (8, False)):
+        line = "[" + " ".join([". (.*10)"] * tens + [". (.*2)"] * (249 - tens)) + "]"
+        assert len(line) == 1993 + tens
+        tree = given_anyhow(read(line), DRAW)
+        held = Part("key order", "same", trees={"decode": tree}).json()["trees"]["decode"]
+        assert (held["shape"] == line) == whole
 
 
 def test_a_run_names_its_first_and_last_sum_and_equal_sums_have_one_shape():
