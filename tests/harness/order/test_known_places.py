@@ -74,15 +74,15 @@ def test_a_turn_moves_few_probes_to_other_sequences_heads_and_columns(name):
     assert len(set(map(frozenset, used))) > 1
 
 
-@pytest.mark.parametrize("turn", range(4))
-@pytest.mark.parametrize("name", ["products", "products-of-codes"])
-def test_a_turn_moves_the_key_that_asks_for_products(name, turn):
-    make, more, _ = FEW[name]
-    known = Known(chains(5, 4))
-    make(side(known, keys=5, heads=(4, 2, 4), **more), turn)(np.array([[0, 1]]))
+@pytest.mark.parametrize("turn", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("oracle", [ProductOrder, QueryProducts])
+def test_a_turn_moves_the_key_that_asks_for_products(oracle, turn):
+    known, more = Known(chains(5, 4)), {} if oracle is ProductOrder else {"store": "int8(4)"}
+    at = side(known, keys=5, heads=(4, 2, 4), **more)
+    (oracle(at) if turn is None else oracle(at, turn=turn))(np.array([[0, 1]]))
     call = known.calls[-1]
-    asks = (call["k"] if name == "products" else call["v"])[:, 2:].abs().amax((0, 2, 3)) > 0
-    assert asks.nonzero().flatten().tolist() == [turn % 3]
+    asks = (call["k"] if oracle is ProductOrder else call["v"])[:, 2:].abs().amax((0, 2, 3)) > 0
+    assert asks.nonzero().flatten().tolist() == [(turn or 0) % 3]
 
 
 METHODS = {
