@@ -80,10 +80,10 @@ def _dot(
 def _cast(original: Callable[..., Any]) -> Callable[..., Any]:
     def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
         old, new = src.dtype.scalar, dst_type.scalar
-        if old == tl.bfloat16 and new != tl.bfloat16:
+        if old == tl.bfloat16:  # and new another type: a cast to its own is none
             data = fixed.bfloat16_to_float32(src.data)
             return original(self, _handle(data, tl.float32), dst_type)
-        if new == tl.bfloat16 and old != tl.bfloat16:
+        if new == tl.bfloat16:
             return _handle(fixed.float32_to_bfloat16(src.data.astype(np.float32)), new)
         return original(self, src, dst_type)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +15,7 @@ from triton.runtime.interpreter import TensorHandle
 
 from kvparity_kernels import fixed, interpreter
 from kvparity_kernels.launch import kernel, launch
+from kvparity_kernels.relied import GoneError
 from kvparity_kernels.relied import triton as relied
 
 F32 = np.float32
@@ -171,6 +173,69 @@ def test_a_format_that_is_not_known_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="does not know fp8e4b8"):
         interpreter._wide(np.zeros(4, np.uint8), tl.float8e4b8)
     assert interpreter._wide(np.arange(4, dtype=np.int8), tl.int8).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("category", [RuntimeWarning, DeprecationWarning])
+def test_warnings_are_quiet_inside_and_as_before_outside(category: type[Warning]) -> None:
+    with interpreter.quiet():
+        warnings.warn("planted", category, stacklevel=1)
+        assert np.isinf(np.float32(1) / np.zeros(1, F32)).all()
+    with pytest.warns(category, match="planted"):
+        warnings.warn("planted", category, stacklevel=1)
+
+
+def test_an_fma_that_rounds_twice_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(self: Any, x: Any, y: Any, z: Any) -> Any:
+        return TensorHandle(x.data * y.data + z.data, z.dtype)
+
+    x, y, z = ONE, 1 + 3 * 2.0**-12, -(2.0**-60)
+    monkeypatch.setattr(relied, "has_fma", lambda: True)
+    assert interpreter._fma(twice) is twice
+    monkeypatch.setattr(relied, "has_fma", lambda: False)
+    replaced = interpreter._fma(twice)
+    for dtype, kind in ((np.float32, tl.float32), (np.float64, tl.float64)):
+        a, b, c = (TensorHandle(np.array([v], dtype), kind) for v in (x, y, z))
+        found, plain = replaced(None, a, b, c), twice(None, a, b, c)
+        assert (found.dtype, found.data.dtype) == (kind, dtype)
+        assert (found.data == plain.data) == (kind == tl.float64)
+    assert fixed.fma(*(np.array([v], F32) for v in (x, y, z))) == nearest(
+        Fraction(x) * Fraction(y) + Fraction(z)
+    )
+
+
+def test_the_arithmetic_is_put_in_once_and_only_where_all_hooks_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside, calls = relied.interpreter(), list[str]()
+    builder = inside.InterpreterBuilder
+    names = ("create_dot", "cast_impl", "create_fp_to_fp", "create_fma")
+
+    def hooks() -> list[Any]:
+        return [*(vars(builder)[name] for name in names), vars(inside.ReduceOps)["sum"]]
+
+    for name in names:  # put back at the end
+        monkeypatch.setattr(builder, name, lambda *given: None)
+    monkeypatch.setattr(inside.ReduceOps, "sum", lambda *given: None)
+    monkeypatch.setattr(interpreter, "_installed", False)
+    monkeypatch.setattr(relied, "check_hooks", lambda: calls.append("check"))
+    monkeypatch.setattr(relied, "import_early", lambda: calls.append("early"))
+    monkeypatch.setattr(interpreter.quick, "install", lambda: calls.append("quick"))
+    before = hooks()
+
+    def other() -> None:
+        raise relied.gone("triton", "`create_dot`", "add")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(relied, "check_hooks", other)
+        with pytest.raises(GoneError):
+            interpreter.install()
+    assert (hooks(), calls) == (before, [])
+    interpreter.install()
+    put = hooks()
+    interpreter.install()
+    assert (hooks(), calls) == (put, ["check", "early", "quick"])
+    changed_hooks = [a is not b for a, b in zip(put, before, strict=True)]
+    assert changed_hooks == [True, True, True, not relied.has_fma(), True]
 
 
 @kernel

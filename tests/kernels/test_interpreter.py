@@ -46,7 +46,7 @@ def test_float32_to_bfloat16_is_torchs() -> None:
     torchs = torch.from_numpy(x).bfloat16().view(torch.int16).numpy().view(np.uint16)
     number = ~np.isnan(x)
     assert np.array_equal(ours[number], torchs[number])
-    assert np.isnan(fixed.bfloat16_to_float32(ours[~number])).all()
+    assert (ours[~number] == 0x7FC0).all()
     # The control: Triton's own conversion truncates.
     truncated = (x.view(np.uint32) >> 16).astype(np.uint16)
     assert not np.array_equal(truncated[number], torchs[number])

@@ -33,7 +33,10 @@ def differing(a: Tensor, b: Tensor) -> int:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_twins_are_the_interpreted_kernels(dtype: torch.dtype) -> None:
-    for batch, m, k, n in ((1, 1, 1, 1), (2, 3, 40, 5), (3, 1, 33, 70), (1, 18, 64, 65)):
+    for batch, m, k, n in (
+        *((1, 1, 1, 1), (2, 3, 40, 5), (3, 1, 33, 70), (1, 18, 64, 65)),
+        *((2, 3, 8, 64), (2, 16, 8, 3)),  # the last tile of a matrix is full
+    ):
         a, b = draw(batch, m, k, dtype=dtype), draw(batch, n, k, dtype=dtype, seed=1).mT
         twin = matmul(a, b, order=ORDER, twin=True)
         assert differing(matmul(a, b, order=ORDER, twin=False), twin) == 0
@@ -147,9 +150,10 @@ def test_no_element_is_left_over(alone: bool) -> None:
         y[len(y) - len(y) % 16 :] += 1  # what vector code of 16 elements leaves over
         return y.view(x.shape)
 
-    x = draw(5, 9)
-    assert differing(tailed(x), x) == 13
-    assert differing(even(tailed, (x,), {}, alone=alone), x) == 0
+    for shape, seen in (((5, 9), 13), ((1,), 1), ((3, 0), 0)):
+        x = draw(*shape)
+        assert differing(tailed(x), x) == seen
+        assert differing(even(tailed, (x,), {}, alone=alone), x) == 0
 
 
 def test_neighbours_do_not_matter_alone() -> None:
@@ -187,6 +191,11 @@ def test_refusals() -> None:
     x = draw(2, 3)
     with pytest.raises(ValueError, match=r"matmul: b has shape \[1, 2, 3\], expected \[1, 3, any"):
         matmul(x[None], x[None], twin=True)
+    with pytest.raises(ValueError, match=r"matmul: a has shape \[2, 3\], expected \[any, any"):
+        matmul(x, x[None], twin=True)
+    there = x[None].to("meta")
+    with pytest.raises(ValueError, match="twin=True is for CPU tensors"):
+        matmul(there, there.mT, twin=True)
     with pytest.raises(ValueError, match=r"softmax: x has dtype torch\.float64"):
         softmax(x.double(), twin=True)
     with pytest.raises(ValueError, match=r"row_sum: x has shape \[3\]"):

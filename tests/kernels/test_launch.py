@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,51 @@ def test_a_declaration_sorts_the_parameters() -> None:
             pass
 
 
+def test_what_lengths_and_addresses_decide_is_never_compiled_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict[str, list[str]] = {}
+    monkeypatch.setattr(triton, "jit", lambda **options: lambda fn: given.update(options) or fn)
+
+    @kernel(unaligned=("B",))
+    def some(A, B, rows, width, N: tl.constexpr):
+        pass
+
+    wanted = ["B", "rows", "width"]
+    assert given == {"do_not_specialize": wanted, "do_not_specialize_on_alignment": wanted}
+    assert (some.pointers, some.scalars, some.constexprs) == ({"A", "B"}, {"rows", "width"}, {"N"})
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("kernels", "kernels.some"),
+        ("linear.kernels", "linear.some"),
+        ("package.linear.kernels", "linear.some"),
+        ("package.linear", "linear.some"),
+    ],
+)
+def test_a_kernel_is_named_after_its_folder(module: str, name: str) -> None:
+    def some(A):
+        pass
+
+    some.__module__ = module
+    assert kernel(some).name == name
+
+
+def test_a_compiled_kernel_runs_where_its_tensors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[Any] = []
+    monkeypatch.setattr(launcher, "MODE", "compiled")
+    monkeypatch.setattr(torch.cuda, "device", lambda place: devices.append(place) or nullcontext())
+    spy, none = Spy(), frozenset[str]()
+    fake = Kernel("spy", spy, ("X", "Y"), none, frozenset("XY"), none, none)
+    launch(fake, (1,), X=None, Y=torch.empty(4, device="meta"))
+    assert devices == [torch.device("meta")]
+    launch(fake, (1,), X=None, Y=None)
+    assert len(devices) == 1
+    assert len(spy.options) == 2
+
+
 def test_launches_by_name_and_by_place() -> None:
     named = arguments()
     launch(scaled, (2,), **named)
@@ -64,6 +110,9 @@ def test_launches_by_name_and_by_place() -> None:
     launch(scaled, (2,), *[placed[n] for n in ("X", "Y", "LENGTHS", "factor")], N=16)
     assert named["Y"].sum() == placed["Y"].sum() == 38
     launch(scaled, (0,), **placed)  # nothing to do
+    every = arguments()
+    launch(scaled, (2,), *every.values())
+    assert every["Y"].sum() == 38
 
 
 @pytest.mark.parametrize(
@@ -74,6 +123,8 @@ def test_launches_by_name_and_by_place() -> None:
         ((1,), {"factor": torch.ones(1)}, TypeError, "factor is a Tensor, expected a number"),
         ((1, 65536), {}, ValueError, "beyond the limits"),
         ((2**31,), {}, ValueError, "beyond the limits"),
+        ((1, 1, 65536), {}, ValueError, "beyond the limits"),
+        ((1,), {"X": None, "Y": 3}, TypeError, "Y is a int, not a tensor"),
         ((-1,), {}, ValueError, "beyond the limits"),
         ((1,), {"X": torch.empty(2, 16, device="meta")}, ValueError, "X is on meta, but"),
         ((1,), {"Y": torch.empty(2, 16, device="meta")}, ValueError, "Y is on meta, others on cpu"),

@@ -122,6 +122,8 @@ def test_rows_that_speak_of_the_same_are_refused(tmp_path, other, words):
     [
         ("{", "cannot be read"),
         ("[]", "the keys version and rules"),
+        ('["version", "rules"]', "the keys version and rules"),
+        ("1", "the keys version and rules"),
         ('{"version": 2, "rules": []}', "version is 2, expected 1"),
         ('{"version": true, "rules": []}', "version is True"),
         ('{"version": 1, "rules": {}}', "rules is no list"),

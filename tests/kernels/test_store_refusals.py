@@ -55,12 +55,18 @@ def test_values_that_are_no_format() -> None:
         StoreFormat("float32", group=4)
     with pytest.raises(ValueError, match="the group of int8 is -1"):
         StoreFormat("int8", group=-1)
+    for group in (8.0, True):
+        with pytest.raises(ValueError, match=f"the group of int8 is {group}"):
+            StoreFormat("int8", group=group)  # type: ignore[arg-type] # that is the point
+    with pytest.raises(ValueError, match="head dimension 5 is odd"):
+        StoreFormat("int4", group=5).storage_width(5)
 
 
 X = torch.zeros(2, 3, 16)
 ONE = torch.ones(3)
-E4M3, INT8, INT4 = (
+E4M3, E4M3_HEAD, INT8, INT4 = (
     StoreFormat("fp8_e4m3"),
+    StoreFormat("fp8_e4m3", per_head=True),
     StoreFormat("int8", group=8),
     StoreFormat("int4", group=5),
 )
@@ -77,6 +83,7 @@ E4M3, INT8, INT4 = (
         (X, E4M3, ONE * 0, "every scale must be positive and finite"),
         (X, E4M3, ONE * math.inf, "every scale must be positive and finite"),
         (X, E4M3, torch.tensor([1.0, 2.0, 1.0]), r"has one scale, .*; write fp8_e4m3\(head\)"),
+        (X, E4M3_HEAD, torch.tensor([1.0, 0.0, 1.0]), "every scale must be positive and finite"),
         (X, INT8, ONE, r"int8\(8\) computes its scales; give none"),
         (X, StoreFormat("float32"), ONE, "float32 is stored without scales; give none"),
         (X[..., :12], INT8, None, "cannot store head dimension 12: 8 does not divide it"),
@@ -93,8 +100,16 @@ def test_what_cannot_be_encoded(
 def test_what_holds_no_numbers_is_encoded() -> None:
     codes, _ = encode(X[:, :0], E4M3, ONE[:0])
     assert codes.shape == (2, 0, 16)
+    codes, _ = encode(X[:, :1], E4M3, ONE[:1])
+    assert codes.shape == (2, 1, 16)
     codes, _ = encode(X.to("meta"), E4M3, ONE.to("meta"))  # nothing there can be looked at
     assert (codes.shape, codes.device.type) == ((2, 3, 16), "meta")
+
+
+def test_a_tracer_is_not_asked_for_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    codes, _ = encode(X, E4M3, ONE * 0)
+    assert codes.shape == X.shape
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,5 @@ def _lse(scores: Tensor, weights: Tensor, nothing: Tensor) -> Tensor:
     if not scores.shape[-1]:
         return torch.full(scores.shape[:-1], -math.inf, device=scores.device)
     top = weights.amax(-1)
-    on_cpu = top.device.type == "cpu"
-    log = even(torch.ops.aten.log.default, (top,), {}, alone=False) if on_cpu else top.log()
+    log = even(torch.ops.aten.log.default, (top,), {}, alone=False)
     return (scores.amax(-1) - log).masked_fill(nothing, -math.inf)

@@ -130,14 +130,14 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
         return base in tables.MOVES or base in tables.SELECTS
 
     def _unanswered(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], words: str
+        self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], words: str
     ) -> Any:
         if self.strict:
             raise NotInvariantError(
                 f"invariant(): {words}; compute it outside, in other operations, or count it with "
                 "strict=False"
             )
-        self.report.passed[names(func)[0] if isinstance(func, OpOverload) else str(func)] += 1
+        self.report.passed[names(func)[0]] += 1
         return func(*args, **kwargs)
 
 

@@ -11,11 +11,11 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return a.double() @ b.double()
 
 
-def row_sum(x: Tensor, divisor: float = 1.0) -> Tensor:
+def row_sum(x: Tensor, divisor: float) -> Tensor:
     """The sum of each row of ``x[r, n]`` over ``divisor``, in float64."""
     return x.double().sum(1) / divisor
 
 
-def softmax(x: Tensor, *, log: bool = False) -> Tensor:
+def softmax(x: Tensor, *, log: bool) -> Tensor:
     """Softmax, or its logarithm, of each row of ``x[r, n]``, in float64."""
     return (torch.log_softmax if log else torch.softmax)(x.double(), 1)

@@ -67,7 +67,7 @@ def fused_rms_norm(
 def _reduce(x: Tensor, dim: Dims, keepdim: bool, dtype: torch.dtype | None, mean: bool) -> Tensor:
     dtype = dtype or x.dtype
     if x.dim() == 0:
-        x, dim, keepdim = x.reshape(1), 0, False
+        x, dim, keepdim = x.reshape(1), None, False
     if not x.is_floating_point():
         x = x.to(dtype)
     given = [dim] if isinstance(dim, int) else list(dim or [])
