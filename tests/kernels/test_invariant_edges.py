@@ -161,9 +161,9 @@ SEEN = torch.arange(KEYS) % 3 > 0  # gaps, so that the place of a key moves bits
 
 
 def masked(value: float, dtype: torch.dtype, shown: float = 0.0) -> Tensor:
-    """The rows of attention in which ``value`` is added to the scores of the keys in the gaps."""
-    q = draw(1, 2, ROWS, 16, dtype=dtype)
-    k, v = draw(1, 2, KEYS, 16, seed=1, dtype=dtype), draw(1, 2, KEYS, 16, seed=2, dtype=dtype)
+    """Attention in which a mask of ``dtype`` adds ``value`` to the scores of the keys in gaps,
+    with all keys and with those outside of gaps alone."""
+    q, k, v = draw(1, 2, ROWS, 16), draw(1, 2, KEYS, 16, seed=1), draw(1, 2, KEYS, 16, seed=2)
     mask = torch.zeros(ROWS, KEYS, dtype=dtype)
     mask[::2] = torch.where(SEEN, shown, value).to(dtype)
     mask[1::2] = torch.where(SEEN, 0.0, -INF).to(dtype)
