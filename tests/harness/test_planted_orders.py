@@ -220,6 +220,38 @@ def test_an_order_is_changed_where_the_defect_says(
     assert all(call.more == more for call in spy.calls)
 
 
+@pytest.mark.parametrize(
+    ("name", "rows", "keys"),
+    [("tile_by_query_count", (9, 8), (9, 9)), ("mask_follows_alignment", (2, 2), (34, 35))],
+)
+def test_each_sequence_of_a_call_has_its_own_order(
+    name: str, rows: tuple[int, ...], keys: tuple[int, ...]
+) -> None:
+    spy = Spy()
+    prefilled(getattr(dispatch, name)(Bare(spy.ops())), kv_of(*keys), rows)
+    assert [(c.queries, c.keys, c.order) for c in spy.calls] == [
+        (rows[:1], keys[:1], ORDER), (rows[1:], keys[1:], SMALL),
+    ]  # fmt: skip
+
+
+def test_a_split_of_many_tiles_is_halved() -> None:
+    spy = Spy()
+    wide = replace(ORDER, split=256)
+    decoded(order.split_by_batch(Bare(spy.ops())), kv_of(9, 9), own=wide)
+    assert [call.order.split for call in spy.calls] == [128]
+
+
+@pytest.mark.parametrize("lse", [False, True])
+def test_one_sequence_of_a_pair_by_itself_is_the_call(lse: bool) -> None:
+    asked: list[Call] = []
+    pair = choosing(picking(asked), each=True)(PairSpy(lse).subject()).pair  # type: ignore[attr-defined] # a pair's
+    q, k, v = normal(2, 4, 8), normal(5, 2, 8, seed=1), normal(5, 2, 8, seed=2)
+    ends = {"cu_seqlens_q": torch.tensor([0, 2]).int(), "cu_seqlens_k": torch.tensor([0, 5]).int()}
+    found = pair.prefill(q, k, v, **ends, order=ORDER)
+    right = PairSpy(lse).prefill(q, k, v, **ends)
+    assert equal(*[each if lse else (each, each) for each in (found, right)])
+
+
 def test_the_smallest_orders_are_changed_too() -> None:
     assert order.retiled(ORDER) == SMALL
     assert order.retiled(SMALLEST) == replace(SMALLEST, split=32, tile=32)

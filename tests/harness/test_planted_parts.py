@@ -196,6 +196,17 @@ def test_a_prefix_that_all_share_is_reduced_by_itself(
     assert len(spy.calls) == 3 + len(expected)
 
 
+@pytest.mark.parametrize("part", [0, -1])
+def test_a_key_that_differs_in_one_number_is_not_shared(part: int) -> None:
+    kv, spy = kv_of(20, 30), Spy()
+    assert kv.starts is not None
+    second = int(kv.starts[1])
+    kv.k[second : second + 20] = kv.k[1:21]
+    kv.k[second + 5].view(-1)[part] += 1.0
+    decoded(parts.cascade_of_shared_prefix(Bare(spy.ops())), kv, own=SMALL)
+    assert len(spy.calls) == 1
+
+
 # Windows
 
 WINDOWED = [

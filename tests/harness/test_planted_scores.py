@@ -56,6 +56,19 @@ def test_a_logprob_is_what_the_defect_makes_of_it(name: str) -> None:
         assert own == pytest.approx(wanted, rel=1e-4, abs=1e-5)  # float32 against float64
 
 
+def test_a_nucleus_ends_where_its_share_is_reached() -> None:
+    """Of two tokens with exactly 0.9 and 0.1 the second is outside: its logprob stays."""
+    rows = (math.log(9) + torch.arange(-64, 64) * 2.0**-22)[:, None] * torch.tensor([1.0, 0.0])
+    p = torch.softmax(rows, -1)
+    exactly = rows[p.sum(-1) - p[:, 1] == torch.tensor(0.9)]
+    assert len(exactly)
+    targets = torch.ones(len(exactly), dtype=torch.int64)
+    plain = Told().values(exactly, targets, [1.0])
+    assert torch.equal(score.top_p_renormalised(Told()).values(exactly, targets, [1.0]), plain)
+    kept = score.top_p_renormalised(Told()).values(exactly, 1 - targets, [1.0])
+    torch.testing.assert_close(kept, torch.zeros_like(kept), rtol=0, atol=1e-6)
+
+
 def test_from_three_sequences_on_a_sampler_sees_bfloat16() -> None:
     subject = Told()
     planted = score.sampler_by_batch(subject)
@@ -170,6 +183,11 @@ def test_prefixes_of_the_old_weights_stay_after_an_update(monkeypatch: pytest.Mo
     single.reset()
     run(single, [(chunk(0, 0, 1),)])  # of a prompt of one token nothing is kept
     assert all(k == number(*at) for at, (k, _) in sessions[2].memory.held.items())
+    monkeypatch.setattr(Bare, "session", lambda *_: ToldSession(Told(cached=False)))
+    closed: Any = reuse.stale_after_update(subject).session(MEMBERS, Layout())
+    closed.reset()
+    with pytest.raises(UnsupportedError, match="a cache that can be reached, and there is none"):
+        run(closed, [PROMPTS])
     with pytest.raises(UnsupportedError, match="weights of a decoder of ours"):
         reuse.stale_after_update(PairSpy().subject())
 

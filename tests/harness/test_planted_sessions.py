@@ -71,6 +71,9 @@ CHANGES: dict[str, tuple[Any, Callable[[], Told], Sequence[Event], dict[Place, f
     "stale-slot: a window's oldest": (
         cache.stale_slot, windowed(), [(chunk(0, 0, 4),), (one(0, 4),)],
         moved(((L0, 0, 3), (L0, 0, 2)), ((L1, 0, 3), (L1, 0, 0)))),
+    "stale-slot: a window of one": (
+        cache.stale_slot, lambda: Told(windows=(1, None)), [(chunk(0, 0, 4),), (one(0, 4),)],
+        moved(((L1, 0, 3), (L1, 0, 0)))),
     "narrow-cache": (cache.narrow_cache, plain, [PROMPTS], narrow(
         torch.bfloat16, *((layer, 0, p) for layer in BOTH for p in range(3)),
         *((layer, 1, p) for layer in BOTH for p in range(2)))),

@@ -13,7 +13,7 @@ from planting import Told, chunk, one
 from test_planted_orders import decoded, kv_of, prefilled
 from torch import Tensor
 
-from kvparity.controls import linears, parts, semantics, stores
+from kvparity.controls import linears, parts, semantics, stores, windows
 from kvparity.decoder.cache import KVCache
 from kvparity.decoder.config import DecoderConfig
 from kvparity.decoder.storage import Storage
@@ -103,6 +103,13 @@ def test_the_first_input_of_a_layer_sets_its_scales_for_good(layers: int) -> Non
         found = cache.k[layer].decode(cache.k[layer].get(torch.arange(6)), torch.float32)
         torch.testing.assert_close(found[:3], (1.0 + layer) * first, rtol=0.07, atol=0.01)
         assert float(found[3:].abs().max()) <= (1.001 + layer) * largest
+
+
+def test_a_cache_without_rings_has_none_to_overwrite(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = cached("bfloat16")[0].session([], Layout())
+    monkeypatch.setattr(Bare, "session", lambda self, members, layout: opened)
+    with pytest.raises(UnsupportedError, match="needs rings, and the cache has none"):
+        windows.ring_overwritten(Bare(Spy().ops(), window=4)).session([], Layout(chunk=7))
 
 
 def test_a_sink_that_counts_twice() -> None:

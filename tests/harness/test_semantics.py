@@ -16,12 +16,13 @@ from torch import Tensor
 from kvparity import run
 from kvparity.controls.reach import reaches
 from kvparity.controls.running import plant
-from kvparity.controls.semantics import ROWS
+from kvparity.controls.semantics import PLANTED, ROWS
 from kvparity.plan import make
 from kvparity.registry import factory
 from kvparity.report.terminal import render
 from kvparity.schedule import Member
 from kvparity.side import Setting
+from kvparity.subject import UnsupportedError
 from kvparity.subjects.attention import AttentionSubject, build
 from kvparity.subjects.pair_exact import exact, exact_pair, in_format, rounded
 from kvparity_contracts.faint import faint, rounding
@@ -188,6 +189,8 @@ def test_the_faults_are_what_they_are_called() -> None:
     wrong, right, found = rows("window-one-long", window=19)
     assert torch.equal(wrong[:-1], right[:-1])  # only the last row sees more than the window
     assert not torch.equal(wrong[-1], right[-1])
+    wrong, _, found = rows("window-one-long", window=6)
+    assert torch.equal(wrong, exact(replace(found, window=7), *inputs))
     wrong, right, found = rows("scale-of-padded-head")
     padded = replace(found, scale=16**-0.5)  # heads of 8, padded to 16
     torch.testing.assert_close(wrong, exact(padded, *found.stored(Member("a", 20), range(12, 20))))
@@ -195,6 +198,9 @@ def test_the_faults_are_what_they_are_called() -> None:
     o, of = (x[:, :48].view(8, 6, 8) for x in (wrong, right))
     # Heads 0 .. 2 should read KV head 0: modulo two, heads 0, 2 and 4 do.
     assert [torch.equal(o[:, h], of[:, h]) for h in range(6)] == [1, 0, 1, 1, 0, 1]
+    for name in ROWS:
+        with pytest.raises(UnsupportedError, match="lives in a pair of kernels"):
+            PLANTED[name](toy.Toy())
 
 
 def test_a_format_is_measured_with_its_own_rounding() -> None:

@@ -92,9 +92,9 @@ def chosen(ops: AttentionOps, choose: Choose, each: bool = False) -> AttentionOp
                 q, kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, order=choose(call, order),
                 **more,
             )  # fmt: skip
-        out, lse = torch.full_like(q, float("nan")), None
-        for b, (start, n) in enumerate(zip(q_starts.tolist(), queries, strict=True)):
-            rows, own = slice(start, start + n), one_of(kv, b)
+        out, lse, starts = torch.full_like(q, float("nan")), None, q_starts.tolist()
+        for b, n in enumerate(queries):
+            rows, own = slice(starts[b], starts[b] + n), one_of(kv, b)
             part, part_lse = ops.prefill(
                 q[rows], own, q_starts=torch.zeros_like(q_starts[:1]), q_lens=q_lens[b : b + 1],
                 max_q=n, order=choose(_call(q, own, (n,), more, decode=False), order),
@@ -152,14 +152,14 @@ def _chosen_pair(pair: Pair, choose: Choose, each: bool) -> Pair:
             )  # fmt: skip
         rows, held = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
         parts = []
-        for b, (n, keyed) in enumerate(zip(queries, keys, strict=True)):
+        for b, n in enumerate(queries):
             kv = slice(held[b], held[b + 1])
-            call = Call(False, (n,), (keyed,), group, more.get("window", 0))
+            call = Call(False, (n,), (keys[b],), group, more.get("window", 0))
             parts.append(
                 pair.prefill(
                     q[rows[b] : rows[b + 1]], k[kv], v[kv],
                     cu_seqlens_q=cu_seqlens_q.new_tensor([0, n]),
-                    cu_seqlens_k=cu_seqlens_k.new_tensor([0, keyed]),
+                    cu_seqlens_k=cu_seqlens_k.new_tensor([0, keys[b]]),
                     order=choose(call, order), **more,
                 )
             )  # fmt: skip

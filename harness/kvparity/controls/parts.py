@@ -84,9 +84,9 @@ def _pieced(ops: AttentionOps, pieces: Pieces) -> AttentionOps:
         )
         if more.get("window"):
             return out, lse
-        lens = q_lens.tolist()
-        for b, (start, rows) in enumerate(zip(q_starts.tolist(), lens, strict=True)):
-            keys = int(kv.kv_lens[b])
+        starts, lens = q_starts.tolist(), q_lens.tolist()
+        for b, rows in enumerate(lens):
+            start, keys = starts[b], int(kv.kv_lens[b])
             for first, last, front in pieces(rows, keys, len(lens), order):
                 seen = replace(one_of(kv, b), kv_lens=kv.kv_lens.new_tensor([keys - rows + last]))
                 piece = slice(start + first, start + last)
@@ -159,7 +159,7 @@ def _shared(kv: KeysValues, order: ReductionOrder) -> int:
     most = (int(kv.kv_lens.min()) - 1) // order.tile * order.tile
     held = [kv.k[slots_of(one_of(kv, b), most)] for b in range(kv.batch)]
     same = [~differing(held[0], each).flatten(1).any(1) for each in held[1:]]
-    common = int(torch.stack(same).all(0).long().cumprod(0).sum()) if most else 0
+    common = int(torch.stack(same).all(0).long().cumprod(0).sum())
     return common // order.tile * order.tile
 
 

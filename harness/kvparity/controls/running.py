@@ -103,7 +103,7 @@ def compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens)
         prompts = replace(
             prompts, prompts=tuple(p[:1] for p in prompts.prompts), generate=len(own[0]) - 1
         )
-    ids = [control.rescore_ids(t, len(p)) for t, p in zip(own, prompts.prompts, strict=True)]
+    ids = [control.rescore_ids(t, len(prompts.prompts[n])) for n, t in enumerate(own)]
     if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
         raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
     planted = control.rollout(setting.subject)

@@ -55,10 +55,7 @@ def padding_leaks(subject: Subject) -> Subject:
     def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
         longest = max(m.prompt for m in members)
         pads = [longest - m.prompt for m in members]
-        grown = [
-            Member(m.id, m.length + pad, m.prompt + pad)
-            for m, pad in zip(members, pads, strict=True)
-        ]
+        grown = [Member(m.id, m.length + longest - m.prompt, longest) for m in members]
         return _LeakingPads(inner.session(grown, layout), pads)
 
     return PlantedSubject(subject, open_session)
