@@ -161,7 +161,7 @@ def suggest(text: str) -> str:
     """The path that was probably meant, with its argument kept, or an empty string."""
     word, _, rest = text[:60].strip().lower().replace("_", "-").partition("(")
     digits = re.sub(r"[^0-9]", "", rest or word).lstrip("0")
-    if len(digits) > len(str(MOST)) or int(digits or 0) > MOST:
+    if digits and int(digits) > MOST:
         digits = ""  # it would be refused again
     kind = closest(re.sub(r"[^a-z-]", "", word), KINDS)
     if kind in MAY_HAVE_ARGUMENT and rest and digits:

@@ -66,7 +66,7 @@ def _named(file: Path, function: str) -> dict[str, tuple[str, int]]:
             for part in re.split(r"[_\d]+", name.lower()):
                 if part in SPOKEN:
                     found.setdefault(SPOKEN[part], (name, line))
-            if name in functions and name not in seen:
+            if name not in seen:
                 seen.add(name)
                 waiting.append(name)
     return found

@@ -66,6 +66,16 @@ def test_where_rounding_is_as_large_another_format_is_asked_for(tmp_path: Path) 
     assert found(tmp_path, {"max_abs": 0.02}, softcap=50.0, queries="sharp") == []
 
 
+@pytest.mark.parametrize(("queries", "moved"), [("normal", 13), ("sharp", 2000), ("mixed", 2000)])
+def test_a_limit_of_what_an_ignored_cap_moves_a_row_by_is_told(
+    tmp_path: Path, queries: str, moved: float
+) -> None:
+    edge = moved / 50.0**2
+    assert len(found(tmp_path, {"max_abs": edge}, softcap=50.0, queries=queries)) == 1
+    below = math.nextafter(edge, 0)
+    assert found(tmp_path, {"max_abs": below}, softcap=50.0, queries=queries) == []
+
+
 def test_liveness_sees_a_window_whatever_the_limit(tmp_path: Path) -> None:
     live = {"name": "live", "relation": "liveness"}
     assert found(tmp_path, {"max_abs": 0.02}, live, window=512) == []

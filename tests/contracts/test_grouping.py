@@ -58,7 +58,7 @@ def test_heads_that_hide_a_wrong_mapping_are_found(
         assert f"{2 * query} and {kv} would tell them apart" in each.message
 
 
-@pytest.mark.parametrize("query", ["4", "'4'", "true"])
+@pytest.mark.parametrize("query", ["4", "'4'", "true", "4.0"])
 def test_a_model_without_such_heads_is_left_alone(marked: Marked, query: str) -> None:
     """The class of a model has its own default, and what is no number is the class's to refuse."""
     alone = f"model_type: llama, num_attention_heads: §{query}"

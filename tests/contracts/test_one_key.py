@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from one_key import BASES, CONFIG, Doc, changed, said
+from one_key import BASES, BITS, CLOSE, CONFIG, Doc, changed, said
 
 W = "workloads.0.prompt_tokens"
 SHORT = {"name": "short", "prompt_tokens": [9], "generate": 4}
@@ -72,10 +72,16 @@ ROWS: list[tuple[str, Doc, list[str]]] = [
     ("decoder", {f"{PATHS}.+": "streamed(62)"},
      ["error checks[0].paths[2]: found 'streamed(62)', but no prompt is longer than 62 tokens, so "
       "it is the same as decode, a chunk shorter than 62"]),
+    ("decoder", {"workloads.+": SHORT, f"{PATHS}.+": "streamed(62)"},
+     ["error checks[0].paths[2]: found 'streamed(62)', but no prompt is longer than 62 tokens, so "
+      "it is the same as decode, a chunk shorter than 62"]),
     ("decoder", {f"{PATHS}.+": "prefix(61)"}, []),
     ("decoder", {f"{PATHS}.+": "prefix-paged(62)"},
      ["error checks[0].paths[2]: found 'prefix-paged(62)', but no prompt is longer than 62 tokens, "
       "so none goes on behind the prefix, a prefix shorter than 62"]),
+    ("decoder", {"workloads.+": SHORT, "checks.0": order(65), "checks.1": CLOSE | {"name": "a"},
+                 "checks.+": BITS | {"paths": ["decode", "chunked(13)"]}},
+     ["warning checks[2].paths[1]: every sequence of short fits into one chunk"]),
     ("decoder", {f"{PATHS}.+": "paged(500)"}, []),
     ("decoder", {f"{PATHS}.+": "batched(500)"}, []),
     ("decoder", {"workloads.+": SHORT, f"{PATHS}.+": "chunked(13)"},
@@ -168,6 +174,10 @@ ROWS: list[tuple[str, Doc, list[str]]] = [
     ("decoder", {"checks.+": order(16, 33)}, []),
     ("decoder", {"checks.+": order(16, 32)},
      ["warning checks[2].keys: no number of keys is above one tile of 32"]),
+    ("decoder", {"checks.+": order(16), "checks.1": order(32) | {"name": "p"}, "checks.0": BITS},
+     ["warning checks: there is no accuracy check",
+      "warning checks[1].keys: no number of keys is above one tile of 32",
+      "warning checks[2].keys: no number of keys is above one tile of 32"]),
     ("pair", {"subject.window": 3, f"{PATHS}.+": "chunked(5)", "checks.+": order(34)}, []),
     ("pair", {"subject.window": 2, f"{PATHS}.+": "chunked(5)", "checks.+": order(33)},
      ["error checks[2].relation: found 'order' beside a window of 2 keys"]),
@@ -224,6 +234,11 @@ ROWS: list[tuple[str, Doc, list[str]]] = [
     ("decoder", seen(65, 6),
      [f"{OF_EDGES} a whole number of tiles or one key of its last tile of 32 keys, so"]),
     ("decoder", seen(63, 3), []),
+    ("decoder", seen(65, 6) | {PATHS: ["decode"]},
+     [f"{OF_EDGES} a whole number of tiles or one key of its last tile of 32 keys, so"]),
+    ("decoder", seen(65, 6) | {PATHS: ["chunked(4)"]}, []),
+    ("decoder", seen(65, 6) | {"checks.0": CLOSE | {"name": "first"}, "checks.1": BITS},
+     [f"{OF_EDGES} a whole number of tiles or one key of its last tile of 32 keys, so"]),
     ("decoder", {"checks.0.paths": ["chunked(4)"]}, []),  # nothing is decoded at all
     ("decoder", {"workloads.+": SHORT, "checks.0.workloads": ["short"]},
      [f"{OF_TILES} 32 keys (the longest has 13)"]),

@@ -91,6 +91,8 @@ EDGES: list[tuple[str, Doc, int, int, int]] = [
                              "subject.order": {"split": 16, "tile": 16}}, 16, 32, 20),
     ("split-by-batch", {"subject.window": 8,
                         "subject.order": {"split": 32, "tile": 32}}, 32, 16, 8),
+    ("split-by-batch", {"subject.window": 20, "subject.order": {"split": 16, "tile": 16}},
+     16, 32, 20),
     ("split-by-batch", {"subject.window": 8, "subject.order": {"split": 128, "tile": 32}},
      128, 64, 8),
 ]  # fmt: skip

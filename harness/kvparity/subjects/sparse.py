@@ -43,7 +43,7 @@ class Spread:
         cells, cell = (heads, width) if self.heads_first else (1, heads * width)
         step = max(-(-self.step // cell), 3) * cell  # whole slots, as kernels ask for
         size = whole.element_size()
-        memory = mapped((slots * cells * step + 3 * cell) * size)
+        memory = mapped(slots * cells * step * size)
         touched = memory.as_strided(
             (slots, cells, 3 * cell * size), (step * size, slots * step * size, 1)
         )
