@@ -180,7 +180,7 @@ def test_a_small_vocabulary_has_no_question_mark(
     _, runs, _ = work
     small = Toy()
     small.vocab, small.head = vocab, small.head[:vocab]
-    run = replace(runs["retokenised"], workload="w", sequences=(0, 1))
+    run = replace(runs["retokenised"], workload="w", sequences=(0, 1), generate=4)
     ids = toy.contract(
         workloads=[{"name": "w", "prompts": [[1, 2, 3], [1, 2, 3]], "generate": 4}],
         checks=[{"name": run.check, "relation": "invariance", "paths": ["decode"]}],
