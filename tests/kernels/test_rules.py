@@ -202,6 +202,9 @@ def test_linear_tiles_are_put_together_by_rows():
     assert rules.compose([f"linear {large}"]).linear == ((64, base), (0, large))
     names = [name for name in rules.choices() if name.startswith("linear")]
     assert [rows for rows, _ in rules.compose(names).linear] == [16, 64, 0]
+    # Whatever is in force for attention, where no choice of linear tiles hides anything.
+    together = rules.compose([*names, f"{D16},skip_hidden"])
+    assert together == replace(rules.compose(names), decode_block_m=16, skip_hidden=True)
 
 
 def test_launches_ask_the_rules_on_cuda_alone_and_under_the_default_order(stand_in, monkeypatch):
