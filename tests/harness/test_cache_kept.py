@@ -6,9 +6,10 @@ import pytest
 import torch
 import toy
 
-from kvparity.held import Place, hold
+from kvparity import taps
+from kvparity.held import Holding, Place, hold
 from kvparity.record import run
-from kvparity.schedule import Layout, Member, Plan, Span
+from kvparity.schedule import Action, Layout, Member, Plan, Span
 from kvparity.side import Side
 from kvparity.workload import Prompts
 from kvparity_contracts.paths import PathName
@@ -56,3 +57,18 @@ def test_of_a_sequence_that_was_never_computed_nothing_is_needed() -> None:
     found = hold(plan, lambda w: run(toy.Toy(), plan, tokens, temperatures=[1.0], watch=w))
     assert found.needed.tolist() == [[True] * 3 + [False] * 5]
     assert found.is_held.tolist() == found.is_written.tolist() == found.needed.tolist()
+
+
+def test_of_what_was_written_a_taker_has_what_it_took_over_and_no_more() -> None:
+    members = tuple(Member(name, 5, 1) for name in "abc")
+    plan = Plan(members, ((Span(0, 0, 4, 3), Span(2, 0, 4, 3)), (Span(1, 2, 3, 2),)), Layout())
+    watch = Holding(plan, frozenset(Place(0, s, p) for s in range(3) for p in range(4)))
+    watch.opened(toy.Toy().session(members, Layout()))
+    for sequence in (0, 2):
+        kv = sequence + torch.arange(1.0, 5.0)[:, None, None].expand(4, 1, toy.WIDTH)
+        watch.wrote(taps.Wrote(0, sequence, 0, kv, -kv))
+    watch.acted(Action(1, "adopt", 1, donor=0, tokens=2))
+    assert watch.is_written[0].tolist() == [*[True] * 4, False, True, True, *[False] * 3,
+                                            *[True] * 4, False]  # fmt: skip
+    taken = {p.position: float(k[0, 0]) for p, (k, _) in watch.fresh.items() if p.sequence == 1}
+    assert taken == {0: 1.0, 1: 2.0}

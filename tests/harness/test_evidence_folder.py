@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,14 @@ def test_the_report_is_json_or_nothing(tmp_path: Path) -> None:
     evidence.finish({"x": [1, None]})
     assert json.loads((tmp_path / "run.json").read_text()) == {"x": [1, None]}
     assert not (tmp_path / "run.json.part").exists()
+
+
+def test_a_line_leaves_nothing_open_and_a_file_that_its_owner_writes(tmp_path: Path) -> None:
+    evidence = begun(tmp_path)
+    free = os.dup(0)  # the least that is free
+    os.close(free)
+    evidence.append("cases.jsonl", {"id": "c000"})
+    again = os.dup(0)
+    os.close(again)
+    assert again == free
+    assert (tmp_path / "cases.jsonl").stat().st_mode & 0o755 == 0o644

@@ -72,7 +72,10 @@ def rows_at(*places: tuple[int, int]) -> list[Any]:
 
 def path_line(unit: str, path: str, probed: bool) -> Line:
     line: Line = {"unit": unit, "path": path, "probed": probed, "observed": {"attention": 0}}
-    line |= {"launches": {"counts": {"a": 0}, "kernels": {"a": {}}}, "seconds": 0}
+    line |= {
+        "launches": {"counts": {"a": 0}, "kernels": {"a": {}}},
+        "seconds": None if probed else 0,
+    }
     return line if probed else line | {"rows": rows_at((1, 0), (1, 2))}
 
 

@@ -170,6 +170,7 @@ CONTROLS: dict[str, tuple[dict[str, Any], str]] = {
     "a fault at its limit": ({"reach": row(measured=1.0)}, "does not follow"),
     "a fault over it unseen": ({"reach": row(seen=False)}, "does not follow"),
     "a measure that is nan": ({"reach": row(measured=math.nan)}, "does not follow"),
+    "a measure without end": ({"reach": row(measured=math.inf)}, "does not follow"),
     "a limit that is true": ({"reach": row(limit=True)}, "does not follow"),
     "no rounding": ({"reach": row(rounding=None)}, "does not follow"),
     "one row of two unseen": ({"reach": row(measured=1.0, seen=False)}, "its reach says otherwise"),

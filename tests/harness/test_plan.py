@@ -131,6 +131,13 @@ def test_attention_has_one_case_per_path_and_no_temperature() -> None:
     assert unit.cases[2].reference is None
 
 
+@pytest.mark.parametrize("relation", ["cache", "liveness", "trace"])
+def test_what_looks_at_no_logprob_has_one_case_for_all_temperatures(relation: str) -> None:
+    check = {"name": "x", "relation": relation, "paths": ["decode"]}
+    work = make(toy.contract(checks=[check]))
+    assert {(c.temperature, c.column) for unit in work.units for c in unit.cases} == {(None, None)}
+
+
 @pytest.mark.usefixtures("every_path")
 def test_the_rollout_is_the_subjects_own_where_the_contract_looks_at_it() -> None:
     own = plan(checks=[bits("generate", "decode")])

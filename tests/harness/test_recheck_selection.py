@@ -126,3 +126,8 @@ def test_a_case_that_did_not_hold_keeps_its_verdict() -> None:
     lines = [{"id": name, "verdict": "void", "reason": "x"} for name in HOLDING]
     found = Outcome({(unit.id, "prefill"): "row" for unit in WORK.units})
     assert judged(WORK.units, lines, found) == lines
+
+
+def test_where_nothing_was_looked_at_nothing_is_counted() -> None:
+    counts = {"paths": 0, "of": 0, "rows": 0, "differing": [], "skipped": "why"}
+    assert Outcome({}, skipped="why").json() == counts

@@ -106,6 +106,23 @@ def test_the_longest_sequence_has_to_fit(positions: int, fits: bool) -> None:
         setting.prompts("short")
 
 
+def test_ids_that_the_vocabulary_lacks_are_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_: Any, **__: Any) -> Prompts:
+        raise ValueError("it lacks id 300")
+
+    monkeypatch.setattr(side, "fill", lacking)
+    with pytest.raises(UnsupportedError, match="it lacks id 300"):
+        Setting(toy.contract(), toy.Toy()).prompts("short")
+
+
+def test_other_tokens_are_of_the_vocabulary(ran: list[dict[str, Any]]) -> None:
+    subject = toy.Toy()
+    subject.vocab = 2
+    tokens = [[0, 1, 1, 0, 1, 0], [1, 0, 0, 1]]
+    run_path(toy.setting(), subject, PROMPTS, PathName("reset"), tokens)
+    assert ran[0]["before"] == [[1, 0, 0, 1, 0, 1], [0, 1, 1, 0]]
+
+
 # files
 
 
