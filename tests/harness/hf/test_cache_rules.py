@@ -166,7 +166,9 @@ EACH = ([1, 4], [8, 8])
     ],
 )  # fmt: skip
 def test_a_cache_has_the_heads_of_its_layers(config: Any, count: int, wanted: Any) -> None:
-    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda decoder: config))
+    model = SimpleNamespace(
+        config=SimpleNamespace(get_text_config=lambda decoder: config if decoder else None)
+    )
     assert caches._shapes(model, count) == wanted
 
 
