@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,11 @@ def test_a_kernel_without_the_line_is_refused(
     other_text(tmp_path, monkeypatch, text.replace("tl.exp2(s - shift", "tl.exp2(s-shift"))
     with pytest.raises(UnsupportedError, match="is not what this defect changes"):
         exponent._kernels.__wrapped__()
+
+
+def test_the_changed_text_stands_beside_the_other_and_can_be_read() -> None:
+    changed = exponent._kernels.__wrapped__()
+    assert changed.decode_split is not kernels.decode_split
+    line = "        p = tl.where(s == -float('inf'), 0.0, exp2_polynomial(s - shift[:, None]))\n"
+    assert line in inspect.getsource(changed.split_partial.fn)  # as Triton reads it
+    assert line not in inspect.getsource(kernels.split_partial.fn)
