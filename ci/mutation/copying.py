@@ -19,6 +19,8 @@ T = TypeVar("T")
 _NUMBER = struct.Struct("<i")
 
 DIED, ENDLESS = "the process died", "did not end"
+SURELY = 1 / 3
+"""The unchanged code must end in this part of a limit: a busy machine makes no mutant endless."""
 
 
 def spread(work: Sequence[T], copies: int, do: Callable[[T], None], until: float) -> None:

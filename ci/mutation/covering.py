@@ -45,11 +45,21 @@ class Reached:
         known = self.tests.get(file, {}).values()
         return any(test.startswith(prefix) for tests in known for test in tests)
 
+    def whole(self, tests: tuple[str, ...]) -> tuple[str, ...]:
+        """The functions of these tests, with all their parameters."""
+        return tuple(dict.fromkeys(test.partition("[")[0] for test in tests))
+
+    def seconds_of(self, test: str) -> float:
+        """Of a test, or of what is known of a function's."""
+        if test in self.seconds:
+            return self.seconds[test]
+        return sum(took for name, took in self.seconds.items() if name.startswith(f"{test}["))
+
     def within(self, tests: tuple[str, ...], seconds: float) -> tuple[str, ...]:
         """Those that together take no longer, in their order; at least one."""
         found, took = 0, 0.0
         for test in tests:
-            took += self.seconds[test]
+            took += self.seconds_of(test)
             if took > seconds and found:
                 break
             found += 1

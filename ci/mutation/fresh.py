@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from mutation.copying import DIED, ENDLESS, asked, spread
+from mutation.copying import DIED, ENDLESS, SURELY, asked, spread
 from mutation.jobs import Job, Outcome, Status, add, digests, read_jobs
 from mutation.mutants import FAULT
 from mutation.scope import ROOT
@@ -137,6 +137,8 @@ class Fresh:
         path.write_text(job.mutant.text())
         found = self._passes(where, job.tests, limit)
         shutil.copyfile(ROOT / job.mutant.file, path)
+        if found == ENDLESS and self._passes(where, job.tests, SURELY * limit) != "0":
+            return "unreached", f"without a change, too: {ENDLESS}"
         if found not in _SAYS:
             raise RuntimeError(f"{job.mutant}: pytest: {found}")
         if found == "2" and job.mutant.operator == FAULT:

@@ -51,7 +51,8 @@ def parse(text: str) -> Store:
     if name in INTEGERS and inside is not None and inside.isdigit():
         return Store(name, group=int(inside))
     refuse([Fault((), f"found {text!r}", f"one of {FORMS}", _suggestion(text))])
-    raise AssertionError  # refuse() has raised
+    # refuse() has raised
+    raise AssertionError
 
 
 def _suggestion(text: str) -> str:

@@ -121,9 +121,9 @@ def test_live_mutants_are_killed_by_a_test_that_holds_without_them(checkout: Pat
         (less, (test("code"),), 0.1, ("unreached", "")),
         (less, (test("gone"),), 0.1, ("unreached", "")),
         (less, (test("first"), test("alone")), 0.1, ("survived", "")),  # so does that one then
-        (less, (test("slow"),), -3.8, ("unreached", "without a change, too: did not end")),
+        (less, (test("slow"),), -3.6, ("unreached", "without a change, too: did not end")),
         (less, (test("dies"),), 0.1, ("killed", "the process died")),
-        (less, (test("endless"),), -3.8, ("endless", "did not end")),
+        (less, (test("endless"),), -3.6, ("endless", "did not end")),
         (level, ALL, 0.1, ("unpatchable", f"{checkout}/harness/decides.py:3: no live function ")),
     ]
     fault = mutants.Mutant("", "harness/decides.py", 9, "", mutants.FAULT, 0, True)

@@ -90,6 +90,10 @@ def test_the_map_is_read_as_it_was_written_and_can_be_measured_in_part(tmp_path:
     assert both.within(both.of("f", "o"), 0.29) == ("t/b.py::y",)
     assert both.within(both.of("f", "o"), 0.0) == ("t/b.py::y",)
     assert both.of("f", "another") == ("t/b.py::y", "t/a.py::z")
+    table = covering.Reached({"t.py::a[1]": 1.0, "t.py::a[2]": 2.0, "t.py::ab": 9.0}, {}, {})
+    assert table.whole(("t.py::a[2]", "t.py::ab", "t.py::a[1]")) == ("t.py::a", "t.py::ab")
+    assert [table.seconds_of(test) for test in ("t.py::a", "t.py::a[2]", "t.py::ab")] == [3, 2, 9]
+    assert table.within(("t.py::a", "t.py::ab"), 5.0) == ("t.py::a",)
     reach = [old.may_reach(test, file) for test in ("t/a.py", "t/new.py") for file in ("f", "g")]
     assert reach == [True, False, True, True]
 
