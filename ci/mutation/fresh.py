@@ -97,13 +97,14 @@ _SAYS: dict[str, tuple[Status, str]] = {
     "0": ("survived", ""),
     "1": ("killed", "a test failed"),
     "2": ("killed", "tests could not be imported"),
+    "4": ("killed", "a conftest could not be imported"),
     "5": ("survived", "its tests have other names then"),
     ENDLESS: ("endless", ENDLESS),
     DIED: ("killed", DIED),
 }
 """By pytest's exit code: what that says of a mutant whose tests pass without it."""
 _A_BUILD_THAT_DOES_NOT_IMPORT: tuple[Status, str] = ("survived", "its tests cannot be imported")
-"""What code 2 says of a fault: any error of typing does that, and the rule was not asked."""
+"""What codes 2 and 4 say of a fault: any error of typing does that, and the rule was not asked."""
 
 
 class Fresh:
@@ -141,7 +142,7 @@ class Fresh:
             return "unreached", f"without a change, too: {ENDLESS}"
         if found not in _SAYS:
             raise RuntimeError(f"{job.mutant}: pytest: {found}")
-        if found == "2" and job.mutant.operator == FAULT:
+        if found in ("2", "4") and job.mutant.operator == FAULT:
             return _A_BUILD_THAT_DOES_NOT_IMPORT
         return _SAYS[found]
 
