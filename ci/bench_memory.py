@@ -38,7 +38,7 @@ def _subject(vocab: int, tokens: int) -> Any:
     """Logits in blocks, from positions alone; nothing is kept between calls."""
     import torch
 
-    from kvparity.schedule import Layout, Member, Plan, Step
+    from kvparity.plan.schedule import Layout, Member, Plan, Step
 
     class Session:
         def __init__(self) -> None:
@@ -105,10 +105,10 @@ def _contract(subject: dict[str, Any], prompt: int, generate: int, *more: dict[s
 
 def _run(contract: Any, subject: Any) -> list[str]:
     """All cases of the contract over the subject; their outcomes."""
-    from kvparity.environment import settle
-    from kvparity.plan import make
-    from kvparity.side import Setting
-    from kvparity.unit import run_unit
+    from kvparity.core.environment import settle
+    from kvparity.plan.cases import make
+    from kvparity.record.path_run import Setting
+    from kvparity.run.unit import run_unit
 
     settle()
     outcomes: list[str] = []
@@ -132,7 +132,7 @@ def context_point(context: int) -> list[str]:
     """Decode against prefill and float64, and what the cache holds, at the end of a context."""
     import torch
 
-    from kvparity.subjects.attention import build
+    from kvparity.subjects.pair.subject import build
     from kvparity_contracts.subjects import Attention
 
     model = {
@@ -184,7 +184,7 @@ def all_points(only: str | None) -> dict[str, Any]:
     """Every point of both kinds, with what they were measured on."""
     import torch
 
-    from kvparity.environment import cpu_model
+    from kvparity.core.environment import cpu_model
 
     found: dict[str, Any] = {
         "machine": {

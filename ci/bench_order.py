@@ -30,13 +30,14 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 import numpy as np  # noqa: E402 - after the paths
 import torch  # noqa: E402
 
-from kvparity.environment import cpu_model, versions  # noqa: E402
-from kvparity.order import SumOracle, SumTree, certify, recover  # noqa: E402
-from kvparity.order.keys import KeyOrder  # noqa: E402
-from kvparity.order.recover import Oracle  # noqa: E402
-from kvparity.order.sides import Side  # noqa: E402
-from kvparity.pairs.sdpa import pair as sdpa  # noqa: E402
-from kvparity.subjects.attention import AttentionSubject, Heads, Pair  # noqa: E402
+from kvparity.core.environment import cpu_model, versions  # noqa: E402
+from kvparity.relations.order import SumOracle, SumTree, certify, recover  # noqa: E402
+from kvparity.relations.order.keys import KeyOrder  # noqa: E402
+from kvparity.relations.order.recover import Oracle  # noqa: E402
+from kvparity.relations.order.sides import Side  # noqa: E402
+from kvparity.subjects.pair.model import Heads, Pair  # noqa: E402
+from kvparity.subjects.pair.subject import AttentionSubject  # noqa: E402
+from kvparity.subjects.pair.torch_sdpa import pair as sdpa  # noqa: E402
 
 HEADS = Heads(8, 8, 64)
 

@@ -27,13 +27,13 @@ runtime.select("cpu")
 
 import transformers  # noqa: E402
 
-from kvparity.compare import invariance  # noqa: E402
-from kvparity.export.hf import programs_of  # noqa: E402
-from kvparity.paths import build as plan  # noqa: E402
-from kvparity.record import run  # noqa: E402
-from kvparity.subject import SubjectError, UnsupportedError  # noqa: E402
-from kvparity.subjects.transformers import build  # noqa: E402
-from kvparity.workload import Prompts, text_tokens  # noqa: E402
+from kvparity.plan.paths import build as plan  # noqa: E402
+from kvparity.plan.workload import Prompts, text_tokens  # noqa: E402
+from kvparity.record.execute import run  # noqa: E402
+from kvparity.relations.bits_and_limits import invariance  # noqa: E402
+from kvparity.subjects.base import SubjectError, UnsupportedError  # noqa: E402
+from kvparity.subjects.export.hf import programs_of  # noqa: E402
+from kvparity.subjects.hf.subject import build  # noqa: E402
 from kvparity_contracts.paths import PathName  # noqa: E402
 from kvparity_contracts.subjects import Transformers  # noqa: E402
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from kvparity.relied.transformers import cache_argument
-from kvparity.schedule import Layout, Member, Span
-from kvparity.subjects.transformers import build
+from kvparity.core.relied.transformers import cache_argument
+from kvparity.plan.schedule import Layout, Member, Span
+from kvparity.subjects.hf.subject import build
 from kvparity_contracts.subjects import Transformers
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kvparity.cli.main import parser
-from kvparity.exit_codes import ExitCode
+from kvparity.core.exit_codes import ExitCode
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:

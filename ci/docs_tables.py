@@ -19,11 +19,11 @@ import docs_commands
 from docs_commands import table
 
 from kvparity.controls.base import same_ids, unchanged
-from kvparity.controls.kernels import KERNEL_CONTROLS
 from kvparity.controls.table import CONTROLS as PLANTED
-from kvparity.paths import build
-from kvparity.schedule import Action, Plan, Span
-from kvparity.workload import Prompts
+from kvparity.plan.paths import build
+from kvparity.plan.schedule import Action, Plan, Span
+from kvparity.plan.workload import Prompts
+from kvparity.run.kernel_control_run import KERNEL_CONTROLS
 from kvparity_contracts import CONTROLS, PathName, schema
 from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT
 from kvparity_kernels.overrides import tables

@@ -24,7 +24,14 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results" / "fault-matrix"
-_FOLDERS = ("harness", "kernels", "contracts", "ci", "tests/harness/order", "tests/harness/audit")
+_FOLDERS = (
+    "harness",
+    "kernels",
+    "contracts",
+    "ci",
+    "tests/harness/relations/order",
+    "tests/harness/relations/audit",
+)
 sys.path[:0] = [str(ROOT / name) for name in _FOLDERS]
 os.environ["TRITON_INTERPRET"] = "1"
 
@@ -33,15 +40,16 @@ import order_pairs  # noqa: E402
 import torch  # noqa: E402
 from docs_commands import table  # noqa: E402
 
-from kvparity.audit.compare import Comparison  # noqa: E402
-from kvparity.audit.side import audit  # noqa: E402
-from kvparity.compare import invariance  # noqa: E402
-from kvparity.order import order_report  # noqa: E402
-from kvparity.paths import build  # noqa: E402
-from kvparity.record import run  # noqa: E402
-from kvparity.subjects.attention import AttentionSubject, Pair  # noqa: E402
-from kvparity.subjects.callables import Kernel  # noqa: E402
-from kvparity.workload import Prompts  # noqa: E402
+from kvparity.plan.paths import build  # noqa: E402
+from kvparity.plan.workload import Prompts  # noqa: E402
+from kvparity.record.execute import run  # noqa: E402
+from kvparity.relations.audit.compare import Comparison  # noqa: E402
+from kvparity.relations.audit.side import audit  # noqa: E402
+from kvparity.relations.bits_and_limits import invariance  # noqa: E402
+from kvparity.relations.order import order_report  # noqa: E402
+from kvparity.subjects.pair.callables import Kernel  # noqa: E402
+from kvparity.subjects.pair.model import Pair  # noqa: E402
+from kvparity.subjects.pair.subject import AttentionSubject  # noqa: E402
 from kvparity_contracts import PathName  # noqa: E402
 from kvparity_kernels import attention  # noqa: E402
 from kvparity_kernels.attention import kernels as _  # noqa: E402, F401 - patched below

@@ -25,7 +25,7 @@ from gpu_coverage import left_out, problems, recorded
 from gpu_rehearse import Found
 from gpu_steps import STEPS, Step
 
-from kvparity.audit.request import ARCHITECTURES
+from kvparity.relations.audit.request import ARCHITECTURES
 from kvparity_kernels import rules
 
 MOST_PROCESSES = 12

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from kvparity.decoder.config import DecoderConfig
-from kvparity.decoder.seeded import seeded
-from kvparity.schedule import Layout, Member, Span
-from kvparity.subjects.decoder import DecoderSubject
+from kvparity.plan.schedule import Layout, Member, Span
+from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.seeded import seeded
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels import launch as launcher
 from kvparity_kernels.digest import row_digest
 from kvparity_kernels.order import ReductionOrder

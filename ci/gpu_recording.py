@@ -118,8 +118,7 @@ def launches_recorded() -> Iterator[set[Form]]:
 @contextmanager
 def less_work() -> Iterator[None]:
     """Leave out what takes time and decides no kernel: layers that are alike, weights, oracles."""
-    from kvparity.decoder import oracle, presets, seeded
-    from kvparity.subjects import decoder as subject
+    from kvparity.subjects.decoder import oracle, presets, seeded, subject
 
     small = {
         name: replace(config, layers=1) if config.hidden >= 512 else config

@@ -74,7 +74,7 @@ def rehearse(step: Step, capability: tuple[int, int] = (9, 0)) -> Found:
 
 def run(words: list[str], capability: tuple[int, int]) -> str | None:
     """Run a step's command here; why it did not come to its end, or None."""
-    if words[:2] == ["-m", "kvparity.cli.main"]:
+    if words[:2] == ["-m", "kvparity"]:
         return _verb(words[2:], capability)
     with pretended(capability):
         if words[:2] == ["-m", "pytest"]:
@@ -100,8 +100,8 @@ def _verb(arguments: list[str], capability: tuple[int, int]) -> str | None:
 
 
 def _main(arguments: list[str]) -> str | None:
-    from kvparity.apart.inside import here
     from kvparity.cli.main import main
+    from kvparity.core.isolation.inside import here
 
     verb = arguments[0]
     with ExitStack() as stack:

@@ -37,7 +37,7 @@ FACTS = """
 import json, platform
 import torch
 import kvparity
-from kvparity.environment import versions
+from kvparity.core.environment import versions
 here = torch.cuda.is_available()
 print(json.dumps({
     "device": torch.cuda.get_device_name() if here else None,

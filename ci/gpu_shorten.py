@@ -33,10 +33,10 @@ def traced(name: str) -> bool:
 @contextmanager
 def eager() -> Iterator[None]:
     """The same contracts with decode in the place of traced paths."""
-    from kvparity import run
+    from kvparity.run import verify as run_verify
     from kvparity_contracts import PathName
 
-    real = run.verify
+    real = run_verify.verify
 
     def plain(check: Any) -> Any:
         if not getattr(check, "paths", ()):
@@ -49,24 +49,24 @@ def eager() -> Iterator[None]:
         contract = loaded.contract.model_copy(update={"checks": checks})
         return real(dataclasses.replace(loaded, contract=contract), **more)
 
-    with mock.patch.object(run, "verify", verify):
+    with mock.patch.object(run_verify, "verify", verify):
         yield
 
 
 @contextmanager
 def on_the_cpu() -> Iterator[None]:
     """Compiled kernels for tensors of the CPU, which are noted and not launched."""
-    from kvparity import collect
+    from kvparity.record import scoring
     from kvparity_kernels import runtime
 
-    digest = partial(collect.row_digest)
+    digest = partial(scoring.row_digest)
 
     def row_digest(rows: Any, **_: Any) -> Any:
         return digest(rows, twin=False)
 
     with (
         mock.patch.object(runtime, "select", return_value=None),
-        mock.patch.object(collect, "row_digest", row_digest),
+        mock.patch.object(scoring, "row_digest", row_digest),
     ):
         yield
 
@@ -102,7 +102,7 @@ def without_asserts() -> Iterator[None]:
 @contextmanager
 def small_bench() -> Iterator[None]:
     """Every way of ours at every size that decides a tile, over few keys."""
-    from kvparity.bench import calls, cases, measure, timing
+    from kvparity.labs.bench import calls, cases, measure, timing
 
     def measured(case: Any, make: Any, clock: Any, **_: Any) -> Any:
         for name, call in make().items():
@@ -141,9 +141,9 @@ def small_bench() -> Iterator[None]:
 @contextmanager
 def short_workloads() -> Iterator[None]:
     """Contracts with fewer tokens: lengths decide no kernel. On a CPU, nothing is a twin."""
-    from kvparity import run
+    from kvparity.run import verify as run_verify
 
-    real = run.verify
+    real = run_verify.verify
 
     def verify(loaded: Any, **more: Any) -> Any:
         contract = loaded.contract
@@ -154,7 +154,7 @@ def short_workloads() -> Iterator[None]:
         changed = contract.model_copy(update={"workloads": short, "subject": subject})
         return real(dataclasses.replace(loaded, contract=changed), **more)
 
-    with mock.patch.object(run, "verify", verify):
+    with mock.patch.object(run_verify, "verify", verify):
         yield
 
 
@@ -169,7 +169,7 @@ def shorter(workload: Any) -> Any:
 @contextmanager
 def one_probe() -> Iterator[None]:
     """Both sides of a pair called once with random data: all probes are calls of one form."""
-    from kvparity.order import examine
+    from kvparity.relations.order import examine
 
     def report(subject: Any, keys: int, **more: Any) -> Any:
         return real(subject, keys, **more | {"only": (), "draws": 1})
@@ -182,8 +182,8 @@ def one_probe() -> Iterator[None]:
 @contextmanager
 def no_audit() -> Iterator[None]:
     """What an audit compiles is noted, and then there is nothing to compare."""
-    from kvparity.audit import compile as compiling
-    from kvparity.audit import side, worker
+    from kvparity.relations.audit import compile as compiling
+    from kvparity.relations.audit import side, worker
     from kvparity_kernels import launch
     from kvparity_kernels.attention import kernels
 
@@ -205,7 +205,7 @@ def no_models() -> Iterator[None]:
 
     The decoder's kernels are those of ``verify smoke``.
     """
-    from kvparity import trials
+    from kvparity.run import trials
 
     left_out = ("transformers", "decoder")
     others = {name: trial for name, trial in trials.TRIALS.items() if name not in left_out}

@@ -14,8 +14,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from kvparity.core.relied import flashinfer as relied
 from kvparity.pairs import flashinfer as pairs
-from kvparity.relied import flashinfer as relied
 
 METHODS = ("__init__", "plan", "run")
 

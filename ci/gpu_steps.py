@@ -99,7 +99,7 @@ def read_junit(text: str, scratch: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _kvparity(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "kvparity.cli.main", *arguments)
+    return (sys.executable, "-m", "kvparity", *arguments)
 
 
 def _verify(name: str, contract: str, asks: str, *, question: bool = False, **more: Any) -> Step:

@@ -26,31 +26,34 @@ BESIDE = ("flashinfer-python", "apache-tvm-ffi")
 
 CHECKS: Mapping[str, tuple[str, ...]] = {
     "transformers": (
-        "tests/harness/test_transformers*.py",
-        "tests/harness/export/test_transformers_programs.py",
+        "tests/harness/subjects/hf/test_*.py",
+        "tests/harness/subjects/export/test_transformers_programs.py",
         "tests/kernels/test_invariant_model.py",
     ),
     "torch": (
         "tests/kernels/test_invariant.py",
         "tests/kernels/test_invariant_operations.py",
         "tests/kernels/test_invariant_refusals.py",
-        "tests/harness/export/test_decoder_programs.py",
-        "tests/harness/export/test_inspection.py",
-        "tests/harness/decoder/test_backend_sdpa.py",
-        "tests/harness/test_flags.py",
+        "tests/harness/subjects/export/test_decoder_programs.py",
+        "tests/harness/subjects/export/test_inspection.py",
+        "tests/harness/subjects/decoder/test_backend_sdpa.py",
+        "tests/harness/core/test_torch_flags.py",
     ),
     "triton": (
         "tests/kernels/test_interpreter.py",
         "tests/kernels/test_launch.py",
         "tests/kernels/test_operations_compile.py",
         "tests/kernels/test_rope.py",
-        "tests/harness/audit/test_*.py",
+        "tests/harness/relations/audit/test_*.py",
     ),
     "flashinfer": (
         "tests/harness/pairs/test_flashinfer*.py",
-        "tests/harness/decoder/test_backend_flashinfer.py",
+        "tests/harness/subjects/decoder/test_backend_flashinfer.py",
     ),
-    "what is relied on": ("tests/harness/relied/test_*.py", "tests/harness/test_versions.py"),
+    "what is relied on": (
+        "tests/harness/core/relied/test_*.py",
+        "tests/harness/core/test_versions.py",
+    ),
     "pydantic and ruamel.yaml": ("tests/contracts/test_*.py",),
 }
 """Tests by the library whose release would break them. Every pattern names a file."""
@@ -136,7 +139,7 @@ def _tests(more: Sequence[str]) -> tuple[int, list[Broke]]:
 
 
 def _doctor() -> list[Broke]:
-    command = [sys.executable, "-m", "kvparity.cli.main", "doctor", "--device", "cpu", "--json"]
+    command = [sys.executable, "-m", "kvparity", "doctor", "--device", "cpu", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return of_doctor(done.stdout or done.stderr)
 

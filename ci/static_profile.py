@@ -35,8 +35,8 @@ from profile_reading import facts, operations, texts, usage  # noqa: E402
 from profile_work import work  # noqa: E402
 from triton import knobs  # noqa: E402
 
-from kvparity.audit.worker import compile_launch, ptxas  # noqa: E402
-from kvparity.decoder.presets import preset  # noqa: E402
+from kvparity.relations.audit.worker import compile_launch, ptxas  # noqa: E402
+from kvparity.subjects.decoder.presets import preset  # noqa: E402
 from kvparity_kernels.order import ReductionOrder  # noqa: E402
 from kvparity_kernels.tiles import BASE, candidates, using  # noqa: E402
 

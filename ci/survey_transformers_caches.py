@@ -32,13 +32,13 @@ import torch  # noqa: E402 - the mode comes first
 import transformers  # noqa: E402
 from transformers_families import FAMILIES, NO_SDPA, PARTING, WINDOW  # noqa: E402
 
-from kvparity.bits import differing  # noqa: E402
-from kvparity.counter import stream  # noqa: E402
-from kvparity.record import Record  # noqa: E402
-from kvparity.side import Side  # noqa: E402
-from kvparity.subject import SubjectError, UnsupportedError  # noqa: E402
-from kvparity.subjects.transformers import build  # noqa: E402
-from kvparity.workload import Prompts  # noqa: E402
+from kvparity.core.bits import differing  # noqa: E402
+from kvparity.core.rng import stream  # noqa: E402
+from kvparity.plan.workload import Prompts  # noqa: E402
+from kvparity.record.execute import Record  # noqa: E402
+from kvparity.record.path_run import Side  # noqa: E402
+from kvparity.subjects.base import SubjectError, UnsupportedError  # noqa: E402
+from kvparity.subjects.hf.subject import build  # noqa: E402
 from kvparity_contracts import PathName  # noqa: E402
 from kvparity_contracts.subjects import Transformers  # noqa: E402
 

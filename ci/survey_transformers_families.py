@@ -31,7 +31,7 @@ import torch  # noqa: E402 - the path comes first
 import transformers  # noqa: E402
 from transformers_families import NO_SDPA, TYPES  # noqa: E402
 
-from kvparity.exit_codes import ExitCode  # noqa: E402
+from kvparity.core.exit_codes import ExitCode  # noqa: E402
 
 OUT = ROOT / "docs" / "results" / "transformers-families.json"
 COLUMNS = (("eager", "float32", 1e-3), ("sdpa", "bfloat16", 3e-1))
@@ -71,7 +71,7 @@ def verify(family: str, attention: str, execution: str, limit: float) -> dict[st
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "survey.yaml"
         file.write_text(json.dumps(contract(family, attention, execution, limit)))
-        command = [sys.executable, "-m", "kvparity.cli.main", "verify", str(file), "--json"]
+        command = [sys.executable, "-m", "kvparity", "verify", str(file), "--json"]
         ended = subprocess.run(
             [*command, "--jobs", "1", "--run-dir", f"{folder}/run"],
             capture_output=True, text=True, env=surroundings, cwd=folder, check=False,

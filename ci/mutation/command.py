@@ -167,7 +167,9 @@ def measure(tests: Sequence[str], copies: int) -> int:
     env = os.environ | PREPARED | {"COVERAGE_FILE": str(data)}
     if not (STATE / "compiled").exists():  # else the test that needs it first seems to take so long
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "tests/harness/audit"], cwd=ROOT, env=env
+            [sys.executable, "-m", "pytest", "-q", "tests/harness/relations/audit"],
+            cwd=ROOT,
+            env=env,
         )
     with log.open("w") as out:
         done = subprocess.run(

@@ -14,10 +14,14 @@ HARNESS, KERNELS, CONTRACTS = (
 )
 _DECIDING = {
     HARNESS: """
-        accuracy bits blind cache_check case_json collect compare drift evidence evidence_check
-        evidence_paths evidence_verdict held identity judge kernel_case kernel_plan liveness paths
-        plan record relations replay run schedule side unit unit_paths worker
-        controls/* order/* audit/* trace/* hf/* subjects/* recheck/*
+        core/bits core/drift core/lse core/offline core/plain_tensor
+        plan/cases plan/kernel_cases plan/paths plan/schedule
+        record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
+        relations/* relations/audit/* relations/order/* relations/trace/*
+        report/case_json report/evidence_check report/evidence_paths report/evidence_verdict
+        report/run_dir report/unit_paths report/verdict
+        run/control_run run/identity run/kernel_control_run run/replay run/trace_command run/unit
+        run/verify run/worker run/recheck/*
     """,
     KERNELS: "fixed interpreter launch rules tiles store/* overrides/*",
     CONTRACTS: """
@@ -26,12 +30,13 @@ _DECIDING = {
     """,
 }
 _SHOW = {
-    "harness/kvparity/audit/report.py": "words an audit",
-    "harness/kvparity/audit/words.py": "words an audit",
-    "harness/kvparity/order/picture.py": "draws trees",
-    "harness/kvparity/order/text.py": "words a certificate",
-    "harness/kvparity/trace/picture.py": "draws a trace",
-    "harness/kvparity/trace/table.py": "prints a trace",
+    "harness/kvparity/relations/audit/report.py": "words an audit",
+    "harness/kvparity/relations/audit/words.py": "words an audit",
+    "harness/kvparity/relations/explain.py": "words a difference",
+    "harness/kvparity/relations/order/picture.py": "draws trees",
+    "harness/kvparity/relations/order/text.py": "words a certificate",
+    "harness/kvparity/relations/trace/picture.py": "draws a trace",
+    "harness/kvparity/relations/trace/table.py": "prints a trace",
 }
 """Files of those folders that only show what others decided."""
 

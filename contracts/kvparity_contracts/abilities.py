@@ -7,15 +7,12 @@ each other, path by path.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from kvparity_contracts.base import Fault, KeyPath
 from kvparity_contracts.checks import PathCheck, reference_of
+from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import KINDS, PathKind, PathName, example, one_of_the_paths
 from kvparity_contracts.subjects import AnySubject, Decoder, Transformers
-
-if TYPE_CHECKING:
-    from kvparity_contracts.contract import Contract
 
 _PAGED = "a paged cache (a block table) is not part of the signature of a pair"
 _PADDED = "a padded batch is not part of the signature of a pair"
@@ -95,14 +92,14 @@ def blind(subject: AnySubject, relation: str, path: PathName) -> str | None:
     return None
 
 
-def able(contract: Contract) -> str:
+def able(contract: Parts) -> str:
     """The paths that the contract's subject can do, as they are written."""
     paths = [PathName.parse(example(kind)) for kind in KINDS]
     kinds = [path.kind for path in paths if cannot(contract.subject, path) is None]
     return one_of_the_paths(kinds)
 
 
-def faults(contract: Contract) -> Iterator[Fault]:
+def faults(contract: Parts) -> Iterator[Fault]:
     """Paths of checks that the subject cannot do, or that a check cannot look into."""
     for i, check in enumerate(contract.checks):
         if isinstance(check, PathCheck):
@@ -118,7 +115,7 @@ def _paths(at: KeyPath, check: PathCheck) -> Iterator[tuple[KeyPath, PathName]]:
         yield (*at, "paths", j), path
 
 
-def _fault(contract: Contract, at: KeyPath, relation: str, path: PathName) -> Iterator[Fault]:
+def _fault(contract: Parts, at: KeyPath, relation: str, path: PathName) -> Iterator[Fault]:
     subject = contract.subject
     reason = cannot(subject, path)
     if reason is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from kvparity_contracts import abilities, stores
 from kvparity_contracts.base import Fault, KeyPath, closest, repeated
@@ -11,17 +10,14 @@ from kvparity_contracts.checks import FEWEST_KEYS, Accuracy, AuditCheck, OrderCh
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import TOKEN_LIMITS, Limits
+from kvparity_contracts.parts import Parts
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder, known, order_of
-
-if TYPE_CHECKING:
-    from kvparity_contracts.contract import Contract
-
 
 LONGEST = 2**24
 """Tokens of a sequence, where the subject does not say how many it takes."""
 
 
-def faults(contract: Contract) -> Iterator[Fault]:
+def faults(contract: Parts) -> Iterator[Fault]:
     """Everything that is wrong between the parts."""
     yield from _names(contract)
     yield from _positions(contract)
@@ -44,14 +40,14 @@ def faults(contract: Contract) -> Iterator[Fault]:
         yield from _no_tokens(contract)
 
 
-def _names(contract: Contract) -> Iterator[Fault]:
+def _names(contract: Parts) -> Iterator[Fault]:
     for key in ("workloads", "checks"):
         names = [each.name for each in getattr(contract, key)]
         for i in repeated(names):
             yield Fault((key, i, "name"), f"the name {names[i]!r} is used twice", "another name")
 
 
-def _positions(contract: Contract) -> Iterator[Fault]:
+def _positions(contract: Parts) -> Iterator[Fault]:
     longest, whose = known(contract.subject).max_positions, "the positions of the model"
     if longest is None:
         longest, whose = LONGEST, "whatever the subject takes"
@@ -66,7 +62,7 @@ def _positions(contract: Contract) -> Iterator[Fault]:
                 )
 
 
-def _tokens(contract: Contract) -> Iterator[Fault]:
+def _tokens(contract: Parts) -> Iterator[Fault]:
     size = known(contract.subject).vocab_size
     if size is None:
         return
@@ -79,7 +75,7 @@ def _tokens(contract: Contract) -> Iterator[Fault]:
                 yield Fault(at, f"found the token id {max(ids)}", expected)
 
 
-def _stores(contract: Contract) -> Iterator[Fault]:
+def _stores(contract: Parts) -> Iterator[Fault]:
     dim = known(contract.subject).head_dim
     for i, text in enumerate(contract.numerics.kv_cache or ()):
         store = stores.parse(text)
@@ -95,7 +91,7 @@ def _stores(contract: Contract) -> Iterator[Fault]:
         yield Fault(("numerics", "kv_cache"), message, "float32, float16 or bfloat16")
 
 
-def _workload_names(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
+def _workload_names(contract: Parts, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
     names = [each.name for each in contract.workloads]
     for j, name in enumerate(check.workloads or ()):
         if name not in names:
@@ -107,7 +103,7 @@ def _workload_names(contract: Contract, at: KeyPath, check: PathCheck) -> Iterat
             )
 
 
-def _padding(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
+def _padding(contract: Parts, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
     padded = [each for each in contract.workloads_of(check) if each.pad]
     for j, path in enumerate(check.paths):
         if abilities.cannot(contract.subject, path) is not None:
@@ -117,7 +113,7 @@ def _padding(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Faul
             yield Fault((*at, "paths", j), message, "a workload with pad: [left, right]")
 
 
-def _chunks(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
+def _chunks(contract: Parts, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
     workloads = contract.workloads_of(check)
     if not all(map(contract.counted, workloads)):
         return  # a chat template may add what a text lacks
@@ -140,7 +136,7 @@ def _chunks(contract: Contract, at: KeyPath, check: PathCheck) -> Iterator[Fault
             yield Fault(where, found, f"a prefix shorter than {prompt}")
 
 
-def _limits(contract: Contract, at: KeyPath, check: Accuracy) -> Iterator[Fault]:
+def _limits(contract: Parts, at: KeyPath, check: Accuracy) -> Iterator[Fault]:
     if isinstance(check.limits, Limits):
         yield from _kinds(contract, (*at, "limits"), check.limits)
         return
@@ -157,7 +153,7 @@ def _limits(contract: Contract, at: KeyPath, check: Accuracy) -> Iterator[Fault]
             )
 
 
-def _certified(contract: Contract, at: KeyPath, check: OrderCheck) -> Iterator[Fault]:
+def _certified(contract: Parts, at: KeyPath, check: OrderCheck) -> Iterator[Fault]:
     kind = contract.subject.kind
     if kind == "transformers":
         message = f"found 'order', but the attention of a {kind} model cannot be probed"
@@ -177,7 +173,7 @@ def _certified(contract: Contract, at: KeyPath, check: OrderCheck) -> Iterator[F
             yield Fault((*at, "execution", j), f"found {dtype!r}", expected)
 
 
-def _compiled(contract: Contract, at: KeyPath) -> Iterator[Fault]:
+def _compiled(contract: Parts, at: KeyPath) -> Iterator[Fault]:
     subject = contract.subject
     expected = "a decoder, or the pair " + " and ".join(OWN_KERNELS)
     if isinstance(subject, Attention):
@@ -192,11 +188,11 @@ def _compiled(contract: Contract, at: KeyPath) -> Iterator[Fault]:
         yield Fault((*at, "relation"), message, expected)
 
 
-def _listed(contract: Contract) -> str:
+def _listed(contract: Parts) -> str:
     return ", ".join(contract.numerics.execution)
 
 
-def _kinds(contract: Contract, at: KeyPath, limits: Limits) -> Iterator[Fault]:
+def _kinds(contract: Parts, at: KeyPath, limits: Limits) -> Iterator[Fault]:
     kind = contract.subject.kind
     allowed = ("max_abs",) if kind == "attention" else TOKEN_LIMITS
     for name in limits.given():
@@ -205,7 +201,7 @@ def _kinds(contract: Contract, at: KeyPath, limits: Limits) -> Iterator[Fault]:
             yield Fault((*at, name), f"found the limit {name!r}", expected)
 
 
-def _controls(contract: Contract) -> Iterator[Fault]:
+def _controls(contract: Parts) -> Iterator[Fault]:
     if contract.controls == "all":
         return
     kind = contract.subject.kind
@@ -220,7 +216,7 @@ def _controls(contract: Contract) -> Iterator[Fault]:
             yield Fault(("controls", i), message, "a control that needs no order of this project")
 
 
-def _no_tokens(contract: Contract) -> Iterator[Fault]:
+def _no_tokens(contract: Parts) -> Iterator[Fault]:
     for i, workload in enumerate(contract.workloads):
         if workload.source != "prompt_tokens":
             message = f"found {workload.source!r}, but a pair of attention kernels has no tokens"

@@ -2,122 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import model_validator
 
 from kvparity_contracts import consistency
-from kvparity_contracts.base import Fault, Model, Slug, ToTuple, closest, refuse, repeated, show
-from kvparity_contracts.checks import Accuracy, AnyCheck, Check, Invariance, PathCheck
-from kvparity_contracts.controls import CONTROLS
-from kvparity_contracts.numerics import Numerics
-from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import Subject
-from kvparity_contracts.workloads import Workload
-
-VERSION = 1
+from kvparity_contracts.base import refuse
+from kvparity_contracts.checks import Accuracy, Check, Invariance
+from kvparity_contracts.parts import VERSION, Controls, Parts
 
 
-def _version(value: Any) -> Any:
-    # Literal[1] alone would take true and 1.0, because they equal 1.
-    if type(value) is not int or value != VERSION:
-        expected = f"{VERSION}, the version that this kvparity reads"
-        if value == str(VERSION):
-            expected += ", without quotes"
-        refuse([Fault((), f"found {show(value)}", expected)])
-    return value
-
-
-def _controls(value: Any) -> Any:
-    if value == "all":
-        return value
-    if not isinstance(value, (list, tuple)) or not value:
-        suggestion = "all" if closest(value, ["all"]) else ""
-        if isinstance(value, str) and value in CONTROLS:
-            suggestion = f"[{value}]"
-        refuse([Fault((), f"found {show(value)}", "'all' or a list of controls", suggestion)])
-    names = ", ".join(CONTROLS)
-    faults = [
-        Fault(
-            (i,), f"found the unknown control {name!r}", f"one of {names}", closest(name, CONTROLS)
-        )
-        for i, name in enumerate(value)
-        if not isinstance(name, str) or name not in CONTROLS
-    ]
-    faults += [Fault((i,), f"{value[i]!r} is listed twice") for i in repeated(value)]
-    refuse(faults)
-    return tuple(value)
-
-
-Controls = Annotated[
-    Literal["all"] | tuple[str, ...],
-    BeforeValidator(_controls),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"const": "all"},
-                {
-                    "type": "array",
-                    "items": {"enum": list(CONTROLS)},
-                    "minItems": 1,
-                    "uniqueItems": True,
-                },
-            ]
-        }
-    ),
-]
-
-
-class Contract(Model):
+class Contract(Parts):
     """A claim about a subject, with the workloads it is made on and the controls it must catch."""
-
-    version: Annotated[Literal[1], BeforeValidator(_version)]
-    """Version of this format: 1."""
-    name: Slug
-    """Name of the contract: lower-case letters, digits and hyphens."""
-    about: str = ""
-    """What the contract is for, in a sentence."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of weights, prompts and sampling."""
-    subject: Subject
-    """What is under verification."""
-    numerics: Numerics
-    """Number formats and temperatures."""
-    workloads: Annotated[tuple[Workload, ...], Field(min_length=1), ToTuple]
-    """Prompts, and how much is generated from them."""
-    checks: Annotated[tuple[Check, ...], Field(min_length=1), ToTuple]
-    """What must hold."""
-    controls: Controls = "all"
-    """Planted defects that must be caught: all that this contract can show, or a list of names."""
 
     @model_validator(mode="after")
     def _check(self) -> Contract:
         refuse(consistency.faults(self))
         return self
-
-    @property
-    def path_checks(self) -> tuple[PathCheck, ...]:
-        """The checks that run workloads on paths; the others look at kernels."""
-        return tuple(each for each in self.checks if isinstance(each, PathCheck))
-
-    def workloads_of(self, check: PathCheck) -> tuple[Workload, ...]:
-        """The workloads that a check runs on, in the order of the contract."""
-        if check.workloads is None:
-            return self.workloads
-        return tuple(each for each in self.workloads if each.name in check.workloads)
-
-    def paths_of(self, check: PathCheck, workload: Workload) -> tuple[PathName, ...]:
-        """The paths that a check runs on a workload, each once, with ``padded`` expanded."""
-        expanded = (one for path in check.paths for one in path.expand(workload.pad))
-        return tuple(dict.fromkeys(expanded))
-
-    def counted(self, workload: Workload) -> bool:
-        """Whether the number of its tokens is known: texts may go through a tokenizer."""
-        return workload.texts is None or getattr(self.subject, "checkpoint", None) is None
-
-    def checks_of(self, relation: str) -> list[AnyCheck]:
-        """The checks of one relation."""
-        return [each for each in self.checks if each.relation == relation]
 
 
 __all__ = ["VERSION", "Accuracy", "Check", "Contract", "Controls", "Invariance"]

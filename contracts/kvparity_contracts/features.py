@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
 
+from kvparity_contracts.controls.base import Feature as Feature
+from kvparity_contracts.parts import Parts
 from kvparity_contracts.stores import FP8, parse
 from kvparity_contracts.subjects import Attention, Decoder, known, narrow, order_of
 from kvparity_contracts.workloads import Workload
 
-if TYPE_CHECKING:
-    from kvparity_contracts.contract import Contract
 
-Feature = Literal[
-    "order",
-    "float32",
-    "window",
-    "no-ring",
-    "ring",
-    "numbers",
-    "codes",
-    "fp8",
-    "shared-prompt",
-    "full-layer",
-    "strided",
-    "empties",
-    "wide-batch",
-    "softcap",
-    "sinks",
-    "groups",
-]
-
-
-def has(contract: Contract, feature: Feature) -> bool:
+def has(contract: Parts, feature: Feature) -> bool:
     """Whether a contract has it, in the numerics in which controls run: its first."""
     return _TESTS[feature](contract)
 
@@ -44,35 +23,35 @@ def shares_prompt(workload: Workload, tokens: int) -> bool:
     return len(prompts) > 1 and len(heads) == 1 and min(map(len, prompts)) > tokens
 
 
-def _ring(contract: Contract) -> bool:
+def _ring(contract: Parts) -> bool:
     return isinstance(contract.subject, Decoder) and contract.subject.cache.ring
 
 
-def _window(contract: Contract) -> bool:
+def _window(contract: Parts) -> bool:
     return known(contract.subject).sliding_window is not None
 
 
-def _sinks(contract: Contract) -> bool:
+def _sinks(contract: Parts) -> bool:
     config = contract.subject.config if isinstance(contract.subject, Decoder) else None
     return config is not None and config.attention_sinks
 
 
-def _groups(contract: Contract) -> bool:
+def _groups(contract: Parts) -> bool:
     """Whether several query heads share each of several KV heads."""
     heads = getattr(contract.subject, "heads", None)
     return heads is not None and 1 < heads.kv < heads.query
 
 
-def _shared(contract: Contract) -> bool:
+def _shared(contract: Parts) -> bool:
     order = order_of(contract.subject)
     return order is not None and any(shares_prompt(w, order.tile) for w in contract.workloads)
 
 
-def _strided(contract: Contract) -> bool:
+def _strided(contract: Parts) -> bool:
     return isinstance(contract.subject, Attention) and contract.subject.inputs == "strided"
 
 
-def _empties(contract: Contract) -> bool:
+def _empties(contract: Parts) -> bool:
     """Whether an attention pair takes empty sequences, and a path gives it some."""
     subject = contract.subject
     return (
@@ -86,7 +65,7 @@ def _empties(contract: Contract) -> bool:
     )
 
 
-def _wide(contract: Contract) -> bool:
+def _wide(contract: Parts) -> bool:
     return any(
         path.kind == "batched" and (path.argument or 0) > 16
         for check in contract.path_checks
@@ -94,7 +73,7 @@ def _wide(contract: Contract) -> bool:
     )
 
 
-_TESTS: Mapping[Feature, Callable[[Contract], bool]] = {
+_TESTS: Mapping[Feature, Callable[[Parts], bool]] = {
     "order": lambda contract: order_of(contract.subject) is not None,
     "float32": lambda contract: contract.numerics.formats()[0][0] == "float32",
     "window": _window,

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kvparity_contracts.checks import PREFILL, PathCheck, Relation, reference_of
 from kvparity_contracts.controls import Control
 from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.order import Order
+from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.subjects import known, narrow
 from kvparity_contracts.workloads import Workload
-
-if TYPE_CHECKING:
-    from kvparity_contracts.contract import Contract
 
 TOKENS = 4
 """Tokens that are compared per sequence, or more where it takes them to have the keys."""
@@ -52,19 +49,19 @@ class Part:
     cost: int
 
 
-def split_and_tile(contract: Contract) -> tuple[int, int]:
+def split_and_tile(contract: Parts) -> tuple[int, int]:
     """Split and tile that the contract declares, or the defaults."""
     order = getattr(contract.subject, "order", None) or Order()
     return order.split, order.tile
 
 
-def fewest_keys(control: Control, contract: Contract) -> int:
+def fewest_keys(control: Control, contract: Parts) -> int:
     """Keys that a sequence must have for the control to show in this contract's subject."""
     return control.at_least(*split_and_tile(contract), known(contract.subject).sliding_window)
 
 
 def place(
-    control: Control, relation: Relation, contract: Contract, ran: Collection[str]
+    control: Control, relation: Relation, contract: Parts, ran: Collection[str]
 ) -> Place | str:
     """The cheapest place that shows ``control`` to a check of ``relation``, or why there is none.
 
@@ -96,7 +93,7 @@ def place(
     return best[1] if best is not None else _too_short(control, contract)
 
 
-def _too_short(control: Control, contract: Contract) -> str:
+def _too_short(control: Control, contract: Parts) -> str:
     wanted = [f"a sequence of at least {fewest_keys(control, contract) + 1} tokens"]
     if control.generate > 1:
         wanted.append(f"at least {control.generate} generated")
@@ -127,7 +124,7 @@ def _reference(control: Control, check: PathCheck) -> PathName | str:
     return own
 
 
-def part_of(control: Control, contract: Contract, workload: Workload) -> Part | None:
+def part_of(control: Control, contract: Parts, workload: Workload) -> Part | None:
     """The smallest part of a workload that shows a control in this contract's subject, or None."""
     tile = split_and_tile(contract)[1]
     if "shared-prompt" in control.features and not shares_prompt(workload, tile):
@@ -161,7 +158,7 @@ class Edge:
         return last * self.every > max(position - self.window + 1, 0)
 
 
-def edge_of(control: Control, contract: Contract) -> Edge | None:
+def edge_of(control: Control, contract: Parts) -> Edge | None:
     """The cuts that a control of the order moves, where every layer sees a window alone."""
     window = narrow(contract.subject)
     if window is None or "order" not in control.features:
@@ -173,7 +170,7 @@ def edge_of(control: Control, contract: Contract) -> Edge | None:
     return Edge(window, max(tile // 2, 16))
 
 
-def takes(control: Control, contract: Contract) -> str:
+def takes(control: Control, contract: Parts) -> str:
     """What a control needs of this contract, in words."""
     edge = edge_of(control, contract)
     return control.needs if edge is None else f"{control.needs}, and {edge}"

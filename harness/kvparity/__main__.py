@@ -11,8 +11,8 @@ import signal
 import sys
 from typing import NoReturn
 
-from kvparity import interrupts
-from kvparity.exit_codes import ExitCode
+from kvparity.core import interrupts
+from kvparity.core.exit_codes import ExitCode
 
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
 

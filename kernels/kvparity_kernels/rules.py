@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvparity_kernels import tiles
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.tiles import (
     BASE,
@@ -233,3 +234,16 @@ def triton_version() -> str:
         except metadata.PackageNotFoundError:
             continue
     return ""
+
+
+def current(device: torch.device, dtype: torch.dtype, order: ReductionOrder | None = None) -> Tiles:
+    """The tiles in force: those of ``using``, on CUDA else what the rules allow, else the base.
+
+    Rules are measured under the default order and say nothing about another: beside one, the
+    base stays.
+    """
+    if (forced := tiles.given.get()) is not None:
+        return forced
+    if device.type != "cuda" or order not in (None, ReductionOrder()):
+        return BASE
+    return in_force(*here(device), str(dtype).removeprefix("torch."))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kvparity_kernels.order import ReductionOrder
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 LINEAR_BLOCK_N = 64  # of the base
 LINEAR_STAGES = 3
@@ -104,32 +104,17 @@ class Tiles:
 
 
 BASE = Tiles()
-_given: ContextVar[Tiles | None] = ContextVar("kvparity_tiles", default=None)
-
-
-def current(device: torch.device, dtype: torch.dtype, order: ReductionOrder | None = None) -> Tiles:
-    """The tiles in force: those of ``using``, on CUDA else what the rules allow, else the base.
-
-    Rules are measured under the default order and say nothing about another: beside one, the
-    base stays.
-    """
-    if (given := _given.get()) is not None:
-        return given
-    if device.type != "cuda" or order not in (None, ReductionOrder()):
-        return BASE
-    from kvparity_kernels import rules
-
-    return rules.in_force(*rules.here(device), str(dtype).removeprefix("torch."))
+given: ContextVar[Tiles | None] = ContextVar("kvparity_tiles", default=None)
 
 
 @contextmanager
 def using(tiles: Tiles) -> Iterator[None]:
     """Put ``tiles`` in force in this context, whatever the device: for probes, tests, benches."""
-    token = _given.set(tiles)
+    token = given.set(tiles)
     try:
         yield
     finally:
-        _given.reset(token)
+        given.reset(token)
 
 
 def merged(choices: Iterable[Tiles]) -> Tiles:

@@ -6,9 +6,9 @@ import gpu_stand_ins
 import pytest
 import torch
 
-from kvparity.bench import attention
+from kvparity.core.relied import flashinfer as relied
+from kvparity.labs.bench import attention
 from kvparity.pairs import flashinfer as pairs
-from kvparity.relied import flashinfer as relied
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_what_is_recorded_is_what_the_interpreter_launches(contract, found):
     run = contract.parent / "run"
     command = ["verify", str(contract), "--device", "cpu", "--jobs", "1", "--run-dir", str(run)]
     done = subprocess.run(
-        [sys.executable, "-m", "kvparity.cli.main", *command],
+        [sys.executable, "-m", "kvparity", *command],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

@@ -134,8 +134,8 @@ def test_no_entry_is_stale() -> None:
 
 
 def test_a_new_file_of_the_scope_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "harness/kvparity/judge.py" in scope.files()
-    monkeypatch.setattr(scope, "_DECIDING", {scope.HARNESS: "judge gone"})
+    assert "harness/kvparity/report/verdict.py" in scope.files()
+    monkeypatch.setattr(scope, "_DECIDING", {scope.HARNESS: "report/verdict gone"})
     with pytest.raises(FileNotFoundError, match=r"names harness/kvparity/gone.py: no file"):
         scope.files()
 

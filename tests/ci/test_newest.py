@@ -21,7 +21,7 @@ def test_every_check_is_a_file_and_stands_for_one_library():
 
 def test_all_tests_of_what_is_relied_on_and_of_transformers_are_among_them():
     checked = {path for patterns in newest.CHECKS.values() for path in newest.files(patterns)}
-    for folder, names in (("relied", "test_*.py"), (".", "test_transformers*.py")):
+    for folder, names in (("core/relied", "test_*.py"), ("subjects/hf", "test_*.py")):
         there = (ROOT / "tests/harness" / folder).glob(names)
         assert {str(path.resolve().relative_to(ROOT)) for path in there} <= checked
 
@@ -65,7 +65,7 @@ def test_does_not_begin(broken):
 
 def report(folder, text):
     """pytest's own report of a file that lies where one of the checks does."""
-    path = folder / "tests/harness/test_versions.py"
+    path = folder / "tests/harness/core/test_versions.py"
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
     out = folder / "report.xml"
@@ -81,7 +81,7 @@ def report(folder, text):
 
 def test_what_broke_is_read_from_the_report_of_pytest(tmp_path):
     ran, broke = newest.of_tests(report(tmp_path, TESTS))
-    path = "tests/harness/test_versions.py"
+    path = "tests/harness/core/test_versions.py"
     assert ran == 3
     assert [str(each) for each in broke] == [
         f"what is relied on: {path}::test_breaks: TypeError: no argument past_key_values",

@@ -18,8 +18,8 @@ RESULTS = ROOT / "docs" / "results"
 PLANTED = """
 import json
 import static_profile as profile
-from kvparity.audit.request import Request, Shape
-from kvparity.audit.worker import launches
+from kvparity.relations.audit.request import Request, Shape
+from kvparity.relations.audit.worker import launches
 (kernel, arguments), _ = launches(Request("decode", "sm_90", Shape(8, 2, 64)))
 found = [profile.profiled("sm_90", kernel, arguments | {"num_warps": n}) for n in (4, 1)]
 print(json.dumps(found))

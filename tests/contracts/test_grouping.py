@@ -74,6 +74,6 @@ def test_no_contract_of_the_library_has_them(name: str) -> None:
 
 
 def test_no_preset_has_them() -> None:
-    from kvparity.decoder.presets import PRESETS  # imports torch: only here
+    from kvparity.subjects.decoder.presets import PRESETS  # imports torch: only here
 
     assert [n for n, each in PRESETS.items() if each.heads == each.kv_heads**2 > 1] == []

@@ -74,7 +74,7 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
 
 
 def test_presets_are_those_of_the_decoder() -> None:
-    from kvparity.decoder import presets  # imports torch: only here
+    from kvparity.subjects.decoder import presets  # imports torch: only here
 
     told = {name: (each.max_positions, each.vocab_size) for name, each in PRESETS.items()}
     assert told == {

@@ -11,7 +11,7 @@ import pytest
 from pages import IDS, INLINE, PAGES, ROOT, fences, prose
 
 from kvparity.cli.main import parser
-from kvparity.versions import TESTED
+from kvparity.core.versions import TESTED
 
 COMMANDS = (ROOT / "docs" / "reference" / "commands.md").read_text()
 OTHERS = {"--check", "--help", "--upgrade", "--version"}

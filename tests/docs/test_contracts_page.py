@@ -10,9 +10,9 @@ import pytest
 import torch
 from pages import PAGES, ROOT, fences, table_rows
 
-from kvparity.paths import build
-from kvparity.registry import factory
-from kvparity.workload import fill
+from kvparity.plan.paths import build
+from kvparity.plan.workload import fill
+from kvparity.subjects.registry import factory
 from kvparity_contracts import ContractError, PathName, lint, load
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.grouping import hidden_mapping
@@ -144,12 +144,12 @@ def _voids() -> list[ast.expr]:
     """Second members of ``"void", ...``, in tuples and in calls, and the reasons to be idle."""
     found = []
     for name in (
-        "compare.py",
-        "accuracy.py",
-        "cache_check.py",
-        "liveness.py",
-        "judge.py",
-        "kernel_case.py",
+        "relations/bits_and_limits.py",
+        "relations/accuracy.py",
+        "relations/cache.py",
+        "relations/liveness.py",
+        "relations/kernel_case.py",
+        "report/verdict.py",
     ):
         tree = ast.parse((ROOT / "harness/kvparity" / name).read_text())
         idle = [n for n in tree.body if getattr(n, "name", "") in ("same_work", "other_work")]

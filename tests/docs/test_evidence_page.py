@@ -8,11 +8,11 @@ import re
 import pytest
 from pages import ROOT, table_rows
 
-from kvparity.judge import judge
-from kvparity.kernel_case import Finding, entry
-from kvparity.kernel_plan import KernelCase, Numerics
-from kvparity.plan import make
-from kvparity.recheck.outcome import Outcome
+from kvparity.plan.cases import make
+from kvparity.plan.kernel_cases import KernelCase, Numerics
+from kvparity.relations.kernel_case import Finding, entry
+from kvparity.report.verdict import judge
+from kvparity.run.recheck.outcome import Outcome
 from kvparity_contracts import Contract
 
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
@@ -133,7 +133,7 @@ def test_every_field_of_a_subject_is_told(tutorial, run, kind):
 def test_every_field_of_the_decoder_is_told():
     import torch
 
-    from kvparity.registry import factory
+    from kvparity.subjects.registry import factory
     from kvparity_contracts.subjects import Decoder
 
     subject = factory("decoder")(

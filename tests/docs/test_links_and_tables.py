@@ -6,7 +6,7 @@ import docs_tables
 import pytest
 from pages import IDS, PAGES, ROOT, broken_links, table_rows
 
-from kvparity.exit_codes import ExitCode
+from kvparity.core.exit_codes import ExitCode
 from kvparity_contracts import CONTROLS
 from kvparity_contracts.paths import KINDS
 

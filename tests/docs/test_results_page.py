@@ -8,8 +8,8 @@ import gpu_publish
 import pytest
 from pages import INLINE, ROOT, table_rows
 
-from kvparity.plan import make
-from kvparity.subjects.callables import load_callable
+from kvparity.plan.cases import make
+from kvparity.subjects.pair.callables import load_callable
 from kvparity_contracts import find, lint, load
 
 PAGE = ROOT / "docs" / "results" / "README.md"

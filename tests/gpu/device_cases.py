@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kvparity.bits import bits, differing
+from kvparity.core.bits import bits, differing
 from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.digest import row_digest
 from kvparity_kernels.embedding import embed

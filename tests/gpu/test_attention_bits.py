@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvparity.bits import differing
+from kvparity.core.bits import differing
 from kvparity_kernels.attention import decode, naive, prefill
 from kvparity_kernels.order import ReductionOrder
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kvparity.decoder.backends import ATTENTION, attention_ops
-from kvparity.decoder.backends.seen import watching
-from kvparity.subject import SubjectError
+from kvparity.subjects.base import SubjectError
+from kvparity.subjects.decoder.backends import ATTENTION, attention_ops
+from kvparity.subjects.decoder.backends.run_counts import watching
 from kvparity_kernels.attention import naive
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvparity.bits import bits
+from kvparity.core.bits import bits
 from kvparity.tiles.cases import Attention
 from kvparity.tiles.check import check
 from kvparity.tiles.probe import Probe
-from kvparity_kernels import attention, rules, tiles
+from kvparity_kernels import attention, rules
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.tiles import Tiles
 
@@ -37,7 +37,7 @@ def test_the_rules_in_force_hold():
 def test_launches_follow_a_rule(planted):
     from kvparity_kernels.launch import record
 
-    assert tiles.current(CUDA, torch.bfloat16) == Tiles(decode_block_m=16)
+    assert rules.current(CUDA, torch.bfloat16) == Tiles(decode_block_m=16)
     probe = Probe([Attention("plain", 2, 1, 64, (65,), 3)], torch.bfloat16, CUDA)
     with record() as log:
         for call in probe.calls.values():
@@ -51,7 +51,7 @@ def test_a_rule_that_does_not_hold_is_seen(planted, monkeypatch):
 
     def decode(q, *arguments, **named):
         out, lse = own(q, *arguments, **named)
-        if tiles.current(q.device, q.dtype).decode_block_m == 16:
+        if rules.current(q.device, q.dtype).decode_block_m == 16:
             bits(out := out.clone()).view(-1)[0] ^= 1
         return out, lse
 

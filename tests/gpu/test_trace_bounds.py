@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvparity.taps import Attended
-from kvparity.trace.weights import Weights, weigh
+from kvparity.relations.trace.weights import Weights, weigh
+from kvparity.subjects.events import Attended
 from kvparity_kernels.attention import decode
 from kvparity_kernels.order import ReductionOrder
 

@@ -12,11 +12,12 @@ import torch
 from planting import Told, ToldSession
 from torch import Tensor
 
-from kvparity.decoder.backends import Backends
-from kvparity.decoder.model import Model, Ops
-from kvparity.schedule import Layout, Member
-from kvparity.subjects.attention import AttentionSubject, Heads, Pair
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.plan.schedule import Layout, Member
+from kvparity.subjects.decoder.backends import Backends
+from kvparity.subjects.decoder.model import Model, Ops
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.pair.model import Heads, Pair
+from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 
@@ -132,7 +133,7 @@ class Seen:
 
 
 class PairSpy:
-    """Both kernels of a pair, in the signature of ``kvparity.subjects.attention``."""
+    """Both kernels of a pair, in the signature of ``kvparity.subjects.pair.subject``."""
 
     def __init__(self, lse: bool = True) -> None:
         self.calls: list[Seen] = []

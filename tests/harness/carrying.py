@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import toy
 
-from kvparity import run as running
+from kvparity.run import verify as running
 from kvparity_contracts.contract import Contract
 
 BITS = {"name": "bits", "relation": "invariance", "paths": ["decode"]}

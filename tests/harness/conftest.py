@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import warm as warming
 
-from kvparity import environment
-from kvparity.apart.inside import here
+from kvparity.core import environment
+from kvparity.core.isolation.inside import here
 from kvparity_contracts import abilities
 
 

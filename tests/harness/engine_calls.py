@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import toy
 
-from kvparity.compare import Comparison
-from kvparity.plan import Case, make
-from kvparity.subjects.attention import AttentionSubject, build
-from kvparity.unit import Setting, run_unit
+from kvparity.plan.cases import Case, make
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.run.unit import Setting, run_unit
+from kvparity.subjects.pair.subject import AttentionSubject, build
 from kvparity_contracts.subjects import Attention
 
 README = ["decode", "batched", "batched(17)", "chunked(24)", "permuted", "far"]

@@ -12,8 +12,8 @@ import threading
 import time
 from typing import Any
 
-from kvparity import doing
-from kvparity.errors import RunFolderError, SubjectError, UnsupportedError
+from kvparity.core import doing
+from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity_kernels.relied import GoneError
 
 

@@ -1,6 +1,6 @@
 """A stand-in for FlashInfer: its documented paged layout, computed in float64 by the naive twin.
 
-It takes the calls of ``kvparity.relied.flashinfer`` and no others; ``ci/newest`` holds those
+It takes the calls of ``kvparity.core.relied.flashinfer`` and no others; ``ci/newest`` holds those
 against the library itself.
 """
 
@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from kvparity.core.relied import flashinfer as relied
 from kvparity.pairs import flashinfer as ours
-from kvparity.relied import flashinfer as relied
 from kvparity_kernels.attention import naive
 
 LOG2_E = math.log2(math.e)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.subjects.attention import Pair
+from kvparity.subjects.pair.model import Pair
 
 TILE = 64
 ROWS = 16

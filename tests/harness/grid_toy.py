@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from toy import POSITIONS, VOCAB, WIDTH, Toy, ToyCache, ToySession
 
-from kvparity import taps
-from kvparity.schedule import Layout, Member, Span
+from kvparity.plan.schedule import Layout, Member, Span
+from kvparity.subjects import events
 
 LAYERS, HEADS = 3, 4
 
@@ -121,7 +121,7 @@ class GridSession(ToySession):
         return cache  # type: ignore[return-value] # of another shape
 
     def _span(self, span: Span, ids: Sequence[int], alone: bool) -> Tensor:
-        toy, listener = self.subject, taps.current()
+        toy, listener = self.subject, events.current()
         positions = torch.arange(span.start, span.stop)
         queries = []
         for layer in range(LAYERS):
@@ -132,7 +132,7 @@ class GridSession(ToySession):
             silent = int(toy.gap == Gap("untold", layer, span.sequence, span.start))
             if listener is not None and silent < len(k):
                 start, fresh = span.start + silent, (k[silent:], v[silent:])
-                listener.wrote(taps.Wrote(layer, span.sequence, start, *fresh))
+                listener.wrote(events.Wrote(layer, span.sequence, start, *fresh))
             queries.append(q)
         self._counts["attention.decode" if span.decode else "attention.prefill"] += 1
         rows = [

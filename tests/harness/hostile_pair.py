@@ -16,7 +16,7 @@ import torch
 from naive_pair import decode, prefill
 from torch import Tensor
 
-from kvparity import compare
+from kvparity.relations import bits_and_limits
 
 __all__ = ["decode", "prefill"]
 
@@ -119,7 +119,7 @@ def decode_dumps(*args: Any, **more: Any) -> Any:
 
 
 def decode_compares(*args: Any, **more: Any) -> Any:
-    compare.differing = lambda a, b: torch.zeros(a.shape, dtype=torch.bool)
+    bits_and_limits.differing = lambda a, b: torch.zeros(a.shape, dtype=torch.bool)
     return naive_pair.decode(*args, **more)
 
 
@@ -132,12 +132,14 @@ def decode_has_other_code(*args: Any, **more: Any) -> Any:
     def never(a: Tensor, b: Tensor) -> Tensor:
         return torch.zeros(a.shape, dtype=torch.bool)
 
-    compare.differing.__code__ = never.__code__
+    bits_and_limits.differing.__code__ = never.__code__
     return naive_pair.decode(*args, **more)
 
 
 def decode_puts_another_module(*args: Any, **more: Any) -> Any:
-    sys.modules["kvparity.compare"] = ModuleType("kvparity.compare")
+    sys.modules["kvparity.relations.bits_and_limits"] = ModuleType(
+        "kvparity.relations.bits_and_limits"
+    )
     return naive_pair.decode(*args, **more)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import toy
 
-from kvparity.kernel_plan import Unplanted
-from kvparity.plan import Work, make
+from kvparity.plan.cases import Work, make
+from kvparity.plan.kernel_cases import Unplanted
 from kvparity_contracts.contract import Contract
 
 CONTRACT = toy.contract(

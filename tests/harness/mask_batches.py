@@ -7,7 +7,7 @@ from itertools import product
 
 import torch
 
-from kvparity.hf import mask as masks
+from kvparity.subjects.hf import mask as masks
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, Gemma3TextConfig, StaticCache
 
-from kvparity.hf.observe import Observation
-from kvparity.schedule import Span
+from kvparity.plan.schedule import Span
+from kvparity.subjects.hf.run_counts import Observation
 
 WINDOW, VOCAB = 4, 3
 CONFIG = Gemma3TextConfig(

@@ -10,9 +10,9 @@ import torch
 from mask_batches import Batch
 from torch import Tensor
 
-from kvparity.hf import attention as fixed
-from kvparity.hf import mask as masks
-from kvparity.hf.observe import Observation, observing
+from kvparity.subjects.hf import attention as fixed
+from kvparity.subjects.hf import mask as masks
+from kvparity.subjects.hf.run_counts import Observation, observing
 from kvparity_kernels.order import ReductionOrder
 
 HEADS, KV_HEADS, DIM = 4, 2, 16

@@ -9,7 +9,7 @@ import torch
 from plain_host import CONFIG
 from torch import Tensor
 
-from kvparity.subjects.transformers import TransformersSubject
+from kvparity.subjects.hf.subject import TransformersSubject
 from kvparity_kernels.order import ReductionOrder
 
 

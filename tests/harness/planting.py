@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.schedule import Layout, Member, Span, Step
+from kvparity.plan.schedule import Layout, Member, Span, Step
 
 Place = tuple[int, int, int]
 """Layer, sequence, position."""

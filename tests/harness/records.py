@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.record import Record
-from kvparity.schedule import Layout, Member, Plan, Span
+from kvparity.plan.schedule import Layout, Member, Plan, Span
+from kvparity.record.execute import Record
 
 MEMBERS = (Member("w/0", 5, 2), Member("w/1", 4, 2))
 INDEX = ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers_families import FAMILIES
 
-from kvparity.relied.transformers import MODEL_TYPES
-from kvparity.schedule import Layout, Member, Span, Step
-from kvparity.subjects.transformers import build
+from kvparity.core.relied.transformers import MODEL_TYPES
+from kvparity.plan.schedule import Layout, Member, Span, Step
+from kvparity.subjects.hf.subject import build
 from kvparity_contracts.subjects import Transformers
 
 BACKENDS = ("sdpa", "eager", "kvparity")

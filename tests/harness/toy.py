@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity import taps
-from kvparity.schedule import Layout, Member, Plan, Span, Step
-from kvparity.unit import Setting
+from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
+from kvparity.run.unit import Setting
+from kvparity.subjects import events
 from kvparity_contracts.contract import Contract
 
 VOCAB, WIDTH, POSITIONS = 256, 8, 512
@@ -169,10 +169,10 @@ class ToySession:
         positions = torch.arange(span.start, span.stop) + span.position_shift
         q, k, v = toy.embed(torch.tensor(ids), positions)
         self._cache.write(0, span.sequence, span.start, k[:, None].float(), v[:, None].float())
-        listener = taps.current()
+        listener = events.current()
         if listener is not None and "silent" not in toy.defects:
             told = k[:, None].float(), v[:, None].float()
-            listener.wrote(taps.Wrote(0, span.sequence, span.start, *told))
+            listener.wrote(events.Wrote(0, span.sequence, span.start, *told))
         decode = span.decode and "never-decodes" not in toy.defects
         decode |= "always-decodes" in toy.defects and span.stop == span.start + 1
         self._counts["attention.decode" if decode else "attention.prefill"] += 1

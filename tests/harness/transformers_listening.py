@@ -11,8 +11,8 @@ import torch
 from tiny_transformers import same_bits
 from torch import Tensor
 
-from kvparity import taps
-from kvparity.schedule import Layout, Member, Span
+from kvparity.plan.schedule import Layout, Member, Span
+from kvparity.subjects import events
 
 IDS = torch.randint(3, 128, (64,), generator=torch.Generator().manual_seed(1)).tolist()
 
@@ -22,16 +22,16 @@ class Everything:
     """A listener that wants all rows."""
 
     written: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    rows: list[taps.Attended] = field(default_factory=list)
+    rows: list[events.Attended] = field(default_factory=list)
 
-    def wrote(self, event: taps.Wrote) -> None:
+    def wrote(self, event: events.Wrote) -> None:
         for i, (k, v) in enumerate(zip(event.k, event.v, strict=True)):
             self.written[event.layer, event.start + i] = (k, v)
 
     def wants(self, sequence: int, positions: Sequence[int]) -> Sequence[int]:
         return positions
 
-    def attended(self, event: taps.Attended) -> None:
+    def attended(self, event: events.Attended) -> None:
         self.rows.append(event)
 
 

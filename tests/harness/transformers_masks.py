@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.hf import mask as masks
+from kvparity.subjects.hf import mask as masks
 
 
 def causal(batch: int, head: int, q: Any, k: Any) -> Any:

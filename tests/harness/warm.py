@@ -26,9 +26,9 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 NEEDED = (
-    "kvparity.worker",
+    "kvparity.run.worker",
     *(f"kvparity.cli.{verb}" for verb in ("main", "verify", "progress", "whole")),
-    *(f"kvparity.subjects.{name}" for name in ("attention", "decoder", "transformers")),
+    *(f"kvparity.subjects.{name}.subject" for name in ("pair", "decoder", "hf")),
     "kvparity_contracts.loader",
     "torch._dynamo",
     "torch.export",
@@ -85,7 +85,7 @@ def started(scratch: Path) -> Iterator[Warm]:
 
 def serve() -> None:
     """Until stdin ends: one line of JSON is a command, its exit code the answer."""
-    from kvparity.apart import process
+    from kvparity.core.isolation import process
 
     os.environ.update(process._QUIET)  # as every process of a subject has it, before its imports
     for name in NEEDED:
@@ -106,8 +106,8 @@ def serve() -> None:
 def _command(
     arguments: Sequence[str], folder: str, out: str, err: str, jobs: int, env: dict[str, str]
 ) -> NoReturn:
-    from kvparity.apart import process
     from kvparity.cli.main import main
+    from kvparity.core.isolation import process
 
     os.environ.clear()
     os.environ.update(env)

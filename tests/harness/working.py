@@ -8,9 +8,10 @@ import pytest
 import toy
 from toy import Toy
 
-from kvparity import doing, worker
-from kvparity.kernel_plan import Numerics
-from kvparity.plan import make
+from kvparity.core import doing
+from kvparity.plan.cases import make
+from kvparity.plan.kernel_cases import Numerics
+from kvparity.run import worker
 
 CONTRACT = toy.contract(
     workloads=[{"name": "w", "prompts": [[5, 6, 7], [9]], "generate": 3}],

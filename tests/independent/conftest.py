@@ -11,8 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kvparity import environment
-from kvparity.apart.inside import here
+from kvparity.core import environment
+from kvparity.core.isolation.inside import here
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -22,7 +22,8 @@ import toy
 from played import GENERATED, INDEX, PROMPTS, STARTS, TEMPERATURES, Cached, Played, Tables
 from safetensors.numpy import load_file
 
-from kvparity import run, worker
+from kvparity.run import verify as run_verify
+from kvparity.run import worker
 from kvparity_contracts.loader import load
 
 Raw = Mapping[str, np.ndarray]
@@ -67,7 +68,7 @@ def verify(folder: Path, document: Mapping[str, Any]) -> Ran:
     """``kvparity verify`` in this process, on a contract written to ``folder``."""
     file = folder / "contract.yaml"
     file.write_text(json.dumps(document))
-    report = run.verify(
+    report = run_verify.verify(
         load(file),
         device="cpu",
         folder=folder / "run",

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity import taps
-from kvparity.schedule import Layout, Member, Plan, Span, Step
+from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
+from kvparity.subjects import events
 
 VOCAB, LAYERS, HEADS, DIM = 24, 3, 4, 2
 PROMPTS = ((3, 1, 4), (15,), (9, 2, 6, 5, 3, 5))
@@ -135,14 +135,14 @@ class PlayedSession:
         return "prefill" if whole else "decode"
 
     def _write(self, span: Span) -> None:
-        listener = taps.current()
+        listener = events.current()
         if listener is None or span.sequence >= len(PROMPTS):
             return
         own = self.tables.written[self.path]
         part = slice(STARTS[span.sequence] + span.start, STARTS[span.sequence] + span.stop)
         for layer in range(LAYERS):
             told = own.k[layer, part], own.v[layer, part]
-            listener.wrote(taps.Wrote(layer, span.sequence, span.start, *told))
+            listener.wrote(events.Wrote(layer, span.sequence, span.start, *told))
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         self.path = self._path(step)

@@ -26,8 +26,9 @@ from net import unlike
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from kvparity import collect, compare, held
-from kvparity.subjects.transformers import TransformersSubject
+from kvparity.record import cache_snapshot, scoring
+from kvparity.relations import bits_and_limits
+from kvparity.subjects.hf.subject import TransformersSubject
 
 PROMPTS, GENERATED = ([5, 17, 2, 40, 8, 33, 21], [9, 30]), 4
 CONFIG = {
@@ -253,7 +254,11 @@ def test_there_is_something_to_agree_on(ran: net.Ran) -> None:
     assert 0 < cache["cache"]["differing"] < cache["cache"]["compared"]
 
 
-right_bits, right_digest, right_digests = compare.differing, collect.row_digest, held._digests
+right_bits, right_digest, right_digests = (
+    bits_and_limits.differing,
+    scoring.row_digest,
+    cache_snapshot._digests,
+)
 right_oracle = TransformersSubject.oracle
 
 
@@ -266,9 +271,19 @@ def next_rows(self: Any, member: Any, ids: Any, rows: range) -> torch.Tensor:
 
 
 CHANGES: dict[str, tuple[Any, str, Any, Agreement]] = {
-    "only-some-bits": (compare, "differing", lambda a, b: right_bits(a, b) & (a < -2.0), bits),
-    "half-a-row": (collect, "row_digest", half_a_row, bits),
-    "values-not-digested": (held, "_digests", lambda k, v: right_digests(k, 0 * v), contents),
+    "only-some-bits": (
+        bits_and_limits,
+        "differing",
+        lambda a, b: right_bits(a, b) & (a < -2.0),
+        bits,
+    ),
+    "half-a-row": (scoring, "row_digest", half_a_row, bits),
+    "values-not-digested": (
+        cache_snapshot,
+        "_digests",
+        lambda k, v: right_digests(k, 0 * v),
+        contents,
+    ),
     "oracle-of-the-next-row": (TransformersSubject, "oracle", next_rows, float64),
 }
 

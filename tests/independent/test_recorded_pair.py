@@ -17,8 +17,10 @@ from net import unlike
 from recorded_pair import DIM, HEADS, KV_HEADS, Row, Spoil, Tape
 from torch import Tensor
 
-from kvparity import accuracy as measuring
-from kvparity import collect, compare, unit
+from kvparity.record import scoring
+from kvparity.relations import accuracy as measuring
+from kvparity.relations import bits_and_limits
+from kvparity.run import unit
 
 PROMPTS, GENERATED = (2, 9), 3
 INDEX = [(s, p) for s, n in enumerate(PROMPTS) for p in range(n - 1, n + GENERATED - 1)]
@@ -187,7 +189,11 @@ def test_rows_and_float64(fault: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 OUT = HEADS * DIM
-right_bits, right_digest, right_ulps = compare.differing, collect.row_digest, compare.ulps
+right_bits, right_digest, right_ulps = (
+    bits_and_limits.differing,
+    scoring.row_digest,
+    bits_and_limits.ulps,
+)
 right_aggregates, right_oracle = measuring.aggregates, unit.oracle_values
 
 
@@ -215,9 +221,9 @@ def half_exact(*given: Any) -> Tensor:
 
 Agreement = Callable[[net.Ran], list[str]]
 CHANGES: dict[str, tuple[str, Any, str, Any, Agreement]] = {
-    "lse-not-compared": ("last-lse", compare, "differing", bits_of_o, bits),
-    "lse-not-digested": ("last-lse", collect, "row_digest", digest_of_o, bits),
-    "ulps-across-zero": ("other-zero", compare, "ulps", patterns, bits),
+    "lse-not-compared": ("last-lse", bits_and_limits, "differing", bits_of_o, bits),
+    "lse-not-digested": ("last-lse", scoring, "row_digest", digest_of_o, bits),
+    "ulps-across-zero": ("other-zero", bits_and_limits, "ulps", patterns, bits),
     "only-head-0-measured": (
         "both-far",
         measuring,

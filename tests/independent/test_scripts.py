@@ -23,8 +23,8 @@ from net import numbers
 from records import DECODE, INDEX, VALUES, record
 from safetensors.numpy import save_file
 
-from kvparity import compare
-from kvparity.drift import drift
+from kvparity.core.drift import drift
+from kvparity.relations import bits_and_limits
 
 HERE = Path(__file__).parent
 SCRIPTS = sorted(
@@ -193,7 +193,7 @@ def test_unequal_lengths_are_no_answer() -> None:
     assert logprob_bits.answer({"logprobs": whole}, {"logprobs": short}) == {
         "equal": None, "tokens": [5, 4],
     }  # fmt: skip
-    found = compare.invariance(
+    found = bits_and_limits.invariance(
         record(), record(DECODE, values=VALUES[:-1], digests=(1, 2, 3, -4), index=INDEX[:-1]),
         column=0,
     )  # fmt: skip

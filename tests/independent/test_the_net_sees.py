@@ -18,7 +18,10 @@ import torch
 from one_fault import CACHE_FAULTS, FAULTS, Fault, Plant
 from played import Tables
 
-from kvparity import accuracy, bits, cache_check, collect, compare, drift, held, unit
+from kvparity.core import bits, drift
+from kvparity.record import cache_snapshot, scoring
+from kvparity.relations import accuracy, bits_and_limits, cache
+from kvparity.run import unit
 from kvparity_contracts.checks import Limits
 
 Agreement = Callable[[net.Ran, Tables, str], list[str]]
@@ -45,7 +48,7 @@ def _digest_of(columns: slice) -> Any:
     return lambda rows: collect_digest(rows[:, columns].contiguous())
 
 
-collect_digest = collect.row_digest
+collect_digest = scoring.row_digest
 exact_drift = drift.drift
 exact_bits = bits.differing
 
@@ -69,7 +72,7 @@ def _ten_times(limits: Limits) -> dict[str, float]:
 
 exact_given, exact_oracle = Limits.given, unit.oracle_values
 exact_aggregates = accuracy.aggregates
-digests = held._digests
+digests = cache_snapshot._digests
 
 
 def _oracle_float32(*given: Any) -> torch.Tensor:
@@ -114,30 +117,33 @@ def on_caches(plant: Plant) -> tuple[Any, ...]:
 
 
 CHANGES = (
-    _change("logprobs-nearly-equal", (compare, "differing"), _close,
+    _change("logprobs-nearly-equal", (bits_and_limits, "differing"), _close,
             on_bits(one_fault.ulp_in_every_row)),
-    _change("last-token-not-compared", (compare, "differing"), _first_values,
+    _change("last-token-not-compared", (bits_and_limits, "differing"), _first_values,
             on_bits(one_fault.last_row, "padded-left")),
-    _change("ulps-of-values-not-of-bits", (compare, "ulps"), lambda a, b: (a - b).abs().long(),
+    _change("ulps-of-values-not-of-bits", (bits_and_limits, "ulps"), lambda a, b:
+            (a - b).abs().long(),
             on_bits(one_fault.one_way)),
-    _change("rows-without-digests", (collect, "row_digest"), _digest_of(slice(0, 1)),
+    _change("rows-without-digests", (scoring, "row_digest"), _digest_of(slice(0, 1)),
             on_bits(one_fault.hidden_column)),
-    _change("rows-but-the-last-column", (collect, "row_digest"), _digest_of(slice(0, -1)),
+    _change("rows-but-the-last-column", (scoring, "row_digest"), _digest_of(slice(0, -1)),
             on_bits(one_fault.hidden_column)),
-    _change("zeros-are-equal", (collect, "row_digest"), lambda x:
+    _change("zeros-are-equal", (scoring, "row_digest"), lambda x:
             collect_digest(x + 0.0), on_bits(one_fault.other_zero, "batched")),
-    _change("subtracted-in-float32", (compare, "drift"), _in_float32, on_drift(one_fault.far_off)),
-    _change("drift-turned-round", (compare, "drift"), _turned, on_drift(one_fault.far_off)),
-    _change("largest-d-not-absolute", (compare, "drift"), _one_sided, on_drift(one_fault.far_off)),
+    _change("subtracted-in-float32", (bits_and_limits, "drift"), _in_float32,
+            on_drift(one_fault.far_off)),
+    _change("drift-turned-round", (bits_and_limits, "drift"), _turned, on_drift(one_fault.far_off)),
+    _change("largest-d-not-absolute", (bits_and_limits, "drift"), _one_sided,
+            on_drift(one_fault.far_off)),
     _change("clipped-later", (drift, "CLIP_HIGH"), 1e9, on_drift(one_fault.far_off)),
     _change("limits-times-ten", (Limits, "given"), _ten_times, EXACT),
     _change("oracle-in-float32", (unit, "oracle_values"), _oracle_float32, EXACT),
     _change("last-token-not-measured", (accuracy, "aggregates"), _but_the_last, EXACT),
-    _change("only-keys-digested", (held, "_digests"), lambda k, v: digests(k, k),
+    _change("only-keys-digested", (cache_snapshot, "_digests"), lambda k, v: digests(k, k),
             on_caches(one_fault.v_of_layer_1)),
-    _change("first-heads-digested", (held, "_digests"), _first_half,
+    _change("first-heads-digested", (cache_snapshot, "_digests"), _first_half,
             on_caches(one_fault.k_of_the_last_head)),
-    _change("read-is-not-held-against-written", (cache_check, "_alone"), lambda *given: None,
+    _change("read-is-not-held-against-written", (cache, "_alone"), lambda *given: None,
             on_caches(one_fault.both_read_another_v)),
 )  # fmt: skip
 

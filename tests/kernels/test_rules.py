@@ -211,13 +211,13 @@ def test_launches_ask_the_rules_on_cuda_alone_and_under_the_default_order(stand_
     stand_in(ROW)
     monkeypatch.setattr(rules, "here", lambda device: ("sm_90", "3.6"))
     cuda, half = torch.device("cuda:0"), torch.bfloat16
-    assert tiles.current(cuda, half) == Tiles(decode_block_m=16)
-    assert tiles.current(cuda, half, ReductionOrder()) == Tiles(decode_block_m=16)
-    assert tiles.current(cuda, half, ReductionOrder(block_m=32)) == BASE
-    assert tiles.current(cuda, torch.float32) == BASE
-    assert tiles.current(torch.device("cpu"), half) == BASE
+    assert rules.current(cuda, half) == Tiles(decode_block_m=16)
+    assert rules.current(cuda, half, ReductionOrder()) == Tiles(decode_block_m=16)
+    assert rules.current(cuda, half, ReductionOrder(block_m=32)) == BASE
+    assert rules.current(cuda, torch.float32) == BASE
+    assert rules.current(torch.device("cpu"), half) == BASE
     with tiles.using(BASE):
-        assert tiles.current(cuda, half) == BASE
+        assert rules.current(cuda, half) == BASE
 
 
 def test_the_version_of_triton_is_cut_to_two_numbers():

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kvparity_kernels.order import ReductionOrder
-from kvparity_kernels.tiles import BASE, LinearTile, Tiles, candidates, current, merged, using
+from kvparity_kernels.rules import current
+from kvparity_kernels.tiles import BASE, LinearTile, Tiles, candidates, merged, using
 
 CPU = torch.device("cpu")
 SMALL, LARGE = LinearTile(16, 32, 128, 4, 4), LinearTile(128, 128, 64, 8, 3)

@@ -6,8 +6,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvparity_contracts.checks import Relation
-from kvparity_contracts.features import Feature
 from kvparity_contracts.paths import PathKind, PathName
+
+Feature = Literal[
+    "order",
+    "float32",
+    "window",
+    "no-ring",
+    "ring",
+    "numbers",
+    "codes",
+    "fp8",
+    "shared-prompt",
+    "full-layer",
+    "strided",
+    "empties",
+    "wide-batch",
+    "softcap",
+    "sinks",
+    "groups",
+]
+"""What a contract must have beside paths and lengths for a defect to be possible."""
 
 SubjectKind = Literal["attention", "decoder", "transformers"]
 LANGUAGE: tuple[SubjectKind, ...] = ("decoder", "transformers")

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kvparity.audit import words
 from kvparity.cli import say
-from kvparity.exit_codes import ExitCode
+from kvparity.core.exit_codes import ExitCode
+from kvparity.relations.audit import words
 
 _EXIT = {"same": ExitCode.HOLDS, "different": ExitCode.DIFFERS, "unknown": ExitCode.VOID}
 _ORDER = ("split", "tile", "block_m", "num_warps")
@@ -51,9 +51,9 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Audit; returns the exit code."""
-    from kvparity.audit.contract import audit_contract, present
-    from kvparity.audit.request import AuditError
-    from kvparity.subject import SubjectError, UnsupportedError
+    from kvparity.core.errors import SubjectError, UnsupportedError
+    from kvparity.relations.audit.contract import audit_contract, present
+    from kvparity.relations.audit.request import AuditError
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
     from kvparity_contracts.problems import ContractError
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     except (AuditError, SubjectError) as error:
         say.tell(f"kvparity: error: {error}", file=sys.stderr)
         return ExitCode.ERROR
-    from kvparity.audit.report import document, render
+    from kvparity.relations.audit.report import document, render
 
     report = document(loaded, results, time.monotonic() - started)
     if args.json:

@@ -9,15 +9,15 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvparity.bench.cases import SHAPES, WHATS
 from kvparity.cli import say
-from kvparity.exit_codes import ExitCode
-from kvparity.versions import lines as outside_line
+from kvparity.core.exit_codes import ExitCode
+from kvparity.core.versions import lines as outside_line
+from kvparity.labs.bench.cases import SHAPES, WHATS
 
 if TYPE_CHECKING:
-    from kvparity.bench.calls import Choice
-    from kvparity.bench.goals import Row
-    from kvparity.bench.measure import Measured
+    from kvparity.labs.bench.calls import Choice
+    from kvparity.labs.bench.goals import Row
+    from kvparity.labs.bench.measure import Measured
 
 FORMATS = ("bfloat16", "float16", "float32")
 IN_FORCE = "in-force"
@@ -61,8 +61,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure or show; returns the exit code."""
-    from kvparity.bench.goals import judge
-    from kvparity.bench.measure import read
+    from kvparity.labs.bench.goals import judge
+    from kvparity.labs.bench.measure import read
 
     if args.show is not None:
         try:
@@ -104,8 +104,9 @@ def _choice(args: argparse.Namespace) -> Choice:
     """The tiles of this run, settled once: a variant of ours gets the same."""
     import torch
 
-    from kvparity.bench.calls import Choice
-    from kvparity_kernels.tiles import BASE, candidates, current
+    from kvparity.labs.bench.calls import Choice
+    from kvparity_kernels.rules import current
+    from kvparity_kernels.tiles import BASE, candidates
 
     known = candidates()
     if args.tiles == IN_FORCE:
@@ -121,11 +122,11 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
-    from kvparity.bench.calls import calls
-    from kvparity.bench.cases import cases
-    from kvparity.bench.measure import measure
-    from kvparity.bench.timing import Cuda, both, copy_bandwidth, quiet
-    from kvparity.environment import environment, settle
+    from kvparity.core.environment import environment, settle
+    from kvparity.labs.bench.cases import cases
+    from kvparity.labs.bench.measure import measure
+    from kvparity.labs.bench.timing import Cuda, both, copy_bandwidth, quiet
+    from kvparity.labs.bench.ways import calls
 
     settle()
     shape, identity = replace(SHAPES[args.shape], dtype=args.dtype), uuid.uuid4().hex[:12]
@@ -158,8 +159,8 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 def _tell(
     args: argparse.Namespace, document: dict[str, Any], found: list[Measured], goals: list[Row]
 ) -> int:
-    from kvparity.bench import text
-    from kvparity.bench.picture import draw
+    from kvparity.labs.bench import text
+    from kvparity.labs.bench.picture import draw
 
     shape, place = document.get("shape", {}), document.get("environment", {})
     title = f"{shape.get('name')}, {shape.get('dtype')}, {place.get('device_name', 'CUDA')}"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.exit_codes import ExitCode
-from kvparity.schema import SCHEMA_VERSION
+from kvparity.core.exit_codes import ExitCode
+from kvparity.report.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from kvparity.codec.budget import Budget
-    from kvparity.codec.registry import Pair
+    from kvparity.labs.codec.budget import Budget
+    from kvparity.labs.codec.registry import Pair
     from kvparity_contracts.loader import LoadedContract
 
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _stop(args, ExitCode.USAGE, str(error))
     except Exception as error:
-        from kvparity.subject import SubjectError, UnsupportedError
+        from kvparity.core.errors import SubjectError, UnsupportedError
 
         if isinstance(error, UnsupportedError):
             return _stop(args, ExitCode.USAGE, str(error))
@@ -92,12 +92,13 @@ def run(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     import torch
 
-    from kvparity import doing, environment, texts
-    from kvparity.codec.lab import examine_codec
-    from kvparity.codec.prepare import Bench, prepare
-    from kvparity.kernel_plan import Numerics
-    from kvparity.unit import Setting
-    from kvparity.worker import Job, subject_of
+    from kvparity.core import doing, environment
+    from kvparity.labs.codec.lab import examine_codec
+    from kvparity.labs.codec.prepare import Bench, prepare
+    from kvparity.plan import texts
+    from kvparity.plan.kernel_cases import Numerics
+    from kvparity.run.unit import Setting
+    from kvparity.run.worker import Job, subject_of
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
 
@@ -155,20 +156,20 @@ def _check_subject(loaded: LoadedContract, kv_cache: str) -> None:
 
 
 def _budget(text: str | None) -> Budget | None:
-    from kvparity.codec.budget import Budget
+    from kvparity.labs.codec.budget import Budget
 
     return None if text is None else Budget.parse(text)
 
 
 def _pair(text: str) -> Pair:
-    from kvparity.codec.registry import find
+    from kvparity.labs.codec.registry import find
 
     return find(text, Path.cwd())
 
 
 def _defaults(bench: Any) -> list[Pair]:
-    from kvparity.codec.layers import stored
-    from kvparity.codec.registry import defaults
+    from kvparity.labs.codec.layers import stored
+    from kvparity.labs.codec.registry import defaults
 
     return [_pair(name) for name in defaults({x.head_dim for x in stored(bench.plan)})]
 
@@ -195,8 +196,8 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
 
 
 def _print(args: argparse.Namespace, report: dict[str, Any]) -> int:
-    from kvparity.codec.picture import draw
-    from kvparity.codec.text import render
+    from kvparity.labs.codec.picture import draw
+    from kvparity.labs.codec.text import render
 
     text, document = render(report), json.dumps(report, allow_nan=False)
     if args.out is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.exit_codes import ExitCode
+from kvparity.core.exit_codes import ExitCode
 
 
 def add_parser(verbs: Any) -> None:
@@ -41,7 +41,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List or run; returns the exit code."""
-    from kvparity.zoo import text
+    from kvparity.labs.zoo import text
     from kvparity_contracts.base import closest
     from kvparity_contracts.controls import CONTROLS
 
@@ -70,10 +70,10 @@ def _matrix(args: argparse.Namespace) -> int:
         return _refuse(f"--jobs {args.jobs}: expected at least 1")
     import torch
 
-    from kvparity.environment import environment
-    from kvparity.environment import settle as settle_process
-    from kvparity.errors import SubjectError
-    from kvparity.zoo import matrix, text
+    from kvparity.core.environment import environment
+    from kvparity.core.environment import settle as settle_process
+    from kvparity.core.errors import SubjectError
+    from kvparity.labs.zoo import matrix, text
 
     jobs = args.jobs or (1 if device != "cpu" else os.cpu_count() or 1)
     start = time.perf_counter()

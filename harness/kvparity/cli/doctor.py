@@ -6,10 +6,10 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from kvparity import versions
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.exit_codes import ExitCode
+from kvparity.core import versions
+from kvparity.core.exit_codes import ExitCode
 
 
 def add_parser(verbs: Any) -> None:
@@ -43,8 +43,8 @@ def examine(asked: str | None) -> dict[str, Any]:
         device = settle(asked)
     except (ImportError, ValueError) as error:
         return {"ready": False, "problem": str(error)}
-    from kvparity.environment import environment
-    from kvparity.environment import settle as settle_process
+    from kvparity.core.environment import environment
+    from kvparity.core.environment import settle as settle_process
     from kvparity.tiles.force import describe
     from kvparity_kernels.rules import RulesError
 
@@ -56,7 +56,7 @@ def examine(asked: str | None) -> dict[str, Any]:
         found["tiles"] = describe(torch.device(device))
     except RulesError as error:
         return found | {"ready": False, "problem": str(error)}
-    from kvparity.trials import tried
+    from kvparity.run.trials import tried
 
     trials = tried(torch.device(device))
     problems = [trial.problem for trial in trials.values() if trial.problem]

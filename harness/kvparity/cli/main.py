@@ -6,15 +6,18 @@ What takes longer to import is imported inside ``main``, where Ctrl-C has an ans
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from contextlib import redirect_stdout
+from typing import Any, NoReturn
 
-from kvparity import __version__, interrupts
+from kvparity import __version__
 from kvparity.cli import say, streams
-from kvparity.exit_codes import ExitCode
+from kvparity.core import interrupts
+from kvparity.core.exit_codes import ExitCode
 
 _EPILOG = """examples:
   kvparity verify smoke                  the reference decoder, on this machine, in a minute
@@ -76,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, *, own_process: bool = False) -> int:
     """Run one verb; returns the exit code. No traceback reaches the user.
 
-    ``own_process``: the process is there for this command alone (see :mod:`kvparity.interrupts`).
+    ``own_process``: the process is there for this command alone (see
+    :mod:`kvparity.core.interrupts`).
     """
     given = list(sys.argv[1:] if argv is None else argv)
     with streams.guarded() as both, interrupts.heard(own_process=own_process):
@@ -113,9 +117,9 @@ def _answered(given: list[str]) -> int:
 
 
 def _run(args: argparse.Namespace, given: list[str]) -> int:
-    from kvparity.apart.inside import inside
     from kvparity.cli import whole
-    from kvparity.subjects.callables import forget
+    from kvparity.core.isolation.inside import inside
+    from kvparity.subjects.pair.callables import forget
     from kvparity_kernels.relied import GoneError
 
     try:
@@ -123,7 +127,7 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
         if inside():
             forget()  # what an earlier command imported here, and its state
         elif verb in whole.VERBS:
-            return whole.run(given, json=args.json)
+            return whole.run(answer, given, json=args.json)
         return int(args.run(args))
     except BaseException as error:  # SystemExit, too: it is not for a subject to end us
         if isinstance(error, KeyboardInterrupt) or interrupts.came():
@@ -144,7 +148,8 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
         return ExitCode.ERROR
 
 
-if __name__ == "__main__":
-    from kvparity.__main__ import command
-
-    command()
+def answer(given: Sequence[str]) -> dict[str, Any]:
+    """In the child: the verb's exit code and all that it printed on stdout."""
+    with redirect_stdout(io.StringIO()) as out:
+        code = main(given)
+    return {"code": int(code), "text": out.getvalue()}

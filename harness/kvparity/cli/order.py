@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.exit_codes import ExitCode
+from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from kvparity.order.report import OrderReport
-    from kvparity.subjects.attention import AttentionSubject
+    from kvparity.relations.order.report import OrderReport
+    from kvparity.subjects.pair.subject import AttentionSubject
 
 _DTYPES = ("float32", "float16", "bfloat16")
 _EXIT = {
@@ -76,8 +76,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine; returns the exit code."""
-    from kvparity import doing
-    from kvparity.environment import settle as settle_process
+    from kvparity.core import doing
+    from kvparity.core.environment import settle as settle_process
     from kvparity_contracts.problems import ContractError
 
     try:
@@ -99,12 +99,12 @@ def _examine(
 ) -> int:
     import torch
 
-    from kvparity import doing
-    from kvparity.environment import environment
-    from kvparity.order.examine import order_report
-    from kvparity.order.text import render
-    from kvparity.subject import SubjectError
-    from kvparity.worker import still_settled
+    from kvparity.core import doing
+    from kvparity.core.environment import environment
+    from kvparity.core.errors import SubjectError
+    from kvparity.relations.order.examine import order_report
+    from kvparity.relations.order.text import render
+    from kvparity.run.worker import still_settled
 
     reports = []
     try:
@@ -168,8 +168,9 @@ def _subject(args: argparse.Namespace, device: str) -> AttentionSubject:
 def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
     import torch
 
-    from kvparity.subjects.attention import AttentionSubject, Heads, Pair
-    from kvparity.subjects.callables import load_callable
+    from kvparity.subjects.pair.callables import load_callable
+    from kvparity.subjects.pair.model import Heads, Pair
+    from kvparity.subjects.pair.subject import AttentionSubject
 
     names = [name.strip() for name in args.pair.split(",")]
     if len(names) != 2 or any(":" not in name for name in names):
@@ -204,7 +205,7 @@ def _scale(given: float | None, dim: int) -> float:
 def _from_contract(name: str, device: str) -> AttentionSubject:
     import torch
 
-    from kvparity.subjects.attention import build
+    from kvparity.subjects.pair.subject import build
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
     from kvparity_contracts.subjects import Attention
@@ -236,7 +237,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 
 def _draw(path: Path, reports: list[OrderReport]) -> None:
-    from kvparity.order.picture import draw
+    from kvparity.relations.order.picture import draw
 
     panels = [
         (f"{part.name}, {report.keys} keys, {side}", tree)

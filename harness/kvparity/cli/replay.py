@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kvparity import versions
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.exit_codes import ExitCode, of_verdict
-from kvparity.schema import RESIGNED, SCHEMA_VERSION
+from kvparity.core import versions
+from kvparity.core.exit_codes import ExitCode, of_verdict
+from kvparity.report.schema import RESIGNED, SCHEMA_VERSION
 
 
 def add_parser(verbs: Any) -> None:
@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
         device = settle(args.device)
     except ValueError as error:
         return _refuse(str(error))
-    from kvparity.evidence import RunFolderError
-    from kvparity.replay import contract_path, replay
-    from kvparity.subject import SubjectError, UnsupportedError
+    from kvparity.core.errors import SubjectError, UnsupportedError
+    from kvparity.report.run_dir import RunFolderError
+    from kvparity.run.replay import contract_path, replay
 
     try:
         path, sha = contract_path(args.run_dir)

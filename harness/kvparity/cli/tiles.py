@@ -8,10 +8,10 @@ import os
 import sys
 from typing import Any
 
-from kvparity import versions
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.exit_codes import ExitCode
+from kvparity.core import versions
+from kvparity.core.exit_codes import ExitCode
 
 _DTYPES = ("bfloat16", "float16", "float32")
 
@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         device = settle(args.device)
     except ValueError as error:
         return _stop(ExitCode.USAGE, str(error))
-    from kvparity.environment import settle as settle_process
-    from kvparity.subject import SubjectError
+    from kvparity.core.environment import settle as settle_process
+    from kvparity.core.errors import SubjectError
 
     settle_process()
     try:

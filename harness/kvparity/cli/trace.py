@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.exit_codes import ExitCode, of_verdict
+from kvparity.core.exit_codes import ExitCode, of_verdict
 
 if TYPE_CHECKING:
-    from kvparity.trace.command import Traced
+    from kvparity.run.trace_command import Traced
 
 
 def add_parser(verbs: Any) -> None:
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _stop(ExitCode.USAGE, str(error))
 
-    from kvparity.subject import SubjectError, UnsupportedError
-    from kvparity.trace.command import trace_contract
+    from kvparity.core.errors import SubjectError, UnsupportedError
+    from kvparity.run.trace_command import trace_contract
 
     try:
         traced = trace_contract(

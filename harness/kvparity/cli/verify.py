@@ -16,8 +16,8 @@ from typing import Any
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.cli.progress import Progress
-from kvparity.exit_codes import ExitCode, of_verdict
-from kvparity.schema import SCHEMA_VERSION
+from kvparity.core.exit_codes import ExitCode, of_verdict
+from kvparity.report.schema import SCHEMA_VERSION
 
 _MOST_JOBS = 1024
 _TIMEOUT_S = 3600
@@ -126,7 +126,7 @@ def _new_folder(name: str) -> Path:
 
 def _before_and_after(args: argparse.Namespace, loaded: Any, device: str, folder: Path) -> int:
     """Without and with torch's reductions in fixed order; the second decides."""
-    from kvparity.fixed_order import with_invariant
+    from kvparity.run.invariant_switch import with_invariant
 
     try:
         sides = {"before": with_invariant(loaded, False), "after": with_invariant(loaded, True)}
@@ -163,9 +163,9 @@ def _verify(
     args: argparse.Namespace, loaded: Any, device: str, folder: Path, resume: bool
 ) -> dict[str, Any] | int:
     """The report, or the exit code where there is none."""
-    from kvparity.evidence import RunFolderError
-    from kvparity.run import verify
-    from kvparity.subject import SubjectError, UnsupportedError
+    from kvparity.core.errors import SubjectError, UnsupportedError
+    from kvparity.report.run_dir import RunFolderError
+    from kvparity.run.verify import verify
 
     try:
         with Progress() as bar:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvparity.cli import say
 from kvparity.cli.progress import EVERY_S
 from kvparity.cli.say import RUNNING
-from kvparity.exit_codes import ExitCode
+from kvparity.core.exit_codes import ExitCode
 
 VERBS = ("trace", "order", "replay", "codec")
 """Which load a subject. ``verify`` has processes of its own, and so has what ``audit`` compiles."""
 _CODES = {int(code) for code in ExitCode}
 
 
-def run(given: Sequence[str], *, json: bool) -> int:
-    """Run the verb with its command line ``given`` apart; print what it says; its exit code."""
+def run(answer: Callable[..., dict[str, Any]], given: Sequence[str], *, json: bool) -> int:
+    """Run ``answer`` with the command line ``given`` apart; print what it says; its exit code."""
     import math
     import time
 
-    from kvparity.apart.pool import Apart
-    from kvparity.errors import SubjectError
+    from kvparity.core.errors import SubjectError
+    from kvparity.core.isolation.pool import Apart
 
     began = said = time.monotonic()
 
@@ -49,12 +47,3 @@ def run(given: Sequence[str], *, json: bool) -> int:
         return int(code)
     print(text, end="")
     return int(code)
-
-
-def answer(given: Sequence[str]) -> dict[str, Any]:
-    """In the child: the verb's exit code and all that it printed on stdout."""
-    from kvparity.cli.main import main
-
-    with redirect_stdout(io.StringIO()) as out:
-        code = main(given)
-    return {"code": int(code), "text": out.getvalue()}

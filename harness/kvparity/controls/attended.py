@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.schedule import Layout, Member, Step
-from kvparity.subject import Session, Subject, UnsupportedError
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.subjects.base import Session, Subject
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
 from kvparity_kernels.keys import KeysValues
 
 Attend = Callable[..., tuple[Tensor, Tensor]]

@@ -9,15 +9,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from kvparity.schedule import Layout, Member, Plan, Step
-from kvparity.subject import (
-    CacheView,
-    Faulting,
-    Reusable,
-    Session,
-    Subject,
-    UnsupportedError,
-)
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member, Plan, Step
+from kvparity.subjects.base import CacheView, Faulting, Reusable, Session, Subject
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.controls import Control as Described
 from kvparity_contracts.paths import PathName

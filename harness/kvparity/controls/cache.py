@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.schedule import Step
-from kvparity.subject import CacheView, LayeredCache, Session, Subject, UnsupportedError
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Step
+from kvparity.subjects.base import CacheView, LayeredCache, Session, Subject
 
 _NARROWER = {
     torch.float32: torch.bfloat16,

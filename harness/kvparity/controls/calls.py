@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
-from kvparity.schedule import Layout, Member, Step
-from kvparity.subject import Session, Subject, UnsupportedError
-from kvparity.subjects.attention import AttentionSubject, Pair
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.subjects.base import Session, Subject
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.pair.model import Pair
+from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.keys import DTYPES, KeysValues
 from kvparity_kernels.order import ReductionOrder
 

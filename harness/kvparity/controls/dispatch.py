@@ -19,8 +19,8 @@ from kvparity.controls.calls import (
     power_of_two,
 )
 from kvparity.controls.order import retiled
-from kvparity.subject import Subject
-from kvparity.subjects.decoder import DecoderSubject
+from kvparity.subjects.base import Subject
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels.order import ReductionOrder
 
 FEW_QUERIES = 8

@@ -18,8 +18,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from kvparity.subject import Subject, UnsupportedError
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.base import Subject
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 

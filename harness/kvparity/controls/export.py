@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvparity.controls.base import Control, Plant, PlantedSubject
-from kvparity.schedule import Layout, Member
-from kvparity.subject import Session, Subject, UnsupportedError
-from kvparity.subjects.decoder import DecoderSubject
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member
+from kvparity.subjects.base import Session, Subject
+from kvparity.subjects.decoder.subject import DecoderSubject
 
 
 def _baked(*inputs: str) -> Plant:
     def open_session(subject: Subject, members: Sequence[Member], layout: Layout) -> Session:
-        from kvparity.export.decoder import open_session  # tracing is imported where it is used
+        from kvparity.subjects.export.decoder import (
+            open_session,  # tracing is imported where it is used
+        )
 
         assert isinstance(subject, DecoderSubject)  # plant() looked
         if layout.program == "eager":

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.schedule import Member, Step
-from kvparity.subject import CacheView, Session, Subject, UnsupportedError
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Member, Step
+from kvparity.subjects.base import CacheView, Session, Subject
 
 
 def _cache_of(session: Session) -> CacheView:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from kvparity.controls.base import Plant
 from kvparity.controls.calls import Running, in_sessions, power_of_two
-from kvparity.subject import Subject, UnsupportedError
-from kvparity.subjects.decoder import DecoderSubject, Ops
+from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.base import Subject
+from kvparity.subjects.decoder.subject import DecoderSubject, Ops
 
 Linear = Callable[..., Tensor]
 Parts = Callable[[int, int, int], int]

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant
-from kvparity.subject import Subject, UnsupportedError
-from kvparity.subjects.attention import AttentionSubject
-from kvparity.subjects.callables import Kernel
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
-from kvparity.words import NO_LSE
+from kvparity.core.errors import UnsupportedError
+from kvparity.core.words import NO_LSE
+from kvparity.subjects.base import Subject
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.pair.callables import Kernel
+from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 

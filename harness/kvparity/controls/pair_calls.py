@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant
-from kvparity.subject import Subject, UnsupportedError
-from kvparity.subjects.attention import AttentionSubject
-from kvparity.subjects.callables import Kernel
-from kvparity.subjects.sparse import BEYOND
+from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.base import Subject
+from kvparity.subjects.pair.callables import Kernel
+from kvparity.subjects.pair.sparse import BEYOND
+from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.controls.calls import EDGE
 
 Change = Callable[[Kernel], Kernel]

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.bits import differing
 from kvparity.controls.base import Plant
 from kvparity.controls.calls import one_of
 from kvparity.controls.order import merge
-from kvparity.subject import Subject, UnsupportedError
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.core.bits import differing
+from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.base import Subject
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 

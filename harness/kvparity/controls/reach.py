@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from kvparity.accuracy import lse_rounded
-from kvparity.paths import build
-from kvparity.schedule import Member
-from kvparity.side import Setting
-from kvparity.subjects.attention import AttentionSubject
-from kvparity.subjects.pair_exact import Rows, exact, in_format, rounded
+from kvparity.core.lse import lse_rounded
+from kvparity.plan.paths import build
+from kvparity.plan.schedule import Member
+from kvparity.record.path_run import Setting
+from kvparity.subjects.pair.exact import Rows, exact, in_format, rounded
+from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.paths import PathName
 

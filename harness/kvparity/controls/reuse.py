@@ -9,9 +9,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.schedule import Layout, Member, Step
-from kvparity.subject import CacheView, Session, Subject, UnsupportedError
-from kvparity.subjects.decoder import DecoderSubject
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.subjects.base import CacheView, Session, Subject
+from kvparity.subjects.decoder.subject import DecoderSubject
 
 UPDATE = 1.0 + 2.0**-6
 """The size of one training step: what the weights before it are multiplied by."""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
-from kvparity.schedule import Layout, Member, Span, Step
-from kvparity.subject import Session, Subject, UnsupportedError
-from kvparity.subjects.decoder import DecoderSubject
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member, Span, Step
+from kvparity.subjects.base import Session, Subject
+from kvparity.subjects.decoder.subject import DecoderSubject
 
 
 def _tables(change: Callable[[Tensor], Tensor]) -> Plant:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.schedule import Layout, Member, Step
-from kvparity.subject import Session, Subject
+from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.subjects.base import Session, Subject
 
 NUCLEUS = 0.9
 """The share of probability that a top-p sampler keeps."""

@@ -16,23 +16,25 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant
-from kvparity.subject import Subject, UnsupportedError
-from kvparity.subjects.attention import AttentionSubject
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
-from kvparity.subjects.pair_exact import Rows, exact, exact_pair
+from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.base import Subject
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.pair.exact import Rows, exact, exact_pair
+from kvparity.subjects.pair.model import PairModel
+from kvparity.subjects.pair.subject import AttentionSubject
 
 
-def _no_softcap(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _no_softcap(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scores are not capped: sgl-project/sglang#33915."""
     return exact(replace(subject, softcap=0.0), q, k, v)
 
 
-def _longer_window(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _longer_window(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The window counts the keys before a row's own: huggingface/transformers#39408."""
     return exact(replace(subject, window=subject.window + 1), q, k, v)
 
 
-def _padded_scale(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _padded_scale(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Heads are padded to the next power of two, and scores scaled by that: intel/ipex-llm#12619.
 
     The next one is never the dimension itself, so that the fault is there for every head.
@@ -42,7 +44,7 @@ def _padded_scale(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) ->
     return exact(replace(subject, scale=subject.scale * math.sqrt(dim / padded)), q, k, v)
 
 
-def _interleaved(subject: AttentionSubject, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _interleaved(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """KV heads are tiled over the query heads, not repeated for each group: onnx/onnx#7274."""
     of_query = torch.arange(subject.heads.query, device=k.device) % subject.heads.kv
     return exact(subject, q, k[:, of_query], v[:, of_query])

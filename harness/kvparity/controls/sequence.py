@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.schedule import Layout, Member, Span, Step
-from kvparity.subject import Session, Subject, UnsupportedError
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member, Span, Step
+from kvparity.subjects.base import Session, Subject
 
 
 class _ShiftedDecode(PlantedSession):

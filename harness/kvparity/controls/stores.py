@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
-from kvparity.decoder.cache import KVCache
-from kvparity.schedule import Layout, Member
-from kvparity.subject import Session, Subject, UnsupportedError
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member
+from kvparity.subjects.base import Session, Subject
+from kvparity.subjects.decoder.cache import KVCache
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store import decode
 

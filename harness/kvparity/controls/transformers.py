@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.relied import transformers as relied
-from kvparity.schedule import Step
-from kvparity.subject import Subject, UnsupportedError
+from kvparity.core.errors import UnsupportedError
+from kvparity.core.relied import transformers as relied
+from kvparity.plan.schedule import Step
+from kvparity.subjects.base import Subject
 
 
 class _OneShort(PlantedSession):

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
-from kvparity.decoder.cache import KVCache
-from kvparity.decoder.reading import unrolled
-from kvparity.schedule import Layout, Member, Step
-from kvparity.subject import LayeredCache, Session, Subject, UnsupportedError
-from kvparity.subjects.decoder import AttentionOps, DecoderSubject
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.subjects.base import LayeredCache, Session, Subject
+from kvparity.subjects.decoder.cache import KVCache
+from kvparity.subjects.decoder.read_back import unrolled
+from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
 from kvparity_kernels.keys import KeysValues
 
 Attend = Callable[..., tuple[Tensor, Tensor]]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.relied.flashinfer import gone
+from kvparity.core.relied.flashinfer import gone
 
 PAGE = 16
 SPLIT = 256

@@ -17,8 +17,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from kvparity.subjects.attention import Pair
-
 BACKENDS = {
     "math": SDPBackend.MATH,
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -133,17 +131,6 @@ def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scal
         for b, n in enumerate(kv_lens.tolist())
     ]
     return torch.stack(rows)
-
-
-def pair(backend: str) -> Pair:
-    """One backend as a pair."""
-    name = f"kvparity.pairs.sdpa:{backend}"
-    return Pair(
-        partial(_prefill, backend),
-        partial(_decode, backend),
-        f"{name}_prefill",
-        f"{name}_decode",
-    )
 
 
 Kernel = Callable[..., Tensor]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kvparity.place import place
-from kvparity.words import of_allowed, rounded
+from kvparity.core.words import of_allowed, rounded
+from kvparity.report.labels import place
 
 Document = dict[str, Any]
 

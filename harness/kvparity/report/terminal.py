@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvparity.place import COUNTED, place
+from kvparity.core.versions import lines as outside_line
+from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE
 from kvparity.report.accuracy import nearest_lines, spot_lines
-from kvparity.versions import lines as outside_line
-from kvparity.words import NO_KEY, NO_LSE, UNFINITE
+from kvparity.report.labels import COUNTED, place
 
 Document = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kvparity.subject import SubjectError
+from kvparity.core.errors import SubjectError
 from kvparity.tiles import force
 from kvparity.tiles.cases import SHORT, TINY, Case
 from kvparity.tiles.measure import Answer, Measured, measure

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kvparity.subject import SubjectError
+from kvparity.core.errors import SubjectError
 from kvparity.tiles.check import require
 from kvparity.tiles.force import describe
 from kvparity_contracts import Contract

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from kvparity.apart.pool import Apart
-from kvparity.environment import device_name, environment, settle
+from kvparity.core.environment import device_name, environment, settle
+from kvparity.core.isolation.pool import Apart
 from kvparity.tiles.cases import FULL, TINY, Case
 from kvparity.tiles.force import place
 from kvparity.tiles.measure import Answer, Control, Measured, Verdict, measure

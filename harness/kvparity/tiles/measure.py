@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from kvparity.bits import bits
+from kvparity.core.bits import bits
 from kvparity.tiles.cases import Case
 from kvparity.tiles.probe import DEFAULT, Difference, Outcome, Probe, compare, finite
 from kvparity_kernels.relied.triton import REFUSALS

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.bits import differing
+from kvparity.core.bits import differing
 from kvparity.tiles.cases import Attention, Case, Linear
 from kvparity.tiles.data import Batch, batch, numbers
 from kvparity_kernels import tiles

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kvparity.versions import lines as outside_line
+from kvparity.core.versions import lines as outside_line
 from kvparity_kernels.rules import PATH, Rule
 
 _HEAD = ("row", "arch", "Triton", "dtype", "choice", "equal", "device", "evidence")

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity_kernels import tiles
 from kvparity_kernels.arguments import require
 from kvparity_kernels.attention.caches import packed, rectangle
 from kvparity_kernels.attention.launching import (
@@ -23,6 +22,7 @@ from kvparity_kernels.attention.launching import (
 )
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.rules import current as tiles_in_force
 from kvparity_kernels.store.format import StoreFormat
 
 
@@ -84,7 +84,7 @@ def attend_prefill(
     from kvparity_kernels.launch import launch
 
     out, lse = results(q)
-    chosen = tiles.current(q.device, q.dtype, order)
+    chosen = tiles_in_force(q.device, q.dtype, order)
     block_m = chosen.prefill_block_m or order.block_m
     shaped = shape(q, kv, order, block_m, chosen.skip_hidden)
     count = -(-max_q * shaped["G"] // block_m)
@@ -146,7 +146,7 @@ def attend_decode(
     from kvparity_kernels.launch import launch
 
     out, lse = results(q)
-    chosen = tiles.current(q.device, q.dtype, order)
+    chosen = tiles_in_force(q.device, q.dtype, order)
     block_m = chosen.decode_block_m or order.block_m
     shaped = shape(q, kv, order, block_m, chosen.skip_hidden)
     kv_heads, group, dim = kv.k.shape[1], shaped["G"], q.shape[2]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kvparity_kernels import arguments as arg
-from kvparity_kernels import tiles
+from kvparity_kernels import rules
 from kvparity_kernels.linear import twin as cpu
 from kvparity_kernels.order import ReductionOrder
 
@@ -57,7 +57,7 @@ def linear(
     from kvparity_kernels.linear import kernels
 
     y = arg.poisoned((rows, columns), out_dtype, x.device)
-    tile = tiles.current(x.device, dtype, order).linear_tile(rows, order)
+    tile = rules.current(x.device, dtype, order).linear_tile(rows, order)
     launch(
         kernels.linear,
         (-(-rows // tile.block_m) * -(-columns // tile.block_n),),

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from kvparity.audit.compare import Comparison
-from kvparity.audit.compile import _key
-from kvparity.audit.contract import Result
-from kvparity.audit.report import _pair
-from kvparity.audit.request import Request, Shape, from_json
+from kvparity.relations.audit.compare import Comparison
+from kvparity.relations.audit.compile import _key
+from kvparity.relations.audit.contract import Result
+from kvparity.relations.audit.report import _pair
+from kvparity.relations.audit.request import Request, Shape, from_json
 from kvparity_kernels import rules
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.tiles import BASE, Tiles
@@ -21,8 +21,8 @@ from kvparity_kernels.tiles import BASE, Tiles
 SHAPE = Shape(2, 1, 16)
 LAUNCHES = """
 import json, sys
-from kvparity.audit.request import from_json
-from kvparity.audit.worker import launches
+from kvparity.relations.audit.request import from_json
+from kvparity.relations.audit.worker import launches
 for line in sys.stdin:
     seen = launches(from_json(json.loads(line)))
     print(json.dumps([arguments.get("BM") for _, arguments in seen]))

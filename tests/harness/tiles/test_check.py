@@ -7,14 +7,14 @@ import json
 import pytest
 import torch
 
-from kvparity.bits import bits
 from kvparity.cli.main import main
+from kvparity.core.bits import bits
 from kvparity.tiles import check as checking
 from kvparity.tiles import contract as relying
 from kvparity.tiles import force
 from kvparity.tiles.cases import Attention, Linear
 from kvparity_contracts import Contract
-from kvparity_kernels import attention, rules, tiles
+from kvparity_kernels import attention, rules
 from kvparity_kernels.tiles import LinearTile, Tiles
 
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def broken(monkeypatch):
 
     def decode(q, *arguments, **named):
         out, lse = own(q, *arguments, **named)
-        if tiles.current(q.device, q.dtype).decode_block_m == 16:
+        if rules.current(q.device, q.dtype).decode_block_m == 16:
             bits(out := out.clone()).view(-1)[0] ^= 1
         return out, lse
 
@@ -169,7 +169,7 @@ def test_rules_blamed_together_where_each_holds_alone(stand_in, monkeypatch):
 
     def decode(q, *arguments, **named):
         out, lse = own(q, *arguments, **named)
-        found = tiles.current(q.device, q.dtype)
+        found = rules.current(q.device, q.dtype)
         if found.decode_block_m == 16 and found.prefill_block_m == 128:
             bits(out := out.clone()).view(-1)[0] ^= 1
         return out, lse

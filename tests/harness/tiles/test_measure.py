@@ -8,8 +8,8 @@ import pytest
 import torch
 from triton.runtime.errors import OutOfResources
 
-from kvparity.bits import bits
 from kvparity.cli.main import main
+from kvparity.core.bits import bits
 from kvparity.tiles import measure as measuring
 from kvparity.tiles import probe as probing
 from kvparity.tiles.cases import FULL, SHORT, TINY, Attention, Linear
@@ -37,7 +37,7 @@ def plant(monkeypatch, defect):
 
     def decode(q, *arguments, **named):
         out, lse = own(q, *arguments, **named)
-        if tiles.current(q.device, q.dtype).decode_block_m == 16:
+        if rules.current(q.device, q.dtype).decode_block_m == 16:
             out = defect(out.clone())
         return out, lse
 
@@ -111,7 +111,7 @@ def test_another_error_is_none(monkeypatch):
 
 
 def test_launches_that_take_no_notice_teach_nothing(monkeypatch):
-    monkeypatch.setattr(tiles, "using", lambda which: tiles._given.get() or _nothing())
+    monkeypatch.setattr(tiles, "using", lambda which: tiles.given.get() or _nothing())
     found = measure(some(D16, "linear 16x32x128/4w4s"), SMALL, torch.float32, CPU)
     assert [each.answer for each in found.answers] == ["not applied"] * 2
     assert not found.void
@@ -265,7 +265,7 @@ def test_the_worst_answer_of_all_cases_counts(monkeypatch):
 
     def decode(q, *arguments, **named):
         out, lse = own(q, *arguments, **named)
-        wrong = tiles.current(q.device, q.dtype).decode_block_m == 16 and q.shape[1] == 1
+        wrong = rules.current(q.device, q.dtype).decode_block_m == 16 and q.shape[1] == 1
         return (one_bit(out.clone()) if wrong else out), lse
 
     monkeypatch.setattr(attention, "attend_decode", decode)

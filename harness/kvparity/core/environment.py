@@ -1,0 +1,155 @@
+"""What a verdict was reached with: versions, device and flags, read back from the libraries."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kvparity
+from kvparity.core import offline, replaced, sight, torch_flags
+from kvparity.core import versions as tested
+from kvparity_kernels import runtime
+
+_PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
+_found: dict[str, Any] = {}
+"""The switches as this process was settled with them."""
+_functions: replaced.Known = {}
+_handlers: dict[int, Any] = {}
+"""Functions and signals' handlers, likewise."""
+_VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
+
+
+def versions() -> dict[str, str | None]:
+    """Installed version of every package that can decide bits, None where it is missing."""
+    # kvparity's own from the code that runs: a checkout on the path has no metadata, or stale one.
+    found: dict[str, str | None] = {"kvparity": kvparity.__version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def device_name(device: torch.device) -> str:
+    """The device's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+
+
+def overridden(device: str) -> str | None:
+    """Why a contract's TF32 cannot be off on this device, or None."""
+    if device.startswith("cuda") and os.environ.get("NVIDIA_TF32_OVERRIDE", "0") != "0":
+        return (
+            "NVIDIA_TF32_OVERRIDE is set, which turns TF32 on behind every flag; contracts state "
+            "that it is off: unset it"
+        )
+    return None
+
+
+def settle() -> None:
+    """Make this process compute as every other one of a verification does.
+
+    TF32 is off, as every contract states. torch uses one CPU thread: a library may cut its sums by
+    the number of threads, and neither ``--jobs`` nor a replay may change bits. Other switches stay
+    as they are, and are remembered, and so are the functions that a comparison rests on. Libraries
+    of model hubs are offline.
+    """
+    global _functions, _handlers
+    offline.ensure()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+    _found.update(torch_flags.read())
+    _functions, _handlers = replaced.functions(), replaced.handlers()
+
+
+def settle_again() -> None:
+    """As :func:`settle`, with the switches and functions as that one found them."""
+    replaced.put_back(_functions)
+    for number, handler in _handlers.items():
+        signal.signal(number, handler)
+    torch_flags.put_back(_found)
+    settle()
+
+
+def unsettled() -> str | None:
+    """What is no longer as :func:`settle` left it, or None.
+
+    A subject may set such things when it is imported or called. They are global: the other side
+    and the comparison would compute with them, and the report would not know.
+    """
+    tf32 = torch.backends.cuda.matmul, torch.backends.cudnn
+    found = {
+        "TF32 is on": any(map(_tf32, tf32)),
+        f"torch computes with {torch.get_num_threads()} threads": torch.get_num_threads() != 1,
+        f"torch's default dtype is {torch.get_default_dtype()}": (
+            torch.get_default_dtype() != torch.float32
+        ),
+        f"torch's default device is {torch.get_default_device()}": (
+            torch.get_default_device().type != "cpu"
+        ),
+    }
+    return (
+        next((words for words, off in found.items() if off), None)
+        or torch_flags.turned(_found)
+        or replaced.replaced(_functions)
+        or replaced.handled(_handlers)
+        or sight.blind()
+    )
+
+
+def watching() -> Callable[[], str | None]:
+    """The look at functions that :func:`unsettled` takes, bound now."""
+    return replaced.watching(dict(_functions))
+
+
+def _tf32(backend: Any) -> bool:
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:  # set through the newer fp32_precision, which this flag cannot tell
+        return True
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """JSON values: versions, device, flags as they are now."""
+    described: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions(),
+        "outside_tested": tested.here(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "triton_mode": runtime.mode(),
+        "tf32": {
+            "matmul": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn": torch.backends.cudnn.allow_tf32,
+        },
+        "reduced_precision_reduction": {
+            "float16": torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+            "bfloat16": torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+        },
+        "threads": torch.get_num_threads(),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+    if device.type == "cuda":
+        described["capability"] = list(torch.cuda.get_device_capability(device))
+        described["cuda"] = torch.version.cuda
+    return described

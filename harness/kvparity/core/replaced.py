@@ -1,0 +1,149 @@
+"""Functions that a comparison rests on, and whether they are still the ones that were there.
+
+A subject shares its process with the comparison of its rows. One that puts something else in the
+place of ``torch.equal`` or of a method of tensors would compare itself.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from kvparity.core import interrupts
+
+_OWN = ("kvparity", "kvparity_kernels")
+_LIBRARIES: tuple[Any, ...] = (
+    torch, torch.linalg, np, safetensors.torch, json, hashlib, math, builtins, os, time,
+)  # fmt: skip
+_TYPES: tuple[type, ...] = (torch.Tensor, torch.nn.Parameter)
+_NO_FUNCTION = ("__doc__", "__module__", "__dict__", "__weakref__", "__annotations__")
+_OURS_TO_REPLACE = {(id(os), "_exit")}  # where a subject runs in a test's own process
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_TORCH = f"{Path(str(torch.__file__)).parent}/"
+
+Known = dict[tuple[int, str], tuple[Any, Any, Any]]
+"""By the owner's identity and the name: the owner, what it had under the name, and its code."""
+
+
+def functions() -> Known:
+    """All functions and methods that count, as they are now."""
+    found: Known = {}
+    for owner in _owners():
+        if isinstance(owner, type):
+            for name in dir(owner) if owner in _TYPES else list(vars(owner)):
+                if name not in _NO_FUNCTION:
+                    value = _had(owner, name)
+                    found[id(owner), name] = (owner, value, _code(value))
+        else:
+            for name, value in vars(owner).items():
+                if callable(value) and (id(owner), name) not in _OURS_TO_REPLACE:
+                    found[id(owner), name] = (owner, value, _code(value))
+    for name, module in list(sys.modules.items()):
+        if _own(name):
+            found[id(sys.modules), name] = (sys.modules, module, None)
+    return found
+
+
+def _had(owner: Any, name: str) -> Any:
+    """What an owner has under a name; a class also what it inherits, which it can be hidden by."""
+    if isinstance(owner, dict):
+        return owner.get(name)
+    for each in owner.__mro__ if isinstance(owner, type) else (owner,):
+        if name in vars(each):
+            return vars(each)[name]
+    return None
+
+
+def _code(function: Any) -> Any:
+    """What a function of Python computes: it can be put into another one's place by itself."""
+    return getattr(function, "__code__", None)
+
+
+def _own(module: str) -> bool:
+    return module.partition(".")[0] in _OWN
+
+
+def _owners() -> Iterator[Any]:
+    yield from _LIBRARIES
+    yield from _TYPES
+    for name, module in list(sys.modules.items()):
+        if _own(name) and module is not None:
+            yield module
+            for value in list(vars(module).values()):
+                if isinstance(value, type) and value.__module__ == name:
+                    yield value
+
+
+def replaced(known: Known) -> str | None:
+    """The first function that is no longer what it was, in words, or None."""
+    return watching(known)()
+
+
+def watching(known: Known) -> Callable[[], str | None]:
+    """What looks at them, bound now: nothing that is replaced later has a part in the look."""
+    had, code, of_torch, named = _had, _code, _of_torch, _name
+
+    def look() -> str | None:
+        for (_, name), (owner, value, inner) in known.items():
+            now = had(owner, name)
+            same = now is value and (inner is None or code(now) is inner)
+            if not same and not of_torch(now):
+                return f"{named(owner)}.{name} is no longer the function that it was"
+        return None
+
+    return look
+
+
+def _of_torch(function: Any, *, folder: str = _TORCH) -> bool:
+    """Whether torch itself put it there, which wraps functions of its own when dynamo is loaded."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename.startswith(folder)
+
+
+def put_back(known: Known) -> None:
+    """Undo what was replaced."""
+    for (_, name), (owner, value, code) in known.items():
+        if isinstance(owner, dict):
+            owner[name] = value
+            continue
+        if code is not None and value.__code__ is not code:
+            value.__code__ = code
+        if _had(owner, name) is not value:
+            with suppress(AttributeError, TypeError):
+                setattr(owner, name, value)
+
+
+def handlers() -> dict[int, Any]:
+    """What happens at the signals by which people end processes."""
+    return {number: interrupts.handler(number) for number in _SIGNALS}
+
+
+def handled(known: dict[int, Any]) -> str | None:
+    """The signal that is handled otherwise than it was, in words, or None."""
+    for number, handler in known.items():
+        if interrupts.handler(number) is not handler:
+            return f"{signal.Signals(number).name} has another handler"
+    return None
+
+
+def _name(owner: Any) -> str:
+    if isinstance(owner, dict):
+        return "sys.modules"
+    if isinstance(owner, type):
+        return f"{owner.__module__}.{owner.__qualname__}"
+    return str(owner.__name__)

@@ -1,0 +1,140 @@
+"""The price table as text, what it says of a step and of tiles, and the goals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kvparity.labs.bench.calls import OURS
+from kvparity.labs.bench.goals import Row
+from kvparity.labs.bench.measure import SPLIT, Measured, price, ratio, split_price
+from kvparity.labs.bench.timing import Time
+
+HEADER = ("case", "ours ms", "fastest other", "ms", "price", "of copy", "fixed split", "spread")
+GOALS = ("goal", "needs", "answer", "worst", "in")
+OTHER_RUN = "another run"
+DRIFT = 0.03  # of the copy's rate, from the first case to the last
+
+
+def table(found: Sequence[Measured], copy: Mapping[str, Any] | None) -> str:
+    """One line per case. ``price``: how many times as long ours takes as the fastest other way.
+
+    ``of copy``: bytes of the case per second as a share of what a plain copy moves; only where
+    reading the inputs is nearly all there is to do (decode, logprob). ``fixed split``: how many
+    times as long ours takes as with the best split for that case, and which. ``spread``: the
+    quarter points of ours, as a share of its median.
+    """
+    return _aligned([HEADER, *(_row(each, copy) for each in found)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _row(each: Measured, copy: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if each.left_out:
+        return (each.case.name, "-", each.left_out, *[""] * 5)
+    ours = each.times.get(OURS)
+    if ours is None:
+        return (each.case.name, "-", *[""] * 6)
+    try:
+        found, split = price(each), split_price(each)
+    except ValueError:
+        return (each.case.name, f"{ours.ms:.4f}", OTHER_RUN, *[""] * 4, f"{ours.spread:.1%}")
+    name, cost = found or ("nothing", float("nan"))
+    other = each.times[name].ms if found else float("nan")
+    return (
+        each.case.name,
+        f"{ours.ms:.4f}",
+        name,
+        f"{other:.4f}" if found else "",
+        f"x {cost:.2f}" if found else "",
+        of_copy(each, copy),
+        f"x {split[1]:.2f} ({split[0].removeprefix(SPLIT)})" if split else "",
+        f"{ours.spread:.1%}",
+    )
+
+
+def of_copy(each: Measured, copy: Mapping[str, Any] | None) -> str:
+    """The share of the copy bandwidth that ours reaches, where it is bound by memory."""
+    ours = each.times.get(OURS)
+    if copy is None or ours is None or each.case.what not in ("decode", "logprob"):
+        return ""
+    if copy["run"] != ours.run:
+        return OTHER_RUN
+    return f"{each.case.bytes / ours.ms / 1e6 / copy['gb_per_s']:.0%}"
+
+
+def drift(copy: Mapping[str, Any] | None) -> str:
+    """What the device lost or won while it was measured, where that is worth a word."""
+    if copy is None or "before" not in copy:
+        return ""
+    before, after = copy["before"], copy["after"]
+    if abs(after / before - 1) <= DRIFT:
+        return ""
+    return (
+        f"a copy moved {before} GB/s before the first case and {after} GB/s after the last: the "
+        "device did not stay as it was; `of copy` is of the faster"
+    )
+
+
+def steps(found: Sequence[Measured]) -> str:
+    """Where a step's time goes: every way beside ours. Empty without steps."""
+    return "\n".join(
+        f"{each.case.name}: ours {each.times[OURS].ms:.3f} ms; "
+        + "; ".join(f"{name} {_beside(each, time)}" for name, time in each.times.items()
+                    if name != OURS)
+        for each in found
+        if each.case.what == "step" and OURS in each.times
+    )  # fmt: skip
+
+
+def tiles(found: Sequence[Measured]) -> str:
+    """Every candidate's time as a multiple of ours, the fastest first. Empty without candidates."""
+    lines = []
+    for each in found:
+        beside = {n: t for n, t in each.times.items() if n.startswith(f"{OURS} [")}
+        if beside and OURS in each.times:
+            told = (
+                f"{name.removeprefix(OURS).strip()} {_beside(each, beside[name])}"
+                for name in sorted(beside, key=lambda name: beside[name].ms)
+            )
+            lines.append(f"{each.case.name}: ours {each.times[OURS].ms:.4f} ms; {'; '.join(told)}")
+    return "\n".join(lines)
+
+
+def _beside(each: Measured, time: Time) -> str:
+    try:
+        return f"x {ratio(time, each.times[OURS]):.2f}"
+    except ValueError:
+        return OTHER_RUN
+
+
+def goals(rows: Sequence[Row]) -> str:
+    """One line per goal, and what an answer does not rest on."""
+    lines = [_aligned([GOALS, *(_goal(row) for row in rows)])]
+    for row in rows:
+        if row.missed:
+            told = ", ".join(f"{name} ({row.values[name]:.2f})" for name in row.missed)
+            lines.append(f"{row.goal} is missed in {told}")
+        if row.unknown and row.values:
+            lines.append(f"{row.goal} does not know of {', '.join(row.unknown)}")
+        if row.note:
+            lines.append(f"{row.goal}: {row.note}")
+    return "\n".join(lines)
+
+
+def _goal(row: Row) -> tuple[str, ...]:
+    if row.verdict == "not measured":
+        return (row.goal, row.needed, row.verdict, "", "")
+    answer: str = row.verdict
+    if row.missed:
+        count = f"{len(row.missed)} of {len(row.values)}"
+        answer = f"missed in {count}, needs to be x {row.factor:.2f} as fast"
+    return (row.goal, row.needed, answer, f"{row.values[row.worst]:.2f}", row.worst)

@@ -1,0 +1,136 @@
+"""The cells of the matrix: one control, in one place, under one relation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from kvparity.controls import zoo_table
+from kvparity.controls.base import Control, same_ids, unchanged
+from kvparity.controls.table import CONTROLS
+from kvparity.labs.zoo.habitats import HABITATS, ORDER, Habitat, lives
+from kvparity.run.kernel_control_run import KERNEL_CONTROLS
+from kvparity_contracts.checks import Relation
+from kvparity_contracts.controls import CONTROLS as DESCRIBED
+from kvparity_contracts.features import shares_prompt
+from kvparity_contracts.paths import PathName
+from kvparity_contracts.placing import Part
+from kvparity_contracts.placing import part_of as placed
+
+RELATIONS: tuple[Relation, ...] = (
+    "invariance", "accuracy", "cache", "liveness", "trace", "order", "audit",
+)  # fmt: skip
+DECODE, PREFILL = PathName("decode"), PathName("prefill")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One control in one workload of a habitat (order and audit checks have none)."""
+
+    control: str
+    habitat: str
+    workload: str
+    relation: Relation
+
+
+def cells(only: Collection[str] = ()) -> list[Cell]:
+    """All cells, or those of some controls.
+
+    A control is looked at under every relation in the first workload that can show it, and under
+    those that must catch it, and bits, in all.
+    """
+    found: list[Cell] = []
+    for name in DESCRIBED:
+        if not only or name in only:
+            found += _of_kernels(name) if name in KERNEL_CONTROLS else _of_paths(name)
+    return found
+
+
+def _of_kernels(name: str) -> Iterator[Cell]:
+    for relation in DESCRIBED[name].relations:
+        yield Cell(name, "plain", "", relation)
+
+
+def _of_paths(name: str) -> Iterator[Cell]:
+    for habitat in HABITATS.values():
+        if not lives(DESCRIBED[name], habitat):
+            continue
+        present = {check.relation for check in habitat.contract.checks}
+        first = True
+        for workload in habitat.contract.workloads:
+            if part_of(CONTROLS[name], habitat, workload.name) is None:
+                continue
+            for relation in RELATIONS:
+                wanted = first or relation in ("invariance", *DESCRIBED[name].relations)
+                if wanted and relation in present and seen_by(CONTROLS[name], relation):
+                    yield Cell(name, habitat.name, workload.name, relation)
+            first = False
+        if habitat.name == "plain" and reorders(CONTROLS[name]):
+            yield Cell(name, habitat.name, "", "order")
+
+
+def part_of(control: Control, habitat: Habitat, workload: str) -> Part | None:
+    """The smallest part of a workload that shows a control, or None."""
+    contract = habitat.contract
+    model = next(each for each in contract.workloads if each.name == workload)
+    if control.path.kind == "padded-left" and "left" not in model.pad:
+        return None
+    if ("shared-prompt" in control.fact.features) != shares_prompt(model, ORDER["tile"]):
+        return None  # the prompts with one beginning are there for that alone
+    if control.path.kind == "prefix" and max(model.lengths()) <= (control.path.argument or 0):
+        return None
+    return placed(control.fact, contract, model)
+
+
+_CLASSIC = {"split-by-batch", "tile-by-query-length", "split-from-chunk"}
+_ORDERS = {each.name for each in zoo_table.DISPATCH} | _CLASSIC
+_ELSEWHERE = {"window-drops-split", "tile-by-store"}  # orders that another habitat shows
+_SCORES = {each.name for each in zoo_table.SAMPLING} | {
+    "temperature-ignored", "log-of-softmax",
+}  # fmt: skip
+_ROWS = {each.name for each in zoo_table.LINEARS}
+
+
+def reorders(control: Control) -> bool:
+    """Whether it changes the order of attention, which an order check can probe."""
+    return control.name in _ORDERS
+
+
+def blind(control: Control) -> tuple[Relation, ...]:
+    """Relations that cannot see it by what they look at.
+
+    Another order leaves it open which keys count (liveness); other scores change nothing that a
+    layer computes.
+    """
+    if control.name in _SCORES:
+        return ("cache", "liveness", "trace")
+    return ("liveness",) if control.name in _ORDERS | _ELSEWHERE | _ROWS else ()
+
+
+def seen_by(control: Control, relation: Relation) -> Control | None:
+    """The control as a check of one relation runs it; None where such a check sees nothing of it.
+
+    Accuracy, liveness and trace look at one side: at the planted one. Two sides that are planted
+    alike need two paths to differ.
+    """
+    both = control.rollout is control.rescore
+    if relation in blind(control) and relation not in DESCRIBED[control.name].relations:
+        return None
+    if relation == "invariance":
+        alike = both and control.path == PREFILL and control.rollout is not unchanged
+        return control.but(path=DECODE) if alike else control
+    if control.rollout is unchanged and control.rescore is unchanged:
+        return None  # only the tokens that are handed over, or their number, are wrong
+    changed = replace(control, rescore_ids=same_ids, drop=0)
+    if relation == "cache":
+        path = DECODE if control.path == PREFILL else control.path
+        return changed.but(path=path, scores_prompt=False)
+    if control.rollout is unchanged:
+        changed = replace(changed, rollout=control.rescore)
+    if relation == "accuracy":
+        return changed
+    if relation in ("liveness", "trace"):
+        cheaper = ("prefill", "permuted", "batched") if relation == "liveness" else ("prefill",)
+        path = DECODE if control.path.kind in cheaper else control.path
+        return changed.but(path=path, scores_prompt=False)
+    return None

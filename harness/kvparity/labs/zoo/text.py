@@ -1,0 +1,110 @@
+"""The zoo in words: the list of controls, and the matrix as a table for a terminal or a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kvparity.core.versions import lines as outside_line
+from kvparity_contracts.controls import CONTROLS, Control
+from kvparity_contracts.defects import DEFECTS, defects_of
+
+MARKS = {"caught": "x", "not caught": ".", "does not apply": "", "void": "?"}
+RELATIONS = ("invariance", "accuracy", "cache", "liveness", "trace", "order", "audit")
+
+
+def entry(control: Control) -> dict[str, Any]:
+    """What the list says of a control, as JSON values."""
+    return {
+        "name": control.name,
+        "about": control.about,
+        "source": control.source,
+        "subjects": list(control.subjects),
+        "needs": control.needs,
+        "must": list(control.relations),
+        "expect": control.expect,
+        "defects": list(defects_of(control.name)),
+    }
+
+
+def listed() -> str:
+    """All controls, and the defects that none expresses."""
+    lines = []
+    for control in CONTROLS.values():
+        numbers = ", ".join(map(str, defects_of(control.name)))
+        lines.append(f"{control.name}: {control.about}")
+        where = f"  {', '.join(control.subjects)}; needs {control.needs}"
+        lines.append(where)
+        must = f"  must be caught by {', '.join(control.relations)}; {control.source}"
+        lines.append(must + (f"; defect {numbers}" if numbers else ""))
+    expressed = sum(bool(each.controls) for each in DEFECTS)
+    lines.append(f"\n{len(CONTROLS)} controls; {expressed} of {len(DEFECTS)} defects expressed")
+    for each in DEFECTS:
+        if not each.controls:
+            lines.append(f"  not {each.number} ({each.source}): {each.reason}")
+    return "\n".join(lines)
+
+
+def rows(controls: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """One row of the matrix for each control."""
+    for each in controls:
+        marks = [
+            MARKS[each["by"][relation]] + ("!" if relation in each["missed"] else "")
+            for relation in RELATIONS
+        ]
+        yield [each["control"], ", ".join(map(str, each["defects"])), *marks]
+
+
+def terminal(document: Mapping[str, Any]) -> str:
+    """The matrix with aligned columns, and what was missed."""
+    head = ["control", "defects", *RELATIONS]
+    table = [head, *rows(document["controls"])]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    lines.append(
+        "\nx caught   . not caught   ? void: not clean without the defect   ! must catch it"
+    )
+    missed = [each for each in document["controls"] if each["missed"]]
+    for each in missed:
+        lines.append(f"MISSED  {each['control']}: not caught by {', '.join(each['missed'])}")
+    count = len(document["controls"])
+    lines.append(f"{count - len(missed)} of {count} controls caught by all that must")
+    return "\n".join(lines + outside_line(document["environment"]))
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """The same as a page of the documentation."""
+    facts = document["environment"]
+    head = ["control", "defects", *RELATIONS]
+    rule = [":--", ":--", *(":-:" for _ in RELATIONS)]
+    table = [head, rule, *([f"`{row[0]}`", *row[1:]] for row in rows(document["controls"]))]
+    missed = sum(bool(each["missed"]) for each in document["controls"])
+    count = len(document["controls"])
+    parts = [
+        "# The defect zoo",
+        "Reported defects of engines and trainers, each planted as a control in a small place "
+        "where it can live, and looked at with every relation. `x`: caught. `.`: not caught. "
+        "`?`: void, because the place was not clean without the defect. Empty: the relation does "
+        "not apply. `!`: missed by a relation that must catch it.",
+        f"`kvparity controls --run --out docs/results`: {count - missed} of {count} controls are "
+        f"caught by all that must; {document['defects']['expressed']} of "
+        f"{document['defects']['listed']} listed defects are expressed. Device "
+        f"{facts['device']}, {facts['triton_mode']}; {document['elapsed_s']:.0f} s. On a CPU this "
+        "shows the algorithm, not the hardware. Every cell is in "
+        "[defect-zoo.json](defect-zoo.json).",
+        "\n".join("| " + " | ".join(row) + " |" for row in table),
+        "## The defects",
+        "\n".join(_defects()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _defects() -> Iterator[str]:
+    yield "| number | report | source | expressed by |"
+    yield "| --: | :-- | :-- | :-- |"
+    for each in DEFECTS:
+        by = ", ".join(f"`{name}`" for name in each.controls) or f"not: {each.reason}"
+        yield f"| {each.number} | {each.title} | {each.source} | {by} |"

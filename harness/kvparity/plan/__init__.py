@@ -1,0 +1,1 @@
+"""What a contract asks for, as values: schedules, paths, units of work, cases. Knows no model."""

@@ -1,0 +1,227 @@
+"""From a contract to a list of work: units (one workload in one numerics), cases and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kvparity.plan.kernel_cases import (
+    KernelCase,
+    KernelControl,
+    Numerics,
+    Unplanted,
+    kernel_cases,
+    kernel_control,
+)
+from kvparity.plan.paths import build
+from kvparity.plan.workload import Prompts, fill
+from kvparity_contracts.checks import PathCheck, Relation, reference_of
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import Control
+from kvparity_contracts.idling import why_idle
+from kvparity_contracts.paths import PathName
+from kvparity_contracts.placing import Place, split_and_tile
+from kvparity_contracts.planning import LeftOut, fates
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. ``column`` is the temperature's column, None where no logprob is compared."""
+
+    id: str
+    check: str
+    relation: str
+    workload: str
+    path: PathName
+    reference: PathName | None
+    numerics: Numerics
+    temperature: float | None
+    column: int | None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """All cases of one workload in one numerics: they share a rollout and a reference."""
+
+    id: str
+    workload: str
+    numerics: Numerics
+    cases: tuple[Case, ...]
+
+    @property
+    def rollout(self) -> PathName:
+        """The path that draws the tokens: the subject's own loop if the contract looks at it."""
+        generate = PathName("generate")
+        wanted = any(generate in (case.path, case.reference) for case in self.cases)
+        return generate if wanted else PathName("decode")
+
+
+@dataclass(frozen=True)
+class Omitted:
+    """A path that would show nothing here: it is the reference itself, or decodes no token."""
+
+    check: str
+    workload: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ControlRun:
+    """One control on the smallest part of a workload that can show it to one relation.
+
+    ``covered``: the check itself compares these paths. Where it does not, the control is also run
+    without its defect, so that nothing else can pass for it. ``alone``: the reference does without
+    the defect, though it is one of both sides.
+    """
+
+    control: str
+    relation: Relation
+    check: str
+    reference: PathName
+    numerics: Numerics
+    workload: str
+    sequences: tuple[int, ...]
+    generate: int
+    temperature: float | None
+    column: int | None
+    covered: bool = True
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that a verification will do."""
+
+    units: tuple[Unit, ...]
+    kernel_cases: tuple[KernelCase, ...]
+    controls: tuple[ControlRun, ...]
+    kernel_controls: tuple[KernelControl, ...]
+    omitted: tuple[Omitted, ...]
+    unplanted: tuple[Unplanted, ...]
+
+    @property
+    def every_control(self) -> tuple[ControlRun | KernelControl, ...]:
+        """All controls, in the order of the report."""
+        return (*self.controls, *self.kernel_controls)
+
+
+def make(contract: Contract) -> Work:
+    """Everything that verifying ``contract`` takes, in a fixed order."""
+    prompts = {w.name: fill(w, seed=contract.seed, vocab=0) for w in contract.workloads}
+    pairs = list(_pairs(contract, prompts))
+    omitted = tuple(pair for pair in pairs if isinstance(pair, Omitted))
+    cases = _cases(contract, [pair for pair in pairs if not isinstance(pair, Omitted)])
+    units = _units(contract, cases)
+    kernels = kernel_cases(contract, len(cases))
+    ran = frozenset(unit.workload for unit in units)
+    planted = list(_controls(contract, ran, kernels))
+    return Work(
+        units=units,
+        kernel_cases=kernels,
+        controls=tuple(each for each in planted if isinstance(each, ControlRun)),
+        kernel_controls=tuple(each for each in planted if isinstance(each, KernelControl)),
+        omitted=omitted,
+        unplanted=tuple(each for each in planted if isinstance(each, Unplanted)),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    check: PathCheck
+    workload: str
+    path: PathName
+    reference: PathName | None
+
+
+def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | Omitted]:
+    for check in contract.path_checks:
+        reference = reference_of(check)
+        for workload in contract.workloads:
+            if check.workloads is not None and workload.name not in check.workloads:
+                continue
+            filled = prompts[workload.name]
+            for path in contract.paths_of(check, workload):
+                reason = why_idle(path, workload)
+                if reason is not None:
+                    yield Omitted(check.name, workload.name, str(path), reason)
+                elif reference is not None and _same(path, reference, filled, contract.seed):
+                    reason = f"{path} runs the same steps as {reference} here"
+                    yield Omitted(check.name, workload.name, str(path), reason)
+                else:
+                    yield _Pair(check, workload.name, path, reference)
+
+
+def _same(path: PathName, reference: PathName, prompts: Prompts, seed: int) -> bool:
+    return build(path, prompts, seed=seed) == build(reference, prompts, seed=seed)
+
+
+def _columns(contract: Contract, relation: Relation) -> list[tuple[float | None, int | None]]:
+    if contract.subject.kind == "attention" or relation in ("cache", "liveness", "trace"):
+        return [(None, None)]
+    return [(t, i) for i, t in enumerate(contract.numerics.temperatures)]
+
+
+def _cases(contract: Contract, pairs: list[_Pair]) -> list[Case]:
+    cases: list[Case] = []
+    for execution, kv_cache in contract.numerics.formats():
+        for pair in pairs:
+            for temperature, column in _columns(contract, pair.check.relation):
+                cases.append(
+                    Case(
+                        id=f"c{len(cases):03d}",
+                        check=pair.check.name,
+                        relation=pair.check.relation,
+                        workload=pair.workload,
+                        path=pair.path,
+                        reference=pair.reference,
+                        numerics=Numerics(execution, kv_cache),
+                        temperature=temperature,
+                        column=column,
+                    )
+                )
+    return cases
+
+
+def _units(contract: Contract, cases: list[Case]) -> tuple[Unit, ...]:
+    units = []
+    for execution, kv_cache in contract.numerics.formats():
+        numerics = Numerics(execution, kv_cache)
+        for workload in contract.workloads:
+            own = tuple(c for c in cases if (c.numerics, c.workload) == (numerics, workload.name))
+            if own:
+                units.append(Unit(f"{workload.name}, {numerics}", workload.name, numerics, own))
+    return tuple(units)
+
+
+def _controls(
+    contract: Contract, ran: frozenset[str], kernels: Sequence[KernelCase]
+) -> Iterator[ControlRun | KernelControl | Unplanted]:
+    asked, tile = contract.controls != "all", split_and_tile(contract)[1]
+    for fate in fates(contract, ran):
+        if isinstance(fate, LeftOut):
+            yield Unplanted(fate.control.name, fate.relation, fate.reason, asked)
+        elif fate.place is None:
+            yield kernel_control(kernels, fate.control.name, fate.relation, tile)
+        else:
+            yield _control(contract, fate.control, fate.relation, fate.place)
+
+
+def _control(contract: Contract, control: Control, relation: Relation, place: Place) -> ControlRun:
+    columns = _columns(contract, relation)
+    if control.tempered:
+        columns = [(t, i) for t, i in columns if t != 1.0]
+    return ControlRun(
+        control=control.name,
+        relation=relation,
+        check=place.check,
+        reference=place.reference,
+        numerics=Numerics(*contract.numerics.formats()[0]),
+        workload=place.workload,
+        sequences=place.sequences,
+        generate=place.generate,
+        temperature=columns[0][0],
+        column=columns[0][1],
+        covered=place.covered,
+        alone=place.alone,
+    )

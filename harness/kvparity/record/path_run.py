@@ -1,0 +1,118 @@
+"""What one side of a case computes: a subject, a path, and the tokens of a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.paths import build
+from kvparity.plan.schedule import Member, Plan
+from kvparity.plan.workload import Prompts, fill, text_tokens
+from kvparity.record.cache_snapshot import Held, Place, hold
+from kvparity.record.execute import Choose, Record, Tokens, Watch, run
+from kvparity.subjects.base import Subject
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.paths import PathName
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the units of one numerics share."""
+
+    contract: Contract
+    subject: Subject
+
+    def prompts(self, workload: str) -> Prompts:
+        """The workload's prompts, checked against the subject's vocabulary and positions.
+
+        Raises:
+            UnsupportedError: a sequence is longer than the subject's positions, or a token id is
+                outside its vocabulary.
+        """
+        model = next(w for w in self.contract.workloads if w.name == workload)
+        try:
+            prompts = fill(model, seed=self.contract.seed, vocab=self.subject.vocab)
+        except ValueError as error:
+            raise UnsupportedError(str(error)) from error
+        if prompts.longest > self.subject.max_positions:
+            raise UnsupportedError(
+                f"workload {workload}: its longest sequence has {prompts.longest} tokens, but the "
+                f"subject has {self.subject.max_positions} positions; shorten prompt or generate"
+            )
+        return prompts
+
+
+def run_path(
+    setting: Setting,
+    subject: Subject,
+    prompts: Prompts,
+    path: PathName,
+    tokens: Tokens,
+    *,
+    choose: Choose | None = None,
+    keep: frozenset[tuple[int, int]] = frozenset(),
+    watch: Watch | None = None,
+    cut: Callable[[Plan], Plan] = lambda plan: plan,
+) -> Record:
+    """Run one path over the workload's own tokens; strangers and donors bring theirs.
+
+    ``cut``: the part of the path's plan that is run.
+    """
+    seed = setting.contract.seed
+    plan = cut(build(path, prompts, seed=seed))
+    own, vocab = len(prompts.ids), subject.vocab
+    others = [_others(plan, member, tokens, seed, vocab) for member in plan.members[own:]]
+    return run(
+        subject,
+        plan,
+        list(tokens) + others,
+        temperatures=setting.contract.numerics.temperatures,
+        choose=choose,
+        keep=keep,
+        before=[_unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
+        watch=watch,
+    )
+
+
+def _others(plan: Plan, member: Member, tokens: Tokens, seed: int, vocab: int) -> list[int]:
+    """Tokens of a stranger, or of a donor, which begins like one of the workload's own."""
+    if member.like:
+        own = tokens[[each.id for each in plan.members].index(member.like)]
+        return own[: member.shared] + _unlike(own[member.shared : member.length], vocab)
+    if vocab:
+        return list(text_tokens(seed, member.id, member.length))
+    return [0] * member.length
+
+
+def _unlike(ids: Sequence[int], vocab: int) -> list[int]:
+    """Ids that differ from the given ones everywhere; of an attention subject, 1 (see there)."""
+    return [(each + 1) % max(vocab, 2) for each in ids]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a case: what is run, and over which tokens."""
+
+    setting: Setting
+    subject: Subject
+    prompts: Prompts
+    path: PathName
+    tokens: Tokens
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the path."""
+        return build(self.path, self.prompts, seed=self.setting.contract.seed)
+
+    def run(
+        self, *, watch: Watch | None = None, keep: frozenset[tuple[int, int]] = frozenset()
+    ) -> Record:
+        """Run it."""
+        return run_path(
+            self.setting, self.subject, self.prompts, self.path, self.tokens, watch=watch, keep=keep
+        )
+
+    def hold(self, keep: frozenset[Place] = frozenset()) -> Held:
+        """Run it and look at what the cache holds in the end."""
+        return hold(self.plan, lambda watch: self.run(watch=watch), keep)

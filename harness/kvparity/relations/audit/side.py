@@ -1,0 +1,53 @@
+"""Requests compiled and read: from a list of pairs to a list of comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvparity.relations.audit.compare import Comparison, compare
+from kvparity.relations.audit.compile import Artefact, compile_all
+from kvparity.relations.audit.request import AuditError, Request
+from kvparity.relations.audit.signature import sign
+from kvparity.relations.audit.views import Side
+
+_KERNELS = {"prefill": 1, "decode": 2}
+
+
+def label(request: Request) -> str:
+    """``prefill``, or ``decode, pages of 16``."""
+    page = request.shape.page
+    return request.side + (f", pages of {page}" if page else "")
+
+
+def read_side(request: Request, kernels: Sequence[Artefact]) -> Side:
+    """The signatures of one compiled request.
+
+    Raises ``AuditError`` if it launched other kernels than it should, or one cannot be read.
+    """
+    if len(kernels) != _KERNELS[request.side]:
+        names = ", ".join(each.name for each in kernels)
+        raise AuditError(
+            f"{request.side} launches {names or 'nothing'}; expected "
+            f"{_KERNELS[request.side]} kernels"
+        )
+    try:
+        return Side(label(request), *(sign(each) for each in kernels))
+    except ValueError as error:
+        raise AuditError(f"{request.side} for {request.arch} is not readable: {error}") from error
+
+
+def audit(
+    pairs: Sequence[tuple[Request, Request]],
+    *,
+    folder: Path | None = None,
+    jobs: int | None = None,
+) -> list[Comparison]:
+    """Compile both requests of every pair and compare them, in order. Raises ``AuditError``."""
+    requests = list(dict.fromkeys(request for pair in pairs for request in pair))
+    compiled = compile_all(requests, folder=folder, jobs=jobs)
+    sides = {
+        request: read_side(request, kernels)
+        for request, kernels in zip(requests, compiled, strict=True)
+    }
+    return [compare(sides[left], sides[right]) for left, right in pairs]

@@ -1,0 +1,268 @@
+"""Two records side by side, on the device: their bits, and what a difference would do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from kvparity.core.bits import differing, pattern, ulps
+from kvparity.core.drift import drift
+from kvparity.core.words import UNFINITE
+from kvparity.plan.schedule import Plan
+from kvparity.record.execute import Record
+
+Outcome = Literal["holds", "differs", "void", "error"]
+SideName = Literal["reference", "candidate"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first compared token whose bits differ: ``column`` is a temperature or an element.
+
+    ``name``: of the column, where the subject has one.
+    Of a cache: ``part`` (``k`` or ``v``) of ``layer``, whose element ``column`` differs first.
+    """
+
+    sequence: str
+    position: int
+    token: int | None
+    column: int
+    reference: float | str
+    candidate: float | str
+    reference_bits: str
+    candidate_bits: str
+    ulps: int | None
+    reference_digest: str
+    candidate_digest: str
+    layer: int | None = None
+    part: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one case showed. ``tokens`` counts the compared rows, positions or probes.
+
+    ``rollout``: which side's logprobs d is taken from; None where no logprob is compared.
+    ``details``: what only its relation has, as JSON values.
+    """
+
+    outcome: Outcome
+    reason: str
+    tokens: int = 0
+    differing_tokens: int = 0
+    differing_rows: int = 0
+    max_ulp: int | None = None
+    max_abs: float | None = None
+    max_abs_dlogp: float | None = None
+    approx_kl0: float | None = None
+    clipfrac0: float | None = None
+    rollout: SideName | None = None
+    first_divergence: Divergence | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values but the details; a measure that is NaN or Inf is given by its name."""
+        found = asdict(replace(self, details={}))
+        return {name: _plain(value) for name, value in found.items() if name != "details"}
+
+
+MEASURES = ("max_abs", "max_abs_dlogp", "approx_kl0", "clipfrac0")
+"""What limits are set for."""
+
+
+def measures(found: Comparison) -> dict[str, float | str]:
+    """The measures that a comparison has, as JSON values."""
+    values = {name: getattr(found, name) for name in MEASURES}
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no Inf: their names instead."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(x: Tensor) -> float | str:
+    """A one-element tensor as JSON has it."""
+    found: float | str = _plain(float(x))
+    return found
+
+
+def _hex(digest: Tensor) -> str:
+    return f"0x{int(digest) & (2**64 - 1):016x}"
+
+
+def _pairing(reference: Record, candidate: Record) -> Comparison | None:
+    """Why two records cannot be compared at all, or None if they can."""
+    if not candidate.index or not reference.index:
+        return Comparison("void", "no token was compared")
+    if len(reference.index) != len(candidate.index):
+        return Comparison(
+            "void",
+            f"the two sides differ in length: {len(reference.index)} against "
+            f"{len(candidate.index)} tokens",
+        )
+    if reference.index != candidate.index:
+        return Comparison("void", "the two sides hold different positions")
+    return None
+
+
+def same_bits(first: Record, second: Record) -> bool:
+    """Whether a path that was run twice gave every value and every row twice."""
+    return (
+        first.index == second.index
+        and not bool(differing(first.values, second.values).any())
+        and torch.equal(first.digests, second.digests)
+    )
+
+
+def same_work(reference: Record, candidate: Record) -> str | None:
+    """Why equal bits would show nothing, or None."""
+    if not reference.plan.generate and not candidate.plan.generate:
+        same_steps = reference.plan.schedule == candidate.plan.schedule
+        same_members = reference.plan.members == candidate.plan.members
+        if same_steps and same_members and reference.plan.layout == candidate.plan.layout:
+            return "both sides ran the same steps"
+        launched = reference.launches.get("counts")
+        steps = len(reference.plan.schedule), len(candidate.plan.schedule)
+        if launched and launched == candidate.launches.get("counts") and steps[0] != steps[1]:
+            different = f"for {steps[0]} steps and {steps[1]}"
+            return f"both sides launched the same kernels equally often, {different}"
+    return other_work("reference", reference) or other_work("path", candidate)
+
+
+def other_work(side: str, record: Record) -> str | None:
+    """Where a record did not run what its plan asks for, or None."""
+    asked = _decodes(record.plan)
+    # The least of all counts: where a kernel counts once for each layer, a few steps give many.
+    counts = [n for name, n in record.observed.items() if name.endswith(".decode")]
+    ran = min(counts, default=0)
+    if asked and not ran:
+        return f"the {side} asks for single-query decode, but no decode was observed"
+    if ran < asked:
+        return f"the {side} asks for {asked} decode steps, but only {ran} were observed"
+    if any(counts) and not asked:
+        return f"the {side} asks for prefill only, but decode was observed"
+    program = record.plan.layout.program
+    if program != "eager" and "program.decode" not in record.observed:
+        return f"the {side} asks for its {program} program, but none was observed"
+    return None
+
+
+def _decodes(plan: Plan) -> int:
+    """Forward calls of a plan that hold a single-query decode; each is seen at least once."""
+    if plan.generate:
+        return sum(member.length - member.prompt - 1 for member in plan.members)
+    return sum(any(span.decode for span in step) for step in plan.schedule)
+
+
+def invariance(reference: Record, candidate: Record, *, column: int | None) -> Comparison:
+    """Compare bits: of one column of values (None: of all), and of the whole rows' digests."""
+    unpaired = _pairing(reference, candidate)
+    if unpaired is not None:
+        return unpaired
+    device = reference.values.device
+    a, b = reference.values, candidate.values.to(device)
+    if a.shape != b.shape:
+        return Comparison("void", f"rows of {a.shape[1]} against rows of {b.shape[1]} values")
+    if column is not None:
+        a, b = a[:, column : column + 1], b[:, column : column + 1]
+    value_bits = differing(a, b)
+    value_off = value_bits.any(-1)
+    row_off = reference.digests != candidate.digests.to(device)
+    target_off = reference.targets != candidate.targets.to(device)
+    bad = ~(reference.finite & candidate.finite.to(device))
+    off = value_off | row_off | target_off | bad
+    tokens = len(reference.index)
+    counts: dict[str, Any] = {
+        "tokens": tokens,
+        "differing_tokens": int((value_off | target_off | bad).sum()),
+        "differing_rows": int((row_off | bad).sum()),
+    }
+    faults = (*reference.faults, *candidate.faults)
+    if faults and not bool(off.any()):
+        return Comparison("differs", faults[0], **counts, details={"faults": faults})
+    if not bool(off.any()):
+        idle = same_work(reference, candidate)
+        if idle is not None:
+            return Comparison("void", idle, **counts)
+        equal = {"max_ulp": 0, **_between(reference, a, b, column)}
+        return Comparison("holds", "every bit is equal", **counts, **equal)
+    first = int(torch.nonzero(off)[0])
+    reason = "bits differ"
+    if bool(target_off.any()):
+        first = int(torch.nonzero(target_off)[0])
+        reason = "the two sides scored different token ids"
+    elif bool(bad.any()):
+        first = int(torch.nonzero(bad)[0])
+        reason = UNFINITE
+    finite_only = ~bad
+    measures: dict[str, Any] = {}
+    if bool(finite_only.any()):
+        spread = ulps(a[finite_only], b[finite_only])
+        measures = {"max_ulp": int(spread.max())}
+        measures |= _between(reference, a[finite_only], b[finite_only], column)
+    place = _column(a[first], b[first], value_bits[first])
+    sequence, position = reference.index[first]
+    left, right = a[first, place], b[first, place]
+    divergence = Divergence(
+        sequence=reference.plan.members[sequence].id,
+        position=position + 1 if column is not None else position,
+        token=int(candidate.targets[first]) if column is not None else None,
+        column=place if column is None else column,
+        reference=number(left),
+        candidate=number(right),
+        reference_bits=pattern(left),
+        candidate_bits=pattern(right),
+        ulps=None if bool(bad[first]) else int(ulps(left[None], right[None])[0]),
+        reference_digest=_hex(reference.digests[first]),
+        candidate_digest=_hex(candidate.digests[first]),
+    )
+    return Comparison("differs", reason, **counts, **measures, first_divergence=divergence)
+
+
+def _column(a: Tensor, b: Tensor, unlike: Tensor) -> int:
+    """The column of a row to show: where it is no finite number, else where bits differ.
+
+    Column 0 where neither is seen: what differs or is NaN or Inf is no value, but in the row.
+    """
+    if bool((odd := ~(a.isfinite() & b.isfinite())).any()):
+        unlike = odd
+    where = torch.nonzero(unlike)
+    return int(where[0]) if len(where) else 0
+
+
+def rollout_side(reference: Plan) -> SideName:
+    """Which of two paths is the rollout; the other one is the trainer, which scores again.
+
+    The side that decodes or generates. Where both do, the reference; where neither does, the path
+    that is held against the reference, as a trainer's whole forward pass is what such a path is
+    held against.
+    """
+    return "reference" if _decodes(reference) else "candidate"
+
+
+def _between(reference: Record, a: Tensor, b: Tensor, column: int | None) -> dict[str, Any]:
+    """Aggregates of two paths; ``a`` are the compared values of the reference, ``b`` the path's."""
+    if column is None:
+        return aggregates(a, b, column)
+    side = rollout_side(reference.plan)
+    rollout, trainer = (a, b) if side == "reference" else (b, a)
+    return {**aggregates(rollout, trainer, column), "rollout": side}
+
+
+def aggregates(rollout: Tensor, trainer: Tensor, column: int | None) -> dict[str, Any]:
+    """RL aggregates for logprobs, the largest distance otherwise."""
+    if column is None:
+        return {"max_abs": float((rollout.double() - trainer.double()).abs().max())}
+    d = drift(rollout=rollout[:, 0], trainer=trainer[:, 0])
+    return {
+        "max_abs_dlogp": d.max_abs_dlogp,
+        "approx_kl0": d.approx_kl0,
+        "clipfrac0": d.clipfrac0,
+    }

@@ -1,0 +1,71 @@
+"""What a person is told beside the numbers of a difference: names of columns, causes of NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.record.execute import Record
+from kvparity.record.path_run import Side
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.subjects.base import NamesColumns, Subject, column_name
+from kvparity.subjects.pair.model import Pair
+from kvparity.subjects.pair.subject import AttentionSubject
+
+
+def named(subject: Subject, found: Comparison) -> Comparison:
+    """The same comparison with the names of the columns of its first and worst token."""
+    if not isinstance(subject, NamesColumns):
+        return found
+    first = found.first_divergence
+    if first is not None:
+        first = replace(first, name=column_name(subject, first.column))
+    details = dict(found.details)
+    for key in ("first", "worst"):
+        spot = details.get(key)
+        if isinstance(spot, dict):
+            details[key] = {**spot, "name": column_name(subject, spot["column"])}
+    return replace(found, first_divergence=first, details=details)
+
+
+def nan_cause(side: Side, record: Record) -> str | None:
+    """Why rows of a kernel pair are NaN, where it is the memory that nobody wrote; else None.
+
+    The path is run again with one kernel given zeros where it was given NaN. If its rows are then
+    finite, that kernel let through what it must mask.
+    """
+    subject = side.subject
+    if not isinstance(subject, AttentionSubject) or bool(record.finite.all()):
+        return None
+    pair = subject.pair
+    for name, other, words in (
+        ("decode", replace(pair, decode=_without_nan(pair.decode)),
+         "slots past kv_lens hold NaN, and decode multiplies masked values"),
+        ("prefill", replace(pair, prefill=_without_nan(pair.prefill)),
+         "memory beside the keys of a sequence holds NaN, and prefill multiplies masked values"),
+    ):  # fmt: skip
+        if bool(_rows(side, subject, other).finite.all()):
+            return f"{words} (0 x NaN is NaN); select with a mask in {name}, or skip them"
+    return None
+
+
+def _rows(side: Side, subject: AttentionSubject, pair: Pair) -> Record:
+    return replace(side, subject=subject.with_pair(pair)).run()
+
+
+def _without_nan(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    def clean(x: Any) -> Any:
+        return torch.nan_to_num(x, nan=0.0) if isinstance(x, Tensor) and _floats(x) else x
+
+    def call(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
+        return kernel(q, clean(k), clean(v), **{name: clean(x) for name, x in more.items()})
+
+    return call
+
+
+def _floats(x: Tensor) -> bool:
+    return x.is_floating_point() and x.element_size() > 1

@@ -1,0 +1,98 @@
+"""The attention of a subject as pairs that can be probed: one for each kind of layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.base import Subject
+from kvparity.subjects.decoder.backends.table import FIXED
+from kvparity.subjects.decoder.subject import DecoderSubject
+from kvparity.subjects.pair.model import Heads, Pair
+from kvparity.subjects.pair.subject import AttentionSubject
+from kvparity_kernels.attention.caches import packed, rectangle
+
+Result = Tensor | tuple[Tensor, Tensor]
+_STORED = ("format", "k_scale", "v_scale")
+
+
+def attentions_of(subject: Subject) -> dict[str, AttentionSubject]:
+    """A kernel pair itself, or the pairs that a decoder's layers call, by the kind of layer.
+
+    They have the decoder's heads, formats, softcap, sinks and order, and its window where layers
+    slide; there decode reads a ring if the decoder keeps one. The only kind has no name.
+
+    Raises:
+        UnsupportedError: the subject has no attention that can be called alone.
+    """
+    if isinstance(subject, AttentionSubject):
+        return {"": subject}
+    if not isinstance(subject, DecoderSubject):
+        raise UnsupportedError("the attention of this subject cannot be called alone")
+    config = subject.model.config
+    kinds = sorted(set(config.types), key=config.types.index)
+    windows = {kind: config.sliding_window if kind == "sliding" else 0 for kind in kinds}
+    if len(kinds) == 1:
+        return {"": _pair_of(subject, windows[kinds[0]])}
+    return {f"{kind} layers": _pair_of(subject, window) for kind, window in windows.items()}
+
+
+def _pair_of(subject: DecoderSubject, window: int) -> AttentionSubject:
+    model, ops, storage = subject.model, subject.attention, subject.storage
+    ring = window if storage.ring else 0
+
+    def prefill(
+        q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **more: Any
+    ) -> Result:
+        more.setdefault("order", model.order)
+        stored = {name: more.pop(name, None) for name in _STORED}
+        kv, starts, lens, longest = packed(q, k, v, cu_seqlens_q, cu_seqlens_k, **stored)
+        return given(ops.prefill(q, kv, q_starts=starts, q_lens=lens, max_q=longest, **more))
+
+    def decode(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Result:
+        more.setdefault("order", model.order)
+        stored = {name: more.pop(name, None) for name in _STORED}
+        longest = k.shape[1]
+        if ring:
+            k, v = _rolled(k, ring), _rolled(v, ring)
+            stored |= {
+                name: _rolled(each, ring)
+                for name, each in stored.items()
+                if isinstance(each, Tensor) and each.dim() == 4
+            }
+        kv = rectangle(k, v, kv_lens, ring=ring, **stored)
+        return given(ops.decode(q, kv, max_kv=longest, **more))
+
+    config = model.config
+    coded = storage.format.static or storage.format.dynamic
+    return AttentionSubject(
+        pair=Pair(prefill, decode, "the decoder's prefill", "the decoder's decode"),
+        heads=Heads(config.heads, config.kv_heads, config.head_dim),
+        scale=config.scale,
+        execution=model.weights.embed.dtype,
+        kv_cache=subject.kv_cache,
+        device=subject.device,
+        seed=subject.seed,
+        order=model.order if subject.backends.attention == FIXED else None,
+        format=storage.format if coded else None,
+        window=window,
+        softcap=config.attention_softcap,
+        sinks=config.attention_sinks,
+    )
+
+
+def _rolled(x: Tensor, ring: int) -> Tensor:
+    """The last keys of ``[B, keys, ...]`` in a ring: key p lies in slot ``p % ring``."""
+    keys = x.shape[1]
+    slots = torch.arange(ring, device=x.device)
+    last = keys - 1 - (keys - 1 - slots) % ring
+    return x[:, last.clamp(min=0)]
+
+
+def given(result: tuple[Tensor, Tensor]) -> Result:
+    """The result without an LSE that is none."""
+    out, lse = result
+    return (out, lse) if lse.shape[1] else out

@@ -1,0 +1,250 @@
+"""The run folder: what was compared and with what result, written as it becomes known."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kvparity.core.errors import RunFolderError as RunFolderError
+from kvparity.report import run_files, traces
+from kvparity.report.schema import schema_of
+
+_NAMED_BY = {
+    "cases.jsonl": "id",
+    "units.jsonl": "unit",
+    "controls.jsonl": "name",
+    "paths.jsonl": "path",
+}
+"""The key that every line of a file has."""
+_BAD_END = "bad-end.txt"
+_BEGINNING = "identity.json.part-"
+"""With a process id behind it: what a run that was killed as it began may leave."""
+_ABSENT = object()
+
+
+class Sided(Protocol):
+    """Tensors of what was compared, and (number of the sequence, position) of their rows."""
+
+    @property
+    def index(self) -> Sequence[tuple[int, int]]:
+        """By row."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name."""
+
+
+class Evidence:
+    """Appends to a run folder. Several processes may append at once: a line is one write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def alone(self, identity: dict[str, Any], *, resume: bool, command: str = "") -> Iterator[None]:
+        """:meth:`start`, and keep others from running in the folder until the end.
+
+        A new run that is refused, or fails, before anything is finished leaves no folder.
+
+        Raises:
+            RunFolderError: see there, or another process runs in it.
+        """
+        there, locked = os.path.isdir(self.folder), False  # noqa: PTH112 - of any name at all
+        if not resume:
+            self.start(identity, resume=False, command=command)
+        try:
+            head = (self.folder / "identity.json").open("rb")
+        except OSError:
+            head = None  # start says what is wrong
+        try:
+            if head is not None:
+                try:
+                    fcntl.flock(head, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    words = f"another kvparity runs in {self.folder}; wait for it, or end it"
+                    raise RunFolderError(words) from None
+                locked = True
+            if resume:
+                self.start(identity, resume=True)
+            yield
+        except Exception:
+            if not resume and locked:
+                self._withdraw(keep_folder=there)
+            raise
+        finally:
+            if head is not None:
+                head.close()
+
+    def start(self, identity: dict[str, Any], *, resume: bool, command: str = "") -> None:
+        """Create the folder, or take it up again.
+
+        ``identity`` says what the run is about; a run may only be resumed under the same.
+        ``command``: the one that began the run; a resumed run keeps it.
+
+        Raises:
+            RunFolderError: the folder holds another run, or cannot be written.
+        """
+        try:
+            self._start(identity | {"command": command}, resume=resume)
+        except OSError as error:
+            raise RunFolderError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def _start(self, identity: dict[str, Any], *, resume: bool) -> None:
+        head = self.folder / "identity.json"
+        if resume:
+            if not head.is_file():
+                raise RunFolderError(f"{self.folder} holds no run to resume; leave out --resume")
+            old = read_identity(head)
+            if schema_of(old) != schema_of(identity):
+                raise RunFolderError(
+                    f"{self.folder} holds a run of schema {schema_of(old)}, whose measures mean "
+                    f"other things than those of schema {schema_of(identity)}, so it cannot be "
+                    "resumed; use a new --run-dir"
+                )
+            both = {**old, **identity}  # in order; a key that one of them lacks has changed
+            about = [key for key in both if key != "command"]
+            changed = [k for k in about if k not in old or old[k] != identity.get(k, _ABSENT)]
+            if changed:
+                raise RunFolderError(
+                    f"{self.folder} cannot be resumed: {', '.join(changed)} changed since it began "
+                    "(results of two set-ups do not belong in one report); use a new --run-dir"
+                )
+            if (self.folder / _BAD_END).exists():
+                raise RunFolderError(
+                    f"{self.folder} cannot be resumed: the subject's process did not end as it "
+                    f"should ({self.folder / _BAD_END} says how); use a new --run-dir"
+                )
+            for file in _NAMED_BY:  # what else lies here is somebody's own
+                run_files.drop_torn_line(self.folder / file)
+            traces.drop(self.folder)
+            return
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RunFolderError(f"{self.folder} is a file; give another --run-dir")
+        if self.folder.is_dir() and any(map(self._somebodys, self.folder.iterdir())):
+            raise RunFolderError(
+                f"{self.folder} exists and is not empty; add --resume to finish the run in it, or "
+                "give another --run-dir"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{_BEGINNING}{os.getpid()}"
+        part.write_text(json.dumps(identity, indent=1))
+        try:
+            head.hardlink_to(part)  # whole or not at all; of two that begin at once, one does
+        except FileExistsError:
+            words = f"another kvparity began a run in {self.folder}; give another --run-dir"
+            raise RunFolderError(words) from None
+        finally:
+            part.unlink()
+        traces.drop(self.folder)
+        (self.folder / "failures").mkdir(exist_ok=True)
+
+    @staticmethod
+    def _somebodys(path: Path) -> bool:
+        """Whether a run may not begin beside it: more than what a run that failed may leave."""
+        return not path.name.startswith(_BEGINNING) and not traces.alone(path)
+
+    def _withdraw(self, *, keep_folder: bool) -> None:
+        """Leave nothing of a run that finished nothing but what a subject raised."""
+        own = {"identity.json", "failures", "paths.jsonl"}
+        with suppress(OSError):  # a subject may have taken the folder away
+            if any(each.name not in own for each in self.folder.iterdir()):
+                return
+            (self.folder / "paths.jsonl").unlink(missing_ok=True)
+            if traces.in_folder(self.folder):
+                (self.folder / "identity.json").unlink()
+                return
+            (self.folder / "failures").rmdir()
+            (self.folder / "identity.json").unlink()
+            if not keep_folder:
+                self.folder.rmdir()
+
+    def ended_badly(self, words: str) -> None:
+        """Note that no report may be made of this run, although all of it ran."""
+        (self.folder / _BAD_END).write_text(words + "\n")
+
+    def command(self) -> str:
+        """The command that began the run."""
+        return str(read_identity(self.folder / "identity.json").get("command", ""))
+
+    def count(self, file: str) -> int:
+        """The number of whole lines of a file."""
+        path = self.folder / file
+        return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+    def append(self, file: str, value: dict[str, Any]) -> None:
+        """Add one line to ``cases.jsonl``, ``units.jsonl`` or ``controls.jsonl``."""
+        line = (json.dumps(value, allow_nan=False) + "\n").encode()
+        try:
+            handle = os.open(self.folder / file, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
+            try:
+                written = os.write(handle, line)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise _unwritten(self.folder / file, error) from error
+        if written != len(line):
+            raise RunFolderError(f"{self.folder / file}: only a part could be written; disk full?")
+
+    def lines(self, file: str) -> Iterator[dict[str, Any]]:
+        """The values appended to a file, in order; see ``run_files.lines``."""
+        for _, value in self.numbered(file):
+            yield value
+
+    def numbered(self, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The same with the number of each line."""
+        return run_files.lines(self.folder / file, _NAMED_BY.get(file))
+
+    def keep_failure(self, case: str, reference: Sided, candidate: Sided) -> str:
+        """Both sides of a differing case as safetensors; returns the file's name."""
+        tensors: dict[str, Tensor] = {}
+        for side, record in (("reference", reference), ("candidate", candidate)):
+            tensors |= {f"{side}.{name}": tensor for name, tensor in record.tensors().items()}
+        return self._keep(f"failures/{case}.safetensors", tensors, candidate.index)
+
+    def keep_accuracy(self, case: str, found: Sided) -> str:
+        """How far each token of an accuracy case is from float64; returns the file's name."""
+        return self._keep(f"accuracy/{case}.safetensors", found.tensors(), found.index)
+
+    def _keep(self, name: str, tensors: dict[str, Tensor], index: Sequence[tuple[int, int]]) -> str:
+        stored = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
+        places = json.dumps([list(place) for place in index])
+        whole = self.folder / name
+        part = whole.with_name(whole.name + ".part")
+        try:
+            whole.parent.mkdir(exist_ok=True)
+            save_file(stored, part, metadata={"index": places})
+            part.replace(whole)
+        except (OSError, SafetensorError) as error:
+            raise _unwritten(self.folder / name, error) from error
+        return name
+
+    def keep_trace(self, name: str, text: str) -> Path:
+        """Keep what a subject raised in a case or unit; where."""
+        return traces.keep(self.folder, name, text)
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Write ``run.json``, the whole report or nothing."""
+        whole, part = self.folder / "run.json", self.folder / "run.json.part"
+        try:
+            part.write_text(json.dumps(report, indent=1, allow_nan=False))
+            part.replace(whole)
+        except OSError as error:
+            raise _unwritten(whole, error) from error
+
+
+def _unwritten(path: Path, error: Exception) -> RunFolderError:
+    words = error.strerror if isinstance(error, OSError) else error
+    return RunFolderError(f"{path} could not be written: {words}")
+
+
+def read_identity(head: Path) -> dict[str, Any]:
+    """What the run of ``identity.json`` is about."""
+    return run_files.whole(head, "path")

@@ -1,0 +1,85 @@
+"""What the paths of a unit ran, told before a case rests on it: no interruption loses it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvparity.record.execute import Record
+from kvparity_contracts.paths import PathName
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an interrupted run left of a unit.
+
+    ``ran``: lines of paths. ``repeats``: which paths, computed once more, gave their bits again;
+    one case of a unit tells.
+    """
+
+    ran: tuple[Mapping[str, Any], ...] = ()
+    repeats: Mapping[str, bool] = field(default_factory=dict)
+
+
+class UnitPaths:
+    """The lines of a unit's paths, each told once, before a case rests on it.
+
+    ``rows``: what is kept of a record, by path, to be computed again.
+    """
+
+    def __init__(
+        self,
+        unit: str,
+        known: dict[tuple[str, bool], Mapping[str, Any]],
+        tell: Callable[[dict[str, Any]], None],
+        rows: Callable[[dict[PathName, Record]], Mapping[str, Any]],
+    ) -> None:
+        self.unit, self.known, self.tell, self.rows = unit, known, tell, rows
+
+    def look(
+        self,
+        records: Mapping[PathName, Record],
+        probed: Mapping[PathName, Record],
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Tell of the paths that ran since."""
+        for probing, found in ((True, probed), (False, records)):
+            for path, record in found.items():
+                line = {
+                    "unit": self.unit,
+                    "path": str(path),
+                    "probed": probing,
+                    "observed": dict(record.observed),
+                    "launches": record.launches,
+                    "seconds": seconds.get(str(path)),
+                }
+                if path_key(line) not in self.known:
+                    if not probing:
+                        line["rows"] = self.rows({path: record})[str(path)]
+                    self.known[path_key(line)] = line
+                    self.tell(line)
+
+    def observed(self) -> Counter[str]:
+        """What all of them ran."""
+        found: Counter[str] = Counter()
+        for line in self.known.values():
+            found.update(line["observed"])
+        return found
+
+    def json(self) -> dict[str, dict[str, Any]]:
+        """What was told, by path: where one also ran without a probe, that counts."""
+        order = sorted(self.known.items(), key=lambda item: not item[0][1])
+        known = {path: line for (path, _), line in order}
+        return {
+            "observed": {path: line["observed"] for path, line in known.items()},
+            "launches": {path: line["launches"] for path, line in known.items()},
+            "seconds": {path: line["seconds"] for path, line in known.items() if line["seconds"]},
+            "rows": {path: line["rows"] for path, line in known.items() if "rows" in line},
+        }
+
+
+def path_key(line: Mapping[str, Any]) -> tuple[str, bool]:
+    """By which lines of one unit are told apart."""
+    return str(line["path"]), bool(line.get("probed"))

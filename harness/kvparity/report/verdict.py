@@ -1,0 +1,169 @@
+"""From cases and controls to verdicts. The void rules live here; nothing can switch them off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kvparity.plan.cases import Case, Work
+from kvparity.plan.kernel_cases import KernelCase, Unplanted
+from kvparity.relations.blind import apart, blind, seen_instead
+from kvparity.report.labels import place
+from kvparity_contracts.checks import Accuracy, AnyCheck, PathCheck
+from kvparity_contracts.contract import Contract
+
+ORDER = ("error", "differs", "void", "holds")
+"""From the word that outranks all others to the one that all must say."""
+
+HOLDS = {
+    "invariance": "bits are equal",
+    "accuracy": "within limits",
+    "cache": "stored bits are equal, and as written",
+    "liveness": "rows depend on what they see, and on nothing else",
+    "trace": "positions, keys and weights are as they must be",
+    "order": "no difference of order was found",
+    "audit": "no difference of compiled code was found",
+}
+
+Entry = dict[str, Any]
+
+
+def worst(verdicts: Sequence[str]) -> str:
+    """The verdict of a whole: the worst of its parts; of nothing, ``void``."""
+    return min(verdicts, key=ORDER.index) if verdicts else "void"
+
+
+def judge_check(
+    check: AnyCheck,
+    planned: Sequence[Case | KernelCase],
+    results: Sequence[Entry],
+    controls: Sequence[Entry],
+    unplanted: Sequence[Unplanted],
+) -> tuple[str, str]:
+    """(verdict, reason) of one check from its planned cases, their results and its controls."""
+    # Worst last: should a case stand there twice, what was ever seen of it counts.
+    found = {e["id"]: e for e in sorted(results, key=lambda e: -ORDER.index(e["verdict"]))}
+    missing = [case.id for case in planned if case.id not in found]
+    verdicts = [found[case.id]["verdict"] for case in planned if case.id in found]
+    if "error" in verdicts:
+        first = next(found[c.id] for c in planned if found.get(c.id, {}).get("verdict") == "error")
+        return "error", f"{place(first)}: {first['reason']}"
+    if "differs" in verdicts:
+        count = verdicts.count("differs")
+        return "differs", f"{count} of {len(planned)} cases differ"
+    if missing:
+        return "void", f"{len(missing)} of {len(planned)} cases did not run: {missing[0]}, ..."
+    if isinstance(check, PathCheck):
+        paths = {str(case.path) for case in planned if isinstance(case, Case)}
+        wanted = {str(path) for path in check.paths if path.kind != "padded"}
+        if wanted - paths:
+            skipped = ", ".join(sorted(wanted - paths))
+            return "void", f"{skipped}: shows nothing in any workload and was not run"
+    voids = [found[case.id] for case in planned if found[case.id]["verdict"] == "void"]
+    if voids:
+        first = voids[0]
+        return "void", f"{place(first)}: {first['reason']}"
+    if not planned:
+        return "void", "no case was compared"
+    formats = dict.fromkeys(case.numerics.execution for case in planned)
+    own = list(found.values())
+    return _controls_allow(check, controls, unplanted, own, len(planned), tuple(formats))
+
+
+def _controls_allow(
+    check: AnyCheck,
+    controls: Sequence[Entry],
+    unplanted: Sequence[Unplanted],
+    results: Sequence[Entry],
+    cases: int,
+    formats: Sequence[str],
+) -> tuple[str, str]:
+    own = [c for c in controls if c["relation"] == check.relation]
+    # What has a reach is judged by each check's own limits, not by all at once.
+    missed = [c for c in own if not c["caught"] and not c.get("reach")]
+    if missed:
+        told = ""
+        if isinstance(check, Accuracy):
+            limits = check.limits_for(formats[0]).given()  # type: ignore[arg-type] # a dtype's name
+            told = apart(missed[0], tuple(limits), results)
+        return "void", f"planted and not caught: {', '.join(c['name'] for c in missed)}{told}"
+    asked = [u for u in unplanted if u.asked]
+    if asked:
+        return (
+            "void",
+            f"control {asked[0].control} was asked for and not planted: {asked[0].reason}",
+        )
+    if not own:
+        return "void", f"no control of relation {check.relation} was planted"
+    if all(c["expected"] != "differs" for c in own):
+        names = ", ".join(c["name"] for c in own)
+        return "void", f"no control but {names} was planted, which no bit shows"
+    if isinstance(check, Accuracy):
+        for execution in formats:
+            limits = check.limits_for(execution).given()  # type: ignore[arg-type] # a dtype's name
+            loose = _too_loose(limits, own)
+            if loose is not None:
+                return "void", f"the limits of {execution} catch no planted defect: {loose}"
+    unseen = blind(check.name, check.relation, controls, results)
+    if unseen is not None:
+        return "void", unseen
+    words = [f"{cases} cases, {HOLDS[check.relation]}; {len(own)} controls caught"]
+    words += seen_instead(check.name, check.relation, controls)
+    return "holds", ", ".join(words)
+
+
+def _too_loose(limits: Mapping[str, float], own: Sequence[Entry]) -> str | None:
+    """Which of its limits a planted defect kept, if one that was measured kept them all.
+
+    A control is run for one check in one format. The limits of all others must catch it, too.
+    """
+    kept = []
+    for control in own:
+        measured = {n: float(x) for n, x in control.get("measured", {}).items() if n in limits}
+        if any(value > limits[name] for name, value in measured.items()):
+            return None
+        words = [f"{n} {x:.3g}, within {limits[n]:.3g}" for n, x in measured.items()]
+        kept.append(f"{control['name']} gave {', '.join(words) or 'nothing to measure'}")
+    return "; ".join(kept)
+
+
+def judge(
+    contract: Contract,
+    work: Work,
+    results: Sequence[Entry],
+    controls: Sequence[Entry],
+    unplanted: Sequence[Unplanted],
+    replaced: str | None,
+) -> tuple[str, list[Entry]]:
+    """(verdict, entries of all checks). ``replaced`` names a backend that was not the one asked."""
+    planned: list[Case | KernelCase] = [case for unit in work.units for case in unit.cases]
+    planned += work.kernel_cases
+    ended = {(entry["name"], entry["relation"]) for entry in controls}
+    ended |= {(entry.control, entry.relation) for entry in unplanted}
+    lost = [run.control for run in work.every_control if (run.control, run.relation) not in ended]
+    entries: list[Entry] = []
+    for check in contract.checks:
+        own = [case for case in planned if case.check == check.name]
+        ids = {case.id for case in own}
+        verdict, reason = judge_check(
+            check, own, [r for r in results if r["id"] in ids], controls, unplanted
+        )
+        if verdict == "holds" and lost:
+            verdict, reason = "void", f"planned controls did not run: {', '.join(lost)}"
+        if verdict == "holds" and replaced is not None:
+            verdict, reason = "void", replaced
+        entries.append(
+            {
+                "name": check.name,
+                "relation": check.relation,
+                "verdict": verdict,
+                "reason": reason,
+                "cases": [r for r in results if r["id"] in ids],
+                "omitted": [
+                    {"workload": o.workload, "path": o.path, "reason": o.reason}
+                    for o in work.omitted
+                    if o.check == check.name
+                ],
+            }
+        )
+    return worst([entry["verdict"] for entry in entries]), entries

@@ -1,0 +1,1 @@
+"""A whole verification: units in worker processes, controls, and one case again."""

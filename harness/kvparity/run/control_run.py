@@ -1,0 +1,161 @@
+"""Run one control: the same rollout and rescoring as a unit, with a defect planted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from kvparity.controls.base import Control, same_ids, unchanged
+from kvparity.controls.reach import Reach, reaches
+from kvparity.controls.semantics import ROWS
+from kvparity.controls.table import CONTROLS
+from kvparity.core.errors import UnsupportedError
+from kvparity.core.words import of_allowed, rounded
+from kvparity.plan.cases import Case, ControlRun
+from kvparity.plan.workload import Prompts
+from kvparity.record.execute import Tokens
+from kvparity.record.path_run import Setting, Side
+from kvparity.relations.bits_and_limits import Comparison, invariance, measures
+from kvparity.relations.cache_relations import compare_caches, probe, trace
+from kvparity.report.labels import COUNTED
+from kvparity.run.unit import judge_accuracy, oracle_values
+from kvparity.subjects.pair.subject import AttentionSubject
+from kvparity_contracts.paths import PathName
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What a check said of a planted defect; ``measured``: what its limits were held against.
+
+    ``reach``: of a fault that both kernels share, what every accuracy check sees of it.
+    """
+
+    caught: bool
+    seen: str
+    measured: Mapping[str, float | str] = field(default_factory=dict)
+    reach: tuple[Reach, ...] = ()
+
+
+def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool, str]:
+    """Plant one control and look whether its check sees it: (caught, what was seen).
+
+    Raises:
+        UnsupportedError: it cannot be planted in this subject.
+    """
+    found = plant(setting, job, tokens)
+    return found.caught, found.seen
+
+
+def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
+    """The same with what was measured."""
+    control = CONTROLS[job.control]
+    pair = setting.subject
+    if job.relation == "accuracy" and control.name in ROWS and isinstance(pair, AttentionSubject):
+        return _by_reach(setting, pair, job, tokens)
+    if not job.covered:
+        clean = compare(setting, job, without(control), tokens)
+        # What is void without the defect shows nothing by being void with it.
+        if clean.outcome in ("differs", control.expect) or not clean.tokens:
+            seen = f"without the defect it is no better: {_seen(clean, job.relation)}"
+            return Planted(False, seen)
+    result = compare(setting, job, control, tokens)
+    measured = measures(result) if job.relation == "accuracy" else {}
+    return Planted(result.outcome == control.expect, _seen(result, job.relation), measured)
+
+
+def _by_reach(setting: Setting, pair: AttentionSubject, job: ControlRun, tokens: Tokens) -> Planted:
+    """A fault that both kernels share, held against all accuracy checks of the contract."""
+    prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
+    own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
+    returned = Side(setting, pair, prompts, PathName("prefill"), own).run().values.shape[1]
+    lse = returned > pair.heads.query * pair.heads.dim
+    found = tuple(reaches(setting, pair, ROWS[job.control], lse=lse))
+    first = next((each for each in found if not each.seen), found[0])
+    words = of_allowed({"max_abs": first.measured}, {"max_abs": first.limit})
+    seen = f"differs: over the limit: {words}" if first.seen else f"not seen: {words}"
+    rounding = f"{first.dtype} alone rounds by {rounded(first.rounding)}"
+    return Planted(
+        caught=first.seen,
+        seen=seen if first.seen else f"{seen}; {rounding}",
+        measured={"max_abs": first.measured},
+        reach=found,
+    )
+
+
+def without(control: Control) -> Control:
+    """The same control with nothing planted."""
+    return replace(
+        control.but(expect="differs"),
+        rollout=unchanged,
+        rescore=unchanged,
+        rescore_ids=same_ids,
+        drop=0,
+    )
+
+
+def compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
+    """What a check of the job's relation finds with the control planted."""
+    prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
+    own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
+    if control.scores_prompt:
+        # All that is known is scored: a prompt of one token, and the rest its continuation.
+        prompts = replace(
+            prompts, prompts=tuple(p[:1] for p in prompts.prompts), generate=len(own[0]) - 1
+        )
+    ids = [control.rescore_ids(t, len(prompts.prompts[n])) for n, t in enumerate(own)]
+    if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
+        raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
+    planted = control.rollout(setting.subject)
+    candidate = Side(setting, planted, prompts, control.path, own)
+    if job.relation == "liveness":
+        return probe(candidate, job.check)[0]
+    if job.relation == "trace":
+        return trace(candidate)[0]
+    case = Case(
+        "control", job.check, job.relation, job.workload, control.path,
+        job.reference, job.numerics, job.temperature, job.column,
+    )  # fmt: skip
+    if job.relation == "accuracy":
+        wanted = oracle_values(setting, prompts, own)
+        return judge_accuracy(setting.contract, case, candidate.run(), wanted)
+    short = replace(prompts, generate=prompts.generate - control.drop)
+    kept = [t[: short.length(i)] for i, t in enumerate(ids)]
+    rescoring = setting.subject if job.alone else control.rescore(setting.subject)
+    reference = Side(setting, rescoring, short, job.reference, kept)
+    if job.relation == "cache":
+        return compare_caches(reference, candidate)[0]
+    return invariance(reference.run(), candidate.run(), column=job.column)
+
+
+def _part(prompts: Prompts, sequences: Sequence[int], generate: int) -> Prompts:
+    return replace(
+        prompts,
+        ids=tuple(prompts.ids[i] for i in sequences),
+        prompts=tuple(prompts.prompts[i] for i in sequences),
+        generate=generate,
+    )
+
+
+def _seen(result: Comparison, relation: str) -> str:
+    if result.outcome == "differs" and result.differing_tokens:
+        counted = COUNTED.get(relation, "tokens")
+        return f"{result.reason}: {result.differing_tokens} of {result.tokens} {counted}"
+    return f"{result.outcome}: {result.reason}"
+
+
+def controls_json(job: ControlRun, planted: Planted) -> dict[str, Any]:
+    """The report's entry for one control."""
+    return {
+        "name": job.control,
+        "relation": job.relation,
+        "caught": planted.caught,
+        "by": job.check,
+        "seen": planted.seen,
+        "measured": dict(planted.measured),
+        "reach": [each.as_json() for each in planted.reach],
+        "workload": job.workload,
+        "path": str(CONTROLS[job.control].path),
+        "expected": CONTROLS[job.control].expect,
+        "numerics": asdict(job.numerics),
+    }

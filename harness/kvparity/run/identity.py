@@ -1,0 +1,86 @@
+"""What a run is about: a run is resumed only where all of it is as it was."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.machinery import all_suffixes
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kvparity.report.schema import SCHEMA_VERSION
+from kvparity.run.invariant_switch import asked
+from kvparity_contracts.loader import LoadedContract
+from kvparity_contracts.subjects import Attention
+
+_OF_A_CHECKPOINT = (".json", ".safetensors", ".model", ".txt", ".jinja")
+"""Settings, weights, tokenizers and chat templates."""
+
+
+def identity(
+    loaded: LoadedContract, environment: dict[str, Any], tiles: dict[str, str]
+) -> dict[str, Any]:
+    """JSON values: schema, contract, versions, device, tiles in force, and the subject's files."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "contract": loaded.sha256,
+        "path": str(Path(loaded.path).resolve()),
+        "versions": environment["versions"],
+        "device": environment["device_name"],
+        "triton_mode": environment["triton_mode"],
+        "subject_files": subject_files(loaded),
+        "invariant": asked(loaded),
+        "tiles": tiles,
+    }
+
+
+def subject_files(loaded: LoadedContract) -> dict[str, str]:
+    """Hash of every source file of a kernel pair; name, size and time of a checkpoint's files.
+
+    What such a file imports in turn is not looked at. A file that is not there is left to the
+    subject to complain of.
+    """
+    base, subject = Path(loaded.path).resolve().parent, loaded.contract.subject
+    if isinstance(subject, Attention):
+        paths = {
+            _source(name.rpartition(":")[0], base) for name in (subject.prefill, subject.decode)
+        }
+        return {str(path): _hash(path) for path in sorted(paths - {None}, key=str) if path}
+    checkpoint = getattr(subject, "checkpoint", None)
+    if checkpoint is None:
+        return {}
+    facts = {}
+    for path in sorted((base / checkpoint).glob("*")):
+        if path.suffix in _OF_A_CHECKPOINT and path.is_file():
+            about = path.stat()
+            facts[path.name] = f"{about.st_size} bytes, {about.st_mtime_ns}"
+    return facts
+
+
+def _source(target: str, base: Path) -> Path | None:
+    """The file that a function is imported from; nothing is imported to find it."""
+    if target.endswith(".py"):
+        return base / target
+    top, _, inner = target.partition(".")
+    beside = _module(base, target)
+    if beside is not None:
+        return beside
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not inner:
+        return Path(spec.origin) if spec and spec.origin else None
+    folders = spec.submodule_search_locations or ()
+    return next((found for each in folders if (found := _module(Path(each), inner))), None)
+
+
+def _module(folder: Path, name: str) -> Path | None:
+    """The file of a module below a folder, in the order in which Python looks for one."""
+    stem = folder.joinpath(*name.split("."))
+    files = [stem / "__init__.py", *(stem.with_name(stem.name + each) for each in all_suffixes())]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"

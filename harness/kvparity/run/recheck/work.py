@@ -1,0 +1,64 @@
+"""Compute the chosen rows of some paths of a unit, as the unit computed them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kvparity.plan.paths import build
+from kvparity.plan.schedule import Plan
+from kvparity.plan.workload import Prompts
+from kvparity.record.execute import Record, Tokens
+from kvparity.record.path_run import Setting, run_path
+from kvparity.run.recheck.choice import Place, chosen, needed
+from kvparity.run.recheck.rows import Row, rows_of
+from kvparity_contracts.paths import PathName
+
+
+def places_of(setting: Setting, prompts: Prompts, unit: str, path: PathName) -> tuple[Place, ...]:
+    """The rows of a path that are computed again."""
+    seed = setting.contract.seed
+    return chosen(build(path, prompts, seed=seed), seed=seed, unit=unit, path=str(path))
+
+
+def recorded(
+    setting: Setting, prompts: Prompts, unit: str, records: dict[PathName, Record]
+) -> dict[str, list[Row]]:
+    """What a run keeps of each path: its chosen rows."""
+    return {
+        str(path): rows_of(record, places_of(setting, prompts, unit, path))
+        for path, record in records.items()
+    }
+
+
+def again(
+    setting: Setting, unit: str, workload: str, paths: Sequence[PathName], tokens: Tokens
+) -> dict[str, list[Row]]:
+    """The chosen rows of ``paths``, computed now, one path after the other."""
+    prompts = setting.prompts(workload)
+    found = {}
+    for path in paths:
+        places = places_of(setting, prompts, unit, path)
+        if places:
+            record = _part(setting, prompts, path, tokens, places)
+            found[str(path)] = rows_of(record, places)
+    return found
+
+
+def _part(
+    setting: Setting,
+    prompts: Prompts,
+    path: PathName,
+    tokens: Tokens,
+    places: tuple[Place, ...],
+) -> Record:
+    """The record of the part of a path that the rows need."""
+
+    def cut(plan: Plan) -> Plan:
+        return needed(plan, places)
+
+    if path.kind != "generate":
+        return run_path(setting, setting.subject, prompts, path, tokens, cut=cut)
+    (sequence,) = {place[0] for place in places}  # its plan has this one member
+    record = run_path(setting, setting.subject, prompts, path, [tokens[sequence]], cut=cut)
+    return replace(record, index=tuple((sequence, position) for _, position in record.index))

@@ -1,0 +1,240 @@
+"""Run one case of a finished or interrupted run again, and look at the row where it parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvparity.core.bits import differing, ulps
+from kvparity.core.environment import settle
+from kvparity.plan.cases import Case, Unit, make
+from kvparity.plan.kernel_cases import KernelCase
+from kvparity.plan.texts import given
+from kvparity.record.execute import Record
+from kvparity.record.path_run import Setting
+from kvparity.relations.bits_and_limits import Comparison, number
+from kvparity.relations.kernel_case import entry
+from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
+from kvparity.report.schema import RESIGNED, schema_of
+from kvparity.run.invariant_switch import asked, with_invariant
+from kvparity.run.recheck.outcome import told
+from kvparity.run.unit import Runner, case_json, run_case, run_unit
+from kvparity.run.worker import Job, look, subject_of
+from kvparity.subjects.base import Subject, column_name
+from kvparity_contracts.loader import LoadedContract
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The case's entry now, whether the run had the same, and the row that differs first.
+
+    ``schema``: of the run. Under an older one ``same`` leaves out what now means something else.
+    ``after_others``: the verdict of the case rerun after what came before it in the run, and
+    ``as_in_run``: whether all of it is what the run had. None: not tried, since the case alone gave
+    what the run had. ``moves``: whether that rerun gave another result than the case alone.
+    ``fresh``: what the run found when fresh processes computed rows of a case that held.
+    """
+
+    entry: dict[str, Any]
+    recorded: dict[str, Any]
+    same: bool
+    row: dict[str, Any] | None
+    schema: int
+    after_others: str | None = None
+    as_in_run: bool | None = None
+    moves: bool = False
+    fresh: str | None = None
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether what a subject keeps between calls decides the case.
+
+        Alone it is another than in the run, and behind the others it is the same; or its two sides
+        agree only where one process computes both.
+        """
+        if self.fresh is not None and self.entry["verdict"] == "holds":
+            return True
+        verdict = self.recorded.get("verdict")
+        turned = self.after_others == verdict != self.entry["verdict"]
+        return turned or bool(self.as_in_run)
+
+    @property
+    def verdict(self) -> str:
+        """The case's verdict now; ``void`` where it holds now and did not in the run.
+
+        What differs again once the others have run does not hold, alone or not.
+        """
+        now = str(self.entry["verdict"])
+        if now == "holds" and self.fresh is not None:
+            return "differs"
+        if now == "holds" != self.recorded.get("verdict"):
+            return "differs" if self.keeps_state and self.after_others == "differs" else "void"
+        return now
+
+
+def contract_path(folder: Path) -> tuple[Path, str]:
+    """The contract file of a run and the hash it had.
+
+    Raises:
+        RunFolderError: the folder holds no run.
+    """
+    head = folder / "identity.json"
+    if not head.is_file():
+        raise RunFolderError(f"{folder} holds no run (no identity.json in it)")
+    identity = read_identity(head)
+    return Path(identity["path"]), str(identity.get("contract"))
+
+
+def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> Replay:
+    """Run the case again on the tokens of the run.
+
+    Raises:
+        RunFolderError: the run has no such case, or its unit has no evidence yet.
+    """
+    identity = read_identity(folder / "identity.json")
+    loaded = with_invariant(loaded, identity.get("invariant", asked(loaded)))
+    texts = given(loaded)
+    loaded = texts.loaded
+    if texts.identity().get("texts") != identity.get("texts"):
+        raise RunFolderError(
+            f"the texts of {loaded.path} are other ids now than in {folder}: was the tokenizer or "
+            "its chat template changed? (some templates write the date)"
+        )
+    evidence = Evidence(folder)
+    recorded = {line["id"]: line for line in evidence.lines("cases.jsonl")}
+    if case_id not in recorded:
+        known = ", ".join(list(recorded)[:8])
+        raise RunFolderError(f"{folder} has no case {case_id!r}; it has {known}, ...")
+    job = Job(loaded.contract, Path(loaded.path).resolve().parent, device, folder)
+    for kernel_case in make(loaded.contract).kernel_cases:
+        if kernel_case.id == case_id:
+            return _look_again(job, kernel_case, recorded[case_id], schema_of(identity))
+    unit, case = _find(loaded, case_id)
+    tokens = next((e for e in evidence.lines("units.jsonl") if e["unit"] == unit.id), None)
+    if tokens is None:
+        raise RunFolderError(f"the unit {unit.id!r} of {case_id} was interrupted; resume it first")
+    settle()
+    setting = Setting(loaded.contract, subject_of(job, case.numerics))
+    known_ids = [list(sequence["ids"]) for sequence in tokens["sequences"]]
+    runner = Runner(setting, setting.prompts(case.workload), known_ids)
+    result, row = _again(setting, runner, case)
+    now = case_json(case, result)
+    old = recorded[case_id]
+    schema = schema_of(identity)
+    same = _lasting(now, schema) == _lasting(old, schema)
+    fresh = told(folder, case_id)
+    if same:
+        return Replay(now, old, same, row, schema, fresh=fresh)
+    ready = [str(line["unit"]) for line in evidence.lines("units.jsonl")]
+    after = _after_others(setting, loaded, unit, case, ready[: ready.index(unit.id)])
+    alike, still = (_lasting(after, schema) == _lasting(each, schema) for each in (old, now))
+    return Replay(now, old, same, row, schema, str(after["verdict"]), alike, not still, fresh)
+
+
+def _after_others(
+    setting: Setting, loaded: LoadedContract, unit: Unit, case: Case, before: Sequence[str]
+) -> dict[str, Any]:
+    """The case's entry once the units that were ready ``before`` its own, and its own, have run.
+
+    A subject that keeps something between calls (a workspace, a counter, a cache) may give other
+    bits then. Units of other formats have subjects of their own and are left out. Its own unit runs
+    as in the run, tokens included.
+    """
+    units = {each.id: each for each in make(loaded.contract).units}
+    for name in before:
+        if name in units and units[name].numerics == case.numerics:
+            run_unit(setting, units[name], tokens=None, done=frozenset(), emit=lambda *_: None)
+    found: dict[str, Any] = {}
+
+    def emit(each: Case, result: Comparison, *_: Any) -> None:
+        if each.id == case.id:
+            found.update(case_json(each, result))
+
+    run_unit(setting, unit, tokens=None, done=frozenset(), emit=emit)
+    return found
+
+
+def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any], schema: int) -> Replay:
+    """An order certificate or an audit again; it needs no tokens. Cost in seconds may vary."""
+    now = entry(case, look(job, case))
+    sides = (_timeless(_lasting(each, schema)) for each in (now, recorded))
+    return Replay(now, recorded, next(sides) == next(sides), None, schema)
+
+
+def _lasting(case: dict[str, Any], schema: int) -> dict[str, Any]:
+    """What a second look must find again. Of a run, only some cases were computed once more.
+
+    A run of schema 1 measured with the other sign of d, which its words for a limit tell too.
+    """
+    left_out = {"evidence", "invariance"}
+    if schema < 2:
+        left_out |= {*RESIGNED, "rollout", "trainer", "accuracy"}
+        left_out |= {"reason"} if case["relation"] == "accuracy" else set()
+    return {key: it for key, it in case.items() if key not in left_out}
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(inner) for key, inner in value.items() if key != "seconds"}
+    return [_timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _find(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
+    for unit in make(loaded.contract).units:
+        for case in unit.cases:
+            if case.id == case_id:
+                return unit, case
+    raise RunFolderError(f"the contract has no case {case_id}: was it changed since the run?")
+
+
+def _again(
+    setting: Setting, runner: Runner, case: Case
+) -> tuple[Comparison, dict[str, Any] | None]:
+    result, reference, candidate = run_case(setting, runner, case, [])
+    if result.first_divergence is None or case.reference is None:
+        return result, None
+    if not isinstance(reference, Record) or not isinstance(candidate, Record):
+        return result, None
+    place = _place(reference, candidate, case.column)
+    keep = frozenset([place])
+    sides = [runner.record(path, keep=keep).kept[place] for path in (case.reference, case.path)]
+    return result, _row(setting.subject, *sides)
+
+
+def _place(reference: Record, candidate: Record, column: int | None) -> tuple[int, int]:
+    off = reference.digests != candidate.digests.to(reference.digests.device)
+    values = differing(reference.values, candidate.values.to(reference.values.device))
+    off |= values.any(-1) if column is None else values[:, column]
+    return reference.index[int(torch.nonzero(off)[0])] if bool(off.any()) else reference.index[0]
+
+
+def _row(subject: Subject, reference: torch.Tensor, candidate: torch.Tensor) -> dict[str, Any]:
+    """How the two whole rows differ: count, and the farthest columns with both values.
+
+    Farthest in absolute distance: a column near zero may be many ulps off and matter least.
+    """
+    a, b = reference.float(), candidate.float()
+    off = differing(a, b)
+    distance = torch.nan_to_num((a.double() - b.double()).abs(), nan=torch.inf)
+    top = torch.topk(torch.where(off, distance, -1.0), k=min(5, len(a))).indices
+    apart = ulps(a, b)
+    return {
+        "columns": len(a),
+        "differing": int(off.sum()),
+        "farthest": [
+            {
+                "column": int(c),
+                "name": column_name(subject, int(c)),
+                "reference": number(a[c]),
+                "candidate": number(b[c]),
+                "distance": number(distance[c]),
+                "ulps": int(apart[c]),
+            }
+            for c in top
+            if bool(off[c])
+        ],
+    }

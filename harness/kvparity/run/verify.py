@@ -1,0 +1,259 @@
+"""Carry out the work of a contract, apart from this process, and write the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvparity.core.environment import environment, overridden, settle
+from kvparity.core.errors import UnsupportedError
+from kvparity.core.isolation.inside import inside
+from kvparity.core.isolation.pool import Apart, BadEndError, Here, Pool, Task
+from kvparity.plan.cases import ControlRun, Unit, Work, make
+from kvparity.plan.kernel_cases import KernelControl, Unplanted
+from kvparity.plan.texts import given
+from kvparity.report import evidence_check as believed
+from kvparity.report import evidence_paths
+from kvparity.report.run_dir import Evidence
+from kvparity.report.schema import SCHEMA_VERSION
+from kvparity.report.verdict import judge
+from kvparity.run import worker
+from kvparity.run.identity import identity
+from kvparity.run.recheck.outcome import Outcome, judged, outcome
+from kvparity.run.recheck.selection import select
+from kvparity.run.unit import Tokens
+from kvparity.run.worker import Job
+from kvparity.tiles import contract as tiles
+from kvparity_contracts.loader import LoadedContract
+
+TIMEOUT_S = 3600.0
+"""The longest that one case, rollout, control or loading may take, where nothing else is asked."""
+Progress = Callable[[int, int, str], None]
+"""(cases finished, cases in all, what runs or ended)"""
+
+
+def verify(
+    loaded: LoadedContract,
+    *,
+    device: str,
+    folder: Path,
+    jobs: int,
+    resume: bool,
+    command: str,
+    progress: Progress,
+    timeout: float = TIMEOUT_S,
+) -> dict[str, Any]:
+    """Verify a contract and return the report, which is also ``run.json`` in ``folder``.
+
+    The subject runs in ``jobs`` processes of its own (:mod:`kvparity.core.isolation`), of which
+    only plain data comes back. ``timeout``: seconds.
+
+    Raises:
+        RunFolderError, UnsupportedError, SubjectError: see there; finished cases are on disk
+        whatever happens.
+        InternalError: a process failed by a fault of kvparity.
+    """
+    start = time.perf_counter()
+    texts = given(loaded)
+    loaded = texts.loaded
+    contract = loaded.contract
+    work = make(contract)
+    settle()
+    forced = overridden(device)
+    if forced is not None:
+        raise UnsupportedError(forced)
+    setting = environment(torch.device(device))
+    evidence = Evidence(folder.resolve())  # a subject may change the current folder
+    about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
+    about |= texts.identity()
+    with evidence.alone(about, resume=resume, command=command):
+        relied = tiles.checked(contract, torch.device(device))  # before anything rests on them
+        job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
+        total = sum(len(unit.cases) for unit in work.units) + len(work.kernel_cases)
+
+        def tell(what: str) -> None:
+            progress(evidence.count("cases.jsonl"), total, what)
+
+        tell("starting")
+        try:
+            with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
+                tokens = _cases(pool, job, work, evidence, tell)
+                unplanted = _controls(pool, job, work, evidence, tokens, tell)
+                fresh = _recheck(pool, job, work, evidence, tokens)
+                pool.finish()
+        except BadEndError as error:
+            evidence.ended_badly(str(error))
+            raise
+        report = _report(loaded, work, evidence, setting, unplanted, fresh) | {"tiles": relied}
+        report["texts"] = texts.json()
+        report["run_dir"] = str(folder)
+        report["elapsed_s"] = round(time.perf_counter() - start, 2)
+        evidence.finish(report)
+    return report
+
+
+def _cases(
+    pool: Pool, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
+) -> dict[str, Tokens]:
+    """Run all cases that are not finished; returns the tokens of every unit.
+
+    What is believed is what lies in the folder, not what a process of the subject answers.
+    """
+    evidence_paths.check(evidence, work)
+    finished = frozenset(line["id"] for line in believed.cases(evidence, job.contract, work))
+    before = {line["unit"]: line for line in believed.units(evidence, work)}
+    tokens = {name: _tokens(entry) for name, entry in before.items()}
+    tasks: list[Task] = []
+    for case in work.kernel_cases:  # an audit takes longest, and needs the GPU's compiler alone
+        if case.id in finished:
+            tick(case.id)
+        else:
+            tasks.append((worker.do_kernel_case, job, case))
+    for unit in sorted(work.units, key=lambda u: -_weight(job, u)):
+        if unit.id in before and all(case.id in finished for case in unit.cases):
+            tick(unit.id)
+        else:
+            tasks.append((worker.do_unit, job, unit, tokens.get(unit.id), finished))
+    for name in pool.run(tasks):
+        tick(str(name)[:200])
+    believed.whole(evidence, work)
+    return {line["unit"]: _tokens(line) for line in believed.units(evidence, work)}
+
+
+def _weight(job: Job, unit: Unit) -> int:
+    """A guess at a unit's cost, so that the longest start first."""
+    workload = next(w for w in job.contract.workloads if w.name == unit.workload)
+    return sum(length + workload.generate * (64 + length) for length in workload.lengths())
+
+
+def _tokens(entry: dict[str, Any]) -> Tokens:
+    return [list(sequence["ids"]) for sequence in entry["sequences"]]
+
+
+def _controls(
+    pool: Pool,
+    job: Job,
+    work: Work,
+    evidence: Evidence,
+    tokens: dict[str, Tokens],
+    tick: Callable[[str], None],
+) -> tuple[Unplanted, ...]:
+    """Run all controls that are not finished; returns those that could not be planted."""
+    finished = {(e["name"], e["relation"]) for e in believed.controls(evidence, work)}
+    asked = job.contract.controls != "all"
+    tasks: list[Task] = []
+    for control in reversed(work.every_control):  # what takes longest first
+        if (control.control, control.relation) in finished:
+            tick(control.control)
+        elif isinstance(control, KernelControl):
+            tasks.append((worker.do_kernel_control, job, control))
+        else:
+            tasks.append((worker.do_control, job, control, tokens[_unit_of(work, control)]))
+    refused = []
+    for entry in pool.run(tasks):
+        if "unplanted" in entry:
+            refused.append(Unplanted(entry["name"], entry["relation"], entry["unplanted"], asked))
+        tick(entry["name"])
+    planned = [(control.control, control.relation) for control in work.every_control]
+    refused.sort(key=lambda each: planned.index((each.control, each.relation)))
+    return (*work.unplanted, *refused)
+
+
+def _recheck(
+    pool: Pool, job: Job, work: Work, evidence: Evidence, tokens: dict[str, Tokens]
+) -> Outcome:
+    """Rows of the cases that hold, from processes that have not seen the other side."""
+    if inside():
+        return Outcome({}, skipped="the subject ran in the process that asked for the run")
+    lines = believed.units(evidence, work)
+    verdicts = {c["id"]: c["verdict"] for c in believed.cases(evidence, job.contract, work)}
+    selection = select(job.contract, work.units, verdicts)
+    tasks = [
+        (worker.do_recheck, job, request.unit, request.paths, tokens[request.unit.id])
+        for request in selection.requests
+    ]
+    return outcome(selection, lines, list(pool.run(tasks)))
+
+
+def _unit_of(work: Work, control: ControlRun) -> str:
+    return next(
+        unit.id
+        for unit in work.units
+        if (unit.workload, unit.numerics) == (control.workload, control.numerics)
+    )
+
+
+def _report(
+    loaded: LoadedContract,
+    work: Work,
+    evidence: Evidence,
+    setting: dict[str, Any],
+    unplanted: tuple[Unplanted, ...],
+    fresh: Outcome,
+) -> dict[str, Any]:
+    believed.whole(evidence, work)  # what computed rows again may have written, too
+    cases = believed.cases(evidence, loaded.contract, work)
+    results = judged(work.units, sorted(cases, key=lambda entry: entry["id"]), fresh)
+    controls = _in_order(
+        believed.controls(evidence, work),
+        [(c.control, c.relation) for c in work.every_control],
+        lambda entry: (entry["name"], entry["relation"]),
+    )
+    units = _in_order(
+        believed.units(evidence, work), [u.id for u in work.units], lambda entry: entry["unit"]
+    )
+    verdict, checks = judge(loaded.contract, work, results, controls, unplanted, _replaced(units))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": verdict,
+        "contract": {
+            "name": loaded.contract.name,
+            "path": str(loaded.path),
+            "sha256": loaded.sha256,
+            "seed": loaded.contract.seed,
+        },
+        "command": evidence.command(),
+        "run_dir": str(evidence.folder),
+        "environment": setting,
+        "subject": units[0]["subject"] if units else {},
+        "kernels": _kernels(units, results),
+        "checks": checks,
+        "controls": controls,
+        "unplanted": [asdict(control) for control in unplanted],
+        "recheck": fresh.json(),
+    }
+
+
+def _in_order(
+    lines: list[dict[str, Any]], planned: list[Any], name: Callable[[dict[str, Any]], Any]
+) -> list[dict[str, Any]]:
+    """The lines in the order of the plan, whichever process ended first."""
+    return sorted(lines, key=lambda line: planned.index(name(line)))
+
+
+def _replaced(units: list[dict[str, Any]]) -> str | None:
+    """What was used in place of what was asked for, in any unit; None: nothing."""
+    for unit in units:
+        asked, used = unit["subject"].get("requested", {}), unit["subject"].get("used", {})
+        for key, value in asked.items():
+            if key not in used:
+                return f"{key} {value!r} was asked for, and the subject does not tell what was used"
+            if used[key] != value:
+                return f"{key} {value!r} was asked for, but {used[key]!r} was used"
+    return None
+
+
+def _kernels(units: list[dict[str, Any]], cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every kernel that was launched, by name."""
+    found: dict[str, Any] = {}
+    for unit in units:
+        for launches in unit["launches"].values():
+            found.update(launches["kernels"])
+    for case in cases:
+        found.update(case.get("order", {}).get("kernels", {}))
+    return found

@@ -1,0 +1,267 @@
+"""What runs in a worker process: units and controls, with the subject loaded once per numerics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from kvparity.core import doing
+from kvparity.core.environment import settle, settle_again, unsettled
+from kvparity.core.errors import OracleError, SubjectError, UnsupportedError
+from kvparity.core.isolation.child import stop_a_copy
+from kvparity.plan.cases import Case, ControlRun, Unit
+from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.relations.accuracy import Against
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.kernel_case import Finding, audit, certify, entry
+from kvparity.report import evidence_paths as believed
+from kvparity.report.run_dir import Evidence, RunFolderError
+from kvparity.report.unit_paths import Before
+from kvparity.run.control_run import Planted, controls_json, plant
+from kvparity.run.kernel_control_run import (
+    kernel_control_json,
+    run_audit_control,
+    run_order_control,
+)
+from kvparity.run.recheck import zygote
+from kvparity.run.recheck.rows import Row
+from kvparity.run.recheck.work import again
+from kvparity.run.unit import Kept, Setting, Tokens, case_json, run_unit
+from kvparity.subjects.base import Subject
+from kvparity.subjects.registry import factory
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.paths import PathName
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of one verification shares."""
+
+    contract: Contract
+    base: Path
+    device: str
+    folder: Path
+
+
+_subjects: dict[tuple[str, Numerics], Subject] = {}
+
+
+def start() -> None:
+    """The first task of a worker process."""
+    settle()
+    zygote.start()
+
+
+def subject_of(job: Job, numerics: Numerics) -> Subject:
+    """The job's subject in one numerics, loaded at the first call."""
+    key = (str(job.folder), numerics)
+    if key not in _subjects:
+        for old in [name for name in _subjects if name[0] != key[0]]:
+            del _subjects[old]  # another run's, in a process that verifies one after the other
+        doing.task(f"loading the subject in {numerics.execution}")
+        try:
+            _subjects[key] = factory(job.contract.subject.kind)(
+                job.contract.subject,
+                execution=numerics.execution,
+                kv_cache=numerics.kv_cache,
+                device=torch.device(job.device),
+                seed=job.contract.seed,
+                base=job.base,
+            )
+        except torch.cuda.OutOfMemoryError as error:
+            raise SubjectError(f"out of device memory while loading the subject: {error}") from None
+        except ValueError as error:  # a setting or a name that means nothing here
+            raise UnsupportedError(str(error)) from error
+        try:
+            still_settled(doing.now().task)
+        except SubjectError:
+            del _subjects[key]
+            raise
+    return _subjects[key]
+
+
+def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -> str:
+    """Run a unit; its cases and its evidence are on disk when it returns its name."""
+    evidence = Evidence(job.folder)
+
+    def emit(case: Case, result: Comparison, reference: Kept | None, candidate: Kept) -> None:
+        still_settled(doing.now().task)
+        found = case_json(case, result)
+        if isinstance(reference, Against):
+            found["evidence"] = evidence.keep_accuracy(case.id, reference)
+        elif result.outcome == "differs" and reference is not None:
+            found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
+        evidence.append("cases.jsonl", found)
+
+    def ran(line: dict[str, Any]) -> None:
+        evidence.append("paths.jsonl", line)
+
+    def run() -> dict[str, Any]:
+        setting = Setting(job.contract, subject_of(job, unit.numerics))
+        before = _before(evidence, unit, done)
+        return run_unit(setting, unit, tokens=tokens, done=done, emit=emit, before=before, ran=ran)
+
+    with _telling(evidence, unit.id):
+        found = _guarded(run)
+    if tokens is None:  # else the line is there, and a case of the unit was run again
+        evidence.append("units.jsonl", found)
+    return unit.id
+
+
+def _before(evidence: Evidence, unit: Unit, done: frozenset[str]) -> Before:
+    """What the folder holds of a unit that was interrupted."""
+    if not done and not evidence.count("paths.jsonl"):
+        return Before()
+    own = {case.id for case in unit.cases} & done
+    lines = [line for line in evidence.lines("cases.jsonl") if line["id"] in own]
+    details = [line.get("invariance", {}) for line in lines]
+    told = [each["repeats"] for each in details if "repeats" in each]
+    return Before(tuple(believed.of_unit(evidence, unit)), told[0] if told else {})
+
+
+def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
+    """Run a control. A control that cannot be planted has a reason, ``unplanted``.
+
+    No control ends a run: whatever the subject raises behind a planted defect is what was seen of
+    it, and the defect was not caught.
+    """
+    setting = Setting(job.contract, subject_of(job, control.numerics))
+    doing.task(f"control {control.control} of relation {control.relation} over {control.workload}")
+    try:
+        planted = _guarded(lambda: plant(setting, control, tokens))
+    except (OracleError, UnsupportedError) as error:
+        return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
+    except Exception as error:
+        planted = Planted(False, _ended(error))
+    found = controls_json(control, planted)
+    Evidence(job.folder).append("controls.jsonl", found)
+    return found
+
+
+def do_recheck(job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens) -> dict[str, Any]:
+    """Chosen rows of ``paths``, from a fresh process; ``rows`` by path."""
+    doing.task(f"rows of {unit.id}, in a fresh process")
+    if job.device.startswith("cuda"):  # the device may hold the subject once only
+        _subjects.clear()
+        torch.cuda.empty_cache()
+    with _telling(Evidence(job.folder), unit.id):
+        return {"unit": unit.id, "rows": zygote.ask(_rows_again, job, unit, paths, tokens)}
+
+
+def _rows_again(
+    job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens
+) -> dict[str, list[Row]]:
+    setting = Setting(job.contract, subject_of(job, unit.numerics))
+    return again(setting, unit.id, unit.workload, paths, tokens)
+
+
+def do_kernel_case(job: Job, case: KernelCase) -> str:
+    """Run a case of an order or audit check; it is on disk when it returns its name."""
+    evidence = Evidence(job.folder)
+    with _telling(evidence, case.id):
+        found = entry(case, _guarded(lambda: look(job, case)))
+    evidence.append("cases.jsonl", found)
+    return case.id
+
+
+def look(job: Job, case: KernelCase) -> Finding:
+    """What a case of an order or audit check finds."""
+    if case.relation == "audit":
+        doing.task(f"case {case.id}: audit for {case.architecture}")
+        return audit(job.contract, job.base, case)
+    subject = subject_of(job, case.numerics)
+    doing.task(f"case {case.id}: order of {case.keys} keys in {case.numerics.execution}")
+    return certify(subject, case, seed=job.contract.seed)
+
+
+def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
+    """Run a control of an order or audit check; see ``do_control``."""
+
+    def run() -> tuple[bool, str]:
+        words = f"control {control.control} of relation {control.relation}"
+        if control.relation == "audit":
+            doing.task(words)
+            return run_audit_control(job.contract, job.base, control)
+        subject = subject_of(job, control.case.numerics)
+        doing.task(words)
+        return run_order_control(subject, control, job.contract.seed)
+
+    try:
+        caught, seen = _guarded(run)
+    except UnsupportedError as error:
+        return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
+    except Exception as error:  # see do_control
+        caught, seen = False, _ended(error)
+    found = kernel_control_json(control, caught, seen)
+    Evidence(job.folder).append("controls.jsonl", found)
+    return found
+
+
+def _ended(error: Exception) -> str:
+    """What is seen of a control that raised: in words, on one line."""
+    kind = "" if isinstance(error, SubjectError) else f"{type(error).__name__}: "
+    return f"the run with it ended: {kind}{' '.join(str(error).split()) or 'without a message'}"
+
+
+def still_settled(where: str) -> None:
+    """Raise ``SubjectError`` where the subject changed what holds for the whole process.
+
+    A copy of the process that the subject made ends here.
+    """
+    stop_a_copy()
+    off = unsettled()
+    if off is not None:
+        settle_again()  # for what this process runs next
+        raise SubjectError(
+            f"{where}: {off}, which kvparity had set otherwise; the subject may not change what "
+            "holds for the whole process: take it out, or put it back"
+        )
+
+
+@contextmanager
+def _telling(evidence: Evidence, name: str) -> Iterator[None]:
+    """What a subject raises says in which task, and leaves its traceback in the run folder.
+
+    ``name``: of the unit or case, where it is not raised in one.
+    """
+    try:
+        yield
+    except SubjectError as error:
+        task = doing.now().task
+        found = SubjectError(doing.placed(str(error)))
+        if error.trace:
+            case = task.removeprefix("case ").partition(":")[0]
+            try:
+                file = evidence.keep_trace(case if task.startswith("case ") else name, error.trace)
+                found = SubjectError(f"{found}; its traceback: {file}")
+            except RunFolderError as unwritten:
+                found = SubjectError(f"{found}; {unwritten}")
+        raise found from error
+
+
+def _guarded(task: Callable[[], Result]) -> Result:
+    """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place.
+
+    What the subject changed for the whole process is told first: other errors may come of it.
+    """
+    try:
+        try:
+            return task()
+        finally:
+            still_settled(doing.now().task)
+    except (SubjectError, UnsupportedError):
+        raise
+    except SystemExit as error:  # or the subject could choose our exit code
+        words = f"the subject ended the process ({error!r})"
+        raise SubjectError(doing.placed(words)) from error
+    except torch.cuda.OutOfMemoryError as error:
+        raise SubjectError(doing.placed(f"out of device memory: {error}")) from None
+    except MemoryError:
+        raise SubjectError(doing.placed("out of memory")) from None

@@ -1,0 +1,133 @@
+"""torch's scaled_dot_product_attention over the caches of the decoder.
+
+Each sequence's keys are handed over as its user would: as a view where they lie in one piece, else
+gathered from their pages. Sequences of equal length share a call, as a batch would. A mask is made
+only where ``is_causal`` cannot say it. Where ``backend`` names one, nothing else runs: a call that
+it refuses is a ``SubjectError`` in torch's own words.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn.attention import sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
+
+from kvparity.core.errors import SubjectError
+from kvparity.pairs.sdpa import BACKENDS
+from kvparity.subjects.decoder.backends import run_counts, sdpa_backend_probe
+from kvparity.subjects.decoder.backends.gather import Piece, handed, pieces
+from kvparity.subjects.decoder.backends.limits import require_plain
+from kvparity.subjects.decoder.backends.per_step_cache import Memo
+from kvparity.subjects.decoder.call_log import note
+from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.order import ReductionOrder
+
+
+class Sdpa:
+    """Prefill and decode with the signatures of ``kvparity_kernels.attention``.
+
+    ``backend``: ``math``, ``flash``, ``efficient``, ``cudnn``, or None for torch's own choice.
+    SDPA returns no LSE: the second result is ``[rows, 0]``. ``order`` is taken and not looked at.
+    """
+
+    def __init__(self, backend: str | None = None) -> None:
+        self.backend = backend
+        self.name = "sdpa" if backend is None else f"sdpa-{backend}"
+        self._pieces: Memo[tuple[Piece, ...]] = Memo()
+
+    def prefill(
+        self,
+        q: Tensor,
+        kv: KeysValues,
+        *,
+        q_starts: Tensor,
+        q_lens: Tensor,
+        max_q: int,
+        scale: float,
+        order: ReductionOrder | None = None,
+        window: int = 0,
+        softcap: float = 0.0,
+        sinks: Tensor | None = None,
+        first_key: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Causal attention of many rows per sequence; see ``attend_prefill``."""
+        require_plain(self.name, kv, softcap=softcap, sinks=sinks)
+        told = {"q_starts": q_starts, "q_lens": q_lens, "max_q": max_q, "scale": scale}
+        note(q, kv, told | {"window": window, "first_key": first_key})
+
+        def make() -> tuple[Piece, ...]:
+            starts, lens = q_starts.tolist(), q_lens.tolist()
+            return pieces(kv, starts, lens, window=window, first_key=first_key)
+
+        tensors = (kv.kv_lens, kv.starts, kv.block_table, q_starts, q_lens, first_key)
+        out = self._run(q, kv, self._pieces.get(tensors, (kv.page, kv.ring, window), make), scale)
+        run_counts.note("sdpa.prefill")
+        return out, q.new_empty((len(q), 0), dtype=torch.float32)
+
+    def decode(
+        self,
+        q: Tensor,
+        kv: KeysValues,
+        *,
+        max_kv: int,
+        scale: float,
+        order: ReductionOrder | None = None,
+        window: int = 0,
+        softcap: float = 0.0,
+        sinks: Tensor | None = None,
+        first_key: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of one row per sequence, which sees all its keys; see ``attend_decode``."""
+        require_plain(self.name, kv, softcap=softcap, sinks=sinks)
+        told = {"max_kv": max_kv, "scale": scale}
+        note(q, kv, told | {"window": window, "first_key": first_key})
+
+        def make() -> tuple[Piece, ...]:
+            batch = range(kv.batch)
+            return pieces(kv, batch, [1] * kv.batch, window=window, first_key=first_key)
+
+        tensors = (kv.kv_lens, kv.starts, kv.block_table, first_key)
+        out = self._run(q, kv, self._pieces.get(tensors, (kv.page, kv.ring, window), make), scale)
+        run_counts.note("sdpa.decode")
+        return out, q.new_empty((len(q), 0), dtype=torch.float32)
+
+    def _run(self, q: Tensor, kv: KeysValues, planned: tuple[Piece, ...], scale: float) -> Tensor:
+        out = torch.full_like(q, float("nan"))  # rows of no sequence stay so
+        for piece in planned:
+            rows = q[piece.at].view(piece.batch, piece.rows, *q.shape[1:]).transpose(1, 2)
+            k, v = handed(kv, piece, q.dtype)
+            out[piece.at] = self._call(rows, k, v, piece, scale).transpose(1, 2).flatten(0, 1)
+        return out
+
+    def _call(self, q: Tensor, k: Tensor, v: Tensor, piece: Piece, scale: float) -> Tensor:
+        """``[batch, heads, rows or keys, head_dim]`` through SDPA."""
+        grouped = q.shape[1] != k.shape[1]
+        if grouped and self.backend == "efficient":  # it takes no groups, so its users repeat keys
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+            grouped = False
+        mask = piece.mask
+        if piece.seen == "lower-right":  # flash has this one built in, and takes no other mask
+            mask = causal_lower_right(piece.rows, piece.keys)
+        square = piece.seen == "square"
+
+        def call() -> Tensor:
+            return scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=square, scale=scale, enable_gqa=grouped
+            )
+
+        chosen = nullcontext() if self.backend is None else sdpa_kernel(BACKENDS[self.backend])
+        with chosen, warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                return sdpa_backend_probe.observed(call)
+            except RuntimeError as error:
+                if isinstance(error, torch.cuda.OutOfMemoryError):
+                    raise
+                words = dict.fromkeys([str(error).strip(), *(str(w.message) for w in said)])
+                shape = f"q {list(q.shape)}, k {list(k.shape)}, {q.dtype} on {q.device}"
+                raise SubjectError(f"{self.name} ({shape}): {' '.join(words)}") from error

@@ -1,0 +1,86 @@
+"""What the decoder tells a listener: keys as they are written, rows as they are attended.
+
+What a row attended is read back through the ``KeysValues`` that the kernel was given, with the
+window that it was given, so a wrong table, window, length or donor is told of as it is. Where a
+planted function makes several kernel calls of one, or none, what it was handed is told instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kvparity.subjects.decoder.batch import Batch
+from kvparity.subjects.decoder.call_log import Call
+from kvparity.subjects.decoder.read_back import keys_read
+from kvparity.subjects.events import Attended, Listener, Wrote
+
+
+def wrote(listener: Listener, batch: Batch, stored: int, k: Tensor, v: Tensor) -> None:
+    """Tell of the fresh ``k``, ``v`` ``[tokens, kv_heads, head_dim]`` of a step, in span order."""
+    at = 0
+    for span in batch.step:
+        stop = at + span.stop - span.start
+        listener.wrote(Wrote(stored, span.sequence, span.start, k[at:stop], v[at:stop]))
+        at = stop
+
+
+def attended(
+    listener: Listener,
+    batch: Batch,
+    layer: int,
+    spans: Sequence[int],
+    handed: Call,
+    noted: Sequence[Call],
+    result: tuple[Tensor, Tensor],
+) -> None:
+    """Tell of the rows that the listener wants of one attention call.
+
+    ``handed`` is what the replaceable function was given, ``noted`` what kernels were given in it,
+    ``result`` what came back for the rows of ``handed``.
+    """
+    decodes = "max_kv" in handed.options
+    call = handed
+    if len(noted) == 1 and _alike(noted[0], handed):
+        call = noted[0]
+    lengths = call.kv.kv_lens.tolist()
+    ends = [1] * len(lengths) if decodes else call.options["q_lens"].tolist()
+    for number, index in enumerate(spans):
+        span = batch.step[index]
+        for position in listener.wants(span.sequence, range(span.start, span.stop)):
+            t = position - span.start
+            row = number if decodes else batch.firsts[index] + t
+            length = lengths[number] - ends[number] + t + 1
+            first = _first(call, number if decodes else row, length)
+            k, v = keys_read(call.kv, number, first, length, call.q.dtype)
+            out, lse = result
+            listener.attended(
+                Attended(
+                    layer=layer,
+                    sequence=span.sequence,
+                    position=position,
+                    told=int(batch.positions[batch.firsts[index] + t]),
+                    length=length,
+                    first=first,
+                    q=call.q[row],
+                    k=k,
+                    v=v,
+                    out=out[row],
+                    lse=lse[row] if lse.shape[1] else None,  # SDPA returns none
+                    scale=float(call.options["scale"]),
+                    softcap=float(call.options.get("softcap", 0.0)),
+                    sinks=call.options.get("sinks"),
+                    decode=decodes,
+                )
+            )
+
+
+def _alike(one: Call, other: Call) -> bool:
+    return one.q.shape == other.q.shape and one.kv.batch == other.kv.batch
+
+
+def _first(call: Call, row: int, length: int) -> int:
+    window, first_key = call.options.get("window", 0), call.options.get("first_key")
+    first = max(0, length - window) if window else 0
+    return first if first_key is None else max(first, int(first_key[row]))

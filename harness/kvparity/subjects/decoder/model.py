@@ -1,0 +1,210 @@
+"""The forward pass on fixed-order kernels.
+
+Every operation gives each row the same bits whatever other rows there are, so a step's layout
+cannot change a number, if the attention kernels keep their promise too. Keys and values are
+written to the cache before attention, and attention reads the cache alone: prefill and decode see
+the same stored numbers. Where there is no cache, attention reads fresh keys and values that were
+rounded as the cache would have rounded them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from kvparity.subjects import events
+from kvparity.subjects.decoder import emit_events
+from kvparity.subjects.decoder.batch import Batch
+from kvparity.subjects.decoder.cache import KVCache
+from kvparity.subjects.decoder.call_log import Call, attend_decode, attend_prefill, noting
+from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.layers import Layer, layers_of
+from kvparity.subjects.decoder.uncached import Fresh
+from kvparity.subjects.decoder.weights import LayerWeights, Weights
+from kvparity_kernels.embedding import embed
+from kvparity_kernels.linear import linear
+from kvparity_kernels.norm import rms_norm
+from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.rope import rotate
+from kvparity_kernels.swiglu import swiglu
+
+Attend = Callable[..., tuple[Tensor, Tensor]]
+
+HEAD_BYTES = 64 << 20  # logits held at once
+
+
+@dataclass(frozen=True)
+class AttentionOps:
+    """The two attention kernels, with the signatures of ``kvparity_kernels.attention``."""
+
+    prefill: Attend = attend_prefill
+    decode: Attend = attend_decode
+
+
+@dataclass(frozen=True)
+class Ops:
+    """What is computed beside attention, with the signatures of ``kvparity_kernels``.
+
+    Prefill and decode call the same ones; a replacement sees only the rows of the step.
+    """
+
+    linear: Callable[..., Tensor] = linear
+    rms_norm: Callable[..., Tensor] = rms_norm
+    rotate: Callable[..., Tensor] = rotate
+    swiglu: Callable[..., Tensor] = swiglu
+    embed: Callable[..., Tensor] = embed
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights and how they are computed with.
+
+    ``cos``, ``sin``: float32 ``[positions, head_dim / 2]``. ``twin``: use the vectorised CPU twins
+    of the kernels beside attention, which have the same bits.
+    """
+
+    config: DecoderConfig
+    weights: Weights
+    cos: Tensor
+    sin: Tensor
+    attention: AttentionOps
+    order: ReductionOrder
+    twin: bool
+    ops: Ops = Ops()
+
+    def hidden(self, batch: Batch, cache: KVCache | Fresh) -> Tensor:
+        """Run all layers and return the residual stream of the wanted rows ``[w, hidden]``.
+
+        Pad rows are computed like any other, except that they have no keys in the cache and
+        attention leaves them NaN.
+        """
+        cos, sin = self.cos[batch.positions], self.sin[batch.positions]
+        x = self.ops.embed(batch.ids, self.weights.embed, twin=self.twin)
+        layers = zip(layers_of(self.config), self.weights.layers, strict=True)
+        for number, (kind, layer) in enumerate(layers):
+            normed = self._norm(x, layer.input_norm)
+            q, k, v = self._projected(normed, kind, layer, cos, sin)
+            if k is not None and v is not None:
+                self._write(kind.stored, k, v, batch, cache)
+            mixed = self._attend(q, batch, cache, number)[..., : kind.head_dim]
+            x = x + self._linear(mixed.flatten(1), layer.o, layer.o_bias)
+            normed = self._norm(x, layer.post_norm)
+            gate, up = self._linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=1)
+            x = x + self._linear(self._gated(gate, up), layer.down, layer.down_bias)
+        return x[batch.wanted]
+
+    def logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Final norm and head of ``hidden[w, hidden]``: float32 blocks ``[r, vocab]``.
+
+        Logits are the float32 accumulators, not rounded to the execution dtype, so that no
+        difference is rounded away. At most ``HEAD_BYTES`` are held at once.
+        """
+        block = max(1, HEAD_BYTES // (4 * self.config.vocab))
+        for rows in torch.split(hidden, block):
+            normed = self._norm(rows, self.weights.final_norm)
+            yield self.ops.linear(
+                normed,
+                self.weights.head,
+                None,
+                order=self.order,
+                out_dtype=torch.float32,
+                twin=self.twin,
+            )
+
+    def _projected(
+        self, x: Tensor, kind: Layer, layer: LayerWeights, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Queries, keys and values ``[rows, heads, head_dim]``, normed and rotated.
+
+        A follower has queries alone, filled up with zeros to the width of its keys before they are
+        rotated, so that each column turns with the key's column.
+        """
+        config = self.config
+        stacked = self._linear(x, layer.qkv, layer.qkv_bias)
+        stacked = stacked.view(x.shape[0], -1, kind.head_dim)  # len() is a constant of a trace
+        if kind.follower:
+            q = stacked if layer.q_norm is None else self._norm(stacked, layer.q_norm)
+            q = pad(q, (0, config.head_dim - kind.head_dim))
+            return self._rotate(q, cos, sin), None, None
+        q, k, v = torch.split(stacked, [config.heads, config.kv_heads, config.kv_heads], dim=1)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
+        return self._rotate(q, cos, sin), self._rotate(k, cos, sin), v
+
+    def _write(
+        self, stored: int, k: Tensor, v: Tensor, batch: Batch, cache: KVCache | Fresh
+    ) -> None:
+        if batch.tokens is not None:
+            k, v = k[batch.tokens], v[batch.tokens]
+        listener = events.current()
+        if listener is not None:
+            emit_events.wrote(listener, batch, stored, k, v)
+        cache.store(stored, batch.slots, k, v)
+
+    def _attend(self, q: Tensor, batch: Batch, cache: KVCache | Fresh, number: int) -> Tensor:
+        """Spans of several queries in one call, single queries that decode in another."""
+        kind = layers_of(self.config)[number]
+        options = {"scale": kind.scale, "order": self.order} | self._extras(number)
+        out = None
+        if batch.prefill is not None:
+            chunks = batch.prefill
+            call = Call(
+                q,
+                cache.keys_values(kind.stored, chunks.seen),
+                {
+                    "q_starts": chunks.q_starts,
+                    "q_lens": chunks.q_lens,
+                    "max_q": chunks.max_q,
+                    **options,
+                },
+            )
+            out = self._called(self.attention.prefill, call, batch, number, chunks.spans)
+        if batch.decode is not None:
+            singles = batch.decode
+            call = Call(
+                q[singles.rows],
+                cache.keys_values(kind.stored, singles.seen),
+                {"max_kv": singles.max_kv, **options},
+            )
+            decoded = self._called(self.attention.decode, call, batch, number, singles.spans)
+            if out is None:
+                out = torch.full_like(q, float("nan"))
+            out = out.index_copy(0, singles.rows, decoded)
+        assert out is not None  # a batch is never empty
+        return out
+
+    def _extras(self, number: int) -> dict[str, Any]:
+        """What only some layers have; a replacement that knows nothing of it needs no keyword."""
+        window, sinks = layers_of(self.config)[number].window, self.weights.layers[number].sinks
+        found: dict[str, Any] = {"window": window} if window else {}
+        if self.config.attention_softcap:
+            found["softcap"] = self.config.attention_softcap
+        return found if sinks is None else found | {"sinks": sinks}
+
+    def _called(
+        self, attend: Attend, call: Call, batch: Batch, number: int, spans: Sequence[int]
+    ) -> Tensor:
+        listener = events.current()
+        if listener is None:
+            return attend(call.q, call.kv, **call.options)[0]
+        with noting() as noted:
+            result = attend(call.q, call.kv, **call.options)
+        emit_events.attended(listener, batch, number, spans, call, noted, result)
+        return result[0]
+
+    def _linear(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        return self.ops.linear(x, w, bias, order=self.order, twin=self.twin)
+
+    def _norm(self, x: Tensor, w: Tensor) -> Tensor:
+        return self.ops.rms_norm(x, w, self.config.rms_eps, twin=self.twin)
+
+    def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return self.ops.rotate(x, cos, sin, twin=self.twin)
+
+    def _gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        return self.ops.swiglu(gate, up, twin=self.twin)

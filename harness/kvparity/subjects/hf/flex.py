@@ -1,0 +1,39 @@
+"""torch's flex_attention, which is compiled, and which not every machine can compile."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from kvparity.core.errors import UnsupportedError
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Hide what transformers 5.23 itself does to torch 2.13's flex_attention: a deprecated flag."""
+    if name != "flex_attention":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
+def tried(subject: Any) -> None:
+    """One forward of two tokens of a transformers subject.
+
+    Raises:
+        UnsupportedError: torch cannot compile it here.
+    """
+    try:
+        with torch.inference_mode(), subject.observing(subject.observation()):
+            subject.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=subject.device))
+    except Exception as error:
+        raise UnsupportedError(
+            f"attention flex_attention does not run with torch {torch.__version__} on "
+            f"{subject.device}: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error

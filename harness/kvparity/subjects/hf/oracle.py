@@ -1,0 +1,48 @@
+"""The float64 twin of a transformers model: its own code, in its plainest operations."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.core.errors import OracleError
+from kvparity.core.relied.transformers import eager_experts
+
+
+def twin(model: Any) -> Any:
+    """A copy of ``model`` in float64 with eager attention and, where it has any, eager experts.
+
+    Grouped products, which transformers takes for experts by default, know no float64.
+    """
+    copied = copy.deepcopy(model).to(torch.float64)
+    copied.set_attn_implementation("eager")
+    eager_experts(copied)
+    return copied
+
+
+def logits(double: Any, ids: Sequence[int], rows: range, device: torch.device) -> Tensor:
+    """Float64 logits ``[len(rows), vocab]`` of a :func:`twin`, over the whole sequence.
+
+    Raises:
+        OracleError: the model's own code does not compute in float64.
+    """
+    tokens = torch.tensor([list(ids)], dtype=torch.int64, device=device)
+    try:
+        with torch.inference_mode():
+            found = double(input_ids=tokens, use_cache=False).logits
+    except Exception as error:  # other people's code
+        raise refusal(double, error) from error
+    return found[0, rows.start : rows.stop].double()  # type: ignore[no-any-return] # untyped
+
+
+def refusal(model: Any, error: Exception) -> OracleError:
+    """What to say where ``error`` came out of the model's code in float64."""
+    words = (str(error).splitlines() or [""])[0]
+    return OracleError(
+        f"{type(model).__name__} does not compute in float64, so there is nothing to hold its "
+        f"accuracy against: {type(error).__name__}: {words}"
+    )

@@ -1,0 +1,1 @@
+"""Subject *attention*: a pair of kernels, prefill and decode."""

@@ -1,0 +1,69 @@
+"""Sequences without a token in a call, as engines pass them: padding of a captured batch.
+
+A sequence of no query and no key gives no row. A row of decode that sees no key (``kv_lens`` 0) is
+nobody's, yet it must be 0 with an LSE of minus infinity (the sum over no key; flash-attention
+writes plus infinity, which is taken, too): what is not finite there reaches other rows through
+whatever looks at the whole batch after attention, a scale of it for one
+(vllm-project/vllm#37442, deepseek-ai/FlashMLA#11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kvparity.plan.schedule import Span
+
+MOST = 16
+"""Empty sequences behind the first of a prefill call."""
+
+
+def with_empties(spans: Sequence[Span]) -> list[Span | None]:
+    """The sequences of one prefill call; None is an empty one.
+
+    One comes first, one last, and behind the first sequence so many that their numbers reach the
+    first compared row: an early exit that takes the number of a sequence for that of a row then
+    hits what is compared. There are never more sequences than rows, or it would hit none.
+    """
+    first, *rest = spans
+    room = sum(span.stop - span.start for span in spans) - len(spans)
+    ends = [None] * min(room, 1), [None] * (room > 1)
+    between = min(max(_first_wanted(spans) - 1, 1), MOST, room - len(ends[0]) - len(ends[1]))
+    return [*ends[0], first, *[None] * between, *rest, *ends[1]]
+
+
+def _first_wanted(spans: Sequence[Span]) -> int:
+    """The packed row that is compared first, 0 where none is."""
+    before = 0
+    for span in spans:
+        if len(span.rows):
+            return before + span.rows.start - span.start
+        before += span.stop - span.start
+    return 0
+
+
+def sizes(sequences: Sequence[Span | None]) -> tuple[list[int], list[int]]:
+    """Queries and keys of each sequence."""
+    queries = [0 if each is None else each.stop - each.start for each in sequences]
+    return queries, [0 if each is None else each.stop for each in sequences]
+
+
+def fault_of(name: str, rows: Tensor, width: int, *, sinks: bool = False) -> str | None:
+    """What is wrong with rows ``[n, width (+ Hq)]`` that see no key, or None.
+
+    ``sinks``: the LSE counts a sink, so it is the sink's logit.
+    """
+    out, lse = rows[:, :width], rows[:, width:]
+    wrong = out[out != 0]
+    if len(wrong):
+        return f"{name} gave {_named(wrong[0])} in a row with kv_lens 0; expected 0"
+    wrong = lse[torch.isnan(lse) if sinks else ~torch.isinf(lse)]
+    if len(wrong):
+        return f"{name} gave an LSE of {_named(wrong[0])} for a row with kv_lens 0; expected -inf"
+    return None
+
+
+def _named(value: Tensor) -> str:
+    return f"{float(value):.3g}"

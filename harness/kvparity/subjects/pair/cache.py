@@ -1,0 +1,226 @@
+"""The cache that a pair of attention kernels reads: one layer, the harness's own.
+
+Slots that hold nothing read as NaN: bands before the first and behind the last slot, the slack
+behind each sequence, and what was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kvparity.plan.schedule import Member
+from kvparity.subjects.decoder.poisoned_store import Held, Stored
+
+FIRST = -1
+"""The sequence before the members, which holds nothing."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a kernel is given of a cache: codes and, where they are codes, their scales."""
+
+    k: Tensor
+    v: Tensor
+    scales: Mapping[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How keys and values lie in memory: formats, and which of slots and heads come first."""
+
+    k: Stored
+    v: Stored
+
+    @property
+    def coded(self) -> bool:
+        """Codes are stored, not numbers."""
+        return self.k.format.static or self.k.format.dynamic
+
+    def given(self, k: Held, v: Held) -> Given:
+        """The keywords of a call, for codes and scales of any shape."""
+        if not self.coded:
+            return Given(k.codes, v.codes, {})
+        dynamic = self.k.format.dynamic
+        return Given(
+            k.codes,
+            v.codes,
+            {
+                "k_scale": k.scales if dynamic else self.k.static,
+                "v_scale": v.scales if dynamic else self.v.static,
+            },
+        )
+
+
+Spare = Callable[[int], Stored]
+"""(slots) -> fresh poisoned slots of the same kind."""
+
+
+class PairCache:
+    """Keys and values of some members: ``kvparity.subjects.base.LayeredCache`` with one layer."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        capacity: int,
+        kind: Kind,
+        twin: Kind,
+        *,
+        window: int,
+        execution: torch.dtype,
+        lead: int,
+    ) -> None:
+        """``kind`` and ``twin`` hold ``capacity`` slots for each member, all poison.
+
+        No kernel is given the twin, so it shows what the harness wrote and nobody else. ``lead``:
+        so many sequences that never hold anything lie before the members, and as many behind.
+        """
+        self.members, self.capacity, self.kind = tuple(members), capacity, kind
+        self.lead = lead
+        self.twin = twin
+        self.width, self.execution = window, execution
+        self.filled = [0] * len(members)
+
+    def place(self, sequence: int, start: int, stop: int) -> range:
+        """The slots of the positions ``start .. stop-1``."""
+        first = (self.lead + sequence) * self.capacity
+        return range(first + start, first + stop)
+
+    def slots(self, sequence: int, start: int, stop: int) -> Tensor:
+        """The same on the device."""
+        return _on(self.kind.k, [self.place(sequence, start, stop)])
+
+    def rectangles(self, sequences: Sequence[int], spare: Spare) -> tuple[Given, Given]:
+        """Caches of some sequences, and of the twin; ``FIRST`` and ``len(members)`` hold nothing.
+
+        ``[B, capacity, ...]``: views if the sequences are neighbours.
+        """
+        rows = [self.lead + each for each in sequences]
+
+        def of(kind: Kind) -> Given:
+            k, v = (rectangle(each, rows, self.capacity, spare) for each in (kind.k, kind.v))
+            return kind.given(k, v)
+
+        return of(self.kind), of(self.twin)
+
+    def packed(self, lengths: Sequence[tuple[int, int]], spare: Spare) -> tuple[Given, Given]:
+        """The first tokens of some (sequence, length), one after the other, and of the twin."""
+        parts = [self.place(sequence, 0, length) for sequence, length in lengths]
+
+        def of(kind: Kind) -> Given:
+            k, v = (packed(each, parts, spare) for each in (kind.k, kind.v))
+            return kind.given(k, v)
+
+        return of(self.kind), of(self.twin)
+
+    def intact(self) -> bool:
+        """Whether all memory, bands and unused slots included, is as the harness wrote it."""
+        mine, other = self.kind, self.twin
+        pairs = ((mine.k, other.k), (mine.v, other.v))
+        return all(torch.equal(a.memory(), b.memory()) for a, b in pairs)
+
+    # kvparity.subjects.base.LayeredCache
+
+    def layers(self) -> int:
+        """One."""
+        return 1
+
+    def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Copies of keys and values, decoded where codes are stored."""
+        where = self.slots(sequence, start, stop)
+        k, v = self.kind.k, self.kind.v
+        return k.decode(k.get(where), self.execution), v.decode(v.get(where), self.execution)
+
+    def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
+        """Encode and store keys and values from position ``start`` on."""
+        where = self.slots(sequence, start, start + len(k))
+        for stored, twin, x in ((self.kind.k, self.twin.k, k), (self.kind.v, self.twin.v, v)):
+            held = stored.encode(x)
+            stored.put(where, held)
+            twin.put(where, held)
+        self.filled[sequence] = max(self.filled[sequence], start + len(k))
+
+    def live(self, layer: int, sequence: int) -> range:
+        """All positions so far: the cache of a pair is no ring."""
+        return range(self.filled[sequence])
+
+    def window(self, layer: int) -> int | None:
+        """How many keys a row sees."""
+        return self.width or None
+
+    def owner(self, model_layer: int) -> int:
+        """The one layer."""
+        return 0
+
+    def round_trip(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """What a reader gets of fresh keys and values."""
+        of_k, of_v = self.kind.k, self.kind.v
+        return (
+            of_k.decode(of_k.encode(k), self.execution),
+            of_v.decode(of_v.encode(v), self.execution),
+        )
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget the positions from ``length`` on."""
+        self._poison(self.slots(sequence, length, self.capacity))
+        self.filled[sequence] = min(self.filled[sequence], length)
+
+    # kvparity.subjects.base.Reusable
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._poison(None)
+        self.filled = [0] * len(self.filled)
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        """Copy a donor's first ``tokens`` codes."""
+        to, of = self.slots(sequence, 0, tokens), self.slots(donor, 0, tokens)
+        for stored in (self.kind.k, self.kind.v, self.twin.k, self.twin.v):
+            stored.put(to, stored.get(of))
+        self.filled[sequence] = tokens
+
+    def _poison(self, slots: Tensor | None) -> None:
+        for stored in (self.kind.k, self.kind.v, self.twin.k, self.twin.v):
+            stored.poison(slots)
+
+
+def rectangle(stored: Stored, sequences: Sequence[int], capacity: int, spare: Spare) -> Held:
+    """The caches of some sequences, ``[B, capacity, ...]``: a view if they are neighbours."""
+    first, count = sequences[0], len(sequences)
+    if list(sequences) == list(range(first, first + count)):
+        found = _view(stored, range(first * capacity, len(stored.codes)))
+    else:
+        parts = [range(each * capacity, (each + 1) * capacity) for each in sequences]
+        found = _copy(stored, parts, spare)
+    scales = None if found.scales is None else _unflatten(found.scales, count, capacity)
+    return Held(_unflatten(found.codes, count, capacity), scales)
+
+
+def packed(stored: Stored, parts: Sequence[range], spare: Spare) -> Held:
+    """The slots of ``parts`` one after the other: a view of the only one."""
+    return _view(stored, parts[0]) if len(parts) == 1 else _copy(stored, parts, spare)
+
+
+def _view(stored: Stored, part: range) -> Held:
+    scales = None if stored.scales is None else stored.scales[part.start : part.stop]
+    return Held(stored.codes[part.start : part.stop], scales)
+
+
+def _copy(stored: Stored, parts: Sequence[range], spare: Spare) -> Held:
+    copied = spare(sum(map(len, parts)))
+    copied.put(_on(stored, [range(len(copied.codes))]), stored.get(_on(stored, parts)))
+    return Held(copied.codes, copied.scales)
+
+
+def _on(stored: Stored, parts: Sequence[range]) -> Tensor:
+    device = stored.codes.device
+    return torch.cat([torch.arange(each.start, each.stop, device=device) for each in parts])
+
+
+def _unflatten(x: Tensor, batch: int, capacity: int) -> Tensor:
+    """``[batch * capacity, heads, ...]`` as ``[batch, capacity, heads, ...]``, a view."""
+    over = x.stride(0) * capacity
+    return x.as_strided((batch, capacity, *x.shape[1:]), (over, *x.stride()), x.storage_offset())

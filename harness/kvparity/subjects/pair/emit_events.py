@@ -1,0 +1,68 @@
+"""Tells a listener of the rows that a pair computed, from what its kernels were given."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kvparity.plan.schedule import Span
+from kvparity.subjects import events
+from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.model import PairModel
+
+
+def tell(
+    subject: PairModel,
+    listener: events.Listener,
+    span: Span,
+    q: Tensor,
+    rows: Tensor,
+    given: Given,
+    coded: bool,
+) -> None:
+    """Tell of the wanted rows of one span: q ``[n, Hq, D]`` and what came back for it."""
+    wanted = listener.wants(span.sequence, range(span.start, span.stop))
+    if not wanted:
+        return
+    heads = subject.heads
+    k, v = (subject.decoded(part, given) for part in "kv") if coded else (given.k, given.v)
+    width = heads.query * heads.dim
+    for position in wanted:
+        i = position - span.start
+        first = max(0, position + 1 - subject.window) if subject.window else 0
+        out = rows[i, :width].view(heads.query, heads.dim).to(subject.execution)
+        listener.attended(
+            events.Attended(
+                layer=0,
+                sequence=span.sequence,
+                position=position,
+                told=None,
+                length=position + 1,
+                first=first,
+                q=q[i],
+                k=k[first : position + 1],
+                v=v[first : position + 1],
+                out=out,
+                lse=rows[i, width:] if rows.shape[1] > width else None,
+                scale=subject.scale,
+                softcap=subject.softcap,
+                decode=span.decode,
+            )
+        )
+
+
+def part(given: Given, keys: slice) -> Given:
+    """Some keys of packed ones; scales that belong to no token stay whole."""
+    scales = {
+        name: scale if scale is None or scale.dim() == 1 else scale[keys]
+        for name, scale in given.scales.items()
+    }
+    return Given(given.k[keys], given.v[keys], scales)
+
+
+def row(given: Given, at: int) -> Given:
+    """The keys and scales of one row of a rectangle."""
+    scales = {
+        name: scale if scale is None or scale.dim() == 1 else scale[at]
+        for name, scale in given.scales.items()
+    }
+    return Given(given.k[at], given.v[at], scales)

@@ -1,0 +1,254 @@
+"""A session of a pair of attention kernels: draws, stores, calls, and tells listeners."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from kvparity.core.errors import SubjectError
+from kvparity.plan.schedule import Layout, Member, Span, Step
+from kvparity.subjects import events
+from kvparity.subjects.decoder.poisoned_store import Stored
+from kvparity.subjects.pair import emit_events as telling
+from kvparity.subjects.pair.batch import fault_of, sizes, with_empties
+from kvparity.subjects.pair.cache import FIRST, Given, Kind, PairCache
+from kvparity.subjects.pair.inputs import Inputs, strided
+from kvparity.subjects.pair.model import PairModel
+from kvparity.subjects.pair.sparse import spread_for
+
+
+class AttentionSession:
+    """Runs the pair over the steps; its unused slots are NaN."""
+
+    def __init__(self, subject: PairModel, members: Sequence[Member], layout: Layout):
+        self.subject, self.members, self.layout = subject, tuple(members), layout
+        self.capacity = max((m.length for m in members), default=0) + layout.slack
+        self._empties = layout.empties and subject.empties
+        sequences = len(self.members) + (2 if self._empties else 0)
+        slots = sequences * self.capacity if layout.cached else 0
+        self._cache = PairCache(
+            members,
+            self.capacity,
+            Kind(self._stored(slots, 0), self._stored(slots, 1)),
+            Kind(self._stored(slots, 0), self._stored(slots, 1)),
+            window=subject.window,
+            execution=subject.execution,
+            lead=int(self._empties),
+        )
+        self._faults: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self._led: Counter[tuple[str, int]] = Counter()
+        self._width: int | None = None
+
+    def _stored(self, slots: int, which: int) -> Stored:
+        subject, prompts = self.subject, [member.prompt for member in self.members]
+        heads_first = subject.layout == "head-slot"
+        spread = spread_for(max(prompts, default=1), heads_first=heads_first)
+        return Stored(
+            slots,
+            subject.heads.kv,
+            subject.heads.dim,
+            subject.store,
+            heads_first=heads_first,
+            lay=spread.lay if self.layout.far else None,
+            static=subject.static_scale("kv"[which]),
+            device=subject.device,
+        )
+
+    def observed(self) -> Counter[str]:
+        """Calls of the pair."""
+        return Counter(self._counts)
+
+    def faults(self) -> Sequence[str]:
+        """What was wrong with rows that nobody compares."""
+        return tuple(self._faults)
+
+    def cache(self) -> PairCache | None:
+        """The cache; None where nothing is cached."""
+        return self._cache if self.layout.cached else None
+
+    def reset(self) -> None:
+        """Forget all sequences."""
+        self._cache.reset()
+
+    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
+        """Copy what a donor has in the cache."""
+        self._cache.adopt(sequence, donor, tokens)
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Draw q, k, v of the step, store k and v, and call the kernel of each kind of span."""
+        fresh = [self._draw(span, own) for span, own in zip(step, ids, strict=True)]
+        listener = events.current()
+        for span, (_, k, v) in zip(step, fresh, strict=True):
+            if self.layout.cached:
+                self._cache.write(0, span.sequence, span.start, k, v)
+            if listener is not None:
+                listener.wrote(events.Wrote(0, span.sequence, span.start, k, v))
+        outputs: dict[int, Tensor] = {}
+        for decode in (False, True):
+            chosen = [i for i, span in enumerate(step) if span.decode == decode]
+            if not chosen:
+                continue
+            spans = [step[i] for i in chosen]
+            q = torch.cat([fresh[i][0] for i in chosen])
+            if not self.layout.cached:
+                rows = self._whole(q, spans, [fresh[i] for i in chosen])
+            else:
+                rows = self._decode(q, spans) if decode else self._prefill(q, spans)
+            self._check_width(rows)
+            sizes = [span.stop - span.start for span in spans]
+            for i, part in zip(chosen, torch.split(rows, sizes), strict=True):
+                outputs[i] = part
+        for i, span in enumerate(step):
+            if len(span.rows):
+                yield outputs[i][span.rows.start - span.start : span.rows.stop - span.start]
+
+    def _check_width(self, rows: Tensor) -> None:
+        if self._width not in (None, rows.shape[1]):
+            pair = self.subject.pair
+            raise SubjectError(
+                f"one of {pair.prefill_name} and {pair.decode_name} returns an LSE and the other "
+                "does not; expected it from both or from neither"
+            )
+        self._width = rows.shape[1]
+
+    def _check_memory(self, name: str) -> None:
+        if not self._cache.intact():
+            raise SubjectError(f"{name} wrote to slots of the cache that it was not given")
+
+    def _draw(self, span: Span, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v of a span. A donor's shared tokens are those of the sequence it is like.
+
+        A token id other than 0 stands for other data under the same name.
+        """
+        member, parts = self.members[span.sequence], []
+        names = [
+            _data(member.like if p < member.shared else member.id, token)
+            for p, token in zip(range(span.start, span.stop), ids, strict=True)
+        ]
+        start = 0
+        while start < len(names):
+            stop = start
+            while stop < len(names) and names[stop] == names[start]:
+                stop += 1
+            first = span.start + span.position_shift
+            positions = torch.arange(
+                first + start, first + stop, dtype=torch.int64, device=self.subject.device
+            )
+            parts.append(self.subject.draw(names[start], positions))
+            start = stop
+        if len(parts) == 1:
+            return parts[0]
+        q, k, v = (torch.cat(each) for each in zip(*parts, strict=True))
+        return q, k, v
+
+    def _prefill(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
+        given, twin = self._cache.packed([(s.sequence, s.stop) for s in spans], self._spare)
+        inputs = Inputs(q, given, self._empties, twin=twin)
+        return self._call_prefill(spans, inputs, coded=self._cache.kind.coded)
+
+    def _whole(
+        self, q: Tensor, spans: Sequence[Span], fresh: Sequence[tuple[Tensor, Tensor, Tensor]]
+    ) -> Tensor:
+        """Whole sequences without a cache: what a reader would get, used at once."""
+        pairs = [self._cache.round_trip(0, k, v) for _, k, v in fresh]
+        k, v = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
+        inputs = Inputs(q, Given(k, v, {}), self._empties)
+        return self._call_prefill(spans, inputs, coded=False)
+
+    def _call_prefill(self, spans: Sequence[Span], inputs: Inputs, *, coded: bool) -> Tensor:
+        queries, keys = sizes(with_empties(spans) if self._empties else spans)
+        first = spans[0].sequence
+        inputs = self._laid("attention.prefill", inputs, keys=True, first=first)
+        rows = self.subject.call(
+            self.subject.pair.prefill,
+            self.subject.pair.prefill_name,
+            inputs,
+            coded=coded,
+            cu_seqlens_q=self._offsets(queries),
+            cu_seqlens_k=self._offsets(keys),
+        )
+        self._check_memory(self.subject.pair.prefill_name)
+        listener, row, key = events.current(), 0, 0
+        if listener is not None:
+            for span in spans:
+                mine = slice(row, row + span.stop - span.start)
+                own = telling.part(inputs.given, slice(key, key + span.stop))
+                telling.tell(self.subject, listener, span, inputs.q[mine], rows[mine], own, coded)
+                row, key = mine.stop, key + span.stop
+        return rows
+
+    def _decode(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
+        kind = self._cache.kind
+        sequences, lens = [s.sequence for s in spans], [s.stop for s in spans]
+        if self._empties:
+            q = torch.cat([self._nobody, q, self._nobody])
+            sequences, lens = [FIRST, *sequences, len(self.members)], [0, *lens, 0]
+        given, twin = self._cache.rectangles(sequences, self._spare)
+        plain = Inputs(q, given, self._empties, twin=twin)
+        first = spans[0].sequence
+        inputs = self._laid("attention.decode", plain, keys=False, first=first)
+        rows = self.subject.call(
+            self.subject.pair.decode,
+            self.subject.pair.decode_name,
+            inputs,
+            coded=kind.coded,
+            kv_lens=torch.tensor(lens, dtype=torch.int32, device=q.device),
+        )
+        self._check_memory(self.subject.pair.decode_name)
+        listener, before = events.current(), int(self._empties)
+        if listener is not None:
+            for i, span in enumerate(spans, start=before):
+                one = telling.part(telling.row(inputs.given, i), slice(0, span.stop))
+                telling.tell(
+                    self.subject, listener, span, inputs.q[i : i + 1], rows[i : i + 1], one,
+                    kind.coded,
+                )  # fmt: skip
+        return self._without_empties(rows) if self._empties else rows
+
+    def _laid(self, counted: str, plain: Inputs, *, keys: bool, first: int) -> Inputs:
+        """What a call is given whose first sequence is ``first``: every other one fused views."""
+        self._counts[counted] += 1
+        # Counted by the sequence that comes first: a part of the plan, as fresh processes compute
+        # it, then gives each call what the whole plan gave it.
+        number = self._led[counted, first] + first
+        self._led[counted, first] += 1
+        if number % 2 or not self.subject.strided:
+            return plain
+        keys = keys and not self.layout.far  # there they are views already, and of more memory
+        return strided(plain, spare=2 * self.subject.heads.kv, keys=keys)
+
+    def _spare(self, slots: int) -> Stored:
+        """Slots for a copy, of keys or of values: it is their codes and scales that are copied."""
+        return self._stored(slots, 0)
+
+    @property
+    def _nobody(self) -> Tensor:
+        """The query of a row that sees no key."""
+        place = torch.zeros(1, dtype=torch.int64, device=self.subject.device)
+        return self.subject.draw("(empty)", place)[0]
+
+    def _without_empties(self, rows: Tensor) -> Tensor:
+        heads = self.subject.heads
+        fault = fault_of(
+            self.subject.pair.decode_name,
+            rows[[0, -1]],
+            heads.query * heads.dim,
+            sinks=self.subject.sinks,
+        )
+        if fault is not None and fault not in self._faults:
+            self._faults.append(fault)
+        return rows[1:-1]
+
+    def _offsets(self, sizes: Sequence[int]) -> Tensor:
+        offsets = [0]
+        for size in sizes:
+            offsets.append(offsets[-1] + size)
+        return torch.tensor(offsets, dtype=torch.int32, device=self.subject.device)
+
+
+def _data(name: str, token: int) -> str:
+    return name if token == 0 else f"{name}~{token}"

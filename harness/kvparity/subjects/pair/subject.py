@@ -1,0 +1,155 @@
+"""Subject *attention*: a pair of kernels, prefill and decode, on random q, k and v.
+
+The "token" is one query row. q, k and v are drawn per (seed, sequence, position), every path
+computes the rows in its own way, and the bits of O (and of LSE where it is returned) are compared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvparity.plan.schedule import Layout, Member, Plan
+from kvparity.subjects.pair.callables import load_callable
+from kvparity.subjects.pair.data import MIXED
+from kvparity.subjects.pair.exact import exact
+from kvparity.subjects.pair.model import Heads, Pair, PairModel
+from kvparity.subjects.pair.session import AttentionSession
+from kvparity_contracts.subjects import Attention
+from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.store import StoreFormat, round_trip
+
+
+@dataclass(frozen=True)
+class AttentionSubject(PairModel):
+    """A pair of kernels as a subject: what kvparity asks of it."""
+
+    def with_pair(self, pair: Pair) -> AttentionSubject:
+        """The same subject over other kernels."""
+        return replace(self, pair=pair)
+
+    def unsupported(self, plan: Plan) -> str | None:
+        """Padded and paged layouts are not part of the pair's signature."""
+        if plan.generate:
+            return "an attention subject generates no tokens"
+        if plan.layout.page:
+            return "a paged cache is not part of the attention pair's signature"
+        if plan.layout.batch != "packed":
+            return "a padded batch is not part of the attention pair's signature"
+        if plan.layout.program != "eager":
+            return "a pair of kernels is called as it is, not through a traced program"
+        if plan.layout.far and self.device.type != "cpu":
+            return f"memory of which few pages are touched is the CPU's, not {self.device.type}'s"
+        if not plan.layout.cached and any(s.start for step in plan.schedule for s in step):
+            return "without a cache, every sequence must be computed whole"
+        return None
+
+    def session(self, members: Sequence[Member], layout: Layout) -> AttentionSession:
+        """Open a session."""
+        return AttentionSession(self, members, layout)
+
+    def column(self, number: int) -> str:
+        """The head and element of O, or whose LSE: a row is O by head, then the LSE of all."""
+        head, dim = divmod(number, self.heads.dim)
+        if head < self.heads.query:
+            return f"head {head}, dim {dim}"
+        return f"lse of head {number - self.heads.query * self.heads.dim}"
+
+    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+        """The rows themselves."""
+        return rows
+
+    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+        """Float64 O and LSE of the same rows, from the stored data: rounded as it is declared."""
+        return exact(self, *self.stored(member, rows))
+
+    def stored(self, member: Member, rows: range) -> tuple[Tensor, Tensor, Tensor]:
+        """q of the rows and k, v of all keys up to the last, as a reader of the cache gets them."""
+        positions = torch.arange(rows.stop, dtype=torch.int64, device=self.device)
+        q = self.drawn("q", member.id, positions[rows.start :])
+        k, v = (
+            round_trip(
+                self.drawn(part, member.id, positions),
+                self.store,
+                self.static_scale(part),
+                self.execution if self.format is not None else self.kv_cache,
+            )
+            for part in "kv"
+        )
+        return q, k, v
+
+    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
+        """The pair's names and shapes."""
+        return {
+            "kind": "attention",
+            "prefill": self.pair.prefill_name,
+            "decode": self.pair.decode_name,
+            "heads": {"query": self.heads.query, "kv": self.heads.kv, "dim": self.heads.dim},
+            "scale": self.scale,
+            "order": None if self.order is None else asdict(self.order),
+            "kv_cache": str(self.store),
+            "layout": self.layout,
+            "window": self.window or None,
+            "softcap": self.softcap or None,
+            "queries": "mixed" if self.mixture else "sharp" if self.sharp else "normal",
+            "inputs": "strided" if self.strided else "contiguous",
+            "empty": "zero" if self.empties else "never",
+            "notes": self._notes(),
+        }
+
+    def _notes(self) -> list[str]:
+        """What the pair is spared, for the first lines of a report."""
+        notes = []
+        if not self.strided:
+            notes.append("inputs: contiguous, so q, k and v were never views of a fused tensor")
+        if not self.empties:
+            notes.append("empty: never, so no sequence without a token was given to the pair")
+        return notes
+
+
+def build(
+    model: Attention,
+    *,
+    execution: str,
+    kv_cache: str,
+    device: torch.device,
+    seed: int,
+    base: Path,
+) -> AttentionSubject:
+    """The subject that a contract describes.
+
+    Raises ``ValueError`` if a name does not import, or the format cannot hold the heads.
+    """
+    pair = Pair(
+        prefill=load_callable(model.prefill, base),
+        decode=load_callable(model.decode, base),
+        prefill_name=model.prefill,
+        decode_name=model.decode,
+    )
+    heads = Heads(model.heads.query, model.heads.kv, model.heads.dim)
+    store = StoreFormat.parse(kv_cache)
+    store.groups(heads.dim)
+    return AttentionSubject(
+        pair=pair,
+        heads=heads,
+        scale=heads.dim**-0.5 if model.scale is None else model.scale,
+        execution=getattr(torch, execution),
+        kv_cache=store.storage_dtype,
+        device=device,
+        seed=seed,
+        format=store if store.static or store.dynamic else None,
+        window=model.window or 0,
+        softcap=model.softcap or 0.0,
+        layout=model.layout,
+        mixture=MIXED if model.queries == "mixed" else None,
+        sharp=model.queries == "sharp",
+        strided=model.inputs == "strided",
+        empties=model.empty == "zero",
+        order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
+    )

@@ -1,0 +1,63 @@
+"""Functions that a comparison rests on are watched, and bound before a subject is imported."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from kvparity.core import bits, replaced, sight
+from kvparity.core.environment import unsettled
+
+
+def test_what_replaces_a_function_is_seen_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = replaced.functions()
+    assert replaced.replaced(known) is None
+    plain = torch.Tensor.__ne__
+    for owner, name in ((torch, "ne"), (torch.Tensor, "__ne__"), (json, "loads"), (bits, "ulps")):
+        wrapped = functools.wraps(getattr(owner, name))(lambda *_: None)  # has the same name
+        monkeypatch.setattr(owner, name, wrapped)
+        assert f"{name} is no longer the function that it was" in str(replaced.replaced(known))
+        replaced.put_back(known)
+        assert replaced.replaced(known) is None
+    assert torch.Tensor.__ne__ is plain
+
+
+def test_a_comparison_that_is_blind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Agreeing(TorchFunctionMode):
+        """What was entered and not left: every difference is none."""
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            found = func(*args, **(kwargs or {}))
+            return torch.zeros_like(found) if func is torch.ne else found
+
+    assert sight.blind() is None
+    assert unsettled() is None
+    with Agreeing():
+        assert sight.blind() == "the comparison does not see a known difference any more"
+        assert unsettled() == sight.blind()
+    monkeypatch.setattr(sight, "row_digest", lambda rows, twin: torch.arange(2))
+    assert sight.blind() == "the comparison does not see a known difference any more"
+    monkeypatch.setattr(sight, "row_digest", lambda rows, twin: torch.rand(2))
+    assert sight.blind() == "the comparison sees a difference between equal numbers"
+    monkeypatch.setattr(sight, "differing", lambda a, b: 1 // 0)
+    assert "raises ZeroDivisionError" in str(sight.blind())
+
+
+def test_what_torch_wraps_of_its_own_is_no_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = replaced.functions()
+    monkeypatch.setattr(torch, "manual_seed", torch._disable_dynamo(torch.manual_seed))
+    assert replaced.replaced(known) is None
+
+
+def test_bits_are_compared_by_what_was_there_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "ne", lambda *_: torch.zeros(2, dtype=torch.bool))
+        patch.setattr(torch.Tensor, "__ne__", torch.ne)
+        patch.setattr(torch.Tensor, "view", lambda x, *_: torch.zeros(2, dtype=torch.int32))
+        found = bits.differing(a, b)
+    assert found.tolist() == [False, True]

@@ -1,0 +1,96 @@
+"""``kvparity controls``: the list, and the exit codes of the matrix."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvparity.cli.main import main
+from kvparity.core.exit_codes import ExitCode
+from kvparity.labs.zoo import matrix
+from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.defects import DEFECTS, defects_of
+
+
+def test_the_list_needs_no_torch() -> None:
+    code = (
+        "import sys; from kvparity.cli.main import main; main(['controls', '--json']); "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed = json.loads(done.stdout)
+    assert [each["name"] for each in listed] == list(CONTROLS)
+    first = listed[0]
+    assert set(first) == {
+        "name", "about", "source", "subjects", "needs", "must", "expect", "defects",
+    }  # fmt: skip
+    assert (first["defects"], first["must"]) == ([13], ["invariance"])
+
+
+def test_the_list_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["controls"]) == ExitCode.HOLDS
+    out = capsys.readouterr().out
+    for control in CONTROLS.values():
+        assert f"{control.name}: {control.about}" in out
+    assert f"{len(CONTROLS)} controls; 47 of 51 defects expressed" in out
+
+
+def test_the_defects() -> None:
+    assert [each.number for each in DEFECTS] == list(range(1, 52))
+    assert [each.number for each in DEFECTS if each.reason] == [29, 30, 48, 49]
+    for each in DEFECTS:
+        assert bool(each.controls) != bool(each.reason)
+        assert "/" in each.source
+        assert set(each.controls) <= set(CONTROLS)
+        assert bool(each.relations) == bool(each.controls)
+        for name in each.controls:
+            assert each.number in defects_of(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--run", "--only", "stale-slots"], "did you mean stale-slot?"),
+        (["--only", "stale-slot"], "are for --run"),
+        (["--jobs", "2"], "are for --run"),
+        (["--run", "--jobs", "0"], "--jobs 0: expected at least 1"),
+        (["--run", "--device", "toaster"], "toaster"),
+    ],
+)
+def test_bad_input(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["controls", *arguments]) == ExitCode.USAGE
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_of_one_control(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--run", "--only", "raw-rollout-logprobs", "--jobs", "1", "--json"]
+    assert main(["controls", *arguments, "--out", str(tmp_path)]) == ExitCode.HOLDS
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found == json.loads((tmp_path / "defect-zoo.json").read_text())
+    assert found["ok"]
+    assert found["controls"][0]["by"]["invariance"] == "caught"
+    assert found["controls"][0]["by"]["liveness"] == "does not apply"
+    assert "1 of 1 controls caught by all that must" in captured.err
+    assert "| `raw-rollout-logprobs` | 2 | x |" in (tmp_path / "defect-zoo.md").read_text()
+
+
+def test_a_missed_control_is_exit_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def blind(cells: list[Any], device: str) -> list[dict[str, Any]]:
+        return [
+            {"control": c.control, "habitat": c.habitat, "workload": c.workload or None,
+             "relation": c.relation, "path": "", "found": "not caught", "seen": "", "seconds": 0.0}
+            for c in cells
+        ]  # fmt: skip
+
+    monkeypatch.setattr(matrix, "compute", blind)
+    arguments = ["--run", "--only", "stale-slot", "--jobs", "1"]
+    assert main(["controls", *arguments]) == ExitCode.DIFFERS
+    assert "MISSED  stale-slot: not caught by " in capsys.readouterr().out

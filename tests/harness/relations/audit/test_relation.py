@@ -1,0 +1,73 @@
+"""Audits as a contract asks for them, on kernels that are compiled for the other tests anyway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from audit_cases import ORDER, SHAPE
+
+from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.relations.audit.request import Request
+from kvparity.relations.audit.views import Side
+from kvparity.relations.kernel_case import audit
+from kvparity.run.kernel_control_run import KERNEL_CONTROLS, PlantedOrder, run_audit_control
+from kvparity_contracts import Contract
+
+CASE = KernelCase("c000", "audit", "audit", Numerics("bfloat16", "bfloat16"), architecture="sm_90")
+CONTRACT = Contract.model_validate(
+    {
+        "version": 1,
+        "name": "audit",
+        "subject": {
+            "kind": "attention",
+            "prefill": "kvparity_kernels.attention:prefill",
+            "decode": "kvparity_kernels.attention:decode",
+            "heads": {"query": SHAPE.query_heads, "kv": SHAPE.kv_heads, "dim": SHAPE.head_dim},
+            "order": {"split": ORDER.split, "tile": ORDER.tile},
+        },
+        "numerics": {"execution": ["float32", "bfloat16"]},
+        "workloads": [{"name": "w", "prompt_tokens": [3], "generate": 2}],
+        "checks": [{"name": "audit", "relation": "audit", "architectures": ["sm_90"]}],
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def kept(compiled_at: Path, sides: dict[Request, Side], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Artefacts come from the folder of the other tests; nothing is compiled."""
+    monkeypatch.setenv("KVPARITY_AUDIT_CACHE", str(compiled_at))
+    monkeypatch.setattr(
+        "kvparity.relations.audit.compile.subprocess.Popen",
+        lambda *arguments, **more: pytest.fail("a compiler was started"),
+    )
+
+
+def test_one_case_looks_at_its_own_format_alone() -> None:
+    found = audit(CONTRACT, Path(), CASE)
+    assert found.outcome == "holds"
+    assert found.details["verdict"] == "same"
+    assert [pair["shape"]["execution"] for pair in found.details["pairs"]] == ["bfloat16"]
+
+
+def test_what_cannot_be_compared_is_void() -> None:
+    found = audit(CONTRACT, Path(), CASE, against={"block_m": 16})
+    assert (found.outcome, found.details["verdict"]) == ("void", "unknown")
+    assert found.reason.startswith("unknown: prefill and decode: matrix instruction")
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("other-tile", "split, tile"), ("other-warps", "layout of reductions")]
+)
+def test_a_planted_order_is_caught_and_nothing_planted_is_not(
+    name: str, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = KernelControl(name, CASE)
+    caught, seen = run_audit_control(CONTRACT, Path(), control)
+    assert caught, seen
+    assert field in seen
+    monkeypatch.setitem(KERNEL_CONTROLS, name, PlantedOrder(name, against=lambda order: {}))
+    assert run_audit_control(CONTRACT, Path(), control) == (
+        False,
+        "sm_90: same: all 14 fields of 1 pairs agree",
+    )

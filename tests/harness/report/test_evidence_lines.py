@@ -1,0 +1,284 @@
+"""Lines of a run folder that nobody ran: one with one thing changed, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+
+from kvparity.plan.cases import Case, make
+from kvparity.plan.kernel_cases import KernelCase, KernelControl
+from kvparity.report import evidence_check, evidence_paths
+from kvparity.report.run_dir import Evidence, RunFolderError
+from kvparity_contracts.controls import CONTROLS
+
+CONTRACT = toy.contract(
+    checks=[
+        {"name": "bits", "relation": "invariance", "paths": ["decode", "batched"]},
+        {"name": "near", "relation": "accuracy", "paths": ["batched"],
+         "limits": {"max_abs_dlogp": 1e-5}},
+        {"name": "live", "relation": "liveness", "paths": ["decode"]},
+        {"name": "traced", "relation": "trace", "paths": ["mixed"]},
+        {"name": "held", "relation": "cache", "paths": ["mixed"]},
+        {"name": "order", "relation": "order", "keys": [65, 130]},
+    ],
+)  # fmt: skip
+WORK = make(CONTRACT)
+CASES: list[Case | KernelCase] = [c for unit in WORK.units for c in unit.cases]
+CASES += WORK.kernel_cases
+FILES = ("cases.jsonl", "units.jsonl", "controls.jsonl", "paths.jsonl")
+Line = dict[str, Any]
+
+
+def case_line(case: Case | KernelCase) -> Line:
+    """A case that is void: its counts are enough."""
+    line = {
+        "id": case.id, "check": case.check, "relation": case.relation, "verdict": "void",
+        "dtype": case.numerics.execution, "kv_cache": case.numerics.kv_cache, "tokens": 0,
+        "differing_tokens": 0, "differing_rows": 0,
+    }  # fmt: skip
+    if isinstance(case, Case):
+        reference = None if case.reference is None else str(case.reference)
+        line |= {"workload": case.workload, "path": str(case.path), "reference": reference,
+                 "temperature": case.temperature}  # fmt: skip
+    return line
+
+
+def unit_line(name: str) -> Line:
+    sequences = [{"id": "a", "prompt": 1, "ids": [0, 1]}, {"id": "b", "prompt": 2, "ids": [7] * 3}]
+    rows = {"decode": rows_at((0, 0), (0, 1)), "batched": []}
+    return {"unit": name, "sequences": sequences, "rows": rows} | {
+        key: {} for key in ("subject", "observed", "launches", "seconds")
+    }
+
+
+def control_line(control: Any) -> Line:
+    fact = CONTROLS[control.control]
+    place = control.case if isinstance(control, KernelControl) else control
+    return {
+        "name": control.control, "relation": control.relation, "caught": False, "seen": "holds: x",
+        "by": place.check, "workload": getattr(place, "workload", None), "path": str(fact.path),
+        "numerics": {"execution": "float32", "kv_cache": "float32"}, "expected": fact.expect,
+    }  # fmt: skip
+
+
+def rows_at(*places: tuple[int, int]) -> list[Any]:
+    return [[*place, "0x" + "a" * 16, ["0x3f"]] for place in places]
+
+
+def path_line(unit: str, path: str, probed: bool) -> Line:
+    line: Line = {"unit": unit, "path": path, "probed": probed, "observed": {"attention": 0}}
+    line |= {
+        "launches": {"counts": {"a": 0}, "kernels": {"a": {}}},
+        "seconds": None if probed else 0,
+    }
+    return line if probed else line | {"rows": rows_at((1, 0), (1, 2))}
+
+
+def planned() -> dict[str, list[Line]]:
+    paths = [
+        path_line(unit.id, path, probed)
+        for unit in WORK.units
+        for path, probed in sorted(evidence_paths.planned_paths(unit))
+    ]
+    return {
+        "cases.jsonl": [case_line(case) for case in CASES],
+        "units.jsonl": [unit_line(unit.id) for unit in WORK.units],
+        "controls.jsonl": [control_line(each) for each in WORK.every_control],
+        "paths.jsonl": paths,
+    }
+
+
+def kept(folder: Path, lines: dict[str, list[Line]]) -> Evidence:
+    for name, each in lines.items():
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in each))
+    return Evidence(folder)
+
+
+READERS: dict[str, Callable[[Evidence], Any]] = {
+    "cases.jsonl": lambda evidence: evidence_check.cases(evidence, CONTRACT, WORK),
+    "units.jsonl": lambda evidence: evidence_check.units(evidence, WORK),
+    "controls.jsonl": lambda evidence: evidence_check.controls(evidence, WORK),
+    "paths.jsonl": lambda evidence: [
+        dict(line) for unit in WORK.units for line in evidence_paths.of_unit(evidence, unit)
+    ],
+}
+
+
+def believed(evidence: Evidence) -> dict[str, list[Line]]:
+    evidence_paths.check(evidence, WORK)
+    evidence_check.whole(evidence, WORK)
+    return {file: reader(evidence) for file, reader in READERS.items()}
+
+
+def test_what_is_planned_and_whole_is_given_back_in_its_order(tmp_path: Path) -> None:
+    lines = planned()
+    assert len(WORK.units) == 2
+    assert all(len(each) > 1 for each in lines.values())
+    lines["cases.jsonl"].reverse()
+    assert believed(kept(tmp_path, lines)) == lines
+
+
+def test_which_paths_of_a_unit_run_with_a_probe() -> None:
+    unit = next(unit for unit in WORK.units if unit.workload == "short")
+    wanted = {("decode", True), ("mixed", True)}
+    wanted |= {(path, False) for path in ("prefill", "decode", "batched", "mixed")}
+    assert evidence_paths.planned_paths(unit) == wanted
+
+
+def spoilt(lines: list[Line], change: dict[str, Any]) -> None:
+    """The last line of these, changed."""
+    lines[-1] = lines[-1] | change
+
+
+ROW = rows_at((0, 0))[0]
+PATHS: dict[str, tuple[dict[str, Any], str]] = {
+    "a unit that is a list": ({"unit": [1]}, "holds the unit [1], which this contract does not"),
+    "no mapping of counts": ({"observed": []}, "observed is no mapping"),
+    "a half count": ({"observed": {"a": 0.5}}, "observed is no mapping"),
+    "a count below 0": ({"observed": {"a": -1}}, "observed is no mapping"),
+    "launches in a list": ({"launches": []}, "launches has no counts"),
+    "kernels in a list": ({"launches": {"counts": {}, "kernels": []}}, "launches has no kernels"),
+    "a kernel in words": ({"launches": {"counts": {}, "kernels": {"a": 0}}}, "has no kernels"),
+    "seconds that are true": ({"seconds": True}, "seconds is True"),
+    "seconds below 0": ({"seconds": -0.1}, "seconds is -0.1"),
+    "rows in a mapping": ({"rows": {}}, "rows is no list"),
+    "a row that is a number": ({"rows": [3]}, "rows is no list"),
+    "a row of three": ({"rows": [ROW[:3]]}, "rows is no list"),
+    "a row of five": ({"rows": [[*ROW, 0]]}, "rows is no list"),
+    "half a position": ({"rows": [[0, 0.5, *ROW[2:]]]}, "rows is no list"),
+    "half a sequence": ({"rows": [[0.5, 0, *ROW[2:]]]}, "rows is no list"),
+    "a sequence below 0": ({"rows": rows_at((-1, 0))}, "rows is no list"),
+    "a position below 0": ({"rows": rows_at((0, -1))}, "rows is no list"),
+    "a digest in numbers": ({"rows": [[0, 0, 3, []]]}, "rows is no list"),
+    "bits in words": ({"rows": [[*ROW[:3], "0x1"]]}, "rows is no list"),
+    "bits in a number": ({"rows": [[*ROW[:3], 3]]}, "rows is no list"),
+    "bits of numbers": ({"rows": [[*ROW[:3], [3]]]}, "rows is no list"),
+    "rows of two sequences": ({"rows": rows_at((0, 1), (1, 1))}, "its rows are at [[0, 1], [1, 1]"),
+    "a row with two contents": ({"rows": [ROW, [*ROW[:2], "0x" + "b" * 16, []]]}, "its rows are"),
+    "rows out of order": ({"rows": rows_at((0, 2), (0, 1))}, "its rows are at [[0, 2], [0, 1]]"),
+    "a probe with rows": ({"probed": True, "path": "decode"}, "it was probed, and has rows"),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_with_one_thing_changed_is_refused_whoever_reads_it(
+    name: str, tmp_path: Path
+) -> None:
+    change, words = PATHS[name]
+    unit = WORK.units[-1]
+    line = path_line(unit.id, "prefill", probed=False)
+    evidence_paths.check(kept(tmp_path, {"paths.jsonl": [line]}), WORK)
+    evidence = kept(tmp_path, {"paths.jsonl": [line | change]})
+    with pytest.raises(RunFolderError) as error:
+        evidence_paths.check(evidence, WORK)
+    assert str(error.value).startswith(f"{tmp_path}/paths.jsonl:1 ")
+    assert words in str(error.value)
+    if "unit" not in change:
+        with pytest.raises(RunFolderError) as error:
+            list(evidence_paths.of_unit(evidence, unit))
+        assert words in str(error.value)
+    assert list(evidence_paths.of_unit(evidence, WORK.units[0])) == []
+
+
+def test_a_path_that_stands_twice_is_refused_with_both_places(tmp_path: Path) -> None:
+    lines = planned()
+    twice = lines["paths.jsonl"][0]
+    lines["paths.jsonl"].append(twice)
+    with pytest.raises(RunFolderError, match=r"paths\.jsonl:\d+ holds path .* line 1 holds"):
+        evidence_paths.check(kept(tmp_path, lines), WORK)
+
+
+UNITS: dict[str, tuple[dict[str, Any], str]] = {
+    "no sequences": ({"sequences": []}, "it has no sequences"),
+    "sequences in a mapping": ({"sequences": {"a": 1}}, "it has no sequences"),
+    "a sequence in words": ({"sequences": ["a"]}, "no list of token ids"),
+    "ids in words": ({"sequences": [{"prompt": 1, "ids": "ab"}]}, "no list of token ids"),
+    "a token of 0.5": ({"sequences": [{"prompt": 1, "ids": [1, 0.5]}]}, "no list of token ids"),
+    "a token that is true": ({"sequences": [{"prompt": 1, "ids": [1, True]}]}, "no list of"),
+    "a token below 0": ({"sequences": [{"prompt": 1, "ids": [-1, 1]}]}, "no list of token ids"),
+    "no token drawn": ({"sequences": [{"prompt": 2, "ids": [1, 2]}]}, "2 ids and a prompt of 2"),
+    "no prompt": ({"sequences": [{"prompt": 0, "ids": [1, 2]}]}, "2 ids and a prompt of 0"),
+    "a prompt of true": ({"sequences": [{"prompt": True, "ids": [1, 2]}]}, "a prompt of True"),
+    "half a prompt": ({"sequences": [{"prompt": 1.0, "ids": [1, 2]}]}, "a prompt of 1.0"),
+    "the second of two": (
+        {"sequences": [{"prompt": 1, "ids": [1, 2]}, {"prompt": 2, "ids": [1, 2]}]}, "prompt of 2",
+    ),
+    **{
+        f"{key} in a list": ({key: []}, f"{key} is missing")
+        for key in ("subject", "observed", "launches", "seconds", "rows")
+    },
+    "rows of the last path": (
+        {"rows": {"decode": rows_at((0, 1)), "mixed": [3]}}, "path mixed: rows is no list",
+    ),
+    "rows out of order": ({"rows": {"mixed": rows_at((0, 1), (0, 0))}}, "path mixed: its rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_with_one_thing_changed_is_refused(name: str, tmp_path: Path) -> None:
+    change, words = UNITS[name]
+    lines = planned()
+    spoilt(lines["units.jsonl"], change)
+    with pytest.raises(RunFolderError) as error:
+        evidence_check.units(kept(tmp_path, lines), WORK)
+    place = f"{tmp_path}/units.jsonl:2: unit {WORK.units[1].id!r} contradicts itself: "
+    assert str(error.value).startswith(place)
+    assert words in str(error.value)
+
+
+def changes() -> list[tuple[str, str, Any]]:
+    """(file, key, another value) of everything that the plan says of a line."""
+    keys = {
+        "cases.jsonl": ("check", "relation", "dtype", "kv_cache", "path", "reference", "workload",
+                        "temperature"),
+        "controls.jsonl": ("by", "workload", "path", "numerics", "expected", "relation"),
+    }  # fmt: skip
+    return [(file, key, other) for file in keys for key in keys[file] for other in (None, "other")]
+
+
+@pytest.mark.parametrize(("file", "key", "other"), changes())
+def test_a_line_that_says_otherwise_than_the_plan_is_refused(
+    file: str, key: str, other: Any, tmp_path: Path
+) -> None:
+    lines = planned()
+    first = lines[file][0]
+    assert first[key] not in (other, "other")
+    lines[file] = [first | {key: other}]
+    evidence = kept(tmp_path, lines)
+    with pytest.raises(RunFolderError, match=rf"{file}:1"):
+        READERS[file](evidence)
+
+
+@pytest.mark.parametrize("file", ["cases.jsonl", "units.jsonl", "controls.jsonl"])
+@pytest.mark.parametrize("name", ["c999", ["c000"], None, 3])
+def test_a_name_that_is_not_planned_is_refused(file: str, name: Any, tmp_path: Path) -> None:
+    lines = planned()
+    key = {"cases.jsonl": "id", "units.jsonl": "unit", "controls.jsonl": "name"}[file]
+    spoilt(lines[file], {key: name})
+    evidence = kept(tmp_path, lines)
+    with pytest.raises(RunFolderError, match=rf"{file}:{len(lines[file])} .*not plan"):
+        READERS[file](evidence)
+
+
+@pytest.mark.parametrize("file", ["cases.jsonl", "units.jsonl"])
+@pytest.mark.parametrize("gone", [slice(0, 1), slice(-1, None)], ids=["first", "last"])
+def test_a_line_that_is_gone_is_named(file: str, gone: slice, tmp_path: Path) -> None:
+    lines = planned()
+    (line,) = lines[file][gone]
+    del lines[file][gone]
+    name = line["id" if file == "cases.jsonl" else "unit"]
+    with pytest.raises(RunFolderError) as error:
+        evidence_check.whole(kept(tmp_path, lines), WORK)
+    assert str(error.value).startswith(f"{tmp_path / file} has no line of {name!r}, which ran")
+
+
+def test_of_many_lines_that_are_gone_eight_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError) as error:
+        evidence_check.whole(kept(tmp_path, {file: [] for file in FILES}), WORK)
+    names = ", ".join(repr(case.id) for case in CASES[:8])
+    assert f"has no line of {names}, which" in str(error.value)

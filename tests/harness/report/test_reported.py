@@ -1,0 +1,174 @@
+"""What a report is made of, and what a run tells and writes: nothing is computed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from carrying import LONG, SHORT, contract, holding
+
+from kvparity.core.isolation.pool import BadEndError, Here
+from kvparity.plan.cases import make
+from kvparity.plan.kernel_cases import Unplanted
+from kvparity.report.run_dir import Evidence
+from kvparity.run import verify as running
+from kvparity.run.recheck.outcome import Outcome
+from kvparity.subjects.base import UnsupportedError
+
+FAST, SLOW = {"attention": "fast"}, {"attention": "slow"}
+REPLACED: dict[str, tuple[list[dict[str, Any]], str | None]] = {
+    "nothing is asked for": ([{}], None),
+    "no unit": ([], None),
+    "it was used": ([{"requested": FAST, "used": FAST | {"more": 1}}], None),
+    "another was used": (
+        [{"requested": FAST, "used": SLOW}], "attention 'fast' was asked for, but 'slow' was used",
+    ),
+    "it is not told": (
+        [{"requested": FAST, "used": {}}],
+        "attention 'fast' was asked for, and the subject does not tell what was used",
+    ),
+    "nothing is told": (
+        [{"requested": FAST}],
+        "attention 'fast' was asked for, and the subject does not tell what was used",
+    ),
+    "in the last unit": (
+        [{"requested": FAST, "used": FAST}, {}, {"requested": FAST, "used": SLOW}],
+        "attention 'fast' was asked for, but 'slow' was used",
+    ),
+    "the second of two": (
+        [{"requested": {"a": 1, "b": 2}, "used": {"a": 1, "b": 3}}],
+        "b 2 was asked for, but 3 was used",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_what_was_used_in_place_of_what_was_asked_for_is_told(name: str) -> None:
+    subjects, words = REPLACED[name]
+    assert running._replaced([{"subject": each} for each in subjects]) == words
+
+
+@pytest.mark.parametrize("units", [2, 0])
+def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
+    units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = contract(workloads=[SHORT, LONG])
+    work = make(own)
+    if not units:
+        work = replace(work, units=())
+    lines = [
+        {"unit": unit.id, "subject": {"kind": unit.workload},
+         "launches": {path: {"kernels": {f"{path} of {unit.workload}": 1}} for path in "ab"}}
+        for unit in work.units
+    ]  # fmt: skip
+    found = [{"id": c.id, "relation": "invariance"} for unit in work.units for c in unit.cases]
+    found += [{"id": c.id, "order": {"kernels": {c.id: 2}}} for c in work.kernel_cases]
+    ran = [{"name": c.control, "relation": c.relation} for c in work.every_control]
+    folder = holding(
+        monkeypatch, cases=found[::-1], units=lines[::-1], controls=list(reversed(ran))
+    )
+    judged: list[Any] = []
+    monkeypatch.setattr(running, "judged", lambda units, results, fresh: results)
+    monkeypatch.setattr(running, "judge", lambda *given: judged.append(given) or ("void", ["c"]))
+    loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
+    (tmp_path / "identity.json").write_text(json.dumps({"command": "kvparity verify", "path": "c"}))
+    left = (Unplanted("x", "order", "why", asked=True),)
+    report = running._report(loaded, work, Evidence(tmp_path), {"device": "d"}, left, Outcome({}))
+    ((_, _, results, in_order, unplanted, replaced),) = judged
+    assert [each["id"] for each in results] == sorted(each["id"] for each in found)
+    assert (in_order, unplanted, replaced) == (ran, left, None)
+    assert (report["verdict"], report["checks"], report["controls"]) == ("void", ["c"], ran)
+    assert report["subject"] == ({"kind": "short"} if units else {})
+    kernels = {f"{path} of {unit.workload}": 1 for unit in work.units for path in "ab"}
+    assert report["kernels"] == kernels | {case.id: 2 for case in work.kernel_cases}
+    assert report["unplanted"] == [
+        {"control": "x", "relation": "order", "reason": "why", "asked": True}
+    ]
+    assert folder.whole_seen == 1
+
+
+def test_a_setting_that_the_environment_overrides_ends_a_run_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = contract()
+    loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
+    texts = SimpleNamespace(loaded=loaded)
+    monkeypatch.setattr(running, "given", lambda loaded: texts)
+    monkeypatch.setattr(running, "overridden", lambda device: f"{device}: X=1 is set")
+    with pytest.raises(UnsupportedError, match="cpu: X=1 is set"):
+        running.verify(
+            loaded, device="cpu", folder=tmp_path / "run", jobs=1, resume=False, command="",
+            progress=lambda *_: None,
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+class Noting(Here):
+    """Does nothing, and notes when it is to end."""
+
+    def __init__(self, seen: list[str], error: Exception | None) -> None:
+        self.seen, self.error = seen, error
+
+    def finish(self) -> None:
+        self.seen.append("finished")
+        if self.error is not None:
+            raise self.error
+
+
+def verified(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None
+) -> tuple[dict[str, Any], list[Any]]:
+    """A run whose parts are made up; its report, and what was told and done in order."""
+    own = contract()
+    loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
+    texts = SimpleNamespace(loaded=loaded, identity=lambda: {}, json=lambda: ["texts"])
+    clock = iter([10.0, 11.23456])
+    seen: list[Any] = []
+    made_up: dict[str, Any] = {
+        "given": lambda loaded: texts,
+        "settle": lambda: seen.append("settled"),
+        "environment": lambda device: {"device": "d"},
+        "identity": lambda *_: {"kvparity": 1},
+        "time": SimpleNamespace(perf_counter=lambda: next(clock)),
+        "Here": lambda: Noting(seen, error),
+        "_cases": lambda *_: {},
+        "_controls": lambda *_: (),
+        "_recheck": lambda *_: Outcome({}),
+        "_report": lambda *_: {"verdict": "holds"},
+        "tiles": SimpleNamespace(in_force=lambda *_: {}, checked=lambda *_: ["relied"]),
+    }
+    for name, value in made_up.items():
+        monkeypatch.setattr(running, name, value)
+    report = running.verify(
+        loaded, device="cpu", folder=folder, jobs=1, resume=False, command="words",
+        progress=lambda *given: seen.append(given),
+    )  # fmt: skip
+    return report, seen
+
+
+def test_a_run_tells_how_much_there_is_to_do_and_writes_the_report_that_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    report, seen = verified(folder, monkeypatch)
+    total = sum(len(unit.cases) for unit in make(contract()).units) + 2
+    assert seen == ["settled", (0, total, "starting"), "finished"]
+    assert report == {
+        "verdict": "holds", "tiles": ["relied"], "texts": ["texts"], "run_dir": str(folder),
+        "elapsed_s": 1.23,
+    }  # fmt: skip
+    assert json.loads((folder / "run.json").read_text()) == report
+
+
+def test_a_process_that_ends_badly_leaves_a_note_and_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(BadEndError, match="worker 3 died"):
+        verified(folder, monkeypatch, BadEndError("worker 3 died"))
+    assert not (folder / "run.json").exists()
+    assert "worker 3 died" in "".join(x.read_text() for x in folder.iterdir() if x.is_file())

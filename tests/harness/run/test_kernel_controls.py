@@ -1,0 +1,183 @@
+"""Controls of order and audit checks: caught where they are planted, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import naive_pair
+import pytest
+import torch
+
+from kvparity.controls.base import unchanged
+from kvparity.controls.order import retiled
+from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.relations.kernel_case import Finding
+from kvparity.run import kernel_control_run
+from kvparity.run.kernel_control_run import KERNEL_CONTROLS, run_audit_control, run_order_control
+from kvparity.subjects.base import Subject, UnsupportedError
+from kvparity.subjects.pair.model import Heads, Pair
+from kvparity.subjects.pair.subject import AttentionSubject
+from kvparity.subjects.registry import factory
+from kvparity_contracts import Contract
+from kvparity_contracts.subjects import Decoder
+from kvparity_kernels.attention import decode, prefill
+from kvparity_kernels.order import ReductionOrder
+
+FLOAT32 = Numerics("float32", "float32")
+ORDERS = [name for name, each in KERNEL_CONTROLS.items() if "order" in each.relations]
+AUDITS = [name for name, each in KERNEL_CONTROLS.items() if "audit" in each.relations]
+SMALL = ReductionOrder(split=16, tile=16)
+
+
+def attention(pair: Pair, order: ReductionOrder | None) -> AttentionSubject:
+    return AttentionSubject(
+        pair=pair,
+        heads=Heads(4, 1, 16),
+        scale=0.25,
+        execution=torch.float32,
+        kv_cache=torch.float32,
+        device=torch.device("cpu"),
+        seed=0,
+        order=order,
+    )
+
+
+def ours() -> Subject:
+    return attention(Pair(prefill, decode, "prefill", "decode"), SMALL)
+
+
+def naive() -> Subject:
+    return attention(Pair(naive_pair.prefill, naive_pair.decode, "prefill", "decode"), None)
+
+
+def decoder() -> Subject:
+    model = Decoder.model_validate(
+        {"kind": "decoder", "preset": "tiny", "order": {"split": 16, "tile": 16}}
+    )
+    return factory("decoder")(
+        model,
+        execution="float32",
+        kv_cache="float32",
+        device=torch.device("cpu"),
+        seed=0,
+        base=Path(),
+    )
+
+
+def certificate(name: str, keys: int) -> KernelControl:
+    return KernelControl(name, KernelCase("c000", "order", "order", FLOAT32, keys=keys))
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize(
+    ("subject", "keys"), [(ours, 17), (decoder, 17), (naive, 66)], ids=["ours", "decoder", "naive"]
+)
+def test_a_planted_order_is_caught_and_nothing_planted_is_not(
+    subject: Any, keys: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = certificate(name, keys)
+    caught, seen = run_order_control(subject(), job, seed=0)
+    assert caught, seen
+    assert seen.startswith(f"{keys} keys: ")
+    without = replace(KERNEL_CONTROLS[name], plant=unchanged)
+    monkeypatch.setitem(KERNEL_CONTROLS, name, without)
+    caught, seen = run_order_control(subject(), job, seed=0)
+    assert not caught, seen
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "caught"),
+    [
+        ("differs", "same-order-different-bits", False),
+        ("differs", "different-order", True),
+        ("differs", "undeclared-order", True),
+        ("differs", "not-a-tree", True),
+        ("void", "not-a-tree", False),  # the bits agree: nothing of an order was shown
+    ],
+)
+def test_only_another_order_catches(
+    outcome: Any, verdict: str, caught: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Finding(outcome, "bits", {"verdict": verdict})
+    monkeypatch.setattr(kernel_control_run, "certify", lambda *arguments, **more: found)
+    assert run_order_control(ours(), certificate("other-tile", 17), seed=0) == (
+        caught,
+        "17 keys: bits",
+    )
+
+
+def test_a_tile_of_a_pair_that_takes_no_order_is_built_from_its_log_sum_exp() -> None:
+    alone = Pair(naive_pair.prefill_alone, naive_pair.decode_alone, "prefill", "decode")
+    with pytest.raises(UnsupportedError, match="built from the LSE"):
+        run_order_control(attention(alone, None), certificate("other-tile", 66), seed=0)
+    assert run_order_control(attention(alone, None), certificate("ragged-split", 66), seed=0)[0]
+
+
+def test_every_declared_order_has_another_tile() -> None:
+    for split, tile in ((16, 16), (32, 16), (64, 64), (256, 64)):
+        order = ReductionOrder(split=split, tile=tile)
+        other = retiled(order)
+        assert other.tile != tile
+        assert other.split >= split
+
+
+def test_a_control_of_one_relation_is_none_of_the_other() -> None:
+    with pytest.raises(ValueError, match="no control of an order check"):
+        run_order_control(ours(), certificate("other-warps", 17), seed=0)
+    with pytest.raises(ValueError, match="no control of an audit check"):
+        run_audit_control(contract(), Path(), compiled("ragged-split"))
+    theirs = contract().subject.model_copy(update={"attention": "sdpa"})  # no order of ours
+    bare = contract().model_copy(update={"subject": theirs})
+    with pytest.raises(ValueError, match="no control of an audit check"):
+        run_audit_control(bare, Path(), compiled("other-tile"))
+
+
+# audits: what is compiled for them is tested in audit/test_relation.py
+
+
+def contract(**order: int) -> Contract:
+    return Contract.model_validate(
+        {
+            "version": 1,
+            "name": "audit",
+            "subject": {"kind": "decoder", "preset": "tiny", "order": order},
+            "numerics": {"execution": "float32"},
+            "workloads": [{"name": "w", "prompt_tokens": [3], "generate": 2}],
+            "checks": [{"name": "audit", "relation": "audit"}],
+        }
+    )
+
+
+def compiled(name: str) -> KernelControl:
+    return KernelControl(name, KernelCase("c000", "audit", "audit", FLOAT32, architecture="sm_80"))
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "against"),
+    [
+        ("other-tile", {}, {"tile": 32, "split": 256}),
+        ("other-tile", {"split": 16, "tile": 16}, {"tile": 32, "split": 32}),
+        ("other-warps", {}, {"num_warps": 8}),
+        ("other-warps", {"num_warps": 8}, {"num_warps": 4}),
+    ],
+)
+@pytest.mark.parametrize(("outcome", "caught"), [("differs", True), ("void", False)])
+def test_an_audit_is_given_another_order_of_decode(
+    name: str,
+    order: dict[str, int],
+    against: dict[str, int],
+    outcome: Any,
+    caught: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def pretend(*arguments: Any, **more: Any) -> Finding:
+        asked.append(more)
+        return Finding(outcome, "so")
+
+    monkeypatch.setattr(kernel_control_run, "audit", pretend)
+    assert run_audit_control(contract(**order), Path(), compiled(name)) == (caught, "sm_80: so")
+    assert asked == [{"against": against}]

@@ -1,0 +1,133 @@
+"""Which paths fresh processes compute again, within what they may cost, and what they found."""
+
+from __future__ import annotations
+
+import pytest
+import toy
+
+from kvparity.plan.cases import make
+from kvparity.plan.paths import build
+from kvparity.plan.workload import fill
+from kvparity.run.recheck import selection
+from kvparity.run.recheck.choice import chosen, needed, tokens_of
+from kvparity.run.recheck.outcome import Outcome, judged, outcome
+from kvparity.run.recheck.selection import Selection, select
+
+CONTRACT = toy.contract()
+WORK = make(CONTRACT)
+HOLDING = {case.id: "holds" for unit in WORK.units for case in unit.cases}
+
+
+def costs() -> list[tuple[int, str, str]]:
+    """(tokens, unit, path) of every part, the cheapest first, and in the plan's order."""
+    found = []
+    for unit in WORK.units:
+        model = next(each for each in CONTRACT.workloads if each.name == unit.workload)
+        prompts = fill(model, seed=3, vocab=0)
+        cases = [c for c in unit.cases if c.relation in ("invariance", "accuracy")]
+        for path in dict.fromkeys(p for c in cases for p in (c.path, c.reference) if p):
+            whole = build(path, prompts, seed=3)
+            part = needed(whole, chosen(whole, seed=3, unit=unit.id, path=str(path)))
+            found.append((tokens_of(part), unit.id, str(path)))
+    return sorted(found, key=lambda item: item[0])
+
+
+def asked(found: Selection) -> set[tuple[str, str]]:
+    return {(request.unit.id, str(path)) for request in found.requests for path in request.paths}
+
+
+@pytest.mark.parametrize("paths", [1, 2, 5, 8])
+@pytest.mark.parametrize("spare", [0, 1])
+def test_as_many_of_the_cheapest_paths_as_fit_exactly(
+    paths: int, spare: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "SHARE", 0.0)
+    monkeypatch.setattr(selection, "FLOOR", sum(cost for cost, *_ in costs()[:paths]) - spare)
+    found = select(CONTRACT, WORK.units, HOLDING)
+    assert asked(found) == {(unit, path) for _, unit, path in costs()[: paths - spare]}
+    assert (found.paths, found.of) == (paths - spare, len(costs()))
+
+
+def test_a_share_of_all_that_the_paths_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = 0
+    for unit in WORK.units:
+        model = next(each for each in CONTRACT.workloads if each.name == unit.workload)
+        prompts = fill(model, seed=3, vocab=0)
+        for path in {p for c in unit.cases for p in (c.path, c.reference) if p}:
+            whole += sum(
+                s.stop - s.start for step in build(path, prompts, seed=3).schedule for s in step
+            )
+    spent = sum(cost for cost, *_ in costs()[:4])
+    monkeypatch.setattr(selection, "FLOOR", 0)
+    for more, paths in ((1e-9, 4), (-1e-9, 3)):
+        monkeypatch.setattr(selection, "SHARE", spent / whole + more)
+        assert select(CONTRACT, WORK.units, HOLDING).paths == paths
+
+
+@pytest.mark.parametrize(("tokens", "paths"), [(256, 1), (257, 0), (128, 2), (42, 6), (43, 5)])
+def test_a_small_run_is_looked_at_for_256_tokens(
+    tokens: int, paths: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "tokens_of", lambda plan: tokens)
+    found = select(CONTRACT, WORK.units[:1], HOLDING)
+    assert (found.paths, found.of) == (paths, 6)
+
+
+def test_a_large_run_is_looked_at_for_a_tenth_of_its_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(selection, "tokens_of", lambda plan: 10_000)
+    many = WORK.units * 5
+    found = select(CONTRACT, many, HOLDING)
+    assert found.paths == found.of // 10
+
+
+def test_a_path_that_only_other_relations_compare_is_not_looked_at() -> None:
+    checks = [
+        {"name": "bits", "relation": "invariance", "paths": ["batched"]},
+        {"name": "held", "relation": "cache", "paths": ["mixed"]},
+    ]
+    contract = toy.contract(checks=checks)
+    work = make(contract)
+    holding = {case.id: "holds" for unit in work.units for case in unit.cases}
+    assert {path for _, path in asked(select(contract, work.units, holding))} == {
+        "batched", "prefill",
+    }  # fmt: skip
+
+
+def test_the_paths_of_one_side_go_together_and_the_references_alone() -> None:
+    found = select(CONTRACT, WORK.units, HOLDING)
+    for request in found.requests:
+        names = set(map(str, request.paths))
+        assert names == {"prefill"} or "prefill" not in names
+    assert ["prefill" in map(str, r.paths) for r in found.requests[:2]] == [False, True]
+    assert [r.unit.id for r in found.requests] == [u.id for u in WORK.units for _ in range(2)]
+
+
+def test_paths_and_rows_of_all_answers_are_counted() -> None:
+    rows = [[0, 3, "0xa", ["0x1"]], [0, 5, "0xb", ["0x3"]]]
+    recorded = [{"unit": "a", "rows": {"decode": rows}}, {"unit": "b"}]
+    answers = [
+        {"unit": "a", "rows": {"decode": rows, "mixed": rows[:1]}},
+        {"unit": "b", "rows": {"decode": rows[:1]}},
+    ]
+    found = outcome(Selection((), 3, 7), recorded, answers)
+    assert (found.paths, found.of, found.rows, found.skipped) == (3, 7, 4, None)
+    differing = [
+        {"unit": unit, "path": path, "row": "position 3 of sequence 0"}
+        for unit, path in (("a", "mixed"), ("b", "decode"))
+    ]
+    assert found.json() == {
+        "paths": 3, "of": 7, "rows": 4, "differing": differing, "skipped": None,
+    }  # fmt: skip
+
+
+def test_a_case_that_did_not_hold_keeps_its_verdict() -> None:
+    lines = [{"id": name, "verdict": "void", "reason": "x"} for name in HOLDING]
+    found = Outcome({(unit.id, "prefill"): "row" for unit in WORK.units})
+    assert judged(WORK.units, lines, found) == lines
+
+
+def test_where_nothing_was_looked_at_nothing_is_counted() -> None:
+    counts = {"paths": 0, "of": 0, "rows": 0, "differing": [], "skipped": "why"}
+    assert Outcome({}, skipped="why").json() == counts

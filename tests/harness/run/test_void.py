@@ -1,0 +1,294 @@
+"""Whole verifications of the toy: from a contract file to verdict, report and run folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+from toy import GeneratingToy, Toy
+
+from kvparity.core.exit_codes import ExitCode, of_verdict
+from kvparity.plan.cases import make
+from kvparity.report.terminal import render
+from kvparity.run import verify as run_verify
+from kvparity.run import worker
+from kvparity.run.kernel_control_run import KERNEL_CONTROLS
+from kvparity.subjects.base import OracleError, SubjectError, UnsupportedError
+from kvparity_contracts import CONTROLS
+from kvparity_contracts.loader import load
+
+SCORING = {"temperature-ignored", "log-of-softmax"}
+BITS = {"name": "bits", "relation": "invariance", "paths": ["decode", "batched"]}
+NEAR = {"name": "near", "relation": "accuracy", "limits": {"max_abs_dlogp": 1e-5}}
+
+
+def verify(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subject: Toy | None = None,
+    *,
+    resume: bool = False,
+    factory: Any = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The report of a verification in this process, with the toy as the contract's subject."""
+    build = factory or (lambda model, **options: subject or Toy())
+    monkeypatch.setattr(worker, "factory", lambda kind: build)
+    monkeypatch.setattr(worker, "_subjects", {})
+    file = tmp_path / "contract.yaml"
+    file.write_text(json.dumps(toy.document(**changes)))
+    report = run_verify.verify(
+        load(file),
+        device="cpu",
+        folder=tmp_path / "run",
+        jobs=1,
+        resume=resume,
+        command="kvparity verify contract.yaml",
+        progress=lambda done, total, what: None,
+    )
+    assert report == json.loads((tmp_path / "run" / "run.json").read_text()) | {
+        "elapsed_s": report["elapsed_s"]
+    }
+    assert report["verdict"].upper() in render(report).splitlines()[0]
+    return report
+
+
+def reasons(report: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(check["verdict"], check["reason"]) for check in report["checks"]]
+
+
+def test_the_toy_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = verify(tmp_path, monkeypatch)
+    assert report["verdict"] == "holds"
+    assert [check["verdict"] for check in report["checks"]] == ["holds", "holds"]
+    assert all(control["caught"] for control in report["controls"])
+    # What cannot be reached, or has no check here, is said with `all`, and no more.
+    unplanted = {entry["control"] for entry in report["unplanted"]}
+    assert unplanted > {"split-by-batch", "tile-by-query-length", *KERNEL_CONTROLS}
+    assert unplanted | {entry["name"] for entry in report["controls"]} == set(CONTROLS)
+    assert not any(entry["asked"] for entry in report["unplanted"])
+    cases = (tmp_path / "run" / "cases.jsonl").read_text().splitlines()
+    assert len(cases) == sum(len(check["cases"]) for check in report["checks"])
+
+
+def test_a_defect_differs_and_its_failure_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(tmp_path, monkeypatch, Toy("batch-dependent"), checks=[BITS, NEAR])
+    assert report["verdict"] == "differs"
+    verdicts = {c["path"]: c["verdict"] for c in report["checks"][0]["cases"]}
+    assert verdicts == {"decode": "holds", "batched": "differs"}
+    bad = next(c for c in report["checks"][0]["cases"] if c["verdict"] == "differs")
+    assert (tmp_path / "run" / bad["evidence"]).is_file()
+
+
+def test_decode_that_never_decodes_is_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both arms run prefill: bits are equal, and nothing was verified.
+    report = verify(tmp_path, monkeypatch, Toy("never-decodes"), checks=[BITS])
+    assert report["verdict"] == "void"
+    ((verdict, reason),) = reasons(report)
+    assert verdict == "void"
+    assert "no decode was observed" in reason
+
+
+FAST, SLOW = {"attention": "fast", "norm": "own"}, {"attention": "slow", "norm": "own"}
+SWAPPED = "attention 'fast' was asked for, but 'slow' was used"
+UNTOLD = "norm 'own' was asked for, and the subject does not tell what was used"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (FAST, FAST, None),
+        (FAST | {"more": 1}, FAST, None),
+        (SLOW, FAST, SWAPPED),
+        (FAST, SLOW, SWAPPED),
+        (FAST, FAST | {"norm": "other"}, "norm 'own' was asked for, but 'other' was used"),
+        (FAST, {"attention": "fast"}, UNTOLD),
+        (FAST, FAST | {"norm": None}, "norm 'own' was asked for, but None was used"),
+    ],
+    ids=["as-asked", "more", "first-unit", "second-unit", "second-name", "untold", "none"],
+)
+def test_a_replaced_backend_is_void_whichever_it_is(
+    first: dict[str, Any],
+    second: dict[str, Any],
+    reason: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``first``, ``second``: what is read back in the first and in the second execution."""
+
+    class Reading(Toy):
+        def describe(self, ran: Any = None) -> dict[str, Any]:
+            return {"kind": "toy", "requested": FAST, "used": self.used}
+
+    def build(model: Any, *, execution: str, **options: Any) -> Toy:
+        subject = Reading()
+        subject.used = first if execution == "float32" else second
+        return subject
+
+    report = verify(
+        tmp_path,
+        monkeypatch,
+        factory=build,
+        numerics={"execution": ["float32", "bfloat16"]},
+        workloads=[{"name": "short", "prompt_tokens": [3], "generate": 2}],
+        checks=[BITS | {"paths": ["decode"]}],
+        controls=["position-off-by-one"],
+    )
+    assert report["verdict"] == ("holds" if reason is None else "void")
+    assert reason is None or reasons(report) == [("void", reason)]
+
+
+def test_a_control_that_is_not_caught_is_void(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Limits so wide that another prompt passes: an accuracy check that proves nothing.
+    wide = NEAR | {"limits": {"max_abs_dlogp": 1e3}}
+    report = verify(tmp_path, monkeypatch, checks=[BITS, wide])
+    assert report["verdict"] == "void"
+    assert [verdict for verdict, _ in reasons(report)] == ["holds", "void"]
+    reason = reasons(report)[1][1]
+    assert reason.startswith("planted and not caught: wrong-input; it measures max_abs_dlogp ")
+    # What it names instead sees the control, and lets the subject pass.
+    told = re.search(r": a limit of (\S+) would see it$", reason)
+    assert told is not None
+    narrow = NEAR | {"limits": {"max_abs_dlogp": float(told[1])}}
+    (tmp_path / "again").mkdir()
+    assert verify(tmp_path / "again", monkeypatch, checks=[BITS, narrow])["verdict"] == "holds"
+
+
+def test_a_named_control_that_cannot_be_planted_is_void(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = ["split-by-batch", "stale-slot"]
+    report = verify(tmp_path, monkeypatch, checks=[BITS], controls=named)
+    assert report["verdict"] == "void"
+    assert "split-by-batch was asked for and not planted" in reasons(report)[0][1]
+
+
+def test_a_cache_out_of_reach_leaves_its_controls_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(tmp_path, monkeypatch, Toy("closed-cache"), checks=[BITS])
+    assert report["verdict"] == "holds"
+    found = {entry["control"]: entry["reason"] for entry in report["unplanted"]}
+    assert "a cache that can be reached" in found["stale-slot"]
+    assert "a cache that can be reached" in found["narrow-cache"]
+
+
+def test_a_check_without_any_control_is_void(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(tmp_path, monkeypatch, checks=[BITS, NEAR], controls=["stale-slot"])
+    assert reasons(report)[0][0] == "holds"
+    assert reasons(report)[1] == ("void", "no control of relation accuracy was planted")
+    assert report["verdict"] == "void"
+
+
+def test_nothing_but_prompts_is_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One generated token: the path that is named for decoding decodes nothing.
+    one = [{"name": "one", "prompt_tokens": [3, 9], "generate": 1}]
+    report = verify(tmp_path, monkeypatch, workloads=one, checks=[BITS])
+    assert report["verdict"] == "void"
+    assert reasons(report) == [("void", "decode: shows nothing in any workload and was not run")]
+
+
+def test_what_differs_without_its_defect_catches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only permuted is compared, and it holds; decode differs by itself, so a defect planted in
+    # decode would be "caught" for nothing.
+    check = BITS | {"paths": ["chunked(4)"]}
+    report = verify(tmp_path, monkeypatch, Toy("digest-only"), checks=[check])
+    seen = {control["name"]: control["seen"] for control in report["controls"]}
+    assert seen["narrow-cache"].startswith("without the defect it is no better: differs")
+    assert report["verdict"] == "void"
+    fine = {c["name"] for c in report["controls"] if c["caught"]}
+    assert fine >= SCORING
+
+
+@pytest.mark.parametrize("defect", ["raises", "exits", "missing-row"])
+def test_a_broken_subject_is_an_error_and_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: str
+) -> None:
+    with pytest.raises(SubjectError):
+        verify(tmp_path, monkeypatch, Toy(defect))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.usefixtures("every_path")
+def test_a_path_that_is_not_supported_is_an_error_and_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnsupportedError, match="path generate: the toy has no generate"):
+        verify(tmp_path, monkeypatch, checks=[BITS | {"paths": ["generate"]}])
+    other = tmp_path / "other"
+    other.mkdir()
+    report = verify(other, monkeypatch, GeneratingToy(), checks=[BITS | {"paths": ["generate"]}])
+    assert [check["verdict"] for check in report["checks"]] == ["holds"]
+
+
+class Stopping(Toy):
+    """Interrupted after ``after`` forward calls."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def session(self, members: Any, layout: Any) -> Any:
+        if self.calls > self.after:
+            raise KeyboardInterrupt
+        return super().session(members, layout)
+
+
+@pytest.mark.parametrize("after", [10, 40, 65])
+def test_an_interrupted_run_resumes_to_the_same_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        verify(tmp_path, monkeypatch, Stopping(after))
+    cases = tmp_path / "run" / "cases.jsonl"
+    before = cases.read_text().splitlines()
+    total = sum(len(unit.cases) for unit in make(toy.contract()).units)
+    assert (0 < len(before) < total) == (after < 50)  # the last one stops among the controls
+    cases.write_text("\n".join(before) + '\n{"id": "torn')
+    resumed = verify(tmp_path, monkeypatch, resume=True)
+    after = cases.read_text().splitlines()
+    assert after[: len(before)] == before
+    assert len(after) == total
+
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    fresh = verify(whole, monkeypatch)
+    for key in ("verdict", "checks", "controls", "unplanted"):
+        assert resumed[key] == fresh[key], key
+
+
+def test_controls_that_end_the_process_are_errors() -> None:
+    with pytest.raises(SubjectError, match="ended the process"):
+        worker._guarded(lambda: (_ for _ in ()).throw(SystemExit(0)))
+
+
+class Float32Only(Toy):
+    """The toy, whose float64 twin is other people's code, and cannot."""
+
+    def oracle(self, member: Any, ids: Any, rows: range) -> Any:
+        raise OracleError("the toy does not compute in float64: 0x7f")
+
+
+def test_without_an_oracle_accuracy_is_an_error_and_the_rest_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(tmp_path, monkeypatch, Float32Only(), checks=[BITS, NEAR])
+    assert [check["verdict"] for check in report["checks"]] == ["holds", "error"]
+    assert "the toy does not compute in float64: 0x7f" in report["checks"][1]["reason"]
+    assert {case["verdict"] for case in report["checks"][1]["cases"]} == {"error"}
+    assert of_verdict(report["verdict"]) == ExitCode.ERROR
+    lost = [entry for entry in report["unplanted"] if "float64: 0x7f" in entry["reason"]]
+    assert {entry["relation"] for entry in lost} == {"accuracy"}
+    assert "[ERROR]   near" in render(report)

@@ -1,0 +1,81 @@
+"""Documents of run.json, of one case, with what a test changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Document = dict[str, Any]
+
+
+DIVERGENCE = {
+    "sequence": "long/0",
+    "position": 257,
+    "token": 104,
+    "column": 0,
+    "reference": -2.5,
+    "candidate": -2.5000002384185791,
+    "reference_bits": "0xc0200000",
+    "candidate_bits": "0xc0200001",
+    "ulps": 1,
+    "reference_digest": "0x00000000000000aa",
+    "candidate_digest": "0x00000000000000bb",
+}
+
+
+def case(**changes: Any) -> Document:
+    return {
+        "id": "c000",
+        "check": "decode reduces like prefill",
+        "relation": "invariance",
+        "workload": "long",
+        "reference": "prefill",
+        "path": "decode",
+        "dtype": "bfloat16",
+        "kv_cache": "bfloat16",
+        "temperature": 0.7,
+        "rollout": "decode",
+        "trainer": "prefill",
+        "verdict": "holds",
+        "reason": "every bit is equal",
+        "tokens": 48,
+        "differing_tokens": 0,
+        "differing_rows": 0,
+        "max_ulp": 0,
+        "max_abs": None,
+        "max_abs_dlogp": 0.0,
+        "approx_kl0": 0.0,
+        "clipfrac0": 0.0,
+        "first_divergence": None,
+    } | changes
+
+
+def report(verdict: str, *cases: Document, **changes: Any) -> Document:
+    check = {
+        "name": "decode reduces like prefill",
+        "relation": "invariance",
+        "verdict": verdict,
+        "reason": "2 cases, bits are equal; 1 controls caught",
+        "cases": list(cases),
+        "omitted": [],
+    }
+    return {
+        "schema_version": 2,
+        "verdict": verdict,
+        "contract": {"name": "smoke", "path": "smoke.yaml", "sha256": "ab", "seed": 0},
+        "command": "kvparity verify smoke",
+        "run_dir": ".kvparity/runs/x",
+        "environment": {
+            "device": "cpu",
+            "device_name": "Some CPU",
+            "versions": {"torch": "2.9.0", "triton": "3.6.0", "transformers": None},
+            "triton_mode": "interpreter",
+        },
+        "subject": {"kind": "decoder", "cpu_ops": "twin"},
+        "kernels": {"attention.prefill": {}},
+        "checks": [check],
+        "controls": [
+            {"name": "stale-slot", "caught": True, "seen": "bits differ: 3 of 3 tokens"},
+        ],
+        "unplanted": [],
+        "elapsed_s": 12.34,
+    } | changes
