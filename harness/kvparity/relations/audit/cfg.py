@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import networkx as nx
+
 from kvparity.relations.audit.ptx import Instruction, Program
 
 _BRANCHES = ("bra", "brx")  # brx takes its label from a table, which nothing here reads
@@ -63,8 +65,9 @@ def control_flow(program: Program) -> Flow:
     Raises ``ValueError`` for a branch to a label that is not there.
     """
     blocks, successors = _blocks(program)
-    order = _order(successors)
-    return Flow(blocks, successors, order, _loops(successors, order))
+    graph = nx.DiGraph(successors)
+    order = tuple(reversed([*nx.dfs_postorder_nodes(graph, 0)]))
+    return Flow(blocks, successors, order, _loops(graph.subgraph(order), order))
 
 
 def cut(flow: Flow) -> Parts:
@@ -112,13 +115,9 @@ def matrix_loop(flow: Flow) -> Loop | None:
 
 def _reach(flow: Flow, start: frozenset[int], allowed: frozenset[int]) -> frozenset[int]:
     """The blocks of ``allowed`` to which a way leads from ``start`` that stays in them."""
-    found: set[int] = set()
-    todo = list(start)
-    while todo:
-        new = (allowed & set(flow.successors[todo.pop()])) - found
-        found |= new
-        todo += new
-    return frozenset(found)
+    graph = nx.DiGraph(flow.successors).subgraph(start | allowed)
+    found = set[int]().union(*(nx.descendants(graph, each) for each in start))
+    return frozenset(found & allowed)
 
 
 def _blocks(
@@ -147,49 +146,17 @@ def _jumps(each: Instruction) -> bool:
     return each.op.split(".")[0] in (*_BRANCHES, *_LEAVES)
 
 
-def _order(successors: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
-    seen, done = {0}, []
-    stack = [(0, iter(successors[0]))]
-    while stack:
-        number, rest = stack[-1]
-        following = next((each for each in rest if each not in seen), None)
-        if following is None:
-            done.append(number)
-            stack.pop()
-        else:
-            seen.add(following)
-            stack.append((following, iter(successors[following])))
-    return tuple(reversed(done))
+def _loops(graph: nx.DiGraph, order: tuple[int, ...]) -> tuple[Loop, ...]:
+    """Natural loops: a way back to a header, and all that reaches it without passing the header.
 
-
-def _loops(successors: dict[int, tuple[int, ...]], order: tuple[int, ...]) -> tuple[Loop, ...]:
-    before: dict[int, list[int]] = {number: [] for number in order}
-    for number in order:
-        for each in successors[number]:
-            before[each].append(number)
-    dominators = _dominators(before, order)
+    If the start does, the header does not dominate, and there is no natural loop.
+    """
     bodies: dict[int, set[int]] = {}
-    for number in order:
-        for header in successors[number]:
-            if header in dominators[number]:
-                body = bodies.setdefault(header, {header})
-                todo = [number]
-                while todo:
-                    each = todo.pop()
-                    if each not in body:
-                        body.add(each)
-                        todo += before[each]
+    for at, number in enumerate(order):
+        for header in (each for each in graph[number] if each in order[: at + 1]):
+            body = {header}
+            if header != number:
+                body = {number, *nx.ancestors(nx.restricted_view(graph, [header], []), number)}
+            if header in (0, number) or 0 not in body:
+                bodies.setdefault(header, {header}).update(body)
     return tuple(Loop(header, frozenset(body)) for header, body in bodies.items())
-
-
-def _dominators(before: dict[int, list[int]], order: tuple[int, ...]) -> dict[int, set[int]]:
-    found = {number: set(order) for number in order}
-    found[order[0]] = {order[0]}
-    changed = True
-    while changed:
-        changed = False
-        for number in order[1:]:
-            new = {number} | set.intersection(*(found[each] for each in before[number]))
-            if new != found[number]:
-                found[number], changed = new, True
-    return found
