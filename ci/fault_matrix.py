@@ -1,4 +1,4 @@
-"""Plant faults in attention and look with every relation: which sees which.
+"""Plant faults in attention and run every relation: which sees which.
 
     python ci/fault_matrix.py            write docs/results/fault-matrix.json and .md
     python ci/fault_matrix.py --stdout   print the table, write nothing

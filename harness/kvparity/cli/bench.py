@@ -29,9 +29,9 @@ def add_parser(verbs: Any) -> None:
         "bench",
         help="time the fixed-order kernels beside torch's and FlashInfer's on a CUDA device",
         description="Time this project's attention, linear and logprob kernels and a whole decoder "
-        "step on a CUDA device beside other ways of computing the same, at the shapes of a model: "
-        "CUDA graphs, rotating random inputs, ways in turn, medians with their spread. A ratio is "
-        "made of times of one run. What is aimed at is told with what was reached.",
+        "step on a CUDA device beside other implementations, at the shapes of a model: "
+        "CUDA graphs, rotating random inputs, interleaved, medians with their spread. Ratios use "
+        "times of one run. Goals are shown beside what was reached.",
         epilog="Exit codes: 0 measured, 2 bad input, 3 no CUDA device or a kernel failed.",
     )
     parser.add_argument(
@@ -44,7 +44,7 @@ def add_parser(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--tiles", default=IN_FORCE, metavar="CHOICE",
-        help="tiles of ours: base, in-force (what was measured for this device), or the name of a "
+        help="our tiles: base, in-force (what was measured for this device), or the name of a "
         "candidate (default: in-force)",
     )  # fmt: skip
     parser.add_argument(

@@ -26,13 +26,13 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "codec",
         help="measure what KV-cache codecs cost: bytes, error by layer and stage, logprob drift",
-        description="Run a contract's subject with its KV cache coded, and tell what that costs: "
+        description="Run a contract's subject with its KV cache coded, and report its cost: "
         "bytes, the error of every layer, drift as more layers are coded, the share of each stage "
         "of the codec, and which layers to leave exact.",
         epilog="Codecs: a store format (fp8_e4m3(head), int8(32), int4(32), bfloat16, ...), "
         "nf4(32), the name of an installed one, module:Name or path/to/file.py:Name, each with an "
         "argument in brackets; k=NAME,v=NAME for two. Exit codes: 0 done, 2 bad input, 3 the "
-        "subject or a codec failed, or was caught at a wrong number of bytes.",
+        "subject or a codec failed, or reported a wrong number of bytes.",
     )
     parser.add_argument("contract", help="a contract file, or the name of a library contract")
     parser.add_argument(
@@ -151,7 +151,7 @@ def _check_subject(loaded: LoadedContract, kv_cache: str) -> None:
     if kv_cache not in _DTYPES:
         raise ValueError(
             f"{loaded.file}: kv_cache is {kv_cache}, which is a codec already; expected one of "
-            f"{', '.join(_DTYPES)}, which the codecs are then held against"
+            f"{', '.join(_DTYPES)}, which the codecs are compared with"
         )
 
 

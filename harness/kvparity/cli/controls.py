@@ -22,7 +22,7 @@ def add_parser(verbs: Any) -> None:
         help="list the planted defects, or run them all and say what catches them",
         description="List every control: what it plants, where it comes from, where it applies "
         "and which relation must catch it. With --run, plant each in small decoders and kernel "
-        "pairs and look with every relation.",
+        "pairs and run every relation.",
         epilog="Exit codes of --run: 0 each control is caught by all relations that must, 1 one "
         "is not, 2 bad input, 3 a backend failed. Some minutes on two CPU cores.",
     )

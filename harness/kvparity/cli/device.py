@@ -37,7 +37,7 @@ def settle(asked: str | None) -> str:
         number = device.partition(":")[2] or "0"
         if not number.isdigit() or int(number) >= count:
             raise ValueError(
-                f"device {device} is not there: torch {torch.__version__} sees {count} CUDA "
+                f"device {device} is not available: torch {torch.__version__} sees {count} CUDA "
                 "device(s); use --device cpu, or install a CUDA build of torch"
             )
     try:

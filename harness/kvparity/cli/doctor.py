@@ -17,7 +17,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "doctor",
         help="what is here, what can run, what will be used",
-        description="Look at this machine, do one tiny thing with every kind of subject, and say "
+        description="Look at this machine, try every kind of subject once, and say "
         "what works and with which versions.",
     )
     add_argument(parser)

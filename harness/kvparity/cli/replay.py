@@ -18,7 +18,7 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "replay",
-        help="run one case of a run again and show the row where it parts",
+        help="run one case of a run again and show its first divergence",
         description="Run one case again, on the tokens that the run recorded.",
     )
     parser.add_argument("run_dir", type=Path, help="the folder of the run")
@@ -92,7 +92,7 @@ def _text(found: Any) -> str:
         row = found.row
         lines.append(f"    that row: {row['differing']} of {row['columns']} columns differ")
         if not row["differing"]:
-            lines[-1] += " once both sides are computed again: earlier calls decide it, or chance"
+            lines[-1] += " when both sides are rerun: earlier calls decide it, or chance"
         for c in row["farthest"]:
             lines.append(
                 f"      {c['name']:<18} {value(c['reference'])} against {value(c['candidate'])}: "
@@ -105,8 +105,8 @@ def _repeats(found: Any) -> str:
     """Whether the case gave what the run recorded, and if not, why."""
     if found.fresh is not None and found.entry["verdict"] == "holds":
         return (
-            "As in the run, its two sides agree where one process computes both, and not with a "
-            f"process that has computed nothing else: {_STATE}"
+            "As in the run, its two sides agree in one process, but not with a "
+            f"process that computed nothing else: {_STATE}"
         )
     if found.same:
         return "the same result as the run recorded"
@@ -114,8 +114,8 @@ def _repeats(found: Any) -> str:
         alone, after = _WORDS[found.entry["verdict"]], _WORDS[found.after_others]
         if alone == after:
             return (
-                f"NOT the result that the run recorded. Alone the case {alone} otherwise; rerun "
-                f"after the cases that came before it, it is as in the run: {_STATE}"
+                f"NOT the result that the run recorded. Alone the case {alone} differently; rerun "
+                f"after the cases before it, it is as in the run: {_STATE}"
             )
         return (
             f"NOT the result that the run recorded. Alone the case {alone}; rerun after the cases "
@@ -123,12 +123,12 @@ def _repeats(found: Any) -> str:
         )
     if found.moves:
         return (
-            "NOT the result that the run recorded, and another one after the cases that came "
-            "before it: what the subject keeps between calls decides, or it is not deterministic"
+            "NOT the result that the run recorded, and a third one after the cases that came "
+            "before it: state between calls decides, or the subject is not deterministic"
         )
     return (
-        "NOT the result that the run recorded: the subject is not deterministic, or the machine is "
-        "another"
+        "NOT the result that the run recorded: the subject is not deterministic, or the machine "
+        "changed"
     )
 
 

@@ -21,11 +21,11 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "tiles",
         help="which tiles of the kernels are in force here, and which give the same bits",
-        description="Show the table of tiles that devices allowed and what is in force on this "
+        description="Show the tile equivalences measured per device and the tiles in force on this "
         "one; or measure every choice here, or check the rows that are in force.",
         epilog="Exit codes: 0 shown, measured, or the rows in force hold (also where there are "
         "none); 1 a row in force differs; 2 bad input; 3 the kernels or the table failed; 5 a "
-        "control of the measurement or check was not as it must be.",
+        "control of the measurement or check failed its expected result.",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(

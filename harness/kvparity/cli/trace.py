@@ -23,9 +23,9 @@ def add_parser(verbs: Any) -> None:
         description="Run one path of a contract's workload and write down, for each compared row "
         "and layer: the position computed and told, the cache's length, the keys attended, whose "
         "cache they came from, the sum and the entropy of the weights, and the result against "
-        "float64. Rows are held against invariants; what breaks first is said first.",
+        "float64. Rows are checked against invariants; the first break comes first.",
         epilog="Exit codes: 0 all invariants hold, 1 one is broken, 2 bad input, 3 the subject "
-        "failed, 5 void (the subject told of no row, or not of all).",
+        "failed, 5 void (the subject reported no row, or not all).",
     )
     parser.add_argument("contract", help="a contract file, or the name of a library contract")
     parser.add_argument(

@@ -34,7 +34,7 @@ def spot_lines(case: Document) -> list[str]:
         return []
     first, worst = found["first"], found["worst"]
     if worst is None:
-        return ["      no token is off at all"]
+        return ["      every token is exact"]
     if first == worst:
         return [f"      first and worst token: {_spot(worst)}"]
     broken = case["verdict"] == "differs" and "faults" not in found  # those are of other rows

@@ -85,7 +85,7 @@ def whole(evidence: Evidence, work: Work) -> None:
         if missing:
             raise RunFolderError(
                 f"{evidence.folder / file} has no line of {', '.join(missing[:8])}, which ran: "
-                "somebody else wrote to the run folder; --resume runs it again"
+                "another process wrote to the run folder; --resume runs it again"
             )
 
 

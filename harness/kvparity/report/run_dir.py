@@ -69,7 +69,7 @@ class Evidence:
                 try:
                     fcntl.flock(head, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
-                    words = f"another kvparity runs in {self.folder}; wait for it, or end it"
+                    words = f"another kvparity runs in {self.folder}; wait for it, or stop it"
                     raise RunFolderError(words) from None
                 locked = True
             if resume:
@@ -115,12 +115,12 @@ class Evidence:
             if changed:
                 raise RunFolderError(
                     f"{self.folder} cannot be resumed: {', '.join(changed)} changed since it began "
-                    "(results of two set-ups do not belong in one report); use a new --run-dir"
+                    "(one report cannot mix results of two set-ups); use a new --run-dir"
                 )
             if (self.folder / _BAD_END).exists():
                 raise RunFolderError(
-                    f"{self.folder} cannot be resumed: the subject's process did not end as it "
-                    f"should ({self.folder / _BAD_END} says how); use a new --run-dir"
+                    f"{self.folder} cannot be resumed: the subject's process did not end "
+                    f"correctly ({self.folder / _BAD_END} says why); use a new --run-dir"
                 )
             for file in _NAMED_BY:  # what else lies here is somebody's own
                 run_files.drop_torn_line(self.folder / file)

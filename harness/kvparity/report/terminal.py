@@ -69,8 +69,8 @@ def _ground(report: Document) -> list[str]:
         unlike = len(again["differing"])
         words = f"{unlike} paths differ" if unlike > 1 else "1 path differs"
         lines.append(
-            f"  {again['rows']} rows of {again['paths']} of {again['of']} paths were computed "
-            f"again in fresh processes: {words if unlike else 'all alike'}"
+            f"  {again['rows']} rows of {again['paths']} of {again['of']} paths were recomputed "
+            f"in fresh processes: {words if unlike else 'all alike'}"
         )
     ops = report["subject"].get("cpu_ops")
     if ops == "twin":
@@ -175,10 +175,10 @@ def first_lines(bad: list[Document]) -> list[str]:
 def _alike(divergence: Document) -> str:
     """What is wrong with a row where the bits that are shown are equal."""
     if isinstance(divergence["reference"], str):  # JSON names what is no finite number
-        return "no finite number on both sides: it is computed so, whatever the path"
+        return "NaN or Inf on both sides, whatever the path"
     if divergence["reference_digest"] == divergence["candidate_digest"]:
         return "the same bits in the whole row, which holds NaN or Inf elsewhere"
-    return "the same bits here, and others elsewhere in the row"
+    return "the same bits here, different ones elsewhere in the row"
 
 
 def _again(case: Document) -> list[str]:
@@ -188,9 +188,9 @@ def _again(case: Document) -> list[str]:
         return []
     unsteady = [name for name, steady in sides.items() if not steady]
     if not unsteady:
-        return ["      computed once more, both sides gave their own bits again"]
+        return ["      rerun, both sides repeated their own bits"]
     return [
-        f"      computed once more, {' and '.join(unsteady)} gave other bits than before: "
+        f"      rerun, {' and '.join(unsteady)} gave different bits: "
         "they differ from run to run, whatever the path"
     ]
 
@@ -214,7 +214,7 @@ def _often(case: Document) -> list[str]:
     lines = []
     if case["relation"] in COUNTED and case["differing_tokens"]:
         what = f"{case['differing_tokens']} of {case['tokens']} {COUNTED[case['relation']]}"
-        lines.append(f"      {what} are not as they should be")
+        lines.append(f"      {what} are wrong")
     elif case["differing_tokens"] or case["differing_rows"]:
         counted = (
             f"{case['differing_tokens']} of {case['tokens']} tokens and "

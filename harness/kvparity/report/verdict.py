@@ -20,7 +20,7 @@ HOLDS = {
     "accuracy": "within limits",
     "cache": "stored bits are equal, and as written",
     "liveness": "rows depend on what they see, and on nothing else",
-    "trace": "positions, keys and weights are as they must be",
+    "trace": "positions, keys and weights are as expected",
     "order": "no difference of order was found",
     "audit": "no difference of compiled code was found",
 }
@@ -97,7 +97,7 @@ def _controls_allow(
         return "void", f"no control of relation {check.relation} was planted"
     if all(c["expected"] != "differs" for c in own):
         names = ", ".join(c["name"] for c in own)
-        return "void", f"no control but {names} was planted, which no bit shows"
+        return "void", f"only {names} was planted, which changes no bit"
     if isinstance(check, Accuracy):
         for execution in formats:
             limits = check.limits_for(execution).given()  # type: ignore[arg-type] # a dtype's name

@@ -57,7 +57,7 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
         clean = compare(setting, job, without(control), tokens)
         # What is void without the defect shows nothing by being void with it.
         if clean.outcome in ("differs", control.expect) or not clean.tokens:
-            seen = f"without the defect it is no better: {_seen(clean, job.relation)}"
+            seen = f"it fails without the defect, too: {_seen(clean, job.relation)}"
             return Planted(False, seen)
     result = compare(setting, job, control, tokens)
     measured = measures(result) if job.relation == "accuracy" else {}

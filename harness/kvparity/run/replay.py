@@ -101,8 +101,8 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     loaded = texts.loaded
     if texts.identity().get("texts") != identity.get("texts"):
         raise RunFolderError(
-            f"the texts of {loaded.path} are other ids now than in {folder}: was the tokenizer or "
-            "its chat template changed? (some templates write the date)"
+            f"the texts of {loaded.path} are different ids now than in {folder}: was the "
+            "tokenizer or its chat template changed? (some templates write the date)"
         )
     evidence = Evidence(folder)
     recorded = {line["id"]: line for line in evidence.lines("cases.jsonl")}

@@ -83,7 +83,7 @@ class Traced:
     def picture(self) -> str:
         """The first sequence shown, after its last reset."""
         if not self.lines:
-            return draw(f"{self.contract['name']}: no row was told of", ())
+            return draw(f"{self.contract['name']}: no row was reported", ())
         name, life = self.lines[0].name, max(line.life for line in self.lines)
         own = [line for line in self.lines if line.name == name and line.life == life]
         places = {(line.step, line.place) for line in own}
@@ -117,7 +117,7 @@ def trace_contract(
         raise ValueError("--path padded: expected one path, padded-left or padded-right")
     if wanted.kind in UNTOLD:
         raise ValueError(
-            f"--path {wanted}: what its layers look at cannot be told; expected a path of the "
+            f"--path {wanted}: what its layers look at cannot be reported; expected a path of the "
             "subject's own steps, such as decode"
         )
     settle()

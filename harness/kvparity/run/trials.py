@@ -127,7 +127,7 @@ TRIALS: Mapping[str, Trial] = {
         "transformers",
     ),
     "order": Trial(f"the order over {ORDER_KEYS} keys was probed and certified", order),
-    "flashinfer": Trial("its wrappers take what kvparity hands them", flashinfer, "flashinfer"),
+    "flashinfer": Trial("its wrappers accept kvparity's arguments", flashinfer, "flashinfer"),
 }
 
 
@@ -192,4 +192,4 @@ def _record(subject: Subject, path: str) -> Record:
 def _same_bits(subject: Subject, *paths: str) -> None:
     first, second = (_record(subject, path) for path in paths)
     if first.index != second.index or bool(differing(first.values, second.values).any()):
-        raise FailedError(f"paths {' and '.join(paths)} gave other bits")
+        raise FailedError(f"paths {' and '.join(paths)} gave different bits")

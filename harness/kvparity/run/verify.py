@@ -242,7 +242,7 @@ def _replaced(units: list[dict[str, Any]]) -> str | None:
         asked, used = unit["subject"].get("requested", {}), unit["subject"].get("used", {})
         for key, value in asked.items():
             if key not in used:
-                return f"{key} {value!r} was asked for, and the subject does not tell what was used"
+                return f"{key} {value!r} was asked for, and the subject does not say what was used"
             if used[key] != value:
                 return f"{key} {value!r} was asked for, but {used[key]!r} was used"
     return None

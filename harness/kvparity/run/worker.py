@@ -220,8 +220,8 @@ def still_settled(where: str) -> None:
     if off is not None:
         settle_again()  # for what this process runs next
         raise SubjectError(
-            f"{where}: {off}, which kvparity had set otherwise; the subject may not change what "
-            "holds for the whole process: take it out, or put it back"
+            f"{where}: {off}, which kvparity had set otherwise; the subject may not change "
+            "process-wide settings: remove the change, or restore them"
         )
 
 

@@ -112,7 +112,7 @@ def test_a_control_that_no_check_covers_is_run_clean_first(
     other = Setting(setting.contract, Toy("digest-only"))
     caught, seen = control_run.run_control(other, run, own)
     assert not caught
-    assert seen.startswith("without the defect it is no better: differs: bits differ")
+    assert seen.startswith("it fails without the defect, too: differs: bits differ")
     assert control_run.run_control(other, replace(run, covered=True), own)[0]
 
 
@@ -148,7 +148,7 @@ def test_void_with_and_without_the_defect_catches_nothing(work: Work) -> None:
     never = Setting(setting.contract, Toy("never-decodes"))
     caught, seen = control_run.run_control(never, run, own)
     assert not caught
-    assert seen.startswith("without the defect it is no better: void")
+    assert seen.startswith("it fails without the defect, too: void")
 
 
 def test_only_the_temperature_that_is_ignored_shows_it(

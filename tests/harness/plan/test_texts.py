@@ -192,7 +192,7 @@ def test_a_replay_takes_no_other_ids_than_the_run(
     loaded, there = contract(folder), folder.parent / "run"
     assert replay(loaded, there, "c000", "cpu").same
     chatting(folder)
-    with pytest.raises(RunFolderError, match=r"are other ids now than in .*/run"):
+    with pytest.raises(RunFolderError, match=r"are different ids now than in .*/run"):
         replay(loaded, there, "c000", "cpu")
 
 

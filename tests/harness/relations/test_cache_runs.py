@@ -94,7 +94,7 @@ def test_a_wrong_cache_is_kept_as_evidence_and_replayed(
     text = render(report)
     assert "layer 0: k, element 0" in text
     assert "written" in text
-    assert "2 of 29 positions are not as they should be" in text
+    assert "2 of 29 positions are wrong" in text
     again = replay(load(tmp_path / "contract.yaml"), tmp_path / "run", case["id"], "cpu")
     assert again.same
     assert again.entry["verdict"] == "differs"
@@ -113,7 +113,7 @@ def test_a_dead_key_differs_and_is_replayed(
         for name, row in (("w/0", 5), ("w/1", 22))
     ]
     assert case["first_divergence"] is None
-    assert "2 of 11 changed keys are not as they should be" in render(report)
+    assert "2 of 11 changed keys are wrong" in render(report)
     again = replay(load(tmp_path / "contract.yaml"), tmp_path / "run", case["id"], "cpu")
     assert again.same
 

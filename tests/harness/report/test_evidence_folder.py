@@ -128,7 +128,7 @@ def test_a_run_whose_process_ended_badly_is_not_resumed(tmp_path: Path) -> None:
     evidence = begun(tmp_path)
     evidence.ended_badly("exit code 3")
     assert (tmp_path / "bad-end.txt").read_text() == "exit code 3\n"
-    with pytest.raises(RunFolderError, match=r"did not end as it should \(.*bad-end.txt says how"):
+    with pytest.raises(RunFolderError, match=r"did not end correctly \(.*bad-end.txt says why"):
         evidence.start(ABOUT, resume=True)
 
 

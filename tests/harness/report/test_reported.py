@@ -29,11 +29,11 @@ REPLACED: dict[str, tuple[list[dict[str, Any]], str | None]] = {
     ),
     "it is not told": (
         [{"requested": FAST, "used": {}}],
-        "attention 'fast' was asked for, and the subject does not tell what was used",
+        "attention 'fast' was asked for, and the subject does not say what was used",
     ),
     "nothing is told": (
         [{"requested": FAST}],
-        "attention 'fast' was asked for, and the subject does not tell what was used",
+        "attention 'fast' was asked for, and the subject does not say what was used",
     ),
     "in the last unit": (
         [{"requested": FAST, "used": FAST}, {}, {"requested": FAST, "used": SLOW}],

@@ -89,4 +89,4 @@ def test_a_broken_limit_names_the_token_that_broke_it_first() -> None:
 def test_what_is_exact_says_so() -> None:
     exact = measured(0.0)
     exact["accuracy"] |= {"first": None, "worst": None}
-    assert "      no token is off at all" in lines(exact)
+    assert "      every token is exact" in lines(exact)

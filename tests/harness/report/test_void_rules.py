@@ -182,7 +182,7 @@ RULES: dict[str, tuple[Callable[[Run], None], dict[str, str], str]] = {
         lambda run: run.left("cache"), {"held": "void"}, "no control of relation cache",
     ),
     "a control that was asked for": (asked, ALL, "padding-leaks was asked for and not planted"),
-    "controls that no bit shows": (void_alone, {"held": "void"}, "which no bit shows"),
+    "controls that no bit shows": (void_alone, {"held": "void"}, "which changes no bit"),
     "a control is lost for one relation": (
         lost("invariance", "cache"), ALL, "planned controls did not run: ",
     ),

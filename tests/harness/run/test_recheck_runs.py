@@ -80,7 +80,7 @@ def test_a_memo_that_makes_both_sides_agree_is_found(tmp_path: Path, warm: Warm)
     assert case["differing_tokens"] == 0
     assert "a fresh process that has not seen the other side gives other bits" in case["reason"]
     assert report["recheck"]["differing"]
-    assert "paths were computed again in fresh processes: 1 path differs" in said
+    assert "paths were recomputed in fresh processes: 1 path differs" in said
     assert "state" in said
 
 
@@ -91,7 +91,7 @@ def test_without_a_difference_the_same_pair_agrees_with_fresh_processes(
     found = report["recheck"]
     assert (found["paths"], found["of"], found["differing"]) == (2, 2, [])
     assert found["rows"] >= 2
-    assert "2 of 2 paths were computed again in fresh processes: all alike" in said
+    assert "2 of 2 paths were recomputed in fresh processes: all alike" in said
 
 
 # the choice

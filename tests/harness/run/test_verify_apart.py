@@ -149,7 +149,7 @@ def test_a_thread_that_stays_is_an_error_also_when_the_run_is_resumed(
     assert not (run / "run.json").exists()
     monkeypatch.delenv("KVPARITY_TEST")
     assert command(*asked(contract, run, "--resume")) == ExitCode.USAGE
-    assert "did not end as it should" in capfd.readouterr().err
+    assert "did not end correctly" in capfd.readouterr().err
 
 
 def test_nothing_is_believed_of_a_process_in_which_the_looks_themselves_are_replaced(
@@ -165,7 +165,7 @@ def test_nothing_is_believed_of_a_process_in_which_the_looks_themselves_are_repl
     assert "is no longer the function that it was" in capfd.readouterr().err
     monkeypatch.delenv("KVPARITY_TEST")
     assert command(*asked(contract, run, "--resume")) == ExitCode.USAGE
-    assert "did not end as it should" in capfd.readouterr().err
+    assert "did not end correctly" in capfd.readouterr().err
 
 
 def test_the_limit_and_the_processes_are_those_asked_for(

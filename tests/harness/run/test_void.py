@@ -97,7 +97,7 @@ def test_decode_that_never_decodes_is_void(tmp_path: Path, monkeypatch: pytest.M
 
 FAST, SLOW = {"attention": "fast", "norm": "own"}, {"attention": "slow", "norm": "own"}
 SWAPPED = "attention 'fast' was asked for, but 'slow' was used"
-UNTOLD = "norm 'own' was asked for, and the subject does not tell what was used"
+UNTOLD = "norm 'own' was asked for, and the subject does not say what was used"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_what_differs_without_its_defect_catches_nothing(
     check = BITS | {"paths": ["chunked(4)"]}
     report = verify(tmp_path, monkeypatch, Toy("digest-only"), checks=[check])
     seen = {control["name"]: control["seen"] for control in report["controls"]}
-    assert seen["narrow-cache"].startswith("without the defect it is no better: differs")
+    assert seen["narrow-cache"].startswith("it fails without the defect, too: differs")
     assert report["verdict"] == "void"
     fine = {c["name"] for c in report["controls"] if c["caught"]}
     assert fine >= SCORING

@@ -77,7 +77,7 @@ def judged(units: Sequence[Unit], results: Sequence[Entry], found: Outcome) -> l
                 if row is not None:
                     words[case.id] = (
                         f"path {path}, {row}: a fresh process that has not seen the other side "
-                        "gives other bits than the run did; something that the subject keeps "
+                        "gives different bits than the run; state that the subject keeps "
                         "between calls decides them"
                     )
     return [

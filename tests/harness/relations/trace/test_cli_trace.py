@@ -122,8 +122,8 @@ def test_nothing_told_is_void(
         (("--workload", "two"), "the contract has one, long"),
         (("--path", "decoed"), "decode"),
         (("--path", "padded"), "expected one path, padded-left or padded-right"),
-        (("--path", "generate"), "--path generate: what its layers look at cannot be told"),
-        (("--path", "compiled"), "--path compiled: what its layers look at cannot be told"),
+        (("--path", "generate"), "--path generate: what its layers look at cannot be reported"),
+        (("--path", "compiled"), "--path compiled: what its layers look at cannot be reported"),
         (("--sequence", 2), "workload one has sequences 0 to 1"),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_picture_is_of_the_first_sequence_after_its_last_reset(
     ((title, own, places),) = drawn
     assert (title, own, places) == ("c, decode over w: a", list(lines[2:]), [3, 4])
     replace(traced, lines=()).picture()
-    assert drawn[-1] == ("c: no row was told of", ())
+    assert drawn[-1] == ("c: no row was reported", ())
     for _ in range(2):  # over what is there
         traced.write(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b" / "trace.svg").read_text() == "svg"
@@ -249,7 +249,9 @@ def test_one_sequence_of_a_trace_is_shown_and_all_are_judged(
         with pytest.raises(ValueError, match=f"--sequence {number}: .* sequences 0 to 1"):
             trace_command.trace_contract(loaded, "cpu", sequence=number)
     assert doing.now().task == "trace of decode over one"
-    with pytest.raises(ValueError, match="--path generate: what its layers look at cannot be told"):
+    with pytest.raises(
+        ValueError, match="--path generate: what its layers look at cannot be reported"
+    ):
         trace_command.trace_contract(loaded, "cpu", path="generate")
     with pytest.raises(ValueError, match="--workload other: the contract has one"):
         trace_command.trace_contract(loaded, "cpu", workload="other")
