@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from kvparity.core import bits, replaced, sight
-from kvparity.core.environment import unsettled
+from kvparity.core.environment import settle, unsettled
 
 
 def test_what_replaces_a_function_is_seen_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +34,7 @@ def test_a_comparison_that_is_blind_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
             found = func(*args, **(kwargs or {}))
             return torch.zeros_like(found) if func is torch.ne else found
 
+    settle()
     assert sight.blind() is None
     assert unsettled() is None
     with Agreeing():
