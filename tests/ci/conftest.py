@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 CI = Path(__file__).parents[2] / "ci"
-sys.path.insert(0, str(CI))
+sys.path[:0] = [str(CI), str(CI / "studies")]
 
 DECIDES = '''"""A rule."""
 

@@ -49,7 +49,8 @@ def test_a_kernel_that_is_given_too_few_registers_is_seen_to_spill():
 
 
 def path() -> str:
-    return os.pathsep.join(str(ROOT / name) for name in ("harness", "kernels", "contracts", "ci"))
+    folders = ("harness", "kernels", "contracts", "ci/studies")
+    return os.pathsep.join(str(ROOT / name) for name in folders)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Helpers of these tests (``pages``, ``shell``) are plain modules beside them."""
+"""Helpers of these tests (``pages``, ``shell``) and the scripts they test are plain modules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "ci")]
+CI = Path(__file__).parents[2] / "ci"
+sys.path[:0] = map(str, (Path(__file__).parent, CI, CI / "docs", CI / "studies"))
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import docs_tables
 import pytest
+import tables
 from pages import IDS, PAGES, ROOT, broken_links, table_rows
 
 from kvparity.core.exit_codes import ExitCode
@@ -28,20 +28,20 @@ def test_a_broken_link_is_seen():
 
 
 def test_generated_tables_are_fresh():
-    stale = [str(page.relative_to(ROOT)) for page in docs_tables.stale()]
-    assert stale == [], "run: python ci/docs_tables.py"
+    stale = [str(page.relative_to(ROOT)) for page in tables.stale()]
+    assert stale == [], "run: python ci/docs/tables.py"
 
 
 def test_a_stale_table_is_seen():
-    assert docs_tables.fresh(CONTRACTS) == CONTRACTS
+    assert tables.fresh(CONTRACTS) == CONTRACTS
     changed = CONTRACTS.replace("the number of splits follows the batch", "something else")
     assert changed != CONTRACTS
-    assert docs_tables.fresh(changed) == CONTRACTS
+    assert tables.fresh(changed) == CONTRACTS
 
 
 def test_every_block_is_used():
-    used = {m["name"] for page in PAGES for m in docs_tables.BLOCK.finditer(page.read_text())}
-    assert used == set(docs_tables.BLOCKS)
+    used = {m["name"] for page in PAGES for m in tables.BLOCK.finditer(page.read_text())}
+    assert used == set(tables.BLOCKS)
 
 
 def test_every_control_and_path_has_its_row():

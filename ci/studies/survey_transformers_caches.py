@@ -1,9 +1,11 @@
 """Do transformers' caches give the logprobs of a forward without a cache? By family, cache, path.
 
-    python ci/survey_transformers_caches.py             write docs/results/transformers-caches.json,
-        or what is missing of it; delete the file to begin anew
-    python ci/survey_transformers_caches.py --family mistral --cache dynamic --attention eager \
-        --execution float32 --path decode               print rows, write nothing
+    python ci/studies/survey_transformers_caches.py
+        write docs/results/transformers-caches.json, or what is missing of it; delete the file to
+        begin anew
+    python ci/studies/survey_transformers_caches.py --family mistral --cache dynamic \
+        --attention eager --execution float32 --path decode
+        print rows, write nothing
 
 Tiny random models of each family (``tests/harness/transformers_families.py``), prompts around the
 edges of their window of 8 tokens. Every path is compared with ``uncached``: one forward over the
@@ -24,7 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "tests/harness")]
 os.environ["TRITON_INTERPRET"] = "1"
 
@@ -229,7 +231,7 @@ def main() -> None:
 def write(rows: list[Any]) -> None:
     """The results so far."""
     document = {
-        "command": "python ci/survey_transformers_caches.py",
+        "command": "python ci/studies/survey_transformers_caches.py",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "window": WINDOW,
         "prompts": LENGTHS,

@@ -1,7 +1,7 @@
 """Plant faults in attention and run every relation: which sees which.
 
-    python ci/fault_matrix.py            write docs/results/fault-matrix.json and .md
-    python ci/fault_matrix.py --stdout   print the table, write nothing
+    python ci/studies/fault_matrix.py            write docs/results/fault-matrix.json and .md
+    python ci/studies/fault_matrix.py --stdout   print the table, write nothing
 
 Bits and orders are looked at in Triton's interpreter, on this CPU; the audit compiles for sm_90 and
 runs nothing. Faults are planted in decode alone, in the text of this project's kernels where the
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs" / "results" / "fault-matrix"
 _FOLDERS = (
     "harness",
     "kernels",
     "contracts",
-    "ci",
+    "ci/docs",
     "tests/harness/relations/order",
     "tests/harness/relations/audit",
 )
@@ -38,7 +38,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import audit_cases  # noqa: E402 - the path and the mode come first
 import order_pairs  # noqa: E402
 import torch  # noqa: E402
-from docs_commands import table  # noqa: E402
+from commands import table  # noqa: E402
 
 from kvparity.plan.paths import build  # noqa: E402
 from kvparity.plan.workload import Prompts  # noqa: E402
@@ -221,7 +221,7 @@ def render(rows: list[dict[str, Any]]) -> str:
     )
     return f"""# Which relation sees which fault
 
-Written by `python ci/fault_matrix.py` from a run: float32 on a CPU, the audit for sm_90. Each fault is planted in decode alone. **bits**: {GENERATED} rows of decode against prefill, as an invariance check compares them. **order**: probes at {KEYS} keys, without the report's own random calls. **audit**: the compiled kernels of both; it runs nothing.
+Written by `python ci/studies/fault_matrix.py` from a run: float32 on a CPU, the audit for sm_90. Each fault is planted in decode alone. **bits**: {GENERATED} rows of decode against prefill, as an invariance check compares them. **order**: probes at {KEYS} keys, without the report's own random calls. **audit**: the compiled kernels of both; it runs nothing.
 
 {lines}
 

@@ -1,7 +1,7 @@
 """Write the tables of the documentation that follow from the code.
 
-    python ci/docs_tables.py           rewrite the marked blocks
-    python ci/docs_tables.py --check   exit 1 if one of them is not fresh
+    python ci/docs/tables.py           rewrite the marked blocks
+    python ci/docs/tables.py --check   exit 1 if one of them is not fresh
 
 A block stands between ``<!-- begin generated: NAME -->`` and ``<!-- end generated -->``.
 """
@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import docs_commands
-from docs_commands import table
+import commands
+from commands import table
 
 from kvparity.controls.base import same_ids, unchanged
 from kvparity.controls.table import CONTROLS as PLANTED
@@ -28,7 +28,7 @@ from kvparity_contracts import CONTROLS, PathName, schema
 from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT
 from kvparity_kernels.overrides import tables
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
     r"(?P<begin><!-- begin generated: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end generated -->)",
     re.DOTALL,
@@ -258,9 +258,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "paths": paths,
     "controls": controls,
     "invariant": invariant,
-    "verbs": docs_commands.verbs,
-    "commands": docs_commands.commands,
-    "exit-codes": docs_commands.exit_codes,
+    "verbs": commands.verbs,
+    "commands": commands.commands,
+    "exit-codes": commands.exit_codes,
 }
 
 

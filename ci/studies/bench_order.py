@@ -1,6 +1,6 @@
 """How much a reduction order costs to recover: here, and by FPRev one probe at a time.
 
-    python ci/bench_order.py --sizes 128,512,2048 --json docs/results/order-probing.json
+    python ci/studies/bench_order.py --sizes 128,512,2048 --json docs/results/order-probing.json
 
 The plain side is written from the description of the published algorithm (Xie et al., FPRev, 2024):
 the least term of a set is paired with every other, one call of the function for each pair; equal
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 for package in ("harness", "kernels", "contracts"):
-    sys.path.insert(0, str(Path(__file__).parents[1] / package))
+    sys.path.insert(0, str(Path(__file__).parents[2] / package))
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import numpy as np  # noqa: E402 - after the paths
@@ -186,7 +186,7 @@ def main() -> None:
             print(f"{name} n={n}: done", file=sys.stderr)
     print(table(rows))
     facts: dict[str, Any] = {
-        "command": f"python ci/bench_order.py --sizes {args.sizes} --cap {args.cap:g}",
+        "command": f"python ci/studies/bench_order.py --sizes {args.sizes} --cap {args.cap:g}",
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "load": os.getloadavg(),

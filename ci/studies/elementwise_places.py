@@ -1,7 +1,7 @@
 """Do bits of torch's elementwise operations on this CPU depend on where an element stands?
 
-    python ci/elementwise_places.py           a Markdown table
-    python ci/elementwise_places.py --json    one JSON document
+    python ci/studies/elementwise_places.py           a Markdown table
+    python ci/studies/elementwise_places.py --json    one JSON document
 
 Every element is computed alone (64 copies of it in a row) and again in five places: whole, cut
 shorter and shifted, strided, padded to a multiple of 256, and padded after a shift. The counts are

@@ -4,8 +4,8 @@ Every kernel of a decoder at the shapes of Qwen3-8B and Llama-3-8B, in bfloat16 
 compiled for sm_80, sm_90 and sm_100 with the Triton that is installed, and its code is read.
 Nothing is run and nothing is timed. Tiles that a device may one day allow stand beside the base.
 
-    python ci/static_profile.py                     all of it: some minutes, more the first time
-    python ci/static_profile.py --arch sm_90 --dtype bfloat16 --print
+    python ci/studies/static_profile.py        all of it: some minutes, more the first time
+    python ci/studies/static_profile.py --arch sm_90 --dtype bfloat16 --print
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "ci")]
 os.environ["TRITON_INTERPRET"] = "0"
 
@@ -107,7 +107,7 @@ def document(archs: Sequence[str], dtypes: Sequence[str]) -> dict[str, Any]:
     kernels = [row for each in found for row in each]
     return {
         "schema_version": 1,
-        "command": "python ci/static_profile.py",
+        "command": "python ci/studies/static_profile.py",
         "device": None,
         "triton": triton.__version__,
         "torch": torch.__version__,

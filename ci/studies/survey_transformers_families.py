@@ -1,8 +1,8 @@
 """What does `kvparity verify` say of a tiny model of each type of transformers?
 
-    python ci/survey_transformers_families.py
+    python ci/studies/survey_transformers_families.py
         write docs/results/transformers-families.json and the table in transformers-families.md
-    python ci/survey_transformers_families.py mixtral
+    python ci/studies/survey_transformers_families.py mixtral
         print one type, write nothing
 
 Tiny random models (``TYPES`` in ``tests/harness/transformers_families.py``) by the command line, as
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "tests/harness")]
 
 import torch  # noqa: E402 - the path comes first
@@ -164,7 +164,7 @@ def main() -> int:
         print(json.dumps(rows, indent=1))
     else:
         document = {
-            "command": "python ci/survey_transformers_families.py",
+            "command": "python ci/studies/survey_transformers_families.py",
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "prompts": contract("llama", "eager", "float32", 1)["workloads"][0],
             "rows": rows,

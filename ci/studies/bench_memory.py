@@ -5,8 +5,8 @@ Each point is a process of its own, and its peak is what the operating system co
 numbers of tokens: what the harness adds must follow neither their product nor the tokens.
 ``context``: the project's own kernels, in the interpreter, over a long context.
 
-    python ci/bench_memory.py                  # all points: some minutes
-    python ci/bench_memory.py --only rows
+    python ci/studies/bench_memory.py                  # all points: some minutes
+    python ci/studies/bench_memory.py --only rows
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs/results"
 VOCABULARIES = (1_024, 32_768, 262_144)
 TOKENS = (16, 128, 1_024)
@@ -220,8 +220,8 @@ def page(found: Mapping[str, Any]) -> str:
         "",
         f"Peak resident memory of a process, on a CPU ({found['machine']['cpu']}, torch "
         f"{found['machine']['torch']}), as the operating system counts it. "
-        f"{base} MiB of each are the imports. Made by `python ci/bench_memory.py`; the numbers are "
-        "in [memory.json](memory.json).",
+        f"{base} MiB of each are the imports. Made by `python ci/studies/bench_memory.py`; the "
+        "numbers are in [memory.json](memory.json).",
         "",
         "## Vocabulary and tokens",
         "",

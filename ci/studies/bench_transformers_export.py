@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 for package in ("contracts", "kernels", "harness"):
     sys.path.insert(0, str(ROOT / package))
 
