@@ -88,7 +88,7 @@ def blind(subject: AnySubject, relation: str, path: PathName) -> str | None:
     if path.kind in PADDED:
         return f"a {relation} check cannot look into a padded batch of a transformers model"
     if relation == "trace" and subject.attention == "flex_attention":
-        return "what flex_attention sees cannot be told: its mask is no matrix"
+        return "what flex_attention sees cannot be reported: its mask is not a matrix"
     return None
 
 

@@ -182,7 +182,7 @@ class TraceCheck(Model):
     def _faults(self) -> Iterator[Fault]:
         for i, path in enumerate(self.paths):
             if path.kind in UNTOLD:
-                expected = "a path that tells what its layers look at: the subject's own steps"
+                expected = "a path that reports what its layers see: the subject's own steps"
                 yield Fault(("paths", i), f"found '{path}'", expected, "decode")
 
 

@@ -160,7 +160,7 @@ def _certified(contract: Parts, at: KeyPath, check: OrderCheck) -> Iterator[Faul
         yield Fault((*at, "relation"), message, "a subject of kind attention or decoder")
     window = known(contract.subject).sliding_window
     if window is not None and window < FEWEST_KEYS:
-        message = f"found 'order' beside a window of {window} keys, which has one order alone"
+        message = f"found 'order' beside a window of {window} keys, which has only one order"
         yield Fault((*at, "relation"), message, f"a window of at least {FEWEST_KEYS} keys")
     longest = known(contract.subject).max_positions
     for j, keys in enumerate(check.keys):

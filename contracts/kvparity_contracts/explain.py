@@ -32,7 +32,7 @@ NO_TOLERANCE: dict[type[BaseModel], str] = {
     Invariance: "an invariance check compares bits and takes no tolerance; use relation: accuracy",
     CacheCheck: "a cache check compares bits and takes no tolerance",
     LivenessCheck: "a liveness check asks whether bits change and takes no tolerance",
-    TraceCheck: "a trace check holds rows against bounds that are derived, and takes no tolerance",
+    TraceCheck: "a trace check compares rows with derived bounds, and takes no tolerance",
 }
 
 _PLAIN = "a pair that is called without them: leave the key out, and what it does is not claimed"

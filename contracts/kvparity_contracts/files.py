@@ -74,7 +74,7 @@ def _function(base: Path, key: str, name: str) -> Iterator[Fault]:
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         why = error.msg if isinstance(error, SyntaxError) else error
-        yield Fault(at, f"found {name!r}, but {file}{line} is no Python: {why}", expected)
+        yield Fault(at, f"found {name!r}, but {file}{line} is not Python: {why}", expected)
         return
     if defined is not None and function not in defined:
         offered = sorted(each for each in offers or () if not each.startswith("_"))

@@ -223,9 +223,9 @@ def _wide_limits(contract: Contract) -> Iterator[Note]:
                 taken = rounding(subject, dtype)
                 better = between(size, taken)
                 advice = (
-                    f"a limit of {better:g} tells it"
+                    f"a limit of {better:g} shows it"
                     if better
-                    else "no limit tells it there; add float32"
+                    else "no limit shows it there; add float32"
                 )
                 at: KeyPath = () if isinstance(check.limits, Limits) else (dtype,)
                 yield (

@@ -74,7 +74,7 @@ def _fate(
     if set(control.relations) <= {"order", "audit"}:
         return _in_kernels(control, relation, contract)
     if "order" in control.features and order_of(contract.subject) is None:
-        return "it plants another order, and attention here is in none of this project's"
+        return "it plants another order, and attention here has none of this project's"
     lacking = [each for each in control.features if not has(contract, each)]
     if set(lacking) - {"float32"}:  # rounding to less may hide the defect, and need not
         return f"it cannot show here: it takes {control.needs}"

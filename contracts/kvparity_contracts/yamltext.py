@@ -75,7 +75,7 @@ def read(text: str) -> Text:
     except ReaderError as error:
         found.faults.append(unreadable(text, error))
     except YAMLError as error:
-        found.faults.append(((1, 1), Fault((), f"this is no YAML: {show(str(error))}")))
+        found.faults.append(((1, 1), Fault((), f"this is not YAML: {show(str(error))}")))
     return found
 
 
@@ -151,14 +151,14 @@ def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str,
     for key_node, value_node in node.value:
         place = _place(key_node.start_mark)
         if not isinstance(key_node, ScalarNode):
-            found.faults.append((place, Fault(path, "found a key that is no word", "a word")))
+            found.faults.append((place, Fault(path, "found a key that is not text", "a word")))
             continue
         key = str(key_node.value)
         if not key.isprintable():  # it could not be shown in one line
             found.faults.append((place, Fault(path, f"found the key {show(key)}", "a word")))
             continue
         if key in seen:
-            message = f"the key {show(key)} stands here again, first in line {seen[key][0]}"
+            message = f"the key {show(key)} is repeated, first in line {seen[key][0]}"
             found.faults.append((place, Fault((*path, key), message, "each key once")))
             continue
         seen[key] = place

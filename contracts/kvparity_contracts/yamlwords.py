@@ -17,12 +17,12 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     (r"found character '\\t'", "found a tab", "spaces, not a tab"),
     (
         r"found character '(?P<it>.)' that cannot",
-        "found {it}, which begins no word",
+        "found {it} at the start of a word",
         "quotes around text that begins with it",
     ),
     (
         r"mapping values are not allowed",
-        "found a colon where no key may stand",
+        "found a colon where no key is allowed",
         f"{QUOTES}; or the line to begin in the column of its neighbours",
     ),
     (
@@ -48,7 +48,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     (r"expected <block end>", "found a line that begins in the wrong column", INDENT),
     (
         r"could not find expected ':'",
-        "found a line that is no key and no item",
+        "found a line that is no key or item",
         "a colon and a space behind a key; or the line further to the right, as part of the text "
         "above",
     ),
@@ -67,12 +67,12 @@ def syntax(error: MarkedYAMLError) -> tuple[tuple[int, int], Fault]:
         match = re.search(pattern, said)
         if match:
             parts = {name: show(part) for name, part in match.groupdict().items()}
-            message = f"this is no YAML: {found.format(**parts)}"
+            message = f"this is not YAML: {found.format(**parts)}"
             ended = message.endswith(OPENED)
             mark = (error.context_mark if ended else None) or error.problem_mark
             end = match.groupdict().get("end") or ""
             return _place(mark or error.context_mark), Fault((), message, _with(expected, end))
-    return _place(error.problem_mark or error.context_mark), Fault((), f"this is no YAML: {said}")
+    return _place(error.problem_mark or error.context_mark), Fault((), f"this is not YAML: {said}")
 
 
 def unreadable(text: str, error: ReaderError) -> tuple[tuple[int, int], Fault]:
@@ -80,7 +80,7 @@ def unreadable(text: str, error: ReaderError) -> tuple[tuple[int, int], Fault]:
     before = text[: error.position]
     place = before.count("\n") + 1, len(before) - before.rfind("\n")
     message = (
-        f"this is no YAML: found the character {show(text[error.position : error.position + 1])}"
+        f"this is not YAML: found the character {show(text[error.position : error.position + 1])}"
     )
     return place, Fault((), message, "text without control characters")
 

@@ -94,7 +94,7 @@ def read(path: Path = PATH) -> tuple[Rule, ...]:
     if type(found["version"]) is not int or found["version"] != VERSION:
         raise RulesError(f"{path}: version is {found['version']!r}, expected {VERSION}")
     if not isinstance(found["rules"], list):
-        raise RulesError(f"{path}: rules is no list")
+        raise RulesError(f"{path}: rules is not a list")
     rules: dict[tuple[str, ...], tuple[int, Rule]] = {}
     for number, row in enumerate(found["rules"], 1):
         try:
@@ -105,7 +105,7 @@ def read(path: Path = PATH) -> tuple[Rule, ...]:
         before, other = rules.setdefault(key, (number, rule))
         if other is not rule:
             words = (
-                "says the same again; keep one of them"
+                "is a duplicate; keep one of them"
                 if other.equal == rule.equal
                 else "contradicts it; only what was equal on every device of an architecture is "
                 "equal there, so keep the row that says false"

@@ -39,7 +39,7 @@ def found(tmp_path: Path, limits: Any, *more: dict[str, Any], **subject: Any) ->
 def test_a_limit_that_is_wider_than_the_fault_is_told_with_one_that_is_not(tmp_path: Path) -> None:
     assert found(tmp_path, {"max_abs": 0.02}, window=512) == [
         "checks[1].limits.max_abs: 0.02 may not see window-one-long, which moves a row by about "
-        "0.01; rounding to bfloat16 takes up to 0.006: a limit of 0.008 tells it"
+        "0.01; rounding to bfloat16 takes up to 0.006: a limit of 0.008 shows it"
     ]
     assert found(tmp_path, {"max_abs": 0.008}, window=512) == []
     assert found(tmp_path, {"max_abs": 0.02}, window=128) == []
@@ -51,14 +51,14 @@ def test_a_limit_that_is_wider_than_the_fault_is_told_with_one_that_is_not(tmp_p
     assert found(tmp_path, {"max_abs": 0.02}, window=512, queries="mixed") == []
     (told,) = found(tmp_path, {"max_abs": 0.05}, window=512, queries="mixed")
     assert told.endswith(
-        "by about 0.04; rounding to bfloat16 takes up to 0.01: a limit of 0.02 tells it"
+        "by about 0.04; rounding to bfloat16 takes up to 0.01: a limit of 0.02 shows it"
     )
 
 
 def test_where_rounding_is_as_large_another_format_is_asked_for(tmp_path: Path) -> None:
     (told,) = found(tmp_path, {"max_abs": 0.02}, softcap=50.0)
     assert told.endswith(
-        "rounding to bfloat16 takes up to 0.006: no limit tells it there; add float32"
+        "rounding to bfloat16 takes up to 0.006: no limit shows it there; add float32"
     )
     limits = {"float32": {"max_abs": 1e-5}, "bfloat16": {"max_abs": 0.02}}
     (told,) = found(tmp_path, limits, softcap=50.0)

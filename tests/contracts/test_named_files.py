@@ -81,10 +81,10 @@ def test_a_missing_file_is_told_with_the_nearest(tmp_path: Path) -> None:
 def test_what_is_no_python_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("a = 1\ndef f(:\n")
     found = told(tmp_path, pair("mine.py:f", "mine.py:f"))
-    assert [f"{tmp_path}/mine.py:2 is no Python: " in each for each in found] == [True, True]
+    assert [f"{tmp_path}/mine.py:2 is not Python: " in each for each in found] == [True, True]
     assert "<unknown>" not in found[0]  # the file is named before
     (tmp_path / "mine.py").write_bytes(b"a = 1\0")
-    assert "is no Python" in told(tmp_path, pair("mine.py:f", "mine.py:f"))[0]
+    assert "is not Python" in told(tmp_path, pair("mine.py:f", "mine.py:f"))[0]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ ROWS: list[tuple[str, Doc, list[str]]] = [
                "checks.+": {"name": "h", "relation": "cache", "paths": ["decode"]}}, []),
     ("model", {"subject.attention": "flex_attention",
                "checks.+": {"name": "t", "relation": "trace"}},
-     ["error checks[1].paths: found 'decode', but what flex_attention sees cannot be told"]),
+     ["error checks[1].paths: found 'decode', but what flex_attention sees cannot be reported"]),
     # limits
     ("decoder", {LIMITS: {"float32": {"max_abs_dlogp": 0.1}}}, []),
     ("decoder", {LIMITS: {"float32": {"max_abs_dlogp": 0.1}, "float16": {"max_abs_dlogp": 0.1}}},

@@ -125,7 +125,7 @@ def test_packed_offsets(offsets_q: torch.Tensor, offsets_k: torch.Tensor, says: 
             torch.zeros(2, 8, 2, 16),
             torch.zeros(2, 2, 8, 16).transpose(1, 2),
             LENS,
-            "the caches lie differently",
+            "the cache layouts differ",
         ),
         (
             torch.zeros(400).as_strided((2, 4, 2, 16), (136, 32, 16, 1)),

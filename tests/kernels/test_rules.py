@@ -108,7 +108,7 @@ def test_a_row_lacks_a_key(tmp_path):
 
 @pytest.mark.parametrize(
     ("other", "words"),
-    [({"equal": False}, "keep the row that says false"), ({"device": "H100"}, "says the same")],
+    [({"equal": False}, "keep the row that says false"), ({"device": "H100"}, "is a duplicate")],
 )
 def test_rows_that_speak_of_the_same_are_refused(tmp_path, other, words):
     path = put(tmp_path, ROW, ROW | {"dtype": "float32"}, ROW | other)
@@ -126,7 +126,7 @@ def test_rows_that_speak_of_the_same_are_refused(tmp_path, other, words):
         ("1", "the keys version and rules"),
         ('{"version": 2, "rules": []}', "version is 2, expected 1"),
         ('{"version": true, "rules": []}', "version is True"),
-        ('{"version": 1, "rules": {}}', "rules is no list"),
+        ('{"version": 1, "rules": {}}', "rules is not a list"),
         ('{"version": 1, "rules": [], "more": 1}', "no others"),
         ('{"version": 1, "rules": [], "rules": []}', "'rules' occurs twice"),
         ('{"version": 1, "rules": ["x"]}', "row 1: expected an object"),

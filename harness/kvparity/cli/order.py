@@ -214,7 +214,7 @@ def _from_contract(name: str, device: str) -> AttentionSubject:
     contract = loaded.contract
     if not isinstance(contract.subject, Attention):
         raise ValueError(
-            f"{name}: its subject is a {contract.subject.kind}; an order can be recovered of kind "
+            f"{name}: its subject is a {contract.subject.kind}; an order can be recovered for kind "
             "attention only"
         )
     numerics = contract.numerics

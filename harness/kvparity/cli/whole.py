@@ -42,7 +42,7 @@ def run(answer: Callable[..., dict[str, Any]], given: Sequence[str], *, json: bo
         return ExitCode.ERROR
     code, text = found.get("code"), found.get("text")
     if code not in _CODES or not isinstance(text, str):
-        raise ValueError(f"a process answered {found!r}")
+        raise ValueError(f"a process returned {found!r}")
     if json and say.passed_on(text):
         return int(code)
     print(text, end="")

@@ -112,7 +112,7 @@ class PlantedSession:
 
 def _reusable(session: Session) -> Reusable:
     if not isinstance(session, Reusable):
-        raise UnsupportedError("a session of this subject can be neither reset nor shared")
+        raise UnsupportedError("a session of this subject cannot be reset or shared")
     return session
 
 

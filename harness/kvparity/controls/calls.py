@@ -224,7 +224,7 @@ def in_sessions(change: Callable[[DecoderSubject, Running], DecoderSubject]) -> 
 
     def plant(subject: Subject) -> Subject:
         if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("this defect lives in a decoder of this project")
+            raise UnsupportedError("this defect needs a decoder of this project")
         decoder = subject
 
         def open_session(_: Subject, members: Sequence[Member], layout: Layout) -> Session:

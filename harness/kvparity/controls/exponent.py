@@ -47,7 +47,7 @@ def _kernels() -> ModuleType:
 
     text, old = Path(str(kernels.__file__)).read_text("utf-8"), "p = tl.exp2(s - shift[:, None])"
     if old not in text:
-        raise UnsupportedError("the text of the attention kernels is not what this defect changes")
+        raise UnsupportedError("the attention kernels are not the text that this defect changes")
     new = "p = tl.where(s == -float('inf'), 0.0, exp2_polynomial(s - shift[:, None]))"
     text = text.replace(old, new) + _POLYNOMIAL
     # Triton reads the source of what it compiles: the cache of lines holds it under our name.

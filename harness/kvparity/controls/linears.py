@@ -58,7 +58,7 @@ def split_k(linear: Linear, parts: Parts, partial: torch.dtype = torch.float32) 
 def _with(change: Callable[[Ops], Ops]) -> Plant:
     def plant(subject: Subject) -> Subject:
         if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("this defect lives in a linear or norm of a decoder of ours")
+            raise UnsupportedError("this defect needs a linear or norm of a decoder of ours")
         return subject.with_ops(change(subject.ops))
 
     return plant

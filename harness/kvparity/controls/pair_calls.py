@@ -28,7 +28,7 @@ def _plant(*, prefill: Change | None = None, decode: Change | None = None) -> Pl
 
     def plant(subject: Subject) -> Subject:
         if not isinstance(subject, AttentionSubject):
-            raise UnsupportedError("this defect lives in how a pair of kernels is called")
+            raise UnsupportedError("this defect is in how a pair of kernels is called")
         pair = subject.pair
         if prefill is not None:
             pair = replace(pair, prefill=prefill(pair.prefill))

@@ -100,7 +100,7 @@ def _pieced(ops: AttentionOps, pieces: Pieces) -> AttentionOps:
 def _plant(change: Callable[[AttentionOps], AttentionOps]) -> Plant:
     def plant(subject: Subject) -> Subject:
         if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("this defect lives in the attention of a decoder of ours")
+            raise UnsupportedError("this defect needs the attention of a decoder of ours")
         subject.require_order()  # parts are merged by their LSE, in an order of ours
         return subject.with_attention(change(subject.attention))
 

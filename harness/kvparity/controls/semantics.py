@@ -62,7 +62,7 @@ ROWS: dict[str, Rows] = {
 def _planted(rows: Rows) -> Plant:
     def plant(subject: Subject) -> Subject:
         if not isinstance(subject, AttentionSubject):
-            raise UnsupportedError("this defect lives in a pair of kernels")
+            raise UnsupportedError("this defect needs a pair of kernels")
         return subject.with_pair(exact_pair(subject, rows))
 
     return plant

@@ -26,7 +26,7 @@ def blind() -> str | None:
         return f"comparing known numbers raises {type(error).__name__}: {error}"
     changed = [left != right for left, right in zip(digests[0], digests[2], strict=True)]
     if seen != [[True, False], [False, True]] or changed != [True, True]:
-        return "the comparison does not see a known difference any more"
+        return "the comparison no longer sees a known difference"
     if not equal or digests[0] != digests[1]:
         return "the comparison sees a difference between equal numbers"
     return None

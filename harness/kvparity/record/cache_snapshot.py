@@ -97,7 +97,7 @@ class Holding(Watch):
         """Take the session's cache; raises ``UnsupportedError`` where it cannot be looked at."""
         cache = session.cache()
         if not isinstance(cache, LayeredCache):
-            raise UnsupportedError("the cache of this subject cannot be looked at layer by layer")
+            raise UnsupportedError("the cache of this subject cannot be inspected layer by layer")
         self.cache = cache
         shape = (cache.layers(), self.positions)
         self.written = torch.zeros(*shape, 2, dtype=torch.int64)

@@ -107,7 +107,7 @@ def _run_steps(
     session: Session, plan: Plan, collector: Collector, watch: Watch, before: Tokens | None
 ) -> None:
     if plan.actions and not isinstance(session, Reusable):
-        raise UnsupportedError("a session of this subject can be neither reset nor shared")
+        raise UnsupportedError("a session of this subject cannot be reset or shared")
     for number, step in enumerate(plan.schedule):
         for action in plan.actions:
             if action.step == number:

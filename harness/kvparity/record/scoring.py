@@ -94,7 +94,7 @@ class Collector:
             known.append(self.choose(sequence, position + 1, row))
         if position + 1 >= len(known):
             raise SubjectError(
-                f"a row at position {position} of sequence {sequence} came before its turn: only "
+                f"a row at position {position} of sequence {sequence} came too early: only "
                 f"{len(known)} tokens are known"
             )
         return known[position + 1]

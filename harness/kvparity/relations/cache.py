@@ -71,10 +71,10 @@ def _alone(side: str, one: Held, again: Again | None) -> Comparison | None:
     name = "the reference" if side == "reference" else "the path"
     tokens = int(one.is_held.any(0).sum())
     if not bool(one.is_held.any()):
-        return Comparison("void", f"{name} holds nothing in the end")
+        return Comparison("void", f"{name} holds nothing at the end")
     if not bool(one.is_written.any()):
-        return Comparison("void", f"{name} does not tell what it writes, so nothing can be held "
-                          "against it")  # fmt: skip
+        return Comparison("void", f"{name} does not report what it writes, so there is nothing "
+                          "to compare")  # fmt: skip
     lost = one.needed & one.is_written & ~one.is_held
     if bool(lost.any()):
         place, _ = _first(lost[..., None], one)

@@ -75,7 +75,7 @@ class Prober(Watch):
         """Take the session's cache; raises ``UnsupportedError`` where it cannot be probed."""
         cache = session.cache()
         if not isinstance(cache, LayeredCache):
-            raise UnsupportedError("the cache of this subject cannot be looked at layer by layer")
+            raise UnsupportedError("the cache of this subject cannot be inspected layer by layer")
         for layer in self.layers or ():
             if layer >= cache.layers():
                 raise UnsupportedError(
@@ -166,7 +166,7 @@ class _Row:
             if shown and not any(shown):
                 found.unseen.append(f"layer {layer}, by row {row} of {self.member}")
         if self.again() != calm:
-            found.unsteady = f"row {row} of {self.member} changed although all was put back"
+            found.unsteady = f"row {row} of {self.member} changed after all was restored"
 
     def _change(self, layer: int, head: int, position: int, calm: int) -> tuple[bool, bool]:
         """(the row changed, the window shows the position); puts everything back."""

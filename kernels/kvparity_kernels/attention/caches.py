@@ -98,7 +98,7 @@ def rectangle(
         step, flat = placed["k_cache"][0], {name: each for name, (_, each) in placed.items()}
         if any(other != step for other, _ in placed.values()):
             strides = " and ".join(str(each.stride()) for each in stored.values())
-            raise ValueError(f"the caches lie differently: strides {strides}; use .contiguous()")
+            raise ValueError(f"the cache layouts differ: strides {strides}; use .contiguous()")
     return KeysValues(
         flat["k_cache"],
         flat["v_cache"],

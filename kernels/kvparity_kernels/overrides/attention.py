@@ -122,12 +122,12 @@ def _attend(
     """The rows ``[..., L, Ev]`` and their log-sum-exp ``[..., L]``."""
     if dropout:
         raise NotInvariantError(
-            f"invariant(): attention with dropout ({dropout}) draws what it adds; call "
+            f"invariant(): attention with dropout ({dropout}) draws random numbers; call "
             "model.eval(), or set the model's attention_dropout to 0"
         )
     if any(x.is_nested for x in (q, k, v)):
         raise NotInvariantError(
-            "invariant(): attention over nested tensors is not answered; pass a padded batch with "
+            "invariant(): attention over nested tensors is not supported; pass a padded batch with "
             "a mask, or one sequence at a time"
         )
     if k.dim() > 2 and q.shape[-3] != k.shape[-3]:  # grouped: heads of keys stand for several

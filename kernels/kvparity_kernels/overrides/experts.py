@@ -33,7 +33,7 @@ def grouped_mm(
     if bias is not None or offs is None or (a.dim(), b.dim()) != (2, 3):
         raise NotInvariantError(
             f"invariant(): _grouped_mm of {a.dim()} and {b.dim()} dimensions"
-            f"{' with a bias' if bias is not None else ''} is not answered; set the model's "
+            f"{' with a bias' if bias is not None else ''} is not supported; set the model's "
             "experts_implementation to eager"
         )
     out = torch.zeros(len(a), b.shape[2], dtype=out_dtype or a.dtype, device=a.device)

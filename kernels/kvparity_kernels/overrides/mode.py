@@ -56,7 +56,7 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
         if any(part in base for part in tables.ATTENTION) and not composite(func):
             raise NotInvariantError(
                 f"{base} fuses attention in an order of its own; call "
-                "scaled_dot_product_attention, which is answered, or set the model's attention to "
+                "scaled_dot_product_attention, which is supported, or set the model's attention to "
                 "sdpa, eager or this project's"
             )
         if composite(func):

@@ -69,7 +69,7 @@ def test_without_a_window_there_is_none_to_shorten() -> None:
 def test_a_session_that_cannot_be_used_again_says_so() -> None:
     once: Any = PlantedSession(object())  # type: ignore[arg-type] # neither reset nor adopt
     for use in (once.reset, lambda: once.adopt(1, 0, 2)):
-        with pytest.raises(UnsupportedError, match="neither reset nor shared"):
+        with pytest.raises(UnsupportedError, match="cannot be reset or shared"):
             use()
 
 

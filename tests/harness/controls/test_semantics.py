@@ -199,7 +199,7 @@ def test_the_faults_are_what_they_are_called() -> None:
     # Heads 0 .. 2 should read KV head 0: modulo two, heads 0, 2 and 4 do.
     assert [torch.equal(o[:, h], of[:, h]) for h in range(6)] == [1, 0, 1, 1, 0, 1]
     for name in ROWS:
-        with pytest.raises(UnsupportedError, match="lives in a pair of kernels"):
+        with pytest.raises(UnsupportedError, match="needs a pair of kernels"):
             PLANTED[name](toy.Toy())
 
 

@@ -38,10 +38,10 @@ def test_a_comparison_that_is_blind_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
     assert sight.blind() is None
     assert unsettled() is None
     with Agreeing():
-        assert sight.blind() == "the comparison does not see a known difference any more"
+        assert sight.blind() == "the comparison no longer sees a known difference"
         assert unsettled() == sight.blind()
     monkeypatch.setattr(sight, "row_digest", lambda rows, twin: torch.arange(2))
-    assert sight.blind() == "the comparison does not see a known difference any more"
+    assert sight.blind() == "the comparison no longer sees a known difference"
     monkeypatch.setattr(sight, "row_digest", lambda rows, twin: torch.rand(2))
     assert sight.blind() == "the comparison sees a difference between equal numbers"
     monkeypatch.setattr(sight, "differing", lambda a, b: 1 // 0)

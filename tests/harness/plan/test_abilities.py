@@ -101,7 +101,7 @@ def test_what_a_subject_refuses_is_a_fault_of_the_contract(kind: str) -> None:
         ("decoder", "invariance", "decode", {"reference": "generate"}, "no generate.. loop"),
         ("eager", "trace", "padded-right", {}, "a trace check cannot look into a padded batch"),
         ("eager", "liveness", "padded-left", {}, "a liveness check cannot look into a padded"),
-        ("flex", "trace", "decode", {}, "its mask is no matrix"),
+        ("flex", "trace", "decode", {}, "its mask is not a matrix"),
     ],
 )
 def test_it_is_said_at_the_path(

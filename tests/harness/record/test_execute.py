@@ -228,7 +228,7 @@ def test_a_session_that_is_used_once_is_neither_reset_nor_shared() -> None:
     for path in ("reset", "prefix(2)"):
         with pytest.raises(UnsupportedError, match="the toy is used once"):
             record(path, Toy("one-use"))
-        with pytest.raises(UnsupportedError, match="can be neither reset nor shared"):
+        with pytest.raises(UnsupportedError, match="cannot be reset or shared"):
             record(path, Pretender("one-use"))
     assert record("decode", Toy("one-use")).index == INDEX
 

@@ -149,7 +149,7 @@ def test_a_value_may_be_neither(value: float) -> None:
 
 def test_the_token_behind_the_last_row_must_be_known() -> None:
     short = [TOKENS[0][:6], TOKENS[1]]
-    with pytest.raises(SubjectError, match="position 5 of sequence 0 came before its turn: only 6"):
+    with pytest.raises(SubjectError, match="position 5 of sequence 0 came too early: only 6"):
         taken(Toy(), "decode", short)
     drawn = [list(TOKENS[0][:6]), list(TOKENS[1])]
     run(Toy(), plan("decode"), drawn, temperatures=(1.0,), choose=lambda *_: 83)
@@ -172,7 +172,7 @@ class Loop(GeneratingToy):
 
 
 LOOPS: dict[str, tuple[Loop, str]] = {
-    "a position later": (Loop(1), "position 3 of sequence 0 came before its turn"),
+    "a position later": (Loop(1), "position 3 of sequence 0 came too early"),
     "a row of whole numbers": (Loop(row=lambda x: x.long()), "in torch.int64"),
     "a row of half the width": (Loop(row=lambda x: x[:128]), r"rows of shape \[1, 128\]"),
     "two rows": (Loop(row=lambda x: torch.cat([x, x])), r"rows of shape \[1, 512\]"),

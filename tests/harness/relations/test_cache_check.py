@@ -146,7 +146,7 @@ def test_positions_that_only_one_side_holds_are_not_compared() -> None:
     long, short = side("prefill").hold(), side("decode").hold()
     empty = replace(short, is_held=torch.zeros_like(short.is_held))
     assert compare_caches(side("prefill"), side("decode"), (long, empty))[0].reason == (
-        "the path holds nothing in the end"
+        "the path holds nothing at the end"
     )
     found = compare_caches(side("prefill"), side("decode"), (long, short))[0]
     assert found.tokens == 10  # not 12
@@ -176,5 +176,5 @@ def test_no_copy_of_the_cache_is_kept() -> None:
 
 def test_a_cache_without_layers_is_refused() -> None:
     one = Side(toy.setting(), Toy("one-use"), PROMPTS, PathName("decode"), TOKENS)
-    with pytest.raises(UnsupportedError, match="cannot be looked at layer by layer"):
+    with pytest.raises(UnsupportedError, match="cannot be inspected layer by layer"):
         one.hold()

@@ -54,11 +54,11 @@ def alone(name: str, one: Held) -> tuple[str, str, int, int] | None:
     """(outcome, reason, tokens, differing tokens) of what is wrong with one side."""
     here = every(lambda layer, row: bool(one.is_held[layer, row]))
     if not here:
-        return "void", f"{name} holds nothing in the end", 0, 0
+        return "void", f"{name} holds nothing at the end", 0, 0
     if not every(lambda layer, row: bool(one.is_written[layer, row])):
         return (
             "void",
-            f"{name} does not tell what it writes, so nothing can be held against it",
+            f"{name} does not report what it writes, so there is nothing to compare",
             0,
             0,
         )

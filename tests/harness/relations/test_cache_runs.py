@@ -137,7 +137,7 @@ def test_a_check_without_a_control_is_void(
 def test_what_cannot_be_looked_at_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UnsupportedError, match="cannot be looked at layer by layer"):
+    with pytest.raises(UnsupportedError, match="cannot be inspected layer by layer"):
         verify(tmp_path, monkeypatch, "one-use", checks=[CACHE | {"paths": ["decode"]}, LIVE])
 
 

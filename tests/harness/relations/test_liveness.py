@@ -119,7 +119,7 @@ def test_a_row_that_drifts_while_it_is_probed_is_void() -> None:
     found = probe(side, "live")[0]
     assert (found.outcome, found.reason) == (
         "void",
-        "row 42 of w/0 changed although all was put back",
+        "row 42 of w/0 changed after all was restored",
     )
 
 
@@ -157,5 +157,5 @@ def test_layers_can_be_chosen() -> None:
 
 
 def test_a_cache_without_layers_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="cannot be looked at layer by layer"):
+    with pytest.raises(UnsupportedError, match="cannot be inspected layer by layer"):
         judged("decode", "one-use")

@@ -242,7 +242,7 @@ class Apart:
 def _error(message: dict[str, Any]) -> Exception:
     if "forked" in message:
         return SubjectError(
-            f"{message['forked']}: the subject forked its process, and the copy came back from it; "
+            f"{message['forked']}: the subject forked its process, and the copy returned; "
             "end it by os._exit, or start another program"
         )
     kind, words = message.get("error"), str(message.get("words"))
@@ -253,4 +253,4 @@ def _error(message: dict[str, Any]) -> Exception:
         return found
     if kind == "internal":
         return InternalError(words)
-    return SubjectError("the subject wrote into the pipe by which kvparity's processes speak")
+    return SubjectError("the subject wrote into the pipe that kvparity's processes use")

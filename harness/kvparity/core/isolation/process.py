@@ -139,7 +139,7 @@ def _plain(line: bytes) -> dict[str, Any]:
 def how(code: int) -> str:
     """How a process ended, in words."""
     if code == DEAF:
-        return "the subject closed the pipes by which kvparity's processes speak"
+        return "the subject closed the pipes that kvparity's processes use"
     if code >= 0:
         return f"the subject ended the process with exit code {code}"
     try:

@@ -116,7 +116,7 @@ def _bound(method: str, name: str, wrapper: Any) -> list[str]:
 def _defaults(method: str, expected: Mapping[str, Any], name: str, wrapper: Any) -> list[str]:
     parameters = _parameters(wrapper, method) if hasattr(wrapper, method) else {}
     return [
-        f".{method}: {key} is {parameters[key].default!r} unless told, was {value!r}"
+        f".{method}: {key} defaults to {parameters[key].default!r}, was {value!r}"
         for key, value in expected.items()
         if key in parameters and parameters[key].default != value
     ]

@@ -134,7 +134,7 @@ def _blocks(
         targets = []
         if last.op.split(".")[0] in _BRANCHES:
             if last.operands[0] not in program.labels:
-                raise ValueError(f"this PTX branches to {last.operands[0]}, which is nowhere in it")
+                raise ValueError(f"this PTX branches to {last.operands[0]}, which is missing")
             targets.append(program.labels[last.operands[0]])
         if not _jumps(last) or last.guard:
             targets.append(stop)

@@ -104,7 +104,7 @@ def _walks(left: Side, right: Side, kinds: str) -> Iterator[Field]:
     one, two = found
     labels = (left.label, right.label)
     # A walk that is no loop is woven into the loop that merges; a difference may be the weaving.
-    woven = "the walk over tiles is no loop of its own" if left.straight else ""
+    woven = "the walk over tiles is not a loop of its own" if left.straight else ""
     unlike = kinds or woven
     yield _equal("K chains", _chains(one.chains), _chains(two.chains), unlike)
     yield _flow("before the loop", labels, (one.before, two.before), unlike)
@@ -119,7 +119,7 @@ def _ends(one: View, two: View) -> str:
     nested = one.merge.names <= two.merge.names or two.merge.names <= one.merge.names
     if walks[0] == walks[1] or not nested:
         return ""
-    return "the walks differ, and a pipelined walk ends behind its loop"
+    return "the walks differ, and a pipelined walk ends after its loop"
 
 
 def _equal(name: str, left: str, right: str, unlike: str = "") -> Field:

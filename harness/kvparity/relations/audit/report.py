@@ -41,7 +41,7 @@ def render(report: Document, verbose: bool = False) -> str:
     """The report as text; ``verbose`` shows fields that are the same too."""
     lines = [
         f"{report['contract']['name']}: {report['verdict'].upper()}  "
-        f"({report['elapsed_s']:.1f} s, compiled only, nothing ran)",
+        f"({report['elapsed_s']:.1f} s, compiled only, not run)",
         f"  {report['meaning']}",
         *outside_line(report),
         "",

@@ -1,8 +1,8 @@
 """Sides of attention cut so that their parts can be held against each other.
 
 Prefill walks tiles and merges splits in one kernel; decode walks in one and merges in another.
-Where a split has one tile, or so few that the compiler unrolls them, the walk is no loop of its own
-and is known by the values that decode's first kernel computes.
+Where a split has one tile, or so few that the compiler unrolls them, the walk is not a loop of its
+own and is known by the values that decode's first kernel computes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Side:
 
     @property
     def straight(self) -> bool:
-        """Whether the walk over tiles is no loop of its own."""
+        """Whether the walk over tiles is not a loop of its own."""
         return not self.walk.around if self.merge is None else not self.walk.loops
 
 

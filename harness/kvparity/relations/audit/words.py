@@ -20,7 +20,7 @@ CANNOT = (
     "how one matrix instruction adds inside (order, kept bits, flushing)",
     "that a row's result is independent of its place in the tile and of the other rows",
     "that two kinds of matrix instruction (mma.sync, wgmma, tcgen05) add alike; they are unknown",
-    "that a matrix instruction with zero operands leaves its accumulator exactly as it was",
+    "that a matrix instruction with zero operands leaves its accumulator unchanged",
     "trip counts, masks, addresses, the order of launches, and races",
     "the order along K of mma.sync and of plain fma, whose operands are registers",
     "which lane holds which key, beyond the layouts that the compiler states",

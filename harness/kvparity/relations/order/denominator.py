@@ -76,7 +76,7 @@ class Denominator:
             return heads.diagonal(dim1=-2, dim2=-1)[..., : side.patterns] < 1.0
         if answer.lse is None:
             raise NotMeasured(
-                f"{side.which} gives no log-sum-exp, in which alone a sink is seen"
+                f"{side.which} gives no log-sum-exp, and only that shows a sink"
                 if self.sinks
                 else f"{side.which} gives 16-bit results and no log-sum-exp, in which 1 + 2**-23 "
                 "cannot be told from 1"
@@ -97,5 +97,5 @@ class Denominator:
                     value = "1 + 2**-23" if more else "1"
                     sink = "" if (one, two) == (0, 1) else " with a sink"
                     raise NotMeasured(
-                        f"{self.side.which}: a denominator of {value}{sink} is not read as such"
+                        f"{self.side.which}: a denominator of {value}{sink} is not recovered"
                     )

@@ -103,7 +103,7 @@ def read_counts(values: Tensor, what: str, most: int) -> NDArray[np.int64]:
     )
     if bool(wrong.any()):
         raise ProbeLied(
-            f"{what}: {int(wrong.sum())} of {values.numel()} read-offs are no whole numbers, such "
+            f"{what}: {int(wrong.sum())} of {values.numel()} readings are not whole numbers, such "
             f"as {float(values[wrong][0]):.6g}"
         )
     return np.asarray(whole.long().numpy())

@@ -204,7 +204,7 @@ def division_part(decode: Side, prefill: Side) -> Part:
     """How the result is divided."""
     mine, other = division(decode), division(prefill)
     if mine.form == other.form == "unclear":
-        raise NotMeasured("v / l and v * (1 / l) look alike in results of this dtype")
+        raise NotMeasured("v / l and v * (1 / l) are equal in results of this dtype")
     lines = _FORMS[mine.form], _FORMS[other.form]
     wrong = int(differing(mine.bits, other.bits).sum())
     if mine.form == other.form and not wrong:

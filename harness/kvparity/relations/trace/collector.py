@@ -161,7 +161,7 @@ class Collector(Watch):
         """The first row that nobody told of, or the rows that nobody asked for, in a sentence."""
         layers = 1 + max((layer for layer, _ in self._told), default=-1)
         if not layers:
-            return "the subject told of no row: it does not say what its layers attend to"
+            return "the subject reported no row: it does not say what its layers attend to"
         for sequence, expected in self._expected.items():
             for layer in range(layers):
                 told = self._told[layer, sequence]
@@ -169,9 +169,9 @@ class Collector(Watch):
                     row = expected[told]
                     name = self.plan.members[sequence].id
                     return (
-                        f"layer {layer} told nothing of the row at position {row.place} of {name} "
+                        f"layer {layer} reported no row at position {row.place} of {name} "
                         f"(step {row.step})"
                     )
         if self.surplus:
-            return f"the subject told of {self.surplus} rows more than the schedule has"
+            return f"the subject reported {self.surplus} rows more than the schedule has"
         return None

@@ -41,7 +41,7 @@ def position_is_place(line: Line, before: Line | None) -> Finding:
     if line.position != line.place:
         return f"position {line.position} was computed at place {line.place} of the sequence"
     if line.told not in (None, line.place):
-        return f"the model was told position {line.told} at place {line.place} of the sequence"
+        return f"the model was given position {line.told} at place {line.place} of the sequence"
     return True
 
 

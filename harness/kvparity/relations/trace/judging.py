@@ -89,6 +89,6 @@ def _ambiguous(lines: Sequence[Line]) -> str | None:
                 layers = " and ".join(str(layer) for layer in seen.donors)
                 return (
                     f"stored layers {layers} hold the same keys and values of {line.name} up to "
-                    f"position {line.place}: which of them layer {seen.layer} read cannot be told"
+                    f"position {line.place}: which of them layer {seen.layer} read is unknown"
                 )
     return None

@@ -23,7 +23,7 @@ def render(lines: Sequence[Line], judgement: Judgement) -> str:
         text += ["", f"sequence {name}, {len(own)} rows", *_table(own, marked)]
     silent = [name for name, count in judgement.said.items() if not count]
     if lines and silent:
-        text += ["", *(f"not judged here: {name}" for name in silent)]
+        text += ["", *(f"not checked here: {name}" for name in silent)]
     return "\n".join(text)
 
 
@@ -36,7 +36,7 @@ def _breaks(judgement: Judgement) -> list[str]:
         often = f" (first of {len(breaks)})" if len(breaks) > 1 else ""
         text += [f"  broken: {name}{often}", f"    {breaks[0]}"]
     if len(found) > BREAKS:
-        text.append(f"  and {len(found) - BREAKS} invariants more")
+        text.append(f"  and {len(found) - BREAKS} more invariants")
     return text
 
 

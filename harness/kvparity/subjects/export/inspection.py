@@ -105,7 +105,7 @@ def baked(
                 what = f"is an input that tracing fixed to {spec.arg.value!r}"
                 found.append(Finding(spec.arg.name, what))
         elif isinstance(spec.arg, TensorArgument) and spec.arg.name not in used:
-            what = "is an input that no result depends on: what it said was fixed by tracing"
+            what = "is an input that no result depends on: its value was fixed by tracing"
             found.append(Finding(spec.arg.name, what))
     return found
 
@@ -120,6 +120,6 @@ def require_clean(findings: Iterable[Finding], what: str) -> None:
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise SubjectError(
-            f"the traced {what} is no function of its inputs: {found[0].node} "
+            f"the traced {what} is not a function of its inputs: {found[0].node} "
             f"{found[0].what}{more}; expected weights inside and all else given"
         )

@@ -70,7 +70,7 @@ def require_same_numbers(first: Batch, second: Batch) -> None:
         if one.get(path) != other.get(path):
             raise SubjectError(
                 f"{path} of a decoder's step is a number of the host ({one.get(path)} and "
-                f"{other.get(path)}), which a traced program would keep"
+                f"{other.get(path)}), which a traced program would freeze"
             )
 
 

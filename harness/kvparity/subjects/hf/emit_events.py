@@ -89,7 +89,7 @@ class Teller:
             out = function(module, query, key, value, mask, *args, **more)
             if args:
                 raise UnsupportedError(
-                    f"{type(module).__name__} hands more to its attention than can be told of: "
+                    f"{type(module).__name__} passes more to its attention than is reported: "
                     f"{len(args)} arguments without a name"
                 )
             with paused():
@@ -162,7 +162,7 @@ def visible(name: str, mask: Any, row: int, queries: int, keys: int, causal: Any
         return range(row + 1 if upper_left else keys)
     if not isinstance(mask, Tensor) or mask.dim() != 4:
         raise UnsupportedError(
-            f"what attention {name} sees cannot be told: its mask is a {type(mask).__name__}, "
+            f"what attention {name} sees cannot be reported: its mask is a {type(mask).__name__}, "
             "not a matrix; use attention: eager, sdpa or kvparity to look inside"
         )
     flags = mask[0, 0, row, :keys]
@@ -175,7 +175,7 @@ def visible(name: str, mask: Any, row: int, queries: int, keys: int, causal: Any
     if last - first + 1 != len(places):
         raise UnsupportedError(
             f"a row of attention {name} sees {len(places)} keys between {first} and {last}; only "
-            "rows that see keys without gaps can be told of"
+            "rows that see keys without gaps can be reported"
         )
     return range(first, last + 1)
 

@@ -142,7 +142,7 @@ def _overridden(model: Any) -> Iterator[str]:
     if told:
         yield (
             f"generation_config is overridden ({told}): tokens are drawn at the contract's "
-            "temperatures, until as many are there as it says"
+            "temperatures, as many as it says"
         )
 
 

@@ -43,6 +43,6 @@ def refusal(model: Any, error: Exception) -> OracleError:
     """What to say where ``error`` came out of the model's code in float64."""
     words = (str(error).splitlines() or [""])[0]
     return OracleError(
-        f"{type(model).__name__} does not compute in float64, so there is nothing to hold its "
+        f"{type(model).__name__} does not compute in float64, so there is nothing to check its "
         f"accuracy against: {type(error).__name__}: {words}"
     )

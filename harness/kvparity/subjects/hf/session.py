@@ -218,8 +218,8 @@ class Padded(_Session):
         self._check(step, ids)
         if events.current() is not None:
             raise UnsupportedError(
-                "what happens inside a padded batch of a transformers model is not told; look "
-                "into the paths decode, chunked(n) or streamed(n)"
+                "what happens inside a padded batch of a transformers model is not reported; "
+                "use the paths decode, chunked(n) or streamed(n)"
             )
         width, columns = max(len(part) for part in ids), self.mask.shape[1]
         if isinstance(self.places[0].cache, StaticCache) and columns + width > self.capacity:

@@ -61,7 +61,7 @@ def checked(
             raise SubjectError(f"{name} wrote to its input {label}")
     for whole, before in zip(inputs.memory, beside, strict=True):
         if not torch.equal(_bits(whole), before):
-            raise SubjectError(f"{name} wrote beside its inputs, which are views of one tensor")
+            raise SubjectError(f"{name} wrote outside its inputs, which are views of one tensor")
     out, lse = _parts(name, result)
     _expect(name, "out", out, q.shape, q.dtype, q.device)
     rows: Tensor = out.to(torch.float32, copy=True).flatten(1)
@@ -131,7 +131,7 @@ def _expect(
         raise SubjectError(f"{name}: {what} has layout {got.layout}, expected a plain tensor")
     if tuple(got.shape) != tuple(shape):
         turned = what == "lse" and tuple(got.shape) == tuple(reversed(shape))
-        advice = "; it is turned: return lse.transpose(0, 1)" if turned else ""
+        advice = "; transposed: return lse.transpose(0, 1)" if turned else ""
         raise SubjectError(
             f"{name}: {what} has shape {list(got.shape)}, expected {list(shape)}{advice}"
         )

@@ -90,14 +90,14 @@ def test_nothing_is_gone_from_what_is_as_expected():
         ({"prefill": {"run": None}}, ["Prefill has no run()"]),
         (
             {"prefill": {"run": other_run}},
-            ["Prefill.run takes no return_lse", "Prefill.run: lse_base is 'e' unless told, was "
-             "'log2'", "Prefill.run: lse_layout is 'HN' unless told, was 'NH'"],
+            ["Prefill.run takes no return_lse", "Prefill.run: lse_base defaults to 'e', was "
+             "'log2'", "Prefill.run: lse_layout defaults to 'HN', was 'NH'"],
         ),
         ({"decode": {"run": renamed}}, ["Decode.run: argument 1 is kv, was paged_kv_cache"]),
         (
             {"decode": {"_plan_impl": no_split}},
             ["Decode.plan takes no fixed_split_size", "Decode.plan needs more, which it is not "
-             "given", "Decode.plan: window_left is 0 unless told, was -1"],
+             "given", "Decode.plan: window_left defaults to 0, was -1"],
         ),
         (
             {"decode": {"__init__": lambda self, float_workspace_buffer, kv_layout: None}},

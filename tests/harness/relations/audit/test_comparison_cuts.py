@@ -122,7 +122,7 @@ def test_differences_beside_a_woven_walk_may_be_the_weaving(name: str) -> None:
     changes, seen = WOVEN[name]
     found = woven(**changes)
     assert unlike(found) == dict.fromkeys(seen, "unknown")
-    assert all("no loop of its own" in each.note for each in found.deciding)
+    assert all("not a loop of its own" in each.note for each in found.deciding)
 
 
 def test_woven_prefill_with_prefill() -> None:

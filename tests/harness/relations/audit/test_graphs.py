@@ -209,5 +209,5 @@ def test_a_label_behind_the_last_instruction_is_no_block() -> None:
 
 
 def test_a_branch_to_a_label_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"branches to \$L__BB0_7, which is nowhere in it"):
+    with pytest.raises(ValueError, match=r"branches to \$L__BB0_7, which is missing"):
         flow_of("@%p1 bra $L__BB0_7;\nret;")

@@ -67,7 +67,7 @@ def test_splits_that_begin_at_the_window_on_both_sides_are_not_declared():
 def test_keys_before_the_window_that_are_let_in_are_seen():
     found = report(pair(open=True), 40, window=30)
     assert found.verdict == "not-a-tree"
-    assert "read-offs are no whole numbers" in found.reason
+    assert "readings are not whole numbers" in found.reason
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -73,7 +73,7 @@ def test_a_denominator_that_is_misread_is_told_before_it_is_asked(value, sinks):
 
     known = Off(Orders(up(16), up(5 + sinks), up(5)))
     at = side(known, keys=5, dtype=BF16, sinks=sinks)
-    with pytest.raises(NotMeasured, match=f"decode: a denominator of {value} is not read as such"):
+    with pytest.raises(NotMeasured, match=f"decode: a denominator of {value} is not recovered"):
         Denominator(at)
 
 
@@ -83,7 +83,7 @@ def test_a_sink_that_alone_is_misread_is_told():
             return super()._attend(orders, {**call, "sinks": call["sinks"] - 99.0})
 
     at = side(Deaf(Orders(up(16), up(6), up(5))), keys=5, sinks=True)
-    with pytest.raises(NotMeasured, match="with a sink is not read as such"):
+    with pytest.raises(NotMeasured, match="with a sink is not recovered"):
         Denominator(at)
 
 
@@ -118,7 +118,7 @@ def test_one_head_of_which_one_trial_is_misread_is_enough(call, place):
     with pytest.raises(NotMeasured) as told:
         Denominator(side(Off(Orders(up(16), up(6), up(5))), keys=5, sinks=True))
     sink = " with a sink" if call > 2 else ""
-    assert str(told.value) == f"decode: a denominator of {value}{sink} is not read as such"
+    assert str(told.value) == f"decode: a denominator of {value}{sink} is not recovered"
 
 
 def test_a_denominator_is_tried_once_for_each_side_and_softcap():

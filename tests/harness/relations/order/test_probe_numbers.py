@@ -113,7 +113,7 @@ def test_what_is_within_a_quarter_of_a_count_is_that_count(values):
 )
 def test_what_is_no_count_is_refused_and_shown(bad):
     for values in ([bad], [1.0, bad, 3.0]):
-        with pytest.raises(ProbeLied, match=f"x: 1 of {len(values)} read-offs") as told:
+        with pytest.raises(ProbeLied, match=f"x: 1 of {len(values)} readings") as told:
             read_counts(torch.tensor(values), "x", 4)
         assert str(told.value).endswith(f"such as {bad:.6g}")
 

@@ -58,7 +58,7 @@ def test_a_line_says_what_every_layer_saw() -> None:
 
 BREAKS = {
     "position-stays": ("positions advance by one", "the position goes from 2 to 0"),
-    "told-ahead": ("the position told is the place", "was told position 3 at place 2"),
+    "told-ahead": ("the position told is the place", "was given position 3 at place 2"),
     "computed-elsewhere": ("the position told is the place", "position 3 was computed at place 2"),
     "length-short": ("the cache holds position + 1 keys", "holds 2 keys at place 2, expected 3"),
     "window-short": (
@@ -126,7 +126,7 @@ def test_a_defect_of_one_layer_is_told_of_that_layer_alone() -> None:
 @pytest.mark.parametrize(
     ("defect", "words"),
     [
-        ("silent-layer", "layer 2 told nothing of the row at position 3"),
+        ("silent-layer", "layer 2 reported no row at position 3"),
         ("twin-layers", "stored layers 0 and 1 hold the same keys and values"),
         ("surplus", "rows more than the schedule has"),
     ],
@@ -143,7 +143,7 @@ def test_a_subject_that_tells_nothing_is_void() -> None:
     tokens = [[1] * prompts.length(i) for i in range(2)]
     judgement = trace_side(Side(setting, setting.subject, prompts, DECODE, tokens)).judgement
     assert judgement.outcome == "void"
-    assert "told of no row" in judgement.reason
+    assert "reported no row" in judgement.reason
 
 
 def test_without_a_log_sum_exp_the_sum_is_not_judged_but_the_result_is() -> None:

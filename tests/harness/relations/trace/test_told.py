@@ -223,9 +223,9 @@ def told(*places: int, layers: int = 1, later: bool = True, end: bool = True) ->
 
 
 def test_what_nobody_told_of_is_missing() -> None:
-    nothing = "the subject told of no row: it does not say what its layers attend to"
+    nothing = "the subject reported no row: it does not say what its layers attend to"
     assert told().missing() == nothing
-    gone = "layer 0 told nothing of the row at position {} of a (step {})"
+    gone = "layer 0 reported no row at position {} of a (step {})"
     step(first := told(1, later=False))
     assert first.missing() == gone.format(2, 0)
     two = told(1, 2)
@@ -235,9 +235,9 @@ def test_what_nobody_told_of_is_missing() -> None:
     assert told(1, 2, 3, layers=2).missing() is None
     one_layer = told(1, 2, 3, end=False)
     one_layer.attended(attended(1, (1,), layer=1))
-    assert one_layer.missing() == "layer 1 told nothing of the row at position 2 of a (step 0)"
+    assert one_layer.missing() == "layer 1 reported no row at position 2 of a (step 0)"
     more = told(1, 2, 3, 4, 5)
-    assert more.missing() == "the subject told of 2 rows more than the schedule has"
+    assert more.missing() == "the subject reported 2 rows more than the schedule has"
     assert len(more.lines()) == 3
 
 

@@ -151,10 +151,10 @@ def test_what_it_cannot_do_is_refused(flashinfer):
     turned = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in (runs.k, runs.v)]
     cases: list[tuple[str, str, KeysValues, dict[str, Any]]] = [
         ("flashinfer", "no attention sinks", kv, {"sinks": torch.zeros(2 * HEADS)}),
-        ("flashinfer", "hides no first keys", kv, {"first_key": kv.kv_lens}),
-        ("flashinfer", "cannot go round a ring", replace(kv, ring=8), {"window": 4}),
+        ("flashinfer", "cannot hide first keys", kv, {"first_key": kv.kv_lens}),
+        ("flashinfer", "cannot wrap around a ring", replace(kv, ring=8), {"window": 4}),
         ("flashinfer", "all heads of a slot together", replace(runs, k=turned[0], v=turned[1]), {}),
-        ("flashinfer-fixed", "cuts every 256 keys, which are no whole pages of 7", odd, {}),
+        ("flashinfer-fixed", "cuts every 256 keys, which are not whole pages of 7", odd, {}),
         ("flashinfer", "not bfloat16 from float32", paged(drawn()), {}),
     ]
     for name, words, cache, more in cases:

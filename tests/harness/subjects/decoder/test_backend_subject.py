@@ -144,7 +144,7 @@ def test_operations_of_torch_are_those_of_a_model_in_torch() -> None:
         ("sdpa-flash", {"attention_sinks": True}, "has no attention sinks"),
         ("flashinfer", {"attention_sinks": True}, "has no attention sinks"),
         ("flashinfer-fixed", {"heads_first": True}, "reads all heads of a slot together"),
-        ("flashinfer-whole", {"ring": True, **WINDOWS}, "cannot go round a ring"),
+        ("flashinfer-whole", {"ring": True, **WINDOWS}, "cannot wrap around a ring"),
         ("flashinfer", {}, "in float16 or bfloat16 from a cache of the same, not float32 from fl"),
         (
             "flashinfer",

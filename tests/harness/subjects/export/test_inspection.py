@@ -114,7 +114,7 @@ def test_findings_are_an_error_that_names_the_first() -> None:
         (torch.randn(1, 4), torch.randn(6, 4), torch.tensor([2]), torch.tensor(3)),
         strict=False,
     )
-    with pytest.raises(SubjectError, match=r"traced step is no function of its inputs: .*more"):
+    with pytest.raises(SubjectError, match=r"traced step is not a function of its inputs: .*more"):
         require_clean(baked(program, []), "step")
 
 
@@ -137,7 +137,9 @@ def test_every_planted_constant_of_a_decoder_is_found(constant: str) -> None:
     held, unused = PLANTED[constant]
     assert any(f.what.startswith(f"holds {held}") for f in findings)
     assert [f.node for f in findings if "no result depends" in f.what] == unused
-    with pytest.raises(SubjectError, match=r"decoder step is no function of its inputs: .*holds"):
+    with pytest.raises(
+        SubjectError, match=r"decoder step is not a function of its inputs: .*holds"
+    ):
         require_clean(findings, "decoder step")
 
 

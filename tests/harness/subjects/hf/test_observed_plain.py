@@ -147,7 +147,7 @@ def test_a_row_of_a_mask_is_read(marks: str, wanted: range | None, kind: str) ->
 
 @pytest.mark.parametrize("mask", ["mask", flags("#")[0], flags("#")[None]], ids=["text", "3", "5"])
 def test_what_is_no_matrix_tells_nothing(mask: Any) -> None:
-    with pytest.raises(UnsupportedError, match="what attention flex sees cannot be told"):
+    with pytest.raises(UnsupportedError, match="what attention flex sees cannot be reported"):
         visible("flex", mask, 0, 1, 1, None)
 
 

@@ -68,7 +68,7 @@ def test_a_write_beside_a_view_is_seen() -> None:
             q.as_strided((1,), (1,), q.storage_offset() + 4 * 8)[:] = 0.0
         return found
 
-    with pytest.raises(SubjectError, match="wrote beside its inputs, which are views of one"):
+    with pytest.raises(SubjectError, match="wrote outside its inputs, which are views of one"):
         run(over(setting(["batched"]), decode=decode))
 
 

@@ -143,6 +143,6 @@ def test_a_write_beside_any_of_the_memories_is_told() -> None:
             place[3] = 0.0
             return OUT
 
-        with pytest.raises(SubjectError, match="wrote beside its inputs, which are views of one"):
+        with pytest.raises(SubjectError, match="wrote outside its inputs, which are views of one"):
             call(compute, inputs(memory=memory))
         call(lambda: OUT, inputs(memory=memory))

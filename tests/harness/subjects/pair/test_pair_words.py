@@ -73,7 +73,7 @@ def test_what_is_returned_in_another_form_is_told_the_right_one() -> None:
     def listed(*args: Any, **more: Any) -> Any:
         return list(naive_pair.decode(*args, **more))
 
-    assert told(decode=turned).endswith("; it is turned: return lse.transpose(0, 1)")
+    assert told(decode=turned).endswith("; transposed: return lse.transpose(0, 1)")
     assert told(decode=listed).endswith("expected a tensor, or the tuple (out, lse)")
 
 

@@ -130,7 +130,7 @@ class FlashInfer:
             page = kv.page or 1
             if pairs.SPLIT % page:
                 raise UnsupportedError(
-                    f"attention {self.name} cuts every {pairs.SPLIT} keys, which are no whole "
+                    f"attention {self.name} cuts every {pairs.SPLIT} keys, which are not whole "
                     f"pages of {page}; use pages of a power of two up to {pairs.SPLIT}"
                 )
             return options | {"fixed_split_size": pairs.SPLIT // page}

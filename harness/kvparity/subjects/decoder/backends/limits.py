@@ -54,13 +54,13 @@ def require_paged(
     elif sinks is not None:
         reason = _sinks(name)
     elif first_key is not None:
-        reason = f"attention {name} hides no first keys of a row; {_INSTEAD}"
+        reason = f"attention {name} cannot hide first keys; {_INSTEAD}"
     elif kv.ring:
         reason = _ring(name)
     elif not kv.k[:1].is_contiguous() or kv.k.stride(0) != kv.k[0].numel():
         reason = _heads_first(name)
     elif kv.page and len(kv.k) % kv.page:
-        reason = f"attention {name}: {len(kv.k)} slots are no whole pages of {kv.page}"
+        reason = f"attention {name}: {len(kv.k)} slots are not whole pages of {kv.page}"
     else:
         reason = _dtypes(name, q.dtype, kv.k.dtype)
     if reason is not None:
@@ -90,7 +90,7 @@ def _heads_first(name: str) -> str:
 
 
 def _ring(name: str) -> str:
-    return f"attention {name} walks keys in order and cannot go round a ring; use ring: false"
+    return f"attention {name} walks keys in order and cannot wrap around a ring; use ring: false"
 
 
 def _dtypes(name: str, execution: torch.dtype, stored: torch.dtype) -> str | None:
