@@ -114,8 +114,8 @@ def _repeats(found: Any) -> str:
         alone, after = _WORDS[found.entry["verdict"]], _WORDS[found.after_others]
         if alone == after:
             return (
-                f"NOT the result that the run recorded. Alone the case {alone} differently; rerun "
-                f"after the cases before it, it is as in the run: {_STATE}"
+                f"NOT the result that the run recorded. Alone the case {alone} in another way; "
+                f"rerun after the cases before it, it is as in the run: {_STATE}"
             )
         return (
             f"NOT the result that the run recorded. Alone the case {alone}; rerun after the cases "

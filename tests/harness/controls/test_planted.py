@@ -137,7 +137,7 @@ def test_a_clean_run_must_have_compared_something_and_not_show_the_same(
     run = replace(runs[name], covered=False)
     planted = control_run.plant(setting, run, [])
     assert planted.caught == caught
-    assert ("without the defect it is no better" in planted.seen) == (not caught)
+    assert ("it fails without the defect, too" in planted.seen) == (not caught)
 
 
 def test_void_with_and_without_the_defect_catches_nothing(work: Work) -> None:

@@ -87,7 +87,7 @@ def test_a_kernel_without_the_line_is_refused(
 ) -> None:
     text = Path(str(kernels.__file__)).read_text(encoding="utf-8")
     other_text(tmp_path, monkeypatch, text.replace("tl.exp2(s - shift", "tl.exp2(s-shift"))
-    with pytest.raises(UnsupportedError, match="is not what this defect changes"):
+    with pytest.raises(UnsupportedError, match="are not the text that this defect changes"):
         exponent._kernels.__wrapped__()
 
 

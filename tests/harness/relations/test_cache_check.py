@@ -109,7 +109,7 @@ def test_a_window_that_loses_a_key_too_early_differs() -> None:
 def test_a_side_that_tells_nothing_is_void() -> None:
     found = compare("decode", "silent")
     assert found.outcome == "void"
-    assert "the path does not tell what it writes" in found.reason
+    assert "the path does not report what it writes" in found.reason
 
 
 def test_equal_work_is_void() -> None:
@@ -139,7 +139,7 @@ def test_what_was_told_before_a_reset_is_told_no_more() -> None:
     quiet = Side(toy.setting(), Quiet(), PROMPTS, PathName("reset"), TOKENS)
     found = compare_caches(side("prefill"), quiet)[0]
     assert found.outcome == "void"
-    assert "the path does not tell what it writes" in found.reason
+    assert "the path does not report what it writes" in found.reason
 
 
 def test_positions_that_only_one_side_holds_are_not_compared() -> None:

@@ -243,7 +243,7 @@ def test_a_row_that_is_no_number_on_both_sides_is_not_said_to_differ() -> None:
     elsewhere = text(**one)
     assert "the same bits in the whole row, which holds NaN or Inf elsewhere" in elsewhere
     for each in (shown, elsewhere):
-        assert "others elsewhere in the row" not in each
+        assert "different ones elsewhere in the row" not in each
     assert "or are NaN" not in render(
         report("differs", case(**bad | {"reason": "bits differ"}, differing_rows=7))
     )

@@ -134,7 +134,7 @@ def test_evidence_stays_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.M
     [
         ("decode_takes_the_folder", ExitCode.USAGE, "paths.jsonl could not be written: No such"),
         ("decode_takes_it_twice", ExitCode.ERROR, "c000.traceback.txt could not be written: No su"),
-        ("decode_takes_the_lines", ExitCode.USAGE, "has no line of 'c000', which ran: somebody"),
+        ("decode_takes_the_lines", ExitCode.USAGE, "has no line of 'c000', which ran: another"),
     ],
 )
 def test_a_run_folder_that_is_taken_away_is_told(

@@ -78,7 +78,7 @@ def test_a_memo_that_makes_both_sides_agree_is_found(tmp_path: Path, warm: Warm)
     assert code == ExitCode.DIFFERS, said
     (case,) = report["checks"][0]["cases"]
     assert case["differing_tokens"] == 0
-    assert "a fresh process that has not seen the other side gives other bits" in case["reason"]
+    assert "a fresh process that has not seen the other side gives different bits" in case["reason"]
     assert report["recheck"]["differing"]
     assert "paths were recomputed in fresh processes: 1 path differs" in said
     assert "state" in said

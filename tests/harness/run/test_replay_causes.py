@@ -111,7 +111,7 @@ def test_a_case_that_differs_anyway_is_not_called_random_for_what_is_kept(
     folder = run(tmp_path, f"[{LONG}, {SHORT}]", capsys, other)
     assert main(["replay", folder, "c001"]) == ExitCode.DIFFERS
     said = capsys.readouterr().out
-    assert "Alone the case differs otherwise; rerun after the cases that came before it" in said
+    assert "Alone the case differs in another way; rerun after the cases before it" in said
     assert "it is as in the run: state between calls decides" in said
     assert "not deterministic" not in said
 
@@ -125,7 +125,7 @@ def test_what_is_another_at_every_call_is_said_to_keep_something_or_to_be_random
     folder = run(tmp_path, f"[{LONG}, {SHORT}]", capsys, count + wanders)
     assert main(["replay", folder, "c001"]) == ExitCode.DIFFERS
     said = capsys.readouterr().out
-    assert "another one after the cases that came before it: what the subject keeps" in said
+    assert "a third one after the cases that came before it: state between calls" in said
     assert "the machine changed" not in said
 
 

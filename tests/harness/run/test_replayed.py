@@ -159,7 +159,7 @@ def test_what_cannot_be_rerun_is_said(again: Again) -> None:
     with pytest.raises(RunFolderError, match=f"{LAST.id}' of {CASE.id} was interrupted"):
         again.found()
     again.texts = "other ids"
-    with pytest.raises(RunFolderError, match=r"texts of c\.yaml are other ids now"):
+    with pytest.raises(RunFolderError, match=r"texts of c\.yaml are different ids now"):
         again.found()
     assert (again.ran, again.settled) == ([], 0)
 

@@ -145,7 +145,7 @@ def test_a_sink_shows_in_the_log_sum_exp_alone():
         prefill=lambda *args, **more: base.prefill(*args, **more)[0],
     )
     (found,) = report(mute, 20, ("denominator",), sinks=True).parts
-    assert (found.status, "in which alone a sink is seen" in found.seen) == ("not-measured", True)
+    assert (found.status, "and only that shows a sink" in found.seen) == ("not-measured", True)
 
 
 # stored codes

@@ -171,4 +171,4 @@ def test_a_column_that_no_tree_fits_is_passed_over_and_a_lie_is_told():
     odd.by = 0.4 / 9
     said = explain(side(odd, keys=9), "uniform", "none fits")
     assert said.startswith("decode: none fits; decode, key order: ")
-    assert "no whole numbers" in said
+    assert "not whole numbers" in said

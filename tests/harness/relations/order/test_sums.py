@@ -48,7 +48,7 @@ def test_another_tree_does_not_give_the_bits():
 
 def test_a_mask_that_swallows_too_little_is_seen():
     scaled = SumOracle(lambda x: loop(x) * 1.01, 64)
-    with pytest.raises(ProbeLied, match="no whole numbers"):
+    with pytest.raises(ProbeLied, match="not whole numbers"):
         recover(scaled)
     weak = SumOracle(loop, 128, mask=2.0**20)
     tree, _ = recover(SumOracle(loop, 128))

@@ -126,11 +126,11 @@ def test_a_pair_without_layers_cannot_show_a_wrong_donor() -> None:
 @pytest.mark.parametrize("path", ["generate", "exported", "compiled"])
 def test_what_tells_nothing_cannot_be_traced(path: str, tmp_path: Path) -> None:
     checks = [{"name": "t", "relation": "trace", "paths": [path]}]
-    with pytest.raises(ContractError, match=f"found '{path}', expected a path that tells"):
+    with pytest.raises(ContractError, match=f"found '{path}', expected a path that reports"):
         load(written(tmp_path, checks=checks))
 
 
 def test_a_trace_takes_no_tolerance(tmp_path: Path) -> None:
     checks = [{"name": "t", "relation": "trace", "tolerance": 1e-3}]
-    with pytest.raises(ContractError, match="bounds that are derived, and takes no tolerance"):
+    with pytest.raises(ContractError, match="derived bounds, and takes no tolerance"):
         load(written(tmp_path, checks=checks))

@@ -36,7 +36,7 @@ RETURNED: dict[str, tuple[Any, str]] = {
     "no number as lse": ((OUT, 3.0), "lse is a float, expected a tensor$"),
     "lse of its own kind": ((OUT, LSE.as_subclass(Odd)), "lse is a Odd, a tensor with functions"),
     "sparse lse": ((OUT, LSE.to_sparse()), "lse has layout torch.sparse_coo"),
-    "lse turned": ((OUT, LSE.T), r"lse has shape \[2, 3\], expected \[3, 2\]; it is turned: retur"),
+    "lse turned": ((OUT, LSE.T), r"lse has shape \[2, 3\], expected \[3, 2\]; transposed: return"),
     "lse of rows": ((OUT, LSE[:, 0]), r"lse has shape \[3\], expected \[3, 2\]$"),
     "lse in float64": ((OUT, LSE.double()), "lse has dtype torch.float64, expected torch.float32$"),
     "lse elsewhere": ((OUT, LSE.to("meta")), "lse is on meta, expected cpu$"),
