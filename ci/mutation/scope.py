@@ -19,7 +19,7 @@ _DECIDING = {
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/audit/* relations/order/* relations/trace/*
         report/case_json report/evidence_check report/evidence_paths report/evidence_verdict
-        report/run_dir report/unit_paths report/verdict
+        report/lines report/run_dir report/unit_paths report/verdict
         run/control_run run/identity run/kernel_control_run run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*
     """,

@@ -59,7 +59,7 @@ def record(
         digests=torch.tensor(digests),
         finite=torch.isfinite(values).all(-1),
         observed=Counter(ran if observed is None else observed),
-        launches={} if launched is None else {"counts": launched},
+        launches={} if launched is None else {"counts": launched, "kernels": {}},
     )
 
 

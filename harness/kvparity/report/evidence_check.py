@@ -13,9 +13,9 @@ from typing import Any
 from kvparity.core.errors import RunFolderError
 from kvparity.plan.cases import Case, ControlRun, Work
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
-from kvparity.report.evidence_paths import rows_wrong
 from kvparity.report.evidence_verdict import contradiction, control_contradiction
 from kvparity.report.failure_file import damage
+from kvparity.report.lines import rows_wrong
 from kvparity.report.run_dir import Evidence
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract

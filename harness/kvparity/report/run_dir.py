@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kvparity.core.errors import RunFolderError as RunFolderError
 from kvparity.report import run_files, traces
+from kvparity.report.lines import AnyLine, Line, parsed
 from kvparity.report.schema import schema_of
 
 _NAMED_BY = {
@@ -179,8 +180,21 @@ class Evidence:
         path = self.folder / file
         return path.read_bytes().count(b"\n") if path.is_file() else 0
 
+    def write(self, line: Line) -> None:
+        """Add a line to its file."""
+        self.append(line.file, line.document())
+
+    def read(self, model: type[AnyLine]) -> Iterator[tuple[int, AnyLine]]:
+        """The lines of a model's file, with the number of each.
+
+        Raises:
+            RunFolderError: a line that is none of ``model``, by file and number.
+        """
+        for number, value in run_files.lines(self.folder / model.file, None):
+            yield number, parsed(model, value, f"{self.folder / model.file}:{number}")
+
     def append(self, file: str, value: dict[str, Any]) -> None:
-        """Add one line to ``cases.jsonl``, ``units.jsonl`` or ``controls.jsonl``."""
+        """Add one line to a file."""
         line = (json.dumps(value, allow_nan=False) + "\n").encode()
         try:
             handle = os.open(self.folder / file, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)

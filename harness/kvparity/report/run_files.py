@@ -66,7 +66,7 @@ def value(text: bytes, key: str | None, place: str) -> dict[str, Any]:
     except ValueError as error:  # no JSON, or no UTF-8
         raise _damaged(place, str(error)) from error
     if not isinstance(found, dict) or (key is not None and key not in found):
-        raise _damaged(place, f"no mapping with {key!r}")
+        raise _damaged(place, "no mapping" if key is None else f"no mapping with {key!r}")
     return found
 
 

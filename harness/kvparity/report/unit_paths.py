@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kvparity.record.execute import Record
+from kvparity.report.lines import Launches, PathLine, Row
 from kvparity_contracts.paths import PathName
 
 
@@ -19,24 +20,26 @@ class Before:
     one case of a unit tells.
     """
 
-    ran: tuple[Mapping[str, Any], ...] = ()
+    ran: tuple[PathLine, ...] = ()
     repeats: Mapping[str, bool] = field(default_factory=dict)
 
 
 class UnitPaths:
     """The lines of a unit's paths, each told once, before a case rests on it.
 
-    ``rows``: what is kept of a record, by path, to be computed again.
+    ``ran``: those of an interrupted run. ``rows``: what is kept of a path's record, to be computed
+    again.
     """
 
     def __init__(
         self,
         unit: str,
-        known: dict[tuple[str, bool], Mapping[str, Any]],
-        tell: Callable[[dict[str, Any]], None],
-        rows: Callable[[dict[PathName, Record]], Mapping[str, Any]],
+        ran: Iterable[PathLine],
+        tell: Callable[[PathLine], None],
+        rows: Callable[[PathName, Record], tuple[Row, ...]],
     ) -> None:
-        self.unit, self.known, self.tell, self.rows = unit, known, tell, rows
+        self.unit, self.tell, self.rows = unit, tell, rows
+        self.known = {line.key: line for line in ran}
 
     def look(
         self,
@@ -47,25 +50,26 @@ class UnitPaths:
         """Tell of the paths that ran since."""
         for probing, found in ((True, probed), (False, records)):
             for path, record in found.items():
-                line = {
-                    "unit": self.unit,
-                    "path": str(path),
-                    "probed": probing,
-                    "observed": dict(record.observed),
-                    "launches": record.launches,
-                    "seconds": seconds.get(str(path)),
-                }
-                if path_key(line) not in self.known:
-                    if not probing:
-                        line["rows"] = self.rows({path: record})[str(path)]
-                    self.known[path_key(line)] = line
-                    self.tell(line)
+                if (str(path), probing) in self.known:
+                    continue
+                rows = {} if probing else {"rows": self.rows(path, record)}
+                line = PathLine(
+                    unit=self.unit,
+                    path=str(path),
+                    probed=probing,
+                    observed=dict(record.observed),
+                    launches=Launches(**record.launches),
+                    seconds=seconds.get(str(path)),
+                    **rows,
+                )
+                self.known[line.key] = line
+                self.tell(line)
 
     def observed(self) -> Counter[str]:
         """What all of them ran."""
         found: Counter[str] = Counter()
         for line in self.known.values():
-            found.update(line["observed"])
+            found.update(line.observed)
         return found
 
     def json(self) -> dict[str, dict[str, Any]]:
@@ -73,13 +77,8 @@ class UnitPaths:
         order = sorted(self.known.items(), key=lambda item: not item[0][1])
         known = {path: line for (path, _), line in order}
         return {
-            "observed": {path: line["observed"] for path, line in known.items()},
-            "launches": {path: line["launches"] for path, line in known.items()},
-            "seconds": {path: line["seconds"] for path, line in known.items() if line["seconds"]},
-            "rows": {path: line["rows"] for path, line in known.items() if "rows" in line},
+            "observed": {path: line.observed for path, line in known.items()},
+            "launches": {path: line.launches.document() for path, line in known.items()},
+            "seconds": {path: line.seconds for path, line in known.items() if line.seconds},
+            "rows": {path: line.rows for path, line in known.items() if not line.probed},
         }
-
-
-def path_key(line: Mapping[str, Any]) -> tuple[str, bool]:
-    """By which lines of one unit are told apart."""
-    return str(line["path"]), bool(line.get("probed"))

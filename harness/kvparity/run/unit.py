@@ -29,7 +29,8 @@ from kvparity.relations.cache_relations import compare_caches, probe, trace
 from kvparity.relations.explain import named, nan_cause
 from kvparity.report.case_json import case_json as case_json
 from kvparity.report.case_json import case_words
-from kvparity.report.unit_paths import Before, UnitPaths, path_key
+from kvparity.report.lines import PathLine
+from kvparity.report.unit_paths import Before, UnitPaths
 from kvparity.run.recheck import work as recheck
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
@@ -155,7 +156,7 @@ def run_unit(
     done: frozenset[str],
     emit: Emit,
     before: Before | None = None,
-    ran: Callable[[dict[str, Any]], None] = lambda line: None,
+    ran: Callable[[PathLine], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Run what is missing of ``unit``: the cases not ``done``.
 
@@ -173,9 +174,9 @@ def run_unit(
     runner.repeated = {PathName.parse(path): same for path, same in before.repeats.items()}
     paths = UnitPaths(
         unit.id,
-        {path_key(line): line for line in before.ran},
+        before.ran,
         ran,
-        lambda records: recheck.recorded(setting, prompts, unit.id, records),
+        lambda path, record: recheck.recorded(setting, prompts, unit.id, path, record),
     )
     paths.look(runner.records, runner.probed, runner.seconds)
     wanted: list[Tensor] = []

@@ -20,6 +20,7 @@ from kvparity.relations.accuracy import Against
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.kernel_case import Finding, audit, certify, entry
 from kvparity.report import evidence_paths as believed
+from kvparity.report.lines import PathLine, Row
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.report.unit_paths import Before
 from kvparity.run.control_run import Planted, controls_json, plant
@@ -29,7 +30,6 @@ from kvparity.run.kernel_control_run import (
     run_order_control,
 )
 from kvparity.run.recheck import zygote
-from kvparity.run.recheck.rows import Row
 from kvparity.run.recheck.work import again
 from kvparity.run.unit import Kept, Setting, Tokens, case_json, run_unit
 from kvparity.subjects.base import Subject
@@ -100,13 +100,12 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
             found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
         evidence.append("cases.jsonl", found)
 
-    def ran(line: dict[str, Any]) -> None:
-        evidence.append("paths.jsonl", line)
-
     def run() -> dict[str, Any]:
         setting = Setting(job.contract, subject_of(job, unit.numerics))
         before = _before(evidence, unit, done)
-        return run_unit(setting, unit, tokens=tokens, done=done, emit=emit, before=before, ran=ran)
+        return run_unit(
+            setting, unit, tokens=tokens, done=done, emit=emit, before=before, ran=evidence.write
+        )
 
     with _telling(evidence, unit.id):
         found = _guarded(run)
@@ -117,7 +116,7 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
 
 def _before(evidence: Evidence, unit: Unit, done: frozenset[str]) -> Before:
     """What the folder holds of a unit that was interrupted."""
-    if not done and not evidence.count("paths.jsonl"):
+    if not done and not evidence.count(PathLine.file):
         return Before()
     own = {case.id for case in unit.cases} & done
     lines = [line for line in evidence.lines("cases.jsonl") if line["id"] in own]
@@ -157,7 +156,7 @@ def do_recheck(job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens) 
 
 def _rows_again(
     job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens
-) -> dict[str, list[Row]]:
+) -> dict[str, tuple[Row, ...]]:
     setting = Setting(job.contract, subject_of(job, unit.numerics))
     return again(setting, unit.id, unit.workload, paths, tokens)
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kvparity.report.evidence_paths import damage as path_damage
 from kvparity.report.evidence_verdict import contradiction, control_contradiction
 from kvparity.report.failure_file import damage
 
@@ -239,42 +238,3 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / KEPT["invariance"]).mkdir()
     found = damage(tmp_path, line("invariance", "differs"))
     assert found == f"{KEPT['invariance']} is no regular file"
-
-
-def path(**more: Any) -> dict[str, Any]:
-    rows = [[0, 1, "0x" + "0" * 16, ["0x1"]], [0, 3, "0x" + "f" * 16, ["0x1", "0x2"]]]
-    launches = {"counts": {"attention": 2}, "kernels": {"attention": {}}}
-    found = {"unit": "u", "path": "decode", "probed": False, "observed": {"attention.decode": 2}}
-    return found | {"launches": launches, "seconds": 0.5, "rows": rows} | more
-
-
-def rows(*places: tuple[Any, Any], digest: str = "0x" + "0" * 16, bits: Any = ("0x1",)) -> Any:
-    return [[sequence, position, digest, [*bits]] for sequence, position in places]
-
-
-PATHS: dict[str, tuple[dict[str, Any], str]] = {
-    "a count below 0": ({"observed": {"attention.decode": -1}}, "observed is no mapping"),
-    "a count that is true": ({"observed": {"attention.decode": True}}, "observed is no mapping"),
-    "a launch below 0": ({"launches": {"counts": {"a": -1}, "kernels": {}}}, "no counts"),
-    "a kernel in words": ({"launches": {"counts": {}, "kernels": {"a": "b"}}}, "no kernels"),
-    "seconds below 0": ({"seconds": -0.5}, "seconds is -0.5"),
-    "seconds that are true": ({"seconds": True}, "seconds is True"),
-    "rows of two sequences": ({"rows": rows((0, 1), (1, 1))}, "its rows are at"),
-    "rows not in order": ({"rows": rows((0, 3), (0, 1))}, "its rows are at"),
-    "one row twice": ({"rows": rows((0, 3), (0, 3))}, "its rows are at"),
-    "a position below 0": ({"rows": rows((0, -1))}, "rows is no list"),
-    "a sequence that is true": ({"rows": rows((True, 1))}, "rows is no list"),
-    "a short digest": ({"rows": rows((0, 1), digest="0x" + "0" * 15)}, "rows is no list"),
-    "a digest of other letters": ({"rows": rows((0, 1), digest="0x" + "g" * 16)}, "rows is no"),
-    "bits in numbers": ({"rows": rows((0, 1), bits=(1,))}, "rows is no list"),
-    "bits with a sign": ({"rows": rows((0, 1), bits=("-0x1",))}, "rows is no list"),
-    "the last of the bits": ({"rows": rows((0, 1), bits=("0x1", "1"))}, "rows is no list"),
-    "a row of five": ({"rows": [[*rows((0, 1))[0], 0]]}, "rows is no list"),
-}
-
-
-@pytest.mark.parametrize("name", PATHS)
-def test_a_line_of_a_path_that_cannot_be_is_told(name: str) -> None:
-    change, words = PATHS[name]
-    assert path_damage(path()) is None
-    assert words in str(path_damage(path(**change)))

@@ -187,16 +187,16 @@ def test_the_cost_of_a_plan_is_its_tokens(path: str, tokens: int) -> None:
 
 
 def test_rows_are_kept_in_the_order_asked_for() -> None:
-    assert rows_of(records.record(), [(1, 1), (0, 3)]) == [
-        [1, 1, "0xfffffffffffffffc", ["0xc0400000", "0xc0600000"]],  # -4; -3.0 and -3.5
-        [0, 3, "0x0000000000000003", ["0x80000000", "0xbf000000"]],  # -0.0 and -0.5
-    ]
+    assert rows_of(records.record(), [(1, 1), (0, 3)]) == (
+        (1, 1, "0xfffffffffffffffc", ("0xc0400000", "0xc0600000")),  # -4; -3.0 and -3.5
+        (0, 3, "0x0000000000000003", ("0x80000000", "0xbf000000")),  # -0.0 and -0.5
+    )
 
 
 @pytest.mark.parametrize(("wide", "kept"), [(16, 16), (17, 0)])
 def test_the_bits_of_a_wide_row_are_in_its_digest(wide: int, kept: int) -> None:
     ((*_, bits),) = rows_of(records.record(values=torch.zeros(5, wide)), [(0, 2)])
-    assert bits == ["0x00000000"] * kept
+    assert bits == ("0x00000000",) * kept
 
 
 ROWS = [[0, 3, "0xa", ["0x1", "0x2"]], [0, 5, "0xb", ["0x3", "0x4"]]]

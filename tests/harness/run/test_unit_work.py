@@ -22,6 +22,7 @@ from kvparity.record.execute import Record
 from kvparity.relations.accuracy import Against
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_json import case_words
+from kvparity.report.lines import PathLine
 from kvparity.report.unit_paths import Before
 from kvparity.run import unit
 from kvparity.run.unit import Runner, Setting, judge_accuracy, require_paths, run_unit
@@ -47,12 +48,12 @@ class Events(list[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines: list[dict[str, Any]] = []
+        self.lines: list[PathLine] = []
         self.kept: dict[str, Any] = {}
 
-    def ran(self, line: dict[str, Any]) -> None:
+    def ran(self, line: PathLine) -> None:
         self.lines.append(line)
-        self.append((line["path"], line["probed"]))
+        self.append(line.key)
 
     def emit(self, case: Case, result: Any, reference: Any, candidate: Any) -> None:
         self.append((case.check, result.outcome))
@@ -80,7 +81,7 @@ def test_a_path_is_told_before_a_case_rests_on_it_and_once() -> None:
     assert events[3:] == [
         ("bits", "holds"), ("near", "holds"), ("decode", True), ("live", "holds"),
     ]  # fmt: skip
-    assert all(("rows" in line) != line["probed"] for line in events.lines)
+    assert all(bool(line.rows) != line.probed for line in events.lines)
     for name in ("observed", "launches", "rows"):
         assert set(found[name]) == {"prefill", "decode"}
     assert [each["ids"] for each in found["sequences"]] == TOKENS

@@ -16,6 +16,7 @@ from working import CONTRACT, NUMERICS, OTHER, UNIT, made
 from kvparity.core import doing
 from kvparity.relations.accuracy import Against, against
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.report.lines import Launches, PathLine
 from kvparity.report.run_dir import Evidence
 from kvparity.report.unit_paths import Before
 from kvparity.run import worker
@@ -99,11 +100,22 @@ SHORT = record(DECODE, values=changed(3, 0, -9.0))
 FAR = against(SHORT, record().values.double(), column=0)
 
 
+DECODED = PathLine(
+    unit=UNIT.id,
+    path="decode",
+    probed=False,
+    observed={},
+    launches=Launches(counts={}, kernels={}),
+    seconds=None,
+    rows=(),
+)
+
+
 def unit_of(emitted: Any, line: dict[str, Any]) -> Any:
     """What stands in for running a unit: it gives these cases and the line of one path."""
 
     def run(setting: Any, unit: Any, **given: Any) -> dict[str, Any]:
-        given["ran"]({"path": "decode"})
+        given["ran"](DECODED)
         for case, found in zip(unit.cases, emitted, strict=False):
             given["emit"](case, *found)
         return line | {
@@ -154,9 +166,7 @@ def test_a_unit_leaves_its_paths_and_once_its_tokens(
     monkeypatch.setattr(worker, "run_unit", unit_of([], {"unit": UNIT.id}))
     tokens = [[5, 6, 7, 1, 2, 3], [9, 1, 2, 3]] if again else None
     worker.do_unit(job, UNIT, tokens, frozenset())
-    assert [json.loads(x) for x in (job.folder / "paths.jsonl").read_text().splitlines()] == [
-        {"path": "decode"}
-    ]
+    assert list(Evidence(job.folder).read(PathLine)) == [(1, DECODED)]
     assert (job.folder / "units.jsonl").exists() == (not again)
     if not again:
         (line,) = (json.loads(x) for x in (job.folder / "units.jsonl").read_text().splitlines())
@@ -183,9 +193,9 @@ def test_what_an_interrupted_unit_left_is_what_its_own_cases_and_paths_say(
     evidence = Evidence(job.folder)
     ran: list[str] = []
 
-    def paths(found: Evidence, unit: Any) -> Iterator[dict[str, Any]]:
+    def paths(found: Evidence, unit: Any) -> Iterator[PathLine]:
         ran.append(unit.id)
-        yield {"path": "decode"}
+        yield DECODED
 
     monkeypatch.setattr(worker.believed, "of_unit", paths)
     first, *rest = (case.id for case in UNIT.cases)
@@ -195,9 +205,9 @@ def test_what_an_interrupted_unit_left_is_what_its_own_cases_and_paths_say(
     evidence.append("cases.jsonl", {"id": "c999", "invariance": {"repeats": {"x": True}}})
     evidence.append("cases.jsonl", {"id": rest[0]})
     evidence.append("cases.jsonl", {"id": first, "invariance": {"repeats": repeats}})
-    one = ({"path": "decode"},)
+    one = (DECODED,)
     assert worker._before(evidence, UNIT, frozenset([first])) == Before(one, repeats)
     assert worker._before(evidence, UNIT, frozenset([rest[0], "c999"])) == Before(one, {})
-    evidence.append("paths.jsonl", {"path": "decode"})
+    evidence.write(DECODED)
     assert worker._before(evidence, UNIT, frozenset()) == Before(one, {})
     assert ran == [UNIT.id] * 3

@@ -7,25 +7,24 @@ from typing import Any
 
 from kvparity.core.bits import pattern
 from kvparity.record.execute import Record
+from kvparity.report.lines import Row
 from kvparity.run.recheck.choice import Place
 
-Row = list[Any]
-"""``[sequence, position, digest of the row, bits of each logprob]``, as JSON has it."""
-Rows = Mapping[str, Sequence[Row]]
-"""The chosen rows by path."""
+Rows = Mapping[str, Sequence[Sequence[Any]]]
+"""The chosen rows by path: ``Row``, or a list of the same as JSON has it."""
 _MOST_VALUES = 16  # logprobs by temperature; a kernel pair's row is in its digest already
 
 
-def rows_of(record: Record, places: Sequence[Place]) -> list[Row]:
+def rows_of(record: Record, places: Sequence[Place]) -> tuple[Row, ...]:
     """The rows ``places`` of a record."""
     found = []
     for place in places:
         at = record.index.index(place)
         values = record.values[at]
-        bits = [pattern(each) for each in values] if len(values) <= _MOST_VALUES else []
+        bits = tuple(map(pattern, values)) if len(values) <= _MOST_VALUES else ()
         digest = f"0x{int(record.digests[at]) & (2**64 - 1):016x}"
-        found.append([*place, digest, bits])
-    return found
+        found.append((*place, digest, bits))
+    return tuple(found)
 
 
 def unlike(recorded: Rows, again: Rows) -> dict[str, str]:
@@ -35,9 +34,9 @@ def unlike(recorded: Rows, again: Rows) -> dict[str, str]:
     """
     found = {}
     for path, rows in again.items():
-        before = {tuple(row[:2]): list(row[2:]) for row in recorded.get(path, ())}
-        for sequence, position, *bits in rows:
-            if before.get((sequence, position)) != bits:
+        before = {(s, p): (digest, [*bits]) for s, p, digest, bits in recorded.get(path, ())}
+        for sequence, position, digest, bits in rows:
+            if before.get((sequence, position)) != (digest, [*bits]):
                 found[path] = f"position {position} of sequence {sequence}"
                 break
     return found

@@ -10,8 +10,9 @@ from kvparity.plan.schedule import Plan
 from kvparity.plan.workload import Prompts
 from kvparity.record.execute import Record, Tokens
 from kvparity.record.path_run import Setting, run_path
+from kvparity.report.lines import Row
 from kvparity.run.recheck.choice import Place, chosen, needed
-from kvparity.run.recheck.rows import Row, rows_of
+from kvparity.run.recheck.rows import rows_of
 from kvparity_contracts.paths import PathName
 
 
@@ -22,18 +23,15 @@ def places_of(setting: Setting, prompts: Prompts, unit: str, path: PathName) -> 
 
 
 def recorded(
-    setting: Setting, prompts: Prompts, unit: str, records: dict[PathName, Record]
-) -> dict[str, list[Row]]:
-    """What a run keeps of each path: its chosen rows."""
-    return {
-        str(path): rows_of(record, places_of(setting, prompts, unit, path))
-        for path, record in records.items()
-    }
+    setting: Setting, prompts: Prompts, unit: str, path: PathName, record: Record
+) -> tuple[Row, ...]:
+    """What a run keeps of a path: its chosen rows."""
+    return rows_of(record, places_of(setting, prompts, unit, path))
 
 
 def again(
     setting: Setting, unit: str, workload: str, paths: Sequence[PathName], tokens: Tokens
-) -> dict[str, list[Row]]:
+) -> dict[str, tuple[Row, ...]]:
     """The chosen rows of ``paths``, computed now, one path after the other."""
     prompts = setting.prompts(workload)
     found = {}
