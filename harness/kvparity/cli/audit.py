@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from kvparity.cli import say
+from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.relations.audit import words
 
@@ -51,40 +51,26 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Audit; returns the exit code."""
-    from kvparity.core.errors import SubjectError, UnsupportedError
     from kvparity.relations.audit.contract import audit_contract, present
     from kvparity.relations.audit.request import AuditError
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
-    from kvparity_contracts.problems import ContractError
 
     started = time.monotonic()
     try:
-        loaded = load_whole(find(args.contract))
-        against = dict(_change(text) for text in args.against)
-        archs = tuple(dict.fromkeys(args.arch or present()))
-        results = audit_contract(
-            loaded.contract, loaded.base, archs, against=against, folder=args.cache
-        )
-    except ContractError as error:
-        say.tell(error, file=sys.stderr)
-        return ExitCode.USAGE
+        with ends(ValueError), ends(AuditError, code=ExitCode.ERROR, words="error: "):
+            loaded = load_whole(find(args.contract))
+            against = dict(_change(text) for text in args.against)
+            archs = tuple(dict.fromkeys(args.arch or present()))
+            results = audit_contract(
+                loaded.contract, loaded.base, archs, against=against, folder=args.cache
+            )
     except OSError as error:
-        say.tell(f"kvparity: --cache {args.cache}: {error.strerror}", file=sys.stderr)
-        return ExitCode.USAGE
-    except (UnsupportedError, ValueError) as error:
-        say.tell(f"kvparity: {error}", file=sys.stderr)
-        return ExitCode.USAGE
-    except (AuditError, SubjectError) as error:
-        say.tell(f"kvparity: error: {error}", file=sys.stderr)
-        return ExitCode.ERROR
+        raise StopError(f"--cache {args.cache}: {error.strerror}") from error
     from kvparity.relations.audit.report import document, render
 
     report = document(loaded, results, time.monotonic() - started)
-    if args.json:
-        say.document(report)
-    else:
-        say.tell(render(report, args.verbose))
+    say.result(args, report, render(report, args.verbose), beside=False)
     return _EXIT[report["verdict"]]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvparity.cli import say
+from kvparity.cli import progress, say
+from kvparity.cli.stop import StopError
 from kvparity.core.exit_codes import ExitCode
 from kvparity.core.versions import lines as outside_line
 from kvparity.labs.bench.cases import SHAPES, WHATS
@@ -69,23 +69,17 @@ def run(args: argparse.Namespace) -> int:
             document = json.loads(args.show.read_text(encoding="utf-8"))
             found, goals = read(document), judge(document)
         except (OSError, ValueError, TypeError) as error:
-            say.tell(f"kvparity: {args.show}: {error}", file=sys.stderr)
-            return ExitCode.USAGE
+            raise StopError(f"{args.show}: {error}") from error
     else:
         import torch
 
-        try:
-            _check_tiles(args.tiles)
-        except ValueError as error:
-            say.tell(f"kvparity: {error}", file=sys.stderr)
-            return ExitCode.USAGE
+        _check_tiles(args.tiles)
         if not torch.cuda.is_available():
-            say.tell(
-                f"kvparity: there is no CUDA device here (torch {torch.__version__}); times of "
-                "kernels in Triton's interpreter would say nothing",
-                file=sys.stderr,
+            words = (
+                f"there is no CUDA device here (torch {torch.__version__}); times of kernels in "
+                "Triton's interpreter would say nothing"
             )
-            return ExitCode.ERROR
+            raise StopError(words, ExitCode.ERROR)
         document = _measure(args)
         found, goals = read(document), judge(document)
         document["goals"] = [row.json() for row in goals]
@@ -97,7 +91,7 @@ def _check_tiles(name: str) -> None:
 
     known = ("base", IN_FORCE, *candidates())
     if name not in known:
-        raise ValueError(f"--tiles {name!r} is unknown; expected one of {', '.join(known)}")
+        raise StopError(f"--tiles {name!r} is unknown; expected one of {', '.join(known)}")
 
 
 def _choice(args: argparse.Namespace) -> Choice:
@@ -137,13 +131,11 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     found = []
     with quiet():
         for case in cases(shape, args.only, free=free):
-            if sys.stderr.isatty():
-                print(f"\r\033[K{case.name}", end="", file=sys.stderr, flush=True)
+            progress.line(case.name)
             make = partial(calls, case, shape, "cuda", choice)
             found.append(measure(case, make, clock, free=free).json())
             torch.cuda.empty_cache()
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+    progress.line("")
     return {
         "schema_version": 1,
         "verdict": "measured",
@@ -171,14 +163,10 @@ def _tell(
         try:
             args.svg.write_text(draw(title, found), encoding="utf-8")
         except (OSError, ValueError) as error:
-            say.tell(f"kvparity: {args.svg}: {error}", file=sys.stderr)
-            return ExitCode.USAGE
-    if args.json:
-        say.document(document)
+            raise StopError(f"{args.svg}: {error}") from error
     copy = document.get("copy")
     title = "\n".join([title, *outside_line(place)])
     parts = [title, text.table(found, copy), text.steps(found), text.tiles(found)]
     parts += [text.drift(copy), text.goals(goals)]
-    told = "\n\n".join(part for part in parts if part)
-    say.tell(told, file=sys.stderr if args.json else sys.stdout)
+    say.result(args, document, "\n\n".join(part for part in parts if part))
     return ExitCode.HOLDS

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvparity.cli import say
+from kvparity.cli import progress, say
 from kvparity.cli.device import add_argument, settle
+from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.report.schema import SCHEMA_VERSION
 
@@ -69,23 +69,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine; returns the exit code."""
-    from kvparity_contracts.problems import ContractError
-
-    try:
-        device = settle(args.device)
-        report = _report(args, device)
-    except ContractError as error:
-        return _stop(args, ExitCode.USAGE, str(error), prefix="")
-    except ValueError as error:
-        return _stop(args, ExitCode.USAGE, str(error))
-    except Exception as error:
-        from kvparity.core.errors import SubjectError, UnsupportedError
-
-        if isinstance(error, UnsupportedError):
-            return _stop(args, ExitCode.USAGE, str(error))
-        if isinstance(error, SubjectError):
-            return _stop(args, ExitCode.ERROR, f"error: {error}")
-        raise
+    with ends(ValueError):
+        report = _report(args, settle(args.device))
     return _print(args, report)
 
 
@@ -119,13 +104,13 @@ def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
         execution=getattr(torch, execution),
         dtype=None if args.dequantise is None else getattr(torch, args.dequantise),
         lengths=lengths,
-        progress=_progress,
+        progress=progress.line,
     )
     codecs = [
         examine_codec(bench, pair, budget=budget, contexts=contexts)
         for pair in given or _defaults(bench)
     ]
-    _progress("")
+    progress.line("")
     return {
         "schema_version": SCHEMA_VERSION,
         "contract": {
@@ -207,24 +192,6 @@ def _print(args: argparse.Namespace, report: dict[str, Any]) -> int:
             (args.out / "codec.txt").write_text(text + "\n", encoding="utf-8")
             (args.out / "drift.svg").write_text(draw(report), encoding="utf-8")
         except OSError as error:
-            return _stop(args, ExitCode.USAGE, f"--out {args.out} cannot be written: {error}")
-    if args.json:
-        say.document(report)
-    say.tell(text, file=sys.stderr if args.json else sys.stdout)
+            raise StopError(f"--out {args.out} cannot be written: {error}") from error
+    say.result(args, report, text)
     return ExitCode.HOLDS
-
-
-def _progress(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
-
-
-def _stop(
-    args: argparse.Namespace, code: ExitCode, message: str, *, prefix: str = "kvparity: "
-) -> int:
-    """Say why there is no report; with ``--json`` also as the one document on stdout."""
-    _progress("")
-    say.tell(f"{prefix}{message}", file=sys.stderr)
-    if args.json:
-        say.document(say.problem(code, message))
-    return code

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from kvparity.cli import say
+from kvparity.cli import progress, say
 from kvparity.cli.device import add_argument, settle
+from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 
 
@@ -49,59 +49,41 @@ def run(args: argparse.Namespace) -> int:
         if name not in CONTROLS:
             meant = closest(name, CONTROLS)
             hint = f"; did you mean {meant}?" if meant else ""
-            return _refuse(f"found the unknown control {name!r}, expected one of the list{hint}")
+            raise StopError(f"found the unknown control {name!r}, expected one of the list{hint}")
     if args.matrix:
         return _matrix(args)
     if args.only or args.out or args.jobs:
-        return _refuse("--only, --out and --jobs are for --run; add it, or leave them out")
-    if args.json:
-        say.document([text.entry(each) for each in CONTROLS.values()])
-    else:
-        say.tell(text.listed())
+        raise StopError("--only, --out and --jobs are for --run; add it, or leave them out")
+    entries = [text.entry(each) for each in CONTROLS.values()]
+    say.result(args, entries, text.listed(), beside=False)
     return ExitCode.HOLDS
 
 
 def _matrix(args: argparse.Namespace) -> int:
-    try:
+    with ends(ValueError):
         device = settle(args.device)
-    except ValueError as error:
-        return _refuse(str(error))
     if args.jobs is not None and args.jobs < 1:
-        return _refuse(f"--jobs {args.jobs}: expected at least 1")
+        raise StopError(f"--jobs {args.jobs}: expected at least 1")
     import torch
 
     from kvparity.core.environment import environment
     from kvparity.core.environment import settle as settle_process
-    from kvparity.core.errors import SubjectError
     from kvparity.labs.zoo import matrix, text
 
     jobs = args.jobs or (1 if device != "cpu" else os.cpu_count() or 1)
     start = time.perf_counter()
     settle_process()
     facts = environment(torch.device(device))
-    try:
-        entries = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
-    except SubjectError as error:
-        say.tell(f"kvparity: error: {error}", file=sys.stderr)
-        return ExitCode.ERROR
+    entries = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
     found = matrix.document(entries, facts, time.perf_counter() - start)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         whole = json.dumps(found, indent=1, allow_nan=False)
         (args.out / "defect-zoo.json").write_text(whole + "\n", encoding="utf-8")
         (args.out / "defect-zoo.md").write_text(text.page(found), encoding="utf-8")
-    if args.json:
-        say.document(found)
-    say.tell(text.terminal(found), file=sys.stderr if args.json else sys.stdout)
+    say.result(args, found, text.terminal(found))
     return ExitCode.HOLDS if found["ok"] else ExitCode.DIFFERS
 
 
 def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r\033[K{done} of {total} cells", end=end, file=sys.stderr, flush=True)
-
-
-def _refuse(message: str) -> int:
-    say.tell(f"kvparity: {message}", file=sys.stderr)
-    return ExitCode.USAGE
+    progress.line(f"{done} of {total} cells", end="\n" if done == total else "")

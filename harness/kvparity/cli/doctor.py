@@ -28,10 +28,7 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit 0 if ``verify`` can run here, 3 if not."""
     found = examine(args.device)
-    if args.json:
-        say.document(found)
-    else:
-        say.tell(_text(found))
+    say.result(args, found, _text(found), beside=False)
     return ExitCode.HOLDS if found["ready"] else ExitCode.ERROR
 
 

@@ -117,10 +117,9 @@ def _answered(given: list[str]) -> int:
 
 
 def _run(args: argparse.Namespace, given: list[str]) -> int:
-    from kvparity.cli import whole
+    from kvparity.cli import stop, whole
     from kvparity.core.isolation.inside import inside
     from kvparity.subjects.pair.callables import forget
-    from kvparity_kernels.relied import GoneError
 
     try:
         verb = args.run.__module__.rpartition(".")[2]
@@ -130,14 +129,14 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
             return whole.run(answer, given, json=args.json)
         return int(args.run(args))
     except BaseException as error:  # SystemExit, too: it is not for a subject to end us
+        found = stop.of(error)
+        if found is not None:
+            return found.told(json=getattr(args, "json", False))
         if isinstance(error, KeyboardInterrupt) or interrupts.came():
             say.tell("kvparity: interrupted", file=sys.stderr)
             return ExitCode.INTERRUPTED
         if os.environ.get("KVPARITY_TRACEBACK"):
             raise
-        if isinstance(error, GoneError):
-            say.tell(f"kvparity: error: {error}", file=sys.stderr)
-            return ExitCode.ERROR
         name = type(error).__name__
         words = f"{error}" if name == "InternalError" else f"{name}: {error}"
         say.tell(

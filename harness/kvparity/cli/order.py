@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvparity.cli import say
+from kvparity.cli import progress, say
 from kvparity.cli.device import add_argument, settle
+from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -78,19 +78,13 @@ def run(args: argparse.Namespace) -> int:
     """Examine; returns the exit code."""
     from kvparity.core import doing
     from kvparity.core.environment import settle as settle_process
-    from kvparity_contracts.problems import ContractError
 
-    try:
+    with ends(ValueError):
         keys = _numbers("--keys", args.keys)
         device = settle(args.device)
         settle_process()
         doing.task("loading the pair")
         subject = _subject(args, device)
-    except ContractError as error:
-        say.tell(error, file=sys.stderr)
-        return ExitCode.USAGE
-    except ValueError as error:
-        return _refuse(str(error))
     return _examine(args, subject, keys, device)
 
 
@@ -101,13 +95,12 @@ def _examine(
 
     from kvparity.core import doing
     from kvparity.core.environment import environment
-    from kvparity.core.errors import SubjectError
     from kvparity.relations.order.examine import order_report
     from kvparity.relations.order.text import render
     from kvparity.run.worker import still_settled
 
     reports = []
-    try:
+    with ends(ValueError):
         for n in keys:
             doing.task(f"order of {n} keys")
             reports.append(
@@ -122,27 +115,20 @@ def _examine(
                 )
             )
             still_settled(f"{n} keys")
-    except ValueError as error:
-        return _refuse(str(error))
-    except SubjectError as error:
-        say.tell(f"kvparity: error: {error}", file=sys.stderr)
-        return ExitCode.ERROR
     facts = environment(torch.device(device))
     verdict = min((report.verdict for report in reports), key=_WORST.index)
     if args.svg is not None:
         try:
             _draw(args.svg, reports)
         except OSError as error:
-            return _refuse(f"--svg {args.svg}: {error.strerror}")
-    if args.json:
-        document = {
-            "schema_version": 1,
-            "verdict": verdict,
-            "environment": facts,
-            "reports": [report.json() for report in reports],
-        }
-        say.document(document)
-    say.tell(render(reports, facts), file=sys.stderr if args.json else sys.stdout)
+            raise StopError(f"--svg {args.svg}: {error.strerror}") from error
+    document = {
+        "schema_version": 1,
+        "verdict": verdict,
+        "environment": facts,
+        "reports": [report.json() for report in reports],
+    }
+    say.result(args, document, render(reports, facts))
     return _EXIT[verdict]
 
 
@@ -249,12 +235,6 @@ def _draw(path: Path, reports: list[OrderReport]) -> None:
 
 
 def _progress(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
-        if what.endswith("random data"):
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
-def _refuse(message: str) -> int:
-    say.tell(f"kvparity: {message}", file=sys.stderr)
-    return ExitCode.USAGE
+    progress.line(what)
+    if what.endswith("random data"):
+        progress.line("")

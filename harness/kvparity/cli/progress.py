@@ -12,6 +12,12 @@ EVERY_S = 30.0
 """Seconds between two lines where stderr is no terminal."""
 
 
+def line(what: str, end: str = "") -> None:
+    """On a terminal, ``what`` in place of the line that was written so before."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end=end, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Counts finished cases, as every other message does. Call it as often as you like."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
+from kvparity.cli.stop import StopError, ends
 from kvparity.core import versions
-from kvparity.core.exit_codes import ExitCode, of_verdict
+from kvparity.core.exit_codes import of_verdict
 from kvparity.report.schema import RESIGNED, SCHEMA_VERSION
 
 
@@ -31,44 +31,28 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay; the exit code is that of the case's verdict now, if that is no better than it was."""
     from kvparity_contracts.loader import load
-    from kvparity_contracts.problems import ContractError
 
-    try:
+    with ends(ValueError):
         device = settle(args.device)
-    except ValueError as error:
-        return _refuse(str(error))
-    from kvparity.core.errors import SubjectError, UnsupportedError
-    from kvparity.report.run_dir import RunFolderError
     from kvparity.run.replay import contract_path, replay
 
-    try:
+    with ends(ValueError):
         path, sha = contract_path(args.run_dir)
         loaded = load(path)
         if loaded.sha256 != sha:
-            return _refuse(f"{path} changed since the run; replay needs the contract as it was")
+            raise StopError(f"{path} changed since the run; replay needs the contract as it was")
         found = replay(loaded, args.run_dir, args.case, device)
-    except ContractError as error:
-        say.tell(error, file=sys.stderr)
-        return ExitCode.USAGE
-    except (RunFolderError, UnsupportedError, ValueError) as error:
-        return _refuse(str(error))
-    except SubjectError as error:
-        say.tell(f"kvparity: error: {error}", file=sys.stderr)
-        return ExitCode.ERROR
-    if args.json:
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "recorded_schema": found.schema,
-            "case": found.entry,
-            "same_as_recorded": found.same,
-            "row": found.row,
-            "outside_tested": versions.here(),
-            "after_others": found.after_others,
-            "keeps_state": found.keeps_state,
-        }
-        say.document(document)
-    else:
-        say.tell(_text(found))
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "recorded_schema": found.schema,
+        "case": found.entry,
+        "same_as_recorded": found.same,
+        "row": found.row,
+        "outside_tested": versions.here(),
+        "after_others": found.after_others,
+        "keeps_state": found.keeps_state,
+    }
+    say.result(args, document, _text(found), beside=False)
     return of_verdict(found.verdict)
 
 
@@ -134,8 +118,3 @@ def _repeats(found: Any) -> str:
 
 _STATE = "state between calls decides (a workspace, a buffer or a counter that the subject keeps)"
 _WORDS = {"holds": "holds", "differs": "differs", "void": "is void", "error": "fails"}
-
-
-def _refuse(message: str) -> int:
-    say.tell(f"kvparity: {message}", file=sys.stderr)
-    return ExitCode.USAGE

@@ -6,6 +6,7 @@ comes last.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -76,6 +77,14 @@ def document(value: Any, *, indent: int | None = None) -> None:
         print(text)
     else:
         _current.text = text
+
+
+def result(args: argparse.Namespace, value: Any, text: str, *, beside: bool = True) -> None:
+    """The text for people; with ``--json`` the document, and ``beside`` it the text on stderr."""
+    if args.json:
+        document(value)
+    if beside or not args.json:
+        tell(text, file=sys.stderr if args.json else sys.stdout)
 
 
 def passed_on(text: str) -> bool:

@@ -8,8 +8,9 @@ import os
 import sys
 from typing import Any
 
-from kvparity.cli import say
+from kvparity.cli import progress, say
 from kvparity.cli.device import add_argument, settle
+from kvparity.cli.stop import StopError, ends
 from kvparity.core import versions
 from kvparity.core.exit_codes import ExitCode
 
@@ -68,23 +69,18 @@ def run(args: argparse.Namespace) -> int:
     """Show, measure or check; returns the exit code."""
     wrong = _misused(args)
     if wrong is not None:
-        return _stop(ExitCode.USAGE, wrong)
+        raise StopError(wrong)
     from kvparity_kernels.rules import RulesError
 
-    try:
+    with ends(ValueError):
         device = settle(args.device)
-    except ValueError as error:
-        return _stop(ExitCode.USAGE, str(error))
     from kvparity.core.environment import settle as settle_process
-    from kvparity.core.errors import SubjectError
 
     settle_process()
-    try:
+    with ends(RulesError, code=ExitCode.ERROR, words="error: "):
         if args.measure:
             return _measure(args, device)
         return _check(args, device) if args.check else _show(args, device)
-    except (RulesError, SubjectError) as error:
-        return _stop(ExitCode.ERROR, f"error: {error}")
 
 
 def _misused(args: argparse.Namespace) -> str | None:
@@ -111,12 +107,11 @@ def _show(args: argparse.Namespace, device: str) -> int:
     from kvparity_kernels import rules
 
     found = describe(torch.device(device))
-    if args.json:
-        table = [vars(rule) for rule in rules.table()]
-        names = list(rules.choices())
-        say.document({"schema_version": 1, "rows": table, "choices": names, "here": found})
-    else:
-        say.tell(f"{text.table(rules.table())}\n{text.here(found, device)}")
+    table, names = rules.table(), list(rules.choices())
+    rows = [vars(rule) for rule in table]
+    document = {"schema_version": 1, "rows": rows, "choices": names, "here": found}
+    words = f"{text.table(table)}\n{text.here(found, device)}"
+    say.result(args, document, words, beside=False)
     return ExitCode.HOLDS
 
 
@@ -134,7 +129,7 @@ def _measure(args: argparse.Namespace, device: str) -> int:
         tuple(dict.fromkeys(args.choice or reversed(choices()))),
         jobs=args.jobs or (min(16, cores) if device.startswith("cuda") else 1),
         evidence=args.evidence,
-        progress=_progress,
+        progress=progress.line,
     )
     if args.json:
         say.document(found)
@@ -153,22 +148,10 @@ def _check(args: argparse.Namespace, device: str) -> int:
     found = check(torch.device(device), tuple(dict.fromkeys(args.dtype or _DTYPES)))
     found["outside_tested"] = versions.here()
     name = device_words(torch.device(device))
-    if args.json:
-        say.document({"schema_version": 1, **found})
     good = found["verdict"] in ("base", "holds")
     words = text.checked(found, name) if good else complaint(found, name)
     words = "\n".join([words, *versions.lines(found)])
-    say.tell(words, file=sys.stderr if args.json else sys.stdout)
+    say.result(args, {"schema_version": 1, **found}, words)
     if good:
         return ExitCode.HOLDS
     return ExitCode.DIFFERS if found["verdict"] == "differs" else ExitCode.VOID
-
-
-def _progress(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
-
-
-def _stop(code: ExitCode, message: str) -> int:
-    say.tell(f"kvparity: {message}", file=sys.stderr)
-    return code

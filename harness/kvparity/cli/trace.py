@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.core.exit_codes import ExitCode, of_verdict
+from kvparity.cli.stop import StopError, ends
+from kvparity.core.exit_codes import of_verdict
 
 if TYPE_CHECKING:
     from kvparity.run.trace_command import Traced
@@ -49,45 +49,28 @@ def run(args: argparse.Namespace) -> int:
     """Trace; returns the exit code."""
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
-    from kvparity_contracts.problems import ContractError
 
-    try:
+    with ends(ValueError):
         loaded = load_whole(find(args.contract))
         device = settle(args.device)
-    except ContractError as error:
-        say.tell(error, file=sys.stderr)
-        return ExitCode.USAGE
-    except ValueError as error:
-        return _stop(ExitCode.USAGE, str(error))
 
-    from kvparity.core.errors import SubjectError, UnsupportedError
     from kvparity.run.trace_command import trace_contract
 
     try:
-        traced = trace_contract(
-            loaded, device, workload=args.workload, path=args.path, sequence=args.sequence
-        )
-        if args.out is not None:
-            traced.write(args.out)
-    except (UnsupportedError, ValueError) as error:
-        return _stop(ExitCode.USAGE, str(error))
-    except SubjectError as error:
-        return _stop(ExitCode.ERROR, f"error: {error}")
+        with ends(ValueError):
+            traced = trace_contract(
+                loaded, device, workload=args.workload, path=args.path, sequence=args.sequence
+            )
+            if args.out is not None:
+                traced.write(args.out)
     except OSError as error:
-        return _stop(ExitCode.USAGE, f"--out {args.out}: {error}")
+        raise StopError(f"--out {args.out}: {error}") from error
     return _print(args, traced)
 
 
 def _print(args: argparse.Namespace, traced: Traced) -> int:
-    if args.json:
-        say.document(traced.json())
     text = traced.text()
     if args.out is not None:
         text += f"\n\nwritten: {args.out / 'trace.jsonl'}, {args.out / 'trace.svg'}"
-    say.tell(text, file=sys.stderr if args.json else sys.stdout)
+    say.result(args, traced.json(), text)
     return of_verdict(traced.verdict)
-
-
-def _stop(code: ExitCode, message: str) -> int:
-    say.tell(f"kvparity: {message}", file=sys.stderr)
-    return code

@@ -16,6 +16,7 @@ from typing import Any
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
 from kvparity.cli.progress import Progress
+from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.report.schema import SCHEMA_VERSION
 
@@ -74,31 +75,25 @@ def run(args: argparse.Namespace) -> int:
     """Verify; returns the exit code."""
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
-    from kvparity_contracts.problems import ContractError
 
     if args.jobs is not None and not 1 <= args.jobs <= _MOST_JOBS:
         words = f"--jobs {args.jobs}: expected at least 1, at most {_MOST_JOBS}"
-        return _stop(args, ExitCode.USAGE, words)
+        raise StopError(words)
     if not 0 < args.timeout <= _LONGEST_S:
         words = f"--timeout {args.timeout:g}: expected seconds, more than 0, at most {_LONGEST_S}"
-        return _stop(args, ExitCode.USAGE, words)
+        raise StopError(words)
     if args.resume and args.run_dir is None:
         words = "--resume needs --run-dir, the folder of the interrupted run"
-        return _stop(args, ExitCode.USAGE, words)
-    try:
-        with Progress() as bar:
-            bar(0, 0, "loading torch")
-            loaded = load_whole(find(args.contract))
-            device = settle(args.device)
-    except ContractError as error:
-        return _stop(args, ExitCode.USAGE, str(error), prefix="")
-    except ValueError as error:
-        return _stop(args, ExitCode.USAGE, str(error))
+        raise StopError(words)
+    with ends(ValueError), Progress() as bar:
+        bar(0, 0, "loading torch")
+        loaded = load_whole(find(args.contract))
+        device = settle(args.device)
     try:
         folder = args.run_dir or _new_folder(loaded.contract.name)
     except OSError as error:
         words = f"{_RUNS} cannot be written ({error.strerror}); give a --run-dir"
-        return _stop(args, ExitCode.USAGE, words)
+        raise StopError(words) from error
     try:
         if args.invariant:
             return _before_and_after(args, loaded, device, folder)
@@ -107,8 +102,6 @@ def run(args: argparse.Namespace) -> int:
         if args.run_dir is None:
             with suppress(OSError):
                 folder.rmdir()  # where nothing is in it: a run that was refused
-    if isinstance(found, int):
-        return found
     return _print(args, found, [found])
 
 
@@ -128,19 +121,14 @@ def _before_and_after(args: argparse.Namespace, loaded: Any, device: str, folder
     """Without and with torch's reductions in fixed order; the second decides."""
     from kvparity.run.invariant_switch import with_invariant
 
-    try:
+    with ends(ValueError, words="--invariant: "):
         sides = {"before": with_invariant(loaded, False), "after": with_invariant(loaded, True)}
-    except ValueError as error:
-        return _stop(args, ExitCode.USAGE, f"--invariant: {error}")
     reports = {}
     for name, contract in sides.items():
         inner = folder / name
         # An interruption may have come before the second run began.
         resume = args.resume and (name == "before" or inner.exists())
-        found = _verify(args, contract, device, inner, resume)
-        if isinstance(found, int):
-            return found
-        reports[name] = found
+        reports[name] = _verify(args, contract, device, inner, resume)
     document = {"schema_version": SCHEMA_VERSION, "verdict": reports["after"]["verdict"], **reports}
     words = ", ".join(f"{name}: {found['verdict'].upper()}" for name, found in reports.items())
     return _print(args, document, list(reports.values()), f"\nwith --invariant, {words}")
@@ -152,19 +140,15 @@ def _print(
     """The document on stdout if it was asked for, the text of each report, the exit code."""
     from kvparity.report.terminal import render
 
-    if args.json:
-        say.document(document)
     text = "\n\n".join(map(render, reports)) + (f"\n{last}" if last else "")
-    say.tell(text, file=sys.stderr if args.json else sys.stdout)
+    say.result(args, document, text)
     return of_verdict(document["verdict"])
 
 
 def _verify(
     args: argparse.Namespace, loaded: Any, device: str, folder: Path, resume: bool
-) -> dict[str, Any] | int:
-    """The report, or the exit code where there is none."""
-    from kvparity.core.errors import SubjectError, UnsupportedError
-    from kvparity.report.run_dir import RunFolderError
+) -> dict[str, Any]:
+    from kvparity.core.errors import SubjectError
     from kvparity.run.verify import verify
 
     try:
@@ -179,17 +163,15 @@ def _verify(
                 progress=bar,
                 timeout=args.timeout,
             )
-    except (RunFolderError, UnsupportedError) as error:
-        return _stop(args, ExitCode.USAGE, str(error))
     except SubjectError as error:
-        return _stop(args, ExitCode.ERROR, f"error: {error}{_kept(folder)}")
+        raise StopError(f"error: {error}{_kept(folder)}", ExitCode.ERROR) from error
     except KeyboardInterrupt:
         whole = (
             f"--invariant --run-dir {folder.parent}" if args.invariant else f"--run-dir {folder}"
         )
         again = f"kvparity verify {args.contract} {whole} --resume"
         words = f"interrupted{_kept(folder)}; finish with: {again}"
-        return _stop(args, ExitCode.INTERRUPTED, words)
+        raise StopError(words, ExitCode.INTERRUPTED) from None
 
 
 def _default_jobs(device: str) -> int:
@@ -201,13 +183,3 @@ def _kept(folder: Path) -> str:
     count = cases.read_bytes().count(b"\n") if cases.is_file() else 0
     words = "1 finished case is" if count == 1 else f"{count} finished cases are"
     return f"; {words} kept in {folder}" if count else ""
-
-
-def _stop(
-    args: argparse.Namespace, code: ExitCode, message: str, *, prefix: str = "kvparity: "
-) -> int:
-    """Say why there is no report; with ``--json`` also as the one document on stdout."""
-    say.tell(f"{prefix}{message}", file=sys.stderr)
-    if args.json:
-        say.document(say.problem(code, message))
-    return code

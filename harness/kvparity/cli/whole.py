@@ -21,7 +21,6 @@ def run(answer: Callable[..., dict[str, Any]], given: Sequence[str], *, json: bo
     import math
     import time
 
-    from kvparity.core.errors import SubjectError
     from kvparity.core.isolation.pool import Apart
 
     began = said = time.monotonic()
@@ -33,13 +32,9 @@ def run(answer: Callable[..., dict[str, Any]], given: Sequence[str], *, json: bo
             said = now
             print(f"{RUNNING}{now - began:.0f} s: {what}", file=sys.stderr, flush=True)
 
-    try:
-        with Apart(1, math.inf, tell) as pool:
-            (found,) = pool.run([(answer, list(given))])
-            pool.finish()
-    except SubjectError as error:
-        say.tell(f"kvparity: error: {error}", file=sys.stderr)
-        return ExitCode.ERROR
+    with Apart(1, math.inf, tell) as pool:
+        (found,) = pool.run([(answer, list(given))])
+        pool.finish()
     code, text = found.get("code"), found.get("text")
     if code not in _CODES or not isinstance(text, str):
         raise ValueError(f"a process returned {found!r}")

@@ -12,7 +12,10 @@ from warm import Warm
 
 from kvparity.cli import doctor, say
 from kvparity.cli.main import main
+from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.exit_codes import ExitCode
+from kvparity_contracts.problems import ContractError, Problem
+from kvparity_kernels.relied import GoneError
 
 HERE = Path(__file__).parents[1]
 
@@ -70,17 +73,39 @@ def test_what_goes_wrong_is_a_document(
     assert words in err
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(0), RuntimeError("a bug")])
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (SystemExit(0), 3, "internal error: SystemExit: 0"),
+        (RuntimeError("a bug"), 3, "internal error: RuntimeError: a bug"),
+        (ContractError([Problem("a.yaml", 2, 1, "name", "is missing")]), 2, "a.yaml:2:1: name: "),
+        (UnsupportedError("not this path"), 2, "not this path"),
+        (RunFolderError("not this folder"), 2, "not this folder"),
+        (SubjectError("it broke"), 3, "error: it broke"),
+        (GoneError("it is gone"), 3, "error: it is gone"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
 def test_a_command_that_ends_early_has_a_document(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    said: str,
 ) -> None:
-    def broken(asked: str | None) -> str:
+    """What is raised on purpose has one meaning in every verb; the rest is a fault of ours."""
+
+    def broken(args: object) -> int:
         raise error
 
-    monkeypatch.setattr(doctor, "settle", broken)
-    code = main(["doctor", "--json"])
-    assert code == (130 if isinstance(error, KeyboardInterrupt) else ExitCode.ERROR)
-    assert json.loads(capsys.readouterr().out)["exit_code"] == code
+    monkeypatch.setattr(doctor, "run", broken)
+    assert main(["doctor", "--json"]) == code
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["verdict"], found["exit_code"]) == ("error", code)
+    assert found["error"].startswith(said)
+    assert found["error"] in err
 
 
 def test_streams_that_a_subject_closes_stay_open(capsys: pytest.CaptureFixture[str]) -> None:
