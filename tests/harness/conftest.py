@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import warm as warming
 
-from kvparity.core import environment
+from kvparity.core import environment, replaced
 from kvparity.core.isolation.inside import here
 from kvparity_contracts import abilities
 
@@ -32,6 +32,7 @@ def nothing_is_remembered() -> Iterator[None]:
     """Of a test that patches functions of ours, the next one knows nothing."""
     yield
     environment._functions, environment._handlers = {}, {}
+    environment._looks = (replaced.watching({}),)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kvparity.core import environment
+from kvparity.core import environment, replaced
 from kvparity.core.isolation.inside import here
 
 
@@ -26,3 +26,4 @@ def nothing_is_remembered() -> Iterator[None]:
     """Of a test that patches functions of ours, the next one knows nothing."""
     yield
     environment._functions, environment._handlers = {}, {}
+    environment._looks = (replaced.watching({}),)

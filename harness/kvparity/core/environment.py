@@ -23,6 +23,8 @@ _found: dict[str, Any] = {}
 _functions: replaced.Known = {}
 _handlers: dict[int, Any] = {}
 """Functions and signals' handlers, likewise."""
+_looks = (replaced.watching(_functions),)
+"""The look at them. In a tuple: a function that is put anew here would be one that was replaced."""
 _VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 
 
@@ -71,7 +73,7 @@ def settle() -> None:
     as they are, and are remembered, and so are the functions that a comparison rests on. Libraries
     of model hubs are offline.
     """
-    global _functions, _handlers
+    global _functions, _handlers, _looks
     offline.ensure()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -79,6 +81,7 @@ def settle() -> None:
     torch.set_default_dtype(torch.float32)
     _found.update(torch_flags.read())
     _functions, _handlers = replaced.functions(), replaced.handlers()
+    _looks = (replaced.watching(_functions),)
 
 
 def settle_again() -> None:
@@ -110,7 +113,7 @@ def unsettled() -> str | None:
     return (
         next((words for words, off in found.items() if off), None)
         or torch_flags.turned(_found)
-        or replaced.replaced(_functions)
+        or _looks[0]()
         or replaced.handled(_handlers)
         or sight.blind()
     )
@@ -118,7 +121,7 @@ def unsettled() -> str | None:
 
 def watching() -> Callable[[], str | None]:
     """The look at functions that :func:`unsettled` takes, bound now."""
-    return replaced.watching(dict(_functions))
+    return _looks[0]
 
 
 def _tf32(backend: Any) -> bool:

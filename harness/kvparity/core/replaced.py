@@ -10,6 +10,7 @@ import builtins
 import hashlib
 import json
 import math
+import operator
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -97,16 +99,46 @@ def replaced(known: Known) -> str | None:
 def watching(known: Known) -> Callable[[], str | None]:
     """What looks at them, bound now: nothing that is replaced later has a part in the look."""
     had, code, of_torch, named = _had, _code, _of_torch, _name
+    every, each, same, code_of = all, map, operator.is_, operator.attrgetter("__code__")
+    direct, other = _sorted(known)
+    functions = [value for _, value, inner in known.values() if _plain(value, inner)]
+    codes = [inner for _, value, inner in known.values() if _plain(value, inner)]
 
     def look() -> str | None:
-        for (_, name), (owner, value, inner) in known.items():
+        settled = every(each(same, each(code_of, functions), codes)) and every(
+            every(each(same, each(get, names), values)) for get, names, values in direct
+        )
+        for (_, name), (owner, value, inner) in (other if settled else known).items():
             now = had(owner, name)
-            same = now is value and (inner is None or code(now) is inner)
-            if not same and not of_torch(now):
+            unchanged = now is value and (inner is None or code(now) is inner)
+            if not unchanged and not of_torch(now):
                 return f"{named(owner)}.{name} is no longer the function that it was"
         return None
 
     return look
+
+
+def _sorted(known: Known) -> tuple[list[tuple[Any, list[str], list[Any]]], Known]:
+    """What owners have themselves, in lists that are quickly compared; and what they inherit.
+
+    A look comes with every case of a verification, at thousands of functions.
+    """
+    found: dict[int, tuple[Any, list[str], list[Any]]] = {}
+    other: Known = {}
+    for (number, name), (owner, value, inner) in known.items():
+        own = owner if isinstance(owner, dict) else vars(owner)
+        # None is also what is no longer there
+        if value is None or name not in own or not (inner is None or _plain(value, inner)):
+            other[number, name] = (owner, value, inner)
+        else:
+            _, names, values = found.setdefault(number, (own.get, [], []))
+            names.append(name)
+            values.append(value)
+    return list(found.values()), other
+
+
+def _plain(value: Any, code: Any) -> bool:
+    return code is not None and isinstance(value, FunctionType)
 
 
 def _of_torch(function: Any, *, folder: str = _TORCH) -> bool:

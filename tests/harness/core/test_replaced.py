@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -24,6 +26,44 @@ def test_what_replaces_a_function_is_seen_and_undone(monkeypatch: pytest.MonkeyP
         replaced.put_back(known)
         assert replaced.replaced(known) is None
     assert torch.Tensor.__ne__ is plain
+
+
+def code(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(bits.ulps, "__code__", (lambda *_: None).__code__)
+
+
+REPLACED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "own": (lambda patch: patch.setattr(bits, "ulps", lambda *_: None), "bits.ulps"),
+    "gone": (lambda patch: patch.delattr(bits, "ulps"), "bits.ulps"),
+    "code": (code, "bits.ulps"),
+    "inherited": (
+        lambda patch: patch.setattr(torch.nn.Parameter, "view", lambda *_: None, raising=False),
+        "Parameter.view",
+    ),
+    "inherited by tensors": (
+        lambda patch: patch.setattr(torch.Tensor, "view", lambda *_: None),
+        "Tensor.view",
+    ),
+    "no method": (lambda patch: patch.setattr(torch.Tensor, "__bool__", None), "__bool__"),
+    "a module": (
+        lambda patch: patch.setitem(sys.modules, "kvparity.core.bits", sight),
+        "sys.modules.kvparity.core.bits",
+    ),
+}
+
+
+@pytest.mark.parametrize(("replace", "named"), REPLACED.values(), ids=REPLACED)
+def test_every_kind_of_place_is_looked_at(
+    replace: Callable[[pytest.MonkeyPatch], None], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = replaced.watching(replaced.functions())
+    assert look() is None
+    with monkeypatch.context() as patch:
+        replace(patch)
+        found = str(look())
+    assert found.endswith("is no longer the function that it was")
+    assert named in found
+    assert look() is None
 
 
 def test_a_comparison_that_is_blind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
