@@ -52,7 +52,7 @@ def _mends(data: dict[str, Any], fault: Fault, others: Sequence[tuple[Fault, boo
 def _follow(data: Any, at: KeyPath, suggestion: str) -> bool | None:
     """Put the suggestion where the fault is; False where it cannot stand, None where it is no word.
 
-    A key that no model has is told of as a key, and is renamed.
+    A key that no model has is reported as a key, and is renamed.
     """
     inside = data
     for part in at[:-1]:

@@ -88,7 +88,7 @@ class Accuracy(Model):
 
 
 class CacheCheck(Model):
-    """What the cache holds in the end: the same bits on two paths, and what was written."""
+    """What the cache holds at the end: the same bits on two paths, and what was written."""
 
     TAG: ClassVar[str] = "cache"
 
@@ -166,7 +166,7 @@ class TraceCheck(Model):
     name: Title
     """What the check claims, in a few words."""
     relation: Literal["trace"]
-    """trace: the compared rows are held against invariants of positions, keys and weights."""
+    """trace: the compared rows are checked against invariants of positions, keys and weights."""
     paths: Annotated[Paths, Field(json_schema_extra={"default": ["decode"]})] = (
         PathName("decode"),
     )

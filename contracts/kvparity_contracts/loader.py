@@ -29,7 +29,7 @@ KINDS = {
 }
 """What is no file, and is not read: it may have no end."""
 MOST_PROBLEMS = 50
-"""Problems that are told of one file; the others are counted."""
+"""Problems reported for one file; the others are counted."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def choices() -> dict[str, Tiles]:
 
 
 def read(path: Path = PATH) -> tuple[Rule, ...]:
-    """The rules of a table. Raises ``RulesError`` for whatever is not exactly as it must be."""
+    """The rules of a table. Raises ``RulesError`` for whatever is not exactly as specified."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
     except (OSError, ValueError) as error:

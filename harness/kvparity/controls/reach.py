@@ -2,7 +2,7 @@
 
 The fault is measured alone: exact rows with it, rounded as a kernel must round them, against the
 exact rows. Over all that a check compares, in each of its formats, since a limit is only as good
-as the data that it is held against. No kernel of the pair runs.
+as the data that it is compared with. No kernel of the pair runs.
 """
 
 from __future__ import annotations

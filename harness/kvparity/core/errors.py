@@ -22,7 +22,7 @@ class SubjectError(Exception):
 
 
 class OracleError(SubjectError):
-    """The subject has no float64 values to be held against: an error of accuracy cases alone."""
+    """The subject has no float64 values to compare with: an error of accuracy cases alone."""
 
 
 class UnsupportedError(Exception):

@@ -25,7 +25,7 @@ def read_object(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         raise UnsupportedError(f"no {path.name} in {path.parent}")
     if not path.is_file():
-        raise UnsupportedError(f"{path} is no regular file")
+        raise UnsupportedError(f"{path} is not a regular file")
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)

@@ -190,7 +190,7 @@ class Holding(Watch):
 
 
 def hold(plan: Plan, run: Callable[[Watch], Record], keep: frozenset[Place] = frozenset()) -> Held:
-    """Run a plan by ``run(watch)`` and keep what its cache holds in the end.
+    """Run a plan by ``run(watch)`` and keep what its cache holds at the end.
 
     Raises:
         UnsupportedError: the cache cannot be looked at.

@@ -114,5 +114,5 @@ class Side:
         )
 
     def hold(self, keep: frozenset[Place] = frozenset()) -> Held:
-        """Run it and look at what the cache holds in the end."""
+        """Run it and look at what the cache holds at the end."""
         return hold(self.plan, lambda watch: self.run(watch=watch), keep)

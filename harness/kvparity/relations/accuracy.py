@@ -1,4 +1,4 @@
-"""A path held against float64: what was measured, where it is worst, and what is kept of it."""
+"""A path compared with float64: what was measured, where it is worst, and what is kept of it."""
 
 from __future__ import annotations
 

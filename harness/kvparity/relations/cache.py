@@ -1,4 +1,4 @@
-"""Relation *cache*: what a cache holds in the end.
+"""Relation *cache*: what a cache holds at the end.
 
 Two claims. What a path's cache holds has the bits of what the reference's holds, at every position
 that both hold. And on each side what is read is what was written, rounded as the store declares.
@@ -19,7 +19,7 @@ from kvparity_kernels.digest import row_digest
 
 PARTS = ("k", "v")
 Again = Callable[[str, Place], Held]
-"""(side, place) -> that side (``reference`` or ``path``), run once more and the place kept."""
+"""(side, place) -> that side (``reference`` or ``path``), rerun and the place kept."""
 
 
 def compare(

@@ -20,7 +20,7 @@ USUAL_EDGES = (64, 256)
 def compare_caches(
     reference: Side, candidate: Side, held: tuple[Held, Held] | None = None
 ) -> tuple[Comparison, Held, Held]:
-    """What the caches of two sides hold in the end; ``held`` if it is known already."""
+    """What the caches of two sides hold at the end; ``held`` if it is known already."""
     left, right = held or (reference.hold(), candidate.hold())
 
     def again(side: str, place: Place) -> Held:
@@ -38,7 +38,7 @@ def probe(side: Side, check: str) -> tuple[Comparison, Record]:
 
 
 def trace(side: Side) -> tuple[Comparison, Record]:
-    """What the layers of one side look at, held against the invariants of a trace."""
+    """What the layers of one side look at, checked against the invariants of a trace."""
     found = trace_side(side)
     return traces.compare(found), found.record
 

@@ -8,7 +8,7 @@ from kvparity.plan.cases import Case
 from kvparity.relations.bits_and_limits import Comparison, SideName
 
 ORACLE = "float64"
-"""The name of the side that an accuracy check holds a path against."""
+"""The name of the side that an accuracy check compares a path with."""
 
 
 def case_words(case: Case) -> str:

@@ -29,7 +29,7 @@ def damage(folder: Path, line: Mapping[str, Any]) -> str | None:
     path = folder / name
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return f"{name} is no regular file"
+            return f"{name} is not a regular file"
         with safe_open(str(path), "np") as file:
             missing = set(_TENSORS.get(line["relation"], ())) - set(file.keys())
             index = json.loads((file.metadata() or {}).get("index", "null"))

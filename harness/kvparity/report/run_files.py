@@ -117,7 +117,7 @@ def _opened(path: Path) -> BinaryIO | None:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise RunFolderError(f"{path} is no regular file; use a new --run-dir")
+        raise RunFolderError(f"{path} is not a regular file; use a new --run-dir")
     return os.fdopen(handle, "rb")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 SCHEMA_VERSION = 2
 RESIGNED = ("approx_kl0", "clipfrac0")
-"""What schema 1 measured with the other sign of d: no number of one is held against the other."""
+"""What schema 1 measured with the other sign of d: no number of one is compared with the other."""
 
 
 def schema_of(document: Mapping[str, Any]) -> int:

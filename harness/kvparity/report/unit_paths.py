@@ -16,7 +16,7 @@ from kvparity_contracts.paths import PathName
 class Before:
     """What an interrupted run left of a unit.
 
-    ``ran``: lines of paths. ``repeats``: which paths, computed once more, gave their bits again;
+    ``ran``: lines of paths. ``repeats``: which paths, when rerun, repeated their bits;
     one case of a unit tells.
     """
 

@@ -26,7 +26,7 @@ from kvparity_contracts.paths import PathName
 
 @dataclass(frozen=True)
 class Planted:
-    """What a check said of a planted defect; ``measured``: what its limits were held against.
+    """What a check said of a planted defect; ``measured``: what its limits were checked against.
 
     ``reach``: of a fault that both kernels share, what every accuracy check sees of it.
     """
@@ -65,7 +65,7 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
 
 
 def _by_reach(setting: Setting, pair: AttentionSubject, job: ControlRun, tokens: Tokens) -> Planted:
-    """A fault that both kernels share, held against all accuracy checks of the contract."""
+    """A fault that both kernels share, checked against all accuracy checks of the contract."""
     prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
     own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
     returned = Side(setting, pair, prompts, PathName("prefill"), own).run().values.shape[1]

@@ -66,7 +66,7 @@ def run_order_control(subject: Subject, job: KernelControl, seed: int) -> tuple[
     """
     control = KERNEL_CONTROLS[job.control]
     if control.plant is None:
-        raise ValueError(f"{job.control} is no control of an order check")
+        raise ValueError(f"{job.control} is not a control of an order check")
     planted = control.plant(subject)
     found = certify(planted, job.case, seed=seed, only=control.parts, draws=2)
     caught = found.outcome == "differs" and found.details["verdict"] in SEEN
@@ -78,7 +78,7 @@ def run_audit_control(contract: Contract, base: Path, job: KernelControl) -> tup
     control = KERNEL_CONTROLS[job.control]
     declared = order_of(contract.subject)
     if control.against is None or declared is None:
-        raise ValueError(f"{job.control} is no control of an audit check")
+        raise ValueError(f"{job.control} is not a control of an audit check")
     order = ReductionOrder(**declared.model_dump())
     found = audit(contract, base, job.case, against=control.against(order))
     return found.outcome == "differs", f"{job.case.architecture}: {found.reason}"

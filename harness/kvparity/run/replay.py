@@ -1,4 +1,4 @@
-"""Run one case of a finished or interrupted run again, and look at the row where it parts."""
+"""Run one case of a finished or interrupted run again, and look at its first divergence."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any], schema: in
 
 
 def _lasting(case: dict[str, Any], schema: int) -> dict[str, Any]:
-    """What a second look must find again. Of a run, only some cases were computed once more.
+    """What a second look must find again. Of a run, only some cases were rerun.
 
     A run of schema 1 measured with the other sign of d, which its words for a limit tell too.
     """

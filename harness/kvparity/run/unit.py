@@ -99,7 +99,7 @@ class Runner:
         return Side(self.setting, self.setting.subject, self.prompts, path, self.known())
 
     def hold(self, path: PathName) -> Held:
-        """What the cache of ``path`` holds in the end, looked at once."""
+        """What the cache of ``path`` holds at the end, looked at once."""
         if path not in self.held:
             start = time.perf_counter()
             self.held[path] = self.side(path).hold()
@@ -108,7 +108,7 @@ class Runner:
         return self.held[path]
 
     def repeats(self, path: PathName) -> bool:
-        """Whether ``path``, run once more, gives the bits that it gave before."""
+        """Whether ``path``, when rerun, repeats its bits."""
         if path not in self.repeated:
             self.repeated[path] = same_bits(self.record(path), self.side(path).run())
         return self.repeated[path]
@@ -275,7 +275,7 @@ def judge_accuracy(contract: Contract, case: Case, candidate: Record, wanted: Te
     """Hold one case against the limits of its check."""
     check = next(c for c in contract.checks if c.name == case.check)
     if not isinstance(check, Accuracy):
-        raise TypeError(f"{case.check} is no accuracy check")
+        raise TypeError(f"{case.check} is not an accuracy check")
     limits = check.limits_for(case.numerics.execution).given()  # type: ignore[arg-type] # a dtype's name
     exact = _compared(contract, case, candidate, wanted)
     return accuracy(candidate, exact, limits, column=case.column)

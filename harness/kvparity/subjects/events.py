@@ -68,7 +68,7 @@ class Listener(Protocol):
         ...
 
     def wants(self, sequence: int, positions: Sequence[int]) -> Sequence[int]:
-        """The positions of a span whose rows shall be told of; gathering them costs time."""
+        """The positions of a span whose rows to report; gathering them costs time."""
         ...
 
     def attended(self, event: Attended) -> None:

@@ -35,7 +35,7 @@ def document(
 ) -> dict[str, Any]:
     """Measure the named choices in the given formats.
 
-    JSON values: ``verdict`` (``measured``, or ``void`` if a control is not as it must be),
+    JSON values: ``verdict`` (``measured``, or ``void`` if a control failed its expected result),
     ``environment``, ``controls``, ``answers``, and ``rows`` for the table: of choices that are
     equal or differ, none where it is void. ``cases``: by default all on a device, tiny ones in the
     interpreter, whose rows say so and are refused by the table. ``jobs``: processes.

@@ -205,7 +205,7 @@ def test_a_run_folder_that_exists(tmp_path, capsys):
         ),
         (["verify", "smoke", "--resume"], "--resume needs --run-dir"),
         (["verify", "smoke", "--device", "tpu"], "tpu"),
-        (["verify", "smoke", "--device", "cuda:97"], "cuda:97 is not there"),
+        (["verify", "smoke", "--device", "cuda:97"], "cuda:97 is not available"),
         (["replay", "no-such-run", "c000"], "holds no run"),
     ],
 )

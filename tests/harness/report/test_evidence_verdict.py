@@ -237,4 +237,4 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     kept(tmp_path, "invariance").unlink()
     (tmp_path / KEPT["invariance"]).mkdir()
     found = damage(tmp_path, line("invariance", "differs"))
-    assert found == f"{KEPT['invariance']} is no regular file"
+    assert found == f"{KEPT['invariance']} is not a regular file"

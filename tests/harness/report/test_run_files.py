@@ -38,10 +38,10 @@ def test_a_pipe_or_a_device_is_not_read(tmp_path: Path) -> None:
         lambda: run_files.drop_torn_line(tmp_path / "cases.jsonl"),
         lambda: run_files.whole(tmp_path / "identity.json", "path"),
     ):
-        with pytest.raises(RunFolderError, match="is no regular file"):
+        with pytest.raises(RunFolderError, match="is not a regular file"):
             read()
     (tmp_path / "units.jsonl").mkdir()
-    with pytest.raises(RunFolderError, match="is no regular file"):
+    with pytest.raises(RunFolderError, match="is not a regular file"):
         list(Evidence(tmp_path).lines("units.jsonl"))
 
 

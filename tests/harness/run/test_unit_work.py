@@ -235,7 +235,7 @@ def test_limits_are_those_of_an_accuracy_check_alone() -> None:
     own = setting(BITS, NEAR)
     (work,) = make(own.contract).units
     (case,) = (each for each in work.cases if each.check == "bits")
-    with pytest.raises(TypeError, match="bits is no accuracy check"):
+    with pytest.raises(TypeError, match="bits is not an accuracy check"):
         judge_accuracy(own.contract, case, record(), record().values.double())
 
 

@@ -1,7 +1,7 @@
 """What kvparity relies on in FlashInfer: every call that it makes, and what it takes for granted.
 
 ``CALLS`` is complete: the stand-in of the tests refuses a call that is not in it, and
-:func:`gone` holds it against the library that is installed, which imports without a GPU.
+:func:`gone` checks it against the installed library, which imports without a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sides of attention cut so that their parts can be held against each other.
+"""Sides of attention cut so that their parts can be compared with each other.
 
 Prefill walks tiles and merges splits in one kernel; decode walks in one and merges in another.
 Where a split has one tile, or so few that the compiler unrolls them, the walk is not a loop of its

@@ -20,7 +20,7 @@ from kvparity.subjects.events import Attended, Wrote
 
 @dataclass(frozen=True)
 class _Expected:
-    """A row that shall be told of."""
+    """A row to report."""
 
     step: int
     life: int
@@ -63,7 +63,7 @@ class Collector(Watch):
 
     def stepped(self, session: Session, step: Step, ids: Sequence[Sequence[int]]) -> None:
         """One step is computed."""
-        self._open()  # even if nobody told of it
+        self._open()  # even if nobody reported it
         self._number, self._opened = self._number + 1, False
 
     def ended(self, session: Session) -> None:
@@ -158,7 +158,7 @@ class Collector(Watch):
         return tuple(sorted(found, key=lambda line: (line.step, line.sequence, line.place)))
 
     def missing(self) -> str | None:
-        """The first row that nobody told of, or the rows that nobody asked for, in a sentence."""
+        """The first row that nobody reported, or the rows that nobody asked for, in a sentence."""
         layers = 1 + max((layer for layer, _ in self._told), default=-1)
         if not layers:
             return "the subject reported no row: it does not say what its layers attend to"

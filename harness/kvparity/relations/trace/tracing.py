@@ -40,7 +40,7 @@ def declared(subject: Subject) -> Facts:
 
 
 def trace_side(side: Side, *, choose: Choose | None = None) -> Trace:
-    """Run the side and hold its trace against the invariants.
+    """Run the side and check its trace against the invariants.
 
     What is expected is asked of the setting's subject, so that a defect planted in the side's own
     cannot change both. ``choose``: draws the tokens that are not known yet.

@@ -132,8 +132,8 @@ def _uniform(
 def _flat(dots: Tensor, weights: Tensor, softcap: float, dim: int) -> tuple[Tensor, Tensor]:
     """Bool ``[heads]``: which weigh all keys alike though q k differ, and which could show it.
 
-    How far the entropy stays under log(keys) is held against what it would be if q k were scaled by
-    ``dim ** -1.5``: models scale by ``dim ** -0.5``, some by 1 / dim.
+    How far the entropy stays under log(keys) is compared with what it would be if q k were scaled
+    by ``dim ** -1.5``: models scale by ``dim ** -0.5``, some by 1 / dim.
     """
     least = dots * dim**-1.5
     if softcap:

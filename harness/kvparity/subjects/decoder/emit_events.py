@@ -1,7 +1,7 @@
 """What the decoder tells a listener: keys as they are written, rows as they are attended.
 
 What a row attended is read back through the ``KeysValues`` that the kernel was given, with the
-window that it was given, so a wrong table, window, length or donor is told of as it is. Where a
+window that it was given, so a wrong table, window, length or donor is reported as it is. Where a
 planted function makes several kernel calls of one, or none, what it was handed is told instead.
 """
 

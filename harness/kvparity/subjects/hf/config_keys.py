@@ -52,7 +52,7 @@ def check(model_type: Any, rest: Mapping[str, Any]) -> None:
         if key not in known:
             near = difflib.get_close_matches(str(key), sorted(known), 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"config.{key} is no setting of a {model_type} model{hint}")
+            raise ValueError(f"config.{key} is not a setting of a {model_type} model{hint}")
 
 
 def listed(kind: type) -> set[str]:

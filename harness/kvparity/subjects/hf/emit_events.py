@@ -2,10 +2,10 @@
 
 Told of one sequence at a time: not of padded batches, nor of ``generate()``. Keys and values are
 told of where the model calls ``update`` of its cache, and without a cache where its attention is
-given them. Attention is told of where a layer calls the function that
+given them. Attention is reported where a layer calls the function that
 ``ALL_ATTENTION_FUNCTIONS.get_interface`` gave it: any registered one, and the ``eager`` one of the
 model's own module, which is registered nowhere. A model that computes attention by itself, without
-asking for a function, is not told of (see ``Observation`` for how that shows).
+asking for a function, is not reported (see ``Observation`` for how that shows).
 """
 
 from __future__ import annotations

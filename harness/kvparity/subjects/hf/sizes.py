@@ -40,7 +40,7 @@ def bounded(keys: Mapping[str, Any], where: str) -> None:
 
 
 def fits(config: Any, *, dtype: torch.dtype, device: torch.device, where: str) -> None:
-    """Build the model without memory, and hold its size against what the device has.
+    """Build the model without memory, and check its size against what the device has.
 
     Raises:
         UnsupportedError: it has more bytes than the device, or more than can be counted.

@@ -135,7 +135,7 @@ def _pipe(file: Path) -> None:
     [
         (_deep, "nested too deeply"),
         (_long, "larger than 64 MiB"),
-        (_pipe, "is no regular file"),
+        (_pipe, "is not a regular file"),
         (lambda file: file.write_bytes(b'{"a": "\xff"}'), "cannot be read as JSON: 'utf-8'"),
         (lambda file: file.write_text("[]"), "holds list, not an object"),
     ],

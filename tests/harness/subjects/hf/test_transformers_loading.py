@@ -82,10 +82,10 @@ def test_other_model_families_load() -> None:
         ({"model_type": "lama"}, "no model_type 'lama'; did you mean .*llama"),
         (
             {"vocab_siz": 9},
-            "config.vocab_siz is no setting of a llama model; did you mean vocab_size",
+            "config.vocab_siz is not a setting of a llama model; did you mean vocab_size",
         ),
         ({"dtype": "float32"}, "config.dtype does not belong here; state it in numerics.execution"),
-        ({"model_type": "t5"}, "config.intermediate_size is no setting of a t5"),
+        ({"model_type": "t5"}, "config.intermediate_size is not a setting of a t5"),
     ],
 )
 def test_a_wrong_config_is_named(change: dict[str, Any], words: str) -> None:

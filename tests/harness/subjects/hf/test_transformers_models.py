@@ -76,9 +76,13 @@ def test_a_key_that_only_the_model_reads_is_taken() -> None:
 @pytest.mark.parametrize(
     ("model_type", "key", "words"),
     [
-        ("gpt_neox", "rotary_pcd", "config.rotary_pcd is no setting of a gpt_neox model; .*_pct"),
-        ("llama", "rotary_pct", "config.rotary_pct is no setting of a llama model"),
-        ("gpt2", "partial_rotary_factor", "is no setting of a gpt2 model"),
+        (
+            "gpt_neox",
+            "rotary_pcd",
+            "config.rotary_pcd is not a setting of a gpt_neox model; .*_pct",
+        ),
+        ("llama", "rotary_pct", "config.rotary_pct is not a setting of a llama model"),
+        ("gpt2", "partial_rotary_factor", "is not a setting of a gpt2 model"),
         ("qwen3_moe", "head_dims", "did you mean head_dim"),
     ],
 )
