@@ -88,7 +88,7 @@ def test_a_broken_invariant_is_a_difference_with_its_sentence() -> None:
     for defects, outcome, words in (
         ((), "holds", "all invariants hold in 8 rows of 3 layers"),
         (("wrong-donor",), "differs", "stored layer 0, expected 1"),
-        (("silent-layer",), "void", "layer 2 told nothing"),
+        (("silent-layer",), "void", "layer 2 reported no row"),
     ):
         setting = Setting(contract, Emitting(*defects))
         prompts = setting.prompts("short")

@@ -109,7 +109,11 @@ def test_what_has_no_source_reads_nothing(thing: Any) -> None:
         ("llama", {}, None),
         ("llama", {"hidden_size": 4, "rope_theta": 1.0}, None),
         ("gpt_neox", {"rotary_pct": 0.5}, None),
-        ("llama", {"hidden_sizes": 4}, r"hidden_sizes is no .* llama model; did you mean hidden_s"),
+        (
+            "llama",
+            {"hidden_sizes": 4},
+            r"hidden_sizes is not .* llama model; did you mean hidden_s",
+        ),
         ("llama", {"hidden_size": 4, "zzzzzz": 4}, r"zzzzzz is not a setting of a llama model$"),
         ("llama", {"dtype": "float32"}, "config.dtype does not belong here; .* numerics.execution"),
         ("llama", {"torch_dtype": 1}, "config.torch_dtype does not .* numerics.execution"),
