@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from profile_limits import WARP, fit
 
+from kvparity.relations.audit.sass import counted
+
 _USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
-_OPERATION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)")
 _KINDS = (  # of matrix instructions: in SASS, and what PTX calls them
     ("UTCHMMA", "tcgen05"),
     ("UTCQMMA", "tcgen05"),
@@ -62,12 +62,7 @@ def usage(text: str) -> Usage:
 
 def operations(text: str) -> Operations:
     """Count in the output of nvdisasm. Raises ``ValueError`` if it holds no instruction."""
-    found = Counter(_OPERATION.findall(text))
-    if not found:
-        raise ValueError("this is no SASS; expected the output of nvdisasm")
-    plain: Counter[str] = Counter()
-    for name, count in found.items():
-        plain[name.split(".")[0]] += count
+    found, plain = counted(text)
     prefixes = tuple(prefix for prefix, _ in _KINDS)
     return Operations(
         matrix={n: c for n, c in sorted(found.items()) if n.startswith(prefixes)},

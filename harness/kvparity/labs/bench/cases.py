@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from kvparity.subjects.decoder.presets import PRESETS
+
 What = Literal["decode", "prefill", "chunked", "linear", "logprob", "step"]
 WHATS: tuple[What, ...] = ("decode", "prefill", "chunked", "linear", "logprob", "step")
 
@@ -43,9 +45,19 @@ class Shape:
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
-        "qwen3-8b": Shape(32, 8, 128, 4096, 12288, 151_936, layers=36, qk_norm=True),
-        "llama3-8b": Shape(32, 8, 128, 4096, 14336, 128_256, layers=32),
-        "qwen3-0.6b": Shape(16, 8, 128, 1024, 3072, 151_936, layers=28, qk_norm=True, tied=True),
+        name: Shape(
+            query=preset.heads,
+            kv=preset.kv_heads,
+            dim=preset.head_dim,
+            hidden=preset.hidden,
+            intermediate=preset.intermediate,
+            vocab=preset.vocab,
+            layers=preset.layers,
+            qk_norm=preset.qk_norm,
+            tied=preset.tied,
+        )
+        for name, preset in PRESETS.items()
+        if name != "tiny"
     }
 )
 

@@ -27,14 +27,20 @@ class Counts:
     matrix: dict[str, int]
 
 
-def parse(text: str) -> Counts:
-    """Count. Raises ``ValueError`` if there is no instruction in the text."""
+def counted(text: str) -> tuple[Counter[str], Counter[str]]:
+    """How often each instruction stands there, by whole name and by its first word alone.
+
+    Raises ``ValueError`` if there is no instruction in the text.
+    """
     found = Counter(_INSTRUCTION.findall(text))
     if not found:
         raise ValueError("this is no SASS; expected the output of nvdisasm")
-    plain: Counter[str] = Counter()
-    for name, count in found.items():
-        plain[name.split(".")[0]] += count
+    return found, Counter(name.split(".")[0] for name in found.elements())
+
+
+def parse(text: str) -> Counts:
+    """Count. Raises ``ValueError`` if there is no instruction in the text."""
+    found, plain = counted(text)
     matrix = {name: n for name, n in sorted(found.items()) if name.split(".")[0] in _MATRIX}
     return Counts(
         fma=plain["FFMA"] + 2 * plain["FFMA2"],

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kvparity.relations.order.errors import NotMeasured
-from kvparity.relations.order.sides import Side, places
+from kvparity.relations.order.sides import Asking, Side, places
 from kvparity.relations.order.triples import Triples
 
 _SMALL = -24.5  # log2: one is swallowed by 1, two together are not, whatever the rounding of exp
 
 
-class Denominator:
+class Denominator(Asking):
     """Whether the weights of i and j are added before either meets k.
 
     Weights are positive, so nothing cancels. Instead k weighs 1, i and j ``2**-24.5`` each, all
@@ -36,11 +36,6 @@ class Denominator:
         if not known.get(("denominator", softcap)):
             self._calibrate()
             known["denominator", softcap] = True
-
-    @property
-    def launches(self) -> int:
-        """Calls of the side so far."""
-        return self.side.calls
 
     def __call__(self, triples: Triples) -> NDArray[np.bool_]:
         """For ``[P, 3]`` whether the first two meet before either meets the third."""

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from kvparity.relations.order.encoding import code_range, read_counts, value_range
 from kvparity.relations.order.recover import Pairs
-from kvparity.relations.order.sides import Side, places
+from kvparity.relations.order.sides import Asking, Side, places
 
 Mode = Literal["uniform", "contrast", "alone"]
 
 
-class KeyOrder:
+class KeyOrder(Asking):
     """Sizes of the partial sums of P V. One column of V of one key head asks one pair.
 
     The column holds units, and +mask and -mask at the pair's keys; what survives is counted. The
@@ -59,11 +59,6 @@ class KeyOrder:
         )
         self.shared = group
         self.rng = np.random.default_rng(turn)
-
-    @property
-    def launches(self) -> int:
-        """Calls of the side so far."""
-        return self.side.calls
 
     def __call__(self, pairs: Pairs) -> NDArray[np.int64]:
         """Sizes of the partial sums in which the pairs of keys meet."""

@@ -12,12 +12,12 @@ from torch import Tensor
 from kvparity.relations.order.encoding import read_counts
 from kvparity.relations.order.errors import NotMeasured
 from kvparity.relations.order.recover import Pairs
-from kvparity.relations.order.sides import Side, places
+from kvparity.relations.order.sides import Asking, Side, places
 
 _SPAN = {torch.float32: 16.0, torch.bfloat16: 32.0, torch.float16: 8.0}  # natural log of weights
 
 
-class ProductOrder:
+class ProductOrder(Asking):
     """Sizes of the partial sums of Q K. One key of one key head asks one pair of dimensions.
 
     The query is constant and the key holds units, +mask and -mask, so its score counts survivors;
@@ -27,24 +27,10 @@ class ProductOrder:
     """
 
     def __init__(self, side: Side, *, turn: int = 0) -> None:
-        heads = side.heads
-        if side.keys < 3 or heads.dim < 3:
-            raise NotMeasured("fewer than three keys or dimensions leave no room for a probe")
-        side = with_round_scale(side)
-        self.side, self.turn, self.n = side, turn, heads.dim
-        self.room = min(side.keys, heads.dim) - 2
-        per_unit = span(side) / (heads.dim * side.subject.scale)  # q * unit
-        if torch.float16 in (side.out, side.stored):
-            self.mask = 2.0**15
-            self.unit = below(self.mask * 2.0**-25 / heads.dim) / 2
-            self.query = min(2.0**15, below(per_unit / self.unit))
-        else:
-            self.mask, self.unit, self.query = 2.0**60, 1.0, below(per_unit)
-
-    @property
-    def launches(self) -> int:
-        """Calls of the side so far."""
-        return self.side.calls
+        half = torch.float16 in (side.out, side.stored)
+        self.side, self.mask, self.unit, self.query = masked(side, half=half)
+        self.turn, self.n = turn, side.heads.dim
+        self.room = min(side.keys, self.n) - 2
 
     def __call__(self, pairs: Pairs) -> NDArray[np.int64]:
         """Sizes of the partial sums in which the pairs of dimensions meet."""
@@ -69,6 +55,23 @@ class ProductOrder:
         found = scores(side, side.alike(side.run(q, k, v).out))
         counts = found[b, g, column] / found[b, g, 1] * self.n
         return self.n - read_counts(counts, f"{side.which}, products", self.n)
+
+
+def masked(side: Side, *, half: bool) -> tuple[Side, float, float, float]:
+    """The side with a round scale, a mask and a unit of one factor, and the size of the other.
+
+    ``half``: the factor with the mask is float16. Raises ``NotMeasured`` where no probe has room.
+    """
+    dim = side.heads.dim
+    if side.keys < 3 or dim < 3:
+        raise NotMeasured("fewer than three keys or dimensions leave no room for a probe")
+    side = with_round_scale(side)
+    most = span(side) / (dim * side.subject.scale)  # of a product of both factors
+    if not half:
+        return side, 2.0**60, 1.0, below(most)
+    mask = 2.0**15
+    unit = below(mask * 2.0**-25 / dim) / 2
+    return side, mask, unit, min(2.0**15, below(most / unit))
 
 
 def with_round_scale(side: Side) -> Side:

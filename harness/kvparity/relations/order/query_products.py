@@ -7,13 +7,12 @@ import torch
 from numpy.typing import NDArray
 
 from kvparity.relations.order.encoding import read_counts
-from kvparity.relations.order.errors import NotMeasured
-from kvparity.relations.order.products import below, scores, span, with_round_scale
+from kvparity.relations.order.products import masked, scores
 from kvparity.relations.order.recover import Pairs
-from kvparity.relations.order.sides import Side, places
+from kvparity.relations.order.sides import Asking, Side, places
 
 
-class QueryProducts:
+class QueryProducts(Asking):
     """Sizes of the partial sums of Q K. One query head asks one pair of dimensions.
 
     It holds units, and +mask and -mask at the pair; a key of equal numbers scores what survives.
@@ -22,24 +21,10 @@ class QueryProducts:
     """
 
     def __init__(self, side: Side, *, turn: int = 0) -> None:
-        heads = side.heads
-        if side.keys < 3 or heads.dim < 3:
-            raise NotMeasured("fewer than three keys or dimensions leave no room for a probe")
-        side = with_round_scale(side)
-        self.side, self.turn, self.n = side, turn, heads.dim
-        self.patterns = min(side.group, max(heads.dim // 4, 1))
-        most = span(side) / (heads.dim * side.subject.scale)  # q * k
-        if side.out == torch.float16:
-            self.mask = 2.0**15
-            self.unit = below(self.mask * 2.0**-25 / heads.dim) / 2
-            self.key = min(2.0**15, below(most / self.unit))
-        else:
-            self.mask, self.unit, self.key = 2.0**60, 1.0, below(most)
-
-    @property
-    def launches(self) -> int:
-        """Calls of the side so far."""
-        return self.side.calls
+        half = side.out == torch.float16
+        self.side, self.mask, self.unit, self.key = masked(side, half=half)
+        self.turn, self.n = turn, side.heads.dim
+        self.patterns = min(side.group, max(self.n // 4, 1))
 
     def __call__(self, pairs: Pairs) -> NDArray[np.int64]:
         """Sizes of the partial sums in which the pairs of dimensions meet."""

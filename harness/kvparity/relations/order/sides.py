@@ -253,6 +253,17 @@ class Side:
         return first[:, :, 0]
 
 
+class Asking:
+    """An oracle of which each answer is calls of one side."""
+
+    side: Side
+
+    @property
+    def launches(self) -> int:
+        """Calls of the side so far."""
+        return self.side.calls
+
+
 def places(*sizes: int, turn: int = 0) -> NDArray[np.int64]:
     """All index tuples of a box ``[count, len(sizes)]``, rotated by ``turn`` in each dimension.
 
