@@ -108,6 +108,18 @@ def test_a_command_that_ends_early_has_a_document(
     assert found["error"] in err
 
 
+def test_the_document_of_an_expected_error_holds_its_sentence_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(args: object) -> int:
+        print("a library warns", file=sys.stderr)
+        raise UnsupportedError("not this path")
+
+    monkeypatch.setattr(doctor, "run", broken)
+    assert main(["doctor", "--json"]) == ExitCode.USAGE
+    assert json.loads(capsys.readouterr().out)["error"] == "not this path"
+
+
 def test_streams_that_a_subject_closes_stay_open(capsys: pytest.CaptureFixture[str]) -> None:
     with say.listening() as said:
         print("not for stdout")
