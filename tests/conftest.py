@@ -6,11 +6,18 @@ interpreted, on any machine; ``KVPARITY_GPU_TESTS=1 pytest tests/gpu`` runs the 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+Once = Callable[[str, Callable[[Path], object]], Path]
 GPU_RUN = os.environ.get("KVPARITY_GPU_TESTS") == "1"
 os.environ["TRITON_INTERPRET"] = "0" if GPU_RUN else "1"
 
@@ -19,6 +26,46 @@ os.environ["TRITON_INTERPRET"] = "0" if GPU_RUN else "1"
 for number, own in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, own)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder of that name that whoever asks has, of all test files and processes.
+
+    What fails to be made is made again for the next who asks, and fails there.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def give(name: str, make: Callable[[Path], object]) -> Path:
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder := shared / name).exists():
+                unfinished = Path(tempfile.mkdtemp(dir=shared))
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def third_party(once: Once) -> Path:
+    """The model that the README shows: exit code in ``code``, prints in ``out``, run in ``run``."""
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-m", "kvparity", "verify", "transformers-qwen3-sdpa"]
+        with (folder / "out").open("w") as out:
+            done = subprocess.run(
+                [*command, "--jobs", "1", "--run-dir", str(folder / "run")],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        (folder / "code").write_text(str(done.returncode))
+
+    return once("third-party", make)
 
 
 def pytest_report_header() -> str:

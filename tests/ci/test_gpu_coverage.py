@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from kvparity.cli.main import main
+from kvparity.core.isolation.inside import here
+
 ROOT = Path(__file__).parents[2]
 CONTRACT = """
 version: 1
@@ -92,14 +95,8 @@ def test_what_is_recorded_is_what_the_interpreter_launches(contract, found):
     """The same contract run for real, on the CPU with every kernel interpreted."""
     run = contract.parent / "run"
     command = ["verify", str(contract), "--device", "cpu", "--jobs", "1", "--run-dir", str(run)]
-    done = subprocess.run(
-        [sys.executable, "-m", "kvparity", *command],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    with here():
+        assert main(command) == 0
     launched = [
         (name.split(" ")[0].split(".")[1], facts)
         for line in (run / "units.jsonl").read_text().splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -12,9 +13,12 @@ sys.path[:0] = map(str, (Path(__file__).parent, CI, CI / "docs", CI / "studies")
 
 
 @pytest.fixture(scope="session")
-def tutorial(tmp_path_factory):
+def tutorial(once):
     """The tutorial, followed step by step in a folder of its own: (folder, what happened)."""
     from shell import follow
 
-    folder = tmp_path_factory.mktemp("tutorial")
-    return folder, follow(folder)
+    def make(folder: Path) -> None:
+        (folder / "ran.pickle").write_bytes(pickle.dumps(follow(folder)))
+
+    folder = once("tutorial", make)
+    return folder, pickle.loads((folder / "ran.pickle").read_bytes())
