@@ -61,8 +61,16 @@ def reasons(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [(check["verdict"], check["reason"]) for check in report["checks"]]
 
 
-def test_the_toy_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = verify(tmp_path, monkeypatch)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run of the toy that is left alone: its place and its report."""
+    place = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        return place, verify(place, patch)
+
+
+def test_the_toy_holds(whole: tuple[Path, dict[str, Any]]) -> None:
+    tmp_path, report = whole
     assert report["verdict"] == "holds"
     assert [check["verdict"] for check in report["checks"]] == ["holds", "holds"]
     assert all(control["caught"] for control in report["controls"])
@@ -248,7 +256,10 @@ class Stopping(Toy):
 
 @pytest.mark.parametrize("after", [10, 40, 65])
 def test_an_interrupted_run_resumes_to_the_same_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+    whole: tuple[Path, dict[str, Any]],
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         verify(tmp_path, monkeypatch, Stopping(after))
@@ -262,9 +273,7 @@ def test_an_interrupted_run_resumes_to_the_same_report(
     assert after[: len(before)] == before
     assert len(after) == total
 
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    fresh = verify(whole, monkeypatch)
+    _, fresh = whole
     for key in ("verdict", "checks", "controls", "unplanted"):
         assert resumed[key] == fresh[key], key
 
