@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from kvparity.plan.paths import ALIKE, build, strangers
 from kvparity.plan.schedule import Action, Layout, Plan, check_schedule
 from kvparity.plan.workload import Prompts
-from kvparity_contracts.paths import PathName
+from kvparity_contracts import controls
+from kvparity_contracts.paths import KINDS, PathName
 
 EVERY = [
     "prefill",
@@ -32,6 +33,7 @@ EVERY = [
     "prefix-paged(5)",
     "exported",
     "compiled",
+    "far",
 ]
 DECODING = (
     "decode",
@@ -47,6 +49,7 @@ DECODING = (
     "prefix-paged",
     "exported",
     "compiled",
+    "far",
 )
 NEIGHBOURS = ("batched", "permuted", "mixed")
 LENGTHS = st.lists(st.integers(1, 130), min_size=1, max_size=5)
@@ -71,6 +74,11 @@ def rows(found: Plan) -> list[tuple[int, int]]:
 
 def filled(found: Plan) -> dict[int, int]:
     return {s.sequence: s.stop for step in found.schedule for s in step}
+
+
+def test_no_kind_of_path_is_left_out() -> None:
+    assert {PathName.parse(path).kind for path in EVERY} == {*KINDS} - {"padded"}
+    assert {*DECODING, "generate"} == {*controls.DECODING}  # where controls of decode are planted
 
 
 @given(LENGTHS, st.integers(1, 20), st.sampled_from(EVERY), st.integers(0, 3))
