@@ -87,7 +87,7 @@ def test_other_bits_of_our_own_kernels_are_a_failure(only, monkeypatch, capsys, 
     monkeypatch.setattr(trials, "differing", lambda a, b: a == a)
     code, out = doctor(capsys)
     assert code == 3
-    assert f"{name} does not work on cpu: paths prefill and decode gave other bits" in out
+    assert f"{name} does not work on cpu: paths prefill and decode gave different bits" in out
 
 
 def test_an_order_that_is_not_certified_is_a_failure(only, monkeypatch):

@@ -134,5 +134,5 @@ def test_a_log_sum_exp_that_resolves_too_little_is_no_measurement():
         batch=1,
         rows=1,
     )
-    with pytest.raises(NotMeasured, match=r"1 \+ 2\*\*-23 is not read"):
+    with pytest.raises(NotMeasured, match=r"1 \+ 2\*\*-23 is not recovered"):
         Denominator(side)
