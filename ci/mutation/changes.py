@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterable
 
 from mutation.mutants import Mutant, owners
-from mutation.scope import ROOT
+from mutation.scope import ROOT, GivenError
 
 _HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 
@@ -18,8 +18,14 @@ def base(given: str | None) -> str | None:
     """The commit to compare with: the one given, KVPARITY_BASE, or the one before; None if none."""
     for name in (given, os.environ.get("KVPARITY_BASE")):
         if name:
-            return _git("rev-parse", "--verify", f"{name}^{{commit}}").strip()
-    command = ["git", "rev-parse", "--verify", "HEAD~1"]
+            if (found := _commit(name)) is None:
+                raise GivenError(f"{name} is no commit of this checkout")
+            return found
+    return _commit("HEAD~1")
+
+
+def _commit(name: str) -> str | None:
+    command = ["git", "rev-parse", "--verify", f"{name}^{{commit}}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
 

@@ -14,7 +14,7 @@ from mutation import changes, covering, listed, mutants, named
 from mutation import jobs as asking
 from mutation import report as reporting
 from mutation.running import PREPARED, STATE, run
-from mutation.scope import ROOT, files
+from mutation.scope import ROOT, GivenError, files
 
 HERE = Path(__file__).parent
 CHANGED_S = 140.0
@@ -61,6 +61,16 @@ def main() -> int:
     STATE.mkdir(exist_ok=True)
     if unknown := set(given.only) - set(files()):
         parser.error(f"{', '.join(sorted(unknown))}: not a file that ci/mutation/scope.py names")
+    if gone := [name for name in (given.map or []) + given.also if not (ROOT / name).is_file()]:
+        parser.error(f"{', '.join(gone)}: no such file")
+    try:
+        return do(given)
+    except GivenError as error:
+        parser.error(str(error))
+
+
+def do(given: argparse.Namespace) -> int:
+    """What the command line asks for."""
     if given.map is not None:
         return measure(given.map, given.jobs)
     if given.faults is not None:

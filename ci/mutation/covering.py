@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mutation.mutants import owners
-from mutation.scope import ROOT, files
+from mutation.scope import ROOT, GivenError, files
 
 KEPT = Path(__file__).with_name("reached.json")
 EACH = 12
@@ -68,7 +68,10 @@ class Reached:
 
 def read(path: Path = KEPT) -> Reached:
     """The map that is kept in the checkout."""
-    data = json.loads(path.read_text())
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise GivenError(f"{path} cannot be read ({error}): git restores it") from error
     names = list(data["tests"])
     return Reached(
         data["tests"],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from mutation.mutants import Mutant
-from mutation.scope import ROOT
+from mutation.scope import ROOT, GivenError
 
 Status = Literal["killed", "survived", "endless", "unpatchable", "unreached"]
 
@@ -72,9 +72,14 @@ def read(path: Path) -> dict[str, Outcome]:
     """The last outcome of each mutant; a line without its end, of an interrupted run, is left."""
     found: dict[str, Outcome] = {}
     if path.exists():
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                outcome = Outcome(**json.loads(line))
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+            if line.endswith(b"\n"):
+                try:
+                    outcome = Outcome(**json.loads(line))
+                except (ValueError, TypeError) as error:
+                    raise GivenError(
+                        f"{path}: line {number} is no outcome; --anew forgets them all"
+                    ) from error
                 found[outcome.key] = outcome
     return found
 

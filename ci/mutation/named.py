@@ -10,7 +10,7 @@ from pathlib import Path
 from mutation import faults, fresh, mutants, report
 from mutation.jobs import Job, read
 from mutation.running import STATE, run_jobs
-from mutation.scope import ROOT
+from mutation.scope import ROOT, GivenError
 
 
 def alone(names: Sequence[str], copies: int) -> int:
@@ -73,5 +73,5 @@ def _chosen(names: Sequence[str]) -> list[faults.Fault]:
     """The faults of these names; all where there are none."""
     found = [fault for fault in faults.faults() if not names or fault.name in names]
     if unknown := set(names) - {fault.name for fault in found}:
-        raise SystemExit(f"ci/mutants: no fault of ci/faults is named {', '.join(sorted(unknown))}")
+        raise GivenError(f"no fault of ci/faults is named {', '.join(sorted(unknown))}")
     return found

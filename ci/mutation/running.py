@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from mutation import covering, mutants, report
@@ -39,17 +40,31 @@ def run(
     """
     reached = covering.read()
     work = []
+    seeing: dict[str, list[str]] = {}
     tried = read(results)
     for mutant in sorted(todo, key=lambda each: (each.key in tried, each.key)):
         tests, seconds = reached.of(mutant.file, mutant.owner), EACH_S
         if mutant.key in tried:  # the map keeps few rows of a table, and another may see it
             tests, seconds = reached.whole(tests), AGAIN * EACH_S
-        tests = reached.within(tests, seconds)
-        also = [test for test in more if reached.may_reach(test, mutant.file)]
+        tests = reached.within(there(tests), seconds)
+        if mutant.file not in seeing:
+            may = (test for test in more if reached.may_reach(test, mutant.file))
+            seeing[mutant.file] = list(may)
+        also = seeing[mutant.file]
         took = sum(reached.seconds_of(test) for test in tests) + 5.0 * len(also)
         imported = mutant.owner in reached.imported.get(mutant.file, ())
         work.append(Job(mutant, (*tests, *also), took, imported))
     run_jobs(work, results, copies, until)
+
+
+def there(tests: Sequence[str]) -> tuple[str, ...]:
+    """Those whose files are still there: pytest runs none where one is gone."""
+    return tuple(test for test in tests if _is_there(test.partition("::")[0]))
+
+
+@cache
+def _is_there(file: str) -> bool:
+    return (ROOT / file).exists()
 
 
 def run_jobs(work: Sequence[Job], results: Path, copies: int, until: float) -> None:

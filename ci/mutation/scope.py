@@ -41,6 +41,10 @@ _SHOW = {
 """Files of those folders that only show what others decided."""
 
 
+class GivenError(Exception):
+    """What was given cannot be used: one sentence, and exit code 2."""
+
+
 def files() -> list[str]:
     """The deciding files, from the root of the checkout."""
     found: set[str] = set()

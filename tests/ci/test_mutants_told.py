@@ -8,7 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mutation import changes, covering, faults, jobs, listed, mutants, named, report, scope
+from mutation import (
+    changes,
+    command,
+    covering,
+    faults,
+    jobs,
+    listed,
+    mutants,
+    named,
+    report,
+    running,
+    scope,
+)
+
+RULE = "harness/kvparity/report/verdict.py"
 
 
 def test_what_a_change_touched(checkout: Path) -> None:
@@ -147,3 +161,58 @@ def test_a_fault_planted_with_others_is_seen_by_its_own_tests_alone() -> None:
     seen = [fault("a", "t.py::one[1]"), fault("b", "t.py::one"), fault("c", "t.py")]
     missed = [fault("d", "t.py::one[2]"), fault("e", "t.py::two"), fault("f")]
     assert named.unseen([*seen, *missed], ["t.py::one[1]", "u.py::x"]) == missed
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--changed", "no-such"], "no-such is no commit of this checkout"),
+        (["--faults", "no-such"], "no fault of ci/faults is named no-such"),
+        (["--planted", "no-such"], "no fault of ci/faults is named no-such"),
+        (["--map", "tests/no_such.py"], "tests/no_such.py: no such file"),
+        (["--all", "--only", "no_such.py"], "no_such.py: not a file that ci/mutation/scope.py"),
+        (["--all", "--only", RULE], "results.jsonl: line 2 is no outcome; --anew forgets them all"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence_and_exit_code_2(
+    given: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "results.jsonl").write_text('{"key": "a", "status": "killed"}\n{"key": "b"\n')
+    monkeypatch.setattr(command, "STATE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["ci/mutants", *given])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_map_that_is_gone_or_broken_is_one_sentence(tmp_path: Path) -> None:
+    for text in (None, "{"):
+        if text:
+            (tmp_path / "map").write_text(text)
+        with pytest.raises(scope.GivenError, match=r"map cannot be read"):
+            covering.read(tmp_path / "map")
+
+
+def test_many_changed_tests_cost_a_mutant_nothing_and_gone_ones_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, asked, work = "tests/ci/test_mutants_told.py", list[str](), list[jobs.Job]()
+    reached = covering.Reached(
+        {f"{here}::a": 0.1, "tests/gone.py::b": 0.1},
+        {RULE: {"f": ("tests/gone.py::b", f"{here}::a")}},
+        {},
+    )
+    monkeypatch.setattr(covering, "read", lambda: reached)
+    monkeypatch.setattr(
+        covering.Reached, "may_reach", lambda _, test, file: bool(asked.append(file)) or True
+    )
+    monkeypatch.setattr(running, "run_jobs", lambda found, *_: work.extend(found))
+    many = [mutants.Mutant(str(n), RULE, 1, "f", "", n, True) for n in range(9)]
+    running.run(many, Path("none"), 1, 0.0, ["tests/new.py"])
+    assert asked == [RULE]
+    assert {job.tests for job in work} == {(f"{here}::a", "tests/new.py")}
