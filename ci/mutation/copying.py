@@ -62,6 +62,8 @@ def asked(work: Callable[[], str], limit_s: float) -> str:
     read, write = os.pipe()
     if (pid := os.fork()) == 0:
         _copy(work, write, folder)
+    with suppress(OSError):  # also here: else the end may come before the copy has its group
+        os.setpgid(pid, pid)
     os.close(write)
     found, until = b"", time.monotonic() + limit_s
     while (left := until - time.monotonic()) > 0:

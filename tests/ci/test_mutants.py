@@ -209,3 +209,10 @@ def test_an_outcome_stands_while_its_tests_do(checkout: Path, tree: fresh.Fresh)
     assert jobs.standing(jobs.read(results)).keys() == {"other"}
     (checkout / "ci/faults/rules.toml").unlink()
     assert jobs.standing(jobs.read(results)) == {}
+
+
+def test_a_copy_that_has_no_time_at_all_ends() -> None:
+    began = time.monotonic()
+    for _ in range(20):
+        assert copying.asked(lambda: str(time.sleep(10)), 0.0) == copying.ENDLESS
+    assert time.monotonic() - began < 9
