@@ -49,7 +49,8 @@ def tree(folder: Path) -> Path:
 
 
 def imported() -> None:
-    """What the copies need not import again."""
+    """What the copies need not import again. They keep no compiled file that another would read."""
+    os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "1", True
     os.environ["TRITON_INTERPRET"] = "1"
     for name in _IMPORTED:
         importlib.import_module(name)
