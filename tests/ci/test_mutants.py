@@ -212,7 +212,7 @@ def test_an_outcome_stands_while_its_tests_do(checkout: Path, tree: fresh.Fresh)
 
 
 def test_a_copy_that_has_no_time_at_all_ends() -> None:
-    began = time.monotonic()
     for _ in range(20):
-        assert copying.asked(lambda: str(time.sleep(10)), 0.0) == copying.ENDLESS
-    assert time.monotonic() - began < 9
+        began = time.monotonic()
+        assert copying.asked(lambda: str(time.sleep(60)), 0.0) == copying.ENDLESS
+        assert time.monotonic() - began < 50, "it was waited for"
