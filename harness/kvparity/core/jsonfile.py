@@ -7,15 +7,15 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from kvparity.core.errors import UnsupportedError
+from kvparity_contracts.json_types import JsonObject, JsonValue
 
 MOST_BYTES = 64 * 2**20
 """Far above the index of any checkpoint."""
 
 
-def read_object(path: Path) -> Mapping[str, Any]:
+def read_object(path: Path) -> JsonObject:
     """The object in a JSON file; its keys are not looked at.
 
     Raises:
@@ -44,7 +44,7 @@ def read_object(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def entries(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def entries(data: JsonObject) -> Iterator[tuple[str, str, JsonValue]]:
     """(dotted place, its last key, value) of everything in nested objects and lists."""
     waiting = deque((str(key), str(key), it) for key, it in data.items())
     while waiting:
@@ -56,7 +56,7 @@ def entries(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             waiting += [(f"{place}[{i}]", key, it) for i, it in enumerate(value)]
 
 
-def not_a_number(data: Mapping[str, Any]) -> str | None:
+def not_a_number(data: JsonObject) -> str | None:
     """Where a NaN stands, or None."""
     return next(
         (place for place, _, it in entries(data) if isinstance(it, float) and math.isnan(it)), None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from kvparity.core.jsonfile import entries
+from kvparity_contracts.json_types import JsonObject
 
 _VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 # What libraries that were imported earlier have made of these variables.
@@ -46,7 +46,7 @@ def ensure() -> None:
             getattr(http, name)()  # or one that was opened before would stay online
 
 
-def fetches(keys: Mapping[str, Any]) -> str | None:
+def fetches(keys: JsonObject) -> str | None:
     """Which key of a configuration names code to be fetched or run from a folder, or None.
 
     ``auto_map`` is not among them: of a class that the installed transformers has, it is never

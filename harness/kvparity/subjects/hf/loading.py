@@ -197,7 +197,7 @@ def _files(index: Path) -> list[str]:
                 f"{index}: weight_map.{tensor} is {show(name)}; expected the name of a file "
                 "beside it"
             )
-    return sorted(set(names.values()))
+    return sorted(set(map(str, names.values())))
 
 
 def _ready(model: Any, device: torch.device) -> Any:
