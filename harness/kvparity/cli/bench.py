@@ -144,7 +144,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         "tiles": {"choice": args.tiles, **asdict(choice.tiles)},
         "copy": both(before, copy_bandwidth(clock)),
         "cases": found,
-        "environment": environment(torch.device("cuda")),
+        "environment": environment(torch.device("cuda")).document(),
     }
 
 

@@ -118,7 +118,7 @@ def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
             "path": str(loaded.path),
             "sha256": loaded.sha256,
         },
-        "environment": environment.environment(torch.device(device)),
+        "environment": environment.environment(torch.device(device)).document(),
         "subject": dict(subject.describe()),
         "run": bench.json(workload, str(kv_cache)),
         "layer_plan": bench.layers_json(),

@@ -73,7 +73,7 @@ def _matrix(args: argparse.Namespace) -> int:
     jobs = args.jobs or (1 if device != "cpu" else os.cpu_count() or 1)
     start = time.perf_counter()
     settle_process()
-    facts = environment(torch.device(device))
+    facts = environment(torch.device(device)).document()
     entries = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
     found = matrix.document(entries, facts, time.perf_counter() - start)
     if args.out is not None:

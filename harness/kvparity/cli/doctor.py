@@ -47,7 +47,7 @@ def examine(asked: str | None) -> dict[str, Any]:
 
     settle_process()
 
-    found: dict[str, Any] = environment(torch.device(device))
+    found: dict[str, Any] = environment(torch.device(device)).document()
     found["tested"] = {library: str(tested) for library, tested in versions.TESTED.items()}
     try:
         found["tiles"] = describe(torch.device(device))

@@ -115,7 +115,7 @@ def _examine(
                 )
             )
             still_settled(f"{n} keys")
-    facts = environment(torch.device(device))
+    facts = environment(torch.device(device)).document()
     verdict = min((report.verdict for report in reports), key=_WORST.index)
     if args.svg is not None:
         try:

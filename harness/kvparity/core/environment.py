@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
 import kvparity
 from kvparity.core import offline, replaced, sight, torch_flags
 from kvparity.core import versions as tested
+from kvparity_contracts.json_types import JsonValue
 from kvparity_kernels import runtime
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
 
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
 _found: dict[str, Any] = {}
@@ -131,28 +138,70 @@ def _tf32(backend: Any) -> bool:
         return True
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """JSON values: versions, device, flags as they are now."""
-    described: dict[str, Any] = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions(),
-        "outside_tested": tested.here(),
-        "device": str(device),
-        "device_name": device_name(device),
-        "triton_mode": runtime.mode(),
-        "tf32": {
-            "matmul": torch.backends.cuda.matmul.allow_tf32,
-            "cudnn": torch.backends.cudnn.allow_tf32,
-        },
-        "reduced_precision_reduction": {
-            "float16": torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
-            "bfloat16": torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
-        },
-        "threads": torch.get_num_threads(),
-        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
-    }
-    if device.type == "cuda":
-        described["capability"] = list(torch.cuda.get_device_capability(device))
-        described["cuda"] = torch.version.cuda
-    return described
+class Tf32(_Frozen):
+    """Whether torch may round float32 operands of products to TF32, by library."""
+
+    matmul: bool
+    cudnn: bool
+
+
+class ReducedPrecision(_Frozen):
+    """Whether a matrix product may sum in less than float32, by the type of its operands."""
+
+    float16: bool
+    bfloat16: bool
+
+
+class Environment(_Frozen):
+    """The ``environment`` of a run and of other documents. It alone writes that part."""
+
+    python: str
+    platform: str
+    versions: dict[str, str | None]
+    outside_tested: str | None
+    device: str
+    device_name: str
+    triton_mode: runtime.Mode
+    tf32: Tf32
+    reduced_precision_reduction: ReducedPrecision
+    threads: int
+    variables: dict[str, str]
+
+    def document(self) -> dict[str, JsonValue]:
+        """As JSON values."""
+        return self.model_dump(mode="json")
+
+
+class CudaEnvironment(Environment):
+    """On a CUDA device."""
+
+    capability: tuple[int, int]
+    cuda: str | None
+
+
+def environment(device: torch.device) -> Environment:
+    """Versions, device and flags as they are now."""
+    flags = torch.backends.cuda.matmul
+    found = Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        versions=versions(),
+        outside_tested=tested.here(),
+        device=str(device),
+        device_name=device_name(device),
+        triton_mode=runtime.mode(),
+        tf32=Tf32(matmul=flags.allow_tf32, cudnn=torch.backends.cudnn.allow_tf32),
+        reduced_precision_reduction=ReducedPrecision(
+            float16=flags.allow_fp16_reduced_precision_reduction,
+            bfloat16=flags.allow_bf16_reduced_precision_reduction,
+        ),
+        threads=torch.get_num_threads(),
+        variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    )
+    if device.type != "cuda":
+        return found
+    return CudaEnvironment(
+        **dict(found),
+        capability=torch.cuda.get_device_capability(device),
+        cuda=torch.version.cuda,
+    )

@@ -6,10 +6,11 @@ import hashlib
 from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from kvparity.core.environment import Environment
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.run.invariant_switch import asked
+from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.subjects import Attention
 
@@ -18,16 +19,16 @@ _OF_A_CHECKPOINT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 
 def identity(
-    loaded: LoadedContract, environment: dict[str, Any], tiles: dict[str, str]
-) -> dict[str, Any]:
+    loaded: LoadedContract, environment: Environment, tiles: dict[str, str]
+) -> dict[str, JsonValue]:
     """JSON values: schema, contract, versions, device, tiles in force, and the subject's files."""
     return {
         "schema_version": SCHEMA_VERSION,
         "contract": loaded.sha256,
         "path": str(Path(loaded.path).resolve()),
-        "versions": environment["versions"],
-        "device": environment["device_name"],
-        "triton_mode": environment["triton_mode"],
+        "versions": environment.versions,
+        "device": environment.device_name,
+        "triton_mode": environment.triton_mode,
         "subject_files": subject_files(loaded),
         "invariant": asked(loaded),
         "tiles": tiles,

@@ -147,7 +147,7 @@ def trace_contract(
         numerics=numerics,
         trace=trace,
         lines=tuple(x for x in trace.lines if sequence is None or x.sequence == sequence),
-        environment=environment(torch.device(device)),
+        environment=environment(torch.device(device)).document(),
     )
 
 

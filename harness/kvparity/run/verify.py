@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kvparity.core.environment import environment, overridden, settle
+from kvparity.core.environment import Environment, environment, overridden, settle
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.inside import inside
 from kvparity.core.isolation.pool import Apart, BadEndError, Here, Pool, Task
@@ -192,7 +192,7 @@ def _report(
     loaded: LoadedContract,
     work: Work,
     evidence: Evidence,
-    setting: dict[str, Any],
+    setting: Environment,
     unplanted: tuple[Unplanted, ...],
     fresh: Outcome,
 ) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _report(
         },
         "command": evidence.command(),
         "run_dir": str(evidence.folder),
-        "environment": setting,
+        "environment": setting.document(),
         "subject": units[0]["subject"] if units else {},
         "kernels": _kernels(units, results),
         "checks": checks,

@@ -58,7 +58,7 @@ def document(
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": "void" if void else "measured",
-        "environment": environment(device),
+        "environment": environment(device).document(),
         "controls": [asdict(control) for result in results for control in result.controls],
         "answers": [asdict(answer) for answer in answers],
         "rows": [] if void else rows(device, answers, evidence),

@@ -77,7 +77,8 @@ def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
     loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
     (tmp_path / "identity.json").write_text(json.dumps({"command": "kvparity verify", "path": "c"}))
     left = (Unplanted("x", "order", "why", asked=True),)
-    report = running._report(loaded, work, Evidence(tmp_path), {"device": "d"}, left, Outcome({}))
+    place: Any = SimpleNamespace(document=lambda: {"device": "d"})
+    report = running._report(loaded, work, Evidence(tmp_path), place, left, Outcome({}))
     ((_, _, results, in_order, unplanted, replaced),) = judged
     assert [each["id"] for each in results] == sorted(each["id"] for each in found)
     assert (in_order, unplanted, replaced) == (ran, left, None)
@@ -131,7 +132,7 @@ def verified(
     made_up: dict[str, Any] = {
         "given": lambda loaded: texts,
         "settle": lambda: seen.append("settled"),
-        "environment": lambda device: {"device": "d"},
+        "environment": lambda device: SimpleNamespace(document=dict),
         "identity": lambda *_: {"kvparity": 1},
         "time": SimpleNamespace(perf_counter=lambda: next(clock)),
         "Here": lambda: Noting(seen, error),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,7 +60,8 @@ def device(monkeypatch):
     monkeypatch.setattr(timing, "copy_bandwidth", lambda clock: {**copy, "run": clock.run})
     monkeypatch.setattr(making, "calls", noting)
     monkeypatch.setattr(sizes, "cases", small)
-    monkeypatch.setattr(environment, "environment", lambda device: {"device_name": "a stand-in"})
+    place = SimpleNamespace(document=lambda: {"device_name": "a stand-in"})
+    monkeypatch.setattr(environment, "environment", lambda device: place)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 30, 1 << 30))
     return seen

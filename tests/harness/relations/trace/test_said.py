@@ -236,8 +236,10 @@ def test_one_sequence_of_a_trace_is_shown_and_all_are_judged(
     loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
     monkeypatch.setattr(trace_command, "given", lambda loaded: SimpleNamespace(loaded=loaded))
     monkeypatch.setattr(trace_command, "subject_of", lambda job, numerics: Emitting())
-    for name in ("settle", "still_settled", "environment"):
-        monkeypatch.setattr(trace_command, name, lambda *_: {})
+    for name in ("settle", "still_settled"):
+        monkeypatch.setattr(trace_command, name, lambda *_: None)
+    place = SimpleNamespace(document=dict)
+    monkeypatch.setattr(trace_command, "environment", lambda device: place)
     every = trace_command.trace_contract(loaded, "cpu")
     assert {line.sequence for line in every.lines} == {0, 1}
     for number in (0, 1):
