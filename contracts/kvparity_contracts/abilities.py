@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from kvparity_contracts.base import Fault, KeyPath
-from kvparity_contracts.checks import PathCheck, reference_of
+from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import KINDS, PathKind, PathName, example, one_of_the_paths
 from kvparity_contracts.subjects import AnySubject, Decoder, Transformers
@@ -53,7 +53,6 @@ INSTEAD: Mapping[tuple[str, PathKind], str] = {
     ("transformers", "permuted"): "padded-left",
 }
 PROGRAMS = ("exported", "compiled")
-PADDED = ("padded", "padded-left", "padded-right")
 
 
 def cannot(subject: AnySubject, path: PathName) -> str | None:
@@ -81,17 +80,6 @@ def _untraced(subject: AnySubject, path: PathName) -> str | None:
     return None
 
 
-def blind(subject: AnySubject, relation: str, path: PathName) -> str | None:
-    """Why a check of a relation cannot look into a path of a subject, or None."""
-    if not isinstance(subject, Transformers) or relation not in ("cache", "liveness", "trace"):
-        return None
-    if path.kind in PADDED:
-        return f"a {relation} check cannot look into a padded batch of a transformers model"
-    if relation == "trace" and subject.attention == "flex_attention":
-        return "what flex_attention sees cannot be reported: its mask is not a matrix"
-    return None
-
-
 def able(contract: Parts) -> str:
     """The paths that the contract's subject can do, as they are written."""
     paths = [PathName.parse(example(kind)) for kind in KINDS]
@@ -104,24 +92,23 @@ def faults(contract: Parts) -> Iterator[Fault]:
     for i, check in enumerate(contract.checks):
         if isinstance(check, PathCheck):
             for at, path in _paths(("checks", i), check):
-                yield from _fault(contract, at, check.relation, path)
+                yield from _fault(contract, at, check, path)
 
 
 def _paths(at: KeyPath, check: PathCheck) -> Iterator[tuple[KeyPath, PathName]]:
-    reference = reference_of(check)
-    if reference is not None:
-        yield (*at, "reference"), reference
+    if check.against is not None:
+        yield (*at, "reference"), check.against
     for j, path in enumerate(check.paths):
         yield (*at, "paths", j), path
 
 
-def _fault(contract: Parts, at: KeyPath, relation: str, path: PathName) -> Iterator[Fault]:
+def _fault(contract: Parts, at: KeyPath, check: PathCheck, path: PathName) -> Iterator[Fault]:
     subject = contract.subject
     reason = cannot(subject, path)
     if reason is not None:
         instead = INSTEAD.get((subject.kind, path.kind), "")
         yield Fault(at, f"found '{path}', but {reason}", able(contract), instead)
         return
-    reason = blind(subject, relation, path)
+    reason = check.blind(subject, path)
     if reason is not None:
         yield Fault(at, f"found '{path}', but {reason}", "a path of single sequences", "decode")

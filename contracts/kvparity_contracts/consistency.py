@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from kvparity_contracts import abilities, stores
 from kvparity_contracts.base import Fault, KeyPath, closest, repeated
-from kvparity_contracts.checks import FEWEST_KEYS, Accuracy, AuditCheck, OrderCheck, PathCheck
+from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.idling import idle
-from kvparity_contracts.limits import TOKEN_LIMITS, Limits
 from kvparity_contracts.parts import Parts
-from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder, known, order_of
+from kvparity_contracts.subjects import Decoder, known, order_of
 
 LONGEST = 2**24
 """Tokens of a sequence, where the subject does not say how many it takes."""
@@ -28,12 +28,8 @@ def faults(contract: Parts) -> Iterator[Fault]:
             yield from _workload_names(contract, ("checks", i), check)
             yield from _padding(contract, ("checks", i), check)
             yield from _chunks(contract, ("checks", i), check)
-        if isinstance(check, OrderCheck):
-            yield from _certified(contract, ("checks", i), check)
-        if isinstance(check, AuditCheck):
-            yield from _compiled(contract, ("checks", i))
-        if isinstance(check, Accuracy):
-            yield from _limits(contract, ("checks", i), check)
+        for fault in check.faults(contract.subject, contract.numerics):
+            yield replace(fault, at=("checks", i, *fault.at))
     yield from abilities.faults(contract)
     yield from _controls(contract)
     if contract.subject.kind == "attention":
@@ -134,71 +130,6 @@ def _chunks(contract: Parts, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
         else:
             found += f"no prompt is longer than {prompt} tokens, so none goes on behind the prefix"
             yield Fault(where, found, f"a prefix shorter than {prompt}")
-
-
-def _limits(contract: Parts, at: KeyPath, check: Accuracy) -> Iterator[Fault]:
-    if isinstance(check.limits, Limits):
-        yield from _kinds(contract, (*at, "limits"), check.limits)
-        return
-    given = dict(check.limits.items())
-    for dtype, limits in given.items():
-        yield from _kinds(contract, (*at, "limits", dtype), limits)
-        if dtype not in contract.numerics.execution:
-            expected = f"only formats of numerics.execution ({_listed(contract)})"
-            yield Fault((*at, "limits", dtype), f"found limits for {dtype}", expected)
-    for dtype in contract.numerics.execution:
-        if dtype not in given:
-            yield Fault(
-                (*at, "limits"), f"limits for {dtype} are missing", "limits for each format"
-            )
-
-
-def _certified(contract: Parts, at: KeyPath, check: OrderCheck) -> Iterator[Fault]:
-    kind = contract.subject.kind
-    if kind == "transformers":
-        message = f"found 'order', but the attention of a {kind} model cannot be probed"
-        yield Fault((*at, "relation"), message, "a subject of kind attention or decoder")
-    window = known(contract.subject).sliding_window
-    if window is not None and window < FEWEST_KEYS:
-        message = f"found 'order' beside a window of {window} keys, which has only one order"
-        yield Fault((*at, "relation"), message, f"a window of at least {FEWEST_KEYS} keys")
-    longest = known(contract.subject).max_positions
-    for j, keys in enumerate(check.keys):
-        if longest is not None and keys > longest:
-            expected = f"at most {longest}, the positions of the model"
-            yield Fault((*at, "keys", j), f"found {keys} keys", expected)
-    for j, dtype in enumerate(check.execution or ()):
-        if dtype not in contract.numerics.execution:
-            expected = f"formats of numerics.execution ({_listed(contract)})"
-            yield Fault((*at, "execution", j), f"found {dtype!r}", expected)
-
-
-def _compiled(contract: Parts, at: KeyPath) -> Iterator[Fault]:
-    subject = contract.subject
-    expected = "a decoder, or the pair " + " and ".join(OWN_KERNELS)
-    if isinstance(subject, Attention):
-        if (subject.prefill, subject.decode) != OWN_KERNELS:
-            message = f"found 'audit', but {subject.decode} is no kernel that it can compile"
-            yield Fault((*at, "relation"), message, expected)
-    elif isinstance(subject, Decoder) and subject.attention != "fixed-order":
-        message = f"found 'audit', but it cannot compile attention: {subject.attention}"
-        yield Fault((*at, "relation"), message, "a decoder with attention: fixed-order")
-    elif subject.kind == "transformers":
-        message = f"found 'audit', but it does not know the kernels of a {subject.kind} model"
-        yield Fault((*at, "relation"), message, expected)
-
-
-def _listed(contract: Parts) -> str:
-    return ", ".join(contract.numerics.execution)
-
-
-def _kinds(contract: Parts, at: KeyPath, limits: Limits) -> Iterator[Fault]:
-    kind = contract.subject.kind
-    allowed = ("max_abs",) if kind == "attention" else TOKEN_LIMITS
-    for name in limits.given():
-        if name not in allowed:
-            expected = f"{' or '.join(allowed)} for a subject of kind {kind}"
-            yield Fault((*at, name), f"found the limit {name!r}", expected)
 
 
 def _controls(contract: Parts) -> Iterator[Fault]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvparity_contracts.checks import Relation
 from kvparity_contracts.controls import CONTROLS
 
 
@@ -26,7 +25,7 @@ class Defect:
     reason: str = ""
 
     @property
-    def relations(self) -> tuple[Relation, ...]:
+    def relations(self) -> tuple[str, ...]:
         """The relations that must catch it: all that its controls are meant for."""
         wanted = {each for name in self.controls for each in CONTROLS[name].relations}
         return tuple(sorted(wanted))

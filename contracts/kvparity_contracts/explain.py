@@ -9,14 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from kvparity_contracts.base import FAULT, Fault, KeyPath, Model, closest, show
-from kvparity_contracts.checks import (
-    AuditCheck,
-    CacheCheck,
-    Invariance,
-    LivenessCheck,
-    OrderCheck,
-    TraceCheck,
-)
+from kvparity_contracts.checks import CHECKS, Check, KernelCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.subjects import Attention
 
@@ -24,17 +17,6 @@ TOLERANCE = re.compile(
     r"limits?|tol(erance)?|[ar]tol|threshold|epsilon|max_abs.*|approx_kl.*|clip.*"
 )
 PATHS = ("reference", "paths", "workloads")
-NO_PATHS: dict[type[BaseModel], str] = {
-    OrderCheck: "an order check compares decode with prefill at the numbers of keys that it lists",
-    AuditCheck: "an audit compares the compiled kernels of decode with those of prefill",
-}
-NO_TOLERANCE: dict[type[BaseModel], str] = {
-    Invariance: "an invariance check compares bits and takes no tolerance; use relation: accuracy",
-    CacheCheck: "a cache check compares bits and takes no tolerance",
-    LivenessCheck: "a liveness check asks whether bits change and takes no tolerance",
-    TraceCheck: "a trace check compares rows with derived bounds, and takes no tolerance",
-}
-
 _PLAIN = "a pair that is called without them: leave the key out, and what it does is not claimed"
 UNVERIFIED: dict[str, tuple[str, str]] = {
     "alibi_slopes": ("ALiBi slopes", _PLAIN),
@@ -149,12 +131,12 @@ def _required(name: str) -> list[str]:
 
 def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
     key = str(path[-1])
-    if model in NO_TOLERANCE and TOLERANCE.fullmatch(key):
-        return Fault(path, NO_TOLERANCE[model])
-    for kind, does in NO_PATHS.items():
-        if model is kind and (key in PATHS or TOLERANCE.fullmatch(key)):
-            takes = f"no {key}" if key in PATHS else "no tolerance"
-            return Fault(path, f"{does}; it takes {takes}")
+    check = model if model and issubclass(model, Check) else Check
+    if check.TAKES_NO_TOLERANCE and TOLERANCE.fullmatch(key):
+        return Fault(path, check.TAKES_NO_TOLERANCE)
+    if issubclass(check, KernelCheck) and (key in PATHS or TOLERANCE.fullmatch(key)):
+        takes = f"no {key}" if key in PATHS else "no tolerance"
+        return Fault(path, f"{check.COMPARES}; it takes {takes}")
     fields = list(model.model_fields) if model else []
     if model is Attention and key in UNVERIFIED:
         what, instead = UNVERIFIED[key]
@@ -173,7 +155,7 @@ def _choice(path: KeyPath, found: Any, options: list[str]) -> Fault:
 
 
 def _name(model: type[BaseModel] | None, path: KeyPath, found: str) -> tuple[str, str]:
-    if model is not None and "relation" in model.model_fields:
+    if model is not None and issubclass(model, Check):
         return "one line of text", " ".join(found.split())
     slug = re.sub(r"[^a-z0-9]+", "-", found.lower()).strip("-")
     return "lower-case letters, digits and single hyphens", slug
@@ -210,6 +192,8 @@ def _tags(path: KeyPath) -> list[str]:
 
 def _models(annotation: object) -> tuple[type[Model], ...]:
     """All models that an annotation mentions."""
+    if annotation is Check:
+        return tuple(CHECKS.values())
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return (annotation,)
     return tuple(each for part in get_args(annotation) for each in _models(part))

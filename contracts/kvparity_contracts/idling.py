@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvparity_contracts.checks import PREFILL, PathCheck, reference_of
+from kvparity_contracts.checks import PREFILL, PathCheck
 from kvparity_contracts.paths import MOST, PathKind, PathName
 from kvparity_contracts.workloads import Workload
 
@@ -55,7 +55,6 @@ def _plain(path: PathName, workload: Workload) -> PathName:
 
 def runs(path: PathName, check: PathCheck, workload: Workload) -> bool:
     """Whether a path of a check shows anything in a workload."""
-    reference = reference_of(check)
     if why_idle(path, workload) is not None:
         return False
-    return reference is None or not same_steps(path, reference, workload)
+    return check.against is None or not same_steps(path, check.against, workload)

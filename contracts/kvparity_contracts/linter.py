@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kvparity_contracts import lint_controls
 from kvparity_contracts.base import KeyPath
-from kvparity_contracts.checks import Accuracy, OrderCheck, PathCheck, reference_of
+from kvparity_contracts.checks import Accuracy, Invariance, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import DECODING
 from kvparity_contracts.faint import between, faint, rounding
@@ -62,7 +62,7 @@ def _relations(contract: Contract) -> Iterator[Note]:
 
 
 def _edges(contract: Contract) -> Iterator[Note]:
-    checks = [each for each in contract.path_checks if each.relation == "invariance"]
+    checks = [each for each in contract.checks if isinstance(each, Invariance)]
     used = {w.name: w for check in checks for w in contract.workloads_of(check)}
     if not used:
         return
@@ -107,8 +107,8 @@ def _decoded_edges(contract: Contract) -> Iterator[Note]:
 def _decoded_keys(contract: Contract) -> set[int]:
     """How many keys the tokens see that invariance checks compute one at a time."""
     seen: set[int] = set()
-    for check in contract.path_checks:
-        if check.relation != "invariance":
+    for check in contract.checks:
+        if not isinstance(check, Invariance):
             continue
         for workload in contract.workloads_of(check):
             if any(path.kind in DECODING for path in contract.paths_of(check, workload)):
@@ -152,7 +152,7 @@ def _unused(contract: Contract) -> Iterator[Note]:
             yield ("workloads", i, "name"), f"no check uses the workload {workload.name!r}"
         for side in workload.pad if runs else ():
             paths = {str(path) for c in runs for path in contract.paths_of(c, workload)}
-            if f"padded-{side}" not in paths | {str(reference_of(check)) for check in runs}:
+            if f"padded-{side}" not in paths | {str(check.against) for check in runs}:
                 text = f"no check of this workload has the path 'padded' or 'padded-{side}'"
                 yield ("workloads", i, "pad"), text
         decoding = [p for c in runs for p in contract.paths_of(c, workload) if p.kind in DECODING]
@@ -201,7 +201,7 @@ def _small_vocabulary(contract: Contract) -> Iterator[Note]:
 def _loose_limits(contract: Contract) -> Iterator[Note]:
     for i, check in enumerate(contract.checks):
         if isinstance(check, Accuracy):
-            for at, limits in _each(check):
+            for at, limits in check.each():
                 for name, text in _loose(limits):
                     yield ("checks", i, "limits", *at, name), text
 
@@ -233,14 +233,6 @@ def _wide_limits(contract: Contract) -> Iterator[Note]:
                     f"{limit:g} may not see {fault}, which moves a row by about {size:.1g}; "
                     f"rounding to {dtype} takes up to {taken:g}: {advice}",
                 )
-
-
-def _each(check: Accuracy) -> Iterator[tuple[KeyPath, Limits]]:
-    if isinstance(check.limits, Limits):
-        yield (), check.limits
-    else:
-        for dtype, limits in check.limits.items():
-            yield (dtype,), limits
 
 
 def _loose(limits: Limits) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from kvparity_contracts.base import Fault, Model, Slug, ToTuple, closest, refuse, repeated, show
-from kvparity_contracts.checks import AnyCheck, Check, PathCheck
+from kvparity_contracts.checks import Check, OneCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.numerics import Numerics
 from kvparity_contracts.paths import PathName
@@ -84,7 +84,7 @@ class Parts(Model):
     """Number formats and temperatures."""
     workloads: Annotated[tuple[Workload, ...], Field(min_length=1), ToTuple]
     """Prompts, and how much is generated from them."""
-    checks: Annotated[tuple[Check, ...], Field(min_length=1), ToTuple]
+    checks: Annotated[tuple[OneCheck, ...], Field(min_length=1), ToTuple]
     """What must hold."""
     controls: Controls = "all"
     """Planted defects that must be caught: all that this contract can show, or a list of names."""
@@ -109,6 +109,6 @@ class Parts(Model):
         """Whether the number of its tokens is known: texts may go through a tokenizer."""
         return workload.texts is None or getattr(self.subject, "checkpoint", None) is None
 
-    def checks_of(self, relation: str) -> list[AnyCheck]:
+    def checks_of(self, relation: str) -> list[Check]:
         """The checks of one relation."""
         return [each for each in self.checks if each.relation == relation]

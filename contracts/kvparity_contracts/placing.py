@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from kvparity_contracts.checks import PREFILL, PathCheck, Relation, reference_of
+from kvparity_contracts.checks import PREFILL, PathCheck
 from kvparity_contracts.controls import Control
 from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.order import Order
@@ -60,9 +60,7 @@ def fewest_keys(control: Control, contract: Parts) -> int:
     return control.at_least(*split_and_tile(contract), known(contract.subject).sliding_window)
 
 
-def place(
-    control: Control, relation: Relation, contract: Parts, ran: Collection[str]
-) -> Place | str:
+def place(control: Control, relation: str, contract: Parts, ran: Collection[str]) -> Place | str:
     """The cheapest place that shows ``control`` to a check of ``relation``, or why there is none.
 
     ``ran`` names the workloads that are run. A check that compares the control's own path comes
@@ -82,7 +80,7 @@ def place(
             if part is None:
                 continue
             compared = control.path in contract.paths_of(check, workload)
-            covered = compared and (reference_of(check) is None or reference == reference_of(check))
+            covered = compared and (check.against is None or reference == check.against)
             rank = (not covered, part.cost)
             if best is None or rank < best[0]:
                 found = Place(
@@ -111,7 +109,7 @@ def _too_short(control: Control, contract: Parts) -> str:
 
 def _reference(control: Control, check: PathCheck) -> PathName | str:
     """The path that the planted one is compared with, or why none will do."""
-    own = reference_of(check)
+    own = check.against
     if own is None or control.scores_prompt:
         return PREFILL
     if control.side in ("rescore", "both"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from kvparity_contracts.checks import AnyCheck, AuditCheck, OrderCheck, PathCheck, Relation
+from kvparity_contracts.checks import CHECKS, Check, KernelCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.features import has
@@ -23,7 +23,7 @@ class Planted:
     """A control and a relation that must catch it; ``place`` is None where kernels are changed."""
 
     control: Control
-    relation: Relation
+    relation: str
     place: Place | None
 
 
@@ -32,8 +32,14 @@ class LeftOut:
     """A control that cannot be planted for a relation, and why."""
 
     control: Control
-    relation: Relation
+    relation: str
     reason: str
+
+
+def relations_of(control: Control) -> tuple[str, ...]:
+    """The relations that must catch a control: those of its row, and those that name it."""
+    named = (each for each, model in CHECKS.items() if control.name in model.CATCHES)
+    return tuple(dict.fromkeys((*control.relations, *named)))
 
 
 def planned(contract: Contract) -> tuple[Control, ...]:
@@ -53,7 +59,7 @@ def fates(contract: Contract, ran: Collection[str] | None = None) -> Iterator[Pl
     for name in CONTROLS if everything else contract.controls:
         control = CONTROLS[name]
         hidden = everything and not shows(control, contract)
-        present = [each for each in control.relations if contract.checks_of(each)]
+        present = [each for each in relations_of(control) if contract.checks_of(each)]
         for relation in present or control.relations[:1]:
             found = _fate(control, relation, contract, running)
             if hidden and not isinstance(found, str):
@@ -65,13 +71,13 @@ def fates(contract: Contract, ran: Collection[str] | None = None) -> Iterator[Pl
 
 
 def _fate(
-    control: Control, relation: Relation, contract: Contract, ran: Collection[str]
+    control: Control, relation: str, contract: Contract, ran: Collection[str]
 ) -> Place | str | None:
     """Its place, None where it is planted into kernels, or why it cannot be planted."""
     kind = contract.subject.kind
     if kind not in control.subjects:
         return f"cannot be planted in a subject of kind {kind}"
-    if set(control.relations) <= {"order", "audit"}:
+    if issubclass(CHECKS[relation], KernelCheck):
         return _in_kernels(control, relation, contract)
     if "order" in control.features and order_of(contract.subject) is None:
         return "it plants another order, and attention here has none of this project's"
@@ -83,14 +89,12 @@ def _fate(
     return place(control, relation, contract, ran)
 
 
-def _in_kernels(control: Control, relation: Relation, contract: Contract) -> str | None:
-    if not any(contract.checks_of(each) for each in control.relations):
+def _in_kernels(control: Control, relation: str, contract: Contract) -> str | None:
+    checks = [each for each in contract.checks_of(relation) if isinstance(each, KernelCheck)]
+    if not checks:
         return f"the contract has no {' or '.join(control.relations)} check"
-    tile = split_and_tile(contract)[1]
-    keys = [k for c in contract.checks if isinstance(c, OrderCheck) for k in c.keys]
-    if relation == "order" and max(keys) <= tile:
-        return f"no order check has more than {tile} keys, one tile"
-    return None
+    hidden = [each.hidden(split_and_tile(contract)[1]) for each in checks]
+    return None if None in hidden else hidden[0]
 
 
 def workloads_run(contract: Contract) -> frozenset[str]:
@@ -128,9 +132,8 @@ def shows(control: Control, contract: Contract) -> bool:
         return False
     for check in contract.checks:
         if meant_for(control, check, contract):
-            if isinstance(check, AuditCheck):
-                return True
-            if isinstance(check, OrderCheck) and max(check.keys) > split_and_tile(contract)[1]:
+            tile = split_and_tile(contract)[1]
+            if isinstance(check, KernelCheck) and check.hidden(tile) is None:
                 return True
     return any(part_of(control, contract, each) for each in exposed(control, contract))
 
@@ -143,15 +146,15 @@ def exposed(control: Control, contract: Contract) -> Iterator[Workload]:
                 yield workload
 
 
-def meant_for(control: Control, check: AnyCheck, contract: Contract) -> bool:
+def meant_for(control: Control, check: Check, contract: Contract) -> bool:
     """Whether a check is one that the control is meant for."""
     if isinstance(check, PathCheck):
         return any(_covers(control, check, contract, w) for w in contract.workloads_of(check))
-    return check.relation in control.relations
+    return check.relation in relations_of(control)
 
 
 def _covers(control: Control, check: PathCheck, contract: Contract, workload: Workload) -> bool:
-    if check.relation not in control.relations:
+    if check.relation not in relations_of(control):
         return False
     paths = contract.paths_of(check, workload)
     return bool(paths) and (not control.paths or any(path.kind in control.paths for path in paths))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kvparity_contracts.checks import Relation
 from kvparity_contracts.paths import PathKind, PathName
 
 Feature = Literal[
@@ -97,7 +96,7 @@ class Control:
     subjects: tuple[SubjectKind, ...]
     needs: str
     expect: Literal["differs", "void"] = "differs"
-    relations: tuple[Relation, ...] = ("invariance",)
+    relations: tuple[str, ...] = ("invariance",)
     paths: tuple[PathKind, ...] = ()
     path: PathName = DECODE
     side: Side = "rollout"

@@ -15,7 +15,7 @@ from kvparity.plan.kernel_cases import (
 )
 from kvparity.plan.paths import build
 from kvparity.plan.workload import Prompts, fill
-from kvparity_contracts.checks import PathCheck, Relation, reference_of
+from kvparity_contracts.checks import CHECKS, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import Control
 from kvparity_contracts.idling import why_idle
@@ -76,7 +76,7 @@ class ControlRun:
     """
 
     control: str
-    relation: Relation
+    relation: str
     check: str
     reference: PathName
     numerics: Numerics
@@ -136,7 +136,7 @@ class _Pair:
 
 def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | Omitted]:
     for check in contract.path_checks:
-        reference = reference_of(check)
+        reference = check.against
         for workload in contract.workloads:
             if check.workloads is not None and workload.name not in check.workloads:
                 continue
@@ -156,8 +156,9 @@ def _same(path: PathName, reference: PathName, prompts: Prompts, seed: int) -> b
     return build(path, prompts, seed=seed) == build(reference, prompts, seed=seed)
 
 
-def _columns(contract: Contract, relation: Relation) -> list[tuple[float | None, int | None]]:
-    if contract.subject.kind == "attention" or relation in ("cache", "liveness", "trace"):
+def _columns(contract: Contract, relation: str) -> list[tuple[float | None, int | None]]:
+    model = CHECKS[relation]
+    if contract.subject.kind == "attention" or (issubclass(model, PathCheck) and model.INSIDE):
         return [(None, None)]
     return [(t, i) for i, t in enumerate(contract.numerics.temperatures)]
 
@@ -207,7 +208,7 @@ def _controls(
             yield _control(contract, fate.control, fate.relation, fate.place)
 
 
-def _control(contract: Contract, control: Control, relation: Relation, place: Place) -> ControlRun:
+def _control(contract: Contract, control: Control, relation: str, place: Place) -> ControlRun:
     columns = _columns(contract, relation)
     if control.tempered:
         columns = [(t, i) for t, i in columns if t != 1.0]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from kvparity_contracts.checks import AuditCheck, OrderCheck, Relation
+from kvparity_contracts.checks import KernelCheck
 from kvparity_contracts.contract import Contract
 
 
@@ -29,7 +28,7 @@ class KernelCase:
 
     id: str
     check: str
-    relation: Literal["order", "audit"]
+    relation: str
     numerics: Numerics
     keys: int = 0
     architecture: str = ""
@@ -62,23 +61,18 @@ def kernel_cases(contract: Contract, first: int) -> tuple[KernelCase, ...]:
     """The cases of all order and audit checks; ids are counted from ``first``."""
     cases: list[KernelCase] = []
     for check in contract.checks:
+        if not isinstance(check, KernelCheck):
+            continue
         for formats in contract.numerics.formats():
-            numerics, name = Numerics(*formats), check.name
-            if isinstance(check, OrderCheck):
-                if check.execution is not None and numerics.execution not in check.execution:
-                    continue
-                for keys in check.keys:
-                    identity = f"c{first + len(cases):03d}"
-                    cases.append(KernelCase(identity, name, "order", numerics, keys=keys))
-            elif isinstance(check, AuditCheck):
-                for arch in check.architectures:
-                    identity = f"c{first + len(cases):03d}"
-                    cases.append(KernelCase(identity, name, "audit", numerics, architecture=arch))
+            numerics = Numerics(*formats)
+            for point in check.points(numerics.execution):
+                identity, where = f"c{first + len(cases):03d}", (point.keys, point.architecture)
+                cases.append(KernelCase(identity, check.name, check.relation, numerics, *where))
     return tuple(cases)
 
 
 def kernel_control(
-    cases: Sequence[KernelCase], name: str, relation: Relation, tile: int
+    cases: Sequence[KernelCase], name: str, relation: str, tile: int
 ) -> KernelControl:
     """A control planted in the smallest case of a relation that can show it."""
     fitting = [c for c in cases if c.relation == relation and (not c.keys or c.keys > tile)]

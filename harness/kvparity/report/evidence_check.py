@@ -181,7 +181,7 @@ def _limits(contract: Contract, case: Case | KernelCase) -> Mapping[str, float]:
     check = next(c for c in contract.checks if c.name == case.check)
     if not isinstance(check, Accuracy):
         return {}
-    return check.limits_for(case.numerics.execution).given()  # type: ignore[arg-type] # a dtype's name
+    return check.limits_for(case.numerics.execution).given()
 
 
 def _tokens_wrong(line: Entry) -> str | None:

@@ -9,7 +9,7 @@ from kvparity.plan.cases import Case, Work
 from kvparity.plan.kernel_cases import KernelCase, Unplanted
 from kvparity.relations.blind import apart, blind, seen_instead
 from kvparity.report.labels import place
-from kvparity_contracts.checks import Accuracy, AnyCheck, PathCheck
+from kvparity_contracts.checks import Accuracy, Check, PathCheck
 from kvparity_contracts.contract import Contract
 
 ORDER = ("error", "differs", "void", "holds")
@@ -34,7 +34,7 @@ def worst(verdicts: Sequence[str]) -> str:
 
 
 def judge_check(
-    check: AnyCheck,
+    check: Check,
     planned: Sequence[Case | KernelCase],
     results: Sequence[Entry],
     controls: Sequence[Entry],
@@ -71,7 +71,7 @@ def judge_check(
 
 
 def _controls_allow(
-    check: AnyCheck,
+    check: Check,
     controls: Sequence[Entry],
     unplanted: Sequence[Unplanted],
     results: Sequence[Entry],
@@ -84,7 +84,7 @@ def _controls_allow(
     if missed:
         told = ""
         if isinstance(check, Accuracy):
-            limits = check.limits_for(formats[0]).given()  # type: ignore[arg-type] # a dtype's name
+            limits = check.limits_for(formats[0]).given()
             told = apart(missed[0], tuple(limits), results)
         return "void", f"planted and not caught: {', '.join(c['name'] for c in missed)}{told}"
     asked = [u for u in unplanted if u.asked]
@@ -100,7 +100,7 @@ def _controls_allow(
         return "void", f"only {names} was planted, which changes no bit"
     if isinstance(check, Accuracy):
         for execution in formats:
-            limits = check.limits_for(execution).given()  # type: ignore[arg-type] # a dtype's name
+            limits = check.limits_for(execution).given()
             loose = _too_loose(limits, own)
             if loose is not None:
                 return "void", f"the limits of {execution} catch no planted defect: {loose}"

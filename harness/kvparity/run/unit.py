@@ -276,7 +276,7 @@ def judge_accuracy(contract: Contract, case: Case, candidate: Record, wanted: Te
     check = next(c for c in contract.checks if c.name == case.check)
     if not isinstance(check, Accuracy):
         raise TypeError(f"{case.check} is not an accuracy check")
-    limits = check.limits_for(case.numerics.execution).given()  # type: ignore[arg-type] # a dtype's name
+    limits = check.limits_for(case.numerics.execution).given()
     exact = _compared(contract, case, candidate, wanted)
     return accuracy(candidate, exact, limits, column=case.column)
 

@@ -10,14 +10,13 @@ from kvparity.controls.base import Control, same_ids, unchanged
 from kvparity.controls.table import CONTROLS
 from kvparity.labs.zoo.habitats import HABITATS, ORDER, Habitat, lives
 from kvparity.run.kernel_control_run import KERNEL_CONTROLS
-from kvparity_contracts.checks import Relation
 from kvparity_contracts.controls import CONTROLS as DESCRIBED
 from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.placing import Part
 from kvparity_contracts.placing import part_of as placed
 
-RELATIONS: tuple[Relation, ...] = (
+RELATIONS: tuple[str, ...] = (
     "invariance", "accuracy", "cache", "liveness", "trace", "order", "audit",
 )  # fmt: skip
 DECODE, PREFILL = PathName("decode"), PathName("prefill")
@@ -30,7 +29,7 @@ class Cell:
     control: str
     habitat: str
     workload: str
-    relation: Relation
+    relation: str
 
 
 def cells(only: Collection[str] = ()) -> list[Cell]:
@@ -96,7 +95,7 @@ def reorders(control: Control) -> bool:
     return control.name in _ORDERS
 
 
-def blind(control: Control) -> tuple[Relation, ...]:
+def blind(control: Control) -> tuple[str, ...]:
     """Relations that cannot see it by what they look at.
 
     Another order leaves it open which keys count (liveness); other scores change nothing that a
@@ -107,7 +106,7 @@ def blind(control: Control) -> tuple[Relation, ...]:
     return ("liveness",) if control.name in _ORDERS | _ELSEWHERE | _ROWS else ()
 
 
-def seen_by(control: Control, relation: Relation) -> Control | None:
+def seen_by(control: Control, relation: str) -> Control | None:
     """The control as a check of one relation runs it; None where such a check sees nothing of it.
 
     Accuracy, liveness and trace look at one side: at the planted one. Two sides that are planted

@@ -15,7 +15,6 @@ from kvparity.subjects.decoder.config import DecoderConfig, from_contract
 from kvparity.subjects.decoder.presets import preset
 from kvparity.tiles.force import words
 from kvparity_contracts import Contract, PathName
-from kvparity_contracts.checks import reference_of
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat
@@ -159,7 +158,7 @@ def _pages(contract: Contract) -> set[int]:
 def _paths(contract: Contract) -> Iterator[PathName]:
     for check in contract.path_checks:
         yield from check.paths
-        if (reference := reference_of(check)) is not None:
+        if (reference := check.against) is not None:
             yield reference
 
 

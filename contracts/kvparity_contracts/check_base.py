@@ -1,0 +1,129 @@
+"""What every check of a contract says of itself; each relation has a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field, model_validator
+
+from kvparity_contracts.base import Fault, Model, Title, ToTuple, no_duplicates, refuse
+from kvparity_contracts.numerics import Numerics
+from kvparity_contracts.paths import Path, PathName
+from kvparity_contracts.subjects import AnySubject, Transformers
+
+PREFILL = PathName("prefill")
+Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
+Paths = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
+PADDED = ("padded", "padded-left", "padded-right")
+
+
+class Check(Model):
+    """One claim of a contract. Faults of a check are told relative to it.
+
+    ``TAG``: the name of its relation. ``TAKES_NO_TOLERANCE``: why, in a sentence, where people
+    look for one. ``CATCHES``: names of controls that it must catch beside those whose own row
+    names its relation.
+    """
+
+    TAG: ClassVar[str]
+    TAKES_NO_TOLERANCE: ClassVar[str] = ""
+    CATCHES: ClassVar[tuple[str, ...]] = ()
+
+    name: Title
+    """What the check claims, in a few words."""
+    relation: str
+    """What is compared with what, and how exactly."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Check:
+        refuse(self.own_faults())
+        return self
+
+    def own_faults(self) -> Iterator[Fault]:
+        """What is wrong with it, whatever else the contract holds."""
+        return iter(())
+
+    def faults(self, subject: AnySubject, numerics: Numerics) -> Iterator[Fault]:
+        """What is wrong with it beside this subject and these formats."""
+        return iter(())
+
+    def limits_in(self, execution: str) -> Mapping[str, float]:
+        """Its limits by measure where execution is this format; empty where it has none."""
+        return {}
+
+
+class PathCheck(Check):
+    """A check that runs workloads on paths.
+
+    ``INSIDE``: it looks into the subject, so it has one case for all temperatures.
+    """
+
+    INSIDE: ClassVar[bool] = False
+
+    paths: Paths
+    """The paths that are looked at."""
+    workloads: Names | None = None
+    """Names of the workloads to run; left out, all of them."""
+
+    @property
+    def against(self) -> PathName | None:
+        """The path that its paths are compared with; None where each is judged alone."""
+        return None
+
+    def blind(self, subject: AnySubject, path: PathName) -> str | None:
+        """Why it cannot look into a path of a subject, or None."""
+        if self.INSIDE and isinstance(subject, Transformers) and path.kind in PADDED:
+            return (
+                f"a {self.relation} check cannot look into a padded batch of a transformers model"
+            )
+        return None
+
+
+class _Reference(Check):
+    reference: Annotated[Path, Field(json_schema_extra={"default": "prefill"})] = PREFILL
+    """The path that all others are compared with."""
+
+
+class Compared(PathCheck, _Reference):  # in this order a contract's keys are listed as they read
+    """A check that compares its paths with another one."""
+
+    @property
+    def against(self) -> PathName:
+        """The reference."""
+        return self.reference
+
+    def own_faults(self) -> Iterator[Fault]:
+        """No path is the reference, and the reference is one path."""
+        if self.reference.kind == "padded":
+            yield Fault(("reference",), "found 'padded'", "a single path", "padded-left")
+        for i, path in enumerate(self.paths):
+            if path == self.reference:
+                message = f"found '{path}', which is the reference itself"
+                yield Fault(("paths", i), message, "another path: it would agree with itself")
+
+
+@dataclass(frozen=True)
+class KernelPoint:
+    """One case of a check of kernels: at ``keys`` keys, or compiled for ``architecture``."""
+
+    keys: int = 0
+    architecture: str = ""
+
+
+class KernelCheck(Check):
+    """A check that looks at the kernels themselves: it has no paths and no workloads.
+
+    ``COMPARES``: what it does, in a sentence, where somebody gives it paths.
+    """
+
+    COMPARES: ClassVar[str]
+
+    def points(self, execution: str) -> Iterator[KernelPoint]:
+        """Its cases where execution is this format."""
+        raise NotImplementedError
+
+    def hidden(self, tile: int) -> str | None:
+        """Why no control shows in any of its cases where the order has this tile, or None."""
+        return None

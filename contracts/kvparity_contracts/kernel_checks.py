@@ -1,0 +1,99 @@
+"""Checks of the kernels themselves: the order in which they add, and what the compiler made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from kvparity_contracts.base import Fault, ToTuple, no_duplicates
+from kvparity_contracts.check_base import KernelCheck, KernelPoint
+from kvparity_contracts.numerics import DTypes, Numerics
+from kvparity_contracts.subjects import OWN_KERNELS, AnySubject, Attention, Decoder, known
+
+Architecture = Literal["sm_80", "sm_90", "sm_100"]
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+FEWEST_KEYS = 3
+"""Fewer keys than these are added in one order alone."""
+
+
+class OrderCheck(KernelCheck):
+    """Decode at N keys adds in the order of row N - 1 of prefill: what samples cannot show."""
+
+    TAG: ClassVar[str] = "order"
+    COMPARES = "an order check compares decode with prefill at the numbers of keys that it lists"
+
+    relation: Literal["order"]
+    """order: decode's reduction order is recovered by probing and certified on prefill."""
+    keys: Annotated[
+        tuple[Annotated[int, Field(ge=FEWEST_KEYS)], ...],
+        Field(min_length=1),
+        AfterValidator(no_duplicates),
+        ToTuple,
+    ]
+    """Numbers of keys: each is a case."""
+    execution: DTypes | None = None
+    """Formats of numerics.execution to look at, or one of them; left out, all."""
+
+    def points(self, execution: str) -> Iterator[KernelPoint]:
+        """One for each number of keys."""
+        if self.execution is None or execution in self.execution:
+            yield from (KernelPoint(keys=keys) for keys in self.keys)
+
+    def hidden(self, tile: int) -> str | None:
+        """Within one tile nothing is merged."""
+        if max(self.keys) <= tile:
+            return f"no order check has more than {tile} keys, one tile"
+        return None
+
+    def faults(self, subject: AnySubject, numerics: Numerics) -> Iterator[Fault]:
+        """What cannot be probed here: a model of transformers, a narrow window, too many keys."""
+        if subject.kind == "transformers":
+            message = f"found 'order', but the attention of a {subject.kind} model cannot be probed"
+            yield Fault(("relation",), message, "a subject of kind attention or decoder")
+        window = known(subject).sliding_window
+        if window is not None and window < FEWEST_KEYS:
+            message = f"found 'order' beside a window of {window} keys, which has only one order"
+            yield Fault(("relation",), message, f"a window of at least {FEWEST_KEYS} keys")
+        longest = known(subject).max_positions
+        for j, keys in enumerate(self.keys):
+            if longest is not None and keys > longest:
+                expected = f"at most {longest}, the positions of the model"
+                yield Fault(("keys", j), f"found {keys} keys", expected)
+        for j, dtype in enumerate(self.execution or ()):
+            if dtype not in numerics.execution:
+                expected = f"formats of numerics.execution ({', '.join(numerics.execution)})"
+                yield Fault(("execution", j), f"found {dtype!r}", expected)
+
+
+class AuditCheck(KernelCheck):
+    """The compiled kernels of decode decide order and roundings as those of prefill do."""
+
+    TAG: ClassVar[str] = "audit"
+    COMPARES = "an audit compares the compiled kernels of decode with those of prefill"
+
+    relation: Literal["audit"]
+    """audit: kernels of this project are compiled for GPUs that need not be here, and compared."""
+    architectures: Annotated[
+        tuple[Architecture, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple
+    ] = ARCHITECTURES
+    """What the kernels are compiled for: each is a case."""
+
+    def points(self, execution: str) -> Iterator[KernelPoint]:
+        """One for each architecture."""
+        yield from (KernelPoint(architecture=each) for each in self.architectures)
+
+    def faults(self, subject: AnySubject, numerics: Numerics) -> Iterator[Fault]:
+        """Kernels that are not this project's cannot be compiled here."""
+        expected = "a decoder, or the pair " + " and ".join(OWN_KERNELS)
+        if isinstance(subject, Attention):
+            if (subject.prefill, subject.decode) != OWN_KERNELS:
+                message = f"found 'audit', but {subject.decode} is no kernel that it can compile"
+                yield Fault(("relation",), message, expected)
+        elif isinstance(subject, Decoder) and subject.attention != "fixed-order":
+            message = f"found 'audit', but it cannot compile attention: {subject.attention}"
+            yield Fault(("relation",), message, "a decoder with attention: fixed-order")
+        elif subject.kind == "transformers":
+            message = f"found 'audit', but it does not know the kernels of a {subject.kind} model"
+            yield Fault(("relation",), message, expected)
