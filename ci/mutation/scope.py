@@ -18,7 +18,7 @@ _DECIDING = {
         plan/cases plan/kernel_cases plan/paths plan/schedule
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/audit/* relations/order/* relations/trace/*
-        report/case_json report/evidence_check report/evidence_paths report/evidence_verdict
+        report/case_line report/evidence_check report/evidence_paths report/evidence_verdict
         report/lines report/run_dir report/unit_paths report/verdict
         run/control_run run/identity run/kernel_control_run run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*

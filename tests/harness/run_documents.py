@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvparity.plan.cases import Case
+from kvparity.plan.kernel_cases import Numerics
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.report.case_line import case_line
+from kvparity_contracts.paths import PathName
+
 Document = dict[str, Any]
 
 
@@ -19,6 +25,9 @@ DIVERGENCE = {
     "ulps": 1,
     "reference_digest": "0x00000000000000aa",
     "candidate_digest": "0x00000000000000bb",
+    "layer": None,
+    "part": None,
+    "name": None,
 }
 
 
@@ -47,6 +56,15 @@ def case(**changes: Any) -> Document:
         "clipfrac0": 0.0,
         "first_divergence": None,
     } | changes
+
+
+def case_of(relation: str, found: Comparison) -> Document:
+    """What is written of a case of ``relation`` that gave this."""
+    reference = None if relation == "accuracy" else PathName("prefill")
+    numerics = Numerics("float32", "float32")
+    decode = PathName("decode")
+    case = Case("c000", "check", relation, "long", decode, reference, numerics, None, None)
+    return case_line(case, found).document()
 
 
 def report(verdict: str, *cases: Document, **changes: Any) -> Document:

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.core.bits import differing, pattern, ulps
 from kvparity.core.drift import drift
+from kvparity.core.values import plain
 from kvparity.core.words import UNFINITE
+from kvparity.plan.results import Divergence, Outcome, SideName
 from kvparity.plan.schedule import Plan
 from kvparity.record.execute import Record
-
-Outcome = Literal["holds", "differs", "void", "error"]
-SideName = Literal["reference", "candidate"]
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """The first compared token whose bits differ: ``column`` is a temperature or an element.
-
-    ``name``: of the column, where the subject has one.
-    Of a cache: ``part`` (``k`` or ``v``) of ``layer``, whose element ``column`` differs first.
-    """
-
-    sequence: str
-    position: int
-    token: int | None
-    column: int
-    reference: float | str
-    candidate: float | str
-    reference_bits: str
-    candidate_bits: str
-    ulps: int | None
-    reference_digest: str
-    candidate_digest: str
-    layer: int | None = None
-    part: str | None = None
-    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +23,7 @@ class Comparison:
     """What one case showed. ``tokens`` counts the compared rows, positions or probes.
 
     ``rollout``: which side's logprobs d is taken from; None where no logprob is compared.
-    ``details``: what only its relation has, as JSON values.
+    ``details``: what only its relation has, as JSON values; its case's line has a model of them.
     """
 
     outcome: Outcome
@@ -66,11 +40,6 @@ class Comparison:
     first_divergence: Divergence | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values but the details; a measure that is NaN or Inf is given by its name."""
-        found = asdict(replace(self, details={}))
-        return {name: _plain(value) for name, value in found.items() if name != "details"}
-
 
 MEASURES = ("max_abs", "max_abs_dlogp", "approx_kl0", "clipfrac0")
 """What limits are set for."""
@@ -79,18 +48,12 @@ MEASURES = ("max_abs", "max_abs_dlogp", "approx_kl0", "clipfrac0")
 def measures(found: Comparison) -> dict[str, float | str]:
     """The measures that a comparison has, as JSON values."""
     values = {name: getattr(found, name) for name in MEASURES}
-    return {name: _plain(value) for name, value in values.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no Inf: their names instead."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return {name: plain(value) for name, value in values.items() if value is not None}
 
 
 def number(x: Tensor) -> float | str:
     """A one-element tensor as JSON has it."""
-    found: float | str = _plain(float(x))
-    return found
+    return plain(float(x))
 
 
 def _hex(digest: Tensor) -> str:
@@ -222,6 +185,9 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         ulps=None if bool(bad[first]) else int(ulps(left[None], right[None])[0]),
         reference_digest=_hex(reference.digests[first]),
         candidate_digest=_hex(candidate.digests[first]),
+        layer=None,
+        part=None,
+        name=None,
     )
     return Comparison("differs", reason, **counts, **measures, first_divergence=divergence)
 

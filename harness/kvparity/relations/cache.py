@@ -7,17 +7,18 @@ that both hold. And on each side what is read is what was written, rounded as th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from kvparity.core.bits import differing, pattern, ulps
+from kvparity.plan.results import Divergence
 from kvparity.record.cache_snapshot import Held, Place
-from kvparity.relations.bits_and_limits import Comparison, Divergence, number, same_work
+from kvparity.relations.bits_and_limits import Comparison, number, same_work
 from kvparity_kernels.digest import row_digest
 
-PARTS = ("k", "v")
+PARTS: tuple[Literal["k"], Literal["v"]] = ("k", "v")
 Again = Callable[[str, Place], Held]
 """(side, place) -> that side (``reference`` or ``path``), rerun and the place kept."""
 
@@ -162,6 +163,7 @@ def _divergence(
         candidate_digest=_digest(right[part]),
         layer=place.layer,
         part=PARTS[part],
+        name=None,
     )
 
 

@@ -23,7 +23,7 @@ def named(subject: Subject, found: Comparison) -> Comparison:
         return found
     first = found.first_divergence
     if first is not None:
-        first = replace(first, name=column_name(subject, first.column))
+        first = first.model_copy(update={"name": column_name(subject, first.column)})
     details = dict(found.details)
     for key in ("first", "worst"):
         spot = details.get(key)

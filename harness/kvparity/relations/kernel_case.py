@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from kvparity.core.errors import SubjectError
 from kvparity.plan.kernel_cases import KernelCase
+from kvparity.plan.results import Outcome
 from kvparity.relations.audit.compare import VERDICTS
 from kvparity.relations.audit.contract import audit_contract
 from kvparity.relations.audit.request import AuditError
-from kvparity.relations.bits_and_limits import Comparison, Outcome
 from kvparity.subjects.base import Subject
 from kvparity_contracts.contract import Contract
 
@@ -128,25 +128,3 @@ def _fields(pair: Mapping[str, Any]) -> str:
         else each["name"]
         for each in found
     )
-
-
-def entry(case: KernelCase, found: Finding) -> dict[str, Any]:
-    """The report's entry for one case: the fields of any case, and the relation's own."""
-    measures = Comparison(found.outcome, found.reason).as_json()
-    del measures["outcome"]
-    details = {"keys": case.keys} if case.relation == "order" else {}
-    return {
-        "id": case.id,
-        "check": case.check,
-        "relation": case.relation,
-        "workload": None,
-        "reference": "prefill",
-        "path": "decode",
-        "dtype": case.numerics.execution,
-        "kv_cache": case.numerics.kv_cache,
-        "temperature": None,
-        "trainer": None,
-        "verdict": found.outcome,
-        **measures,
-        case.relation: {**details, **found.details},
-    }

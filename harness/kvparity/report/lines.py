@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import reprlib
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from kvparity.core.errors import RunFolderError
+from kvparity.core.values import (
+    LIST,
+    Count,
+    Counts,
+    Digest,
+    Hex,
+    Json,
+    Line,
+    Seconds,
+    Value,
+    sentence,
+)
 
-Count = Annotated[int, Field(ge=0)]
-Counts = dict[str, Count]
-"""By name."""
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_LIST = Field(strict=False)
-"""JSON has lists where a frozen value has tuples; what they hold stays strict."""
-Digest = Annotated[str, Field(pattern="^0x[0-9a-f]{16}$")]
-Bits = Annotated[tuple[Annotated[str, Field(pattern="^0x[0-9a-f]+$")], ...], _LIST]
-Row = Annotated[tuple[Count, Count, Digest, Bits], _LIST]
+Bits = Annotated[tuple[Hex, ...], LIST]
+Row = Annotated[tuple[Count, Count, Digest, Bits], LIST]
 """Sequence, position, digest of the row, bits of each logprob."""
 
 
@@ -36,32 +32,16 @@ def _of_one_sequence(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return rows
 
 
-Rows = Annotated[tuple[Row, ...], _LIST, AfterValidator(_of_one_sequence)]
+Rows = Annotated[tuple[Row, ...], LIST, AfterValidator(_of_one_sequence)]
 """The chosen rows of one path: of one sequence, in order."""
 _ROWS = TypeAdapter(Rows, config=ConfigDict(strict=True))
-
-
-class Value(BaseModel):
-    """Frozen; no number in words, no truth as a number, nothing unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    def document(self) -> dict[str, Any]:
-        """As JSON has it, in the order of the fields."""
-        return self.model_dump(exclude_unset=True)
-
-
-class Line(Value):
-    """A line of ``file``."""
-
-    file: ClassVar[str]
 
 
 class Launches(Value):
     """What one path launched: how often, and each kernel's constants by name."""
 
     counts: Counts
-    kernels: dict[str, dict[str, Any]]
+    kernels: dict[str, Json]
 
 
 class PathLine(Line):
@@ -102,7 +82,7 @@ def parsed(model: type[AnyLine], value: object, place: str) -> AnyLine:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise edited(place, _sentence(error)) from None
+        raise edited(place, sentence(error)) from None
 
 
 def rows_wrong(rows: object) -> str | None:
@@ -110,7 +90,7 @@ def rows_wrong(rows: object) -> str | None:
     try:
         _ROWS.validate_python(rows)
     except ValidationError as error:
-        return _sentence(error)
+        return sentence(error)
     return None
 
 
@@ -120,19 +100,3 @@ def edited(place: str, wrong: str) -> RunFolderError:
         f"{place}: {wrong}. It was changed since it was written: remove the line, and --resume "
         "runs again what is missing, or use a new --run-dir"
     )
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first thing that is wrong, in JSON's words."""
-    first = error.errors(include_url=False)[0]
-    names = (f"[{at}]" if isinstance(at, int) else f".{at}" for at in first["loc"])
-    where = "".join(names).removeprefix(".")
-    if first["type"] == "missing":
-        return f"{where} is missing"
-    if first["type"] == "extra_forbidden":
-        return f"{where} is not a field of this line"
-    if first["type"] == "value_error":
-        return ": ".join(part for part in (where, str(first["ctx"]["error"])) if part)
-    wanted = first["msg"].partition(" should ")[2]
-    wanted = wanted.replace("tuple", "list").replace("dictionary", "mapping")
-    return f"{where} is {reprlib.repr(first['input'])}, and should {wanted}"

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kvparity.core.errors import RunFolderError as RunFolderError
+from kvparity.core.values import Line
 from kvparity.report import run_files, traces
-from kvparity.report.lines import AnyLine, Line, parsed
+from kvparity.report.lines import AnyLine, parsed
 from kvparity.report.schema import schema_of
 
 _NAMED_BY = {

@@ -17,12 +17,12 @@ from kvparity.plan.texts import given
 from kvparity.record.execute import Record
 from kvparity.record.path_run import Setting
 from kvparity.relations.bits_and_limits import Comparison, number
-from kvparity.relations.kernel_case import entry
+from kvparity.report.case_line import case_line, kernel_line
 from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
 from kvparity.report.schema import RESIGNED, schema_of
 from kvparity.run.invariant_switch import asked, with_invariant
 from kvparity.run.recheck.outcome import told
-from kvparity.run.unit import Runner, case_json, run_case, run_unit
+from kvparity.run.unit import Runner, run_case, run_unit
 from kvparity.run.worker import Job, look, subject_of
 from kvparity.subjects.base import Subject, column_name
 from kvparity_contracts.loader import LoadedContract
@@ -122,7 +122,7 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     known_ids = [list(sequence["ids"]) for sequence in tokens["sequences"]]
     runner = Runner(setting, setting.prompts(case.workload), known_ids)
     result, row = _again(setting, runner, case)
-    now = case_json(case, result)
+    now = case_line(case, result).document()
     old = recorded[case_id]
     schema = schema_of(identity)
     same = _lasting(now, schema) == _lasting(old, schema)
@@ -152,7 +152,7 @@ def _after_others(
 
     def emit(each: Case, result: Comparison, *_: Any) -> None:
         if each.id == case.id:
-            found.update(case_json(each, result))
+            found.update(case_line(each, result).document())
 
     run_unit(setting, unit, tokens=None, done=frozenset(), emit=emit)
     return found
@@ -160,7 +160,7 @@ def _after_others(
 
 def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any], schema: int) -> Replay:
     """An order certificate or an audit again; it needs no tokens. Cost in seconds may vary."""
-    now = entry(case, look(job, case))
+    now = kernel_line(case, look(job, case)).document()
     sides = (_timeless(_lasting(each, schema)) for each in (now, recorded))
     return Replay(now, recorded, next(sides) == next(sides), None, schema)
 

@@ -27,8 +27,7 @@ from kvparity.relations.accuracy import Against, accuracy, against
 from kvparity.relations.bits_and_limits import Comparison, invariance, same_bits
 from kvparity.relations.cache_relations import compare_caches, probe, trace
 from kvparity.relations.explain import named, nan_cause
-from kvparity.report.case_json import case_json as case_json
-from kvparity.report.case_json import case_words
+from kvparity.report.case_line import case_words
 from kvparity.report.lines import PathLine
 from kvparity.report.unit_paths import Before, UnitPaths
 from kvparity.run.recheck import work as recheck

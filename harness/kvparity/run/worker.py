@@ -18,8 +18,9 @@ from kvparity.plan.cases import Case, ControlRun, Unit
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.relations.accuracy import Against
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.kernel_case import Finding, audit, certify, entry
+from kvparity.relations.kernel_case import Finding, audit, certify
 from kvparity.report import evidence_paths as believed
+from kvparity.report.case_line import case_line, kernel_line
 from kvparity.report.lines import PathLine, Row
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.report.unit_paths import Before
@@ -31,7 +32,7 @@ from kvparity.run.kernel_control_run import (
 )
 from kvparity.run.recheck import zygote
 from kvparity.run.recheck.work import again
-from kvparity.run.unit import Kept, Setting, Tokens, case_json, run_unit
+from kvparity.run.unit import Kept, Setting, Tokens, run_unit
 from kvparity.subjects.base import Subject
 from kvparity.subjects.registry import factory
 from kvparity_contracts.contract import Contract
@@ -93,12 +94,12 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
 
     def emit(case: Case, result: Comparison, reference: Kept | None, candidate: Kept) -> None:
         still_settled(doing.now().task)
-        found = case_json(case, result)
+        file = None
         if isinstance(reference, Against):
-            found["evidence"] = evidence.keep_accuracy(case.id, reference)
+            file = evidence.keep_accuracy(case.id, reference)
         elif result.outcome == "differs" and reference is not None:
-            found["evidence"] = evidence.keep_failure(case.id, reference, candidate)
-        evidence.append("cases.jsonl", found)
+            file = evidence.keep_failure(case.id, reference, candidate)
+        evidence.write(case_line(case, result, file))
 
     def run() -> dict[str, Any]:
         setting = Setting(job.contract, subject_of(job, unit.numerics))
@@ -165,8 +166,8 @@ def do_kernel_case(job: Job, case: KernelCase) -> str:
     """Run a case of an order or audit check; it is on disk when it returns its name."""
     evidence = Evidence(job.folder)
     with _telling(evidence, case.id):
-        found = entry(case, _guarded(lambda: look(job, case)))
-    evidence.append("cases.jsonl", found)
+        found = kernel_line(case, _guarded(lambda: look(job, case)))
+    evidence.write(found)
     return case.id
 
 

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import toy
 
-from kvparity.plan.kernel_cases import KernelCase, Numerics
 from kvparity.plan.workload import Prompts, text_tokens
 from kvparity.record import path_run
 from kvparity.record.path_run import Setting, Side, run_path
 from kvparity.relations import kernel_case
-from kvparity.relations.kernel_case import Finding, entry
+from kvparity.relations.kernel_case import Finding
 from kvparity.run.identity import subject_files
 from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.loader import LoadedContract
@@ -218,14 +217,6 @@ def test_of_two_kinds_of_layers_the_worse_counts(
     layers = {"full": {"from": "a"}, "window": {"from": "b"}}
     assert whole.details == {"from": details, "layers": layers}
     assert kernel_case._worst({"full": found["full"]}) is found["full"]
-
-
-def test_only_an_order_case_says_its_keys() -> None:
-    numerics = Numerics("float32", "bfloat16")
-    order = KernelCase("c000", "o", "order", numerics, keys=65)
-    audit = KernelCase("c001", "a", "audit", numerics, architecture="sm_90")
-    assert entry(order, finding("holds", "x"))["order"] == {"keys": 65, "from": "x"}
-    assert entry(audit, finding("void", "x"))["audit"] == {"from": "x"}
 
 
 @pytest.mark.parametrize(("right", "shown"), [(29, True), (30, False)])

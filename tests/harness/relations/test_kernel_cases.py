@@ -16,9 +16,10 @@ from kvparity.relations import kernel_case
 from kvparity.relations.audit.compare import Comparison, Field
 from kvparity.relations.audit.contract import Result
 from kvparity.relations.audit.request import AuditError, Shape
-from kvparity.relations.kernel_case import audit, certify, entry, of_order
+from kvparity.relations.kernel_case import audit, certify, of_order
 from kvparity.relations.order.decoder import attentions_of
 from kvparity.relations.order.report import PARTS, Drawn, OrderReport, Part
+from kvparity.report.case_line import kernel_line
 from kvparity.report.terminal import render
 from kvparity.run import verify as run_verify
 from kvparity.run import worker
@@ -36,6 +37,9 @@ AUDIT = KernelCase("c001", "audit", "audit", FLOAT32, architecture="sm_90")
 
 
 # what a finding means
+BLIND = kernel_case.Finding(
+    "void", "unknown: so", {"architecture": "sm_90", "verdict": "unknown", "pairs": []}
+)
 
 
 def report(statuses: dict[str, str], equal: int = 8) -> OrderReport:
@@ -155,8 +159,8 @@ def test_kernels_that_do_not_compile_are_no_verdict(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_entry_has_every_field_of_a_case() -> None:
-    found = entry(ORDER, of_order(report({}), {}))
-    other = entry(AUDIT, kernel_case.Finding("void", "unknown: so", {"architecture": "sm_90"}))
+    found: dict[str, Any] = kernel_line(ORDER, of_order(report({}), {})).document()
+    other: dict[str, Any] = kernel_line(AUDIT, BLIND).document()
     assert {*found} - {"order"} == {*other} - {"audit"}
     assert (found["verdict"], found["order"]["keys"], found["order"]["verdict"]) == (
         "holds",
@@ -301,8 +305,7 @@ def test_no_more_keys_than_a_tile_are_void(tmp_path: Path) -> None:
 
 
 def test_a_void_case_is_told_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blind = kernel_case.Finding("void", "unknown: so", {"architecture": "sm_90"})
-    monkeypatch.setattr(worker, "audit", lambda *arguments: blind)
+    monkeypatch.setattr(worker, "audit", lambda *arguments: BLIND)
     monkeypatch.setattr(worker, "run_audit_control", lambda *arguments: (True, "seen"))
     checks = [{"name": "audit", "relation": "audit", "architectures": ["sm_90"]}]
     seen = verify(tmp_path, checks=checks)

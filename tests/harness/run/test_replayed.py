@@ -9,12 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import run_documents
 import toy
 from toy import Toy
 
 from kvparity.plan.cases import make
+from kvparity.plan.results import Divergence
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.report.case_json import case_json
+from kvparity.report.case_line import case_line
 from kvparity.report.run_dir import RunFolderError
 from kvparity.run import replay as replaying
 from kvparity.run.replay import Replay, contract_path, replay
@@ -34,9 +36,12 @@ CONTRACT = toy.contract(
 WORK = make(CONTRACT)
 LAST = WORK.units[-1]
 CASE = LAST.cases[-1]
-HELD = Comparison("holds", "every bit is equal", tokens=3)
-PARTED = Comparison("differs", "bits differ", tokens=3, differing_tokens=1)
-OTHERS = Comparison("differs", "bits differ", tokens=3, differing_tokens=2)
+HELD = Comparison("holds", "every bit is equal", tokens=3, max_ulp=0)
+PARTED = Comparison(
+    "differs", "bits differ", tokens=3, differing_tokens=1,
+    first_divergence=Divergence(**run_documents.DIVERGENCE),
+)  # fmt: skip
+OTHERS = replace(PARTED, differing_tokens=2)
 
 
 class Again:
@@ -80,7 +85,7 @@ class Again:
             emit(case, self.after if case.id == CASE.id else HELD, None, None)
 
     def found(self, case: str = CASE.id) -> Replay:
-        self.write("cases.jsonl", *(case_json(c, self.then if c.id == CASE.id else HELD)
+        self.write("cases.jsonl", *(case_line(c, self.then if c.id == CASE.id else HELD).document()
                                     for u in WORK.units for c in u.cases))  # fmt: skip
         return replay(self.loaded, self.folder, case, "cpu")
 
@@ -115,7 +120,7 @@ def test_a_case_is_rerun_alone_and_then_after_what_came_before_it(name: str, aga
     assert (found.same, found.after_others, found.as_in_run, found.moves) == wanted
     assert (found.verdict, found.fresh, found.schema) == (verdict, None, 2)
     assert (found.entry, found.recorded) == (
-        case_json(CASE, again.now), case_json(CASE, again.then),
+        case_line(CASE, again.now).document(), case_line(CASE, again.then).document(),
     )  # fmt: skip
     assert found.row == {"columns": 3}
     assert again.settled == 1
@@ -138,9 +143,9 @@ def test_a_case_of_kernels_is_looked_at_and_no_token_is_needed(
 ) -> None:
     case = WORK.kernel_cases[-1]
     monkeypatch.setattr(replaying, "look", lambda job, case: case)
-    monkeypatch.setattr(
-        replaying, "entry", lambda case, found: {"id": case.id, "relation": "order", "seconds": 2}
-    )
+    now = {"id": case.id, "relation": "order", "seconds": 2}
+    line = SimpleNamespace(document=lambda: now)
+    monkeypatch.setattr(replaying, "kernel_line", lambda case, found: line)
     (again.folder / "units.jsonl").unlink()
     for recorded, same in (({"seconds": 1}, True), ({"seconds": 1, "tree": "other"}, False)):
         again.write("cases.jsonl", {"id": case.id, "relation": "order"} | recorded)
@@ -194,6 +199,6 @@ def test_a_unit_that_is_rerun_gives_the_entry_of_its_case() -> None:
     found = replaying._after_others(setting, loaded, unit, unit.cases[-1], [unit.id, "u9"])
     seen: list[Any] = []
     run_unit(setting, unit, tokens=None, done=frozenset(),
-             emit=lambda case, result, *_: seen.append(case_json(case, result)))  # fmt: skip
+             emit=lambda *ended: seen.append(case_line(*ended[:2]).document()))  # fmt: skip
     assert found == next(line for line in seen if line["id"] == unit.cases[-1].id)
     assert found["verdict"] == "holds"

@@ -11,7 +11,8 @@ from kvparity.plan.cases import Case, Unit, make
 from kvparity.plan.schedule import Member
 from kvparity.record.execute import Record
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.run.unit import Setting, case_json, require_paths, run_unit
+from kvparity.report.case_line import case_line
+from kvparity.run.unit import Setting, require_paths, run_unit
 from kvparity.subjects.base import Generates, SubjectError, UnsupportedError
 
 Outcomes = dict[tuple[str, str], str]
@@ -130,7 +131,7 @@ def unit(setting: Setting, number: int = 0) -> Unit:
 
 
 def ignore(case: Case, result: Comparison, a: Record | None, b: Record) -> None:
-    assert case_json(case, result)["verdict"] == result.outcome
+    assert case_line(case, result).verdict == result.outcome
 
 
 def test_a_unit_says_what_it_compared_and_what_ran() -> None:

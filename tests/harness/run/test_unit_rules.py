@@ -16,7 +16,7 @@ from kvparity.plan.cases import Case, make
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Member
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.report.case_json import case_json
+from kvparity.report.case_line import case_line
 from kvparity.run.unit import Setting, judge_accuracy, run_unit
 from kvparity.subjects.base import OracleError, UnsupportedError
 from kvparity_contracts.contract import Contract
@@ -51,7 +51,7 @@ def ran(subject: Toy, check: dict[str, Any], **more: Any) -> list[dict[str, Any]
     found: list[dict[str, Any]] = []
 
     def emit(case: Case, result: Comparison, *_: Any) -> None:
-        found.append(case_json(case, result))
+        found.append(case_line(case, result).document())
 
     (unit,) = make(setting.contract).units
     run_unit(setting, unit, tokens=[[*own] for own in TOKENS], done=frozenset(), emit=emit)

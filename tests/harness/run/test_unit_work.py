@@ -21,7 +21,7 @@ from kvparity.record.cache_snapshot import Held
 from kvparity.record.execute import Record
 from kvparity.relations.accuracy import Against
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.report.case_json import case_words
+from kvparity.report.case_line import case_words
 from kvparity.report.lines import PathLine
 from kvparity.report.unit_paths import Before
 from kvparity.run import unit

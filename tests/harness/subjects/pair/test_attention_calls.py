@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ import naive_pair
 import pytest
 import torch
 from engine_calls import README, differs, over, run, setting
+from pydantic import ValidationError
+from run_documents import case_of
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession
@@ -19,7 +22,6 @@ from kvparity.plan.paths import build as plan_of
 from kvparity.plan.schedule import Span
 from kvparity.plan.workload import fill
 from kvparity.record.execute import run as record
-from kvparity.report.evidence_verdict import contradiction
 from kvparity.run.unit import Setting
 from kvparity.subjects.base import SubjectError
 from kvparity.subjects.pair import batch
@@ -121,16 +123,16 @@ def test_an_accuracy_case_differs_for_it_too_and_evidence_believes_it() -> None:
     assert run(found)["batched"].outcome == "holds"
     wrong = run(over(found, decode=no_number))["batched"]
     assert (wrong.outcome, wrong.differing_tokens) == ("differs", 0)
-    line = wrong.as_json() | {"relation": "accuracy", "accuracy": dict(wrong.details)}
-    line["verdict"] = line.pop("outcome")
-    assert contradiction(line, limits) is None
-    told = line["accuracy"].pop("faults")
-    assert contradiction(line, limits) == "it differs, and is within every limit"
     (bits,) = run(over(setting(["batched"]), decode=no_number)).values()
-    same = bits.as_json() | {"relation": "invariance", "evidence": "failures/c000"}
-    same["verdict"] = same.pop("outcome")
-    assert contradiction(same, {}) == "it differs, and counts nothing that does"
-    assert contradiction(same | {"invariance": {"faults": told}}, {}) is None
+    bits = replace(bits, details={"faults": bits.details["faults"]})
+    for relation, each, words in (
+        ("accuracy", wrong, "it differs, and is within every limit"),
+        ("invariance", bits, "it differs, and counts nothing that does"),
+    ):
+        case_of(relation, each)
+        unsaid = {name: it for name, it in each.details.items() if name != "faults"}
+        with pytest.raises(ValidationError, match=words):
+            case_of(relation, replace(each, details=unsaid))
 
 
 def test_a_planted_session_tells_of_faults_too() -> None:
