@@ -18,14 +18,13 @@ from typing import Any
 import commands
 from commands import table
 
-from kvparity.controls.base import same_ids, unchanged
-from kvparity.controls.table import CONTROLS as PLANTED
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Action, Plan, Span
 from kvparity.plan.workload import Prompts
-from kvparity.run.kernel_control_run import KERNEL_CONTROLS
 from kvparity_contracts import CONTROLS, PathName, schema
+from kvparity_contracts.controls import Control
 from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT
+from kvparity_contracts.planning import in_kernels
 from kvparity_kernels.overrides import tables
 
 ROOT = Path(__file__).parents[2]
@@ -202,7 +201,7 @@ def controls() -> str:
             yield (
                 f"`{name}`",
                 each.about,
-                _side(name),
+                _side(each),
                 ", ".join(each.subjects),
                 each.needs,
                 f"{', '.join(each.relations)}: `{each.expect}`",
@@ -213,14 +212,12 @@ def controls() -> str:
     return table(head, rows())
 
 
-def _side(name: str) -> str:
-    if name in KERNEL_CONTROLS:
+def _side(control: Control) -> str:
+    if in_kernels(control):
         return "decode's kernels"
-    planted = PLANTED[name]
-    rescored = planted.rescore is not unchanged or planted.rescore_ids is not same_ids
-    if planted.rollout is not unchanged and rescored:
-        return f"`{planted.path}` and the reference"
-    return "the reference" if rescored or planted.drop else f"`{planted.path}`"
+    if control.side == "both":
+        return f"`{control.path}` and the reference"
+    return f"`{control.path}`" if control.side == "rollout" else "the reference"
 
 
 def _links(source: str) -> str:

@@ -49,6 +49,11 @@ def planned(contract: Contract) -> tuple[Control, ...]:
     return tuple(CONTROLS[name] for name in contract.controls)
 
 
+def in_kernels(control: Control) -> bool:
+    """Whether checks of kernels alone look for it, so that it is planted in what these look at."""
+    return all(issubclass(CHECKS[each], KernelCheck) for each in control.relations)
+
+
 def fates(contract: Contract, ran: Collection[str] | None = None) -> Iterator[Planted | LeftOut]:
     """What becomes of every control that the contract may mean, for each relation that it has.
 

@@ -72,9 +72,8 @@ Side = Literal["rollout", "rescore", "both", "handover"]
 class Control:
     """One planted defect, and what a contract needs for it to show. All facts, once.
 
-    To add one: a row here, in the file of its kind, and a row of the same name in
-    ``kvparity.controls`` that says how to plant it (``Control("name", rollout=...)``) and repeats
-    nothing; a test holds the names and the sides of both against each other.
+    To add one: a row here, in the file of its kind, and under its name in
+    ``kvparity.controls.table`` the function that plants it.
 
     ``relations``: a check of one of them sees it, and it is planted for each that the contract has.
     ``paths``: with ``controls: all``, such a check has at least one of them (empty: any will do).

@@ -1,23 +1,19 @@
-"""What a control is, and the wrapper through which defects are planted at the seam."""
+"""The wrappers through which defects are planted at the seam."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Plan, Step
 from kvparity.subjects.base import CacheView, Faulting, Reusable, Session, Subject
-from kvparity_contracts.controls import CONTROLS as DESCRIBED
-from kvparity_contracts.controls import Control as Described
-from kvparity_contracts.paths import PathName
 
 Plant = Callable[[Subject], Subject]
-Ids = Callable[[Sequence[int], int], list[int]]
+Handover = Callable[[Sequence[int], int], list[int]]
 """(token ids, prompt length) -> the ids that the rescoring side gets instead."""
 
 
@@ -29,54 +25,6 @@ def unchanged(subject: Subject) -> Subject:
 def same_ids(ids: Sequence[int], prompt: int) -> list[int]:
     """Hand the ids over by id, as it should be."""
     return list(ids)
-
-
-@dataclass(frozen=True)
-class Control:
-    """How one control is planted; what it is and where it shows says its row in the contracts.
-
-    ``path`` runs with ``rollout`` planted, the check's reference path with ``rescore`` planted and
-    with the ids of ``rescore_ids``; ``drop`` tokens are missing at the end of the rescoring side.
-    ``described`` is the row of that name in ``kvparity_contracts.controls``: a row here repeats
-    nothing of it.
-    """
-
-    name: str
-    rollout: Plant = unchanged
-    rescore: Plant = unchanged
-    rescore_ids: Ids = same_ids
-    drop: int = 0
-    described: Described | None = None
-
-    def __post_init__(self) -> None:
-        """Look up the description, unless one is given."""
-        if self.described is None:
-            object.__setattr__(self, "described", DESCRIBED[self.name])
-
-    @property
-    def fact(self) -> Described:
-        """What the contracts say of it."""
-        assert self.described is not None  # __post_init__ looked it up
-        return self.described
-
-    @property
-    def path(self) -> PathName:
-        """The path that runs with ``rollout`` planted."""
-        return self.fact.path
-
-    @property
-    def expect(self) -> Literal["differs", "void"]:
-        """What the check must say."""
-        return self.fact.expect
-
-    @property
-    def scores_prompt(self) -> bool:
-        """Whether the tokens of the prompt are scored, too."""
-        return self.fact.scores_prompt
-
-    def but(self, **changes: Any) -> Control:
-        """The same control with another description: another path, say."""
-        return replace(self, described=replace(self.fact, **changes))
 
 
 class PlantedSession:

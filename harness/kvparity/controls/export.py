@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvparity.controls.base import Control, Plant, PlantedSubject
+from kvparity.controls.base import Plant, PlantedSubject
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member
 from kvparity.subjects.base import Session, Subject
@@ -50,10 +50,3 @@ A position held on the host does not change when a captured step is replayed
 
 frozen_length = _baked("decode.seen.kv_lens")
 """Attention sees as many keys as when it was captured: paiml/aprender#2030."""
-
-ALL = (
-    Control("baked-cache", rollout=baked_cache),
-    Control("baked-position", rollout=baked_position),
-    Control("frozen-length", rollout=frozen_length),
-)
-"""Planted on path exported; a contract with path compiled alone has it run for them besides."""

@@ -119,3 +119,8 @@ def retokenised(ids: Sequence[int], prompt: int) -> list[int]:
     if back == list(ids):
         back[-1] = ord("?") if back[-1] != ord("?") else ord("!")
     return back
+
+
+def unequal_lengths(ids: Sequence[int], prompt: int) -> list[int]:
+    """All ids but the last."""
+    return list(ids[:-1])

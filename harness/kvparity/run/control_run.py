@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kvparity.controls.base import Control, same_ids, unchanged
 from kvparity.controls.reach import Reach, reaches
 from kvparity.controls.semantics import ROWS
-from kvparity.controls.table import CONTROLS
+from kvparity.controls.table import Planting, planting
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.words import of_allowed, rounded
 from kvparity.plan.cases import Case, ControlRun
@@ -21,6 +20,7 @@ from kvparity.relations.cache_relations import compare_caches, probe, trace
 from kvparity.report.labels import COUNTED
 from kvparity.run.unit import judge_accuracy, oracle_values
 from kvparity.subjects.pair.subject import AttentionSubject
+from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.paths import PathName
 
 
@@ -54,12 +54,12 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
     if job.relation == "accuracy" and control.name in ROWS and isinstance(pair, AttentionSubject):
         return _by_reach(setting, pair, job, tokens)
     if not job.covered:
-        clean = compare(setting, job, without(control), tokens)
+        clean = compare(setting, job, control, Planting(), tokens)
         # What is void without the defect shows nothing by being void with it.
         if clean.outcome in ("differs", control.expect) or not clean.tokens:
             seen = f"it fails without the defect, too: {_seen(clean, job.relation)}"
             return Planted(False, seen)
-    result = compare(setting, job, control, tokens)
+    result = compare(setting, job, control, planting(control), tokens)
     measured = measures(result) if job.relation == "accuracy" else {}
     return Planted(result.outcome == control.expect, _seen(result, job.relation), measured)
 
@@ -83,19 +83,10 @@ def _by_reach(setting: Setting, pair: AttentionSubject, job: ControlRun, tokens:
     )
 
 
-def without(control: Control) -> Control:
-    """The same control with nothing planted."""
-    return replace(
-        control.but(expect="differs"),
-        rollout=unchanged,
-        rescore=unchanged,
-        rescore_ids=same_ids,
-        drop=0,
-    )
-
-
-def compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
-    """What a check of the job's relation finds with the control planted."""
+def compare(
+    setting: Setting, job: ControlRun, control: Control, defect: Planting, tokens: Tokens
+) -> Comparison:
+    """What a check of the job's relation finds where ``control`` is planted, with ``defect``."""
     prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
     own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
     if control.scores_prompt:
@@ -103,11 +94,10 @@ def compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens)
         prompts = replace(
             prompts, prompts=tuple(p[:1] for p in prompts.prompts), generate=len(own[0]) - 1
         )
-    ids = [control.rescore_ids(t, len(prompts.prompts[n])) for n, t in enumerate(own)]
+    ids = [defect.handover(t, len(prompts.prompts[n])) for n, t in enumerate(own)]
     if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
         raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
-    planted = control.rollout(setting.subject)
-    candidate = Side(setting, planted, prompts, control.path, own)
+    candidate = Side(setting, defect.rollout(setting.subject), prompts, control.path, own)
     if job.relation == "liveness":
         return probe(candidate, job.check)[0]
     if job.relation == "trace":
@@ -119,10 +109,9 @@ def compare(setting: Setting, job: ControlRun, control: Control, tokens: Tokens)
     if job.relation == "accuracy":
         wanted = oracle_values(setting, prompts, own)
         return judge_accuracy(setting.contract, case, candidate.run(), wanted)
-    short = replace(prompts, generate=prompts.generate - control.drop)
-    kept = [t[: short.length(i)] for i, t in enumerate(ids)]
-    rescoring = setting.subject if job.alone else control.rescore(setting.subject)
-    reference = Side(setting, rescoring, short, job.reference, kept)
+    short = replace(prompts, generate=prompts.generate - (len(own[0]) - len(ids[0])))
+    rescoring = setting.subject if job.alone else defect.rescore(setting.subject)
+    reference = Side(setting, rescoring, short, job.reference, ids)
     if job.relation == "cache":
         return compare_caches(reference, candidate)[0]
     return invariance(reference.run(), candidate.run(), column=job.column)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from toy import GeneratingToy
 
 from kvparity.controls.linears import linear_kernel_by_rows
-from kvparity.controls.table import CONTROLS
+from kvparity.controls.table import PLANTS
 from kvparity.plan.cases import make
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.plan.schedule import Layout, Member
-from kvparity.run import control_run, kernel_control_run, worker
+from kvparity.run import control_run, worker
 from kvparity.run import verify as run_verify
 from kvparity.run.unit import Setting, run_unit
 from kvparity.subjects.base import Subject, SubjectError, UnsupportedError
@@ -66,8 +66,7 @@ def raising(error: BaseException) -> Callable[[Subject], Subject]:
 def test_a_control_that_raises_is_not_caught_and_the_report_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, seen: str
 ) -> None:
-    broken = replace(CONTROLS["stale-slot"], rollout=raising(error))
-    monkeypatch.setitem(control_run.CONTROLS, "stale-slot", broken)
+    monkeypatch.setitem(PLANTS, "stale-slot", raising(error))
     report = verify(tmp_path, monkeypatch, checks=[BITS])
     entries = {entry["name"]: entry for entry in report["controls"]}
     assert not entries["stale-slot"]["caught"]
@@ -84,8 +83,7 @@ def test_a_control_that_raises_is_not_caught_and_the_report_is_there(
 def test_a_control_that_cannot_be_planted_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = replace(CONTROLS["stale-slot"], rollout=raising(UnsupportedError("no slot here")))
-    monkeypatch.setitem(control_run.CONTROLS, "stale-slot", broken)
+    monkeypatch.setitem(PLANTS, "stale-slot", raising(UnsupportedError("no slot here")))
     report = verify(tmp_path, monkeypatch, checks=[BITS])
     assert {e["reason"] for e in report["unplanted"] if e["control"] == "stale-slot"} == {
         "no slot here"
@@ -98,10 +96,7 @@ def test_a_control_of_kernels_that_raises_is_not_caught(
 ) -> None:
     monkeypatch.setattr(worker, "factory", lambda kind: lambda model, **options: toy.Toy())
     monkeypatch.setattr(worker, "_subjects", {})
-    broken = replace(
-        kernel_control_run.KERNEL_CONTROLS["ragged-split"], plant=raising(RuntimeError("gone"))
-    )
-    monkeypatch.setitem(kernel_control_run.KERNEL_CONTROLS, "ragged-split", broken)
+    monkeypatch.setitem(PLANTS, "ragged-split", raising(RuntimeError("gone")))
     case = KernelCase("c000", "order", "order", Numerics("float32", "float32"), keys=17)
     job = worker.Job(toy.contract(), tmp_path, "cpu", tmp_path)
     found = worker.do_kernel_control(job, KernelControl("ragged-split", case))
@@ -136,7 +131,7 @@ def test_a_padded_prompt_fits_into_the_ring_of_a_shorter_one(
 
 
 def test_a_prompt_whose_pads_do_not_fit_is_left_alone() -> None:
-    subject = CONTROLS["padding-mask-skipped-alone"].rollout(toy.Toy())
+    subject = PLANTS["padding-mask-skipped-alone"](toy.Toy())
     longest = [Member("m", toy.POSITIONS, toy.POSITIONS - 1)]
     with pytest.raises(UnsupportedError, match=f"513 tokens, but .* {toy.POSITIONS} positions"):
         subject.session(longest, Layout(batch="left"))

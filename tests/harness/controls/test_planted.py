@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 import toy
 from toy import Toy
 
-from kvparity.controls.base import Control, PlantedSession, PlantedSubject, same_ids, unchanged
-from kvparity.controls.table import CONTROLS
+from kvparity.controls.base import PlantedSession, PlantedSubject, unchanged
+from kvparity.controls.table import HANDOVERS, PLANTS, RECOMPILED, Planting, planting
 from kvparity.plan.cases import ControlRun, make
 from kvparity.plan.schedule import Layout, Member, Plan
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.run import control_run
 from kvparity.run.unit import Setting, Tokens, run_unit
 from kvparity.subjects.base import Subject, UnsupportedError
+from kvparity_contracts.controls import CONTROLS
 
+AUDIT = ("audit",)
 PLANNED = [each.control for each in make(toy.contract()).controls]
 
 
 def reaches(name: str) -> bool:
     """Whether the defect can be planted in a subject that is no decoder of ours."""
     try:
-        CONTROLS[name].rollout(Toy())
-        CONTROLS[name].rescore(Toy())
+        planting(CONTROLS[name]).rollout(Toy())
+        planting(CONTROLS[name]).rescore(Toy())
     except UnsupportedError:
         return False
     return True
@@ -48,13 +49,9 @@ def work() -> Work:
     return setting, {each.control: each for each in plan.controls}, tokens
 
 
-def planted(
-    work: Work, name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any
-) -> tuple[bool, str]:
-    """Run a control, changed or not, in a place of its own plan."""
+def planted(work: Work, name: str) -> tuple[bool, str]:
+    """Run a control in a place of its own plan."""
     setting, runs, tokens = work
-    control = replace(CONTROLS[name], **changes)
-    monkeypatch.setattr(control_run, "CONTROLS", CONTROLS | {name: control})
     return control_run.run_control(setting, runs[name], tokens[runs[name].workload])
 
 
@@ -70,8 +67,8 @@ def test_the_plan_has_controls_of_sessions_and_scores(work: Work) -> None:
 
 
 @pytest.mark.parametrize("name", PLANTABLE)
-def test_a_planted_defect_is_caught(work: Work, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    caught, seen = planted(work, name, monkeypatch)
+def test_a_planted_defect_is_caught(work: Work, name: str) -> None:
+    caught, seen = planted(work, name)
     assert caught, seen
     assert seen.startswith(
         "void" if CONTROLS[name].expect == "void" else ("bits", "the", "differs", "NaN")
@@ -86,19 +83,16 @@ def test_nothing_planted_is_not_caught(
     def through(subject: Subject) -> Subject:
         return PlantedSubject(subject, lambda s, m, layout: PlantedSession(s.session(m, layout)))
 
-    nothing = through if wrapped else unchanged
-    caught, seen = planted(
-        work, name, monkeypatch, rollout=nothing, rescore=nothing, rescore_ids=same_ids, drop=0
-    )
+    nothing = Planting(through, through) if wrapped else Planting()
+    monkeypatch.setattr(control_run, "planting", lambda row: nothing)
+    caught, seen = planted(work, name)
     assert not caught, seen
 
 
 @pytest.mark.parametrize("name", [name for name in PLANNED if name not in PLANTABLE])
-def test_a_defect_out_of_reach_is_said(
-    work: Work, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_out_of_reach_is_said(work: Work, name: str) -> None:
     with pytest.raises(UnsupportedError, match=r"of this subject|of ours|of this project"):
-        planted(work, name, monkeypatch)
+        planted(work, name)
 
 
 def test_a_control_that_no_check_covers_is_run_clean_first(
@@ -207,12 +201,27 @@ def test_a_planted_subject_is_otherwise_the_same() -> None:
     assert torch.equal(found, inner.oracle(MEMBERS[0], [1, 2, 3, 4, 5, 6], range(2, 5)))
 
 
-def test_no_control_plants_nothing() -> None:
-    for name, control in CONTROLS.items():
-        sides: list[object] = [control.rollout, control.rescore]
-        does: Control = control
-        assert (
-            any(side is not unchanged for side in sides)
-            or does.rescore_ids is not same_ids
-            or does.drop
-        ), name
+def test_every_row_is_planted_and_nothing_else_is() -> None:
+    """What each table plants follows from the rows of the contracts."""
+    rows = CONTROLS.values()
+    of_subjects = {row.name for row in rows if row.side != "handover" and row.relations != AUDIT}
+    assert of_subjects == set(PLANTS)
+    assert {row.name for row in rows if row.side == "handover"} == set(HANDOVERS)
+    assert {row.name for row in rows if "audit" in row.relations} == set(RECOMPILED)
+
+
+def test_a_defect_is_planted_on_the_side_that_its_row_names() -> None:
+    seen = set()
+    for row in CONTROLS.values():
+        if row.relations == AUDIT:
+            continue
+        given = planting(row)
+        differ = {
+            "rollout": given.rollout is not unchanged,
+            "rescore": given.rescore is not unchanged,
+            "handover": given.handover([1, 200, 3], 1) != [1, 200, 3],
+        }
+        planted = {side for side, differs in differ.items() if differs}
+        assert planted == ({"rollout", "rescore"} if row.side == "both" else {row.side}), row.name
+        seen.add(row.side)
+    assert seen == {"rollout", "rescore", "both", "handover"}

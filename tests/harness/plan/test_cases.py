@@ -5,13 +5,10 @@ from typing import Any
 import pytest
 import toy
 
-from kvparity.controls.base import same_ids, unchanged
-from kvparity.controls.table import CONTROLS
 from kvparity.plan.cases import ControlRun, Work, make
-from kvparity.run.kernel_control_run import KERNEL_CONTROLS
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.controls import CONTROLS as DESCRIBED
-from kvparity_contracts.planning import planned, shows
+from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.planning import in_kernels, planned, shows
 
 ATTENTION = {
     "subject": {
@@ -37,6 +34,9 @@ def workloads(*entries: tuple[str, list[int], int]) -> list[dict[str, Any]]:
     return [{"name": n, "prompt_tokens": lengths, "generate": g} for n, lengths, g in entries]
 
 
+OF_KERNELS = {name for name, row in CONTROLS.items() if in_kernels(row)}
+
+
 def plan(**changes: Any) -> Work:
     return make(toy.contract(**changes))
 
@@ -49,28 +49,8 @@ def reasons(work: Work) -> dict[str, str]:
     return {entry.control: entry.reason for entry in work.unplanted}
 
 
-def test_every_control_of_the_contracts_is_planted_and_no_other() -> None:
-    assert [*CONTROLS, *KERNEL_CONTROLS] == list(DESCRIBED)
-    for name, planted in KERNEL_CONTROLS.items():
-        assert planted.name == name
-        assert (planted.relations, DESCRIBED[name].expect) == (DESCRIBED[name].relations, "differs")
-
-
-@pytest.mark.parametrize("name", CONTROLS)
-def test_a_control_is_planted_as_its_row_says(name: str) -> None:
-    """The row in the contracts holds every fact; what plants it says the side alone."""
-    control, row = CONTROLS[name], DESCRIBED[name]
-    assert control.fact is row
-    assert (control.name, control.path, control.expect) == (name, row.path, row.expect)
-    sides = {"rollout": control.rollout, "rescore": control.rescore}
-    planted = [side for side, plant in sides.items() if plant is not unchanged]
-    handed = control.rescore_ids is not same_ids or control.drop > 0
-    assert planted == {"both": ["rollout", "rescore"], "handover": []}.get(row.side, [row.side])
-    assert handed == (row.side == "handover")
-
-
 def test_a_row_says_what_it_needs_in_words() -> None:
-    for row in DESCRIBED.values():
+    for row in CONTROLS.values():
         if row.needs == "nothing more":
             assert (row.keys, row.fewest, row.sequences, row.generate) == ("any", 2, 1, 1), row.name
             assert (row.tempered, row.features, row.paths) == (False, (), ()), row.name
@@ -203,7 +183,7 @@ def test_a_control_runs_longer_where_it_takes_that_to_have_the_keys() -> None:
         subject={"kind": "decoder", "preset": "tiny", "order": order},
     )
     # The linter counts 60 + 20 > 64 keys, and the plan must find them.
-    assert shows(DESCRIBED["tile-by-query-length"], contract)
+    assert shows(CONTROLS["tile-by-query-length"], contract)
     run = runs(make(contract))["tile-by-query-length"]
     assert run.generate == 5  # the last decoded token sees 60 + 5 - 1 = 64 keys
 
@@ -221,10 +201,10 @@ def test_what_the_linter_says_can_show_is_planted(lengths: list[int], generate: 
     work = make(contract)
     expected = {each.name for each in planned(contract)}
     assert set(runs(work)) == expected
-    assert set(runs(work)) | set(reasons(work)) == set(DESCRIBED)
+    assert set(runs(work)) | set(reasons(work)) == set(CONTROLS)
     for run in work.controls:
         assert run.generate <= generate
-        assert len(run.sequences) == DESCRIBED[run.control].sequences
+        assert len(run.sequences) == CONTROLS[run.control].sequences
 
 
 def test_controls_are_planted_where_the_check_compares_them() -> None:
@@ -252,7 +232,7 @@ def test_a_control_is_planted_for_every_relation_that_must_catch_it() -> None:
         found.setdefault(run.control, set()).add(run.relation)
     present = {"invariance", "cache", "liveness"}
     for name, relations in found.items():
-        assert relations == present & {*DESCRIBED[name].relations}, name
+        assert relations == present & {*CONTROLS[name].relations}, name
     assert sum(len(relations) > 1 for relations in found.values()) > 1
 
 
@@ -297,7 +277,7 @@ def test_a_named_control_that_cannot_show_is_asked_for() -> None:
 def test_controls_of_kernels_are_not_for_attention_and_the_other_way_round() -> None:
     work = plan(**ATTENTION)
     refused = {n for n, r in reasons(work).items() if "of kind attention" in r}
-    assert refused == {n for n, each in DESCRIBED.items() if "attention" not in each.subjects}
+    assert refused == {n for n, each in CONTROLS.items() if "attention" not in each.subjects}
     assert refused >= {"position-off-by-one", "padding-leaks", "log-of-softmax", "retokenised"}
 
 
@@ -326,7 +306,7 @@ def test_the_library_plants_what_it_promises() -> None:
 
     contract: Contract = load(find("smoke")).contract
     work = make(contract)
-    assert set(runs(work)) == set(contract.controls) - set(KERNEL_CONTROLS)
+    assert set(runs(work)) == set(contract.controls) - OF_KERNELS
     assert len(runs(work)) == 12
     assert places(work) == {("other-tile", "order"): 65, ("ragged-split", "order"): 65}
     assert reasons(work) == {}
@@ -399,7 +379,7 @@ def test_controls_of_kernels_take_the_smallest_case_of_the_first_format() -> Non
         ("other-warps", "audit"): "sm_90",
     }
     assert {str(run.case.numerics) for run in work.kernel_controls} == {"float32"}
-    assert not set(reasons(work)) & set(KERNEL_CONTROLS)
+    assert not set(reasons(work)) & OF_KERNELS
 
 
 def test_controls_of_kernels_that_cannot_show_are_left_out_or_asked_for() -> None:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import toy
 
-from kvparity.controls.table import CONTROLS
 from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.plan.cases import Work, make
 from kvparity.plan.kernel_cases import Unplanted
 from kvparity.report.verdict import judge, worst
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import CONTROLS
 
 CHECKS = [
     {

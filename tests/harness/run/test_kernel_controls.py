@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,23 @@ import torch
 
 from kvparity.controls.base import unchanged
 from kvparity.controls.order import retiled
+from kvparity.controls.table import PLANTS
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.relations.kernel_case import Finding
 from kvparity.run import kernel_control_run
-from kvparity.run.kernel_control_run import KERNEL_CONTROLS, run_audit_control, run_order_control
+from kvparity.run.kernel_control_run import run_audit_control, run_order_control
 from kvparity.subjects.base import Subject, UnsupportedError
 from kvparity.subjects.pair.model import Heads, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity.subjects.registry import factory
-from kvparity_contracts import Contract
+from kvparity_contracts import CONTROLS, Contract
+from kvparity_contracts.planning import in_kernels
 from kvparity_contracts.subjects import Decoder
 from kvparity_kernels.attention import decode, prefill
 from kvparity_kernels.order import ReductionOrder
 
 FLOAT32 = Numerics("float32", "float32")
-ORDERS = [name for name, each in KERNEL_CONTROLS.items() if "order" in each.relations]
-AUDITS = [name for name, each in KERNEL_CONTROLS.items() if "audit" in each.relations]
+ORDERS = [name for name, row in CONTROLS.items() if in_kernels(row) and "order" in row.relations]
 SMALL = ReductionOrder(split=16, tile=16)
 
 
@@ -81,8 +82,7 @@ def test_a_planted_order_is_caught_and_nothing_planted_is_not(
     caught, seen = run_order_control(subject(), job, seed=0)
     assert caught, seen
     assert seen.startswith(f"{keys} keys: ")
-    without = replace(KERNEL_CONTROLS[name], plant=unchanged)
-    monkeypatch.setitem(KERNEL_CONTROLS, name, without)
+    monkeypatch.setitem(PLANTS, name, unchanged)
     caught, seen = run_order_control(subject(), job, seed=0)
     assert not caught, seen
 
@@ -180,4 +180,4 @@ def test_an_audit_is_given_another_order_of_decode(
 
     monkeypatch.setattr(kernel_control_run, "audit", pretend)
     assert run_audit_control(contract(**order), Path(), compiled(name)) == (caught, "sm_80: so")
-    assert asked == [{"against": against}]
+    assert asked == [{"against": asdict(ReductionOrder(**order)) | against}]

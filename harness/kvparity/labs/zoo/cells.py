@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from kvparity.controls import zoo_table
-from kvparity.controls.base import Control, same_ids, unchanged
-from kvparity.controls.table import CONTROLS
 from kvparity.labs.zoo.habitats import HABITATS, ORDER, Habitat, lives
-from kvparity.run.kernel_control_run import KERNEL_CONTROLS
-from kvparity_contracts.controls import CONTROLS as DESCRIBED
+from kvparity_contracts.controls import CONTROLS, Control
+from kvparity_contracts.controls.dispatch import DISPATCH
+from kvparity_contracts.controls.linears import LINEARS
+from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.placing import Part
 from kvparity_contracts.placing import part_of as placed
+from kvparity_contracts.planning import in_kernels
 
 RELATIONS: tuple[str, ...] = (
     "invariance", "accuracy", "cache", "liveness", "trace", "order", "audit",
@@ -39,20 +39,20 @@ def cells(only: Collection[str] = ()) -> list[Cell]:
     those that must catch it, and bits, in all.
     """
     found: list[Cell] = []
-    for name in DESCRIBED:
+    for name in CONTROLS:
         if not only or name in only:
-            found += _of_kernels(name) if name in KERNEL_CONTROLS else _of_paths(name)
+            found += _of_kernels(name) if in_kernels(CONTROLS[name]) else _of_paths(name)
     return found
 
 
 def _of_kernels(name: str) -> Iterator[Cell]:
-    for relation in DESCRIBED[name].relations:
+    for relation in CONTROLS[name].relations:
         yield Cell(name, "plain", "", relation)
 
 
 def _of_paths(name: str) -> Iterator[Cell]:
     for habitat in HABITATS.values():
-        if not lives(DESCRIBED[name], habitat):
+        if not lives(CONTROLS[name], habitat):
             continue
         present = {check.relation for check in habitat.contract.checks}
         first = True
@@ -60,7 +60,7 @@ def _of_paths(name: str) -> Iterator[Cell]:
             if part_of(CONTROLS[name], habitat, workload.name) is None:
                 continue
             for relation in RELATIONS:
-                wanted = first or relation in ("invariance", *DESCRIBED[name].relations)
+                wanted = first or relation in ("invariance", *CONTROLS[name].relations)
                 if wanted and relation in present and seen_by(CONTROLS[name], relation):
                     yield Cell(name, habitat.name, workload.name, relation)
             first = False
@@ -74,20 +74,20 @@ def part_of(control: Control, habitat: Habitat, workload: str) -> Part | None:
     model = next(each for each in contract.workloads if each.name == workload)
     if control.path.kind == "padded-left" and "left" not in model.pad:
         return None
-    if ("shared-prompt" in control.fact.features) != shares_prompt(model, ORDER["tile"]):
+    if ("shared-prompt" in control.features) != shares_prompt(model, ORDER["tile"]):
         return None  # the prompts with one beginning are there for that alone
     if control.path.kind == "prefix" and max(model.lengths()) <= (control.path.argument or 0):
         return None
-    return placed(control.fact, contract, model)
+    return placed(control, contract, model)
 
 
 _CLASSIC = {"split-by-batch", "tile-by-query-length", "split-from-chunk"}
-_ORDERS = {each.name for each in zoo_table.DISPATCH} | _CLASSIC
+_ORDERS = {each.name for each in DISPATCH} | _CLASSIC
 _ELSEWHERE = {"window-drops-split", "tile-by-store"}  # orders that another habitat shows
-_SCORES = {each.name for each in zoo_table.SAMPLING} | {
+_SCORES = {each.name for each in SAMPLING} | {
     "temperature-ignored", "log-of-softmax",
 }  # fmt: skip
-_ROWS = {each.name for each in zoo_table.LINEARS}
+_ROWS = {each.name for each in LINEARS}
 
 
 def reorders(control: Control) -> bool:
@@ -112,24 +112,21 @@ def seen_by(control: Control, relation: str) -> Control | None:
     Accuracy, liveness and trace look at one side: at the planted one. Two sides that are planted
     alike need two paths to differ.
     """
-    both = control.rollout is control.rescore
-    if relation in blind(control) and relation not in DESCRIBED[control.name].relations:
+    if relation in blind(control) and relation not in control.relations:
         return None
     if relation == "invariance":
-        alike = both and control.path == PREFILL and control.rollout is not unchanged
-        return control.but(path=DECODE) if alike else control
-    if control.rollout is unchanged and control.rescore is unchanged:
+        alike = control.side == "both" and control.path == PREFILL
+        return replace(control, path=DECODE) if alike else control
+    if control.side == "handover":
         return None  # only the tokens that are handed over, or their number, are wrong
-    changed = replace(control, rescore_ids=same_ids, drop=0)
     if relation == "cache":
         path = DECODE if control.path == PREFILL else control.path
-        return changed.but(path=path, scores_prompt=False)
-    if control.rollout is unchanged:
-        changed = replace(changed, rollout=control.rescore)
+        return replace(control, path=path, scores_prompt=False)
+    planted = replace(control, side="both") if control.side == "rescore" else control
     if relation == "accuracy":
-        return changed
+        return planted
     if relation in ("liveness", "trace"):
         cheaper = ("prefill", "permuted", "batched") if relation == "liveness" else ("prefill",)
         path = DECODE if control.path.kind in cheaper else control.path
-        return changed.but(path=path, scores_prompt=False)
+        return replace(planted, path=path, scores_prompt=False)
     return None

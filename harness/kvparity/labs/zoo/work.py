@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from kvparity.controls.base import Control, unchanged
-from kvparity.controls.table import CONTROLS
+from kvparity.controls.table import PLANTS, Planting, planting
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.labs.zoo.cells import PREFILL, Cell, part_of, seen_by
 from kvparity.labs.zoo.habitats import HABITATS
@@ -19,16 +18,19 @@ from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.record.execute import Tokens
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.kernel_case import Finding, audit, certify
-from kvparity.run.control_run import compare, without
+from kvparity.run.control_run import compare
 from kvparity.run.kernel_control_run import (
-    KERNEL_CONTROLS,
+    EDGES,
+    PROBED,
     SEEN,
     run_audit_control,
     run_order_control,
 )
 from kvparity.run.unit import Runner, Setting
 from kvparity.subjects.registry import factory
+from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.paths import PathName
+from kvparity_contracts.planning import in_kernels
 
 SAME_STEPS = "both sides ran the same steps"
 ORDER_KEYS = 40
@@ -108,7 +110,7 @@ def _look(cell: Cell, device: str) -> tuple[str, str, str]:
     contract = place.setting.contract
     check = next(each for each in contract.checks if each.relation == cell.relation)
     attention = contract.subject.kind == "attention"
-    column = int(control.fact.tempered)
+    column = int(control.tempered)
     job = ControlRun(
         control=control.name,
         check=check.name,
@@ -127,7 +129,7 @@ def _look(cell: Cell, device: str) -> tuple[str, str, str]:
     if clean.outcome != "holds" and clean.reason != SAME_STEPS:
         found = "does not apply" if clean.outcome == "void" else "void"
         return str(control.path), found, f"with nothing planted: {clean.outcome}: {clean.reason}"
-    planted = compare(place.setting, job, control, tokens)
+    planted = compare(place.setting, job, control, planting(control), tokens)
     wanted = control.expect if cell.relation == "invariance" else "differs"
     caught = planted.outcome == wanted
     return str(control.path), "caught" if caught else "not caught", planted.reason
@@ -141,7 +143,7 @@ def _clean(
         control.scores_prompt,
     )  # fmt: skip
     if key not in place.clean:
-        place.clean[key] = compare(place.setting, job, without(control), tokens)
+        place.clean[key] = compare(place.setting, job, control, Planting(), tokens)
     return place.clean[key]
 
 
@@ -157,15 +159,13 @@ def _look_at_kernels(cell: Cell, place: _Place) -> tuple[str, str, str]:
         caught, seen = run_audit_control(contract, Path(), KernelControl(cell.control, case))
     else:
         case = KernelCase("zoo", "order", "order", place.numerics, keys=ORDER_KEYS)
-        if cell.control in KERNEL_CONTROLS:
-            parts = KERNEL_CONTROLS[cell.control].parts
+        parts = PROBED.get(cell.control, EDGES)
+        if in_kernels(CONTROLS[cell.control]):
             job = KernelControl(cell.control, case)
             caught, seen = run_order_control(subject, job, contract.seed)
         else:
-            parts = ("key order", "rescale edges")
-            control = CONTROLS[cell.control]
-            plant = control.rescore if control.rollout is unchanged else control.rollout
-            found = certify(plant(subject), case, seed=contract.seed, only=parts)
+            planted = PLANTS[cell.control](subject)
+            found = certify(planted, case, seed=contract.seed, only=parts)
             caught = found.outcome == "differs" and found.details["verdict"] in SEEN
             seen = found.reason
         key = ("order", *parts)

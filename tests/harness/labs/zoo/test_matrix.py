@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kvparity.controls.base import unchanged
-from kvparity.controls.table import CONTROLS
+from kvparity.controls.base import Plant, unchanged
+from kvparity.controls.table import PLANTS, planting
 from kvparity.core.isolation.pool import Here
 from kvparity.labs.zoo import matrix, text, work
 from kvparity.labs.zoo.cells import Cell, cells
 from kvparity.labs.zoo.habitats import HABITATS, lives
-from kvparity.run.kernel_control_run import KERNEL_CONTROLS
 from kvparity.subjects.base import SubjectError
-from kvparity_contracts.controls import CONTROLS as DESCRIBED
+from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.controls.programs import PROGRAMS
+from kvparity_contracts.planning import in_kernels
 
 TRACED = {each.name for each in PROGRAMS}  # slow to trace; held by the tests of programs
-PLANTED = [name for name in CONTROLS if name not in TRACED]
+PLANTED = [name for name, row in CONTROLS.items() if name not in TRACED and not in_kernels(row)]
 
 
 def smallest(name: str) -> list[Cell]:
     """The cells of one control in its first place, under the relations that must catch it."""
-    own = [cell for cell in cells([name]) if cell.relation in DESCRIBED[name].relations]
+    own = [cell for cell in cells([name]) if cell.relation in CONTROLS[name].relations]
     first = own[0]
     return [c for c in own if (c.habitat, c.workload) == (first.habitat, first.workload)]
 
@@ -33,7 +32,7 @@ def smallest(name: str) -> list[Cell]:
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_control_is_caught_by_what_must_and_its_place_is_clean(name: str) -> None:
     found = work.compute(smallest(name), "cpu")
-    assert {entry["relation"] for entry in found} == set(DESCRIBED[name].relations)
+    assert {entry["relation"] for entry in found} == set(CONTROLS[name].relations)
     for entry in found:
         assert entry["found"] == "caught", entry
 
@@ -41,27 +40,26 @@ def test_a_control_is_caught_by_what_must_and_its_place_is_clean(name: str) -> N
 def test_every_control_has_a_cell_for_each_relation_that_must() -> None:
     every = cells()
     assert len(every) == len(set(every))
-    for name, control in DESCRIBED.items():
+    for name, control in CONTROLS.items():
         seen = {cell.relation for cell in every if cell.control == name}
         assert set(control.relations) <= seen, name
 
 
 def test_every_habitat_is_lived_in() -> None:
     for habitat in HABITATS.values():
-        assert [name for name, each in DESCRIBED.items() if lives(each, habitat)], habitat.name
+        assert [name for name, each in CONTROLS.items() if lives(each, habitat)], habitat.name
 
 
-def planted(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
-    """The entry of one cell whose control is another one."""
-    changed = replace(CONTROLS["position-off-by-one"], **changes)
-    monkeypatch.setitem(CONTROLS, "position-off-by-one", changed)
+def planted(monkeypatch: pytest.MonkeyPatch, plant: Plant) -> dict[str, Any]:
+    """The entry of one cell whose control is planted otherwise."""
+    monkeypatch.setitem(PLANTS, "position-off-by-one", plant)
     cell = Cell("position-off-by-one", "plain", "edge", "invariance")
     (entry,) = work.compute([cell], "cpu")
     return entry
 
 
 def test_what_changes_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = planted(monkeypatch, rollout=unchanged)
+    entry = planted(monkeypatch, unchanged)
     assert (entry["found"], entry["seen"]) == ("not caught", "every bit is equal")
     (found,) = matrix.summary([entry])
     assert found["missed"] == ["invariance", "trace"]
@@ -71,12 +69,10 @@ def test_what_changes_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_place_that_is_not_clean_is_void(monkeypatch: pytest.MonkeyPatch) -> None:
-    def dirty(control: Any) -> Any:
-        return replace(control, rollout=CONTROLS["decode-at-position-zero"].rollout)
-
-    monkeypatch.setattr(work, "without", dirty)
+    zero = planting(CONTROLS["decode-at-position-zero"])
+    monkeypatch.setattr(work, "Planting", lambda: zero)
     monkeypatch.setattr(work, "_places", {})
-    entry = planted(monkeypatch)
+    entry = planted(monkeypatch, PLANTS["position-off-by-one"])
     assert entry["found"] == "void"
     assert entry["seen"].startswith("with nothing planted: differs: ")
 
@@ -87,9 +83,9 @@ def test_a_run_that_ends_is_caught_and_a_defect_out_of_reach_does_not_apply(
     def ends(subject: Any) -> Any:
         raise SubjectError("nothing there")
 
-    entry = planted(monkeypatch, rollout=ends)
+    entry = planted(monkeypatch, ends)
     assert (entry["found"], entry["seen"]) == ("caught", "the run ended: nothing there")
-    entry = planted(monkeypatch, rollout=CONTROLS["window-one-short"].rollout)
+    entry = planted(monkeypatch, PLANTS["window-one-short"])
     assert entry["found"] == "does not apply"
     assert "needs a decoder of ours with a sliding window" in entry["seen"]
 
@@ -99,7 +95,8 @@ def test_orders_are_probed_too() -> None:
     (entry,) = work.compute([cell], "cpu")
     assert entry["found"] == "caught", entry
     probed = {each.control for each in cells() if each.relation == "order"}
-    assert set(KERNEL_CONTROLS) - probed == {"other-warps"}
+    of_kernels = {name for name, row in CONTROLS.items() if in_kernels(row)}
+    assert of_kernels - probed == {"other-warps"}
 
 
 def test_tasks_hold_every_cell_once() -> None:

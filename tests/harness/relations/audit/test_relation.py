@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from audit_cases import ORDER, SHAPE
 
+from kvparity.controls.table import RECOMPILED
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.relations.audit.request import Request
 from kvparity.relations.audit.views import Side
 from kvparity.relations.kernel_case import audit
-from kvparity.run.kernel_control_run import KERNEL_CONTROLS, PlantedOrder, run_audit_control
+from kvparity.run.kernel_control_run import run_audit_control
 from kvparity_contracts import Contract
 
 CASE = KernelCase("c000", "audit", "audit", Numerics("bfloat16", "bfloat16"), architecture="sm_90")
@@ -66,7 +67,7 @@ def test_a_planted_order_is_caught_and_nothing_planted_is_not(
     caught, seen = run_audit_control(CONTRACT, Path(), control)
     assert caught, seen
     assert field in seen
-    monkeypatch.setitem(KERNEL_CONTROLS, name, PlantedOrder(name, against=lambda order: {}))
+    monkeypatch.setitem(RECOMPILED, name, lambda order: order)
     assert run_audit_control(CONTRACT, Path(), control) == (
         False,
         "sm_90: same: all 14 fields of 1 pairs agree",

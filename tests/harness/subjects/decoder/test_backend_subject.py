@@ -16,7 +16,7 @@ from decoder_cases import Rows, differing, ids_of, one, plan, prompts, run
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from kvparity.controls.table import CONTROLS
+from kvparity.controls.table import PLANTS
 from kvparity.plan.schedule import Layout
 from kvparity.run import verify as runs
 from kvparity.run import worker
@@ -25,7 +25,7 @@ from kvparity.subjects.decoder.backends import OPERATIONS, Backends, operations,
 from kvparity.subjects.decoder.backends.table import ATTENTION
 from kvparity.subjects.decoder.model import AttentionOps
 from kvparity.subjects.decoder.subject import DecoderSubject
-from kvparity_contracts.controls import CONTROLS as DESCRIBED
+from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.loader import load
 from kvparity_contracts.subjects import DecoderAttention, DecoderOperations
 from kvparity_kernels.keys import KeysValues
@@ -173,15 +173,15 @@ def test_programs_are_of_this_projects_kernels(attention: str, beside: str) -> N
 
 
 def _planted(subject: DecoderSubject, name: str) -> None:
-    CONTROLS[name].rollout(subject).session(*one(8))  # some are planted in each session
+    PLANTS[name](subject).session(*one(8))  # some are planted in each session
 
 
 def test_no_control_of_an_order_can_be_planted() -> None:
     """Its path would stay as it is, and the control be missed."""
     subject = decoder("sdpa")
-    named = {name for name, each in DESCRIBED.items() if "order" in each.features}
+    named = {name for name, each in CONTROLS.items() if "order" in each.features}
     assert named > {"split-by-batch", "tile-by-neighbour", "polynomial-exp2", "hit-merges-states"}
-    for name in CONTROLS.keys() & named:
+    for name in named:
         with pytest.raises(UnsupportedError, match="attention is sdpa"):
             _planted(subject, name)
 
