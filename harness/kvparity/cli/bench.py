@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvparity.cli import progress, say
-from kvparity.cli.stop import StopError
+from kvparity.cli.stop import StopError, drawable
 from kvparity.core.exit_codes import ExitCode
 from kvparity.core.versions import lines as outside_line
 from kvparity.labs.bench.cases import SHAPES, WHATS
@@ -54,7 +54,12 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--show", type=Path, metavar="FILE", help="show a saved document; nothing is measured"
     )
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the prices into FILE")
+    parser.add_argument(
+        "--svg",
+        type=Path,
+        metavar="FILE",
+        help="draw the prices into FILE (needs the extra report)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.set_defaults(run=run)
 
@@ -64,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     from kvparity.labs.bench.goals import judge
     from kvparity.labs.bench.measure import read
 
+    if args.svg is not None:
+        drawable("the picture of prices")
     if args.show is not None:
         try:
             document = json.loads(args.show.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvparity.cli import progress, say
 from kvparity.cli.device import add_argument, settle
-from kvparity.cli.stop import StopError, ends
+from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.report.schema import SCHEMA_VERSION
 
@@ -60,7 +60,10 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--contexts", metavar="N,…", help="lengths at which bytes are calculated")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write codec.json, codec.txt and drift.svg there"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write codec.json, codec.txt and drift.svg there (needs the extra report)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_argument(parser)
@@ -69,6 +72,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine; returns the exit code."""
+    if args.out is not None:
+        drawable("drift.svg")
     with ends(ValueError):
         report = _report(args, settle(args.device))
     return _print(args, report)

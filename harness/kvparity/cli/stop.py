@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kvparity.cli import progress, say
+from kvparity.core import plots
 from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 from kvparity_contracts.problems import ContractError
@@ -42,6 +43,12 @@ def ends(
         yield
     except kinds as error:
         raise StopError(f"{words}{error}", code) from error
+
+
+def drawable(what: str) -> None:
+    """End the command where ``what``, a picture that was asked for, cannot be drawn."""
+    if (words := plots.missing(what)) is not None:
+        raise StopError(words, ExitCode.ERROR)
 
 
 def of(error: BaseException) -> StopError | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvparity.cli import say
 from kvparity.cli.device import add_argument, settle
-from kvparity.cli.stop import StopError, ends
+from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.exit_codes import of_verdict
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ def add_parser(verbs: Any) -> None:
         "--sequence", type=int, metavar="N", help="show only sequence N, counted from 0"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write trace.jsonl and trace.svg into DIR"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write trace.jsonl and trace.svg into DIR (needs the extra report)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_argument(parser)
@@ -50,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
 
+    if args.out is not None:
+        drawable("trace.svg")
     with ends(ValueError):
         loaded = load_whole(find(args.contract))
         device = settle(args.device)

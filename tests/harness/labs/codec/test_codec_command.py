@@ -143,21 +143,20 @@ def test_the_text_says_what_the_document_says(report: dict[str, Any]) -> None:
 def test_the_picture_has_a_line_and_a_mark_for_every_point(report: dict[str, Any]) -> None:
     root = ElementTree.fromstring(draw(report))
     space = "{http://www.w3.org/2000/svg}"
-    width, height = float(root.attrib["width"]), float(root.attrib["height"])
     words = [text.text for text in root.iter(f"{space}text")]
     for label in ("max |d logprob|", "approx_kl0", "coded layers", "budget 0.002", "0"):
         assert label in words
-    marks = [*root.iter(f"{space}circle"), *root.findall(f"{space}rect[@fill]")]
-    assert len(list(root.iter(f"{space}circle"))) == 2 * 4 + 1  # two panels, and the legend
-    for mark in marks:
-        x = mark.attrib.get("cx", mark.attrib.get("x", "0"))
-        y = mark.attrib.get("cy", mark.attrib.get("y", "0"))
-        assert 0 <= float(x) <= width
-        assert 0 <= float(y) <= height
-    heights = [float(mark.attrib["cy"]) for mark in list(root.iter(f"{space}circle"))[:4]]
-    drifts = [point["max_abs_dlogp"] for point in report["codecs"][0]["depth"]]
-    by_height = sorted(range(4), key=lambda i: -heights[i])
-    assert [drifts[i] for i in by_height] == sorted(drifts)  # higher is more
+    groups = {each.get("id"): each for each in root.iter(f"{space}g")}
+    for codec in report["codecs"]:
+        for measure in ("max_abs_dlogp", "approx_kl0"):
+            marks = list(groups[f"{measure} {codec['name']}"].iter(f"{space}use"))
+            assert len(marks) == 4
+            drifts = [point[measure] for point in codec["depth"]]
+            by_height = sorted(range(4), key=lambda i: -float(marks[i].attrib["y"]))
+            assert [drifts[i] for i in by_height] == sorted(drifts)  # higher is more
+            places = [float(mark.attrib["x"]) for mark in marks]
+            assert places == sorted(places)
+    assert [name for name in groups if name and name.startswith("budget")] == ["budget-0.002"]
 
 
 @pytest.mark.parametrize(
