@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvparity_kernels.relied import Item, gone, needed
+
+if TYPE_CHECKING:
+    from torch._C import AliasInfo as AliasInfo
+    from torch._C import FunctionSchema as FunctionSchema
 
 _OPERATION = "read which operation was called, and with which arguments"
 
@@ -38,19 +42,20 @@ INDUCTOR = Item(
 )
 
 
-def schema(operation: Any) -> Any:
-    """The schema of an operator: ``name``, ``overload_name``, ``arguments``, ``is_mutable``.
+def schema(operation: OpOverload) -> FunctionSchema:
+    """The schema of an operator.
 
     Raises:
         GoneError: it has none that can be read.
     """
     try:
-        return operation._schema
+        found: FunctionSchema = operation._schema
+        return found
     except AttributeError:
         raise gone("torch", f"`_schema` of {type(operation).__name__}", _OPERATION) from None
 
 
-def target_schema(target: Any) -> Any:
+def target_schema(target: object) -> FunctionSchema | None:
     """The schema of what a node of a graph calls; None if that is no operator of torch."""
     return schema(target) if isinstance(target, OpOverload) else None
 

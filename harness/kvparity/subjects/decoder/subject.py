@@ -91,7 +91,7 @@ class DecoderSubject:
         self.ran: Counter[str] = Counter()  # by all sessions; copies have counts of their own
         self.seed = seed
         self.source = source
-        self.programs: dict[str, Any] = {}  # traced ones; copies share them with the weights
+        self.programs: dict[str, object] = {}  # traced ones; copies share them with the weights
 
     @property
     def kv_cache(self) -> torch.dtype:

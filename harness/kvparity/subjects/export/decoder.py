@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,12 +24,28 @@ from kvparity.subjects.export.compiling import Compiled
 from kvparity.subjects.export.operators import bound
 from kvparity.subjects.export.programs import Sample, block_rows, trace, trace_planted
 from kvparity.subjects.export.step import batch_inputs, cache_inputs
+from kvparity_kernels.order import ReductionOrder
 
 Run = Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
 
 
+@dataclass(frozen=True)
+class StepKind:
+    """What a program is made for. A chunk has a size of its own where it is one token, or a ring's.
+
+    ``chunk``: of a ring its size in tokens, else 1 for steps of one token, else 0.
+    """
+
+    decode: bool
+    page: int | None
+    chunk: int | None
+    storage: Storage
+    twin: bool
+    order: ReductionOrder
+
+
 @dataclass
-class Programs:
+class DecoderPrograms:
     """The programs over some weights, made when first needed; sessions share them.
 
     Attention and the operations beside it are no part of a program: they are bound when it runs.
@@ -37,8 +53,8 @@ class Programs:
     """
 
     weights: Weights
-    made: dict[tuple[Any, ...], ExportedProgram] = field(default_factory=dict)
-    ready: dict[tuple[Any, ...], Run] = field(default_factory=dict)
+    made: dict[StepKind, ExportedProgram] = field(default_factory=dict)
+    ready: dict[tuple[StepKind, Program], Run] = field(default_factory=dict)
 
     def get(
         self,
@@ -49,12 +65,11 @@ class Programs:
         sample: Callable[[], tuple[Sample, Sample]],
     ) -> Run:
         """What computes a step of this kind in this layout."""
-        # A ring's size is the program's, and a chunk of one token has a size of its own.
-        chunk = layout.chunk if storage.ring else layout.chunk == 1
-        key = (decode, layout.page, chunk, storage, model.twin, model.order)
+        chunk = layout.chunk if storage.ring else int(layout.chunk == 1)
+        key = StepKind(decode, layout.page, chunk, storage, model.twin, model.order)
         if key not in self.made:
             self.made[key] = trace(model, sample())
-        run = (*key, layout.program)
+        run = (key, layout.program)
         if run not in self.ready:
             self.ready[run] = runnable(self.made[key], layout.program)
         return self.ready[run]
@@ -92,7 +107,7 @@ class ProgramSession(DecoderSession):
     def __init__(
         self,
         model: Model,
-        programs: Programs,
+        programs: DecoderPrograms,
         members: Sequence[Member],
         layout: Layout,
         *,
@@ -175,17 +190,17 @@ class ProgramSession(DecoderSession):
         return self._packed(span, [1] * rows, cache), cache
 
 
-class Traced(Protocol):
+class TraceableDecoder(Protocol):
     """What programs need of a subject over the reference decoder."""
 
-    programs: dict[str, Any]
+    programs: dict[str, object]
     model: Model
     storage: Storage
     seed: int
 
 
 def open_session(
-    subject: Traced,
+    subject: TraceableDecoder,
     members: Sequence[Member],
     layout: Layout,
     *,
@@ -196,8 +211,8 @@ def open_session(
     Raises ``UnsupportedError`` for a layout that programs cannot do.
     """
     programs = subject.programs.get("decoder")
-    if programs is None or programs.weights is not subject.model.weights:
-        programs = subject.programs["decoder"] = Programs(subject.model.weights)
+    if not isinstance(programs, DecoderPrograms) or programs.weights is not subject.model.weights:
+        programs = subject.programs["decoder"] = DecoderPrograms(subject.model.weights)
     return ProgramSession(
         subject.model,
         programs,

@@ -7,25 +7,29 @@ operators say in their schema what they write and what is a view of what.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.fx import Graph, Node
+from torch.fx.node import Argument
 
 from kvparity_kernels.relied.torch import target_schema
 
+if TYPE_CHECKING:
+    from kvparity_kernels.relied.torch import AliasInfo
 
-def _arguments(node: Node) -> Iterator[tuple[Any, Any]]:
-    """(the schema's argument or None, what is given for it)."""
+
+def _arguments(node: Node) -> Iterator[tuple[AliasInfo | None, Argument]]:
+    """(what the schema says of the argument's memory, what is given for it)."""
     schema = target_schema(node.target)
-    names = [] if schema is None else schema.arguments
+    known = [] if schema is None else schema.arguments
     for place, given in enumerate(node.args):
-        yield (names[place] if place < len(names) else None), given
+        yield (known[place].alias_info if place < len(known) else None), given
     for name, given in node.kwargs.items():
-        yield next((a for a in names if a.name == name), None), given
+        yield next((a.alias_info for a in known if a.name == name), None), given
 
 
-def _nodes(given: Any) -> list[Node]:
+def _nodes(given: Argument) -> list[Node]:
     found: list[Node] = []
     torch.fx.map_arg(given, found.append)
     return found
@@ -40,13 +44,12 @@ def _aliases(node: Node) -> list[Node]:
     schema = target_schema(node.target)
     if schema is None:
         return []
-    out = set()
+    out: set[str] = set()
     for result in schema.returns:
         if result.alias_info is not None:
             out |= set(result.alias_info.before_set)
     found: list[Node] = []
-    for argument, given in _arguments(node):
-        info = None if argument is None else argument.alias_info
+    for info, given in _arguments(node):
         if info is not None and set(info.before_set) & out:
             found += _nodes(given)
     return found
@@ -58,13 +61,7 @@ def dependences(graph: Graph) -> set[str]:
     A call of something without a schema is taken to depend on all its arguments and to write none;
     a graph inside a graph counts as such a call.
     """
-    held: dict[Node, set[str]] = {}  # by memory: the placeholders that its content comes from
-
-    def of(node: Node) -> set[str]:
-        found: set[str] = set()
-        for memory in memories(node):
-            found |= held.get(memory, set())
-        return found
+    sources: dict[Node, set[str]] = {}  # by memory: the placeholders its content comes from
 
     def memories(node: Node) -> set[Node]:
         seen, todo = set(), [node]
@@ -80,20 +77,19 @@ def dependences(graph: Graph) -> set[str]:
     wanted: set[str] = set()
     for node in graph.nodes:
         if node.op == "placeholder":
-            held[node] = {node.name}
+            sources[node] = {node.name}
             continue
         before: set[str] = set()
         for given in node.all_input_nodes:
-            before |= of(given)
+            before |= set[str]().union(*(sources.get(memory, set()) for memory in memories(given)))
         if node.op == "output":
             wanted = before
             continue
         if not _aliases(node):
-            held[node] = set(before)
-        for argument, given in _arguments(node):
-            info = None if argument is None else argument.alias_info
+            sources[node] = set(before)
+        for info, given in _arguments(node):
             if info is not None and info.is_write:
                 for written in _nodes(given):
                     for memory in memories(written):
-                        held.setdefault(memory, set()).update(before)
+                        sources.setdefault(memory, set()).update(before)
     return wanted

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,13 +21,14 @@ from kvparity.subjects.export.compiling import Compiled
 from kvparity.subjects.export.inspection import require_clean
 from kvparity.subjects.export.recipe import Recipe, export, findings, state
 from kvparity.subjects.hf import caches
-from kvparity.subjects.hf import layers as held
+from kvparity.subjects.hf import layers as cache_layers
+from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelInputs, ModelOutput
 from kvparity.subjects.hf.session import Host, Packed
 
 TRACEABLE = ("eager", "sdpa")
 
 
-class Traced(Host, Protocol):
+class TraceableModel(Host, Protocol):
     """What programs need of a subject over a transformers model."""
 
     attention: str
@@ -35,19 +36,22 @@ class Traced(Host, Protocol):
     invariant: bool
 
     def arithmetic(self, *, scoring: bool = False) -> AbstractContextManager[Counter[str]]:
-        """The arithmetic that was asked for; in the end, which operations it computed."""
+        """The arithmetic that was asked for; at the end, which operations it computed."""
         ...
 
 
 @dataclass
-class Programs:
-    """The programs of one model, made when first needed; sessions share them."""
+class ModelPrograms:
+    """The programs of one model, made when first needed; sessions share them.
 
-    exported: dict[tuple[int, bool], tuple[Recipe, Any]] = field(default_factory=dict)
-    compiled: Compiled | None = None
+    ``exported``: by capacity, and whether they decode.
+    """
 
-    def get(self, subject: Traced, capacity: int, decode: bool) -> tuple[Recipe, Any]:
-        """The exported program for a capacity, inspected, and the module that runs it."""
+    exported: dict[tuple[int, bool], Recipe] = field(default_factory=dict)
+    compiled: Compiled[..., ModelOutput] | None = None
+
+    def get(self, subject: TraceableModel, capacity: int, decode: bool) -> Recipe:
+        """The exported program for a capacity, inspected."""
         key = (capacity, decode)
         if key not in self.exported:
             recipe = export(subject.model, capacity, rows=1 if decode else 2)
@@ -57,17 +61,17 @@ class Programs:
                     f"attention {subject.attention} was asked for, but the exported program of "
                     f"{type(subject.model).__name__} holds {recipe.attention()}"
                 )
-            self.exported[key] = (recipe, recipe.program.module())
+            self.exported[key] = recipe
         return self.exported[key]
 
-    def compiled_forward(self, model: Any) -> Compiled:
+    def compiled_forward(self, model: CausalLM) -> Compiled[..., ModelOutput]:
         """``torch.compile`` of the model's forward, as one graph."""
         if self.compiled is None:
             self.compiled = Compiled(model.forward)
         return self.compiled
 
 
-def refused(subject: Traced, plan: Plan) -> str | None:
+def refused(subject: TraceableModel, plan: Plan) -> str | None:
     """Why this plan cannot be run by programs, or None."""
     layout, reason = plan.layout, relied.untraceable()
     if reason is not None:
@@ -90,42 +94,49 @@ def refused(subject: Traced, plan: Plan) -> str | None:
     return None
 
 
-class _View(caches.View):
+class _RecipeCaches(caches.View):
     """The recipe's caches: a sliding layer keeps every key, and its mask hides the older ones."""
 
     def window(self, layer: int) -> int | None:
         """How many keys a query of this layer sees by the model's config, None: all."""
-        kinds = held.holders(DynamicCache(config=self.config))
+        kinds = cache_layers.holders(DynamicCache(config=self.config))
         found = kinds[list(self._holders())[layer]]
         return int(found.sliding_window) if found.is_sliding else None
 
 
-class ExportedSession(Packed):
+class _Traced(Packed):
+    """What both kinds of programs share: whose they are, and what ran of them."""
+
+    def __init__(self, subject: TraceableModel, members: Sequence[Member], layout: Layout) -> None:
+        super().__init__(subject, members, layout)
+        self.subject, self.kind, self.ran = subject, "prefill", Counter[str]()
+        self.longest = max(member.length for member in members)  # of all caches, not compiled anew
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Run one span; float32 rows."""
+        self.kind = "decode" if step[0].decode else "prefill"
+        yield from super().forward(step, ids)
+
+
+class ExportedSession(_Traced):
     """Runs every step through a program of ``torch.export``.
 
     The program's buffers are bound to the cache of the sequence at hand before each call, so one
     program serves all sequences.
     """
 
-    def __init__(self, subject: Traced, members: Sequence[Member], layout: Layout) -> None:
-        super().__init__(subject, members, layout)
-        self.subject, self.kind, self.ran = subject, "prefill", Counter[str]()
-        self.capacity = max(member.length for member in members) + layout.slack
+    def _recipe(self, decode: bool) -> Recipe:
+        capacity = self.longest + self.layout.slack
+        return programs_of(self.subject).get(self.subject, capacity, decode)
 
     def _begin(self, place: caches.Place, member: Member, stop: int) -> None:
-        recipe, _ = programs_of(self.subject).get(self.subject, self.capacity, decode=True)
         with torch.inference_mode(False):
-            place.cache = copy.deepcopy(recipe.cache)
-        for number, layer in held.holders(place.cache).items():
+            place.cache = copy.deepcopy(self._recipe(decode=True).cache)
+        for number, layer in cache_layers.holders(place.cache).items():
             if not layer.keys.numel():  # the recipe's stand-in for a layer without a cache
-                place.cache.layers[number] = held.Nothing()
-        for layer in held.holders(place.cache).values():
-            held.clear(layer, self.subject.unused)
-
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Run one span through a program; float32 rows."""
-        self.kind = "decode" if step[0].decode else "prefill"
-        yield from super().forward(step, ids)
+                place.cache.layers[number] = cache_layers.Nothing()
+        for layer in cache_layers.holders(place.cache).values():
+            cache_layers.clear(layer, self.subject.unused)
 
     def observed(self) -> Counter[str]:
         """``program.prefill`` and ``program.decode``: programs that returned; and what
@@ -133,69 +144,56 @@ class ExportedSession(Packed):
         """
         return Counter(self.ran)
 
-    def _call(self, cache: Any, **inputs: Any) -> Tensor:
+    def _call(self, cache: Cache | None, inputs: ModelInputs) -> Tensor:
         ids, positions = inputs["input_ids"], inputs["position_ids"]
-        programs = programs_of(self.subject)
-        recipe, module = programs.get(self.subject, self.capacity, decode=ids.shape[1] == 1)
+        recipe, stores = self._recipe(decode=ids.shape[1] == 1), cache_layers.holders(cache)
         for name in state(recipe.program):
             kind, number = name.rsplit("_", 1)
             which = {"key_cache": "keys", "value_cache": "values"}.get(kind, kind)
-            if int(number) in held.holders(cache):
-                setattr(module, name, getattr(cache.layers[int(number)], which))
+            if int(number) in stores:
+                setattr(recipe.module, name, getattr(stores[int(number)], which))
         with torch.inference_mode(), self.subject.arithmetic() as swapped:
-            logits: Tensor = module(input_ids=ids, cache_position=positions[0])
+            logits: Tensor = recipe.module(input_ids=ids, cache_position=positions[0])
         self.ran.update(swapped)
         self.ran[f"program.{self.kind}"] += 1
         return logits
 
     def cache(self) -> caches.View:
         """The caches, by sequence and position."""
-        return _View(self.places, self.config, self.host.unused)
+        return _RecipeCaches(self.places, self.config, self.host.unused)
 
 
-class CompiledSession(Packed):
+class CompiledSession(_Traced):
     """Decodes through ``torch.compile`` of the model's forward, over a static cache.
 
     As ``generate()`` does where it compiles: prompts go through the model as it is.
     """
 
-    def __init__(self, subject: Traced, members: Sequence[Member], layout: Layout) -> None:
-        super().__init__(subject, members, layout)
-        self.subject, self.kind, self.ran = subject, "prefill", Counter[str]()
-        # One capacity, or each sequence would be compiled for anew.
-        self.longest = max(member.length for member in members)
-
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Run one span through the model; float32 rows."""
-        self.kind = "decode" if step[0].decode else "prefill"
-        yield from super().forward(step, ids)
-
     def observed(self) -> Counter[str]:
         """What ran of the model's own code, and ``program.decode``: runs of compiled code."""
         return super().observed() + self.ran
 
-    def _call(self, cache: Any, **inputs: Any) -> Tensor:
+    def _call(self, cache: Cache | None, inputs: ModelInputs) -> Tensor:
         if self.kind == "prefill":
-            return super()._call(cache, **inputs)
+            return super()._call(cache, inputs)
         with torch.inference_mode():
             found = programs_of(self.subject).compiled_forward(self.subject.model)(
                 **{relied.cache_argument(self.subject.model): cache}, use_cache=True, **inputs
             )
         self.ran["program.decode"] += 1
-        logits: Tensor = found.logits
-        return logits
+        return found.logits
 
 
-def programs_of(subject: Traced) -> Programs:
+def programs_of(subject: TraceableModel) -> ModelPrograms:
     """The programs that are kept with a subject."""
-    return _kept.setdefault(subject, Programs())
+    return _kept.setdefault(subject, ModelPrograms())
 
 
-_kept: WeakKeyDictionary[Traced, Programs] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[TraceableModel, ModelPrograms] = WeakKeyDictionary()
 
 
 def open_session(
-    subject: Traced, members: Sequence[Member], layout: Layout
+    subject: TraceableModel, members: Sequence[Member], layout: Layout
 ) -> ExportedSession | CompiledSession:
     """A session of the subject that runs programs.
 

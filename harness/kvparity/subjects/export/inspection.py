@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +21,18 @@ from kvparity.subjects.export.flow import dependences
 
 
 @dataclass(frozen=True)
-class Finding:
+class TracedValue:
     """One thing in a program that came from the traced call: its node and what is wrong."""
 
     node: str
     what: str
 
 
-def _digest(x: Tensor) -> tuple[Any, ...]:
+_Digest = tuple[str, tuple[int, ...], str]
+"""dtype, shape, SHA-256 of the bytes."""
+
+
+def _digest(x: Tensor) -> _Digest:
     plain = x.detach().cpu().contiguous()
     if plain.dim() == 0:
         plain = plain.reshape(1)
@@ -43,7 +46,7 @@ class _Declared:
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self.tensors = list(tensors)
         self.places = {(x.data_ptr(), tuple(x.shape), x.dtype) for x in self.tensors}
-        self.digests: set[tuple[Any, ...]] | None = None
+        self.digests: set[_Digest] | None = None
 
     def __contains__(self, x: Tensor) -> bool:
         if (x.data_ptr(), tuple(x.shape), x.dtype) in self.places:
@@ -53,7 +56,7 @@ class _Declared:
         return _digest(x) in self.digests
 
 
-def _held(program: ExportedProgram) -> Iterator[tuple[str, Any]]:
+def _stored(program: ExportedProgram) -> Iterator[tuple[str, object]]:
     """(node, value) of everything that the program holds."""
     for spec in program.graph_signature.input_specs:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
@@ -65,7 +68,7 @@ def _held(program: ExportedProgram) -> Iterator[tuple[str, Any]]:
     for module in program.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             if node.op == "get_attr":
-                value = module
+                value: object = module
                 for part in str(node.target).split("."):
                     value = getattr(value, part)
                 if not isinstance(value, torch.nn.Module):
@@ -74,7 +77,7 @@ def _held(program: ExportedProgram) -> Iterator[tuple[str, Any]]:
 
 def baked(
     program: ExportedProgram, declared: Iterable[Tensor], *, fed: Iterable[str] = ()
-) -> list[Finding]:
+) -> list[TracedValue]:
     """What of the traced call has become part of ``program``; an honest program gives nothing.
 
     ``declared``: weights and tables, told by memory or by content. ``fed``: the targets of buffers
@@ -86,14 +89,14 @@ def baked(
     signature = program.graph_signature
     found = []
     targets = {spec.arg.name: spec.target for spec in signature.input_specs}
-    for name, value in _held(program):
+    for name, value in _stored(program):
         if targets.get(name) in own:
             continue
         if not isinstance(value, Tensor):
-            found.append(Finding(name, f"holds a {type(value).__name__}, which is no weight"))
+            found.append(TracedValue(name, f"holds a {type(value).__name__}, which is no weight"))
         elif value not in known:
             found.append(
-                Finding(name, f"holds {_words(value)}, which is none of the model's weights")
+                TracedValue(name, f"holds {_words(value)}, which is none of the model's weights")
             )
     used = dependences(program.graph)
     for spec in signature.input_specs:
@@ -103,10 +106,10 @@ def baked(
         if isinstance(spec.arg, ConstantArgument):
             if spec.arg.value is not None:
                 what = f"is an input that tracing fixed to {spec.arg.value!r}"
-                found.append(Finding(spec.arg.name, what))
+                found.append(TracedValue(spec.arg.name, what))
         elif isinstance(spec.arg, TensorArgument) and spec.arg.name not in used:
             what = "is an input that no result depends on: its value was fixed by tracing"
-            found.append(Finding(spec.arg.name, what))
+            found.append(TracedValue(spec.arg.name, what))
     return found
 
 
@@ -114,7 +117,7 @@ def _words(x: Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}"
 
 
-def require_clean(findings: Iterable[Finding], what: str) -> None:
+def require_clean(findings: Iterable[TracedValue], what: str) -> None:
     """Raise ``SubjectError`` naming the first finding, if there is one."""
     found = list(findings)
     if found:

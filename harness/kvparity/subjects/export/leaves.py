@@ -7,12 +7,13 @@ apart by the path of a tensor: ``layers.0.qkv``, ``prefill.seen.kv_lens``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeGuard, TypeVar, cast
 
 from torch import Tensor
 
-Leaf = Callable[[str, Any], Any]
+T = TypeVar("T")
+Leaf = Callable[[str, Tensor | int], Tensor | int]
 """(path, tensor or whole number) -> what stands there instead."""
 
 _HOME = "kvparity"  # what is looked into, beside lists, tuples and dicts
@@ -22,27 +23,31 @@ def _join(path: str, name: object) -> str:
     return f"{path}.{name}" if path else str(name)
 
 
-def _inside(value: Any) -> Any:
+def _inside(value: object) -> Iterable[tuple[object, object]] | None:
     """The parts of a value by name, or None if it is looked at no further."""
     if isinstance(value, (list, tuple)):
-        return dict(enumerate(value))
+        return enumerate(value)
     if isinstance(value, dict):
-        return value
+        return value.items()
     if type(value).__module__.split(".")[0] == _HOME and hasattr(value, "__dict__"):
-        return vars(value)
+        return vars(value).items()
     return None
 
 
-def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def walk(value: object, path: str = "") -> Iterator[tuple[str, Tensor | int]]:
     """Every tensor and every whole number (no bool) in ``value``, with its path."""
-    if isinstance(value, Tensor) or type(value) is int:
+    if isinstance(value, Tensor) or _whole(value):
         yield path, value
         return
-    for name, part in (_inside(value) or {}).items():
+    for name, part in _inside(value) or ():
         yield from walk(part, _join(path, name))
 
 
-def tensors(value: Any) -> dict[str, Tensor]:
+def _whole(value: object) -> TypeGuard[int]:
+    return type(value) is int  # no bool
+
+
+def tensors(value: object) -> dict[str, Tensor]:
     """The tensors in ``value`` by path; one that is held twice is listed under its first path."""
     found: dict[str, Tensor] = {}
     known: set[int] = set()
@@ -53,19 +58,23 @@ def tensors(value: Any) -> dict[str, Tensor]:
     return found
 
 
-def rebuilt(value: Any, leaf: Leaf, path: str = "") -> Any:
+def rebuilt(value: T, leaf: Leaf, path: str = "") -> T:
     """``value`` with each tensor and whole number replaced; nothing of the old one is changed."""
-    if isinstance(value, Tensor) or type(value) is int:
+    return cast("T", _rebuilt(value, leaf, path))
+
+
+def _rebuilt(value: object, leaf: Leaf, path: str) -> object:
+    if isinstance(value, Tensor) or _whole(value):
         return leaf(path, value)
     parts = _inside(value)
     if parts is None:
         return value
-    new = {name: rebuilt(part, leaf, _join(path, name)) for name, part in parts.items()}
+    new = {name: _rebuilt(part, leaf, _join(path, name)) for name, part in parts}
     if isinstance(value, (list, tuple)):
         return type(value)(new.values())
     if isinstance(value, dict):
         return new
     other = copy.copy(value)
     for name, part in new.items():
-        object.__setattr__(other, name, part)  # frozen dataclasses too
+        object.__setattr__(other, str(name), part)  # frozen dataclasses too
     return other

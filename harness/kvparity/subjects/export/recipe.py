@@ -7,21 +7,21 @@ and ``cache_position``. It keeps a static layer without a window in the place of
 
 from __future__ import annotations
 
-import contextvars
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from transformers import GenerationConfig
 
-from kvparity.core.errors import SubjectError
 from kvparity.core.relied import transformers as relied
-from kvparity.subjects.export.inspection import Finding, baked
+from kvparity.subjects.export.inspection import TracedValue, baked
+from kvparity.subjects.export.tracing import traced
+from kvparity.subjects.hf.layers import holders
+from kvparity.subjects.hf.protocols import Cache, CausalLM
 from kvparity_kernels.relied.torch import without_pre_hooks
 
 _ROWS = 5  # of the traced prefill; any number of rows is free
@@ -30,10 +30,11 @@ _STATE = ("key_cache_", "value_cache_", "cumulative_length_")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was exported: the program, and the empty cache that its buffers stand for."""
+    """What was exported: the program, what runs it, and the empty cache of its buffers."""
 
     program: ExportedProgram
-    cache: Any
+    module: torch.nn.Module
+    cache: Cache
 
     def attention(self) -> str:
         """The attention in the graph: ``sdpa``, or ``eager`` where there is a softmax alone."""
@@ -41,7 +42,7 @@ class Recipe:
         return "sdpa" if any("scaled_dot_product" in name for name in names) else "eager"
 
 
-def export(model: Any, capacity: int, *, rows: int) -> Recipe:
+def export(model: CausalLM, capacity: int, *, rows: int) -> Recipe:
     """Export one forward over a static cache of ``capacity`` slots, not inspected yet.
 
     ``rows`` 1: the decode step; more: a prefill of any number of rows.
@@ -49,10 +50,9 @@ def export(model: Any, capacity: int, *, rows: int) -> Recipe:
     Raises:
         SubjectError: it cannot be exported.
     """
-    name = type(model).__name__
 
-    def run() -> Recipe:
-        with torch.inference_mode(False), torch.no_grad(), _quiet(), _plain(model, capacity):
+    def exported() -> Recipe:
+        with _quiet(), _plain(model, capacity):
             module = relied.EXPORTABLE.get()(model, 1, capacity)
             cache = getattr(module.model, "static_cache", None) or module.model.cache
             count = 1 if rows == 1 else min(_ROWS, capacity - 1)
@@ -65,22 +65,15 @@ def export(model: Any, capacity: int, *, rows: int) -> Recipe:
                 cache_position=torch.arange(count, device=model.device),
                 dynamic_shapes=free,
             )
-            return Recipe(program, cache)
+            return Recipe(program, program.module(), cache)
 
-    try:
-        # An empty context: nothing of the caller's observation becomes part of the program.
-        return contextvars.Context().run(run)
-    except Exception as error:
-        text = str(error).strip().splitlines()
-        raise SubjectError(
-            f"torch.export of {name} failed: {type(error).__name__}: {text[0] if text else ''}"
-        ) from error
+    return traced(type(model).__name__, exported)
 
 
-def findings(model: Any, recipe: Recipe) -> list[Finding]:
+def findings(model: CausalLM, recipe: Recipe) -> list[TracedValue]:
     """What of the traced call is left in the program; see ``inspection.baked``."""
     fed, idle = state(recipe.program), []
-    for number, layer in enumerate(recipe.cache.layers):
+    for number, layer in holders(recipe.cache).items():
         if not layer.keys.numel():  # it reads another layer's cache, and has none
             idle += [name for name in fed if name.rsplit("_", 1)[1] == str(number)]
     own = [*model.parameters(), *model.buffers(), *(fed[name] for name in idle)]
@@ -93,7 +86,7 @@ def state(program: ExportedProgram) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _plain(model: Any, capacity: int) -> Iterator[None]:
+def _plain(model: CausalLM, capacity: int) -> Iterator[None]:
     """The settings that the recipe insists on, and no hook of the harness in the graph."""
     before = model.generation_config
     model.generation_config = GenerationConfig(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import Tensor
+from torch.export import Dim
 
 from kvparity.core.errors import SubjectError
 
 _MOST = 2**31 - 1
+
+FreeSizes = dict[str, dict[int, Dim]]
+"""Per tensor: dimension -> its size."""
 
 
 class Sizes:
@@ -20,7 +22,7 @@ class Sizes:
     """
 
     def __init__(self) -> None:
-        self._dims: dict[tuple[str, int, int], Any] = {}
+        self._dims: dict[tuple[str, int, int], Dim] = {}
 
     def free(
         self,
@@ -29,15 +31,15 @@ class Sizes:
         second: Mapping[str, Tensor],
         *,
         most: int = _MOST,
-    ) -> dict[str, dict[int, Any]]:
-        """Per tensor: dimension -> its size, at most ``most``.
+    ) -> FreeSizes:
+        """The dimensions in which the samples differ, each size at most ``most``.
 
         Raises:
             SubjectError: the samples do not hold the same tensors.
         """
         if list(first) != list(second):
             raise SubjectError(f"two samples of one step hold {sorted(first)} and {sorted(second)}")
-        found: dict[str, dict[int, Any]] = {}
+        found: FreeSizes = {}
         for path, a in first.items():
             b = second[path]
             if a.dim() != b.dim() or a.dtype != b.dtype:
@@ -52,8 +54,8 @@ class Sizes:
             }
         return found
 
-    def _dim(self, group: str, n: int, m: int, most: int) -> Any:
+    def _dim(self, group: str, n: int, m: int, most: int) -> Dim:
         key = (group, n, m)
         if key not in self._dims:
-            self._dims[key] = torch.export.Dim(f"{group}_{len(self._dims)}", min=1, max=most)
+            self._dims[key] = Dim(f"{group}_{len(self._dims)}", min=1, max=most)
         return self._dims[key]

@@ -10,30 +10,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
-from kvparity.subjects.decoder.batch import Batch
+from kvparity.subjects.decoder.batch import Batch, Chunks, Singles
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.model import Model
 from kvparity.subjects.export import operators
 from kvparity.subjects.export.leaves import rebuilt, tensors, walk
 
-Inputs = Mapping[str, Tensor]
+S = TypeVar("S", Chunks, Singles)
 
-_HELD = ("weights", "cos", "sin")
-_STORED = (
-    "codes",
-    "scales",
-)  # of kvparity.subjects.decoder.poisoned_store.Stored: what a cache really holds
+_CONSTANTS = ("weights", "cos", "sin")
+_STORED = ("codes", "scales")  # of decoder.poisoned_store.Stored: what a cache really holds
 _FROM_SHAPES = ("prefill.max_q", "decode.max_kv")
 CACHE = "cache"
 """Stands for all tensors of the cache, where a control asks for constants."""
-
-
 _OF_REGION = re.compile(r"(?:^slots|addresses)\.(\d+)")
 
 
@@ -52,13 +47,12 @@ def batch_inputs(batch: Batch, cache: KVCache) -> dict[str, Tensor]:
 
 def cache_inputs(cache: KVCache) -> dict[str, Tensor]:
     """What a cache stores by path: ``k.0.codes``, ..."""
-    held = {"k": cache.k, "v": cache.v}
-    found = tensors(held).items()
+    found = tensors({"k": cache.k, "v": cache.v}).items()
     return {p: x for p, x in found if p.count(".") == 2 and p.split(".")[2] in _STORED}
 
 
 def require_same_numbers(first: Batch, second: Batch) -> None:
-    """Raise ``SubjectError`` where two steps part in a number of the host that is no shape.
+    """Raise ``SubjectError`` where two steps differ in a number of the host that is no shape.
 
     A program would keep the number of the step that it was traced with.
     """
@@ -77,15 +71,15 @@ def require_same_numbers(first: Batch, second: Batch) -> None:
 def _bare(batch: Batch) -> Batch:
     """Without what only a listener reads: no program tells one."""
     return replace(
-        batch, step=(), firsts=(), prefill=_deaf(batch.prefill), decode=_deaf(batch.decode)
+        batch, step=(), firsts=(), prefill=_unnamed(batch.prefill), decode=_unnamed(batch.decode)
     )
 
 
-def _deaf(part: Any) -> Any:
-    return None if part is None else replace(part, spans=())
+def _unnamed(spans: S | None) -> S | None:
+    return None if spans is None else replace(spans, spans=())
 
 
-class Step(torch.nn.Module):
+class StepModule(torch.nn.Module):
     """``forward(batch, cache) -> logits`` of the wanted rows, float32 ``[w, vocab]``.
 
     ``batch`` and ``cache``: see ``batch_inputs`` and ``cache_inputs``; the cache is updated in
@@ -104,7 +98,7 @@ class Step(torch.nn.Module):
         self.model, self.batch, self.kv_cache = model, _bare(batch), cache
         self.constants = constants
         self.names: dict[int, str] = {}
-        for name in _HELD:
+        for name in _CONSTANTS:
             for path, tensor in tensors(getattr(model, name)).items():
                 flat = f"{name}_{path}".replace(".", "_").rstrip("_")
                 if id(tensor) not in self.names:
@@ -112,20 +106,20 @@ class Step(torch.nn.Module):
                     self.register_buffer(flat, tensor)
         self.stored = {id(tensor): path for path, tensor in cache_inputs(cache).items()}
 
-    def _own(self, path: str, value: Any) -> Any:
+    def _own(self, path: str, value: Tensor | int) -> Tensor | int:
         name = self.names.get(id(value)) if isinstance(value, Tensor) else None
-        return value if name is None else getattr(self, name)
+        return value if name is None else self.get_buffer(name)
 
     def forward(self, batch: dict[str, Tensor], cache: dict[str, Tensor]) -> Tensor:
         """Compute the step."""
 
-        def stored(path: str, value: Any) -> Any:
+        def stored(path: str, value: Tensor | int) -> Tensor | int:
             place = self.stored.get(id(value)) if isinstance(value, Tensor) else None
-            if place is None:
+            if place is None or not isinstance(value, Tensor):
                 return self._own(path, value)
             return value.clone() if CACHE in self.constants else cache[place]
 
-        def given(path: str, value: Any) -> Any:
+        def given(path: str, value: Tensor | int) -> Tensor | int:
             if isinstance(value, Tensor):
                 # What is no input becomes a constant, which the inspection finds if it is used.
                 return value if path in self.constants else batch.get(path, value)
@@ -133,15 +127,15 @@ class Step(torch.nn.Module):
                 return batch["ids"].shape[0]
             return self._longest(cache) if path == "decode.max_kv" else value
 
-        held = {name: rebuilt(getattr(self.model, name), self._own) for name in _HELD}
-        model = replace(self.model, attention=operators.ATTENTION, ops=operators.OPS, **held)
-        stand_in: KVCache = rebuilt(self.kv_cache, stored)
-        blocks = list(model.logits(model.hidden(rebuilt(self.batch, given), stand_in)))
+        own = {name: rebuilt(getattr(self.model, name), self._own) for name in _CONSTANTS}
+        model = replace(self.model, attention=operators.ATTENTION, ops=operators.OPS, **own)
+        inside = model.hidden(rebuilt(self.batch, given), rebuilt(self.kv_cache, stored))
+        blocks = list(model.logits(inside))
         if len(blocks) != 1:
             raise UnsupportedError("the logits of one step do not fit into one block")
         return blocks[0]
 
-    def _longest(self, cache: Inputs) -> int:
+    def _longest(self, cache: Mapping[str, Tensor]) -> int:
         """No sequence has more keys than this; rings hold fewer than a sequence has."""
         for layer, region in enumerate(self.kv_cache.region_of):
             if not self.kv_cache.regions[region].ring:

@@ -5,18 +5,21 @@ Nothing falls back: what the kernels cannot do is an error in words.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
+from typing_extensions import TypedDict
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import CACHE_ARGUMENTS
 from kvparity.subjects.hf import mask as masks
+from kvparity.subjects.hf import settings
 from kvparity.subjects.hf.run_counts import current
 from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.order import ReductionOrder
 
 NAME = "kvparity"
 
@@ -45,7 +48,20 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, masks.make)
 
 
-def _refuse(module: Any, query: Tensor, key: Tensor, value: Tensor, more: dict[str, Any]) -> None:
+class _Rules(TypedDict):
+    """What both kernels are given beside rows and keys."""
+
+    scale: float
+    order: ReductionOrder
+    window: int
+    softcap: float
+    sinks: Tensor | None
+    first_key: Tensor | None
+
+
+def _refuse(
+    module: object, query: Tensor, key: Tensor, value: Tensor, more: Mapping[str, object]
+) -> None:
     def no(what: str) -> UnsupportedError:
         return UnsupportedError(f"the kvparity attention cannot do {what}: choose eager or sdpa")
 
@@ -103,14 +119,13 @@ def _keys_values(
     return KeysValues(k=k[0], v=v[0], kv_lens=visible.kv_lens, starts=rows + starts)
 
 
-def _window(module: Any, visible: masks.Visible, more: dict[str, Any]) -> tuple[int, bool]:
-    """The layer's window (0: none) and whether rows begin at chunks instead, as the mask says."""
-    window = int(more.get("sliding_window") or 0)
+def _in_chunks(module: object, visible: masks.Visible, window: int) -> bool:
+    """Whether rows begin at chunks, as the mask says, and not at the layer's window (0: none)."""
     if visible.is_window(window):
-        return window, False
+        return False
     config = getattr(module, "config", None)
     if not window and getattr(config, "attention_chunk_size", None) is not None:
-        return 0, True
+        return True
     raise UnsupportedError(
         f"{type(module).__name__} says that its window is {window or 'everything'}, but the mask "
         "that transformers built shows its rows other keys; the kvparity attention needs both to "
@@ -119,13 +134,13 @@ def _window(module: Any, visible: masks.Visible, more: dict[str, Any]) -> tuple[
 
 
 def attention(
-    module: Any,
+    module: object,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Any,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
-    **more: Any,
+    **more: object,
 ) -> tuple[Tensor, None]:
     """``query [B, Hq, Tq, D]`` over ``key``, ``value [B, Hkv, Tk, D]``; returns ``[B, Tq, Hq, D]``.
 
@@ -144,16 +159,16 @@ def attention(
             f"the mask is for {visible.queries} queries and {visible.keys} keys, the layer has "
             f"{queries} and {key.shape[2]}; the kvparity attention needs them equal"
         )
-    window, chunks = _window(module, visible, more)
-    kv = _keys_values(key, value, visible, by_position=window > 0 or chunks)
+    given = settings.read(dim, scaling, more)
+    chunks = _in_chunks(module, visible, given.window)
+    kv = _keys_values(key, value, visible, by_position=given.window > 0 or chunks)
     rows = query.transpose(1, 2).reshape(batch * queries, heads, dim)
-    sinks = more.get("s_aux")
-    rules: dict[str, Any] = {
-        "scale": dim**-0.5 if scaling is None else float(scaling),
+    rules: _Rules = {
+        "scale": given.scale,
         "order": current().order,
-        "window": window,
-        "softcap": float(more.get("softcap") or 0.0),
-        "sinks": None if sinks is None else sinks.detach().float().reshape(-1).contiguous(),
+        "window": given.window,
+        "softcap": given.softcap,
+        "sinks": given.sinks,
         "first_key": visible.firsts.reshape(-1).contiguous() if chunks else None,
     }
     if queries == 1 and visible.before:

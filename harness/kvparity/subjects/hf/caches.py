@@ -6,7 +6,6 @@ import copy
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,24 +14,26 @@ from transformers import DynamicCache, StaticCache
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import cache_argument, counts_tokens, unreset
 from kvparity.subjects.hf import layers as held
+from kvparity.subjects.hf.protocols import Cache, CacheLayer, CausalLM, ModelConfig
 
 CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
 GARBAGE = 32.0  # finite, because transformers' own backends multiply unused slots by zero
 
 
-def dynamic(model: Any) -> Any:
+def dynamic(config: ModelConfig) -> Cache:
     """An empty cache that grows."""
-    return DynamicCache(config=model.config)
+    made: Cache = DynamicCache(config=config)
+    return made
 
 
-def require_keys(model: Any) -> None:
+def require_keys(model: CausalLM) -> None:
     """Refuse a model whose cache holds no keys and values, such as one that keeps states alone.
 
     Raises:
         UnsupportedError: none of its layers stores keys, or its forward takes no cache at all.
     """
     # Before transformers 5 the cache of a state-space model has a class and a name of its own.
-    if cache_argument(model) != "cache_params" and held.holders(dynamic(model)):
+    if cache_argument(model) != "cache_params" and held.holders(dynamic(model.config)):
         return
     raise UnsupportedError(
         f"{type(model).__name__} has no KV cache (its layers keep a state, not keys and values); "
@@ -40,34 +41,30 @@ def require_keys(model: Any) -> None:
     )
 
 
-def static(model: Any, *, batch: int, capacity: int, poison: bool) -> Any:
+def static(model: CausalLM, *, batch: int, capacity: int, poison: bool) -> Cache:
     """An empty cache for ``batch`` rows with room for ``capacity`` tokens.
 
     ``poison`` fills the empty slots with NaN. Only the kvparity attention may be given that:
     transformers' own backends multiply unused slots by zero.
     """
-    cache = StaticCache(config=model.config, max_cache_len=capacity)
+    made = StaticCache(config=model.config, max_cache_len=capacity)
+    cache: Cache = made
     if poison and all(map(counts_tokens, cache.layers)):
         heads, dims = _shapes(model, len(cache.layers))
-        cache.early_initialization(batch, heads, dims, model.dtype, model.device)
+        made.early_initialization(batch, heads, dims, model.dtype, model.device)
         for layer in held.holders(cache).values():
             held.clear(layer, float("nan"))
     return cache
 
 
-def _shapes(model: Any, count: int) -> tuple[Any, Any]:
+def _shapes(model: CausalLM, count: int) -> tuple[int, int] | tuple[list[int], list[int]]:
     """KV heads and head size: one number, or one for each layer where they differ."""
     config = model.config.get_text_config(decoder=True)
-    each = getattr(config, "per_layer_config", None) or [config] * count
-
-    def of(layer: Any) -> tuple[int, int]:
-        dim = getattr(layer, "head_dim", None)
-        heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
-        return heads, dim or layer.hidden_size // layer.num_attention_heads
-
-    heads, dims = zip(*(of(layer) for layer in each), strict=True)
+    each: list[ModelConfig] = getattr(config, "per_layer_config", None) or [config] * count
+    heads = [getattr(x, "num_key_value_heads", None) or x.num_attention_heads for x in each]
+    dims = [getattr(x, "head_dim", None) or x.hidden_size // x.num_attention_heads for x in each]
     same = len(set(heads)) == len(set(dims)) == 1
-    return (heads[0], dims[0]) if same else (list(heads), list(dims))
+    return (heads[0], dims[0]) if same else (heads, dims)
 
 
 @dataclass
@@ -79,7 +76,7 @@ class Place:
     are gone for another reason than their age.
     """
 
-    cache: Any
+    cache: Cache | None
     row: int = 0
     slots: list[int] = field(default_factory=list)
     columns: int = 0
@@ -121,13 +118,14 @@ class Place:
         Raises:
             UnsupportedError: a sliding layer no longer has the keys.
         """
-        copied = Place(copy.deepcopy(self.cache), 0, list(self.slots), self.columns)
+        cache = copy.deepcopy(self.cache)
+        copied = Place(cache, 0, list(self.slots), self.columns)
         copied.lost = dict(self.lost)
-        if isinstance(copied.cache, StaticCache):
+        if cache is None or isinstance(cache, StaticCache):
             copied.cut(tokens, fill)
             return copied
         try:
-            copied.cache.crop(tokens - self.columns)
+            cache.crop(tokens - self.columns)
         except (RuntimeError, ValueError) as error:  # transformers 4: a ValueError
             raise UnsupportedError(
                 f"the first {tokens} of {self.columns} tokens cannot be taken over: {error}"
@@ -149,19 +147,19 @@ class View:
     ``fill`` goes into the emptied slots of a static cache.
     """
 
-    def __init__(self, places: Sequence[Place], config: Any, fill: float = GARBAGE) -> None:
+    def __init__(self, places: Sequence[Place], config: ModelConfig, fill: float = GARBAGE) -> None:
         self.places, self.config, self.fill = places, config, fill
 
-    def _holders(self) -> dict[int, Any]:
+    def _holders(self) -> dict[int, CacheLayer]:
         """The layers that store, of any cache there is, or else of one as it would be made."""
         found = max((held.holders(place.cache) for place in self.places), key=len)
-        return found or held.holders(DynamicCache(config=self.config))
+        return found or held.holders(dynamic(self.config))
 
     def layers(self) -> int:
         """The number of layers that store keys and values."""
         return len(self._holders())
 
-    def _layer(self, layer: int, sequence: int) -> Any:
+    def _layer(self, layer: int, sequence: int) -> CacheLayer:
         found = list(held.holders(self.places[sequence].cache).values())
         kind = type(self.places[sequence].cache).__name__
         if layer >= len(found) or not isinstance(found[layer].keys, Tensor):

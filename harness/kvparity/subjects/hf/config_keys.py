@@ -13,12 +13,13 @@ import difflib
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from kvparity.core.relied.transformers import MODEL_TYPES
+from kvparity_contracts.json_types import JsonObject, JsonValue
 
 # What every config class accepts beside its own keys, and what belongs elsewhere in the contract.
 _ALSO_KNOWN = frozenset({"rope_theta", "rope_scaling", "experts_implementation"})
@@ -32,7 +33,7 @@ _STATED_ELSEWHERE = {
 _TAKERS = ("__init__", "__post_init__", "convert_rope_params_to_dict")
 
 
-def check(model_type: Any, rest: Mapping[str, Any]) -> None:
+def check(model_type: JsonValue, rest: JsonObject) -> None:
     """Raise ``ValueError`` for an unknown ``model_type`` or key, with what may have been meant."""
     if model_type not in MODEL_TYPES.get():
         near = difflib.get_close_matches(str(model_type), list(MODEL_TYPES.get().keys()), 3)
@@ -80,7 +81,7 @@ def read(kind: type) -> set[str]:
     return set(_read(_tree(sys.modules[model.__module__])))
 
 
-def _tree(thing: Any) -> ast.AST:
+def _tree(thing: FunctionType | ModuleType) -> ast.AST:
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(thing)))
     except (OSError, TypeError):  # it has no source

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 import torch
 import transformers
 
+from kvparity.subjects.hf.protocols import CausalLM
+from kvparity_contracts.json_types import JsonObject
 
-def about(model: Any) -> dict[str, Any]:
+
+def about(model: CausalLM) -> JsonObject:
     """JSON values that name the model. ``weights``: see :func:`fingerprint`."""
     text = json.dumps(model.config.to_dict(), sort_keys=True, default=str)
     return {
@@ -24,16 +26,15 @@ def about(model: Any) -> dict[str, Any]:
     }
 
 
-def fingerprint(model: Any) -> str:
+def fingerprint(model: CausalLM) -> str:
     """SHA-256 of names, dtypes, shapes and bytes of all weights and stored buffers, as loaded.
 
     The same however many files they came from, in whatever order; another for another execution
     dtype. Weights that are tied count once, under the first of their names.
     """
-    state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
     seen: set[int] = set()
     found = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))

@@ -10,9 +10,8 @@ asking for a function, is not reported (see ``Observation`` for how that shows).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,8 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import sharing
 from kvparity.subjects.events import Attended, Listener, Wrote
 from kvparity.subjects.hf import layers as held
+from kvparity.subjects.hf import settings
+from kvparity.subjects.hf.protocols import AttentionFunction, AttentionLayer, Cache, ModelConfig
 from kvparity_kernels.overrides.guard import paused
 
 
@@ -31,16 +32,18 @@ class Teller:
     call, ``config`` the text model's configuration.
     """
 
-    def __init__(self, listener: Listener, config: Any, *, sequence: int, filled: int) -> None:
+    def __init__(
+        self, listener: Listener, config: ModelConfig, *, sequence: int, filled: int
+    ) -> None:
         self.listener, self.config, self.sequence = listener, config, sequence
         self.start, self.next = filled, filled
         self.told: list[int] | None = None
         self.bases: dict[int, int] = {}
         self.owners: list[int] | None = None
         self.fresh: list[int] = []
-        self._wrapped: list[Any] = []
+        self._wrapped: list[Cache] = []
 
-    def forward(self, tokens: int, cache: Any, positions: Tensor | None) -> None:
+    def forward(self, tokens: int, cache: Cache | None, positions: Tensor | None) -> None:
         """A forward call begins: ``tokens`` more tokens, told ``positions [1, tokens]``."""
         self.start, self.next = self.next, self.next + tokens
         self.told = None if positions is None else positions.reshape(-1).tolist()
@@ -53,7 +56,7 @@ class Teller:
         holding = list(held.holders(cache))
         self.owners = [holding[i] for i in held.owners(self.config, holding)] if holding else None
         if not any(cache is wrapped for wrapped in self._wrapped):
-            cache.update = self._updating(cache.update)
+            cache.update = self._updating(cache)
             self._wrapped.append(cache)
 
     def close(self) -> None:
@@ -61,9 +64,12 @@ class Teller:
         for cache in self._wrapped:
             del cache.update
 
-    def _updating(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        def updated(key: Tensor, value: Tensor, layer_idx: int, *args: Any, **more: Any) -> Any:
-            cache = update.__self__  # type: ignore[attr-defined] # a bound method
+    def _updating(self, cache: Cache) -> Callable[..., tuple[Tensor, Tensor]]:
+        update = cache.update
+
+        def updated(
+            key: Tensor, value: Tensor, layer_idx: int, *args: object, **more: object
+        ) -> tuple[Tensor, Tensor]:
             with paused():  # a listener computes as it likes
                 k, v = (x[0].transpose(0, 1).clone() for x in (key, value))
                 place = list(held.holders(cache)).index(layer_idx)
@@ -74,18 +80,18 @@ class Teller:
 
         return updated
 
-    def attending(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def attending(self, name: str, function: AttentionFunction) -> AttentionFunction:
         """``function``, telling of each row that is wanted."""
 
         def attended(
-            module: Any,
+            module: AttentionLayer,
             query: Tensor,
             key: Tensor,
             value: Tensor,
-            mask: Any,
-            *args: Any,
-            **more: Any,
-        ) -> Any:
+            mask: object,
+            *args: object,
+            **more: object,
+        ) -> tuple[Tensor, Tensor | None]:
             out = function(module, query, key, value, mask, *args, **more)
             if args:
                 raise UnsupportedError(
@@ -101,10 +107,10 @@ class Teller:
     def _tell(
         self,
         name: str,
-        module: Any,
+        module: AttentionLayer,
         qkv: tuple[Tensor, Tensor, Tensor],
-        mask: Any,
-        more: dict[str, Any],
+        mask: object,
+        more: Mapping[str, object],
         out: Tensor,
     ) -> None:
         query, key, value = qkv
@@ -122,8 +128,7 @@ class Teller:
         base = 0
         if self.owners is not None:  # a layer that shares keys has those of its owner
             base = self.bases[self.owners[layer]]
-        scale = more.get("scaling")
-        sinks = more.get("s_aux")
+        given = settings.read(query.shape[3], more.get("scaling"), more)
         for position in wanted:
             row = position - begin
             seen = visible(name, mask, row, count, key.shape[2], more.get("is_causal"))
@@ -140,15 +145,15 @@ class Teller:
                     v=value[0, :, seen.start : seen.stop].transpose(0, 1).clone(),
                     out=out[0, row].clone(),
                     lse=None,
-                    scale=query.shape[3] ** -0.5 if scale is None else float(scale),
-                    softcap=float(more.get("softcap") or 0.0),
-                    sinks=None if sinks is None else sinks.detach().float().reshape(-1),
+                    scale=given.scale,
+                    softcap=given.softcap,
+                    sinks=given.sinks,
                     decode=count == 1 and base + seen.stop > 1,
                 )
             )
 
 
-def visible(name: str, mask: Any, row: int, queries: int, keys: int, causal: Any) -> range:
+def visible(name: str, mask: object, row: int, queries: int, keys: int, causal: object) -> range:
     """The keys that ``row`` sees by the mask that its attention function was given.
 
     Without a mask transformers' ``sdpa`` is causal from the first key on, if there is more than one

@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.hf.session import Host
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def quiet(name: str) -> Iterator[None]:
         yield
 
 
-def tried(subject: Any) -> None:
+def tried(subject: Host) -> None:
     """One forward of two tokens of a transformers subject.
 
     Raises:

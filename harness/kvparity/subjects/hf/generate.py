@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from kvparity.core.errors import SubjectError
 from kvparity.core.relied.transformers import forget_sizes
 from kvparity.subjects.hf.caches import Place, View
+from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
 from kvparity.subjects.hf.run_counts import Observation
 
 Choose = Callable[[int, Tensor], int]
@@ -29,7 +29,7 @@ class _Choosing(LogitsProcessor):  # type: ignore[misc] # transformers is untype
         choose: Choose,
         seen: Observation,
         after_step: AfterStep | None,
-        config: Any,
+        config: ModelConfig,
     ) -> None:
         self.length, self.choose, self.seen, self.after_step = length, choose, seen, after_step
         self.config = config
@@ -48,7 +48,7 @@ class _Choosing(LogitsProcessor):  # type: ignore[misc] # transformers is untype
 
 
 def generate(
-    model: Any,
+    model: CausalLM,
     prompt: Sequence[int],
     length: int,
     choose: Choose,

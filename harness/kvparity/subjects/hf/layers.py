@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +17,10 @@ from transformers import DynamicLayer, StaticLayer
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import counts_tokens, set_count, sharing
+from kvparity.subjects.hf.protocols import Cache, CacheLayer, ModelConfig
 
 
-def holders(cache: Any) -> dict[int, Any]:
+def holders(cache: Cache | None) -> dict[int, CacheLayer]:
     """The layers that store keys and values, by the number of their layer in the model.
 
     A layer that reads another one's cache (Gemma 3n, Gemma 4) or has no attention stores none.
@@ -38,7 +38,7 @@ class Nothing:
         """Nothing to forget."""
 
 
-def plain(layer: Any) -> bool:
+def plain(layer: CacheLayer) -> bool:
     """Whether all that the layer remembers are keys and values as they were given."""
     return type(layer).__name__ in (
         "DynamicLayer",
@@ -66,7 +66,7 @@ class Before:
     first: int
 
 
-def remember(layer: Any, columns: int, lost: int = 0) -> Before | None:
+def remember(layer: CacheLayer, columns: int, lost: int = 0) -> Before | None:
     """Keep what the next forward call will drop; copies only where it overwrites in place.
 
     ``lost``: how many columns are gone for another reason than their age.
@@ -80,25 +80,24 @@ def remember(layer: Any, columns: int, lost: int = 0) -> Before | None:
 
 
 def _columns(
-    layer: Any, columns: int, before: Before | None, want: range, lost: int
-) -> tuple[int, Any]:
+    layer: CacheLayer, columns: int, before: Before | None, want: range, lost: int
+) -> tuple[int, list[Tensor]]:
     """The first column at or behind ``want.start`` that is still there, and keys and values."""
     base = first_column(layer.keys.shape[2], columns)
     first = max(base, lost)
-    found, parts = max(first, want.start), []
+    found, kept = max(first, want.start), list[list[Tensor]]()
     if before is not None and before.columns >= min(first, want.stop):
         old_base = first_column(before.keys.shape[2], before.columns)
         found = max(before.first, want.start)
         upto = min(first, want.stop) - old_base
-        parts = [x[:, :, found - old_base : upto] for x in (before.keys, before.values)]
+        kept = [[x[:, :, found - old_base : upto] for x in (before.keys, before.values)]]
     now = slice(max(first, want.start) - base, max(want.stop, first) - base)
-    rest = [layer.keys[:, :, now], layer.values[:, :, now]]
-    pairs = zip(parts, rest, strict=True) if parts else ((x,) for x in rest)
-    return found, [torch.cat(pair, dim=2) for pair in pairs]
+    kept.append([layer.keys[:, :, now], layer.values[:, :, now]])
+    return found, [torch.cat(same, dim=2) for same in zip(*kept, strict=True)]
 
 
 def cut(
-    layer: Any, columns: int, keep: int, before: Before | None, fill: float, lost: int = 0
+    layer: CacheLayer, columns: int, keep: int, before: Before | None, fill: float, lost: int = 0
 ) -> int:
     """Forget the columns from ``keep`` on of a layer that has seen ``columns``, which are more.
 
@@ -141,19 +140,19 @@ def cut(
     return found
 
 
-def clear(layer: Any, fill: float) -> None:
+def clear(layer: CacheLayer, fill: float) -> None:
     """What ``reset()`` left in a static layer becomes ``fill``; a dynamic one has nothing left."""
     if isinstance(layer, StaticLayer) and isinstance(layer.keys, Tensor):
         layer.keys.fill_(unused(layer, fill))
         layer.values.fill_(unused(layer, fill))
 
 
-def unused(layer: Any, fill: float) -> float:
+def unused(layer: CacheLayer, fill: float) -> float:
     """What an emptied slot may hold: ``fill``, or zero where that is how transformers counts."""
     return fill if counts_tokens(layer) else 0.0
 
 
-def owners(config: Any, holding: Sequence[int]) -> list[int]:
+def owners(config: ModelConfig, holding: Sequence[int]) -> list[int]:
     """For each layer of the model the index in ``holding`` of the layer whose cache it reads.
 
     A layer that shares reads the last layer of its own type that stores.

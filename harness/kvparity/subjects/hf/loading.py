@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, logging
@@ -16,7 +15,9 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.core.jsonfile import read_object
 from kvparity.core.relied.transformers import MODEL_TYPES
 from kvparity.subjects.hf import config_keys, sizes
+from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
 from kvparity_contracts.base import show
+from kvparity_contracts.json_types import JsonObject, JsonValue
 
 # Settings of generation that change neither what is drawn nor when it ends.
 _TECHNICAL = (
@@ -32,12 +33,12 @@ _TECHNICAL = (
 class Loaded:
     """A model ready to run; ``notes`` say, a line each, what of its checkpoint is not followed."""
 
-    model: Any
+    model: CausalLM
     notes: tuple[str, ...] = ()
 
 
 def from_config(
-    config: Mapping[str, Any],
+    config: JsonObject,
     *,
     dtype: torch.dtype,
     attention: str,
@@ -68,7 +69,7 @@ def from_config(
     return Loaded(_ready(model, device))
 
 
-def _acceptable(keys: Mapping[str, Any], where: str) -> None:
+def _acceptable(keys: JsonObject, where: str) -> None:
     fetched = offline.fetches(keys)
     if fetched is not None:
         raise UnsupportedError(
@@ -78,7 +79,7 @@ def _acceptable(keys: Mapping[str, Any], where: str) -> None:
     sizes.bounded(keys, where)
 
 
-def _configured(make: Callable[[], Any], where: str, model_type: Any) -> Any:
+def _configured(make: Callable[[], ModelConfig], where: str, model_type: JsonValue) -> ModelConfig:
     try:
         return make()
     except Exception as error:  # other people's code, on whatever the keys hold
@@ -97,7 +98,7 @@ def from_folder(
         UnsupportedError: a file is missing, weights are, or the model needs code of its own.
     """
     model_type = _check_folder(folder)
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    local = {"local_files_only": True, "trust_remote_code": False}
     where = f"{folder / 'config.json'}"
     config = _configured(lambda: AutoConfig.from_pretrained(folder, **local), where, model_type)
     sizes.fits(config, dtype=dtype, device=device, where=where)
@@ -130,7 +131,7 @@ def from_folder(
     return Loaded(_ready(model, device), notes)
 
 
-def _overridden(model: Any) -> Iterator[str]:
+def _overridden(model: CausalLM) -> Iterator[str]:
     """The generation settings of a checkpoint, none of which is inherited, in one line."""
     settings = model.generation_config.to_diff_dict()
     told = ", ".join(
@@ -200,7 +201,7 @@ def _files(index: Path) -> list[str]:
     return sorted(set(map(str, names.values())))
 
 
-def _ready(model: Any, device: torch.device) -> Any:
+def _ready(model: CausalLM, device: torch.device) -> CausalLM:
     # The checkpoint's own generation settings (penalties, top-k, end tokens) would change what
     # generate() shows as the next token's logits, so none is inherited.
     model.generation_config = GenerationConfig()

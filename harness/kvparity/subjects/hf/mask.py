@@ -12,10 +12,10 @@ whether or not the cache has dropped its oldest keys, and whatever pads lie betw
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict, Unpack
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import MASKS
@@ -141,11 +141,24 @@ def read(
     )
 
 
-def make(*args: Any, **kwargs: Any) -> Tensor:
+class MaskSettings(TypedDict, total=False):
+    """What is read of the settings of a mask; transformers gives others beside them.
+
+    ``attention_mask`` ``[B, columns]``: which are real. ``cache_position`` of transformers 4, int64
+    ``[queries]``, is ``q_offset`` since 5: the column of the first query. ``kv_offset``: of slot 0.
+    """
+
+    attention_mask: Tensor | None
+    cache_position: Tensor | None
+    q_offset: int | Tensor
+    kv_offset: int | Tensor
+
+
+def make(*args: object, **kwargs: Unpack[MaskSettings]) -> Tensor:
     """The mask function registered for ``kvparity``: transformers' bool mask, read and labelled."""
     build = MASKS.get()["sdpa"]
     mask: Tensor = build(*args, **{**kwargs, "allow_is_causal_skip": False}).contiguous()
-    positions = kwargs.get("cache_position")  # transformers 4; a query offset since 5
+    positions = kwargs.get("cache_position")
     query = int(kwargs.get("q_offset", 0) if positions is None else positions[0])
     begin, keys = int(kwargs.get("kv_offset", 0)), mask.shape[3]
     pads = kwargs.get("attention_mask")
@@ -162,7 +175,7 @@ def make(*args: Any, **kwargs: Any) -> Tensor:
     return mask
 
 
-def _last_rows(mask: Any) -> Visible | None:
+def _last_rows(mask: object) -> Visible | None:
     """What a mask shows that is the last rows of one that ``make`` made.
 
     Gemma 4 computes its last layers for the last positions only, if no others are wanted.
@@ -181,7 +194,7 @@ def _last_rows(mask: Any) -> Visible | None:
     return None
 
 
-def of(mask: Any) -> Visible:
+def of(mask: object) -> Visible:
     """What ``make`` read from this mask, or from the whole that it is the last rows of.
 
     Raises:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.core.errors import OracleError
 from kvparity.core.relied.transformers import eager_experts
+from kvparity.subjects.hf.protocols import CausalLM
 
 
-def twin(model: Any) -> Any:
+def twin(model: CausalLM) -> CausalLM:
     """A copy of ``model`` in float64 with eager attention and, where it has any, eager experts.
 
     Grouped products, which transformers takes for experts by default, know no float64.
@@ -24,7 +24,7 @@ def twin(model: Any) -> Any:
     return copied
 
 
-def logits(double: Any, ids: Sequence[int], rows: range, device: torch.device) -> Tensor:
+def logits(double: CausalLM, ids: Sequence[int], rows: range, device: torch.device) -> Tensor:
     """Float64 logits ``[len(rows), vocab]`` of a :func:`twin`, over the whole sequence.
 
     Raises:
@@ -36,10 +36,10 @@ def logits(double: Any, ids: Sequence[int], rows: range, device: torch.device) -
             found = double(input_ids=tokens, use_cache=False).logits
     except Exception as error:  # other people's code
         raise refusal(double, error) from error
-    return found[0, rows.start : rows.stop].double()  # type: ignore[no-any-return] # untyped
+    return found[0, rows.start : rows.stop].double()
 
 
-def refusal(model: Any, error: Exception) -> OracleError:
+def refusal(model: CausalLM, error: Exception) -> OracleError:
     """What to say where ``error`` came out of the model's code in float64."""
     words = (str(error).splitlines() or [""])[0]
     return OracleError(

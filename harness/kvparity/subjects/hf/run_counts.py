@@ -8,14 +8,17 @@ sees which one it calls, and the kernels' own launch record sees the rest.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+
+import torch
+from torch import Tensor
 
 from kvparity.core.relied.transformers import attention_functions, given_cache
 from kvparity.subjects.hf.emit_events import Teller, closing
+from kvparity.subjects.hf.protocols import AttentionFunction, Cache, CausalLM, ModelInputs
 from kvparity_kernels.launch import record
 from kvparity_kernels.order import ReductionOrder
 
@@ -33,9 +36,9 @@ class Observation:
 
     order: ReductionOrder = field(default_factory=ReductionOrder)
     counts: Counter[str] = field(default_factory=Counter)
-    cache: Any = None
+    cache: Cache | None = None
     teller: Teller | None = None
-    masks: list[Any] = field(default_factory=list)  # those that the kvparity attention made
+    masks: list[Tensor] = field(default_factory=list)  # those that the kvparity attention made
 
 
 _current: ContextVar[Observation | None] = ContextVar("observation", default=None)
@@ -46,12 +49,12 @@ def current() -> Observation:
     return _current.get() or Observation()
 
 
-def _before_forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _before_forward(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: ModelInputs) -> None:
     seen = _current.get()
     if seen is None:
         return
     ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-    cache = given_cache(kwargs)
+    cache: Cache | None = given_cache(kwargs)
     filled = 0 if cache is None else int(cache.get_seq_length())
     single = ids.shape[1] == 1 and filled > 0
     seen.counts["forward.decode" if single else "forward.prefill"] += 1
@@ -62,27 +65,23 @@ def _before_forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         seen.teller.forward(ids.shape[1], cache, kwargs.get("position_ids"))
 
 
-def watch(model: Any) -> None:
+def watch(model: CausalLM) -> None:
     """Count the forwards of ``model`` from now on, whenever ``observing`` is on."""
     model.register_forward_pre_hook(_before_forward, with_kwargs=True)
-
-
-def _counting(name: str, function: Callable[..., Any], seen: Observation) -> Callable[..., Any]:
-    inner = function if seen.teller is None else seen.teller.attending(name, function)
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        seen.counts[f"backend.{name}"] += 1
-        return inner(*args, **kwargs)
-
-    return counted
 
 
 @contextmanager
 def observing(seen: Observation) -> Iterator[None]:
     """Count into ``seen`` what runs inside."""
 
-    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        return _counting(name, function, seen)
+    def counting(name: str, function: AttentionFunction) -> AttentionFunction:
+        inner = function if seen.teller is None else seen.teller.attending(name, function)
+
+        def counted(*args: object, **kwargs: object) -> tuple[Tensor, Tensor | None]:
+            seen.counts[f"backend.{name}"] += 1
+            return inner(*args, **kwargs)
+
+        return counted
 
     token = _current.set(seen)
     try:

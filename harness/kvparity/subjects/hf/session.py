@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from kvparity.plan.schedule import FAR, Layout, Member, Step
 from kvparity.subjects import events
 from kvparity.subjects.hf import caches
 from kvparity.subjects.hf.emit_events import Teller
+from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelInputs
 from kvparity.subjects.hf.run_counts import Observation
 
 ROWS = 256  # logits rows converted to float32 at a time
@@ -25,9 +26,10 @@ ROWS = 256  # logits rows converted to float32 at a time
 class Host(Protocol):
     """What a session needs of its subject."""
 
-    model: Any
+    model: CausalLM
     device: torch.device
     pad_token: int
+    unused: float  # what unused slots of a static cache hold
 
     def observation(self) -> Observation:
         """A fresh observation with the subject's reduction order."""
@@ -37,9 +39,7 @@ class Host(Protocol):
         """Count what runs inside into ``seen`` and check it on the way out."""
         ...
 
-    unused: float  # what unused slots of a static cache hold
-
-    def new_cache(self, *, batch: int, capacity: int | None) -> Any:
+    def new_cache(self, *, batch: int, capacity: int | None) -> Cache:
         """An empty cache of the contract's kind; a dynamic one without a ``capacity``."""
         ...
 
@@ -95,7 +95,7 @@ class _Session:
             return None
         return caches.View(self.places, self.config, self.host.unused)
 
-    def _call(self, cache: Any, **inputs: Any) -> Tensor:
+    def _call(self, cache: Cache | None, inputs: ModelInputs) -> Tensor:
         cached, name = self.layout.cached, cache_argument(self.host.model)
         try:
             with torch.inference_mode(), self.host.observing(self.seen):
@@ -106,8 +106,7 @@ class _Session:
             raise SubjectError(
                 f"{type(self.host.model).__name__} made a cache although it was called without one"
             )
-        logits: Tensor = found.logits
-        return logits
+        return found.logits
 
     def _check(self, step: Step, ids: Sequence[Sequence[int]]) -> None:
         reason = refused(self.layout, self.members, step)
@@ -151,19 +150,19 @@ class Packed(_Session):
         first = span.start + span.position_shift
         positions = range(first, first + len(ids[0]))
         # Whole logits, as a user who rescores has them; one row where none is wanted.
-        keep = {} if len(span.rows) or not self._can_keep() else {"logits_to_keep": 1}
+        inputs: ModelInputs = {
+            "input_ids": self._integers([ids[0]]),
+            "position_ids": self._integers([positions]),
+        }
+        if not len(span.rows) and keeps_logits(self.host.model):
+            inputs["logits_to_keep"] = 1
         listener = events.current()
         if listener is not None:
             self.seen.teller = Teller(
                 listener, self.config, sequence=span.sequence, filled=span.start
             )
         try:
-            logits = self._call(
-                place.cache,
-                input_ids=self._integers([ids[0]]),
-                position_ids=self._integers([positions]),
-                **keep,
-            )[0]
+            logits = self._call(place.cache, inputs)[0]
         finally:
             self.seen.teller = None
         place.slots.extend(range(span.start, span.stop))
@@ -197,9 +196,6 @@ class Packed(_Session):
             raise ValueError(f"{self.members[sequence].id} is not empty and cannot adopt")
         with torch.inference_mode():
             self.places[sequence] = self.places[donor].prefix(tokens, self.host.unused)
-
-    def _can_keep(self) -> bool:
-        return keeps_logits(self.host.model)
 
 
 class Padded(_Session):
@@ -244,9 +240,11 @@ class Padded(_Session):
             place.columns = columns + width
         logits = self._call(
             self.places[0].cache,
-            input_ids=self._integers(tokens),
-            position_ids=self._integers(positions),
-            attention_mask=self.mask,
+            {
+                "input_ids": self._integers(tokens),
+                "position_ids": self._integers(positions),
+                "attention_mask": self.mask,
+            },
         )
         for span, at in zip(step, offsets, strict=True):
             begin = at + span.rows.start - span.start

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.jsonfile import entries, not_a_number
+from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
+from kvparity_contracts.json_types import JsonObject
 
 # Keys whose number is a number of modules: each is built in Python, even without memory.
 _MODULES = re.compile(
@@ -22,7 +22,7 @@ _EXPERTS = re.compile(r"(n|num)_(routed_|local_|shared_)?experts|num_labels")
 MOST_MODULES, MOST_EXPERTS = 4096, 65_536
 
 
-def bounded(keys: Mapping[str, Any], where: str) -> None:
+def bounded(keys: JsonObject, where: str) -> None:
     """Refuse numbers that no model has, by the keys alone.
 
     Raises:
@@ -39,7 +39,7 @@ def bounded(keys: Mapping[str, Any], where: str) -> None:
                 raise UnsupportedError(f"{where}: {place} is {value}; expected at most {most}")
 
 
-def fits(config: Any, *, dtype: torch.dtype, device: torch.device, where: str) -> None:
+def fits(config: ModelConfig, *, dtype: torch.dtype, device: torch.device, where: str) -> None:
     """Build the model without memory, and check its size against what the device has.
 
     Raises:
@@ -48,7 +48,7 @@ def fits(config: Any, *, dtype: torch.dtype, device: torch.device, where: str) -
     model_type = config.model_type
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
+            model: CausalLM = AutoModelForCausalLM.from_config(
                 copy.deepcopy(config), dtype=dtype, attn_implementation="eager"
             )
     except Exception as error:  # other people's code, on numbers that may mean nothing

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,13 +16,14 @@ from kvparity.core import offline
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.relied.transformers import attention_of, unreset
 from kvparity.plan.schedule import Layout, Member, Plan
-from kvparity.subjects.export import lazy as programs
 from kvparity.subjects.hf import attention as fixed
 from kvparity.subjects.hf import caches, describing, flex, loading, oracle
 from kvparity.subjects.hf import generate as generation
+from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelConfig
 from kvparity.subjects.hf.run_counts import Observation, called, observing, watch
 from kvparity.subjects.hf.session import Packed, Padded, refused
 from kvparity_contracts.hf_config import stretches
+from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.subjects import Transformers
 from kvparity_kernels import invariant
 from kvparity_kernels.order import ReductionOrder
@@ -48,7 +49,7 @@ class TransformersSubject:
 
     def __init__(
         self,
-        model: Any,
+        model: CausalLM,
         *,
         attention: str,
         cache: str,
@@ -68,8 +69,8 @@ class TransformersSubject:
         self.invariant, self.notes = invariant, notes
         self._ran: Counter[str] = Counter()  # whatever ran since it was loaded
         self._scored: Counter[str] = Counter()  # what the logprobs took, which no model ran
-        self._float64: Any = None
-        self._about: dict[str, Any] | None = None
+        self._float64: CausalLM | None = None
+        self._about: JsonObject | None = None
         # transformers' own backends multiply unused slots by zero, so they cannot hold NaN.
         self.unused = float("nan") if attention == fixed.NAME else caches.GARBAGE
         watch(model)
@@ -100,7 +101,7 @@ class TransformersSubject:
 
     @contextmanager
     def arithmetic(self, *, scoring: bool = False) -> Iterator[Counter[str]]:
-        """The arithmetic that was asked for; in the end, which operations it computed, counted.
+        """The arithmetic that was asked for; at the end, which operations it computed, counted.
 
         ``scoring``: of logprobs, not of the model.
         """
@@ -116,13 +117,13 @@ class TransformersSubject:
         swapped.update({f"{_SWAPPED}{name}": n for name, n in report.overridden.items()})
         (self._scored if scoring else self._ran).update(swapped)
 
-    def new_cache(self, *, batch: int, capacity: int | None) -> Any:
+    def new_cache(self, *, batch: int, capacity: int | None) -> Cache:
         """An empty cache, dynamic without a ``capacity``.
 
         Unused slots hold NaN where the attention reads none of them.
         """
         if self.cache_kind == "dynamic" or capacity is None:
-            return caches.dynamic(self.model)
+            return caches.dynamic(self.model.config)
         poison = self.unused != self.unused
         return caches.static(self.model, batch=batch, capacity=capacity, poison=poison)
 
@@ -133,7 +134,9 @@ class TransformersSubject:
         if plan.layout.page:
             return f"a cache in pages of {plan.layout.page}: transformers' caches are contiguous"
         if plan.layout.program != "eager":
-            return programs.refused(self, plan)
+            from kvparity.subjects.export.hf import refused as untraced  # tracing is slow to import
+
+            return untraced(self, plan)
         if plan.generate:
             padded = plan.layout.batch != "packed"
             return "generate() over a padded batch; use it without padding" if padded else None
@@ -152,7 +155,9 @@ class TransformersSubject:
         if layout.page:
             raise UnsupportedError(f"a cache in pages of {layout.page}: use a contiguous layout")
         if layout.program != "eager":
-            return programs.open_session(self, members, layout)
+            from kvparity.subjects.export.hf import open_session
+
+            return open_session(self, members, layout)
         return (Packed if layout.batch == "packed" else Padded)(self, members, layout)
 
     def generate(
@@ -205,7 +210,7 @@ class TransformersSubject:
                 raise oracle.refusal(self.model, error) from error
         return oracle.logits(self._float64, ids, rows, self.device)
 
-    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> JsonObject:
         """What is loaded, the attention that ran, and what ``invariant`` swapped.
 
         It was used where the model's own forwards took some of it: logprobs always do.
@@ -231,7 +236,7 @@ class TransformersSubject:
         }
 
 
-def _positions(config: Any) -> int:
+def _positions(config: ModelConfig) -> int:
     """The longest sequence: of the config, or any where its rotary angles follow the length."""
     told = getattr(config, "max_position_embeddings", None)
     return int(told) if told and not stretches(config.to_dict()) else 2**31 - 1
@@ -270,16 +275,16 @@ def build(
         )
     offline.ensure()
     fixed.register()
-    how: dict[str, Any] = {
-        "dtype": getattr(torch, execution),
-        "attention": model.attention,
-        "device": device,
-    }
+    dtype: torch.dtype = getattr(torch, execution)
     if model.config is not None:
-        loaded = loading.from_config(model.config, seed=seed, **how)
+        loaded = loading.from_config(
+            model.config, dtype=dtype, attention=model.attention, device=device, seed=seed
+        )
     else:
         assert model.checkpoint is not None  # the contract has exactly one of the two
-        loaded = loading.from_folder(base / model.checkpoint, **how)
+        loaded = loading.from_folder(
+            base / model.checkpoint, dtype=dtype, attention=model.attention, device=device
+        )
     used = attention_of(loaded.model)
     if used != model.attention:
         raise UnsupportedError(f"attention {model.attention} was asked for, the model took {used}")

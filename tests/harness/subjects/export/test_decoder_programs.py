@@ -59,7 +59,7 @@ def test_one_program_serves_caches_and_prompts_of_every_size() -> None:
     which = decoder("plain")
     for lengths in ((5,), (1, 22), (40, 3, 9)):  # 40 keys: over a split of 32
         computed(which, "exported", prompts(*lengths, generate=2))
-    kinds = Counter(key[0] for key in which.programs["decoder"].made)
+    kinds = Counter(key.decode for key in which.programs["decoder"].made)
     # Prefill twice at most: a layout whose steps all hold one token has a program of its own.
     assert kinds[True] <= 2
     assert kinds[False] <= 2

@@ -18,7 +18,7 @@ from kvparity.relations.bits_and_limits import invariance
 from kvparity.subjects.base import LayeredCache, SubjectError, UnsupportedError
 from kvparity.subjects.export import hf as programs
 from kvparity.subjects.export import recipe
-from kvparity.subjects.export.hf import ExportedSession, Programs, programs_of
+from kvparity.subjects.export.hf import ExportedSession, ModelPrograms, programs_of
 from kvparity.subjects.hf.subject import build
 from kvparity_contracts.subjects import Transformers
 
@@ -126,7 +126,7 @@ def test_every_key_in_the_window_counts_and_no_older_one() -> None:
 
 def test_a_program_whose_cache_nobody_feeds_is_found() -> None:
     which = model()
-    (made, _) = programs_of(which).get(which, 16, decode=True)
+    made = programs_of(which).get(which, 16, decode=True)
     assert recipe.findings(which.model, made) == []
     assert set(recipe.state(made.program)) == {
         "key_cache_0", "value_cache_0", "cumulative_length_0",
@@ -142,12 +142,12 @@ def test_a_program_whose_cache_nobody_feeds_is_found() -> None:
 
 def test_another_attention_in_the_graph_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     which = model()
-    (made, _) = programs_of(which).get(which, 16, decode=True)
+    made = programs_of(which).get(which, 16, decode=True)
     assert made.attention() == "eager"
     monkeypatch.setattr(programs, "export", lambda *args, **named: made)
     monkeypatch.setattr(which, "attention", "sdpa")
     with pytest.raises(SubjectError, match="attention sdpa was asked for, but the exported"):
-        Programs().get(which, 16, decode=True)
+        ModelPrograms().get(which, 16, decode=True)
 
 
 def test_what_cannot_be_traced_is_refused_in_words() -> None:

@@ -134,6 +134,23 @@ def test_what_asks_for_nothing_is_let_through(kernels: Kernels, more: dict[str, 
     assert same(attend(PLAIN, q, k, v, **more), dense(PLAIN, q, k, v))
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"scaling": "0.3"}, "scaling of attention is a str, not a number"),
+        ({"softcap": [2.0]}, "softcap of attention is a list, not a number"),
+        ({"sliding_window": (4,)}, "sliding_window of attention is a tuple, not a number"),
+        ({"s_aux": 0.5}, "s_aux of attention is a float, not a tensor"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_another_type_is_refused(
+    kernels: Kernels, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=said):
+        attend(PLAIN, *draw(PLAIN), **more)
+    assert not kernels.called
+
+
 @pytest.mark.parametrize("asked", [0, 0.0, 1, "", [], torch.zeros(1)], ids=repr)
 def test_what_is_not_known_is_refused_whatever_it_says(kernels: Kernels, asked: Any) -> None:
     with pytest.raises(UnsupportedError, match="surprise, which SimpleNamespace asks for"):

@@ -17,6 +17,7 @@ from transformers import DynamicCache, StaticCache
 from kvparity.core.relied.transformers import ATTENTIONS, unreset
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span
 from kvparity.subjects.base import SubjectError, UnsupportedError
+from kvparity.subjects.export import hf as programs
 from kvparity.subjects.hf import caches
 from kvparity.subjects.hf import subject as subjects
 from kvparity.subjects.hf.run_counts import Observation
@@ -100,10 +101,8 @@ def test_a_plan_that_it_cannot_compute_is_named(
 
 
 def test_programs_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in = SimpleNamespace(
-        refused=lambda *given: ("refused", *given), open_session=lambda *given: ("open", *given)
-    )
-    monkeypatch.setattr(subjects, "programs", stand_in)
+    for name, said in (("refused", "refused"), ("open_session", "open")):
+        monkeypatch.setattr(programs, name, lambda *given, said=said: (said, *given))
     made, layout = subject(), Layout(program="export")
     plan = Plan((A,), (), layout, generate=True)
     assert made.unsupported(plan) == ("refused", made, plan)
