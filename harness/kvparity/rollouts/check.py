@@ -1,0 +1,170 @@
+"""From what a file says to a :class:`Rollout`, or one sentence why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvparity.rollouts.findings import Findings, Kind
+from kvparity.rollouts.record import (
+    Ids,
+    Logprobs,
+    Mask,
+    Number,
+    RawRollout,
+    Rollout,
+    RolloutError,
+    Routes,
+)
+
+SENTINEL = -9999.0
+"""vLLM's stand-in for minus infinity in JSON (its ``clamp_logprob``)."""
+
+
+@dataclass(frozen=True)
+class Checker:
+    """Checks sequence after sequence. ``vocabulary``: ids must be below it, where it is known."""
+
+    findings: Findings
+    vocabulary: int | None = None
+
+    def rollout(self, raw: RawRollout) -> Rollout:
+        """The sequence, checked.
+
+        Raises:
+            RolloutError: lists whose lengths do not fit, ids outside of the vocabulary, a mask of
+                anything but 0 and 1, a logprob above 0, or no logprobs at all.
+        """
+        length = _length(raw)
+        logprobs = self._logprobs(raw, "logprobs", raw.logprobs)
+        trainer = self._logprobs(raw, "trainer_logprobs", raw.trainer_logprobs)
+        prompt_logprobs = self._logprobs(raw, "prompt_logprobs", raw.prompt_logprobs)
+        if logprobs is None and trainer is None and prompt_logprobs is None:
+            raise _error(raw, f"it has no {raw.name('logprobs')}")
+        mask = _mask(raw, length)
+        for values, given in ((logprobs, raw.logprobs), (trainer, raw.trainer_logprobs)):
+            if values is not None and given is not None:
+                mask &= self._usable(raw, values, given, mask)
+        if (logprobs is not None or trainer is not None) and not mask.any():
+            self.findings.add(Kind.NO_TOKEN, raw.sequence)
+        if raw.response_ids is None:
+            self.findings.add(Kind.NO_IDS, raw.sequence)
+        elif raw.prompt_ids is None:
+            self.findings.add(Kind.NO_PROMPT, raw.sequence)
+        return Rollout(
+            sequence=raw.sequence,
+            prompt_ids=self._ids(raw, "prompt_ids", raw.prompt_ids),
+            response_ids=self._ids(raw, "response_ids", raw.response_ids),
+            mask=mask,
+            logprobs=logprobs,
+            trainer_logprobs=trainer,
+            prompt_logprobs=prompt_logprobs,
+            sampling=raw.sampling,
+            weight_versions=raw.weight_versions,
+            routes=_routes(raw, length),
+        )
+
+    def _ids(self, raw: RawRollout, name: str, ids: Sequence[int] | None) -> Ids | None:
+        if ids is None:
+            return None
+        wide = np.asarray(ids, dtype=np.int64).reshape(-1)
+        outside = wide < 0
+        if self.vocabulary is not None:
+            outside |= wide >= self.vocabulary
+        if outside.any():
+            at = int(outside.argmax())
+            expected = "ids from 0" + (f" to {self.vocabulary - 1}" if self.vocabulary else "")
+            raise _error(raw, f"{raw.name(name)}[{at}] is {wide[at]}; expected {expected}")
+        return wide
+
+    def _logprobs(
+        self, raw: RawRollout, name: str, values: Sequence[Number] | None
+    ) -> Logprobs | None:
+        if values is None:
+            return None
+        exact = np.array([np.nan if it is None else it for it in values], dtype=np.float64)
+        above = exact > 0
+        if above.any():
+            at = int(above.argmax())
+            found = f"{raw.name(name)}[{at}] is {exact[at]}"
+            raise _error(
+                raw, f"{found}; a logprob is never above 0: are these probabilities or logits?"
+            )
+        with np.errstate(over="ignore"):
+            narrow = exact.astype(np.float32)
+        rounded = np.isfinite(exact) & (narrow.astype(np.float64) != exact)
+        if rounded.any():
+            self.findings.add(Kind.ROUNDED, raw.sequence, np.flatnonzero(rounded))
+        return narrow
+
+    def _usable(
+        self, raw: RawRollout, values: Logprobs, given: Sequence[Number], mask: Mask
+    ) -> Mask:
+        """Where the loss mask counts a token, and its logprob is one."""
+        missing = np.array([it is None for it in given], dtype=np.bool_)
+        not_finite = ~np.isfinite(values) & ~missing
+        sentinel = values == np.float32(SENTINEL)
+        for kind, where in (
+            (Kind.MISSING, missing),
+            (Kind.NOT_FINITE, not_finite),
+            (Kind.SENTINEL, sentinel),
+            (Kind.ZERO, values == 0),
+        ):
+            found = np.flatnonzero(where & mask)
+            if found.size:
+                self.findings.add(kind, raw.sequence, found)
+        usable: Mask = ~(missing | not_finite | sentinel)
+        return usable
+
+
+def _length(raw: RawRollout) -> int:
+    """Of the response. Every list of it must have this length."""
+    lists = {
+        "response_ids": raw.response_ids,
+        "logprobs": raw.logprobs,
+        "trainer_logprobs": raw.trainer_logprobs,
+        "mask": raw.mask,
+    }
+    lengths = {raw.name(name): len(it) for name, it in lists.items() if it is not None}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise _error(raw, f"its lists differ in length: {said}; expected one value for each token")
+    if raw.prompt_ids is not None and raw.prompt_logprobs is not None:
+        prompt, scored = len(raw.prompt_ids), len(raw.prompt_logprobs)
+        if prompt != scored:
+            names = f"{raw.name('prompt_ids')} {prompt}, {raw.name('prompt_logprobs')} {scored}"
+            raise _error(raw, f"its lists differ in length: {names}; expected one value each")
+    return next(iter(lengths.values()), 0)
+
+
+def _mask(raw: RawRollout, length: int) -> Mask:
+    if raw.mask is None:
+        return np.ones(length, dtype=np.bool_)
+    values = np.asarray(raw.mask, dtype=np.float64)
+    wrong = (values != 0) & (values != 1)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise _error(raw, f"{raw.name('mask')}[{at}] is {raw.mask[at]}; expected 0 or 1")
+    kept: Mask = values == 1
+    return kept
+
+
+def _routes(raw: RawRollout, length: int) -> Routes | None:
+    if raw.routes is None:
+        return None
+    try:
+        routes = np.asarray(raw.routes, dtype=np.int32)
+    except (ValueError, TypeError, OverflowError):
+        routes = np.zeros(0, dtype=np.int32)
+    tokens = len(raw.prompt_ids or ()) + length
+    fits = raw.prompt_ids is None or routes.shape[0] in (tokens, tokens - 1)
+    if routes.ndim != 3 or not fits:
+        name = raw.name("routes")
+        raise _error(raw, f"{name} is no list of [tokens, layers, experts] for {tokens} tokens")
+    return routes
+
+
+def _error(raw: RawRollout, text: str) -> RolloutError:
+    return RolloutError(f"{raw.at}: sequence {raw.sequence}: {text}")

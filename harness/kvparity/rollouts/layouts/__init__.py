@@ -1,0 +1,1 @@
+"""Recordings of other people's tools, as their files have them."""

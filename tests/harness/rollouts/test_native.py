@@ -1,0 +1,151 @@
+"""kvparity's own file: what is written is read again, bit for bit; what is unusual is found."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvparity.rollouts import RolloutError, RolloutWriter, read_rollouts
+from kvparity.rollouts.findings import MOST_EXAMPLES, Findings, Kind
+
+LOGPROB = st.floats(max_value=0.0, width=32, allow_nan=False) | st.just(math.nan)
+PROMPTS = st.lists(st.integers(0, 9), max_size=4)
+RESPONSES = st.lists(st.tuples(st.integers(0, 9), LOGPROB, st.integers(0, 1)), max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sequences=st.lists(st.tuples(PROMPTS, RESPONSES), max_size=4))
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    sequences: list[tuple[list[int], list[tuple[int, float, int]]]],
+) -> None:
+    path = tmp_path_factory.mktemp("native") / "r.jsonl"
+    with RolloutWriter(path, {"engine": "e"}) as writer:
+        for prompt, response in sequences:
+            ids, logprobs, mask = zip(*response, strict=True) if response else ((), (), ())
+            writer.write(prompt, ids, logprobs, mask=mask, temperature=0.5, weight_version="3")
+    read = list(read_rollouts(path))
+    assert len(read) == len(sequences)
+    for found, (prompt, response) in zip(read, sequences, strict=True):
+        wanted = np.array([it[1] for it in response], dtype=np.float32)
+        kept = np.array([it[2] for it in response], dtype=np.bool_) & np.isfinite(wanted)
+        kept &= wanted != -9999
+        assert found.ids is not None
+        assert found.ids.tolist() == prompt + [it[0] for it in response]
+        assert found.mask.tolist() == kept.tolist()
+        assert found.logprobs is not None
+        numbers = ~np.isnan(wanted)
+        assert (found.logprobs.view(np.int32) == wanted.view(np.int32))[numbers].all()
+        assert np.isnan(found.logprobs[~numbers]).all()
+        assert found.sampling.temperature == 0.5
+        assert found.weight_versions == ("3",)
+
+
+def _file(path: Path, **line: object) -> Path:
+    with RolloutWriter(path) as writer:
+        writer.write([1], [2, 3, 4], [-1.0, -2.0, -3.0])
+        writer.write([1], [2, 3, 5], [-1.0, -2.0, -3.0])
+    lines = path.read_text().splitlines()
+    lines[2] = json.dumps(json.loads(lines[2]) | line)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "token", "kept"),
+    [
+        ({"logprobs": [-1.0, None, -3.0]}, Kind.MISSING, 1, [1, 0, 1]),
+        ({"logprobs": ["nan", -2.0, -3.0]}, Kind.NOT_FINITE, 0, [0, 1, 1]),
+        ({"logprobs": [-1.0, -2.0, "-inf"]}, Kind.NOT_FINITE, 2, [1, 1, 0]),
+        ({"logprobs": [-1.0, -9999.0, -3.0]}, Kind.SENTINEL, 1, [1, 0, 1]),
+        ({"logprobs": [-1.0, 0.0, -3.0]}, Kind.ZERO, 1, [1, 1, 1]),
+        ({"logprobs": [-1.0, -0.1, -3.0]}, Kind.ROUNDED, 1, [1, 1, 1]),
+        ({"trainer_logprobs": [-1.0, None, -3.0]}, Kind.MISSING, 1, [1, 0, 1]),
+        ({"mask": [0, 0, 0]}, Kind.NO_TOKEN, None, [0, 0, 0]),
+        ({"prompt_ids": None}, Kind.NO_PROMPT, None, [1, 1, 1]),
+        ({"prompt_ids": None, "response_ids": None}, Kind.NO_IDS, None, [1, 1, 1]),
+    ],
+)
+def test_what_is_unusual_is_found(
+    line: dict[str, object], kind: Kind, token: int | None, kept: list[int], tmp_path: Path
+) -> None:
+    findings = Findings()
+    found = list(read_rollouts(_file(tmp_path / "r.jsonl", **line), findings))
+    assert dict(findings.counts) == {kind: 1}
+    assert findings.examples[kind] == [(kind, "1", token)]
+    assert found[1].mask.tolist() == [bool(it) for it in kept]
+    where = "1" if token is None else f"1 token {token}"
+    assert findings.sentences() == [f"1 × {kind.text}; {kind.rule.value} ({where})"]
+
+
+def test_what_is_masked_is_not_looked_at(tmp_path: Path) -> None:
+    """Prompt tokens and tool answers have no logprob, or a zero."""
+    findings = Findings()
+    line = {"mask": [1, 0, 0], "logprobs": [-1.0, 0.0, None]}
+    list(read_rollouts(_file(tmp_path / "r.jsonl", **line), findings))
+    assert not findings.counts
+
+
+def test_findings_do_not_grow() -> None:
+    findings = Findings()
+    for sequence in range(100):
+        findings.add(Kind.ZERO, str(sequence), range(50))
+    assert findings.counts[Kind.ZERO] == 5000
+    assert len(findings.examples[Kind.ZERO]) == MOST_EXAMPLES
+    assert findings.sentences()[0].endswith("0 token 3, 0 token 4, …)")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"logprobs": [-1.0, -2.0]}, "3: sequence 1: its lists differ in length: response_ids 3"),
+        ({"logprobs": [-1.0, -2.0, "x"]}, r":3: logprobs\[2\]"),
+        ({"logprobs": None}, ":3: sequence 1: it has no logprobs"),
+        ({"prompt_ids": [-1]}, r":3: prompt_ids\[0\]"),
+        ({"sequence": "0"}, ":3: sequence 0 is there twice"),
+        ({"logprob": []}, ":3: logprob: Extra inputs are not permitted"),
+        ({"routes": [[1]]}, r":3: routes\[0\]\[0\]"),
+        ({"routes": [[[1, 2]]]}, "routes is no list of .tokens, layers, experts. for 4 tokens"),
+        ({"prompt_logprobs": [None, -1.0]}, "prompt_ids 1, prompt_logprobs 2; expected one value"),
+    ],
+)
+def test_a_line_that_is_wrong(line: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RolloutError, match=message):
+        list(read_rollouts(_file(tmp_path / "r.jsonl", **line)))
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    path = _file(tmp_path / "r.jsonl")
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(RolloutError, match="version 2 of kvparity-rollouts; this kvparity reads"):
+        list(read_rollouts(path))
+
+
+def test_writing(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with RolloutWriter(path) as writer:
+        drawn = torch.tensor([2, 3]), torch.tensor([-0.5, -1.5])
+        writer.write(torch.tensor([1]), *drawn, sequence="a")  # type: ignore[arg-type]
+        assert len(path.read_text().splitlines()) == 2, "it is on the disk already"
+        with pytest.raises(RolloutError, match="sequence a is written twice"):
+            writer.write([1], [2], [-0.5], sequence="a")
+        with pytest.raises(RolloutError, match="response_ids 1, logprobs 2"):
+            writer.write([1], [2], [-0.5, -1.0])
+        with pytest.raises(RolloutError, match="a logprob is never above 0"):
+            writer.write([1], [2], [0.5])
+    assert [each.sequence for each in read_rollouts(path)] == ["a"]
+    with pytest.raises(RolloutError, match="exists; expected a new file"):
+        RolloutWriter(path)
+    with pytest.raises(RolloutError, match="cannot be written: No such file"):
+        RolloutWriter(tmp_path / "no" / "r.jsonl")
+    with pytest.raises(RolloutError, match="cannot be read: No such file"):
+        next(read_rollouts(tmp_path / "no"))
+    with pytest.raises(RolloutError, match="is a folder"):
+        next(read_rollouts(tmp_path))
