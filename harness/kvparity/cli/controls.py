@@ -41,7 +41,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List or run; returns the exit code."""
-    from kvparity.labs.zoo import text
+    from kvparity.labs.defect_matrix import text
     from kvparity_contracts.base import closest
     from kvparity_contracts.controls import CONTROLS
 
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
         return _matrix(args)
     if args.only or args.out or args.jobs:
         raise StopError("--only, --out and --jobs are for --run; add it, or leave them out")
-    entries = [text.entry(each) for each in CONTROLS.values()]
-    say.result(args, entries, text.listed(), beside=False)
+    controls = [text.listed(each) for each in CONTROLS.values()]
+    say.result(args, controls, text.listing(), beside=False)
     return ExitCode.HOLDS
 
 
@@ -68,14 +68,14 @@ def _matrix(args: argparse.Namespace) -> int:
 
     from kvparity.core.environment import environment
     from kvparity.core.environment import settle as settle_process
-    from kvparity.labs.zoo import matrix, text
+    from kvparity.labs.defect_matrix import matrix, text
 
     jobs = args.jobs or (1 if device != "cpu" else os.cpu_count() or 1)
     start = time.perf_counter()
     settle_process()
     facts = environment(torch.device(device)).document()
-    entries = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
-    found = matrix.document(entries, facts, time.perf_counter() - start)
+    results = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
+    found = matrix.document(results, facts, time.perf_counter() - start)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         whole = json.dumps(found, indent=1, allow_nan=False)
@@ -86,4 +86,4 @@ def _matrix(args: argparse.Namespace) -> int:
 
 
 def _progress(done: int, total: int) -> None:
-    progress.line(f"{done} of {total} cells", end="\n" if done == total else "")
+    progress.line(f"{done} of {total} entries", end="\n" if done == total else "")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from engine_calls import README, setting
 
-from kvparity.labs.zoo import matrix
+from kvparity.labs.defect_matrix import matrix
 from kvparity.plan.cases import make
 from kvparity.run.control_run import run_control
 from kvparity.run.unit import Setting

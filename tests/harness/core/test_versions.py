@@ -16,7 +16,7 @@ from kvparity.core import versions
 from kvparity.core.exit_codes import ExitCode
 from kvparity.core.versions import TESTED, Range, outside
 from kvparity.labs.codec import text as codec
-from kvparity.labs.zoo import text as zoo
+from kvparity.labs.defect_matrix import text as defect_matrix
 from kvparity.relations.audit import report as audit
 from kvparity.relations.order import text as order
 from kvparity.run.trace_command import Traced
@@ -142,7 +142,7 @@ def texts(said: str | None) -> dict[str, str]:
             environment=place,
             lines=(),
         ).text(),
-        "zoo": zoo.terminal({"controls": [], "environment": place}),
+        "matrix": defect_matrix.terminal({"controls": [], "environment": place}),
     }
 
 

@@ -1,11 +1,11 @@
-"""The zoo in words: the list of controls, and the matrix as a table for a terminal or a page."""
+"""The matrix in words: the list of controls, and the matrix as a table for a terminal or a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from kvparity.core.versions import lines as outside_line
+from kvparity.labs.defect_matrix.results import ControlSummary, ListedControl, MatrixDocument
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.defects import DEFECTS, defects_of
 
@@ -13,7 +13,7 @@ MARKS = {"caught": "x", "not caught": ".", "does not apply": "", "void": "?"}
 RELATIONS = ("invariance", "accuracy", "cache", "liveness", "trace", "order", "audit")
 
 
-def entry(control: Control) -> dict[str, Any]:
+def listed(control: Control) -> ListedControl:
     """What the list says of a control, as JSON values."""
     return {
         "name": control.name,
@@ -27,7 +27,7 @@ def entry(control: Control) -> dict[str, Any]:
     }
 
 
-def listed() -> str:
+def listing() -> str:
     """All controls, and the defects that none expresses."""
     lines = []
     for control in CONTROLS.values():
@@ -45,7 +45,7 @@ def listed() -> str:
     return "\n".join(lines)
 
 
-def rows(controls: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+def rows(controls: Sequence[ControlSummary]) -> Iterator[list[str]]:
     """One row of the matrix for each control."""
     for each in controls:
         marks = [
@@ -55,7 +55,7 @@ def rows(controls: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
         yield [each["control"], ", ".join(map(str, each["defects"])), *marks]
 
 
-def terminal(document: Mapping[str, Any]) -> str:
+def terminal(document: MatrixDocument) -> str:
     """The matrix with aligned columns, and what was missed."""
     head = ["control", "defects", *RELATIONS]
     table = [head, *rows(document["controls"])]
@@ -75,7 +75,7 @@ def terminal(document: Mapping[str, Any]) -> str:
     return "\n".join(lines + outside_line(document["environment"]))
 
 
-def page(document: Mapping[str, Any]) -> str:
+def page(document: MatrixDocument) -> str:
     """The same as a page of the documentation."""
     facts = document["environment"]
     head = ["control", "defects", *RELATIONS]
@@ -84,16 +84,16 @@ def page(document: Mapping[str, Any]) -> str:
     missed = sum(bool(each["missed"]) for each in document["controls"])
     count = len(document["controls"])
     parts = [
-        "# The defect zoo",
-        "Reported defects of engines and trainers, each planted as a control in a small place "
-        "where it can live, and looked at with every relation. `x`: caught. `.`: not caught. "
-        "`?`: void, because the place was not clean without the defect. Empty: the relation does "
-        "not apply. `!`: missed by a relation that must catch it.",
+        "# The defect matrix",
+        "Reported defects of engines and trainers, each planted as a control in a small contract "
+        "that can show it, and looked at with every relation. `x`: caught. `.`: not caught. "
+        "`?`: void, because the contract was not clean without the defect. Empty: the relation "
+        "does not apply. `!`: missed by a relation that must catch it.",
         f"`kvparity controls --run --out docs/results`: {count - missed} of {count} controls are "
         f"caught by all that must; {document['defects']['expressed']} of "
         f"{document['defects']['listed']} listed defects are expressed. Device "
         f"{facts['device']}, {facts['triton_mode']}; {document['elapsed_s']:.0f} s. On a CPU this "
-        "shows the algorithm, not the hardware. Every cell is in "
+        "shows the algorithm, not the hardware. Every entry is in "
         "[defect-zoo.json](defect-zoo.json).",
         "\n".join("| " + " | ".join(row) + " |" for row in table),
         "## The defects",

@@ -11,8 +11,8 @@ from torch import Tensor
 from kvparity.controls import dispatch, exponent, linears, parts, rope
 from kvparity.controls.calls import Call, chosen
 from kvparity.core.bits import differing
-from kvparity.labs.zoo.habitats import HABITATS
-from kvparity.labs.zoo.work import _place
+from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
+from kvparity.labs.defect_matrix.work import _build
 from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
 from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.keys import KeysValues
@@ -117,7 +117,7 @@ def test_the_blocked_norm_is_the_norm_when_it_has_one_block(width: int) -> None:
 
 
 def decoder() -> DecoderSubject:
-    subject = _place("plain", "cpu").setting.subject
+    subject = _build("plain", "cpu").setting.subject
     assert isinstance(subject, DecoderSubject)
     return subject
 
@@ -166,5 +166,5 @@ def test_positions_are_exact_up_to_sixteen() -> None:
 
 
 def test_habitats_are_valid_contracts() -> None:
-    for habitat in HABITATS.values():
-        assert habitat.contract.name == f"zoo-{habitat.name}"
+    for fixture in FIXTURES.values():
+        assert fixture.contract.name == f"matrix-{fixture.name}"

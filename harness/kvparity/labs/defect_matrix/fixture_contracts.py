@@ -1,13 +1,13 @@
-"""Small contracts in which controls live: shapes of tests, every path and every relation."""
+"""Small contracts that can show controls: shapes of tests, every path and every relation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import Control
+from kvparity_contracts.json_types import JsonObject, JsonValue
 from kvparity_contracts.planning import possible
 
 ORDER = {"split": 32, "tile": 16, "block_m": 16}
@@ -15,14 +15,24 @@ ORDER = {"split": 32, "tile": 16, "block_m": 16}
 SHARED_HEAD = list(range(40, 62))
 """22 tokens with which two prompts begin: more than a tile."""
 
-_SHAPE = {
+_SHAPE: dict[str, JsonValue] = {
     "vocab_size": 256, "hidden_size": 32, "intermediate_size": 32, "layers": 2, "heads": 2,
     "kv_heads": 1, "head_dim": 16, "qk_norm": True, "tie_embeddings": True, "max_positions": 256,
 }  # fmt: skip
-_WINDOW = {"sliding_window": 12, "layer_types": ["sliding", "full"]}
-_EDGE = {"name": "edge", "prompt_tokens": [30], "generate": 6, "pad": ["left"]}
-_PAIR = {"name": "pair", "prompt_tokens": [5, 40], "generate": 4, "pad": ["left"]}
-_SHARED = {
+_WINDOW: dict[str, JsonValue] = {"sliding_window": 12, "layer_types": ["sliding", "full"]}
+_EDGE: dict[str, JsonValue] = {
+    "name": "edge",
+    "prompt_tokens": [30],
+    "generate": 6,
+    "pad": ["left"],
+}
+_PAIR: dict[str, JsonValue] = {
+    "name": "pair",
+    "prompt_tokens": [5, 40],
+    "generate": 4,
+    "pad": ["left"],
+}
+_SHARED: dict[str, JsonValue] = {
     "name": "shared", "prompts": [[*SHARED_HEAD, 1, 2, 3], [*SHARED_HEAD, 9, 8]], "generate": 4,
 }  # fmt: skip
 _KERNELS = "kvparity_kernels.attention"
@@ -30,17 +40,18 @@ _ALL_WORKLOADS = (_EDGE, _PAIR, _SHARED)
 
 
 @dataclass(frozen=True)
-class Habitat:
-    """``wants``: a control lives here if it needs one of these features (empty: if it needs none).
+class FixtureContract:
+    """A small contract, and the controls that it is for.
 
-    ``only``: and has one of these names (empty: any).
+    ``wants``: those that need one of these features (empty: those that need none). ``only``: those
+    of these names (empty: any).
     """
 
     name: str
     about: str
-    subject: dict[str, Any]
+    subject: JsonObject
     store: str = "float32"
-    workloads: tuple[dict[str, Any], ...] = _ALL_WORKLOADS
+    workloads: tuple[JsonObject, ...] = _ALL_WORKLOADS
     wants: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
 
@@ -50,31 +61,31 @@ class Habitat:
         return _contract(self.name)
 
 
-def _decoder(**more: Any) -> dict[str, Any]:
-    cache_keys = {"cache": more.pop("cache")} if "cache" in more else {}
+def _decoder(**more: JsonValue) -> JsonObject:
+    cache_keys: dict[str, JsonValue] = {"cache": more.pop("cache")} if "cache" in more else {}
     return {"kind": "decoder", "config": _SHAPE | more, "order": ORDER, **cache_keys}
 
 
 _ALL = (
-    Habitat("plain", "two layers of full attention", _decoder()),
-    Habitat(
+    FixtureContract("plain", "two layers of full attention", _decoder()),
+    FixtureContract(
         "window", "a sliding layer (12 keys) before a full one", _decoder(**_WINDOW),
         workloads=(_EDGE, _PAIR), wants=("window",),
     ),
-    Habitat(
+    FixtureContract(
         "ring", "the same, the sliding layer in a ring",
         _decoder(**_WINDOW, cache={"ring": True}), workloads=(_EDGE, _PAIR),
         wants=("window", "ring"),
     ),
-    Habitat("fp8", "a cache in fp8_e4m3", _decoder(), store="fp8_e4m3", workloads=(_EDGE, _PAIR),
-            wants=("codes", "fp8")),
-    Habitat("int8", "a cache in int8, groups of 16", _decoder(), store="int8(16)",
-            workloads=(_EDGE, _PAIR), wants=("codes",)),
-    Habitat(
+    FixtureContract("fp8", "a cache in fp8_e4m3", _decoder(), store="fp8_e4m3",
+                    workloads=(_EDGE, _PAIR), wants=("codes", "fp8")),
+    FixtureContract("int8", "a cache in int8, groups of 16", _decoder(), store="int8(16)",
+                    workloads=(_EDGE, _PAIR), wants=("codes",)),
+    FixtureContract(
         "shared-layers", "a last layer that reads the cache of the one before",
         _decoder(layers=3, kv_shared_layers=1), workloads=(_EDGE,), only=("wrong-donor",),
     ),
-    Habitat(
+    FixtureContract(
         "pair", "this project's attention kernels alone",
         {
             "kind": "attention", "prefill": f"{_KERNELS}:prefill", "decode": f"{_KERNELS}:decode",
@@ -82,7 +93,7 @@ _ALL = (
         },
         workloads=({**_EDGE, "pad": []}, {**_PAIR, "pad": []}),
     ),
-    Habitat(
+    FixtureContract(
         "masked-pair", "the same with groups of heads, a window (12 keys) and a softcap",
         {
             "kind": "attention", "prefill": f"{_KERNELS}:prefill", "decode": f"{_KERNELS}:decode",
@@ -90,12 +101,12 @@ _ALL = (
         },
         workloads=({**_EDGE, "pad": []},), wants=("window", "softcap", "groups"),
     ),
-    Habitat(
+    FixtureContract(
         "sinks", "two layers of full attention with sinks", _decoder(attention_sinks=True),
         workloads=(_EDGE,), wants=("sinks",),
     ),
 )  # fmt: skip
-HABITATS = {each.name: each for each in _ALL}
+FIXTURES = {each.name: each for each in _ALL}
 
 _PATHS = [
     "decode", "chunked(4)", "chunked(16)", "batched", "permuted", "mixed", "streamed(4)",
@@ -106,12 +117,12 @@ _OF_DECODERS = ["paged(16)", "reset", "prefix(8)", "exported"]
 
 @cache
 def _contract(name: str) -> Contract:
-    habitat = HABITATS[name]
-    decoder = habitat.subject["kind"] == "decoder"
+    fixture = FIXTURES[name]
+    decoder = fixture.subject["kind"] == "decoder"
     paths = [*_PATHS, *_OF_DECODERS, "padded"] if decoder else [*_PATHS, *_OF_PAIRS]
     limits = {"max_abs_dlogp": 1e-4} if decoder else {"max_abs": 1e-5}
     temperatures = {"temperatures": [1.0, 0.7]} if decoder else {}
-    checks: list[dict[str, Any]] = [
+    checks: list[JsonObject] = [
         {"name": "bits", "relation": "invariance", "paths": paths},
         {"name": "near", "relation": "accuracy", "limits": limits, "paths": ["prefill", "decode"]},
         {"name": "held", "relation": "cache", "paths": ["decode"]},
@@ -122,23 +133,23 @@ def _contract(name: str) -> Contract:
     return Contract.model_validate(
         {
             "version": 1,
-            "name": f"zoo-{name}",
-            "subject": habitat.subject,
-            "numerics": {"execution": "float32", "kv_cache": habitat.store} | temperatures,
-            "workloads": list(habitat.workloads),
+            "name": f"matrix-{name}",
+            "subject": fixture.subject,
+            "numerics": {"execution": "float32", "kv_cache": fixture.store} | temperatures,
+            "workloads": list(fixture.workloads),
             "checks": checks,
             "controls": "all",
         }
     )  # fmt: skip
 
 
-def lives(control: Control, habitat: Habitat) -> bool:
-    """Whether a control belongs into a habitat."""
-    if habitat.only:
-        return control.name in habitat.only
-    contract = habitat.contract
+def applies(control: Control, fixture: FixtureContract) -> bool:
+    """Whether a fixture contract can show a control."""
+    if fixture.only:
+        return control.name in fixture.only
+    contract = fixture.contract
     if contract.subject.kind not in control.subjects or not possible(control, contract):
         return False
     everywhere = {"order", "float32", "numbers", "shared-prompt", "full-layer"}
     needed = set(control.features) - everywhere - {"strided", "empties", "wide-batch"}  # of a pair
-    return bool(needed & set(habitat.wants)) if habitat.wants else not needed
+    return bool(needed & set(fixture.wants)) if fixture.wants else not needed

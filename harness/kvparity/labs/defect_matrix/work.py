@@ -1,18 +1,18 @@
-"""Compute cells: plant, look, and look at the same place with nothing planted."""
+"""Compute entries: plant, look, and look at the same fixture with nothing planted."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from kvparity.controls.table import PLANTS, Planting, planting
 from kvparity.core.errors import SubjectError, UnsupportedError
-from kvparity.labs.zoo.cells import PREFILL, Cell, part_of, seen_by
-from kvparity.labs.zoo.habitats import HABITATS
+from kvparity.labs.defect_matrix.entries import PREFILL, Entry, part_of, seen_by
+from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
+from kvparity.labs.defect_matrix.results import EntryResult
 from kvparity.plan.cases import ControlRun
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.record.execute import Tokens
@@ -39,13 +39,13 @@ AUDITED = "sm_90"
 
 
 @dataclass
-class _Place:
-    """A habitat in this process: its subject, the tokens of its workloads, the clean outcomes."""
+class _Built:
+    """A fixture in this process: its subject, the tokens of its workloads, the clean outcomes."""
 
     setting: Setting
     numerics: Numerics
     tokens: dict[str, Tokens] = field(default_factory=dict)
-    clean: dict[tuple[Any, ...], Comparison | Finding] = field(default_factory=dict)
+    clean: dict[tuple[object, ...], Comparison | Finding] = field(default_factory=dict)
 
     def known(self, workload: str) -> Tokens:
         if workload not in self.tokens:
@@ -55,12 +55,12 @@ class _Place:
         return self.tokens[workload]
 
 
-_places: dict[tuple[str, str], _Place] = {}
+_all_built: dict[tuple[str, str], _Built] = {}
 
 
-def _place(habitat: str, device: str) -> _Place:
-    if (habitat, device) not in _places:
-        contract = HABITATS[habitat].contract
+def _build(fixture: str, device: str) -> _Built:
+    if (fixture, device) not in _all_built:
+        contract = FIXTURES[fixture].contract
         numerics = Numerics(*contract.numerics.formats()[0])
         subject = factory(contract.subject.kind)(
             contract.subject,
@@ -70,28 +70,28 @@ def _place(habitat: str, device: str) -> _Place:
             seed=contract.seed,
             base=Path(),
         )
-        _places[habitat, device] = _Place(Setting(contract, subject), numerics)
-    return _places[habitat, device]
+        _all_built[fixture, device] = _Built(Setting(contract, subject), numerics)
+    return _all_built[fixture, device]
 
 
-def compute(cells: list[Cell], device: str) -> list[dict[str, Any]]:
-    """The entries of some cells, in their order."""
-    return [_entry(cell, device) for cell in cells]
+def compute(entries: list[Entry], device: str) -> list[EntryResult]:
+    """The results of some entries, in their order."""
+    return [_result(entry, device) for entry in entries]
 
 
-def _entry(cell: Cell, device: str) -> dict[str, Any]:
+def _result(entry: Entry, device: str) -> EntryResult:
     start = time.perf_counter()
     try:
-        path, found, seen = _look(cell, device)
+        path, found, seen = _look(entry, device)
     except UnsupportedError as error:
         path, found, seen = "", "does not apply", str(error)
     except SubjectError as error:  # planted, a defect may end a run; that is seen
         path, found, seen = "", "caught", f"the run ended: {error}"
     return {
-        "control": cell.control,
-        "habitat": cell.habitat,
-        "workload": cell.workload or None,
-        "relation": cell.relation,
+        "control": entry.control,
+        "habitat": entry.fixture,
+        "workload": entry.workload or None,
+        "relation": entry.relation,
         "path": path,
         "found": found,
         "seen": seen,
@@ -99,79 +99,79 @@ def _entry(cell: Cell, device: str) -> dict[str, Any]:
     }
 
 
-def _look(cell: Cell, device: str) -> tuple[str, str, str]:
-    if cell.relation in ("order", "audit"):
-        return _look_at_kernels(cell, _place(cell.habitat, device))
-    control = seen_by(CONTROLS[cell.control], cell.relation)
-    part = part_of(CONTROLS[cell.control], HABITATS[cell.habitat], cell.workload)
-    assert control is not None  # or it would be no cell
+def _look(entry: Entry, device: str) -> tuple[str, str, str]:
+    if entry.relation in ("order", "audit"):
+        return _look_at_kernels(entry, _build(entry.fixture, device))
+    control = seen_by(CONTROLS[entry.control], entry.relation)
+    part = part_of(CONTROLS[entry.control], FIXTURES[entry.fixture], entry.workload)
+    assert control is not None  # or it would be no entry
     assert part is not None
-    place = _place(cell.habitat, device)
-    contract = place.setting.contract
-    check = next(each for each in contract.checks if each.relation == cell.relation)
+    built = _build(entry.fixture, device)
+    contract = built.setting.contract
+    check = next(each for each in contract.checks if each.relation == entry.relation)
     attention = contract.subject.kind == "attention"
     column = int(control.tempered)
     job = ControlRun(
         control=control.name,
         check=check.name,
-        relation=cell.relation,
+        relation=entry.relation,
         reference=PREFILL,
-        numerics=place.numerics,
-        workload=cell.workload,
+        numerics=built.numerics,
+        workload=entry.workload,
         sequences=part.sequences,
         generate=part.generate,
         temperature=None if attention else contract.numerics.temperatures[column],
         column=None if attention else column,
         covered=True,
     )
-    tokens = place.known(cell.workload)
-    clean = _clean(place, job, control, tokens)
+    tokens = built.known(entry.workload)
+    clean = _clean(built, job, control, tokens)
     if clean.outcome != "holds" and clean.reason != SAME_STEPS:
         found = "does not apply" if clean.outcome == "void" else "void"
         return str(control.path), found, f"with nothing planted: {clean.outcome}: {clean.reason}"
-    planted = compare(place.setting, job, control, planting(control), tokens)
-    wanted = control.expect if cell.relation == "invariance" else "differs"
+    planted = compare(built.setting, job, control, planting(control), tokens)
+    wanted = control.expect if entry.relation == "invariance" else "differs"
     caught = planted.outcome == wanted
     return str(control.path), "caught" if caught else "not caught", planted.reason
 
 
 def _clean(
-    place: _Place, job: ControlRun, control: Control, tokens: Tokens
+    built: _Built, job: ControlRun, control: Control, tokens: Tokens
 ) -> Comparison | Finding:
     key = (
         job.relation, job.workload, job.sequences, job.generate, job.column, control.path,
         control.scores_prompt,
     )  # fmt: skip
-    if key not in place.clean:
-        place.clean[key] = compare(place.setting, job, control, Planting(), tokens)
-    return place.clean[key]
+    if key not in built.clean:
+        built.clean[key] = compare(built.setting, job, control, Planting(), tokens)
+    return built.clean[key]
 
 
-def _look_at_kernels(cell: Cell, place: _Place) -> tuple[str, str, str]:
-    contract, subject = place.setting.contract, place.setting.subject
+def _look_at_kernels(entry: Entry, built: _Built) -> tuple[str, str, str]:
+    contract, subject = built.setting.contract, built.setting.subject
     key: tuple[str, ...]
-    if cell.relation == "audit":
-        case = KernelCase("zoo", "audit", "audit", place.numerics, architecture=AUDITED)
+    if entry.relation == "audit":
+        case = KernelCase("matrix", "audit", "audit", built.numerics, architecture=AUDITED)
         key = ("audit",)
-        if key not in place.clean:
-            place.clean[key] = audit(contract, Path(), case)
-        clean = place.clean[key]
-        caught, seen = run_audit_control(contract, Path(), KernelControl(cell.control, case))
+        if key not in built.clean:
+            built.clean[key] = audit(contract, Path(), case)
+        clean = built.clean[key]
+        caught, seen = run_audit_control(contract, Path(), KernelControl(entry.control, case))
     else:
-        case = KernelCase("zoo", "order", "order", place.numerics, keys=ORDER_KEYS)
-        parts = PROBED.get(cell.control, EDGES)
-        if in_kernels(CONTROLS[cell.control]):
-            job = KernelControl(cell.control, case)
+        case = KernelCase("matrix", "order", "order", built.numerics, keys=ORDER_KEYS)
+        parts = PROBED.get(entry.control, EDGES)
+        if in_kernels(CONTROLS[entry.control]):
+            job = KernelControl(entry.control, case)
             caught, seen = run_order_control(subject, job, contract.seed)
         else:
-            planted = PLANTS[cell.control](subject)
+            planted = PLANTS[entry.control](subject)
             found = certify(planted, case, seed=contract.seed, only=parts)
             caught = found.outcome == "differs" and found.details["verdict"] in SEEN
             seen = found.reason
         key = ("order", *parts)
-        if key not in place.clean:
-            place.clean[key] = certify(subject, case, seed=contract.seed, only=parts)
-        clean = place.clean[key]
+        if key not in built.clean:
+            built.clean[key] = certify(subject, case, seed=contract.seed, only=parts)
+        clean = built.clean[key]
     if clean.outcome != "holds":
         return "decode", "void", f"with nothing planted: {clean.outcome}: {clean.reason}"
     return "decode", "caught" if caught else "not caught", seen

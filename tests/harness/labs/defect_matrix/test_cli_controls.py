@@ -12,7 +12,7 @@ import pytest
 
 from kvparity.cli.main import main
 from kvparity.core.exit_codes import ExitCode
-from kvparity.labs.zoo import matrix
+from kvparity.labs.defect_matrix import matrix
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.defects import DEFECTS, defects_of
 
@@ -83,11 +83,11 @@ def test_a_run_of_one_control(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_missed_control_is_exit_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def blind(cells: list[Any], device: str) -> list[dict[str, Any]]:
+    def blind(entries: list[Any], device: str) -> list[dict[str, Any]]:
         return [
-            {"control": c.control, "habitat": c.habitat, "workload": c.workload or None,
+            {"control": c.control, "habitat": c.fixture, "workload": c.workload or None,
              "relation": c.relation, "path": "", "found": "not caught", "seen": "", "seconds": 0.0}
-            for c in cells
+            for c in entries
         ]  # fmt: skip
 
     monkeypatch.setattr(matrix, "compute", blind)

@@ -1,44 +1,43 @@
-"""The whole matrix: run all cells, here or in several processes, and say what caught what."""
+"""The whole matrix: run all entries, here or in several processes, and say what caught what."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
-from typing import Any
 
 from kvparity.core.environment import settle
 from kvparity.core.isolation.pool import Apart
-from kvparity.labs.zoo.cells import RELATIONS, Cell, cells
-from kvparity.labs.zoo.work import compute
+from kvparity.labs.defect_matrix.entries import RELATIONS, Entry, entries
+from kvparity.labs.defect_matrix.results import ControlSummary, EntryResult, MatrixDocument
+from kvparity.labs.defect_matrix.work import compute
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.defects import DEFECTS, defects_of
+from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.paths import ON_CPU
 
 SCHEMA_VERSION = 1
 TASK = 12
-"""Cells of one task: enough to share what is computed with nothing planted."""
+"""Entries of one task: enough to share what is computed with nothing planted."""
 Progress = Callable[[int, int], None]
-"""(cells done, cells in all)"""
+"""(entries done, entries in all)"""
 
 
-def run(
-    only: Collection[str], *, device: str, jobs: int, progress: Progress
-) -> list[dict[str, Any]]:
-    """The entries of all cells, in their order; ``only``: of these controls.
+def run(only: Collection[str], *, device: str, jobs: int, progress: Progress) -> list[EntryResult]:
+    """The results of all entries, in their order; ``only``: of these controls.
 
     Raises ``KeyError`` for a name that is no control, ``SubjectError`` if a process dies.
     """
     for name in only:
         if name not in CONTROLS:
             raise KeyError(name)
-    asked = cells(only)
+    asked = entries(only)
     tasks = _tasks(asked)
-    entries: list[dict[str, Any]] = []
+    results: list[EntryResult] = []
 
-    def done(found: list[dict[str, Any]]) -> None:
-        entries.extend(found)
-        progress(len(entries), len(asked))
+    def done(found: list[EntryResult]) -> None:
+        results.extend(found)
+        progress(len(results), len(asked))
 
     if jobs == 1:
         settle()
@@ -49,20 +48,20 @@ def run(
             for found in pool.run([(compute, task, device) for task in tasks]):
                 done(found)
             pool.finish()
-    places = {cell: number for number, cell in enumerate(asked)}
-    return sorted(entries, key=lambda entry: places[_cell(entry)])
+    places = {entry: number for number, entry in enumerate(asked)}
+    return sorted(results, key=lambda result: places[_entry(result)])
 
 
-def _cell(entry: dict[str, Any]) -> Cell:
-    return Cell(entry["control"], entry["habitat"], entry["workload"] or "", entry["relation"])
+def _entry(result: EntryResult) -> Entry:
+    return Entry(result["control"], result["habitat"], result["workload"] or "", result["relation"])
 
 
-def _tasks(asked: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells of one place and relation together, what takes longest first."""
+def _tasks(asked: Sequence[Entry]) -> list[list[Entry]]:
+    """Entries of one fixture and relation together, what takes longest first."""
     cost = {"audit": 0, "order": 1, "liveness": 2}
 
-    def place(cell: Cell) -> tuple[int, str, str, str]:
-        return cost.get(cell.relation, 3), cell.habitat, cell.workload, cell.relation
+    def place(entry: Entry) -> tuple[int, str, str, str]:
+        return cost.get(entry.relation, 3), entry.fixture, entry.workload, entry.relation
 
     tasks = []
     for _, group in groupby(sorted(asked, key=place), key=place):
@@ -71,14 +70,14 @@ def _tasks(asked: Sequence[Cell]) -> list[list[Cell]]:
     return tasks
 
 
-def summary(entries: Sequence[dict[str, Any]], device: str = "cpu") -> list[dict[str, Any]]:
-    """One entry for each control that was run: what caught it, and whether what must did.
+def summary(results: Sequence[EntryResult], device: str = "cpu") -> list[ControlSummary]:
+    """One summary for each control that was run: what caught it, and whether what must did.
 
     Nothing must catch a control on a ``device`` that cannot run its path.
     """
-    found = []
+    found: list[ControlSummary] = []
     for name in CONTROLS:
-        own = [entry for entry in entries if entry["control"] == name]
+        own = [result for result in results if result["control"] == name]
         if not own:
             continue
         by = {
@@ -94,14 +93,14 @@ def summary(entries: Sequence[dict[str, Any]], device: str = "cpu") -> list[dict
                 "by": by,
                 "must": must,
                 "missed": [relation for relation in must if by[relation] != "caught"],
-                "habitats": sorted({entry["habitat"] for entry in own}),
+                "habitats": sorted({result["habitat"] for result in own}),
             }
         )
     return found
 
 
 def _word(found: Sequence[str]) -> str:
-    """What one relation says of a control over all its places."""
+    """What one relation says of a control over all its fixtures."""
     for word in ("caught", "void", "not caught"):
         if word in found:
             return word
@@ -109,10 +108,10 @@ def _word(found: Sequence[str]) -> str:
 
 
 def document(
-    entries: Sequence[dict[str, Any]], environment: dict[str, Any], elapsed: float
-) -> dict[str, Any]:
+    results: Sequence[EntryResult], environment: JsonObject, elapsed: float
+) -> MatrixDocument:
     """The whole result as JSON values; ``ok``: each control was caught by all that must."""
-    controls = summary(entries, str(environment.get("device", "cpu")))
+    controls = summary(results, str(environment.get("device", "cpu")))
     return {
         "schema_version": SCHEMA_VERSION,
         "ok": not any(each["missed"] for each in controls),
@@ -122,6 +121,6 @@ def document(
             "expressed": sum(bool(each.controls) for each in DEFECTS),
         },
         "controls": controls,
-        "cells": list(entries),
+        "cells": list(results),
         "elapsed_s": round(elapsed, 1),
     }

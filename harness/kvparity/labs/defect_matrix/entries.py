@@ -1,11 +1,11 @@
-"""The cells of the matrix: one control, in one place, under one relation."""
+"""The entries of the matrix: one control, in one place, under one relation."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from kvparity.labs.zoo.habitats import HABITATS, ORDER, Habitat, lives
+from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES, ORDER, FixtureContract, applies
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.controls.dispatch import DISPATCH
 from kvparity_contracts.controls.linears import LINEARS
@@ -23,54 +23,54 @@ DECODE, PREFILL = PathName("decode"), PathName("prefill")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One control in one workload of a habitat (order and audit checks have none)."""
+class Entry:
+    """One control in one workload of a fixture (order and audit checks have none)."""
 
     control: str
-    habitat: str
+    fixture: str
     workload: str
     relation: str
 
 
-def cells(only: Collection[str] = ()) -> list[Cell]:
-    """All cells, or those of some controls.
+def entries(only: Collection[str] = ()) -> list[Entry]:
+    """All entries, or those of some controls.
 
     A control is looked at under every relation in the first workload that can show it, and under
     those that must catch it, and bits, in all.
     """
-    found: list[Cell] = []
+    found: list[Entry] = []
     for name in CONTROLS:
         if not only or name in only:
             found += _of_kernels(name) if in_kernels(CONTROLS[name]) else _of_paths(name)
     return found
 
 
-def _of_kernels(name: str) -> Iterator[Cell]:
+def _of_kernels(name: str) -> Iterator[Entry]:
     for relation in CONTROLS[name].relations:
-        yield Cell(name, "plain", "", relation)
+        yield Entry(name, "plain", "", relation)
 
 
-def _of_paths(name: str) -> Iterator[Cell]:
-    for habitat in HABITATS.values():
-        if not lives(CONTROLS[name], habitat):
+def _of_paths(name: str) -> Iterator[Entry]:
+    for fixture in FIXTURES.values():
+        if not applies(CONTROLS[name], fixture):
             continue
-        present = {check.relation for check in habitat.contract.checks}
+        present = {check.relation for check in fixture.contract.checks}
         first = True
-        for workload in habitat.contract.workloads:
-            if part_of(CONTROLS[name], habitat, workload.name) is None:
+        for workload in fixture.contract.workloads:
+            if part_of(CONTROLS[name], fixture, workload.name) is None:
                 continue
             for relation in RELATIONS:
                 wanted = first or relation in ("invariance", *CONTROLS[name].relations)
                 if wanted and relation in present and seen_by(CONTROLS[name], relation):
-                    yield Cell(name, habitat.name, workload.name, relation)
+                    yield Entry(name, fixture.name, workload.name, relation)
             first = False
-        if habitat.name == "plain" and reorders(CONTROLS[name]):
-            yield Cell(name, habitat.name, "", "order")
+        if fixture.name == "plain" and reorders(CONTROLS[name]):
+            yield Entry(name, fixture.name, "", "order")
 
 
-def part_of(control: Control, habitat: Habitat, workload: str) -> Part | None:
+def part_of(control: Control, fixture: FixtureContract, workload: str) -> Part | None:
     """The smallest part of a workload that shows a control, or None."""
-    contract = habitat.contract
+    contract = fixture.contract
     model = next(each for each in contract.workloads if each.name == workload)
     if control.path.kind == "padded-left" and "left" not in model.pad:
         return None
@@ -83,7 +83,7 @@ def part_of(control: Control, habitat: Habitat, workload: str) -> Part | None:
 
 _CLASSIC = {"split-by-batch", "tile-by-query-length", "split-from-chunk"}
 _ORDERS = {each.name for each in DISPATCH} | _CLASSIC
-_ELSEWHERE = {"window-drops-split", "tile-by-store"}  # orders that another habitat shows
+_ELSEWHERE = {"window-drops-split", "tile-by-store"}  # orders that another fixture shows
 _SCORES = {each.name for each in SAMPLING} | {
     "temperature-ignored", "log-of-softmax",
 }  # fmt: skip

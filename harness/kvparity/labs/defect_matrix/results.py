@@ -1,0 +1,65 @@
+"""The document of the matrix, as typed JSON objects."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from kvparity_contracts.json_types import JsonObject
+
+
+class EntryResult(TypedDict):
+    """What one relation found of one control. ``seconds``: that it took."""
+
+    control: str
+    habitat: str
+    """The name of its fixture contract."""
+    workload: str | None
+    relation: str
+    path: str
+    found: str
+    """``caught``, ``not caught``, ``does not apply``, or ``void``: not clean without the defect."""
+    seen: str
+    seconds: float
+
+
+class ControlSummary(TypedDict):
+    """Which relations caught one control. ``missed``: of ``must``, those that did not."""
+
+    control: str
+    defects: list[int]
+    by: dict[str, str]
+    must: list[str]
+    missed: list[str]
+    habitats: list[str]
+
+
+class DefectCount(TypedDict):
+    """Reported defects, and how many of them a control expresses."""
+
+    listed: int
+    expressed: int
+
+
+class MatrixDocument(TypedDict):
+    """The whole result. ``ok``: each control was caught by all relations that must."""
+
+    schema_version: int
+    ok: bool
+    environment: JsonObject
+    defects: DefectCount
+    controls: list[ControlSummary]
+    cells: list[EntryResult]
+    elapsed_s: float
+
+
+class ListedControl(TypedDict):
+    """One control as ``kvparity controls --json`` lists it."""
+
+    name: str
+    about: str
+    source: str
+    subjects: list[str]
+    needs: str
+    must: list[str]
+    expect: str
+    defects: list[int]
