@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kvparity_kernels.operators import Operators
 from kvparity_kernels.relied import triton as relied
 
 # Two operands of one of these types are computed in it, by any operation.
@@ -40,7 +41,9 @@ def install() -> None:
     found = relied.quick_hooks()
     unset = relied.UNSET.find()
     if unset is not None and {"_patch_lang", "_LangPatchScope.restore"} <= found.keys():
-        stand_ins["_patch_lang"] = lambda original: Patches(original, module.tl, unset)
+        semantic = relied.SEMANTIC.find()
+        instead = Operators(module, semantic).instead if semantic is not None else None
+        stand_ins["_patch_lang"] = lambda original: Patches(original, module.tl, unset, instead)
     for path, stand_in in stand_ins.items():
         if path in found:
             relied.set_quick(path, stand_in(found[path]))
@@ -215,10 +218,17 @@ class Patches:
     which kernels see the language, and afterwards only set and reset.
     """
 
-    def __init__(self, original: Callable[[Any], Any], language: Any, missing: Any) -> None:
+    def __init__(
+        self,
+        original: Callable[[Any], Any],
+        language: Any,
+        missing: Any,
+        instead: Callable[[Any, str, Any, Any], Any] | None = None,
+    ) -> None:
         self.original = original
         self.language = language
         self.missing = missing
+        self.instead = instead or (lambda thing, name, before, after: after)
         self.changes: list[tuple[Any, str, Any, Any]] = []  # object, name, before, after
         self.active = False
 
@@ -238,10 +248,10 @@ class Patches:
         """Patch for the first time, and note what changed."""
         names = {"tl": self.language, "core": self.language.core}
         scope = self.original(type("Names", (), {"__globals__": names}))
-        self.changes = [
-            (thing, name, before, getattr(thing, name))
-            for thing, name, before in relied.changes(scope)
-        ]
+        for thing, name, before in relied.changes(scope):
+            after = self.instead(thing, name, before, getattr(thing, name))
+            self.changes.append((thing, name, before, after))
+            setattr(thing, name, after)
 
     def remove(self) -> None:
         """Put everything back."""

@@ -41,6 +41,7 @@ HOOKS = (
 )
 NEAREST = Item("triton", ("triton.runtime.interpreter:_ir.ROUNDING_MODE.RTNE",), _ARITHMETIC)
 UNSET = Item("triton", ("triton.runtime.interpreter:_MISSING",), _ARITHMETIC)
+SEMANTIC = Item("triton", ("triton.runtime.interpreter:interpreter_semantic",), _ARITHMETIC)
 SOURCE = Item("triton", ("triton.compiler:ASTSource",), _AUDIT)
 TARGET = Item("triton", ("triton.backends.compiler:GPUTarget",), _AUDIT)
 PTXAS = Item("triton", ("triton.backends.nvidia.compiler:get_ptxas",), _AUDIT)

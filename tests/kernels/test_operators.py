@@ -1,0 +1,182 @@
+"""The operators that stand in for the interpreter's: the same bits, types, shapes and errors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from kvparity_kernels.launch import kernel, launch
+
+# isort: split
+import triton.language as tl
+from triton.runtime import interpreter as triton_interpreter
+
+from kvparity_kernels import operators, quick
+from kvparity_kernels.operators import BINARY, Operators
+
+RANDOM = np.random.default_rng(0)
+NUMPYS = {
+    **{tl.float32: np.float32, tl.float64: np.float64, tl.float16: np.float16, tl.int1: np.bool_},
+    **{tl.int32: np.int32, tl.int64: np.int64, tl.int8: np.int8},
+}
+POINTERS = [tl.pointer_type(tl.float32), tl.pointer_type(tl.int1), tl.pointer_type(tl.int64)]
+TYPES = [*NUMPYS, *POINTERS]
+SHAPES: list[tuple[int, ...] | None] = [None, (4,), (1, 4), (8, 1), (8, 4), (8, 2), (2, 1, 4)]
+NUMBERS = [0, 1, -3, 2**31, 2**40, 0.0, -0.0, 0.1, 1e-40, 1e300, float("inf"), float("nan"), True]
+
+
+def operand(dtype: Any, shape: tuple[int, ...] | None = (4,)) -> Any:
+    """A tensor of the interpreter: a block, or a scalar where there is no shape."""
+    data: NDArray[Any] = RANDOM.integers(0, 9, shape or (1,))
+    if not dtype.is_ptr() and dtype.is_floating():
+        data = data * 0.3 - 1
+    data = data.astype(np.uint64 if dtype.is_ptr() else NUMPYS[dtype])
+    kind = dtype if shape is None else tl.block_type(dtype, list(shape))
+    return tl.tensor(triton_interpreter.TensorHandle(data, dtype), kind)
+
+
+def told(function: Callable[..., Any], *operands: Any) -> Any:
+    """What a function of the language gives, as far as a kernel can see it, or why it does not."""
+    try:
+        with np.errstate(all="ignore"):
+            it = function(*operands)
+    except Exception as error:
+        return type(error), str(error)
+    data, facts = np.asarray(it.handle.data), {k: str(v) for k, v in vars(it).items()}
+    del facts["handle"]
+    return facts, str(it.handle.dtype), data.dtype, data.shape, data.tobytes()
+
+
+@pytest.fixture(scope="module")
+def changes() -> dict[tuple[Any, str], tuple[Any, Any]]:
+    """(thing, name): what Triton puts there at a launch, and what stands in for it."""
+    patches = triton_interpreter._patch_lang
+    assert isinstance(patches, quick.Patches)
+    if not patches.changes:
+        launch(weigh, (1,), torch.zeros(4), torch.zeros(4), N=4)
+    semantic = triton_interpreter.interpreter_semantic
+    return {
+        (thing, name): (lambda *given, of=before: of(*given, _semantic=semantic), after)
+        for thing, name, before, after in patches.changes
+        if tl.core.is_builtin(before)
+    }
+
+
+NAMES = [f"__{name}__" for name in BINARY] + ["__radd__", "__rsub__", "__rmul__", "__rtruediv__"]
+NAMES += ["__rfloordiv__", "__rmod__", "__rand__", "__ror__"]
+
+
+def pairs() -> Iterator[tuple[Any, Any]]:
+    """All types beside each other, all shapes beside each other, and numbers of Python."""
+    for a, b in itertools.product(TYPES, repeat=2):
+        for left, right in (((8, 1), (1, 4)), (None, None), ((4,), None)):
+            yield operand(a, left), operand(b, right)
+    for left, right in itertools.product(SHAPES, repeat=2):
+        for a, b in ((tl.float32, tl.float32), (tl.int32, tl.int64), (POINTERS[0], tl.int32)):
+            yield operand(a, left), operand(b, right)
+    for dtype, number in itertools.product(TYPES, NUMBERS):
+        yield operand(dtype), number
+        yield operand(dtype, None), tl.constexpr(number)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_operator_gives_what_tritons_gives(name: str, changes: Any) -> None:
+    theirs, ours = changes[tl.core.tensor, name]
+    seen = set()
+    for pair in pairs():
+        expected = told(theirs, *pair)
+        assert told(ours, *pair) == expected, (name, *pair)
+        seen.add(len(expected) > 2)
+    assert seen == {True, False}  # there were pairs that fit, and pairs that do not
+
+
+def test_a_selection_is_tritons(changes: Any) -> None:
+    theirs, ours = changes[tl, "where"]
+    conditions = [operand(tl.int1, shape) for shape in SHAPES]
+    given = [(c, *pair) for c in conditions[:3] for pair in pairs()]
+    given += [(c, n, it) for c in conditions for it, n in itertools.islice(pairs(), 400, None)]
+    given += [(c, *pair[::-1]) for c in conditions for pair in itertools.islice(pairs(), 300, 340)]
+    for each in given:
+        assert told(ours, *each) == told(theirs, *each), each
+
+
+def test_axes_are_added_as_triton_adds_them(changes: Any) -> None:
+    theirs, ours = changes[tl.core.tensor, "__getitem__"]
+    whole = slice(None)
+    indices = [None, whole, (None, whole), (whole, None), (whole, whole), (None,), (whole,)]
+    indices += [(whole, None, whole), (whole, whole, None), (None, None), (0, whole), (slice(1),)]
+    for dtype, shape, index in itertools.product(TYPES, SHAPES, indices):
+        it = operand(dtype, shape)
+        assert told(ours, it, index) == told(theirs, it, index), (it, index)
+
+
+def test_what_a_comparison_gives_can_be_used_further(changes: Any) -> None:
+    """The handle of a truth value says the type of what was compared: so it does here."""
+    (less, fast_less), (both, fast_both) = (
+        changes[tl.core.tensor, name] for name in ("__lt__", "__and__")
+    )
+    x, y = operand(tl.float32, (8, 1)), operand(tl.float32, (1, 4))
+    made = fast_less(x, y)
+    assert told(fast_both, made, made) == told(both, less(x, y), less(x, y))
+
+
+@kernel
+def weigh(X, Y, N: tl.constexpr):
+    lane = tl.arange(0, N)
+    x = tl.load(X + lane)
+    tl.store(Y + lane, tl.where(x < 0.5, x * 2 - 1, 1 / x))
+
+
+def test_a_launch_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    made = Operators._made
+    monkeypatch.setattr(Operators, "_made", lambda *given: (asked.append(given), made(*given))[1])
+    x, y = torch.tensor([0.25, 0.5, 4.0, -1.0]), torch.zeros(4)
+    launch(weigh, (1,), x, y, N=4)
+    assert y.tolist() == [-0.5, 2.0, 0.25, -3.0]
+    assert len(asked) >= 6  # two pointers, a comparison, two products or quotients, a selection
+
+
+def test_the_control_another_function_is_seen(
+    changes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    semantic = triton_interpreter.interpreter_semantic
+    wrong = Operators(triton_interpreter, semantic)
+    theirs, _ = changes[tl.core.tensor, "__sub__"]
+    ours = wrong._binary(theirs, np.add, operators.NUMBERS, False, reflected=False)
+    pair = operand(tl.float32, (8, 4)), operand(tl.float32, (8, 4))
+    assert told(ours, *pair) != told(theirs, *pair)
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "known"),
+    [
+        (7, "int32", True),
+        (-(2**31), "int64", True),
+        (2**31, "int64", False),
+        (-(2**31) - 1, "fp64", False),
+        (3, "fp32", True),
+        (True, "int32", False),
+        (1, "int1", False),
+        (0.5, "fp64", False),  # Triton 3.6 rounds it to float32 first
+        (0.5, "fp32", True),
+        (0.0, "fp32", True),
+        (-0.0, "fp32", False),  # which Triton 3.6 takes for 0
+        (-(2.0**-126), "fp32", True),
+        (-(2.0**-127), "fp32", False),  # which Triton 3.6 takes for a float64
+        ((2 - 2.0**-23) * 2.0**127, "fp32", True),
+        (2.0**128, "fp32", False),
+        (float("-inf"), "fp32", True),
+        (float("nan"), "fp32", False),
+    ],
+)
+def test_numbers_whose_type_is_the_same_in_every_triton(
+    value: float, name: str, known: bool
+) -> None:
+    assert (operators.number(value, name) is not None) == known
