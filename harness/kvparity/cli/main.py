@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         contract,
         controls,
         doctor,
+        drift,
         order,
         replay,
         tiles,
@@ -70,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"kvparity {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    modules = (verify, trace, order, replay, audit, codec, bench, tiles, contract, controls, doctor)
-    for module in modules:
+    modules = (verify, drift, trace, order, replay, audit, codec, bench, tiles)
+    for module in (*modules, contract, controls, doctor):
         module.add_parser(verbs)
     return top
 

@@ -76,7 +76,7 @@ def metrics(tokens: Tokens) -> Metrics:
         without_worst=_without(tokens, worst),
         worst=worst,
         abs_percentiles=_percentiles(size, ABS_PERCENTILES),
-        ratio_percentiles=_percentiles(ratio, RATIO_PERCENTILES),
+        ratio_percentiles=_ratios(_percentiles(d, RATIO_PERCENTILES)),
         equal_bits=float(tokens.equal.mean()),
         outside_clip=float(1 - ((ratio >= CLIP_LOW) & (ratio <= CLIP_HIGH)).mean()),
         clamped_tokens=int((size > CLAMP).sum()),
@@ -95,7 +95,7 @@ def _core(tokens: Tokens, d: Doubles) -> Core:
     return Core(
         mean_abs_d=float(np.abs(d).mean()),
         max_abs_d=float(np.abs(d).max()),
-        k1=float(-d.mean()),
+        k1=0.0 - float(d.mean()),
         k3=k3(d),
         ess_tokens=effective_sample_size(d),
         ess_sequences=effective_sample_size(tokens.sums(d)),
@@ -112,6 +112,12 @@ def effective_sample_size(log_weights: Doubles) -> float:
     """(Σρ)² / Σρ² / n, from 1/n to 1."""
     weights = np.exp(np.clip(log_weights, -CLAMP, CLAMP))
     return float(weights.sum() ** 2 / (weights**2).sum() / weights.size)
+
+
+def _ratios(of_d: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """e^d is monotone: its percentiles are those of d, which are finite."""
+    with np.errstate(over="ignore"):
+        return tuple((at, float(np.exp(d))) for at, d in of_d)
 
 
 def _percentiles(values: Doubles, at: tuple[float, ...]) -> tuple[tuple[float, float], ...]:

@@ -47,7 +47,7 @@ def layout_of(path: str | Path) -> str:
         RolloutError: as for :func:`read_rollouts`.
     """
     at, first = next(documents(Path(path)), (Place(Path(path)), {}))
-    return "kvparity rollouts" if is_header(first) else _chosen(first, at).name
+    return "RolloutWriter" if is_header(first) else _chosen(first, at).name
 
 
 def _raw(path: Path, findings: Findings) -> Iterator[RawRollout]:

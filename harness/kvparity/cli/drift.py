@@ -1,0 +1,142 @@
+"""``kvparity drift``: how far a recorded rollout and another side are apart."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvparity.cli import say
+from kvparity.cli.stop import ends
+from kvparity.core.exit_codes import of_verdict
+
+if TYPE_CHECKING:
+    from kvparity.drift.report import DriftReport, Source
+    from kvparity.rollouts.tokens import Tokens
+
+FRAMEWORKS = (
+    "verl",
+    "trl",
+    "nemo-rl",
+    "slime",
+    "prime-rl",
+    "skyrl",
+    "openrlhf",
+    "open-instruct",
+    "areal",
+    "tinker",
+)
+LIMITS = ("max_abs_d", "mean_abs_d", "abs_k1", "k3", "outside_clip")
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "drift",
+        help="compare a recorded rollout with its rescoring, token by token",
+        description="Compare the logprobs of a recorded rollout with those of another recording "
+        "of the same tokens, or with those of the trainer in the same file. d is trainer - "
+        "rollout. Without a limit every token must have equal bits.",
+        epilog="Exit codes: 0 holds, 1 differs, 2 bad input, 5 void (nothing was compared, or not "
+        "all), 130 interrupted.",
+    )
+    parser.add_argument("rollouts", type=Path, help="a recording, of any layout that is known")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="a recording of the trainer (default: the trainer's logprobs in ROLLOUTS)",
+    )
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"instead of equal bits: {', '.join(LIMITS)} at most VALUE; may be repeated",
+    )
+    parser.add_argument(
+        "--names",
+        action="append",
+        default=[],
+        choices=FRAMEWORKS,
+        help="also print the numbers under the names of this framework; may be repeated",
+    )
+    parser.add_argument(
+        "--vocabulary", type=int, metavar="N", help="refuse token ids that are not below N"
+    )
+    parser.add_argument(
+        "--worst", type=int, default=10, metavar="N", help="tokens to show (default: 10)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; the exit code is that of the verdict."""
+    with ends(ValueError):
+        limits = dict(_limit(each) for each in args.limit)
+        if args.worst < 0:
+            raise ValueError(f"--worst {args.worst}: expected a number from 0")
+        if args.vocabulary is not None and args.vocabulary < 1:
+            raise ValueError(f"--vocabulary {args.vocabulary}: expected a number from 1")
+    from kvparity.drift.report import document
+    from kvparity.drift.text import render
+    from kvparity.rollouts.names import named
+
+    tokens, found = _compare(args, limits)
+    names = {each: named(each, tokens) for each in args.names} if tokens.count else {}
+    say.result(args, document(found, names), render(found, names))
+    return of_verdict(found.verdict)
+
+
+def _compare(args: argparse.Namespace, limits: dict[str, float]) -> tuple[Tokens, DriftReport]:
+    from kvparity.drift.report import report
+    from kvparity.rollouts import read_rollouts
+    from kvparity.rollouts.findings import Findings
+    from kvparity.rollouts.pairing import Matched, both_recorded, paired
+    from kvparity.rollouts.tokens import Tokens
+
+    findings, matched = Findings(), Matched()
+    left = _source(args.rollouts)
+    rollouts = read_rollouts(args.rollouts, findings, args.vocabulary)
+    if args.against is None:
+        right = left
+        tokens = Tokens.of(both_recorded(rollouts, matched))
+    else:
+        right = _source(args.against)
+        others = read_rollouts(args.against, findings, args.vocabulary)
+        tokens = Tokens.of(paired(rollouts, others, matched, findings))
+    found = report(
+        tokens, matched, findings, rollout=left, trainer=right, limits=limits, worst=args.worst
+    )
+    return tokens, found
+
+
+def _source(path: Path) -> Source:
+    from kvparity.drift.report import Source
+    from kvparity.rollouts.open import layout_of
+
+    return Source(str(path), layout_of(path))
+
+
+def _limit(text: str) -> tuple[str, float]:
+    """``NAME=VALUE``.
+
+    Raises:
+        ValueError: it is not; the message says what was expected.
+    """
+    name, _, number = text.partition("=")
+    if name not in LIMITS:
+        raise ValueError(f"--limit {text}: expected NAME=VALUE with NAME of {_or(LIMITS)}")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"--limit {text}: expected a number from 0 behind {name}=")
+    return name, value
+
+
+def _or(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

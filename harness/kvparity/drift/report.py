@@ -1,0 +1,201 @@
+"""What a comparison found, as one frozen value, and its verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from kvparity.drift.curves import Bin, OneSequence, by_logprob, by_position, by_sequence
+from kvparity.rollouts.findings import Findings, Kind
+from kvparity.rollouts.metrics import Metrics, metrics
+from kvparity.rollouts.pairing import Matched
+from kvparity.rollouts.tokens import Tokens
+from kvparity_contracts.json_types import JsonObject, JsonValue
+
+SCHEMA_VERSION = 1
+MOST_NAMED = 20
+"""Sequences without a counterpart that are named; all are counted."""
+LIMITS = ("max_abs_d", "mean_abs_d", "abs_k1", "k3", "outside_clip")
+"""What can be limited. Without a limit, every token must have equal bits."""
+
+Verdict = Literal["holds", "differs", "void"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A side of the comparison. ``layout``: of a recording, or what else it is."""
+
+    name: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Token:
+    """One compared token. ``before``, ``after``: ids of compared tokens beside it; -1: no id."""
+
+    sequence: str
+    position: int
+    token_id: int
+    rollout: float
+    trainer: float
+    d: float
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A kind of unusual tokens. ``left_out``: they are in no number."""
+
+    kind: str
+    count: int
+    left_out: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """``reason``: why the verdict is what it is. ``metrics``: None where no token is compared."""
+
+    verdict: Verdict
+    reason: str
+    rollout: Source
+    trainer: Source
+    pairs: int
+    unmatched: int
+    unmatched_names: tuple[str, ...]
+    unused: int
+    found: tuple[Found, ...]
+    limits: Mapping[str, float]
+    metrics: Metrics | None
+    worst: tuple[Token, ...]
+    by_position: tuple[Bin, ...]
+    by_logprob: tuple[Bin, ...]
+    by_sequence: tuple[OneSequence, ...]
+
+
+def report(
+    tokens: Tokens,
+    matched: Matched,
+    findings: Findings,
+    *,
+    rollout: Source,
+    trainer: Source,
+    limits: Mapping[str, float],
+    worst: int = 10,
+) -> DriftReport:
+    """Everything that is said of two sides. ``worst``: tokens to name, largest abs(d) first, none
+    where d is 0."""
+    measured = metrics(tokens) if tokens.count else None
+    verdict, reason = judge(tokens, measured, matched, findings, limits)
+    return DriftReport(
+        verdict=verdict,
+        reason=reason,
+        rollout=rollout,
+        trainer=trainer,
+        pairs=matched.pairs,
+        unmatched=len(matched.unmatched),
+        unmatched_names=tuple(matched.unmatched[:MOST_NAMED]),
+        unused=len(matched.unused),
+        found=tuple(
+            Found(kind.name.lower(), findings.counts[kind], kind.rule.value == "left out", text)
+            for kind, text in zip(
+                (kind for kind in Kind if findings.counts[kind]), findings.sentences(), strict=True
+            )
+        ),
+        limits=dict(limits),
+        metrics=measured,
+        worst=_worst(tokens, worst),
+        by_position=by_position(tokens),
+        by_logprob=by_logprob(tokens),
+        by_sequence=by_sequence(tokens),
+    )
+
+
+def judge(
+    tokens: Tokens,
+    measured: Metrics | None,
+    matched: Matched,
+    findings: Findings,
+    limits: Mapping[str, float],
+) -> tuple[Verdict, str]:
+    """``differs`` outranks ``void``, which outranks ``holds``."""
+    if findings.counts[Kind.NOT_FINITE]:
+        return "differs", f"{findings.counts[Kind.NOT_FINITE]} logprobs are NaN or infinite"
+    if measured is None:
+        return "void", "no token is compared"
+    over = [
+        f"{name} {found:.3g} is above its limit {limits[name]:g}"
+        for name, found in _limited(measured).items()
+        if name in limits and not found <= limits[name]
+    ]
+    if over:
+        return "differs", "; ".join(over)
+    differing = int((~tokens.equal).sum())
+    if not limits and differing:
+        return "differs", f"{differing} of {tokens.count} tokens differ in bits"
+    if matched.unmatched:
+        names = ", ".join(matched.unmatched[:3]) + (", …" if len(matched.unmatched) > 3 else "")
+        return "void", f"{len(matched.unmatched)} sequences have no counterpart ({names})"
+    if findings.counts[Kind.MISSING] or findings.counts[Kind.SENTINEL]:
+        lost = findings.counts[Kind.MISSING] + findings.counts[Kind.SENTINEL]
+        return "void", f"{lost} tokens that count have no logprob"
+    if not limits and findings.counts[Kind.ROUNDED]:
+        rounded = findings.counts[Kind.ROUNDED]
+        return "void", f"{rounded} logprobs are no float32, so equal bits cannot be claimed"
+    if limits:
+        return "holds", "every limit holds"
+    return "holds", f"all {tokens.count} tokens have equal bits"
+
+
+def _limited(measured: Metrics) -> Mapping[str, float]:
+    every = measured.all
+    values = (every.max_abs_d, every.mean_abs_d, abs(every.k1), every.k3, measured.outside_clip)
+    return dict(zip(LIMITS, values, strict=True))
+
+
+def _worst(tokens: Tokens, most: int) -> tuple[Token, ...]:
+    size = np.abs(tokens.d)
+    most = min(most, tokens.count)
+    at = np.argpartition(-size, most - 1)[:most] if most else np.zeros(0, dtype=np.int64)
+    at = at[np.lexsort((at, -size[at]))]
+    at = at[size[at] > 0]
+    return tuple(_token(tokens, int(each)) for each in at)
+
+
+def _token(tokens: Tokens, at: int) -> Token:
+    sequence = tokens.sequence_of(at)
+    start, stop = int(tokens.starts[sequence]), int(tokens.starts[sequence + 1])
+    return Token(
+        sequence=tokens.names[sequence],
+        position=int(tokens.positions[at]),
+        token_id=int(tokens.token_ids[at]),
+        rollout=float(tokens.rollout[at]),
+        trainer=float(tokens.trainer[at]),
+        d=float(tokens.trainer[at]) - float(tokens.rollout[at]),
+        before=tuple(tokens.token_ids[max(start, at - 3) : at].tolist()),
+        after=tuple(tokens.token_ids[at + 1 : min(stop, at + 4)].tolist()),
+    )
+
+
+def document(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> JsonObject:
+    """As JSON has it: numbers that are not finite are ``"inf"``, ``"-inf"`` and ``"nan"``."""
+    value = {"schema_version": SCHEMA_VERSION, **asdict(found), "names": dict(names)}
+    plain = _plain(value)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(value: object) -> JsonValue:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    assert value is None or isinstance(value, (bool, int, float, str)), type(value)
+    return value

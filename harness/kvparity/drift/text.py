@@ -1,0 +1,120 @@
+"""A report on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from kvparity.drift.curves import Bin
+from kvparity.drift.report import DriftReport, Token
+from kvparity.rollouts.metrics import Core, Metrics
+
+BAR = 24
+"""Columns of the longest bar."""
+
+
+def render(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> str:
+    """For people."""
+    return "\n".join(_lines(found, names))
+
+
+def _lines(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    yield f"rollout  {found.rollout.name} ({found.rollout.layout})"
+    yield f"trainer  {found.trainer.name} ({found.trainer.layout})"
+    yield f"matched  {_matched(found)}"
+    for each in found.found:
+        yield f"found    {each.text}"
+    if found.metrics is not None:
+        yield ""
+        yield from _numbers(found.metrics)
+        yield ""
+        if found.worst:
+            yield from _worst(found.worst)
+            yield ""
+        yield from _bars("position", found.by_position)
+        yield ""
+        yield from _bars("logprob", found.by_logprob)
+        yield from _sequences(found)
+    for framework, values in names.items():
+        yield ""
+        yield f"by the names of {framework}"
+        yield from (f"  {name:<46} {value:.6g}" for name, value in values.items())
+    yield ""
+    yield f"{found.verdict.upper()}: {found.reason}"
+
+
+def _matched(found: DriftReport) -> str:
+    parts = [f"{found.pairs} sequences"]
+    if found.metrics is not None:
+        parts[0] += f", {found.metrics.tokens} tokens compared"
+    if found.unmatched:
+        names = ", ".join(found.unmatched_names[:3])
+        more = ", …" if found.unmatched > 3 else ""
+        parts.append(f"{found.unmatched} have no counterpart ({names}{more})")
+    if found.unused:
+        parts.append(f"{found.unused} of the trainer's belong to none")
+    return "; ".join(parts)
+
+
+def _numbers(measured: Metrics) -> Iterator[str]:
+    every, rest = measured.all, measured.without_worst
+    yield "d = trainer - rollout                   all tokens    without the worst"
+    for label, name in (
+        ("mean |d|", "mean_abs_d"),
+        ("max |d|", "max_abs_d"),
+        ("k1, mean of -d", "k1"),
+        ("k3, mean of e^d - 1 - d", "k3"),
+        ("effective sample size, tokens", "ess_tokens"),
+        ("effective sample size, sequences", "ess_sequences"),
+    ):
+        yield f"  {label:<34} {_value(every, name):>13} {_value(rest, name):>20}"
+    yield f"  {'equal bits':<34} {measured.equal_bits:>12.1%}"
+    yield f"  {'e^d outside of 0.8 to 1.2':<34} {measured.outside_clip:>12.1%}"
+    yield "  |d| percentiles   " + _percentiles(measured.abs_percentiles)
+    yield "  e^d percentiles   " + _percentiles(measured.ratio_percentiles)
+    if measured.clamped_tokens or measured.clamped_sequences:
+        yield (
+            f"  sample sizes clamp |d| at 20: that acted on {measured.clamped_tokens} tokens and "
+            f"{measured.clamped_sequences} sequences, so they look better than they are"
+        )
+
+
+def _value(core: Core | None, name: str) -> str:
+    return "-" if core is None else f"{getattr(core, name):.4g}"
+
+
+def _percentiles(found: tuple[tuple[float, float], ...]) -> str:
+    return "  ".join(f"p{at:g} {value:.4g}" for at, value in found)
+
+
+def _worst(worst: tuple[Token, ...]) -> Iterator[str]:
+    yield "worst tokens         position   token      rollout      trainer            d"
+    for each in worst:
+        yield (
+            f"  {each.sequence[:18]:<18} {each.position:>8} {each.token_id:>7} "
+            f"{each.rollout:>12.6g} {each.trainer:>12.6g} {each.d:>12.4g}"
+        )
+
+
+def _bars(along: str, bins: tuple[Bin, ...]) -> Iterator[str]:
+    longest = max((each.mean_abs_d for each in bins), default=0.0)
+    yield f"by {along:<16} tokens    mean |d|       k3   equal"
+    for each in bins:
+        length = round(BAR * each.mean_abs_d / longest) if longest else 0
+        where = f"{each.low:g} to {each.high:g}"
+        yield (
+            f"  {where:<15} {each.tokens:>9} {each.mean_abs_d:>11.3g} {each.k3:>8.1e} "
+            f"{each.equal_bits:>7.1%} {'█' * length}"
+        )
+
+
+def _sequences(found: DriftReport) -> Iterator[str]:
+    """The few that are farthest apart, where there are more than one."""
+    if len(found.by_sequence) < 2:
+        return
+    yield ""
+    yield "worst sequences          tokens    mean |d|       k3   equal"
+    for each in sorted(found.by_sequence, key=lambda it: -it.mean_abs_d)[:3]:
+        yield (
+            f"  {each.sequence[:20]:<20} {each.tokens:>9} {each.mean_abs_d:>11.3g} "
+            f"{each.k3:>8.1e} {each.equal_bits:>7.1%}"
+        )

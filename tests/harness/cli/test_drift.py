@@ -1,0 +1,100 @@
+"""``kvparity drift`` on recordings: verdicts as exit codes, bad input as one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rollouts.recorded import LAYOUTS, SEQUENCES, vllm_rollout, vllm_scores, written
+
+from kvparity.cli import drift
+from kvparity.cli.main import main
+from kvparity.drift.report import LIMITS
+from kvparity.rollouts.names import FRAMEWORKS
+
+
+@pytest.fixture
+def rollout(tmp_path: Path) -> str:
+    return str(written([vllm_rollout(each) for each in SEQUENCES], tmp_path / "rollout.json"))
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> str:
+    return str(written([vllm_scores(each) for each in SEQUENCES[::-1]], tmp_path / "scores.json"))
+
+
+def test_the_help_knows_every_name() -> None:
+    """They are written down where no numpy is imported."""
+    assert set(drift.FRAMEWORKS) == set(FRAMEWORKS)
+    assert drift.LIMITS == LIMITS
+
+
+def test_two_recordings(rollout: str, scores: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", rollout, "--against", scores, "--names", "trl"]) == 1
+    out = capsys.readouterr().out
+    assert "matched  3 sequences, 9 tokens compared" in out
+    assert "DIFFERS: 4 of 9 tokens differ in bits" in out
+    assert "sampling/sampling_logp_difference/max          0.5" in out
+    assert main(["drift", rollout, "--against", scores, "--limit", "max_abs_d=0.5"]) == 0
+    assert main(["drift", rollout, "--against", scores, "--limit", "max_abs_d=0.4"]) == 1
+
+
+def test_a_recording_of_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(written(LAYOUTS["slime train shard"](), tmp_path / "shard.json"))
+    assert main(["drift", path, "--json", "--worst", "2"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema_version"] == 1
+    assert found["rollout"] == {"name": path, "layout": "slime train shard"}
+    assert found["metrics"]["tokens"] == 7
+    assert [each["sequence"] for each in found["worst"]] == ["rollout0.rank0.2", "rollout0.rank0.0"]
+
+
+def test_equal_bits_hold_and_what_is_lacking_is_void(rollout: str, tmp_path: Path) -> None:
+    assert main(["drift", rollout, "--against", rollout]) == 0
+    part = str(written([vllm_rollout(each) for each in SEQUENCES[1:]], tmp_path / "part.json"))
+    assert main(["drift", rollout, "--against", part]) == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "sequence 0 has logprobs of one side alone: name the other with --against"),
+        (["--against", "no.json"], "no.json cannot be read: No such file or directory"),
+        (["--limit", "k3"], "--limit k3: expected a number from 0 behind k3="),
+        (["--limit", "k3=nan"], "--limit k3=nan: expected a number from 0 behind k3="),
+        (["--limit", "k3=-1"], "--limit k3=-1: expected a number from 0 behind k3="),
+        (["--limit", "k4=1"], "--limit k4=1: expected NAME=VALUE with NAME of max_abs_d, "),
+        (["--worst", "-1"], "--worst -1: expected a number from 0"),
+        (["--vocabulary", "0"], "--vocabulary 0: expected a number from 1"),
+    ],
+)
+def test_bad_input(
+    rollout: str, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["drift", rollout, *more]) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert main(["drift", rollout, *more, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
+
+
+def test_ids_outside_of_the_vocabulary(rollout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drift", rollout, "--against", rollout, "--vocabulary", "12"]) == 0
+    assert main(["drift", rollout, "--against", rollout, "--vocabulary", "11"]) == 2
+    assert "token_ids[3] is 11; expected ids from 0 to 10" in capsys.readouterr().err
+
+
+def test_no_torch_is_imported(rollout: str) -> None:
+    code = "import sys; from kvparity.cli.main import main; main(sys.argv[1:]); "
+    code += "sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "drift", rollout, "--against", rollout],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "HOLDS" in done.stdout

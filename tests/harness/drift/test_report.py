@@ -1,0 +1,140 @@
+"""The verdict of two sides, and the report of it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kvparity.drift.curves import by_logprob, by_position, by_sequence
+from kvparity.drift.report import LIMITS, DriftReport, Source, document, report
+from kvparity.drift.text import render
+from kvparity.rollouts.findings import Findings, Kind
+from kvparity.rollouts.names import FRAMEWORKS, named
+from kvparity.rollouts.pairing import Matched
+from kvparity.rollouts.tokens import ScoredSequence, Tokens
+
+SIDE = Source("a.jsonl", "RolloutWriter")
+
+
+def _tokens(*gaps: list[float], rollout: float = -2.0, first: int = 0) -> Tokens:
+    """A sequence for each list of d; every number is exact in float32."""
+
+    def one(name: int, d: list[float]) -> ScoredSequence:
+        left = np.full(len(d), rollout, dtype=np.float32)
+        at = np.arange(first, first + len(d), dtype=np.int32)
+        return ScoredSequence(str(name), left, (left + d).astype(np.float32), at, at + 100)
+
+    return Tokens.of(one(name, d) for name, d in enumerate(gaps))
+
+
+def _report(
+    tokens: Tokens,
+    found: dict[Kind, int] | None = None,
+    unmatched: tuple[str, ...] = (),
+    **limits: float,
+) -> DriftReport:
+    findings = Findings()
+    for kind, count in (found or {}).items():
+        findings.add(kind, "s", range(count))
+    matched = Matched(len(tokens.names), list(unmatched), [])
+    return report(tokens, matched, findings, rollout=SIDE, trainer=SIDE, limits=limits)
+
+
+EQUAL = _tokens([0.0, 0.0], [0.0])
+APART = _tokens([0.0, 0.25], [-0.5])
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "reason"),
+    [
+        (_report(EQUAL), "holds", "all 3 tokens have equal bits"),
+        (_report(EQUAL, {Kind.ZERO: 2}), "holds", "all 3 tokens have equal bits"),
+        (_report(APART), "differs", "2 of 3 tokens differ in bits"),
+        (_report(Tokens.of([])), "void", "no token is compared"),
+        (_report(EQUAL, unmatched=("b", "c")), "void", "2 sequences have no counterpart (b, c)"),
+        (_report(EQUAL, {Kind.MISSING: 2}), "void", "2 tokens that count have no logprob"),
+        (_report(EQUAL, {Kind.SENTINEL: 1}), "void", "1 tokens that count have no logprob"),
+        (_report(EQUAL, {Kind.ROUNDED: 1}), "void", "1 logprobs are no float32, so equal bits"),
+        (_report(EQUAL, {Kind.NOT_FINITE: 1}), "differs", "1 logprobs are NaN or infinite"),
+        (_report(Tokens.of([]), {Kind.NOT_FINITE: 1}), "differs", "1 logprobs are NaN"),
+        (_report(APART, unmatched=("b",)), "differs", "2 of 3 tokens differ in bits"),
+        (_report(APART, {Kind.ROUNDED: 1}, max_abs_d=0.5), "holds", "every limit holds"),
+        (_report(APART, max_abs_d=0.49), "differs", "max_abs_d 0.5 is above its limit 0.49"),
+        (_report(APART, mean_abs_d=0.24), "differs", "mean_abs_d 0.25 is above its limit 0.24"),
+        (_report(APART, abs_k1=0.08), "differs", "abs_k1 0.0833 is above its limit 0.08"),
+        (_report(APART, k3=0.04), "differs", "k3 0.0469 is above its limit 0.04"),
+        (_report(APART, outside_clip=0.5), "differs", "outside_clip 0.667 is above its limit 0.5"),
+        (_report(APART, unmatched=("b",), k3=1.0), "void", "1 sequences have no counterpart (b)"),
+        (_report(APART, {Kind.MISSING: 1}, k3=1.0), "void", "1 tokens that count have no logprob"),
+    ],
+)
+def test_verdicts(found: DriftReport, verdict: str, reason: str) -> None:
+    assert found.verdict == verdict
+    assert found.reason.startswith(reason)
+
+
+def test_every_limit_is_measured() -> None:
+    assert _report(APART, **dict.fromkeys(LIMITS, 1.0)).verdict == "holds"
+    for name in LIMITS:
+        assert _report(APART, **{name: 0.0}).verdict == "differs"
+
+
+def test_the_worst_tokens() -> None:
+    tokens = _tokens([0.0, 0.25, 0.0, 0.5], [-0.5, 0.0])
+    found = _report(tokens).worst
+    assert [(it.sequence, it.position, it.d) for it in found] == [
+        ("0", 3, 0.5),
+        ("1", 0, -0.5),
+        ("0", 1, 0.25),
+    ]
+    assert (found[0].before, found[0].after) == ((100, 101, 102), ())
+    assert (found[2].before, found[2].after) == ((100,), (102, 103))
+
+
+def test_curves() -> None:
+    """Positions 14 to 17, and logprobs at the edges of bins."""
+    tokens = _tokens([0.0, 0.5, -0.5, 0.25], first=14)
+    low, high = by_position(tokens)
+    assert (low.low, low.high, low.tokens, low.max_abs_d) == (0.0, 16.0, 2, 0.5)
+    assert (high.low, high.high, high.tokens) == (16.0, 32.0, 2)
+    assert (high.mean_d, high.mean_abs_d, high.equal_bits) == (-0.125, 0.375, 0.0)
+    assert (low.equal_bits, low.mean_d) == (0.5, 0.25)
+    edges = [(-20.0, -16.0), (-16.0, -8.0), (-2.0, -1.0), (-0.0625, 0.0), (0.0, 0.0)]
+    for logprob, high_edge in edges:
+        (only,) = by_logprob(_tokens([-0.5], rollout=logprob))
+        assert only.high == high_edge, logprob
+    assert [(it.sequence, it.tokens, it.mean_abs_d) for it in by_sequence(APART)] == [
+        ("0", 2, 0.125),
+        ("1", 1, 0.5),
+    ]
+
+
+def test_the_document_is_json() -> None:
+    far = _tokens([800.0], rollout=-900.0)
+    names = {each: named(each, far) for each in FRAMEWORKS}
+    found = json.loads(json.dumps(document(_report(far), names), allow_nan=False))
+    assert found["metrics"]["all"]["k3"] == "inf"
+    assert found["by_logprob"][0]["low"] == "-inf"
+    assert found["names"]["verl"]["training/rollout_actor_probs_pearson_corr"] == "nan"
+    assert found["verdict"] == "differs"
+    assert document(_report(Tokens.of([])), {})["metrics"] is None
+
+
+@pytest.mark.parametrize("tokens", [EQUAL, APART, Tokens.of([]), _tokens([21.0], rollout=-30.0)])
+def test_the_text(tokens: Tokens) -> None:
+    names = {"trl": named("trl", tokens)} if tokens.count else {}
+    found = _report(tokens, {Kind.ZERO: 1}, unmatched=("b", "c", "d", "e"))
+    text = render(found, names)
+    assert text.endswith(f"{found.verdict.upper()}: {found.reason}")
+    assert "4 have no counterpart (b, c, d, …)" in text
+    assert "1 × a stored logprob of exactly 0.0" in text
+    assert ("clamp |d| at 20: that acted on 1 tokens and 1 sequences" in text) == (
+        tokens.count == 1
+    )
+    assert ("worst tokens" in text) == bool(found.worst)
+    assert ("worst sequences" in text) == (len(tokens.names) > 1)
+    assert ("sampling/importance_sampling_ratio/max" in text) == bool(names)
+    assert max(map(len, text.splitlines())) <= 120
+    assert "-0 " not in text
