@@ -121,7 +121,7 @@ def functions(n: int) -> dict[str, Callable[[bool], Oracle]]:
         "torch sum": sums(n, lambda x: x.sum(1)),
         "torch matmul": sums(n, lambda x: (x @ ones)[:, 0]),
         "SDPA decode": attention(n, sdpa("math")),
-        "Triton decode": attention(n, Pair(prefill, decode, "prefill", "decode")),
+        "Triton decode": attention(n, Pair.of(prefill, decode, "prefill", "decode")),
     }
 
 

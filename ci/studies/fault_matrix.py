@@ -96,12 +96,12 @@ def faults(folder: Path) -> list[Fault]:
     texts = {name: audit_cases.mutate(folder, name, change) for name, change in SOURCES.items()}
 
     def text(name: str, path: Path, compiled: audit_cases.Pair | None = None) -> Fault:
-        pair = Pair(attention.prefill, _from(path), "prefill", "decode")
+        pair = Pair.of(attention.prefill, _from(path), "prefill", "decode")
         compiled = compiled or (prefill, replace(decode, source=path))
         return Fault(name, "text of the kernels", pair, ORDER, compiled)
 
     def option(name: str, key: str, **changes: int) -> Fault:
-        pair = Pair(attention.prefill, _with(**changes), "prefill", "decode")
+        pair = Pair.of(attention.prefill, _with(**changes), "prefill", "decode")
         return Fault(name, "order that decode is given", pair, ORDER, known[key].faulty)
 
     def torch_pair(name: str, key: str | None, **changes: Any) -> Fault:
@@ -112,7 +112,7 @@ def faults(folder: Path) -> list[Fault]:
     tf32, unfused = known["tf32"].faulty, known["fusion"].sound
     fusion = (unfused[0], replace(unfused[1], fusion=True))
     assert tf32[1].source is not None
-    own = Pair(attention.prefill, attention.decode, "prefill", "decode")
+    own = Pair.of(attention.prefill, attention.decode, "prefill", "decode")
     return [
         Fault("none", "–", own, ORDER, (prefill, decode)),
         option("another tile in decode", "tile", tile=32),

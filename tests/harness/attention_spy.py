@@ -13,9 +13,17 @@ from planting import Told, ToldSession
 from torch import Tensor
 
 from kvparity.plan.schedule import Layout, Member
+from kvparity.subjects.attention_calls import (
+    AttentionOps,
+    DecodeCall,
+    Outputs,
+    PairDecodeCall,
+    PairPrefillCall,
+    PrefillCall,
+)
 from kvparity.subjects.decoder.backends import Backends
 from kvparity.subjects.decoder.model import Model, Ops
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity.subjects.pair.model import Heads, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.keys import KeysValues
@@ -68,32 +76,29 @@ class Spy:
     def ops(self) -> AttentionOps:
         return AttentionOps(prefill=self.prefill, decode=self.decode)
 
-    def prefill(
-        self, q: Tensor, kv: KeysValues, *, q_starts: Tensor, q_lens: Tensor, max_q: int,
-        scale: float, order: ReductionOrder, **more: Any,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        queries = tuple(q_lens.tolist())
-        assert max_q == max(queries)
-        return self._run(False, q, kv, q_starts.tolist(), queries, scale, order, more)
+    def prefill(self, call: PrefillCall) -> Outputs:
+        queries = tuple(call.q_lens.tolist())
+        assert call.max_q == max(queries)
+        return self._run(call, call.q_starts.tolist(), queries)
 
-    def decode(
-        self, q: Tensor, kv: KeysValues, *, max_kv: int, scale: float, order: ReductionOrder,
-        **more: Any,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        assert max_kv >= int(kv.kv_lens.max())
-        ones = (1,) * len(q)
-        return self._run(True, q, kv, list(range(len(q))), ones, scale, order, more)
+    def decode(self, call: DecodeCall) -> Outputs:
+        assert call.max_kv >= int(call.kv.kv_lens.max())
+        return self._run(call, list(range(len(call.q))), (1,) * len(call.q))
 
     def _run(
-        self, decode: bool, q: Tensor, kv: KeysValues, starts: list[int],
-        queries: tuple[int, ...], scale: float, order: ReductionOrder, more: dict[str, Any],
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self, call: PrefillCall | DecodeCall, starts: list[int], queries: tuple[int, ...]
+    ) -> Outputs:
+        q, kv, scale, window = call.q, call.kv, call.scale, call.window
         lens = kv.kv_lens.tolist()
         assert len(lens) == len(queries)
         places = [[slot(kv, b, p) for p in range(n)] for b, n in enumerate(lens)]
-        self.calls.append(Called(decode, queries, tuple(lens), order, places, kv, more))
+        more: dict[str, Any] = {"window": window, "softcap": call.softcap}
+        more = {name: value for name, value in more.items() if value}
+        tensors = {"sinks": call.sinks, "first_key": call.first_key}
+        more |= {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        decode = isinstance(call, DecodeCall)
+        self.calls.append(Called(decode, queries, tuple(lens), call.order, places, kv, more))
         out, lse = torch.full_like(q, torch.nan), torch.full(q.shape[:2], torch.nan)
-        window = more.get("window", 0)
         for b, (start, rows) in enumerate(zip(starts, queries, strict=True)):
             for t in range(rows):
                 stop = lens[b] - rows + t + 1
@@ -101,6 +106,12 @@ class Spy:
                 seen = places[b][first:stop]
                 out[start + t], lse[start + t] = row(q[start + t], kv.k[seen], kv.v[seen], scale)
         return out, lse
+
+
+def pair_call(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
+    """A call of a pair: of decode where it has ``kv_lens``."""
+    kind = PairDecodeCall if "kv_lens" in more else PairPrefillCall
+    return kind(q=q, k=k, v=v, **{"scale": 0.25, **more})
 
 
 class Bare(DecoderSubject):
@@ -140,7 +151,7 @@ class PairSpy:
         self.lse = lse
 
     def subject(self, order: ReductionOrder | None = ORDER, **more: Any) -> AttentionSubject:
-        pair = Pair(self.prefill, self.decode, "m:p", "m:d")
+        pair = Pair.of(self.prefill, self.decode, "m:p", "m:d")
         kind = torch.float32
         return AttentionSubject(
             pair, Heads(4, 2, 8), 0.25, kind, kind, torch.device("cpu"), 0, order, **more

@@ -13,6 +13,7 @@ import toy
 from kvparity.plan.cases import Case, make
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.run.unit import Setting, run_unit
+from kvparity.subjects.attention_calls import by_keywords
 from kvparity.subjects.pair.subject import AttentionSubject, build
 from kvparity_contracts.subjects import Attention
 
@@ -44,10 +45,11 @@ def setting(paths: list[str], controls: Any = "all", **more: Any) -> Setting:
 
 
 def over(found: Setting, **kernels: Callable[..., Any]) -> Setting:
-    """The same over other kernels."""
+    """The same over other kernels, which take keywords."""
     subject = found.subject
     assert isinstance(subject, AttentionSubject)
-    return replace(found, subject=subject.with_pair(replace(subject.pair, **kernels)))
+    called = {name: by_keywords(kernel) for name, kernel in kernels.items()}
+    return replace(found, subject=subject.with_pair(replace(subject.pair, **called)))
 
 
 def run(found: Setting) -> Found:

@@ -94,4 +94,4 @@ class Kernel:
         return torch.cat([r[0] for r in rows]), torch.cat([r[1] for r in rows])
 
     def pair(self) -> Pair:
-        return Pair(self.prefill, self.decode, "tiled:prefill", "tiled:decode")
+        return Pair.of(self.prefill, self.decode, "tiled:prefill", "tiled:decode")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvparity.subjects.attention_calls import PairDecodeCall, by_keywords
 from kvparity.subjects.pair.cache import Given
 from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.inputs import Inputs
@@ -18,10 +19,14 @@ ROWS, HEADS, DIM = 3, 2, 4
 def inputs(**more: Any) -> Inputs:
     q = torch.ones(ROWS, HEADS, DIM, dtype=torch.bfloat16)
     k, v = (torch.full((5, 1, DIM), float(i), dtype=torch.bfloat16) for i in (2, 3))
-    scales = {"k_scale": torch.ones(1), "v_scale": None}
-    return Inputs(q, Given(k, v, scales), **more)
+    return Inputs(q, Given(k, v, k_scale=torch.ones(1)), **more)
 
 
 def call(compute: Callable[[], Any], given: Inputs | None = None) -> Tensor:
-    lens = {"kv_lens": torch.tensor([5, 5, 5])}
-    return checked("f.py:decode", given or inputs(), lens, ["kv_lens", "scale"], compute)
+    return call_kernel(lambda q, k, v, **more: compute(), given)
+
+
+def call_kernel(kernel: Callable[..., Any], given: Inputs | None = None) -> Tensor:
+    made = given or inputs()
+    one = PairDecodeCall(q=made.q, scale=1.0, kv_lens=torch.tensor([5, 5, 5]), **vars(made.given))
+    return checked("f.py:decode", by_keywords(kernel), one, made)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from attention_spy import ORDER, normal
 
+from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 
@@ -29,7 +30,7 @@ def kv_of(*lens: int, ring: int = 0, heads: int = 2) -> KeysValues:
 def decoded(subject: Any, kv: KeysValues, own: ReductionOrder = ORDER, **more: Any) -> Any:
     q = normal(kv.batch, 4, 8)
     options = {"max_kv": int(kv.kv_lens.max()) + 2, "scale": 0.25, "order": own}
-    return subject.attention.decode(q, kv, **options | more)
+    return subject.attention.decode(DecodeCall(q=q, kv=kv, **options | more))
 
 
 def prefilled(
@@ -37,7 +38,8 @@ def prefilled(
 ) -> Any:
     """Rows lie behind each other, with a row of nobody's in front."""
     starts = [1 + sum(lens[:b]) for b in range(len(lens))]
-    return subject.attention.prefill(
-        normal(1 + sum(lens), 4, 8), kv, q_starts=torch.tensor(starts).int(),
+    call = PrefillCall(
+        q=normal(1 + sum(lens), 4, 8), kv=kv, q_starts=torch.tensor(starts).int(),
         q_lens=torch.tensor(lens).int(), max_q=max(lens), scale=0.25, order=own, **more,
     )  # fmt: skip
+    return subject.attention.prefill(call)

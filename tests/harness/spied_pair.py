@@ -44,7 +44,7 @@ class Spy:
         found, format = setting(["decode"], heads=SHAPE).subject, StoreFormat.parse(store)
         assert isinstance(found, AttentionSubject)
         return replace(
-            found.with_pair(Pair(self.kernel(0), self.kernel(1), "p", "d")),
+            found.with_pair(Pair.of(self.kernel(0), self.kernel(1), "p", "d")),
             format=format if format.dynamic or format.static else None,
             kv_cache=format.storage_dtype,
             **more,

@@ -170,7 +170,7 @@ def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
     here = Path.cwd()
     dtype = getattr(torch, args.dtype or "float32")
     return AttentionSubject(
-        pair=Pair(load_callable(names[0], here), load_callable(names[1], here), *names),
+        pair=Pair.of(load_callable(names[0], here), load_callable(names[1], here), *names),
         heads=Heads(heads[0], heads[1], dim),
         scale=_scale(args.scale, dim),
         execution=dtype,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.base import Session, Subject
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels.keys import KeysValues
-
-Attend = Callable[..., tuple[Tensor, Tensor]]
 
 
 class _First:
@@ -24,11 +23,11 @@ class _First:
         self.ops = ops
         self.kept: dict[str, KeysValues] = {}
 
-    def prefill(self, q: Tensor, kv: KeysValues, **options: Any) -> tuple[Tensor, Tensor]:
-        return self.ops.prefill(q, self.kept.setdefault("prefill", kv), **options)
+    def prefill(self, call: PrefillCall) -> Outputs:
+        return self.ops.prefill(replace(call, kv=self.kept.setdefault("prefill", call.kv)))
 
-    def decode(self, q: Tensor, kv: KeysValues, **options: Any) -> tuple[Tensor, Tensor]:
-        return self.ops.decode(q, self.kept.setdefault("decode", kv), **options)
+    def decode(self, call: DecodeCall) -> Outputs:
+        return self.ops.decode(replace(call, kv=self.kept.setdefault("decode", call.kv)))
 
 
 class _Stepwise(PlantedSession):
@@ -58,15 +57,6 @@ def wrong_donor(subject: Subject) -> Subject:
     return PlantedSubject(planted, open_session)
 
 
-def _unscaled(attend: Attend) -> Attend:
-    def planted(
-        q: Tensor, kv: KeysValues, *, scale: float, **options: Any
-    ) -> tuple[Tensor, Tensor]:
-        return attend(q, kv, scale=0.0, **options)
-
-    return planted
-
-
 def uniform_attention(subject: Subject) -> Subject:
     """The scale of the scores is lost: every key weighs the same, in prefill and in decode.
 
@@ -76,5 +66,8 @@ def uniform_attention(subject: Subject) -> Subject:
         raise UnsupportedError("this defect needs the attention of a decoder of ours")
     ops = subject.attention
     return subject.with_attention(
-        AttentionOps(prefill=_unscaled(ops.prefill), decode=_unscaled(ops.decode))
+        AttentionOps(
+            prefill=lambda call: ops.prefill(replace(call, scale=0.0)),
+            decode=lambda call: ops.decode(replace(call, scale=0.0)),
+        )
     )

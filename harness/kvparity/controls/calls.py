@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -16,8 +16,19 @@ from torch import Tensor
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.subjects.attention_calls import (
+    AttentionOps,
+    DecodeCall,
+    Outputs,
+    PairCall,
+    PairDecodeCall,
+    PairPrefillCall,
+    PrefillCall,
+    SlotsCall,
+    with_keys,
+)
 from kvparity.subjects.base import Session, Subject
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity.subjects.pair.model import Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.keys import DTYPES, KeysValues
@@ -57,12 +68,6 @@ def one_of(kv: KeysValues, b: int) -> KeysValues:
     return replace(kv, kv_lens=kv.kv_lens[one], starts=starts, block_table=table)
 
 
-def alone(more: dict[str, Any], rows: slice) -> dict[str, Any]:
-    """The options of a call for some of its rows."""
-    first = more.get("first_key")
-    return more if first is None else {**more, "first_key": first[rows]}
-
-
 def choosing(choose: Choose, *, each: bool = False) -> Plant:
     """Plant: attention runs in the order that ``choose`` picks.
 
@@ -83,45 +88,44 @@ def choosing(choose: Choose, *, each: bool = False) -> Plant:
 def chosen(ops: AttentionOps, choose: Choose, each: bool = False) -> AttentionOps:
     """The decoder's attention in the order that ``choose`` picks."""
 
-    def prefill(
-        q: Tensor, kv: KeysValues, *, q_starts: Tensor, q_lens: Tensor, max_q: int,
-        order: ReductionOrder, **more: Any,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        queries = tuple(q_lens.tolist())
-        if not each or len(queries) == 1:
-            call = _call(q, kv, queries, more, decode=False)
-            return ops.prefill(
-                q, kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, order=choose(call, order),
-                **more,
+    def asked(call: SlotsCall) -> SlotsCall:
+        order = choose(_facts(call), call.order)
+        return replace(call, order=order)
+
+    def prefill(call: PrefillCall) -> Outputs:
+        lens, starts = call.q_lens.tolist(), call.q_starts.tolist()
+        if not each or len(lens) == 1:
+            return ops.prefill(asked(call))
+        out, lse = torch.full_like(call.q, float("nan")), None
+        for b, n in enumerate(lens):
+            rows = slice(starts[b], starts[b] + n)
+            own = replace(
+                _rows_of(call, rows), kv=one_of(call.kv, b), max_q=n,
+                q_starts=torch.zeros_like(call.q_starts[:1]), q_lens=call.q_lens[b : b + 1],
             )  # fmt: skip
-        out, lse, starts = torch.full_like(q, float("nan")), None, q_starts.tolist()
-        for b, n in enumerate(queries):
-            rows, own = slice(starts[b], starts[b] + n), one_of(kv, b)
-            part, part_lse = ops.prefill(
-                q[rows], own, q_starts=torch.zeros_like(q_starts[:1]), q_lens=q_lens[b : b + 1],
-                max_q=n, order=choose(_call(q, own, (n,), more, decode=False), order),
-                **alone(more, rows),
-            )  # fmt: skip
-            lse = part_lse.new_full((len(q), q.shape[1]), float("nan")) if lse is None else lse
+            part, part_lse = ops.prefill(asked(own))
+            if lse is None:
+                lse = part_lse.new_full(call.q.shape[:2], float("nan"))
             out[rows], lse[rows] = part, part_lse
         assert lse is not None  # a call has a sequence
         return out, lse
 
-    def decode(
-        q: Tensor, kv: KeysValues, *, order: ReductionOrder, **more: Any
-    ) -> tuple[Tensor, Tensor]:
-        batch = len(kv.kv_lens)
-        if not each or batch == 1:
-            call = _call(q, kv, (1,) * batch, more, decode=True)
-            return ops.decode(q, kv, order=choose(call, order), **more)
+    def decode(call: DecodeCall) -> Outputs:
+        if not each or call.kv.batch == 1:
+            return ops.decode(asked(call))
         parts = []
-        for b in range(batch):
-            own, row = one_of(kv, b), slice(b, b + 1)
-            picked = choose(_call(q, own, (1,), more, decode=True), order)
-            parts.append(ops.decode(q[row], own, order=picked, **alone(more, row)))
+        for b in range(call.kv.batch):
+            own = replace(_rows_of(call, slice(b, b + 1)), kv=one_of(call.kv, b))
+            parts.append(ops.decode(asked(own)))
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
     return AttentionOps(prefill=prefill, decode=decode)
+
+
+def _rows_of(call: SlotsCall, rows: slice) -> SlotsCall:
+    """The call with some of its rows alone."""
+    first = call.first_key
+    return replace(call, q=call.q[rows], first_key=None if first is None else first[rows])
 
 
 def coded(kv: KeysValues) -> bool:
@@ -129,72 +133,61 @@ def coded(kv: KeysValues) -> bool:
     return kv.k.dtype not in DTYPES
 
 
-def _call(
-    q: Tensor, kv: KeysValues, queries: tuple[int, ...], more: dict[str, Any], *, decode: bool
-) -> Call:
-    return Call(
-        decode, queries, tuple(kv.kv_lens.tolist()), q.shape[1] // kv.k.shape[1],
-        more.get("window", 0), coded(kv),
-    )  # fmt: skip
+def _facts(call: PrefillCall | DecodeCall) -> Call:
+    kv, decode = call.kv, isinstance(call, DecodeCall)
+    queries = (1,) * kv.batch if isinstance(call, DecodeCall) else tuple(call.q_lens.tolist())
+    group = call.q.shape[1] // kv.k.shape[1]
+    return Call(decode, queries, tuple(kv.kv_lens.tolist()), group, call.window, coded(kv))
 
 
 def _chosen_pair(pair: Pair, choose: Choose, each: bool) -> Pair:
-    def prefill(
-        q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor,
-        order: ReductionOrder, **more: Any,
-    ) -> Any:  # fmt: skip
-        queries = tuple(cu_seqlens_q.diff().tolist())
-        keys = tuple(cu_seqlens_k.diff().tolist())
-        group = q.shape[1] // k.shape[1]
+    def asked(call: PairCall) -> PairCall:
+        assert call.order is not None  # ``choosing`` asks for a pair that takes one
+        order = choose(_pair_facts(call), call.order)
+        return replace(call, order=order)
+
+    def prefill(call: PairPrefillCall) -> object:
         if not each:
-            call = Call(False, queries, keys, group, more.get("window", 0))
-            return pair.prefill(
-                q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
-                order=choose(call, order), **more,
-            )  # fmt: skip
-        rows, held = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+            return pair.prefill(asked(call))
+        ends_q, ends_k = call.cu_seqlens_q.tolist(), call.cu_seqlens_k.tolist()
         parts = []
-        for b, n in enumerate(queries):
-            kv = slice(held[b], held[b + 1])
-            call = Call(False, (n,), (keys[b],), group, more.get("window", 0))
-            parts.append(
-                pair.prefill(
-                    q[rows[b] : rows[b + 1]], k[kv], v[kv],
-                    cu_seqlens_q=cu_seqlens_q.new_tensor([0, n]),
-                    cu_seqlens_k=cu_seqlens_k.new_tensor([0, keys[b]]),
-                    order=choose(call, order), **more,
-                )
+        for b in range(len(ends_q) - 1):
+            rows, keys = slice(*ends_q[b : b + 2]), slice(*ends_k[b : b + 2])
+            own = replace(
+                with_keys(call, itemgetter(keys)), q=call.q[rows],
+                cu_seqlens_q=call.cu_seqlens_q.new_tensor([0, rows.stop - rows.start]),
+                cu_seqlens_k=call.cu_seqlens_k.new_tensor([0, keys.stop - keys.start]),
             )  # fmt: skip
+            parts.append(pair.prefill(asked(own)))
         return _joined(parts)
 
-    def decode(
-        q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, order: ReductionOrder, **more: Any
-    ) -> Any:
-        keys = tuple(kv_lens.tolist())
-        group = q.shape[1] // k.shape[2]
-
-        def call(lengths: tuple[int, ...]) -> Call:
-            return Call(True, (1,) * len(lengths), lengths, group, more.get("window", 0))
-
+    def decode(call: PairDecodeCall) -> object:
         if not each:
-            return pair.decode(q, k, v, kv_lens=kv_lens, order=choose(call(keys), order), **more)
-        return _joined(
-            [
-                pair.decode(
-                    q[b : b + 1], k[b : b + 1], v[b : b + 1], kv_lens=kv_lens[b : b + 1],
-                    order=choose(call(keys[b : b + 1]), order), **more,
-                )
-                for b in range(len(keys))
-            ]
-        )  # fmt: skip
+            return pair.decode(asked(call))
+        parts = []
+        for b in range(len(call.kv_lens)):
+            one = slice(b, b + 1)
+            own = replace(
+                with_keys(call, itemgetter(one)), q=call.q[one], kv_lens=call.kv_lens[one]
+            )
+            parts.append(pair.decode(asked(own)))
+        return _joined(parts)
 
     return replace(pair, prefill=prefill, decode=decode)
 
 
-def _joined(parts: Sequence[Any]) -> Any:
-    if isinstance(parts[0], tuple):
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-    return torch.cat(list(parts))
+def _pair_facts(call: PairPrefillCall | PairDecodeCall) -> Call:
+    if isinstance(call, PairDecodeCall):
+        keys = tuple(call.kv_lens.tolist())
+        return Call(True, (1,) * len(keys), keys, call.q.shape[1] // call.k.shape[2], call.window)
+    queries, keys = (tuple(x.diff().tolist()) for x in (call.cu_seqlens_q, call.cu_seqlens_k))
+    return Call(False, queries, keys, call.q.shape[1] // call.k.shape[1], call.window)
+
+
+def _joined(parts: Sequence[object]) -> object:
+    whole = [part if isinstance(part, tuple) else (part,) for part in parts]
+    joined = tuple(torch.cat(each) for each in zip(*whole, strict=True))
+    return joined if len(joined) > 1 else joined[0]
 
 
 class Running:

@@ -12,17 +12,14 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs
 from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
-from kvparity_kernels.keys import KeysValues
-from kvparity_kernels.order import ReductionOrder
+from kvparity.subjects.decoder.subject import DecoderSubject
 
 _POLYNOMIAL = """
 
@@ -76,15 +73,13 @@ def polynomial_exp2(subject: Subject) -> Subject:
     subject.require_order()
     ops = subject.attention
 
-    def decode(
-        q: Tensor, kv: KeysValues, *, order: ReductionOrder, **more: Any
-    ) -> tuple[Tensor, Tensor]:
-        out, lse = ops.decode(q, kv, order=order, **more)
-        long = kv.kv_lens >= order.split
+    def decode(call: DecodeCall) -> Outputs:
+        out, lse = ops.decode(call)
+        long = call.kv.kv_lens >= call.order.split
         if not bool(long.any()):
             return out, lse
         with _planted():
-            other, other_lse = ops.decode(q, kv, order=order, **more)
+            other, other_lse = ops.decode(call)
         return (
             torch.where(long[:, None, None], other, out),
             torch.where(long[:, None], other_lse, lse),

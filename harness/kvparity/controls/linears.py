@@ -16,7 +16,8 @@ from kvparity.controls.base import Plant
 from kvparity.controls.calls import Running, in_sessions, power_of_two
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.subject import DecoderSubject, Ops
+from kvparity.subjects.decoder.model import Ops
+from kvparity.subjects.decoder.subject import DecoderSubject
 
 Linear = Callable[..., Tensor]
 Parts = Callable[[int, int, int], int]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +16,18 @@ from torch import Tensor
 from kvparity.controls.base import Plant
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.words import NO_LSE
+from kvparity.subjects.attention_calls import (
+    AttentionOps,
+    DecodeCall,
+    Outputs,
+    PairDecode,
+    PairDecodeCall,
+    PrefillCall,
+    with_keys,
+)
 from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
-from kvparity.subjects.pair.callables import Kernel
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity.subjects.pair.subject import AttentionSubject
-from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 
 Cut = Callable[[int, int], int]
@@ -40,23 +46,29 @@ def merge(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Te
     return (out_a.float() * a + out_b.float() * b).to(out_a.dtype), lse
 
 
-def cut_decode(decode: Kernel, cut: Cut) -> Kernel:
+def cut_decode(decode: PairDecode, cut: Cut) -> PairDecode:
     """``decode`` with each row's keys reduced in two parts."""
 
-    def planted(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
-        whole = decode(q, k, v, kv_lens=kv_lens, **more)
-        if not isinstance(whole, tuple):
+    def parts(call: PairDecodeCall) -> Outputs:
+        found = decode(call)
+        if not isinstance(found, tuple):
             raise UnsupportedError(NO_LSE)
+        out, lse = found
+        return out, lse
+
+    def planted(call: PairDecodeCall) -> Outputs:
+        whole, lens = parts(call), call.kv_lens
         out, lse = whole[0].clone(), whole[1].clone()
-        for row, length in enumerate(kv_lens.tolist()):
-            at = cut(len(q), length)
+        for row, length in enumerate(lens.tolist()):
+            at = cut(len(call.q), length)
             if not 0 < at < length:
                 continue
             one = slice(row, row + 1)
-            first = kv_lens.new_tensor([at])
-            left = decode(q[one], k[one], v[one], kv_lens=first, **more)
-            right = decode(q[one], k[one, at:], v[one, at:], kv_lens=kv_lens[one] - at, **more)
-            out[one], lse[one] = merge(left, right)
+            left = replace(
+                call, q=call.q[one], k=call.k[one], v=call.v[one], kv_lens=lens.new_tensor([at])
+            )
+            right = replace(left, k=left.k[:, at:], v=left.v[:, at:], kv_lens=lens[one] - at)
+            out[one], lse[one] = merge(parts(left), parts(right))
         return out, lse
 
     return planted
@@ -65,11 +77,11 @@ def cut_decode(decode: Kernel, cut: Cut) -> Kernel:
 def reordered(ops: AttentionOps, reorder: Reorder) -> AttentionOps:
     """The decoder's attention, called with another order than the declared one."""
 
-    def prefill(q: Tensor, kv: KeysValues, *, order: ReductionOrder, **more: Any) -> Any:
-        return ops.prefill(q, kv, order=reorder(order, len(kv.kv_lens), False), **more)
+    def prefill(call: PrefillCall) -> Outputs:
+        return ops.prefill(replace(call, order=reorder(call.order, call.kv.batch, False)))
 
-    def decode(q: Tensor, kv: KeysValues, *, order: ReductionOrder, **more: Any) -> Any:
-        return ops.decode(q, kv, order=reorder(order, len(kv.kv_lens), True), **more)
+    def decode(call: DecodeCall) -> Outputs:
+        return ops.decode(replace(call, order=reorder(call.order, call.kv.batch, True)))
 
     return AttentionOps(prefill=prefill, decode=decode)
 
@@ -81,17 +93,16 @@ def _rotated(ops: AttentionOps, shift_of: Shift) -> AttentionOps:
     as presenting these rotated by ``shift``; pages of one slot present them in any order.
     """
 
-    def decode(
-        q: Tensor, kv: KeysValues, *, order: ReductionOrder, max_kv: int, **more: Any
-    ) -> Any:
+    def decode(call: DecodeCall) -> Outputs:
+        kv = call.kv
         if kv.starts is None:
             raise UnsupportedError("this defect is planted in a contiguous cache")
         lens = kv.kv_lens.long()[:, None]
-        place = torch.arange(max_kv, device=q.device)
-        keys = _turned(place, lens, shift_of(lens, order), more.get("window", 0))
+        place = torch.arange(call.max_kv, device=call.q.device)
+        keys = _turned(place, lens, shift_of(lens, call.order), call.window)
         slots = kv.starts.long()[:, None] + (keys % kv.ring if kv.ring else keys)
         rotated = replace(kv, starts=None, block_table=slots.int(), page=1, ring=0)
-        return ops.decode(q, rotated, order=order, max_kv=max_kv, **more)
+        return ops.decode(replace(call, kv=rotated))
 
     return AttentionOps(prefill=ops.prefill, decode=decode)
 
@@ -123,41 +134,28 @@ def _other_tile(order: ReductionOrder, batch: int, decode: bool) -> ReductionOrd
     return retiled(order) if decode else order
 
 
-def _retiled_decode(decode: Kernel) -> Kernel:
-    """``decode``, called with another tile than the one it is given."""
-
-    def planted(*tensors: Tensor, order: ReductionOrder, **more: Any) -> Any:
-        return decode(*tensors, order=retiled(order), **more)
-
-    return planted
-
-
-def _rotated_decode(decode: Kernel) -> Kernel:
+def _rotated_decode(decode: PairDecode) -> PairDecode:
     """``decode``, given each row's keys from a third of them on, and the first third last."""
 
-    def planted(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Any:
-        lens, slot = kv_lens.long()[:, None], torch.arange(k.shape[1], device=k.device)
-        place = _turned(slot, lens, lens // 3, more.get("window", 0))
-
-        def turn(x: Tensor) -> Tensor:
-            return x[torch.arange(len(x), device=x.device)[:, None], place]
-
-        for name in ("k_scale", "v_scale"):  # of integers: they lie beside their tokens
-            scale = more.get(name)
-            if scale is not None and scale.dim() == k.dim():
-                more[name] = turn(scale)
-        return decode(q, turn(k), turn(v), kv_lens=kv_lens, **more)
+    def planted(call: PairDecodeCall) -> object:
+        lens = call.kv_lens.long()[:, None]
+        slot = torch.arange(call.k.shape[1], device=call.k.device)
+        place = _turned(slot, lens, lens // 3, call.window)
+        rows = torch.arange(len(lens), device=call.k.device)[:, None]
+        return decode(with_keys(call, lambda x: x[rows, place]))
 
     return planted
 
 
-def _other_tile_of(subject: AttentionSubject) -> Kernel:
+def _other_tile_of(subject: AttentionSubject) -> PairDecode:
     """Another tile where the pair takes an order, else a cut behind the first 16 keys."""
-    decode = subject.pair.decode
-    return _cut_at_16(subject) if subject.order is None else _retiled_decode(decode)
+    decode, order = subject.pair.decode, subject.order
+    if order is None:
+        return _cut_at_16(subject)
+    return lambda call: decode(replace(call, order=retiled(call.order or order)))
 
 
-def _cutting(cut: Cut) -> Callable[[AttentionSubject], Kernel]:
+def _cutting(cut: Cut) -> Callable[[AttentionSubject], PairDecode]:
     return lambda subject: cut_decode(subject.pair.decode, cut)
 
 
@@ -165,7 +163,7 @@ _cut_at_16 = _cutting(lambda batch, keys: 16)
 
 
 def _plant(
-    decode: Callable[[AttentionSubject], Kernel],
+    decode: Callable[[AttentionSubject], PairDecode],
     change: Callable[[AttentionOps], AttentionOps],
     *,
     ours: bool = True,

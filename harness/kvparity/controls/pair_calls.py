@@ -7,23 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant
 from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.attention_calls import PairCall, PairDecode, PairPrefill, PairPrefillCall
 from kvparity.subjects.base import Subject
-from kvparity.subjects.pair.callables import Kernel
 from kvparity.subjects.pair.sparse import BEYOND
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.controls.calls import EDGE
 
-Change = Callable[[Kernel], Kernel]
 
-
-def _plant(*, prefill: Change | None = None, decode: Change | None = None) -> Plant:
+def _plant(
+    *,
+    prefill: Callable[[PairPrefill], PairPrefill] | None = None,
+    decode: Callable[[PairDecode], PairDecode] | None = None,
+) -> Plant:
     """Replace the pair's kernels by what ``prefill`` and ``decode`` make of them."""
 
     def plant(subject: Subject) -> Subject:
@@ -39,65 +40,54 @@ def _plant(*, prefill: Change | None = None, decode: Change | None = None) -> Pl
     return plant
 
 
-def _side_by_side(kernel: Kernel) -> Kernel:
-    def planted(q: Tensor, *caches: Tensor, **more: Any) -> Any:
-        dense = torch.empty(q.shape, device="meta").stride()
-        return kernel(q.as_strided(q.shape, dense, q.storage_offset()), *caches, **more)
+def _side_by_side(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], object]:
+    def planted(call: PairCall) -> object:
+        q, dense = call.q, torch.empty(call.q.shape, device="meta").stride()
+        return kernel(replace(call, q=q.as_strided(q.shape, dense, q.storage_offset())))
 
     return planted
 
 
-def _up_to_the_edge(decode: Kernel) -> Kernel:
-    def planted(*tensors: Tensor, **more: Any) -> Any:
-        return _overwritten(decode(*tensors, **more), slice(EDGE, None), 0.0, 0.0)
-
-    return planted
+def _up_to_the_edge(decode: PairDecode) -> PairDecode:
+    return lambda call: _overwritten(decode(call), slice(EDGE, None), 0.0, 0.0)
 
 
-def _early_exit(prefill: Kernel) -> Kernel:
-    def planted(*tensors: Tensor, cu_seqlens_q: Tensor, **more: Any) -> Any:
-        found = prefill(*tensors, cu_seqlens_q=cu_seqlens_q, **more)
-        starts, stops = cu_seqlens_q[:-1], cu_seqlens_q[1:]
+def _early_exit(prefill: PairPrefill) -> PairPrefill:
+    def planted(call: PairPrefillCall) -> object:
+        starts, stops = call.cu_seqlens_q[:-1], call.cu_seqlens_q[1:]
         before = starts[(starts == stops) & (starts > 0)].long() - 1
-        return _overwritten(found, before, 0.0, -torch.inf)
+        return _overwritten(prefill(call), before, 0.0, -torch.inf)
 
     return planted
 
 
-def _nan_without_keys(decode: Kernel) -> Kernel:
-    def planted(*tensors: Tensor, kv_lens: Tensor, **more: Any) -> Any:
-        found = decode(*tensors, kv_lens=kv_lens, **more)
-        return _overwritten(found, kv_lens == 0, torch.nan, -torch.inf)
-
-    return planted
+def _nan_without_keys(decode: PairDecode) -> PairDecode:
+    return lambda call: _overwritten(decode(call), call.kv_lens == 0, torch.nan, -torch.inf)
 
 
-def _in_32_bits(slots: int) -> Change:
+def _in_32_bits(
+    slots: int,
+) -> Callable[[Callable[[PairCall], object]], Callable[[PairCall], object]]:
     """``slots``: the dimension of slots in k and v."""
 
-    def change(kernel: Kernel) -> Kernel:
-        def reached(cache: Tensor) -> Tensor:
-            place = torch.arange(cache.shape[slots], device=cache.device)
-            place = torch.where(place * cache.stride(slots) < BEYOND, place, 0)
-            return cache.index_select(slots, place)
+    def reached(cache: Tensor) -> Tensor:
+        place = torch.arange(cache.shape[slots], device=cache.device)
+        place = torch.where(place * cache.stride(slots) < BEYOND, place, 0)
+        return cache.index_select(slots, place)
 
-        def planted(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
-            return kernel(q, reached(k), reached(v), **more)
-
-        return planted
+    def change(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], object]:
+        return lambda call: kernel(replace(call, k=reached(call.k), v=reached(call.v)))
 
     return change
 
 
-def _overwritten(found: Any, rows: Any, out: float, lse: float) -> Any:
+def _overwritten(found: object, rows: Tensor | slice, out: float, lse: float) -> object:
     """What a kernel returned with other numbers in some rows; no tensor of its own is written."""
-    if not isinstance(found, tuple):
-        found = found.clone()
-        found[rows] = out
-        return found
-    changed = found[0].clone(), found[1].clone()
-    changed[0][rows], changed[1][rows] = out, lse
-    return changed
+    parts = found if isinstance(found, tuple) else (found,)
+    changed = tuple(part.clone() for part in parts)
+    for part, value in zip(changed, (out, lse), strict=False):
+        part[rows] = value
+    return changed if isinstance(found, tuple) else changed[0]
 
 
 strides_ignored = _plant(prefill=_side_by_side, decode=_side_by_side)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +16,9 @@ from kvparity.controls.calls import one_of
 from kvparity.controls.order import merge
 from kvparity.core.bits import differing
 from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 
@@ -47,51 +47,51 @@ def listed(kv: KeysValues, slots: Tensor) -> KeysValues:
 
 
 def in_two(
-    ops: AttentionOps, q: Tensor, kv: KeysValues, front: int, order: ReductionOrder, **more: Any
-) -> tuple[Tensor, Tensor]:
-    """The last ``len(q)`` rows of one sequence, keys before ``front`` reduced by themselves.
+    ops: AttentionOps,
+    call: PrefillCall | DecodeCall,
+    rows: slice,
+    kv: KeysValues,
+    front: int,
+) -> Outputs:
+    """The ``rows`` of a call, the last of the one sequence of ``kv``, keys before ``front`` apart.
 
     Every row sees at least ``front`` keys.
     """
-    slots = slots_of(kv, int(kv.kv_lens[0]))
-    rows, ahead = len(q), listed(kv, slots[:front])
+    slots, q = slots_of(kv, int(kv.kv_lens[0])), call.q[rows]
+    count, ahead = len(q), listed(kv, slots[:front])
     each = replace(
         ahead,
-        kv_lens=ahead.kv_lens.expand(rows).contiguous(),
-        block_table=slots[:front].int().expand(rows, front).contiguous(),
+        kv_lens=ahead.kv_lens.expand(count).contiguous(),
+        block_table=slots[:front].int().expand(count, front).contiguous(),
     )
     ones = torch.ones_like(each.kv_lens)
-    old = ops.prefill(
-        q, each, q_starts=ones.cumsum(0, dtype=torch.int32) - 1, q_lens=ones, max_q=1, order=order,
-        **more,
+    alone = PrefillCall(
+        q=q, kv=each, q_starts=ones.cumsum(0, dtype=torch.int32) - 1, q_lens=ones, max_q=1,
+        scale=call.scale, order=call.order, window=call.window, softcap=call.softcap,
+        sinks=call.sinks, first_key=None if call.first_key is None else call.first_key[rows],
     )  # fmt: skip
     behind = listed(kv, slots[front:])
-    new = ops.prefill(
-        q, behind, q_starts=behind.kv_lens.new_tensor([0]),
-        q_lens=behind.kv_lens.new_tensor([rows]), max_q=rows, order=order, **more,
+    together = replace(
+        alone, kv=behind, q_starts=behind.kv_lens.new_tensor([0]),
+        q_lens=behind.kv_lens.new_tensor([count]), max_q=count,
     )  # fmt: skip
-    return merge(old, new)
+    return merge(ops.prefill(alone), ops.prefill(together))
 
 
 def _pieced(ops: AttentionOps, pieces: Pieces) -> AttentionOps:
     """Prefill with the rows of each sequence cut in pieces, each merged with what lies ahead."""
 
-    def prefill(
-        q: Tensor, kv: KeysValues, *, q_starts: Tensor, q_lens: Tensor, max_q: int,
-        order: ReductionOrder, **more: Any,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        out, lse = ops.prefill(
-            q, kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, order=order, **more
-        )
-        if more.get("window"):
+    def prefill(call: PrefillCall) -> Outputs:
+        out, lse = ops.prefill(call)
+        if call.window:
             return out, lse
-        starts, lens = q_starts.tolist(), q_lens.tolist()
+        kv, starts, lens = call.kv, call.q_starts.tolist(), call.q_lens.tolist()
         for b, rows in enumerate(lens):
             start, keys = starts[b], int(kv.kv_lens[b])
-            for first, last, front in pieces(rows, keys, len(lens), order):
+            for first, last, front in pieces(rows, keys, len(lens), call.order):
                 seen = replace(one_of(kv, b), kv_lens=kv.kv_lens.new_tensor([keys - rows + last]))
                 piece = slice(start + first, start + last)
-                out[piece], lse[piece] = in_two(ops, q[piece], seen, front, order, **more)
+                out[piece], lse[piece] = in_two(ops, call, piece, seen, front)
         return out, lse
 
     return AttentionOps(prefill=prefill, decode=ops.decode)
@@ -137,14 +137,12 @@ The budget is one tile, shared by the sequences of the call: pegainfer-project/p
 
 
 def _cascading(ops: AttentionOps) -> AttentionOps:
-    def decode(
-        q: Tensor, kv: KeysValues, *, max_kv: int, order: ReductionOrder, **more: Any
-    ) -> tuple[Tensor, Tensor]:
-        out, lse = ops.decode(q, kv, max_kv=max_kv, order=order, **more)
-        shared = 0 if more.get("window") else _shared(kv, order)
-        for b in range(len(q)) if shared else ():
+    def decode(call: DecodeCall) -> Outputs:
+        out, lse = ops.decode(call)
+        shared = 0 if call.window else _shared(call.kv, call.order)
+        for b in range(len(call.q)) if shared else ():
             row = slice(b, b + 1)
-            out[row], lse[row] = in_two(ops, q[row], one_of(kv, b), shared, order, **more)
+            out[row], lse[row] = in_two(ops, call, row, one_of(call.kv, b), shared)
         return out, lse
 
     return AttentionOps(prefill=ops.prefill, decode=decode)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant
 from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.attention_calls import AttentionOps, Outputs, SlotsCall
 from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity.subjects.pair.exact import Rows, exact, exact_pair
 from kvparity.subjects.pair.model import PairModel
 from kvparity.subjects.pair.subject import AttentionSubject
@@ -68,11 +68,12 @@ def _planted(rows: Rows) -> Plant:
     return plant
 
 
-def _twice(attend: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    def planted(*args: Any, sinks: Tensor | None = None, **more: Any) -> tuple[Tensor, Tensor]:
-        if sinks is None:
+def _twice(attend: Callable[[SlotsCall], Outputs]) -> Callable[[SlotsCall], Outputs]:
+    def planted(call: SlotsCall) -> Outputs:
+        if call.sinks is None:
             raise UnsupportedError("this defect needs attention sinks, and a layer has none")
-        return attend(*args, sinks=sinks + math.log(2), **more)  # e^s twice is e^(s + ln 2)
+        # e^s twice is e^(s + ln 2)
+        return attend(replace(call, sinks=call.sinks + math.log(2)))
 
     return planted
 

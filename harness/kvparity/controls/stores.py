@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,22 +11,19 @@ from torch import Tensor
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member
+from kvparity.subjects.attention_calls import AttentionOps, Outputs, SlotsCall
 from kvparity.subjects.base import Session, Subject
 from kvparity.subjects.decoder.cache import KVCache
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store import decode
 
-Attend = Callable[..., tuple[Tensor, Tensor]]
 
-
-def _reading(attend: Attend, change: Callable[[KeysValues, Tensor], KeysValues]) -> Attend:
+def _reading(
+    attend: Callable[[SlotsCall], Outputs], change: Callable[[KeysValues, Tensor], KeysValues]
+) -> Callable[[SlotsCall], Outputs]:
     """``attend`` on a cache that is read otherwise."""
-
-    def planted(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
-        return attend(q, change(kv, q), **more)
-
-    return planted
+    return lambda call: attend(replace(call, kv=change(call.kv, call.q)))
 
 
 def _attending(change: Callable[[AttentionOps], AttentionOps]) -> Plant:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,25 +11,23 @@ from torch import Tensor
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.subjects.attention_calls import AttentionOps, Outputs, PrefillCall, SlotsCall
 from kvparity.subjects.base import LayeredCache, Session, Subject
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.read_back import unrolled
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
-from kvparity_kernels.keys import KeysValues
-
-Attend = Callable[..., tuple[Tensor, Tensor]]
+from kvparity.subjects.decoder.subject import DecoderSubject
 
 
-def _rewindowed(attend: Attend, change: Callable[[int], int]) -> Attend:
-    def planted(
-        q: Tensor, kv: KeysValues, *, window: int = 0, **more: Any
-    ) -> tuple[Tensor, Tensor]:
-        if not window:
-            return attend(q, kv, **more)
-        seen = change(window)
-        if kv.ring and not seen:
+def _rewindowed(
+    attend: Callable[[SlotsCall], Outputs], change: Callable[[int], int]
+) -> Callable[[SlotsCall], Outputs]:
+    def planted(call: SlotsCall) -> Outputs:
+        if not call.window:
+            return attend(call)
+        seen = change(call.window)
+        if call.kv.ring and not seen:
             raise UnsupportedError("a ring holds no keys outside the window; plant it without one")
-        return attend(q, kv, window=seen, **more)
+        return attend(replace(call, window=seen))
 
     return planted
 
@@ -81,8 +78,9 @@ def ring_overwritten(subject: Subject) -> Subject:
         raise UnsupportedError("this defect needs a decoder of ours")
     ops = subject.attention
 
-    def prefill(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
-        return ops.prefill(q, unrolled(kv, q.dtype) if kv.ring else kv, **more)
+    def prefill(call: PrefillCall) -> Outputs:
+        kv = unrolled(call.kv, call.q.dtype) if call.kv.ring else call.kv
+        return ops.prefill(replace(call, kv=kv))
 
     blind = subject.with_attention(replace(ops, prefill=prefill))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from kvparity.record.execute import Record
 from kvparity.record.path_run import Side
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.subjects.attention_calls import PairCall, with_keys
 from kvparity.subjects.base import NamesColumns, Subject, column_name
 from kvparity.subjects.pair.model import Pair
 from kvparity.subjects.pair.subject import AttentionSubject
@@ -57,15 +57,9 @@ def _rows(side: Side, subject: AttentionSubject, pair: Pair) -> Record:
     return replace(side, subject=subject.with_pair(pair)).run()
 
 
-def _without_nan(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    def clean(x: Any) -> Any:
-        return torch.nan_to_num(x, nan=0.0) if isinstance(x, Tensor) and _floats(x) else x
+def _without_nan(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], object]:
+    def clean(x: Tensor) -> Tensor:
+        wide = x.is_floating_point() and x.element_size() > 1
+        return torch.nan_to_num(x, nan=0.0) if wide else x
 
-    def call(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
-        return kernel(q, clean(k), clean(v), **{name: clean(x) for name, x in more.items()})
-
-    return call
-
-
-def _floats(x: Tensor) -> bool:
-    return x.is_floating_point() and x.element_size() > 1
+    return lambda call: kernel(with_keys(call, clean))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention_spy import ORDER, Bare, PairSpy, Spy, normal
+from attention_spy import ORDER, Bare, PairSpy, Spy, normal, pair_call
 from planted_calls import SMALL, decoded, kv_of, prefilled
 from planting import chunk, one
 from torch import Tensor
@@ -89,7 +89,7 @@ def test_a_pair_is_given_the_order_that_is_chosen(each: bool, lse: bool, window:
     q, k, v = normal(6, 4, 8), normal(18, 2, 8, seed=1), normal(18, 2, 8, seed=2)
     rows, keys = torch.tensor([0, 2, 5, 6]).int(), torch.tensor([0, 5, 11, 18]).int()
     told = {"cu_seqlens_q": rows, "cu_seqlens_k": keys, "order": ORDER}
-    found = [each.prefill(q, k, v, **told, **more) for each in (plain, planted)]
+    found = [each.prefill(pair_call(q, k, v, **told, **more)) for each in (plain, planted)]
     assert equal(*[f if lse else (f, f) for f in found])
     wanted = [(5,), (6,), (7,)] if each else [(5, 6, 7)]
     queries = [(2,), (3,), (1,)] if each else [(2, 3, 1)]
@@ -103,7 +103,7 @@ def test_a_pair_is_given_the_order_that_is_chosen(each: bool, lse: bool, window:
     held = [normal(3, 9, 2, 8, seed=s) for s in (3, 4)]
     lens = torch.tensor([5, 6, 7]).int()
     found = [
-        each.decode(normal(3, 4, 8), *held, kv_lens=lens, order=ORDER, **more)
+        each.decode(pair_call(normal(3, 4, 8), *held, kv_lens=lens, order=ORDER, **more))
         for each in (plain, planted)
     ]
     assert equal(*[f if lse else (f, f) for f in found])
@@ -217,7 +217,7 @@ def test_one_sequence_of_a_pair_by_itself_is_the_call(lse: bool) -> None:
     pair = choosing(picking(asked), each=True)(PairSpy(lse).subject()).pair  # type: ignore[attr-defined] # a pair's
     q, k, v = normal(2, 4, 8), normal(5, 2, 8, seed=1), normal(5, 2, 8, seed=2)
     ends = {"cu_seqlens_q": torch.tensor([0, 2]).int(), "cu_seqlens_k": torch.tensor([0, 5]).int()}
-    found = pair.prefill(q, k, v, **ends, order=ORDER)
+    found = pair.prefill(pair_call(q, k, v, **ends, order=ORDER))
     right = PairSpy(lse).prefill(q, k, v, **ends)
     assert equal(*[each if lse else (each, each) for each in (found, right)])
 

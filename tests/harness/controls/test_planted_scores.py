@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention_spy import ORDER, Bare, PairSpy, Spy, normal
+from attention_spy import ORDER, Bare, PairSpy, Spy, normal, pair_call
 from planted_calls import decoded, kv_of, prefilled
 from planting import Told, ToldSession, chunk, ids_of, number, one, run
 from torch import Tensor
@@ -243,9 +243,14 @@ def test_rows_of_a_call_are_overwritten(
     given = {name: torch.tensor(values).int() for name, values in told.items()}
 
     subject = PairSpy().subject()
-    pair = replace(subject.pair, **{kernel: lambda *x, **more: right if lse else right[0]})
+    pair = replace(subject.pair, **{kernel: lambda call: right if lse else right[0]})
     planted = plant(subject.with_pair(pair)).pair
-    found = getattr(planted, kernel)(torch.zeros(1), **given)
+    if kernel == "prefill":
+        given["cu_seqlens_k"] = given["cu_seqlens_q"]
+    else:
+        given.setdefault("kv_lens", torch.ones(18).int())
+    none = torch.zeros(1)
+    found = getattr(planted, kernel)(pair_call(none, none, none, **given))
     parts = found if lse else (found,)
     beyond = 0.0 if plant is pair_calls.batch_edge else -math.inf
     for part, own, bad in zip(parts, numbered(18), (out, beyond), strict=False):
@@ -262,7 +267,8 @@ def test_strides_are_those_of_the_shape() -> None:
     subject = pair_calls.strides_ignored(spy.subject())
     fused = normal(3, 8, 8)
     q, k, v = fused[:, 1:5], normal(3, 5, 2, 8, seed=1), normal(3, 5, 2, 8, seed=2)
-    subject.pair.decode(q, k, v, kv_lens=torch.tensor([2, 3, 1]).int(), order=ORDER)
+    lens = torch.tensor([2, 3, 1]).int()
+    subject.pair.decode(pair_call(q, k, v, kv_lens=lens, order=ORDER))
     flat = fused.flatten()[8 : 8 + q.numel()].reshape(q.shape)
     assert torch.equal(spy.calls[0].tensors[0], flat)
     assert not torch.equal(flat, q)
@@ -282,10 +288,10 @@ def test_slots_beyond_32_bits_are_the_first_one(
     if kernel == "prefill":
         q, k, v = normal(2, 4, 8), normal(7, 2, 8, seed=1), normal(7, 2, 8, seed=2)
         told = {"cu_seqlens_q": torch.tensor([0, 2]), "cu_seqlens_k": torch.tensor([0, 7])}
-        planted.prefill(q, k, v, **told)
+        planted.prefill(pair_call(q, k, v, **told))
     else:
         q, k, v = normal(1, 4, 8), normal(1, 7, 2, 8, seed=1), normal(1, 7, 2, 8, seed=2)
-        planted.decode(q, k, v, kv_lens=torch.tensor([7]))
+        planted.decode(pair_call(q, k, v, kv_lens=torch.tensor([7])))
     place = [0, 1, 2, 3, 0, 0, 0]
     read = [k[place], v[place]] if kernel == "prefill" else [k[:, place], v[:, place]]
     assert all(map(torch.equal, spy.calls[0].tensors[1:], read))

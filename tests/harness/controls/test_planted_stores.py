@@ -18,8 +18,8 @@ from kvparity.plan.schedule import Layout, Member
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.model import Ops
 from kvparity.subjects.decoder.storage import Storage
-from kvparity.subjects.decoder.subject import Ops
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store import StoreFormat
 

@@ -150,8 +150,8 @@ def planted(
         pair = subject.pair
         alone = replace(
             pair,
-            prefill=lambda *tensors, **more: pair.prefill(*tensors, **more)[0],
-            decode=lambda *tensors, **more: pair.decode(*tensors, **more)[0],
+            prefill=lambda call: pair.prefill(call)[0],
+            decode=lambda call: pair.decode(call)[0],
         )
         setting = replace(setting, subject=subject.with_pair(alone))
     monkeypatch.setitem(ROWS, "softcap-ignored", rows)

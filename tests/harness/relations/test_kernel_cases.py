@@ -10,6 +10,7 @@ from typing import Any
 import naive_pair
 import pytest
 import torch
+from attention_spy import pair_call
 
 from kvparity.plan.kernel_cases import KernelCase, Numerics
 from kvparity.relations import kernel_case
@@ -203,11 +204,11 @@ def test_the_attention_of_a_decoder_is_the_pair_that_it_calls() -> None:
     sides = {"cu_seqlens_q": offsets, "cu_seqlens_k": offsets}
     for ours, other in (
         (
-            subject.pair.prefill(q, k, v, **sides, **plain),
+            subject.pair.prefill(pair_call(q, k, v, **sides, **plain)),
             prefill(q, k, v, **sides, **plain),
         ),
         (
-            subject.pair.decode(q[-1:], k[None], v[None], kv_lens=lens, **plain),
+            subject.pair.decode(pair_call(q[-1:], k[None], v[None], kv_lens=lens, **plain)),
             decode(q[-1:], k[None], v[None], kv_lens=lens, **plain),
         ),
     ):

@@ -46,11 +46,11 @@ def attention(pair: Pair, order: ReductionOrder | None) -> AttentionSubject:
 
 
 def ours() -> Subject:
-    return attention(Pair(prefill, decode, "prefill", "decode"), SMALL)
+    return attention(Pair.of(prefill, decode, "prefill", "decode"), SMALL)
 
 
 def naive() -> Subject:
-    return attention(Pair(naive_pair.prefill, naive_pair.decode, "prefill", "decode"), None)
+    return attention(Pair.of(naive_pair.prefill, naive_pair.decode, "prefill", "decode"), None)
 
 
 def decoder() -> Subject:
@@ -109,7 +109,7 @@ def test_only_another_order_catches(
 
 
 def test_a_tile_of_a_pair_that_takes_no_order_is_built_from_its_log_sum_exp() -> None:
-    alone = Pair(naive_pair.prefill_alone, naive_pair.decode_alone, "prefill", "decode")
+    alone = Pair.of(naive_pair.prefill_alone, naive_pair.decode_alone, "prefill", "decode")
     with pytest.raises(UnsupportedError, match="built from the LSE"):
         run_order_control(attention(alone, None), certificate("other-tile", 66), seed=0)
     assert run_order_control(attention(alone, None), certificate("ragged-split", 66), seed=0)[0]

@@ -172,7 +172,7 @@ def test_what_no_order_of_calls_explains_is_called_not_deterministic(
 def subject() -> AttentionSubject:
     kernel = lambda *_, **__: None  # noqa: E731 - never called
     return AttentionSubject(
-        Pair(kernel, kernel, "p", "d"), Heads(2, 1, 3), 1.0, torch.float32, torch.float32,
+        Pair.of(kernel, kernel, "p", "d"), Heads(2, 1, 3), 1.0, torch.float32, torch.float32,
         torch.device("cpu"), 0,
     )  # fmt: skip
 

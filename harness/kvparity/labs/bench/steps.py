@@ -17,12 +17,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from kvparity.labs.bench.calls import ORDER, OURS, Call, Calls, Choice, tiled
 from kvparity.labs.bench.cases import Case, Shape
 from kvparity.plan.schedule import Layout, Member, Span
+from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder import rope
 from kvparity.subjects.decoder.backends import operations
 from kvparity.subjects.decoder.batch import Batch, pack
 from kvparity.subjects.decoder.cache import KVCache
+from kvparity.subjects.decoder.call_log import FIXED_ORDER
 from kvparity.subjects.decoder.config import DecoderConfig
-from kvparity.subjects.decoder.model import AttentionOps, Model, Ops
+from kvparity.subjects.decoder.model import Model, Ops
 from kvparity.subjects.decoder.storage import Storage, store_format
 from kvparity.subjects.decoder.weights import Weights, assemble, tensor_shapes
 from kvparity_kernels.keys import KeysValues
@@ -45,9 +47,9 @@ def step(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
     own, torch_ops = Ops(), operations("torch")
     others, cublas = sdpa(batch), replace(own, linear=torch_ops.linear)
     ways = {
-        OURS: (AttentionOps(), own),
+        OURS: (FIXED_ORDER, own),
         NO_ATTENTION: (others, own),
-        NO_LINEAR: (AttentionOps(), cublas),
+        NO_LINEAR: (FIXED_ORDER, cublas),
         BOTH: (others, cublas),
         PLAIN: (others, torch_ops),
     }
@@ -75,7 +77,7 @@ class Work:
             random_weights(config, dtype, device),
             cos,
             sin,
-            AttentionOps(),
+            FIXED_ORDER,
             ORDER,
             twin=device.type == "cpu",
         )
@@ -141,23 +143,19 @@ def sdpa(batch: int) -> AttentionOps:
     def keys_of(kv: KeysValues, length: int) -> list[Tensor]:
         return [x.view(batch, -1, *x.shape[1:])[:, :length].transpose(1, 2) for x in (kv.k, kv.v)]
 
-    def decode(
-        q: Tensor, kv: KeysValues, *, max_kv: int, scale: float, **_: object
-    ) -> tuple[Tensor, Tensor]:
-        k, v = keys_of(kv, max_kv)
+    def decode(call: DecodeCall) -> Outputs:
+        q, (k, v) = call.q, keys_of(call.kv, call.max_kv)
         out = scaled_dot_product_attention(
-            q[:, :, None], k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            q[:, :, None], k, v, scale=call.scale, enable_gqa=q.shape[1] != k.shape[1]
         )
         return out[:, :, 0], out.new_empty(0)
 
-    def prefill(
-        q: Tensor, kv: KeysValues, *, max_q: int, scale: float, **_: object
-    ) -> tuple[Tensor, Tensor]:
+    def prefill(call: PrefillCall) -> Outputs:
         # The whole of every sequence, so the causal mask of a square is the right one.
-        k, v = keys_of(kv, max_q)
-        rows = q.view(batch, max_q, *q.shape[1:]).transpose(1, 2)
+        q, (k, v) = call.q, keys_of(call.kv, call.max_q)
+        rows = q.view(batch, call.max_q, *q.shape[1:]).transpose(1, 2)
         out = scaled_dot_product_attention(
-            rows, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            rows, k, v, is_causal=True, scale=call.scale, enable_gqa=q.shape[1] != k.shape[1]
         )
         return out.transpose(1, 2).flatten(0, 1), out.new_empty(0)
 

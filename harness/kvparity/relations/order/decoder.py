@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.attention_calls import (
+    DecodeCall,
+    Outputs,
+    PairDecodeCall,
+    PairPrefillCall,
+    PrefillCall,
+)
 from kvparity.subjects.base import Subject
 from kvparity.subjects.decoder.backends.table import FIXED
 from kvparity.subjects.decoder.subject import DecoderSubject
@@ -15,8 +20,7 @@ from kvparity.subjects.pair.model import Heads, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.attention.caches import packed, rectangle
 
-Result = Tensor | tuple[Tensor, Tensor]
-_STORED = ("format", "k_scale", "v_scale")
+Result = Tensor | Outputs
 
 
 def attentions_of(subject: Subject) -> dict[str, AttentionSubject]:
@@ -44,27 +48,30 @@ def _pair_of(subject: DecoderSubject, window: int) -> AttentionSubject:
     model, ops, storage = subject.model, subject.attention, subject.storage
     ring = window if storage.ring else 0
 
-    def prefill(
-        q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **more: Any
-    ) -> Result:
-        more.setdefault("order", model.order)
-        stored = {name: more.pop(name, None) for name in _STORED}
-        kv, starts, lens, longest = packed(q, k, v, cu_seqlens_q, cu_seqlens_k, **stored)
-        return given(ops.prefill(q, kv, q_starts=starts, q_lens=lens, max_q=longest, **more))
+    def prefill(call: PairPrefillCall) -> Result:
+        kv, starts, lens, longest = packed(
+            call.q, call.k, call.v, call.cu_seqlens_q, call.cu_seqlens_k,
+            format=call.format, k_scale=call.k_scale, v_scale=call.v_scale,
+        )  # fmt: skip
+        own = PrefillCall(
+            q=call.q, kv=kv, q_starts=starts, q_lens=lens, max_q=longest, scale=call.scale,
+            order=call.order or model.order, window=call.window, softcap=call.softcap,
+            sinks=call.sinks,
+        )  # fmt: skip
+        return given(ops.prefill(own))
 
-    def decode(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, **more: Any) -> Result:
-        more.setdefault("order", model.order)
-        stored = {name: more.pop(name, None) for name in _STORED}
-        longest = k.shape[1]
-        if ring:
-            k, v = _rolled(k, ring), _rolled(v, ring)
-            stored |= {
-                name: _rolled(each, ring)
-                for name, each in stored.items()
-                if isinstance(each, Tensor) and each.dim() == 4
-            }
-        kv = rectangle(k, v, kv_lens, ring=ring, **stored)
-        return given(ops.decode(q, kv, max_kv=longest, **more))
+    def decode(call: PairDecodeCall) -> Result:
+        kv = rectangle(
+            _rolled(call.k, ring), _rolled(call.v, ring), call.kv_lens, ring=ring,
+            format=call.format, k_scale=_rolled_scale(call.k_scale, ring),
+            v_scale=_rolled_scale(call.v_scale, ring),
+        )  # fmt: skip
+        own = DecodeCall(
+            q=call.q, kv=kv, max_kv=call.k.shape[1], scale=call.scale,
+            order=call.order or model.order, window=call.window, softcap=call.softcap,
+            sinks=call.sinks,
+        )  # fmt: skip
+        return given(ops.decode(own))
 
     config = model.config
     coded = storage.format.static or storage.format.dynamic
@@ -85,14 +92,21 @@ def _pair_of(subject: DecoderSubject, window: int) -> AttentionSubject:
 
 
 def _rolled(x: Tensor, ring: int) -> Tensor:
-    """The last keys of ``[B, keys, ...]`` in a ring: key p lies in slot ``p % ring``."""
+    """The last keys of ``[B, keys, ...]`` in a ring: key p lies in slot ``p % ring`` (0: as is)."""
+    if not ring:
+        return x
     keys = x.shape[1]
     slots = torch.arange(ring, device=x.device)
     last = keys - 1 - (keys - 1 - slots) % ring
     return x[:, last.clamp(min=0)]
 
 
-def given(result: tuple[Tensor, Tensor]) -> Result:
+def _rolled_scale(scale: Tensor | None, ring: int) -> Tensor | None:
+    """The same of scales that lie beside their keys; those of heads belong to no slot."""
+    return scale if scale is None or scale.dim() == 1 else _rolled(scale, ring)
+
+
+def given(result: Outputs) -> Result:
     """The result without an LSE that is none."""
     out, lse = result
     return (out, lse) if lse.shape[1] else out

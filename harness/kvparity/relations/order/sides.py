@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -135,16 +134,15 @@ class Side:
         """
         hidden = torch.zeros(self.batch, self.first, self.heads.kv, self.heads.dim)
         k, v = torch.cat([hidden, k], 1), torch.cat([hidden + 1.0, v], 1)
-        scales: dict[str, Tensor | None] = {}
         if self.coded:
-            k, scales["k_scale"] = exactly(k, self.format, self.out)
-            v, scales["v_scale"] = exactly(v, self.format, self.out)
+            (k, k_scale), (v, v_scale) = (exactly(x, self.format, self.out) for x in (k, v))
+            given = Given(k, v, k_scale, v_scale)
         else:
-            k, v = k.to(self.stored), v.to(self.stored)
+            given = Given(k.to(self.stored), v.to(self.stored))
         logits = torch.full((self.heads.kv, self.group), COLD)
         if sinks is not None:
             logits[:, : sinks.shape[1]] = sinks
-        return self._call(q, k, v, scales, logits.flatten() * math.log(2))
+        return self._call(q, given, logits.flatten() * math.log(2))
 
     def random(self, rng: torch.Generator) -> Answer:
         """The last row for random normal q, k, v and sinks, stored as a writer would store them."""
@@ -153,44 +151,30 @@ class Side:
         k = torch.randn(self.batch, self.total, heads.kv, heads.dim, generator=rng)
         v = torch.randn(self.batch, self.total, heads.kv, heads.dim, generator=rng)
         sinks = torch.randn(heads.query, generator=rng)
-        scales: dict[str, Tensor | None] = {}
         if self.coded:
-            k, scales["k_scale"] = draw(k, self.subject, "k")
-            v, scales["v_scale"] = draw(v, self.subject, "v")
+            (k, k_scale), (v, v_scale) = draw(k, self.subject, "k"), draw(v, self.subject, "v")
+            given = Given(k, v, k_scale, v_scale)
         else:
-            k, v = k.to(self.stored), v.to(self.stored)
-        return self._call(q, k, v, scales, sinks)
+            given = Given(k.to(self.stored), v.to(self.stored))
+        return self._call(q, given, sinks)
 
-    def _call(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scales: Mapping[str, Tensor | None],
-        sinks: Tensor,
-    ) -> Answer:
+    def _call(self, q: Tensor, given: Given, sinks: Tensor) -> Answer:
         """One call. Scales that lie beside tokens are ``[B, total, Hkv, groups]``."""
         subject, batch, device = self.subject, self.batch, self.device
-        q, k, v = q.to(device, self.out), k.to(device), v.to(device)
-        given = {key: None if each is None else each.to(device) for key, each in scales.items()}
-        more: dict[str, Tensor] = {}
-        if subject.sinks:
-            more["sinks"] = sinks.to(device)
+        q = q.to(device, self.out)
+        scales = (x if x is None else x.to(device) for x in (given.k_scale, given.v_scale))
+        given = Given(given.k.to(device), given.v.to(device), *scales)
+        own = sinks.to(device) if subject.sinks else None
         self.calls += 1
         if self.which == "decode":
-            more["kv_lens"] = torch.full((batch,), self.total, dtype=torch.int32, device=device)
-            kernel = subject.pair.decode
+            lens = torch.full((batch,), self.total, dtype=torch.int32, device=device)
+            rows = subject.call_decode(Inputs(q, given), lens, coded=self.coded, sinks=own)
         else:
             count = torch.arange(batch + 1, dtype=torch.int32, device=device)
-            more["cu_seqlens_q"], more["cu_seqlens_k"] = count * self.rows, count * self.total
-            q, k, v = q.repeat_interleave(self.rows, 0), k.flatten(0, 1), v.flatten(0, 1)
-            given = {
-                key: each if each is None or each.dim() == 1 else each.flatten(0, 1)
-                for key, each in given.items()
-            }
-            kernel = subject.pair.prefill
-        inputs = Inputs(q, Given(k, v, given))
-        rows = subject.call(kernel, self.name, inputs, coded=self.coded, **more)
+            q, given = q.repeat_interleave(self.rows, 0), given.each(lambda x: x.flatten(0, 1))
+            rows = subject.call_prefill(
+                Inputs(q, given), count * self.rows, count * self.total, coded=self.coded, sinks=own
+            )
         if self.which == "prefill":
             rows = rows[self.rows - 1 :: self.rows]
         width = self.heads.query * self.heads.dim

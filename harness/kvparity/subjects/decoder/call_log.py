@@ -1,38 +1,24 @@
-"""The attention kernels, and what they were really given.
+"""This project's attention kernels as functions of calls, and what kernels were really given.
 
 A planted defect wraps these functions; what it hands on is what they see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor
-
+from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
 from kvparity_kernels import attention
-from kvparity_kernels.keys import KeysValues
 
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a kernel: queries, keys and values, and its keyword arguments."""
-
-    q: Tensor
-    kv: KeysValues
-    options: Mapping[str, Any]
-
-
-_calls: ContextVar[list[Call] | None] = ContextVar("calls", default=None)
+_calls: ContextVar[list[PrefillCall | DecodeCall] | None] = ContextVar("calls", default=None)
 
 
 @contextmanager
-def noting() -> Iterator[list[Call]]:
+def noting() -> Iterator[list[PrefillCall | DecodeCall]]:
     """Collect the calls inside."""
-    calls: list[Call] = []
+    calls: list[PrefillCall | DecodeCall] = []
     token = _calls.set(calls)
     try:
         yield calls
@@ -40,20 +26,46 @@ def noting() -> Iterator[list[Call]]:
         _calls.reset(token)
 
 
-def attend_prefill(q: Tensor, kv: KeysValues, **options: Any) -> tuple[Tensor, Tensor]:
+def attend_prefill(call: PrefillCall) -> Outputs:
     """``kvparity_kernels.attention.attend_prefill``."""
-    note(q, kv, options)
-    return attention.attend_prefill(q, kv, **options)
+    note(call)
+    return attention.attend_prefill(
+        call.q,
+        call.kv,
+        q_starts=call.q_starts,
+        q_lens=call.q_lens,
+        max_q=call.max_q,
+        scale=call.scale,
+        order=call.order,
+        window=call.window,
+        softcap=call.softcap,
+        sinks=call.sinks,
+        first_key=call.first_key,
+    )
 
 
-def attend_decode(q: Tensor, kv: KeysValues, **options: Any) -> tuple[Tensor, Tensor]:
+def attend_decode(call: DecodeCall) -> Outputs:
     """``kvparity_kernels.attention.attend_decode``."""
-    note(q, kv, options)
-    return attention.attend_decode(q, kv, **options)
+    note(call)
+    return attention.attend_decode(
+        call.q,
+        call.kv,
+        max_kv=call.max_kv,
+        scale=call.scale,
+        order=call.order,
+        window=call.window,
+        softcap=call.softcap,
+        sinks=call.sinks,
+        first_key=call.first_key,
+    )
 
 
-def note(q: Tensor, kv: KeysValues, options: Mapping[str, Any]) -> None:
+FIXED_ORDER = AttentionOps(prefill=attend_prefill, decode=attend_decode)
+"""Attention in this project's reduction order."""
+
+
+def note(call: PrefillCall | DecodeCall) -> None:
     """Tell of a call where it is computed."""
     calls = _calls.get()
     if calls is not None:
-        calls.append(Call(q, kv, options))
+        calls.append(call)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder.batch import Batch
-from kvparity.subjects.decoder.call_log import Call
 from kvparity.subjects.decoder.read_back import keys_read
 from kvparity.subjects.events import Attended, Listener, Wrote
 
@@ -31,21 +31,21 @@ def attended(
     batch: Batch,
     layer: int,
     spans: Sequence[int],
-    handed: Call,
-    noted: Sequence[Call],
-    result: tuple[Tensor, Tensor],
+    handed: PrefillCall | DecodeCall,
+    noted: Sequence[PrefillCall | DecodeCall],
+    result: Outputs,
 ) -> None:
     """Tell of the rows that the listener wants of one attention call.
 
     ``handed`` is what the replaceable function was given, ``noted`` what kernels were given in it,
     ``result`` what came back for the rows of ``handed``.
     """
-    decodes = "max_kv" in handed.options
     call = handed
     if len(noted) == 1 and _alike(noted[0], handed):
         call = noted[0]
+    decodes = isinstance(call, DecodeCall)
     lengths = call.kv.kv_lens.tolist()
-    ends = [1] * len(lengths) if decodes else call.options["q_lens"].tolist()
+    ends = [1] * len(lengths) if isinstance(call, DecodeCall) else call.q_lens.tolist()
     for number, index in enumerate(spans):
         span = batch.step[index]
         for position in listener.wants(span.sequence, range(span.start, span.stop)):
@@ -68,19 +68,19 @@ def attended(
                     v=v,
                     out=out[row],
                     lse=lse[row] if lse.shape[1] else None,  # SDPA returns none
-                    scale=float(call.options["scale"]),
-                    softcap=float(call.options.get("softcap", 0.0)),
-                    sinks=call.options.get("sinks"),
+                    scale=call.scale,
+                    softcap=call.softcap,
+                    sinks=call.sinks,
                     decode=decodes,
                 )
             )
 
 
-def _alike(one: Call, other: Call) -> bool:
-    return one.q.shape == other.q.shape and one.kv.batch == other.kv.batch
+def _alike(one: PrefillCall | DecodeCall, other: PrefillCall | DecodeCall) -> bool:
+    shapes = one.q.shape == other.q.shape and one.kv.batch == other.kv.batch
+    return shapes and type(one) is type(other)
 
 
-def _first(call: Call, row: int, length: int) -> int:
-    window, first_key = call.options.get("window", 0), call.options.get("first_key")
-    first = max(0, length - window) if window else 0
-    return first if first_key is None else max(first, int(first_key[row]))
+def _first(call: PrefillCall | DecodeCall, row: int, length: int) -> int:
+    first = max(0, length - call.window) if call.window else 0
+    return first if call.first_key is None else max(first, int(call.first_key[row]))

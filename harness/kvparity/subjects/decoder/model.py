@@ -11,17 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from kvparity.subjects import events
+from kvparity.subjects.attention_calls import (
+    AttentionOps,
+    DecodeCall,
+    Outputs,
+    PrefillCall,
+    SlotsCall,
+)
 from kvparity.subjects.decoder import emit_events
 from kvparity.subjects.decoder.batch import Batch
 from kvparity.subjects.decoder.cache import KVCache
-from kvparity.subjects.decoder.call_log import Call, attend_decode, attend_prefill, noting
+from kvparity.subjects.decoder.call_log import noting
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.layers import Layer, layers_of
 from kvparity.subjects.decoder.uncached import Fresh
@@ -33,17 +39,7 @@ from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.rope import rotate
 from kvparity_kernels.swiglu import swiglu
 
-Attend = Callable[..., tuple[Tensor, Tensor]]
-
 HEAD_BYTES = 64 << 20  # logits held at once
-
-
-@dataclass(frozen=True)
-class AttentionOps:
-    """The two attention kernels, with the signatures of ``kvparity_kernels.attention``."""
-
-    prefill: Attend = attend_prefill
-    decode: Attend = attend_decode
 
 
 @dataclass(frozen=True)
@@ -148,52 +144,55 @@ class Model:
 
     def _attend(self, q: Tensor, batch: Batch, cache: KVCache | Fresh, number: int) -> Tensor:
         """Spans of several queries in one call, single queries that decode in another."""
-        kind = layers_of(self.config)[number]
-        options = {"scale": kind.scale, "order": self.order} | self._extras(number)
+        kind, sinks = layers_of(self.config)[number], self.weights.layers[number].sinks
         out = None
         if batch.prefill is not None:
             chunks = batch.prefill
-            call = Call(
-                q,
-                cache.keys_values(kind.stored, chunks.seen),
-                {
-                    "q_starts": chunks.q_starts,
-                    "q_lens": chunks.q_lens,
-                    "max_q": chunks.max_q,
-                    **options,
-                },
+            call = PrefillCall(
+                q=q,
+                kv=cache.keys_values(kind.stored, chunks.seen),
+                q_starts=chunks.q_starts,
+                q_lens=chunks.q_lens,
+                max_q=chunks.max_q,
+                scale=kind.scale,
+                order=self.order,
+                window=kind.window,
+                softcap=self.config.attention_softcap,
+                sinks=sinks,
             )
             out = self._called(self.attention.prefill, call, batch, number, chunks.spans)
         if batch.decode is not None:
             singles = batch.decode
-            call = Call(
-                q[singles.rows],
-                cache.keys_values(kind.stored, singles.seen),
-                {"max_kv": singles.max_kv, **options},
+            single = DecodeCall(
+                q=q[singles.rows],
+                kv=cache.keys_values(kind.stored, singles.seen),
+                max_kv=singles.max_kv,
+                scale=kind.scale,
+                order=self.order,
+                window=kind.window,
+                softcap=self.config.attention_softcap,
+                sinks=sinks,
             )
-            decoded = self._called(self.attention.decode, call, batch, number, singles.spans)
+            decoded = self._called(self.attention.decode, single, batch, number, singles.spans)
             if out is None:
                 out = torch.full_like(q, float("nan"))
             out = out.index_copy(0, singles.rows, decoded)
         assert out is not None  # a batch is never empty
         return out
 
-    def _extras(self, number: int) -> dict[str, Any]:
-        """What only some layers have; a replacement that knows nothing of it needs no keyword."""
-        window, sinks = layers_of(self.config)[number].window, self.weights.layers[number].sinks
-        found: dict[str, Any] = {"window": window} if window else {}
-        if self.config.attention_softcap:
-            found["softcap"] = self.config.attention_softcap
-        return found if sinks is None else found | {"sinks": sinks}
-
     def _called(
-        self, attend: Attend, call: Call, batch: Batch, number: int, spans: Sequence[int]
+        self,
+        attend: Callable[[SlotsCall], Outputs],
+        call: SlotsCall,
+        batch: Batch,
+        number: int,
+        spans: Sequence[int],
     ) -> Tensor:
         listener = events.current()
         if listener is None:
-            return attend(call.q, call.kv, **call.options)[0]
+            return attend(call)[0]
         with noting() as noted:
-            result = attend(call.q, call.kv, **call.options)
+            result = attend(call)
         emit_events.attended(listener, batch, number, spans, call, noted, result)
         return result[0]
 

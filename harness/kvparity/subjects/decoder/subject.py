@@ -14,12 +14,13 @@ from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import FAR, Layout, Member, Plan
+from kvparity.subjects.attention_calls import AttentionOps
 from kvparity.subjects.decoder import checkpoint, oracle, rope
 from kvparity.subjects.decoder.backends import Backends, attention_ops, operations
 from kvparity.subjects.decoder.backends.limits import refusal
 from kvparity.subjects.decoder.backends.table import FIXED
 from kvparity.subjects.decoder.config import DecoderConfig, from_contract
-from kvparity.subjects.decoder.model import AttentionOps, Model, Ops
+from kvparity.subjects.decoder.model import Model, Ops
 from kvparity.subjects.decoder.presets import preset
 from kvparity.subjects.decoder.seeded import seeded, with_scales
 from kvparity.subjects.decoder.session import DecoderSession, device_memory
@@ -30,8 +31,6 @@ from kvparity_kernels import runtime
 from kvparity_kernels.logprob import logprob
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat
-
-__all__ = ["AttentionOps", "DecoderSubject", "Ops", "build"]
 
 # Rows of the RoPE tables past the last position, so that a planted position shift has an angle.
 _SPARE_POSITIONS = 16

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.subjects.decoder.model import AttentionOps, Ops
+from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
+from kvparity.subjects.decoder.call_log import FIXED_ORDER
+from kvparity.subjects.decoder.model import Ops
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat
 
-_KERNELS = (AttentionOps(), Ops())
+_KERNELS = (FIXED_ORDER, Ops())
 _bound: ContextVar[tuple[AttentionOps, Ops]] = ContextVar("bound", default=_KERNELS)
 
 
@@ -102,22 +104,15 @@ def _(ids: Tensor, w: Tensor, twin: bool) -> Tensor:
 
 
 # What the two attention operators share: KeysValues taken apart, and what only some layers have.
-# An operator takes no optional groups, so what is not given is None, 0 or the empty string, and is
-# not passed on: a replacement that knows nothing of windows is called as it was.
+# An operator takes no optional groups, so what is not given is None, 0 or the empty string.
 
 
 def _cache(
-    k: Tensor, v: Tensor, kv_lens: Tensor, places: Sequence[Tensor | None], page: int, ring: int,
-    store: str, scales: Sequence[Tensor | None],
+    k: Tensor, v: Tensor, kv_lens: Tensor, places: tuple[Tensor | None, Tensor | None], page: int,
+    ring: int, store: str, scales: tuple[Tensor | None, Tensor | None],
 ) -> KeysValues:  # fmt: skip
-    more: dict[str, Any] = {"ring": ring} if ring else {}
-    if store:
-        more |= {"format": StoreFormat.parse(store), "k_scale": scales[0], "v_scale": scales[1]}
-    return KeysValues(k, v, kv_lens, places[0], places[1], page, **more)
-
-
-def _given(**named: Any) -> dict[str, Any]:
-    return {name: value for name, value in named.items() if value is not None and value != 0}
+    format = StoreFormat.parse(store) if store else None
+    return KeysValues(k, v, kv_lens, *places, page, format, *scales, ring)
 
 
 @torch.library.custom_op("kvparity::attend_prefill", mutates_args=())
@@ -129,13 +124,12 @@ def _attend_prefill(
     first_key: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     kv = _cache(k, v, kv_lens, (starts, block_table), page, ring, store, (k_scale, v_scale))
-    more = {} if first_key is None else {"first_key": first_key}
-    if sinks is not None:
-        more["sinks"] = sinks
-    return _bound.get()[0].prefill(
-        q, kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, scale=scale,
-        order=ReductionOrder(*order), **_given(window=window, softcap=softcap), **more,
+    call = PrefillCall(
+        q=q, kv=kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, scale=scale,
+        order=ReductionOrder(*order), window=window, softcap=softcap, sinks=sinks,
+        first_key=first_key,
     )  # fmt: skip
+    return _bound.get()[0].prefill(call)
 
 
 @torch.library.custom_op("kvparity::attend_decode", mutates_args=())
@@ -146,13 +140,11 @@ def _attend_decode(
     softcap: float, sinks: Tensor | None, first_key: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     kv = _cache(k, v, kv_lens, (starts, block_table), page, ring, store, (k_scale, v_scale))
-    more = {} if first_key is None else {"first_key": first_key}
-    if sinks is not None:
-        more["sinks"] = sinks
-    return _bound.get()[0].decode(
-        q, kv, max_kv=max_kv, scale=scale, order=ReductionOrder(*order),
-        **_given(window=window, softcap=softcap), **more,
+    call = DecodeCall(
+        q=q, kv=kv, max_kv=max_kv, scale=scale, order=ReductionOrder(*order), window=window,
+        softcap=softcap, sinks=sinks, first_key=first_key,
     )  # fmt: skip
+    return _bound.get()[0].decode(call)
 
 
 def _attended(q: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -163,34 +155,28 @@ _attend_prefill.register_fake(_attended)
 _attend_decode.register_fake(_attended)
 
 
-def _taken_apart(kv: KeysValues) -> dict[str, Any]:
+def _taken_apart(call: PrefillCall | DecodeCall) -> dict[str, object]:
+    """What both operators take, by the names of their parameters."""
+    kv = call.kv
     return {
-        "k": kv.k, "v": kv.v, "kv_lens": kv.kv_lens, "starts": kv.starts,
+        "q": call.q, "k": kv.k, "v": kv.v, "kv_lens": kv.kv_lens, "starts": kv.starts,
         "block_table": kv.block_table, "page": kv.page, "ring": kv.ring,
         "store": "" if kv.format is None else str(kv.format), "k_scale": kv.k_scale,
-        "v_scale": kv.v_scale,
+        "v_scale": kv.v_scale, "scale": call.scale, "order": astuple(call.order),
+        "window": call.window, "softcap": call.softcap, "sinks": call.sinks,
+        "first_key": call.first_key,
     }  # fmt: skip
 
 
-def _prefill(
-    q: Tensor, kv: KeysValues, *, order: ReductionOrder, window: int = 0, softcap: float = 0.0,
-    sinks: Tensor | None = None, first_key: Tensor | None = None, **more: Any,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    found: tuple[Tensor, Tensor] = _attend_prefill(
-        q=q, **_taken_apart(kv), **more, order=astuple(order), window=window, softcap=softcap,
-        sinks=sinks, first_key=first_key,
-    )  # fmt: skip
+def _prefill(call: PrefillCall) -> Outputs:
+    found: Outputs = _attend_prefill(
+        **_taken_apart(call), q_starts=call.q_starts, q_lens=call.q_lens, max_q=call.max_q
+    )
     return found
 
 
-def _decode(
-    q: Tensor, kv: KeysValues, *, order: ReductionOrder, window: int = 0, softcap: float = 0.0,
-    sinks: Tensor | None = None, first_key: Tensor | None = None, **more: Any,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    found: tuple[Tensor, Tensor] = _attend_decode(
-        q=q, **_taken_apart(kv), **more, order=astuple(order), window=window, softcap=softcap,
-        sinks=sinks, first_key=first_key,
-    )  # fmt: skip
+def _decode(call: DecodeCall) -> Outputs:
+    found: Outputs = _attend_decode(**_taken_apart(call), max_kv=call.max_kv)
     return found
 
 

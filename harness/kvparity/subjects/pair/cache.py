@@ -6,7 +6,7 @@ behind each sequence, and what was forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,25 @@ FIRST = -1
 
 @dataclass(frozen=True)
 class Given:
-    """What a kernel is given of a cache: codes and, where they are codes, their scales."""
+    """What a kernel is given of a cache: k and v and, where they are codes, their scales."""
 
     k: Tensor
     v: Tensor
-    scales: Mapping[str, Tensor | None]
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it that there is, by the names that a call has."""
+        named = {"k": self.k, "v": self.v, "k_scale": self.k_scale, "v_scale": self.v_scale}
+        return {name: each for name, each in named.items() if each is not None}
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Given:
+        """The same with k, v and the scales that lie beside their tokens changed."""
+
+        def beside(scale: Tensor | None) -> Tensor | None:
+            return scale if scale is None or scale.dim() == 1 else change(scale)
+
+        return Given(change(self.k), change(self.v), beside(self.k_scale), beside(self.v_scale))
 
 
 @dataclass(frozen=True)
@@ -41,17 +55,15 @@ class Kind:
         return self.k.format.static or self.k.format.dynamic
 
     def given(self, k: Held, v: Held) -> Given:
-        """The keywords of a call, for codes and scales of any shape."""
+        """What a call is given, for codes and scales of any shape."""
         if not self.coded:
-            return Given(k.codes, v.codes, {})
+            return Given(k.codes, v.codes)
         dynamic = self.k.format.dynamic
         return Given(
             k.codes,
             v.codes,
-            {
-                "k_scale": k.scales if dynamic else self.k.static,
-                "v_scale": v.scales if dynamic else self.v.static,
-            },
+            k.scales if dynamic else self.k.static,
+            v.scales if dynamic else self.v.static,
         )
 
 

@@ -7,9 +7,8 @@ with the twin of the cache: a sum of them would miss two writes that make up for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from traceback import walk_tb
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,37 +16,31 @@ from torch import Tensor
 from kvparity.core import doing
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.plain_tensor import plain
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.attention_calls import PairCall
 from kvparity.subjects.pair.inputs import Inputs
 
 
 def checked(
-    name: str,
-    inputs: Inputs,
-    lengths: Mapping[str, Tensor],
-    keywords: Iterable[str],
-    compute: Callable[[], Any],
+    name: str, kernel: Callable[[PairCall], object], call: PairCall, inputs: Inputs
 ) -> Tensor:
     """Rows of one call of the kernel ``name``, a copy: float32 ``[n, Hq * D (+ Hq)]``.
 
-    ``compute`` calls it with the inputs, q ``[n, Hq, D]``, and ``keywords``, of which ``lengths``
-    are tensors that it may not change.
+    ``inputs``: the memory in which q, k and v of the call lie.
 
     Raises:
         SubjectError: it raised, returned another shape, dtype or device, or wrote to an input or
             beside it.
     """
-    q, given = inputs.q, inputs.given
-    same = _labelled(inputs.twin) if inputs.twin else {}  # no copy of a long cache at every step
+    q = call.q
+    same = inputs.twin.tensors() if inputs.twin else {}  # no copy of a long cache at every step
     kept = [
         (label, _bits(x), _bits(x).clone() if (other := same.get(label)) is None else _bits(other))
-        for label, x in {"q": q, **_labelled(given), **lengths}.items()
-        if x is not None
+        for label, x in call.tensors().items()
     ]
     beside = [_bits(whole).clone() for whole in inputs.memory]
     try:
         with doing.calling(name):
-            result = compute()
+            result = kernel(call)
     except UnsupportedError:  # of a planted defect, not of the kernel
         raise
     except torch.cuda.OutOfMemoryError as error:
@@ -55,7 +48,7 @@ def checked(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise SubjectError.of(name, error, _hint(inputs, keywords, error)) from error
+        raise SubjectError.of(name, error, _hint(inputs, call.keywords(), error)) from error
     for label, now, before in kept:
         if not torch.equal(now, before):
             raise SubjectError(f"{name} wrote to its input {label}")
@@ -63,19 +56,14 @@ def checked(
         if not torch.equal(_bits(whole), before):
             raise SubjectError(f"{name} wrote outside its inputs, which are views of one tensor")
     out, lse = _parts(name, result)
-    _expect(name, "out", out, q.shape, q.dtype, q.device)
-    rows: Tensor = out.to(torch.float32, copy=True).flatten(1)
+    rows = _expect(name, "out", out, q.shape, q.dtype, q.device)
+    rows = rows.to(torch.float32, copy=True).flatten(1)
     if lse is None:
         return rows
-    _expect(name, "lse", lse, q.shape[:2], torch.float32, q.device)
-    return torch.cat([rows, lse], dim=1)
+    return torch.cat([rows, _expect(name, "lse", lse, q.shape[:2], torch.float32, q.device)], dim=1)
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _labelled(given: Given) -> dict[str, Tensor | None]:
-    return {"k": given.k, "v": given.v, **given.scales}
 
 
 ON_ANY_CALL = (TypeError, AttributeError, NameError, ImportError)
@@ -98,7 +86,7 @@ def _hint(inputs: Inputs, keywords: Iterable[str], error: BaseException) -> str:
 
 
 def _unentered(error: BaseException) -> bool:
-    """Whether the call itself failed: the last frames are ``checked`` and its ``compute``."""
+    """Whether the call itself failed: the last frames are ``checked`` and ``by_keywords``."""
     return len(list(walk_tb(error.__traceback__))) == 2
 
 
@@ -107,7 +95,7 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.view(_INTEGERS[tensor.element_size()])
 
 
-def _parts(name: str, result: Any) -> tuple[Any, Any]:
+def _parts(name: str, result: object) -> tuple[object, object]:
     """Out and LSE (None: none) of what a kernel returned."""
     if not isinstance(result, tuple):
         return result, None
@@ -117,8 +105,14 @@ def _parts(name: str, result: Any) -> tuple[Any, Any]:
 
 
 def _expect(
-    name: str, what: str, got: Any, shape: Sequence[int], dtype: torch.dtype, device: torch.device
-) -> None:
+    name: str,
+    what: str,
+    got: object,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """``got``, once it is a plain tensor of the expected shape, dtype and device."""
     if not isinstance(got, Tensor):
         alone = ", or the tuple (out, lse)" if what == "out" else ""
         raise SubjectError(f"{name}: {what} is a {type(got).__name__}, expected a tensor{alone}")
@@ -139,3 +133,4 @@ def _expect(
         raise SubjectError(f"{name}: {what} has dtype {got.dtype}, expected {dtype}")
     if got.device != device:
         raise SubjectError(f"{name}: {what} is on {got.device}, expected {device}")
+    return got

@@ -11,9 +11,9 @@ from hashlib import sha256
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-Kernel = Callable[..., Any]
+Kernel = Callable[..., object]
+"""A function as a contract names it: what it takes is keywords, what it returns is checked."""
 
 _files: dict[tuple[Path, int, int], ModuleType] = {}
 """Modules by file, time and size: an operator that a file registers can be registered once."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from torch import Tensor
 
 from kvparity.plan.schedule import Span
@@ -52,17 +54,9 @@ def tell(
 
 def part(given: Given, keys: slice) -> Given:
     """Some keys of packed ones; scales that belong to no token stay whole."""
-    scales = {
-        name: scale if scale is None or scale.dim() == 1 else scale[keys]
-        for name, scale in given.scales.items()
-    }
-    return Given(given.k[keys], given.v[keys], scales)
+    return given.each(itemgetter(keys))
 
 
 def row(given: Given, at: int) -> Given:
     """The keys and scales of one row of a rectangle."""
-    scales = {
-        name: scale if scale is None or scale.dim() == 1 else scale[at]
-        for name, scale in given.scales.items()
-    }
-    return Given(given.k[at], given.v[at], scales)
+    return given.each(itemgetter(at))

@@ -5,13 +5,15 @@ Written for whatever the subject draws: only its declared window, softcap and sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from kvparity.subjects.attention_calls import Outputs, PairDecodeCall, PairPrefillCall
 from kvparity.subjects.pair.cache import Given
 from kvparity.subjects.pair.model import Pair, PairModel
 from kvparity_kernels.attention import naive
@@ -50,42 +52,31 @@ def in_format(subject: M, execution: str, kv_cache: str) -> M:
 
 
 def exact_pair(subject: PairModel, rows: Rows) -> Pair:
-    """Kernels with the signatures of the subject's pair that compute ``rows`` in float64."""
+    """The subject's pair with kernels that compute ``rows`` in float64."""
 
-    def readable(k: Tensor, v: Tensor, more: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        if "format" not in more:
-            return k, v
-        given = Given(k, v, {name: scale for name, scale in more.items() if "scale" in name})
-        return subject.decoded("k", given), subject.decoded("v", given)
+    def found(call: PairPrefillCall | PairDecodeCall, q: Tensor, own: Given) -> Tensor:
+        coded = call.format is not None
+        k, v = (subject.decoded(part, own) for part in "kv") if coded else (own.k, own.v)
+        return rows(subject, q, k, v)
 
-    def parts(q: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        width = subject.heads.query * subject.heads.dim
-        return found[:, :width].to(q.dtype).view(q.shape), found[:, width:].float()
+    def outputs(q: Tensor, parts: Sequence[Tensor]) -> Outputs:
+        whole, width = torch.cat(list(parts)), subject.heads.query * subject.heads.dim
+        return whole[:, :width].to(q.dtype).view(q.shape), whole[:, width:].float()
 
-    def prefill(
-        q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **more: Any
-    ) -> tuple[Tensor, Tensor]:
-        k, v = readable(k, v, more)
-        ends_q, ends_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
-        found = []
+    def prefill(call: PairPrefillCall) -> Outputs:
+        given = Given(call.k, call.v, call.k_scale, call.v_scale)
+        ends_q, ends_k = call.cu_seqlens_q.tolist(), call.cu_seqlens_k.tolist()
+        parts = []
         for b in range(len(ends_q) - 1):
             own, keys = slice(*ends_q[b : b + 2]), slice(*ends_k[b : b + 2])
-            found.append(rows(subject, q[own], k[keys], v[keys]))
-        return parts(q, torch.cat(found))
+            parts.append(found(call, call.q[own], given.each(itemgetter(keys))))
+        return outputs(call.q, parts)
 
-    def decode(
-        q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, **more: Any
-    ) -> tuple[Tensor, Tensor]:
-        found = []
-        for b, n in enumerate(kv_lens.tolist()):
-            one = {name: _row(value, b, n) for name, value in more.items()}
-            k, v = readable(k_cache[b, :n], v_cache[b, :n], one)
-            found.append(rows(subject, q[b : b + 1], k, v))
-        return parts(q, torch.cat(found))
+    def decode(call: PairDecodeCall) -> Outputs:
+        given, parts = Given(call.k, call.v, call.k_scale, call.v_scale), []
+        for b, n in enumerate(call.kv_lens.tolist()):
+            one = given.each(itemgetter((b, slice(n))))
+            parts.append(found(call, call.q[b : b + 1], one))
+        return outputs(call.q, parts)
 
     return replace(subject.pair, prefill=prefill, decode=decode)
-
-
-def _row(value: Any, row: int, keys: int) -> Any:
-    """What belongs to the first keys of one row; a scale of no token is everybody's."""
-    return value[row, :keys] if isinstance(value, Tensor) and value.dim() > 1 else value

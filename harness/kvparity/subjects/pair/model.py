@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.core.rng import stream, uniform
+from kvparity.subjects.attention_calls import (
+    PairDecode,
+    PairDecodeCall,
+    PairPrefill,
+    PairPrefillCall,
+    by_keywords,
+)
 from kvparity.subjects.pair.cache import Given
 from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.callables import Kernel
@@ -20,12 +26,17 @@ from kvparity_kernels.store import StoreFormat, decode
 
 @dataclass(frozen=True)
 class Pair:
-    """The two callables under verification and the names that the contract gave them."""
+    """The two functions under verification and the names that the contract gave them."""
 
-    prefill: Kernel
-    decode: Kernel
+    prefill: PairPrefill
+    decode: PairDecode
     prefill_name: str
     decode_name: str
+
+    @classmethod
+    def of(cls, prefill: Kernel, decode: Kernel, prefill_name: str, decode_name: str) -> Pair:
+        """Functions that take keywords, as a contract names them."""
+        return cls(by_keywords(prefill), by_keywords(decode), prefill_name, decode_name)
 
 
 @dataclass(frozen=True)
@@ -103,26 +114,40 @@ class PairModel:
     def decoded(self, part: str, given: Given) -> Tensor:
         """Codes ``[n, kv heads, width]`` of keys (``k``) or values, as a reader gets them."""
         codes = given.k if part == "k" else given.v
-        return decode(codes, given.scales[f"{part}_scale"], self.store, self.execution)
+        scale = given.k_scale if part == "k" else given.v_scale
+        return decode(codes, scale, self.store, self.execution)
 
-    def call(
-        self, kernel: Kernel, name: str, inputs: Inputs, *, coded: bool, **lengths: Tensor
+    def call_prefill(
+        self,
+        inputs: Inputs,
+        cu_seqlens_q: Tensor,
+        cu_seqlens_k: Tensor,
+        *,
+        coded: bool,
+        sinks: Tensor | None = None,
     ) -> Tensor:
-        """Call one kernel; what came back, checked and copied, as float32 ``[n, Hq * D (+ Hq)]``.
+        """Call prefill; what came back, checked and copied, as float32 ``[n, Hq * D (+ Hq)]``.
 
         ``coded``: codes and their scales are passed on with their format. Raises as
-        ``pair_call.checked``.
+        ``call.checked``.
         """
-        q, given = inputs.q, inputs.given
-        codes = {**given.scales, "format": self.store} if coded else {}
-        more = {**lengths, "scale": self.scale, **codes, **self._more()}
-        return checked(name, inputs, lengths, more, lambda: kernel(q, given.k, given.v, **more))
+        given = inputs.given
+        call = PairPrefillCall(
+            q=inputs.q, k=given.k, v=given.v, k_scale=given.k_scale, v_scale=given.v_scale,
+            format=self.store if coded else None, cu_seqlens_q=cu_seqlens_q,
+            cu_seqlens_k=cu_seqlens_k, scale=self.scale, order=self.order, window=self.window,
+            softcap=self.softcap, sinks=sinks,
+        )  # fmt: skip
+        return checked(self.pair.prefill_name, self.pair.prefill, call, inputs)
 
-    def _more(self) -> dict[str, Any]:
-        """Keywords beyond the plain signature, each only where the contract asks for it."""
-        more: dict[str, Any] = {} if self.order is None else {"order": self.order}
-        if self.window:
-            more["window"] = self.window
-        if self.softcap:
-            more["softcap"] = self.softcap
-        return more
+    def call_decode(
+        self, inputs: Inputs, kv_lens: Tensor, *, coded: bool, sinks: Tensor | None = None
+    ) -> Tensor:
+        """Call decode; otherwise as ``call_prefill``."""
+        given = inputs.given
+        call = PairDecodeCall(
+            q=inputs.q, k=given.k, v=given.v, k_scale=given.k_scale, v_scale=given.v_scale,
+            format=self.store if coded else None, kv_lens=kv_lens, scale=self.scale,
+            order=self.order, window=self.window, softcap=self.softcap, sinks=sinks,
+        )  # fmt: skip
+        return checked(self.pair.decode_name, self.pair.decode, call, inputs)

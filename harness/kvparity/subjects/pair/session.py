@@ -156,20 +156,15 @@ class AttentionSession:
         """Whole sequences without a cache: what a reader would get, used at once."""
         pairs = [self._cache.round_trip(0, k, v) for _, k, v in fresh]
         k, v = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
-        inputs = Inputs(q, Given(k, v, {}), self._empties)
+        inputs = Inputs(q, Given(k, v), self._empties)
         return self._call_prefill(spans, inputs, coded=False)
 
     def _call_prefill(self, spans: Sequence[Span], inputs: Inputs, *, coded: bool) -> Tensor:
         queries, keys = sizes(with_empties(spans) if self._empties else spans)
         first = spans[0].sequence
         inputs = self._laid("attention.prefill", inputs, keys=True, first=first)
-        rows = self.subject.call(
-            self.subject.pair.prefill,
-            self.subject.pair.prefill_name,
-            inputs,
-            coded=coded,
-            cu_seqlens_q=self._offsets(queries),
-            cu_seqlens_k=self._offsets(keys),
+        rows = self.subject.call_prefill(
+            inputs, self._offsets(queries), self._offsets(keys), coded=coded
         )
         self._check_memory(self.subject.pair.prefill_name)
         listener, row, key = events.current(), 0, 0
@@ -191,13 +186,8 @@ class AttentionSession:
         plain = Inputs(q, given, self._empties, twin=twin)
         first = spans[0].sequence
         inputs = self._laid("attention.decode", plain, keys=False, first=first)
-        rows = self.subject.call(
-            self.subject.pair.decode,
-            self.subject.pair.decode_name,
-            inputs,
-            coded=kind.coded,
-            kv_lens=torch.tensor(lens, dtype=torch.int32, device=q.device),
-        )
+        kv_lens = torch.tensor(lens, dtype=torch.int32, device=q.device)
+        rows = self.subject.call_decode(inputs, kv_lens, coded=kind.coded)
         self._check_memory(self.subject.pair.decode_name)
         listener, before = events.current(), int(self._empties)
         if listener is not None:

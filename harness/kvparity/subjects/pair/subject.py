@@ -126,7 +126,7 @@ def build(
 
     Raises ``ValueError`` if a name does not import, or the format cannot hold the heads.
     """
-    pair = Pair(
+    pair = Pair.of(
         prefill=load_callable(model.prefill, base),
         decode=load_callable(model.decode, base),
         prefill_name=model.prefill,

@@ -10,4 +10,4 @@ def pair(backend: str) -> Pair:
     """One backend as a pair."""
     prefill, decode = f"{backend}_prefill", f"{backend}_decode"
     name = f"{sdpa.__name__}:"
-    return Pair(getattr(sdpa, prefill), getattr(sdpa, decode), name + prefill, name + decode)
+    return Pair.of(getattr(sdpa, prefill), getattr(sdpa, decode), name + prefill, name + decode)

@@ -13,14 +13,15 @@ from kvparity.labs.bench.cases import SHAPES, STEPS, Shape, fitting
 from kvparity.labs.bench.steps import BOTH, NO_ATTENTION, NO_LINEAR, PLAIN, Work, config_of, sdpa
 from kvparity.labs.bench.ways import calls
 from kvparity.plan.schedule import Layout, Member, Span
+from kvparity.subjects.attention_calls import AttentionOps
 from kvparity.subjects.decoder.backends import operations
+from kvparity.subjects.decoder.call_log import FIXED_ORDER
 from kvparity.subjects.decoder.layers import layers_of
-from kvparity.subjects.decoder.model import AttentionOps, Model, Ops
+from kvparity.subjects.decoder.model import Model, Ops
 from kvparity.subjects.decoder.presets import PRESETS
 from kvparity.subjects.decoder.session import DecoderSession
 from kvparity.subjects.decoder.storage import Storage, store_format
 from kvparity_kernels import launch
-from kvparity_kernels.attention import attend_decode
 
 TINY = Shape(4, 2, 16, 32, 64, 100, dtype="float32", layers=3, qk_norm=True)
 # Float32: three layers of sums of at most 64 products, and logits of size one to ten.
@@ -50,7 +51,7 @@ def test_every_way_of_a_step_computes_the_same(batch, rows, keys):
 
 
 def test_a_way_that_forgets_a_layer_is_seen(work, monkeypatch):
-    ours = work.call(AttentionOps(), Ops())()
+    ours = work.call(FIXED_ORDER, Ops())()
     whole = Model.hidden
 
     def short(model, batch, cache):
@@ -59,17 +60,17 @@ def test_a_way_that_forgets_a_layer_is_seen(work, monkeypatch):
         return whole(replace(model, config=fewer, weights=weights), batch, cache)
 
     monkeypatch.setattr(Model, "hidden", short)
-    assert far(work.call(AttentionOps(), Ops())(), ours) > 100 * BOUND
+    assert far(work.call(FIXED_ORDER, Ops())(), ours) > 100 * BOUND
 
 
 def test_a_way_that_forgets_a_key_or_a_sequence_is_seen(work):
-    ours, others = work.call(AttentionOps(), Ops())(), sdpa(2)
+    ours, others = work.call(FIXED_ORDER, Ops())(), sdpa(2)
 
-    def one_less(q, kv, *, max_kv, **options):
-        return others.decode(q, kv, max_kv=max_kv - 1, **options)
+    def one_less(call):
+        return others.decode(replace(call, max_kv=call.max_kv - 1))
 
-    def wrong_sequence(q, kv, **options):
-        return others.decode(q.flip(0), kv, **options)
+    def wrong_sequence(call):
+        return others.decode(replace(call, q=call.q.flip(0)))
 
     for attention in (one_less, wrong_sequence):
         changed = work.call(replace(others, decode=attention), Ops())()
@@ -89,7 +90,7 @@ def test_a_step_is_that_of_a_session(work):
     step = tuple(Span(i, 19, 20, 19, decode=True) for i in range(2))
     ids = [[int(n)] for n in work.batch.ids]
     expected = torch.cat(list(session.forward(step, ids)))
-    found = work.call(AttentionOps(), Ops())()
+    found = work.call(FIXED_ORDER, Ops())()
     assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
 
 
@@ -100,8 +101,8 @@ def test_nothing_asks_a_device_for_a_number(rows, monkeypatch):
     ways = calls(sizes.step(TINY, 1, rows, 20), TINY, "meta")
     assert [tuple(way().shape) for way in ways.values()] == [(1, 100)] * 5
 
-    def asks(q, kv, **options):
-        return q * kv.kv_lens[0].item(), kv.k
+    def asks(call):
+        return call.q * call.kv.kv_lens[0].item(), call.kv.k
 
     work = Work.made(TINY, 1, rows, 20, torch.device("meta"))
     with pytest.raises(RuntimeError, match="meta"):
@@ -139,11 +140,11 @@ def test_a_step_has_the_layers_that_fit():
 def test_the_step_is_ours_by_our_kernels(work, monkeypatch):
     seen = []
 
-    def noted(q, kv, **options):
-        seen.append(len(q))
-        return attend_decode(q, kv, **options)
+    def noted(call):
+        seen.append(len(call.q))
+        return FIXED_ORDER.decode(call)
 
-    work.call(AttentionOps(decode=noted), Ops())()
+    work.call(replace(FIXED_ORDER, decode=noted), Ops())()
     assert seen == [2, 2, 2]
     ways = calls(sizes.step(TINY, 2, 1, 20), TINY, "cpu", Choice())
     assert set(ways) == {OURS, NO_ATTENTION, NO_LINEAR, BOTH, PLAIN}

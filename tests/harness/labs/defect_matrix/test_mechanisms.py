@@ -13,7 +13,9 @@ from kvparity.controls.calls import Call, chosen
 from kvparity.core.bits import differing
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
 from kvparity.labs.defect_matrix.work import _build
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject
+from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
+from kvparity.subjects.decoder.call_log import FIXED_ORDER
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.linear import linear
@@ -68,13 +70,12 @@ def test_a_call_is_told_what_it_is() -> None:
     kv = KeysValues(k, k, torch.tensor([12, 20]).int(), starts=torch.tensor([0, 15]))
     q = normal(2, 2, 16)
     starts, lens = torch.tensor([0, 1]).int(), torch.tensor([1, 1]).int()
-    sound = AttentionOps()
     for each in (False, True):
-        ops = chosen(sound, spy, each=each)
-        found = ops.decode(q, kv, max_kv=20, scale=0.25, order=ORDER)
+        ops = chosen(FIXED_ORDER, spy, each=each)
+        found = ops.decode(DecodeCall(q=q, kv=kv, max_kv=20, scale=0.25, order=ORDER))
         assert same(found[0], attend_decode(q, kv, max_kv=20, scale=0.25, order=ORDER)[0])
         more: dict[str, Any] = {"q_starts": starts, "q_lens": lens, "max_q": 1, "scale": 0.25}
-        found = ops.prefill(q, kv, **more, order=ORDER)
+        found = ops.prefill(PrefillCall(q=q, kv=kv, **more, order=ORDER))
         assert same(found[1], attend_prefill(q, kv, **more, order=ORDER)[1])
     whole, apart = seen[:2], seen[2:]
     assert [(c.decode, c.queries, c.keys) for c in whole] == [
@@ -92,7 +93,8 @@ def test_two_parts_are_the_whole_but_for_rounding() -> None:
     one = torch.tensor([0]).int()
     more: dict[str, Any] = {"q_starts": one, "q_lens": one + 5, "max_q": 5, "scale": 0.25}
     out, lse = attend_prefill(q, kv, **more, order=ORDER)
-    cut, cut_lse = parts.in_two(AttentionOps(), q, kv, 16, ORDER, scale=0.25)
+    call = PrefillCall(q=q, kv=kv, **more, order=ORDER)
+    cut, cut_lse = parts.in_two(FIXED_ORDER, call, slice(None), kv, 16)
     assert not same(out, cut)
     torch.testing.assert_close(cut, out, rtol=1e-5, atol=1e-6)  # another order of 40 float32 sums
     torch.testing.assert_close(cut_lse, lse, rtol=1e-5, atol=1e-6)
@@ -148,7 +150,8 @@ def test_the_polynomial_starts_at_one_split_of_keys() -> None:
     kv = KeysValues(k, v, torch.tensor([31, 32]).int(), starts=torch.tensor([0, 32]))
     planted = exponent.polynomial_exp2(decoder())
     assert isinstance(planted, DecoderSubject)
-    found = planted.attention.decode(q, kv, max_kv=32, scale=0.25, order=ORDER)
+    call = DecodeCall(q=q, kv=kv, max_kv=32, scale=0.25, order=ORDER)
+    found = planted.attention.decode(call)
     sound = attend_decode(q, kv, max_kv=32, scale=0.25, order=ORDER)
     assert same(found[0][0], sound[0][0])
     assert not same(found[0][1], sound[0][1])

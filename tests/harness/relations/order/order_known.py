@@ -115,7 +115,7 @@ def side(
     **more,
 ) -> Side:
     """Known attention as one side of a pair."""
-    pair = Pair(known.prefill, known.decode, "prefill", "decode")
+    pair = Pair.of(known.prefill, known.decode, "prefill", "decode")
     scale = more.pop("scale", heads[2] ** -0.5)
     found = replace(subject(pair, dtype, heads, **more), scale=scale)
     return Side(found, which, keys=keys, batch=batch, rows=rows)

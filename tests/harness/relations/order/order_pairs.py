@@ -189,7 +189,7 @@ def decode(
 def pair(how: How | None = None, **fault) -> Pair:
     """A pair whose decode has the faults that are named."""
     how = how or How()
-    return Pair(
+    return Pair.of(
         partial(prefill, how=how), partial(decode, how=replace(how, **fault)), "prefill", "decode"
     )
 

@@ -35,9 +35,9 @@ def test_what_is_not_said_is_one_sequence_all_rows_and_eight_draws_of_seed_0():
     drawn: list[torch.Tensor] = []
     base = pair()
 
-    def spy(q, *args, **more):
-        drawn.append(q.clone())
-        return base.decode(q, *args, **more)
+    def spy(call):
+        drawn.append(call.q.clone())
+        return base.decode(call)
 
     which = subject(replace(base, decode=spy), heads=(2, 1, 8))
     order_report(which, 3, only=())
@@ -49,7 +49,7 @@ def test_what_is_not_said_is_one_sequence_all_rows_and_eight_draws_of_seed_0():
 def test_a_log_sum_exp_of_one_side_alone_is_not_compared(mute):
     base = pair()
     function = getattr(base, mute)
-    one = replace(base, **{mute: lambda *args, **more: function(*args, **more)[0]})
+    one = replace(base, **{mute: lambda call: function(call)[0]})
     found = order_report(subject(one, heads=(2, 1, 8)), 3, only=(), draws=2)
     assert (found.drawn.equal, found.drawn.values, found.drawn.differing) == (2, 2 * 16, 0)
 
@@ -139,9 +139,9 @@ def test_random_numbers_are_those_of_the_seed():
     drawn: list[tuple[float, ...]] = []
     base = pair()
 
-    def spy(q, *args, **more):
-        drawn.append(tuple(q.flatten().tolist()))
-        return base.decode(q, *args, **more)
+    def spy(call):
+        drawn.append(tuple(call.q.flatten().tolist()))
+        return base.decode(call)
 
     for seed in (0, 0, 1):
         order_report(

@@ -19,6 +19,7 @@ from order_pairs import How, decode, pair, prefill, subject
 from kvparity.relations.order import order_report
 from kvparity.relations.order.canonical import SumTree, chain
 from kvparity.relations.order.report import PARTS
+from kvparity.subjects.attention_calls import by_keywords
 
 
 def report(which, keys=KEYS, **more):
@@ -94,7 +95,9 @@ def test_another_exp_is_in_no_part_and_only_random_calls_show_it():
 
 
 def test_a_fault_on_the_prefill_side_alone_is_seen_too():
-    faulty = replace(pair(HOW), prefill=partial(prefill, how=replace(HOW, by_data=True)))
+    faulty = replace(
+        pair(HOW), prefill=by_keywords(partial(prefill, how=replace(HOW, by_data=True)))
+    )
     found = report(faulty)
     assert found.verdict == "not-a-tree"
     assert part(found, "key order").seen.startswith("prefill: ")
@@ -140,7 +143,7 @@ def test_without_a_log_sum_exp_16_bits_show_no_denominator():
 
     base = pair()
     found = order_report(
-        subject(type(base)(base.prefill, alone, "prefill", "decode"), torch.bfloat16),
+        subject(replace(base, decode=by_keywords(alone)), torch.bfloat16),
         20,
         rows=1,
         draws=1,

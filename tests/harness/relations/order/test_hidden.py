@@ -74,7 +74,7 @@ def test_keys_before_the_window_that_are_let_in_are_seen():
 def test_edges_are_those_of_tiles_and_splits_in_every_dtype(dtype):
     """In 16 bits a neighbour in another tile once read as one more edge, here 33 and 31."""
     order = ReductionOrder(split=32, tile=16, block_m=16)
-    kernels = Pair(attention.prefill, attention.decode, "prefill", "decode")
+    kernels = Pair.of(attention.prefill, attention.decode, "prefill", "decode")
     side = Side(
         subject(kernels, dtype, (2, 1, 32), window=24, order=order),
         "decode",
@@ -141,8 +141,8 @@ def test_a_sink_shows_in_the_log_sum_exp_alone():
     base = pair()
     mute = replace(
         base,
-        decode=lambda *args, **more: base.decode(*args, **more)[0],
-        prefill=lambda *args, **more: base.prefill(*args, **more)[0],
+        decode=lambda call: base.decode(call)[0],
+        prefill=lambda call: base.prefill(call)[0],
     )
     (found,) = report(mute, 20, ("denominator",), sinks=True).parts
     assert (found.status, "and only that shows a sink" in found.seen) == ("not-measured", True)

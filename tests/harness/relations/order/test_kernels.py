@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from kvparity.relations.order.denominator import Denominator
 from kvparity.relations.order.parts import DENOMINATOR, edges_part, key_part, tree_part
 from kvparity.relations.order.rescale import RescaleEdges, recover_edges
 from kvparity.relations.order.sides import Side
+from kvparity.subjects.attention_calls import by_keywords
 from kvparity.subjects.pair.model import Pair
 from kvparity_kernels.attention import decode, prefill
 from kvparity_kernels.order import ReductionOrder
@@ -23,7 +25,7 @@ ORDER = ReductionOrder()
 
 def kernels(**decode_order) -> Pair:
     other = partial(decode, order=ReductionOrder(**decode_order)) if decode_order else decode
-    return Pair(prefill, other, "kernels:prefill", "kernels:decode")
+    return Pair.of(prefill, other, "kernels:prefill", "kernels:decode")
 
 
 def sides(pair: Pair, keys: int, heads=(16, 1, 32), rows: int = 1) -> tuple[Side, Side]:
@@ -39,7 +41,7 @@ def sides(pair: Pair, keys: int, heads=(16, 1, 32), rows: int = 1) -> tuple[Side
 def test_all_five_parts_are_the_same_and_the_declared_order(keys, rows, told):
     """Over a tile recovered, against a whole prompt; over a split tried, which is cheaper."""
     order = ReductionOrder(split=32, tile=16, block_m=16)
-    pair = Pair(partial(prefill, order=order), partial(decode, order=order), "p", "d")
+    pair = Pair.of(partial(prefill, order=order), partial(decode, order=order), "p", "d")
     which = subject(pair, heads=(8, 1, 16), order=order if told else None)
     found = order_report(which, keys, rows=rows, draws=1)
     assert found.verdict == "consistent", found.reason
@@ -64,7 +66,7 @@ def test_the_rescale_edges_are_the_declared_ones():
 
 def test_a_last_split_of_one_key_hides_no_other_split():
     order = ReductionOrder(tile=16, split=16)
-    pair = Pair(partial(prefill, order=order), partial(decode, order=order), "p", "d")
+    pair = Pair.of(partial(prefill, order=order), partial(decode, order=order), "p", "d")
     decode_side, _ = sides(pair, 49)
     edges, _ = recover_edges(RescaleEdges(decode_side))
     assert (edges.up, edges.down) == rescale_edges(order, 49) == ((16, 32, 48), (16, 32))
@@ -128,7 +130,7 @@ def test_a_log_sum_exp_that_resolves_too_little_is_no_measurement():
 
     base = kernels()
     side = Side(
-        subject(Pair(base.prefill, coarse, "p", "d"), torch.bfloat16),
+        subject(replace(base, decode=by_keywords(coarse)), torch.bfloat16),
         "decode",
         keys=20,
         batch=1,

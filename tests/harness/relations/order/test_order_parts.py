@@ -15,6 +15,7 @@ from kvparity.relations.order import SumTree, certify, order_report
 from kvparity.relations.order import decoder as decoders
 from kvparity.relations.order.canonical import chain
 from kvparity.relations.order.triples import certify_triples
+from kvparity.subjects.attention_calls import by_keywords
 from kvparity.subjects.pair.model import Pair
 
 KEYS = ("key order",)
@@ -57,11 +58,11 @@ def test_the_worst_kind_of_layer_counts(full, sliding, outcome, named, monkeypat
 def unread(function):
     """Every result plus 0.3: probes find no whole numbers in it, and calls agree."""
 
-    def call(*args, **more):
-        out, lse = function(*args, **more)
+    def called(call):
+        out, lse = function(call)
         return out + 0.3, lse
 
-    return call
+    return called
 
 
 # certificates
@@ -126,7 +127,7 @@ def wrong(at: At, other) -> Pair:
         return out, lse
 
     base = pair()
-    return replace(base, **{at.side: spoilt})
+    return replace(base, **{at.side: by_keywords(spoilt)})
 
 
 def one_ulp(side):
@@ -176,9 +177,9 @@ def test_every_random_call_has_other_data():
     seen = []
     base = pair()
 
-    def spy(q, *args, **more):
-        seen.append(tuple(q.flatten().tolist()))
-        return base.decode(q, *args, **more)
+    def spy(call):
+        seen.append(tuple(call.q.flatten().tolist()))
+        return base.decode(call)
 
     order_report(subject(replace(base, decode=spy)), 5, draws=4, only=())
     assert len(set(seen)) == 4

@@ -34,7 +34,7 @@ def changed(change: Callable[[Tensor], Tensor], how: How | None = None) -> Pair:
         out, lse = decode(q.float(), *args, how=how or How(), **more)
         return change(out).to(q.dtype), lse
 
-    return Pair(prefill, call, "prefill", "decode")
+    return Pair.of(prefill, call, "prefill", "decode")
 
 
 STORED = [
@@ -88,7 +88,7 @@ def test_what_is_added_cancels_and_only_a_power_of_two_of_the_keys_weighs(store,
         seen.append(numbers(v, "v", more))
         return out, lse
 
-    which = side(Pair(prefill, spy, "p", "d"), keys, dtype, (4, 2, 32), store=store)
+    which = side(Pair.of(prefill, spy, "p", "d"), keys, dtype, (4, 2, 32), store=store)
     for seed in (0, 0, 1):
         replay(which, chain(keys), seed=seed)
     hot, v, hot2, v2, hot3, v3 = seen

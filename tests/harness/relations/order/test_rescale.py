@@ -7,6 +7,7 @@ probes know no tile and no split. ``Blocks`` answers questions from blocks that 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,7 @@ from kvparity.relations.order.rescale import (
     recover_edges,
 )
 from kvparity.relations.order.sides import Side
+from kvparity.subjects.attention_calls import by_keywords
 from kvparity.subjects.pair.model import Pair
 
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
@@ -124,7 +126,7 @@ def spoilt(how: How, change) -> Pair:
         change(out, count[0])
         return out, lse
 
-    return Pair(pair().prefill, call, "prefill", "decode")
+    return replace(pair(), decode=by_keywords(call))
 
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (1, 2, 1), (1, 3, 3)], ids=str)
@@ -155,7 +157,7 @@ def test_one_column_whose_weights_keep_32_bits_is_not_measured_in_16(dtype, plac
         out[place] = decode(*args, how=wide, **more)[0][place]
         return out, lse
 
-    mixed = Pair(pair().prefill, call, "prefill", "decode")
+    mixed = replace(pair(), decode=by_keywords(call))
     with pytest.raises(NotMeasured, match="decode does not round weights to 16 bits before P V"):
         RescaleEdges(side(mixed, dtype))
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from order_pairs import subject
 
+from kvparity.pairs import sdpa
 from kvparity.pairs.sdpa import BACKENDS
 from kvparity.relations.order import OrderReport, order_report
 from kvparity.subjects.pair.torch_sdpa import pair
@@ -90,8 +91,8 @@ def test_float32_math_differs_in_bits_though_the_keys_are_added_alike(reports):
 def test_unequal_lengths_are_called_one_by_one():
     q, k, v = (torch.randn(7, 2, 8) for _ in range(3))
     ends = torch.tensor([0, 3, 7], dtype=torch.int32)
-    both = pair("math").prefill(q, k, v, cu_seqlens_q=ends, cu_seqlens_k=ends, scale=0.3)
-    alone = pair("math").prefill(
+    both = sdpa.math_prefill(q, k, v, cu_seqlens_q=ends, cu_seqlens_k=ends, scale=0.3)
+    alone = sdpa.math_prefill(
         q[3:],
         k[3:],
         v[3:],
@@ -102,10 +103,10 @@ def test_unequal_lengths_are_called_one_by_one():
     torch.testing.assert_close(both[3:], alone, rtol=1e-5, atol=1e-6)
     caches = torch.randn(2, 5, 1, 8), torch.randn(2, 5, 1, 8)
     lens = torch.tensor([5, 2], dtype=torch.int32)
-    rows = pair("math").decode(torch.randn(2, 2, 8), *caches, kv_lens=lens, scale=0.3)
+    rows = sdpa.math_decode(torch.randn(2, 2, 8), *caches, kv_lens=lens, scale=0.3)
     assert rows.shape == (2, 2, 8)
     with pytest.raises(ValueError, match="whole prompts"):
-        pair("math").prefill(q[:1], k, v, cu_seqlens_q=ends // 3, cu_seqlens_k=ends, scale=0.3)
+        sdpa.math_prefill(q[:1], k, v, cu_seqlens_q=ends // 3, cu_seqlens_k=ends, scale=0.3)
 
 
 def test_all_four_backends_have_a_pair():

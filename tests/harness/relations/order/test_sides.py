@@ -37,7 +37,7 @@ class Spy:
 
             return of
 
-        return Pair(call("prefill"), call("decode"), "its prefill", "its decode")
+        return Pair.of(call("prefill"), call("decode"), "its prefill", "its decode")
 
 
 def side(spy: Spy, which="decode", dtype=F32, *, keys=6, batch=2, rows=1, heads=HEADS, **more):

@@ -13,12 +13,14 @@ from backend_cases import DIM, HEADS, LENGTHS, SCALE, contiguous, decoder, drawn
 from decoder_cases import ids_of, plan, prompts, run
 from flashinfer_stand_in import flashinfer
 
+from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.decoder.backends import attention_ops
 from kvparity.subjects.decoder.backends.flashinfer import table
 from kvparity.subjects.decoder.backends.run_counts import watching
 from kvparity_kernels.attention import naive
 from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.order import ReductionOrder
 
 __all__ = ["flashinfer"]  # the stand-in, a fixture
 
@@ -39,12 +41,16 @@ def queries() -> dict[str, Any]:
     }
 
 
+def decoding(q: torch.Tensor, kv: KeysValues, **more: Any) -> DecodeCall:
+    return DecodeCall(q=q, kv=kv, max_kv=40, scale=SCALE, order=ReductionOrder(), **more)
+
+
 @pytest.mark.parametrize("lay", [contiguous, paged])
 @pytest.mark.parametrize("more", [{}, {"window": 5}, {"softcap": 2.0}])
 def test_prefill_and_decode_hand_over_the_keys_and_no_poison(flashinfer, lay, more):
     parts, given, ops = drawn(dtype=HALF), queries(), attention_ops("flashinfer")
     kv = lay(parts)
-    out, lse = ops.prefill(**given, kv=kv, scale=SCALE, **more)
+    out, lse = ops.prefill(PrefillCall(**given, kv=kv, scale=SCALE, order=ReductionOrder(), **more))
     for start, rows, (k, v) in zip(given["q_starts"].tolist(), ROWS, parts, strict=True):
         own = slice(start, start + rows)
         assert out[start + rows].isnan().all()
@@ -53,7 +59,7 @@ def test_prefill_and_decode_hand_over_the_keys_and_no_poison(flashinfer, lay, mo
         wanted = naive.attend(given["q"][own], k, v, scale=SCALE, **more)[1]
         torch.testing.assert_close(lse[own], wanted.float())
     q = given["q"][: len(LENGTHS)]
-    out, lse = ops.decode(q, kv, max_kv=40, scale=SCALE, **more)
+    out, lse = ops.decode(decoding(q, kv, **more))
     for b, (k, v) in enumerate(parts):
         assert ratio(q[b : b + 1], k, v, out[b : b + 1], **more) <= 1
     assert lse.isfinite().all()
@@ -82,7 +88,7 @@ def test_a_table_of_one_key_less_would_be_seen(flashinfer, monkeypatch):
     )
     parts = drawn((7, 15), dtype=HALF)
     q = queries()["q"][:2]
-    out, _ = attention_ops("flashinfer").decode(q, paged(parts), max_kv=40, scale=SCALE)
+    out, _ = attention_ops("flashinfer").decode(decoding(q, paged(parts)))
     assert all(ratio(q[b : b + 1], *parts[b], out[b : b + 1]) > 1 for b in range(2))
 
 
@@ -100,8 +106,8 @@ def test_each_name_asks_for_its_cut_on_both_sides(flashinfer, name, asked):
                           strict=True):  # fmt: skip
         flashinfer.clear()
         ops, given = attention_ops(name), queries()
-        ops.prefill(**given, kv=kv, scale=SCALE)
-        ops.decode(given["q"][: len(LENGTHS)], kv, max_kv=40, scale=SCALE)
+        ops.prefill(PrefillCall(**given, kv=kv, scale=SCALE, order=ReductionOrder()))
+        ops.decode(decoding(given["q"][: len(LENGTHS)], kv))
         kept = {"fixed_split_size", "disable_split_kv"}
         cuts = [{n: options[n] for n in kept & options.keys()} for _, _, options in flashinfer]
         assert cuts == [wanted, wanted]
@@ -139,7 +145,7 @@ def test_another_backend_of_its_is_told(flashinfer, monkeypatch):
     )
     with watching(Counter()) as counts:
         attention_ops("flashinfer").decode(
-            queries()["q"][: len(LENGTHS)], paged(drawn(dtype=HALF)), max_kv=40, scale=SCALE
+            decoding(queries()["q"][: len(LENGTHS)], paged(drawn(dtype=HALF)))
         )
     assert counts == {"backend.flashinfer on fa3": 1, "flashinfer.decode": 1}
 
@@ -159,7 +165,7 @@ def test_what_it_cannot_do_is_refused(flashinfer):
     ]
     for name, words, cache, more in cases:
         with pytest.raises(UnsupportedError, match=words):
-            attention_ops(name).decode(q, cache, max_kv=40, scale=SCALE, **more)
+            attention_ops(name).decode(decoding(q, cache, **more))
 
 
 def test_its_own_refusal_is_told_in_its_words(flashinfer, monkeypatch):
@@ -169,12 +175,12 @@ def test_its_own_refusal_is_told_in_its_words(flashinfer, monkeypatch):
     monkeypatch.setattr(sys.modules["flashinfer"].BatchDecodeWithPagedKVCacheWrapper, "plan", plan)
     with pytest.raises(SubjectError, match=r"flashinfer \(q \[5, 4, 16\], .*: Invalid configurati"):
         attention_ops("flashinfer").decode(
-            queries()["q"][: len(LENGTHS)], paged(drawn(dtype=HALF)), max_kv=40, scale=SCALE
+            decoding(queries()["q"][: len(LENGTHS)], paged(drawn(dtype=HALF)))
         )
 
 
 def test_without_a_device_it_says_what_is_missing():
     with pytest.raises(SubjectError, match="FlashInfer computes on CUDA only, and the tensors are"):
         attention_ops("flashinfer-whole").decode(
-            queries()["q"][: len(LENGTHS)], paged(drawn(dtype=HALF)), max_kv=40, scale=SCALE
+            decoding(queries()["q"][: len(LENGTHS)], paged(drawn(dtype=HALF)))
         )

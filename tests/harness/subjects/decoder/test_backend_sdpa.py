@@ -10,10 +10,12 @@ import torch
 from backend_cases import DIM, HEADS, LENGTHS, NAN, SCALE, contiguous, drawn, paged, ratio
 from torch import Tensor
 
+from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.decoder.backends import attention_ops, operations
 from kvparity.subjects.decoder.backends.run_counts import watching
 from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat
 
 HERE = ("sdpa", "sdpa-math", "sdpa-flash")
@@ -34,8 +36,16 @@ def queries(rows: tuple[int, ...] = ROWS, dtype: torch.dtype = torch.float32) ->
 
 
 def prefill(name: str, kv: KeysValues, given: dict[str, Any], **more: Any) -> Tensor:
-    out, lse = attention_ops(name).prefill(**given, kv=kv, scale=SCALE, **more)
+    call = PrefillCall(**given, kv=kv, scale=SCALE, order=ReductionOrder(), **more)
+    out, lse = attention_ops(name).prefill(call)
     assert lse.shape == (len(given["q"]), 0)
+    return out
+
+
+def decode(name: str, q: Tensor, kv: KeysValues, **more: Any) -> Tensor:
+    call = DecodeCall(q=q, kv=kv, scale=SCALE, order=ReductionOrder(), **{"max_kv": 40, **more})
+    out, lse = attention_ops(name).decode(call)
+    assert lse.shape == (len(q), 0)
     return out
 
 
@@ -61,7 +71,7 @@ def test_prefill_is_as_near_to_float64_as_rounding_allows(name, dtype, window):
 def test_decode_is_as_near_to_float64_as_rounding_allows(name, window):
     parts, q = drawn(), torch.randn(len(LENGTHS), 2 * HEADS, DIM)
     more = {"window": window} if window else {}
-    out, _ = attention_ops(name).decode(q, contiguous(parts), max_kv=40, scale=SCALE, **more)
+    out = decode(name, q, contiguous(parts), **more)
     for b, (k, v) in enumerate(parts):
         assert ratio(q[b : b + 1], k, v, out[b : b + 1], window=window) <= 1
 
@@ -73,7 +83,7 @@ def test_the_bound_sees_a_key_too_few_or_too_many(change):
         wrong = [(k[1:], v[1:]) for k, v in parts]
     else:
         wrong = [(torch.cat([k[:1], k]), torch.cat([v[:1], v])) for k, v in parts]
-    out, _ = attention_ops("sdpa").decode(q, contiguous(wrong), max_kv=40, scale=SCALE)
+    out = decode("sdpa", q, contiguous(wrong))
     far = [ratio(q[b : b + 1], k, v, out[b : b + 1]) for b, (k, v) in enumerate(parts)]
     assert min(far) > 1000
 
@@ -85,9 +95,7 @@ def test_pages_and_runs_of_slots_give_the_same_bits(name):
     q = torch.randn(len(LENGTHS), 2 * HEADS, DIM)
     for more in ({}, {"window": 5}):
         caches = contiguous(parts), paged(parts), paged(parts, 1)
-        decoded = [
-            attention_ops(name).decode(q, kv, max_kv=40, scale=SCALE, **more)[0] for kv in caches
-        ]
+        decoded = [decode(name, q, kv, **more) for kv in caches]
         filled = [prefill(name, kv, given, **more) for kv in caches]
         for rows in (decoded, filled):
             assert all(alike(rows[0], each) for each in rows[1:])
@@ -123,7 +131,7 @@ def test_no_slot_past_the_keys_reaches_a_result(name, window):
                 torch.cat(
                     [
                         prefill(name, kv, given, **more).nan_to_num(7.0),
-                        attention_ops(name).decode(q, kv, max_kv=40, scale=SCALE, **more)[0],
+                        decode(name, q, kv, **more),
                     ]
                 )
             )
@@ -137,7 +145,7 @@ def test_a_key_past_the_end_would_be_seen():
     long = KeysValues(kv.k, kv.v, kv.kv_lens + 1, starts=kv.starts)
     q = torch.randn(len(LENGTHS), 2 * HEADS, DIM)
     for name in HERE:
-        out, _ = attention_ops(name).decode(q, long, max_kv=40, scale=SCALE)
+        out = decode(name, q, long)
         assert out.flatten(1).isnan().any(1).all()
 
 
@@ -183,7 +191,7 @@ def test_a_cache_of_another_format_is_read_in_that_of_the_queries():
 def test_what_ran_is_seen_where_it_ran(name, ran, inference):
     q = torch.randn(len(LENGTHS), 2 * HEADS, DIM)
     with watching(Counter()) as counts, torch.inference_mode(inference):
-        attention_ops(name).decode(q, contiguous(drawn()), max_kv=40, scale=SCALE)
+        decode(name, q, contiguous(drawn()))
     # Two of the five sequences have as many keys as each other: one call for both.
     assert counts == {f"backend.sdpa-{ran}": 4, "sdpa.decode": 1}
 
@@ -197,7 +205,7 @@ def test_an_attention_that_nobody_knows_is_no_backend(monkeypatch):
         watching(Counter()),
         pytest.raises(SubjectError, match=r"ran none that is known \(mul\); expected one of cud"),
     ):
-        attention_ops("sdpa").decode(q, contiguous(drawn()), max_kv=40, scale=SCALE)
+        decode("sdpa", q, contiguous(drawn()))
 
 
 @pytest.mark.parametrize("name", ["sdpa-efficient", "sdpa-cudnn"])
@@ -205,7 +213,7 @@ def test_a_backend_that_torch_refuses_is_told_in_its_words(name):
     q = torch.randn(len(LENGTHS), 2 * HEADS, DIM)
     words = rf"{name} \(q \[1, 4, 1, 16\], .*float32 on cpu\): No viable backend for scaled_dot"
     with pytest.raises(SubjectError, match=words):
-        attention_ops(name).decode(q, contiguous(drawn()), max_kv=40, scale=SCALE)
+        decode(name, q, contiguous(drawn()))
 
 
 def test_calls_that_it_cannot_compute_are_refused():
@@ -222,7 +230,7 @@ def test_calls_that_it_cannot_compute_are_refused():
         format=StoreFormat.parse("int8(8)"), k_scale=scales, v_scale=scales,
     )  # fmt: skip
     with pytest.raises(UnsupportedError, match=r"but the cache stores int8\(8\); store float32"):
-        attention_ops("sdpa").decode(torch.zeros(1, 4, DIM), coded, max_kv=3, scale=SCALE)
+        decode("sdpa", torch.zeros(1, 4, DIM), coded, max_kv=3)
     more_rows = queries((9, 3, 16, 2, 1))
     with pytest.raises(ValueError, match="has 9 rows and 1 keys"):
         prefill("sdpa", kv, more_rows)

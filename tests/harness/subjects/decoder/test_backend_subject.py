@@ -13,17 +13,16 @@ import pytest
 import torch
 from backend_cases import decoder
 from decoder_cases import Rows, differing, ids_of, one, plan, prompts, run
-from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from kvparity.controls.table import PLANTS
 from kvparity.plan.schedule import Layout
 from kvparity.run import verify as runs
 from kvparity.run import worker
+from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.decoder.backends import OPERATIONS, Backends, operations, sdpa
 from kvparity.subjects.decoder.backends.table import ATTENTION
-from kvparity.subjects.decoder.model import AttentionOps
 from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.loader import load
@@ -88,9 +87,10 @@ def _shifted(by: int, where: Callable[[KeysValues], bool]) -> Callable[..., Any]
     """Attention that is told of ``by`` more keys in some caches."""
 
     def change(ops: AttentionOps) -> AttentionOps:
-        def decode(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
+        def decode(call: DecodeCall) -> Outputs:
+            kv = call.kv
             other = replace(kv, kv_lens=kv.kv_lens + by) if where(kv) else kv
-            return ops.decode(q, other, **more)
+            return ops.decode(replace(call, kv=other))
 
         return replace(ops, decode=decode)
 

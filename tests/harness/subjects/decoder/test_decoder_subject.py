@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
+from kvparity.subjects.attention_calls import AttentionOps
 from kvparity.subjects.base import SubjectError, UnsupportedError
+from kvparity.subjects.decoder.model import Ops
 from kvparity.subjects.decoder.presets import preset
 from kvparity.subjects.decoder.seeded import seeded
 from kvparity.subjects.decoder.session import device_memory
-from kvparity.subjects.decoder.subject import AttentionOps, DecoderSubject, Ops, build
+from kvparity.subjects.decoder.subject import DecoderSubject, build
 from kvparity_contracts.subjects import Decoder
 from kvparity_kernels.order import ReductionOrder
 
@@ -44,7 +46,7 @@ def test_blocks_of_the_head_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_attention_is_replaced_without_copying_weights() -> None:
     which = subject()
-    ops = AttentionOps(prefill=which.attention.prefill, decode=which.attention.prefill)
+    ops = AttentionOps(prefill=which.attention.prefill, decode=lambda call: (call.q, call.q))
     other = which.with_attention(ops)
     assert other.attention is ops
     assert which.attention is not ops
@@ -154,7 +156,7 @@ def test_values_are_logprobs_at_every_temperature() -> None:
 
 def test_a_replacement_that_launches_nothing_is_seen() -> None:
     quiet = subject().with_attention(
-        AttentionOps(prefill=lambda q, kv, **_: (q, q), decode=lambda q, kv, **_: (q, q))
+        AttentionOps(prefill=lambda call: (call.q, call.q), decode=lambda call: (call.q, call.q))
     )
     session = quiet.session(MEMBERS, Layout())
     list(session.forward((Span(0, 0, 1, 0, decode=True),), [[1]]))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Layout, Member, Schedule, Span, Step
+from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder.presets import preset
 from kvparity.subjects.decoder.seeded import seeded
 from kvparity.subjects.decoder.session import DecoderSession
 from kvparity.subjects.decoder.subject import DecoderSubject
-from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 
 CPU = torch.device("cpu")
@@ -184,9 +184,9 @@ def spying(which: DecoderSubject) -> tuple[DecoderSubject, list[Call]]:
     """The subject with its prefill calls noted: (queries, output)."""
     calls: list[Call] = []
 
-    def prefill(q: Tensor, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        out, lse = which.attention.prefill(q, *args, **more)
-        calls.append((q.clone(), out.clone()))
+    def prefill(call: PrefillCall) -> Outputs:
+        out, lse = which.attention.prefill(call)
+        calls.append((call.q.clone(), out.clone()))
         return out, lse
 
     return which.with_attention(replace(which.attention, prefill=prefill)), calls
@@ -243,9 +243,9 @@ def test_only_written_slots_of_the_cache_are_no_poison(layout: Layout) -> None:
 def test_reading_a_poisoned_slot_shows() -> None:
     which = subject(layers=1)
 
-    def too_far(q: Tensor, kv: KeysValues, *, max_kv: int, **more: Any) -> tuple[Tensor, Tensor]:
-        longer = replace(kv, kv_lens=kv.kv_lens + 1)
-        return which.attention.decode(q, longer, max_kv=max_kv + 1, **more)
+    def too_far(call: DecodeCall) -> Outputs:
+        longer = replace(call.kv, kv_lens=call.kv.kv_lens + 1)
+        return which.attention.decode(replace(call, kv=longer, max_kv=call.max_kv + 1))
 
     planted = which.with_attention(replace(which.attention, decode=too_far))
     rows = play(planted.session(MEMBERS, Layout()), ((Span(1, 0, 5, 5),), (single(1, 5),)))

@@ -13,7 +13,7 @@ from decoder_cases import decoder, one, plan, play, prompts, span, tokens
 from kvparity.plan.schedule import Layout, Member
 from kvparity.subjects.base import SubjectError
 from kvparity.subjects.decoder.backends import Backends
-from kvparity.subjects.decoder.model import AttentionOps
+from kvparity.subjects.decoder.call_log import FIXED_ORDER
 from kvparity.subjects.decoder.placement import Contiguous, Paged, Region, place
 
 LENGTHS = (9, 3, 14)
@@ -179,9 +179,9 @@ def test_a_ring_lives_from_its_oldest_position() -> None:
 
 
 def test_a_copy_on_other_kernels_tells_its_own_and_not_the_originals() -> None:
-    subject = decoder().with_attention(AttentionOps())
+    subject = decoder().with_attention(FIXED_ORDER)
     subject.backends = Backends("sdpa")  # asked for; its kernels are this project's
-    copied, which = subject.with_attention(AttentionOps()), plan("decode", prompts(3, generate=2))
+    copied, which = subject.with_attention(FIXED_ORDER), plan("decode", prompts(3, generate=2))
     play(copied.session(which.members, which.layout), which)
     assert copied.describe()["used"]["attention"] == "fixed-order"
     assert subject.describe()["used"]["attention"] is None

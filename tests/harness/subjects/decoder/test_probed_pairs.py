@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from kvparity.relations.order.decoder import attentions_of
 from kvparity.relations.order.sides import Side
+from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.decoder.backends import Backends
 from kvparity.subjects.decoder.read_back import keys_read
-from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import decode as decoded
 
@@ -73,17 +72,18 @@ def test_in_whose_order_a_library_adds_is_not_declared():
 )
 def test_the_decoders_attention_reads_what_the_pair_is_given(store, ring, keys, lse):
     """Of a ring the keys of the window, whose places they took last; of all others every key."""
-    seen: dict[str, tuple[list[Tensor], Tensor, dict[str, Any]]] = {}
+    seen: dict[str, tuple[list[Tensor], Tensor, PrefillCall | DecodeCall]] = {}
 
     def spy(name):
-        def call(q, kv: KeysValues, **more):
+        def kernel(call):
+            q, kv = call.q, call.kv
             first = max(0, keys - 8) if kv.ring else 0
             read = [keys_read(kv, b, first, keys, q.dtype) for b in range(2)]
-            seen[name] = [torch.stack(x) for x in zip(*read, strict=True)], kv.kv_lens, more
+            seen[name] = [torch.stack(x) for x in zip(*read, strict=True)], kv.kv_lens, call
             assert kv.ring == (8 if ring and name == "decode" else 0)
             return q * 2, torch.zeros(len(q), q.shape[1] * lse)
 
-        return call
+        return kernel
 
     rules = {"sliding_window": 8, "layer_types": ("sliding",)}
     base = decoder(store, ring=ring, **rules)
@@ -92,18 +92,17 @@ def test_the_decoders_attention_reads_what_the_pair_is_given(store, ring, keys, 
     given: dict[str, tuple[Tensor, Tensor]] = {}
 
     def watched(name, function):
-        def call(q, k, v, **more):
+        def kernel(call):
             plain = []
-            for x, part in ((k, "k"), (v, "v")):
-                if "format" in more:
-                    scale = more[f"{part}_scale"]
+            for x, scale in ((call.k, call.k_scale), (call.v, call.v_scale)):
+                if call.format is not None:
                     flat = scale if scale.dim() == 1 else scale.flatten(0, -3)
-                    x = decoded(x.flatten(0, -3), flat, more["format"], q.dtype)
+                    x = decoded(x.flatten(0, -3), flat, call.format, call.q.dtype)
                 plain.append(x.float().reshape(2, keys, x.shape[-2], -1))
             given[name] = (plain[0], plain[1])
-            return function(q, k, v, **more)
+            return function(call)
 
-        return call
+        return kernel
 
     pair = replace(
         pair,
@@ -117,20 +116,21 @@ def test_the_decoders_attention_reads_what_the_pair_is_given(store, ring, keys, 
         side = Side(pair, which, keys=keys, batch=2, rows=rows)
         found = side.random(torch.Generator().manual_seed(0))
         assert (found.lse is not None) == lse
-        read, lens, more = seen[which]
+        read, lens, call = seen[which]
         first = max(0, keys - 8) if ring and which == "decode" else 0
         for mine, other in zip(read, given[which], strict=True):
             assert torch.equal(mine, other[:, first:])
         assert lens.tolist() == [keys, keys]
-        assert (more["order"], more["window"]) == (ORDER, 8)
-        assert more["max_kv" if which == "decode" else "max_q"] == (keys, rows)[which == "prefill"]
+        assert (call.order, call.window) == (ORDER, 8)
+        most = call.max_kv if isinstance(call, DecodeCall) else call.max_q
+        assert most == (keys, rows)[which == "prefill"]
     other = ReductionOrder(split=64, tile=16, block_m=16)
     for which in ("decode", "prefill"):
         Side(replace(pair, order=other), which, keys=keys, batch=2, rows=1).random(
             torch.Generator().manual_seed(0)
         )
-        assert seen[which][2]["order"] == other
+        assert seen[which][2].order == other
         Side(replace(pair, order=None), which, keys=keys, batch=2, rows=1).random(
             torch.Generator().manual_seed(0)
         )
-        assert seen[which][2]["order"] == ORDER
+        assert seen[which][2].order == ORDER

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from decoder_cases import decoder, differing, forward, ids_of, one, prompts, run, span
-from torch import Tensor
 
 from kvparity.plan.schedule import Member
+from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder import layers
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.session import DecoderSession
@@ -85,10 +85,9 @@ class Donors:
 def test_followers_are_given_their_owner_by_content() -> None:
     which = decoder(**SHARED)
 
-    def watched(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
-        donors.look(kv)
-        out, lse = which.attention.prefill(q, kv, **more)
-        return out, lse
+    def watched(call: PrefillCall) -> Outputs:
+        donors.look(call.kv)
+        return which.attention.prefill(call)
 
     watching = which.with_attention(replace(which.attention, prefill=watched))
     donors = Donors(watching)
@@ -140,13 +139,13 @@ def test_a_follower_that_reads_another_owner_is_seen() -> None:
     which = decoder(**SHARED)
     calls = iter(range(10**6))
 
-    def decode(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
+    def decode(call: DecodeCall) -> Outputs:
         number = next(calls) % 5
         if number in (0, 1):
-            kept[number] = kv
-        wrong = kept[0] if number == 4 else kv  # layer 4 should read layer 2, of the same type
-        out, lse = which.attention.decode(q, wrong, **more)
-        return out, lse
+            kept[number] = call.kv
+        # Layer 4 should read layer 2, of the same type.
+        wrong = kept[0] if number == 4 else call.kv
+        return which.attention.decode(replace(call, kv=wrong))
 
     kept: dict[int, KeysValues] = {}
     planted = which.with_attention(replace(which.attention, decode=decode))

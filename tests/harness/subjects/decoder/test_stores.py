@@ -21,6 +21,7 @@ from decoder_cases import (
 )  # fmt: skip
 from torch import Tensor
 
+from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.poisoned_store import GUARD, Held
@@ -201,11 +202,11 @@ def test_a_prefill_that_attends_to_fresh_keys_is_seen() -> None:
             fresh["v"] = fresh["stacked"].view(len(x), -1, 16)[:, -2:]  # behind queries and keys
         return found
 
-    def prefill(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
+    def prefill(call: PrefillCall) -> Outputs:
         starts = torch.zeros(1, dtype=torch.int64)
         k, v = (fresh[x].contiguous() for x in ("k", "v"))
-        out, lse = which.attention.prefill(q, KeysValues(k, v, kv.kv_lens, starts=starts), **more)
-        return out, lse
+        own = KeysValues(k, v, call.kv.kv_lens, starts=starts)
+        return which.attention.prefill(replace(call, kv=own))
 
     planted = which.with_ops(replace(which.ops, linear=linear, rotate=rotate))
     planted = planted.with_attention(replace(which.attention, prefill=prefill))
@@ -221,8 +222,8 @@ def test_the_scale_of_another_head_is_seen(wrong: str) -> None:
     which = decoder("fp8_e4m3(head)")
     given = prompts(15, generate=4)
 
-    def decode(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
-        k, v = kv.k_scale, kv.v_scale
+    def decode(call: DecodeCall) -> Outputs:
+        k, v = call.kv.k_scale, call.kv.v_scale
         assert k is not None
         assert v is not None
         scales = {
@@ -230,9 +231,8 @@ def test_the_scale_of_another_head_is_seen(wrong: str) -> None:
             "swapped": (v, k),
             "one": (k[:1].expand(2).contiguous(), v[:1].expand(2).contiguous()),
         }[wrong]
-        wrong_kv = replace(kv, k_scale=scales[0], v_scale=scales[1])
-        out, lse = which.attention.decode(q, wrong_kv, **more)
-        return out, lse
+        wrong_kv = replace(call.kv, k_scale=scales[0], v_scale=scales[1])
+        return which.attention.decode(replace(call, kv=wrong_kv))
 
     planted = which.with_attention(replace(which.attention, decode=decode))
     reference = run(which, "prefill", given)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from decoder_cases import Rows, decoder, differing, plan, play, prompts
-from torch import Tensor
 
 from kvparity.subjects import events
+from kvparity.subjects.attention_calls import DecodeCall, Outputs
 from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity.subjects.events import Attended, Wrote
 from kvparity_kernels.attention import naive
@@ -117,10 +117,11 @@ def planted(kind: str) -> DecoderSubject:
     which = decoder(layers=2, sliding_window=6)
     calls: list[KeysValues] = []
 
-    def decode(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
+    def decode(call: DecodeCall) -> Outputs:
+        kv = call.kv
         calls.append(kv)
         if kind == "window":
-            more["window"] = 5
+            call = replace(call, window=5)
         if kind == "donor":
             kv = calls[-2] if len(calls) % 2 == 0 else kv
         if kind == "length":
@@ -128,8 +129,7 @@ def planted(kind: str) -> DecoderSubject:
         if kind == "start":
             assert kv.starts is not None
             kv = replace(kv, starts=kv.starts + 1)
-        out, lse = which.attention.decode(q, kv, **more)
-        return out, lse
+        return which.attention.decode(replace(call, kv=kv))
 
     return which.with_attention(replace(which.attention, decode=decode))
 

@@ -18,16 +18,15 @@ from decoder_cases import (
     run,
     span,
 )  # fmt: skip
-from torch import Tensor
 
 from kvparity.plan.schedule import Layout
 from kvparity.relations.order.decoder import attentions_of
 from kvparity.relations.order.sides import Side
+from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.read_back import unrolled
 from kvparity.subjects.decoder.session import DecoderSession
-from kvparity_kernels.keys import KeysValues
 
 MIXED: dict[str, Any] = {
     "layers": 2, "sliding_window": 8, "layer_types": ("sliding", "full")
@@ -149,10 +148,9 @@ def test_a_ring_that_is_one_slot_short_is_seen(monkeypatch: pytest.MonkeyPatch) 
     which = decoder(ring=True, **MIXED)
     reference = run(which, "prefill", given)
 
-    def allowed(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
+    def allowed(call: PrefillCall) -> Outputs:
         """The kernels refuse such a ring; an engine's need not."""
-        out, lse = which.attention.prefill(q, unrolled(kv, q.dtype), **more)
-        return out, lse
+        return which.attention.prefill(replace(call, kv=unrolled(call.kv, call.q.dtype)))
 
     open_ring = which.with_attention(replace(which.attention, prefill=allowed))
     assert differing(run(open_ring, "chunked(3)", given), reference) == []
@@ -169,9 +167,8 @@ def test_a_wrong_option_in_decode_is_seen(wrong: dict[str, Any]) -> None:
     given = prompts(12, generate=3)
     which = decoder(sliding_window=8, attention_softcap=3.0, attention_sinks=True)
 
-    def decode(q: Tensor, kv: KeysValues, **more: Any) -> tuple[Tensor, Tensor]:
-        out, lse = which.attention.decode(q, kv, **more | wrong)
-        return out, lse
+    def decode(call: DecodeCall) -> Outputs:
+        return which.attention.decode(replace(call, **wrong))
 
     planted = which.with_attention(replace(which.attention, decode=decode))
     assert len(differing(run(planted, "decode", given), run(which, "prefill", given))) == 2

@@ -13,8 +13,9 @@ from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.record.execute import run
 from kvparity.relations.bits_and_limits import invariance
 from kvparity.subjects import events
+from kvparity.subjects.attention_calls import AttentionOps
 from kvparity.subjects.base import LayeredCache, SubjectError, UnsupportedError
-from kvparity.subjects.decoder.subject import AttentionOps, Ops
+from kvparity.subjects.decoder.model import Ops
 from kvparity.subjects.export.decoder import ProgramSession, open_session
 
 # Across the window of 5 and a tile of 16; and a prompt of one token.
@@ -78,9 +79,9 @@ def test_programs_call_what_is_planted_when_they_run() -> None:
     reference = computed(which, "prefill", one)
     seen: list[str] = []
 
-    def halved(*args, **named):
+    def halved(call):
         seen.append("attention")
-        out, lse = which.attention.decode(*args, **named)
+        out, lse = which.attention.decode(call)
         return out / 2, lse
 
     def gated(gate, up, *, twin):

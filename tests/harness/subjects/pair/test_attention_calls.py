@@ -266,7 +266,7 @@ def test_sdpa_gives_zero_where_there_is_no_key(backend: str) -> None:
     plain = setting(["batched"]).subject
     assert isinstance(plain, AttentionSubject)
     prefill, decode = (getattr(sdpa, backend + name) for name in ("prefill", "decode"))
-    subject = plain.with_pair(Pair(prefill, decode, "prefill", "decode"))
+    subject = plain.with_pair(Pair.of(prefill, decode, "prefill", "decode"))
     prompts = fill(setting(["batched"]).contract.workloads[0], seed=0, vocab=0)
     plan = plan_of(PathName("batched"), prompts, seed=0)
     tokens = [[0] * member.length for member in plan.members]

@@ -143,11 +143,11 @@ def test_without_a_cache_nothing_else_is_computed() -> None:
     names: list[set[str]] = []
 
     def spied(kernel: Any) -> Any:
-        def call(*tensors: Any, **more: Any) -> Any:
-            names.append(set(more))
-            return kernel(*tensors, **more)
+        def called(call: Any) -> Any:
+            names.append(set(call.keywords()))
+            return kernel(call)
 
-        return call
+        return called
 
     pair = found.subject.pair  # type: ignore[attr-defined] # an AttentionSubject
     pair = type(pair)(spied(pair.prefill), spied(pair.decode), "p", "d")
@@ -248,7 +248,7 @@ def test_kernels_are_given_views_where_they_can_be(store: str, layout: str) -> N
 
     base = setting(WIDE, store, layout=layout, inputs="contiguous").subject
     assert isinstance(base, AttentionSubject)
-    subject = base.with_pair(Pair(spy, spy, "prefill", "decode"))
+    subject = base.with_pair(Pair.of(spy, spy, "prefill", "decode"))
     found = subject.session([Member(name, 8, 2) for name in "abc"], Layout())
     cache = found.cache()
 

@@ -24,7 +24,7 @@ from kvparity.subjects.pair.subject import AttentionSubject
 
 def own(kernel: Any) -> AttentionSubject:
     """A subject whose two kernels are ``kernel``; it is never given views."""
-    return replace(Spy().subject(strided=False), pair=Pair(kernel, kernel, "p", "d"))
+    return replace(Spy().subject(strided=False), pair=Pair.of(kernel, kernel, "p", "d"))
 
 
 def test_a_shifted_span_is_drawn_where_it_is_shifted_to() -> None:

@@ -137,7 +137,7 @@ def by_flatness(q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale: floa
 
 
 def test_the_order_of_many_additions_is_seen_by_plain_rows() -> None:
-    pair = Pair(naive_pair.prefill, by_flatness, "prefill", "by_flatness")
+    pair = Pair.of(naive_pair.prefill, by_flatness, "prefill", "by_flatness")
     more = {"name": "w", "prompt_tokens": [40], "generate": 4}
     found = verdicts(pair, more, execution="float32", checks=[BITS])
     assert found["decode over w"].outcome == "differs"

@@ -100,7 +100,7 @@ def inputs(queries: int, keys: int, *, coded: bool, wide: bool) -> Inputs:
     k, v = (torch.randn(keys, 2, 4 if wide else 8, generator=generator) for _ in "kv")
     if coded:
         k, v = (x.to(torch.int8) for x in (k * 9, v * 9))
-    return Inputs(q, Given(k, v, {"k_scale": torch.ones(2)}), True, twin=Given(k, v, {}))
+    return Inputs(q, Given(k, v, torch.ones(2)), True, twin=Given(k, v))
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_what_is_fused_into_one_tensor(
     numbers = [x.untyped_storage().data_ptr() for x in views]
     assert tuple(places.index(n) + 1 if n in places else 0 for n in numbers) == shared
     assert len(places) == max(shared)
-    assert (found.empties, found.twin, found.given.scales) == (
-        plain.empties, plain.twin, plain.given.scales,
+    assert (found.empties, found.twin, found.given.k_scale) == (
+        plain.empties, plain.twin, plain.given.k_scale,
     )  # fmt: skip
     for view, x in zip(views, (plain.q, plain.given.k, plain.given.v), strict=True):
         assert torch.equal(view, x)

@@ -73,7 +73,7 @@ def subject(kernel: Any, store: str, layout: str = "slot-head") -> AttentionSubj
     found, format = setting(["decode"]).subject, StoreFormat.parse(store)
     assert isinstance(found, AttentionSubject)
     return replace(
-        found.with_pair(Pair(kernel, kernel, "prefill", "decode")),
+        found.with_pair(Pair.of(kernel, kernel, "prefill", "decode")),
         format=format if format.dynamic or format.static else None,
         kv_cache=format.storage_dtype,
         layout=layout,

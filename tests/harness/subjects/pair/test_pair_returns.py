@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from pair_returns import DIM, HEADS, ROWS, call, inputs
+from pair_returns import DIM, HEADS, ROWS, call, call_kernel, inputs
 from torch import Tensor
 
 from kvparity.subjects.base import SubjectError, UnsupportedError
@@ -100,7 +100,7 @@ def test_a_signature_that_does_not_fit_is_told_what_it_is_called_with() -> None:
     def kernel(*, lens: Tensor) -> Any: ...
 
     with pytest.raises(SubjectError, match=r"\(it is called with q, k, v, kv_lens=, scale=\)$"):
-        call(lambda: kernel())  # type: ignore[call-arg] # on purpose
+        call_kernel(kernel)
     with pytest.raises(SubjectError) as found:
         call(raising(TypeError("of its own")))
     assert "is called with" not in str(found.value)
@@ -118,7 +118,7 @@ def test_some_errors_are_not_the_kernels() -> None:
 @pytest.mark.parametrize("name", ["q", "k", "v", "k_scale"])
 def test_a_write_is_told_with_and_without_a_twin(name: str, twin: bool) -> None:
     given = inputs(twin=inputs().given if twin else None)
-    tensors = {"q": given.q, "k": given.given.k, "v": given.given.v, **given.given.scales}
+    tensors = {"q": given.q, **given.given.tensors()}
 
     def compute() -> Tensor:
         tensors[name].view(-1)[-1] = torch.nan
@@ -127,10 +127,9 @@ def test_a_write_is_told_with_and_without_a_twin(name: str, twin: bool) -> None:
     with pytest.raises(SubjectError, match=f"^f.py:decode wrote to its input {name}$"):
         call(compute, given)
     for x in tensors.values():  # NaN that was there before is no write
-        if x is not None:
-            x.fill_(torch.nan)
+        x.fill_(torch.nan)
     if twin:
-        codes = Given(given.given.k.clone(), given.given.v.clone(), {})
+        codes = Given(given.given.k.clone(), given.given.v.clone())
         given = Inputs(given.q, given.given, twin=codes)
     call(lambda: OUT, given)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kvparity.controls.order import cut_decode
 from kvparity.report.terminal import render
+from kvparity.subjects.attention_calls import PairDecodeCall, by_keywords
 from kvparity.subjects.base import SubjectError, UnsupportedError
 
 
@@ -98,9 +99,9 @@ NOTE = (
 def test_a_pair_without_an_lse_is_told_what_stays_hidden() -> None:
     lengths = torch.tensor([4], dtype=torch.int32)
     q, k = torch.ones(1, 2, 8), torch.ones(1, 4, 2, 8)
-    planted = cut_decode(naive_pair.decode_alone, lambda _rows, keys: keys // 2)
+    planted = cut_decode(by_keywords(naive_pair.decode_alone), lambda _rows, keys: keys // 2)
     with pytest.raises(UnsupportedError) as found:
-        planted(q, k, k, kv_lens=lengths, scale=1.0)
+        planted(PairDecodeCall(q=q, k=k, v=k, kv_lens=lengths, scale=1.0))
     left = {"control": "split-by-batch", "reason": str(found.value)}
 
     whole = report("holds", case(), unplanted=[left])

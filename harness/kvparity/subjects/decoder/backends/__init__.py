@@ -1,4 +1,4 @@
-"""Other libraries' attention and operations, with the signatures of this project's kernels."""
+"""Other libraries' attention and operations, called as this project's kernels are."""
 
 from kvparity.subjects.decoder.backends.table import (
     ATTENTION,

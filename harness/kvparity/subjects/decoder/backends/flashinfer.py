@@ -9,19 +9,19 @@ unused slots hold should not matter. On a device: not measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.pairs import flashinfer as pairs
+from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder.backends import limits, run_counts
 from kvparity.subjects.decoder.call_log import note
 from kvparity_kernels.keys import KeysValues
-from kvparity_kernels.order import ReductionOrder
 
 CUTS: dict[str, pairs.Cut] = {
     "flashinfer": {},
@@ -31,138 +31,112 @@ CUTS: dict[str, pairs.Cut] = {
 BACKEND = "fa2"
 
 
+class Wrapper(Protocol):
+    """One of FlashInfer's wrappers, as far as it is used."""
+
+    def plan(self, *sizes: Tensor | int, **options: object) -> None:
+        """Take the lengths, tables and sizes of a batch, in FlashInfer's order."""
+        ...
+
+    def run(
+        self, q: Tensor, pages: tuple[Tensor, Tensor], *, return_lse: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Out and LSE, to base 2."""
+        ...
+
+
 class FlashInfer:
-    """Prefill and decode with the signatures of ``kvparity_kernels.attention``.
+    """Prefill and decode by FlashInfer's wrappers.
 
     ``name``: how keys are cut, one of ``CUTS``. A plan serves all layers of a step that attend
     alike; it is told from others by the identity of its lengths and tables, which must not be
-    written to. ``order`` is taken and not looked at. Raises ``UnsupportedError`` for what it cannot
+    written to. It does not look at ``order``. Raises ``UnsupportedError`` for what it cannot
     do, ``SubjectError`` without CUDA, without FlashInfer, or where that refuses, in its own words.
     """
 
     def __init__(self, name: str) -> None:
         self.name, self.cut = name, CUTS[name]
         self._workspace: Tensor | None = None
-        self._planned: dict[tuple[Any, ...], tuple[tuple[Tensor | None, ...], Any]] = {}
+        self._planned: dict[tuple[object, ...], tuple[tuple[Tensor | None, ...], Wrapper]] = {}
 
-    def prefill(
-        self,
-        q: Tensor,
-        kv: KeysValues,
-        *,
-        q_starts: Tensor,
-        q_lens: Tensor,
-        max_q: int,
-        scale: float,
-        order: ReductionOrder | None = None,
-        window: int = 0,
-        softcap: float = 0.0,
-        sinks: Tensor | None = None,
-        first_key: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Causal attention of many rows per sequence; see ``attend_prefill``."""
-        limits.require_paged(self.name, q, kv, sinks=sinks, first_key=first_key)
-        told = {"q_starts": q_starts, "q_lens": q_lens, "max_q": max_q, "scale": scale}
-        note(q, kv, told | {"window": window, "softcap": softcap})
-        options = self._options(q, kv, scale, window, softcap)
-
-        def make(library: Any) -> Any:
-            return library.BatchPrefillWithPagedKVCacheWrapper(
-                self._space(q), "NHD", backend=BACKEND
-            )
-
-        def plan(wrapper: Any) -> None:
-            ends = torch.tensor([0, *q_lens.tolist()]).cumsum(0).to(q.device, torch.int32)
-            wrapper.plan(ends, *table(kv), *_sizes(q, kv), causal=True, **options)
-
-        tensors = (kv.kv_lens, kv.starts, kv.block_table, q_starts, q_lens)
-        rows = _rows(q_starts, q_lens)
-        found, found_lse = self._run("prefill", q[rows], kv, tensors, options, make, plan)
-        out = torch.full_like(q, float("nan"))  # rows of no sequence stay so
-        lse = found_lse.new_full(q.shape[:2], float("nan"))
+    def prefill(self, call: PrefillCall) -> Outputs:
+        """Causal attention of many rows per sequence."""
+        rows = _rows(call.q_starts, call.q_lens)
+        found, found_lse = self._run("prefill", call, call.q[rows], (call.q_starts, call.q_lens))
+        out = torch.full_like(call.q, float("nan"))  # rows of no sequence stay so
+        lse = found_lse.new_full(call.q.shape[:2], float("nan"))
         out[rows], lse[rows] = found, found_lse
         return out, lse
 
-    def decode(
-        self,
-        q: Tensor,
-        kv: KeysValues,
-        *,
-        max_kv: int,
-        scale: float,
-        order: ReductionOrder | None = None,
-        window: int = 0,
-        softcap: float = 0.0,
-        sinks: Tensor | None = None,
-        first_key: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Attention of one row per sequence, which sees all its keys; see ``attend_decode``."""
-        limits.require_paged(self.name, q, kv, sinks=sinks, first_key=first_key)
-        told = {"max_kv": max_kv, "scale": scale}
-        note(q, kv, told | {"window": window, "softcap": softcap})
-        options = self._options(q, kv, scale, window, softcap)
+    def decode(self, call: DecodeCall) -> Outputs:
+        """Attention of one row per sequence, which sees all its keys."""
+        return self._run("decode", call, call.q, ())
 
-        def make(library: Any) -> Any:
-            return library.BatchDecodeWithPagedKVCacheWrapper(
-                self._space(q), "NHD", use_tensor_cores=True, backend=BACKEND
+    def _make(self, call: PrefillCall | DecodeCall) -> Wrapper:
+        """A wrapper without a plan, of the kind that the call needs."""
+        library, space = pairs.library(call.q), self._space(call.q)
+        found: Wrapper
+        if isinstance(call, PrefillCall):
+            found = library.BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend=BACKEND)
+        else:
+            found = library.BatchDecodeWithPagedKVCacheWrapper(
+                space, "NHD", use_tensor_cores=True, backend=BACKEND
             )
+        return found
 
-        def plan(wrapper: Any) -> None:
-            wrapper.plan(*table(kv), *_sizes(q, kv), **options)
+    def _plan(
+        self, wrapper: Wrapper, call: PrefillCall | DecodeCall, options: dict[str, object]
+    ) -> None:
+        placed = (*table(call.kv), *_sizes(call))
+        if isinstance(call, PrefillCall):
+            ends = torch.tensor([0, *call.q_lens.tolist()]).cumsum(0).to(call.q.device, torch.int32)
+            wrapper.plan(ends, *placed, causal=True, **options)
+        else:
+            wrapper.plan(*placed, **options)
 
-        tensors = (kv.kv_lens, kv.starts, kv.block_table)
-        return self._run("decode", q, kv, tensors, options, make, plan)
-
-    def _options(
-        self, q: Tensor, kv: KeysValues, scale: float, window: int, softcap: float
-    ) -> dict[str, Any]:
+    def _options(self, call: PrefillCall | DecodeCall) -> dict[str, object]:
         """What a plan is told beside lengths and sizes."""
-        options: dict[str, Any] = {
-            "sm_scale": scale,
-            "q_data_type": q.dtype,
-            "kv_data_type": kv.k.dtype,
+        options: dict[str, object] = {
+            "sm_scale": call.scale,
+            "q_data_type": call.q.dtype,
+            "kv_data_type": call.kv.k.dtype,
         }
-        if window:
-            options["window_left"] = window - 1  # its count leaves the row's own key out
-        if softcap:
-            options["logits_soft_cap"] = softcap
+        if call.window:
+            options["window_left"] = call.window - 1  # its count leaves the row's own key out
+        if call.softcap:
+            options["logits_soft_cap"] = call.softcap
         if self.cut == pairs.FIXED:
-            page = kv.page or 1
+            page = call.kv.page or 1
             if pairs.SPLIT % page:
                 raise UnsupportedError(
                     f"attention {self.name} cuts every {pairs.SPLIT} keys, which are not whole "
                     f"pages of {page}; use pages of a power of two up to {pairs.SPLIT}"
                 )
             return options | {"fixed_split_size": pairs.SPLIT // page}
-        return options | self.cut
+        return {**options, **self.cut}
 
     def _run(
-        self,
-        kind: str,
-        q: Tensor,
-        kv: KeysValues,
-        tensors: tuple[Tensor | None, ...],
-        options: dict[str, Any],
-        make: Callable[[Any], Any],
-        plan: Callable[[Any], None],
-    ) -> tuple[Tensor, Tensor]:
-        key = (kind, *_sizes(q, kv), *options.items())
-        with self._own_words(q, kv):
-            library = pairs.library(q)
-            before, wrapper = self._planned.get(key, ((), None))
-            if wrapper is None:
-                wrapper = make(library)
+        self, phase: str, call: PrefillCall | DecodeCall, q: Tensor, rows: tuple[Tensor, ...]
+    ) -> Outputs:
+        """The rows ``q`` of a call. ``rows``: the tensors that say which these are."""
+        limits.require_paged(self.name, call)
+        note(call)
+        options = self._options(call)
+        tensors = (call.kv.kv_lens, call.kv.starts, call.kv.block_table, *rows)
+        key = (phase, *_sizes(call), *options.items())
+        with self._own_words(q, call.kv):
+            before, wrapper = self._planned.get(key) or ((), self._make(call))
             if len(before) != len(tensors) or any(
                 old is not new for old, new in zip(before, tensors, strict=True)
             ):
-                plan(wrapper)
+                self._plan(wrapper, call, options)
                 self._planned[key] = (tensors, wrapper)
-            out, lse = wrapper.run(q, pages(kv), return_lse=True)
+            out, lse = wrapper.run(q, pages(call.kv), return_lse=True)
         ran = getattr(wrapper, "_backend", "an unknown backend")
         run_counts.note(
             run_counts.BACKEND + (self.name if ran == BACKEND else f"flashinfer on {ran}")
         )
-        run_counts.note(f"flashinfer.{kind}")
+        run_counts.note(f"flashinfer.{phase}")
         return out, lse * math.log(2)  # its LSE is to base 2
 
     def _space(self, q: Tensor) -> Tensor:
@@ -205,8 +179,8 @@ def pages(kv: KeysValues) -> tuple[Tensor, Tensor]:
     return k, v
 
 
-def _sizes(q: Tensor, kv: KeysValues) -> tuple[int, int, int, int]:
-    return q.shape[1], kv.k.shape[1], q.shape[2], kv.page or 1
+def _sizes(call: PrefillCall | DecodeCall) -> tuple[int, int, int, int]:
+    return call.q.shape[1], call.kv.k.shape[1], call.q.shape[2], call.kv.page or 1
 
 
 def _rows(q_starts: Tensor, q_lens: Tensor) -> Tensor:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.storage import Storage
-from kvparity_kernels.keys import KeysValues
 
 _INSTEAD = "use attention: fixed-order"
 _HALVES = (torch.float16, torch.bfloat16)
@@ -34,26 +33,24 @@ def refusal(
     return _dtypes(name, execution, storage.format.storage_dtype)
 
 
-def require_plain(name: str, kv: KeysValues, *, softcap: float, sinks: Tensor | None) -> None:
+def require_plain(name: str, call: PrefillCall | DecodeCall) -> None:
     """Raise ``UnsupportedError`` for a call that SDPA cannot compute."""
-    if kv.format is not None:
-        raise UnsupportedError(_codes(name, str(kv.format)))
-    if softcap:
+    if call.kv.format is not None:
+        raise UnsupportedError(_codes(name, str(call.kv.format)))
+    if call.softcap:
         raise UnsupportedError(_softcap(name))
-    if sinks is not None:
+    if call.sinks is not None:
         raise UnsupportedError(_sinks(name))
 
 
-def require_paged(
-    name: str, q: Tensor, kv: KeysValues, *, sinks: Tensor | None, first_key: Tensor | None
-) -> None:
+def require_paged(name: str, call: PrefillCall | DecodeCall) -> None:
     """Raise ``UnsupportedError`` for a call that FlashInfer's wrappers cannot compute."""
-    reason = None
+    kv, reason = call.kv, None
     if kv.format is not None:
         reason = _codes(name, str(kv.format))
-    elif sinks is not None:
+    elif call.sinks is not None:
         reason = _sinks(name)
-    elif first_key is not None:
+    elif call.first_key is not None:
         reason = f"attention {name} cannot hide first keys; {_INSTEAD}"
     elif kv.ring:
         reason = _ring(name)
@@ -62,7 +59,7 @@ def require_paged(
     elif kv.page and len(kv.k) % kv.page:
         reason = f"attention {name}: {len(kv.k)} slots are not whole pages of {kv.page}"
     else:
-        reason = _dtypes(name, q.dtype, kv.k.dtype)
+        reason = _dtypes(name, call.q.dtype, kv.k.dtype)
     if reason is not None:
         raise UnsupportedError(reason)
 

@@ -19,20 +19,20 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from kvparity.core.errors import SubjectError
 from kvparity.pairs.sdpa import BACKENDS
+from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder.backends import run_counts, sdpa_backend_probe
 from kvparity.subjects.decoder.backends.gather import Piece, handed, pieces
 from kvparity.subjects.decoder.backends.limits import require_plain
 from kvparity.subjects.decoder.backends.per_step_cache import Memo
 from kvparity.subjects.decoder.call_log import note
 from kvparity_kernels.keys import KeysValues
-from kvparity_kernels.order import ReductionOrder
 
 
 class Sdpa:
-    """Prefill and decode with the signatures of ``kvparity_kernels.attention``.
+    """Prefill and decode by SDPA.
 
     ``backend``: ``math``, ``flash``, ``efficient``, ``cudnn``, or None for torch's own choice.
-    SDPA returns no LSE: the second result is ``[rows, 0]``. ``order`` is taken and not looked at.
+    SDPA returns no LSE: the second result is ``[rows, 0]``. It does not look at ``order``.
     """
 
     def __init__(self, backend: str | None = None) -> None:
@@ -40,60 +40,33 @@ class Sdpa:
         self.name = "sdpa" if backend is None else f"sdpa-{backend}"
         self._pieces: Memo[tuple[Piece, ...]] = Memo()
 
-    def prefill(
-        self,
-        q: Tensor,
-        kv: KeysValues,
-        *,
-        q_starts: Tensor,
-        q_lens: Tensor,
-        max_q: int,
-        scale: float,
-        order: ReductionOrder | None = None,
-        window: int = 0,
-        softcap: float = 0.0,
-        sinks: Tensor | None = None,
-        first_key: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Causal attention of many rows per sequence; see ``attend_prefill``."""
-        require_plain(self.name, kv, softcap=softcap, sinks=sinks)
-        told = {"q_starts": q_starts, "q_lens": q_lens, "max_q": max_q, "scale": scale}
-        note(q, kv, told | {"window": window, "first_key": first_key})
+    def prefill(self, call: PrefillCall) -> Outputs:
+        """Causal attention of many rows per sequence."""
+        return self._attend(call, "prefill", (call.q_starts, call.q_lens))
+
+    def decode(self, call: DecodeCall) -> Outputs:
+        """Attention of one row per sequence, which sees all its keys."""
+        return self._attend(call, "decode", ())
+
+    def _attend(
+        self, call: PrefillCall | DecodeCall, phase: str, rows: tuple[Tensor, ...]
+    ) -> Outputs:
+        """``rows``: where the rows of each sequence begin and how many there are; none: one each.
+
+        Raises ``UnsupportedError`` for a call that SDPA cannot compute.
+        """
+        require_plain(self.name, call)
+        note(call)
+        q, kv = call.q, call.kv
 
         def make() -> tuple[Piece, ...]:
-            starts, lens = q_starts.tolist(), q_lens.tolist()
-            return pieces(kv, starts, lens, window=window, first_key=first_key)
+            starts, lens = (x.tolist() for x in rows) if rows else (range(kv.batch), [1] * kv.batch)
+            return pieces(kv, starts, lens, window=call.window, first_key=call.first_key)
 
-        tensors = (kv.kv_lens, kv.starts, kv.block_table, q_starts, q_lens, first_key)
-        out = self._run(q, kv, self._pieces.get(tensors, (kv.page, kv.ring, window), make), scale)
-        run_counts.note("sdpa.prefill")
-        return out, q.new_empty((len(q), 0), dtype=torch.float32)
-
-    def decode(
-        self,
-        q: Tensor,
-        kv: KeysValues,
-        *,
-        max_kv: int,
-        scale: float,
-        order: ReductionOrder | None = None,
-        window: int = 0,
-        softcap: float = 0.0,
-        sinks: Tensor | None = None,
-        first_key: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Attention of one row per sequence, which sees all its keys; see ``attend_decode``."""
-        require_plain(self.name, kv, softcap=softcap, sinks=sinks)
-        told = {"max_kv": max_kv, "scale": scale}
-        note(q, kv, told | {"window": window, "first_key": first_key})
-
-        def make() -> tuple[Piece, ...]:
-            batch = range(kv.batch)
-            return pieces(kv, batch, [1] * kv.batch, window=window, first_key=first_key)
-
-        tensors = (kv.kv_lens, kv.starts, kv.block_table, first_key)
-        out = self._run(q, kv, self._pieces.get(tensors, (kv.page, kv.ring, window), make), scale)
-        run_counts.note("sdpa.decode")
+        tensors = (kv.kv_lens, kv.starts, kv.block_table, *rows, call.first_key)
+        planned = self._pieces.get(tensors, (kv.page, kv.ring, call.window), make)
+        out = self._run(q, kv, planned, call.scale)
+        run_counts.note(f"sdpa.{phase}")
         return out, q.new_empty((len(q), 0), dtype=torch.float32)
 
     def _run(self, q: Tensor, kv: KeysValues, planned: tuple[Piece, ...], scale: float) -> Tensor:

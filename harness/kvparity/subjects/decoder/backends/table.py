@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kvparity.core.errors import UnsupportedError
+from kvparity.subjects.attention_calls import AttentionOps
 from kvparity.subjects.decoder.backends.run_counts import BACKEND, TORCH
-from kvparity.subjects.decoder.model import AttentionOps, Ops
+from kvparity.subjects.decoder.call_log import FIXED_ORDER
+from kvparity.subjects.decoder.model import Ops
 
 FIXED = "fixed-order"
 SDPA = ("sdpa", "sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn")
@@ -56,14 +58,14 @@ class Backends:
 
 
 def attention_ops(name: str) -> AttentionOps:
-    """Attention by name, with the signatures of ``kvparity_kernels.attention``.
+    """Attention by name.
 
     What keeps plans and indices for the layers of a step is made anew by every call of this
     function. Raises ``UnsupportedError`` for a name that does not exist. What a backend cannot do
     is ``UnsupportedError`` when it is called; what it needs and is not there, ``SubjectError``.
     """
     if name == FIXED:
-        return AttentionOps()
+        return FIXED_ORDER
     if name in SDPA:
         from kvparity.subjects.decoder.backends.sdpa import Sdpa
 
