@@ -21,7 +21,7 @@ def run(answer: Callable[..., dict[str, Any]], given: Sequence[str], *, json: bo
     import math
     import time
 
-    from kvparity.core.isolation.pool import Apart
+    from kvparity.core.isolation.pool import Apart, PoolTask
 
     began = said = time.monotonic()
 
@@ -33,7 +33,7 @@ def run(answer: Callable[..., dict[str, Any]], given: Sequence[str], *, json: bo
             print(f"{RUNNING}{now - began:.0f} s: {what}", file=sys.stderr, flush=True)
 
     with Apart(1, math.inf, tell) as pool:
-        (found,) = pool.run([(answer, list(given))])
+        (found,) = pool.run([PoolTask(answer, (list(given),))])
         pool.finish()
     code, text = found.get("code"), found.get("text")
     if code not in _CODES or not isinstance(text, str):

@@ -8,13 +8,13 @@ import signal
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 import kvparity
-from kvparity.core import offline, replaced, sight, torch_flags
+from kvparity.core import interrupts, offline, replaced, sight, torch_flags
 from kvparity.core import versions as tested
 from kvparity_contracts.json_types import JsonValue
 from kvparity_kernels import runtime
@@ -25,10 +25,10 @@ class _Frozen(BaseModel):
 
 
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
-_found: dict[str, Any] = {}
+_found: dict[str, bool] = {}
 """The switches as this process was settled with them."""
 _functions: replaced.Known = {}
-_handlers: dict[int, Any] = {}
+_handlers: dict[int, interrupts.Handler] = {}
 """Functions and signals' handlers, likewise."""
 _looks = (replaced.watching(_functions),)
 """The look at them. In a tuple: a function that is put anew here would be one that was replaced."""
@@ -106,7 +106,7 @@ def unsettled() -> str | None:
     A subject may set such things when it is imported or called. They are global: the other side
     and the comparison would compute with them, and the report would not know.
     """
-    tf32 = torch.backends.cuda.matmul, torch.backends.cudnn
+    tf32: tuple[_HasTf32, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     found = {
         "TF32 is on": any(map(_tf32, tf32)),
         f"torch computes with {torch.get_num_threads()} threads": torch.get_num_threads() != 1,
@@ -131,7 +131,11 @@ def watching() -> Callable[[], str | None]:
     return _looks[0]
 
 
-def _tf32(backend: Any) -> bool:
+class _HasTf32(Protocol):
+    allow_tf32: bool
+
+
+def _tf32(backend: _HasTf32) -> bool:
     try:
         return bool(backend.allow_tf32)
     except RuntimeError:  # set through the newer fp32_precision, which this flag cannot tell

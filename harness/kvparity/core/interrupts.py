@@ -54,7 +54,11 @@ def heard(*, own_process: bool) -> Iterator[None]:
                 signal.signal(number, signal.default_int_handler)
 
 
-def handler(number: int) -> Callable[[int, FrameType | None], object] | int | None:
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""What :func:`signal.signal` takes and gives back."""
+
+
+def handler(number: int) -> Handler:
     """Who answers a signal, as it is outside of :func:`heard`."""
     found = signal.getsignal(number)
     return signal.default_int_handler if found is _note else found

@@ -18,8 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import FunctionType
-from typing import Any
+from types import FunctionType, ModuleType
 
 import numpy as np
 import safetensors.torch
@@ -28,7 +27,7 @@ import torch
 from kvparity.core import interrupts
 
 _OWN = ("kvparity", "kvparity_kernels")
-_LIBRARIES: tuple[Any, ...] = (
+_LIBRARIES: tuple[ModuleType, ...] = (
     torch, torch.linalg, np, safetensors.torch, json, hashlib, math, builtins, os, time,
 )  # fmt: skip
 _TYPES: tuple[type, ...] = (torch.Tensor, torch.nn.Parameter)
@@ -38,8 +37,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _TORCH = f"{Path(str(torch.__file__)).parent}/"
 
-Known = dict[tuple[int, str], tuple[Any, Any, Any]]
+Known = dict[tuple[int, str], tuple[object, object, object]]
 """By the owner's identity and the name: the owner, what it had under the name, and its code."""
+_OfOne = tuple[Callable[[str], object], list[str], list[object]]
+"""How what an owner has is looked up, names, and what it had under them."""
 
 
 def functions() -> Known:
@@ -61,7 +62,7 @@ def functions() -> Known:
     return found
 
 
-def _had(owner: Any, name: str) -> Any:
+def _had(owner: object, name: str) -> object:
     """What an owner has under a name; a class also what it inherits, which it can be hidden by."""
     if isinstance(owner, dict):
         return owner.get(name)
@@ -71,7 +72,7 @@ def _had(owner: Any, name: str) -> Any:
     return None
 
 
-def _code(function: Any) -> Any:
+def _code(function: object) -> object:
     """What a function of Python computes: it can be put into another one's place by itself."""
     return getattr(function, "__code__", None)
 
@@ -80,7 +81,7 @@ def _own(module: str) -> bool:
     return module.partition(".")[0] in _OWN
 
 
-def _owners() -> Iterator[Any]:
+def _owners() -> Iterator[object]:
     yield from _LIBRARIES
     yield from _TYPES
     for name, module in list(sys.modules.items()):
@@ -118,12 +119,12 @@ def watching(known: Known) -> Callable[[], str | None]:
     return look
 
 
-def _sorted(known: Known) -> tuple[list[tuple[Any, list[str], list[Any]]], Known]:
+def _sorted(known: Known) -> tuple[list[_OfOne], Known]:
     """What owners have themselves, in lists that are quickly compared; and what they inherit.
 
     A look comes with every case of a verification, at thousands of functions.
     """
-    found: dict[int, tuple[Any, list[str], list[Any]]] = {}
+    found: dict[int, _OfOne] = {}
     other: Known = {}
     for (number, name), (owner, value, inner) in known.items():
         own = owner if isinstance(owner, dict) else vars(owner)
@@ -137,11 +138,11 @@ def _sorted(known: Known) -> tuple[list[tuple[Any, list[str], list[Any]]], Known
     return list(found.values()), other
 
 
-def _plain(value: Any, code: Any) -> bool:
+def _plain(value: object, code: object) -> bool:
     return code is not None and isinstance(value, FunctionType)
 
 
-def _of_torch(function: Any, *, folder: str = _TORCH) -> bool:
+def _of_torch(function: object, *, folder: str = _TORCH) -> bool:
     """Whether torch itself put it there, which wraps functions of its own when dynamo is loaded."""
     code = getattr(function, "__code__", None)
     return code is not None and code.co_filename.startswith(folder)
@@ -153,19 +154,19 @@ def put_back(known: Known) -> None:
         if isinstance(owner, dict):
             owner[name] = value
             continue
-        if code is not None and value.__code__ is not code:
-            value.__code__ = code
+        if code is not None and _code(value) is not code:
+            setattr(value, "__code__", code)  # noqa: B010 - whatever has one
         if _had(owner, name) is not value:
             with suppress(AttributeError, TypeError):
                 setattr(owner, name, value)
 
 
-def handlers() -> dict[int, Any]:
+def handlers() -> dict[int, interrupts.Handler]:
     """What happens at the signals by which people end processes."""
     return {number: interrupts.handler(number) for number in _SIGNALS}
 
 
-def handled(known: dict[int, Any]) -> str | None:
+def handled(known: dict[int, interrupts.Handler]) -> str | None:
     """The signal that is handled otherwise than it was, in words, or None."""
     for number, handler in known.items():
         if interrupts.handler(number) is not handler:
@@ -173,9 +174,9 @@ def handled(known: dict[int, Any]) -> str | None:
     return None
 
 
-def _name(owner: Any) -> str:
+def _name(owner: object) -> str:
     if isinstance(owner, dict):
         return "sys.modules"
     if isinstance(owner, type):
         return f"{owner.__module__}.{owner.__qualname__}"
-    return str(owner.__name__)
+    return str(getattr(owner, "__name__", owner))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.backends import cuda, cudnn
@@ -15,11 +14,11 @@ class Flag:
     """One switch: how it is read, and how it is set to what was read."""
 
     name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], Any]
+    read: Callable[[], bool]
+    write: Callable[[bool], object]
 
 
-def _of(thing: Any, name: str, words: str) -> Flag:
+def _of(thing: object, name: str, words: str) -> Flag:
     return Flag(words, lambda: getattr(thing, name), lambda value: setattr(thing, name, value))
 
 
@@ -58,12 +57,12 @@ FLAGS: tuple[Flag, ...] = (
 )
 
 
-def read() -> dict[str, Any]:
+def read() -> dict[str, bool]:
     """Every switch as it is."""
     return {flag.name: flag.read() for flag in FLAGS}
 
 
-def turned(before: Mapping[str, Any]) -> str | None:
+def turned(before: Mapping[str, bool]) -> str | None:
     """What differs from ``before``, in words, or None."""
     now = read()
     for name, was in before.items():
@@ -72,7 +71,7 @@ def turned(before: Mapping[str, Any]) -> str | None:
     return None
 
 
-def put_back(before: Mapping[str, Any]) -> None:
+def put_back(before: Mapping[str, bool]) -> None:
     """Set every switch that differs from ``before``."""
     for flag in FLAGS:
         if flag.name in before and flag.read() != before[flag.name]:

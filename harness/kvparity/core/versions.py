@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 
 from kvparity_kernels.versions import TESTED as TESTED
 from kvparity_kernels.versions import Range as Range
@@ -67,7 +66,7 @@ def here() -> str | None:
     return ", ".join(map(str, outside(installed()))) or None
 
 
-def lines(report: Mapping[str, Any]) -> list[str]:
+def lines(report: Mapping[str, object]) -> list[str]:
     """One line of a terminal report, or none.
 
     ``report`` has what :func:`here` gave under ``outside_tested``; documents of older versions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 UNFINITE = "NaN or Inf in an active token"
 """Why a case differs where a compared row is no finite number, on either side."""
@@ -19,7 +18,7 @@ NO_LSE = "this defect is built from the LSE, which the pair does not return"
 """Why a defect of the reduction order cannot be planted in a pair."""
 
 
-def of_allowed(measured: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+def of_allowed(measured: Mapping[str, float | str], limits: Mapping[str, float]) -> str:
     """``max_abs 0.0019 of 0.02 allowed``, for every limit."""
     return ", ".join(
         f"{name} {rounded(measured[name])} of {limit:.3g} allowed" for name, limit in limits.items()

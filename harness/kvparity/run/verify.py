@@ -13,7 +13,7 @@ import torch
 from kvparity.core.environment import Environment, environment, overridden, settle
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.inside import inside
-from kvparity.core.isolation.pool import Apart, BadEndError, Here, Pool, Task
+from kvparity.core.isolation.pool import Apart, BadEndError, Here, Pool, PoolTask
 from kvparity.plan.cases import ControlRun, Unit, Work, make
 from kvparity.plan.kernel_cases import KernelControl, Unplanted
 from kvparity.plan.texts import given
@@ -108,17 +108,17 @@ def _cases(
     finished = frozenset(line["id"] for line in believed.cases(evidence, job.contract, work))
     before = {line["unit"]: line for line in believed.units(evidence, work)}
     tokens = {name: _tokens(entry) for name, entry in before.items()}
-    tasks: list[Task] = []
+    tasks: list[PoolTask[str]] = []
     for case in work.kernel_cases:  # an audit takes longest, and needs the GPU's compiler alone
         if case.id in finished:
             tick(case.id)
         else:
-            tasks.append((worker.do_kernel_case, job, case))
+            tasks.append(PoolTask(worker.do_kernel_case, (job, case)))
     for unit in sorted(work.units, key=lambda u: -_weight(job, u)):
         if unit.id in before and all(case.id in finished for case in unit.cases):
             tick(unit.id)
         else:
-            tasks.append((worker.do_unit, job, unit, tokens.get(unit.id), finished))
+            tasks.append(PoolTask(worker.do_unit, (job, unit, tokens.get(unit.id), finished)))
     for name in pool.run(tasks):
         tick(str(name)[:200])
     believed.whole(evidence, work)
@@ -146,14 +146,16 @@ def _controls(
     """Run all controls that are not finished; returns those that could not be planted."""
     finished = {(e["name"], e["relation"]) for e in believed.controls(evidence, work)}
     asked = job.contract.controls != "all"
-    tasks: list[Task] = []
+    tasks: list[PoolTask[dict[str, str]]] = []
     for control in reversed(work.every_control):  # what takes longest first
         if (control.control, control.relation) in finished:
             tick(control.control)
         elif isinstance(control, KernelControl):
-            tasks.append((worker.do_kernel_control, job, control))
+            tasks.append(PoolTask(worker.do_kernel_control, (job, control)))
         else:
-            tasks.append((worker.do_control, job, control, tokens[_unit_of(work, control)]))
+            tasks.append(
+                PoolTask(worker.do_control, (job, control, tokens[_unit_of(work, control)]))
+            )
     refused = []
     for entry in pool.run(tasks):
         if "unplanted" in entry:
@@ -174,7 +176,7 @@ def _recheck(
     verdicts = {c["id"]: c["verdict"] for c in believed.cases(evidence, job.contract, work)}
     selection = select(job.contract, work.units, verdicts)
     tasks = [
-        (worker.do_recheck, job, request.unit, request.paths, tokens[request.unit.id])
+        PoolTask(worker.do_recheck, (job, request.unit, request.paths, tokens[request.unit.id]))
         for request in selection.requests
     ]
     return outcome(selection, lines, list(pool.run(tasks)))

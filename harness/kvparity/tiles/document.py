@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kvparity.core.environment import device_name, environment, settle
-from kvparity.core.isolation.pool import Apart
+from kvparity.core.isolation.pool import Apart, PoolTask
 from kvparity.tiles.cases import FULL, TINY, Case
 from kvparity.tiles.force import place
 from kvparity.tiles.measure import Answer, Control, Measured, Verdict, measure
@@ -97,7 +97,9 @@ def _merged(choice: str, dtype: str, answers: Sequence[Answer]) -> Answer:
 
 def _spread(tasks: Sequence[Task], jobs: int, device: str) -> list[Measured]:
     with Apart(jobs, math.inf, lambda what: None, first=partial(_start, device)) as pool:
-        found = dict(pool.run([(_plain, number, task) for number, task in enumerate(tasks)]))
+        found = dict(
+            pool.run(PoolTask(_plain, (number, task)) for number, task in enumerate(tasks))
+        )
         pool.finish()
     return [_measured(found[number]) for number in range(len(tasks))]
 

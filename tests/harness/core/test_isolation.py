@@ -14,7 +14,7 @@ import faults
 import pytest
 
 from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
-from kvparity.core.isolation.pool import Apart, BadEndError, InternalError
+from kvparity.core.isolation.pool import Apart, BadEndError, InternalError, PoolTask
 
 CASE = "case c012: invariance of decode over long, in mine.py:decode"
 
@@ -24,7 +24,7 @@ def apart(
 ) -> list[Any]:
     """The results of ``faults.work`` with these arguments."""
     with Apart(jobs, timeout, lambda what: None, grace=grace) as pool:
-        found = list(pool.run([(faults.work, *task) for task in tasks]))
+        found = list(pool.run(PoolTask(faults.work, task) for task in tasks))
         pool.finish()
     return found
 
@@ -102,7 +102,7 @@ def test_what_takes_too_long_is_killed_and_named(fault: str) -> None:
         pytest.raises(SubjectError, match="the limit of --timeout") as error,
         Apart(1, 1.2, told.append) as pool,
     ):
-        list(pool.run([(faults.work, fault)]))
+        list(pool.run([PoolTask(faults.work, (fault,))]))
     assert str(error.value).startswith(CASE)
     assert time.monotonic() - began < 20
     assert told[-1] == f"{CASE} (1 s)"
@@ -139,9 +139,9 @@ def test_what_a_subject_started_ends_with_it() -> None:
 
 PARENT = """
 import faults, sys
-from kvparity.core.isolation.pool import Apart
+from kvparity.core.isolation.pool import Apart, PoolTask
 with Apart(2, 60, lambda what: None) as pool:
-    tasks = [(faults.work, "pid")] * 2 + [(faults.work, "hangs")] * 2
+    tasks = [PoolTask(faults.work, (what,)) for what in ("pid", "pid", "hangs", "hangs")]
     for pid in pool.run(tasks):
         print(pid, flush=True)
 """

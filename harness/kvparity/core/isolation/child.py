@@ -20,12 +20,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from mmap import mmap
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, TypedDict
 
 from kvparity.core import doing
 from kvparity.core.errors import OracleError, RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.isolation.inside import here
 from kvparity.core.parent_watch import end_with
+from kvparity_contracts.json_types import JsonValue
 from kvparity_kernels.relied import GoneError
 
 _exit, _write, _getpid, _dumps = os._exit, os.write, os.getpid, json.dumps
@@ -37,6 +38,29 @@ _pipes: tuple[int, ...] = ()
 _known: set[int] = set()
 COPY_S = 1.0
 """How long a process that is about to end waits for what a copy of it may still have to say."""
+
+
+class Boot(TypedDict):
+    """What a child is started with. ``fds``: of requests, answers and the shared page."""
+
+    path: list[str]
+    argv: list[str]
+    parent: int
+    grace: float
+    fds: list[int]
+
+
+class Message(TypedDict, total=False):
+    """What a child says in one line of JSON; each has some of these, and ``value`` is a result."""
+
+    value: JsonValue
+    error: str
+    """The kind of error; ``words`` and ``trace`` belong to it."""
+    words: str
+    trace: str
+    forked: str
+    left: list[str]
+    ended: bool
 
 
 def know(pid: int) -> None:
@@ -55,8 +79,8 @@ def leave() -> None:
     _process, _pipes = 0, ()
 
 
-def main(given: dict[str, Any]) -> NoReturn:
-    """Serve until the parent asks for no more. ``given``: see :mod:`.process`."""
+def main(given: Boot) -> NoReturn:
+    """Serve until the parent asks for no more."""
     global _process, _answers, _pipes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _process = _getpid()
@@ -113,7 +137,7 @@ def _ended(pid: int) -> bool:
         return True
 
 
-def say(message: dict[str, Any]) -> None:
+def say(message: Message) -> None:
     """Tell the parent, in one line."""
     text = _dumps(message, allow_nan=False).encode() + b"\n"
     try:
@@ -157,7 +181,7 @@ def stop_a_copy() -> None:
         _exit(1)
 
 
-def _answer(function: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _answer(function: Callable[..., object], arguments: tuple[object, ...]) -> Message:
     try:
         return {"value": json.loads(_dumps(function(*arguments), allow_nan=False))}
     except SubjectError as error:

@@ -7,17 +7,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar, cast
 
 from kvparity.core.errors import OracleError, RunFolderError, SubjectError, UnsupportedError
+from kvparity.core.isolation.child import Message
 from kvparity.core.isolation.inside import no_exit
 from kvparity.core.isolation.process import GRACE_S, Process, how
 
-Task = tuple[Any, ...]
-"""A function and its arguments."""
+Result = TypeVar("Result")
 Tell = Callable[[str], None]
 """Gets what is running, in words, several times a second."""
 _LOOK_S = 0.25
+
+
+@dataclass(frozen=True)
+class PoolTask(Generic[Result]):
+    """A function and its arguments; what it returns must be JSON."""
+
+    function: Callable[..., Result]
+    arguments: tuple[object, ...] = ()
 
 
 class InternalError(Exception):
@@ -50,7 +58,7 @@ class Pool(Protocol):
         """End whatever still runs."""
         ...
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
+    def run(self, tasks: Iterable[PoolTask[Result]]) -> Iterator[Result]:
         """Compute all tasks; their results, as plain JSON values."""
         ...
 
@@ -69,11 +77,11 @@ class Here:
     def __exit__(self, *_: object) -> None:
         """Nothing is to end."""
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
+    def run(self, tasks: Iterable[PoolTask[Result]]) -> Iterator[Result]:
         """One task after the other."""
-        for function, *arguments in tasks:
+        for task in tasks:
             with no_exit():
-                found = function(*arguments)
+                found = task.function(*task.arguments)
             yield found
 
     def finish(self) -> None:
@@ -125,7 +133,7 @@ class Apart:
         for child in self._children:
             child.process.kill()
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
+    def run(self, tasks: Iterable[PoolTask[Result]]) -> Iterator[Result]:
         """Compute all tasks; results come as they end.
 
         Raises:
@@ -136,8 +144,8 @@ class Apart:
         waiting = deque(tasks)
         while waiting or any(child.busy for child in self._children):
             while waiting and (child := self._free()) is not None:
-                function, *arguments = waiting.popleft()
-                child.process.ask(function, *arguments)
+                task = waiting.popleft()
+                child.process.ask(task.function, *task.arguments)
                 child.busy, child.number = True, -1
             for child, message in self._heard():
                 if "value" not in message:
@@ -146,7 +154,7 @@ class Apart:
                     child.starting = False
                     continue
                 child.busy = False
-                yield message["value"]
+                yield cast(Result, message["value"])
             self._watch()
 
     def finish(self) -> None:
@@ -189,7 +197,7 @@ class Apart:
             self._children.append(idle)
         return idle
 
-    def _heard(self) -> list[tuple[_Child, dict[str, Any]]]:
+    def _heard(self) -> list[tuple[_Child, Message]]:
         """What children said within the next moment."""
         by_handle = {c.process.answers: c for c in self._children if not c.process.closed}
         ready = wait(list(by_handle), _LOOK_S)
@@ -239,7 +247,7 @@ class Apart:
         return False
 
 
-def _error(message: dict[str, Any]) -> Exception:
+def _error(message: Message) -> Exception:
     if "forked" in message:
         return SubjectError(
             f"{message['forked']}: the subject forked its process, and the copy returned; "

@@ -17,10 +17,10 @@ import tempfile
 from collections.abc import Callable
 from mmap import mmap
 from multiprocessing.connection import wait
-from typing import Any
+from typing import cast
 
 from kvparity.core import doing
-from kvparity.core.isolation.child import DEAF
+from kvparity.core.isolation.child import DEAF, Boot, Message
 
 GRACE_S = 5.0
 """How long a process may take to end; then it is killed."""
@@ -43,7 +43,7 @@ class Process:
             file.truncate(doing.SIZE)
             self._page = mmap(file.fileno(), doing.SIZE)
             fds = [requests, answers, file.fileno()]
-            given = {
+            given: Boot = {
                 "path": [os.path.abspath(each) for each in sys.path],  # noqa: PTH100 - '' is here
                 "argv": sys.argv,
                 "parent": os.getpid(),
@@ -70,7 +70,7 @@ class Process:
         """The child's process id."""
         return self._popen.pid
 
-    def ask(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def ask(self, function: Callable[..., object], *arguments: object) -> None:
         """Let the child call ``function``. Its answer comes later."""
         text = pickle.dumps((function, arguments))
         try:
@@ -85,16 +85,16 @@ class Process:
             os.close(self._requests)
             self._requests = -1
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Message]:
         """What was said since; call it where :attr:`answers` can be read."""
         part = os.read(self.answers, 1 << 20)
         self.closed |= not part
         *lines, self._rest = (self._rest + part).split(b"\n")
         return [_plain(line) for line in lines]
 
-    def read_rest(self) -> list[dict[str, Any]]:
+    def read_rest(self) -> list[Message]:
         """What a child that is dead had still said."""
-        found = []
+        found: list[Message] = []
         while not self.closed and wait([self.answers], 0):
             found += self.read()
         return found
@@ -128,12 +128,12 @@ class Process:
         return int(self._popen.returncode)
 
 
-def _plain(line: bytes) -> dict[str, Any]:
+def _plain(line: bytes) -> Message:
     try:
         found = json.loads(line)
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {}
+    return cast(Message, found) if isinstance(found, dict) else {}
 
 
 def how(code: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 
 from kvparity.core.environment import settle
-from kvparity.core.isolation.pool import Apart
+from kvparity.core.isolation.pool import Apart, PoolTask
 from kvparity.labs.defect_matrix.entries import RELATIONS, Entry, entries
 from kvparity.labs.defect_matrix.results import ControlSummary, EntryResult, MatrixDocument
 from kvparity.labs.defect_matrix.work import compute
@@ -45,7 +45,7 @@ def run(only: Collection[str], *, device: str, jobs: int, progress: Progress) ->
             done(compute(task, device))
     else:
         with Apart(jobs, math.inf, lambda what: None, first=settle) as pool:
-            for found in pool.run([(compute, task, device) for task in tasks]):
+            for found in pool.run(PoolTask(compute, (task, device)) for task in tasks):
                 done(found)
             pool.finish()
     places = {entry: number for number, entry in enumerate(asked)}
