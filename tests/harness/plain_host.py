@@ -83,13 +83,13 @@ class Host:
     def __init__(self, kind: str = "dynamic", unused: float = 32.0) -> None:
         self.model, self.kind, self.unused = Model(), kind, unused
         self.asked: list[tuple[int, int | None]] = []
-        self.tellers: list[Any] = []
+        self.emitters: list[Any] = []
 
     def observation(self) -> Observation:
         return Observation()
 
     def observing(self, seen: Observation) -> Any:
-        self.tellers.append(seen.teller)
+        self.emitters.append(seen.emitter)
         return nullcontext()
 
     def new_cache(self, *, batch: int, capacity: int | None) -> Any:

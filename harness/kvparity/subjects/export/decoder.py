@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -140,7 +139,10 @@ class ProgramSession(DecoderSession):
         assert cache is not None  # the layout was refused otherwise
         batch = self._packed(asked, ids[0], cache)
         run = self._program(span.decode, batch, cache)
-        with self._watched(f"in a traced step of {len(batch.ids)} rows"), self._kernels():
+        with (
+            self._watched(f"in a traced step of {len(batch.ids)} rows"),
+            bound(self.model.attention, self.model.ops),
+        ):
             rows = run(batch_inputs(batch, cache), cache_inputs(cache))
         self.ran["program.decode" if span.decode else "program.prefill"] += 1
         cache.advance(step)
@@ -150,9 +152,6 @@ class ProgramSession(DecoderSession):
     def observed(self) -> Counter[str]:
         """Kernels launched, and ``program.prefill``, ``program.decode``: programs that returned."""
         return super().observed() + self.ran
-
-    def _kernels(self) -> AbstractContextManager[None]:
-        return bound(self.model.attention, self.model.ops)
 
     def _packed(self, span: Span, ids: Sequence[int], cache: KVCache) -> Batch:
         return pack(

@@ -20,8 +20,7 @@ from kvparity.plan.schedule import Layout, Member, Plan, Step
 from kvparity.subjects.export.compiling import Compiled
 from kvparity.subjects.export.inspection import require_clean
 from kvparity.subjects.export.recipe import Recipe, export, findings, state
-from kvparity.subjects.hf import caches
-from kvparity.subjects.hf import layers as cache_layers
+from kvparity.subjects.hf import caches, layers
 from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelInputs, ModelOutput
 from kvparity.subjects.hf.session import Host, Packed
 
@@ -94,12 +93,12 @@ def refused(subject: TraceableModel, plan: Plan) -> str | None:
     return None
 
 
-class _RecipeCaches(caches.View):
+class _RecipeCaches(caches.SessionCache):
     """The recipe's caches: a sliding layer keeps every key, and its mask hides the older ones."""
 
     def window(self, layer: int) -> int | None:
         """How many keys a query of this layer sees by the model's config, None: all."""
-        kinds = cache_layers.holders(DynamicCache(config=self.config))
+        kinds = layers.holders(DynamicCache(config=self.config))
         found = kinds[list(self._holders())[layer]]
         return int(found.sliding_window) if found.is_sliding else None
 
@@ -129,14 +128,14 @@ class ExportedSession(_Traced):
         capacity = self.longest + self.layout.slack
         return programs_of(self.subject).get(self.subject, capacity, decode)
 
-    def _begin(self, place: caches.Place, member: Member, stop: int) -> None:
+    def _begin(self, place: caches.CacheRow, member: Member, stop: int) -> None:
         with torch.inference_mode(False):
             place.cache = copy.deepcopy(self._recipe(decode=True).cache)
-        for number, layer in cache_layers.holders(place.cache).items():
+        for number, layer in layers.holders(place.cache).items():
             if not layer.keys.numel():  # the recipe's stand-in for a layer without a cache
-                place.cache.layers[number] = cache_layers.Nothing()
-        for layer in cache_layers.holders(place.cache).values():
-            cache_layers.clear(layer, self.subject.unused)
+                place.cache.layers[number] = layers.Nothing()
+        for layer in layers.holders(place.cache).values():
+            layers.clear(layer, self.subject.unused)
 
     def observed(self) -> Counter[str]:
         """``program.prefill`` and ``program.decode``: programs that returned; and what
@@ -146,7 +145,7 @@ class ExportedSession(_Traced):
 
     def _call(self, cache: Cache | None, inputs: ModelInputs) -> Tensor:
         ids, positions = inputs["input_ids"], inputs["position_ids"]
-        recipe, stores = self._recipe(decode=ids.shape[1] == 1), cache_layers.holders(cache)
+        recipe, stores = self._recipe(decode=ids.shape[1] == 1), layers.holders(cache)
         for name in state(recipe.program):
             kind, number = name.rsplit("_", 1)
             which = {"key_cache": "keys", "value_cache": "values"}.get(kind, kind)
@@ -158,7 +157,7 @@ class ExportedSession(_Traced):
         self.ran[f"program.{self.kind}"] += 1
         return logits
 
-    def cache(self) -> caches.View:
+    def cache(self) -> caches.SessionCache:
         """The caches, by sequence and position."""
         return _RecipeCaches(self.places, self.config, self.host.unused)
 

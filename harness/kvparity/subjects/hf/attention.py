@@ -99,7 +99,7 @@ def _slots(x: Tensor) -> tuple[Tensor, int] | None:
 
 
 def _keys_values(
-    key: Tensor, value: Tensor, visible: masks.Visible, by_position: bool
+    key: Tensor, value: Tensor, visible: masks.VisibleKeys, by_position: bool
 ) -> KeysValues:
     """The cache's own tensors as slots; ``by_position``: found through a table of positions."""
     starts = visible.starts
@@ -119,7 +119,7 @@ def _keys_values(
     return KeysValues(k=k[0], v=v[0], kv_lens=visible.kv_lens, starts=rows + starts)
 
 
-def _in_chunks(module: object, visible: masks.Visible, window: int) -> bool:
+def _in_chunks(module: object, visible: masks.VisibleKeys, window: int) -> bool:
     """Whether rows begin at chunks, as the mask says, and not at the layer's window (0: none)."""
     if visible.is_window(window):
         return False

@@ -13,7 +13,7 @@ from transformers import DynamicCache, StaticCache
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import cache_argument, counts_tokens, unreset
-from kvparity.subjects.hf import layers as held
+from kvparity.subjects.hf import layers
 from kvparity.subjects.hf.protocols import Cache, CacheLayer, CausalLM, ModelConfig
 
 CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
@@ -33,7 +33,7 @@ def require_keys(model: CausalLM) -> None:
         UnsupportedError: none of its layers stores keys, or its forward takes no cache at all.
     """
     # Before transformers 5 the cache of a state-space model has a class and a name of its own.
-    if cache_argument(model) != "cache_params" and held.holders(dynamic(model.config)):
+    if cache_argument(model) != "cache_params" and layers.holders(dynamic(model.config)):
         return
     raise UnsupportedError(
         f"{type(model).__name__} has no KV cache (its layers keep a state, not keys and values); "
@@ -52,8 +52,8 @@ def static(model: CausalLM, *, batch: int, capacity: int, poison: bool) -> Cache
     if poison and all(map(counts_tokens, cache.layers)):
         heads, dims = _shapes(model, len(cache.layers))
         made.early_initialization(batch, heads, dims, model.dtype, model.device)
-        for layer in held.holders(cache).values():
-            held.clear(layer, float("nan"))
+        for layer in layers.holders(cache).values():
+            layers.clear(layer, float("nan"))
     return cache
 
 
@@ -68,7 +68,7 @@ def _shapes(model: CausalLM, count: int) -> tuple[int, int] | tuple[list[int], l
 
 
 @dataclass
-class Place:
+class CacheRow:
     """Where one sequence lies: its cache, its row in it, and the column of each of its positions.
 
     ``columns`` counts all columns that the cache was given, pads included. ``before`` holds the
@@ -80,7 +80,7 @@ class Place:
     row: int = 0
     slots: list[int] = field(default_factory=list)
     columns: int = 0
-    before: dict[int, held.Before] = field(default_factory=dict)
+    before: dict[int, layers.LayerSnapshot] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
 
     def cut(self, keep: int, fill: float) -> None:
@@ -88,9 +88,9 @@ class Place:
         past, self.before = self.before, {}
         if keep >= self.columns:
             return
-        for number, layer in held.holders(self.cache).items():
+        for number, layer in layers.holders(self.cache).items():
             lost = self.lost.get(number, 0)
-            self.lost[number] = held.cut(layer, self.columns, keep, past.get(number), fill, lost)
+            self.lost[number] = layers.cut(layer, self.columns, keep, past.get(number), fill, lost)
         del self.slots[keep:]
         self.columns = keep
 
@@ -105,11 +105,11 @@ class Place:
             if reason is not None:
                 raise UnsupportedError(reason)
             self.cache.reset()
-            for layer in held.holders(self.cache).values():
-                held.clear(layer, fill)
+            for layer in layers.holders(self.cache).values():
+                layers.clear(layer, fill)
         self.slots, self.columns, self.before, self.lost = [], 0, {}, {}
 
-    def prefix(self, tokens: int, fill: float) -> Place:
+    def prefix(self, tokens: int, fill: float) -> CacheRow:
         """The first ``tokens`` positions in a deep copy of the cache.
 
         A dynamic cache is cropped by transformers' own ``crop``; a static one has none, so its
@@ -119,7 +119,7 @@ class Place:
             UnsupportedError: a sliding layer no longer has the keys.
         """
         cache = copy.deepcopy(self.cache)
-        copied = Place(cache, 0, list(self.slots), self.columns)
+        copied = CacheRow(cache, 0, list(self.slots), self.columns)
         copied.lost = dict(self.lost)
         if cache is None or isinstance(cache, StaticCache):
             copied.cut(tokens, fill)
@@ -136,35 +136,37 @@ class Place:
 
     def remember(self) -> None:
         """Called before each forward call: keep what the call makes sliding layers drop."""
-        layers = held.holders(self.cache).items()
-        past = {n: held.remember(x, self.columns, self.lost.get(n, 0)) for n, x in layers}
+        each = layers.holders(self.cache).items()
+        past = {n: layers.remember(x, self.columns, self.lost.get(n, 0)) for n, x in each}
         self.before = {number: kept for number, kept in past.items() if kept is not None}
 
 
-class View:
+class SessionCache:
     """The caches of a session as the seam's ``LayeredCache``: sequences and positions.
 
     ``fill`` goes into the emptied slots of a static cache.
     """
 
-    def __init__(self, places: Sequence[Place], config: ModelConfig, fill: float = GARBAGE) -> None:
+    def __init__(
+        self, places: Sequence[CacheRow], config: ModelConfig, fill: float = GARBAGE
+    ) -> None:
         self.places, self.config, self.fill = places, config, fill
 
     def _holders(self) -> dict[int, CacheLayer]:
         """The layers that store, of any cache there is, or else of one as it would be made."""
-        found = max((held.holders(place.cache) for place in self.places), key=len)
-        return found or held.holders(dynamic(self.config))
+        found = max((layers.holders(place.cache) for place in self.places), key=len)
+        return found or layers.holders(dynamic(self.config))
 
     def layers(self) -> int:
         """The number of layers that store keys and values."""
         return len(self._holders())
 
     def _layer(self, layer: int, sequence: int) -> CacheLayer:
-        found = list(held.holders(self.places[sequence].cache).values())
+        found = list(layers.holders(self.places[sequence].cache).values())
         kind = type(self.places[sequence].cache).__name__
         if layer >= len(found) or not isinstance(found[layer].keys, Tensor):
             raise UnsupportedError(f"layer {layer} of the {kind} holds nothing for {sequence} yet")
-        if not held.plain(found[layer]):
+        if not layers.plain(found[layer]):
             raise UnsupportedError(
                 f"layer {layer} of the {kind} is a {type(found[layer]).__name__}, which keeps more "
                 "than keys and values; its contents cannot be looked at"
@@ -176,8 +178,8 @@ class View:
         place = self.places[sequence]
         if not place.slots:
             return range(0)
-        first = held.first_column(self._layer(layer, sequence).keys.shape[2], place.columns)
-        number = list(held.holders(place.cache))[layer]
+        first = layers.first_column(self._layer(layer, sequence).keys.shape[2], place.columns)
+        number = list(layers.holders(place.cache))[layer]
         first = max(first, place.lost.get(number, 0))
         return range(bisect_left(place.slots, first), len(place.slots))
 
@@ -200,7 +202,7 @@ class View:
 
     def owner(self, model_layer: int) -> int:
         """The stored layer that layer ``model_layer`` of the model reads."""
-        return held.owners(self.config, list(self._holders()))[model_layer]
+        return layers.owners(self.config, list(self._holders()))[model_layer]
 
     def round_trip(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The same: these caches store what the model computes."""
@@ -216,7 +218,7 @@ class View:
                 f"positions {start}..{stop} of sequence {sequence} are not all in layer {layer} of "
                 f"the {type(place.cache).__name__}, which holds {alive.start}..{alive.stop}"
             )
-        first = held.first_column(found.keys.shape[2], place.columns)
+        first = layers.first_column(found.keys.shape[2], place.columns)
         slots = [slot - first for slot in place.slots[start:stop]]
         index = torch.tensor(slots, dtype=torch.int64, device=found.keys.device)
         return found.keys[place.row], found.values[place.row], index

@@ -10,8 +10,7 @@ asking for a function, is not reported (see ``Observation`` for how that shows).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -19,13 +18,12 @@ from torch import Tensor
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import sharing
 from kvparity.subjects.events import Attended, Listener, Wrote
-from kvparity.subjects.hf import layers as held
-from kvparity.subjects.hf import settings
+from kvparity.subjects.hf import layers, settings
 from kvparity.subjects.hf.protocols import AttentionFunction, AttentionLayer, Cache, ModelConfig
 from kvparity_kernels.overrides.guard import paused
 
 
-class Teller:
+class EventEmitter:
     """One sequence's forward calls, in order, seen from inside the model.
 
     ``sequence`` is its index in the session, ``filled`` how many positions it has before the first
@@ -37,7 +35,7 @@ class Teller:
     ) -> None:
         self.listener, self.config, self.sequence = listener, config, sequence
         self.start, self.next = filled, filled
-        self.told: list[int] | None = None
+        self.positions: list[int] | None = None
         self.bases: dict[int, int] = {}
         self.owners: list[int] | None = None
         self.fresh: list[int] = []
@@ -46,15 +44,15 @@ class Teller:
     def forward(self, tokens: int, cache: Cache | None, positions: Tensor | None) -> None:
         """A forward call begins: ``tokens`` more tokens, told ``positions [1, tokens]``."""
         self.start, self.next = self.next, self.next + tokens
-        self.told = None if positions is None else positions.reshape(-1).tolist()
+        self.positions = None if positions is None else positions.reshape(-1).tolist()
         self.bases, self.owners = {}, None
         self.fresh = []
         if cache is None:  # keys go to attention at once, those of every layer that would store
             modes = sharing(self.config)
             self.fresh = [layer for layer, mode in enumerate(modes) if mode != "reuse"]
             return
-        holding = list(held.holders(cache))
-        self.owners = [holding[i] for i in held.owners(self.config, holding)] if holding else None
+        holding = list(layers.holders(cache))
+        self.owners = [holding[i] for i in layers.owners(self.config, holding)] if holding else None
         if not any(cache is wrapped for wrapped in self._wrapped):
             cache.update = self._updating(cache)
             self._wrapped.append(cache)
@@ -72,15 +70,15 @@ class Teller:
         ) -> tuple[Tensor, Tensor]:
             with paused():  # a listener computes as it likes
                 k, v = (x[0].transpose(0, 1).clone() for x in (key, value))
-                place = list(held.holders(cache)).index(layer_idx)
+                place = list(layers.holders(cache)).index(layer_idx)
                 self.listener.wrote(Wrote(place, self.sequence, self.start, k, v))
             out = update(key, value, layer_idx, *args, **more)
-            self.bases[layer_idx] = held.first_column(out[0].shape[2], self.next)
+            self.bases[layer_idx] = layers.first_column(out[0].shape[2], self.next)
             return out
 
         return updated
 
-    def attending(self, name: str, function: AttentionFunction) -> AttentionFunction:
+    def emitting(self, name: str, function: AttentionFunction) -> AttentionFunction:
         """``function``, telling of each row that is wanted."""
 
         def attended(
@@ -99,12 +97,12 @@ class Teller:
                     f"{len(args)} arguments without a name"
                 )
             with paused():
-                self._tell(name, module, (query, key, value), mask, more, out[0])
+                self._emit(name, module, (query, key, value), mask, more, out[0])
             return out
 
         return attended
 
-    def _tell(
+    def _emit(
         self,
         name: str,
         module: AttentionLayer,
@@ -137,7 +135,7 @@ class Teller:
                     layer=layer,
                     sequence=self.sequence,
                     position=position,
-                    told=None if self.told is None else self.told[position - self.start],
+                    told=None if self.positions is None else self.positions[position - self.start],
                     length=base + seen.stop,
                     first=base + seen.start,
                     q=query[0, :, row].clone(),
@@ -183,13 +181,3 @@ def visible(name: str, mask: object, row: int, queries: int, keys: int, causal: 
             "rows that see keys without gaps can be reported"
         )
     return range(first, last + 1)
-
-
-@contextmanager
-def closing(teller: Teller | None) -> Iterator[None]:
-    """Undo what ``teller`` wrapped, whatever happens inside."""
-    try:
-        yield
-    finally:
-        if teller is not None:
-            teller.close()

@@ -10,13 +10,13 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from kvparity.core.errors import SubjectError
 from kvparity.core.relied.transformers import forget_sizes
-from kvparity.subjects.hf.caches import Place, View
+from kvparity.subjects.hf.caches import CacheRow, SessionCache
 from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
 from kvparity.subjects.hf.run_counts import Observation
 
 Choose = Callable[[int, Tensor], int]
 """(position, float32 logits[vocab]) -> the token at ``position``."""
-AfterStep = Callable[[View, int], None]
+AfterStep = Callable[[SessionCache, int], None]
 """(the cache, positions filled) -> nothing; called before every forward but the first."""
 
 
@@ -40,8 +40,8 @@ class _Choosing(LogitsProcessor):  # type: ignore[misc] # transformers is untype
         token = self.choose(filled, scores[0])
         self.chosen.append(token)
         if self.after_step is not None and filled + 1 < self.length:
-            place = Place(self.seen.cache, 0, list(range(filled)), filled)
-            self.after_step(View([place], self.config), filled)
+            place = CacheRow(self.seen.cache, 0, list(range(filled)), filled)
+            self.after_step(SessionCache([place], self.config), filled)
         forced = torch.full_like(scores, -float("inf"))
         forced[0, token] = 0
         return forced

@@ -54,7 +54,7 @@ def first_column(slots: int, columns: int) -> int:
 
 
 @dataclass(frozen=True)
-class Before:
+class LayerSnapshot:
     """A sliding layer as it was before one forward call, after ``columns`` columns.
 
     It held the columns from ``first`` on; a slot before them holds none.
@@ -66,7 +66,7 @@ class Before:
     first: int
 
 
-def remember(layer: CacheLayer, columns: int, lost: int = 0) -> Before | None:
+def remember(layer: CacheLayer, columns: int, lost: int = 0) -> LayerSnapshot | None:
     """Keep what the next forward call will drop; copies only where it overwrites in place.
 
     ``lost``: how many columns are gone for another reason than their age.
@@ -75,12 +75,12 @@ def remember(layer: CacheLayer, columns: int, lost: int = 0) -> Before | None:
         return None
     first = max(first_column(layer.keys.shape[2], columns), lost)
     if isinstance(layer, StaticLayer):
-        return Before(layer.keys.clone(), layer.values.clone(), columns, first)
-    return Before(layer.keys, layer.values, columns, first)
+        return LayerSnapshot(layer.keys.clone(), layer.values.clone(), columns, first)
+    return LayerSnapshot(layer.keys, layer.values, columns, first)
 
 
 def _columns(
-    layer: CacheLayer, columns: int, before: Before | None, want: range, lost: int
+    layer: CacheLayer, columns: int, before: LayerSnapshot | None, want: range, lost: int
 ) -> tuple[int, list[Tensor]]:
     """The first column at or behind ``want.start`` that is still there, and keys and values."""
     base = first_column(layer.keys.shape[2], columns)
@@ -97,7 +97,12 @@ def _columns(
 
 
 def cut(
-    layer: CacheLayer, columns: int, keep: int, before: Before | None, fill: float, lost: int = 0
+    layer: CacheLayer,
+    columns: int,
+    keep: int,
+    before: LayerSnapshot | None,
+    fill: float,
+    lost: int = 0,
 ) -> int:
     """Forget the columns from ``keep`` on of a layer that has seen ``columns``, which are more.
 

@@ -25,7 +25,7 @@ _NAME, _MORE = "_kvparity_visible", "_kvparity_keys"
 
 
 @dataclass(frozen=True)
-class Visible:
+class VisibleKeys:
     """Per batch row: which queries are real and which keys they see.
 
     ``q_starts``, ``q_lens``, ``kv_lens`` int32 ``[B]``: ``kv_lens`` counts all real keys up to the
@@ -70,7 +70,7 @@ def _one_run(flags: Tensor, starts: Tensor, lens: Tensor) -> Tensor:
 
 def read(
     mask: Tensor, first: int, real_keys: Tensor | None = None, dropped: Tensor | None = None
-) -> Visible:
+) -> VisibleKeys:
     """Read a bool mask ``[B, 1, Tq, Tk]`` (True: seen); ``first`` is the slot of query 0's key.
 
     ``real_keys`` bool ``[B, Tk]``: which slots hold real keys, or will (None: all). ``dropped``
@@ -123,7 +123,7 @@ def read(
         )
     slots = torch.zeros(batch, max_kv + 1, dtype=torch.int64, device=device)
     slots.scatter_(1, torch.where(used, place, max_kv), slot.expand(batch, keys))
-    return Visible(
+    return VisibleKeys(
         q_starts=q_starts.int(),
         q_lens=q_lens.int(),
         kv_lens=kv_lens.int(),
@@ -175,7 +175,7 @@ def make(*args: object, **kwargs: Unpack[MaskSettings]) -> Tensor:
     return mask
 
 
-def _last_rows(mask: object) -> Visible | None:
+def _last_rows(mask: object) -> VisibleKeys | None:
     """What a mask shows that is the last rows of one that ``make`` made.
 
     Gemma 4 computes its last layers for the last positions only, if no others are wanted.
@@ -194,14 +194,14 @@ def _last_rows(mask: object) -> Visible | None:
     return None
 
 
-def of(mask: object) -> Visible:
+def of(mask: object) -> VisibleKeys:
     """What ``make`` read from this mask, or from the whole that it is the last rows of.
 
     Raises:
         UnsupportedError: no mask, or one that was made or changed by somebody else.
     """
     found = getattr(mask, _NAME, None) or _last_rows(mask)
-    if not isinstance(found, Visible):
+    if not isinstance(found, VisibleKeys):
         raise UnsupportedError(
             "the model did not hand on the attention mask of the kvparity attention (it builds or "
             "changes its own); choose eager or sdpa"

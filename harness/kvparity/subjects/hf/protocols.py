@@ -16,20 +16,17 @@ AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class ModelConfig(Protocol):
-    """A configuration; what only some models have is asked for with ``getattr``."""
+    """A configuration; what only some models have is asked for with ``getattr``.
+
+    ``get_text_config(decoder=True)`` is that of the language model, which may be the whole.
+    """
 
     model_type: str
     vocab_size: int
     hidden_size: int
     num_attention_heads: int
-
-    def get_text_config(self, *, decoder: bool) -> ModelConfig:
-        """The configuration of the language model, which may be the whole."""
-        ...
-
-    def to_dict(self) -> JsonObject:
-        """All settings."""
-        ...
+    get_text_config: Callable[..., ModelConfig]
+    to_dict: Callable[[], JsonObject]
 
 
 class AttentionLayer(Protocol):
@@ -42,6 +39,7 @@ class CacheLayer(Protocol):
     """A layer that stores: keys and values ``[B, kv_heads, slots, head_dim]``, or None so far.
 
     ``sliding_window``: of a dynamic sliding layer; ``max_cache_len``: the slots of a static one.
+    ``crop`` drops as many of the newest columns as a negative number says.
     """
 
     keys: Tensor
@@ -50,31 +48,20 @@ class CacheLayer(Protocol):
     cumulative_length: int
     sliding_window: int
     max_cache_len: int
-
-    def crop(self, max_length: int) -> None:
-        """Drop the newest columns: as many as a negative ``max_length`` says."""
-        ...
+    crop: Callable[[int], None]
 
 
 class Cache(Protocol):
-    """A cache as a model uses it. ``layers``: of some caches alone; those that store are
-    ``CacheLayer``.
+    """A cache as a model uses it. ``layers``: of some caches alone; ``CacheLayer`` if they store.
+
+    ``get_seq_length``: the columns that it was given; ``crop`` is that of its layers.
     """
 
     layers: list[object]
     update: Callable[..., tuple[Tensor, Tensor]]
-
-    def get_seq_length(self) -> int:
-        """The columns that it was given."""
-        ...
-
-    def reset(self) -> None:
-        """Forget everything."""
-        ...
-
-    def crop(self, max_length: int) -> None:
-        """See ``CacheLayer.crop``."""
-        ...
+    get_seq_length: Callable[[], int]
+    reset: Callable[[], None]
+    crop: Callable[[int], None]
 
 
 class ModelInputs(TypedDict):
@@ -93,63 +80,29 @@ class ModelOutput(Protocol):
 
 
 class GenerationSettings(Protocol):
-    """The settings of ``generate()``."""
+    """The settings of ``generate()``; ``to_diff_dict``: those that differ from the defaults."""
 
-    def to_diff_dict(self) -> JsonObject:
-        """Those that differ from the defaults."""
-        ...
+    to_diff_dict: Callable[[], JsonObject]
 
 
 class CausalLM(Protocol):
-    """A ``PreTrainedModel`` with a language model's head."""
+    """A ``PreTrainedModel`` with a language model's head, as far as it is used.
+
+    ``generate`` returns int64 ``[B, length]``, the given ids first.
+    """
 
     config: ModelConfig
     generation_config: GenerationSettings
     dtype: torch.dtype
     device: torch.device
+    __call__: Callable[..., ModelOutput]
     forward: Callable[..., ModelOutput]
-
-    def __call__(self, **inputs: object) -> ModelOutput:
-        """``forward``, with the hooks."""
-        ...
-
-    def generate(self, inputs: Tensor, **settings: object) -> Tensor:
-        """Token ids int64 ``[B, length]``, the given ones first."""
-        ...
-
-    def parameters(self) -> Iterator[Tensor]:
-        """The weights, each once."""
-        ...
-
-    def buffers(self) -> Iterator[Tensor]:
-        """Tensors that are no weights, each once."""
-        ...
-
-    def state_dict(self, *, keep_vars: bool) -> Mapping[str, Tensor]:
-        """Weights and stored buffers by name; ``keep_vars``: the tensors themselves."""
-        ...
-
-    def to(self, where: torch.device | torch.dtype) -> CausalLM:
-        """The model itself, moved or converted."""
-        ...
-
-    def eval(self) -> CausalLM:
-        """The model itself, out of training."""
-        ...
-
-    def requires_grad_(self, wanted: bool) -> CausalLM:
-        """The model itself, with or without gradients."""
-        ...
-
-    def set_attn_implementation(self, name: str) -> None:
-        """Choose an attention function by name."""
-        ...
-
-    def register_forward_pre_hook(
-        self,
-        hook: Callable[[torch.nn.Module, tuple[Tensor, ...], ModelInputs], None],
-        *,
-        with_kwargs: bool,
-    ) -> object:
-        """Call ``hook`` before each forward."""
-        ...
+    generate: Callable[..., Tensor]
+    parameters: Callable[[], Iterator[Tensor]]
+    buffers: Callable[[], Iterator[Tensor]]
+    state_dict: Callable[..., Mapping[str, Tensor]]
+    to: Callable[[torch.device | torch.dtype], CausalLM]
+    eval: Callable[[], CausalLM]
+    requires_grad_: Callable[[bool], CausalLM]
+    set_attn_implementation: Callable[[str], None]
+    register_forward_pre_hook: Callable[..., object]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kvparity.core.relied.transformers import attention_functions, given_cache
-from kvparity.subjects.hf.emit_events import Teller, closing
+from kvparity.subjects.hf.emit_events import EventEmitter
 from kvparity.subjects.hf.protocols import AttentionFunction, Cache, CausalLM, ModelInputs
 from kvparity_kernels.launch import record
 from kvparity_kernels.order import ReductionOrder
@@ -31,13 +31,13 @@ class Observation:
     ``backend.<name>`` per call of an attention function that a layer got from transformers
     (``eager``: the one of its own module; a model that never asks counts nothing);
     ``cache.<class>`` per forward call (``cache.none`` without one); launches of this project's
-    attention kernels by their own names (``attention.prefill``, ...). ``teller`` tells a listener.
+    attention kernels by their own names (``attention.prefill``, ...). ``emitter`` tells a listener.
     """
 
     order: ReductionOrder = field(default_factory=ReductionOrder)
     counts: Counter[str] = field(default_factory=Counter)
     cache: Cache | None = None
-    teller: Teller | None = None
+    emitter: EventEmitter | None = None
     masks: list[Tensor] = field(default_factory=list)  # those that the kvparity attention made
 
 
@@ -61,8 +61,8 @@ def _before_forward(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: M
     seen.counts["cache.none" if cache is None else f"cache.{type(cache).__name__}"] += 1
     seen.cache = cache
     seen.masks.clear()
-    if seen.teller is not None:
-        seen.teller.forward(ids.shape[1], cache, kwargs.get("position_ids"))
+    if seen.emitter is not None:
+        seen.emitter.forward(ids.shape[1], cache, kwargs.get("position_ids"))
 
 
 def watch(model: CausalLM) -> None:
@@ -75,7 +75,7 @@ def observing(seen: Observation) -> Iterator[None]:
     """Count into ``seen`` what runs inside."""
 
     def counting(name: str, function: AttentionFunction) -> AttentionFunction:
-        inner = function if seen.teller is None else seen.teller.attending(name, function)
+        inner = function if seen.emitter is None else seen.emitter.emitting(name, function)
 
         def counted(*args: object, **kwargs: object) -> tuple[Tensor, Tensor | None]:
             seen.counts[f"backend.{name}"] += 1
@@ -85,11 +85,13 @@ def observing(seen: Observation) -> Iterator[None]:
 
     token = _current.set(seen)
     try:
-        with attention_functions(counting), closing(seen.teller), record() as log:
+        with attention_functions(counting), record() as log:
             yield
         # Others may launch in here too: the harness scores rows while generate() runs.
         seen.counts.update({k: n for k, n in log.counts.items() if k.startswith("attention.")})
     finally:
+        if seen.emitter is not None:
+            seen.emitter.close()
         seen.masks.clear()
         _current.reset(token)
 

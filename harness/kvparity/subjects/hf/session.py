@@ -16,7 +16,7 @@ from kvparity.core.relied.transformers import cache_argument, keeps_logits, made
 from kvparity.plan.schedule import FAR, Layout, Member, Step
 from kvparity.subjects import events
 from kvparity.subjects.hf import caches
-from kvparity.subjects.hf.emit_events import Teller
+from kvparity.subjects.hf.emit_events import EventEmitter
 from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelInputs
 from kvparity.subjects.hf.run_counts import Observation
 
@@ -79,7 +79,7 @@ class _Session:
     """What both layouts share: the places of the members, and one observed call of the model."""
 
     def __init__(
-        self, host: Host, members: Sequence[Member], layout: Layout, places: list[caches.Place]
+        self, host: Host, members: Sequence[Member], layout: Layout, places: list[caches.CacheRow]
     ) -> None:
         self.host, self.members, self.layout, self.places = host, members, layout, places
         self.seen = host.observation()
@@ -89,11 +89,11 @@ class _Session:
         """What really ran; see ``kvparity.subjects.hf.run_counts.Observation``."""
         return Counter(self.seen.counts)
 
-    def cache(self) -> caches.View | None:
+    def cache(self) -> caches.SessionCache | None:
         """The caches, by sequence and position; None for a layout without one."""
         if not self.layout.cached:
             return None
-        return caches.View(self.places, self.config, self.host.unused)
+        return caches.SessionCache(self.places, self.config, self.host.unused)
 
     def _call(self, cache: Cache | None, inputs: ModelInputs) -> Tensor:
         cached, name = self.layout.cached, cache_argument(self.host.model)
@@ -133,7 +133,7 @@ class Packed(_Session):
     """
 
     def __init__(self, host: Host, members: Sequence[Member], layout: Layout) -> None:
-        super().__init__(host, members, layout, [caches.Place(None) for _ in members])
+        super().__init__(host, members, layout, [caches.CacheRow(None) for _ in members])
         # A copy of a donor's static cache must have room for the sequence that goes on with it.
         donors = any(member.shared for member in members)
         self.longest = max(member.length for member in members) if donors else 0
@@ -158,20 +158,20 @@ class Packed(_Session):
             inputs["logits_to_keep"] = 1
         listener = events.current()
         if listener is not None:
-            self.seen.teller = Teller(
+            self.seen.emitter = EventEmitter(
                 listener, self.config, sequence=span.sequence, filled=span.start
             )
         try:
             logits = self._call(place.cache, inputs)[0]
         finally:
-            self.seen.teller = None
+            self.seen.emitter = None
         place.slots.extend(range(span.start, span.stop))
         place.columns = span.stop
         if len(span.rows):
             begin = span.rows.start - span.start
             yield from float_rows(logits[begin : begin + len(span.rows)])
 
-    def _begin(self, place: caches.Place, member: Member, stop: int) -> None:
+    def _begin(self, place: caches.CacheRow, member: Member, stop: int) -> None:
         """A cache for a sequence that begins: the one that a reset left, if it will do."""
         room = (self.longest or member.length) + self.layout.slack
         fresh = self.host.new_cache(batch=1, capacity=None if stop == member.length else room)
@@ -205,7 +205,7 @@ class Padded(_Session):
         self.left = layout.batch == "left"
         self.capacity = max(m.length for m in members) + layout.slack
         cache = host.new_cache(batch=len(members), capacity=self.capacity)
-        places = [caches.Place(cache, row) for row in range(len(members))]
+        places = [caches.CacheRow(cache, row) for row in range(len(members))]
         super().__init__(host, members, layout, places)
         self.mask = torch.zeros(len(members), 0, dtype=torch.int64, device=host.device)
 

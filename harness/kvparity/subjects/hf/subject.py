@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,8 +29,6 @@ from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.overrides import NotInvariantError
 from kvparity_kernels.overrides.guard import paused
 
-P = ParamSpec("P")
-R = TypeVar("R")
 _SWAPPED = "invariant."
 """Begins the name by which an operation in fixed order is counted."""
 
@@ -170,11 +167,11 @@ class TransformersSubject:
                 self.model,
                 prompt,
                 member.length,
-                _outside(choose),
+                paused()(choose),  # of the harness, computed as everywhere else in it
                 static=self.cache_kind == "static",
                 pad_token=self.pad_token,
                 seen=seen,
-                after_step=None if self.after_step is None else _outside(self.after_step),
+                after_step=None if self.after_step is None else paused()(self.after_step),
             )
         wanted = f"cache.{caches.CLASSES[self.cache_kind]}"
         if any(key.startswith("cache.") and key != wanted for key in seen.counts):
@@ -240,16 +237,6 @@ def _positions(config: ModelConfig) -> int:
     """The longest sequence: of the config, or any where its rotary angles follow the length."""
     told = getattr(config, "max_position_embeddings", None)
     return int(told) if told and not stretches(config.to_dict()) else 2**31 - 1
-
-
-def _outside(callback: Callable[P, R]) -> Callable[P, R]:
-    """The harness's own function, computed by torch as everywhere else in the harness."""
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with paused():
-            return callback(*args, **kwargs)
-
-    return call
 
 
 def build(

@@ -18,7 +18,7 @@ from kvparity.core.relied.transformers import attention_of
 from kvparity.subjects.base import SubjectError
 from kvparity.subjects.hf import generate as generation
 from kvparity.subjects.hf import oracle
-from kvparity.subjects.hf.emit_events import Teller
+from kvparity.subjects.hf.emit_events import EventEmitter
 from kvparity.subjects.hf.run_counts import Observation
 
 
@@ -29,16 +29,16 @@ def test_a_cache_that_comes_back_is_listened_to_once() -> None:
         def wrote(self, event: Any) -> None:
             heard.append(event.start)
 
-    teller, one, other = (
-        Teller(Ear(), CONFIG, sequence=0, filled=0),
+    emitter, one, other = (
+        EventEmitter(Ear(), CONFIG, sequence=0, filled=0),
         DynamicCache(config=CONFIG),
         DynamicCache(config=CONFIG),
     )
     for cache in (one, other, one):
-        teller.forward(1, cache, None)
+        emitter.forward(1, cache, None)
         cache.update(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2), 0)
     assert heard == [0, 1, 2]
-    teller.close()
+    emitter.close()
     assert "update" not in {*vars(one), *vars(other)}
 
 

@@ -14,7 +14,7 @@ from transformers import DynamicCache, StaticCache
 from kvparity.core.relied.transformers import counts_tokens
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.hf import caches, layers
-from kvparity.subjects.hf.caches import Place, View
+from kvparity.subjects.hf.caches import CacheRow, SessionCache
 
 
 class Other:
@@ -196,18 +196,18 @@ def test_a_static_cache_with_a_layer_that_counts_zeros_holds_zeros(
 # What a view says
 
 
-def view(*places: Place, config: Any = CONFIG) -> View:
-    return View(places, config)
+def view(*places: CacheRow, config: Any = CONFIG) -> SessionCache:
+    return SessionCache(places, config)
 
 
-def filled(static: bool = False, row: int = 0) -> Place:
-    return Place(cache(static=static), row, [*range(5)], 5)
+def filled(static: bool = False, row: int = 0) -> CacheRow:
+    return CacheRow(cache(static=static), row, [*range(5)], 5)
 
 
 def test_a_view_has_the_layers_of_the_fullest_cache() -> None:
-    assert view(Place(None)).layers() == 2  # of one as it would be made
-    empty = Place(SimpleNamespace(layers=[]))
-    one = Place(SimpleNamespace(layers=cache().layers[:1]))
+    assert view(CacheRow(None)).layers() == 2  # of one as it would be made
+    empty = CacheRow(SimpleNamespace(layers=[]))
+    one = CacheRow(SimpleNamespace(layers=cache().layers[:1]))
     assert view(empty, one).layers() == view(one, empty).layers() == 1
     assert view(one, filled()).layers() == view(filled(), one).layers() == 2
 
@@ -226,10 +226,10 @@ def test_the_window_of_a_layer_is_that_of_the_config() -> None:
 def test_a_layer_that_cannot_be_looked_at_says_so() -> None:
     with pytest.raises(UnsupportedError, match="layer 2 of the DynamicCache holds nothing for 0"):
         view(filled()).live(2, 0)
-    fresh = Place(StaticCache(config=CONFIG, max_cache_len=9), 0, [0], 1)
+    fresh = CacheRow(StaticCache(config=CONFIG, max_cache_len=9), 0, [0], 1)
     with pytest.raises(UnsupportedError, match="layer 1 of the StaticCache holds nothing for 0"):
         view(fresh).live(1, 0)
-    assert view(Place(None)).live(0, 0) == range(0)
+    assert view(CacheRow(None)).live(0, 0) == range(0)
     more = filled()
     more.cache.layers[1].__class__ = Quantized
     assert view(more).live(0, 0) == range(5 - WINDOW + 1, 5)
@@ -262,7 +262,7 @@ def test_what_is_written_is_read_in_its_row_alone(static: bool, row: int) -> Non
 
 
 def test_a_place_without_a_cache_begins_again() -> None:
-    place = Place(None, 0, [0, 1], 2, lost={0: 1})
+    place = CacheRow(None, 0, [0, 1], 2, lost={0: 1})
     place.reset(0.0)
     assert (place.slots, place.columns, place.before, place.lost) == ([], 0, {}, {})
 

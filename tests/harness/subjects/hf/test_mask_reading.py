@@ -68,7 +68,7 @@ def expected(batch: Batch, flags: Any) -> dict[str, Any] | None:
     }
 
 
-def told(visible: masks.Visible) -> dict[str, Any]:
+def told(visible: masks.VisibleKeys) -> dict[str, Any]:
     fields = {name: value for name, value in vars(visible).items() if name != "_windows"}
     found = {
         name: value.tolist() if isinstance(value, torch.Tensor) else value

@@ -16,8 +16,8 @@ from transformers_listening import Everything
 
 from kvparity.core.relied.transformers import ATTENTIONS
 from kvparity.subjects.base import UnsupportedError
-from kvparity.subjects.hf import emit_events, run_counts
-from kvparity.subjects.hf.emit_events import Teller, visible
+from kvparity.subjects.hf import run_counts
+from kvparity.subjects.hf.emit_events import EventEmitter, visible
 from kvparity.subjects.hf.run_counts import Observation, called, current, observing, watch
 from kvparity_kernels.order import ReductionOrder
 
@@ -176,9 +176,9 @@ def told_of(cache: Any, filled: int, spans: list[tuple[int, int]], heard: Some, 
     """Run spans by hand; queries, keys, values and outputs are numbered by their position."""
     out: Any = None
     for start, stop in spans:
-        teller = Teller(heard, CONFIG, sequence=3, filled=start)
+        emitter = EventEmitter(heard, CONFIG, sequence=3, filled=start)
         positions = torch.arange(start, stop)[None] + 50
-        teller.forward(stop - start, cache, None if filled else positions)
+        emitter.forward(stop - start, cache, None if filled else positions)
         place = torch.arange(start, stop).float()
         for layer, window in ((0, WINDOW), (1, 10**6)):
             key = (place[None, None, :, None] + layer / 4).expand(1, 1, -1, 2)
@@ -193,11 +193,11 @@ def told_of(cache: Any, filled: int, spans: list[tuple[int, int]], heard: Some, 
             def function(module: Any, *args: Any, _out: Any = result, **more: Any) -> Any:
                 return _out, None
 
-            attended = teller.attending("eager", function)
+            attended = emitter.emitting("eager", function)
             layer_of = SimpleNamespace(layer_idx=layer)
             out = attended(layer_of, queries, *given, mask, **more.get("call", {}))
             assert out[0] is result
-        teller.close()
+        emitter.close()
         assert cache is None or "update" not in vars(cache)
     return out
 
@@ -253,9 +253,9 @@ def test_a_first_token_alone_is_no_step_of_decoding() -> None:
 
 
 def test_arguments_without_a_name_cannot_be_told() -> None:
-    teller = Teller(Some(), CONFIG, sequence=3, filled=0)
-    teller.forward(1, None, None)
-    attended = teller.attending("eager", lambda *args: (torch.zeros(1, 1, 1, 2), None))
+    emitter = EventEmitter(Some(), CONFIG, sequence=3, filled=0)
+    emitter.forward(1, None, None)
+    attended = emitter.emitting("eager", lambda *args: (torch.zeros(1, 1, 1, 2), None))
     x = torch.zeros(1, 1, 1, 2)
     with pytest.raises(UnsupportedError, match="2 arguments without a name"):
         attended(SimpleNamespace(layer_idx=0), x, x, x, None, 1.0, 2.0)
@@ -263,16 +263,14 @@ def test_arguments_without_a_name_cannot_be_told() -> None:
 
 def test_what_was_wrapped_is_undone_whatever_happens() -> None:
     cache = DynamicCache(config=CONFIG)
-    teller = Teller(Some(), CONFIG, sequence=3, filled=0)
+    emitter = EventEmitter(Some(), CONFIG, sequence=3, filled=0)
 
     def fails() -> None:
-        with emit_events.closing(teller):
-            teller.forward(1, cache, None)
+        with observing(Observation(emitter=emitter)):
+            emitter.forward(1, cache, None)
             assert "update" in vars(cache)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fails()
     assert "update" not in vars(cache)
-    with emit_events.closing(None):
-        pass

@@ -244,9 +244,9 @@ def test_a_listener_is_told_of_its_own_calls() -> None:
     run(session, 1, 0, 2)
     with events.listening(heard := Everything()):
         run(session, 1, 2, 4)
-        assert session.seen.teller is None
+        assert session.seen.emitter is None
     run(session, 1, 4, 5)
-    first, second, third = host.tellers
+    first, second, third = host.emitters
     assert first is third is None
     assert (second.listener, second.sequence, second.next) == (heard, 1, 2)
     assert second.config is session.config
