@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from kvparity.drift.curves import Bin, OneSequence, by_logprob, by_position, by_sequence
+from kvparity.drift.signatures import Signature, signatures
 from kvparity.rollouts.findings import Findings, Kind
 from kvparity.rollouts.metrics import Metrics, metrics
 from kvparity.rollouts.pairing import Matched
@@ -76,6 +77,7 @@ class DriftReport:
     by_position: tuple[Bin, ...]
     by_logprob: tuple[Bin, ...]
     by_sequence: tuple[OneSequence, ...]
+    signatures: tuple[Signature, ...]
 
 
 def report(
@@ -113,6 +115,7 @@ def report(
         by_position=by_position(tokens),
         by_logprob=by_logprob(tokens),
         by_sequence=by_sequence(tokens),
+        signatures=signatures(tokens),
     )
 
 

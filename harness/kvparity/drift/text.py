@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from kvparity.drift.curves import Bin
 from kvparity.drift.report import DriftReport, Token
+from kvparity.drift.signatures import Signature
 from kvparity.rollouts.metrics import Core, Metrics
 
 BAR = 24
@@ -34,6 +35,7 @@ def _lines(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> Iter
         yield ""
         yield from _bars("logprob", found.by_logprob)
         yield from _sequences(found)
+        yield from _signatures(found.signatures)
     for framework, values in names.items():
         yield ""
         yield f"by the names of {framework}"
@@ -118,3 +120,11 @@ def _sequences(found: DriftReport) -> Iterator[str]:
             f"  {each.sequence[:20]:<20} {each.tokens:>9} {each.mean_abs_d:>11.3g} "
             f"{each.k3:>8.1e} {each.equal_bits:>7.1%}"
         )
+
+
+def _signatures(found: tuple[Signature, ...]) -> Iterator[str]:
+    for each in found:
+        yield ""
+        yield f"suggests: {each.cause} ({each.name})"
+        yield f"  {each.evidence}"
+        yield f"  to confirm: {each.confirm}"
