@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 from profile_limits import SOURCE
+from profile_reading import Profile
+from profile_work import Program
+
+from kvparity.relations.audit.capture import Argument
 
 HEAD = """# Static profile
 
@@ -41,7 +45,33 @@ OF_PROGRAMS = ("kernel", "format", "one program", "bytes", "multiplications", "u
                "useful per byte")  # fmt: skip
 
 
-def page(document: Mapping[str, Any]) -> str:
+class Row(Profile):
+    """One kernel at the sizes of a model, with some tiles, in one format on one architecture."""
+
+    kernel: str
+    sizes: dict[str, int]
+    model: str
+    tiles: str
+    dtype: str
+    arch: str
+    constants: dict[str, Argument]
+    program: Program | None
+
+
+class Document(TypedDict):
+    """What the study writes as JSON."""
+
+    schema_version: int
+    command: str
+    device: None
+    triton: str
+    torch: str
+    ptxas: dict[str, str]
+    flagged: list[str]
+    kernels: list[Row]
+
+
+def page(document: Document) -> str:
     """The whole page."""
     versions = ", ".join(sorted(set(document["ptxas"].values())))
     head = HEAD.format(
@@ -62,23 +92,23 @@ def page(document: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _flags(document: Mapping[str, Any]) -> str:
+def _flags(document: Document) -> str:
     """Each line once: a kernel may be the same at several shapes."""
     if not document["flagged"]:
         return "None.\n"
     return "\n".join(f"- {each}" for each in dict.fromkeys(document["flagged"])) + "\n"
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def _name(row: Row) -> str:
     sizes = _sizes(row)
     return f"`{row['kernel']}`" + (f" {sizes}" if sizes else "")
 
 
-def _sizes(row: Mapping[str, Any]) -> str:
+def _sizes(row: Row) -> str:
     return ", ".join(f"{name} {value:,}" for name, value in row["sizes"].items())
 
 
-def _table(rows: list[Mapping[str, Any]], *, tiles: bool = False) -> str:
+def _table(rows: list[Row], *, tiles: bool = False) -> str:
     """A line for each kernel; one for all sizes at which the compiler made the same of it."""
     sizes: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
@@ -94,7 +124,7 @@ def _table(rows: list[Mapping[str, Any]], *, tiles: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _facts(row: Row) -> tuple[str, ...]:
     matrix = sum(row["matrix"].values())
     count = matrix or row["fma"]
     return (
@@ -112,7 +142,7 @@ def _head(names: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
 
 
-def _programs(rows: list[Mapping[str, Any]]) -> str:
+def _programs(rows: list[Row]) -> str:
     lines = _head(OF_PROGRAMS)
     first = rows[0]["arch"] if rows else ""
     for row in rows:

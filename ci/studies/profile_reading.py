@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypedDict
 
 from profile_limits import WARP, fit
 
-from kvparity.relations.audit.sass import counted
+from kvparity.relations.audit.sass import Counts, counted, parse
 
 _USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 _KINDS = (  # of matrix instructions: in SASS, and what PTX calls them
@@ -32,12 +29,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Operations:
-    """In the text, not executed. ``matrix``: by full name; ``copies``: to shared memory, which the
-    program does not wait for; ``loads``, ``stores``: of spilled registers.
+    """In the text, not executed. ``copies``: to shared memory, which the program does not wait for;
+    ``loads``, ``stores``: of spilled registers.
     """
 
-    matrix: Mapping[str, int]
-    fma: int
+    counts: Counts
     copies: int
     loads: int
     stores: int
@@ -46,9 +42,9 @@ class Operations:
     def kind(self) -> str:
         """What multiplies: a kind of matrix instruction, ``fma``, or ``none``."""
         for prefix, name in _KINDS:
-            if any(each.startswith(prefix) for each in self.matrix):
+            if any(each.startswith(prefix) for each in self.counts.matrix):
                 return name
-        return "fma" if self.fma else "none"
+        return "fma" if self.counts.fma else "none"
 
 
 def usage(text: str) -> Usage:
@@ -62,32 +58,35 @@ def usage(text: str) -> Usage:
 
 def operations(text: str) -> Operations:
     """Count in the output of nvdisasm. Raises ``ValueError`` if it holds no instruction."""
-    found, plain = counted(text)
-    prefixes = tuple(prefix for prefix, _ in _KINDS)
+    _, plain = counted(text)
     return Operations(
-        matrix={n: c for n, c in sorted(found.items()) if n.startswith(prefixes)},
-        fma=plain["FFMA"] + 2 * plain["FFMA2"],
+        counts=parse(text),
         copies=plain["LDGSTS"] + plain["UTMALDG"] + plain["UBLKCP"],
         loads=plain["LDL"],
         stores=plain["STL"],
     )
 
 
-def texts(cubin: bytes, cuobjdump: str, nvdisasm: str) -> tuple[str, str]:
-    """(resource usage, SASS) of a cubin, by these two programs."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "kernel.cubin")
-        path.write_bytes(cubin)
+class Profile(TypedDict):
+    """What is known of one compiled kernel, with the words of the document."""
 
-        def said(*command: str) -> str:
-            return subprocess.run(
-                [*command, str(path)], capture_output=True, text=True, check=True
-            ).stdout
+    registers: int
+    spilled_bytes: int
+    spill_loads: int
+    spill_stores: int
+    shared_bytes: int
+    threads: int
+    blocks_per_sm: int
+    warps_per_sm: int
+    bound_by: str
+    multiplies_by: str
+    matrix: dict[str, int]
+    fma: int
+    async_copies: int
+    flags: list[str]
 
-        return said(cuobjdump, "--dump-resource-usage"), said(nvdisasm, "-c", "-ndf")
 
-
-def facts(arch: str, warps: int, shared: int, used: Usage, found: Operations) -> dict[str, object]:
+def facts(arch: str, warps: int, shared: int, used: Usage, found: Operations) -> Profile:
     """The row of one kernel on one architecture, with what is wrong with it under ``flags``."""
     threads = warps * WARP
     fits = fit(arch, threads, used.registers, shared)
@@ -107,8 +106,8 @@ def facts(arch: str, warps: int, shared: int, used: Usage, found: Operations) ->
         "warps_per_sm": fits.warps(threads),
         "bound_by": fits.bound,
         "multiplies_by": found.kind,
-        "matrix": dict(found.matrix),
-        "fma": found.fma,
+        "matrix": found.counts.matrix,
+        "fma": found.counts.fma,
         "async_copies": found.copies,
         "flags": flags,
     }

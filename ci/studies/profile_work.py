@@ -6,11 +6,13 @@ one split of keys is counted, with hidden ones, as the kernels walk them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
+
+from kvparity.relations.audit.capture import Launch
 
 
 @dataclass(frozen=True)
@@ -23,60 +25,74 @@ class Work:
     what: str
 
 
-def _attention(a: Mapping[str, Any], rows: int, what: str) -> Work:
-    size = 2 * a["SPLIT"] * a["D"] * _item(a["K"])
+class Program(TypedDict):
+    """``Work`` with the words of the document."""
+
+    of: str
+    bytes: int
+    multiplications: int
+    useful: int
+    useful_per_byte: float
+
+
+class Sizes:
+    """The arguments of a launch as whole numbers; of a tensor, the bytes of an element."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.arguments = launch.arguments
+
+    def __getitem__(self, name: str) -> int:
+        value = self.arguments[name]
+        if isinstance(value, torch.Tensor):
+            return value.element_size()
+        if not isinstance(value, int):
+            raise TypeError(f"{name} is {value!r}, expected a whole number or a tensor")
+        return value
+
+
+def _attention(a: Sizes, rows: int, what: str) -> Work:
     each = 2 * a["SPLIT"] * a["D"]
-    return Work(size, each * a["BM"], 2 * a["SPLIT"] * a["D"] * min(rows, a["BM"]), what)
+    return Work(each * a["K"], each * a["BM"], each * min(rows, a["BM"]), what)
 
 
-def _combine(a: Mapping[str, Any]) -> Work:
-    columns = min(a["D"], a.get("CB", a["D"]))
+def _combine(a: Sizes) -> Work:
+    columns = min(a["D"], a["CB"])
     size = a["GB"] * (columns + 2) * 4
     return Work(size, 2 * a["GB"] * columns, 2 * min(a["G"], a["GB"]) * columns, "one split")
 
 
-def _linear(a: Mapping[str, Any]) -> Work:
+def _linear(a: Sizes) -> Work:
     rows, columns, depth = a["BLOCK_M"], a["BLOCK_N"], a["K"]
-    size = ((rows + columns) * depth) * _item(a["X"]) + rows * columns * _item(a["Y"])
+    size = ((rows + columns) * depth) * a["X"] + rows * columns * a["Y"]
     return Work(size, rows * columns * depth, rows * columns * depth, "one full tile")
 
 
-def _norm(a: Mapping[str, Any]) -> Work:
-    size = a["H"] * (2 * _item(a["X"]) + _item(a["W"]) + _item(a["Y"]))
+def _norm(a: Sizes) -> Work:
+    size = a["H"] * (2 * a["X"] + a["W"] + a["Y"])
     return Work(size, 3 * a["H"], 3 * a["H"], "a row")
 
 
-def _item(x: torch.Tensor) -> int:
-    return x.element_size()
-
-
-WORK: dict[str, Callable[[Mapping[str, Any]], Work]] = {
+WORK: dict[str, Callable[[Sizes], Work]] = {
     "attention.prefill": lambda a: _attention(a, a["BM"], "one split, full tile of rows"),
     "attention.decode_split": lambda a: _attention(a, a["G"], "one split, one row a sequence"),
     "attention.decode_combine": _combine,
     "linear.linear": _linear,
-    "norm.rms_norm": lambda a: Work(
-        a["H"] * (2 * _item(a["X"]) + _item(a["W"]) + _item(a["Y"])),
-        3 * a["H"],
-        3 * a["H"],
-        "a row",
-    ),
-    "logprob.parts": lambda a: Work(a["PART"] * _item(a["LOGITS"]), 0, 0, "a full part of a row"),
-    "digest.row_digest": lambda a: Work(a["W"] * _item(a["X"]), 2 * a["W"], 2 * a["W"], "a row"),
+    "norm.rms_norm": _norm,
+    "logprob.parts": lambda a: Work(a["PART"] * a["LOGITS"], 0, 0, "a full part of a row"),
+    "digest.row_digest": lambda a: Work(a["W"] * a["X"], 2 * a["W"], 2 * a["W"], "a row"),
 }
 """By kernel; the others move each element once."""
 
 
-def work(name: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+def work(launch: Launch) -> Program | None:
     """For the document; None where nothing is known of the kernel."""
-    if name not in WORK:
+    if launch.kernel.name not in WORK:
         return None
-    found = WORK[name](arguments)
-    ratio = found.useful / found.bytes
+    found = WORK[launch.kernel.name](Sizes(launch))
     return {
         "of": found.what,
         "bytes": found.bytes,
         "multiplications": found.multiplications,
         "useful": found.useful,
-        "useful_per_byte": round(ratio, 2),
+        "useful_per_byte": round(found.useful / found.bytes, 2),
     }

@@ -15,29 +15,37 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from dataclasses import replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "ci")]
+sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts")]
 os.environ["TRITON_INTERPRET"] = "0"
 
 import torch  # noqa: E402 - the path and the mode come first
 import triton  # noqa: E402
-from gpu_launches import Launch, decoder, key  # noqa: E402
-from profile_page import page  # noqa: E402
-from profile_reading import facts, operations, texts, usage  # noqa: E402
-from profile_work import work  # noqa: E402
+from profile_page import Document, Row, page  # noqa: E402
+from profile_reading import Profile, facts, operations, usage  # noqa: E402
+from profile_work import Sizes, work  # noqa: E402
 from triton import knobs  # noqa: E402
 
-from kvparity.relations.audit.worker import compile_launch, ptxas  # noqa: E402
+from kvparity.plan.schedule import Layout, Member, Span  # noqa: E402
+from kvparity.relations.audit.build import (  # noqa: E402
+    compile_launch,
+    disassemble,
+    ptxas,
+    said_of,
+)
+from kvparity.relations.audit.capture import Launch, captured  # noqa: E402
+from kvparity.subjects.decoder.config import DecoderConfig  # noqa: E402
 from kvparity.subjects.decoder.presets import preset  # noqa: E402
-from kvparity_kernels.order import ReductionOrder  # noqa: E402
+from kvparity.subjects.decoder.seeded import seeded  # noqa: E402
+from kvparity.subjects.decoder.subject import DecoderSubject  # noqa: E402
+from kvparity_kernels.digest import row_digest  # noqa: E402
 from kvparity_kernels.tiles import BASE, candidates, using  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
@@ -49,62 +57,76 @@ SIZES = {"linear.linear": ("N", "K"), "norm.rms_norm": ("H",), "rope.rotate": ("
 """Constants that tell two uses of a kernel apart, for people."""
 
 
+def decoder(config: DecoderConfig, dtype: str) -> list[Launch]:
+    """One layer of a decoder without weights, its head, its logprobs and their digests."""
+    config = replace(config, layers=1)
+    weights = seeded(config, 0, getattr(torch, dtype), torch.device("meta"))
+    subject = DecoderSubject(config, weights, kv_cache=dtype)
+    session = subject.session([Member("a", 6, 3)], Layout())
+    with captured() as seen:
+        for step in ((Span(0, 0, 4, 3),), (Span(0, 4, 5, 4, decode=True),)):
+            for rows in session.forward(step, [[0] * (step[0].stop - step[0].start)]):
+                targets = torch.zeros(len(rows), dtype=torch.int64, device="meta")
+                subject.values(rows, targets, [1.0])
+                row_digest(rows)
+    return seen
+
+
 def of_models(dtype: str) -> Iterator[tuple[str, str, Launch]]:
     """(model, tiles, launch) of every distinct kernel; of other tiles only what they change."""
-    order, seen = ReductionOrder(), set()
+    seen = set()
     for name, tiles in {TILES: BASE, **candidates()}.items():
         for model in MODELS:
             with using(tiles):
-                launches = decoder(preset(model), order, dtype, dtype)
-            for kernel, arguments in launches:
-                form = key(kernel, arguments)
-                if form not in seen:
-                    seen.add(form)
-                    yield model, name, (kernel, arguments)
+                launches = decoder(preset(model), dtype)
+            for launch in launches:
+                if launch.form not in seen:
+                    seen.add(launch.form)
+                    yield model, name, launch
 
 
-def profiled(arch: str, kernel: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def profiled(arch: str, launch: Launch) -> Profile:
     """Compile one launch and read what came out."""
-    built = compile_launch(kernel, dict(arguments), arch, None)
-    resources, sass = texts(
-        built.asm["cubin"], knobs.nvidia.cuobjdump.path, knobs.nvidia.nvdisasm.path
-    )
+    built = compile_launch(launch, arch)
+    cubin = built.asm["cubin"]
+    resources = said_of(cubin, knobs.nvidia.cuobjdump.path, "--dump-resource-usage")
     threads = re.search(r"\.reqntid (\d+)", built.asm["ptx"])
     if threads is None:
-        raise ValueError(f"{kernel.name}: its PTX does not say how many threads a block has")
+        raise ValueError(f"{launch.kernel.name}: its PTX does not say how many threads a block has")
     warps = int(threads[1]) // 32
-    return facts(arch, warps, built.metadata.shared, usage(resources), operations(sass))
+    found = operations(disassemble(cubin))
+    return facts(arch, warps, built.metadata.shared, usage(resources), found)
 
 
-def rows(arch: str, dtype: str) -> list[dict[str, Any]]:
+def rows(arch: str, dtype: str) -> list[Row]:
     """Every kernel in one format on one architecture."""
-    found = []
-    for model, tiles, (kernel, arguments) in of_models(dtype):
-        sizes = {name: arguments[name] for name in SIZES.get(kernel.name, ())}
+    found: list[Row] = []
+    for model, tiles, launch in of_models(dtype):
+        kernel, arguments = launch
+        numbers = Sizes(launch)
         found.append(
             {
                 "kernel": kernel.name,
-                "sizes": sizes,
+                "sizes": {name: numbers[name] for name in SIZES.get(kernel.name, ())},
                 "model": model,
                 "tiles": tiles,
                 "dtype": dtype,
                 "arch": arch,
                 "constants": {name: arguments[name] for name in sorted(kernel.constexprs)},
-                **profiled(arch, kernel, arguments),
-                "program": work(kernel.name, arguments),
+                **profiled(arch, launch),
+                "program": work(launch),
             }
         )
     return found
 
 
-def document(archs: Sequence[str], dtypes: Sequence[str]) -> dict[str, Any]:
+def document(archs: Sequence[str], dtypes: Sequence[str]) -> Document:
     """Compile everything, in as many processes as there are cores."""
     jobs = list(product(archs, dtypes))
     with ProcessPoolExecutor(
         min(len(jobs), len(os.sched_getaffinity(0))), mp_context=get_context("spawn")
     ) as pool:
-        found = list(pool.map(partial(_rows), *zip(*jobs, strict=True)))
-    kernels = [row for each in found for row in each]
+        kernels = [row for each in pool.map(rows, *zip(*jobs, strict=True)) for row in each]
     return {
         "schema_version": 1,
         "command": "python ci/studies/static_profile.py",
@@ -121,11 +143,7 @@ def document(archs: Sequence[str], dtypes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _rows(arch: str, dtype: str) -> list[dict[str, Any]]:
-    return rows(arch, dtype)
-
-
-def lines(document: Mapping[str, Any]) -> str:
+def lines(document: Document) -> str:
     """The document as JSON with a line for each kernel."""
     rows = ",\n  ".join(json.dumps(row) for row in document["kernels"])
     head = json.dumps({name: it for name, it in document.items() if name != "kernels"}, indent=1)

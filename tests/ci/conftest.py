@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 CI = Path(__file__).parents[2] / "ci"
-sys.path[:0] = [str(CI), str(CI / "studies")]
+sys.path[:0] = [str(CI), str(CI / "studies"), str(Path(__file__).parent)]
 
 DECIDES = '''"""A rule."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import gpu_publish
 import pytest
-from gpu_publish import NOTHING, PublishError, evidence, filled, publish
-from gpu_record import Record
+from gpu_steps import publish as gpu_publish
+from gpu_steps.publish import NOTHING, PublishError, evidence, filled, publish
+from gpu_steps.record import Outcome, Record
 
 FACTS = {"device": "Made-Up GPU 1", "torch": "2.0", "triton": "3.0", "python": "3.12"}
 TABLE = """# A page
@@ -46,11 +46,12 @@ def folder(tmp_path):
 
     def make(facts=FACTS):
         record = Record(tmp_path / "out", facts)
-        step = {"asks": "?", "command": "x", "rc": 0, "seconds": 1.5}
-        record.keep({"step": "a", "state": "ok", "verdict": "holds", **step}, verified("holds"))
+        ran = {"asks": "?", "command": "x", "rc": 0, "seconds": 1.5}
+        fine = Outcome(step="a", state="ok", verdict="holds", **ran)
+        record.keep(fine, verified("holds"))
         wrong = {"state": "failed", "verdict": "different-order", "reason": "expected | other"}
-        record.keep({"step": "order-b", **wrong, **step}, {"verdict": "different-order"})
-        record.keep({"step": "c", "state": "timeout", "reason": "stopped", **step}, None)
+        record.keep(Outcome(step="order-b", **wrong, **ran), {"verdict": "different-order"})
+        record.keep(Outcome(step="c", state="timeout", reason="stopped", **ran), None)
         record.left_out("d", "?", "no time")
         record.write(["a", "order-b", "c", "d"], (), "ci/gpu")
         return tmp_path / "out"
@@ -110,6 +111,6 @@ def test_what_is_no_evidence_is_refused(folder, tmp_path, capsys):
     with pytest.raises(PublishError, match="no answer of a device"):
         publish(folder(FACTS | {"device": None}), tmp_path)
     assert gpu_publish.main([str(tmp_path / "nowhere")]) == 2
-    assert "gpu_publish: " in capsys.readouterr().err
+    assert "publish: " in capsys.readouterr().err
     with pytest.raises(PublishError, match="has no"):
         filled("nothing", [])

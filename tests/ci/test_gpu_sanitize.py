@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-import gpu_sanitize
 import pytest
+from gpu_steps import sanitize as gpu_sanitize
 
 
 def test_what_is_watched_runs(monkeypatch):
@@ -34,7 +34,7 @@ def test_the_tool_is_run_on_this_program(monkeypatch, tmp_path, capsys):
     fake = tmp_path / "compute-sanitizer"
     fake.write_text(
         '#!/bin/sh\ncase "$*" in *"racecheck"*) n=1;; *) n=0;; esac\n'
-        'case "$*" in *"gpu_sanitize.py --launch"*) echo "ERROR SUMMARY: $n errors";; esac\n'
+        'case "$*" in *"sanitize.py --launch"*) echo "ERROR SUMMARY: $n errors";; esac\n'
         "exit $n\n"
     )
     fake.chmod(0o755)

@@ -13,15 +13,19 @@ from profile_limits import LIMITS, fit
 from profile_page import page
 from profile_reading import Operations, Usage, facts, operations, usage
 
+from kvparity.relations.audit.sass import Counts
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 PLANTED = """
 import json
 import static_profile as profile
+from kvparity.relations.audit.capture import Launch
 from kvparity.relations.audit.request import Request, Shape
 from kvparity.relations.audit.worker import launches
 (kernel, arguments), _ = launches(Request("decode", "sm_90", Shape(8, 2, 64)))
-found = [profile.profiled("sm_90", kernel, arguments | {"num_warps": n}) for n in (4, 1)]
+launch = [Launch(kernel, arguments | {"num_warps": n}) for n in (4, 1)]
+found = [profile.profiled("sm_90", each) for each in launch]
 print(json.dumps(found))
 """
 
@@ -75,7 +79,11 @@ def test_blocks_of_a_multiprocessor(arch, threads, registers, shared, blocks, bo
 
 def test_what_does_not_fit_is_flagged():
     row = facts(
-        "sm_80", 4, LIMITS["sm_80"].block_shared + 1, Usage(32, 0), Operations({}, 0, 0, 0, 0)
+        "sm_80",
+        4,
+        LIMITS["sm_80"].block_shared + 1,
+        Usage(32, 0),
+        Operations(Counts(0, 0, 0, 0, {}), 0, 0, 0),
     )
     assert row["flags"] == ["does not fit: shared memory"]
 
@@ -96,8 +104,8 @@ def test_instructions_are_counted_by_kind():
         )
     )  # fmt: skip
     found = operations(text)
-    assert (found.copies, found.loads, found.stores, found.fma) == (1, 1, 1, 3)
-    assert (found.kind, dict(found.matrix)) == ("mma.sync", {"HMMA.16816.F32.BF16": 1})
+    assert (found.copies, found.loads, found.stores, found.counts.fma) == (1, 1, 1, 3)
+    assert (found.kind, found.counts.matrix) == ("mma.sync", {"HMMA.16816.F32.BF16": 1})
 
 
 def document() -> dict:

@@ -31,7 +31,7 @@ def verbs(command: argparse.ArgumentParser, name: str = "kvparity") -> dict[str,
 VERBS = verbs(parser())
 PROGRAMS = {
     name: set(re.findall(r'"(--[a-z-]+)"', (ROOT / "ci" / file).read_text())) | OTHERS
-    for name, file in (("ci/gpu", "gpu_run.py"), ("ci/mutants", "mutation/command.py"))
+    for name, file in (("ci/gpu", "gpu_steps/run.py"), ("ci/mutants", "mutation/command.py"))
 }
 OPTIONS = {option for options in (*VERBS.values(), *PROGRAMS.values()) for option in options}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-import gpu_publish
 import pytest
+from gpu_steps import publish
 from pages import INLINE, ROOT, table_rows
 
 from kvparity.plan.cases import make
@@ -55,17 +55,17 @@ def test_counts_are_those_of_the_plan():
 
 
 def test_the_cuda_column_is_what_the_evidence_says():
-    """Without evidence a row says "not measured"; with evidence, what `ci/gpu_publish.py`` says."""
+    """Without evidence a row says "not measured"; with evidence, what the program says."""
     rows = table_rows(TEXT, "## On a CUDA device")
     assert rows
-    assert gpu_publish.filled(TEXT, gpu_publish.evidence()) == TEXT, "run: ci/gpu_publish.py DIR"
-    measured = {one["step"] for one in gpu_publish.evidence()}
+    assert publish.filled(TEXT, publish.evidence()) == TEXT, "run: ci/gpu_steps/publish.py DIR"
+    measured = {one.step for one in publish.evidence()}
     for row in rows:
-        steps = {name for names in gpu_publish.ONLY.findall(row[1]) for name in names.split()}
+        steps = {name for names in publish.ONLY.findall(row[1]) for name in names.split()}
         assert (row[2] == "not measured") == (not steps & measured), row
 
 
 def test_a_claim_without_evidence_is_seen():
     claimed = TEXT.replace("| not measured |", "| holds |", 1)
     assert claimed != TEXT
-    assert gpu_publish.filled(claimed, gpu_publish.evidence()) == TEXT
+    assert publish.filled(claimed, publish.evidence()) == TEXT

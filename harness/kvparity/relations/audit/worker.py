@@ -11,99 +11,60 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from functools import cache
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 import triton
 
 from kvparity.core.parent_watch import end_with
-from kvparity.relations.audit.request import ARCHITECTURES, Request, Shape, from_json
+from kvparity.relations.audit.build import compile_launch, disassemble, ptxas
+from kvparity.relations.audit.capture import Launch, captured
+from kvparity.relations.audit.request import Request, Shape, from_json
 from kvparity_kernels import attention, tiles
 from kvparity_kernels.attention import api
 from kvparity_kernels.attention import kernels as own_kernels
 from kvparity_kernels.keys import KeysValues
-from kvparity_kernels.launch import Kernel
-from kvparity_kernels.relied import triton as relied
 from kvparity_kernels.store import StoreFormat
 
-_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
-_TYPES = {
-    "float32": "fp32",
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "uint8": "u8",
-    "int8": "i8",
-    "int32": "i32",
-    "int64": "i64",
-}
-_ALIGNED = [["tt.divisibility", 16]]
 _BATCH, _SLOTS, _ROWS = 2, 64, 4  # of tensors without data; no kernel is compiled for them
 _WINDOW, _CAP = 8, 5.0  # nor for these: they are arguments
 
 
-class _Recorder:
-    """Stands in for a compiled function: keeps the arguments of the launch."""
-
-    hash = "not launched"
-
-    def __init__(self, kernel: Kernel, seen: list[tuple[Kernel, dict[str, Any]]]) -> None:
-        self.kernel, self.seen = kernel, seen
-
-    def __getitem__(self, grid: Any) -> Any:
-        def call(**arguments: Any) -> _Recorder:
-            self.seen.append((self.kernel, arguments))
-            return self
-
-        return call
-
-
 @contextmanager
-def _recording(module: ModuleType) -> Iterator[list[tuple[Kernel, dict[str, Any]]]]:
-    """Let the wrappers see ``module`` as their kernels, and note what they launch."""
-    seen: list[tuple[Kernel, dict[str, Any]]] = []
-    kernels = {name: each for name, each in vars(module).items() if isinstance(each, Kernel)}
-    enter, current = torch.cuda.device, attention.kernels
+def _kernels(path: Path | None) -> Iterator[None]:
+    """Let attention take its kernels from another text; None is its own."""
     try:
-        for name, kernel in kernels.items():
-            setattr(module, name, replace(kernel, function=_Recorder(kernel, seen)))
-        vars(attention)["kernels"] = module
-        vars(torch.cuda)["device"] = lambda _: nullcontext()  # there is none to enter
-        yield seen
+        vars(attention)["kernels"] = own_kernels if path is None else _load(path)
+        yield
     finally:
-        vars(torch.cuda)["device"] = enter
-        vars(attention)["kernels"] = current
-        vars(module).update(kernels)
+        vars(attention)["kernels"] = own_kernels
 
 
-def launches(request: Request) -> list[tuple[Kernel, dict[str, Any]]]:
+def launches(request: Request) -> list[Launch]:
     """The kernels that one side launches, with all arguments and options."""
     shape = request.shape
-    module = own_kernels if request.source is None else _load(request.source)
     kv = _keys_values(shape)
     rows = _BATCH if request.side == "decode" else _ROWS
     q = _empty(rows, shape.query_heads, shape.head_dim, dtype=getattr(torch, shape.execution))
-    rules: dict[str, Any] = {
-        "scale": 1.0,
-        "order": request.order,
-        "window": _WINDOW if shape.window else 0,
-        "softcap": _CAP if shape.softcap else 0.0,
-        "sinks": _empty(shape.query_heads, dtype=torch.float32) if shape.sinks else None,
-    }
-    with tiles.using(request.tiles or tiles.BASE), _recording(module) as seen:
-        if request.side == "decode":
-            api.attend_decode(q, kv, max_kv=_SLOTS, **rules)
-        else:
-            lens = kv.kv_lens
-            api.attend_prefill(q, kv, q_starts=lens, q_lens=lens, max_q=_ROWS, **rules)
+    if request.side == "decode":
+        attend = partial(api.attend_decode, q, kv, max_kv=_SLOTS)
+    else:
+        lens = kv.kv_lens
+        attend = partial(api.attend_prefill, q, kv, q_starts=lens, q_lens=lens, max_q=_ROWS)
+    with tiles.using(request.tiles or tiles.BASE), _kernels(request.source), captured() as seen:
+        attend(
+            scale=1.0,
+            order=request.order,
+            window=_WINDOW if shape.window else 0,
+            softcap=_CAP if shape.softcap else 0.0,
+            sinks=_empty(shape.query_heads, dtype=torch.float32) if shape.sinks else None,
+        )
     return seen
 
 
@@ -113,12 +74,9 @@ def _keys_values(shape: Shape) -> KeysValues:
     width = format.storage_width(shape.head_dim)
     k, v = (_empty(_SLOTS, shape.kv_heads, width, dtype=format.storage_dtype) for _ in "kv")
     groups = (_SLOTS, shape.kv_heads, format.groups(shape.head_dim))
-    stored: dict[str, Any] = {}
-    if format.static or format.dynamic:
-        size = groups if format.dynamic else groups[1:2]
-        scales = [_empty(*size, dtype=torch.float32) for _ in "kv"]
-        stored = {"format": format, "k_scale": scales[0], "v_scale": scales[1]}
-    paged = shape.page > 0
+    size = groups if format.dynamic else groups[1:2]
+    coded, paged = format.static or format.dynamic, shape.page > 0
+    k_scale, v_scale = (_empty(*size, dtype=torch.float32) if coded else None for _ in "kv")
     return KeysValues(
         k,
         v,
@@ -127,7 +85,9 @@ def _keys_values(shape: Shape) -> KeysValues:
         block_table=integers.expand(_BATCH, _BATCH).contiguous() if paged else None,
         page=shape.page,
         ring=_SLOTS if shape.ring else 0,
-        **stored,
+        format=format if coded else None,
+        k_scale=k_scale,
+        v_scale=v_scale,
     )
 
 
@@ -146,46 +106,6 @@ def _load(path: Path) -> ModuleType:
     return sys.modules[name]
 
 
-def compile_launch(
-    kernel: Kernel, arguments: dict[str, Any], arch: str, fusion: bool | None
-) -> Any:
-    """Compile one launch as ``launch`` would on that architecture."""
-    options = {name: arguments[name] for name in _OPTIONS}
-    if fusion is not None:
-        options["enable_fp_fusion"] = fusion
-    signature = {name: _type(kernel, name, arguments[name]) for name in kernel.parameters}
-    absent = {name for name in kernel.pointers if arguments[name] is None}
-    aligned = kernel.pointers - kernel.unaligned - absent
-    attributes = {(i,): _ALIGNED for i, name in enumerate(kernel.parameters) if name in aligned}
-    constants = {name: arguments[name] for name in kernel.constexprs | absent}
-    source = relied.SOURCE.get()(kernel.function, signature, constexprs=constants, attrs=attributes)
-    target = relied.TARGET.get()("cuda", ARCHITECTURES[arch], 32)
-    return triton.compile(source, target=target, options=options)
-
-
-def _type(kernel: Kernel, name: str, value: Any) -> str:
-    if name in kernel.constexprs or value is None:
-        return "constexpr"
-    if name in kernel.pointers:
-        return "*" + _TYPES[str(value.dtype).removeprefix("torch.")]
-    return "fp32" if isinstance(value, float) else "i32"
-
-
-def ptxas(arch: str) -> Any:
-    """The assembler that Triton uses for an architecture: ``path`` and ``version``."""
-    return relied.PTXAS.get()(ARCHITECTURES[arch])
-
-
-@cache
-def disassemble(cubin: bytes) -> str:
-    """SASS of a cubin. Kernels that a changed source leaves as they were are read once."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "kernel.cubin")
-        path.write_bytes(cubin)
-        command = [relied.NVDISASM.get().path, "-c", "-ndf", str(path)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def fill(request: Request, folder: Path) -> None:
     """Compile one side and write its artefacts and ``record.json``; the folder appears at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -193,13 +113,14 @@ def fill(request: Request, folder: Path) -> None:
         place = Path(scratch, "done")
         place.mkdir()
         record = []
-        for kernel, arguments in launches(request):
-            built = compile_launch(kernel, arguments, request.arch, request.fusion)
+        for launch in launches(request):
+            kernel, arguments = launch
+            built = compile_launch(launch, request.arch, request.fusion)
             name = kernel.name.rpartition(".")[2]
-            texts = {"ttgir": built.asm["ttgir"], "ptx": built.asm["ptx"]}
-            texts["sass"] = disassemble(built.asm["cubin"])
+            code = built.asm
+            texts = {"ttgir": code["ttgir"], "ptx": code["ptx"], "sass": disassemble(code["cubin"])}
             if built.metadata.enable_fp_fusion:
-                strict = compile_launch(kernel, arguments, request.arch, False)
+                strict = compile_launch(launch, request.arch, False)
                 texts["strict.sass"] = disassemble(strict.asm["cubin"])
             for kind, text in texts.items():
                 (place / f"{name}.{kind}").write_text(text)
@@ -208,9 +129,9 @@ def fill(request: Request, folder: Path) -> None:
                     "name": name,
                     "constants": {c: arguments[c] for c in sorted(kernel.constexprs)},
                     "dtypes": {
-                        p: str(arguments[p].dtype).removeprefix("torch.")
-                        for p in sorted(kernel.pointers)
-                        if arguments[p] is not None
+                        name: str(value.dtype).removeprefix("torch.")
+                        for name, value in sorted(arguments.items())
+                        if isinstance(value, torch.Tensor)
                     },
                     "num_warps": built.metadata.num_warps,
                     "num_stages": built.metadata.num_stages,

@@ -23,7 +23,7 @@ from kvparity.controls.transformers import window_one_short
 from kvparity.core.exit_codes import ExitCode
 from kvparity.core.relied import transformers as hf
 from kvparity.plan.schedule import Layout, Member, Span
-from kvparity.relations.audit import worker
+from kvparity.relations.audit import build
 from kvparity.subjects.export import recipe
 from kvparity.subjects.export.compiling import Compiled
 from kvparity.subjects.hf import config_keys
@@ -86,8 +86,8 @@ CONSUMERS: dict[Item, Callable[[], Any]] = {
     own_torch.HAS_KERNEL: lambda: own_torch.composite.__wrapped__(torch.ops.aten.relu.default),
     own_torch.INDUCTOR: lambda: Compiled(torch.sin)(torch.ones(2)),
     own_triton.HOOKS[0]: own_triton.check_hooks,
-    own_triton.NVDISASM: lambda: worker.disassemble.__wrapped__(b""),
-    own_triton.PTXAS: lambda: worker.ptxas("sm_90"),
+    own_triton.NVDISASM: lambda: build.disassemble.__wrapped__(b""),
+    own_triton.PTXAS: lambda: build.ptxas("sm_90"),
     own_triton.REFUSALS[0]: lambda: measure._of_tiles(ValueError()),
     hf.ATTENTIONS: _observe,
     hf.MASKS: lambda: rows(tiny("kvparity"), [4], one_by_one(4, 4), Layout()),

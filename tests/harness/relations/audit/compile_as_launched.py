@@ -1,4 +1,6 @@
-"""Compile one side twice, as the audit does and through Triton's own launch path; print both PTX.
+"""Compile one side twice, as the audit does and through Triton's own launch path; compare both.
+
+Prints of each kernel, for either way, a hash of its PTX and its place in Triton's cache.
 
 A program of its own, not a test: kernels are either interpreted or compiled in one process. Run
 with ``TRITON_INTERPRET=0``. Triton is told that its device is an sm_90, and nothing is launched.
@@ -13,6 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from kvparity.relations.audit import worker
+from kvparity.relations.audit.build import compile_launch
 from kvparity.relations.audit.request import Request, Shape
 
 
@@ -32,11 +35,12 @@ class Device:
 def main() -> None:
     driver.set_active(Device())
     found = {}
-    for kernel, arguments in worker.launches(Request("decode", "sm_90", Shape(4, 2, 16))):
-        audited = worker.compile_launch(kernel, arguments, "sm_90", None)
-        launched = kernel.function.warmup(grid=(1,), **arguments)
-        both = (each.asm["ptx"].encode() for each in (audited, launched))
-        found[kernel.name] = [hashlib.sha256(text).hexdigest() for text in both]
+    for launch in worker.launches(Request("decode", "sm_90", Shape(4, 2, 16))):
+        launched = launch.kernel.function.warmup(grid=(1,), **launch.arguments)
+        both = (compile_launch(launch, "sm_90"), launched)
+        found[launch.kernel.name] = [
+            [hashlib.sha256(each.asm["ptx"].encode()).hexdigest(), each.hash] for each in both
+        ]
     print(json.dumps(found))
 
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 from audit_cases import SHAPE
 
+from kvparity.relations.audit import build, worker
 from kvparity.relations.audit import compile as compiling
-from kvparity.relations.audit import worker
+from kvparity.relations.audit.capture import Launch
 from kvparity.relations.audit.request import Request, Shape
 from kvparity_kernels.launch import Kernel
 
@@ -60,13 +61,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     names = SimpleNamespace(
         SOURCE=SimpleNamespace(get=lambda: source), TARGET=SimpleNamespace(get=lambda: lambda *a: a)
     )
-    monkeypatch.setattr(worker, "relied", names)
-    monkeypatch.setattr(worker, "triton", SimpleNamespace(compile=compile))
+    monkeypatch.setattr(build, "relied", names)
+    monkeypatch.setattr(build, "triton", SimpleNamespace(compile=compile))
     return seen
 
 
 def test_a_launch_is_compiled_as_it_would_be(asked: list[SimpleNamespace]) -> None:
-    assert worker.compile_launch(KERNEL, arguments(), "sm_90", None) == "built"
+    assert build.compile_launch(Launch(KERNEL, arguments()), "sm_90") == "built"
     (seen,) = asked
     assert seen.function == "the function"
     assert seen.signature == {
@@ -74,8 +75,11 @@ def test_a_launch_is_compiled_as_it_would_be(asked: list[SimpleNamespace]) -> No
         "SIZE": "constexpr",
     }  # fmt: skip
     assert seen.constants == {"SIZE": 16, "C": None}
-    # Pointers that are promised to be aligned, and there; by place.
-    assert seen.attributes == {(at,): [["tt.divisibility", 16]] for at in (0, 3)}
+    # Pointers that are promised to be aligned, and there; of constants nothing; by place.
+    aligned, nothing = [["tt.divisibility", 16]], []
+    assert list(seen.attributes.items()) == [
+        ((0,), aligned), ((2,), nothing), ((3,), aligned), ((6,), nothing)
+    ]  # fmt: skip
     assert seen.target == ("cuda", 90, 32)
     assert seen.options == {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}
 
@@ -87,7 +91,8 @@ def test_a_launch_is_compiled_as_it_would_be(asked: list[SimpleNamespace]) -> No
 def test_contraction_is_as_launched_or_as_asked_for(
     asked: list[SimpleNamespace], launched: bool, asked_for: bool | None, compiled: bool
 ) -> None:
-    worker.compile_launch(KERNEL, arguments(enable_fp_fusion=launched), "sm_100", asked_for)
+    launch = Launch(KERNEL, arguments(enable_fp_fusion=launched))
+    build.compile_launch(launch, "sm_100", asked_for)
     assert asked[0].options["enable_fp_fusion"] is compiled
     assert asked[0].target[1] == 100
 
@@ -96,12 +101,12 @@ def test_contraction_is_as_launched_or_as_asked_for(
     ("dtype", "name"),
     [
         ("float32", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16"), ("uint8", "u8"),
-        ("int8", "i8"), ("int32", "i32"), ("int64", "i64"),
+        ("int8", "i8"), ("int16", "i16"), ("int32", "i32"), ("int64", "i64"),
     ],
 )  # fmt: skip
 def test_types_of_pointers(asked: list[SimpleNamespace], dtype: str, name: str) -> None:
     tensor = torch.empty(1, dtype=getattr(torch, dtype), device="meta")
-    worker.compile_launch(KERNEL, arguments(A=tensor), "sm_80", None)
+    build.compile_launch(Launch(KERNEL, arguments(A=tensor)), "sm_80")
     assert asked[0].signature["A"] == f"*{name}"
 
 
@@ -115,21 +120,21 @@ def disassembler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     program.chmod(0o755)
     found = SimpleNamespace(NVDISASM=SimpleNamespace(get=lambda: SimpleNamespace(path=program)))
-    monkeypatch.setattr(worker, "relied", found)
-    worker.disassemble.cache_clear()
+    monkeypatch.setattr(build, "relied", found)
+    build.disassemble.cache_clear()
     return log
 
 
 def test_a_cubin_is_disassembled_once(disassembler: Path) -> None:
     for _ in range(2):
-        assert worker.disassemble(b"the code") == "the code"
-    assert worker.disassemble(b"other code") == "other code"
+        assert build.disassemble(b"the code") == "the code"
+    assert build.disassemble(b"other code") == "other code"
     assert disassembler.read_text().splitlines() == ["-c -ndf"] * 2
 
 
 def test_what_cannot_be_disassembled_is_an_error_in_words(disassembler: Path) -> None:
-    with pytest.raises(worker.subprocess.CalledProcessError) as raised:
-        worker.disassemble(b"bad code")
+    with pytest.raises(build.subprocess.CalledProcessError) as raised:
+        build.disassemble(b"bad code")
     assert worker._words(raised.value).endswith("status 3.\nno cubin\n")
 
 
@@ -144,16 +149,16 @@ def test_the_innermost_reason_is_told() -> None:
 def filling(monkeypatch: pytest.MonkeyPatch) -> Request:
     """One kernel, whose texts say how it was compiled; contraction makes other code."""
 
-    def build(kernel: Kernel, given: dict[str, Any], arch: str, fusion: bool | None) -> Any:
-        fused = given["enable_fp_fusion"] if fusion is None else fusion
+    def made(launch: Launch, arch: str, fusion: bool | None) -> Any:
+        fused = launch.arguments["enable_fp_fusion"] if fusion is None else fusion
         return SimpleNamespace(
             asm={"ttgir": f"gir {arch}", "ptx": f"ptx {arch}", "cubin": f"fused {fused}".encode()},
             metadata=SimpleNamespace(num_warps=2, num_stages=5, enable_fp_fusion=fused),
             hash="abc",
         )
 
-    monkeypatch.setattr(worker, "launches", lambda request: [(KERNEL, arguments())])
-    monkeypatch.setattr(worker, "compile_launch", build)
+    monkeypatch.setattr(worker, "launches", lambda request: [Launch(KERNEL, arguments())])
+    monkeypatch.setattr(worker, "compile_launch", made)
     monkeypatch.setattr(worker, "disassemble", lambda cubin: f"sass {cubin.decode()}")
     monkeypatch.setattr(worker, "ptxas", lambda arch: SimpleNamespace(version=f"for {arch}"))
     return Request("prefill", "sm_80", Shape(4, 2, 16))

@@ -1,8 +1,8 @@
 """Run the attention kernels and every other operation under compute-sanitizer.
 
-    python ci/gpu_sanitize.py                    memcheck, racecheck, synccheck
-    python ci/gpu_sanitize.py memcheck           one tool
-    python ci/gpu_sanitize.py --launch           what they watch, alone
+    python -m gpu_steps.sanitize                 memcheck, racecheck, synccheck
+    python -m gpu_steps.sanitize memcheck        one tool
+    python -m gpu_steps.sanitize --launch        what they watch, alone
 
 One JSON document is printed last: verdict ``clean`` or ``errors``, and what each tool counted.
 """
@@ -18,18 +18,31 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from typing_extensions import NotRequired, TypedDict
+
+ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("memcheck", "racecheck", "synccheck")
 LENGTHS = (1, 65, 257)
 SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
 
 
+class Watched(TypedDict):
+    """What one tool counted. ``errors``: None if it counted nothing; ``said``: unless it is clean.
+
+    The words are those of the document.
+    """
+
+    clean: bool
+    errors: int | None
+    rc: int
+    said: NotRequired[str]
+
+
 def launch(device: str = "cuda") -> None:
     """Launch every kernel a few times."""
     sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "tests/gpu")]
-    import device_cases as cases
+    import device_cases as cases  # type: ignore[import-not-found] # a plain module there
     import torch
 
     cases.fingerprints(device, LENGTHS)
@@ -43,7 +56,7 @@ def launch(device: str = "cuda") -> None:
         torch.cuda.synchronize()
 
 
-def watched(tool: str) -> dict[str, Any]:
+def watched(tool: str) -> Watched:
     """One tool over one process: what it counted, or why it counted nothing."""
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
     command += [sys.executable, str(Path(__file__).resolve()), "--launch"]
@@ -53,14 +66,15 @@ def watched(tool: str) -> dict[str, Any]:
     return judged(done.stdout + done.stderr, done.returncode)
 
 
-def judged(text: str, code: int) -> dict[str, Any]:
+def judged(text: str, code: int) -> Watched:
     """What a tool's output says. No summary, or another exit code than its own, is an error."""
     counted = SUMMARY.findall(text)
     errors = sum(int(n) for n in counted)
     clean = bool(counted) and errors == 0 and code == 0
-    return {"clean": clean, "errors": errors if counted else None, "rc": code} | (
-        {} if clean else {"said": text[-4000:]}
-    )
+    found: Watched = {"clean": clean, "errors": errors if counted else None, "rc": code}
+    if not clean:
+        found["said"] = text[-4000:]
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import gpu_stand_ins
+import sys
+from inspect import Parameter, Signature
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -11,24 +14,35 @@ from kvparity.labs.bench import attention
 from kvparity.pairs import flashinfer as pairs
 
 
+def wrapper(name, seen):
+    """A wrapper of FlashInfer that takes the calls that are relied on, and notes them."""
+
+    def method(which):
+        def call(self, *places, **names):
+            seen.append((name, which))
+            relied.declared(name, which).bind(*places, **names)
+
+        own = Parameter("self", Parameter.POSITIONAL_ONLY)
+        given = relied.declared(name, which).parameters.values()
+        call.__signature__ = Signature([own, *given])
+        return call
+
+    methods = {each: method(each) for each in ("__init__", "plan", "run")}
+    return type(name, (), {"_backend": "fa2", **methods})
+
+
 @pytest.fixture
 def told(monkeypatch):
     """FlashInfer's stand-in on the CPU; gives the methods that it was called by."""
     seen = []
-    own = gpu_stand_ins._Wrapper._told
-
-    def note(self, method, *places, **names):
-        seen.append((self._name, method))
-        own(self, method, *places, **names)
-
-    with gpu_stand_ins.flashinfer():
-        import flashinfer
-
-        monkeypatch.setattr(gpu_stand_ins._Wrapper, "_told", note)
-        monkeypatch.setattr(pairs, "library", lambda q: flashinfer)
-        monkeypatch.setattr(attention, "_flashinfer", lambda q: True)
-        monkeypatch.setattr(attention, "_workspace", lambda: torch.zeros(1, dtype=torch.uint8))
-        yield seen
+    module = ModuleType("flashinfer")
+    for name in (relied.PREFILL, relied.DECODE):
+        setattr(module, name, wrapper(name, seen))
+    monkeypatch.setitem(sys.modules, "flashinfer", module)
+    monkeypatch.setattr(pairs, "library", lambda q: module)
+    monkeypatch.setattr(attention, "_flashinfer", lambda q: True)
+    monkeypatch.setattr(attention, "_workspace", lambda: torch.zeros(1, dtype=torch.uint8))
+    return seen
 
 
 def ways():

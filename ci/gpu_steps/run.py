@@ -23,11 +23,10 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from gpu_record import TABLE, GpuError, Record
-from gpu_step import environment, run_step, stop_all
-from gpu_steps import BESIDE, ROOT, STEPS, Step
+from gpu_steps.record import TABLE, Document, GpuError, Outcome, Record
+from gpu_steps.step import environment, run_step, stop_all
+from gpu_steps.steps import BESIDE, ROOT, STEPS, Step
 
 SOURCES = ("harness", "kernels", "contracts", "tests/gpu", "ci", "docs/results/device")
 ANSWERS = "docs/results/device/*/*"  # what was published of other runs
@@ -47,7 +46,7 @@ print(json.dumps({
 """
 
 
-def facts() -> dict[str, Any]:
+def facts() -> dict[str, str | None]:
     """Device, versions and a hash of the code: results with other facts do not mix.
 
     Raises ``GpuError`` if a module is missing that everything here needs.
@@ -66,7 +65,7 @@ def facts() -> dict[str, Any]:
     )
     if done.returncode:
         raise SystemExit(f"gpu: kvparity does not import here:\n{done.stderr.strip()}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, str | None] = json.loads(done.stdout.splitlines()[-1])
     return found | {"sources": sources()}
 
 
@@ -105,7 +104,7 @@ def run_all(
     end = time.monotonic() + 60 * minutes
     code = record.write(names, BESIDE, told)
     waiting = list(steps)
-    running: dict[Future[tuple[dict[str, Any], Any]], Step] = {}
+    running: dict[Future[tuple[Outcome, Document | None]], Step] = {}
     with ThreadPoolExecutor(jobs) as pool:
         while waiting or running:
             while waiting and _may_start(waiting[0], list(running.values()), jobs):
@@ -128,8 +127,8 @@ def run_all(
                 del running[each]
                 outcome, document = each.result()
                 record.keep(outcome, document)
-                words = outcome.get("verdict") or outcome["reason"]
-                print(f"{outcome['step']} ... {outcome['state']}: {words}", file=sys.stderr)
+                answer = outcome.verdict or outcome.reason
+                print(f"{outcome.step} ... {outcome.state}: {answer}", file=sys.stderr)
             code = record.write(names, BESIDE, told)
     return code
 
@@ -144,7 +143,7 @@ def dry_run(steps: Sequence[Step], archs: Sequence[str]) -> int:
     """List the steps, then compile what they would launch."""
     for step in steps:
         print(f"{step.name:<26} {step.asks}\n{'':<26} {shlex.join(step.command)}")
-    command = [sys.executable, str(ROOT / "ci" / "gpu_compile.py"), *archs]
+    command = [sys.executable, "-m", "gpu_steps.compile", *archs]
     command += ["--steps", *(step.name for step in steps)]
     return 0 if subprocess.run(command, env=environment(), check=False).returncode == 0 else 1
 

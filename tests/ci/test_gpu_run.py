@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import gpu_run
 import pytest
-from gpu_record import FAILED, LIMIT, GpuError, Record, exit_code
-from gpu_steps import BESIDE, RUN, STEPS, Step, read_junit, read_verdict
+from gpu_steps import run as gpu_run
+from gpu_steps.reading import read_verdict
+from gpu_steps.record import FAILED, LIMIT, GpuError, Outcome, Record, exit_code
+from gpu_steps.steps import RUN, Step
 
-ROOT = Path(__file__).parents[2]
 FACTS = {"device": "a device", "torch": "1"}
 
 
@@ -155,15 +153,6 @@ def test_a_module_that_everything_needs_is_named_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_wanted_most_comes_first():
-    names = [each.name for each in STEPS]
-    assert names[:6] == [
-        "doctor", "compile", "tests", "verify-smoke", "verify-attention", "verify-decoder"
-    ]  # fmt: skip
-    assert names.index("bench") < names.index("bits-sdpa")
-    assert names[-1] == "sanitizer"
-
-
 def test_answers_are_not_asked_again(gpu, tmp_path):
     mark = tmp_path / "mark"
     counted = f"open({str(mark)!r}, 'a').write('x'); " + says("holds")
@@ -248,8 +237,8 @@ def test_the_audit_stands_beside_the_bits(gpu, monkeypatch):
 
 def test_evidence_beyond_the_limit_is_an_error(tmp_path):
     record = Record(tmp_path, FACTS)
-    record.keep({"step": "a", "asks": "", "state": "ok"}, {"x": "y" * LIMIT})
-    assert record.outcomes["a"]["state"] in FAILED
+    record.keep(Outcome(step="a", asks="", state="ok"), {"x": "y" * LIMIT})
+    assert record.outcomes["a"].state in FAILED
     assert record.write(["a"], (), "") == 1
     assert (tmp_path / "evidence.json").stat().st_size < 100
     with pytest.raises(GpuError, match="another torch"):
@@ -266,124 +255,6 @@ def test_a_long_log_keeps_its_end(gpu, tmp_path):
 
 
 def test_exit_codes():
-    def of(*states):
-        return exit_code([{"state": state} for state in states])
-
-    assert of("ok", "absent", "unavailable") == 0
-    assert of("ok", "not run") == 4
-    assert [of("not run", bad) for bad in FAILED] == [1, 1, 1]
-
-
-def test_test_reports(tmp_path):
-    def report(inside: str) -> str:
-        (tmp_path / "tests.xml").write_text(
-            f"<testsuites><testsuite>{inside}</testsuite></testsuites>"
-        )
-        return read_junit("", tmp_path)[0]
-
-    fine = '<testcase classname="a" name="b" time="1"/>'
-    assert report(fine) == "passed"
-    assert report("") == "failed"  # no test has shown nothing
-    for bad in ("failure", "error", "skipped"):
-        assert (
-            report(f'{fine}<testcase classname="a" name="c"><{bad} message="m"/></testcase>')
-            == "failed"
-        )
-    (tmp_path / "tests.xml").unlink()
-    with pytest.raises(ValueError, match="left no report"):
-        read_junit("", tmp_path)
-
-
-def run_script(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(ROOT / "ci" / "gpu"), *arguments],
-        env=os.environ | {"KVPARITY_PYTHON": sys.executable} | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_list_names_every_step_once():
-    done = run_script("--list")
-    assert done.returncode == 0
-    names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names == [each.name for each in STEPS]
-    assert len(set(names)) == len(names)
-    assert {name for pair in BESIDE for name in pair} <= set(names)
-    assert run_script("--only", "no-such-step").returncode == 2
-
-
-def test_the_contracts_of_the_steps_are_there():
-    from kvparity_contracts import find, load
-
-    verbs = [each.command for each in STEPS if "kvparity" in each.command]
-    contracts = {command[4] for command in verbs if command[3] in ("verify", "audit")}
-    assert len(contracts) >= 6
-    for name in contracts:
-        assert load(ROOT / name if "/" in name else find(name))
-
-
-def test_the_arguments_of_the_steps_parse():
-    from kvparity.cli.main import parser
-
-    for each in STEPS:
-        if "kvparity" in each.command:
-            assert parser().parse_args(list(each.command[3:])).run
-
-
-def test_the_results_page_names_steps_that_run_what_it_says():
-    page = (ROOT / "docs" / "results" / "README.md").read_text()
-    commands = {each.name: " ".join(each.command) for each in STEPS}
-    named = set()
-    for line in page.splitlines():
-        told = re.search(
-            r"`ci/gpu --only ([a-z0-9 -]+)`(?:: `kvparity (verify \S+ --device cuda)`)?", line
-        )
-        if told:
-            names = told[1].split()
-            assert set(names) <= set(commands)
-            assert told[2] is None or told[2] in commands[names[-1]]
-            named |= set(names)
-    assert named == set(commands) - {"doctor", "compile"}
-
-
-def test_a_dry_run_lists_the_steps_and_compiles_what_they_launch(tmp_path):
-    names = ("doctor", "order-own-bfloat16", "order-flashinfer")
-    done = run_script(
-        "--dry-run", "--arch", "sm_90", "--only", *names, TRITON_CACHE_DIR=str(tmp_path)
-    )
-    assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in names)
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["verdict"] == "compiled"
-    assert found["distinct_by_step"] == {
-        "doctor": 4, "order-own-bfloat16": 3, "order-flashinfer": 0
-    }  # fmt: skip
-    assert found["kernels"] == {"sm_90": 7}
-    assert len(list(tmp_path.rglob("*.cubin"))) == 7
-
-
-def test_every_split_and_a_whole_step_of_the_bench_is_compiled_before():
-    command = [sys.executable, str(ROOT / "ci" / "gpu_compile.py"), "sm_90", "--count"]
-    command += ["--steps", "bench"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    splits, others, step = 6 * 2, 5, 9  # what splits and what merges; the rest, and of a layer
-    assert json.loads(done.stdout)["distinct_by_step"] == {"bench": splits + others + step}
-
-
-def test_a_kernel_that_does_not_compile_is_told(tmp_path):
-    """Triton is told of an assembler that knows its version and nothing else."""
-    fake = tmp_path / "ptxas"
-    fake.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo "Cuda compilation tools, release 12.9, V12.9.86"\n'
-    )
-    fake.chmod(0o755)
-    done = run_script(
-        *("--dry-run", "--arch", "sm_90", "--only", "doctor"),
-        TRITON_CACHE_DIR=str(tmp_path),
-        TRITON_PTXAS_PATH=str(fake),
-        TRITON_PTXAS_BLACKWELL_PATH=str(fake),  # what newer versions use from sm_90 on
-    )
-    assert done.returncode == 1
-    assert json.loads(done.stdout.splitlines()[-1])["verdict"] == "error"
+    assert exit_code(["ok", "absent", "unavailable"]) == 0
+    assert exit_code(["ok", "not run"]) == 4
+    assert [exit_code(["not run", bad]) for bad in FAILED] == [1, 1, 1]

@@ -1,6 +1,6 @@
 """Enter what ci/gpu found on a device into the results: evidence as JSON, and the table's column.
 
-    python ci/gpu_publish.py DIR     the folder that ci/gpu wrote (its --out)
+    python ci/gpu_steps/publish.py DIR     the folder that ci/gpu wrote (its --out)
 
 Every step that has an answer becomes a file in docs/results/device/<device>/, with the device,
 the versions and the command. Then the result column of the CUDA table in docs/results/README.md is
@@ -16,11 +16,21 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from gpu_record import EVIDENCE, FINISHED, SUMMARY
+from pydantic import JsonValue
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "ci"))
+
+from gpu_steps.record import (  # noqa: E402 - the path comes first
+    EVIDENCE,
+    FINISHED,
+    SUMMARY,
+    Document,
+    Outcome,
+    Summary,
+)
+
 RESULTS = ROOT / "docs/results"
 PAGE = "README.md"
 HEADING = "## On a CUDA device"
@@ -37,18 +47,27 @@ def slug(device: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
+class Published(Outcome):
+    """One file below ``device/``; ``path`` is relative to the results."""
+
+    facts: dict[str, str | None]
+    told: str
+    document: Document | None
+    path: str
+
+
 def publish(folder: Path, results: Path = RESULTS) -> list[Path]:
     """Write the evidence of one run below ``results``; the files.
 
     Raises ``PublishError`` if ``folder`` is not what ci/gpu writes, or no step has an answer.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = Summary.model_validate_json((folder / SUMMARY).read_bytes())
         documents = json.loads((folder / EVIDENCE).read_text())
-        device = summary["facts"]["device"]
-        steps = [step for step in summary["steps"] if step["state"] in FINISHED]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise PublishError(f"{folder} is no output folder of ci/gpu: {error!r}") from error
+    device = summary.facts.get("device")
+    steps = [step for step in summary.steps if step.state in FINISHED]
     if not device or not steps:
         raise PublishError(f"{folder} holds no answer of a device; run ci/gpu on one first")
     place = results / "device" / slug(device)
@@ -57,31 +76,32 @@ def publish(folder: Path, results: Path = RESULTS) -> list[Path]:
     for step in steps:
         found = {
             "schema_version": 1,
-            **step,
-            "facts": summary["facts"],
-            "told": summary["told"],
-            "document": documents.get(step["step"]),
+            **step.model_dump(exclude_unset=True),
+            "facts": summary.facts,
+            "told": summary.told,
+            "document": documents.get(step.step),
         }
-        path = place / f"{step['step']}.json"
+        path = place / f"{step.step}.json"
         path.write_text(json.dumps(found, indent=1) + "\n")
         written.append(path)
     return written
 
 
-def evidence(results: Path = RESULTS) -> list[Mapping[str, Any]]:
-    """Everything that was published, each with ``path``, relative to ``results``."""
-    found = []
-    for path in sorted((results / "device").glob("*/*.json")):
-        one = json.loads(path.read_text())
-        found.append({**one, "path": str(path.relative_to(results))})
-    return found
+def evidence(results: Path = RESULTS) -> list[Published]:
+    """Everything that was published."""
+    return [
+        Published.model_validate(
+            {**json.loads(path.read_text()), "path": str(path.relative_to(results))}
+        )
+        for path in sorted((results / "device").glob("*/*.json"))
+    ]
 
 
-def filled(text: str, found: Iterable[Mapping[str, Any]]) -> str:
+def filled(text: str, found: Iterable[Published]) -> str:
     """The page with the result column of the CUDA table as the evidence has it."""
-    by_step: dict[str, list[Mapping[str, Any]]] = {}
+    by_step: dict[str, list[Published]] = {}
     for one in found:
-        by_step.setdefault(one["step"], []).append(one)
+        by_step.setdefault(one.step, []).append(one)
     head, heading, rest = text.partition(HEADING)
     if not heading:
         raise PublishError(f"the page has no {HEADING!r}")
@@ -96,41 +116,46 @@ def filled(text: str, found: Iterable[Mapping[str, Any]]) -> str:
     return head + heading + "\n".join(lines)
 
 
-def _cell(steps: Sequence[str], by_step: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    known = [(name, one) for name in steps for one in by_step.get(name, ())]
+def _cell(steps: Sequence[str], by_step: Mapping[str, Sequence[Published]]) -> str:
+    known = [one for name in steps for one in by_step.get(name, ())]
     if not known:
         return NOTHING
     parts = []
-    for place in dict.fromkeys(_place(one) for _, one in known):
-        told = "; ".join(_told(one) for _, one in known if _place(one) == place)
+    for place in dict.fromkeys(_place(one) for one in known):
+        told = "; ".join(_told(one) for one in known if _place(one) == place)
         parts.append(f"{place}: {told}")
     if missing := [name for name in steps if name not in by_step]:
         parts.append(f"{', '.join(missing)}: {NOTHING}")
     return ". ".join(parts)
 
 
-def _place(one: Mapping[str, Any]) -> str:
-    facts = one["facts"]
+def _place(one: Published) -> str:
+    facts = one.facts
     return f"{facts['device']}, torch {facts['torch']}, Triton {facts['triton']}"
 
 
-def _told(one: Mapping[str, Any]) -> str:
+def _told(one: Published) -> str:
     """``[verify-smoke](...) holds: 137 cases, 14 of 14 controls caught``."""
-    link = f"[{one['step']}]({one['path']})"
-    document = one.get("document") or {}
-    words = [str(one.get("verdict") or one["state"])]
-    if one["state"] != "ok" and words != [one["state"]]:
-        words.insert(0, one["state"])
-    cases = [case for check in document.get("checks", ()) for case in check.get("cases", ())]
-    controls = document.get("controls")
-    if cases and isinstance(controls, list):
-        caught = sum(bool(each.get("caught")) for each in controls)
-        words.append(f"{len(cases)} cases, {caught} of {len(controls)} controls caught")
+    words = [one.verdict or one.state]
+    if one.state != "ok" and words != [one.state]:
+        words.insert(0, one.state)
+    document = one.document or {}
+    cases = sum(len(_list(check, "cases")) for check in _list(document, "checks"))
+    if cases and isinstance(document.get("controls"), list):
+        controls = _list(document, "controls")
+        caught = sum(isinstance(each, dict) and bool(each.get("caught")) for each in controls)
+        words.append(f"{cases} cases, {caught} of {len(controls)} controls caught")
     elif isinstance(document.get("tests"), int):
         words.append(f"{document['tests']} tests")
-    elif "reason" in one:
-        words.append(str(one["reason"]))
-    return f"{link} {': '.join(words)}".replace("|", "\\|").replace("\n", " ")
+    elif one.reason is not None:
+        words.append(one.reason)
+    return f"[{one.step}]({one.path}) {': '.join(words)}".replace("|", "\\|").replace("\n", " ")
+
+
+def _list(value: JsonValue, key: str) -> list[JsonValue]:
+    """The list under a key, empty where there is none."""
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = RESULTS / PAGE
         page.write_text(filled(page.read_text(), evidence()))
     except PublishError as error:
-        print(f"gpu_publish: {error}", file=sys.stderr)
+        print(f"publish: {error}", file=sys.stderr)
         return 2
     print("\n".join(str(path.relative_to(ROOT)) for path in (*written, page)))
     return 0

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
-ROOT = Path(__file__).resolve().parent.parent
+from typing_extensions import TypedDict, Unpack
+
+from gpu_steps.reading import Read, read_doctor, read_junit, read_verdict
+
+ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "docs/results/device"
 RUN = "{scratch}"  # in a command: a folder of the step's own
 OWN = "kvparity_kernels.attention:prefill,kvparity_kernels.attention:decode"
-
-Read = Callable[[str, Path], tuple[str, dict[str, Any]]]
-"""(stdout, scratch folder) -> (verdict, document); raises ValueError where there is no answer."""
 
 
 @dataclass(frozen=True)
@@ -41,81 +38,38 @@ class Step:
     alone: bool = False
 
 
-def last_json(text: str) -> dict[str, Any]:
-    """The JSON document in the last line of what a command printed."""
-    lines = text.strip().splitlines()
-    try:
-        found = json.loads(lines[-1]) if lines else None
-    except json.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError("it printed no JSON document in its last line")
-    return found
+class More(TypedDict, total=False):
+    """Fields of a step that most do not set."""
 
-
-def read_verdict(text: str, scratch: Path) -> tuple[str, dict[str, Any]]:
-    """A document that has a verdict."""
-    found = last_json(text)
-    if "verdict" not in found:
-        raise ValueError("its JSON document has no verdict")
-    return str(found["verdict"]), found
-
-
-def read_doctor(text: str, scratch: Path) -> tuple[str, dict[str, Any]]:
-    """What the doctor found."""
-    found = last_json(text)
-    return ("ready" if found.get("ready") else "not ready"), found
-
-
-def read_junit(text: str, scratch: Path) -> tuple[str, dict[str, Any]]:
-    """Counts and failures of a test run; a skipped test has shown nothing."""
-    file = scratch / "tests.xml"
-    if not file.is_file():
-        raise ValueError("the test run left no report")
-    cases = list(ElementTree.parse(file).getroot().iter("testcase"))
-    wrong = [
-        {
-            "test": f"{case.get('classname')}::{case.get('name')}",
-            "kind": part.tag,
-            "message": (part.get("message") or "")[:2000],
-            "text": (part.text or "")[-4000:],
-        }
-        for case in cases
-        for part in case
-        if part.tag in ("failure", "error", "skipped")
-    ]
-    slow = sorted(cases, key=lambda case: -float(case.get("time", 0)))[:10]
-    verdict = "passed" if cases and not wrong else "failed"
-    names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
-    told = {} if verdict == "passed" else {"error": f"{len(wrong)} of {len(cases)} did not pass"}
-    return verdict, {
-        "verdict": verdict,
-        **told,
-        "tests": len(cases),
-        "not_passed": wrong,
-        "slowest_s": {str(case.get("name")): float(case.get("time", 0)) for case in slow},
-        "names": names,
-    }
+    expect_s: float
+    timeout_s: float
+    needs: str | None
+    may_lack: tuple[str, ...]
 
 
 def _kvparity(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "kvparity", *arguments)
 
 
-def _verify(name: str, contract: str, asks: str, *, question: bool = False, **more: Any) -> Step:
+def _verify(
+    name: str, contract: str, asks: str, *, question: bool = False, **more: Unpack[More]
+) -> Step:
     command = _kvparity("verify", contract, "--device", "cuda", "--json", "--run-dir", f"{RUN}/run")
     good = frozenset({"holds", "differs"} if question else {"holds"})
     return Step(name, asks, command, read_verdict, good, **more)
 
 
-def _order(name: str, pair: str, asks: str, *options: str, own: bool = False, **more: Any) -> Step:
+def _order(
+    name: str, pair: str, asks: str, *options: str, own: bool = False, **more: Unpack[More]
+) -> Step:
     command = _kvparity("order", pair, "--keys", "65,257", *options, "--device", "cuda", "--json")
     answers = {
         "consistent", "different-order", "undeclared-order", "same-order-different-bits",
         "not-a-tree",
     }  # fmt: skip
     good = frozenset({"consistent"} if own else answers)
-    return Step(name, asks, command, read_verdict, good, expect_s=15, timeout_s=90, **more)
+    limits: More = {"expect_s": 15, "timeout_s": 90, **more}
+    return Step(name, asks, command, read_verdict, good, **limits)
 
 
 def _own_order(dtype: str) -> Step:
@@ -144,7 +98,7 @@ def _audit(name: str, contract: str, asks: str, *options: str) -> Step:
 
 
 def _program(name: str) -> tuple[str, ...]:
-    return (sys.executable, str(ROOT / "ci" / name))
+    return (sys.executable, "-m", f"gpu_steps.{name}")
 
 
 # What is wanted most comes first: a run may be cut off.
@@ -161,7 +115,7 @@ STEPS = (
     Step(
         "compile",
         "does every kernel compile? (the cache is warm then)",
-        _program("gpu_compile.py"),
+        _program("compile"),
         read_verdict,
         frozenset({"compiled"}),
         expect_s=60,
@@ -278,7 +232,7 @@ STEPS = (
     Step(
         "sanitizer",
         "do memory and race checkers find nothing?",
-        _program("gpu_sanitize.py"),
+        _program("sanitize"),
         read_verdict,
         frozenset({"clean"}),
         expect_s=60,

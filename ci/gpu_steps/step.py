@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import IO
 
-from gpu_record import LOG
-from gpu_steps import ROOT, RUN, Step
+from gpu_steps.record import LOG, Document, Outcome, State
+from gpu_steps.steps import ROOT, RUN, Step
 
 SAID = 256 << 10  # bytes of the log for one step
 _log = Lock()  # steps that run at once write one log
@@ -26,7 +26,7 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 def environment() -> dict[str, str]:
     """Of every step: the checkout on the path, kernels compiled, the device tests switched on."""
-    paths = [str(ROOT / name) for name in ("harness", "kernels", "contracts")]
+    paths = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "ci")]
     known = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([*paths, *known])),
@@ -37,28 +37,33 @@ def environment() -> dict[str, str]:
     }
 
 
-def run_step(step: Step, folder: Path, limit_s: float) -> tuple[dict[str, Any], Any]:
+def run_step(step: Step, folder: Path, limit_s: float) -> tuple[Outcome, Document | None]:
     """Run one step: (outcome, document). What it said on stderr goes to the log when it ends."""
-    outcome: dict[str, Any] = {"step": step.name, "asks": step.asks}
+    begun = Outcome(step=step.name, asks=step.asks, state="error")
     if step.needs and find_spec(step.needs) is None:
-        return outcome | {"state": "absent", "reason": f"{step.needs} is not importable here"}, None
+        return _ended_as(begun, "absent", f"{step.needs} is not importable here"), None
     with tempfile.TemporaryDirectory(prefix="kvparity-gpu-") as scratch:
         command = [part.replace(RUN, scratch) for part in step.command]
-        outcome["command"] = shlex.join(step.command)
         began = time.monotonic()
         output, errors = Path(scratch, "stdout"), Path(scratch, "stderr")
         with output.open("wb") as out, errors.open("wb") as err:
             code = _wait(command, out, err, limit_s)
-        outcome |= {"rc": code, "seconds": round(time.monotonic() - began, 1)}
+        seconds = round(time.monotonic() - began, 1)
+        ran = {"command": shlex.join(step.command), "rc": code, "seconds": seconds}
+        begun = begun.model_copy(update=ran)
         text, said = output.read_text(errors="replace"), _end(errors)
         # A document is in the evidence, text is in the log.
         shown = "" if text.rstrip().endswith("}") else text[-8000:]
         with _log, (folder / LOG).open("a", encoding="utf-8") as log:
-            print(f"\n== {step.name}: {outcome['command']}\n{said}{shown}", file=log)
+            print(f"\n== {step.name}: {begun.command}\n{said}{shown}", file=log)
         if code is None:
-            reason = f"stopped after {limit_s:.0f} s{_ended(Path(scratch))}"
-            return outcome | {"state": "timeout", "reason": reason}, None
-        return _judge(step, outcome, text, said, Path(scratch))
+            reason = f"stopped after {limit_s:.0f} s{_cases_ended(Path(scratch))}"
+            return _ended_as(begun, "timeout", reason), None
+        return judge(step, begun, text, said, Path(scratch))
+
+
+def _ended_as(begun: Outcome, state: State, reason: str) -> Outcome:
+    return begun.model_copy(update={"state": state, "reason": reason})
 
 
 def stop_all() -> None:
@@ -75,7 +80,7 @@ def _end(path: Path) -> str:
     return data.decode(errors="replace")
 
 
-def _ended(scratch: Path) -> str:
+def _cases_ended(scratch: Path) -> str:
     """Of a verification that was stopped: the cases that had ended, in words."""
     cases = scratch / "run" / "cases.jsonl"
     if not cases.is_file():
@@ -90,7 +95,9 @@ def _ended(scratch: Path) -> str:
     return f"; cases that had ended: {told or 'none'}"
 
 
-def _wait(command: Sequence[str], output: Any, errors: Any, limit_s: float) -> int | None:
+def _wait(
+    command: Sequence[str], output: IO[bytes], errors: IO[bytes], limit_s: float
+) -> int | None:
     """The exit code; None if it took too long. Nothing that it started outlives it."""
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=output, stderr=errors, start_new_session=True
@@ -111,21 +118,22 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _judge(
-    step: Step, outcome: dict[str, Any], text: str, said: str, scratch: Path
-) -> tuple[dict[str, Any], Any]:
+def judge(
+    step: Step, begun: Outcome, text: str, said: str, scratch: Path
+) -> tuple[Outcome, Document | None]:
+    """What a step's output says: ``text`` is its stdout, ``said`` the end of its stderr."""
     try:
         verdict, document = step.read(text, scratch)
     except ValueError as error:
         last = (said.strip().splitlines() or ["it said nothing"])[-1]
         if any(words in said for words in step.may_lack):
-            return outcome | {"state": "unavailable", "reason": last}, None
-        return outcome | {"state": "error", "reason": f"{error} (rc {outcome['rc']}): {last}"}, None
-    outcome["verdict"] = verdict
+            return _ended_as(begun, "unavailable", last), None
+        return _ended_as(begun, "error", f"{error} (rc {begun.rc}): {last}"), None
+    begun = begun.model_copy(update={"verdict": verdict})
     # A question may be answered by another exit code than 0; a claim that holds has none.
-    if verdict in step.good and (outcome["rc"] == 0 or len(step.good) > 1):
-        return outcome | {"state": "ok"}, document
-    reason = f"expected {' or '.join(sorted(step.good))} (rc {outcome['rc']})"
+    if verdict in step.good and (begun.rc == 0 or len(step.good) > 1):
+        return begun.model_copy(update={"state": "ok"}), document
+    reason = f"expected {' or '.join(sorted(step.good))} (rc {begun.rc})"
     if "error" in document:
         reason = f"{document['error']}; {reason}"
-    return outcome | {"state": "failed", "reason": reason}, document
+    return _ended_as(begun, "failed", reason), document
