@@ -122,13 +122,16 @@ def judge(
     step: Step, begun: Outcome, text: str, said: str, scratch: Path
 ) -> tuple[Outcome, Document | None]:
     """What a step's output says: ``text`` is its stdout, ``said`` the end of its stderr."""
+    lacks = any(words in said for words in step.may_lack)
+    last = (said.strip().splitlines() or ["it said nothing"])[-1]
     try:
         verdict, document = step.read(text, scratch)
     except ValueError as error:
-        last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        if any(words in said for words in step.may_lack):
+        if lacks:
             return _ended_as(begun, "unavailable", last), None
         return _ended_as(begun, "error", f"{error} (rc {begun.rc}): {last}"), None
+    if verdict == "error" and lacks:
+        return _ended_as(begun, "unavailable", last), None
     begun = begun.model_copy(update={"verdict": verdict})
     # A question may be answered by another exit code than 0; a claim that holds has none.
     if verdict in step.good and (begun.rc == 0 or len(step.good) > 1):
