@@ -37,6 +37,7 @@ from transformers_families import FAMILIES, NO_SDPA, PARTING, WINDOW  # noqa: E4
 from kvparity.core.bits import differing  # noqa: E402
 from kvparity.core.rng import stream  # noqa: E402
 from kvparity.plan.workload import Prompts  # noqa: E402
+from kvparity.plan.workload_plans import WorkloadPlans  # noqa: E402
 from kvparity.record.execute import Record  # noqa: E402
 from kvparity.record.path_run import Side  # noqa: E402
 from kvparity.subjects.base import SubjectError, UnsupportedError  # noqa: E402
@@ -109,7 +110,9 @@ def record(model: Any, path: str) -> Record:
         contract=SimpleNamespace(seed=0, numerics=SimpleNamespace(temperatures=(1.0,)))
     )
     own = [tokens(i, n + GENERATE) for i, n in enumerate(LENGTHS)]
-    return Side(setting, model, prompts(), PathName.parse(path), own).run()
+    return Side(
+        setting, model, WorkloadPlans(prompts(), setting.contract.seed), PathName.parse(path), own
+    ).run()
 
 
 def survey(family: str, cache: str, attention: str, execution: str, only: str | None) -> list[Any]:

@@ -14,13 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from kvparity.core.lse import lse_rounded
-from kvparity.plan.paths import build
 from kvparity.plan.schedule import Member
 from kvparity.record.path_run import Setting
 from kvparity.subjects.pair.exact import Rows, exact, in_format, rounded
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.checks import Accuracy
-from kvparity_contracts.paths import PathName
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,9 @@ def _sequences(setting: Setting, check: Accuracy) -> Iterator[tuple[Member, rang
     """Members and compared rows of everything that a check looks at, shorter ones first."""
     found = []
     for workload in setting.contract.workloads_of(check):
-        prompts = setting.prompts(workload.name)
-        members = build(PathName("prefill"), prompts, seed=setting.contract.seed).members
-        for i, member in enumerate(members[: len(prompts.ids)]):
+        plans = setting.plans(workload.name)
+        prompts = plans.prompts
+        for i, member in enumerate(plans.members):
             found.append((member, range(len(prompts.prompts[i]) - 1, prompts.length(i) - 1)))
     return iter(sorted(found, key=lambda each: each[1].stop))
 

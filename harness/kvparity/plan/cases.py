@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvparity.plan.kernel_cases import (
     KernelCase,
@@ -13,8 +13,8 @@ from kvparity.plan.kernel_cases import (
     kernel_cases,
     kernel_control,
 )
-from kvparity.plan.paths import build
-from kvparity.plan.workload import Prompts, fill
+from kvparity.plan.workload import fill
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity_contracts.checks import CHECKS, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import Control
@@ -41,12 +41,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Unit:
-    """All cases of one workload in one numerics: they share a rollout and a reference."""
+    """All cases of one workload in one numerics: they share a rollout, a reference and plans."""
 
     id: str
     workload: str
     numerics: Numerics
     cases: tuple[Case, ...]
+    plans: WorkloadPlans = field(repr=False)
 
     @property
     def rollout(self) -> PathName:
@@ -108,11 +109,14 @@ class Work:
 
 def make(contract: Contract) -> Work:
     """Everything that verifying ``contract`` takes, in a fixed order."""
-    prompts = {w.name: fill(w, seed=contract.seed, vocab=0) for w in contract.workloads}
-    pairs = list(_pairs(contract, prompts))
+    plans = {
+        w.name: WorkloadPlans(fill(w, seed=contract.seed, vocab=0), contract.seed)
+        for w in contract.workloads
+    }
+    pairs = list(_pairs(contract, plans))
     omitted = tuple(pair for pair in pairs if isinstance(pair, Omitted))
     cases = _cases(contract, [pair for pair in pairs if not isinstance(pair, Omitted)])
-    units = _units(contract, cases)
+    units = _units(contract, cases, plans)
     kernels = kernel_cases(contract, len(cases))
     ran = frozenset(unit.workload for unit in units)
     planted = list(_controls(contract, ran, kernels))
@@ -134,26 +138,22 @@ class _Pair:
     reference: PathName | None
 
 
-def _pairs(contract: Contract, prompts: dict[str, Prompts]) -> Iterator[_Pair | Omitted]:
+def _pairs(contract: Contract, plans: dict[str, WorkloadPlans]) -> Iterator[_Pair | Omitted]:
     for check in contract.path_checks:
         reference = check.against
         for workload in contract.workloads:
             if check.workloads is not None and workload.name not in check.workloads:
                 continue
-            filled = prompts[workload.name]
+            own = plans[workload.name]
             for path in contract.paths_of(check, workload):
                 reason = why_idle(path, workload)
                 if reason is not None:
                     yield Omitted(check.name, workload.name, str(path), reason)
-                elif reference is not None and _same(path, reference, filled, contract.seed):
+                elif reference is not None and own.of(path) == own.of(reference):
                     reason = f"{path} runs the same steps as {reference} here"
                     yield Omitted(check.name, workload.name, str(path), reason)
                 else:
                     yield _Pair(check, workload.name, path, reference)
-
-
-def _same(path: PathName, reference: PathName, prompts: Prompts, seed: int) -> bool:
-    return build(path, prompts, seed=seed) == build(reference, prompts, seed=seed)
 
 
 def _columns(contract: Contract, relation: str) -> list[tuple[float | None, int | None]]:
@@ -184,14 +184,21 @@ def _cases(contract: Contract, pairs: list[_Pair]) -> list[Case]:
     return cases
 
 
-def _units(contract: Contract, cases: list[Case]) -> tuple[Unit, ...]:
+def _units(
+    contract: Contract, cases: list[Case], plans: dict[str, WorkloadPlans]
+) -> tuple[Unit, ...]:
     units = []
     for execution, kv_cache in contract.numerics.formats():
         numerics = Numerics(execution, kv_cache)
         for workload in contract.workloads:
             own = tuple(c for c in cases if (c.numerics, c.workload) == (numerics, workload.name))
             if own:
-                units.append(Unit(f"{workload.name}, {numerics}", workload.name, numerics, own))
+                units.append(
+                    Unit(
+                        f"{workload.name}, {numerics}", workload.name, numerics, own,
+                        plans[workload.name],
+                    )
+                )  # fmt: skip
     return tuple(units)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.plan.paths import build
 from kvparity.plan.schedule import Member, Plan
 from kvparity.plan.workload import Prompts, fill, text_tokens
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import Held, Place, hold
 from kvparity.record.execute import Choose, Record, Tokens, Watch, run
 from kvparity.subjects.base import Subject
@@ -23,8 +23,8 @@ class Setting:
     contract: Contract
     subject: Subject
 
-    def prompts(self, workload: str) -> Prompts:
-        """The workload's prompts, checked against the subject's vocabulary and positions.
+    def plans(self, workload: str) -> WorkloadPlans:
+        """The workload's plans; its prompts fit the subject's vocabulary and positions.
 
         Raises:
             UnsupportedError: a sequence is longer than the subject's positions, or a token id is
@@ -40,13 +40,13 @@ class Setting:
                 f"workload {workload}: its longest sequence has {prompts.longest} tokens, but the "
                 f"subject has {self.subject.max_positions} positions; shorten prompt or generate"
             )
-        return prompts
+        return WorkloadPlans(prompts, self.contract.seed)
 
 
 def run_path(
     setting: Setting,
     subject: Subject,
-    prompts: Prompts,
+    plans: WorkloadPlans,
     path: PathName,
     tokens: Tokens,
     *,
@@ -59,10 +59,9 @@ def run_path(
 
     ``cut``: the part of the path's plan that is run.
     """
-    seed = setting.contract.seed
-    plan = cut(build(path, prompts, seed=seed))
-    own, vocab = len(prompts.ids), subject.vocab
-    others = [_others(plan, member, tokens, seed, vocab) for member in plan.members[own:]]
+    plan = cut(plans.of(path))
+    own, vocab = len(plans.prompts.ids), subject.vocab
+    others = [_others(plan, member, tokens, plans.seed, vocab) for member in plan.members[own:]]
     return run(
         subject,
         plan,
@@ -96,21 +95,26 @@ class Side:
 
     setting: Setting
     subject: Subject
-    prompts: Prompts
+    plans: WorkloadPlans
     path: PathName
     tokens: Tokens
 
     @property
+    def prompts(self) -> Prompts:
+        """The workload's prompts."""
+        return self.plans.prompts
+
+    @property
     def plan(self) -> Plan:
         """The plan of the path."""
-        return build(self.path, self.prompts, seed=self.setting.contract.seed)
+        return self.plans.of(self.path)
 
     def run(
         self, *, watch: Watch | None = None, keep: frozenset[tuple[int, int]] = frozenset()
     ) -> Record:
         """Run it."""
         return run_path(
-            self.setting, self.subject, self.prompts, self.path, self.tokens, watch=watch, keep=keep
+            self.setting, self.subject, self.plans, self.path, self.tokens, watch=watch, keep=keep
         )
 
     def hold(self, keep: frozenset[Place] = frozenset()) -> Held:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,6 @@ from kvparity.controls.table import Planting, planting
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.words import of_allowed, rounded
 from kvparity.plan.cases import Case, ControlRun
-from kvparity.plan.workload import Prompts
 from kvparity.record.execute import Tokens
 from kvparity.record.path_run import Setting, Side
 from kvparity.relations.bits_and_limits import Comparison, invariance, measures
@@ -66,9 +65,9 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
 
 def _by_reach(setting: Setting, pair: AttentionSubject, job: ControlRun, tokens: Tokens) -> Planted:
     """A fault that both kernels share, checked against all accuracy checks of the contract."""
-    prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
-    own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
-    returned = Side(setting, pair, prompts, PathName("prefill"), own).run().values.shape[1]
+    plans = setting.plans(job.workload).part(job.sequences, job.generate)
+    own = [tokens[i][: plans.prompts.length(n)] for n, i in enumerate(job.sequences)]
+    returned = Side(setting, pair, plans, PathName("prefill"), own).run().values.shape[1]
     lse = returned > pair.heads.query * pair.heads.dim
     found = tuple(reaches(setting, pair, ROWS[job.control], lse=lse))
     first = next((each for each in found if not each.seen), found[0])
@@ -87,17 +86,19 @@ def compare(
     setting: Setting, job: ControlRun, control: Control, defect: Planting, tokens: Tokens
 ) -> Comparison:
     """What a check of the job's relation finds where ``control`` is planted, with ``defect``."""
-    prompts = _part(setting.prompts(job.workload), job.sequences, job.generate)
+    plans = setting.plans(job.workload).part(job.sequences, job.generate)
+    prompts = plans.prompts
     own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
     if control.scores_prompt:
         # All that is known is scored: a prompt of one token, and the rest its continuation.
         prompts = replace(
             prompts, prompts=tuple(p[:1] for p in prompts.prompts), generate=len(own[0]) - 1
         )
+        plans = plans.over(prompts)
     ids = [defect.handover(t, len(prompts.prompts[n])) for n, t in enumerate(own)]
     if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
         raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
-    candidate = Side(setting, defect.rollout(setting.subject), prompts, control.path, own)
+    candidate = Side(setting, defect.rollout(setting.subject), plans, control.path, own)
     if job.relation == "liveness":
         return probe(candidate, job.check)[0]
     if job.relation == "trace":
@@ -107,23 +108,14 @@ def compare(
         job.reference, job.numerics, job.temperature, job.column,
     )  # fmt: skip
     if job.relation == "accuracy":
-        wanted = oracle_values(setting, prompts, own)
+        wanted = oracle_values(setting, plans, own)
         return judge_accuracy(setting.contract, case, candidate.run(), wanted)
     short = replace(prompts, generate=prompts.generate - (len(own[0]) - len(ids[0])))
     rescoring = setting.subject if job.alone else defect.rescore(setting.subject)
-    reference = Side(setting, rescoring, short, job.reference, ids)
+    reference = Side(setting, rescoring, plans.over(short), job.reference, ids)
     if job.relation == "cache":
         return compare_caches(reference, candidate)[0]
     return invariance(reference.run(), candidate.run(), column=job.column)
-
-
-def _part(prompts: Prompts, sequences: Sequence[int], generate: int) -> Prompts:
-    return replace(
-        prompts,
-        ids=tuple(prompts.ids[i] for i in sequences),
-        prompts=tuple(prompts.prompts[i] for i in sequences),
-        generate=generate,
-    )
 
 
 def _seen(result: Comparison, relation: str) -> str:

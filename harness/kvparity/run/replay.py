@@ -120,7 +120,7 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     settle()
     setting = Setting(loaded.contract, subject_of(job, case.numerics))
     known_ids = [list(sequence["ids"]) for sequence in tokens["sequences"]]
-    runner = Runner(setting, setting.prompts(case.workload), known_ids)
+    runner = Runner(setting, setting.plans(case.workload), known_ids)
     result, row = _again(setting, runner, case)
     now = case_line(case, result).document()
     old = recorded[case_id]

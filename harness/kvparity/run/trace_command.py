@@ -124,7 +124,8 @@ def trace_contract(
     numerics = Numerics(*contract.numerics.formats()[0])
     base = Path(loaded.path).resolve().parent
     setting = Setting(contract, subject_of(Job(contract, base, device, base), numerics))
-    prompts = setting.prompts(name)
+    plans = setting.plans(name)
+    prompts = plans.prompts
     if sequence is not None and not 0 <= sequence < len(prompts.ids):
         raise ValueError(
             f"--sequence {sequence}: workload {name} has sequences 0 to {len(prompts.ids) - 1}"
@@ -133,7 +134,7 @@ def trace_contract(
     if idle is not None:
         raise ValueError(f"--path {wanted} over {name}: {idle}")
     doing.task(f"trace of {wanted} over {name}")
-    runner = Runner(setting, prompts, None)
+    runner = Runner(setting, plans, None)
     if wanted == DECODE and setting.subject.vocab:  # the rollout itself
         runner.tokens = [list(prompt) for prompt in prompts.prompts]
         trace = trace_side(runner.side(wanted), choose=runner.choosing())

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from kvparity.core.bits import differing
-from kvparity.plan.paths import build
 from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Record, run
 from kvparity.subjects.base import Subject
 from kvparity.subjects.registry import factory
@@ -181,7 +181,7 @@ def _subject(model: Attention | Decoder | Transformers, device: torch.device) ->
 
 
 def _record(subject: Subject, path: str) -> Record:
-    plan = build(PathName.parse(path), PROMPTS, seed=0)
+    plan = WorkloadPlans(PROMPTS, 0).of(PathName.parse(path))
     tokens = [[1, 2, 3, 4, 5] for _ in plan.members]
     found = run(subject, plan, tokens, temperatures=(1.0,))
     if not len(found.index) or not bool(found.finite.all()):

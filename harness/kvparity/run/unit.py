@@ -15,8 +15,7 @@ from kvparity.core.errors import OracleError, UnsupportedError
 from kvparity.core.lse import lse_rounded
 from kvparity.core.rng import sample
 from kvparity.plan.cases import Case, Unit
-from kvparity.plan.paths import build
-from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import Held
 from kvparity.record.execute import Choose, Record
 from kvparity.record.execute import Tokens as Tokens
@@ -40,8 +39,8 @@ from kvparity_contracts.subjects import Attention
 class Runner:
     """Runs the paths of one workload, each once, over the same tokens."""
 
-    def __init__(self, setting: Setting, prompts: Prompts, tokens: Tokens | None) -> None:
-        self.setting, self.prompts = setting, prompts
+    def __init__(self, setting: Setting, plans: WorkloadPlans, tokens: Tokens | None) -> None:
+        self.setting, self.plans, self.prompts = setting, plans, plans.prompts
         self.tokens = tokens
         self.records: dict[PathName, Record] = {}
         self.held: dict[PathName, Held] = {}
@@ -87,7 +86,7 @@ class Runner:
         if path not in self.records or keep:
             start = time.perf_counter()
             self.records[path] = run_path(
-                self.setting, self.setting.subject, self.prompts, path, self.known(),
+                self.setting, self.setting.subject, self.plans, path, self.known(),
                 choose=choose, keep=keep,
             )  # fmt: skip
             self.seconds[str(path)] = round(time.perf_counter() - start, 3)
@@ -95,7 +94,7 @@ class Runner:
 
     def side(self, path: PathName) -> Side:
         """What a path computes."""
-        return Side(self.setting, self.setting.subject, self.prompts, path, self.known())
+        return Side(self.setting, self.setting.subject, self.plans, path, self.known())
 
     def hold(self, path: PathName) -> Held:
         """What the cache of ``path`` holds at the end, looked at once."""
@@ -125,12 +124,12 @@ class Runner:
         return self.tokens
 
 
-def require_paths(setting: Setting, unit: Unit, prompts: Prompts) -> None:
+def require_paths(setting: Setting, unit: Unit, plans: WorkloadPlans) -> None:
     """Raise ``UnsupportedError`` before any work if the subject cannot do one of the paths."""
     paths = {unit.rollout} if setting.subject.vocab else set()
     paths |= {p for case in unit.cases for p in (case.path, case.reference) if p is not None}
     for path in sorted(paths, key=str):
-        plan = build(path, prompts, seed=setting.contract.seed)
+        plan = plans.of(path)
         reason = setting.subject.unsupported(plan)
         longest = max(member.length for member in plan.members)
         if reason is None and longest > setting.subject.max_positions:
@@ -165,9 +164,10 @@ def run_unit(
     the same whether the unit ran in one go or was interrupted.
     """
     before = before or Before()
-    prompts = setting.prompts(unit.workload)
-    require_paths(setting, unit, prompts)
-    runner = Runner(setting, prompts, tokens)
+    plans = setting.plans(unit.workload)
+    prompts = plans.prompts
+    require_paths(setting, unit, plans)
+    runner = Runner(setting, plans, tokens)
     doing.task(f"rollout by {unit.rollout} over {unit.workload} in {unit.numerics.execution}")
     runner.rollout(unit.rollout)
     runner.repeated = {PathName.parse(path): same for path, same in before.repeats.items()}
@@ -175,7 +175,7 @@ def run_unit(
         unit.id,
         before.ran,
         ran,
-        lambda path, record: recheck.recorded(setting, prompts, unit.id, path, record),
+        lambda path, record: recheck.recorded(plans, unit.id, path, record),
     )
     paths.look(runner.records, runner.probed, runner.seconds)
     wanted: list[Tensor] = []
@@ -230,7 +230,7 @@ def run_case(
         return _with_cause(runner, paths, found), reference, candidate
     if not wanted:
         try:
-            wanted.append(oracle_values(setting, runner.prompts, runner.known()))
+            wanted.append(oracle_values(setting, runner.plans, runner.known()))
         except OracleError as error:  # the other checks need no oracle
             return Comparison("error", str(error)), None, candidate
     found = named(setting.subject, judge_accuracy(setting.contract, case, candidate, wanted[0]))
@@ -248,15 +248,14 @@ def _with_cause(runner: Runner, paths: Sequence[PathName], found: Comparison) ->
     return found
 
 
-def oracle_values(setting: Setting, prompts: Prompts, tokens: Tokens) -> Tensor:
+def oracle_values(setting: Setting, plans: WorkloadPlans, tokens: Tokens) -> Tensor:
     """Float64 values of all compared rows, in the order of a record."""
-    subject = setting.subject
+    subject, prompts = setting.subject, plans.prompts
     parts = []
     for i, own in enumerate(tokens):
         length = len(prompts.prompts[i])
         rows = range(length - 1, prompts.length(i) - 1)
-        member = build(PathName("prefill"), prompts, seed=0).members[i]
-        found = subject.oracle(member, own, rows).double()
+        found = subject.oracle(plans.members[i], own, rows).double()
         if subject.vocab:
             targets = torch.tensor(own[length:], device=found.device)[:, None]
             found = torch.cat(

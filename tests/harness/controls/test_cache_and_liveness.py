@@ -51,6 +51,7 @@ def test_no_output_shows_them() -> None:
     """The control of these controls: bits cannot see what is wrong here."""
     from kvparity.controls.held import baked_key, unwritten_slot
     from kvparity.plan.workload import Prompts
+    from kvparity.plan.workload_plans import WorkloadPlans
     from kvparity.record.path_run import Side
     from kvparity.relations.cache_relations import compare_caches, probe
     from kvparity_contracts.paths import PathName
@@ -60,7 +61,7 @@ def test_no_output_shows_them() -> None:
     base = setting(checks=[CACHE, LIVE])
 
     def side(subject: Any, path: str = "decode") -> Side:
-        return Side(base, subject, prompts, PathName(path), tokens)  # type: ignore[arg-type] # a kind
+        return Side(base, subject, WorkloadPlans(prompts, 3), PathName(path), tokens)  # type: ignore[arg-type] # a kind
 
     right = side(Toy()).run()
     for plant in (unwritten_slot, baked_key):

@@ -8,6 +8,7 @@ import toy
 
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span
 from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import Holding, Place, hold
 from kvparity.record.execute import run
 from kvparity.record.path_run import Side
@@ -15,6 +16,7 @@ from kvparity.subjects import events
 from kvparity_contracts.paths import PathName
 
 PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9, 4, 3)), 3)
+PLANS = WorkloadPlans(PROMPTS, 3)
 TOKENS = [[5, 6, 7, 80, 81, 82], [9, 4, 3, 90, 91, 92]]
 
 
@@ -27,7 +29,7 @@ TOKENS = [[5, 6, 7, 80, 81, 82], [9, 4, 3, 90, 91, 92]]
     ],
 )
 def test_what_a_sequence_took_over_is_kept_of_its_donor_too(place: Place, kept: set[Place]) -> None:
-    side = Side(toy.setting(), toy.Toy(), PROMPTS, PathName.parse("prefix(2)"), TOKENS)
+    side = Side(toy.setting(), toy.Toy(), PLANS, PathName.parse("prefix(2)"), TOKENS)
     found = side.hold(frozenset([place]))
     assert found.values.keys() == kept
     for read, written in found.values.values():
@@ -37,7 +39,7 @@ def test_what_a_sequence_took_over_is_kept_of_its_donor_too(place: Place, kept: 
 @pytest.mark.parametrize("window", [None, 9])
 def test_a_cache_is_read_in_pieces(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     places = frozenset(Place(0, 0, position) for position in range(5))
-    one = Side(toy.setting(), toy.Toy(window=window), PROMPTS, PathName("decode"), TOKENS)
+    one = Side(toy.setting(), toy.Toy(window=window), PLANS, PathName("decode"), TOKENS)
     whole = one.hold(places)
     monkeypatch.setattr("kvparity.record.cache_snapshot.POSITIONS", 2)
     found = one.hold(places)

@@ -15,6 +15,7 @@ from toy import VOCAB, GeneratingToy, Toy, ToySession
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Layout, Member, Plan, Step
 from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Choose, Record, run
 from kvparity.run.unit import run_path
 from kvparity.subjects.base import SubjectError, UnsupportedError
@@ -22,6 +23,7 @@ from kvparity_contracts.paths import PathName
 from kvparity_kernels.digest import naive
 
 PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 4)
+PLANS = WorkloadPlans(PROMPTS, 3)
 TOKENS = [[5, 6, 7, 80, 81, 82, 83], [9, 90, 91, 92, 93]]
 TEMPERATURES = (1.0, 0.7)
 INDEX = ((0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3))
@@ -35,7 +37,7 @@ def record(
     path: str, subject: Toy | None = None, tokens: Sequence[Sequence[int]] = TOKENS
 ) -> Record:
     return run_path(
-        toy.setting(), subject or Toy(), PROMPTS, PathName.parse(path), [list(t) for t in tokens]
+        toy.setting(), subject or Toy(), PLANS, PathName.parse(path), [list(t) for t in tokens]
     )
 
 
@@ -113,7 +115,7 @@ def test_a_short_block_of_values_is_a_subject_error() -> None:
 def test_kept_rows_are_the_whole_rows(path: str) -> None:
     keep = frozenset([(0, 4), (1, 1), (9, 9)])
     found = run_path(
-        toy.setting(), Toy(), PROMPTS, PathName(path), [list(t) for t in TOKENS], keep=keep
+        toy.setting(), Toy(), PLANS, PathName(path), [list(t) for t in TOKENS], keep=keep
     )
     assert set(found.kept) == {(0, 4), (1, 1)}
     assert torch.equal(found.kept[0, 4], row(4, TOKENS[0]))
@@ -302,7 +304,7 @@ def test_no_more_than_one_block_of_logits_is_held(path: str) -> None:
     assert model.most <= 1
     assert not any(ref() is not None for ref in model.blocks)
     # A row that is kept whole is a copy, and keeps no block alive.
-    run_path(toy.setting(), model, PROMPTS, PathName(path), [list(t) for t in TOKENS],
+    run_path(toy.setting(), model, PLANS, PathName(path), [list(t) for t in TOKENS],
              keep=frozenset([(0, 4)]))  # fmt: skip
     assert not any(ref() is not None for ref in model.blocks)
 

@@ -12,6 +12,7 @@ import pytest
 import toy
 
 from kvparity.plan.workload import Prompts, text_tokens
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record import path_run
 from kvparity.record.path_run import Setting, Side, run_path
 from kvparity.relations import kernel_case
@@ -22,6 +23,7 @@ from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.paths import PathName
 
 PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 3)
+PLANS = WorkloadPlans(PROMPTS, 3)
 TOKENS = [[5, 6, 7, 255, 0, 82], [9, 90, 91, 92]]
 
 
@@ -42,7 +44,7 @@ def run(path: str, *, vocab: int = 256, **more: Any) -> object:
     setting, subject = toy.setting(), toy.Toy()
     subject.vocab = vocab
     tokens = [[each * (vocab > 0) for each in own] for own in TOKENS]
-    return run_path(setting, subject, PROMPTS, PathName.parse(path), tokens, **more)
+    return run_path(setting, subject, PLANS, PathName.parse(path), tokens, **more)
 
 
 OTHERS: dict[str, list[list[int]]] = {
@@ -86,7 +88,7 @@ def test_what_is_asked_of_a_run_is_handed_on(ran: list[dict[str, Any]]) -> None:
     run("decode", **given, cut=lambda plan: replace(plan, schedule=plan.schedule[:1]))
     assert {name: ran[0][name] for name in given} == given
     assert len(ran[0]["plan"].schedule) == 1
-    one = Side(toy.setting(), toy.Toy(), PROMPTS, PathName("decode"), TOKENS)
+    one = Side(toy.setting(), toy.Toy(), PLANS, PathName("decode"), TOKENS)
     del given["choose"]
     one.run(**given)
     assert {name: ran[1][name] for name in given} == given
@@ -98,12 +100,12 @@ def test_the_longest_sequence_has_to_fit(positions: int, fits: bool) -> None:
     subject = toy.Toy()
     subject.max_positions = positions
     setting = Setting(toy.contract(), subject)
-    assert setting.prompts("padded").longest == 12
+    assert setting.plans("padded").prompts.longest == 12
     if fits:
-        assert setting.prompts("short").longest == 21
+        assert setting.plans("short").prompts.longest == 21
         return
     with pytest.raises(UnsupportedError, match="has 21 tokens, but the subject has 20 positions"):
-        setting.prompts("short")
+        setting.plans("short")
 
 
 def test_ids_that_the_vocabulary_lacks_are_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,14 +114,14 @@ def test_ids_that_the_vocabulary_lacks_are_unsupported(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(path_run, "fill", lacking)
     with pytest.raises(UnsupportedError, match="it lacks id 300"):
-        Setting(toy.contract(), toy.Toy()).prompts("short")
+        Setting(toy.contract(), toy.Toy()).plans("short")
 
 
 def test_other_tokens_are_of_the_vocabulary(ran: list[dict[str, Any]]) -> None:
     subject = toy.Toy()
     subject.vocab = 2
     tokens = [[0, 1, 1, 0, 1, 0], [1, 0, 0, 1]]
-    run_path(toy.setting(), subject, PROMPTS, PathName("reset"), tokens)
+    run_path(toy.setting(), subject, PLANS, PathName("reset"), tokens)
     assert ran[0]["before"] == [[1, 0, 0, 1, 0, 1], [0, 1, 1, 0]]
 
 

@@ -11,20 +11,20 @@ from torch import Tensor
 from toy import VOCAB, Toy
 
 from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Record
 from kvparity.run.unit import run_path
 from kvparity.subjects.base import SubjectError
 from kvparity_contracts.paths import PathName
 
 PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 4)
+PLANS = WorkloadPlans(PROMPTS, 3)
 TOKENS = [[5, 6, 7, 80, 81, 82, 83], [9, 90, 91, 92, 93]]
 INDEX = ((0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3))
 
 
 def record(path: str, subject: Toy) -> Record:
-    return run_path(
-        toy.setting(), subject, PROMPTS, PathName.parse(path), [list(t) for t in TOKENS]
-    )
+    return run_path(toy.setting(), subject, PLANS, PathName.parse(path), [list(t) for t in TOKENS])
 
 
 @pytest.mark.parametrize("path", ["batched", "mixed"])

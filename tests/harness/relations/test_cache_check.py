@@ -9,6 +9,7 @@ import toy
 from toy import Toy
 
 from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import Place
 from kvparity.record.path_run import Side
 from kvparity.relations.bits_and_limits import Comparison
@@ -17,6 +18,7 @@ from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.paths import PathName
 
 PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 4)
+PLANS = WorkloadPlans(PROMPTS, 3)
 TOKENS = [[5, 6, 7, 80, 81, 82, 83], [9, 90, 91, 92, 93]]
 EVERY = (
     "decode", "chunked(2)", "batched", "permuted", "mixed", "paged(2)", "streamed(2)", "reset",
@@ -26,7 +28,7 @@ EVERY = (
 
 def side(path: str, *defects: str, window: int | None = None) -> Side:
     subject = Toy(*defects, window=window)
-    return Side(toy.setting(), subject, PROMPTS, PathName.parse(path), TOKENS)
+    return Side(toy.setting(), subject, PLANS, PathName.parse(path), TOKENS)
 
 
 def compare(path: str, *defects: str, reference: str = "prefill", **more: Any) -> Comparison:
@@ -136,7 +138,7 @@ def test_what_was_told_before_a_reset_is_told_no_more() -> None:
             session.reset = silenced
             return session
 
-    quiet = Side(toy.setting(), Quiet(), PROMPTS, PathName("reset"), TOKENS)
+    quiet = Side(toy.setting(), Quiet(), PLANS, PathName("reset"), TOKENS)
     found = compare_caches(side("prefill"), quiet)[0]
     assert found.outcome == "void"
     assert "the path does not report what it writes" in found.reason
@@ -175,6 +177,6 @@ def test_no_copy_of_the_cache_is_kept() -> None:
 
 
 def test_a_cache_without_layers_is_refused() -> None:
-    one = Side(toy.setting(), Toy("one-use"), PROMPTS, PathName("decode"), TOKENS)
+    one = Side(toy.setting(), Toy("one-use"), PLANS, PathName("decode"), TOKENS)
     with pytest.raises(UnsupportedError, match="cannot be inspected layer by layer"):
         one.hold()

@@ -8,6 +8,7 @@ import toy
 from toy import Toy
 
 from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.path_run import Setting, Side
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.cache_relations import edges, probe
@@ -16,6 +17,7 @@ from kvparity_contracts.paths import PathName
 
 LENGTHS, GENERATE = (40, 3), 4
 PROMPTS = Prompts("w", ("w/0", "w/1"), tuple(tuple(range(60, 60 + n)) for n in LENGTHS), GENERATE)
+PLANS = WorkloadPlans(PROMPTS, 3)
 TOKENS = [[*own, 80, 81, 82, 83] for own in PROMPTS.prompts]
 CHECK = {"name": "live", "relation": "liveness", "paths": ["decode"]}
 EVERY = (
@@ -30,7 +32,7 @@ def setting(**check: Any) -> Setting:
 
 def judged(path: str, *defects: str, window: int | None = None, **check: Any) -> Comparison:
     subject = Toy(*defects, window=window)
-    side = Side(setting(**check), subject, PROMPTS, PathName.parse(path), TOKENS)
+    side = Side(setting(**check), subject, PLANS, PathName.parse(path), TOKENS)
     return probe(side, "live")[0]
 
 
@@ -85,7 +87,7 @@ def test_a_layer_that_nobody_sees_is_named() -> None:
         def first(self, position: int) -> int:
             return position
 
-    side = Side(setting(), Deaf(), PROMPTS, PathName("decode"), TOKENS)
+    side = Side(setting(), Deaf(), PLANS, PathName("decode"), TOKENS)
     found = probe(side, "live")[0]
     assert found.outcome == "differs"
     assert found.details["unseen_layers"] == [
@@ -98,7 +100,7 @@ def test_a_layer_that_nobody_sees_is_named() -> None:
 
 
 def test_probing_leaves_no_trace() -> None:
-    side = Side(setting(), Toy(window=5), PROMPTS, PathName("mixed"), TOKENS)
+    side = Side(setting(), Toy(window=5), PLANS, PathName("mixed"), TOKENS)
     assert torch.equal(probe(side, "live")[1].digests, side.run().digests)
 
 
@@ -115,7 +117,7 @@ def test_a_row_that_drifts_while_it_is_probed_is_void() -> None:
         def logits(self, q: Any, k: Any, v: Any) -> Any:
             return super().logits(q, k, v) + max(0, self.calls - 12)
 
-    side = Side(setting(), Drifting(), PROMPTS, PathName("decode"), TOKENS)
+    side = Side(setting(), Drifting(), PLANS, PathName("decode"), TOKENS)
     found = probe(side, "live")[0]
     assert (found.outcome, found.reason) == (
         "void",
@@ -132,7 +134,7 @@ def test_a_probe_that_gives_other_rows_is_an_error() -> None:
                 self.defects = frozenset(["extra-row"])
             return super().logits(q, k, v)
 
-    side = Side(setting(), Doubling(), PROMPTS, PathName("decode"), TOKENS)
+    side = Side(setting(), Doubling(), PLANS, PathName("decode"), TOKENS)
     with pytest.raises(SubjectError, match="gave 2 rows of the 1 wanted"):
         probe(side, "live")
 

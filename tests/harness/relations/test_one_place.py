@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from toy import WIDTH
 
 from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import Held
 from kvparity.record.path_run import Side
 from kvparity.relations.bits_and_limits import Comparison
@@ -23,6 +24,7 @@ from kvparity.relations.trace.facts import Facts
 from kvparity_contracts.paths import PathName
 
 PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 3)
+PLANS = WorkloadPlans(PROMPTS, 3)
 TOKENS = [[5, 6, 7, 80, 81, 82], [9, 90, 91, 92]]
 HELD = (5, 3)  # positions of each sequence that decoding computes
 CHECK = {"name": "live", "relation": "liveness", "paths": ["decode"]}
@@ -41,7 +43,7 @@ ONLY = {
 
 
 def side(path: str, spot: Spot | None = None, gap: Gap | None = None) -> Side:
-    return Side(toy.setting(), Grid(spot, gap=gap), PROMPTS, PathName.parse(path), TOKENS)
+    return Side(toy.setting(), Grid(spot, gap=gap), PLANS, PathName.parse(path), TOKENS)
 
 
 @cache
@@ -146,7 +148,7 @@ def test_what_only_one_side_holds_is_counted_by_any_layer() -> None:
 
 
 def test_caches_of_other_layers_are_not_compared() -> None:
-    thin = Side(toy.setting(), toy.Toy(), PROMPTS, PathName("decode"), TOKENS)
+    thin = Side(toy.setting(), toy.Toy(), PLANS, PathName("decode"), TOKENS)
     found = compare_caches(side("prefill"), thin)[0]
     assert found.outcome == "void"
     assert found.reason == f"the two sides hold {LAYERS} against 1 storing layers"
@@ -165,7 +167,9 @@ LOOKS = {
 def live(look: Look | None, window: int | None) -> Comparison:
     subject = Grid(look=look, window=window)
     prompts = replace(PROMPTS, ids=("w/0",), prompts=PROMPTS.prompts[:1])
-    one = Side(toy.setting(checks=[CHECK]), subject, prompts, PathName("decode"), TOKENS[:1])
+    one = Side(
+        toy.setting(checks=[CHECK]), subject, PLANS.over(prompts), PathName("decode"), TOKENS[:1]
+    )
     return probe(one, "live")[0]
 
 

@@ -232,7 +232,7 @@ def test_sequences_longer_than_the_subject_are_refused() -> None:
     checks = [{"name": "b", "relation": "invariance", "paths": ["decode"]}]
     setting = toy.setting(workloads=workloads, checks=checks)
     with pytest.raises(UnsupportedError, match=r"longest sequence has 514 .* 512 positions"):
-        setting.prompts("w")
+        setting.plans("w")
 
 
 def test_neighbours_longer_than_the_subject_are_refused() -> None:
@@ -243,9 +243,9 @@ def test_neighbours_longer_than_the_subject_are_refused() -> None:
     subject.max_positions = 64
     setting = Setting(toy.contract(workloads=workloads, checks=checks), subject)
     with pytest.raises(UnsupportedError, match=r"path batched: a neighbour .* 69 tokens"):
-        require_paths(setting, unit(setting), setting.prompts("w"))
+        require_paths(setting, unit(setting), setting.plans("w"))
     subject.max_positions = 69
-    require_paths(setting, unit(setting), setting.prompts("w"))
+    require_paths(setting, unit(setting), setting.plans("w"))
 
 
 def test_the_toy_is_exact() -> None:

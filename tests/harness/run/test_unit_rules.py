@@ -13,7 +13,6 @@ from torch import Tensor
 from toy import Toy
 
 from kvparity.plan.cases import Case, make
-from kvparity.plan.paths import build
 from kvparity.plan.schedule import Member
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import case_line
@@ -154,7 +153,7 @@ def test_a_unit_that_differs_runs_both_paths_once_more(rows: int) -> None:
 def test_a_neighbour_may_be_as_long_as_the_subject_and_no_longer(short: int, fits: bool) -> None:
     check = BITS | {"paths": ["batched"]}
     setting = toy.setting(workloads=[WORKLOAD], checks=[check])
-    plan = build(PathName("batched"), setting.prompts("w"), seed=3)
+    plan = setting.plans("w").of(PathName("batched"))
     longest = max(member.length for member in plan.members)
     assert longest > 6  # the workload's own
     subject = Toy()

@@ -144,10 +144,10 @@ def test_what_the_subject_cannot_do_is_said_before_any_work() -> None:
     own = setting(BITS | {"paths": ["batched"]}, subject=subject)
     (work,) = make(own.contract).units
     with pytest.raises(UnsupportedError, match="a neighbour in its batch has"):
-        require_paths(own, work, own.prompts("w"))
+        require_paths(own, work, own.plans("w"))
     subject.unsupported = lambda plan: "not today"  # type: ignore[method-assign]
     with pytest.raises(UnsupportedError, match=r"^path batched: not today$"):
-        require_paths(own, work, own.prompts("w"))
+        require_paths(own, work, own.plans("w"))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_seconds_are_those_of_the_first_run_of_a_path(monkeypatch: pytest.Monkey
     clock = iter([10.0, 11.23456, 20.0, 20.50046, 30.0, 32.0])
     monkeypatch.setattr(unit, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     own = setting(BITS)
-    runner = Runner(own, own.prompts("w"), [[*ids] for ids in TOKENS])
+    runner = Runner(own, own.plans("w"), [[*ids] for ids in TOKENS])
     decode, prefill = PathName("decode"), PathName("prefill")
     first = runner.record(decode)
     assert runner.record(decode) is first
@@ -198,7 +198,7 @@ def test_seconds_are_those_of_the_first_run_of_a_path(monkeypatch: pytest.Monkey
 
 def test_no_token_is_known_before_the_rollout() -> None:
     own = setting(BITS)
-    runner = Runner(own, own.prompts("w"), None)
+    runner = Runner(own, own.plans("w"), None)
     with pytest.raises(RuntimeError, match=r"rollout\(\) comes first"):
         runner.record(PathName("prefill"))
     runner.rollout(PathName("decode"))
@@ -220,7 +220,7 @@ def test_a_pair_draws_nothing_and_needs_no_path_for_it() -> None:
 
     own = setting(NEAR, subject=Pairish())
     (work,) = make(own.contract).units
-    prompts = setting(NEAR).prompts("w")
+    prompts = setting(NEAR).plans("w")
     require_paths(own, work, prompts)
     with_words = Setting(own.contract, Pairish())
     with_words.subject.vocab = 256  # type: ignore[misc]

@@ -13,7 +13,6 @@ from kvparity.labs.codec.capture import Reference, capture, same_bits
 from kvparity.labs.codec.errors import holds_all
 from kvparity.labs.codec.layers import LayerKV, layer_plan, stored
 from kvparity.labs.codec.sizes import fill
-from kvparity.plan.paths import build
 from kvparity.plan.schedule import Plan
 from kvparity.plan.workload import Prompts
 from kvparity.run.unit import Runner, Setting
@@ -117,17 +116,18 @@ def prepare(
     """
     subject = setting.subject
     plan = plan_of(subject)
-    prompts = setting.prompts(workload)
+    plans = setting.plans(workload)
+    prompts = plans.prompts
     if prompts.generate < 2:
         raise UnsupportedError(
             f"workload {workload} generates {prompts.generate} token, from the prompt's own step, "
             "which sees no coded key; expected generate: 2 or more"
         )
     progress("rolling out")
-    runner = Runner(setting, prompts, None)
+    runner = Runner(setting, plans, None)
     runner.rollout(PathName("decode"))
     tokens = runner.known()
-    steps = build(PathName("decode"), prompts, seed=setting.contract.seed)
+    steps = plans.of(PathName("decode"))
     temperature = setting.contract.numerics.temperatures[0]
     progress("running without a codec")
     reference = capture(subject, steps, tokens, temperature)

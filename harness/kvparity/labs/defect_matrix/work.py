@@ -49,7 +49,7 @@ class _Built:
 
     def known(self, workload: str) -> Tokens:
         if workload not in self.tokens:
-            runner = Runner(self.setting, self.setting.prompts(workload), None)
+            runner = Runner(self.setting, self.setting.plans(workload), None)
             runner.rollout(PathName("decode"))
             self.tokens[workload] = runner.known()
         return self.tokens[workload]

@@ -50,7 +50,7 @@ def trace_side(side: Side, *, choose: Choose | None = None) -> Trace:
     collector = Collector(side.plan, len(side.prompts.ids), facts, reduction_of(honest))
     with events.listening(collector):
         record = run_path(
-            side.setting, side.subject, side.prompts, side.path, side.tokens,
+            side.setting, side.subject, side.plans, side.path, side.tokens,
             choose=choose, watch=collector,
         )  # fmt: skip
     lines = collector.lines()

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kvparity.plan.cases import Unit
-from kvparity.plan.paths import build
-from kvparity.plan.workload import fill
 from kvparity.run.recheck.choice import chosen, needed, tokens_of
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
@@ -44,13 +42,11 @@ def select(contract: Contract, units: Sequence[Unit], verdicts: Mapping[str, str
     """
     whole, items = 0, []
     for unit in units:
-        workload = next(w for w in contract.workloads if w.name == unit.workload)
-        prompts = fill(workload, seed=contract.seed, vocab=0)
         compared = [c for c in unit.cases if c.relation in ("invariance", "accuracy")]
         holding = [c for c in compared if verdicts.get(c.id) == "holds"]
         references = {c.reference for c in holding if c.reference is not None}
         for path in dict.fromkeys(p for c in compared for p in (c.path, c.reference) if p):
-            plan = build(path, prompts, seed=contract.seed)
+            plan = unit.plans.of(path)
             whole += tokens_of(plan)
             if path in references or any(c.path == path for c in holding):
                 places = chosen(plan, seed=contract.seed, unit=unit.id, path=str(path))

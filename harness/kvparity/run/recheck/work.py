@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kvparity.plan.paths import build
 from kvparity.plan.schedule import Plan
-from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Record, Tokens
 from kvparity.record.path_run import Setting, run_path
 from kvparity.report.lines import Row
@@ -16,36 +15,33 @@ from kvparity.run.recheck.rows import rows_of
 from kvparity_contracts.paths import PathName
 
 
-def places_of(setting: Setting, prompts: Prompts, unit: str, path: PathName) -> tuple[Place, ...]:
+def places_of(plans: WorkloadPlans, unit: str, path: PathName) -> tuple[Place, ...]:
     """The rows of a path that are computed again."""
-    seed = setting.contract.seed
-    return chosen(build(path, prompts, seed=seed), seed=seed, unit=unit, path=str(path))
+    return chosen(plans.of(path), seed=plans.seed, unit=unit, path=str(path))
 
 
-def recorded(
-    setting: Setting, prompts: Prompts, unit: str, path: PathName, record: Record
-) -> tuple[Row, ...]:
+def recorded(plans: WorkloadPlans, unit: str, path: PathName, record: Record) -> tuple[Row, ...]:
     """What a run keeps of a path: its chosen rows."""
-    return rows_of(record, places_of(setting, prompts, unit, path))
+    return rows_of(record, places_of(plans, unit, path))
 
 
 def again(
     setting: Setting, unit: str, workload: str, paths: Sequence[PathName], tokens: Tokens
 ) -> dict[str, tuple[Row, ...]]:
     """The chosen rows of ``paths``, computed now, one path after the other."""
-    prompts = setting.prompts(workload)
+    plans = setting.plans(workload)
     found = {}
     for path in paths:
-        places = places_of(setting, prompts, unit, path)
+        places = places_of(plans, unit, path)
         if places:
-            record = _part(setting, prompts, path, tokens, places)
+            record = _part(setting, plans, path, tokens, places)
             found[str(path)] = rows_of(record, places)
     return found
 
 
 def _part(
     setting: Setting,
-    prompts: Prompts,
+    plans: WorkloadPlans,
     path: PathName,
     tokens: Tokens,
     places: tuple[Place, ...],
@@ -56,7 +52,7 @@ def _part(
         return needed(plan, places)
 
     if path.kind != "generate":
-        return run_path(setting, setting.subject, prompts, path, tokens, cut=cut)
+        return run_path(setting, setting.subject, plans, path, tokens, cut=cut)
     (sequence,) = {place[0] for place in places}  # its plan has this one member
-    record = run_path(setting, setting.subject, prompts, path, [tokens[sequence]], cut=cut)
+    record = run_path(setting, setting.subject, plans, path, [tokens[sequence]], cut=cut)
     return replace(record, index=tuple((sequence, position) for _, position in record.index))

@@ -30,7 +30,7 @@ ROW, LAYER = 5, 1
 def honest() -> Trace:
     workloads = [{"name": "one", "prompt_tokens": [3, 9], "generate": 4, "pad": ["left"]}]
     setting = Setting(toy.contract(workloads=workloads), Emitting())
-    prompts = setting.prompts("one")
+    prompts = setting.plans("one")
     tokens = [[(7 * i + n) % 128 for n in range(prompts.length(i))] for i in range(2)]
     return trace_side(Side(setting, setting.subject, prompts, PathName("decode"), tokens))
 

@@ -34,7 +34,7 @@ def one_thread() -> None:
 
 def traced(subject: Subject, path: str) -> Trace:
     own = Setting(CONTRACT, subject)
-    prompts = own.prompts("one")
+    prompts = own.plans("one")
     tokens = [[(5 * i + 3 * n) % 120 for n in range(prompts.length(i))] for i in range(2)]
     return trace_side(Side(own, subject, prompts, PathName.parse(path), tokens))
 

@@ -91,7 +91,7 @@ def test_a_broken_invariant_is_a_difference_with_its_sentence() -> None:
         (("silent-layer",), "void", "layer 2 reported no row"),
     ):
         setting = Setting(contract, Emitting(*defects))
-        prompts = setting.prompts("short")
+        prompts = setting.plans("short")
         tokens = [[1] * prompts.length(i) for i in range(2)]
         side = Side(setting, setting.subject, prompts, PathName("decode"), tokens)
         found, record = trace(side)

@@ -62,7 +62,7 @@ def traced(
     ring: bool = False,
 ) -> Trace:
     own = setting(*numerics, ring)
-    prompts = own.prompts("one")
+    prompts = own.plans("one")
     tokens = [[(5 * i + 3 * n) % 128 for n in range(prompts.length(i))] for i in range(2)]
     planted = own.subject if plant is None else plant(own.subject)
     return trace_side(Side(own, planted, prompts, PathName.parse(path), tokens))

@@ -12,6 +12,7 @@ import toy
 from kvparity.plan.cases import Case, make
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span
 from kvparity.plan.workload import Prompts
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.path_run import Setting, Side
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.run.unit import run_unit
@@ -154,7 +155,7 @@ def test_without_a_cache_nothing_else_is_computed() -> None:
     subject = found.subject.with_pair(pair)  # type: ignore[attr-defined] # likewise
     prompts = Prompts("w", ("w/0",), ((0,) * 9,), 3)
     rows = [
-        Side(found, subject, prompts, PathName(path), [[0] * 12]).run()
+        Side(found, subject, WorkloadPlans(prompts, 1), PathName(path), [[0] * 12]).run()
         for path in ("prefill", "uncached")
     ]
     assert torch.equal(rows[0].digests, rows[1].digests)
@@ -381,5 +382,5 @@ def test_a_pair_says_what_it_cannot_do() -> None:
             base=HERE,
         )
     with pytest.raises(UnsupportedError, match="paged"):
-        Side(setting(WIDE), subject, Prompts("w", ("w/0",), ((0,) * 20,), 3),
+        Side(setting(WIDE), subject, WorkloadPlans(Prompts("w", ("w/0",), ((0,) * 20,), 3), 1),
              PathName("prefix-paged", 16), [[0] * 23]).run()  # fmt: skip
