@@ -23,6 +23,7 @@ from kvparity.plan.schedule import Action, Plan, Span
 from kvparity.plan.workload import Prompts
 from kvparity_contracts import CONTROLS, PathName, schema
 from kvparity_contracts.controls import Control
+from kvparity_contracts.needs import needs
 from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT
 from kvparity_contracts.planning import in_kernels
 from kvparity_kernels.overrides import tables
@@ -203,7 +204,7 @@ def controls() -> str:
                 each.about,
                 _side(each),
                 ", ".join(each.subjects),
-                each.needs,
+                needs(each),
                 f"{', '.join(each.relations)}: `{each.expect}`",
                 _links(each.source),
             )

@@ -10,10 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from kvparity_contracts.base import Fault, Model, Title, ToTuple, no_duplicates, refuse
 from kvparity_contracts.numerics import Numerics
-from kvparity_contracts.paths import Path, PathName
+from kvparity_contracts.paths import PREFILL, Path, PathName
 from kvparity_contracts.subjects import AnySubject, Transformers
 
-PREFILL = PathName("prefill")
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
 Paths = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
 PADDED = ("padded", "padded-left", "padded-right")

@@ -9,7 +9,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdap
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from kvparity_contracts.check_base import PREFILL, Check, KernelCheck, PathCheck
+from kvparity_contracts.check_base import Check, KernelCheck, PathCheck
 from kvparity_contracts.kernel_checks import ARCHITECTURES, AuditCheck, OrderCheck
 from kvparity_contracts.path_checks import (
     Accuracy,
@@ -20,7 +20,7 @@ from kvparity_contracts.path_checks import (
 )
 
 __all__ = [
-    "ARCHITECTURES", "CHECKS", "PREFILL", "Accuracy", "AuditCheck", "CacheCheck", "Check",
+    "ARCHITECTURES", "CHECKS", "Accuracy", "AuditCheck", "CacheCheck", "Check",
     "Invariance", "KernelCheck", "LivenessCheck", "OneCheck", "OrderCheck", "PathCheck",
     "TraceCheck", "register", "withdraw",
 ]  # fmt: skip

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 from kvparity_contracts.controls.base import Feature as Feature
 from kvparity_contracts.parts import Parts
-from kvparity_contracts.stores import FP8, parse
+from kvparity_contracts.stores import FP8, Store, parse
 from kvparity_contracts.subjects import Attention, Decoder, known, narrow, order_of
 from kvparity_contracts.workloads import Workload
 
 
 def has(contract: Parts, feature: Feature) -> bool:
     """Whether a contract has it, in the numerics in which controls run: its first."""
-    return _TESTS[feature](contract)
+    return FEATURES[feature][1](contract)
 
 
 def shares_prompt(workload: Workload, tokens: int) -> bool:
@@ -21,6 +21,26 @@ def shares_prompt(workload: Workload, tokens: int) -> bool:
     prompts = workload.prompts or tuple(tuple(text.encode()) for text in workload.texts or ())
     heads = {prompt[:tokens] for prompt in prompts}
     return len(prompts) > 1 and len(heads) == 1 and min(map(len, prompts)) > tokens
+
+
+def _taken(contract: Parts) -> bool:
+    """Whether attention is called with an order: a pair is where the contract declares one."""
+    return not isinstance(contract.subject, Attention) or contract.subject.order is not None
+
+
+def _store(contract: Parts) -> Store:
+    return parse(contract.numerics.formats()[0][1])
+
+
+def _layers(contract: Parts) -> bool:
+    config = contract.subject.config if isinstance(contract.subject, Decoder) else None
+    return config is None or config.layers > 1
+
+
+def _ascii(contract: Parts) -> bool:
+    """Whether text that loses a character still has ids: a question mark stands for it."""
+    size = known(contract.subject).vocab_size
+    return size is None or size > ord("?")
 
 
 def _ring(contract: Parts) -> bool:
@@ -38,8 +58,8 @@ def _sinks(contract: Parts) -> bool:
 
 def _groups(contract: Parts) -> bool:
     """Whether several query heads share each of several KV heads."""
-    heads = getattr(contract.subject, "heads", None)
-    return heads is not None and 1 < heads.kv < heads.query
+    subject = contract.subject
+    return isinstance(subject, Attention) and 1 < subject.heads.kv < subject.heads.query
 
 
 def _shared(contract: Parts) -> bool:
@@ -73,21 +93,31 @@ def _wide(contract: Parts) -> bool:
     )
 
 
-_TESTS: Mapping[Feature, Callable[[Parts], bool]] = {
-    "order": lambda contract: order_of(contract.subject) is not None,
-    "float32": lambda contract: contract.numerics.formats()[0][0] == "float32",
-    "window": _window,
-    "no-ring": lambda contract: not _ring(contract),
-    "ring": _ring,
-    "numbers": lambda contract: not parse(contract.numerics.formats()[0][1]).codes,
-    "codes": lambda contract: parse(contract.numerics.formats()[0][1]).codes,
-    "fp8": lambda contract: parse(contract.numerics.formats()[0][1]).name in FP8,
-    "shared-prompt": _shared,
-    "full-layer": lambda contract: narrow(contract.subject) is None,
-    "strided": _strided,
-    "empties": _empties,
-    "wide-batch": _wide,
-    "softcap": lambda contract: getattr(contract.subject, "softcap", None) is not None,
-    "sinks": _sinks,
-    "groups": _groups,
+FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
+    "order": (
+        "attention whose order can be changed",
+        lambda contract: order_of(contract.subject) is not None,
+    ),
+    "taken-order": ("kernels that take an order", _taken),
+    "window": ("a sliding window", _window),
+    "no-ring": ("no ring", lambda contract: not _ring(contract)),
+    "ring": ("rings", _ring),
+    "numbers": ("a cache of numbers, not of codes", lambda contract: not _store(contract).codes),
+    "codes": ("a cache that stores codes", lambda contract: _store(contract).codes),
+    "fp8": ("a cache in fp8", lambda contract: _store(contract).name in FP8),
+    "strided": ("inputs: strided", _strided),
+    "empties": ("empty: zero", _empties),
+    "wide-batch": ("more than 16 rows of one batch", _wide),
+    "softcap": (
+        "a softcap",
+        lambda c: isinstance(c.subject, Attention) and bool(c.subject.softcap),
+    ),
+    "sinks": ("attention sinks", _sinks),
+    "groups": ("several KV heads, several query heads for each", _groups),
+    "layers": ("at least two layers", _layers),
+    "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),
+    "shared-prompt": ("prompts that all begin with the same tile of tokens", _shared),
+    "ascii": ("a vocabulary that holds all ASCII bytes", _ascii),
+    "float32": ("execution in float32", lambda c: c.numerics.formats()[0][0] == "float32"),
 }
+"""Each in words, in the order in which they are said, and whether a contract has it."""

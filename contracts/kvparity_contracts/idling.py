@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from kvparity_contracts.checks import PREFILL, PathCheck
-from kvparity_contracts.paths import MOST, PathKind, PathName
+from kvparity_contracts.checks import PathCheck
+from kvparity_contracts.paths import DECODE, MOST, PREFILL, PathKind, PathName
 from kvparity_contracts.workloads import Workload
 
-DECODE = PathName("decode")
 ALONE = PathName("batched", 1)
 UNDECODED: tuple[PathKind, ...] = ("decode", "generate", "mixed", "exported", "compiled")
 """Paths that are named for decoding and do none where one token is generated."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.needs import needs
 from kvparity_contracts.placing import takes
 from kvparity_contracts.planning import LeftOut, fates, meant, meant_for, planned, possible, shows
 
@@ -33,12 +34,12 @@ def named(contract: Contract) -> Iterator[Note]:
             reason = fate.reason.removeprefix("cannot be planted ").removeprefix("in ")
             yield at, f"{fate.control.name} cannot be planted: {reason}"
         elif not possible(fate.control, contract):
-            yield at, f"{fate.control.name} may not show here: it needs {fate.control.needs}"
+            yield at, f"{fate.control.name} may not show here: it needs {needs(fate.control)}"
         elif not any(meant_for(fate.control, check, contract) for check in contract.checks):
             yield (
                 at,
                 f"{fate.control.name} is planted on {fate.control.path}, which no check of this "
-                f"contract compares; it is meant for {fate.control.needs}",
+                f"contract compares; it is meant for {needs(fate.control)}",
             )
 
 

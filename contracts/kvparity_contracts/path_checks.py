@@ -8,13 +8,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from kvparity_contracts.base import Fault, KeyPath, ToTuple, no_duplicates
-from kvparity_contracts.check_base import PREFILL, Compared, PathCheck, Paths
+from kvparity_contracts.check_base import Compared, PathCheck, Paths
 from kvparity_contracts.limits import TOKEN_LIMITS, AnyLimits, Limits
 from kvparity_contracts.numerics import Numerics
-from kvparity_contracts.paths import CACHELESS, UNTOLD, PathName
+from kvparity_contracts.paths import CACHELESS, DECODE, PREFILL, UNTOLD, PathName
 from kvparity_contracts.subjects import AnySubject, Transformers
-
-DECODE = PathName("decode")
 
 
 class Invariance(Compared):

@@ -143,6 +143,10 @@ class PathName:
         return tuple(PathName(cast(PathKind, f"padded-{side}")) for side in pad)
 
 
+PREFILL = PathName("prefill")
+DECODE = PathName("decode")
+
+
 def example(kind: str) -> str:
     """How a path of this kind is written."""
     return EXAMPLES.get(kind, kind)

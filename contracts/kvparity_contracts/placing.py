@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from kvparity_contracts.checks import PREFILL, PathCheck
+from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.controls import Control
 from kvparity_contracts.features import shares_prompt
+from kvparity_contracts.needs import needs
 from kvparity_contracts.order import Order
 from kvparity_contracts.parts import Parts
-from kvparity_contracts.paths import PathName
+from kvparity_contracts.paths import PREFILL, PathName
 from kvparity_contracts.subjects import known, narrow
 from kvparity_contracts.workloads import Workload
 
@@ -171,7 +172,7 @@ def edge_of(control: Control, contract: Parts) -> Edge | None:
 def takes(control: Control, contract: Parts) -> str:
     """What a control needs of this contract, in words."""
     edge = edge_of(control, contract)
-    return control.needs if edge is None else f"{control.needs}, and {edge}"
+    return needs(control) if edge is None else f"{needs(control)}, and {edge}"
 
 
 def smallest(

@@ -13,6 +13,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.features import has
 from kvparity_contracts.idling import runs
+from kvparity_contracts.needs import needs
 from kvparity_contracts.placing import Place, part_of, place, split_and_tile
 from kvparity_contracts.subjects import order_of
 from kvparity_contracts.workloads import Workload
@@ -68,7 +69,7 @@ def fates(contract: Contract, ran: Collection[str] | None = None) -> Iterator[Pl
         for relation in present or control.relations[:1]:
             found = _fate(control, relation, contract, running)
             if hidden and not isinstance(found, str):
-                found = f"it cannot show here: it takes {control.needs}"
+                found = f"it cannot show here: it takes {needs(control)}"
             if isinstance(found, str):
                 yield LeftOut(control, relation, found)
             else:
@@ -87,8 +88,10 @@ def _fate(
     if "order" in control.features and order_of(contract.subject) is None:
         return "it plants another order, and attention here has none of this project's"
     lacking = [each for each in control.features if not has(contract, each)]
+    if "taken-order" in lacking:
+        return "it picks the order of each call, and the kernels of this pair take none"
     if set(lacking) - {"float32"}:  # rounding to less may hide the defect, and need not
-        return f"it cannot show here: it takes {control.needs}"
+        return f"it cannot show here: it takes {needs(control)}"
     if control.tempered and all(each == 1.0 for each in contract.numerics.temperatures):
         return "every temperature of the contract is 1"
     return place(control, relation, contract, ran)

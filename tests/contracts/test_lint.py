@@ -122,7 +122,7 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
         [("controls: all", "controls: [§padding-leaks, wrong-input, stale-slot]")],
         "controls[0]",
         "padding-leaks is planted on padded-left, which no check of this contract compares; it is "
-        "meant for a workload padded on the left",
+        "meant for path padded-left, and prompts of 2 lengths",
     ),
     "a control without its length": (
         [
@@ -162,7 +162,8 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
             ("controls: all", "controls: §all"),
         ],
         "controls",
-        "other-tile (an audit check, or an order check with more keys than one tile); ",
+        "(attention whose order can be changed, and an order check with more keys than one tile or an "
+        "audit check)",
     ),
     "an audit without a control": (
         [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from kvparity_contracts.paths import PathKind, PathName
+from kvparity_contracts.paths import DECODE, PREFILL, PathKind, PathName
 
 Feature = Literal[
     "order",
+    "taken-order",
     "float32",
     "window",
     "no-ring",
@@ -16,7 +18,9 @@ Feature = Literal[
     "numbers",
     "codes",
     "fp8",
+    "ascii",
     "shared-prompt",
+    "layers",
     "full-layer",
     "strided",
     "empties",
@@ -28,6 +32,8 @@ Feature = Literal[
 """What a contract must have beside paths and lengths for a defect to be possible."""
 
 SubjectKind = Literal["attention", "decoder", "transformers"]
+DECODER: tuple[SubjectKind, ...] = ("decoder",)
+PAIRS: tuple[SubjectKind, ...] = ("attention",)
 LANGUAGE: tuple[SubjectKind, ...] = ("decoder", "transformers")
 KERNELS: tuple[SubjectKind, ...] = ("attention", "decoder")
 EVERY: tuple[SubjectKind, ...] = ("attention", "decoder", "transformers")
@@ -61,9 +67,6 @@ TOGETHER: tuple[PathKind, ...] = (
 )
 
 
-DECODE = PathName("decode")
-"""Where most defects are planted."""
-
 Keys = Literal["any", "whole-tile", "tile", "split", "window"]
 Side = Literal["rollout", "rescore", "both", "handover"]
 
@@ -85,15 +88,14 @@ class Control:
     ``tempered``: a temperature is not 1. ``scores_prompt``: both sides run ``prefill`` and every
     token but the first is compared, prompt included: for a defect that one token shows only by
     chance.
-    ``expect``: what the check must say. ``features``: what the contract has beside. ``needs`` says
-    all that in words.
+    ``expect``: what the check must say. ``features``: what the contract has beside.
+    ``kvparity_contracts.needs`` says all that in words.
     """
 
     name: str
     about: str
     source: str
     subjects: tuple[SubjectKind, ...]
-    needs: str
     expect: Literal["differs", "void"] = "differs"
     relations: tuple[str, ...] = ("invariance",)
     paths: tuple[PathKind, ...] = ()
@@ -115,3 +117,13 @@ class Control:
         if self.keys == "split":
             return split + 1
         return max(self.fewest, (window or 0) + 1) if self.keys == "window" else self.fewest
+
+
+reorders = partial(
+    Control, subjects=KERNELS, paths=DECODING, keys="tile", features=("order",), side="both"
+)
+"""Rows of another order: by default on decode, in a sequence longer than one tile."""
+decodes = partial(Control, paths=DECODING)
+"""Rows of what every decoded token shows."""
+scores = partial(Control, subjects=LANGUAGE, path=PREFILL, generate=1, scores_prompt=True)
+"""Rows of equal logits that give other logprobs, in a token or two: the prompt is scored, too."""

@@ -2,175 +2,102 @@
 
 from __future__ import annotations
 
-from kvparity_contracts.controls.base import DECODING, KERNELS, TOGETHER, Control
+from functools import partial
+
+from kvparity_contracts.controls.base import DECODER, DECODING, TOGETHER, reorders
 from kvparity_contracts.paths import PathName
 
+_chooses = partial(reorders, features=("order", "taken-order"))
+_merges = partial(reorders, subjects=DECODER, features=("order", "full-layer"))
+
 DISPATCH = (
-    Control(
+    reorders(
         "tile-by-neighbour",
         "the longest query of a step picks the tile of all",
         "vllm-project/vllm#51902",
-        ("decoder",),
-        "a path that decodes, and a sequence longer than one tile",
-        paths=DECODING,
-        keys="tile",
-        features=("order",),
-        side="both",
+        subjects=DECODER,
     ),
-    Control(
+    reorders(
         "kernel-by-longest-query",
         "where all queries of a step are single, a kernel with other splits runs",
         "vllm-project/flash-attention#169",
-        ("decoder",),
-        "a path that decodes, and a sequence longer than one split",
-        paths=DECODING,
+        subjects=DECODER,
         keys="split",
-        features=("order",),
-        side="both",
     ),
-    Control(
+    _chooses(
         "tile-by-mean-query",
         "the mean query length of a call picks the tile",
         "flashinfer-ai/flashinfer#2424",
-        KERNELS,
-        "a path that decodes, and a sequence longer than one tile",
-        paths=DECODING,
-        keys="tile",
-        features=("order",),
-        side="both",
     ),
-    Control(
+    _chooses(
         "splits-over-batch",
         "a budget of splits is divided by the batch",
         "lightseekorg/tokenspeed#904",
-        KERNELS,
-        "a path that computes sequences together, and a sequence longer than one split",
         paths=TOGETHER,
-        keys="split",
-        features=("order",),
         path=PathName("batched"),
-        side="both",
+        keys="split",
     ),
-    Control(
+    _chooses(
         "mask-follows-alignment",
         "whether the first query lies on a tile edge picks the tile",
         "sgl-project/sglang#33417",
-        KERNELS,
-        "a path that decodes, a sequence longer than one tile, and a workload that generates at "
-        "least 4 tokens",
-        paths=DECODING,
-        keys="tile",
-        features=("order",),
-        side="both",
         generate=4,
     ),
-    Control(
+    _chooses(
         "tile-by-query-count",
         "a sequence of few queries rounds its tile to their number",
         "sgl-project/sglang#35161",
-        KERNELS,
-        "a path that decodes, and a sequence longer than one tile",
-        paths=DECODING,
-        keys="tile",
-        features=("order",),
-        side="both",
     ),
-    Control(
+    _chooses(
         "kernel-by-bucket",
         "decode of more sequences than a bucket holds runs another kernel",
         "pegainfer-project/pegainfer#623",
-        KERNELS,
-        "path batched or mixed, and a sequence longer than one tile",
         paths=("batched", "mixed"),
-        keys="tile",
-        features=("order",),
         path=PathName("batched"),
-        side="both",
     ),
-    Control(
+    _chooses(
         "tuned-elsewhere",
         "the rollout's process has tuned another tile than the trainer's",
         "NVIDIA/Megatron-LM#6966",
-        KERNELS,
-        "a sequence longer than one tile",
-        keys="tile",
-        features=("order",),
+        paths=(),
+        side="rollout",
     ),
-    Control(
-        "order-by-launch",
-        "half of all launches add in another order",
-        "vllm-project/vllm#53906",
-        KERNELS,
-        "a path that decodes, and a sequence longer than one tile",
-        paths=DECODING,
-        keys="tile",
-        features=("order",),
-        side="both",
+    _chooses(
+        "order-by-launch", "half of all launches add in another order", "vllm-project/vllm#53906"
     ),
-    Control(
+    _chooses(
         "replays-captured-splits",
         "decode replays a graph that was captured with more splits",
         "vllm-project/vllm#28131",
-        KERNELS,
-        "a path that decodes, and a sequence longer than one split",
-        paths=DECODING,
         keys="split",
-        features=("order",),
-        side="both",
     ),
-    Control(
+    _merges(
         "cascade-of-shared-prefix",
         "a prefix that sequences share is reduced once, by itself, and merged",
         "vllm-project/vllm#32561",
-        ("decoder",),
-        "path batched or paged, two prompts that begin with the same tile of tokens, and a layer "
-        "that sees all keys",
         paths=("batched", "mixed", "paged"),
-        keys="tile",
+        path=PathName("paged", 16),
         sequences=2,
         features=("order", "full-layer", "shared-prompt"),
-        path=PathName("paged", 16),
-        side="both",
     ),
-    Control(
+    _merges(
         "hit-merges-states",
         "cached keys are reduced by themselves and merged with the fresh ones",
         "sgl-project/sglang#34683",
-        ("decoder",),
-        "a path with chunks behind cached keys, a sequence longer than one tile, and a layer that "
-        "sees all keys",
         paths=("chunked", "streamed", "prefix", "prefix-paged"),
-        keys="tile",
-        features=(
-            "order",
-            "full-layer",
-        ),
         path=PathName("chunked", 16),
-        side="both",
     ),
-    Control(
+    _merges(
         "chunk-from-budget",
         "prompts are reduced in chunks that the queue's budget leaves",
         "pegainfer-project/pegainfer#688",
-        ("decoder",),
-        "a path that decodes, a sequence longer than one tile, and a layer that sees all keys",
         paths=(*DECODING, "permuted"),
-        keys="tile",
-        features=(
-            "order",
-            "full-layer",
-        ),
-        side="both",
     ),
-    Control(
+    reorders(
         "polynomial-exp2",
         "decode takes 2^x from a polynomial from one split of keys on",
         "Dao-AILab/flash-attention#2596",
-        ("decoder",),
-        "a path that decodes, and a sequence longer than one split",
-        paths=DECODING,
+        subjects=DECODER,
         keys="split",
-        features=("order",),
-        side="both",
     ),
 )

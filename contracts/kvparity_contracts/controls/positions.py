@@ -1,57 +1,49 @@
-"""Positions: another angle than the token's place asks for."""
+"""Rotary positions and pads: another angle than the token's place asks for."""
 
 from __future__ import annotations
 
-from kvparity_contracts.controls.base import DECODING, LANGUAGE, Control
-from kvparity_contracts.paths import PathName
+from functools import partial
+
+from kvparity_contracts.controls.base import DECODER, LANGUAGE, Control, decodes
+from kvparity_contracts.paths import PREFILL, PathName
+
+_padded = partial(Control, subjects=DECODER, paths=("padded-left",), path=PathName("padded-left"))
 
 POSITIONS = (
     Control(
         "rope-table-bfloat16",
         "the trainer's RoPE table was cast to bfloat16 with the model",
         "pytorch/torchtitan bitwise_parity.md",
-        ("decoder",),
-        "a workload that generates at least 2 tokens",
+        subjects=DECODER,
         side="rescore",
     ),
     Control(
         "positions-inexact",
         "positions are counted in a float that is exact for small ones only",
         "huggingface/candle#3520",
-        ("decoder",),
-        "an accuracy check, and a sequence of more than 17 tokens",
+        subjects=DECODER,
         relations=("accuracy",),
-        keys="tile",
-        path=PathName("prefill"),
+        path=PREFILL,
         side="both",
+        keys="tile",
     ),
-    Control(
+    decodes(
         "decode-at-position-zero",
         "every decoded token is told position 0",
         "Blaizzy/mlx-vlm#1983",
-        LANGUAGE,
-        "a path that decodes, and a workload that generates at least 2 tokens",
+        subjects=LANGUAGE,
         relations=("invariance", "trace"),
-        paths=DECODING,
     ),
-    Control(
+    _padded(
         "padding-shifts-positions",
         "left pads are masked, and still counted as positions",
         "TransformerLensOrg/TransformerLens#1609",
-        ("decoder",),
-        "a workload padded on the left, with prompts of two lengths",
         relations=("invariance", "trace"),
-        paths=("padded-left",),
         sequences=2,
-        path=PathName("padded-left"),
     ),
-    Control(
+    _padded(
         "padding-mask-skipped-alone",
         "a batch of one has no padding mask",
         "huggingface/transformers#46773",
-        ("decoder",),
-        "a workload padded on the left",
-        paths=("padded-left",),
-        path=PathName("padded-left"),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvparity_contracts.controls.base import Control
+from kvparity_contracts.controls.base import DECODER, Control
 from kvparity_contracts.paths import PathName
 
 REUSE = (
@@ -10,8 +10,7 @@ REUSE = (
         "stale-after-update",
         "the prefix cache outlives an update of the weights",
         "NovaSky-AI/SkyRL#2246, NVIDIA-NeMo/RL#4018",
-        ("decoder",),
-        "path reset, and a workload that generates at least 2 tokens",
+        subjects=DECODER,
         paths=("reset",),
         path=PathName("reset"),
         fewest=4,
@@ -20,8 +19,7 @@ REUSE = (
         "prefix-shifts-positions",
         "behind a reused prefix every position is one too far",
         "waybarrios/vllm-mlx#311",
-        ("decoder",),
-        "a path with a shared prefix, and a sequence longer than one tile",
+        subjects=DECODER,
         relations=("invariance", "trace"),
         paths=("prefix", "prefix-paged"),
         path=PathName("prefix", 8),

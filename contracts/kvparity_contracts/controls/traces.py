@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from kvparity_contracts.controls.base import Control
+from functools import partial
+
+from kvparity_contracts.controls.base import DECODER, Control
+
+_traced = partial(Control, subjects=DECODER, relations=("trace",))
 
 TRACES = (
-    Control(
+    _traced(
         "wrong-donor",
         "every layer reads the first layer's cache",
         "ml-explore/mlx-lm#1674",
-        ("decoder",),
-        "a trace check, and at least two layers",
-        relations=("trace",),
+        features=("layers",),
     ),
-    Control(
+    _traced(
         "uniform-attention",
         "the scale of the scores is lost, and every key weighs the same",
         "NVIDIA/Megatron-LM#848",
-        ("decoder",),
-        "a trace check",
-        relations=("trace",),
     ),
 )

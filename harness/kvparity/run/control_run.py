@@ -20,7 +20,7 @@ from kvparity.report.labels import COUNTED
 from kvparity.run.unit import judge_accuracy, oracle_values
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.controls import CONTROLS, Control
-from kvparity_contracts.paths import PathName
+from kvparity_contracts.paths import PREFILL
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _by_reach(setting: Setting, pair: AttentionSubject, job: ControlRun, tokens:
     """A fault that both kernels share, checked against all accuracy checks of the contract."""
     plans = setting.plans(job.workload).part(job.sequences, job.generate)
     own = [tokens[i][: plans.prompts.length(n)] for n, i in enumerate(job.sequences)]
-    returned = Side(setting, pair, plans, PathName("prefill"), own).run().values.shape[1]
+    returned = Side(setting, pair, plans, PREFILL, own).run().values.shape[1]
     lse = returned > pair.heads.query * pair.heads.dim
     found = tuple(reaches(setting, pair, ROWS[job.control], lse=lse))
     first = next((each for each in found if not each.seen), found[0])

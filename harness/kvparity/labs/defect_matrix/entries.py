@@ -11,7 +11,7 @@ from kvparity_contracts.controls.dispatch import DISPATCH
 from kvparity_contracts.controls.linears import LINEARS
 from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.features import shares_prompt
-from kvparity_contracts.paths import PathName
+from kvparity_contracts.paths import DECODE, PREFILL
 from kvparity_contracts.placing import Part
 from kvparity_contracts.placing import part_of as placed
 from kvparity_contracts.planning import in_kernels
@@ -19,7 +19,6 @@ from kvparity_contracts.planning import in_kernels
 RELATIONS: tuple[str, ...] = (
     "invariance", "accuracy", "cache", "liveness", "trace", "order", "audit",
 )  # fmt: skip
-DECODE, PREFILL = PathName("decode"), PathName("prefill")
 
 
 @dataclass(frozen=True)

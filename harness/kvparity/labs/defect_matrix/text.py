@@ -8,6 +8,7 @@ from kvparity.core.versions import lines as outside_line
 from kvparity.labs.defect_matrix.results import ControlSummary, ListedControl, MatrixDocument
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.defects import DEFECTS, defects_of
+from kvparity_contracts.needs import needs
 
 MARKS = {"caught": "x", "not caught": ".", "does not apply": "", "void": "?"}
 RELATIONS = ("invariance", "accuracy", "cache", "liveness", "trace", "order", "audit")
@@ -20,7 +21,7 @@ def listed(control: Control) -> ListedControl:
         "about": control.about,
         "source": control.source,
         "subjects": list(control.subjects),
-        "needs": control.needs,
+        "needs": needs(control),
         "must": list(control.relations),
         "expect": control.expect,
         "defects": list(defects_of(control.name)),
@@ -33,7 +34,7 @@ def listing() -> str:
     for control in CONTROLS.values():
         numbers = ", ".join(map(str, defects_of(control.name)))
         lines.append(f"{control.name}: {control.about}")
-        where = f"  {', '.join(control.subjects)}; needs {control.needs}"
+        where = f"  {', '.join(control.subjects)}; needs {needs(control)}"
         lines.append(where)
         must = f"  must be caught by {', '.join(control.relations)}; {control.source}"
         lines.append(must + (f"; defect {numbers}" if numbers else ""))

@@ -10,7 +10,7 @@ import torch
 
 from kvparity.controls.table import PLANTS, Planting, planting
 from kvparity.core.errors import SubjectError, UnsupportedError
-from kvparity.labs.defect_matrix.entries import PREFILL, Entry, part_of, seen_by
+from kvparity.labs.defect_matrix.entries import Entry, part_of, seen_by
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
 from kvparity.labs.defect_matrix.results import EntryResult
 from kvparity.plan.cases import ControlRun
@@ -29,7 +29,7 @@ from kvparity.run.kernel_control_run import (
 from kvparity.run.unit import Runner, Setting
 from kvparity.subjects.registry import factory
 from kvparity_contracts.controls import CONTROLS, Control
-from kvparity_contracts.paths import PathName
+from kvparity_contracts.paths import DECODE, PREFILL
 from kvparity_contracts.planning import in_kernels
 
 SAME_STEPS = "both sides ran the same steps"
@@ -50,7 +50,7 @@ class _Built:
     def known(self, workload: str) -> Tokens:
         if workload not in self.tokens:
             runner = Runner(self.setting, self.setting.plans(workload), None)
-            runner.rollout(PathName("decode"))
+            runner.rollout(DECODE)
             self.tokens[workload] = runner.known()
         return self.tokens[workload]
 
