@@ -162,8 +162,8 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
             ("controls: all", "controls: §all"),
         ],
         "controls",
-        "(attention whose order can be changed, and an order check with more keys than one tile or an "
-        "audit check)",
+        "(attention whose order can be changed, and an order check with more keys than one tile "
+        "or an audit check)",
     ),
     "an audit without a control": (
         [

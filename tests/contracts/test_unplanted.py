@@ -120,8 +120,8 @@ def test_each_feature_is_said_of_the_controls_that_need_it(feature: Feature) -> 
          "path that computes sequences together, a sequence longer than one split, and at least 2 "
          "generated tokens"),
         ("baked-cache", "path exported or compiled, and at least 4 generated tokens"),
-        ("other-tile", "attention whose order can be changed, and an order check with more keys than "
-         "one tile or an audit check"),
+        ("other-tile", "attention whose order can be changed, and an order check with more keys "
+         "than one tile or an audit check"),
         ("ragged-split", "an order check with more keys than one tile"),
         ("other-warps", "an audit check"),
     ],

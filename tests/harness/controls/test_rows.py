@@ -1,18 +1,24 @@
-"""Every fact of a control's row decides something: what is said of it, or where it is planted."""
+"""A control's row: every fact decides something, and what it lets be planted can be planted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from kvparity.controls.table import planting
 from kvparity.labs.zoo.habitats import HABITATS
 from kvparity.labs.zoo.text import entry
+from kvparity.plan.schedule import Layout, Member
+from kvparity.subjects.registry import factory
+from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.placing import place
-from kvparity_contracts.planning import workloads_run
+from kvparity_contracts.planning import Planted, fates, workloads_run
 
 CONTRACTS = [HABITATS[name].contract for name in ("plain", "ring", "masked-pair")]
 RAN = [workloads_run(contract) for contract in CONTRACTS]
@@ -43,3 +49,39 @@ def without(row: Control) -> Iterator[tuple[str, Control]]:
 def test_no_fact_of_a_row_is_idle(name: str) -> None:
     whole = decided(CONTROLS[name])
     assert [fact for fact, other in without(CONTROLS[name]) if decided(other) == whole] == []
+
+
+def changed(habitat: str, **subject: Any) -> Contract:
+    """The contract of a habitat, its first prompt longer, with other keys of its subject."""
+    whole = HABITATS[habitat].contract.model_dump(exclude_none=True)
+    first, *others = whole["workloads"]
+    workloads = [first | {"prompt_tokens": [70]}, *others]
+    return Contract.model_validate(
+        whole | {"subject": whole["subject"] | subject, "workloads": workloads}
+    )
+
+
+SMALL = HABITATS["plain"].contract.model_dump(exclude_none=True)["subject"]["config"]
+WHOLE: dict[str, Contract] = {name: each.contract for name, each in HABITATS.items()} | {
+    "one-layer": changed("plain", config=SMALL | {"layers": 1}),
+    "few-ids": changed("plain", config=SMALL | {"vocab_size": 63}),
+    "no-order": changed("pair", order=None),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_the_linter_lets_be_planted_can_be_planted(name: str) -> None:
+    contract = WHOLE[name]
+    execution, store = contract.numerics.formats()[0]
+    subject = factory(contract.subject.kind)(
+        contract.subject, execution=execution, kv_cache=store, device=torch.device("cpu"), seed=0,
+        base=Path(),
+    )  # fmt: skip
+    planted = [fate for fate in fates(contract) if isinstance(fate, Planted) and fate.place]
+    assert len(planted) > 3
+    for fate in planted:
+        defect = planting(fate.control)
+        for plant in (defect.rollout, defect.rescore):
+            plant(subject).session([Member("m", 30, 20)], Layout(chunk=30))
+        handed = defect.handover([1, 2], 1)
+        assert not subject.vocab or max(handed) < subject.vocab
