@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from kvparity.controls.table import planting
-from kvparity.labs.zoo.habitats import HABITATS
-from kvparity.labs.zoo.text import entry
+from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
+from kvparity.labs.defect_matrix.text import listed
 from kvparity.plan.schedule import Layout, Member
 from kvparity.subjects.registry import factory
 from kvparity_contracts.contract import Contract
@@ -20,13 +20,13 @@ from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.placing import place
 from kvparity_contracts.planning import Planted, fates, workloads_run
 
-CONTRACTS = [HABITATS[name].contract for name in ("plain", "ring", "masked-pair")]
+CONTRACTS = [FIXTURES[name].contract for name in ("plain", "ring", "masked-pair")]
 RAN = [workloads_run(contract) for contract in CONTRACTS]
 
 
 def decided(row: Control) -> list[Any]:
     """All that is said of a row, and where it is planted in some contracts."""
-    found: list[Any] = [entry(row), row.path, row.side]
+    found: list[Any] = [listed(row), row.path, row.side]
     for contract, ran in zip(CONTRACTS, RAN, strict=True):
         if contract.subject.kind in row.subjects:
             found += [place(row, each, contract, ran) for each in row.relations]
@@ -51,9 +51,9 @@ def test_no_fact_of_a_row_is_idle(name: str) -> None:
     assert [fact for fact, other in without(CONTROLS[name]) if decided(other) == whole] == []
 
 
-def changed(habitat: str, **subject: Any) -> Contract:
-    """The contract of a habitat, its first prompt longer, with other keys of its subject."""
-    whole = HABITATS[habitat].contract.model_dump(exclude_none=True)
+def changed(fixture: str, **subject: Any) -> Contract:
+    """The contract of a fixture, its first prompt longer, with other keys of its subject."""
+    whole = FIXTURES[fixture].contract.model_dump(exclude_none=True)
     first, *others = whole["workloads"]
     workloads = [first | {"prompt_tokens": [70]}, *others]
     return Contract.model_validate(
@@ -61,8 +61,8 @@ def changed(habitat: str, **subject: Any) -> Contract:
     )
 
 
-SMALL = HABITATS["plain"].contract.model_dump(exclude_none=True)["subject"]["config"]
-WHOLE: dict[str, Contract] = {name: each.contract for name, each in HABITATS.items()} | {
+SMALL = FIXTURES["plain"].contract.model_dump(exclude_none=True)["subject"]["config"]
+WHOLE: dict[str, Contract] = {name: each.contract for name, each in FIXTURES.items()} | {
     "one-layer": changed("plain", config=SMALL | {"layers": 1}),
     "few-ids": changed("plain", config=SMALL | {"vocab_size": 63}),
     "no-order": changed("pair", order=None),
