@@ -7,6 +7,7 @@ from functools import cache
 
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import Control
+from kvparity_contracts.features import has
 from kvparity_contracts.json_types import JsonObject, JsonValue
 from kvparity_contracts.planning import possible
 
@@ -150,6 +151,6 @@ def applies(control: Control, fixture: FixtureContract) -> bool:
     contract = fixture.contract
     if contract.subject.kind not in control.subjects or not possible(control, contract):
         return False
-    everywhere = {"order", "float32", "numbers", "shared-prompt", "full-layer"}
-    needed = set(control.features) - everywhere - {"strided", "empties", "wide-batch"}  # of a pair
+    plain = [_contract(name) for name in ("plain", "pair")]
+    needed = {each for each in control.features if not any(has(one, each) for one in plain)}
     return bool(needed & set(fixture.wants)) if fixture.wants else not needed
