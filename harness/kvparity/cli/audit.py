@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 from kvparity.cli import say
+from kvparity.cli.arguments import Verbs, add_contract, add_json
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.relations.audit import words
@@ -16,7 +16,7 @@ _EXIT = {"same": ExitCode.HOLDS, "different": ExitCode.DIFFERS, "unknown": ExitC
 _ORDER = ("split", "tile", "block_m", "num_warps")
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "audit",
@@ -27,7 +27,7 @@ def add_parser(verbs: Any) -> None:
         "does not compile, 5 unknown",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("contract", help="a contract file, or the name of a library contract")
+    add_contract(parser)
     parser.add_argument(
         "--arch",
         nargs="+",
@@ -45,7 +45,7 @@ def add_parser(verbs: Any) -> None:
         "--cache", type=Path, metavar="DIR", help="where compiled kernels are kept between runs"
     )
     parser.add_argument("--verbose", action="store_true", help="show fields that are the same too")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 

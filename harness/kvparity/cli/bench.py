@@ -6,24 +6,26 @@ import argparse
 import json
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvparity.cli import progress, say
+from kvparity.cli.arguments import Verbs, add_json
 from kvparity.cli.stop import StopError, drawable
 from kvparity.core.exit_codes import ExitCode
 from kvparity.core.versions import lines as outside_line
 from kvparity.labs.bench.cases import SHAPES, WHATS
 
 if TYPE_CHECKING:
-    from kvparity.labs.bench.calls import Choice
-    from kvparity.labs.bench.goals import Row
-    from kvparity.labs.bench.measure import Measured
+    from kvparity.labs.bench.calls import TileChoice
+    from kvparity.labs.bench.document import BenchDocument
+    from kvparity.labs.bench.goals import GoalRow
+    from kvparity.labs.bench.measure import CaseTimes
 
 FORMATS = ("bfloat16", "float16", "float32")
 IN_FORCE = "in-force"
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "bench",
@@ -60,7 +62,7 @@ def add_parser(verbs: Any) -> None:
         metavar="FILE",
         help="draw the prices into FILE (needs the extra report)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         drawable("the picture of prices")
     if args.show is not None:
         try:
-            document = json.loads(args.show.read_text(encoding="utf-8"))
+            document: BenchDocument = json.loads(args.show.read_text(encoding="utf-8"))
             found, goals = read(document), judge(document)
         except (OSError, ValueError, TypeError) as error:
             raise StopError(f"{args.show}: {error}") from error
@@ -101,11 +103,11 @@ def _check_tiles(name: str) -> None:
         raise StopError(f"--tiles {name!r} is unknown; expected one of {', '.join(known)}")
 
 
-def _choice(args: argparse.Namespace) -> Choice:
+def _choice(args: argparse.Namespace) -> TileChoice:
     """The tiles of this run, settled once: a variant of ours gets the same."""
     import torch
 
-    from kvparity.labs.bench.calls import Choice
+    from kvparity.labs.bench.calls import TileChoice
     from kvparity_kernels.rules import current
     from kvparity_kernels.tiles import BASE, candidates
 
@@ -114,10 +116,10 @@ def _choice(args: argparse.Namespace) -> Choice:
         tiles = current(torch.device("cuda"), getattr(torch, args.dtype))
     else:
         tiles = known.get(args.tiles, BASE)
-    return Choice(tiles, known if args.candidates else {})
+    return TileChoice(tiles, known if args.candidates else {})
 
 
-def _measure(args: argparse.Namespace) -> dict[str, Any]:
+def _measure(args: argparse.Namespace) -> BenchDocument:
     from dataclasses import asdict, replace
     from functools import partial
 
@@ -156,7 +158,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _tell(
-    args: argparse.Namespace, document: dict[str, Any], found: list[Measured], goals: list[Row]
+    args: argparse.Namespace, document: BenchDocument, found: list[CaseTimes], goals: list[GoalRow]
 ) -> int:
     from kvparity.labs.bench import text
     from kvparity.labs.bench.picture import draw

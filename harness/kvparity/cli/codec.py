@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvparity.cli import progress, say
-from kvparity.cli.device import add_argument, settle
+from kvparity.cli.arguments import Verbs, add_contract, add_device, add_json
+from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.report.schema import SCHEMA_VERSION
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "codec",
@@ -34,7 +35,7 @@ def add_parser(verbs: Any) -> None:
         "argument in brackets; k=NAME,v=NAME for two. Exit codes: 0 done, 2 bad input, 3 the "
         "subject or a codec failed, or reported a wrong number of bytes.",
     )
-    parser.add_argument("contract", help="a contract file, or the name of a library contract")
+    add_contract(parser)
     parser.add_argument(
         "--codec",
         action="append",
@@ -65,8 +66,8 @@ def add_parser(verbs: Any) -> None:
         metavar="DIR",
         help="write codec.json, codec.txt and drift.svg there (needs the extra report)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    add_argument(parser)
+    add_json(parser)
+    add_device(parser)
     parser.set_defaults(run=run)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kvparity.cli import say
+from kvparity.cli.arguments import Verbs
 from kvparity_contracts import (
     ContractError,
     Finding,
@@ -32,9 +33,9 @@ examples:
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(top: Verbs) -> None:
     """Add the verb with its own verbs; each sets ``run`` to a function of the arguments."""
-    verb = subparsers.add_parser(
+    verb = top.add_parser(
         "contract",
         help="check contract files, print their schema, list the library",
         description="Check contract files, print their schema, list the library.",

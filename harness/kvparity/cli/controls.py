@@ -7,15 +7,15 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from kvparity.cli import progress, say
-from kvparity.cli.device import add_argument, settle
+from kvparity.cli.arguments import Verbs, add_device, add_json
+from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "controls",
@@ -34,8 +34,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="processes (default: the CPU cores; one on a GPU)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    add_argument(parser)
+    add_json(parser)
+    add_device(parser)
     parser.set_defaults(run=run)
 
 

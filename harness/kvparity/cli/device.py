@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 VARIABLE = "KVPARITY_DEVICE"
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device``."""
-    parser.add_argument(
-        "--device",
-        metavar="DEVICE",
-        default=os.environ.get(VARIABLE),
-        help="cpu (Triton's interpreter), cuda or cuda:N; default: "
-        f"${VARIABLE}, else cuda where there is one, else cpu",
-    )
+def default() -> str | None:
+    """The device that the environment asks for."""
+    return os.environ.get(VARIABLE)
 
 
 def settle(asked: str | None) -> str:

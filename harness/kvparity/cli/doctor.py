@@ -7,12 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from kvparity.cli import say
-from kvparity.cli.device import add_argument, settle
+from kvparity.cli.arguments import Verbs, add_device, add_json
+from kvparity.cli.device import settle
 from kvparity.core import versions
 from kvparity.core.exit_codes import ExitCode
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "doctor",
@@ -20,8 +21,8 @@ def add_parser(verbs: Any) -> None:
         description="Look at this machine, try every kind of subject once, and say "
         "what works and with which versions.",
     )
-    add_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_device(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 

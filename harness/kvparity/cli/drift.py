@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.cli import say
+from kvparity.cli.arguments import add_json
 from kvparity.cli.stop import ends
 from kvparity.core.exit_codes import of_verdict
 
@@ -68,7 +69,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--worst", type=int, default=10, metavar="N", help="tokens to show (default: 10)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 

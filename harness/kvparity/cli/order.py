@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvparity.cli import progress, say
-from kvparity.cli.device import add_argument, settle
+from kvparity.cli.arguments import Verbs, add_device, add_json
+from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 
@@ -33,7 +34,7 @@ _WORST = (
 )
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "order",
@@ -69,8 +70,8 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random calls")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the trees into FILE")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    add_argument(parser)
+    add_json(parser)
+    add_device(parser)
     parser.set_defaults(run=run)
 
 

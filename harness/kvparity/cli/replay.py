@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from kvparity.cli import say
-from kvparity.cli.device import add_argument, settle
+from kvparity.cli.arguments import Verbs, add_device, add_json
+from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core import versions
 from kvparity.core.exit_codes import of_verdict
 from kvparity.report.schema import RESIGNED, SCHEMA_VERSION
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "replay",
@@ -23,8 +24,8 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("run_dir", type=Path, help="the folder of the run")
     parser.add_argument("case", help="the case's id, such as c007")
-    add_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_device(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 

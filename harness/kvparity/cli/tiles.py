@@ -6,10 +6,10 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
 
 from kvparity.cli import progress, say
-from kvparity.cli.device import add_argument, settle
+from kvparity.cli.arguments import Verbs, add_device, add_json
+from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core import versions
 from kvparity.core.exit_codes import ExitCode
@@ -17,7 +17,7 @@ from kvparity.core.exit_codes import ExitCode
 _DTYPES = ("bfloat16", "float16", "float32")
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "tiles",
@@ -60,8 +60,8 @@ def add_parser(verbs: Any) -> None:
         metavar="N",
         help="processes that measure (default: one per core, up to 16; CPU: 1)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    add_argument(parser)
+    add_json(parser)
+    add_device(parser)
     parser.set_defaults(run=run)
 
 

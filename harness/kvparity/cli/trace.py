@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvparity.cli import say
-from kvparity.cli.device import add_argument, settle
+from kvparity.cli.arguments import Verbs, add_contract, add_device, add_json
+from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.exit_codes import of_verdict
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from kvparity.run.trace_command import Traced
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "trace",
@@ -27,7 +28,7 @@ def add_parser(verbs: Any) -> None:
         epilog="Exit codes: 0 all invariants hold, 1 one is broken, 2 bad input, 3 the subject "
         "failed, 5 void (the subject reported no row, or not all).",
     )
-    parser.add_argument("contract", help="a contract file, or the name of a library contract")
+    add_contract(parser)
     parser.add_argument(
         "--workload", metavar="NAME", help="the workload to run (default: the contract's first)"
     )
@@ -43,8 +44,8 @@ def add_parser(verbs: Any) -> None:
         metavar="DIR",
         help="write trace.jsonl and trace.svg into DIR (needs the extra report)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    add_argument(parser)
+    add_json(parser)
+    add_device(parser)
     parser.set_defaults(run=run)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kvparity.cli import say
-from kvparity.cli.device import add_argument, settle
+from kvparity.cli.arguments import Verbs, add_contract, add_device
+from kvparity.cli.device import settle
 from kvparity.cli.progress import Progress
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode, of_verdict
@@ -26,7 +27,7 @@ _LONGEST_S = 10_000_000
 _RUNS = Path(".kvparity/runs")
 
 
-def add_parser(verbs: Any) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "verify",
@@ -34,8 +35,8 @@ def add_parser(verbs: Any) -> None:
         description="Run a contract and say whether it holds.",
         epilog="Exit codes: 0 holds, 1 differs, 2 bad input, 3 error, 5 void, 130 interrupted.",
     )
-    parser.add_argument("contract", help="a contract file, or the name of a library contract")
-    add_argument(parser)
+    add_contract(parser)
+    add_device(parser)
     parser.add_argument(
         "--jobs",
         type=int,

@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
+from types import ModuleType
+from typing import Literal, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -23,14 +24,25 @@ from kvparity.core.relied.flashinfer import gone
 PAGE = 16
 SPLIT = 256
 WORKSPACE_BYTES = 128 << 20  # what FlashInfer's own documentation allots
-Cut = dict[str, Any]
+Cut = dict[str, int | bool]
 FIXED: Cut = {"fixed_split_size": SPLIT // PAGE}
 WHOLE: Cut = {"disable_split_kv": True}
 
 Rows = tuple[Tensor, Tensor]
 
 
-def library(q: Tensor) -> Any:
+class Wrapper(Protocol):
+    """A wrapper of FlashInfer's with a plan."""
+
+    @overload
+    def run(self, q: Tensor, paged_kv_cache: tuple[Tensor, ...], /) -> Tensor: ...
+    @overload
+    def run(
+        self, q: Tensor, paged_kv_cache: tuple[Tensor, ...], /, *, return_lse: Literal[True]
+    ) -> Rows: ...
+
+
+def library(q: Tensor) -> ModuleType:
     """FlashInfer, which compiles its kernels at the first call.
 
     Raises ``RuntimeError`` without it, or if it no longer takes what it is handed.
@@ -44,11 +56,12 @@ def library(q: Tensor) -> Any:
             f"{error}; FlashInfer comes with pip install 'kvparity[flashinfer]'"
         ) from error
     _require(flashinfer)
-    return flashinfer
+    found: ModuleType = flashinfer
+    return found
 
 
 @cache
-def _require(library: Any) -> None:
+def _require(library: ModuleType) -> None:
     if missing := gone(library):
         version = getattr(library, "__version__", "of no version")
         raise RuntimeError(f"FlashInfer {version} is not as expected: {'; '.join(missing)}")
@@ -120,7 +133,7 @@ def planned_prefill(
     cut: Cut,
     workspace: Tensor | None = None,
     backend: str = "fa2",
-) -> Any:
+) -> Wrapper:
     """FlashInfer's causal prefill wrapper, planned for rows of ``q[sum T, Hq, D]``.
 
     ``ends``: int32 ``[B+1]`` offsets of the rows; ``lengths``: keys in pages. ``workspace``: one
@@ -142,7 +155,8 @@ def planned_prefill(
         kv_data_type=cache,
         **cut,
     )
-    return wrapper
+    planned: Wrapper = wrapper
+    return planned
 
 
 def planned_decode(
@@ -153,7 +167,7 @@ def planned_decode(
     scale: float,
     cut: Cut,
     workspace: Tensor | None = None,
-) -> Any:
+) -> Wrapper:
     """FlashInfer's decode wrapper, planned for ``q[B, Hq, D]`` and ``lengths`` keys in pages."""
     wrapper = library(q).BatchDecodeWithPagedKVCacheWrapper(
         _workspace(q) if workspace is None else workspace,
@@ -172,7 +186,8 @@ def planned_decode(
         kv_data_type=cache,
         **cut,
     )
-    return wrapper
+    planned: Wrapper = wrapper
+    return planned
 
 
 def _decode(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,8 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from kvparity.labs.bench.calls import ORDER, OURS, Call, Calls, Choice, drawn, tiled, with_tiles
-from kvparity.labs.bench.cases import Case, Shape
+from kvparity.labs.bench.calls import ORDER, OURS, Call, Calls, TileChoice, drawn, tiled, with_tiles
+from kvparity.labs.bench.cases import ModelShape, TimedCase
+
+if TYPE_CHECKING:
+    from kvparity.pairs.flashinfer import Cut, Wrapper
+
 from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.keys import KeysValues
 
@@ -27,10 +31,10 @@ BACKENDS = {
 SPLITS = (64, 128, 256, 512, 1024, 2048)
 """Keys of a split that a scheduler might choose among; the order's own is ``ours``."""
 
-Plan = Callable[[], Any]
+Plan = Callable[[], "Wrapper"]
 
 
-def decode(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
+def decode(case: TimedCase, shape: ModelShape, device: str, choice: TileChoice) -> Calls:
     """One query of each sequence, over contiguous caches of equal lengths."""
     batch, keys = case.size("batch"), case.size("keys")
     q = drawn(shape, device, batch, shape.query, shape.dim)
@@ -62,7 +66,7 @@ def decode(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
     }
 
 
-def prefill(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
+def prefill(case: TimedCase, shape: ModelShape, device: str, choice: TileChoice) -> Calls:
     """The last rows of one sequence."""
     rows, keys = case.size("rows"), case.size("keys")
     q = drawn(shape, device, rows, shape.query, shape.dim)
@@ -137,7 +141,7 @@ def _flashinfer_decode(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Calls:
     lengths = [k.shape[1]] * len(k)
     caches = tuple(x.reshape(-1, PAGE, *x.shape[2:]) for x in (k, v))
 
-    def plan(cut: dict[str, Any]) -> Plan:
+    def plan(cut: Cut) -> Plan:
         return lambda: planned_decode(q, lengths, k.shape[2], k.dtype, scale, cut, _workspace())
 
     return {
@@ -155,7 +159,7 @@ def _flashinfer_prefill(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Calls:
     ends = torch.tensor([0, len(q)], dtype=torch.int32, device=q.device)
     caches = tuple(x.reshape(-1, PAGE, *x.shape[1:]) for x in (k, v))
 
-    def plan() -> Any:
+    def plan() -> Wrapper:
         # Its own choice of a backend, as most of its users leave it: fa3 on a Hopper.
         return planned_prefill(
             q, ends, [len(k)], k.shape[1], k.dtype, scale, {}, _workspace(), backend="auto"
@@ -178,12 +182,11 @@ def _workspace() -> Tensor:
 
 def _planned(plan: Plan, q: Tensor, caches: tuple[Tensor, ...]) -> Call:
     """Planned at the first call, so that what cannot be planned is told of this way alone."""
-    made: list[Any] = []
+    made: list[Wrapper] = []
 
     def call() -> Tensor:
         if not made:
             made.append(plan())
-        found: Tensor = made[0].run(q, caches)
-        return found
+        return made[0].run(q, caches)
 
     return call

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kvparity.labs.bench.cases import Shape
+from kvparity.labs.bench.cases import ModelShape
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.tiles import BASE, Tiles, using
 
@@ -23,14 +23,14 @@ ORDER = ReductionOrder()
 
 
 @dataclass(frozen=True)
-class Choice:
+class TileChoice:
     """The tiles of ours, and others of the same bits that are timed beside them, by name."""
 
     tiles: Tiles = BASE
     beside: Mapping[str, Tiles] = field(default_factory=dict)
 
 
-PLAIN = Choice()
+PLAIN = TileChoice()
 
 
 def is_ours(name: str) -> bool:
@@ -38,7 +38,7 @@ def is_ours(name: str) -> bool:
     return name == OURS or name.startswith(f"{OURS} ")
 
 
-def drawn(shape: Shape, device: str, *sizes: int) -> Tensor:
+def drawn(shape: ModelShape, device: str, *sizes: int) -> Tensor:
     """Random numbers of the shape's format."""
     return torch.randn(*sizes, device=device).to(getattr(torch, shape.dtype))
 
@@ -53,7 +53,7 @@ def tiled(call: Call, tiles: Tiles) -> Call:
     return under
 
 
-def with_tiles(call: Call, choice: Choice, matters: Callable[[Tiles], object]) -> Calls:
+def with_tiles(call: Call, choice: TileChoice, matters: Callable[[Tiles], object]) -> Calls:
     """``ours``, and ``ours [name]`` for the tiles beside that change what ``matters``."""
     others = {
         f"{OURS} [{name}]": tiled(call, tiles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from kvparity.subjects.decoder.presets import PRESETS
 
@@ -14,7 +14,7 @@ WHATS: tuple[What, ...] = ("decode", "prefill", "chunked", "linear", "logprob", 
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """The sizes of a model, in elements. ``dtype``: the name of a torch format.
 
     ``tied``: the head is the embedding. ``qk_norm``: every head of queries and keys is normed.
@@ -43,9 +43,9 @@ class Shape:
         return self.hidden * (attended + 3 * self.intermediate)
 
 
-SHAPES: Mapping[str, Shape] = MappingProxyType(
+SHAPES: Mapping[str, ModelShape] = MappingProxyType(
     {
-        name: Shape(
+        name: ModelShape(
             query=preset.heads,
             kv=preset.kv_heads,
             dim=preset.head_dim,
@@ -63,7 +63,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Case:
+class TimedCase:
     """One operation at one size. ``sizes`` depend on ``what``; ``bytes`` are read and written.
 
     ``flops`` are multiplications and additions of the definition, causal halves left out.
@@ -83,15 +83,6 @@ class Case:
         """The case in words."""
         return f"{self.what} " + ", ".join(f"{name} {value}" for name, value in self.sizes)
 
-    def json(self) -> dict[str, Any]:
-        """For the document."""
-        return {
-            "what": self.what,
-            "sizes": dict(self.sizes),
-            "bytes": self.bytes,
-            "flops": self.flops,
-        }
-
 
 DECODE = tuple(
     (b, n) for n in (1024, 8192, 32_768, 131_072) for b in (1, 8, 64) if b * n <= 1 << 21
@@ -106,7 +97,9 @@ STEPS = (*((b, 1, n) for n in (1024, 8192) for b in (1, 8, 64)), (1, 2048, 2048)
 ENDLESS = 1 << 62  # bytes: more than any device has
 
 
-def cases(shape: Shape, wanted: Sequence[What] = WHATS, *, free: int = ENDLESS) -> Iterator[Case]:
+def cases(
+    shape: ModelShape, wanted: Sequence[What] = WHATS, *, free: int = ENDLESS
+) -> Iterator[TimedCase]:
     """The cases of a model's shape. ``free``: bytes of the device, for the depth of a step."""
     if "decode" in wanted:
         for batch, keys in DECODE:
@@ -133,32 +126,32 @@ def cases(shape: Shape, wanted: Sequence[What] = WHATS, *, free: int = ENDLESS) 
             yield step(fitting(shape, batch, rows, keys, free), batch, rows, keys)
 
 
-def decode(shape: Shape, batch: int, keys: int) -> Case:
+def decode(shape: ModelShape, batch: int, keys: int) -> TimedCase:
     """One query of each of ``batch`` sequences against ``keys`` keys."""
     size = 2 * batch * keys * shape.kv * shape.dim * shape.item
     flops = 4 * batch * keys * shape.query * shape.dim
-    return Case("decode", (("batch", batch), ("keys", keys)), size, flops)
+    return TimedCase("decode", (("batch", batch), ("keys", keys)), size, flops)
 
 
-def prefill(shape: Shape, rows: int, keys: int, what: What) -> Case:
+def prefill(shape: ModelShape, rows: int, keys: int, what: What) -> TimedCase:
     """The last ``rows`` queries of one sequence of ``keys`` keys, causal."""
     size = 2 * (rows * shape.query + keys * shape.kv) * shape.dim * shape.item
     flops = 4 * _seen(rows, keys) * shape.query * shape.dim
-    return Case(what, (("rows", rows), ("keys", keys)), size, flops)
+    return TimedCase(what, (("rows", rows), ("keys", keys)), size, flops)
 
 
-def linear(shape: Shape, rows: int, k: int, n: int) -> Case:
+def linear(shape: ModelShape, rows: int, k: int, n: int) -> TimedCase:
     """``rows`` rows of ``k`` elements through a weight ``[n, k]``."""
     size = (rows * (k + n) + k * n) * shape.item
-    return Case("linear", (("rows", rows), ("k", k), ("n", n)), size, 2 * rows * k * n)
+    return TimedCase("linear", (("rows", rows), ("k", k), ("n", n)), size, 2 * rows * k * n)
 
 
-def logprob(shape: Shape, rows: int) -> Case:
+def logprob(shape: ModelShape, rows: int) -> TimedCase:
     """The logprob of one target in each of ``rows`` rows of float32 logits."""
-    return Case("logprob", (("rows", rows), ("vocab", shape.vocab)), 4 * rows * shape.vocab, 0)
+    return TimedCase("logprob", (("rows", rows), ("vocab", shape.vocab)), 4 * rows * shape.vocab, 0)
 
 
-def step(shape: Shape, batch: int, rows: int, keys: int) -> Case:
+def step(shape: ModelShape, batch: int, rows: int, keys: int) -> TimedCase:
     """A whole decoder: the last ``rows`` tokens of ``batch`` sequences of ``keys`` keys.
 
     Embedding, ``shape.layers`` layers, and the head of the last token of each sequence. ``bytes``
@@ -170,10 +163,10 @@ def step(shape: Shape, batch: int, rows: int, keys: int) -> Case:
     attended = 4 * batch * _seen(rows, keys) * shape.query * shape.dim
     linears = 2 * batch * (rows * shape.layers * shape.layer + head)
     sizes = (("batch", batch), ("rows", rows), ("keys", keys), ("layers", shape.layers))
-    return Case("step", sizes, size, attended * shape.layers + linears)
+    return TimedCase("step", sizes, size, attended * shape.layers + linears)
 
 
-def fitting(shape: Shape, batch: int, rows: int, keys: int, free: int) -> Shape:
+def fitting(shape: ModelShape, batch: int, rows: int, keys: int, free: int) -> ModelShape:
     """The model with all its layers, or with as many as fit into ``free`` bytes (at least one).
 
     Counted are weights, embedding, cache, and what one layer and the head hold meanwhile.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from kvparity.labs.bench.calls import OURS
 from kvparity.labs.bench.cases import What
-from kvparity.labs.bench.measure import Measured, price, read
+from kvparity.labs.bench.document import BenchDocument, CopyJson
+from kvparity.labs.bench.measure import CaseTimes, price, read
+from kvparity_contracts.json_types import JsonObject
 
 Quantity = Literal["speed", "bandwidth", "time"]
 Verdict = Literal["met", "missed", "not measured"]
@@ -40,13 +42,13 @@ class Goal:
         sign = "<=" if self.quantity == "time" else ">="
         return f"{self.quantity} {sign} {self.threshold:.2f}"
 
-    def holds_for(self, found: Measured) -> bool:
+    def holds_for(self, found: CaseTimes) -> bool:
         """Whether the goal is about this case."""
         if found.case.what not in self.whats:
             return False
         return not self.size or self.least <= found.case.size(self.size) <= self.most
 
-    def value(self, found: Measured, copy: Mapping[str, Any] | None) -> float | None:
+    def value(self, found: CaseTimes, copy: CopyJson | None) -> float | None:
         """What one case reached, or None where it cannot be said."""
         if self.quantity == "bandwidth":
             ours = found.times.get(OURS)
@@ -98,7 +100,7 @@ GOALS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class GoalRow:
     """One goal and what a run says of it.
 
     ``values``: what each case reached, by name; ``worst``: the one that is furthest off. ``factor``
@@ -118,12 +120,12 @@ class Row:
     unknown: tuple[str, ...] = ()
     note: str = ""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """For the document."""
         return asdict(self)
 
 
-def judge(document: Mapping[str, Any]) -> list[Row]:
+def judge(document: BenchDocument) -> list[GoalRow]:
     """Every goal, from the times of one run's document alone; the worst case decides.
 
     Raises:
@@ -134,7 +136,7 @@ def judge(document: Mapping[str, Any]) -> list[Row]:
     return [_row(goal, [each for each in found if goal.holds_for(each)], copy) for goal in GOALS]
 
 
-def _row(goal: Goal, found: Sequence[Measured], copy: Mapping[str, Any] | None) -> Row:
+def _row(goal: Goal, found: Sequence[CaseTimes], copy: CopyJson | None) -> GoalRow:
     values, unknown = {}, []
     for each in found:
         value = goal.value(each, copy)
@@ -143,11 +145,13 @@ def _row(goal: Goal, found: Sequence[Measured], copy: Mapping[str, Any] | None) 
         else:
             values[each.case.name] = round(value, 4)
     if not values:
-        return Row(goal.name, goal.needed, "not measured", goal.source, {}, unknown=tuple(unknown))
+        return GoalRow(
+            goal.name, goal.needed, "not measured", goal.source, {}, unknown=tuple(unknown)
+        )
     factors = {name: goal.factor(value) for name, value in values.items()}
     worst = max(factors, key=lambda name: factors[name])
     missed = tuple(name for name, factor in factors.items() if factor > 1)
-    return Row(
+    return GoalRow(
         goal.name,
         goal.needed,
         "missed" if missed else "met",
@@ -161,7 +165,7 @@ def _row(goal: Goal, found: Sequence[Measured], copy: Mapping[str, Any] | None) 
     )
 
 
-def _absent(goal: Goal, found: Sequence[Measured]) -> str:
+def _absent(goal: Goal, found: Sequence[CaseTimes]) -> str:
     """Which of the ways that the goal names were not there, in all or in some cases."""
     timed = [each for each in found if each.times]
     absent = []
@@ -176,9 +180,7 @@ def _absent(goal: Goal, found: Sequence[Measured]) -> str:
     return f"fastest of what was here: without {', '.join(absent)}" if absent else ""
 
 
-def _one_run(
-    document: Mapping[str, Any], found: Sequence[Measured], copy: Mapping[str, Any] | None
-) -> None:
+def _one_run(document: BenchDocument, found: Sequence[CaseTimes], copy: CopyJson | None) -> None:
     runs = {time.run for each in found for time in each.times.values()}
     if copy is not None:
         runs.add(copy["run"])

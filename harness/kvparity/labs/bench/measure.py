@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from kvparity.labs.bench.calls import OURS, Call, Calls, is_ours
-from kvparity.labs.bench.cases import Case
+from kvparity.labs.bench.cases import TimedCase
+from kvparity.labs.bench.document import BenchDocument, CaseJson
 from kvparity.labs.bench.timing import Ready, Replay, Time, calls_in_a_graph, turns
 
 AGREES = 0.1
@@ -31,25 +32,28 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True)
-class Measured:
+class CaseTimes:
     """One case: times by way, and why a way could not be timed."""
 
-    case: Case
+    case: TimedCase
     times: Mapping[str, Time]
     cannot: Mapping[str, str]
     left_out: str = ""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> CaseJson:
         """For the document."""
         return {
-            **self.case.json(),
+            "what": self.case.what,
+            "sizes": dict(self.case.sizes),
+            "bytes": self.case.bytes,
+            "flops": self.case.flops,
             "times": {name: time.json() for name, time in self.times.items()},
             "cannot": dict(self.cannot),
             "left_out": self.left_out,
         }
 
 
-def measure(case: Case, make: Callable[[], Calls], clock: Clock, *, free: int) -> Measured:
+def measure(case: TimedCase, make: Callable[[], Calls], clock: Clock, *, free: int) -> CaseTimes:
     """Time all ways of a case in turn, each on the same rotating inputs.
 
     ``free``: bytes that the device has. A way that fails, or computes something else than ours, is
@@ -60,11 +64,11 @@ def measure(case: Case, make: Callable[[], Calls], clock: Clock, *, free: int) -
         count -= 1
     if count * case.bytes > free:
         need = f"needs {count * case.bytes} bytes, {free} are free"
-        return Measured(case, {}, {}, need)
+        return CaseTimes(case, {}, {}, need)
     try:
         sets = [make() for _ in range(count)]
     except torch.cuda.OutOfMemoryError as error:
-        return Measured(case, {}, {}, f"out of memory: {_first_line(error)}")
+        return CaseTimes(case, {}, {}, f"out of memory: {_first_line(error)}")
     in_graph = calls_in_a_graph(case.bytes, case.flops, count)
     replays: dict[str, Replay] = {}
     cannot: dict[str, str] = {}
@@ -82,7 +86,7 @@ def measure(case: Case, make: Callable[[], Calls], clock: Clock, *, free: int) -
             replays[name] = ready.replay
         else:
             cannot[name] = f"its result differs from ours by {found:.2g} of its size"
-    return Measured(case, dict(clock.times(replays, in_graph)), cannot)
+    return CaseTimes(case, dict(clock.times(replays, in_graph)), cannot)
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
@@ -111,7 +115,7 @@ def ratio(ours: Time, other: Time) -> float:
     return ours.ms / other.ms
 
 
-def price(found: Measured, among: tuple[str, ...] = ("",)) -> tuple[str, float] | None:
+def price(found: CaseTimes, among: tuple[str, ...] = ("",)) -> tuple[str, float] | None:
     """(the fastest other way, how many times as long ours takes), or None without one.
 
     ``among``: what the names of the others begin with. Variants of ours are no others.
@@ -124,7 +128,7 @@ def price(found: Measured, among: tuple[str, ...] = ("",)) -> tuple[str, float] 
     return _fastest(found, others)
 
 
-def split_price(found: Measured) -> tuple[str, float] | None:
+def split_price(found: CaseTimes) -> tuple[str, float] | None:
     """(our fastest split, how many times as long ours takes): what following the batch would give.
 
     None where no other split was timed. The fastest may be ours itself.
@@ -136,14 +140,14 @@ def split_price(found: Measured) -> tuple[str, float] | None:
 SPLIT = f"{OURS} split "
 
 
-def _fastest(found: Measured, others: Mapping[str, Time]) -> tuple[str, float] | None:
+def _fastest(found: CaseTimes, others: Mapping[str, Time]) -> tuple[str, float] | None:
     if OURS not in found.times or not others:
         return None
     fastest = min(others, key=lambda name: others[name].ms)
     return fastest, ratio(found.times[OURS], others[fastest])
 
 
-def read(document: Mapping[str, Any]) -> list[Measured]:
+def read(document: BenchDocument) -> list[CaseTimes]:
     """The cases of a saved document.
 
     Raises:
@@ -151,8 +155,8 @@ def read(document: Mapping[str, Any]) -> list[Measured]:
     """
     try:
         return [
-            Measured(
-                Case(each["what"], tuple(each["sizes"].items()), each["bytes"], each["flops"]),
+            CaseTimes(
+                TimedCase(each["what"], tuple(each["sizes"].items()), each["bytes"], each["flops"]),
                 {name: Time(**time) for name, time in each["times"].items()},
                 each["cannot"],
                 each["left_out"],

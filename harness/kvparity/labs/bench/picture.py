@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvparity.core import plots
-from kvparity.labs.bench.measure import Measured, price
+from kvparity.labs.bench.measure import CaseTimes, price
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _CHEAPER, _DEARER = "#7fb389", "#d98c6a"
 
 
-def draw(title: str, found: Sequence[Measured]) -> str:
+def draw(title: str, found: Sequence[CaseTimes]) -> str:
     """An SVG document; a bar up to the line is as fast as the fastest other way.
 
     Raises:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from kvparity.labs.bench.calls import ORDER, OURS, Call, Calls, Choice, tiled
-from kvparity.labs.bench.cases import Case, Shape
+from kvparity.labs.bench.calls import ORDER, OURS, Call, Calls, TileChoice, tiled
+from kvparity.labs.bench.cases import ModelShape, TimedCase
 from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder import rope
@@ -34,7 +34,7 @@ NO_ATTENTION, NO_LINEAR = f"{OURS} with sdpa attention", f"{OURS} with cublas"
 """Of the mixed ones, what they save is what a fixed order of attention, of linears, costs."""
 
 
-def step(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
+def step(case: TimedCase, shape: ModelShape, device: str, choice: TileChoice) -> Calls:
     """All ways of one step, on the same weights and cache.
 
     ``sdpa and cublas`` exchanges what reduces over keys and over inputs of a matrix and nothing
@@ -43,7 +43,7 @@ def step(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
     """
     batch, rows = case.size("batch"), case.size("rows")
     shape = replace(shape, layers=case.size("layers"))
-    work = Work.made(shape, batch, rows, case.size("keys"), torch.device(device))
+    work = PreparedStep.made(shape, batch, rows, case.size("keys"), torch.device(device))
     own, torch_ops = Ops(), operations("torch")
     others, cublas = sdpa(batch), replace(own, linear=torch_ops.linear)
     ways = {
@@ -60,7 +60,7 @@ def step(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
 
 
 @dataclass(frozen=True)
-class Work:
+class PreparedStep:
     """A model and one step of it, all on the device."""
 
     model: Model
@@ -68,7 +68,9 @@ class Work:
     cache: KVCache
 
     @classmethod
-    def made(cls, shape: Shape, batch: int, rows: int, keys: int, device: torch.device) -> Work:
+    def made(
+        cls, shape: ModelShape, batch: int, rows: int, keys: int, device: torch.device
+    ) -> PreparedStep:
         """The last ``rows`` tokens of ``batch`` sequences of ``keys`` keys each."""
         dtype, config = getattr(torch, shape.dtype), config_of(shape, keys)
         cos, sin = (table.to(device) for table in rope.tables(config, keys))
@@ -104,7 +106,7 @@ class Work:
         return run
 
 
-def config_of(shape: Shape, keys: int) -> DecoderConfig:
+def config_of(shape: ModelShape, keys: int) -> DecoderConfig:
     """The decoder of a shape; the angles of RoPE decide no time."""
     return DecoderConfig(
         family="qwen3" if shape.qk_norm else "llama",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from kvparity.labs.bench.calls import OURS
-from kvparity.labs.bench.goals import Row
-from kvparity.labs.bench.measure import SPLIT, Measured, price, ratio, split_price
+from kvparity.labs.bench.document import CopyJson
+from kvparity.labs.bench.goals import GoalRow
+from kvparity.labs.bench.measure import SPLIT, CaseTimes, price, ratio, split_price
 from kvparity.labs.bench.timing import Time
 
 HEADER = ("case", "ours ms", "fastest other", "ms", "price", "of copy", "fixed split", "spread")
@@ -16,7 +16,7 @@ OTHER_RUN = "another run"
 DRIFT = 0.03  # of the copy's rate, from the first case to the last
 
 
-def table(found: Sequence[Measured], copy: Mapping[str, Any] | None) -> str:
+def table(found: Sequence[CaseTimes], copy: CopyJson | None) -> str:
     """One line per case. ``price``: how many times as long ours takes as the fastest other way.
 
     ``of copy``: bytes of the case per second as a share of what a plain copy moves; only where
@@ -37,7 +37,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _row(each: Measured, copy: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _row(each: CaseTimes, copy: CopyJson | None) -> tuple[str, ...]:
     if each.left_out:
         return (each.case.name, "-", each.left_out, *[""] * 5)
     ours = each.times.get(OURS)
@@ -61,7 +61,7 @@ def _row(each: Measured, copy: Mapping[str, Any] | None) -> tuple[str, ...]:
     )
 
 
-def of_copy(each: Measured, copy: Mapping[str, Any] | None) -> str:
+def of_copy(each: CaseTimes, copy: CopyJson | None) -> str:
     """The share of the copy bandwidth that ours reaches, where it is bound by memory."""
     ours = each.times.get(OURS)
     if copy is None or ours is None or each.case.what not in ("decode", "logprob"):
@@ -71,7 +71,7 @@ def of_copy(each: Measured, copy: Mapping[str, Any] | None) -> str:
     return f"{each.case.bytes / ours.ms / 1e6 / copy['gb_per_s']:.0%}"
 
 
-def drift(copy: Mapping[str, Any] | None) -> str:
+def drift(copy: CopyJson | None) -> str:
     """What the device lost or won while it was measured, where that is worth a word."""
     if copy is None or "before" not in copy:
         return ""
@@ -84,7 +84,7 @@ def drift(copy: Mapping[str, Any] | None) -> str:
     )
 
 
-def steps(found: Sequence[Measured]) -> str:
+def steps(found: Sequence[CaseTimes]) -> str:
     """Where a step's time goes: every way beside ours. Empty without steps."""
     return "\n".join(
         f"{each.case.name}: ours {each.times[OURS].ms:.3f} ms; "
@@ -95,7 +95,7 @@ def steps(found: Sequence[Measured]) -> str:
     )  # fmt: skip
 
 
-def tiles(found: Sequence[Measured]) -> str:
+def tiles(found: Sequence[CaseTimes]) -> str:
     """Every candidate's time as a multiple of ours, the fastest first. Empty without candidates."""
     lines = []
     for each in found:
@@ -109,14 +109,14 @@ def tiles(found: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def _beside(each: Measured, time: Time) -> str:
+def _beside(each: CaseTimes, time: Time) -> str:
     try:
         return f"x {ratio(time, each.times[OURS]):.2f}"
     except ValueError:
         return OTHER_RUN
 
 
-def goals(rows: Sequence[Row]) -> str:
+def goals(rows: Sequence[GoalRow]) -> str:
     """One line per goal, and what an answer does not rest on."""
     lines = [_aligned([GOALS, *(_goal(row) for row in rows)])]
     for row in rows:
@@ -130,7 +130,7 @@ def goals(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _goal(row: Row) -> tuple[str, ...]:
+def _goal(row: GoalRow) -> tuple[str, ...]:
     if row.verdict == "not measured":
         return (row.goal, row.needed, row.verdict, "", "")
     answer: str = row.verdict

@@ -21,11 +21,12 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from kvparity.labs.bench.document import CopyJson, TimeJson
 
 ROTATED_BYTES = 512 << 20  # of inputs in turn: more than any cache holds
 REPLAY_MS = 1.0  # of work in a graph, on a device that is as fast as none is
@@ -35,7 +36,7 @@ WARM_MS = 50.0
 BUDGET_MS = 1500.0  # of rounds for one case; fewer rounds than the least are never made
 ROUNDS = (8, 40)
 
-Replay = Callable[[], Any]
+Replay = Callable[[], object]
 Stamp = Callable[[Replay], Callable[[], float]]
 """Runs a replay; the result, asked later, tells how many milliseconds it took."""
 
@@ -54,9 +55,14 @@ class Time:
         """The distance of the quarter points as a share of the median."""
         return (self.three_quarters - self.quarter) / self.ms
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> TimeJson:
         """For the document."""
-        return asdict(self)
+        return {
+            "ms": self.ms,
+            "quarter": self.quarter,
+            "three_quarters": self.three_quarters,
+            "run": self.run,
+        }
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,7 @@ def _stamp(replay: Replay) -> Callable[[], float]:
     return reading
 
 
-def copy_bandwidth(clock: Cuda) -> dict[str, Any]:
+def copy_bandwidth(clock: Cuda) -> CopyJson:
     """Bytes read and written each second by a plain copy, ten in a row between two buffers."""
     free, _ = torch.cuda.mem_get_info()
     size = min(1 << 30, free // 8)
@@ -200,10 +206,19 @@ def copy_bandwidth(clock: Cuda) -> dict[str, Any]:
             b.copy_(a)
 
     found = clock.times({"copy": replay}, 10)["copy"]
-    return {"bytes": size, **found.json(), "gb_per_s": round(2 * size / found.ms / 1e6, 1)}
+    rate = round(2 * size / found.ms / 1e6, 1)
+    return {
+        "bytes": size,
+        "ms": found.ms,
+        "quarter": found.quarter,
+        "three_quarters": found.three_quarters,
+        "run": found.run,
+        "gb_per_s": rate,
+    }
 
 
-def both(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def both(before: CopyJson, after: CopyJson) -> CopyJson:
     """The faster of two copies, and both rates: what the device lost while cases were timed."""
-    rates = {"before": before["gb_per_s"], "after": after["gb_per_s"]}
-    return {**max(before, after, key=lambda each: float(each["gb_per_s"])), **rates}
+    found = max(before, after, key=lambda each: each["gb_per_s"]).copy()
+    found["before"], found["after"] = before["gb_per_s"], after["gb_per_s"]
+    return found

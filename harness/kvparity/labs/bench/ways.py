@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from kvparity.labs.bench import attention, steps
-from kvparity.labs.bench.calls import ORDER, OURS, PLAIN, Calls, Choice, drawn, with_tiles
-from kvparity.labs.bench.cases import Case, Shape
+from kvparity.labs.bench.calls import ORDER, OURS, PLAIN, Calls, TileChoice, drawn, with_tiles
+from kvparity.labs.bench.cases import ModelShape, TimedCase
 from kvparity_kernels.linear import linear
 from kvparity_kernels.logprob import logprob
 
 
-def calls(case: Case, shape: Shape, device: str, choice: Choice = PLAIN) -> Calls:
+def calls(case: TimedCase, shape: ModelShape, device: str, choice: TileChoice = PLAIN) -> Calls:
     """All ways of computing ``case``, on inputs of their own; ours comes first."""
     make = {
         "decode": attention.decode,
@@ -24,7 +24,7 @@ def calls(case: Case, shape: Shape, device: str, choice: Choice = PLAIN) -> Call
     return make[case.what](case, shape, device, choice)
 
 
-def _linear(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
+def _linear(case: TimedCase, shape: ModelShape, device: str, choice: TileChoice) -> Calls:
     rows = case.size("rows")
     x = drawn(shape, device, rows, case.size("k"))
     w = drawn(shape, device, case.size("n"), case.size("k"))
@@ -36,7 +36,7 @@ def _linear(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
     return {**ours, "torch": lambda: torch.nn.functional.linear(x, w)}
 
 
-def _logprob(case: Case, shape: Shape, device: str, choice: Choice) -> Calls:
+def _logprob(case: TimedCase, shape: ModelShape, device: str, choice: TileChoice) -> Calls:
     rows, vocab = case.size("rows"), case.size("vocab")
     logits = torch.randn(rows, vocab, device=device)
     targets = torch.randint(vocab, (rows,), device=device)

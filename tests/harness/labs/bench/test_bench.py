@@ -13,9 +13,9 @@ from kvparity.cli.main import main
 from kvparity.core.exit_codes import ExitCode
 from kvparity.labs.bench import attention
 from kvparity.labs.bench import cases as sizes
-from kvparity.labs.bench.calls import OURS, Choice, is_ours
-from kvparity.labs.bench.cases import SHAPES, WHATS, Shape
-from kvparity.labs.bench.measure import Measured, measure, price, ratio, read, split_price
+from kvparity.labs.bench.calls import OURS, TileChoice, is_ours
+from kvparity.labs.bench.cases import SHAPES, WHATS, ModelShape
+from kvparity.labs.bench.measure import CaseTimes, measure, price, ratio, read, split_price
 from kvparity.labs.bench.picture import draw
 from kvparity.labs.bench.text import of_copy, table
 from kvparity.labs.bench.timing import Ready, Time
@@ -24,7 +24,7 @@ from kvparity_kernels.launch import record
 from kvparity_kernels.rules import current
 from kvparity_kernels.tiles import BASE, LinearTile, Tiles
 
-TINY = Shape(4, 2, 16, 32, 64, 100, dtype="float32", layers=2, qk_norm=True)
+TINY = ModelShape(4, 2, 16, 32, 64, 100, dtype="float32", layers=2, qk_norm=True)
 CASES = {
     "decode": sizes.decode(TINY, 2, 70),
     "prefill": sizes.prefill(TINY, 20, 20, "prefill"),
@@ -62,7 +62,7 @@ class Clock:
 
 @pytest.mark.parametrize("what", WHATS)
 def test_every_way_computes_the_same(what):
-    ways = calls(CASES[what], TINY, "cpu", Choice(beside=BESIDE))
+    ways = calls(CASES[what], TINY, "cpu", TileChoice(beside=BESIDE))
     skipped = {"sdpa efficient", "sdpa cudnn", "sdpa efficient grouped"}  # no kernels on a CPU
     ours = ways[OURS]()
     others = set(ways) - skipped - {OURS}
@@ -83,7 +83,9 @@ def test_one_key_less_would_be_seen():
 
 
 def test_ours_comes_in_splits_and_tiles_that_matter():
-    ways = {what: list(calls(CASES[what], TINY, "cpu", Choice(beside=BESIDE))) for what in CASES}
+    ways = {
+        what: list(calls(CASES[what], TINY, "cpu", TileChoice(beside=BESIDE))) for what in CASES
+    }
     own = [OURS, "ours [decode 16]", "ours split 64"]
     assert [n for n in ways["decode"] if is_ours(n)] == own
     wide = calls(sizes.decode(TINY, 1, 512), TINY, "meta")
@@ -92,7 +94,7 @@ def test_ours_comes_in_splits_and_tiles_that_matter():
     assert [n for n in ways["linear"] if is_ours(n)] == [OURS, "ours [linear]"]
     assert not [n for what in CASES for n in calls(CASES[what], TINY, "cpu") if "[" in n]
     # What is in force already is no candidate.
-    chosen = Choice(BESIDE["decode 16"], BESIDE)
+    chosen = TileChoice(BESIDE["decode 16"], BESIDE)
     assert "ours [decode 16]" not in calls(CASES["decode"], TINY, "cpu", chosen)
 
 
@@ -118,7 +120,7 @@ def test_every_way_of_ours_runs_under_its_tiles(monkeypatch):
 
     monkeypatch.setattr(attention, "attend_decode", noting)
     chosen = Tiles(decode_block_m=32)
-    ways = calls(CASES["decode"], TINY, "cpu", Choice(chosen, BESIDE))
+    ways = calls(CASES["decode"], TINY, "cpu", TileChoice(chosen, BESIDE))
     for name in (OURS, "ours [decode 16]", "ours split 64"):
         ways[name]()
     assert seen == [chosen, BESIDE["decode 16"], chosen]
@@ -137,15 +139,15 @@ def test_the_cases_of_a_shape_are_those_of_the_model():
 
 def test_ours_is_compared_with_the_fastest_other_way():
     times = {OURS: at(2.0), "sdpa": at(3.0), "sdpa flash": at(1.0)}
-    assert price(Measured(CASES["decode"], times, {})) == ("sdpa flash", 2.0)
-    assert price(Measured(CASES["decode"], {OURS: at(2.0)}, {})) is None
-    assert price(Measured(CASES["decode"], {"sdpa": at(2.0)}, {})) is None
+    assert price(CaseTimes(CASES["decode"], times, {})) == ("sdpa flash", 2.0)
+    assert price(CaseTimes(CASES["decode"], {OURS: at(2.0)}, {})) is None
+    assert price(CaseTimes(CASES["decode"], {"sdpa": at(2.0)}, {})) is None
 
 
 def test_times_of_two_runs_have_no_ratio():
     with pytest.raises(ValueError, match="different runs"):
         ratio(at(1.0, "a"), at(1.0, "b"))
-    mixed = Measured(CASES["decode"], {OURS: at(2.0, "a"), "sdpa": at(3.0, "b")}, {})
+    mixed = CaseTimes(CASES["decode"], {OURS: at(2.0, "a"), "sdpa": at(3.0, "b")}, {})
     line = table([mixed], {"run": "b", "gb_per_s": 100.0}).splitlines()[1]
     assert "another run" in line
     assert "x " not in line
@@ -201,18 +203,18 @@ def test_flashinfer_is_planned_once_and_where_its_failure_is_its_own():
 
 def test_variants_of_ours_are_no_competitors():
     times = {OURS: at(2.0), "ours split 64": at(1.0), "ours [a]": at(0.5), "sdpa": at(1.6)}
-    found = Measured(CASES["decode"], times, {})
+    found = CaseTimes(CASES["decode"], times, {})
     assert price(found) == ("sdpa", 1.25)
     assert split_price(found) == ("ours split 64", 2.0)
-    assert price(Measured(CASES["decode"], {**times, "sdpa": at(3.0)}, {})) == ("sdpa", 2 / 3)
+    assert price(CaseTimes(CASES["decode"], {**times, "sdpa": at(3.0)}, {})) == ("sdpa", 2 / 3)
     own = {OURS: at(1.0), "ours split 64": at(2.0)}
-    assert split_price(Measured(CASES["decode"], own, {})) == (OURS, 1.0)
-    assert split_price(Measured(CASES["decode"], {OURS: at(1.0)}, {})) is None
+    assert split_price(CaseTimes(CASES["decode"], own, {})) == (OURS, 1.0)
+    assert split_price(CaseTimes(CASES["decode"], {OURS: at(1.0)}, {})) is None
     assert "x 2.00 (64)" in table([found], None)
 
 
 def test_a_document_is_read_back_and_shown(tmp_path, capsys):
-    found = [Measured(CASES["decode"], {OURS: at(2.0), "sdpa": at(4.0)}, {"sdpa cudnn": "no"})]
+    found = [CaseTimes(CASES["decode"], {OURS: at(2.0), "sdpa": at(4.0)}, {"sdpa cudnn": "no"})]
     document = {
         "run": "a",
         "shape": {"name": "tiny", "dtype": "float32"},
@@ -244,7 +246,7 @@ def test_bad_documents_and_machines_without_cuda_are_one_sentence(tmp_path, caps
 
 
 def test_a_picture_refuses_two_runs():
-    mixed = Measured(CASES["decode"], {OURS: at(2.0, "a"), "sdpa": at(3.0, "b")}, {})
+    mixed = CaseTimes(CASES["decode"], {OURS: at(2.0, "a"), "sdpa": at(3.0, "b")}, {})
     with pytest.raises(ValueError, match="different runs"):
         draw("x", [mixed])
     assert draw("x", [replace(mixed, times={OURS: at(1.0)})]).endswith("</svg>\n")

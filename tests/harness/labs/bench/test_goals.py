@@ -14,7 +14,7 @@ from kvparity.labs.bench import text
 from kvparity.labs.bench.calls import OURS
 from kvparity.labs.bench.cases import SHAPES
 from kvparity.labs.bench.goals import GOALS, judge
-from kvparity.labs.bench.measure import Measured
+from kvparity.labs.bench.measure import CaseTimes
 from kvparity.labs.bench.timing import Time
 
 SHAPE = SHAPES["qwen3-8b"]
@@ -29,7 +29,7 @@ def at(ms, run="a"):
 
 def found(case, run="a", cannot=(), **ms):
     times = {name.replace("_", " "): at(value, run) for name, value in ms.items()}
-    return Measured(case, times, dict(cannot))
+    return CaseTimes(case, times, dict(cannot))
 
 
 def document(*measured, rate=4000.0, copy_run="a"):
@@ -108,7 +108,7 @@ def test_what_was_not_there_is_said():
     assert note.endswith("without flashinfer in 1 of 2 cases (no nvcc)")
     alone = answers(found(SHORT, ours=1.0))["decode attention"]
     assert (alone.verdict, alone.unknown) == ("not measured", (SHORT.name,))
-    left = Measured(LONG, {}, {}, "needs much")
+    left = CaseTimes(LONG, {}, {}, "needs much")
     some = answers(found(SHORT, ours=1.0, sdpa=1.0), left)["decode attention"]
     assert (some.verdict, some.unknown) == ("met", (LONG.name,))
 
@@ -133,7 +133,7 @@ def test_two_runs_are_refused(mixed, tmp_path, capsys):
 def test_goals_are_told_with_how_much_is_missing(tmp_path, capsys):
     made = document(
         found(SHORT, ours=1.0, ours_split_64=0.5, sdpa=0.6),
-        Measured(LONG, {}, {}, "needs much"),
+        CaseTimes(LONG, {}, {}, "needs much"),
         found(MANY, ours=1.0, torch=1.0),
         found(STEP, ours=1.2, sdpa_and_cublas=1.0),
     )
@@ -171,7 +171,7 @@ def test_the_page_lists_every_goal_as_not_measured():
 
 
 def test_candidates_are_told_beside_ours():
-    each = Measured(MANY, {OURS: at(1.0), "ours [a]": at(2.0), "ours [b]": at(0.5)}, {})
+    each = CaseTimes(MANY, {OURS: at(1.0), "ours [a]": at(2.0), "ours [b]": at(0.5)}, {})
     assert text.tiles([each]).endswith("ours 1.0000 ms; [b] x 0.50; [a] x 2.00")
     assert text.tiles([found(MANY, ours=1.0, torch=1.0)]) == ""
     assert text.drift({"before": 100.0, "after": 99.0}) == text.drift(None) == ""

@@ -15,12 +15,12 @@ from kvparity.core.exit_codes import ExitCode
 from kvparity.labs.bench import cases as sizes
 from kvparity.labs.bench import timing
 from kvparity.labs.bench import ways as making
-from kvparity.labs.bench.cases import Shape
+from kvparity.labs.bench.cases import ModelShape
 from kvparity.labs.bench.goals import GOALS
 from kvparity.labs.bench.timing import Ready, Time
 from kvparity_kernels.tiles import candidates
 
-TINY = Shape(4, 2, 16, 32, 64, 100, dtype="bfloat16", layers=2, qk_norm=True)
+TINY = ModelShape(4, 2, 16, 32, 64, 100, dtype="bfloat16", layers=2, qk_norm=True)
 
 
 @pytest.fixture

@@ -8,9 +8,17 @@ import pytest
 import torch
 
 from kvparity.labs.bench import cases as sizes
-from kvparity.labs.bench.calls import OURS, Choice
-from kvparity.labs.bench.cases import SHAPES, STEPS, Shape, fitting
-from kvparity.labs.bench.steps import BOTH, NO_ATTENTION, NO_LINEAR, PLAIN, Work, config_of, sdpa
+from kvparity.labs.bench.calls import OURS, TileChoice
+from kvparity.labs.bench.cases import SHAPES, STEPS, ModelShape, fitting
+from kvparity.labs.bench.steps import (
+    BOTH,
+    NO_ATTENTION,
+    NO_LINEAR,
+    PLAIN,
+    PreparedStep,
+    config_of,
+    sdpa,
+)
 from kvparity.labs.bench.ways import calls
 from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.subjects.attention_calls import AttentionOps
@@ -23,7 +31,7 @@ from kvparity.subjects.decoder.session import DecoderSession
 from kvparity.subjects.decoder.storage import Storage, store_format
 from kvparity_kernels import launch
 
-TINY = Shape(4, 2, 16, 32, 64, 100, dtype="float32", layers=3, qk_norm=True)
+TINY = ModelShape(4, 2, 16, 32, 64, 100, dtype="float32", layers=3, qk_norm=True)
 # Float32: three layers of sums of at most 64 products, and logits of size one to ten.
 BOUND = 5e-5
 
@@ -31,7 +39,7 @@ BOUND = 5e-5
 @pytest.fixture
 def work():
     torch.manual_seed(0)
-    return Work.made(TINY, 2, 1, 20, torch.device("cpu"))
+    return PreparedStep.made(TINY, 2, 1, 20, torch.device("cpu"))
 
 
 def far(a, b):
@@ -104,7 +112,7 @@ def test_nothing_asks_a_device_for_a_number(rows, monkeypatch):
     def asks(call):
         return call.q * call.kv.kv_lens[0].item(), call.kv.k
 
-    work = Work.made(TINY, 1, rows, 20, torch.device("meta"))
+    work = PreparedStep.made(TINY, 1, rows, 20, torch.device("meta"))
     with pytest.raises(RuntimeError, match="meta"):
         work.call(AttentionOps(prefill=asks, decode=asks), operations("torch"))()
 
@@ -146,5 +154,5 @@ def test_the_step_is_ours_by_our_kernels(work, monkeypatch):
 
     work.call(replace(FIXED_ORDER, decode=noted), Ops())()
     assert seen == [2, 2, 2]
-    ways = calls(sizes.step(TINY, 2, 1, 20), TINY, "cpu", Choice())
+    ways = calls(sizes.step(TINY, 2, 1, 20), TINY, "cpu", TileChoice())
     assert set(ways) == {OURS, NO_ATTENTION, NO_LINEAR, BOTH, PLAIN}
