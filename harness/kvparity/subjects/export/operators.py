@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import astuple
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +39,8 @@ def bound(attention: AttentionOps, ops: Ops) -> Iterator[None]:
 
 def _fresh(out: Tensor, *given: Tensor) -> Tensor:
     """An operator may not hand back what it was given; a planted defect may."""
-    held = {x.untyped_storage().data_ptr() for x in given}
-    return out.clone() if out.untyped_storage().data_ptr() in held else out
+    storages = {x.untyped_storage().data_ptr() for x in given}
+    return out.clone() if out.untyped_storage().data_ptr() in storages else out
 
 
 @torch.library.custom_op("kvparity::linear", mutates_args=())
@@ -59,12 +58,19 @@ def _linear(
 
 
 @_linear.register_fake
-def _(x: Tensor, w: Tensor, bias: Any, order: Any, out_dtype: Any, twin: bool) -> Tensor:
+def _(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    order: Sequence[int],
+    out_dtype: torch.dtype | None,
+    twin: bool,
+) -> Tensor:
     return x.new_empty((x.shape[0], w.shape[0]), dtype=out_dtype or x.dtype)
 
 
 @torch.library.custom_op("kvparity::rms_norm", mutates_args=())
-def _rms_norm(x: Tensor, w: Tensor, eps: float, twin: bool) -> Tensor:
+def _rms_norm(x: Tensor, w: Tensor, eps: float, twin: bool = False) -> Tensor:
     return _fresh(_bound.get()[1].rms_norm(x, w, eps, twin=twin), x)
 
 
@@ -74,7 +80,7 @@ def _(x: Tensor, w: Tensor, eps: float, twin: bool) -> Tensor:
 
 
 @torch.library.custom_op("kvparity::rotate", mutates_args=())
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor, twin: bool) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, twin: bool = False) -> Tensor:
     return _fresh(_bound.get()[1].rotate(x, cos, sin, twin=twin), x)
 
 
@@ -84,7 +90,7 @@ def _(x: Tensor, cos: Tensor, sin: Tensor, twin: bool) -> Tensor:
 
 
 @torch.library.custom_op("kvparity::swiglu", mutates_args=())
-def _swiglu(gate: Tensor, up: Tensor, twin: bool) -> Tensor:
+def _swiglu(gate: Tensor, up: Tensor, twin: bool = False) -> Tensor:
     return _fresh(_bound.get()[1].swiglu(gate, up, twin=twin), gate, up)
 
 
@@ -94,7 +100,7 @@ def _(gate: Tensor, up: Tensor, twin: bool) -> Tensor:
 
 
 @torch.library.custom_op("kvparity::embed", mutates_args=())
-def _embed(ids: Tensor, w: Tensor, twin: bool) -> Tensor:
+def _embed(ids: Tensor, w: Tensor, twin: bool = False) -> Tensor:
     return _fresh(_bound.get()[1].embed(ids, w, twin=twin), w)
 
 
@@ -103,81 +109,61 @@ def _(ids: Tensor, w: Tensor, twin: bool) -> Tensor:
     return w.new_empty((ids.shape[0], w.shape[1]))
 
 
-# What the two attention operators share: KeysValues taken apart, and what only some layers have.
-# An operator takes no optional groups, so what is not given is None, 0 or the empty string.
+# KeysValues and calls taken apart. An operator takes no optional groups, so what is not given is
+# None, 0 or the empty string.
 
 
-def _cache(
-    k: Tensor, v: Tensor, kv_lens: Tensor, places: tuple[Tensor | None, Tensor | None], page: int,
-    ring: int, store: str, scales: tuple[Tensor | None, Tensor | None],
-) -> KeysValues:  # fmt: skip
-    format = StoreFormat.parse(store) if store else None
-    return KeysValues(k, v, kv_lens, *places, page, format, *scales, ring)
-
-
-@torch.library.custom_op("kvparity::attend_prefill", mutates_args=())
-def _attend_prefill(
+@torch.library.custom_op("kvparity::attend", mutates_args=())
+def _attend(
     q: Tensor, k: Tensor, v: Tensor, kv_lens: Tensor, starts: Tensor | None,
     block_table: Tensor | None, page: int, ring: int, store: str, k_scale: Tensor | None,
-    v_scale: Tensor | None, q_starts: Tensor, q_lens: Tensor, max_q: int, scale: float,
-    order: Sequence[int], window: int, softcap: float, sinks: Tensor | None,
-    first_key: Tensor | None,
+    v_scale: Tensor | None, scale: float, order: Sequence[int], window: int, softcap: float,
+    sinks: Tensor | None, first_key: Tensor | None, q_starts: Tensor | None,
+    q_lens: Tensor | None, most: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    kv = _cache(k, v, kv_lens, (starts, block_table), page, ring, store, (k_scale, v_scale))
-    call = PrefillCall(
-        q=q, kv=kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, scale=scale,
-        order=ReductionOrder(*order), window=window, softcap=softcap, sinks=sinks,
-        first_key=first_key,
+    """``q_starts``, ``q_lens``: of prefill alone; ``most``: its ``max_q``, or ``max_kv``."""
+    stored = StoreFormat.parse(store) if store else None
+    kv = KeysValues(k, v, kv_lens, starts, block_table, page, stored, k_scale, v_scale, ring)
+    attention, reduction = _bound.get()[0], ReductionOrder(*order)
+    if q_starts is None or q_lens is None:
+        return attention.decode(
+            DecodeCall(
+                q=q, kv=kv, max_kv=most, scale=scale, order=reduction, window=window,
+                softcap=softcap, sinks=sinks, first_key=first_key,
+            )
+        )  # fmt: skip
+    return attention.prefill(
+        PrefillCall(
+            q=q, kv=kv, q_starts=q_starts, q_lens=q_lens, max_q=most, scale=scale,
+            order=reduction, window=window, softcap=softcap, sinks=sinks, first_key=first_key,
+        )
     )  # fmt: skip
-    return _bound.get()[0].prefill(call)
 
 
-@torch.library.custom_op("kvparity::attend_decode", mutates_args=())
-def _attend_decode(
-    q: Tensor, k: Tensor, v: Tensor, kv_lens: Tensor, starts: Tensor | None,
-    block_table: Tensor | None, page: int, ring: int, store: str, k_scale: Tensor | None,
-    v_scale: Tensor | None, max_kv: int, scale: float, order: Sequence[int], window: int,
-    softcap: float, sinks: Tensor | None, first_key: Tensor | None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    kv = _cache(k, v, kv_lens, (starts, block_table), page, ring, store, (k_scale, v_scale))
-    call = DecodeCall(
-        q=q, kv=kv, max_kv=max_kv, scale=scale, order=ReductionOrder(*order), window=window,
-        softcap=softcap, sinks=sinks, first_key=first_key,
-    )  # fmt: skip
-    return _bound.get()[0].decode(call)
-
-
-def _attended(q: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+@_attend.register_fake
+def _(q: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape), q.new_empty(q.shape[:2], dtype=torch.float32)
 
 
-_attend_prefill.register_fake(_attended)
-_attend_decode.register_fake(_attended)
-
-
-def _taken_apart(call: PrefillCall | DecodeCall) -> dict[str, object]:
-    """What both operators take, by the names of their parameters."""
+def _attending(
+    call: PrefillCall | DecodeCall, q_starts: Tensor | None, q_lens: Tensor | None, most: int
+) -> Outputs:
     kv = call.kv
-    return {
-        "q": call.q, "k": kv.k, "v": kv.v, "kv_lens": kv.kv_lens, "starts": kv.starts,
-        "block_table": kv.block_table, "page": kv.page, "ring": kv.ring,
-        "store": "" if kv.format is None else str(kv.format), "k_scale": kv.k_scale,
-        "v_scale": kv.v_scale, "scale": call.scale, "order": astuple(call.order),
-        "window": call.window, "softcap": call.softcap, "sinks": call.sinks,
-        "first_key": call.first_key,
-    }  # fmt: skip
+    found: Outputs = _attend(
+        call.q, kv.k, kv.v, kv.kv_lens, kv.starts, kv.block_table, kv.page, kv.ring,
+        "" if kv.format is None else str(kv.format), kv.k_scale, kv.v_scale, call.scale,
+        astuple(call.order), call.window, call.softcap, call.sinks, call.first_key, q_starts,
+        q_lens, most,
+    )  # fmt: skip
+    return found
 
 
 def _prefill(call: PrefillCall) -> Outputs:
-    found: Outputs = _attend_prefill(
-        **_taken_apart(call), q_starts=call.q_starts, q_lens=call.q_lens, max_q=call.max_q
-    )
-    return found
+    return _attending(call, call.q_starts, call.q_lens, call.max_q)
 
 
 def _decode(call: DecodeCall) -> Outputs:
-    found: Outputs = _attend_decode(**_taken_apart(call), max_kv=call.max_kv)
-    return found
+    return _attending(call, None, None, call.max_kv)
 
 
 def _project(
@@ -188,28 +174,8 @@ def _project(
     return found
 
 
-def _normed(x: Tensor, w: Tensor, eps: float, *, twin: bool = False) -> Tensor:
-    found: Tensor = _rms_norm(x, w, eps, twin)
-    return found
-
-
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor, *, twin: bool = False) -> Tensor:
-    found: Tensor = _rotate(x, cos, sin, twin)
-    return found
-
-
-def _gated(gate: Tensor, up: Tensor, *, twin: bool = False) -> Tensor:
-    found: Tensor = _swiglu(gate, up, twin)
-    return found
-
-
-def _embedded(ids: Tensor, w: Tensor, *, twin: bool = False) -> Tensor:
-    found: Tensor = _embed(ids, w, twin)
-    return found
-
-
 ATTENTION = AttentionOps(prefill=_prefill, decode=_decode)
 """The attention of a model that is traced."""
 
-OPS = Ops(linear=_project, rms_norm=_normed, rotate=_rotated, swiglu=_gated, embed=_embedded)
+OPS = Ops(linear=_project, rms_norm=_rms_norm, rotate=_rotate, swiglu=_swiglu, embed=_embed)
 """What a traced model computes with beside attention."""
