@@ -40,6 +40,12 @@ def told(error: BaseException) -> str:
     return said if place is None else f"{said} (in {place})"
 
 
+def in_one_line(error: BaseException) -> str:
+    """The type of an exception of other people's code and at most 300 characters of its words."""
+    words = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
 def trace(error: BaseException) -> str:
     """The whole traceback, for the run folder."""
     try:

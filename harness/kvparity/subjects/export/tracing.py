@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from kvparity.core.errors import SubjectError
+from kvparity.core.raised import in_one_line
 
 R = TypeVar("R")
 
@@ -28,7 +29,4 @@ def traced(what: str, export: Callable[[], R]) -> R:
     try:
         return contextvars.Context().run(run)
     except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "")
-        raise SubjectError(
-            f"torch.export of {what} failed: {type(error).__name__}: {first}"
-        ) from error
+        raise SubjectError(f"torch.export of {what} failed: {in_one_line(error)}") from error

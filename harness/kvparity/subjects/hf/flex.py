@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from kvparity.core.errors import UnsupportedError
+from kvparity.core.raised import in_one_line
 from kvparity.subjects.hf.session import Host
 
 
@@ -35,5 +36,5 @@ def tried(subject: Host) -> None:
     except Exception as error:
         raise UnsupportedError(
             f"attention flex_attention does not run with torch {torch.__version__} on "
-            f"{subject.device}: {type(error).__name__}: {str(error).splitlines()[0]}"
+            f"{subject.device}: {in_one_line(error)}"
         ) from error

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, log
 from kvparity.core import offline
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.jsonfile import read_object
+from kvparity.core.raised import in_one_line
 from kvparity.core.relied.transformers import MODEL_TYPES
 from kvparity.subjects.hf import config_keys, sizes
 from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
@@ -64,7 +65,7 @@ def from_config(
             )
     except (ValueError, ImportError) as error:  # an attention that this type does not have
         raise UnsupportedError(
-            f"a {model_type} model cannot be built with attention {attention}: {sizes.words(error)}"
+            f"a {model_type} model cannot be built with attention {attention}: {in_one_line(error)}"
         ) from error
     return Loaded(_ready(model, device))
 
@@ -85,7 +86,7 @@ def _configured(make: Callable[[], ModelConfig], where: str, model_type: JsonVal
     except Exception as error:  # other people's code, on whatever the keys hold
         raise UnsupportedError(
             f"{where}: transformers refuses this configuration of a {model_type} model: "
-            f"{sizes.words(error)}"
+            f"{in_one_line(error)}"
         ) from error
 
 
@@ -116,7 +117,7 @@ def from_folder(
         raise
     except Exception as error:  # other people's code, on whatever the files hold
         raise UnsupportedError(
-            f"{folder} and its safetensors cannot be loaded: {sizes.words(error)}"
+            f"{folder} and its safetensors cannot be loaded: {in_one_line(error)}"
         ) from error
     for what in ("missing_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in info[what])

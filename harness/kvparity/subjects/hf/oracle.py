@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kvparity.core.errors import OracleError
+from kvparity.core.raised import in_one_line
 from kvparity.core.relied.transformers import eager_experts
 from kvparity.subjects.hf.protocols import CausalLM
 
@@ -41,8 +42,7 @@ def logits(double: CausalLM, ids: Sequence[int], rows: range, device: torch.devi
 
 def refusal(model: CausalLM, error: Exception) -> OracleError:
     """What to say where ``error`` came out of the model's code in float64."""
-    words = (str(error).splitlines() or [""])[0]
     return OracleError(
         f"{type(model).__name__} does not compute in float64, so there is nothing to check its "
-        f"accuracy against: {type(error).__name__}: {words}"
+        f"accuracy against: {in_one_line(error)}"
     )

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.jsonfile import entries, not_a_number
+from kvparity.core.raised import in_one_line
 from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
 from kvparity_contracts.json_types import JsonObject
 
@@ -53,7 +54,7 @@ def fits(config: ModelConfig, *, dtype: torch.dtype, device: torch.device, where
             )
     except Exception as error:  # other people's code, on numbers that may mean nothing
         raise UnsupportedError(
-            f"{where}: a {model_type} model cannot be built: {words(error)}"
+            f"{where}: a {model_type} model cannot be built: {in_one_line(error)}"
         ) from error
     weights = {id(p): p for p in (*model.parameters(), *model.buffers())}.values()
     needed = sum(p.numel() * p.element_size() for p in weights)
@@ -72,9 +73,3 @@ def memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def words(error: BaseException) -> str:
-    """An exception of other people's code in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines)[:300]}"

@@ -213,11 +213,6 @@ def test_memory_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes.memory(torch.device("cuda")) == 11
 
 
-def test_an_error_of_others_is_one_line() -> None:
-    assert sizes.words(ValueError("  a\n\n b ")) == "ValueError: a b"
-    assert len(sizes.words(ValueError("x" * 400))) == len("ValueError: ") + 300
-
-
 # Nothing is fetched
 
 
