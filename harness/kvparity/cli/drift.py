@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import say
-from kvparity.cli.arguments import add_json
-from kvparity.cli.stop import ends
+from kvparity.cli import drift_settings, progress, say
+from kvparity.cli.arguments import add_device, add_json
+from kvparity.cli.device import settle
+from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import of_verdict
 
 if TYPE_CHECKING:
-    from kvparity.drift.report import DriftReport, Source
+    from kvparity.drift.report import DriftReport
+    from kvparity.drift.sides import Compared
     from kvparity.rollouts.tokens import Tokens
 
 FRAMEWORKS = (
@@ -37,17 +39,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "drift",
         help="compare a recorded rollout with its rescoring, token by token",
         description="Compare the logprobs of a recorded rollout with those of another recording "
-        "of the same tokens, or with those of the trainer in the same file. d is trainer - "
-        "rollout. Without a limit every token must have equal bits.",
-        epilog="Exit codes: 0 holds, 1 differs, 2 bad input, 5 void (nothing was compared, or not "
-        "all), 130 interrupted.",
+        "of the same tokens, of a model that scores them, or of the trainer in the same file. d is "
+        "trainer - rollout. Without a limit every token must have equal bits.",
+        epilog="Exit codes: 0 holds, 1 differs, 2 bad input, 3 the model failed, 5 void (not all "
+        "was compared), 130 interrupted.",
     )
     parser.add_argument("rollouts", type=Path, help="a recording, of any layout that is known")
     parser.add_argument(
         "--against",
         type=Path,
-        metavar="FILE",
-        help="a recording of the trainer (default: the trainer's logprobs in ROLLOUTS)",
+        metavar="FILE|MODEL",
+        help="a recording of the trainer, or the folder of a checkpoint, which scores the tokens "
+        "(default: the trainer's logprobs in ROLLOUTS)",
     )
     parser.add_argument(
         "--limit",
@@ -70,6 +73,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--worst", type=int, default=10, metavar="N", help="tokens to show (default: 10)"
     )
     add_json(parser)
+    drift_settings.add_arguments(parser)
+    add_device(parser)
     parser.set_defaults(run=run)
 
 
@@ -93,32 +98,52 @@ def run(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace, limits: dict[str, float]) -> tuple[Tokens, DriftReport]:
     from kvparity.drift.report import report
-    from kvparity.rollouts import read_rollouts
-    from kvparity.rollouts.findings import Findings
-    from kvparity.rollouts.pairing import Matched, both_recorded, paired
-    from kvparity.rollouts.tokens import Tokens
 
-    findings, matched = Findings(), Matched()
-    left = _source(args.rollouts)
-    rollouts = read_rollouts(args.rollouts, findings, args.vocabulary)
-    if args.against is None:
-        right = left
-        tokens = Tokens.of(both_recorded(rollouts, matched))
-    else:
-        right = _source(args.against)
-        others = read_rollouts(args.against, findings, args.vocabulary)
-        tokens = Tokens.of(paired(rollouts, others, matched, findings))
+    both = _model(args) if _is_model(args.against) else _recordings(args)
     found = report(
-        tokens, matched, findings, rollout=left, trainer=right, limits=limits, worst=args.worst
+        both.tokens,
+        both.matched,
+        both.findings,
+        rollout=both.rollout,
+        trainer=both.trainer,
+        limits=limits,
+        worst=args.worst,
     )
-    return tokens, found
+    return both.tokens, found
 
 
-def _source(path: Path) -> Source:
-    from kvparity.drift.report import Source
-    from kvparity.rollouts.open import layout_of
+def _is_model(against: Path | None) -> bool:
+    return against is not None and against.is_dir()
 
-    return Source(str(path), layout_of(path))
+
+def _recordings(args: argparse.Namespace) -> Compared:
+    from kvparity.drift.sides import recordings
+
+    given = drift_settings.given(args)
+    if given:
+        raise StopError(f"{', '.join(given)}: of a model; expected --against a checkpoint's folder")
+    return recordings(args.rollouts, args.against, args.vocabulary)
+
+
+def _model(args: argparse.Namespace) -> Compared:
+    with ends(ValueError):
+        settings = drift_settings.settings(args)
+        device = settle(args.device)
+    import torch
+
+    from kvparity.core import doing
+    from kvparity.core.environment import settle as settle_process
+    from kvparity.drift.model_side import ModelSide
+    from kvparity.drift.sides import with_model
+
+    settle_process()
+    doing.task("loading the model")
+    side = ModelSide(args.against, settings, torch.device(device))
+    doing.task("scoring")
+    shown = progress.Progress()
+    return with_model(
+        args.rollouts, args.against, side, lambda done: shown(done, 0, f"{done} sequences scored")
+    )
 
 
 def _limit(text: str) -> tuple[str, float]:

@@ -40,6 +40,31 @@ def both_recorded(rollouts: Iterator[Rollout], matched: Matched) -> Iterator[Sco
         yield _scored(each, each.logprobs, each.trainer_logprobs, each.mask)
 
 
+def scored_by(
+    scored: Iterator[tuple[Rollout, Logprobs]], matched: Matched, findings: Findings
+) -> Iterator[ScoredSequence]:
+    """Each sequence with the logprobs that something gave its response, float32 ``[r]``.
+
+    Raises:
+        RolloutError: a sequence has no logprobs of its own.
+    """
+    for each, trainer in scored:
+        own = _own(each)
+        wrong = ~np.isfinite(trainer) & each.mask
+        if wrong.any():
+            findings.add(Kind.NOT_FINITE, each.sequence, np.flatnonzero(wrong))
+        matched.pairs += 1
+        yield _scored(each, own, trainer, each.mask & ~wrong)
+
+
+def _own(each: Rollout) -> Logprobs:
+    if each.logprobs is None:
+        raise RolloutError(
+            f"sequence {each.sequence} has no logprobs of drawn tokens: it is no rollout"
+        )
+    return each.logprobs
+
+
 def paired(
     rollouts: Iterator[Rollout], others: Iterator[Rollout], matched: Matched, findings: Findings
 ) -> Iterator[ScoredSequence]:
@@ -55,10 +80,7 @@ def paired(
     """
     waiting = _Waiting(others)
     for each in rollouts:
-        if each.logprobs is None:
-            raise RolloutError(
-                f"sequence {each.sequence} has no logprobs of drawn tokens: it is no rollout"
-            )
+        own = _own(each)
         other = waiting.take(each)
         if other is None:
             matched.unmatched.append(each.sequence)
@@ -68,7 +90,7 @@ def paired(
         missing = np.isnan(trainer) & each.mask
         if missing.any():
             findings.add(Kind.MISSING, each.sequence, np.flatnonzero(missing))
-        yield _scored(each, each.logprobs, trainer, each.mask & ~missing)
+        yield _scored(each, own, trainer, each.mask & ~missing)
     matched.unused += waiting.rest()
 
 

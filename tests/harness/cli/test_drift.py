@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from drift import tiny
 from rollouts.recorded import LAYOUTS, SEQUENCES, vllm_rollout, vllm_scores, written
 
-from kvparity.cli import drift
+from kvparity.cli import drift as verb
 from kvparity.cli.main import main
 from kvparity.drift.report import LIMITS
 from kvparity.rollouts.names import FRAMEWORKS
@@ -28,8 +29,8 @@ def scores(tmp_path: Path) -> str:
 
 def test_the_help_knows_every_name() -> None:
     """They are written down where no numpy is imported."""
-    assert set(drift.FRAMEWORKS) == set(FRAMEWORKS)
-    assert drift.LIMITS == LIMITS
+    assert set(verb.FRAMEWORKS) == set(FRAMEWORKS)
+    assert verb.LIMITS == LIMITS
 
 
 def test_two_recordings(rollout: str, scores: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +87,49 @@ def test_ids_outside_of_the_vocabulary(rollout: str, capsys: pytest.CaptureFixtu
     assert main(["drift", rollout, "--against", rollout, "--vocabulary", "12"]) == 0
     assert main(["drift", rollout, "--against", rollout, "--vocabulary", "11"]) == 2
     assert "token_ids[3] is 11; expected ids from 0 to 10" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A checkpoint, and a rollout that it drew itself."""
+    folder = tiny.checkpoint(tmp_path_factory.mktemp("model"))
+    return str(folder), str(tiny.rollout(folder, folder / "rollout.jsonl"))
+
+
+def test_a_model_scores(model: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, recorded = model
+    assert main(["drift", recorded, "--against", folder, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["trainer"] == {"name": folder, "layout": "bfloat16, sdpa"}
+    assert found["metrics"]["tokens"] == 27
+    assert main(["drift", recorded, "--against", folder, "--dtype", "float32"]) == 1
+    assert "trainer  " + folder + " (float32, sdpa)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--dtype", "float32"], "--dtype: of a model; expected --against a checkpoint's folder"),
+        (["--no-position-ids"], "--no-position-ids: of a model; expected --against"),
+        (["--against", "MODEL", "--seed", "1"], "--seed: dropout draws in train mode alone"),
+        (["--against", "MODEL", "--invariant"], "invariant with attention sdpa: its sums cannot"),
+        (["--against", "MODEL", "--attention", "x"], "cannot be loaded"),
+        (["--against", "EMPTY"], "config.json is missing; a checkpoint needs it"),
+    ],
+)
+def test_bad_settings(
+    model: tuple[str, str],
+    more: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, recorded = model
+    places = {"MODEL": folder, "EMPTY": str(tmp_path)}
+    assert main(["drift", recorded, *(places.get(it, it) for it in more)]) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err
+    assert len(err.splitlines()) == 1
 
 
 def test_no_torch_is_imported(rollout: str) -> None:

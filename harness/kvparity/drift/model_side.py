@@ -1,0 +1,173 @@
+"""A side that is a model: the logprobs that a trainer with these settings gives given tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.core.raised import told
+from kvparity.drift.forward import Batch, batch, logprobs, of_response
+from kvparity.drift.settings import Settings
+from kvparity.rollouts.record import Ids, Logprobs, Rollout, RolloutError, Sampling
+from kvparity.subjects.hf.loading import from_folder
+from kvparity.subjects.hf.protocols import CausalLM
+from kvparity_kernels import invariant
+
+Scored = tuple[Rollout, Logprobs]
+
+
+class ModelSide:
+    """A checkpoint with settings. ``vocabulary``: ids must be below it.
+
+    Raises:
+        UnsupportedError: the checkpoint cannot be loaded so, or a setting does not act on it.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        loaded = from_folder(
+            folder,
+            dtype=getattr(torch, settings.dtype),
+            attention=settings.attention,
+            device=device,
+        )
+        self.model = loaded.model
+        self.notes = loaded.notes
+        self.vocabulary: int = self.model.config.get_text_config(decoder=True).vocab_size
+        _prepare(self.model, settings)
+        self._call: Callable[..., object] = (
+            torch.compile(self.model) if settings.compile else self.model
+        )
+
+    def score(self, rollouts: Iterator[Rollout]) -> Iterator[Scored]:
+        """Each sequence with its logprobs, float32 ``[r]``; micro-batches in the order given.
+
+        Raises:
+            RolloutError: a sequence has no prompt or no ids.
+            SubjectError: the model fails.
+        """
+        while part := list(islice(rollouts, self.settings.micro_batch)):
+            yield from zip(part, self._scored(part), strict=True)
+
+    def _scored(self, part: Sequence[Rollout]) -> list[Logprobs]:
+        made = batch(
+            [_ids(each) for each in part],
+            self.settings.layout,
+            position_ids=self.settings.position_ids,
+        )
+        try:
+            with ExitStack() as stack:
+                self._enter(stack)
+                logits = self._logits(made).detach()
+                found = []
+                for each, place in zip(part, made.places, strict=True):
+                    rows, tokens = of_response(logits, each, place)
+                    sampling = _sampling(each) if self.settings.processed else None
+                    found.append(logprobs(rows, tokens, self.settings.log_softmax, sampling))
+                return found
+        except torch.OutOfMemoryError as error:
+            raise SubjectError(
+                f"the model ran out of memory at {tuple(made.input_ids.shape)} tokens: expected a "
+                "smaller micro_batch"
+            ) from error
+        except RolloutError:
+            raise
+        except Exception as error:  # other people's code
+            raise SubjectError(f"the model raised {told(error)}") from error
+
+    def _enter(self, stack: ExitStack) -> None:
+        settings = self.settings
+        if settings.train:
+            stack.enter_context(torch.random.fork_rng())
+            torch.manual_seed(settings.seed)
+        else:
+            stack.enter_context(torch.no_grad())
+        if settings.invariant:
+            stack.enter_context(invariant())
+
+    def _logits(self, made: Batch) -> torch.Tensor:
+        given = {"input_ids": made.input_ids.to(self.device), "use_cache": False}
+        if made.attention_mask is not None:
+            given["attention_mask"] = made.attention_mask.to(self.device)
+        if made.position_ids is not None:
+            given["position_ids"] = made.position_ids.to(self.device)
+        kind = self.settings.autocast
+        dtype = getattr(torch, kind) if kind else None
+        with torch.autocast(self.device.type, dtype=dtype, enabled=kind is not None):
+            output = self._call(**given)
+        logits: torch.Tensor = output.logits  # type: ignore[attr-defined]
+        return logits
+
+
+def _sampling(each: Rollout) -> Sampling:
+    if each.sampling.temperature is None:
+        raise RolloutError(
+            f"sequence {each.sequence} has no temperature, and logprobs after it were asked for: "
+            "record it, or compare raw logprobs"
+        )
+    return each.sampling
+
+
+def _ids(each: Rollout) -> Ids:
+    if each.ids is None or each.prompt_ids is None or not each.prompt_ids.size:
+        raise RolloutError(
+            f"sequence {each.sequence} has no prompt tokens: a model cannot score it. Record them, "
+            "or name a recording with --against"
+        )
+    return each.ids
+
+
+def _prepare(model: CausalLM, settings: Settings) -> None:
+    assert isinstance(model, nn.Module)
+    if settings.head_dtype is not None:
+        _head(model, getattr(torch, settings.head_dtype))
+    if settings.train:
+        model.train()
+        _check_dropout(model)
+    if settings.gradient_checkpointing:
+        model.requires_grad_(True)
+        new = "activation_checkpointing_enable"  # its name in transformers 5
+        getattr(model, new if hasattr(model, new) else "gradient_checkpointing_enable")()
+
+
+def _head(model: nn.Module, dtype: torch.dtype) -> None:
+    """The head's weights and input in another dtype; an embedding that shares them keeps its own.
+
+    Raises:
+        UnsupportedError: the model has no head that is one product.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if not isinstance(head, nn.Linear):
+        raise UnsupportedError(
+            f"head_dtype: the head of {type(model).__name__} is {type(head).__name__}; expected a "
+            "Linear"
+        )
+    other = nn.Linear(head.in_features, head.out_features, head.bias is not None, device="meta")
+    other = other.to_empty(device=head.weight.device).to(dtype)
+    with torch.no_grad():
+        other.weight.copy_(head.weight)
+        if head.bias is not None:
+            other.bias.copy_(head.bias)
+    other.register_forward_pre_hook(lambda module, given: (given[0].to(dtype), *given[1:]))
+    model.set_output_embeddings(other)  # type: ignore[operator]
+
+
+def _check_dropout(model: nn.Module) -> None:
+    """Train mode without dropout is eval mode under another name: it is told, not computed."""
+    rates = [each.p for each in model.modules() if isinstance(each, nn.Dropout)]
+    rates += [
+        rate
+        for each in model.modules()
+        if isinstance(rate := getattr(each, "attention_dropout", None), float)
+    ]
+    if not any(rates):
+        raise UnsupportedError(
+            "train: no dropout of this checkpoint is above 0, so train mode changes nothing; "
+            "expected a config with one"
+        )

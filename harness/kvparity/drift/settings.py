@@ -1,0 +1,89 @@
+"""How a trainer's model scores given tokens: every setting that is known to move logprobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+DTYPES = ("float32", "bfloat16", "float16")
+ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+Dtype = Literal["float32", "bfloat16", "float16"]
+Layout = Literal["alone", "right", "left", "packed"]
+LAYOUTS = ("alone", "right", "left", "packed")
+LogSoftmax = Literal["float32", "logits", "chunked"]
+LOG_SOFTMAX = ("float32", "logits", "chunked")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one model side. The defaults are those of a plain script of transformers.
+
+    ``dtype``: of weights and computation. ``head_dtype``: of the head's product, if another.
+    ``autocast``: of torch's autocast around the forward. ``attention``: transformers' name.
+    ``layout``: each sequence in a row of its own (``alone``), in batches of ``micro_batch`` padded
+    on a side, or ``micro_batch`` sequences packed into one row. ``position_ids``: given, from 0 in
+    each sequence; without them a model counts pads, or a packed row, through.
+    ``log_softmax``: of logits made float32, of logits as they are, or of float32 in vocabulary
+    chunks. ``processed``: after the recorded temperature and top-p, as a sampler's logprobs.
+    ``train``: train mode, so dropout acts, from ``seed``. ``invariant``: torch's reductions in
+    kvparity's fixed order.
+    """
+
+    dtype: Dtype = "bfloat16"
+    head_dtype: Dtype | None = None
+    autocast: Dtype | None = None
+    attention: str = "sdpa"
+    layout: Layout = "alone"
+    micro_batch: int = 1
+    position_ids: bool = True
+    log_softmax: LogSoftmax = "float32"
+    processed: bool = False
+    train: bool = False
+    seed: int = 0
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    invariant: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what would be given and not used.
+
+        Raises:
+            ValueError: in words.
+        """
+        if self.micro_batch < 1:
+            raise ValueError(f"micro_batch {self.micro_batch}: expected a number from 1")
+        if self.layout == "alone" and self.micro_batch > 1:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} with layout alone: expected layout right, left or "
+                "packed"
+            )
+        if self.layout == "alone" and not self.position_ids:
+            raise ValueError(
+                "no position_ids with layout alone: nothing would change; expected layout right, "
+                "left or packed"
+            )
+        if self.gradient_checkpointing and not self.train:
+            raise ValueError("gradient_checkpointing acts in train mode alone: expected train, too")
+        if self.invariant and self.attention != "eager":
+            raise ValueError(
+                f"invariant with attention {self.attention}: its sums cannot be replaced; expected "
+                "attention eager"
+            )
+        if self.invariant and (self.compile or self.autocast):
+            raise ValueError("invariant with compile or autocast: expected neither")
+
+    def changes(self, other: Settings) -> dict[str, object]:
+        """What ``other`` has otherwise, by name."""
+        return {
+            each.name: getattr(other, each.name)
+            for each in fields(self)
+            if getattr(self, each.name) != getattr(other, each.name)
+        }
+
+    def words(self) -> str:
+        """In one line: the dtype, attention, and what is not the default."""
+        said = [self.dtype, self.attention]
+        plain = Settings(dtype=self.dtype, attention=self.attention)
+        for name, value in plain.changes(self).items():
+            said.append(name if value is True else f"{name} {value}")
+        return ", ".join(said)

@@ -1,0 +1,73 @@
+"""The sides of one comparison, read and matched: from files, or from a file and a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvparity.drift.report import Source
+from kvparity.rollouts import Rollout, read_rollouts
+from kvparity.rollouts.findings import Findings
+from kvparity.rollouts.open import layout_of
+from kvparity.rollouts.pairing import Matched, both_recorded, paired, scored_by
+from kvparity.rollouts.record import Logprobs
+from kvparity.rollouts.tokens import Tokens
+
+if TYPE_CHECKING:
+    from kvparity.drift.model_side import ModelSide
+
+Progress = Callable[[int], None]
+"""Called with the number of sequences that are scored."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Both sides' tokens, and what was met on the way."""
+
+    tokens: Tokens
+    matched: Matched
+    findings: Findings
+    rollout: Source
+    trainer: Source
+
+
+def recordings(path: Path, against: Path | None, vocabulary: int | None) -> Compared:
+    """A recording with another, or with the trainer's logprobs that it has itself.
+
+    Raises:
+        RolloutError: one of them cannot be used.
+    """
+    findings, matched = Findings(), Matched()
+    rollouts = read_rollouts(path, findings, vocabulary)
+    left = Source(str(path), layout_of(path))
+    if against is None:
+        tokens = Tokens.of(both_recorded(rollouts, matched))
+        return Compared(tokens, matched, findings, left, left)
+    right = Source(str(against), layout_of(against))
+    others = read_rollouts(against, findings, vocabulary)
+    tokens = Tokens.of(paired(rollouts, others, matched, findings))
+    return Compared(tokens, matched, findings, left, right)
+
+
+def with_model(path: Path, folder: Path, side: ModelSide, progress: Progress) -> Compared:
+    """A recording with the logprobs that a model gives its tokens.
+
+    Raises:
+        RolloutError: the recording cannot be used, or has no prompts.
+        SubjectError: the model fails.
+    """
+    findings, matched = Findings(), Matched()
+    rollouts = read_rollouts(path, findings, side.vocabulary)
+    left = Source(str(path), layout_of(path))
+    tokens = Tokens.of(scored_by(_counted(side, rollouts, progress), matched, findings))
+    return Compared(tokens, matched, findings, left, Source(str(folder), side.settings.words()))
+
+
+def _counted(
+    side: ModelSide, rollouts: Iterator[Rollout], progress: Progress
+) -> Iterator[tuple[Rollout, Logprobs]]:
+    for number, scored in enumerate(side.score(rollouts), 1):
+        progress(number)
+        yield scored
