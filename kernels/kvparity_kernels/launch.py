@@ -6,13 +6,13 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, overload
 
 import torch
 
-from kvparity_kernels import runtime
+from kvparity_kernels import runtime, stream
+from kvparity_kernels.stream import Launched
 
 MODE = runtime.freeze()  # before Triton is imported: it reads the choice when it decorates
 
@@ -110,18 +110,12 @@ class LaunchLog:
             key = f"{name} [{number}]"
 
 
-_logs: ContextVar[tuple[LaunchLog, ...]] = ContextVar("kvparity_launch_logs", default=())
-
-
 @contextmanager
 def record() -> Iterator[LaunchLog]:
     """Record all launches of this context; logs that are open at once all see them."""
     log = LaunchLog()
-    token = _logs.set((*_logs.get(), log))
-    try:
+    with stream.listening(Launched, lambda event: log.add(event.name, event.facts)):
         yield log
-    finally:
-        _logs.reset(token)
 
 
 def launch(
@@ -158,7 +152,7 @@ def launch(
     else:
         with torch.cuda.device(device) if device is not None else nullcontext():
             code = kernel.function[grid](**arguments, **options).hash
-    if logs := _logs.get():
+    if stream.heard(Launched):
         facts = {
             "constexprs": {name: arguments[name] for name in sorted(kernel.constexprs)},
             "dtypes": {
@@ -170,8 +164,7 @@ def launch(
             "mode": MODE,
             "hash": code,
         }
-        for log in logs:
-            log.add(kernel.name, facts)
+        stream.emit(Launched(kernel.name, facts))
 
 
 def _check(kernel: Kernel, grid: tuple[int, ...], arguments: dict[str, Any]) -> torch.device | None:

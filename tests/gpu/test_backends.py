@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from kvparity.subjects.base import SubjectError
 from kvparity.subjects.decoder.backends import ATTENTION, attention_ops
-from kvparity.subjects.decoder.backends.run_counts import watching
+from kvparity.subjects.events import counting
 from kvparity_kernels.attention import naive
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
@@ -82,7 +81,7 @@ def off(filled: torch.Tensor, decoded: torch.Tensor, parts: Parts) -> float:
 @pytest.mark.parametrize("name", ATTENTION)
 def test_a_backend_attends_to_the_right_keys_or_says_why_it_cannot(name, page):
     parts = drawn()
-    with watching(Counter()) as ran:
+    with counting() as ran:
         try:
             results = attended(name, parts, laid(parts, page))
         except SubjectError as error:

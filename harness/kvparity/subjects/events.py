@@ -1,19 +1,23 @@
-"""What a subject tells a listener while it computes: keys written, rows attended.
+"""What a subject tells while it computes: keys written, rows attended, what ran.
 
-Nothing is recorded unless somebody listens. A subject calls :func:`wrote` where it hands fresh keys
-and values to its cache (before any rounding) and :func:`attended` where attention has run, from
-what the kernel was really given, never from what was asked for.
+Events are frozen values in one stream (``kvparity_kernels.stream``), in which launches are told,
+too. Nothing is recorded unless somebody listens. A subject tells of keys and values where it hands
+them fresh to its cache (before any rounding), and of rows where attention has run, from what the
+kernel was really given, never from what was asked for. A new kind of event is a class here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+from kvparity_kernels import stream
+from kvparity_kernels.stream import Launched, emit
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,24 @@ class Attended:
     decode: bool = False
 
 
+@dataclass(frozen=True)
+class Ran:
+    """Something ran that launches no kernel of this project: a backend, an operation of torch."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class RowsOffered:
+    """Rows of a span could be reported. Who wants some calls ``want`` with their positions."""
+
+    sequence: int
+    positions: Sequence[int]
+    want: Callable[[Iterable[int]], None]
+
+
 class Listener(Protocol):
-    """Who is told."""
+    """Who is told of keys and rows."""
 
     def wrote(self, event: Wrote) -> None:
         """Keys and values were written."""
@@ -72,23 +92,55 @@ class Listener(Protocol):
         ...
 
     def attended(self, event: Attended) -> None:
-        """A row was attended."""
+        """A row was attended; where several listen, one that any of them wants."""
         ...
 
 
-_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+class _Stream:
+    """All who listen to keys and rows, as one listener."""
+
+    def wrote(self, event: Wrote) -> None:
+        emit(event)
+
+    def wants(self, sequence: int, positions: Sequence[int]) -> Sequence[int]:
+        wanted: list[int] = []
+        emit(RowsOffered(sequence, positions, wanted.extend))
+        return tuple(dict.fromkeys(wanted))
+
+    def attended(self, event: Attended) -> None:
+        emit(event)
+
+
+_STREAM = _Stream()
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell ``listener`` what happens inside."""
-    token = _listener.set(listener)
-    try:
+    """Tell ``listener`` what is written and attended inside."""
+
+    def offered(event: RowsOffered) -> None:
+        event.want(listener.wants(event.sequence, event.positions))
+
+    with (
+        stream.listening(Wrote, listener.wrote),
+        stream.listening(RowsOffered, offered),
+        stream.listening(Attended, listener.attended),
+    ):
         yield
-    finally:
-        _listener.reset(token)
 
 
 def current() -> Listener | None:
-    """Who listens, or None."""
-    return _listener.get()
+    """All who listen to keys and rows, or None where nobody does."""
+    return _STREAM if stream.heard(RowsOffered) else None
+
+
+@contextmanager
+def counting() -> Iterator[Counter[str]]:
+    """Count by name what runs inside: launches of this project's kernels, and ``Ran``."""
+    counts: Counter[str] = Counter()
+
+    def ran(event: Launched | Ran) -> None:
+        counts[event.name] += 1
+
+    with stream.listening(Launched, ran), stream.listening(Ran, ran):
+        yield counts

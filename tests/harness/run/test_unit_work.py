@@ -220,13 +220,13 @@ def test_a_pair_draws_nothing_and_needs_no_path_for_it() -> None:
 
     own = setting(NEAR, subject=Pairish())
     (work,) = make(own.contract).units
-    prompts = setting(NEAR).plans("w")
-    require_paths(own, work, prompts)
+    plans = setting(NEAR).plans("w")
+    require_paths(own, work, plans)
     with_words = Setting(own.contract, Pairish())
     with_words.subject.vocab = 256  # type: ignore[misc]
     with pytest.raises(UnsupportedError, match="path decode: it cannot decode"):
-        require_paths(with_words, work, prompts)
-    runner = Runner(own, prompts, None)
+        require_paths(with_words, work, plans)
+    runner = Runner(own, plans, None)
     runner.rollout(PathName("decode"))
     assert runner.known() == [[0] * 6, [0] * 4]
 

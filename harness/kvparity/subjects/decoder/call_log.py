@@ -7,28 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
 from kvparity_kernels import attention
-
-_calls: ContextVar[list[PrefillCall | DecodeCall] | None] = ContextVar("calls", default=None)
+from kvparity_kernels.stream import emit, listening
 
 
 @contextmanager
 def noting() -> Iterator[list[PrefillCall | DecodeCall]]:
-    """Collect the calls inside."""
+    """Collect the calls inside that kernels were given."""
     calls: list[PrefillCall | DecodeCall] = []
-    token = _calls.set(calls)
-    try:
+    with listening(PrefillCall, calls.append), listening(DecodeCall, calls.append):
         yield calls
-    finally:
-        _calls.reset(token)
 
 
 def attend_prefill(call: PrefillCall) -> Outputs:
     """``kvparity_kernels.attention.attend_prefill``."""
-    note(call)
+    emit(call)
     return attention.attend_prefill(
         call.q,
         call.kv,
@@ -46,7 +41,7 @@ def attend_prefill(call: PrefillCall) -> Outputs:
 
 def attend_decode(call: DecodeCall) -> Outputs:
     """``kvparity_kernels.attention.attend_decode``."""
-    note(call)
+    emit(call)
     return attention.attend_decode(
         call.q,
         call.kv,
@@ -62,10 +57,3 @@ def attend_decode(call: DecodeCall) -> Outputs:
 
 FIXED_ORDER = AttentionOps(prefill=attend_prefill, decode=attend_decode)
 """Attention in this project's reduction order."""
-
-
-def note(call: PrefillCall | DecodeCall) -> None:
-    """Tell of a call where it is computed."""
-    calls = _calls.get()
-    if calls is not None:
-        calls.append(call)

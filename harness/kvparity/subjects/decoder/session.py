@@ -11,14 +11,13 @@ from torch import Tensor
 
 from kvparity.core.errors import SubjectError
 from kvparity.plan.schedule import Layout, Member, Step
-from kvparity.subjects.decoder.backends.run_counts import watching
 from kvparity.subjects.decoder.batch import pack
 from kvparity.subjects.decoder.cache import KVCache, Scales
 from kvparity.subjects.decoder.layers import layers_of
 from kvparity.subjects.decoder.model import Model
 from kvparity.subjects.decoder.storage import Storage
 from kvparity.subjects.decoder.uncached import Fresh
-from kvparity_kernels import launch
+from kvparity.subjects.events import counting
 
 # A decode call launches two kernels: splits, then this one, which merges them.
 DECODE_END = "attention.decode_combine"
@@ -128,15 +127,10 @@ class DecoderSession:
     @contextmanager
     def _watched(self, size: str) -> Iterator[None]:
         """Count launches. Not across a ``yield`` to the caller, whose launches are not ours."""
-        with (
-            torch.inference_mode(),
-            device_memory(size),
-            launch.record() as log,
-            watching(Counter()) as others,
-        ):
+        with torch.inference_mode(), device_memory(size), counting() as counts:
             yield
-        self._observed.update(log.counts + others)
-        self._ran.update(log.counts + others)
+        self._observed.update(counts)
+        self._ran.update(counts)
 
 
 @contextmanager

@@ -19,9 +19,10 @@ DECODE = PathName("decode")
 
 def traced(*defects: str, path: PathName = DECODE) -> Trace:
     setting = Setting(toy.contract(workloads=WORKLOADS), Emitting(*defects))
-    prompts = setting.plans("one")
+    plans = setting.plans("one")
+    prompts = plans.prompts
     tokens = [[(7 * i + n) % 128 for n in range(prompts.length(i))] for i in range(2)]
-    return trace_side(Side(setting, setting.subject, prompts, path, tokens))
+    return trace_side(Side(setting, setting.subject, plans, path, tokens))
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,8 @@ def test_a_counter_that_stays_0_fails_at_the_second_step_with_exactly_that_sente
         ),
         Emitting("position-stays"),
     )
-    prompts = setting.plans("one")
-    trace = trace_side(Side(setting, setting.subject, prompts, DECODE, [[5, 6, 7, 8, 9]]))
+    plans = setting.plans("one")
+    trace = trace_side(Side(setting, setting.subject, plans, DECODE, [[5, 6, 7, 8, 9]]))
     first = trace.judgement.broken[0]
     assert (first.invariant, first.step) == ("positions advance by one", 1)
     assert first.sentence == "positions advance by one: the position stays 0"
@@ -139,9 +140,10 @@ def test_a_trace_that_shows_nothing_is_void(defect: str, words: str) -> None:
 
 def test_a_subject_that_tells_nothing_is_void() -> None:
     setting = toy.setting()
-    prompts = setting.plans("short")
+    plans = setting.plans("short")
+    prompts = plans.prompts
     tokens = [[1] * prompts.length(i) for i in range(2)]
-    judgement = trace_side(Side(setting, setting.subject, prompts, DECODE, tokens)).judgement
+    judgement = trace_side(Side(setting, setting.subject, plans, DECODE, tokens)).judgement
     assert judgement.outcome == "void"
     assert "reported no row" in judgement.reason
 

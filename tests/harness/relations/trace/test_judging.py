@@ -30,9 +30,10 @@ ROW, LAYER = 5, 1
 def honest() -> Trace:
     workloads = [{"name": "one", "prompt_tokens": [3, 9], "generate": 4, "pad": ["left"]}]
     setting = Setting(toy.contract(workloads=workloads), Emitting())
-    prompts = setting.plans("one")
+    plans = setting.plans("one")
+    prompts = plans.prompts
     tokens = [[(7 * i + n) % 128 for n in range(prompts.length(i))] for i in range(2)]
-    return trace_side(Side(setting, setting.subject, prompts, PathName("decode"), tokens))
+    return trace_side(Side(setting, setting.subject, plans, PathName("decode"), tokens))
 
 
 def judged(change: Change) -> Judgement:

@@ -34,9 +34,10 @@ def one_thread() -> None:
 
 def traced(subject: Subject, path: str) -> Trace:
     own = Setting(CONTRACT, subject)
-    prompts = own.plans("one")
+    plans = own.plans("one")
+    prompts = plans.prompts
     tokens = [[(5 * i + 3 * n) % 120 for n in range(prompts.length(i))] for i in range(2)]
-    return trace_side(Side(own, subject, prompts, PathName.parse(path), tokens))
+    return trace_side(Side(own, subject, plans, PathName.parse(path), tokens))
 
 
 def silent(trace: Trace) -> list[str]:

@@ -91,9 +91,10 @@ def test_a_broken_invariant_is_a_difference_with_its_sentence() -> None:
         (("silent-layer",), "void", "layer 2 reported no row"),
     ):
         setting = Setting(contract, Emitting(*defects))
-        prompts = setting.plans("short")
+        plans = setting.plans("short")
+        prompts = plans.prompts
         tokens = [[1] * prompts.length(i) for i in range(2)]
-        side = Side(setting, setting.subject, prompts, PathName("decode"), tokens)
+        side = Side(setting, setting.subject, plans, PathName("decode"), tokens)
         found, record = trace(side)
         assert found.outcome == outcome
         assert words in found.reason

@@ -62,10 +62,11 @@ def traced(
     ring: bool = False,
 ) -> Trace:
     own = setting(*numerics, ring)
-    prompts = own.plans("one")
+    plans = own.plans("one")
+    prompts = plans.prompts
     tokens = [[(5 * i + 3 * n) % 128 for n in range(prompts.length(i))] for i in range(2)]
     planted = own.subject if plant is None else plant(own.subject)
-    return trace_side(Side(own, planted, prompts, PathName.parse(path), tokens))
+    return trace_side(Side(own, planted, plans, PathName.parse(path), tokens))
 
 
 @pytest.mark.parametrize(

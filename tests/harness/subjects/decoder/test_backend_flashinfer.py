@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.decoder.backends import attention_ops
 from kvparity.subjects.decoder.backends.flashinfer import table
-from kvparity.subjects.decoder.backends.run_counts import watching
+from kvparity.subjects.events import counting
 from kvparity_kernels.attention import naive
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
@@ -143,7 +142,7 @@ def test_another_backend_of_its_is_told(flashinfer, monkeypatch):
     monkeypatch.setattr(
         sys.modules["flashinfer"].BatchDecodeWithPagedKVCacheWrapper, "_backend", "fa3"
     )
-    with watching(Counter()) as counts:
+    with counting() as counts:
         attention_ops("flashinfer").decode(
             decoding(queries()["q"][: len(LENGTHS)], paged(drawn(dtype=HALF)))
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor
 from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.decoder.backends import attention_ops, operations
-from kvparity.subjects.decoder.backends.run_counts import watching
+from kvparity.subjects.events import counting
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat
@@ -190,7 +189,7 @@ def test_a_cache_of_another_format_is_read_in_that_of_the_queries():
 )
 def test_what_ran_is_seen_where_it_ran(name, ran, inference):
     q = torch.randn(len(LENGTHS), 2 * HEADS, DIM)
-    with watching(Counter()) as counts, torch.inference_mode(inference):
+    with counting() as counts, torch.inference_mode(inference):
         decode(name, q, contiguous(drawn()))
     # Two of the five sequences have as many keys as each other: one call for both.
     assert counts == {f"backend.sdpa-{ran}": 4, "sdpa.decode": 1}
@@ -202,7 +201,7 @@ def test_an_attention_that_nobody_knows_is_no_backend(monkeypatch):
     monkeypatch.setattr(sdpa, "scaled_dot_product_attention", lambda q, k, v, **more: q * 2)
     q = torch.randn(len(LENGTHS), 2 * HEADS, DIM)
     with (
-        watching(Counter()),
+        counting(),
         pytest.raises(SubjectError, match=r"ran none that is known \(mul\); expected one of cud"),
     ):
         decode("sdpa", q, contiguous(drawn()))

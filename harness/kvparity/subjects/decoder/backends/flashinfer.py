@@ -20,8 +20,9 @@ from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.pairs import flashinfer as pairs
 from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder.backends import limits, run_counts
-from kvparity.subjects.decoder.call_log import note
+from kvparity.subjects.events import Ran
 from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.stream import emit
 
 CUTS: dict[str, pairs.Cut] = {
     "flashinfer": {},
@@ -120,7 +121,7 @@ class FlashInfer:
     ) -> Outputs:
         """The rows ``q`` of a call. ``rows``: the tensors that say which these are."""
         limits.require_paged(self.name, call)
-        note(call)
+        emit(call)
         options = self._options(call)
         tensors = (call.kv.kv_lens, call.kv.starts, call.kv.block_table, *rows)
         key = (phase, *_sizes(call), *options.items())
@@ -133,10 +134,8 @@ class FlashInfer:
                 self._planned[key] = (tensors, wrapper)
             out, lse = wrapper.run(q, pages(call.kv), return_lse=True)
         ran = getattr(wrapper, "_backend", "an unknown backend")
-        run_counts.note(
-            run_counts.BACKEND + (self.name if ran == BACKEND else f"flashinfer on {ran}")
-        )
-        run_counts.note(f"flashinfer.{phase}")
+        emit(Ran(run_counts.BACKEND + (self.name if ran == BACKEND else f"flashinfer on {ran}")))
+        emit(Ran(f"flashinfer.{phase}"))
         return out, lse * math.log(2)  # its LSE is to base 2
 
     def _space(self, q: Tensor) -> Tensor:

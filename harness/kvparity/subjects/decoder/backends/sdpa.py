@@ -20,12 +20,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from kvparity.core.errors import SubjectError
 from kvparity.pairs.sdpa import BACKENDS
 from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
-from kvparity.subjects.decoder.backends import run_counts, sdpa_backend_probe
+from kvparity.subjects.decoder.backends import sdpa_backend_probe
 from kvparity.subjects.decoder.backends.gather import Piece, handed, pieces
 from kvparity.subjects.decoder.backends.limits import require_plain
 from kvparity.subjects.decoder.backends.per_step_cache import Memo
-from kvparity.subjects.decoder.call_log import note
+from kvparity.subjects.events import Ran
 from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.stream import emit
 
 
 class Sdpa:
@@ -56,7 +57,7 @@ class Sdpa:
         Raises ``UnsupportedError`` for a call that SDPA cannot compute.
         """
         require_plain(self.name, call)
-        note(call)
+        emit(call)
         q, kv = call.q, call.kv
 
         def make() -> tuple[Piece, ...]:
@@ -66,7 +67,7 @@ class Sdpa:
         tensors = (kv.kv_lens, kv.starts, kv.block_table, *rows, call.first_key)
         planned = self._pieces.get(tensors, (kv.page, kv.ring, call.window), make)
         out = self._run(q, kv, planned, call.scale)
-        run_counts.note(f"sdpa.{phase}")
+        emit(Ran(f"sdpa.{phase}"))
         return out, q.new_empty((len(q), 0), dtype=torch.float32)
 
     def _run(self, q: Tensor, kv: KeysValues, planned: tuple[Piece, ...], scale: float) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 
 from kvparity.core.errors import SubjectError
 from kvparity.subjects.decoder.backends import run_counts
+from kvparity.subjects.events import Ran
 from kvparity_kernels.relied.torch import TorchDispatchMode
+from kvparity_kernels.stream import emit, heard
 
 KERNELS = {
     "_scaled_dot_product_attention_math": "math",  # under inference_mode
@@ -61,7 +63,7 @@ def observed(call: Callable[[], torch.Tensor]) -> torch.Tensor:
 
     Raises ``SubjectError`` where it ran none that is known, or more than one.
     """
-    if not run_counts.watched():
+    if not heard(Ran):
         return call()
     with Watch() as watch:
         out = call()
@@ -71,5 +73,5 @@ def observed(call: Callable[[], torch.Tensor]) -> torch.Tensor:
             f"scaled_dot_product_attention ran {ran}; expected one of "
             f"{', '.join(sorted({*KERNELS.values(), 'math'}))}"
         )
-    run_counts.note(f"{run_counts.BACKEND}sdpa-{watch.backends[0]}")
+    emit(Ran(f"{run_counts.BACKEND}sdpa-{watch.backends[0]}"))
     return out

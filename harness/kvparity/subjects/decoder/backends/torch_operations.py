@@ -13,7 +13,9 @@ from torch.nn import functional
 
 from kvparity.subjects.decoder.backends import run_counts
 from kvparity.subjects.decoder.model import Ops
+from kvparity.subjects.events import Ran
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.stream import emit
 
 
 def linear(
@@ -30,14 +32,14 @@ def linear(
     In the dtype of ``x``, then in ``out_dtype``: logits of a bfloat16 model are rounded to bfloat16
     before they become float32, as in engines.
     """
-    run_counts.note(run_counts.TORCH)
+    emit(Ran(run_counts.TORCH))
     y = functional.linear(x, w, bias)
     return y if out_dtype is None else y.to(out_dtype)
 
 
 def rms_norm(x: Tensor, w: Tensor, eps: float, *, twin: bool = False) -> Tensor:
     """The three lines of Hugging Face's llama and qwen, over the last dimension."""
-    run_counts.note(run_counts.TORCH)
+    emit(Ran(run_counts.TORCH))
     wide = x.float()
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     return w * wide.to(x.dtype)
@@ -45,7 +47,7 @@ def rms_norm(x: Tensor, w: Tensor, eps: float, *, twin: bool = False) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, twin: bool = False) -> Tensor:
     """Rotate the pairs ``(d, d + D/2)`` of ``x[T, H, D]`` in float32, rounded once."""
-    run_counts.note(run_counts.TORCH)
+    emit(Ran(run_counts.TORCH))
     low, high = x.float().chunk(2, dim=-1)
     c, s = cos[:, None], sin[:, None]
     return torch.cat([low * c - high * s, high * c + low * s], dim=-1).to(x.dtype)
@@ -53,13 +55,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, twin: bool = False) -> Tensor
 
 def swiglu(gate: Tensor, up: Tensor, *, twin: bool = False) -> Tensor:
     """``silu(gate) * up``, each rounded to their dtype."""
-    run_counts.note(run_counts.TORCH)
+    emit(Ran(run_counts.TORCH))
     return functional.silu(gate) * up
 
 
 def embed(ids: Tensor, w: Tensor, *, twin: bool = False) -> Tensor:
     """Row ``ids[t]`` of ``w[V, H]`` for every t."""
-    run_counts.note(run_counts.TORCH)
+    emit(Ran(run_counts.TORCH))
     return functional.embedding(ids, w)
 
 
