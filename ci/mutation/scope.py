@@ -15,10 +15,10 @@ HARNESS, KERNELS, CONTRACTS = (
 _DECIDING = {
     HARNESS: """
         core/bits core/drift core/lse core/offline core/plain_tensor
-        plan/cases plan/kernel_cases plan/paths plan/schedule
+        plan/cases plan/kernel_cases plan/paths plan/results plan/schedule
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/audit/* relations/order/* relations/trace/*
-        report/case_line report/evidence_check report/evidence_paths report/evidence_verdict
+        report/case_line report/evidence_check report/evidence_paths
         report/lines report/run_dir report/unit_paths report/verdict
         run/control_run run/identity run/kernel_control_run run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*

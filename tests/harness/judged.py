@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import toy
+from run_documents import unchecked, unchecked_controls
 
 from kvparity.plan.cases import Work, make
 from kvparity.plan.kernel_cases import Unplanted
+from kvparity.plan.results import CaseLine
+from kvparity.report.verdict import judge
 from kvparity_contracts.contract import Contract
 
 CONTRACT = toy.contract(
@@ -52,6 +55,12 @@ class Run:
                  "expected": "differs",
                  "measured": measured if run.relation == "accuracy" else {}}
             )  # fmt: skip
+
+    def judge(self) -> tuple[str, list[Entry]]:
+        """(verdict, entries of all checks)."""
+        cases = unchecked(CaseLine, *self.cases)
+        controls = unchecked_controls(*self.controls)
+        return judge(self.contract, self.work, cases, controls, self.unplanted, self.replaced)
 
     def of(self, check: str) -> list[Entry]:
         """The cases of a check."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from kvparity.plan.cases import Case
 from kvparity.plan.kernel_cases import Numerics
+from kvparity.plan.results import ControlLine, Reach
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import case_line
 from kvparity_contracts.paths import PathName
@@ -58,6 +61,22 @@ def case(**changes: Any) -> Document:
     } | changes
 
 
+def control(**changes: Any) -> Document:
+    return {
+        "name": "stale-slot",
+        "relation": "invariance",
+        "caught": True,
+        "by": "decode reduces like prefill",
+        "seen": "bits differ: 3 of 3 tokens",
+        "measured": {},
+        "reach": [],
+        "workload": "long",
+        "path": "decode",
+        "expected": "differs",
+        "numerics": {"execution": "float32", "kv_cache": "float32"},
+    } | changes
+
+
 def case_of(relation: str, found: Comparison) -> Document:
     """What is written of a case of ``relation`` that gave this."""
     reference = None if relation == "accuracy" else PathName("prefill")
@@ -91,9 +110,25 @@ def report(verdict: str, *cases: Document, **changes: Any) -> Document:
         "subject": {"kind": "decoder", "cpu_ops": "twin"},
         "kernels": {"attention.prefill": {}},
         "checks": [check],
-        "controls": [
-            {"name": "stale-slot", "caught": True, "seen": "bits differ: 3 of 3 tokens"},
-        ],
+        "controls": [control()],
         "unplanted": [],
         "elapsed_s": 12.34,
     } | changes
+
+
+AnyValue = TypeVar("AnyValue", bound=BaseModel)
+
+
+def unchecked(model: type[AnyValue], *entries: Document) -> list[AnyValue]:
+    """These as values of a model, whatever they lack and whether or not they can be."""
+    fields = [name for name, field in model.model_fields.items() if field.is_required()]
+    return [model.model_construct(**(dict.fromkeys(fields) | entry)) for entry in entries]
+
+
+def unchecked_controls(*entries: Document) -> list[ControlLine]:
+    """Controls, and what they reach."""
+    lines = ({"measured": {}} | each for each in entries)
+    return unchecked(
+        ControlLine,
+        *(each | {"reach": tuple(unchecked(Reach, *each.get("reach", ())))} for each in lines),
+    )

@@ -8,42 +8,16 @@ as the data that it is compared with. No kernel of the pair runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from torch import Tensor
 
 from kvparity.core.lse import lse_rounded
+from kvparity.plan.results import Reach
 from kvparity.plan.schedule import Member
 from kvparity.record.path_run import Setting
 from kvparity.subjects.pair.exact import Rows, exact, in_format, rounded
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.checks import Accuracy
-
-
-@dataclass(frozen=True)
-class Reach:
-    """One check in one format: its ``limit`` of max_abs, and what the fault ``measured``.
-
-    ``rounding``: what exact rows measure, rounded to the format: no right pair measures much less.
-    Both over everything that the check compares, or up to where the fault was seen.
-    """
-
-    check: str
-    dtype: str
-    kv_cache: str
-    limit: float
-    measured: float
-    rounding: float
-
-    @property
-    def seen(self) -> bool:
-        """Whether the limit tells the fault."""
-        return self.measured > self.limit
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "seen": self.seen}
 
 
 def reaches(setting: Setting, subject: AttentionSubject, rows: Rows, *, lse: bool) -> list[Reach]:
@@ -61,7 +35,17 @@ def reaches(setting: Setting, subject: AttentionSubject, rows: Rows, *, lse: boo
             if limit is not None:
                 formed = in_format(subject, execution, str(kv_cache))
                 measured, rounding = _measured(setting, formed, rows, check, limit, lse)
-                found.append(Reach(check.name, execution, str(kv_cache), limit, measured, rounding))
+                found.append(
+                    Reach(
+                        check=check.name,
+                        dtype=execution,
+                        kv_cache=str(kv_cache),
+                        limit=limit,
+                        measured=measured,
+                        rounding=rounding,
+                        seen=measured > limit,
+                    )
+                )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What one case showed, as a line of a run folder and of the report.
+"""What one case showed, and one control, as lines of a run folder and of the report.
 
 A relation whose cases carry something of their own has a subclass: ``relation`` is a ``Literal`` of
 its name, ``details`` its own :class:`Details` with the relation's name as ``alias``, and
@@ -8,11 +8,11 @@ them all.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
-from kvparity.core.values import Count, Digest, Finite, Hex, Line, Number, Value
+from kvparity.core.values import LIST, Count, Digest, Finite, Hex, Line, Number, Value
 
 Outcome = Literal["holds", "differs", "void", "error"]
 SideName = Literal["reference", "candidate"]
@@ -123,15 +123,21 @@ class CaseLine(Line):
             raise ValueError(wrong)
         return self
 
+    def rechecked(self, reason: str) -> CaseLine:
+        """The same of a report, where a fresh process gave other bits: ``differs``."""
+        more = {"verdict": "differs", "reason": reason, "recheck": "differs"}
+        return self.model_validate(self.document() | more)
+
     def contradiction(self) -> str | None:
         """Why this verdict cannot come with what the line counts and measures, or None."""
         if self.recheck is not None:  # it held, until fresh processes computed its rows
-            return None if self.verdict == "differs" else f"recheck differs, and it {self.verdict}"
+            return None if self.verdict == "differs" else f"it was rechecked, and it {self.verdict}"
         if self.verdict == "holds":
             return self.why_not_holds()
         if self.verdict == "differs":
             return self.why_not_differs()
-        return None
+        found = self.first_divergence
+        return None if found is None else f"it is {self.verdict}, and has a first divergence"
 
     def why_not_holds(self) -> str | None:
         """Why it cannot hold, or None."""
@@ -149,3 +155,84 @@ class CaseLine(Line):
         if not self.differing_tokens and not self.differing_rows:
             return "it differs, and counts nothing that does"
         return None
+
+
+class Reach(Value):
+    """For a fault that both kernels of a pair share: what one accuracy check sees of it.
+
+    Both measures are over everything that the check compares, or up to where the fault was seen.
+    """
+
+    check: str
+    """an accuracy check that it was measured against; other controls have no `reach`"""
+    dtype: str
+    """in this execution format"""
+    kv_cache: str
+    """and this cache format"""
+    limit: Finite
+    """the check's `max_abs` there"""
+    measured: Finite
+    """the error of exact rows with the fault, rounded to the format, over all that the check
+    compares or up to where it was caught"""
+    rounding: Finite
+    """the error of exact rows without the fault, rounded in the same way: no limit below it can
+    hold"""
+    seen: bool
+    """whether it is over the limit"""
+
+    @model_validator(mode="after")
+    def _follows(self) -> Reach:
+        if self.seen is not (self.measured > self.limit):
+            raise ValueError("it does not follow from what was measured")
+        return self
+
+
+class Formats(Value):
+    """In which formats a control was planted."""
+
+    execution: str
+    """in this format"""
+    kv_cache: str
+    """and this cache format"""
+
+
+class ControlLine(Line):
+    """One planted defect, and what its check said of it."""
+
+    file: ClassVar[str] = "controls.jsonl"
+    name: str
+    """see [controls](contracts.md#controls)"""
+    relation: str
+    """the relation of the checks that depend on it"""
+    caught: bool
+    """whether the check gave the expected result"""
+    by: str
+    """the check"""
+    seen: str
+    """the actual result"""
+    measured: dict[str, Number]
+    """for an accuracy control: what the defect measured; the limits of every accuracy check are
+    compared with it. Else empty"""
+    reach: Annotated[tuple[Reach, ...], LIST] = ()
+    """for a fault that both kernels of a pair share"""
+    workload: str | None
+    """where it was planted; null for order and audit"""
+    path: str
+    """the path that ran"""
+    expected: Literal["differs", "void"]
+    """the expected result"""
+    numerics: Formats
+    """the formats that it was planted in"""
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> ControlLine:
+        if self.reach and self.caught is not all(row.seen for row in self.reach):
+            raise ValueError(f"caught is {self.caught}, and its reach says otherwise")
+        if not self.caught:
+            return self
+        if self.expected == "void" and not self.seen.startswith("void: "):
+            raise ValueError(f"it was caught as void, and what was seen is {self.seen!r}")
+        held = ("holds: ", "void: ", "without the defect")
+        if self.expected == "differs" and self.seen.startswith(held):
+            raise ValueError(f"it was caught as a difference, and what was seen is {self.seen!r}")
+        return self

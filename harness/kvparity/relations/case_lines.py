@@ -38,9 +38,9 @@ class InvarianceCase(CaseLine):
         """Every bit is equal."""
         if self.details is not None and self.details.faults:
             return f"it holds, and faults is {list(self.details.faults)!r}"
-        if self.max_ulp != 0:
-            return f"it holds, and max_ulp is {self.max_ulp!r}"
-        return super().why_not_holds()
+        if (wrong := super().why_not_holds()) is not None:
+            return wrong
+        return None if self.max_ulp == 0 else f"it holds, and max_ulp is {self.max_ulp!r}"
 
     def why_not_differs(self) -> str | None:
         """Rows differ, and the first is named; or rows that belong to no sequence are wrong."""

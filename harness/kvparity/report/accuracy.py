@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvparity.core.words import of_allowed, rounded
-from kvparity.report.labels import place
+from kvparity.report.labels import place_in
 
 Document = dict[str, Any]
 
@@ -19,7 +19,7 @@ def nearest_lines(cases: Sequence[Document]) -> list[str]:
         if not own:
             continue
         case = max(own, key=lambda each: _share(each) or 0.0)
-        where = f"{place(case)}, {dtype}"
+        where = f"{place_in(case)}, {dtype}"
         if case["temperature"] is not None:
             where += f", temperature {case['temperature']:g}"
         words = of_allowed(case, case["accuracy"]["limits"])

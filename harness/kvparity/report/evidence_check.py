@@ -8,64 +8,66 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TypeVar
 
 from kvparity.core.errors import RunFolderError
+from kvparity.core.values import Json
 from kvparity.plan.cases import Case, ControlRun, Work
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
-from kvparity.report.evidence_verdict import contradiction, control_contradiction
+from kvparity.plan.results import CaseLine, ControlLine, Formats
+from kvparity.relations.case_lines import CASE_LINES, AccuracyDetails
 from kvparity.report.failure_file import damage
-from kvparity.report.lines import rows_wrong
+from kvparity.report.lines import UnitLine, edited, parsed
 from kvparity.report.run_dir import Evidence
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
 
-Entry = dict[str, Any]
+Planned = TypeVar("Planned")
 
 
-def cases(evidence: Evidence, contract: Contract, work: Work) -> list[Entry]:
+def cases(evidence: Evidence, contract: Contract, work: Work) -> list[CaseLine]:
     """The finished cases, in the order in which they ended.
 
     Raises:
         RunFolderError: a line that is not planned, stands twice, or contradicts itself.
     """
-    planned: dict[Any, Case | KernelCase] = {c.id: c for unit in work.units for c in unit.cases}
+    planned: dict[object, Case | KernelCase] = {c.id: c for unit in work.units for c in unit.cases}
     planned |= {case.id: case for case in work.kernel_cases}
     found = []
-    for place, name, line in _each(evidence, "cases.jsonl", lambda line: line["id"], planned):
-        case = planned[name]
-        wrong = _misplaced(case, line) or contradiction(line, _limits(contract, case))
-        if wrong is None and "evidence" in line:
-            wrong = damage(evidence.folder, line)
+    for place, case, value in _each(evidence, CaseLine.file, ("id",), planned):
+        line = parsed(CASE_LINES[case.relation], value, place)
+        wrong = (
+            _misplaced(case, line)
+            or _other_limits(contract, case, line)
+            or damage(evidence.folder, line)
+        )
         if wrong is not None:
-            raise _refused(place, f"case {name}", wrong)
+            raise edited(place, f"case {case.id}: {wrong}")
         found.append(line)
     return found
 
 
-def controls(evidence: Evidence, work: Work) -> list[Entry]:
+def controls(evidence: Evidence, work: Work) -> list[ControlLine]:
     """The finished controls. Raises as ``cases`` does."""
-    planned = {(each.control, each.relation): each for each in work.every_control}
+    planned: dict[object, ControlRun | KernelControl] = {
+        (each.control, each.relation): each for each in work.every_control
+    }
     found = []
-    for place, name, line in _each(evidence, "controls.jsonl", _control_name, planned):
-        wrong = control_contradiction(line) or _other_control(planned[name], line)
+    for place, control, value in _each(evidence, ControlLine.file, ("name", "relation"), planned):
+        line = parsed(ControlLine, value, place)
+        wrong = _other_control(control, line)
         if wrong is not None:
-            raise _refused(place, f"control {name[0]}", wrong)
+            raise edited(place, f"control {line.name}: {wrong}")
         found.append(line)
     return found
 
 
-def units(evidence: Evidence, work: Work) -> list[Entry]:
+def units(evidence: Evidence, work: Work) -> list[UnitLine]:
     """The finished units. Raises as ``cases`` does."""
-    planned = {unit.id: unit for unit in work.units}
-    found = []
-    for place, name, line in _each(evidence, "units.jsonl", lambda line: line["unit"], planned):
-        wrong = _tokens_wrong(line)
-        if wrong is not None:
-            raise _refused(place, f"unit {name!r}", wrong)
-        found.append(line)
-    return found
+    planned: dict[object, object] = {unit.id: unit for unit in work.units}
+    lines = _each(evidence, UnitLine.file, ("unit",), planned)
+    return [parsed(UnitLine, value, place) for place, _, value in lines]
 
 
 def whole(evidence: Evidence, work: Work) -> None:
@@ -89,18 +91,15 @@ def whole(evidence: Evidence, work: Work) -> None:
             )
 
 
-def _control_name(line: Mapping[str, Any]) -> tuple[Any, Any]:
-    return line["name"], line.get("relation")
-
-
 def _each(
-    evidence: Evidence, file: str, name_of: Any, planned: Mapping[Any, Any]
-) -> Iterator[tuple[str, Any, Entry]]:
-    """(place, name, line) of each line of a file; each is planned, and stands once."""
-    path, seen = evidence.folder / file, dict[Any, int]()
-    for number, line in evidence.numbered(file):
-        name = name_of(line)
-        if not _hashable(name) or name not in planned:
+    evidence: Evidence, file: str, keys: tuple[str, ...], planned: Mapping[object, Planned]
+) -> Iterator[tuple[str, Planned, Json]]:
+    """(place, what is planned, value) of each line of a file; each is planned, and stands once."""
+    path, seen = evidence.folder / file, dict[object, int]()
+    for number, value in evidence.numbered(file):
+        names = tuple(value.get(key) for key in keys)
+        name = names[0] if len(names) == 1 else names
+        if not all(isinstance(each, str) for each in names) or name not in planned:
             raise RunFolderError(
                 f"{path}:{number} holds {name!r}, which this contract does not plan; remove the "
                 "line, or use a new --run-dir"
@@ -111,26 +110,13 @@ def _each(
                 "them was added since: remove it, or use a new --run-dir"
             )
         seen[name] = number
-        yield f"{path}:{number}", name, line
+        yield f"{path}:{number}", planned[name], value
 
 
-def _hashable(name: Any) -> bool:
-    parts = name if isinstance(name, tuple) else (name,)
-    return all(isinstance(part, str) for part in parts)
-
-
-def _refused(place: str, what: str, wrong: str) -> RunFolderError:
-    return RunFolderError(
-        f"{place}: {what} contradicts itself: {wrong}. It was changed since it was written: remove "
-        "the line, and --resume runs it again, or use a new --run-dir"
-    )
-
-
-def _misplaced(case: Case | KernelCase, line: Entry) -> str | None:
+def _misplaced(case: Case | KernelCase, line: CaseLine) -> str | None:
     """Where a line says something else of its case than the plan does."""
-    wanted: dict[str, Any] = {
+    wanted: dict[str, object] = {
         "check": case.check,
-        "relation": case.relation,
         "dtype": case.numerics.execution,
         "kv_cache": case.numerics.kv_cache,
     }
@@ -141,21 +127,12 @@ def _misplaced(case: Case | KernelCase, line: Entry) -> str | None:
             "reference": None if case.reference is None else str(case.reference),
             "temperature": case.temperature,
         }
-    paths = {wanted.get("path"), wanted.get("reference")}
-    return _unlike(line, wanted) or _repeats_wrong(line, paths)
+    if line.recheck is not None:
+        return "recheck is 'differs', which only a report says"
+    return _unlike(line, wanted)
 
 
-def _repeats_wrong(line: Entry, paths: set[Any]) -> str | None:
-    details = line.get("invariance")
-    repeats = details.get("repeats", {}) if isinstance(details, dict) else {}
-    if not isinstance(repeats, dict) or not repeats.keys() <= paths:
-        return f"repeats is {repeats!r}, expected its two paths"
-    if not all(type(same) is bool for same in repeats.values()):
-        return f"repeats is {repeats!r}, expected true or false of each path"
-    return None
-
-
-def _other_control(control: ControlRun | KernelControl, line: Entry) -> str | None:
+def _other_control(control: ControlRun | KernelControl, line: ControlLine) -> str | None:
     """Where a line says something else of its control than the plan does."""
     fact = CONTROLS[control.control]
     place = control.case if isinstance(control, KernelControl) else control
@@ -163,42 +140,23 @@ def _other_control(control: ControlRun | KernelControl, line: Entry) -> str | No
         "by": place.check,
         "workload": place.workload if isinstance(place, ControlRun) else None,
         "path": str(fact.path),
-        "numerics": asdict(place.numerics),
+        "numerics": Formats(**asdict(place.numerics)),
         "expected": fact.expect,
     }
     return _unlike(line, wanted)
 
 
-def _unlike(line: Entry, wanted: Mapping[str, Any]) -> str | None:
+def _unlike(line: CaseLine | ControlLine, wanted: Mapping[str, object]) -> str | None:
     for key, value in wanted.items():
-        if line.get(key) != value:
-            return f"{key} is {line.get(key)!r}, and {value!r} is planned"
+        if (found := getattr(line, key)) != value:
+            return f"{key} is {found!r}, and {value!r} is planned"
     return None
 
 
-def _limits(contract: Contract, case: Case | KernelCase) -> Mapping[str, float]:
-    """The limits of an accuracy case; none of any other."""
+def _other_limits(contract: Contract, case: Case | KernelCase, line: CaseLine) -> str | None:
+    """Where an accuracy case was held against other limits than those of its check."""
     check = next(c for c in contract.checks if c.name == case.check)
-    if not isinstance(check, Accuracy):
-        return {}
-    return check.limits_for(case.numerics.execution).given()
-
-
-def _tokens_wrong(line: Entry) -> str | None:
-    sequences = line.get("sequences")
-    if not isinstance(sequences, list) or not sequences:
-        return "it has no sequences"
-    for each in sequences:
-        ids = each.get("ids") if isinstance(each, dict) else None
-        if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
-            return "a sequence has no list of token ids"
-        prompt = each.get("prompt")
-        if type(prompt) is not int or not 0 < prompt < len(ids):
-            return f"sequence {each.get('id')!r} has {len(ids)} ids and a prompt of {prompt!r}"
-    for key in ("subject", "observed", "launches", "seconds", "rows"):
-        if not isinstance(line.get(key), dict):
-            return f"{key} is missing"
-    for path, rows in line["rows"].items():
-        if (wrong := rows_wrong(rows)) is not None:
-            return f"path {path}: {wrong}"
-    return None
+    if not isinstance(check, Accuracy) or not isinstance(line.details, AccuracyDetails):
+        return None
+    found, wanted = line.details.limits, check.limits_for(case.numerics.execution).given()
+    return None if found == wanted else f"limits is {found!r}, and {wanted!r} is planned"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
+
+from kvparity.plan.results import CaseLine
 
 _TENSORS = {
     "invariance": ("reference.values", "candidate.values", "reference.digests"),
@@ -17,13 +17,18 @@ _TENSORS = {
 }
 
 
-def damage(folder: Path, line: Mapping[str, Any]) -> str | None:
+def damage(folder: Path, line: CaseLine) -> str | None:
     """What is wrong with the file that a case's line names as ``evidence``, or None.
 
-    Only its header is read, which says the size of the whole.
+    Only its header is read, which says the size of the whole. A case of accuracy that holds, and
+    one of bits or of a cache that differs, has such a file.
     """
-    name = line["evidence"]
-    own = f"{'accuracy' if line['relation'] == 'accuracy' else 'failures'}/{line['id']}.safetensors"
+    name, room = line.evidence, "accuracy" if line.relation == "accuracy" else "failures"
+    if name is None:
+        needs = {"accuracy": "holds", "invariance": "differs", "cache": "differs"}
+        wanted = needs.get(line.relation) == line.verdict
+        return f"it {line.verdict}, and names no file in {room}/" if wanted else None
+    own = f"{room}/{line.id}.safetensors"
     if name != own:
         return f"its evidence is {name!r}, and {own} is its file"
     path = folder / name
@@ -31,7 +36,7 @@ def damage(folder: Path, line: Mapping[str, Any]) -> str | None:
         if not stat.S_ISREG(path.stat().st_mode):
             return f"{name} is not a regular file"
         with safe_open(str(path), "np") as file:
-            missing = set(_TENSORS.get(line["relation"], ())) - set(file.keys())
+            missing = set(_TENSORS.get(line.relation, ())) - set(file.keys())
             index = json.loads((file.metadata() or {}).get("index", "null"))
     except FileNotFoundError:
         return f"{name} is missing"
@@ -39,8 +44,8 @@ def damage(folder: Path, line: Mapping[str, Any]) -> str | None:
         return f"{name} cannot be read ({error})"
     if missing:
         return f"{name} has no {sorted(missing)[0]}"
-    if line["relation"] in ("invariance", "accuracy") and _length(index) != line["tokens"]:
-        return f"{name} holds {_length(index)} tokens, and {line['tokens']} were compared"
+    if line.relation in ("invariance", "accuracy") and _length(index) != line.tokens:
+        return f"{name} holds {_length(index)} tokens, and {line.tokens} were compared"
     return None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from kvparity.core.errors import RunFolderError
+from kvparity.core.errors import RunFolderError, SubjectError
 from kvparity.core.values import (
     LIST,
     Count,
@@ -34,7 +34,6 @@ def _of_one_sequence(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 Rows = Annotated[tuple[Row, ...], LIST, AfterValidator(_of_one_sequence)]
 """The chosen rows of one path: of one sequence, in order."""
-_ROWS = TypeAdapter(Rows, config=ConfigDict(strict=True))
 
 
 class Launches(Value):
@@ -70,6 +69,65 @@ class PathLine(Line):
         return self.path, self.probed
 
 
+class Sequence(Value):
+    """One sequence of a unit: what it was prompted with, and what was drawn."""
+
+    id: str
+    """`workload/number`"""
+    prompt: Annotated[int, Field(ge=1)]
+    """tokens of the prompt"""
+    ids: Annotated[tuple[Count, ...], LIST]
+    """all token ids; for a kernel pair, zeros"""
+
+    @model_validator(mode="after")
+    def _drawn(self) -> Sequence:
+        if self.prompt >= len(self.ids):
+            raise ValueError(f"{self.id!r} has {len(self.ids)} ids and a prompt of {self.prompt}")
+        return self
+
+
+class UnitLine(Line):
+    """A unit that has ended: its tokens, and what its paths ran."""
+
+    file: ClassVar[str] = "units.jsonl"
+    unit: str
+    """workload and format"""
+    sequences: Annotated[tuple[Sequence, ...], LIST, Field(min_length=1)]
+    """of the workload"""
+    subject: Json
+    """as in the report"""
+    observed: dict[str, Counts]
+    """by path: what was observed to run, counted where the work is done"""
+    launches: dict[str, Launches]
+    """by path: launches of this project's kernels, with their details"""
+    seconds: dict[str, Seconds]
+    """by path"""
+    rows: dict[str, Rows]
+    """by path: up to three rows, chosen by the seed, as `[sequence, position, digest, bits of each
+    logprob]`: what a fresh process must reproduce"""
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """By sequence."""
+        return [list(sequence.ids) for sequence in self.sequences]
+
+
+class FreshRows(Value):
+    """Rows of a unit that a fresh process computed, by path."""
+
+    unit: str
+    rows: dict[str, Rows]
+
+
+class ControlEnd(Value):
+    """What a worker says of a control; ``unplanted``: why it could not be planted."""
+
+    name: str
+    relation: str
+    unplanted: str | None = None
+
+
+AnyValue = TypeVar("AnyValue", bound=Value)
 AnyLine = TypeVar("AnyLine", bound=Line)
 
 
@@ -85,13 +143,17 @@ def parsed(model: type[AnyLine], value: object, place: str) -> AnyLine:
         raise edited(place, sentence(error)) from None
 
 
-def rows_wrong(rows: object) -> str | None:
-    """Why the rows of one path cannot be, or None."""
+def answered(model: type[AnyValue], value: object) -> AnyValue:
+    """What a process of the subject answers.
+
+    Raises:
+        SubjectError: it is none of ``model``, so it is no answer of kvparity's.
+    """
     try:
-        _ROWS.validate_python(rows)
+        return model.model_validate(value)
     except ValidationError as error:
-        return sentence(error)
-    return None
+        words = f"the subject's process gave an answer that is not kvparity's: {sentence(error)}"
+        raise SubjectError(words) from None
 
 
 def edited(place: str, wrong: str) -> RunFolderError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -185,14 +185,18 @@ class Evidence:
         """Add a line to its file."""
         self.append(line.file, line.document())
 
-    def read(self, model: type[AnyLine]) -> Iterator[tuple[int, AnyLine]]:
-        """The lines of a model's file, with the number of each.
+    def read(
+        self, model: type[AnyLine], names: Container[object] | None = None
+    ) -> Iterator[tuple[int, AnyLine]]:
+        """The lines of a model's file, with the number of each; ``names``: of these alone.
 
         Raises:
             RunFolderError: a line that is none of ``model``, by file and number.
         """
-        for number, value in run_files.lines(self.folder / model.file, None):
-            yield number, parsed(model, value, f"{self.folder / model.file}:{number}")
+        key = None if names is None else _NAMED_BY[model.file]
+        for number, value in run_files.lines(self.folder / model.file, key):
+            if key is None or names is None or value[key] in names:
+                yield number, parsed(model, value, f"{self.folder / model.file}:{number}")
 
     def append(self, file: str, value: dict[str, Any]) -> None:
         """Add one line to a file."""

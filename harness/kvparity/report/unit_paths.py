@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from pydantic import JsonValue
 
 from kvparity.record.execute import Record
-from kvparity.report.lines import Launches, PathLine, Row
+from kvparity.report.lines import Launches, PathLine, Row, Sequence, UnitLine
 from kvparity_contracts.paths import PathName
 
 
@@ -72,13 +73,16 @@ class UnitPaths:
             found.update(line.observed)
         return found
 
-    def json(self) -> dict[str, dict[str, Any]]:
-        """What was told, by path: where one also ran without a probe, that counts."""
+    def line(self, sequences: tuple[Sequence, ...], subject: Mapping[str, JsonValue]) -> UnitLine:
+        """The unit's line: of a path that ran with a probe and without, what it ran without."""
         order = sorted(self.known.items(), key=lambda item: not item[0][1])
         known = {path: line for (path, _), line in order}
-        return {
-            "observed": {path: line.observed for path, line in known.items()},
-            "launches": {path: line.launches.document() for path, line in known.items()},
-            "seconds": {path: line.seconds for path, line in known.items() if line.seconds},
-            "rows": {path: line.rows for path, line in known.items() if not line.probed},
-        }
+        return UnitLine(
+            unit=self.unit,
+            sequences=sequences,
+            subject=dict(subject),
+            observed={path: line.observed for path, line in known.items()},
+            launches={path: line.launches for path, line in known.items()},
+            seconds={path: line.seconds for path, line in known.items() if line.seconds},
+            rows={path: line.rows for path, line in known.items() if not line.probed},
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 from kvparity.plan.cases import Case, Work
 from kvparity.plan.kernel_cases import KernelCase, Unplanted
+from kvparity.plan.results import CaseLine, ControlLine
 from kvparity.relations.blind import apart, blind, seen_instead
 from kvparity.report.labels import place
 from kvparity_contracts.checks import Accuracy, Check, PathCheck
@@ -36,18 +37,19 @@ def worst(verdicts: Sequence[str]) -> str:
 def judge_check(
     check: Check,
     planned: Sequence[Case | KernelCase],
-    results: Sequence[Entry],
-    controls: Sequence[Entry],
+    results: Sequence[CaseLine],
+    controls: Sequence[ControlLine],
     unplanted: Sequence[Unplanted],
 ) -> tuple[str, str]:
     """(verdict, reason) of one check from its planned cases, their results and its controls."""
     # Worst last: should a case stand there twice, what was ever seen of it counts.
-    found = {e["id"]: e for e in sorted(results, key=lambda e: -ORDER.index(e["verdict"]))}
+    found = {e.id: e for e in sorted(results, key=lambda e: -ORDER.index(e.verdict))}
     missing = [case.id for case in planned if case.id not in found]
-    verdicts = [found[case.id]["verdict"] for case in planned if case.id in found]
+    own = [found[case.id] for case in planned if case.id in found]
+    verdicts = [each.verdict for each in own]
     if "error" in verdicts:
-        first = next(found[c.id] for c in planned if found.get(c.id, {}).get("verdict") == "error")
-        return "error", f"{place(first)}: {first['reason']}"
+        first = next(each for each in own if each.verdict == "error")
+        return "error", f"{place(first)}: {first.reason}"
     if "differs" in verdicts:
         count = verdicts.count("differs")
         return "differs", f"{count} of {len(planned)} cases differ"
@@ -59,34 +61,32 @@ def judge_check(
         if wanted - paths:
             skipped = ", ".join(sorted(wanted - paths))
             return "void", f"{skipped}: shows nothing in any workload and was not run"
-    voids = [found[case.id] for case in planned if found[case.id]["verdict"] == "void"]
-    if voids:
-        first = voids[0]
-        return "void", f"{place(first)}: {first['reason']}"
+    if "void" in verdicts:
+        first = next(each for each in own if each.verdict == "void")
+        return "void", f"{place(first)}: {first.reason}"
     if not planned:
         return "void", "no case was compared"
     formats = dict.fromkeys(case.numerics.execution for case in planned)
-    own = list(found.values())
     return _controls_allow(check, controls, unplanted, own, len(planned), tuple(formats))
 
 
 def _controls_allow(
     check: Check,
-    controls: Sequence[Entry],
+    controls: Sequence[ControlLine],
     unplanted: Sequence[Unplanted],
-    results: Sequence[Entry],
+    results: Sequence[CaseLine],
     cases: int,
     formats: Sequence[str],
 ) -> tuple[str, str]:
-    own = [c for c in controls if c["relation"] == check.relation]
+    own = [c for c in controls if c.relation == check.relation]
     # What has a reach is judged by each check's own limits, not by all at once.
-    missed = [c for c in own if not c["caught"] and not c.get("reach")]
+    missed = [c for c in own if not c.caught and not c.reach]
     if missed:
         told = ""
         if isinstance(check, Accuracy):
             limits = check.limits_for(formats[0]).given()
             told = apart(missed[0], tuple(limits), results)
-        return "void", f"planted and not caught: {', '.join(c['name'] for c in missed)}{told}"
+        return "void", f"planted and not caught: {', '.join(c.name for c in missed)}{told}"
     asked = [u for u in unplanted if u.asked]
     if asked:
         return (
@@ -95,8 +95,8 @@ def _controls_allow(
         )
     if not own:
         return "void", f"no control of relation {check.relation} was planted"
-    if all(c["expected"] != "differs" for c in own):
-        names = ", ".join(c["name"] for c in own)
+    if all(c.expected != "differs" for c in own):
+        names = ", ".join(c.name for c in own)
         return "void", f"only {names} was planted, which changes no bit"
     if isinstance(check, Accuracy):
         for execution in formats:
@@ -112,33 +112,33 @@ def _controls_allow(
     return "holds", ", ".join(words)
 
 
-def _too_loose(limits: Mapping[str, float], own: Sequence[Entry]) -> str | None:
+def _too_loose(limits: Mapping[str, float], own: Sequence[ControlLine]) -> str | None:
     """Which of its limits a planted defect kept, if one that was measured kept them all.
 
     A control is run for one check in one format. The limits of all others must catch it, too.
     """
     kept = []
     for control in own:
-        measured = {n: float(x) for n, x in control.get("measured", {}).items() if n in limits}
+        measured = {n: float(x) for n, x in control.measured.items() if n in limits}
         if any(value > limits[name] for name, value in measured.items()):
             return None
         words = [f"{n} {x:.3g}, within {limits[n]:.3g}" for n, x in measured.items()]
-        kept.append(f"{control['name']} gave {', '.join(words) or 'nothing to measure'}")
+        kept.append(f"{control.name} gave {', '.join(words) or 'nothing to measure'}")
     return "; ".join(kept)
 
 
 def judge(
     contract: Contract,
     work: Work,
-    results: Sequence[Entry],
-    controls: Sequence[Entry],
+    results: Sequence[CaseLine],
+    controls: Sequence[ControlLine],
     unplanted: Sequence[Unplanted],
     replaced: str | None,
 ) -> tuple[str, list[Entry]]:
     """(verdict, entries of all checks). ``replaced`` names a backend that was not the one asked."""
     planned: list[Case | KernelCase] = [case for unit in work.units for case in unit.cases]
     planned += work.kernel_cases
-    ended = {(entry["name"], entry["relation"]) for entry in controls}
+    ended = {(entry.name, entry.relation) for entry in controls}
     ended |= {(entry.control, entry.relation) for entry in unplanted}
     lost = [run.control for run in work.every_control if (run.control, run.relation) not in ended]
     entries: list[Entry] = []
@@ -146,7 +146,7 @@ def judge(
         own = [case for case in planned if case.check == check.name]
         ids = {case.id for case in own}
         verdict, reason = judge_check(
-            check, own, [r for r in results if r["id"] in ids], controls, unplanted
+            check, own, [r for r in results if r.id in ids], controls, unplanted
         )
         if verdict == "holds" and lost:
             verdict, reason = "void", f"planned controls did not run: {', '.join(lost)}"
@@ -158,7 +158,7 @@ def judge(
                 "relation": check.relation,
                 "verdict": verdict,
                 "reason": reason,
-                "cases": [r for r in results if r["id"] in ids],
+                "cases": [r.document() for r in results if r.id in ids],
                 "omitted": [
                     {"workload": o.workload, "path": o.path, "reason": o.reason}
                     for o in work.omitted

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
-from kvparity.controls.reach import Reach, reaches
+from kvparity.controls.reach import reaches
 from kvparity.controls.semantics import ROWS
 from kvparity.controls.table import Planting, planting
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.words import of_allowed, rounded
 from kvparity.plan.cases import Case, ControlRun
+from kvparity.plan.results import ControlLine, Formats, Reach
 from kvparity.record.execute import Tokens
 from kvparity.record.path_run import Setting, Side
 from kvparity.relations.bits_and_limits import Comparison, invariance, measures
@@ -125,18 +125,18 @@ def _seen(result: Comparison, relation: str) -> str:
     return f"{result.outcome}: {result.reason}"
 
 
-def controls_json(job: ControlRun, planted: Planted) -> dict[str, Any]:
-    """The report's entry for one control."""
-    return {
-        "name": job.control,
-        "relation": job.relation,
-        "caught": planted.caught,
-        "by": job.check,
-        "seen": planted.seen,
-        "measured": dict(planted.measured),
-        "reach": [each.as_json() for each in planted.reach],
-        "workload": job.workload,
-        "path": str(CONTROLS[job.control].path),
-        "expected": CONTROLS[job.control].expect,
-        "numerics": asdict(job.numerics),
-    }
+def control_line(job: ControlRun, planted: Planted) -> ControlLine:
+    """The line of one control."""
+    return ControlLine(
+        name=job.control,
+        relation=job.relation,
+        caught=planted.caught,
+        by=job.check,
+        seen=planted.seen,
+        measured=dict(planted.measured),
+        reach=planted.reach,
+        workload=job.workload,
+        path=str(CONTROLS[job.control].path),
+        expected=CONTROLS[job.control].expect,
+        numerics=Formats(**asdict(job.numerics)),
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from kvparity.controls.table import PLANTS, RECOMPILED
 from kvparity.plan.kernel_cases import KernelControl
+from kvparity.plan.results import ControlLine, Formats
 from kvparity.relations.kernel_case import audit, certify
 from kvparity.subjects.base import Subject
 from kvparity_contracts.contract import Contract
@@ -49,17 +49,17 @@ def run_audit_control(contract: Contract, base: Path, job: KernelControl) -> tup
     return found.outcome == "differs", f"{job.case.architecture}: {found.reason}"
 
 
-def kernel_control_json(job: KernelControl, caught: bool, seen: str) -> dict[str, Any]:
-    """The report's entry for one control."""
-    return {
-        "name": job.control,
-        "relation": job.relation,
-        "caught": caught,
-        "by": job.case.check,
-        "seen": seen,
-        "measured": {},
-        "workload": None,
-        "path": "decode",
-        "expected": "differs",
-        "numerics": asdict(job.case.numerics),
-    }
+def kernel_control_line(job: KernelControl, caught: bool, seen: str) -> ControlLine:
+    """The line of one control."""
+    return ControlLine(
+        name=job.control,
+        relation=job.relation,
+        caught=caught,
+        by=job.case.check,
+        seen=seen,
+        measured={},
+        workload=None,
+        path="decode",
+        expected="differs",
+        numerics=Formats(**asdict(job.case.numerics)),
+    )

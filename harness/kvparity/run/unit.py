@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +26,8 @@ from kvparity.relations.bits_and_limits import Comparison, invariance, same_bits
 from kvparity.relations.cache_relations import compare_caches, probe, trace
 from kvparity.relations.explain import named, nan_cause
 from kvparity.report.case_line import case_words
-from kvparity.report.lines import PathLine
+from kvparity.report.lines import PathLine, UnitLine
+from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.unit_paths import Before, UnitPaths
 from kvparity.run.recheck import work as recheck
 from kvparity_contracts.checks import Accuracy
@@ -155,7 +155,7 @@ def run_unit(
     emit: Emit,
     before: Before | None = None,
     ran: Callable[[PathLine], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> UnitLine:
     """Run what is missing of ``unit``: the cases not ``done``.
 
     ``ran`` gets a line for every path, before a case rests on it.
@@ -184,15 +184,11 @@ def run_unit(
             found = run_case(setting, runner, case, wanted)
             paths.look(runner.records, runner.probed, runner.seconds)
             emit(case, *found)
-    return {
-        "unit": unit.id,
-        "sequences": [
-            {"id": name, "prompt": len(prompts.prompts[i]), "ids": runner.known()[i]}
-            for i, name in enumerate(prompts.ids)
-        ],
-        "subject": dict(setting.subject.describe(paths.observed())),
-        **paths.json(),
-    }
+    sequences = tuple(
+        Drawn(id=name, prompt=len(prompts.prompts[i]), ids=tuple(runner.known()[i]))
+        for i, name in enumerate(prompts.ids)
+    )
+    return paths.line(sequences, setting.subject.describe(paths.observed()))
 
 
 def in_order(cases: Sequence[Case]) -> list[Case]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,18 @@ from typing import Any
 import torch
 
 from kvparity.core.environment import Environment, environment, overridden, settle
-from kvparity.core.errors import UnsupportedError
+from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.isolation.inside import inside
 from kvparity.core.isolation.pool import Apart, BadEndError, Here, Pool, PoolTask
+from kvparity.core.values import Json
 from kvparity.plan.cases import ControlRun, Unit, Work, make
 from kvparity.plan.kernel_cases import KernelControl, Unplanted
+from kvparity.plan.results import CaseLine
 from kvparity.plan.texts import given
+from kvparity.relations.kernel_lines import OrderDetails
 from kvparity.report import evidence_check as believed
 from kvparity.report import evidence_paths
+from kvparity.report.lines import AnyLine, ControlEnd, FreshRows, UnitLine, answered
 from kvparity.report.run_dir import Evidence
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.report.verdict import judge
@@ -105,9 +109,8 @@ def _cases(
     What is believed is what lies in the folder, not what a process of the subject answers.
     """
     evidence_paths.check(evidence, work)
-    finished = frozenset(line["id"] for line in believed.cases(evidence, job.contract, work))
-    before = {line["unit"]: line for line in believed.units(evidence, work)}
-    tokens = {name: _tokens(entry) for name, entry in before.items()}
+    finished = frozenset(line.id for line in believed.cases(evidence, job.contract, work))
+    tokens = {line.unit: line.tokens for line in believed.units(evidence, work)}
     tasks: list[PoolTask[str]] = []
     for case in work.kernel_cases:  # an audit takes longest, and needs the GPU's compiler alone
         if case.id in finished:
@@ -115,24 +118,20 @@ def _cases(
         else:
             tasks.append(PoolTask(worker.do_kernel_case, (job, case)))
     for unit in sorted(work.units, key=lambda u: -_weight(job, u)):
-        if unit.id in before and all(case.id in finished for case in unit.cases):
+        if unit.id in tokens and all(case.id in finished for case in unit.cases):
             tick(unit.id)
         else:
             tasks.append(PoolTask(worker.do_unit, (job, unit, tokens.get(unit.id), finished)))
     for name in pool.run(tasks):
         tick(str(name)[:200])
     believed.whole(evidence, work)
-    return {line["unit"]: _tokens(line) for line in believed.units(evidence, work)}
+    return {line.unit: line.tokens for line in believed.units(evidence, work)}
 
 
 def _weight(job: Job, unit: Unit) -> int:
     """A guess at a unit's cost, so that the longest start first."""
     workload = next(w for w in job.contract.workloads if w.name == unit.workload)
     return sum(length + workload.generate * (64 + length) for length in workload.lengths())
-
-
-def _tokens(entry: dict[str, Any]) -> Tokens:
-    return [list(sequence["ids"]) for sequence in entry["sequences"]]
 
 
 def _controls(
@@ -144,9 +143,9 @@ def _controls(
     tick: Callable[[str], None],
 ) -> tuple[Unplanted, ...]:
     """Run all controls that are not finished; returns those that could not be planted."""
-    finished = {(e["name"], e["relation"]) for e in believed.controls(evidence, work)}
+    finished = {(e.name, e.relation) for e in believed.controls(evidence, work)}
     asked = job.contract.controls != "all"
-    tasks: list[PoolTask[dict[str, str]]] = []
+    tasks: list[PoolTask[Json]] = []
     for control in reversed(work.every_control):  # what takes longest first
         if (control.control, control.relation) in finished:
             tick(control.control)
@@ -157,10 +156,11 @@ def _controls(
                 PoolTask(worker.do_control, (job, control, tokens[_unit_of(work, control)]))
             )
     refused = []
-    for entry in pool.run(tasks):
-        if "unplanted" in entry:
-            refused.append(Unplanted(entry["name"], entry["relation"], entry["unplanted"], asked))
-        tick(entry["name"])
+    for answer in pool.run(tasks):
+        end = answered(ControlEnd, answer)
+        if end.unplanted is not None:
+            refused.append(Unplanted(end.name, end.relation, end.unplanted, asked))
+        tick(end.name)
     planned = [(control.control, control.relation) for control in work.every_control]
     refused.sort(key=lambda each: planned.index((each.control, each.relation)))
     return (*work.unplanted, *refused)
@@ -173,13 +173,14 @@ def _recheck(
     if inside():
         return Outcome({}, skipped="the subject ran in the process that asked for the run")
     lines = believed.units(evidence, work)
-    verdicts = {c["id"]: c["verdict"] for c in believed.cases(evidence, job.contract, work)}
+    verdicts = {c.id: c.verdict for c in believed.cases(evidence, job.contract, work)}
     selection = select(job.contract, work.units, verdicts)
     tasks = [
         PoolTask(worker.do_recheck, (job, request.unit, request.paths, tokens[request.unit.id]))
         for request in selection.requests
     ]
-    return outcome(selection, lines, list(pool.run(tasks)))
+    answers = [answered(FreshRows, answer) for answer in pool.run(tasks)]
+    return outcome(selection, lines, answers)
 
 
 def _unit_of(work: Work, control: ControlRun) -> str:
@@ -200,14 +201,14 @@ def _report(
 ) -> dict[str, Any]:
     believed.whole(evidence, work)  # what computed rows again may have written, too
     cases = believed.cases(evidence, loaded.contract, work)
-    results = judged(work.units, sorted(cases, key=lambda entry: entry["id"]), fresh)
+    results = judged(work.units, sorted(cases, key=lambda line: line.id), fresh)
     controls = _in_order(
         believed.controls(evidence, work),
         [(c.control, c.relation) for c in work.every_control],
-        lambda entry: (entry["name"], entry["relation"]),
+        lambda line: (line.name, line.relation),
     )
     units = _in_order(
-        believed.units(evidence, work), [u.id for u in work.units], lambda entry: entry["unit"]
+        believed.units(evidence, work), [u.id for u in work.units], lambda line: line.unit
     )
     verdict, checks = judge(loaded.contract, work, results, controls, unplanted, _replaced(units))
     return {
@@ -222,26 +223,28 @@ def _report(
         "command": evidence.command(),
         "run_dir": str(evidence.folder),
         "environment": setting.document(),
-        "subject": units[0]["subject"] if units else {},
+        "subject": units[0].subject if units else {},
         "kernels": _kernels(units, results),
         "checks": checks,
-        "controls": controls,
+        "controls": [line.document() for line in controls],
         "unplanted": [asdict(control) for control in unplanted],
         "recheck": fresh.json(),
     }
 
 
 def _in_order(
-    lines: list[dict[str, Any]], planned: list[Any], name: Callable[[dict[str, Any]], Any]
-) -> list[dict[str, Any]]:
+    lines: list[AnyLine], planned: Sequence[object], name: Callable[[AnyLine], object]
+) -> list[AnyLine]:
     """The lines in the order of the plan, whichever process ended first."""
     return sorted(lines, key=lambda line: planned.index(name(line)))
 
 
-def _replaced(units: list[dict[str, Any]]) -> str | None:
+def _replaced(units: Sequence[UnitLine]) -> str | None:
     """What was used in place of what was asked for, in any unit; None: nothing."""
     for unit in units:
-        asked, used = unit["subject"].get("requested", {}), unit["subject"].get("used", {})
+        asked, used = (unit.subject.get(name) or {} for name in ("requested", "used"))
+        if not isinstance(asked, dict) or not isinstance(used, dict):
+            raise SubjectError(f"the subject describes what was used as {used!r}")
         for key, value in asked.items():
             if key not in used:
                 return f"{key} {value!r} was asked for, and the subject does not say what was used"
@@ -250,12 +253,13 @@ def _replaced(units: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def _kernels(units: list[dict[str, Any]], cases: list[dict[str, Any]]) -> dict[str, Any]:
+def _kernels(units: Sequence[UnitLine], cases: Sequence[CaseLine]) -> dict[str, Json]:
     """Every kernel that was launched, by name."""
-    found: dict[str, Any] = {}
+    found: dict[str, Json] = {}
     for unit in units:
-        for launches in unit["launches"].values():
-            found.update(launches["kernels"])
+        for launches in unit.launches.values():
+            found.update(launches.kernels)
     for case in cases:
-        found.update(case.get("order", {}).get("kernels", {}))
+        if isinstance(case.details, OrderDetails):
+            found.update(case.details.kernels)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -14,19 +14,28 @@ from kvparity.core import doing
 from kvparity.core.environment import settle, settle_again, unsettled
 from kvparity.core.errors import OracleError, SubjectError, UnsupportedError
 from kvparity.core.isolation.child import stop_a_copy
+from kvparity.core.values import Json
 from kvparity.plan.cases import Case, ControlRun, Unit
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.relations.accuracy import Against
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.case_lines import InvarianceCase
 from kvparity.relations.kernel_case import Finding, audit, certify
 from kvparity.report import evidence_paths as believed
 from kvparity.report.case_line import case_line, kernel_line
-from kvparity.report.lines import PathLine, Row
+from kvparity.report.lines import (
+    ControlEnd,
+    FreshRows,
+    PathLine,
+    Row,
+    UnitLine,
+    answered,
+)
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.report.unit_paths import Before
-from kvparity.run.control_run import Planted, controls_json, plant
+from kvparity.run.control_run import Planted, control_line, plant
 from kvparity.run.kernel_control_run import (
-    kernel_control_json,
+    kernel_control_line,
     run_audit_control,
     run_order_control,
 )
@@ -101,7 +110,7 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
             file = evidence.keep_failure(case.id, reference, candidate)
         evidence.write(case_line(case, result, file))
 
-    def run() -> dict[str, Any]:
+    def run() -> UnitLine:
         setting = Setting(job.contract, subject_of(job, unit.numerics))
         before = _before(evidence, unit, done)
         return run_unit(
@@ -111,7 +120,7 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
     with _telling(evidence, unit.id):
         found = _guarded(run)
     if tokens is None:  # else the line is there, and a case of the unit was run again
-        evidence.append("units.jsonl", found)
+        evidence.write(found)
     return unit.id
 
 
@@ -119,14 +128,13 @@ def _before(evidence: Evidence, unit: Unit, done: frozenset[str]) -> Before:
     """What the folder holds of a unit that was interrupted."""
     if not done and not evidence.count(PathLine.file):
         return Before()
-    own = {case.id for case in unit.cases} & done
-    lines = [line for line in evidence.lines("cases.jsonl") if line["id"] in own]
-    details = [line.get("invariance", {}) for line in lines]
-    told = [each["repeats"] for each in details if "repeats" in each]
-    return Before(tuple(believed.of_unit(evidence, unit)), told[0] if told else {})
+    own = {case.id for case in unit.cases if case.relation == "invariance"} & done
+    details = (line.details for _, line in evidence.read(InvarianceCase, own))
+    told = (each.repeats for each in details if each is not None and each.repeats)
+    return Before(tuple(believed.of_unit(evidence, unit)), next(told, {}))
 
 
-def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
+def do_control(job: Job, control: ControlRun, tokens: Tokens) -> Json:
     """Run a control. A control that cannot be planted has a reason, ``unplanted``.
 
     No control ends a run: whatever the subject raises behind a planted defect is what was seen of
@@ -137,22 +145,28 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> dict[str, Any]:
     try:
         planted = _guarded(lambda: plant(setting, control, tokens))
     except (OracleError, UnsupportedError) as error:
-        return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
+        return _end(control, str(error))
     except Exception as error:
         planted = Planted(False, _ended(error))
-    found = controls_json(control, planted)
-    Evidence(job.folder).append("controls.jsonl", found)
-    return found
+    Evidence(job.folder).write(control_line(control, planted))
+    return _end(control)
 
 
-def do_recheck(job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens) -> dict[str, Any]:
+def _end(control: ControlRun | KernelControl, unplanted: str | None = None) -> Json:
+    """What a worker says of a control."""
+    end = ControlEnd(name=control.control, relation=control.relation, unplanted=unplanted)
+    return end.document()
+
+
+def do_recheck(job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens) -> Json:
     """Chosen rows of ``paths``, from a fresh process; ``rows`` by path."""
     doing.task(f"rows of {unit.id}, in a fresh process")
     if job.device.startswith("cuda"):  # the device may hold the subject once only
         _subjects.clear()
         torch.cuda.empty_cache()
     with _telling(Evidence(job.folder), unit.id):
-        return {"unit": unit.id, "rows": zygote.ask(_rows_again, job, unit, paths, tokens)}
+        rows = zygote.ask(_rows_again, job, unit, paths, tokens)
+        return answered(FreshRows, {"unit": unit.id, "rows": rows}).document()
 
 
 def _rows_again(
@@ -181,7 +195,7 @@ def look(job: Job, case: KernelCase) -> Finding:
     return certify(subject, case, seed=job.contract.seed)
 
 
-def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
+def do_kernel_control(job: Job, control: KernelControl) -> Json:
     """Run a control of an order or audit check; see ``do_control``."""
 
     def run() -> tuple[bool, str]:
@@ -196,12 +210,11 @@ def do_kernel_control(job: Job, control: KernelControl) -> dict[str, Any]:
     try:
         caught, seen = _guarded(run)
     except UnsupportedError as error:
-        return {"name": control.control, "relation": control.relation, "unplanted": str(error)}
+        return _end(control, str(error))
     except Exception as error:  # see do_control
         caught, seen = False, _ended(error)
-    found = kernel_control_json(control, caught, seen)
-    Evidence(job.folder).append("controls.jsonl", found)
-    return found
+    Evidence(job.folder).write(kernel_control_line(control, caught, seen))
+    return _end(control)
 
 
 def _ended(error: Exception) -> str:

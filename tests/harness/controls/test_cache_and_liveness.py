@@ -22,7 +22,7 @@ def caught(setting: Setting) -> dict[tuple[str, str], tuple[bool, str]]:
     tokens = {}
     for unit in work.units:
         found = run_unit(setting, unit, tokens=None, done=frozenset(), emit=lambda *_: None)
-        tokens[unit.workload] = [list(s["ids"]) for s in found["sequences"]]
+        tokens[unit.workload] = found.tokens
     return {
         (job.control, job.relation): run_control(setting, job, tokens[job.workload])
         for job in work.controls

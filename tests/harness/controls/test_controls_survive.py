@@ -19,7 +19,9 @@ from kvparity.controls.linears import linear_kernel_by_rows
 from kvparity.controls.table import PLANTS
 from kvparity.plan.cases import make
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.plan.results import ControlLine
 from kvparity.plan.schedule import Layout, Member
+from kvparity.report.run_dir import Evidence
 from kvparity.run import control_run, worker
 from kvparity.run import verify as run_verify
 from kvparity.run.unit import Setting, run_unit
@@ -99,8 +101,9 @@ def test_a_control_of_kernels_that_raises_is_not_caught(
     monkeypatch.setitem(PLANTS, "ragged-split", raising(RuntimeError("gone")))
     case = KernelCase("c000", "order", "order", Numerics("float32", "float32"), keys=17)
     job = worker.Job(toy.contract(), tmp_path, "cpu", tmp_path)
-    found = worker.do_kernel_control(job, KernelControl("ragged-split", case))
-    assert (found["caught"], found["seen"]) == (False, "the run with it ended: RuntimeError: gone")
+    worker.do_kernel_control(job, KernelControl("ragged-split", case))
+    ((_, found),) = Evidence(tmp_path).read(ControlLine)
+    assert (found.caught, found.seen) == (False, "the run with it ended: RuntimeError: gone")
 
 
 # places that fit
@@ -164,7 +167,7 @@ def test_a_reference_that_decodes_does_without_the_defect_of_both_sides() -> Non
     work = make(setting.contract)
     (unit,) = [each for each in work.units if each.workload == "short"]
     found = run_unit(setting, unit, tokens=None, done=frozenset(), emit=lambda *_: None)
-    tokens = [list(sequence["ids"]) for sequence in found["sequences"]]
+    tokens = found.tokens
     job = next(each for each in work.controls if each.control == "narrow-cache")
     assert job.alone
     assert control_run.run_control(setting, job, tokens)[0]

@@ -45,7 +45,7 @@ def work() -> Work:
     tokens = {}
     for unit in plan.units:
         found = run_unit(setting, unit, tokens=None, done=frozenset(), emit=lambda *_: None)
-        tokens[unit.workload] = [list(s["ids"]) for s in found["sequences"]]
+        tokens[unit.workload] = found.tokens
     return setting, {each.control: each for each in plan.controls}, tokens
 
 

@@ -11,7 +11,7 @@ import torch
 import toy
 from torch import Tensor
 
-from kvparity.controls.reach import Reach, reaches
+from kvparity.controls.reach import reaches
 from kvparity.controls.semantics import ROWS
 from kvparity.plan.cases import ControlRun, make
 from kvparity.record.path_run import Setting
@@ -117,8 +117,7 @@ def test_what_is_at_the_limit_is_not_over_it() -> None:
     at = reaches(*whole(near("n", float32=first.measured, bfloat16=0.1)), rows, lse=False)
     assert rows.shapes == [*ALL, ALL[0]]
     assert [each.seen for each in at] == [False, True]
-    assert [each.as_json()["seen"] for each in at] == [False, True]
-    assert at[0].as_json()["measured"] == first.measured
+    assert at[0].measured == first.measured
 
 
 @pytest.mark.parametrize(
@@ -232,8 +231,3 @@ def test_how_much_differs_is_counted_where_something_differs(
     job = replace(job_of(setting), control="log-of-softmax", relation="invariance", covered=True)
     found = plant(setting, job, [[0] * 13] * 2)
     assert (found.seen, found.caught) == (seen, caught)
-
-
-def test_a_limit_is_passed_by_more_than_it() -> None:
-    seen = [Reach("c", "float32", "float32", 0.5, x, 0.0).seen for x in (0.4, 0.5, 0.6)]
-    assert seen == [False, False, True]

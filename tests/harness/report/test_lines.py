@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvparity.report.lines import PathLine
+from kvparity.report.lines import PathLine, UnitLine
 from kvparity.report.run_dir import Evidence, RunFolderError
 
 
@@ -105,8 +105,57 @@ PATHS: dict[str, tuple[dict[str, Any], str]] = {
         {"rows": [ROW, [*ROW[:2], "0x" + "b" * 16, []]]}, "rows: its rows are at [[0, 1], [0, 1]]",
     ),
 }  # fmt: skip
-LINES = {PathLine: (PATH, PATHS)}
+UNIT = {
+    "unit": "u",
+    "sequences": [
+        {"id": "a", "prompt": 1, "ids": [0, 1]}, {"id": "b", "prompt": 2, "ids": [7, 7, 7]},
+    ],
+    "subject": {"kind": "toy", "notes": []}, "observed": {"decode": {"attention.decode": 2}},
+    "launches": {"decode": LAUNCHES}, "seconds": {"decode": 0.5},
+    "rows": {"decode": rows((0, 0), (0, 1)), "batched": []},
+}  # fmt: skip
+
+
+def drawn(**changes: Any) -> dict[str, Any]:
+    return {"sequences": [UNIT["sequences"][0], UNIT["sequences"][1] | changes]}
+
+
+UNITS: dict[str, tuple[dict[str, Any], str]] = {
+    "no sequences": ({"sequences": []}, "sequences is [], and should have at least 1 item"),
+    "sequences in a mapping": ({"sequences": {"a": 1}}, "sequences is {'a': 1}, and should be a"),
+    "a sequence in words": ({"sequences": ["a"]}, "sequences[0] is 'a', and should be a valid map"),
+    "ids in words": (drawn(ids="abc"), "sequences[1].ids is 'abc', and should be a valid list"),
+    "a token of 0.5": (drawn(ids=[1, 2, 0.5]), "sequences[1].ids[2] is 0.5, and should be a valid"),
+    "a token that is true": (drawn(ids=[1, True, 2]), "sequences[1].ids[1] is True, and should"),
+    "a token below 0": (drawn(ids=[-1, 1, 2]), "sequences[1].ids[0] is -1, and should be greater"),
+    "no token drawn": (drawn(ids=[1, 2]), "'b' has 2 ids and a prompt of 2"),
+    "no prompt": (drawn(prompt=0), "sequences[1].prompt is 0, and should be greater"),
+    "a prompt of true": (drawn(prompt=True), "sequences[1].prompt is True, and should be a valid"),
+    "half a prompt": (drawn(prompt=1.5), "sequences[1].prompt is 1.5, and should be a valid int"),
+    **{f"no {key}": ({key: ABSENT}, f"{key} is missing") for key in UNIT},
+    **{
+        f"{key} in a list": ({key: []}, f"{key} is [], and should be a valid mapping")
+        for key in ("subject", "observed", "launches", "seconds", "rows")
+    },
+    "rows of the last path": (
+        {"rows": UNIT["rows"] | {"mixed": [3]}}, "rows.mixed[0] is 3, and should be a valid list",
+    ),
+    "rows out of order": (
+        {"rows": {"mixed": rows((0, 1), (0, 0))}}, "rows.mixed: its rows are at [[0, 1], [0, 0]]",
+    ),
+    "another key": ({"mood": "fine"}, "mood is not a field of this line"),
+}  # fmt: skip
+LINES = {PathLine: (PATH, PATHS), UnitLine: (UNIT, UNITS)}
 BAD = [(model, name) for model, (_, bad) in LINES.items() for name in bad]
+
+
+def test_a_unit_is_written_as_it_is_read(tmp_path: Path) -> None:
+    evidence, text = Evidence(tmp_path), json.dumps(UNIT) + "\n"
+    (tmp_path / "units.jsonl").write_text(text)
+    ((_, found),) = evidence.read(UnitLine)
+    assert found.tokens == [[0, 1], [7, 7, 7]]
+    evidence.write(found)
+    assert (tmp_path / "units.jsonl").read_text() == text * 2
 
 
 @pytest.mark.parametrize(("model", "name"), BAD, ids=[f"{m.__name__}-{n}" for m, n in BAD])

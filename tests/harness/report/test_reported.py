@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 from carrying import LONG, SHORT, contract, holding
+from run_documents import control, unchecked
 
 from kvparity.core.isolation.pool import BadEndError, Here
 from kvparity.plan.cases import make
 from kvparity.plan.kernel_cases import Unplanted
+from kvparity.plan.results import CaseLine, ControlLine
+from kvparity.relations.kernel_lines import OrderDetails
+from kvparity.report.lines import Launches, UnitLine
+from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.run_dir import Evidence
 from kvparity.run import verify as running
 from kvparity.run.recheck.outcome import Outcome
@@ -49,7 +54,7 @@ REPLACED: dict[str, tuple[list[dict[str, Any]], str | None]] = {
 @pytest.mark.parametrize("name", REPLACED)
 def test_what_was_used_in_place_of_what_was_asked_for_is_told(name: str) -> None:
     subjects, words = REPLACED[name]
-    assert running._replaced([{"subject": each} for each in subjects]) == words
+    assert running._replaced(unchecked(UnitLine, *({"subject": it} for it in subjects))) == words
 
 
 @pytest.mark.parametrize("units", [2, 0])
@@ -61,13 +66,25 @@ def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
     if not units:
         work = replace(work, units=())
     lines = [
-        {"unit": unit.id, "subject": {"kind": unit.workload},
-         "launches": {path: {"kernels": {f"{path} of {unit.workload}": 1}} for path in "ab"}}
+        UnitLine(
+            unit=unit.id, sequences=(Drawn(id="w/0", prompt=1, ids=(0, 1)),), observed={},
+            subject={"kind": unit.workload}, seconds={}, rows={}, launches={
+                path: Launches(counts={}, kernels={f"{path} of {unit.workload}": {"a": 1}})
+                for path in "ab"
+            },
+        )
         for unit in work.units
     ]  # fmt: skip
-    found = [{"id": c.id, "relation": "invariance"} for unit in work.units for c in unit.cases]
-    found += [{"id": c.id, "order": {"kernels": {c.id: 2}}} for c in work.kernel_cases]
-    ran = [{"name": c.control, "relation": c.relation} for c in work.every_control]
+    found = unchecked(CaseLine, *({"id": c.id} for unit in work.units for c in unit.cases))
+    orders = unchecked(OrderDetails, *({"kernels": {c.id: {"a": 2}}} for c in work.kernel_cases))
+    found += unchecked(
+        CaseLine,
+        *({"id": c.id, "details": it} for c, it in zip(work.kernel_cases, orders, strict=True)),
+    )
+    ran = [
+        ControlLine.model_validate(control(name=c.control, relation=c.relation))
+        for c in work.every_control
+    ]
     folder = holding(
         monkeypatch, cases=found[::-1], units=lines[::-1], controls=list(reversed(ran))
     )
@@ -80,12 +97,13 @@ def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
     place: Any = SimpleNamespace(document=lambda: {"device": "d"})
     report = running._report(loaded, work, Evidence(tmp_path), place, left, Outcome({}))
     ((_, _, results, in_order, unplanted, replaced),) = judged
-    assert [each["id"] for each in results] == sorted(each["id"] for each in found)
+    assert [each.id for each in results] == sorted(each.id for each in found)
     assert (in_order, unplanted, replaced) == (ran, left, None)
-    assert (report["verdict"], report["checks"], report["controls"]) == ("void", ["c"], ran)
+    assert (report["verdict"], report["checks"]) == ("void", ["c"])
+    assert report["controls"] == [each.document() for each in ran]
     assert report["subject"] == ({"kind": "short"} if units else {})
-    kernels = {f"{path} of {unit.workload}": 1 for unit in work.units for path in "ab"}
-    assert report["kernels"] == kernels | {case.id: 2 for case in work.kernel_cases}
+    kernels = {f"{path} of {unit.workload}": {"a": 1} for unit in work.units for path in "ab"}
+    assert report["kernels"] == kernels | {case.id: {"a": 2} for case in work.kernel_cases}
     assert report["unplanted"] == [
         {"control": "x", "relation": "order", "reason": "why", "asked": True}
     ]

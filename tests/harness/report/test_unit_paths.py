@@ -9,7 +9,7 @@ import pytest
 from records import DECODE, record
 
 from kvparity.record.execute import Record
-from kvparity.report.lines import Launches, PathLine, Row
+from kvparity.report.lines import Launches, PathLine, Row, Sequence, UnitLine
 from kvparity.report.unit_paths import UnitPaths
 from kvparity_contracts.paths import PathName
 
@@ -57,10 +57,12 @@ def test_where_a_path_also_ran_without_a_probe_that_counts(first: bool) -> None:
     found.look(plain if first else {}, {} if first else probed, {"decode": 0.5})
     found.look(plain, probed, {"decode": 0.5})
     assert len(told) == 2
-    assert found.json() == {
-        "observed": {"decode": {"a": 1}}, "launches": {"decode": LAUNCHES.document()},
-        "seconds": {"decode": 0.5}, "rows": {"decode": kept(DECODE_PATH)},
-    }  # fmt: skip
+    sequence = Sequence(id="w/0", prompt=1, ids=(0, 1))
+    assert found.line((sequence,), {"kind": "toy"}) == UnitLine(
+        unit=found.unit, sequences=(sequence,), subject={"kind": "toy"},
+        observed={"decode": {"a": 1}}, launches={"decode": LAUNCHES},
+        seconds={"decode": 0.5}, rows={"decode": kept(DECODE_PATH)},
+    )  # fmt: skip
 
 
 def test_of_a_path_that_was_only_probed_there_are_no_rows_and_no_seconds() -> None:
@@ -69,5 +71,5 @@ def test_of_a_path_that_was_only_probed_there_are_no_rows_and_no_seconds() -> No
     found.look({PREFILL_PATH: ended(a=1)}, {DECODE_PATH: ended(a=2)}, {})
     assert [each.path for each in told] == ["decode"]
     assert found.observed() == {"a": 6}
-    json = found.json()
-    assert (json["seconds"], json["rows"]) == ({}, {"prefill": ()})
+    unit = found.line((Sequence(id="w/0", prompt=1, ids=(0, 1)),), {})
+    assert (unit.seconds, unit.rows) == ({}, {"prefill": ()})

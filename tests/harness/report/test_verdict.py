@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import toy
+from run_documents import unchecked, unchecked_controls
 
 from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.plan.cases import Work, make
 from kvparity.plan.kernel_cases import Unplanted
+from kvparity.plan.results import CaseLine, ControlLine
 from kvparity.report.verdict import judge, worst
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
@@ -36,32 +38,37 @@ def work(contract: Contract) -> Work:
 Entries = list[dict[str, Any]]
 
 
-def results(work: Work, **changes: str) -> Entries:
+def results(work: Work, **changes: str) -> list[CaseLine]:
     """Every planned case holds, but those that ``changes`` names have another verdict."""
-    return [
-        {
-            "id": case.id,
-            "verdict": changes.get(case.id, "holds"),
-            "path": str(case.path),
-            "workload": case.workload,
-            "reason": "because",
-        }
-        for unit in work.units
-        for case in unit.cases
-    ]
+    return unchecked(
+        CaseLine,
+        *(
+            {
+                "id": case.id,
+                "verdict": changes.get(case.id, "holds"),
+                "path": str(case.path),
+                "workload": case.workload,
+                "reason": "because",
+            }
+            for unit in work.units
+            for case in unit.cases
+        ),
+    )
 
 
-def controls(work: Work, *missed: str) -> Entries:
-    return [
-        {
-            "name": run.control,
-            "relation": run.relation,
-            "caught": run.control not in missed,
-            "expected": CONTROLS[run.control].expect,
-            "measured": {"max_abs_dlogp": 0.5} if run.relation == "accuracy" else {},
-        }
-        for run in work.controls
-    ]
+def controls(work: Work, *missed: str) -> list[ControlLine]:
+    return unchecked_controls(
+        *(
+            {
+                "name": run.control,
+                "relation": run.relation,
+                "caught": run.control not in missed,
+                "expected": CONTROLS[run.control].expect,
+                "measured": {"max_abs_dlogp": 0.5} if run.relation == "accuracy" else {},
+            }
+            for run in work.controls
+        )
+    )
 
 
 def case_of(work: Work, check: str, path: str) -> str:

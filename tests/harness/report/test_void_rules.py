@@ -14,7 +14,6 @@ import pytest
 from judged import NAMES, Run
 
 from kvparity.plan.kernel_cases import Unplanted
-from kvparity.report.verdict import judge
 
 
 def case(check: str, verdict: str, which: int = -1) -> Callable[[Run], None]:
@@ -248,9 +247,7 @@ def test_a_rule_that_is_broken_alone(name: str) -> None:
     change, wrong, words = RULES[name]
     run = Run()
     change(run)
-    verdict, entries = judge(
-        run.contract, run.work, run.cases, run.controls, run.unplanted, run.replaced
-    )
+    verdict, entries = run.judge()
     found = {entry["name"]: entry["verdict"] for entry in entries}
     assert found == dict.fromkeys(NAMES, "holds") | wrong
     for entry in entries:

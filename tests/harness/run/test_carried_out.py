@@ -11,9 +11,13 @@ from typing import Any, cast
 
 import pytest
 from carrying import Folder, contract, holding
+from run_documents import unchecked, unchecked_controls
 
+from kvparity.core.errors import SubjectError
 from kvparity.plan.cases import Work, make
 from kvparity.plan.kernel_cases import KernelControl, Unplanted
+from kvparity.plan.results import CaseLine
+from kvparity.report.lines import FreshRows, Sequence, UnitLine
 from kvparity.report.run_dir import Evidence
 from kvparity.run import verify as running
 from kvparity.run import worker
@@ -30,7 +34,7 @@ class Pool:
         self.asked.clear()
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
-        self.asked = [tuple(task) for task in tasks]
+        self.asked = [(task.function, *task.arguments) for task in tasks]
         yield from self.answers[: len(self.asked)]
 
 
@@ -38,8 +42,11 @@ def job(of: Contract, folder: Path) -> Job:
     return Job(of, folder, "cpu", folder)
 
 
-def line(unit: str, *ids: list[int]) -> dict[str, Any]:
-    return {"unit": unit, "sequences": [{"ids": each} for each in ids]}
+def line(unit: str, *ids: list[int]) -> UnitLine:
+    (found,) = unchecked(
+        UnitLine, {"unit": unit, "sequences": unchecked(Sequence, *({"ids": it} for it in ids))}
+    )
+    return found
 
 
 def cases(
@@ -84,7 +91,7 @@ def test_what_is_finished_is_told_and_not_run_again(
     assert len(interrupted.cases) > 1
     ticked, _, _ = cases(
         work, own, tmp_path, pool, monkeypatch,
-        cases=[{"id": each} for each in ids], units=lines,
+        cases=unchecked(CaseLine, *({"id": each} for each in ids)), units=lines,
     )  # fmt: skip
     assert [task[2] for task in pool.asked] == [second, interrupted, without_tokens]
     # What was drawn before is drawn no second time, and what is finished is handed on.
@@ -139,9 +146,11 @@ def test_controls_that_ran_are_told_and_those_that_could_not_are_left(
         for each in others
     ]
     pool = Pool(*answers)
-    entry = {"name": ran.control, "relation": ran.relation}
-    other = {"name": others[0].control, "relation": "another relation"}
-    ticked, left, work = controls(own, tmp_path, pool, monkeypatch, controls=[entry, other])
+    found = unchecked_controls(
+        {"name": ran.control, "relation": ran.relation},
+        {"name": others[0].control, "relation": "another relation"},
+    )
+    ticked, left, work = controls(own, tmp_path, pool, monkeypatch, controls=found)
     assert [task[2] for task in pool.asked] == others
     assert ticked == [ran.control, *(each.control for each in others)]
     wanted = [  # in the order of the plan, not of the answers
@@ -156,12 +165,15 @@ def test_fresh_processes_are_asked_where_the_subject_did_not_run_in_ours(
 ) -> None:
     own = contract()
     work = make(own)
-    holds = [{"id": case.id, "verdict": "holds"} for unit in work.units for case in unit.cases]
+    holds = unchecked(
+        CaseLine,
+        *({"id": case.id, "verdict": "holds"} for unit in work.units for case in unit.cases),
+    )
     holding(monkeypatch, cases=holds, units=["lines"])
     tokens: Any = {unit.id: f"tokens of {unit.workload}" for unit in work.units}
     asked: list[Any] = []
     monkeypatch.setattr(running, "outcome", lambda *given: asked.append(given) or "found")
-    pool = Pool(*["rows"] * 9)
+    pool = Pool(*[{"unit": "u", "rows": {}}] * 9)
 
     def found() -> Any:
         given = cast(Any, pool), job(own, tmp_path), work, Evidence(tmp_path), tokens
@@ -180,4 +192,7 @@ def test_fresh_processes_are_asked_where_the_subject_did_not_run_in_ours(
         assert own_tokens == f"tokens of {unit.workload}"
     ((selection, lines, rows),) = asked
     assert [request.unit for request in selection.requests] == [task[2] for task in pool.asked]
-    assert (lines, rows) == (["lines"], ["rows"] * len(pool.asked))
+    assert (lines, rows) == (["lines"], [FreshRows(unit="u", rows={})] * len(pool.asked))
+    pool.answers[0] = {"unit": "u", "rows": "mine"}
+    with pytest.raises(SubjectError, match=r"an answer that is not kvparity's: rows is 'mine'"):
+        found()

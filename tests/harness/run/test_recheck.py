@@ -20,6 +20,7 @@ from kvparity.plan.cases import make
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import check_schedule
 from kvparity.plan.workload import fill
+from kvparity.report.lines import FreshRows, UnitLine
 from kvparity.run.recheck import work
 from kvparity.run.recheck.choice import ROWS, chosen, needed, tokens_of
 from kvparity.run.recheck.rows import unlike
@@ -38,19 +39,18 @@ def contract() -> Any:
     return toy.contract(checks=CHECKS)
 
 
-def unit(subject: Toy) -> tuple[Setting, Any, dict[str, Any]]:
+def unit(subject: Toy) -> tuple[Setting, Any, UnitLine]:
     setting = Setting(contract(), subject)
     first = make(setting.contract).units[0]
     ran = run_unit(setting, first, tokens=None, done=frozenset(), emit=lambda *_: None)
     return setting, first, ran
 
 
-def rows_again(subject: Toy, ran: dict[str, Any], name: str, workload: str) -> dict[str, Any]:
-    paths = [PathName.parse(path) for path in ran["rows"]]
-    tokens = [list(sequence["ids"]) for sequence in ran["sequences"]]
-    again = work.again(Setting(contract(), subject), name, workload, paths, tokens)
-    found: dict[str, Any] = json.loads(json.dumps(again))  # as it comes from another process
-    return found
+def rows_again(subject: Toy, ran: UnitLine, name: str, workload: str) -> dict[str, Any]:
+    paths = [PathName.parse(path) for path in ran.rows]
+    again = work.again(Setting(contract(), subject), name, workload, paths, ran.tokens)
+    rows = json.loads(json.dumps(again))  # as it comes from another process
+    return FreshRows.model_validate({"unit": name, "rows": rows}).rows
 
 
 def test_a_subject_without_state_computes_the_same_rows_again() -> None:
@@ -58,27 +58,28 @@ def test_a_subject_without_state_computes_the_same_rows_again() -> None:
     again = rows_again(GeneratingToy(), ran, first.id, first.workload)
     assert sorted(again) == sorted(PATHS)
     assert all(again.values())
-    assert unlike(ran["rows"], again) == {}
+    assert unlike(ran.rows, again) == {}
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_row_that_only_one_path_has_otherwise_is_named(path: str) -> None:
     _, first, ran = unit(GeneratingToy())
     again = rows_again(GeneratingToy(), ran, first.id, first.workload)
-    again[path][-1][2] = "0x0000000000000000"
-    sequence, position = again[path][-1][:2]
-    assert unlike(ran["rows"], again) == {path: f"position {position} of sequence {sequence}"}
+    *rows, (sequence, position, _, bits) = again[path]
+    again[path] = (*rows, (sequence, position, "0x" + "0" * 16, bits))
+    assert unlike(ran.rows, again) == {path: f"position {position} of sequence {sequence}"}
 
 
 def test_a_logprob_alone_is_seen() -> None:
     _, first, ran = unit(GeneratingToy())
     again = rows_again(GeneratingToy(), ran, first.id, first.workload)
-    again["decode"][0][3][1] = "0x00000000"
-    assert list(unlike(ran["rows"], again)) == ["decode"]
+    (*row, (bits, _)), *rest = again["decode"]
+    again["decode"] = ((*row, (bits, "0x00000000")), *rest)
+    assert list(unlike(ran.rows, again)) == ["decode"]
 
 
 def test_what_was_not_recorded_is_unlike() -> None:
-    assert unlike({}, {"decode": [[0, 3, "0x0", []]]}) == {"decode": "position 3 of sequence 0"}
+    assert unlike({}, {"decode": [(0, 3, "0x0", ())]}) == {"decode": "position 3 of sequence 0"}
 
 
 class Remembering(GeneratingToy):
@@ -118,10 +119,10 @@ def test_a_memo_that_both_sides_share_is_found() -> None:
         emit=lambda case, result, *_: outcomes.append((str(case.path), result.outcome)),
     )  # fmt: skip
     assert dict(outcomes)["batched"] == "holds"  # the defect is hidden by what prefill left
-    tokens = [list(sequence["ids"]) for sequence in ran["sequences"]]
+    tokens = ran.tokens
     fresh = Setting(contract(), Remembering())
     again = work.again(fresh, first.id, first.workload, [PathName.parse("batched")], tokens)
-    assert list(unlike(ran["rows"], again)) == ["batched"]
+    assert list(unlike(ran.rows, again)) == ["batched"]
 
 
 @given(st.integers(0, 2**32), st.sampled_from(PATHS), st.integers(0, 1))
@@ -174,8 +175,8 @@ def test_a_kernel_of_a_pair_is_given_the_same_views_again() -> None:
         emit=lambda _, result, *__: outcomes.append(result.outcome),
     )  # fmt: skip
     assert "differs" in outcomes
-    tokens = [list(sequence["ids"]) for sequence in ran["sequences"]]
-    names = [PathName.parse(path) for path in ran["rows"]]
+    tokens = ran.tokens
+    names = [PathName.parse(path) for path in ran.rows]
     again = work.again(wrong, first.id, first.workload, names, tokens)
     assert set(again) == {"prefill", *paths}
-    assert unlike(ran["rows"], again) == {}
+    assert unlike(ran.rows, again) == {}

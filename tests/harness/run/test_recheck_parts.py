@@ -13,6 +13,7 @@ import torch
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span, check_schedule
 from kvparity.plan.workload import Prompts
+from kvparity.report.lines import Row
 from kvparity.run.recheck.choice import chosen, needed, tokens_of
 from kvparity.run.recheck.rows import rows_of, unlike
 from kvparity_contracts.paths import PathName
@@ -199,17 +200,17 @@ def test_the_bits_of_a_wide_row_are_in_its_digest(wide: int, kept: int) -> None:
     assert bits == ("0x00000000",) * kept
 
 
-ROWS = [[0, 3, "0xa", ["0x1", "0x2"]], [0, 5, "0xb", ["0x3", "0x4"]]]
-CHANGES: dict[str, tuple[list[Any], str | None]] = {
+ROWS: list[Row] = [(0, 3, "0xa", ("0x1", "0x2")), (0, 5, "0xb", ("0x3", "0x4"))]
+CHANGES: dict[str, tuple[list[Row], str | None]] = {
     "nothing": (ROWS, None),
     "fewer rows again": (ROWS[1:], None),
-    "a digest": ([[0, 3, "0xb", ["0x1", "0x2"]], ROWS[1]], "position 3 of sequence 0"),
-    "a first logprob": ([ROWS[0], [0, 5, "0xb", ["0x1", "0x4"]]], "position 5 of sequence 0"),
-    "a last logprob": ([ROWS[0], [0, 5, "0xb", ["0x3", "0x3"]]], "position 5 of sequence 0"),
-    "a logprob that is gone": ([[0, 3, "0xa", ["0x1"]]], "position 3 of sequence 0"),
-    "a position": ([[0, 4, "0xa", ["0x1", "0x2"]]], "position 4 of sequence 0"),
-    "a sequence": ([[1, 3, "0xa", ["0x1", "0x2"]]], "position 3 of sequence 1"),
-    "both": ([[0, 3, "0xc", []], [0, 5, "0xc", []]], "position 3 of sequence 0"),
+    "a digest": ([(0, 3, "0xb", ("0x1", "0x2")), ROWS[1]], "position 3 of sequence 0"),
+    "a first logprob": ([ROWS[0], (0, 5, "0xb", ("0x1", "0x4"))], "position 5 of sequence 0"),
+    "a last logprob": ([ROWS[0], (0, 5, "0xb", ("0x3", "0x3"))], "position 5 of sequence 0"),
+    "a logprob that is gone": ([(0, 3, "0xa", ("0x1",))], "position 3 of sequence 0"),
+    "a position": ([(0, 4, "0xa", ("0x1", "0x2"))], "position 4 of sequence 0"),
+    "a sequence": ([(1, 3, "0xa", ("0x1", "0x2"))], "position 3 of sequence 1"),
+    "both": ([(0, 3, "0xc", ()), (0, 5, "0xc", ())], "position 3 of sequence 0"),
 }
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import toy
+from run_documents import case, unchecked
 from warm import Warm
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 from kvparity.plan.cases import make
+from kvparity.relations.case_lines import CASE_LINES
+from kvparity.report.lines import FreshRows, UnitLine
 from kvparity.run.recheck import selection, zygote
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
 from kvparity.run.recheck.selection import select
@@ -128,12 +131,14 @@ def test_only_what_holds_is_looked_at() -> None:
 def test_a_case_that_rests_on_an_unlike_row_differs_and_no_other() -> None:
     work = make(toy.contract())
     unit = work.units[0]
-    lines = [{"id": c.id, "verdict": "holds", "reason": ""} for u in work.units for c in u.cases]
+    lines = [
+        CASE_LINES["invariance"].model_validate(case(id=c.id)) for u in work.units for c in u.cases
+    ]
     found = judged(work.units, lines, Outcome({(unit.id, "batched"): "position 3 of sequence 0"}))
-    hit = {line["id"] for line in found if line["verdict"] == "differs"}
+    hit = {line.id for line in found if line.verdict == "differs"}
     assert hit == {c.id for c in unit.cases if "batched" in (str(c.path), str(c.reference))}
     reference = judged(work.units, lines, Outcome({(unit.id, "prefill"): "x"}))
-    assert {line["id"] for line in reference if line["verdict"] == "differs"} == {
+    assert {line.id for line in reference if line.verdict == "differs"} == {
         c.id for c in unit.cases if "prefill" in (str(c.path), str(c.reference))
     }
 
@@ -141,10 +146,11 @@ def test_a_case_that_rests_on_an_unlike_row_differs_and_no_other() -> None:
 def test_rows_of_another_unit_are_not_compared() -> None:
     work = make(toy.contract())
     none = select(toy.contract(), work.units, {})
-    recorded = [{"unit": "a", "rows": {"decode": [[0, 3, "0x1", []]]}}]
-    same = outcome(none, recorded, [{"unit": "a", "rows": recorded[0]["rows"]}])
+    rows: dict[str, Any] = {"decode": ((0, 3, "0x" + "1" * 16, ()),)}
+    recorded = unchecked(UnitLine, {"unit": "a", "rows": rows})
+    same = outcome(none, recorded, [FreshRows(unit="a", rows=rows)])
     assert same.unlike == {}
-    other = outcome(none, recorded, [{"unit": "b", "rows": recorded[0]["rows"]}])
+    other = outcome(none, recorded, [FreshRows(unit="b", rows=rows)])
     assert other.unlike == {("b", "decode"): "position 3 of sequence 0"}
 
 

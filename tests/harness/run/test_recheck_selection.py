@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import toy
+from run_documents import unchecked
 
 from kvparity.plan.cases import make
 from kvparity.plan.paths import build
+from kvparity.plan.results import CaseLine
 from kvparity.plan.workload import fill
+from kvparity.report.lines import FreshRows, UnitLine
 from kvparity.run.recheck import selection
 from kvparity.run.recheck.choice import chosen, needed, tokens_of
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
@@ -105,11 +110,13 @@ def test_the_paths_of_one_side_go_together_and_the_references_alone() -> None:
 
 
 def test_paths_and_rows_of_all_answers_are_counted() -> None:
-    rows = [[0, 3, "0xa", ["0x1"]], [0, 5, "0xb", ["0x3"]]]
-    recorded = [{"unit": "a", "rows": {"decode": rows}}, {"unit": "b"}]
+    rows: tuple[Any, ...] = tuple((0, p, "0x" + "a" * 16, ("0x1",)) for p in (3, 5))
+    recorded = unchecked(
+        UnitLine, {"unit": "a", "rows": {"decode": rows}}, {"unit": "b", "rows": {}}
+    )
     answers = [
-        {"unit": "a", "rows": {"decode": rows, "mixed": rows[:1]}},
-        {"unit": "b", "rows": {"decode": rows[:1]}},
+        FreshRows(unit="a", rows={"decode": rows, "mixed": rows[:1]}),
+        FreshRows(unit="b", rows={"decode": rows[:1]}),
     ]
     found = outcome(Selection((), 3, 7), recorded, answers)
     assert (found.paths, found.of, found.rows, found.skipped) == (3, 7, 4, None)
@@ -123,7 +130,7 @@ def test_paths_and_rows_of_all_answers_are_counted() -> None:
 
 
 def test_a_case_that_did_not_hold_keeps_its_verdict() -> None:
-    lines = [{"id": name, "verdict": "void", "reason": "x"} for name in HOLDING]
+    lines = unchecked(CaseLine, *({"id": name, "verdict": "void"} for name in HOLDING))
     found = Outcome({(unit.id, "prefill"): "row" for unit in WORK.units})
     assert judged(WORK.units, lines, found) == lines
 

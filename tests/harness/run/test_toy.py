@@ -137,26 +137,26 @@ def ignore(case: Case, result: Comparison, a: Record | None, b: Record) -> None:
 def test_a_unit_says_what_it_compared_and_what_ran() -> None:
     setting = toy.setting()
     found = run_unit(setting, unit(setting), tokens=None, done=frozenset(), emit=ignore)
-    assert found["unit"] == "short, float32"
-    assert [(s["id"], s["prompt"], len(s["ids"])) for s in found["sequences"]] == [
+    assert found.unit == "short, float32"
+    assert [(s.id, s.prompt, len(s.ids)) for s in found.sequences] == [
         ("short/0", 3, 7),
         ("short/1", 17, 21),
     ]
-    assert found["subject"]["kind"] == "toy"
-    assert found["observed"]["decode"] == {"attention.prefill": 2, "attention.decode": 6}
-    assert found["observed"]["prefill"] == {"attention.prefill": 2}
-    assert set(found["seconds"]) == set(found["observed"]) == set(found["launches"])
+    assert found.subject["kind"] == "toy"
+    assert found.observed["decode"] == {"attention.prefill": 2, "attention.decode": 6}
+    assert found.observed["prefill"] == {"attention.prefill": 2}
+    assert set(found.seconds) == set(found.observed) == set(found.launches)
 
 
 def test_the_same_tokens_are_drawn_again_and_known_ones_are_kept() -> None:
     setting = toy.setting()
     first = run_unit(setting, unit(setting), tokens=None, done=frozenset(), emit=ignore)
     again = run_unit(setting, unit(setting), tokens=None, done=frozenset(), emit=ignore)
-    assert first["sequences"] == again["sequences"]
-    other = [list(s["ids"]) for s in first["sequences"]]
+    assert first.sequences == again.sequences
+    other = first.tokens
     other[0][-1] = (other[0][-1] + 1) % 256
     kept = run_unit(setting, unit(setting), tokens=other, done=frozenset(), emit=ignore)
-    assert [s["ids"] for s in kept["sequences"]] == other
+    assert kept.tokens == other
 
 
 def test_sequences_take_turns_at_the_temperatures() -> None:
@@ -170,8 +170,7 @@ def test_sequences_take_turns_at_the_temperatures() -> None:
         )
         found = run_unit(setting, unit(setting), tokens=None, done=frozenset(), emit=ignore)
         likeliest = []
-        for sequence in found["sequences"]:
-            ids = sequence["ids"]
+        for ids in found.tokens:
             rows = setting.subject.oracle(Member("w", 7, 2), ids, range(1, 6))
             likeliest.append(rows.argmax(-1).tolist() == ids[2:])
         return likeliest
@@ -186,7 +185,7 @@ def test_tokens_do_not_depend_on_who_else_is_there() -> None:
         checks = [{"name": "b", "relation": "invariance", "paths": ["decode"]}]
         setting = toy.setting(workloads=workloads, checks=checks)
         found = run_unit(setting, unit(setting), tokens=None, done=frozenset(), emit=ignore)
-        return list(found["sequences"][0]["ids"])
+        return found.tokens[0]
 
     assert ids([5]) == ids([5, 9, 30])
 

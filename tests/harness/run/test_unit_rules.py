@@ -108,7 +108,7 @@ def test_a_rollout_draws_by_the_seed_of_its_contract() -> None:
         setting = toy.setting(workloads=[WORKLOAD], checks=[BITS], seed=seed)
         (unit,) = make(setting.contract).units
         found = run_unit(setting, unit, tokens=None, done=frozenset(), emit=lambda *_: None)
-        return [each["ids"] for each in found["sequences"]]
+        return found.tokens
 
     # The prompts are written down and the weights are the subject's: nothing else has a seed.
     assert drawn(3) == drawn(3)

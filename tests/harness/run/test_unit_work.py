@@ -22,7 +22,7 @@ from kvparity.record.execute import Record
 from kvparity.relations.accuracy import Against
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import case_words
-from kvparity.report.lines import PathLine
+from kvparity.report.lines import PathLine, UnitLine
 from kvparity.report.unit_paths import Before
 from kvparity.run import unit
 from kvparity.run.unit import Runner, Setting, judge_accuracy, require_paths, run_unit
@@ -62,7 +62,7 @@ class Events(list[Any]):
 
 def ran(
     own: Setting, *, drawn: bool = False, done: Sequence[str] = (), before: Before | None = None
-) -> tuple[dict[str, Any], Events]:
+) -> tuple[UnitLine, Events]:
     (work,) = make(own.contract).units
     events = Events()
     gone = frozenset(case.id for case in work.cases if case.check in done)
@@ -83,9 +83,9 @@ def test_a_path_is_told_before_a_case_rests_on_it_and_once() -> None:
     ]  # fmt: skip
     assert all(bool(line.rows) != line.probed for line in events.lines)
     for name in ("observed", "launches", "rows"):
-        assert set(found[name]) == {"prefill", "decode"}
-    assert [each["ids"] for each in found["sequences"]] == TOKENS
-    assert [(each["id"], each["prompt"]) for each in found["sequences"]] == [("w/0", 3), ("w/1", 1)]
+        assert set(getattr(found, name)) == {"prefill", "decode"}
+    assert found.tokens == TOKENS
+    assert [(each.id, each.prompt) for each in found.sequences] == [("w/0", 3), ("w/1", 1)]
     assert isinstance(events.kept["near"][0], Against)
     assert isinstance(events.kept["bits"][0], Record)
     assert [type(side) for side in events.kept["held"]] == [Held, Held]
@@ -95,8 +95,8 @@ def test_a_path_is_told_before_a_case_rests_on_it_and_once() -> None:
 def test_a_rollout_is_told_though_no_case_is_left_to_run() -> None:
     found, events = ran(setting(BITS), drawn=True, done=["bits"])
     assert events == [("decode", False)]
-    assert list(found["observed"]) == ["decode"]
-    assert [len(each["ids"]) for each in found["sequences"]] == [6, 4]
+    assert list(found.observed) == ["decode"]
+    assert [*map(len, found.tokens)] == [6, 4]
 
 
 def test_what_ran_before_is_told_no_second_time_and_counts() -> None:
@@ -105,7 +105,7 @@ def test_what_ran_before_is_told_no_second_time_and_counts() -> None:
     found, again = ran(setting(BITS, LIVE), done=["bits"], before=left)
     assert again == [("decode", True), ("live", "holds")]
     for name in ("observed", "launches", "rows", "sequences"):
-        assert found[name] == whole[name]
+        assert getattr(found, name) == getattr(whole, name)
 
 
 class Wrong(Toy):

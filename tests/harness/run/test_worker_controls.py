@@ -11,7 +11,9 @@ import torch
 from working import CONTRACT, NUMERICS, UNIT, WORK, made, raising
 
 from kvparity.core import doing
+from kvparity.plan.cases import ControlRun
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
+from kvparity.plan.results import ControlLine
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.run import worker
 from kvparity.run.control_run import Planted
@@ -34,6 +36,12 @@ def job(tmp_path: Path) -> Job:
 # controls
 
 CONTROL = WORK.controls[0]
+
+
+def ended(control: ControlRun | KernelControl) -> dict[str, Any]:
+    return {"name": control.control, "relation": control.relation, "unplanted": None}
+
+
 ENDS: dict[str, tuple[BaseException, str]] = {
     "in words": (SubjectError("two\n words"), "the run with it ended: two words"),
     "otherwise": (KeyError("x"), "the run with it ended: KeyError: 'x'"),
@@ -51,10 +59,10 @@ def test_a_control_that_ends_its_run_is_not_caught_and_ends_nothing(
     error, words = ENDS[name]
     made(monkeypatch)
     monkeypatch.setattr(worker, "plant", raising(error))
-    found = worker.do_control(job, CONTROL, [])
-    assert (found["name"], found["caught"]) == (CONTROL.control, False)
-    assert words in found["seen"]
-    assert list(Evidence(job.folder).lines("controls.jsonl")) == [found]
+    assert worker.do_control(job, CONTROL, []) == ended(CONTROL)
+    ((_, found),) = Evidence(job.folder).read(ControlLine)
+    assert (found.name, found.caught) == (CONTROL.control, False)
+    assert words in found.seen
 
 
 @pytest.mark.parametrize("error", [OracleError("no float64"), UnsupportedError("no pads")])
@@ -83,7 +91,7 @@ def test_who_waits_for_a_control_or_a_kernel_case_is_told_which(
         return notes
 
     monkeypatch.setattr(worker, "plant", noting(Planted(True, "bits differ")))
-    assert worker.do_control(job, CONTROL, [])["caught"] is True
+    assert worker.do_control(job, CONTROL, []) == ended(CONTROL)
     (case,) = WORK.kernel_cases
     finding = object()
     monkeypatch.setattr(worker, "certify", noting(finding))
@@ -92,10 +100,11 @@ def test_who_waits_for_a_control_or_a_kernel_case_is_told_which(
     assert worker.look(job, case) is worker.look(job, audited) is finding
     monkeypatch.setattr(worker, "run_order_control", noting((True, "seen")))
     monkeypatch.setattr(worker, "run_audit_control", noting((False, "not seen")))
-    order = worker.do_kernel_control(job, KernelControl("other-tree", case))
-    audit = worker.do_kernel_control(job, KernelControl("atomic-add", audited))
-    assert [(each["caught"], each["seen"]) for each in (order, audit)] == [
-        (True, "seen"), (False, "not seen"),
+    for control in (KernelControl("other-tree", case), KernelControl("atomic-add", audited)):
+        assert worker.do_kernel_control(job, control) == ended(control)
+    lines = [line for _, line in Evidence(job.folder).read(ControlLine)]
+    assert [(line.caught, line.seen) for line in lines] == [
+        (True, "bits differ"), (True, "seen"), (False, "not seen"),
     ]  # fmt: skip
     assert seen == [
         f"control {CONTROL.control} of relation {CONTROL.relation} over w",
@@ -104,7 +113,6 @@ def test_who_waits_for_a_control_or_a_kernel_case_is_told_which(
         "control other-tree of relation order",
         "control atomic-add of relation audit",
     ]
-    assert len(list(Evidence(job.folder).lines("controls.jsonl"))) == 3
 
 
 def test_a_control_of_kernels_that_ends_its_run_is_not_caught_or_not_planted(
@@ -113,13 +121,13 @@ def test_a_control_of_kernels_that_ends_its_run_is_not_caught_or_not_planted(
     made(monkeypatch)
     control = KernelControl("other-tree", WORK.kernel_cases[0])
     monkeypatch.setattr(worker, "run_order_control", raising(KeyError("x")))
-    found = worker.do_kernel_control(job, control)
-    assert (found["caught"], found["seen"]) == (False, "the run with it ended: KeyError: 'x'")
+    assert worker.do_kernel_control(job, control) == ended(control)
     monkeypatch.setattr(worker, "run_order_control", raising(UnsupportedError("no trees")))
     assert worker.do_kernel_control(job, control) == {
         "name": "other-tree", "relation": "order", "unplanted": "no trees",
     }  # fmt: skip
-    assert list(Evidence(job.folder).lines("controls.jsonl")) == [found]
+    ((_, found),) = Evidence(job.folder).read(ControlLine)
+    assert (found.caught, found.seen) == (False, "the run with it ended: KeyError: 'x'")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
@@ -134,11 +142,11 @@ def test_rows_are_asked_of_another_process_for_which_a_device_is_made_free(
     def ask(*given: Any) -> Any:
         seen.append((doing.now().task, len(worker._subjects)))
         assert given[0] is worker._rows_again
-        return "rows"
+        return {"decode": []}
 
     monkeypatch.setattr(worker.zygote, "ask", ask)
     found = worker.do_recheck(replace(job, device=device), UNIT, [], [])
-    assert found == {"unit": UNIT.id, "rows": "rows"}
+    assert found == {"unit": UNIT.id, "rows": {"decode": []}}
     words = f"rows of {UNIT.id}, in a fresh process"
     assert seen == ([(words, 1)] if device == "cpu" else ["emptied", (words, 0)])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,16 @@ from typing import Any
 import pytest
 import torch
 from records import DECODE, changed, record
+from run_documents import DIVERGENCE
+from run_documents import case as document
 from working import CONTRACT, NUMERICS, OTHER, UNIT, made
 
 from kvparity.core import doing
+from kvparity.plan.results import Divergence
 from kvparity.relations.accuracy import Against, against
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.report.lines import Launches, PathLine
+from kvparity.report.lines import Launches, PathLine, UnitLine
+from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.run_dir import Evidence
 from kvparity.report.unit_paths import Before
 from kvparity.run import worker
@@ -111,24 +114,30 @@ DECODED = PathLine(
 )
 
 
-def unit_of(emitted: Any, line: dict[str, Any]) -> Any:
+ENDED = UnitLine(
+    unit=UNIT.id, sequences=(Drawn(id="w/0", prompt=1, ids=(0, 1)),), subject={}, observed={},
+    launches={}, seconds={}, rows={},
+)  # fmt: skip
+
+
+def unit_of(emitted: Any, given_to: dict[str, Any] | None = None) -> Any:
     """What stands in for running a unit: it gives these cases and the line of one path."""
 
-    def run(setting: Any, unit: Any, **given: Any) -> dict[str, Any]:
+    def run(setting: Any, unit: Any, **given: Any) -> UnitLine:
         given["ran"](DECODED)
         for case, found in zip(unit.cases, emitted, strict=False):
             given["emit"](case, *found)
-        return line | {
-            "given": sorted(given),
-            "done": sorted(given["done"]),
-            "tokens": given["tokens"],
-        }
+        if given_to is not None:
+            given_to.update(given)
+        return ENDED
 
     return run
 
 
-HELD = Comparison("holds", "because", tokens=5)
-PARTED = Comparison("differs", "bits differ", tokens=5)
+HELD = Comparison("holds", "because", tokens=5, max_ulp=0)
+PARTED = Comparison(
+    "differs", "bits differ", tokens=5, differing_rows=1, first_divergence=Divergence(**DIVERGENCE)
+)
 KEPT: dict[str, tuple[tuple[Comparison, Any, Any], str | None]] = {
     "it holds": ((HELD, record(), SHORT), None),
     "it differs": ((PARTED, record(), SHORT), "failures"),
@@ -145,7 +154,7 @@ def test_what_a_case_gave_is_kept_where_it_says_something(
 ) -> None:
     found, folder = KEPT[name]
     made(monkeypatch)
-    monkeypatch.setattr(worker, "run_unit", unit_of([found], {"unit": UNIT.id}))
+    monkeypatch.setattr(worker, "run_unit", unit_of([found]))
     assert worker.do_unit(job, UNIT, None, frozenset()) == UNIT.id
     evidence = Evidence(job.folder)
     (line,) = evidence.lines("cases.jsonl")
@@ -163,14 +172,15 @@ def test_a_unit_leaves_its_paths_and_once_its_tokens(
     again: bool, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(monkeypatch)
-    monkeypatch.setattr(worker, "run_unit", unit_of([], {"unit": UNIT.id}))
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(worker, "run_unit", unit_of([], given))
     tokens = [[5, 6, 7, 1, 2, 3], [9, 1, 2, 3]] if again else None
     worker.do_unit(job, UNIT, tokens, frozenset())
     assert list(Evidence(job.folder).read(PathLine)) == [(1, DECODED)]
     assert (job.folder / "units.jsonl").exists() == (not again)
     if not again:
-        (line,) = (json.loads(x) for x in (job.folder / "units.jsonl").read_text().splitlines())
-        assert (line["unit"], line["tokens"], line["done"]) == (UNIT.id, None, [])
+        assert list(Evidence(job.folder).read(UnitLine)) == [(1, ENDED)]
+        assert (given["tokens"], given["done"]) == (None, frozenset())
 
 
 def test_a_unit_that_changes_the_process_keeps_no_case_of_it(
@@ -180,7 +190,7 @@ def test_a_unit_that_changes_the_process_keeps_no_case_of_it(
     worker.subject_of(job, NUMERICS)
     monkeypatch.setattr(worker, "settle_again", lambda: None)
     monkeypatch.setattr(worker, "unsettled", lambda: "threads are 7")
-    monkeypatch.setattr(worker, "run_unit", unit_of([(HELD, record(), SHORT)], {"unit": UNIT.id}))
+    monkeypatch.setattr(worker, "run_unit", unit_of([(HELD, record(), SHORT)]))
     with pytest.raises(SubjectError, match="threads are 7"):
         worker.do_unit(job, UNIT, None, frozenset())
     assert not (job.folder / "cases.jsonl").exists()
@@ -198,13 +208,13 @@ def test_what_an_interrupted_unit_left_is_what_its_own_cases_and_paths_say(
         yield DECODED
 
     monkeypatch.setattr(worker.believed, "of_unit", paths)
-    first, *rest = (case.id for case in UNIT.cases)
+    first, *rest = (case.id for case in UNIT.cases if case.relation == "invariance")
     assert worker._before(evidence, UNIT, frozenset()) == Before()
     assert ran == []
     repeats = {"prefill": True, "decode": False}
     evidence.append("cases.jsonl", {"id": "c999", "invariance": {"repeats": {"x": True}}})
-    evidence.append("cases.jsonl", {"id": rest[0]})
-    evidence.append("cases.jsonl", {"id": first, "invariance": {"repeats": repeats}})
+    evidence.append("cases.jsonl", document(id=rest[0]))
+    evidence.append("cases.jsonl", document(id=first, invariance={"repeats": repeats}))
     one = (DECODED,)
     assert worker._before(evidence, UNIT, frozenset([first])) == Before(one, repeats)
     assert worker._before(evidence, UNIT, frozenset([rest[0], "c999"])) == Before(one, {})

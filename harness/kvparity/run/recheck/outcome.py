@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kvparity.plan.cases import Unit
+from kvparity.plan.results import CaseLine
+from kvparity.report.lines import FreshRows, UnitLine
 from kvparity.run.recheck.rows import unlike
 from kvparity.run.recheck.selection import Selection
 
@@ -42,15 +44,17 @@ class Outcome:
         }
 
 
-def outcome(selection: Selection, recorded: Sequence[Entry], answers: Sequence[Entry]) -> Outcome:
+def outcome(
+    selection: Selection, recorded: Sequence[UnitLine], answers: Sequence[FreshRows]
+) -> Outcome:
     """Compare what fresh processes gave with the lines of the units."""
-    before = {line["unit"]: line.get("rows", {}) for line in recorded}
+    before = {line.unit: line.rows for line in recorded}
     found = {
-        (answer["unit"], path): row
+        (answer.unit, path): row
         for answer in answers
-        for path, row in unlike(before.get(answer["unit"], {}), answer["rows"]).items()
+        for path, row in unlike(before.get(answer.unit, {}), answer.rows).items()
     }
-    rows = sum(len(rows) for answer in answers for rows in answer["rows"].values())
+    rows = sum(len(rows) for answer in answers for rows in answer.rows.values())
     return Outcome(found, selection.paths, selection.of, rows)
 
 
@@ -67,7 +71,7 @@ def told(folder: Path, case: str) -> str | None:
         return None
 
 
-def judged(units: Sequence[Unit], results: Sequence[Entry], found: Outcome) -> list[Entry]:
+def judged(units: Sequence[Unit], results: Sequence[CaseLine], found: Outcome) -> list[CaseLine]:
     """The cases, where one that held rests on a row that only this run gave: ``differs``."""
     words = {}
     for unit in units:
@@ -81,8 +85,6 @@ def judged(units: Sequence[Unit], results: Sequence[Entry], found: Outcome) -> l
                         "between calls decides them"
                     )
     return [
-        line | {"verdict": "differs", "reason": words[line["id"]], "recheck": "differs"}
-        if line["id"] in words and line["verdict"] == "holds"
-        else line
+        line.rechecked(words[line.id]) if line.id in words and line.verdict == "holds" else line
         for line in results
     ]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kvparity.core.bits import pattern
 from kvparity.record.execute import Record
 from kvparity.report.lines import Row
 from kvparity.run.recheck.choice import Place
 
-Rows = Mapping[str, Sequence[Sequence[Any]]]
-"""The chosen rows by path: ``Row``, or a list of the same as JSON has it."""
+Rows = Mapping[str, Sequence[Row]]
+"""The chosen rows by path."""
 _MOST_VALUES = 16  # logprobs by temperature; a kernel pair's row is in its digest already
 
 
@@ -34,9 +33,10 @@ def unlike(recorded: Rows, again: Rows) -> dict[str, str]:
     """
     found = {}
     for path, rows in again.items():
-        before = {(s, p): (digest, [*bits]) for s, p, digest, bits in recorded.get(path, ())}
-        for sequence, position, digest, bits in rows:
-            if before.get((sequence, position)) != (digest, [*bits]):
+        before = {row[:2]: row for row in recorded.get(path, ())}
+        for row in rows:
+            if before.get(row[:2]) != row:
+                sequence, position = row[:2]
                 found[path] = f"position {position} of sequence {sequence}"
                 break
     return found
