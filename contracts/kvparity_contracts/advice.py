@@ -6,20 +6,19 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 from pydantic import ValidationError
 
 from kvparity_contracts.base import Fault, KeyPath
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.explain import explain
-from kvparity_contracts.yamltext import read
+from kvparity_contracts.yamltext import Data, read
 
 MOST_TRIED = 20
 """Faults of a file whose suggestions are tried; with more, none is given: mend the first ones."""
 
 
-def honest(data: dict[str, Any], fault: Fault, others: Sequence[tuple[Fault, bool]]) -> Fault:
+def honest(data: dict[str, Data], fault: Fault, others: Sequence[tuple[Fault, bool]]) -> Fault:
     """The fault, without its suggestion where following that is an error again.
 
     What the suggestion only brings to light (the keys of a kind that is now known, say) was wrong
@@ -32,7 +31,7 @@ def honest(data: dict[str, Any], fault: Fault, others: Sequence[tuple[Fault, boo
     return fault
 
 
-def _mends(data: dict[str, Any], fault: Fault, others: Sequence[tuple[Fault, bool]]) -> bool:
+def _mends(data: dict[str, Data], fault: Fault, others: Sequence[tuple[Fault, bool]]) -> bool:
     changed = deepcopy(data)
     followed = _follow(changed, fault.at, fault.suggestion)
     if followed is None:
@@ -49,7 +48,7 @@ def _mends(data: dict[str, Any], fault: Fault, others: Sequence[tuple[Fault, boo
     return True
 
 
-def _follow(data: Any, at: KeyPath, suggestion: str) -> bool | None:
+def _follow(data: Data, at: KeyPath, suggestion: str) -> bool | None:
     """Put the suggestion where the fault is; False where it cannot stand, None where it is no word.
 
     A key that no model has is reported as a key, and is renamed.
@@ -58,10 +57,10 @@ def _follow(data: Any, at: KeyPath, suggestion: str) -> bool | None:
     for part in at[:-1]:
         if isinstance(part, int) and not isinstance(inside, list):
             continue  # one value where a list may stand
-        try:
-            inside = inside[part]
-        except (KeyError, IndexError, TypeError):
+        following = _inside(inside, part)
+        if following is None:
             return None
+        inside = following
     last = at[-1] if at else None
     if isinstance(inside, dict) and last in inside:
         if suggestion not in _KEYS or last in _KEYS:
@@ -74,6 +73,15 @@ def _follow(data: Any, at: KeyPath, suggestion: str) -> bool | None:
     if isinstance(inside, list) and isinstance(last, int) and last < len(inside):
         inside[last] = read(suggestion).data
         return True
+    return None
+
+
+def _inside(data: Data, part: str | int) -> Data:
+    """What stands at a key or an index; None where nothing does."""
+    if isinstance(data, dict) and isinstance(part, str):
+        return data.get(part)
+    if isinstance(data, list) and isinstance(part, int) and part < len(data):
+        return data[part]
     return None
 
 

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,7 @@ KeyPath = tuple[str | int, ...]
 """Where a value lies: keys of mappings and indices of lists, from the top."""
 
 FAULT = "kvparity_fault"
+Item = TypeVar("Item")
 
 
 class Model(BaseModel):
@@ -58,11 +59,16 @@ def refuse(faults: Iterable[Fault]) -> None:
     """Raise all faults as one validation error; does nothing when there are none."""
     found = tuple(faults)
     if found:
-        text = "; ".join(map(str, found))
-        raise PydanticCustomError(FAULT, "{text}", {"text": text, "faults": found})
+        raise refusal(*found)
 
 
-def show(value: Any) -> str:
+def refusal(*faults: Fault) -> PydanticCustomError:
+    """The validation error that says all these faults."""
+    text = "; ".join(map(str, faults))
+    return PydanticCustomError(FAULT, "{text}", {"text": text, "faults": faults})
+
+
+def show(value: object) -> str:
     """A value as a contract would hold it, shortened."""
     if value is None:
         return "nothing"
@@ -89,18 +95,18 @@ def repeated(values: Sequence[object]) -> list[int]:
     return [i for i, value in enumerate(values) if value in values[:i]]
 
 
-def no_duplicates(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def no_duplicates(values: tuple[Item, ...]) -> tuple[Item, ...]:
     """Refuse a value that stands in the list twice."""
     refuse(Fault((i,), f"{str(values[i])!r} is listed twice") for i in repeated(values))
     return values
 
 
-def as_tuple(value: Any) -> Any:
+def as_tuple(value: object) -> object:
     """A list becomes a tuple; anything else is left for the type check."""
     return tuple(value) if isinstance(value, list) else value
 
 
-def one_or_more(value: Any) -> Any:
+def one_or_more(value: object) -> object:
     """A list becomes a tuple, a scalar a tuple of one."""
     return as_tuple(value) if isinstance(value, (list, tuple)) else (value,)
 

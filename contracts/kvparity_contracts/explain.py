@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -76,7 +76,11 @@ def explain(error: ValidationError) -> Iterator[tuple[Fault, bool]]:
 
 
 def _one(
-    kind: str, path: KeyPath, model: type[BaseModel] | None, found: Any, context: dict[str, Any]
+    kind: str,
+    path: KeyPath,
+    model: type[BaseModel] | None,
+    found: object,
+    context: Mapping[str, object],
 ) -> tuple[Fault, bool]:
     if kind == "extra_forbidden":
         return _unknown(path, model), True
@@ -94,17 +98,19 @@ def _one(
         key = str(context["discriminator"]).strip("'")
         return _choice((*path, key), context["tag"], _tags(path)), False
     if kind == "literal_error":
-        options = re.findall(r"'([^']*)'", context["expected"])
-        return _choice(path, found, options or re.findall(r"[^\s,]+", context["expected"])), False
+        options = re.findall(r"'([^']*)'", str(context["expected"]))
+        return _choice(
+            path, found, options or re.findall(r"[^\s,]+", str(context["expected"]))
+        ), False
     if kind == "string_pattern_mismatch":
-        return Fault(path, f"found {show(found)}", *_name(model, path, found)), False
+        return Fault(path, f"found {show(found)}", *_name(model, str(found))), False
     if kind in BOUNDS:
         key, text = BOUNDS[kind]
         return Fault(path, f"found {show(found)}", text.format(context[key])), False
     return Fault(path, f"found {show(found)}", _expected(kind, found, context)), False
 
 
-def _expected(kind: str, found: Any, context: dict[str, Any]) -> str:
+def _expected(kind: str, found: object, context: Mapping[str, object]) -> str:
     """What should stand there, and what makes it of what does."""
     expected = EXPECTED.get(kind, "another value")
     if kind == "model_type":
@@ -148,13 +154,13 @@ def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
     return Fault(path, f"found the unknown key {show(key)}", expected, closest(key, fields))
 
 
-def _choice(path: KeyPath, found: Any, options: list[str]) -> Fault:
+def _choice(path: KeyPath, found: object, options: list[str]) -> Fault:
     options = [option for option in options if option != "or"]
     near = closest(found, options) if isinstance(found, str) else ""
     return Fault(path, f"found {show(found)}", one_of(options), near)
 
 
-def _name(model: type[BaseModel] | None, path: KeyPath, found: str) -> tuple[str, str]:
+def _name(model: type[BaseModel] | None, found: str) -> tuple[str, str]:
     if model is not None and issubclass(model, Check):
         return "one line of text", " ".join(found.split())
     slug = re.sub(r"[^a-z0-9]+", "-", found.lower()).strip("-")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.contract import Contract
@@ -38,7 +37,7 @@ def _heads(subject: AnySubject) -> Iterator[tuple[KeyPath, int, int]]:
         yield from _parts(("subject", "config"), subject.config)
 
 
-def _parts(at: KeyPath, keys: Mapping[str, Any]) -> Iterator[tuple[KeyPath, int, int]]:
+def _parts(at: KeyPath, keys: Mapping[str, object]) -> Iterator[tuple[KeyPath, int, int]]:
     """Of a configuration of transformers, and of those inside it (``text_config``)."""
     query, kv = keys.get("num_attention_heads"), keys.get("num_key_value_heads")
     if type(query) is int and type(kv) is int:

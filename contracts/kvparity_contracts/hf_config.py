@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kvparity_contracts.presets import Known
 
 
-def known(keys: Mapping[str, Any]) -> Known:
+def known(keys: Mapping[str, object]) -> Known:
     """What the keys that a contract or a ``config.json`` states tell of the model."""
     return Known(
         None if stretches(keys) else _number(keys, "max_position_embeddings"),
@@ -17,7 +16,7 @@ def known(keys: Mapping[str, Any]) -> Known:
     )
 
 
-def stretches(keys: Mapping[str, Any]) -> bool:
+def stretches(keys: Mapping[str, object]) -> bool:
     """Whether rotary angles follow the length of the sequence (dynamic NTK).
 
     ``max_position_embeddings`` is then where that begins, and no limit.
@@ -29,13 +28,13 @@ def stretches(keys: Mapping[str, Any]) -> bool:
     )
 
 
-def _parts(value: Any) -> Iterator[Mapping[str, Any]]:
+def _parts(value: object) -> Iterator[Mapping[str, object]]:
     """The dictionary itself, and those for single types of layer inside it."""
     if isinstance(value, Mapping):
         yield value
         yield from (inner for inner in value.values() if isinstance(inner, Mapping))
 
 
-def _number(keys: Mapping[str, Any], name: str) -> int | None:
+def _number(keys: Mapping[str, object], name: str) -> int | None:
     value = keys.get(name)
     return value if type(value) is int else None

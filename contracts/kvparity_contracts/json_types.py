@@ -10,7 +10,7 @@ JsonValue = TypeAliasType(
     "JsonValue",
     "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None",
 )
-"""Any value of a JSON document. Read-only, so that ``dict[str, int]`` is one, too."""
+"""A value of a JSON document. Read-only, so that ``dict[str, int]`` is one, too."""
 
 JsonObject = TypeAliasType("JsonObject", Mapping[str, JsonValue])
 """A document, or an object in one, whose keys are not fixed by a model or a ``TypedDict``."""

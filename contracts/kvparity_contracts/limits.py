@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, ClassVar, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -60,7 +60,7 @@ class LimitsByDType(Model):
                 yield dtype, limits
 
 
-def _which(value: Any) -> str:
+def _which(value: object) -> str:
     if isinstance(value, LimitsByDType):
         return LimitsByDType.TAG
     by_dtype = isinstance(value, dict) and any(key in DTYPES for key in value)

@@ -16,7 +16,8 @@ from kvparity_contracts.base import Fault, KeyPath, show
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.explain import explain
 from kvparity_contracts.problems import ContractError, Problem, dotted
-from kvparity_contracts.yamltext import Place, Text, read
+from kvparity_contracts.yamltext import Text, read
+from kvparity_contracts.yamlwords import Place
 
 BIGGEST = 1_000_000
 """Bytes. A contract is a page of text; anything bigger is some other file."""

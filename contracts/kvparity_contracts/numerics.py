@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from kvparity_contracts.base import DType, Fault, Model, OneOrMore, no_duplicates, refuse, show
+from kvparity_contracts.base import DType, Fault, Model, OneOrMore, no_duplicates, refusal, show
+from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.stores import Stores
 
 
-def _or_list(item: dict[str, Any]) -> dict[str, Any]:
-    several = {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}
+def _or_list(item: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    several: JsonValue = {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}
     return {"anyOf": [item, several]}
 
 
-def _only_false(value: Any) -> Any:
+def _only_false(value: object) -> object:
     # Literal[False] alone would take 0, because 0 == False.
     if value is not False:
-        refuse([Fault((), f"found {show(value)}", "false: TF32 rounds every product", "false")])
+        raise refusal(
+            Fault((), f"found {show(value)}", "false: TF32 rounds every product", "false")
+        )
     return value
 
 

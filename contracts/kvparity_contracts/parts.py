@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from kvparity_contracts.base import Fault, Model, Slug, ToTuple, closest, refuse, repeated, show
+from kvparity_contracts.base import (
+    Fault,
+    Model,
+    Slug,
+    ToTuple,
+    closest,
+    refusal,
+    refuse,
+    repeated,
+    show,
+)
 from kvparity_contracts.checks import Check, OneCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.numerics import Numerics
@@ -17,24 +27,25 @@ from kvparity_contracts.workloads import Workload
 VERSION = 1
 
 
-def _version(value: Any) -> Any:
+def _version(value: object) -> object:
     # Literal[1] alone would take true and 1.0, because they equal 1.
     if type(value) is not int or value != VERSION:
         expected = f"{VERSION}, the version that this kvparity reads"
         if value == str(VERSION):
             expected += ", without quotes"
-        refuse([Fault((), f"found {show(value)}", expected)])
+        raise refusal(Fault((), f"found {show(value)}", expected))
     return value
 
 
-def _controls(value: Any) -> Any:
+def _controls(value: object) -> object:
     if value == "all":
         return value
     if not isinstance(value, (list, tuple)) or not value:
         suggestion = "all" if closest(value, ["all"]) else ""
         if isinstance(value, str) and value in CONTROLS:
             suggestion = f"[{value}]"
-        refuse([Fault((), f"found {show(value)}", "'all' or a list of controls", suggestion)])
+        message = f"found {show(value)}"
+        raise refusal(Fault((), message, "'all' or a list of controls", suggestion))
     names = ", ".join(CONTROLS)
     faults = [
         Fault(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Literal, cast, get_args
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
-from kvparity_contracts.base import Fault, closest, refuse, show
+from kvparity_contracts.base import Fault, closest, refusal, show
 
 PathKind = Literal[
     "prefill",
@@ -175,16 +175,15 @@ def suggest(text: str) -> str:
     return kind
 
 
-def _validate(value: Any) -> PathName:
+def _validate(value: object) -> PathName:
     if isinstance(value, PathName):
         return value
     if not isinstance(value, str):
-        refuse([Fault((), f"found {show(value)}", one_of_the_paths())])
+        raise refusal(Fault((), f"found {show(value)}", one_of_the_paths()))
     try:
         return PathName.parse(value)
     except PathError as error:
-        refuse([Fault((), error.message, error.expected, error.suggestion)])
-        raise
+        raise refusal(Fault((), error.message, error.expected, error.suggestion)) from None
 
 
 PATTERN = rf"^({'|'.join((*WITH_ARGUMENT, *MAY_HAVE_ARGUMENT))})\([1-9][0-9]*\)$"

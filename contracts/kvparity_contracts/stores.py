@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
-from kvparity_contracts.base import Fault, OneOrMore, closest, no_duplicates, refuse, show
+from kvparity_contracts.base import Fault, OneOrMore, closest, no_duplicates, refusal, show
+from kvparity_contracts.json_types import JsonValue
 
 PLAIN = ("float32", "float16", "bfloat16")
 FP8 = ("fp8_e4m3", "fp8_e5m2")
@@ -50,9 +51,7 @@ def parse(text: str) -> Store:
         return Store(name, scope=inside or "tensor")
     if name in INTEGERS and inside is not None and inside.isdigit():
         return Store(name, group=int(inside))
-    refuse([Fault((), f"found {text!r}", f"one of {FORMS}", _suggestion(text))])
-    # refuse() has raised
-    raise AssertionError
+    raise refusal(Fault((), f"found {text!r}", f"one of {FORMS}", _suggestion(text)))
 
 
 def _suggestion(text: str) -> str:
@@ -62,13 +61,13 @@ def _suggestion(text: str) -> str:
     return f"{name}({digits or 32})" if name in INTEGERS else name
 
 
-def _canonical(value: Any) -> str:
+def _canonical(value: object) -> str:
     if not isinstance(value, str):
-        refuse([Fault((), f"found {show(value)}", f"one of {FORMS}")])
+        raise refusal(Fault((), f"found {show(value)}", f"one of {FORMS}"))
     return str(parse(value))
 
 
-_ITEM: dict[str, Any] = {
+_ITEM: dict[str, JsonValue] = {
     "anyOf": [
         {
             "enum": [

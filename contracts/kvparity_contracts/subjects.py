@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from kvparity_contracts import hf_config
 from kvparity_contracts.base import Fault, Model, Positive, refuse
 from kvparity_contracts.decoder import DecoderConfig
+from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
 from kvparity_contracts.presets import PRESETS, Known, Preset
 
@@ -33,7 +34,7 @@ def _function(text: str) -> str:
     return text
 
 
-def _typed(config: dict[str, Any]) -> dict[str, Any]:
+def _typed(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
     kind = config.get("model_type")
     if not isinstance(kind, str) or not kind:
         found = "the key 'model_type' is missing" if kind is None else f"found {kind!r}"
@@ -64,7 +65,7 @@ FunctionName = Annotated[
 ]
 
 ModelConfig = Annotated[
-    dict[str, Any],
+    dict[str, JsonValue],
     AfterValidator(_typed),
     WithJsonSchema(
         {

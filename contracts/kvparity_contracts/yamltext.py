@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
+from typing_extensions import TypeAliasType
 
 from kvparity_contracts.base import Fault, KeyPath, show
-from kvparity_contracts.yamlwords import syntax, unreadable
+from kvparity_contracts.yamlwords import Place, placed, syntax, unreadable
 
 DEEPEST = 32
 """Deeper nesting is refused: a contract has 5 levels."""
@@ -28,15 +28,15 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 COLLECTIONS = {TAG + "map", TAG + "seq"}
 TEXT = {"str", "timestamp", "value", "merge"}
 
-Place = tuple[int, int]
-"""Line and column, counted from 1."""
+Data = TypeAliasType("Data", "bool | int | float | str | list[Data] | dict[str, Data] | None")
+"""What a document holds."""
 
 
 @dataclass
 class Text:
     """What a file holds: data, where each part stands, and what is wrong with the YAML itself."""
 
-    data: Any = None
+    data: Data = None
     keys: dict[KeyPath, Place] = field(default_factory=dict)
     values: dict[KeyPath, Place] = field(default_factory=dict)
     faults: list[tuple[Place, Fault]] = field(default_factory=list)
@@ -86,7 +86,7 @@ def _refuse_aliases(text: str, found: Text) -> None:
     for event in YAML(typ="safe", pure=True).parse(text):
         kind = type(event).__name__
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
-        place = _place(event.start_mark)
+        place = placed(event.start_mark)
         if depth > DEEPEST:
             found.faults.append((place, Fault((), f"nested deeper than {DEEPEST} levels")))
             return
@@ -125,17 +125,13 @@ class _Keys:
             self.inside[-1] += 1
 
 
-def _place(mark: Any) -> Place:
-    return (mark.line + 1, mark.column + 1)
-
-
-def _build(node: Node, path: KeyPath, found: Text) -> Any:
-    start, key = _place(node.start_mark), found.keys.get(path)
+def _build(node: Node, path: KeyPath, found: Text) -> Data:
+    start, key = placed(node.start_mark), found.keys.get(path)
     # A block under its key is told at the key: nobody looks for it at its first item.
     scalar = isinstance(node, ScalarNode)
     found.values[path] = key if key and start[0] > key[0] and not scalar else start
     if isinstance(node, (MappingNode, SequenceNode)) and str(node.tag) not in COLLECTIONS:
-        found.faults.append((_place(node.start_mark), _tagged(node, path, "a mapping or a list")))
+        found.faults.append((placed(node.start_mark), _tagged(node, path, "a mapping or a list")))
     if isinstance(node, MappingNode):
         return dict(_pairs(node, path, found))
     if isinstance(node, SequenceNode):
@@ -146,10 +142,10 @@ def _build(node: Node, path: KeyPath, found: Text) -> Any:
     return _scalar(node, path, found)
 
 
-def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str, Any]]:
+def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str, Data]]:
     seen: dict[str, Place] = {}
     for key_node, value_node in node.value:
-        place = _place(key_node.start_mark)
+        place = placed(key_node.start_mark)
         if not isinstance(key_node, ScalarNode):
             found.faults.append((place, Fault(path, "found a key that is not text", "a word")))
             continue
@@ -166,21 +162,22 @@ def _pairs(node: MappingNode, path: KeyPath, found: Text) -> Iterator[tuple[str,
         yield key, _build(value_node, (*path, key), found)
 
 
-def _scalar(node: ScalarNode, path: KeyPath, found: Text) -> Any:
+def _scalar(node: ScalarNode, path: KeyPath, found: Text) -> Data:
     tag = str(node.tag)
     kind = tag.removeprefix(TAG) if tag.startswith(TAG) else ""
     if kind in TEXT and SURROGATE.search(node.value):
         message = f"found {show(node.value)}, which holds half a character"
-        found.faults.append((_place(node.start_mark), Fault(path, message, "Unicode text")))
+        found.faults.append((placed(node.start_mark), Fault(path, message, "Unicode text")))
         return ""
     if kind in TEXT:
         return str(node.value)
     if kind in SCALARS:
         try:
-            return _CONSTRUCTOR.construct_object(node)
+            value: int | float | bool | None = _CONSTRUCTOR.construct_object(node)
+            return value
         except (ValueError, YAMLError):
             pass
-    found.faults.append((_place(node.start_mark), _tagged(node, path, show(node.value))))
+    found.faults.append((placed(node.start_mark), _tagged(node, path, show(node.value))))
     return None
 
 

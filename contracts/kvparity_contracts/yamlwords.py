@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Protocol
 
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
 from kvparity_contracts.base import Fault, show
+
+Place = tuple[int, int]
+"""Line and column, counted from 1."""
+
+
+class Mark(Protocol):
+    """A place as the parser counts: from 0."""
+
+    @property
+    def line(self) -> int:
+        """The line."""
+
+    @property
+    def column(self) -> int:
+        """The character in it."""
+
 
 QUOTES = "quotes around text that holds it, as in 'a: b'"
 INDENT = "the keys of one mapping, and the items of one list, to begin in one column"
@@ -58,7 +74,7 @@ OPENED = ("is never closed",)
 """What is told where it began: at its end there is nothing to see."""
 
 
-def syntax(error: MarkedYAMLError) -> tuple[tuple[int, int], Fault]:
+def syntax(error: MarkedYAMLError) -> tuple[Place, Fault]:
     """Line and column, from 1, and what is wrong there."""
     problem = _first_line(str(error.problem or error.context or "it cannot be read"))
     context = _first_line(str(error.context)) if error.context and error.problem else ""
@@ -71,11 +87,11 @@ def syntax(error: MarkedYAMLError) -> tuple[tuple[int, int], Fault]:
             ended = message.endswith(OPENED)
             mark = (error.context_mark if ended else None) or error.problem_mark
             end = match.groupdict().get("end") or ""
-            return _place(mark or error.context_mark), Fault((), message, _with(expected, end))
-    return _place(error.problem_mark or error.context_mark), Fault((), f"this is not YAML: {said}")
+            return placed(mark or error.context_mark), Fault((), message, _with(expected, end))
+    return placed(error.problem_mark or error.context_mark), Fault((), f"this is not YAML: {said}")
 
 
-def unreadable(text: str, error: ReaderError) -> tuple[tuple[int, int], Fault]:
+def unreadable(text: str, error: ReaderError) -> tuple[Place, Fault]:
     """A character that YAML does not allow, where it stands."""
     before = text[: error.position]
     place = before.count("\n") + 1, len(before) - before.rfind("\n")
@@ -89,7 +105,8 @@ def _with(expected: str, end: str) -> str:
     return expected.replace("{end}", end)
 
 
-def _place(mark: Any) -> tuple[int, int]:
+def placed(mark: Mark | None) -> Place:
+    """Where a mark of the parser stands; the first character where it has set none."""
     return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 

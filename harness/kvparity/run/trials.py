@@ -22,13 +22,14 @@ from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Record, run
 from kvparity.subjects.base import Subject
 from kvparity.subjects.registry import factory
+from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.subjects import Attention, Decoder, Heads, Transformers
 
 PROMPTS = Prompts("trial", ("trial/0",), ((1, 2, 3),), 2)
 OWN = "kvparity_kernels.attention"
-MODEL = {
+MODEL: dict[str, JsonValue] = {
     "model_type": "qwen3",
     "vocab_size": 32,
     "hidden_size": 32,
