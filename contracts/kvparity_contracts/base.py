@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 
 DType = Literal["float32", "float16", "bfloat16"]
 """The number formats that weights, activations and caches may have."""
@@ -31,6 +32,15 @@ class Model(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse(self.own_faults())
+        return self
+
+    def own_faults(self) -> Iterator[Fault]:
+        """What is wrong with it, whatever else the contract holds."""
+        return iter(())
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,16 @@ def refusal(*faults: Fault) -> PydanticCustomError:
     """The validation error that says all these faults."""
     text = "; ".join(map(str, faults))
     return PydanticCustomError(FAULT, "{text}", {"text": text, "faults": faults})
+
+
+def exactly_one(model: Model, *names: str) -> Iterator[Fault]:
+    """Fault a model that has none of some keys, or several of them."""
+    given = [name for name in names if getattr(model, name) is not None]
+    expected = f"exactly one of {', '.join(names)}"
+    if not given:
+        yield Fault((), f"found none of {', '.join(names)}", expected)
+    for name in given[1:]:
+        yield Fault((name,), f"found {name!r} beside {given[0]!r}", expected)
 
 
 def show(value: object) -> str:

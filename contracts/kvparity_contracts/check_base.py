@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from kvparity_contracts.base import Fault, Model, Title, ToTuple, no_duplicates, refuse
+from kvparity_contracts.base import Fault, Model, Title, ToTuple, no_duplicates
 from kvparity_contracts.numerics import Numerics
 from kvparity_contracts.paths import PREFILL, Path, PathName
 from kvparity_contracts.subjects import AnySubject, Transformers
@@ -34,15 +34,6 @@ class Check(Model):
     """What the check claims, in a few words."""
     relation: str
     """What is compared with what, and how exactly."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Check:
-        refuse(self.own_faults())
-        return self
-
-    def own_faults(self) -> Iterator[Fault]:
-        """What is wrong with it, whatever else the contract holds."""
-        return iter(())
 
     def faults(self, subject: AnySubject, numerics: Numerics) -> Iterator[Fault]:
         """What is wrong with it beside this subject and these formats."""

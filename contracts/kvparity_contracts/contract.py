@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from collections.abc import Iterator
 
 from kvparity_contracts import consistency
-from kvparity_contracts.base import refuse
+from kvparity_contracts.base import Fault
 from kvparity_contracts.checks import Accuracy, Check, Invariance
 from kvparity_contracts.parts import VERSION, Controls, Parts
 
@@ -13,10 +13,9 @@ from kvparity_contracts.parts import VERSION, Controls, Parts
 class Contract(Parts):
     """A claim about a subject, with the workloads it is made on and the controls it must catch."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Contract:
-        refuse(consistency.faults(self))
-        return self
+    def own_faults(self) -> Iterator[Fault]:
+        """Parts that contradict each other."""
+        return consistency.faults(self)
 
 
 __all__ = ["VERSION", "Accuracy", "Check", "Contract", "Controls", "Invariance"]

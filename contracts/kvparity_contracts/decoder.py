@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from kvparity_contracts.base import Fault, Model, Positive, ToTuple, refuse
+from kvparity_contracts.base import Fault, Model, Positive, ToTuple
 
 LayerType = Literal["full", "sliding"]
 
@@ -54,12 +54,8 @@ class DecoderConfig(Model):
     attention_sinks: bool = False
     """Whether each query head has a learned logit that takes a share of its softmax."""
 
-    @model_validator(mode="after")
-    def _check(self) -> DecoderConfig:
-        refuse(self._faults())
-        return self
-
-    def _faults(self) -> Iterator[Fault]:
+    def own_faults(self) -> Iterator[Fault]:
+        """What contradicts itself."""
         if self.heads % self.kv_heads:
             yield Fault(
                 ("heads",), f"found {self.heads}", f"a multiple of kv_heads ({self.kv_heads})"

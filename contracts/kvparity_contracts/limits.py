@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, get_args
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
-from kvparity_contracts.base import DType, Fault, Model, refuse
+from kvparity_contracts.base import DType, Fault, Model
 
 Above = Annotated[float, Field(gt=0)]
 DTYPES: tuple[DType, ...] = get_args(DType)
@@ -28,11 +28,10 @@ class Limits(Model):
     max_abs: Above | None = None
     """Attention: largest absolute difference of an element from float64."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Limits:
+    def own_faults(self) -> Iterator[Fault]:
+        """No limit at all."""
         if not self.given():
-            refuse([Fault((), "found no limit", f"one of {', '.join(Limits.model_fields)}")])
-        return self
+            yield Fault((), "found no limit", f"one of {', '.join(Limits.model_fields)}")
 
     def given(self) -> dict[str, float]:
         """The limits that are set, by name."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from kvparity_contracts.base import Fault, Model, refuse
+from kvparity_contracts.base import Fault, Model
 
 
 class Order(Model):
@@ -22,12 +22,8 @@ class Order(Model):
     num_warps: Literal[1, 2, 4, 8, 16] = 4
     """Warps per program, shared by prefill and decode."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Order:
-        refuse(self._faults())
-        return self
-
-    def _faults(self) -> Iterator[Fault]:
+    def own_faults(self) -> Iterator[Fault]:
+        """What contradicts itself."""
         for name in ("split", "tile", "block_m"):
             value: int = getattr(self, name)
             if value & (value - 1):

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from kvparity_contracts import hf_config
-from kvparity_contracts.base import Fault, Model, Positive, refuse
+from kvparity_contracts.base import Fault, Model, Positive, exactly_one, refuse
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
@@ -41,15 +41,6 @@ def _typed(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
         at = () if kind is None else ("model_type",)
         refuse([Fault(at, found, "the name of an architecture, such as qwen3")])
     return config
-
-
-def _exactly_one(model: Model, *names: str) -> Iterator[Fault]:
-    given = [name for name in names if getattr(model, name) is not None]
-    expected = f"exactly one of {', '.join(names)}"
-    if not given:
-        yield Fault((), f"found none of {', '.join(names)}", expected)
-    for name in given[1:]:
-        yield Fault((name,), f"found {name!r} beside {given[0]!r}", expected)
 
 
 def _orderless(model: Decoder | Transformers, own: str) -> Iterator[Fault]:
@@ -91,11 +82,10 @@ class Heads(Model):
     dim: Width
     """Width of one head."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Heads:
+    def own_faults(self) -> Iterator[Fault]:
+        """Query heads that cannot be shared out."""
         if self.query % self.kv:
-            refuse([Fault(("query",), f"found {self.query}", f"a multiple of kv ({self.kv})")])
-        return self
+            yield Fault(("query",), f"found {self.query}", f"a multiple of kv ({self.kv})")
 
 
 class Attention(Model):
@@ -179,11 +169,11 @@ class Decoder(Model):
     cache: DecoderCache = DecoderCache()
     """Layout and rings of the cache."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Decoder:
-        faults = [*_exactly_one(self, "preset", "config", "checkpoint"), *self._ringless()]
-        refuse([*faults, *_orderless(self, "fixed-order")])
-        return self
+    def own_faults(self) -> Iterator[Fault]:
+        """Not one source of its shape, a ring without a window, an order that nothing takes."""
+        yield from exactly_one(self, "preset", "config", "checkpoint")
+        yield from self._ringless()
+        yield from _orderless(self, "fixed-order")
 
     def _ringless(self) -> Iterator[Fault]:
         # A checkpoint tells its window when it is loaded.
@@ -214,14 +204,13 @@ class Transformers(Model):
     """Compute torch's reductions in fixed order, too; only with attention: eager, sdpa or
     kvparity."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Transformers:
-        refuse(_exactly_one(self, "checkpoint", "config"))
-        refuse(_orderless(self, "kvparity"))
+    def own_faults(self) -> Iterator[Fault]:
+        """Not one source of its weights, an order that nothing takes, an order of its own."""
+        yield from exactly_one(self, "checkpoint", "config")
+        yield from _orderless(self, "kvparity")
         if self.invariant and self.attention not in ("eager", "sdpa", "kvparity"):
             found = f"found true with attention: {self.attention}, which has an order of its own"
-            refuse([Fault(("invariant",), found, "attention: eager, sdpa or kvparity")])
-        return self
+            yield Fault(("invariant",), found, "attention: eager, sdpa or kvparity")
 
 
 Subject = Annotated[Attention | Decoder | Transformers, Field(discriminator="kind")]

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from kvparity_contracts.base import Fault, Model, Positive, Slug, ToTuple, no_duplicates, refuse
+from kvparity_contracts.base import (
+    Fault,
+    Model,
+    Positive,
+    Slug,
+    ToTuple,
+    exactly_one,
+    no_duplicates,
+)
 
 TokenId = Annotated[int, Field(ge=0)]
 Ids = Annotated[tuple[TokenId, ...], Field(min_length=1), ToTuple]
@@ -35,19 +43,9 @@ class Workload(Model):
     ] = ()
     """Sides on which the path `padded` fills the rectangle: left, right or both."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Workload:
-        refuse(self._faults())
-        return self
-
-    def _faults(self) -> Iterator[Fault]:
-        names = ("prompt_tokens", "prompts", "texts")
-        given = [name for name in names if getattr(self, name) is not None]
-        expected = "exactly one of prompt_tokens, prompts, texts"
-        if not given:
-            yield Fault((), "found none of prompt_tokens, prompts, texts", expected)
-        for name in given[1:]:
-            yield Fault((name,), f"found {name!r} beside {given[0]!r}", expected)
+    def own_faults(self) -> Iterator[Fault]:
+        """What contradicts itself."""
+        return exactly_one(self, "prompt_tokens", "prompts", "texts")
 
     @property
     def source(self) -> Literal["prompt_tokens", "prompts", "texts"]:
