@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kvparity.core.bits import bits
-from kvparity.tiles.cases import Attention
+from kvparity.tiles.cases import AttentionCase
 from kvparity.tiles.check import check
-from kvparity.tiles.probe import Probe
+from kvparity.tiles.probe import TileProbe
 from kvparity_kernels import attention, rules
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.tiles import Tiles
@@ -31,14 +31,14 @@ def planted(monkeypatch):
 
 def test_the_rules_in_force_hold():
     found = check(CUDA, rules.DTYPES)
-    assert found["verdict"] in ("base", "holds"), found["broken"]
+    assert found.verdict in ("base", "holds"), found.broken
 
 
 def test_launches_follow_a_rule(planted):
     from kvparity_kernels.launch import record
 
     assert rules.current(CUDA, torch.bfloat16) == Tiles(decode_block_m=16)
-    probe = Probe([Attention("plain", 2, 1, 64, (65,), 3)], torch.bfloat16, CUDA)
+    probe = TileProbe([AttentionCase("plain", 2, 1, 64, (65,), 3)], torch.bfloat16, CUDA)
     with record() as log:
         for call in probe.calls.values():
             call(ReductionOrder())
@@ -57,5 +57,5 @@ def test_a_rule_that_does_not_hold_is_seen(planted, monkeypatch):
 
     monkeypatch.setattr(attention, "attend_decode", decode)
     found = check(CUDA, ("bfloat16",))
-    assert found["verdict"] == "differs"
-    assert [each["choice"] for each in found["broken"]] == [D16]
+    assert found.verdict == "differs"
+    assert [each.rule.choice for each in found.broken] == [D16]

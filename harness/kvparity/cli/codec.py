@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvparity.cli import progress, say
 from kvparity.cli.arguments import Verbs, add_contract, add_device, add_json
@@ -16,7 +16,9 @@ from kvparity.report.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from kvparity.labs.codec.budget import Budget
-    from kvparity.labs.codec.registry import Pair
+    from kvparity.labs.codec.document import CodecDocument
+    from kvparity.labs.codec.prepare import Bench
+    from kvparity.labs.codec.registry import CodecPair
     from kvparity_contracts.loader import LoadedContract
 
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -80,12 +82,12 @@ def run(args: argparse.Namespace) -> int:
     return _print(args, report)
 
 
-def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
+def _report(args: argparse.Namespace, device: str) -> CodecDocument:
     import torch
 
     from kvparity.core import doing, environment
     from kvparity.labs.codec.lab import examine_codec
-    from kvparity.labs.codec.prepare import Bench, prepare
+    from kvparity.labs.codec.prepare import prepare
     from kvparity.plan import texts
     from kvparity.plan.kernel_cases import Numerics
     from kvparity.run.unit import Setting
@@ -104,7 +106,7 @@ def _report(args: argparse.Namespace, device: str) -> dict[str, Any]:
     job = Job(loaded.contract, loaded.base, device, Path())
     subject = subject_of(job, Numerics(execution, kv_cache))
     doing.task(f"rollout and rescore of {workload}")
-    bench: Bench = prepare(
+    bench = prepare(
         Setting(loaded.contract, subject),
         workload,
         execution=getattr(torch, execution),
@@ -152,13 +154,13 @@ def _budget(text: str | None) -> Budget | None:
     return None if text is None else Budget.parse(text)
 
 
-def _pair(text: str) -> Pair:
+def _pair(text: str) -> CodecPair:
     from kvparity.labs.codec.registry import find
 
     return find(text, Path.cwd())
 
 
-def _defaults(bench: Any) -> list[Pair]:
+def _defaults(bench: Bench) -> list[CodecPair]:
     from kvparity.labs.codec.layers import stored
     from kvparity.labs.codec.registry import defaults
 
@@ -186,7 +188,7 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
     return sorted(set(numbers))
 
 
-def _print(args: argparse.Namespace, report: dict[str, Any]) -> int:
+def _print(args: argparse.Namespace, report: CodecDocument) -> int:
     from kvparity.labs.codec.picture import draw
     from kvparity.labs.codec.text import render
 

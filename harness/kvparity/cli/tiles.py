@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 
 from kvparity.cli import progress, say
 from kvparity.cli.arguments import Verbs, add_device, add_json
@@ -119,11 +120,11 @@ def _measure(args: argparse.Namespace, device: str) -> int:
     import torch
 
     from kvparity.tiles import text
-    from kvparity.tiles.document import document
+    from kvparity.tiles.document import measurement
     from kvparity_kernels.rules import choices
 
     cores = len(os.sched_getaffinity(0))
-    found = document(
+    found = measurement(
         torch.device(device),
         tuple(dict.fromkeys(args.dtype or _DTYPES)),
         tuple(dict.fromkeys(args.choice or reversed(choices()))),
@@ -132,11 +133,11 @@ def _measure(args: argparse.Namespace, device: str) -> int:
         progress=progress.line,
     )
     if args.json:
-        say.document(found)
+        say.document(found.document())
     else:
-        print(json.dumps(found["rows"], indent=1))
+        print(json.dumps([asdict(row) for row in found.rows], indent=1))
     say.tell(text.measured(found), file=sys.stderr)
-    return ExitCode.HOLDS if found["verdict"] == "measured" else ExitCode.VOID
+    return ExitCode.HOLDS if found.verdict == "measured" else ExitCode.VOID
 
 
 def _check(args: argparse.Namespace, device: str) -> int:
@@ -146,12 +147,12 @@ def _check(args: argparse.Namespace, device: str) -> int:
     from kvparity.tiles.check import check, complaint, device_words
 
     found = check(torch.device(device), tuple(dict.fromkeys(args.dtype or _DTYPES)))
-    found["outside_tested"] = versions.here()
     name = device_words(torch.device(device))
-    good = found["verdict"] in ("base", "holds")
+    good = found.verdict in ("base", "holds")
     words = text.checked(found, name) if good else complaint(found, name)
-    words = "\n".join([words, *versions.lines(found)])
-    say.result(args, {"schema_version": 1, **found}, words)
+    more = {"outside_tested": versions.here()}
+    words = "\n".join([words, *versions.lines(more)])
+    say.result(args, {"schema_version": 1, **found.document(), **more}, words)
     if good:
         return ExitCode.HOLDS
-    return ExitCode.DIFFERS if found["verdict"] == "differs" else ExitCode.VOID
+    return ExitCode.DIFFERS if found.verdict == "differs" else ExitCode.VOID

@@ -8,15 +8,15 @@ import signal
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import NotRequired
 
 import kvparity
 from kvparity.core import interrupts, offline, replaced, sight, torch_flags
 from kvparity.core import versions as tested
-from kvparity_contracts.json_types import JsonValue
 from kvparity_kernels import runtime
 
 
@@ -171,9 +171,27 @@ class Environment(_Frozen):
     threads: int
     variables: dict[str, str]
 
-    def document(self) -> dict[str, JsonValue]:
+    def document(self) -> EnvironmentDocument:
         """As JSON values."""
-        return self.model_dump(mode="json")
+        return cast(EnvironmentDocument, self.model_dump(mode="json"))
+
+
+class EnvironmentDocument(TypedDict):
+    """What :meth:`Environment.document` writes, for readers."""
+
+    python: str
+    platform: str
+    versions: dict[str, str | None]
+    outside_tested: str | None
+    device: str
+    device_name: str
+    triton_mode: str
+    tf32: dict[str, bool]
+    reduced_precision_reduction: dict[str, bool]
+    threads: int
+    variables: dict[str, str]
+    capability: NotRequired[list[int]]
+    cuda: NotRequired[str | None]
 
 
 class CudaEnvironment(Environment):

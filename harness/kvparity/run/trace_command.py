@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kvparity.core import doing
-from kvparity.core.environment import environment, settle
+from kvparity.core.environment import EnvironmentDocument, environment, settle
 from kvparity.core.versions import lines as outside_line
 from kvparity.plan.kernel_cases import Numerics
 from kvparity.plan.texts import given
@@ -39,7 +39,7 @@ class Traced:
     numerics: Numerics
     trace: Trace
     lines: tuple[Line, ...]
-    environment: dict[str, Any]
+    environment: EnvironmentDocument
 
     @property
     def verdict(self) -> str:

@@ -76,7 +76,9 @@ def verify(
     about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
     about |= texts.identity()
     with evidence.alone(about, resume=resume, command=command):
-        relied = tiles.checked(contract, torch.device(device))  # before anything rests on them
+        relied = tiles.checked(
+            contract, torch.device(device)
+        ).document()  # before anything rests on them
         job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
         total = sum(len(unit.cases) for unit in work.units) + len(work.kernel_cases)
 

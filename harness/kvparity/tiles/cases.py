@@ -9,7 +9,7 @@ _ROWS = (1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 300)
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionCase:
     """Sequences in one batch. ``keys``: of each; ``rows``: so many of its last are computed.
 
     ``first``: whether rows have a first key of their own; ``store``: a format, empty is the
@@ -31,7 +31,7 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearCase:
     """A layer ``[columns, depth]`` over batches of ``rows``. ``wide``: its result is float32.
 
     Rounded to fewer bits, another order of so few numbers may not show.
@@ -45,29 +45,29 @@ class Linear:
     wide: bool = False
 
 
-Case = Attention | Linear
+TileCase = AttentionCase | LinearCase
 
-FULL: tuple[Case, ...] = (
-    Attention("plain", 8, 2, 64),
-    Attention("wide heads", 16, 2, 128),
-    Attention("rules", 8, 2, 64, window=100, softcap=20.0, sinks=True, first=True),
-    Attention("int8 in pages", 8, 2, 128, store="int8(32)", page=16),
-    Attention("fp8, a window, no groups", 4, 4, 64, store="fp8_e4m3(head)", window=70),
-    Linear("odd", 129, 333, bias=True),
-    Linear("even", 256, 1024, wide=True),
+FULL: tuple[TileCase, ...] = (
+    AttentionCase("plain", 8, 2, 64),
+    AttentionCase("wide heads", 16, 2, 128),
+    AttentionCase("rules", 8, 2, 64, window=100, softcap=20.0, sinks=True, first=True),
+    AttentionCase("int8 in pages", 8, 2, 128, store="int8(32)", page=16),
+    AttentionCase("fp8, a window, no groups", 4, 4, 64, store="fp8_e4m3(head)", window=70),
+    LinearCase("odd", 129, 333, bias=True),
+    LinearCase("even", 256, 1024, wide=True),
 )
 """For a device: what rows of the table rest on."""
 
-SHORT: tuple[Case, ...] = (
-    Attention("plain", 8, 2, 64, (1, 65, 257, 600), 80),
-    Attention("wide heads", 16, 2, 128, (1, 65, 257, 600), 80, window=100, softcap=20.0),
-    Linear("odd", 129, 333, (1, 16, 17, 64, 65, 129), bias=True, wide=True),
+SHORT: tuple[TileCase, ...] = (
+    AttentionCase("plain", 8, 2, 64, (1, 65, 257, 600), 80),
+    AttentionCase("wide heads", 16, 2, 128, (1, 65, 257, 600), 80, window=100, softcap=20.0),
+    LinearCase("odd", 129, 333, (1, 16, 17, 64, 65, 129), bias=True, wide=True),
 )
 """For a device: whether rows that are in force hold here."""
 
-TINY: tuple[Case, ...] = (
-    Attention("plain", 2, 1, 16, (1, 66, 257), 3),
-    Attention("rules", 2, 1, 16, (70, 170), 3, window=90, softcap=20.0, sinks=True, first=True),
-    Linear("odd", 65, 35, (1, 17, 65), bias=True, wide=True),
+TINY: tuple[TileCase, ...] = (
+    AttentionCase("plain", 2, 1, 16, (1, 66, 257), 3),
+    AttentionCase("rules", 2, 1, 16, (70, 170), 3, window=90, softcap=20.0, sinks=True, first=True),
+    LinearCase("odd", 65, 35, (1, 17, 65), bias=True, wide=True),
 )
 """For the interpreter, which shows the algorithm alone and takes milliseconds for each tile."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import torch
 
 from kvparity.core.errors import SubjectError
 from kvparity.tiles import force
-from kvparity.tiles.cases import SHORT, TINY, Case
-from kvparity.tiles.measure import Answer, Measured, measure
+from kvparity.tiles.cases import SHORT, TINY, TileCase
+from kvparity.tiles.force import TilesInForce
+from kvparity.tiles.measure import ChoiceAnswer, Compared, PlantedChange, measure
 from kvparity_kernels import rules
 from kvparity_kernels.rules import Rule
 from kvparity_kernels.tiles import BASE
@@ -19,13 +20,48 @@ from kvparity_kernels.tiles import BASE
 TOGETHER = "all that is in force"
 
 
-def check(device: torch.device, dtypes: Sequence[str]) -> dict[str, Any]:
-    """What is in force in the given formats, re-checked by a short probe.
+@dataclass(frozen=True)
+class BrokenRow:
+    """A row of the table that does not hold, with what was seen of it."""
 
-    JSON values: ``arch``, ``triton``, ``in_force`` and ``words`` as in ``describe``; ``verdict``:
-    ``base`` (nothing but the base is in force, so there is nothing to check), ``holds``,
-    ``differs`` or ``void``; ``broken``: the rows that do not hold, with what was seen of them;
-    ``answers`` and ``controls`` of the probe.
+    row: int
+    rule: Rule
+    seen: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is in force, checked again.
+
+    ``verdict``: ``base`` (nothing but the base is in force, so there is nothing to check),
+    ``holds``, ``differs`` or ``void``. ``answers`` and ``controls`` are those of the probe.
+    """
+
+    tiles: TilesInForce
+    verdict: Literal["base", "holds", "differs", "void"]
+    broken: tuple[BrokenRow, ...]
+    answers: tuple[ChoiceAnswer, ...]
+    controls: tuple[PlantedChange, ...]
+
+    def saying(self, words: str) -> Check:
+        """The same with another sentence about what is in force."""
+        return replace(self, tiles={**self.tiles, "words": words})
+
+    def document(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            **self.tiles,
+            "verdict": self.verdict,
+            "broken": [
+                {"row": each.row, **asdict(each.rule), "seen": each.seen} for each in self.broken
+            ],
+            "answers": [asdict(each) for each in self.answers],
+            "controls": [asdict(each) for each in self.controls],
+        }
+
+
+def check(device: torch.device, dtypes: Sequence[str]) -> Check:
+    """What is in force in the given formats, re-checked by a short probe.
 
     Raises ``RulesError`` if the table is damaged.
     """
@@ -37,20 +73,21 @@ def check(device: torch.device, dtypes: Sequence[str]) -> dict[str, Any]:
         for dtype in dtypes
         if (which := force.in_force(at, dtype)) != BASE
     ]
-    broken: list[dict[str, Any]] = []
+    broken: list[BrokenRow] = []
     for dtype, result in results:
         (answer,) = result.answers
         if answer.answer in ("differs", "cannot"):
             broken += _broken(at, dtype, answer, cases, device)
-    return found | {
-        "verdict": _verdict([result for _, result in results]),
-        "broken": broken,
-        "answers": [asdict(each) for _, result in results for each in result.answers],
-        "controls": [asdict(each) for _, result in results for each in result.controls],
-    }
+    return Check(
+        found,
+        _verdict([result for _, result in results]),
+        tuple(broken),
+        tuple(each for _, result in results for each in result.answers),
+        tuple(each for _, result in results for each in result.controls),
+    )
 
 
-def _verdict(results: Sequence[Measured]) -> str:
+def _verdict(results: Sequence[Compared]) -> Literal["base", "holds", "differs", "void"]:
     if not results:
         return "base"
     answers = {result.answers[0].answer for result in results}
@@ -61,8 +98,12 @@ def _verdict(results: Sequence[Measured]) -> str:
 
 
 def _broken(
-    at: force.Place, dtype: str, seen: Answer, cases: Sequence[Case], device: torch.device
-) -> list[dict[str, Any]]:
+    at: force.RulesKey,
+    dtype: str,
+    seen: ChoiceAnswer,
+    cases: Sequence[TileCase],
+    device: torch.device,
+) -> list[BrokenRow]:
     """The rows that are to blame: those that do not hold alone, or else all of them."""
     equal = {rule.choice: rule for rule in force.measured(at, dtype) if rule.equal}
     choices = {name: rules.choices()[name] for name in equal}
@@ -73,12 +114,12 @@ def _broken(
     return [_row(rule, seen) for rule in equal.values()]
 
 
-def _row(rule: Rule, seen: Answer) -> dict[str, Any]:
+def _row(rule: Rule, seen: ChoiceAnswer) -> BrokenRow:
     saw = seen.error or f"{seen.differing} of {seen.compared} numbers differ; first {seen.first}"
-    return {"row": force.row_number(rule), **asdict(rule), "seen": saw}
+    return BrokenRow(force.row_number(rule), rule, saw)
 
 
-def require(device: torch.device, dtypes: Sequence[str]) -> dict[str, Any]:
+def require(device: torch.device, dtypes: Sequence[str]) -> Check:
     """``check``, for who is about to rely on it.
 
     Raises ``SubjectError`` if a row does not hold on this device, or the check shows nothing.
@@ -87,7 +128,7 @@ def require(device: torch.device, dtypes: Sequence[str]) -> dict[str, Any]:
         found = check(device, dtypes)
     except rules.RulesError as error:
         raise SubjectError(str(error)) from error
-    if found["verdict"] in ("base", "holds"):
+    if found.verdict in ("base", "holds"):
         return found
     raise SubjectError(complaint(found, device_words(device)))
 
@@ -98,21 +139,19 @@ def device_words(device: torch.device) -> str:
     return f"{name} ({device})"
 
 
-def complaint(found: dict[str, Any], device: str) -> str:
+def complaint(found: Check, device: str) -> str:
     """One sentence for each row that does not hold, and what to do."""
-    if found["verdict"] == "void":
-        bad = [each for each in found["controls"] if not each["good"]]
-        bad += [each for each in found["answers"] if each["answer"] == "not applied"]
-        names = ", ".join(each.get("name", each.get("choice")) for each in bad)
+    if found.verdict == "void":
+        bad = [each.name for each in found.controls if not each.good]
+        bad += [each.choice for each in found.answers if each.answer == "not applied"]
         return (
-            f"the tiles in force on {device} could not be checked: {names}; remove their rows from "
-            f"{rules.PATH} or see what `kvparity tiles --measure` says"
+            f"the tiles in force on {device} could not be checked: {', '.join(bad)}; remove their "
+            f"rows from {rules.PATH} or see what `kvparity tiles --measure` says"
         )
     told = [
-        f"row {each['row']} of {rules.PATH} ({each['choice']} in {each['dtype']} on {each['arch']} "
-        f"with Triton {each['triton']}, measured on {each['device']}: {each['evidence']}) does not "
-        f"hold on {device}: {each['seen']}"
-        for each in found["broken"]
+        f"row {each.row} of {rules.PATH} ({each.rule}, measured on {each.rule.device}: "
+        f"{each.rule.evidence}) does not hold on {device}: {each.seen}"
+        for each in found.broken
     ]
     return (
         "; ".join(told) + ". Set its equal to false, or remove it: then the base tiles are taken. "

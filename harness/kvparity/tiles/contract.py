@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from kvparity.core.errors import SubjectError
-from kvparity.tiles.check import require
+from kvparity.tiles.check import Check, require
 from kvparity.tiles.force import describe
 from kvparity_contracts import Contract
 from kvparity_contracts.subjects import Attention, Decoder, Transformers, order_of
@@ -41,17 +39,16 @@ def formats(contract: Contract) -> tuple[str, ...]:
 def in_force(contract: Contract, device: torch.device) -> dict[str, str]:
     """The tiles that a contract relies on, by format, in words. Raises ``SubjectError``."""
     try:
-        found: dict[str, str] = describe(device, formats(contract))["in_force"]
+        return describe(device, formats(contract))["in_force"]
     except RulesError as error:
         raise SubjectError(str(error)) from error
-    return found
 
 
-def checked(contract: Contract, device: torch.device) -> dict[str, Any]:
+def checked(contract: Contract, device: torch.device) -> Check:
     """The tiles that a contract relies on, checked on the device: as ``check`` says it.
 
     Raises ``SubjectError`` if a row of the table does not hold there.
     """
     asked = formats(contract)
     found = require(device, asked)
-    return found if asked or device.type != "cuda" else found | {"words": _NONE}
+    return found if asked or device.type != "cuda" else found.saying(_NONE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kvparity.tiles.cases import Attention
+from kvparity.tiles.cases import AttentionCase
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store import StoreFormat, encode, poisoned
 
@@ -25,7 +25,7 @@ def numbers(name: str, shape: tuple[int, ...], low: int, high: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ProbeBatch:
     """One call: rows of ``q`` with the cache that they look into.
 
     Sequence b has ``lens[b]`` rows from ``starts[b]``; what none of them sees is NaN.
@@ -42,8 +42,8 @@ class Batch:
 
 
 def batch(
-    case: Attention, keys: list[int], rows: list[int], dtype: torch.dtype, device: torch.device
-) -> Batch:
+    case: AttentionCase, keys: list[int], rows: list[int], dtype: torch.dtype, device: torch.device
+) -> ProbeBatch:
     """The last ``rows[b]`` rows of sequence b, which has ``keys[b]`` keys."""
     total, starts = _GAP, []
     for count in rows:
@@ -59,7 +59,7 @@ def batch(
         first[start : start + count] = positions // 3
         low = length - count - case.window + 1 if case.window else 0
         lows.append(max(low, (length - count) // 3 if case.first else 0, 0))
-    return Batch(
+    return ProbeBatch(
         q.to(dtype).to(device),
         _cache(case, keys, lows, dtype, device),
         torch.tensor(starts, dtype=torch.int32, device=device),
@@ -72,7 +72,7 @@ def batch(
 
 
 def _cache(
-    case: Attention, keys: list[int], lows: list[int], dtype: torch.dtype, device: torch.device
+    case: AttentionCase, keys: list[int], lows: list[int], dtype: torch.dtype, device: torch.device
 ) -> KeysValues:
     """Keys ``lows[b] .. keys[b] - 1`` of each sequence, NaN everywhere else."""
     format = StoreFormat.parse(case.store or str(dtype).removeprefix("torch."))

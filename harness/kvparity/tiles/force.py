@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -16,26 +16,35 @@ DTYPES = rules.DTYPES
 
 
 @dataclass(frozen=True)
-class Place:
+class RulesKey:
     """Where rows hold: ``arch`` is None on a CPU, whose interpreter needs none."""
 
     arch: str | None
     triton: str
 
 
-def place(device: torch.device) -> Place:
+class TilesInForce(TypedDict):
+    """What is in force on a device: by format, and in one sentence that says what it rests on."""
+
+    arch: str | None
+    triton: str
+    in_force: dict[str, str]
+    words: str
+
+
+def place(device: torch.device) -> RulesKey:
     """That of a device."""
     if device.type != "cuda":
-        return Place(None, rules.triton_version())
-    return Place(*rules.here(device))
+        return RulesKey(None, rules.triton_version())
+    return RulesKey(*rules.here(device))
 
 
-def measured(at: Place, dtype: str) -> tuple[Rule, ...]:
+def measured(at: RulesKey, dtype: str) -> tuple[Rule, ...]:
     """The rows of a place in a format, whatever they say."""
     return () if at.arch is None else rules.rows_for(at.arch, at.triton, dtype)
 
 
-def in_force(at: Place, dtype: str) -> Tiles:
+def in_force(at: RulesKey, dtype: str) -> Tiles:
     """The tiles of a place in a format."""
     return BASE if at.arch is None else rules.in_force(at.arch, at.triton, dtype)
 
@@ -58,8 +67,8 @@ def words(which: Tiles) -> str:
     return ", ".join(parts) or "base"
 
 
-def describe(device: torch.device, dtypes: Sequence[str] = DTYPES) -> dict[str, Any]:
-    """JSON values: place, tiles in force by format, and one sentence that says what they rest on.
+def describe(device: torch.device, dtypes: Sequence[str] = DTYPES) -> TilesInForce:
+    """The tiles in force, as JSON values.
 
     Raises ``RulesError`` if the table is damaged.
     """
@@ -73,7 +82,7 @@ def describe(device: torch.device, dtypes: Sequence[str] = DTYPES) -> dict[str, 
     }
 
 
-def _sentence(at: Place, formats: dict[str, str]) -> str:
+def _sentence(at: RulesKey, formats: dict[str, str]) -> str:
     if at.arch is None:
         return "base tiles; the interpreter needs none"
     if not any(measured(at, dtype) for dtype in formats):

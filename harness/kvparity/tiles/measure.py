@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 
 from kvparity.core.bits import bits
-from kvparity.tiles.cases import Case
-from kvparity.tiles.probe import DEFAULT, Difference, Outcome, Probe, compare, finite
+from kvparity.tiles.cases import TileCase
+from kvparity.tiles.probe import DEFAULT, Computed, Difference, TileProbe, compare, finite
 from kvparity_kernels.relied.triton import REFUSALS
 from kvparity_kernels.tiles import BASE, Tiles
 
@@ -19,7 +19,7 @@ _REFUSED = ("PassManager", "out of resource")  # in errors of Triton that have n
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChoiceAnswer:
     """What one choice gave in one format.
 
     ``equal``: all bits of the base; ``differs``: see ``first``; ``cannot``: see ``error``, such as
@@ -37,7 +37,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Control:
+class PlantedChange:
     """A planted difference that must be seen, or the base beside itself, which must be equal."""
 
     name: str
@@ -47,11 +47,11 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Compared:
     """Answers and controls; ``void`` if one of the controls is not good."""
 
-    answers: tuple[Answer, ...]
-    controls: tuple[Control, ...]
+    answers: tuple[ChoiceAnswer, ...]
+    controls: tuple[PlantedChange, ...]
 
     @property
     def void(self) -> bool:
@@ -61,17 +61,17 @@ class Measured:
 
 def measure(
     choices: dict[str, Tiles],
-    cases: Sequence[Case],
+    cases: Sequence[TileCase],
     dtype: torch.dtype,
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
-) -> Measured:
+) -> Compared:
     """Compare with the base, in one format, all choices that touch one of the cases.
 
     Raises what the base itself raises, and errors that no tile explains.
     """
     name = str(dtype).removeprefix("torch.")
-    probe = Probe(cases, dtype, device)
+    probe = TileProbe(cases, dtype, device)
     progress(f"{name}: base")
     base = probe.run(BASE)
     controls = tuple(_controls(probe, base, name))
@@ -80,10 +80,10 @@ def measure(
         if probe.touched(each):
             progress(f"{name}: {choice}")
             answers.append(ask(probe, base, choice, each, name))
-    return Measured(tuple(answers), controls)
+    return Compared(tuple(answers), controls)
 
 
-def ask(probe: Probe, base: Outcome, choice: str, which: Tiles, dtype: str) -> Answer:
+def ask(probe: TileProbe, base: Computed, choice: str, which: Tiles, dtype: str) -> ChoiceAnswer:
     """One choice beside the base."""
     touched = probe.touched(which)
     try:
@@ -92,16 +92,16 @@ def ask(probe: Probe, base: Outcome, choice: str, which: Tiles, dtype: str) -> A
         if not _of_tiles(error):
             raise
         words = f"{type(error).__name__}: {error}".strip()
-        return Answer(choice, dtype, "cannot", error=words[:1000])
+        return ChoiceAnswer(choice, dtype, "cannot", error=words[:1000])
     result = compare(base, found)
     counted = (result.compared, result.differing, result.first)
     if result.differing:
-        return Answer(choice, dtype, "differs", *counted)
+        return ChoiceAnswer(choice, dtype, "differs", *counted)
     # A launch that takes no notice of the tiles has the base's bits, too.
     new = {name for name, facts in found.launched.items() if facts != base.launched[name]}
     if not all(names & new for names in touched.values()):
-        return Answer(choice, dtype, "not applied", *counted)
-    return Answer(choice, dtype, "equal", *counted)
+        return ChoiceAnswer(choice, dtype, "not applied", *counted)
+    return ChoiceAnswer(choice, dtype, "equal", *counted)
 
 
 def _of_tiles(error: Exception) -> bool:
@@ -111,12 +111,16 @@ def _of_tiles(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _REFUSED)
 
 
-def _controls(probe: Probe, base: Outcome, dtype: str) -> Iterator[Control]:
+def _controls(probe: TileProbe, base: Computed, dtype: str) -> Iterator[PlantedChange]:
     """The base twice, and every planted difference, each in the part that can show it."""
     good = finite(base)
-    yield Control("finite", dtype, good, "all numbers are finite" if good else "NaN or infinity")
+    yield PlantedChange(
+        "finite", dtype, good, "all numbers are finite" if good else "NaN or infinity"
+    )
     again = compare(base, probe.run(BASE))
-    yield Control("the base twice", dtype, again.compared > 0 and not again.differing, _seen(again))
+    yield PlantedChange(
+        "the base twice", dtype, again.compared > 0 and not again.differing, _seen(again)
+    )
     linear = {name for name in probe.calls if name.startswith("linear")}
     if attention := set(probe.calls) - linear:
         other = replace(DEFAULT, split=DEFAULT.split // 2)
@@ -125,12 +129,12 @@ def _controls(probe: Probe, base: Outcome, dtype: str) -> Iterator[Control]:
         yield _planted("another order of depth", dtype, base, probe.run_reversed(BASE))
     for name in sorted({name.partition(" ")[0].strip(":") for name in base.results}):
         found = compare(base, _one_bit(base, name))
-        yield Control(f"one bit in {name}", dtype, found.differing == 1, _seen(found))
+        yield PlantedChange(f"one bit in {name}", dtype, found.differing == 1, _seen(found))
 
 
-def _planted(name: str, dtype: str, base: Outcome, found: Outcome) -> Control:
+def _planted(name: str, dtype: str, base: Computed, found: Computed) -> PlantedChange:
     result = compare(base, found)
-    return Control(name, dtype, result.differing > 0, _seen(result))
+    return PlantedChange(name, dtype, result.differing > 0, _seen(result))
 
 
 def _seen(found: Difference) -> str:
@@ -138,7 +142,7 @@ def _seen(found: Difference) -> str:
     return words + (f"; first {found.first}" if found.first else "")
 
 
-def _one_bit(base: Outcome, start: str) -> Outcome:
+def _one_bit(base: Computed, start: str) -> Computed:
     """The base with the last bit of the last number of one operation changed."""
     name = [each for each in base.results if each.startswith(start)][-1]
     *others, last = base.results[name]

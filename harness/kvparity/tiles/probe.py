@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.core.bits import differing
-from kvparity.tiles.cases import Attention, Case, Linear
-from kvparity.tiles.data import Batch, batch, numbers
+from kvparity.tiles.cases import AttentionCase, LinearCase, TileCase
+from kvparity.tiles.data import ProbeBatch, batch, numbers
 from kvparity_kernels import tiles
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.tiles import Tiles
@@ -21,11 +20,11 @@ DEFAULT = ReductionOrder()
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Computed:
     """By operation and case: ``results``, and constants and options of what was ``launched``."""
 
     results: dict[str, tuple[Tensor, ...]]
-    launched: dict[str, list[dict[str, Any]]]
+    launched: dict[str, list[dict[str, object]]]
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,15 @@ class Difference:
     first: str | None
 
 
-class Probe:
+class TileProbe:
     """Cases in one format on one device, prepared once."""
 
-    def __init__(self, cases: Sequence[Case], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, cases: Sequence[TileCase], dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
         self.calls: dict[str, Call] = {}
         self.reversed: dict[str, Call] = {}
         for case in cases:
-            if isinstance(case, Attention):
+            if isinstance(case, AttentionCase):
                 self.calls |= _attention(case, dtype, device)
             else:
                 self.calls |= _linear(case, dtype, device, False)
@@ -70,18 +69,18 @@ class Probe:
 
     def run(
         self, which: Tiles, names: set[str] | None = None, order: ReductionOrder = DEFAULT
-    ) -> Outcome:
+    ) -> Computed:
         """Compute the named operations (None: all) under ``which``."""
         return _run(self.calls, which, names, order)
 
-    def run_reversed(self, which: Tiles) -> Outcome:
+    def run_reversed(self, which: Tiles) -> Computed:
         """Compute linear layers with their depth in reverse: other sums of the same products."""
         return _run(self.reversed, which, None, DEFAULT)
 
 
 def _run(
     calls: dict[str, Call], which: Tiles, names: set[str] | None, order: ReductionOrder
-) -> Outcome:
+) -> Computed:
     from kvparity_kernels.launch import record
 
     results, launched = {}, {}
@@ -93,10 +92,10 @@ def _run(
                 {key: value for key, value in facts.items() if key != "hash"}
                 for facts in log.kernels.values()
             ]
-    return Outcome(results, launched)
+    return Computed(results, launched)
 
 
-def compare(reference: Outcome, candidate: Outcome) -> Difference:
+def compare(reference: Computed, candidate: Computed) -> Difference:
     """The candidate's bits beside those of the reference, which may have computed more."""
     count, compared, first = 0, 0, None
     for name, parts in candidate.results.items():
@@ -109,7 +108,7 @@ def compare(reference: Outcome, candidate: Outcome) -> Difference:
     return Difference(count, compared, first)
 
 
-def finite(outcome: Outcome) -> bool:
+def finite(outcome: Computed) -> bool:
     """Whether every number that was computed is one: NaN would hide what stands in its place."""
     return all(bool(part.isfinite().all()) for parts in outcome.results.values() for part in parts)
 
@@ -120,18 +119,12 @@ def _place(name: str, number: int, a: Tensor, b: Tensor, apart: Tensor) -> str:
     return f"{name}{part}, {list(at)}: {a[at].item()!r} became {b[at].item()!r}"
 
 
-def _attention(case: Attention, dtype: torch.dtype, device: torch.device) -> dict[str, Call]:
+def _attention(case: AttentionCase, dtype: torch.dtype, device: torch.device) -> dict[str, Call]:
     from kvparity_kernels.attention import attend_decode, attend_prefill
 
-    def rules(data: Batch) -> dict[str, Any]:
-        return {
-            "scale": case.dim**-0.5,
-            "window": case.window,
-            "softcap": case.softcap,
-            "sinks": data.sinks,
-        }
+    scale = case.dim**-0.5
 
-    def prefill(data: Batch) -> Call:
+    def prefill(data: ProbeBatch) -> Call:
         def call(order: ReductionOrder) -> tuple[Tensor, ...]:
             found = attend_prefill(
                 data.q,
@@ -141,13 +134,16 @@ def _attention(case: Attention, dtype: torch.dtype, device: torch.device) -> dic
                 max_q=data.most_rows,
                 order=order,
                 first_key=data.first,
-                **rules(data),
+                scale=scale,
+                window=case.window,
+                softcap=case.softcap,
+                sinks=data.sinks,
             )
             return tuple(torch.cat(list(_rows(part, data))) for part in found)
 
         return call
 
-    def decode(data: Batch) -> Call:
+    def decode(data: ProbeBatch) -> Call:
         rows = data.starts.long()
         q = data.q[rows]
         first = None if data.first is None else data.first[rows]
@@ -159,7 +155,10 @@ def _attention(case: Attention, dtype: torch.dtype, device: torch.device) -> dic
                 max_kv=data.most_keys,
                 order=order,
                 first_key=first,
-                **rules(data),
+                scale=scale,
+                window=case.window,
+                softcap=case.softcap,
+                sinks=data.sinks,
             )
 
         return call
@@ -178,14 +177,14 @@ def _attention(case: Attention, dtype: torch.dtype, device: torch.device) -> dic
     }
 
 
-def _rows(part: Tensor, data: Batch) -> Iterator[Tensor]:
+def _rows(part: Tensor, data: ProbeBatch) -> Iterator[Tensor]:
     """The rows that belong to a sequence."""
     for start, count in zip(data.starts.tolist(), data.lens.tolist(), strict=True):
         yield part[start : start + count]
 
 
 def _linear(
-    case: Linear, dtype: torch.dtype, device: torch.device, backwards: bool
+    case: LinearCase, dtype: torch.dtype, device: torch.device, backwards: bool
 ) -> dict[str, Call]:
     from kvparity_kernels.linear import linear
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from kvparity.core.versions import lines as outside_line
+from kvparity.tiles.check import Check
+from kvparity.tiles.document import Measurement
+from kvparity.tiles.force import TilesInForce
 from kvparity_kernels.rules import PATH, Rule
 
 _HEAD = ("row", "arch", "Triton", "dtype", "choice", "equal", "device", "evidence")
@@ -31,31 +33,32 @@ def table(found: Sequence[Rule]) -> str:
     return _columns([_HEAD, *lines])
 
 
-def here(found: dict[str, Any], device: str) -> str:
+def here(found: TilesInForce, device: str) -> str:
     """What is in force on a device."""
     where = f"{found['arch']}, Triton {found['triton']}: " if found["arch"] else ""
     return f"In force on {device}: {where}{found['words']}"
 
 
-def checked(found: dict[str, Any], device: str) -> str:
+def checked(found: Check, device: str) -> str:
     """A check that found nothing wrong."""
-    if found["verdict"] == "base":
-        return f"BASE: {found['words']}; nothing to check on {device}"
-    return f"HOLDS: the rows in force on {device} give the bits of the base; {found['words']}"
+    words = found.tiles["words"]
+    if found.verdict == "base":
+        return f"BASE: {words}; nothing to check on {device}"
+    return f"HOLDS: the rows in force on {device} give the bits of the base; {words}"
 
 
-def measured(found: dict[str, Any]) -> str:
-    """Answers, and controls that were not as they must be."""
-    lines = [f"{found['verdict'].upper()} on {found['environment']['device_name']}"]
-    lines += outside_line(found["environment"])
-    for control in found["controls"]:
-        if not control["good"]:
-            lines.append(f"  control {control['name']} in {control['dtype']}: {control['seen']}")
+def measured(found: Measurement) -> str:
+    """Answers, and controls that failed their expected result."""
+    lines = [f"{found.verdict.upper()} on {found.environment['device_name']}"]
+    lines += outside_line(found.environment)
+    for control in found.controls:
+        if not control.good:
+            lines.append(f"  control {control.name} in {control.dtype}: {control.seen}")
     told = []
-    for answer in found["answers"]:
-        more = answer["error"] or answer["first"] or f"{answer['compared']} numbers compared"
+    for answer in found.answers:
+        more = answer.error or answer.first or f"{answer.compared} numbers compared"
         more = more.splitlines()[0][:120]
-        told.append((answer["dtype"], answer["choice"], answer["answer"], more))
+        told.append((answer.dtype, answer.choice, answer.answer, more))
     return "\n".join([*lines, _columns(told)])
 
 

@@ -21,6 +21,7 @@ from kvparity.relations.audit import report as audit
 from kvparity.relations.order import text as order
 from kvparity.run.trace_command import Traced
 from kvparity.tiles import text as tiles
+from kvparity.tiles.document import Measurement
 
 
 @pytest.mark.parametrize(
@@ -120,9 +121,7 @@ def texts(said: str | None) -> dict[str, str]:
     judged = SimpleNamespace(outcome="holds", reason="", broken=(), said={})
     return {
         "order": order.render([], place),
-        "tiles": tiles.measured(
-            {"verdict": "measured", "environment": place, "controls": [], "answers": []}
-        ),
+        "tiles": tiles.measured(Measurement("measured", place, (), (), ())),
         "audit": audit.render(
             {"contract": {"name": "x"}, "verdict": "equal", "elapsed_s": 0.0, "meaning": "m"}
             | {"pairs": [], "cannot_prove": []}

@@ -12,7 +12,7 @@ from kvparity.core.bits import bits
 from kvparity.tiles import check as checking
 from kvparity.tiles import contract as relying
 from kvparity.tiles import force
-from kvparity.tiles.cases import Attention, Linear
+from kvparity.tiles.cases import AttentionCase, LinearCase
 from kvparity_contracts import Contract
 from kvparity_kernels import attention, rules
 from kvparity_kernels.tiles import LinearTile, Tiles
@@ -20,8 +20,8 @@ from kvparity_kernels.tiles import LinearTile, Tiles
 CPU = torch.device("cpu")
 D16, SKIP = "decode_block_m=16", "skip_hidden"
 SMALL = (
-    Attention("plain", 2, 1, 16, (9, 130), 2),
-    Linear("odd", 17, 35, (1, 17), bias=True, wide=True),
+    AttentionCase("plain", 2, 1, 16, (9, 130), 2),
+    LinearCase("odd", 17, 35, (1, 17), bias=True, wide=True),
 )
 CONTRACT = """
 version: 1
@@ -52,7 +52,7 @@ def stand_in(monkeypatch):
         monkeypatch.setattr(rules, "table", lambda: found)
         rules.in_force.cache_clear()
 
-    monkeypatch.setattr(force, "place", lambda device: force.Place("interpreter", "3.9"))
+    monkeypatch.setattr(force, "place", lambda device: force.RulesKey("interpreter", "3.9"))
     monkeypatch.setattr(checking, "TINY", SMALL)
     yield put
     rules.in_force.cache_clear()
@@ -152,7 +152,7 @@ def test_a_damaged_table_is_an_error_everywhere(verify, monkeypatch, tmp_path, c
         raise rules.RulesError("rules.json: row 2: no")
 
     monkeypatch.setattr(rules, "table", damaged)
-    monkeypatch.setattr(force, "place", lambda device: force.Place("sm_90", "3.6"))
+    monkeypatch.setattr(force, "place", lambda device: force.RulesKey("sm_90", "3.6"))
     rules.in_force.cache_clear()
     code, report, _ = verify()
     assert (code, report["error"]) == (3, "error: rules.json: row 2: no")
@@ -176,8 +176,8 @@ def test_rules_blamed_together_where_each_holds_alone(stand_in, monkeypatch):
 
     monkeypatch.setattr(attention, "attend_decode", decode)
     found = checking.check(CPU, ("float32",))
-    assert found["verdict"] == "differs"
-    assert [(each["row"], each["choice"]) for each in found["broken"]] == [*enumerate(both, 1)]
+    assert found.verdict == "differs"
+    assert [(each.row, each.rule.choice) for each in found.broken] == [*enumerate(both, 1)]
 
 
 def test_the_verb_checks(stand_in, broken, capsys):

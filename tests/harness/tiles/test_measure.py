@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from kvparity.cli.main import main
 from kvparity.core.bits import bits
 from kvparity.tiles import measure as measuring
 from kvparity.tiles import probe as probing
-from kvparity.tiles.cases import FULL, SHORT, TINY, Attention, Linear
+from kvparity.tiles.cases import FULL, SHORT, TINY, AttentionCase, LinearCase
 from kvparity.tiles.data import batch, numbers
-from kvparity.tiles.document import document
+from kvparity.tiles.document import measurement
 from kvparity.tiles.measure import measure
 from kvparity_kernels import attention, rules, tiles
 from kvparity_kernels.tiles import BASE
@@ -22,8 +23,8 @@ from kvparity_kernels.tiles import BASE
 CPU = torch.device("cpu")
 D16, D32 = "decode_block_m=16", "decode_block_m=32"
 SMALL = (
-    Attention("plain", 2, 1, 16, (9, 130), 2),
-    Linear("odd", 17, 35, (1, 17), bias=True, wide=True),
+    AttentionCase("plain", 2, 1, 16, (9, 130), 2),
+    LinearCase("odd", 17, 35, (1, 17), bias=True, wide=True),
 )
 
 
@@ -80,7 +81,7 @@ def test_minus_zero_is_another_number(monkeypatch):
 
     # A row that sees no key: its result is +0.
     monkeypatch.setattr(measuring, "finite", lambda outcome: True)
-    hidden = Attention("hidden", 2, 1, 16, (1, 3), 1)
+    hidden = AttentionCase("hidden", 2, 1, 16, (1, 3), 1)
     own = attention.attend_decode
     monkeypatch.setattr(
         attention,
@@ -185,7 +186,7 @@ def test_data_is_adversarial():
     assert 0 < int(zeros.signbit().sum()) < len(zeros)
     sizes = drawn[drawn != 0].abs()
     assert sizes.max() / sizes.min() > 2**18
-    case = Attention("w", 2, 1, 16, (9, 70), 4, window=5, first=True)
+    case = AttentionCase("w", 2, 1, 16, (9, 70), 4, window=5, first=True)
     made = batch(case, [9, 70], [4, 4], torch.bfloat16, CPU)
     # Of 70 keys the last 4 rows see 62 to 69, and what they do not see is NaN.
     start = int(made.kv.starts[1])
@@ -196,7 +197,7 @@ def test_data_is_adversarial():
 
 def test_every_full_case_can_be_laid_out():
     for case in (*FULL, *SHORT):
-        if isinstance(case, Attention):
+        if isinstance(case, AttentionCase):
             small = [min(length, 70) for length in case.keys[:3]]
             made = batch(case, small, [1] * 3, torch.float16, CPU)
             assert made.most_keys == max(small)
@@ -208,28 +209,28 @@ def quick(monkeypatch):
 
 
 def test_rows_of_the_interpreter_are_no_rules(quick, tmp_path):
-    found = document(CPU, ("float32",), (D16,), evidence="docs/results/x.json")
-    assert found["verdict"] == "measured"
-    (row,) = found["rows"]
-    assert (row["arch"], row["choice"], row["equal"]) == ("interpreter", D16, True)
+    found = measurement(CPU, ("float32",), (D16,), evidence="docs/results/x.json")
+    assert found.verdict == "measured"
+    (row,) = found.rows
+    assert (row.arch, row.choice, row.equal) == ("interpreter", D16, True)
     path = tmp_path / "rules.json"
-    path.write_text(json.dumps({"version": 1, "rules": [row]}))
+    path.write_text(json.dumps({"version": 1, "rules": [asdict(row)]}))
     with pytest.raises(rules.RulesError, match="is no device"):
         rules.read(path)
-    path.write_text(json.dumps({"version": 1, "rules": [row | {"arch": "sm_90"}]}))
+    path.write_text(json.dumps({"version": 1, "rules": [asdict(row) | {"arch": "sm_90"}]}))
     assert [rule.choice for rule in rules.read(path)] == [D16]
 
 
 def test_a_void_measurement_has_no_rows(quick, monkeypatch):
     monkeypatch.setattr(probing, "differing", lambda a, b: torch.zeros(a.shape, dtype=torch.bool))
-    found = document(CPU, ("float32",), (D16,))
-    assert (found["verdict"], found["rows"]) == ("void", [])
+    found = measurement(CPU, ("float32",), (D16,))
+    assert (found.verdict, found.rows) == ("void", ())
 
 
 def test_what_cannot_run_has_no_row(quick, monkeypatch):
     plant(monkeypatch, refuse)
-    found = document(CPU, ("float32",), (D16, D32))
-    assert [row["choice"] for row in found["rows"]] == [D32]
+    found = measurement(CPU, ("float32",), (D16, D32))
+    assert [row.choice for row in found.rows] == [D32]
 
 
 def test_the_verb_measures(quick, monkeypatch, capsys):
@@ -248,19 +249,19 @@ def test_the_verb_measures(quick, monkeypatch, capsys):
 
 
 def test_several_processes_give_the_document_of_one():
-    cases = (*SMALL, Attention("more", 1, 1, 16, (130,), 2))
-    one, two = (document(CPU, ("float32",), (D32, D16), cases=cases, jobs=n) for n in (1, 2))
+    cases = (*SMALL, AttentionCase("more", 1, 1, 16, (130,), 2))
+    one, two = (measurement(CPU, ("float32",), (D32, D16), cases=cases, jobs=n) for n in (1, 2))
     assert one == two
-    assert one["verdict"] == "measured"
-    assert [(each["choice"], each["answer"]) for each in one["answers"]] == [
+    assert one.verdict == "measured"
+    assert [(each.choice, each.answer) for each in one.answers] == [
         (D32, "equal"),
         (D16, "equal"),
     ]
-    assert len([each for each in one["controls"] if each["name"] == "finite"]) == len(cases)
+    assert len([each for each in one.controls if each.name == "finite"]) == len(cases)
 
 
 def test_the_worst_answer_of_all_cases_counts(monkeypatch):
-    cases = (SMALL[0], Attention("more", 1, 1, 16, (130,), 2))
+    cases = (SMALL[0], AttentionCase("more", 1, 1, 16, (130,), 2))
     own = attention.attend_decode
 
     def decode(q, *arguments, **named):
@@ -269,9 +270,9 @@ def test_the_worst_answer_of_all_cases_counts(monkeypatch):
         return (one_bit(out.clone()) if wrong else out), lse
 
     monkeypatch.setattr(attention, "attend_decode", decode)
-    (found,) = document(CPU, ("float32",), (D16,), cases=cases)["answers"]
-    assert (found["answer"], found["differing"]) == ("differs", 2)
-    assert found["first"].startswith("decode: more")
-    alone = document(CPU, ("float32",), (D16,), cases=SMALL[1:])
-    assert alone["answers"][0]["answer"] == "not applied"
-    assert alone["rows"] == []
+    (found,) = measurement(CPU, ("float32",), (D16,), cases=cases).answers
+    assert (found.answer, found.differing) == ("differs", 2)
+    assert found.first.startswith("decode: more")
+    alone = measurement(CPU, ("float32",), (D16,), cases=SMALL[1:])
+    assert alone.answers[0].answer == "not applied"
+    assert alone.rows == ()

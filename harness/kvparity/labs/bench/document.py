@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from kvparity.core.environment import EnvironmentDocument
 from kvparity.labs.bench.cases import What
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
@@ -56,5 +57,5 @@ class BenchDocument(TypedDict, total=False):
     tiles: dict[str, JsonValue]
     copy: CopyJson
     cases: list[CaseJson]
-    environment: JsonObject
+    environment: EnvironmentDocument
     goals: list[JsonObject]

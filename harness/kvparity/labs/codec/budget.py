@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from kvparity.labs.codec.coding import Coding
-from kvparity.labs.codec.runs import Outcome, Runs
+from kvparity.labs.codec.document import BudgetJson, Measure
+from kvparity.labs.codec.runs import CodedRun, Runs
 
-Measure = Literal["approx_kl0", "max_abs_dlogp"]
 MEASURES: tuple[Measure, ...] = ("approx_kl0", "max_abs_dlogp")
 
 
@@ -39,13 +38,13 @@ class Budget:
     def __str__(self) -> str:
         return f"{self.measure} <= {self.limit:g}"
 
-    def of(self, outcome: Outcome) -> float:
+    def of(self, outcome: CodedRun) -> float:
         """The budget's measure of a run."""
-        return float(getattr(outcome, self.measure))
+        return outcome.json()[self.measure]
 
 
 @dataclass(frozen=True)
-class Choice:
+class LayerChoice:
     """The layers to leave exact. ``outcome`` was measured with all others coded; ``next`` with one
     more, ``next_layer``, which is over the budget (None: no layer is left).
     """
@@ -53,11 +52,11 @@ class Choice:
     budget: Budget
     exact: tuple[int, ...]
     coded: tuple[int, ...]
-    outcome: Outcome
+    outcome: CodedRun
     next_layer: int | None
-    next: Outcome | None
+    next: CodedRun | None
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> BudgetJson:
         """JSON values."""
         return {
             "measure": self.budget.measure,
@@ -70,7 +69,7 @@ class Choice:
         }
 
 
-def choose(runs: Runs, coding: Coding, single: Sequence[Outcome], budget: Budget) -> Choice:
+def choose(runs: Runs, coding: Coding, single: Sequence[CodedRun], budget: Budget) -> LayerChoice:
     """Code the layers of the least drift first, as many as the budget allows.
 
     ``single[layer]``: the drift with that layer alone coded. Their sum only says where to start:
@@ -81,7 +80,7 @@ def choose(runs: Runs, coding: Coding, single: Sequence[Outcome], budget: Budget
     def fits(count: int) -> bool:
         return budget.of(measured(count)) <= budget.limit
 
-    def measured(count: int) -> Outcome:
+    def measured(count: int) -> CodedRun:
         return runs.measure(coding.of(frozenset(order[:count])))
 
     count, total = 0, 0.0
@@ -95,7 +94,7 @@ def choose(runs: Runs, coding: Coding, single: Sequence[Outcome], budget: Budget
     while count < len(order) and fits(count + 1):
         count += 1
     more = count < len(order)
-    return Choice(
+    return LayerChoice(
         budget=budget,
         exact=tuple(sorted(order[count:])),
         coded=tuple(sorted(order[:count])),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.labs.codec.protocol import NOTHING, Codec, Exact, Tensors
-from kvparity.labs.codec.registry import Pair
+from kvparity.labs.codec.registry import CodecPair
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Coding:
     codecs calibrated there. ``dtype``: what codes are dequantised to.
     """
 
-    pair: Pair
+    pair: CodecPair
     dtype: torch.dtype
     layers: frozenset[int]
     fixed: Mapping[int, tuple[Tensors, Tensors]]

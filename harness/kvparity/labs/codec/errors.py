@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kvparity.labs.codec.capture import Captured
 from kvparity.labs.codec.coding import Coding
+from kvparity.labs.codec.document import ErrorJson, LayerErrorJson
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Error:
     max_abs: float
     peak: float
 
-    def json(self) -> dict[str, float]:
+    def json(self) -> ErrorJson:
         """JSON values."""
-        return asdict(self)
+        return {"rel_rms": self.rel_rms, "max_abs": self.max_abs, "peak": self.peak}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LayerError:
     k: Error
     v: Error
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> LayerErrorJson:
         """JSON values."""
         return {"k": self.k.json(), "v": self.v.json()}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from kvparity.core.errors import UnsupportedError
 
@@ -17,7 +16,7 @@ from kvparity.core.errors import UnsupportedError
 class Keys:
     """Typed access to a configuration, named ``where`` in errors."""
 
-    data: Mapping[str, Any]
+    data: Mapping[str, object]
     where: str
 
     def integer(self, name: str, default: int | None = None, *, least: int = 1) -> int:
@@ -47,10 +46,10 @@ class Family:
     """
 
     types: Types | None
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, object] = field(default_factory=dict)
     derived_head_dim: bool = False
     last_is_full: bool = False
-    changed: Callable[[Keys, str], Mapping[str, Any]] | None = None
+    changed: Callable[[Keys, str], Mapping[str, object]] | None = None
 
 
 def _full(keys: Keys, layers: int) -> list[str]:
@@ -81,18 +80,18 @@ def _every(default: int, key: str | None = None, other: str = "sliding_attention
     return types
 
 
-def _gemma4(keys: Keys, kind: str) -> Mapping[str, Any]:
+def _gemma4(keys: Keys, kind: str) -> Mapping[str, object]:
     """Layers of full attention have wider heads, and fewer where keys and values are one."""
     if kind != "full_attention" or keys.data.get("per_layer_config") is not None:
         return {}
     heads = keys.data.get("num_global_key_value_heads")
-    own = {"head_dim": keys.integer("global_head_dim", 512)}
+    own: dict[str, object] = {"head_dim": keys.integer("global_head_dim", 512)}
     if heads is not None and keys.data.get("attention_k_eq_v", False):
         own["num_key_value_heads"] = heads
     return own
 
 
-def _sizes(heads: int, kv_heads: int, head_dim: int, hidden: int, **more: Any) -> dict[str, Any]:
+def _sizes(heads: int, kv_heads: int, head_dim: int, hidden: int, **more: int) -> dict[str, int]:
     return {
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,

@@ -16,7 +16,7 @@ CLOSE = 1e-3  # of the bytes; a codec may round up, not leave out
 
 
 @dataclass(frozen=True)
-class Findings:
+class CodecFindings:
     """``alone``: every token is coded the same whatever is coded with it. ``explained``: with all
     of its stages exact it gives back every bit but the sign of a zero, so its stages are all of
     its error.
@@ -37,7 +37,7 @@ def far(said: float, measured: float) -> bool:
     return not abs(said - measured) <= CLOSE * measured
 
 
-def examine(codec: Codec, x: Tensor, fixed: Tensors, dtype: torch.dtype) -> Findings:
+def examine(codec: Codec, x: Tensor, fixed: Tensors, dtype: torch.dtype) -> CodecFindings:
     """Hold the codec to its word on the keys or values ``x [n, kv_heads, head_dim]``.
 
     Raises ``SubjectError`` if its tensors take other bytes than it says, or do not hold all that
@@ -55,7 +55,7 @@ def examine(codec: Codec, x: Tensor, fixed: Tensors, dtype: torch.dtype) -> Find
     _remembers_nothing(codec, x, fixed, dtype)
     every = frozenset(codec.stages)
     same = round_trip(codec, x, fixed, dtype, every).to(x.dtype)
-    return Findings(
+    return CodecFindings(
         alone=not _neighbours_matter(codec, x, coded, fixed),
         explained=not bool(differing(same + 0.0, x + 0.0).any()),
     )

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 from kvparity.labs.codec.budget import Budget, choose
 from kvparity.labs.codec.capture import Reference
 from kvparity.labs.codec.coding import Coding, using
+from kvparity.labs.codec.document import BytesJson, CodecJson, ContextJson, LayerJson
 from kvparity.labs.codec.errors import layer_errors
 from kvparity.labs.codec.honesty import examine
 from kvparity.labs.codec.layers import stored
 from kvparity.labs.codec.prepare import Bench
-from kvparity.labs.codec.registry import Pair
-from kvparity.labs.codec.runs import Outcome, Runs
+from kvparity.labs.codec.protocol import Tensors
+from kvparity.labs.codec.registry import CodecPair
+from kvparity.labs.codec.runs import CodedRun, Runs
 from kvparity.labs.codec.sizes import calculated, check, plain, token_bytes
 from kvparity.labs.codec.stages import stage_shares, stages_of
 
 CONTEXTS = (1024, 8192, 32768, 131072)
 
 
-def fixed_of(pair: Pair, reference: Reference) -> dict[int, Any]:
+def fixed_of(pair: CodecPair, reference: Reference) -> dict[int, tuple[Tensors, Tensors]]:
     """What the codecs calibrate in every layer, from the prompts of the exact run."""
     found = {}
     for number, layer in enumerate(reference.layers):
@@ -34,8 +34,8 @@ def fixed_of(pair: Pair, reference: Reference) -> dict[int, Any]:
 
 
 def examine_codec(
-    bench: Bench, pair: Pair, *, budget: Budget | None, contexts: Sequence[int] | None
-) -> dict[str, Any]:
+    bench: Bench, pair: CodecPair, *, budget: Budget | None, contexts: Sequence[int] | None
+) -> CodecJson:
     """Everything about one codec, as JSON values.
 
     Raises ``SubjectError`` where the codec or the layer plan is caught at a wrong number of bytes.
@@ -75,12 +75,12 @@ def examine_codec(
         ],
         "all_stages_exact": _all_exact(runs, coding).json(),
         "budget": None if chosen is None else chosen.json(),
-        "sizes": [asdict(size) for size in sizes],
+        "sizes": [size.json() for size in sizes],
         "contexts": _contexts(bench, coding, picked, contexts),
     }
 
 
-def _all_exact(runs: Runs, coding: Coding) -> Outcome:
+def _all_exact(runs: Runs, coding: Coding) -> CodedRun:
     """All layers coded with every stage exact: a codec whose stages are its error drifts 0 bits.
 
     Where the cache rounds to its own dtype, exact numbers come out of that with their bits too.
@@ -88,7 +88,7 @@ def _all_exact(runs: Runs, coding: Coding) -> Outcome:
     return runs.measure(coding.with_exact(frozenset(stages_of(coding.pair))))
 
 
-def _per_token(bench: Bench, coding: Coding) -> dict[str, Any]:
+def _per_token(bench: Bench, coding: Coding) -> BytesJson:
     """Bytes of one token in all stored layers: while no window is full yet."""
     shapes = stored(bench.plan)
     total = sum(token_bytes(coding, i, x, bench.execution) for i, x in enumerate(shapes))
@@ -96,7 +96,7 @@ def _per_token(bench: Bench, coding: Coding) -> dict[str, Any]:
     return {"coded": total, "execution": exact, "ratio": total / exact}
 
 
-def _layers(bench: Bench, coding: Coding, single: Sequence[Outcome]) -> list[dict[str, Any]]:
+def _layers(bench: Bench, coding: Coding, single: Sequence[CodedRun]) -> list[LayerJson]:
     errors = layer_errors(coding, bench.reference.layers)
     return [
         {
@@ -117,7 +117,7 @@ def _layers(bench: Bench, coding: Coding, single: Sequence[Outcome]) -> list[dic
 
 def _contexts(
     bench: Bench, coding: Coding, picked: Coding, contexts: Sequence[int] | None
-) -> list[dict[str, Any]]:
+) -> list[ContextJson]:
     """Bytes at other lengths, calculated: in the execution dtype, coded, and as was picked."""
     limit = bench.subject.max_positions
     own = [limit] if limit < 2**31 - 1 else []

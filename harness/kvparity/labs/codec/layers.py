@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.labs.codec.families import FAMILIES, TEXT_MODEL, Family, Keys
@@ -58,7 +58,7 @@ def stored(plan: Sequence[LayerKV]) -> tuple[LayerKV, ...]:
     return tuple(layer for layer in plan if layer.stores)
 
 
-def layer_plan(config: Any) -> tuple[LayerKV, ...]:
+def layer_plan(config: object) -> tuple[LayerKV, ...]:
     """The plan of a transformers configuration: an object, or a mapping such as ``config.json``.
 
     A configuration of several models (vision and text) is read for its text model. Raises
@@ -79,7 +79,7 @@ def layer_plan(config: Any) -> tuple[LayerKV, ...]:
     return _share(keys, types, layers)
 
 
-def _plain(config: Any) -> Mapping[str, Any]:
+def _plain(config: object) -> Mapping[str, object]:
     """The keys of the text model."""
     if not isinstance(config, Mapping):
         if not hasattr(config, "get_text_config"):
@@ -87,7 +87,7 @@ def _plain(config: Any) -> Mapping[str, Any]:
                 f"a {type(config).__name__} is no configuration; expected one of transformers, or "
                 "a mapping with its keys"
             )
-        found: Mapping[str, Any] = config.get_text_config(decoder=True).to_dict()
+        found: Mapping[str, object] = config.get_text_config(decoder=True).to_dict()
         return found
     inner = config.get("text_config")
     if not isinstance(inner, Mapping):
@@ -96,7 +96,7 @@ def _plain(config: Any) -> Mapping[str, Any]:
     return {"model_type": TEXT_MODEL.get(outer, outer), **inner}
 
 
-def _where(data: Mapping[str, Any]) -> str:
+def _where(data: Mapping[str, object]) -> str:
     return f"the {data.get('model_type')} configuration"
 
 
@@ -124,6 +124,8 @@ def _types(keys: Keys, family: Family) -> list[str]:
                 f"{keys.where} has no layer_types; expected one for each of {layers} layers"
             )
         types = family.types(keys, layers)
+    if not isinstance(types, (list, tuple)):
+        raise UnsupportedError(f"{keys.where} has layer_types {types!r}; expected a list of names")
     if len(types) != layers:
         raise UnsupportedError(
             f"{keys.where} has {len(types)} layer_types for {layers} layers; expected one for each"
@@ -162,7 +164,7 @@ def _own(keys: Keys, family: Family, number: int, kind: str) -> LayerKV:
     )
 
 
-def _per_layer(keys: Keys) -> dict[int, dict[str, Any]]:
+def _per_layer(keys: Keys) -> dict[int, dict[str, object]]:
     """``per_layer_config`` of transformers 5: what single layers have of their own."""
     found = keys.data.get("per_layer_config") or {}
     if not isinstance(found, Mapping):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvparity.core import plots
+from kvparity.labs.codec.document import CodecDocument, CodecJson, Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MARKS = "osD^vP*X"  # lines that lie on each other still differ by their marks
-_PANELS = (("max_abs_dlogp", "max |d logprob|"), ("approx_kl0", "approx_kl0"))
+_PANELS: tuple[tuple[Measure, str], ...] = (
+    ("max_abs_dlogp", "max |d logprob|"),
+    ("approx_kl0", "approx_kl0"),
+)
 
 
-def draw(report: dict[str, Any]) -> str:
+def draw(report: CodecDocument) -> str:
     """An SVG document of two panels, one line per codec, from the JSON document.
 
     The vertical axis is logarithmic above the lowest drift's decade, so that exactly 0 is on it.
@@ -37,7 +41,7 @@ def draw(report: dict[str, Any]) -> str:
     return plots.svg(plot, 10, 4.6 + 0.22 * math.ceil(len(codecs) / 2))
 
 
-def _panel(axes: Axes, codecs: list[dict[str, Any]], measure: str) -> None:
+def _panel(axes: Axes, codecs: list[CodecJson], measure: Measure) -> None:
     limits = {
         codec["budget"]["limit"]
         for codec in codecs

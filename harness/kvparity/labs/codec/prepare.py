@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.labs.codec.capture import Reference, capture, same_bits
+from kvparity.labs.codec.document import PlannedLayerJson, RunJson
 from kvparity.labs.codec.errors import holds_all
 from kvparity.labs.codec.layers import LayerKV, layer_plan, stored
 from kvparity.labs.codec.sizes import fill
@@ -42,7 +42,7 @@ class Bench:
     caches: dict[int, CacheView]
     progress: Progress
 
-    def json(self, workload: str, kv_cache: str) -> dict[str, Any]:
+    def json(self, workload: str, kv_cache: str) -> RunJson:
         """What was run, as JSON values."""
         members = self.steps.members
         return {
@@ -58,9 +58,19 @@ class Bench:
             "dequantised_to": _name(self.dtype),
         }
 
-    def layers_json(self) -> list[dict[str, Any]]:
+    def layers_json(self) -> list[PlannedLayerJson]:
         """The layer plan, as JSON values."""
-        return [{"layer": number, **asdict(layer)} for number, layer in enumerate(self.plan)]
+        return [
+            {
+                "layer": number,
+                "kind": layer.kind,
+                "owner": layer.owner,
+                "kv_heads": layer.kv_heads,
+                "head_dim": layer.head_dim,
+                "window": layer.window,
+            }
+            for number, layer in enumerate(self.plan)
+        ]
 
 
 def _name(dtype: torch.dtype) -> str:

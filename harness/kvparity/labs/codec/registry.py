@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.labs.codec.protocol import STAGES, Codec
-from kvparity.labs.codec.stores import Store
+from kvparity.labs.codec.stores import StoreCodec
 from kvparity.labs.codec.table import Table
 from kvparity.subjects.pair.callables import load_callable
 from kvparity_kernels.store import StoreFormat
@@ -25,7 +25,7 @@ _METHODS = ("bytes_per_token", "calibrate", "encode", "decode")
 
 
 @dataclass(frozen=True)
-class Pair:
+class CodecPair:
     """The codec of keys and the codec of values."""
 
     name: str
@@ -38,7 +38,7 @@ class Pair:
         return (("k", self.k), ("v", self.v))
 
 
-def find(text: str, base: Path) -> Pair:
+def find(text: str, base: Path) -> CodecPair:
     """The codecs that ``text`` names: one for both, or ``k=NAME,v=NAME``.
 
     Raises ``UnsupportedError`` where nothing has the name, and where what has it is no codec.
@@ -46,9 +46,9 @@ def find(text: str, base: Path) -> Pair:
     both = _PAIR.fullmatch(text.strip())
     if both is not None:
         k, v = find_one(both["k"], base), find_one(both["v"], base)
-        return Pair(f"k={k.name},v={v.name}", k, v)
+        return CodecPair(f"k={k.name},v={v.name}", k, v)
     one = find_one(text, base)
-    return Pair(one.name, one, one)
+    return CodecPair(one.name, one, one)
 
 
 def defaults(head_dims: Iterable[int]) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def find_one(text: str, base: Path) -> Codec:
     name, argument = found["base"], found["argument"]
     try:
         if name in STORES:
-            return Store(StoreFormat.parse(text))
+            return StoreCodec(StoreFormat.parse(text))
         if name == "nf4":
             return Table(_group(text, argument))
         factory = load_callable(name, base) if ":" in name else _offered(name)
@@ -92,7 +92,7 @@ def _group(text: str, argument: str | None) -> int:
     return int(argument)
 
 
-def _offered(name: str) -> Callable[..., Any]:
+def _offered(name: str) -> Callable[..., object]:
     """What an installed package offers under ``name``."""
     entries = entry_points(group=GROUP)
     offers: Mapping[str, EntryPoint] = {e.value: e for e in entries if e.name == name}
@@ -105,22 +105,23 @@ def _offered(name: str) -> Callable[..., Any]:
         raise ValueError(f"codecs called {name!r} are offered twice: {', '.join(sorted(offers))}")
     (entry,) = offers.values()
     try:
-        factory: Callable[..., Any] = entry.load()
+        factory: Callable[..., object] = entry.load()
     except ImportError as error:
         raise SubjectError(f"codec {name!r} does not import: {error}") from error
     return factory
 
 
-def _checked(text: str, codec: Any) -> Codec:
+def _checked(text: str, codec: object) -> Codec:
     """``codec``, once it has what a codec has."""
     missing = [m for m in _METHODS if not callable(getattr(codec, m, None))]
     missing += [m for m in ("name", "stages") if not hasattr(codec, m)]
     if missing:
         raise UnsupportedError(f"{text} is no codec: it has no {', '.join(missing)}")
-    unknown = [stage for stage in codec.stages if stage not in STAGES]
+    found = cast(Codec, codec)
+    unknown = [stage for stage in found.stages if stage not in STAGES]
     if unknown:
         raise UnsupportedError(
             f"codec {text} has the stages {', '.join(map(repr, unknown))}; known are "
             f"{', '.join(STAGES)}"
         )
-    return codec  # type: ignore[no-any-return] # checked as far as a protocol can be
+    return found

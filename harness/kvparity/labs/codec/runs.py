@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -13,6 +12,7 @@ from kvparity.core.drift import drift
 from kvparity.core.errors import SubjectError
 from kvparity.labs.codec.capture import Reference
 from kvparity.labs.codec.coding import Coding
+from kvparity.labs.codec.document import DriftJson
 from kvparity.labs.codec.session import Touched, live
 from kvparity.plan.schedule import Plan, Span
 from kvparity.record.execute import run
@@ -20,7 +20,7 @@ from kvparity.subjects.base import CacheView, LayeredCache, Subject
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CodedRun:
     """One run against the exact one, over the tokens that were drawn after a coded key was seen.
 
     ``differing`` counts tokens whose logprob or logits row has other bits. The rest is as in
@@ -34,9 +34,15 @@ class Outcome:
     approx_kl0: float
     clipfrac0: float
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> DriftJson:
         """JSON values."""
-        return asdict(self)
+        return {
+            "tokens": self.tokens,
+            "differing": self.differing,
+            "max_abs_dlogp": self.max_abs_dlogp,
+            "approx_kl0": self.approx_kl0,
+            "clipfrac0": self.clipfrac0,
+        }
 
 
 class Runs:
@@ -58,9 +64,9 @@ class Runs:
             [position >= plan.members[s].prompt for s, position in reference.record.index],
             device=reference.record.values.device,
         )
-        self._known: dict[tuple[str, frozenset[int], frozenset[str]], Outcome] = {}
+        self._known: dict[tuple[str, frozenset[int], frozenset[str]], CodedRun] = {}
 
-    def measure(self, coding: Coding) -> Outcome:
+    def measure(self, coding: Coding) -> CodedRun:
         """The drift with ``coding``; a coding that was measured before is not run again."""
         key = (coding.pair.name, coding.layers, frozenset(coding.exact))
         if key not in self._known:
@@ -68,7 +74,7 @@ class Runs:
             self._known[key] = self._measure(coding)
         return self._known[key]
 
-    def _measure(self, coding: Coding) -> Outcome:
+    def _measure(self, coding: Coding) -> CodedRun:
         tokens = [list(own) for own in self.tokens]
         found = run(
             Touched(self.subject, coder(coding)), self.plan, tokens, temperatures=[self.temperature]
@@ -83,7 +89,7 @@ class Runs:
                 "repeat itself, so no drift can be laid on the codec"
             )
         seen = drift(rollout=found.values[rows, 0], trainer=exact.values[rows, 0])
-        return Outcome(
+        return CodedRun(
             tokens=int(rows.sum()),
             differing=int(off[rows].sum()),
             max_abs_dlogp=seen.max_abs_dlogp,

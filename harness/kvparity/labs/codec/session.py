@@ -7,9 +7,8 @@ the prompt as in decoding.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
 from kvparity.subjects.base import CacheView, LayeredCache, Session, Subject
+from kvparity_contracts.json_types import JsonObject
 
 AfterSpan = Callable[[CacheView, Span], None]
 
@@ -69,7 +69,7 @@ class Touched:
         """The subject's own: nothing is coded in it."""
         return self.subject.oracle(member, ids, rows)
 
-    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> JsonObject:
         """The subject's own."""
         return self.subject.describe(ran)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from kvparity.labs.codec.capture import Captured
 from kvparity.labs.codec.coding import Coding
+from kvparity.labs.codec.document import StageJson
 from kvparity.labs.codec.errors import layer_errors, mean_square
 from kvparity.labs.codec.protocol import STAGES, Stage
-from kvparity.labs.codec.registry import Pair
-from kvparity.labs.codec.runs import Outcome, Runs
+from kvparity.labs.codec.registry import CodecPair
+from kvparity.labs.codec.runs import CodedRun, Runs
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class StageShare:
     rel_rms_without: float
     rel_rms_alone: float
     share_of_error: float | None
-    without: Outcome | None
+    without: CodedRun | None
     share_of_drift: float | None
     reason: str | None
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> StageJson:
         """JSON values."""
         return {
             "stage": self.stage,
@@ -49,7 +49,7 @@ class StageShare:
         }
 
 
-def stages_of(pair: Pair) -> tuple[Stage, ...]:
+def stages_of(pair: CodecPair) -> tuple[Stage, ...]:
     """The stages that either codec has, in order."""
     return tuple(stage for stage in STAGES if stage in (*pair.k.stages, *pair.v.stages))
 
@@ -74,7 +74,7 @@ def stage_shares(
     runs: Runs,
     coding: Coding,
     layers: Sequence[Captured],
-    all_on: Outcome,
+    all_on: CodedRun,
     execution: torch.dtype,
 ) -> tuple[StageShare, ...]:
     """Every stage of the pair switched to exact, one at a time. ``all_on``: the drift with none."""
@@ -101,7 +101,7 @@ def stage_shares(
     return tuple(found)
 
 
-def _gone(without: Outcome | None, all_on: Outcome) -> float | None:
+def _gone(without: CodedRun | None, all_on: CodedRun) -> float | None:
     if without is None or not all_on.approx_kl0:
         return None
     return 1 - without.approx_kl0 / all_on.approx_kl0

@@ -14,7 +14,7 @@ _LARGEST = {"fp8_e4m3": 448.0, "fp8_e5m2": 57344.0, "int8": 127.0, "int4": 7.0}
 
 
 @dataclass(frozen=True)
-class Store:
+class StoreCodec:
     """One store format.
 
     As a cache keeps it, ``kvparity_kernels.store`` does the work. With a stage exact the same

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from kvparity.core.versions import lines as outside_line
+from kvparity.labs.codec.document import CodecDocument, CodecJson
 
-Document = dict[str, Any]
 
-
-def render(report: Document) -> str:
+def render(report: CodecDocument) -> str:
     """All codecs side by side, then each on its own."""
     lines = [*_head(report), "", *_summary(report["codecs"])]
     for codec in report["codecs"]:
@@ -19,7 +17,7 @@ def render(report: Document) -> str:
     return "\n".join(lines)
 
 
-def _head(report: Document) -> list[str]:
+def _head(report: CodecDocument) -> list[str]:
     found, run = report["environment"], report["run"]
     versions = ", ".join(
         f"{name} {found['versions'][name]}"
@@ -71,7 +69,7 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"
 
 
-def _summary(codecs: Sequence[Document]) -> list[str]:
+def _summary(codecs: Sequence[CodecJson]) -> list[str]:
     head = [
         "codec",
         "bytes/token",
@@ -91,7 +89,8 @@ def _summary(codecs: Sequence[Document]) -> list[str]:
                 codec["name"],
                 f"{codec['bytes_per_token']['coded']:g}",
                 f"{codec['bytes_per_token']['ratio']:.3f}",
-                *(_number(max(e[part]["rel_rms"] for e in errors)) for part in ("k", "v")),
+                _number(max(e["k"]["rel_rms"] for e in errors)),
+                _number(max(e["v"]["rel_rms"] for e in errors)),
                 _number(last["max_abs_dlogp"]),
                 _number(last["approx_kl0"]),
                 f"{last['differing']}/{last['tokens']}",
@@ -100,7 +99,7 @@ def _summary(codecs: Sequence[Document]) -> list[str]:
     return ["all layers coded (K, V rms: of the worst layer)", *_table(head, rows)]
 
 
-def _layers(codec: Document) -> list[str]:
+def _layers(codec: CodecJson) -> list[str]:
     head = ["layer", "stores", "K rms", "K max", "V rms", "V max"]
     head += ["alone: max |d|", "approx_kl0", "up to here: max |d|", "approx_kl0"]
     rows = []
@@ -122,7 +121,7 @@ def _layers(codec: Document) -> list[str]:
     return _table(head, rows)
 
 
-def _stages(codec: Document) -> list[str]:
+def _stages(codec: CodecJson) -> list[str]:
     head = ["stage", "error without it", "alone", "its share", "approx_kl0 without it", "its share"]
     rows, reasons = [], []
     for stage in codec["stage_shares"]:
@@ -142,7 +141,7 @@ def _stages(codec: Document) -> list[str]:
     return [*_table(head, rows), *reasons]
 
 
-def _budget(codec: Document) -> list[str]:
+def _budget(codec: CodecJson) -> list[str]:
     found = codec["budget"]
     if found is None:
         return []
@@ -157,13 +156,14 @@ def _budget(codec: Document) -> list[str]:
         f"  budget {found['measure']} <= {found['limit']:g}: {words}; measured {measured:.3g} with "
         f"{len(found['coded_layers'])} of {len(names)} coded"
     ]
-    if found["with_next_layer"] is not None:
-        over = found["with_next_layer"][found["measure"]]
-        lines.append(f"  with layer {names[found['next_layer']]} coded as well: {over:.3g}")
+    more, run = found["next_layer"], found["with_next_layer"]
+    if more is not None and run is not None:
+        over = run[found["measure"]]
+        lines.append(f"  with layer {names[more]} coded as well: {over:.3g}")
     return lines
 
 
-def _bytes(codec: Document) -> list[str]:
+def _bytes(codec: CodecJson) -> list[str]:
     sizes = "; ".join(
         f"{size['length']} tokens: {size['calculated']} calculated, {size['measured']} allocated"
         for size in codec["sizes"]
@@ -179,7 +179,7 @@ def _bytes(codec: Document) -> list[str]:
     return lines
 
 
-def _remarks(codec: Document) -> list[str]:
+def _remarks(codec: CodecJson) -> list[str]:
     lines = []
     if not codec["tokens_coded_alone"]:
         lines.append(

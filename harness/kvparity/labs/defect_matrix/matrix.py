@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 
-from kvparity.core.environment import settle
+from kvparity.core.environment import EnvironmentDocument, settle
 from kvparity.core.isolation.pool import Apart, PoolTask
 from kvparity.labs.defect_matrix.entries import RELATIONS, Entry, entries
 from kvparity.labs.defect_matrix.results import ControlSummary, EntryResult, MatrixDocument
 from kvparity.labs.defect_matrix.work import compute
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.defects import DEFECTS, defects_of
-from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.paths import ON_CPU
 
 SCHEMA_VERSION = 1
@@ -108,7 +107,7 @@ def _word(found: Sequence[str]) -> str:
 
 
 def document(
-    results: Sequence[EntryResult], environment: JsonObject, elapsed: float
+    results: Sequence[EntryResult], environment: EnvironmentDocument, elapsed: float
 ) -> MatrixDocument:
     """The whole result as JSON values; ``ok``: each control was caught by all that must."""
     controls = summary(results, str(environment.get("device", "cpu")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from kvparity_contracts.json_types import JsonObject
+from kvparity.core.environment import EnvironmentDocument
 
 
 class EntryResult(TypedDict):
@@ -45,7 +45,7 @@ class MatrixDocument(TypedDict):
 
     schema_version: int
     ok: bool
-    environment: JsonObject
+    environment: EnvironmentDocument
     defects: DefectCount
     controls: list[ControlSummary]
     cells: list[EntryResult]

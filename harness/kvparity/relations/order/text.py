@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from kvparity.core.environment import EnvironmentDocument
 from kvparity.core.versions import lines as outside_line
 from kvparity.relations.order.report import OrderReport, Part
 
@@ -16,7 +16,7 @@ _WORDS = {
 }
 
 
-def render(reports: Sequence[OrderReport], environment: dict[str, Any]) -> str:
+def render(reports: Sequence[OrderReport], environment: EnvironmentDocument) -> str:
     """All reports, each with its verdict first."""
     lines = outside_line(environment)
     if environment["triton_mode"] == "interpreter":

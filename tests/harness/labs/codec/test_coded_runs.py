@@ -17,7 +17,7 @@ from kvparity.labs.codec.budget import Budget, choose
 from kvparity.labs.codec.lab import examine_codec
 from kvparity.labs.codec.prepare import Bench, plan_of
 from kvparity.labs.codec.registry import find
-from kvparity.labs.codec.runs import Outcome, coder
+from kvparity.labs.codec.runs import CodedRun, coder
 from kvparity.labs.codec.session import Touched, live
 from kvparity.labs.codec.stages import StageShare, stage_shares
 from kvparity.plan.schedule import Layout, Member, Span
@@ -203,10 +203,10 @@ class Table:
     def __init__(self, drift: Any) -> None:
         self.drift, self.asked = drift, []
 
-    def measure(self, coding: Any) -> Outcome:
+    def measure(self, coding: Any) -> CodedRun:
         self.asked.append(coding)
         value = float(self.drift(coding))
-        return Outcome(1, 1, value, value, 0.0)
+        return CodedRun(1, 1, value, value, 0.0)
 
 
 class Layers(frozenset[int]):
