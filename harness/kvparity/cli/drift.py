@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import drift_settings, progress, say
+from kvparity.cli import drift_model, say
 from kvparity.cli.arguments import add_device, add_json
-from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import of_verdict
 
 if TYPE_CHECKING:
-    from kvparity.drift.report import DriftReport
     from kvparity.drift.sides import Compared
-    from kvparity.rollouts.tokens import Tokens
 
 FRAMEWORKS = (
     "verl",
@@ -73,7 +70,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--worst", type=int, default=10, metavar="N", help="tokens to show (default: 10)"
     )
     add_json(parser)
-    drift_settings.add_arguments(parser)
+    drift_model.add_arguments(parser)
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -86,20 +83,15 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--worst {args.worst}: expected a number from 0")
         if args.vocabulary is not None and args.vocabulary < 1:
             raise ValueError(f"--vocabulary {args.vocabulary}: expected a number from 1")
-    from kvparity.drift.report import document
+    from kvparity.drift.report import document, report
     from kvparity.drift.text import render
     from kvparity.rollouts.names import named
 
-    tokens, found = _compare(args, limits)
-    names = {each: named(each, tokens) for each in args.names} if tokens.count else {}
-    say.result(args, document(found, names), render(found, names))
-    return of_verdict(found.verdict)
-
-
-def _compare(args: argparse.Namespace, limits: dict[str, float]) -> tuple[Tokens, DriftReport]:
-    from kvparity.drift.report import report
-
-    both = _model(args) if _is_model(args.against) else _recordings(args)
+    explained = None
+    if args.against is not None and args.against.is_dir():
+        both, explained = drift_model.compare(args)
+    else:
+        both = _recordings(args)
     found = report(
         both.tokens,
         both.matched,
@@ -109,41 +101,18 @@ def _compare(args: argparse.Namespace, limits: dict[str, float]) -> tuple[Tokens
         limits=limits,
         worst=args.worst,
     )
-    return both.tokens, found
-
-
-def _is_model(against: Path | None) -> bool:
-    return against is not None and against.is_dir()
+    names = {each: named(each, both.tokens) for each in args.names} if both.tokens.count else {}
+    say.result(args, document(found, names, explained), render(found, names, explained))
+    return of_verdict(found.verdict)
 
 
 def _recordings(args: argparse.Namespace) -> Compared:
     from kvparity.drift.sides import recordings
 
-    given = drift_settings.given(args)
+    given = drift_model.given(args)
     if given:
         raise StopError(f"{', '.join(given)}: of a model; expected --against a checkpoint's folder")
     return recordings(args.rollouts, args.against, args.vocabulary)
-
-
-def _model(args: argparse.Namespace) -> Compared:
-    with ends(ValueError):
-        settings = drift_settings.settings(args)
-        device = settle(args.device)
-    import torch
-
-    from kvparity.core import doing
-    from kvparity.core.environment import settle as settle_process
-    from kvparity.drift.model_side import ModelSide
-    from kvparity.drift.sides import with_model
-
-    settle_process()
-    doing.task("loading the model")
-    side = ModelSide(args.against, settings, torch.device(device))
-    doing.task("scoring")
-    shown = progress.Progress()
-    return with_model(
-        args.rollouts, args.against, side, lambda done: shown(done, 0, f"{done} sequences scored")
-    )
 
 
 def _limit(text: str) -> tuple[str, float]:

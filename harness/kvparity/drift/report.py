@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from kvparity.drift.curves import Bin, OneSequence, by_logprob, by_position, by_sequence
+from kvparity.drift.explain import Explanation
 from kvparity.drift.signatures import Signature, signatures
 from kvparity.rollouts.findings import Findings, Kind
 from kvparity.rollouts.metrics import Metrics, metrics
@@ -185,10 +186,14 @@ def _token(tokens: Tokens, at: int) -> Token:
     )
 
 
-def document(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> JsonObject:
+def document(
+    found: DriftReport,
+    names: Mapping[str, Mapping[str, float]],
+    explained: Explanation | None = None,
+) -> JsonObject:
     """As JSON has it: numbers that are not finite are ``"inf"``, ``"-inf"`` and ``"nan"``."""
     value = {"schema_version": SCHEMA_VERSION, **asdict(found), "names": dict(names)}
-    plain = _plain(value)
+    plain = _plain(value | {"explanation": None if explained is None else asdict(explained)})
     assert isinstance(plain, dict)
     return plain
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from kvparity.drift.curves import Bin
+from kvparity.drift.explain import Explanation, Trial
 from kvparity.drift.report import DriftReport, Token
 from kvparity.drift.signatures import Signature
 from kvparity.rollouts.metrics import Core, Metrics
@@ -13,9 +14,14 @@ BAR = 24
 """Columns of the longest bar."""
 
 
-def render(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> str:
-    """For people."""
-    return "\n".join(_lines(found, names))
+def render(
+    found: DriftReport,
+    names: Mapping[str, Mapping[str, float]],
+    explained: Explanation | None = None,
+) -> str:
+    """For people; the verdict last."""
+    lines = [*_lines(found, names), *([] if explained is None else _explained(explained))]
+    return "\n".join([*lines, "", f"{found.verdict.upper()}: {found.reason}"])
 
 
 def _lines(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
@@ -40,8 +46,6 @@ def _lines(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> Iter
         yield ""
         yield f"by the names of {framework}"
         yield from (f"  {name:<46} {value:.6g}" for name, value in values.items())
-    yield ""
-    yield f"{found.verdict.upper()}: {found.reason}"
 
 
 def _matched(found: DriftReport) -> str:
@@ -128,3 +132,26 @@ def _signatures(found: tuple[Signature, ...]) -> Iterator[str]:
         yield f"suggests: {each.cause} ({each.name})"
         yield f"  {each.evidence}"
         yield f"  to confirm: {each.confirm}"
+
+
+def _explained(found: Explanation) -> Iterator[str]:
+    yield ""
+    yield "flipped                                                 k3      removed   equal bits"
+    yield _trial(found, found.base, "nothing")
+    for each in (*found.singles, *found.together[:5]):
+        yield _trial(found, each, " + ".join(each.factors))
+    if found.smallest is not None:
+        yield f"explained: {' + '.join(found.smallest)} gives equal bits"
+    else:
+        yield "not explained: no flip and no combination that was tried gives equal bits"
+    yield from (f"not tried: {each}" for each in found.untried)
+
+
+def _trial(found: Explanation, trial: Trial, name: str) -> str:
+    numbers = trial.numbers
+    assert numbers is not None
+    share = found.removed(trial)
+    removed = f"{share:.1%}" if share > -1 else f"grew ×{1 - share:.3g}"
+    removed = "" if trial is found.base else removed
+    wide = f"  {name:<48}" if len(name) <= 48 else f"  {name}\n{'':<50}"
+    return f"{wide} {numbers.k3:>9.2e} {removed:>12} {numbers.equal_bits:>12.1%}"

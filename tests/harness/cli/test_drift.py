@@ -114,6 +114,11 @@ def test_a_model_scores(model: tuple[str, str], capsys: pytest.CaptureFixture[st
         (["--against", "MODEL", "--seed", "1"], "--seed: dropout draws in train mode alone"),
         (["--against", "MODEL", "--invariant"], "invariant with attention sdpa: its sums cannot"),
         (["--against", "MODEL", "--attention", "x"], "cannot be loaded"),
+        (
+            ["--against", "MODEL", "--seconds", "1"],
+            "--seconds and --trials: of --explain",
+        ),
+        (["--explain"], "--explain: of a model; expected --against a checkpoint's folder"),
         (["--against", "EMPTY"], "config.json is missing; a checkpoint needs it"),
     ],
 )
@@ -130,6 +135,30 @@ def test_bad_settings(
     err = capsys.readouterr().err.strip()
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_the_gap_is_explained(
+    model: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, recorded = model
+    trials = tmp_path / "trials.jsonl"
+    command = ["drift", recorded, "--against", folder, "--attention", "eager", "--dtype"]
+    command += ["float32", "--explain", "--trials", str(trials)]
+    assert main(command) == 1
+    first = capsys.readouterr().out
+    assert "explained: dtype bfloat16 + attention sdpa gives equal bits" in first
+    assert "not tried: train mode (dropout): train: no dropout of this checkpoint" in first
+    kept = trials.read_text()
+    assert main([*command, "--seconds", "0"]) == 1
+    again = capsys.readouterr().out
+    assert again == first, "all of it is known"
+    assert trials.read_text() == kept
+    assert main([*command, "--seconds", "0", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["explanation"]
+    assert found["smallest"] == ["dtype bfloat16", "attention sdpa"]
+    trials.write_text(kept + '{"of": 1')
+    assert main(command) == 2
+    assert f"{trials}:{len(kept.splitlines()) + 1} is no trial" in capsys.readouterr().err
 
 
 def test_no_torch_is_imported(rollout: str) -> None:

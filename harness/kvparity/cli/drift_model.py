@@ -1,0 +1,172 @@
+"""``kvparity drift`` against a model: how it scores, and which of its settings explain the gap."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvparity.cli import progress
+from kvparity.cli.device import settle
+from kvparity.cli.stop import ends
+
+if TYPE_CHECKING:
+    from kvparity.drift.explain import Explanation
+    from kvparity.drift.settings import Settings
+    from kvparity.drift.sides import Compared
+    from kvparity.rollouts.tokens import Tokens
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options, all absent by default: what is not given is that of ``Settings``."""
+    group = parser.add_argument_group("how a model scores (with --against MODEL)")
+    absent = argparse.SUPPRESS
+    for name, choices, told in (
+        ("dtype", _DTYPES, "of weights and computation (default: bfloat16)"),
+        ("head-dtype", _DTYPES, "of the head's product (default: as --dtype)"),
+        ("autocast", _DTYPES[1:], "run under torch's autocast of this dtype"),
+        ("layout", ("alone", "right", "left", "packed"), "rows of sequences (default: alone)"),
+        (
+            "log-softmax",
+            ("float32", "logits", "chunked"),
+            "of logits made float32 (default), of logits as they are, or in vocabulary chunks",
+        ),
+    ):
+        group.add_argument(f"--{name}", choices=choices, default=absent, help=told)
+    group.add_argument(
+        "--attention", default=absent, help="transformers' attention (default: sdpa)"
+    )
+    group.add_argument(
+        "--micro-batch",
+        type=int,
+        default=absent,
+        metavar="N",
+        help="sequences in one forward, with --layout right, left or packed (default: 1)",
+    )
+    group.add_argument(
+        "--no-position-ids",
+        dest="position_ids",
+        action="store_false",
+        default=absent,
+        help="let the model count positions through padding or a packed row",
+    )
+    group.add_argument(
+        "--seed", type=int, default=absent, metavar="S", help="of dropout, with --train"
+    )
+    for name, told in (
+        ("processed", "logprobs after the recorded temperature and top-p"),
+        ("train", "train mode: dropout acts"),
+        ("gradient-checkpointing", "recompute as training does, with --train"),
+        ("compile", "compile the model by torch.compile"),
+        ("invariant", "torch's reductions in kvparity's fixed order, with --attention eager"),
+    ):
+        group.add_argument(f"--{name}", action="store_true", default=absent, help=told)
+
+    group = parser.add_argument_group("explaining the gap (with --against MODEL)")
+    group.add_argument(
+        "--explain",
+        action="store_true",
+        default=absent,
+        help="flip one setting at a time, then those that mattered together, and rank them",
+    )
+    group.add_argument(
+        "--seconds",
+        type=float,
+        default=absent,
+        metavar="S",
+        help="begin no trial after that long (default: 3600)",
+    )
+    group.add_argument(
+        "--trials",
+        type=Path,
+        default=absent,
+        metavar="FILE",
+        help="keep finished trials in FILE, and begin with those that are in it",
+    )
+
+
+def given(args: argparse.Namespace) -> list[str]:
+    """Options of a model that are there."""
+    from kvparity.drift.settings import Settings
+
+    known = (*(each.name for each in fields(Settings)), "explain", "seconds", "trials")
+    names = (name for name in known if hasattr(args, name))
+    return [
+        "--no-position-ids" if name == "position_ids" else f"--{name.replace('_', '-')}"
+        for name in names
+    ]
+
+
+def compare(args: argparse.Namespace) -> tuple[Compared, Explanation | None]:
+    """The recording with the model's logprobs, and what explains the gap if that was asked for.
+
+    Raises:
+        StopError: options that do not fit each other.
+    """
+    with ends(ValueError):
+        base = settings(args)
+        explain = hasattr(args, "explain")
+        if not explain and (hasattr(args, "seconds") or hasattr(args, "trials")):
+            raise ValueError("--seconds and --trials: of --explain; expected --explain, too")
+        device = settle(args.device)
+    import torch
+
+    from kvparity.core import doing
+    from kvparity.core.environment import settle as settle_process
+    from kvparity.drift.model_side import ModelSide
+    from kvparity.drift.sides import with_model
+
+    settle_process()
+    shown = progress.Progress()
+
+    def score(settings: Settings) -> Compared:
+        doing.task("loading the model")
+        side = ModelSide(args.against, settings, torch.device(device))
+        doing.task(f"scoring ({settings.words()})")
+
+        def tell(done: int) -> None:
+            shown(done, 0, f"{done} sequences scored ({settings.words()})")
+
+        return with_model(args.rollouts, args.against, side, tell)
+
+    both = score(base)
+    return both, _explain(args, base, both, score) if explain and both.tokens.count else None
+
+
+def _explain(
+    args: argparse.Namespace, base: Settings, both: Compared, score: Callable[[Settings], Compared]
+) -> Explanation:
+    from kvparity.drift import trials
+    from kvparity.drift.explain import Explainer, Trial
+
+    path: Path | None = getattr(args, "trials", None)
+    of = trials.fingerprint(args.rollouts, args.against)
+    known = [] if path is None else trials.read(path, of)
+
+    def keep(trial: Trial) -> None:
+        if path is not None:
+            trials.append(path, of, trial)
+
+    def tokens(settings: Settings) -> Tokens:
+        return both.tokens if settings == base else score(settings).tokens
+
+    return Explainer(base, tokens, getattr(args, "seconds", 3600.0), known, keep).explain()
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """What the options say.
+
+    Raises:
+        ValueError: they do not fit each other.
+    """
+    from kvparity.drift.settings import Settings
+
+    known = {each.name for each in fields(Settings)}
+    found = {name: value for name, value in vars(args).items() if name in known}
+    if "seed" in found and not found.get("train"):
+        raise ValueError("--seed: dropout draws in train mode alone; expected --train, too")
+    return Settings(**found)
