@@ -17,7 +17,8 @@ _DECIDING = {
         core/bits core/drift core/lse core/offline core/plain_tensor
         plan/cases plan/kernel_cases plan/paths plan/results plan/schedule
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
-        relations/* relations/audit/* relations/order/* relations/trace/*
+        relations/* relations/accuracy/* relations/audit/* relations/cache/* relations/liveness/*
+        relations/order/* relations/trace/*
         report/case_line report/evidence_check report/evidence_paths
         report/lines report/run_dir report/unit_paths report/verdict
         run/control_run run/identity run/kernel_control_run run/replay run/trace_command run/unit
@@ -25,11 +26,13 @@ _DECIDING = {
     """,
     KERNELS: "fixed interpreter launch rules tiles store/* overrides/*",
     CONTRACTS: """
-        abilities checks consistency faint features few_rows grouping idling limits lint_controls
-        linter order paths placing planning stores undeclared
+        abilities check_base checks consistency faint features few_rows grouping idling
+        kernel_checks limits lint_controls linter order path_checks paths placing planning
+        stores undeclared
     """,
 }
 _SHOW = {
+    "harness/kvparity/relations/accuracy/text.py": "words an accuracy case",
     "harness/kvparity/relations/audit/report.py": "words an audit",
     "harness/kvparity/relations/audit/words.py": "words an audit",
     "harness/kvparity/relations/explain.py": "words a difference",

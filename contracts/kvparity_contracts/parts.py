@@ -120,6 +120,10 @@ class Parts(Model):
         """Whether the number of its tokens is known: texts may go through a tokenizer."""
         return workload.texts is None or getattr(self.subject, "checkpoint", None) is None
 
+    def check(self, name: str) -> Check:
+        """The check of this name."""
+        return next(each for each in self.checks if each.name == name)
+
     def checks_of(self, relation: str) -> list[Check]:
         """The checks of one relation."""
         return [each for each in self.checks if each.relation == relation]

@@ -10,7 +10,7 @@ from pages import ROOT, table_rows
 
 from kvparity.plan.cases import make
 from kvparity.plan.kernel_cases import KernelCase, Numerics
-from kvparity.relations.kernel_case import Finding
+from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import kernel_line
 from kvparity.report.verdict import judge
 from kvparity.run.recheck.outcome import Outcome
@@ -75,7 +75,7 @@ def looked() -> list[dict]:
         KernelCase("c1", "c", "audit", numerics, architecture="sm_90"),
     )
     found = [
-        kernel_line(case, Finding("void", "so")).document() | {case.relation: {"verdict": "yes"}}
+        kernel_line(case, Comparison("void", "so")).document() | {case.relation: {"verdict": "yes"}}
         for case in cases
     ]
     found.append({"recheck": "differs"})

@@ -18,8 +18,8 @@ from recorded_pair import DIM, HEADS, KV_HEADS, Row, Spoil, Tape
 from torch import Tensor
 
 from kvparity.record import scoring
-from kvparity.relations import accuracy as measuring
 from kvparity.relations import bits_and_limits
+from kvparity.relations.accuracy import measure as measuring
 from kvparity.run import unit
 
 PROMPTS, GENERATED = (2, 9), 3

@@ -20,7 +20,9 @@ from played import Tables
 
 from kvparity.core import bits, drift
 from kvparity.record import cache_snapshot, scoring
-from kvparity.relations import accuracy, bits_and_limits, cache
+from kvparity.relations import bits_and_limits
+from kvparity.relations.accuracy import measure as accuracy
+from kvparity.relations.cache import compare as cache
 from kvparity.run import unit
 from kvparity_contracts.checks import Limits
 

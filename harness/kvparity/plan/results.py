@@ -8,6 +8,7 @@ them all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -115,6 +116,11 @@ class CaseLine(Line):
     recheck: Literal["differs"] | None = None
     """`differs`, only if a fresh process gave other bits than the run: state that the subject keeps
     between calls made both sides agree"""
+
+    @property
+    def limits(self) -> Mapping[str, float] | None:
+        """What it was checked against, or None where nothing was measured against limits."""
+        return None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> CaseLine:

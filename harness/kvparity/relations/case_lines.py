@@ -9,7 +9,6 @@ from pydantic import Field
 
 from kvparity.core.values import LIST, Count, Counts, Finite, Number, Texts, Value
 from kvparity.plan.results import CaseLine, Details
-from kvparity.relations.kernel_lines import AuditCase, OrderCase
 
 
 class InvarianceDetails(Details):
@@ -91,6 +90,11 @@ class AccuracyCase(CaseLine):
 
     relation: Literal["accuracy"]
     details: AccuracyDetails | None = Field(None, alias="accuracy")
+
+    @property
+    def limits(self) -> Mapping[str, float] | None:
+        """Those of its check."""
+        return None if self.details is None else self.details.limits
 
     def _over(self) -> list[str]:
         """The measures that are missing, not finite, or over their limit."""
@@ -233,15 +237,3 @@ class TraceCase(CaseLine):
         if self.details is not None and self.details.broken:
             return f"it holds, and broken is {[each.invariant for each in self.details.broken]!r}"
         return super().why_not_holds()
-
-
-CASE_LINES: Mapping[str, type[CaseLine]] = {
-    "invariance": InvarianceCase,
-    "accuracy": AccuracyCase,
-    "cache": CacheCase,
-    "liveness": LivenessCase,
-    "trace": TraceCase,
-    "order": OrderCase,
-    "audit": AuditCase,
-}
-"""By relation."""

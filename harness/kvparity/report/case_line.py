@@ -8,8 +8,7 @@ from kvparity.plan.cases import Case
 from kvparity.plan.kernel_cases import KernelCase
 from kvparity.plan.results import CaseLine, SideName
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.case_lines import CASE_LINES
-from kvparity.relations.kernel_case import Finding
+from kvparity.relations.registry import RELATIONS
 
 ORACLE = "float64"
 """The name of the side that an accuracy check compares a path with."""
@@ -36,11 +35,10 @@ def case_line(case: Case, result: Comparison, evidence: str | None = None) -> Ca
     return _line(case, result, places, {} if evidence is None else {"evidence": evidence})
 
 
-def kernel_line(case: KernelCase, found: Finding) -> CaseLine:
-    """What one case of an order or audit check showed."""
-    result = Comparison(found.outcome, found.reason, details=found.details)
+def kernel_line(case: KernelCase, found: Comparison) -> CaseLine:
+    """What one case of a check of kernels showed."""
     alone: dict[str, object] = dict.fromkeys(("workload", "temperature", "rollout", "trainer"))
-    return _line(case, result, alone | {"reference": "prefill", "path": "decode"}, {})
+    return _line(case, found, alone | {"reference": "prefill", "path": "decode"}, {})
 
 
 def _line(
@@ -60,7 +58,7 @@ def _line(
         "dtype": case.numerics.execution,
         "kv_cache": case.numerics.kv_cache,
     }
-    return CASE_LINES[case.relation].model_validate(head | found | more)
+    return RELATIONS[case.relation].line.model_validate(head | found | more)
 
 
 def _roles(case: Case, rollout: SideName | None) -> tuple[str | None, str | None]:

@@ -15,11 +15,10 @@ from kvparity.core.values import Json
 from kvparity.plan.cases import Case, ControlRun, Work
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import CaseLine, ControlLine, Formats
-from kvparity.relations.case_lines import CASE_LINES, AccuracyDetails
+from kvparity.relations.registry import RELATIONS
 from kvparity.report.failure_file import damage
 from kvparity.report.lines import UnitLine, edited, parsed
 from kvparity.report.run_dir import Evidence
-from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
 
@@ -36,7 +35,7 @@ def cases(evidence: Evidence, contract: Contract, work: Work) -> list[CaseLine]:
     planned |= {case.id: case for case in work.kernel_cases}
     found = []
     for place, case, value in _each(evidence, CaseLine.file, ("id",), planned):
-        line = parsed(CASE_LINES[case.relation], value, place)
+        line = parsed(RELATIONS[case.relation].line, value, place)
         wrong = (
             _misplaced(case, line)
             or _other_limits(contract, case, line)
@@ -155,8 +154,6 @@ def _unlike(line: CaseLine | ControlLine, wanted: Mapping[str, object]) -> str |
 
 def _other_limits(contract: Contract, case: Case | KernelCase, line: CaseLine) -> str | None:
     """Where an accuracy case was held against other limits than those of its check."""
-    check = next(c for c in contract.checks if c.name == case.check)
-    if not isinstance(check, Accuracy) or not isinstance(line.details, AccuracyDetails):
-        return None
-    found, wanted = line.details.limits, check.limits_for(case.numerics.execution).given()
-    return None if found == wanted else f"limits is {found!r}, and {wanted!r} is planned"
+    wanted = contract.check(case.check).limits_in(case.numerics.execution)
+    found = line.limits
+    return None if found in (None, wanted) else f"limits is {found!r}, and {wanted!r} is planned"

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvparity.plan.cases import Unit, Work
+from kvparity.relations.registry import path_relation
 from kvparity.report.lines import PathLine, edited
 from kvparity.report.run_dir import Evidence
-
-_PROBING = ("liveness", "trace")
-"""Relations whose paths run with a probe, so that their rows are not those of the path."""
 
 
 def check(evidence: Evidence, work: Work) -> None:
@@ -45,6 +43,6 @@ def planned_paths(unit: Unit) -> frozenset[tuple[str, bool]]:
     """(path, whether it is probed) of all that may run in a unit."""
     found = {(str(unit.rollout), False)}
     for case in unit.cases:
-        probed = case.relation in _PROBING
+        probed = path_relation(case.relation).probes
         found |= {(str(path), probed) for path in (case.path, case.reference) if path is not None}
     return frozenset(found)

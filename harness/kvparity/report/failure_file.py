@@ -9,12 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from kvparity.plan.results import CaseLine
-
-_TENSORS = {
-    "invariance": ("reference.values", "candidate.values", "reference.digests"),
-    "cache": ("reference.held", "candidate.held"),
-    "accuracy": ("value", "exact", "column"),
-}
+from kvparity.relations.registry import RELATIONS
 
 
 def damage(folder: Path, line: CaseLine) -> str | None:
@@ -23,12 +18,11 @@ def damage(folder: Path, line: CaseLine) -> str | None:
     Only its header is read, which says the size of the whole. A case of accuracy that holds, and
     one of bits or of a cache that differs, has such a file.
     """
-    name, room = line.evidence, "accuracy" if line.relation == "accuracy" else "failures"
+    name, kept = line.evidence, RELATIONS[line.relation].file
     if name is None:
-        needs = {"accuracy": "holds", "invariance": "differs", "cache": "differs"}
-        wanted = needs.get(line.relation) == line.verdict
-        return f"it {line.verdict}, and names no file in {room}/" if wanted else None
-    own = f"{room}/{line.id}.safetensors"
+        wanted = kept.when == line.verdict
+        return f"it {line.verdict}, and names no file in {kept.folder}/" if wanted else None
+    own = f"{kept.folder}/{line.id}.safetensors"
     if name != own:
         return f"its evidence is {name!r}, and {own} is its file"
     path = folder / name
@@ -36,7 +30,7 @@ def damage(folder: Path, line: CaseLine) -> str | None:
         if not stat.S_ISREG(path.stat().st_mode):
             return f"{name} is not a regular file"
         with safe_open(str(path), "np") as file:
-            missing = set(_TENSORS.get(line.relation, ())) - set(file.keys())
+            missing = set(kept.tensors) - set(file.keys())
             index = json.loads((file.metadata() or {}).get("index", "null"))
     except FileNotFoundError:
         return f"{name} is missing"
@@ -44,7 +38,7 @@ def damage(folder: Path, line: CaseLine) -> str | None:
         return f"{name} cannot be read ({error})"
     if missing:
         return f"{name} has no {sorted(missing)[0]}"
-    if line.relation in ("invariance", "accuracy") and _length(index) != line.tokens:
+    if kept.by_token and _length(index) != line.tokens:
         return f"{name} holds {_length(index)} tokens, and {line.tokens} were compared"
     return None
 

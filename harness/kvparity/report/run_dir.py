@@ -8,7 +8,7 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kvparity.core.errors import RunFolderError as RunFolderError
 from kvparity.core.values import Line
+from kvparity.relations.asked import Sided
 from kvparity.report import run_files, traces
 from kvparity.report.lines import AnyLine, parsed
 from kvparity.report.schema import schema_of
@@ -31,17 +32,6 @@ _BAD_END = "bad-end.txt"
 _BEGINNING = "identity.json.part-"
 """With a process id behind it: what a run that was killed as it began may leave."""
 _ABSENT = object()
-
-
-class Sided(Protocol):
-    """Tensors of what was compared, and (number of the sequence, position) of their rows."""
-
-    @property
-    def index(self) -> Sequence[tuple[int, int]]:
-        """By row."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """By name."""
 
 
 class Evidence:

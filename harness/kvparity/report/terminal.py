@@ -6,8 +6,9 @@ from typing import Any
 
 from kvparity.core.versions import lines as outside_line
 from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE
-from kvparity.report.accuracy import nearest_lines, spot_lines
-from kvparity.report.labels import COUNTED, place_in
+from kvparity.relations.base import Relation
+from kvparity.relations.registry import RELATIONS
+from kvparity.report.labels import place_in
 
 Document = dict[str, Any]
 
@@ -50,7 +51,7 @@ def _ground(report: Document) -> list[str]:
         count = report["subject"]["parameters"]
         lines.append(f"  weights: {count:,} parameters, fingerprint {weights[:16]}")
     lines += [f"  {note}" for note in report["subject"].get("notes", ())]
-    ordered = any(check["relation"] == "order" for check in report["checks"])
+    ordered = any(_relation(check).sees_order for check in report["checks"])
     if not ordered and any(each["reason"] == NO_LSE for each in report["unplanted"]):
         lines.append(
             "  the pair returns no LSE: another order of additions that the rounding of out hides "
@@ -99,12 +100,21 @@ def _check(check: Document) -> list[str]:
             lines.append(f"    {path:<{wide}}{cells}")
     for entry in check["omitted"]:
         lines.append(f"    not run: {entry['path']} over {entry['workload']}: {entry['reason']}")
-    if check["relation"] == "accuracy":
-        lines += nearest_lines(check["cases"])
+    lines += _relation(check).rows(check["cases"])
     bad = [case for case in check["cases"] if case["verdict"] in ("differs", "void")]
     if bad and bad[0]["workload"] is not None:
         lines += first_lines(bad)
     return lines
+
+
+def _relation(entry: Document) -> Relation:
+    """The relation of a check or of a case."""
+    return RELATIONS[entry["relation"]]
+
+
+def _details(case: Document) -> Document:
+    """What only its relation has."""
+    return case.get(case["relation"]) or {}
 
 
 def _formats(case: Document) -> str:
@@ -131,7 +141,7 @@ def _cell(cases: list[Document]) -> str:
     if any(case["verdict"] == "differs" for case in cases):
         if off:
             return f"{off}/{tokens} off"
-        return "over limit" if cases[0]["relation"] == "accuracy" else "differs"
+        return "over limit" if _relation(cases[0]).limited else "differs"
     for word in ("error", "void"):
         if any(case["verdict"] == word for case in cases):
             return word
@@ -154,7 +164,7 @@ def first_lines(bad: list[Document]) -> list[str]:
         if d.get("part") is not None:
             spot += f", layer {d['layer']}: {d['part']}, element {d['column']}"
         lines.append(f"      {spot}:")
-        names = case.get("cache", {}).get("sides", (case["reference"], case["path"]))
+        names = _details(case).get("sides", (case["reference"], case["path"]))
         for side, name in zip(("reference", "candidate"), names, strict=True):
             lines.append(
                 f"        {name:<12} {value(d[side]):>16}  bits {d[side + '_bits']}  "
@@ -164,8 +174,8 @@ def first_lines(bad: list[Document]) -> list[str]:
             lines.append(f"        {_alike(d)}")
         elif d["ulps"] is not None:
             lines.append(f"        {ulps(d['ulps'])} apart")
-    lines += spot_lines(case)
-    if case.get(case["relation"], {}).get("faults"):
+    lines += _relation(case).spots(case)
+    if _details(case).get("faults"):
         lines.append(f"      {NO_KEY}")
     lines += _often(case)
     lines += _again(case)
@@ -183,7 +193,7 @@ def _alike(divergence: Document) -> str:
 
 def _again(case: Document) -> list[str]:
     """Whether what differs is a matter of paths at all."""
-    sides = case.get("invariance", {}).get("repeats", {})
+    sides = _details(case).get("repeats", {})
     if not sides:
         return []
     unsteady = [name for name, steady in sides.items() if not steady]
@@ -212,20 +222,21 @@ def measure(value: float | str) -> str:
 
 def _often(case: Document) -> list[str]:
     lines = []
-    if case["relation"] in COUNTED and case["differing_tokens"]:
-        what = f"{case['differing_tokens']} of {case['tokens']} {COUNTED[case['relation']]}"
+    counted = _relation(case).counted
+    if counted != Relation.counted and case["differing_tokens"]:
+        what = f"{case['differing_tokens']} of {case['tokens']} {counted}"
         lines.append(f"      {what} are wrong")
     elif case["differing_tokens"] or case["differing_rows"]:
-        counted = (
+        words = (
             f"{case['differing_tokens']} of {case['tokens']} tokens and "
             f"{case['differing_rows']} of {case['tokens']} rows differ"
         )
         farthest = "" if case["max_ulp"] is None else f"by up to {ulps(case['max_ulp'])}"
         if case["reason"] == UNFINITE:
-            counted += " or are NaN or Inf"
+            words += " or are NaN or Inf"
             alone = case["max_ulp"] == 0
             farthest = "all others are equal" if alone else farthest and f"the others {farthest}"
-        lines.append("      " + ", ".join(filter(None, (counted, farthest))))
+        lines.append("      " + ", ".join(filter(None, (words, farthest))))
     if case["max_abs_dlogp"] is not None:
         lines.append(
             f"      in RL terms (rollout {case['rollout']}, trainer {case['trainer']}): "
@@ -234,7 +245,7 @@ def _often(case: Document) -> list[str]:
             f"clipfrac0 {measure(case['clipfrac0'])}"
         )
     unmeasured = case["max_abs"] is None or (case["reason"] == UNFINITE and not case["max_abs"])
-    if not unmeasured and case["relation"] != "accuracy":  # its limit tells it
+    if not unmeasured and "limits" not in _details(case):  # which tell it
         lines.append(f"      largest distance {measure(case['max_abs'])}")
     return lines
 

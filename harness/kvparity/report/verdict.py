@@ -9,22 +9,13 @@ from kvparity.plan.cases import Case, Work
 from kvparity.plan.kernel_cases import KernelCase, Unplanted
 from kvparity.plan.results import CaseLine, ControlLine
 from kvparity.relations.blind import apart, blind, seen_instead
+from kvparity.relations.registry import RELATIONS
 from kvparity.report.labels import place
-from kvparity_contracts.checks import Accuracy, Check, PathCheck
+from kvparity_contracts.checks import Check, PathCheck
 from kvparity_contracts.contract import Contract
 
 ORDER = ("error", "differs", "void", "holds")
 """From the word that outranks all others to the one that all must say."""
-
-HOLDS = {
-    "invariance": "bits are equal",
-    "accuracy": "within limits",
-    "cache": "stored bits are equal, and as written",
-    "liveness": "rows depend on what they see, and on nothing else",
-    "trace": "positions, keys and weights are as expected",
-    "order": "no difference of order was found",
-    "audit": "no difference of compiled code was found",
-}
 
 Entry = dict[str, Any]
 
@@ -82,10 +73,7 @@ def _controls_allow(
     # What has a reach is judged by each check's own limits, not by all at once.
     missed = [c for c in own if not c.caught and not c.reach]
     if missed:
-        told = ""
-        if isinstance(check, Accuracy):
-            limits = check.limits_for(formats[0]).given()
-            told = apart(missed[0], tuple(limits), results)
+        told = apart(missed[0], tuple(check.limits_in(formats[0])), results)
         return "void", f"planted and not caught: {', '.join(c.name for c in missed)}{told}"
     asked = [u for u in unplanted if u.asked]
     if asked:
@@ -98,16 +86,15 @@ def _controls_allow(
     if all(c.expected != "differs" for c in own):
         names = ", ".join(c.name for c in own)
         return "void", f"only {names} was planted, which changes no bit"
-    if isinstance(check, Accuracy):
-        for execution in formats:
-            limits = check.limits_for(execution).given()
-            loose = _too_loose(limits, own)
-            if loose is not None:
-                return "void", f"the limits of {execution} catch no planted defect: {loose}"
+    for execution in formats:
+        limits = check.limits_in(execution)
+        loose = _too_loose(limits, own) if limits else None
+        if loose is not None:
+            return "void", f"the limits of {execution} catch no planted defect: {loose}"
     unseen = blind(check.name, check.relation, controls, results)
     if unseen is not None:
         return "void", unseen
-    words = [f"{cases} cases, {HOLDS[check.relation]}; {len(own)} controls caught"]
+    words = [f"{cases} cases, {RELATIONS[check.relation].holds}; {len(own)} controls caught"]
     words += seen_instead(check.name, check.relation, controls)
     return "holds", ", ".join(words)
 

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 
-from kvparity.controls.reach import reaches
-from kvparity.controls.semantics import ROWS
 from kvparity.controls.table import Planting, planting
 from kvparity.core.errors import UnsupportedError
-from kvparity.core.words import of_allowed, rounded
-from kvparity.plan.cases import Case, ControlRun
-from kvparity.plan.results import ControlLine, Formats, Reach
+from kvparity.plan.cases import ControlRun
+from kvparity.plan.results import ControlLine, Formats
+from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Tokens
 from kvparity.record.path_run import Setting, Side
-from kvparity.relations.bits_and_limits import Comparison, invariance, measures
-from kvparity.relations.cache_relations import compare_caches, probe, trace
-from kvparity.report.labels import COUNTED
-from kvparity.run.unit import judge_accuracy, oracle_values
-from kvparity.subjects.pair.subject import AttentionSubject
+from kvparity.relations.asked import Asked, Computed, Planted, Trial
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.registry import path_relation
+from kvparity.run.unit import oracle_values
 from kvparity_contracts.controls import CONTROLS, Control
-from kvparity_contracts.paths import PREFILL
-
-
-@dataclass(frozen=True)
-class Planted:
-    """What a check said of a planted defect; ``measured``: what its limits were checked against.
-
-    ``reach``: of a fault that both kernels share, what every accuracy check sees of it.
-    """
-
-    caught: bool
-    seen: str
-    measured: Mapping[str, float | str] = field(default_factory=dict)
-    reach: tuple[Reach, ...] = ()
 
 
 def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool, str]:
@@ -49,46 +31,25 @@ def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool
 def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
     """The same with what was measured."""
     control = CONTROLS[job.control]
-    pair = setting.subject
-    if job.relation == "accuracy" and control.name in ROWS and isinstance(pair, AttentionSubject):
-        return _by_reach(setting, pair, job, tokens)
-    if not job.covered:
-        clean = compare(setting, job, control, Planting(), tokens)
-        # What is void without the defect shows nothing by being void with it.
-        if clean.outcome in ("differs", control.expect) or not clean.tokens:
-            seen = f"it fails without the defect, too: {_seen(clean, job.relation)}"
-            return Planted(False, seen)
-    result = compare(setting, job, control, planting(control), tokens)
-    measured = measures(result) if job.relation == "accuracy" else {}
-    return Planted(result.outcome == control.expect, _seen(result, job.relation), measured)
 
+    def with_defect(defect: Planting) -> Comparison:
+        return compare(setting, job, control, defect, tokens)
 
-def _by_reach(setting: Setting, pair: AttentionSubject, job: ControlRun, tokens: Tokens) -> Planted:
-    """A fault that both kernels share, checked against all accuracy checks of the contract."""
-    plans = setting.plans(job.workload).part(job.sequences, job.generate)
-    own = [tokens[i][: plans.prompts.length(n)] for n, i in enumerate(job.sequences)]
-    returned = Side(setting, pair, plans, PREFILL, own).run().values.shape[1]
-    lse = returned > pair.heads.query * pair.heads.dim
-    found = tuple(reaches(setting, pair, ROWS[job.control], lse=lse))
-    first = next((each for each in found if not each.seen), found[0])
-    words = of_allowed({"max_abs": first.measured}, {"max_abs": first.limit})
-    seen = f"differs: over the limit: {words}" if first.seen else f"not seen: {words}"
-    rounding = f"{first.dtype} alone rounds by {rounded(first.rounding)}"
-    return Planted(
-        caught=first.seen,
-        seen=seen if first.seen else f"{seen}; {rounding}",
-        measured={"max_abs": first.measured},
-        reach=found,
-    )
+    return path_relation(job.relation).control(
+        Trial(
+            setting, job, control, lambda: _part(setting, job, tokens),
+            clean=lambda: with_defect(Planting()),
+            planted=lambda: with_defect(planting(control)),
+        )
+    )  # fmt: skip
 
 
 def compare(
     setting: Setting, job: ControlRun, control: Control, defect: Planting, tokens: Tokens
 ) -> Comparison:
     """What a check of the job's relation finds where ``control`` is planted, with ``defect``."""
-    plans = setting.plans(job.workload).part(job.sequences, job.generate)
+    plans, own = _part(setting, job, tokens)
     prompts = plans.prompts
-    own = [tokens[i][: prompts.length(n)] for n, i in enumerate(job.sequences)]
     if control.scores_prompt:
         # All that is known is scored: a prompt of one token, and the rest its continuation.
         prompts = replace(
@@ -99,30 +60,27 @@ def compare(
     if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
         raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
     candidate = Side(setting, defect.rollout(setting.subject), plans, control.path, own)
-    if job.relation == "liveness":
-        return probe(candidate, job.check)[0]
-    if job.relation == "trace":
-        return trace(candidate)[0]
-    case = Case(
-        "control", job.check, job.relation, job.workload, control.path,
-        job.reference, job.numerics, job.temperature, job.column,
+
+    def reference() -> Computed:
+        short = replace(prompts, generate=prompts.generate - (len(own[0]) - len(ids[0])))
+        rescoring = setting.subject if job.alone else defect.rescore(setting.subject)
+        return _computed(Side(setting, rescoring, plans.over(short), job.reference, ids))
+
+    asked = Asked(
+        setting.contract.check(job.check), job.numerics.execution, job.column,
+        _computed(candidate), reference, lambda: oracle_values(setting, plans, own),
     )  # fmt: skip
-    if job.relation == "accuracy":
-        wanted = oracle_values(setting, plans, own)
-        return judge_accuracy(setting.contract, case, candidate.run(), wanted)
-    short = replace(prompts, generate=prompts.generate - (len(own[0]) - len(ids[0])))
-    rescoring = setting.subject if job.alone else defect.rescore(setting.subject)
-    reference = Side(setting, rescoring, plans.over(short), job.reference, ids)
-    if job.relation == "cache":
-        return compare_caches(reference, candidate)[0]
-    return invariance(reference.run(), candidate.run(), column=job.column)
+    return path_relation(job.relation).compare(asked).found
 
 
-def _seen(result: Comparison, relation: str) -> str:
-    if result.outcome == "differs" and result.differing_tokens:
-        counted = COUNTED.get(relation, "tokens")
-        return f"{result.reason}: {result.differing_tokens} of {result.tokens} {counted}"
-    return f"{result.outcome}: {result.reason}"
+def _computed(side: Side) -> Computed:
+    return Computed(side, side.run, side.hold)
+
+
+def _part(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[WorkloadPlans, Tokens]:
+    """The part of a workload on which a control is run, and all of its tokens."""
+    plans = setting.plans(job.workload).part(job.sequences, job.generate)
+    return plans, [tokens[i][: plans.prompts.length(n)] for n, i in enumerate(job.sequences)]
 
 
 def control_line(job: ControlRun, planted: Planted) -> ControlLine:

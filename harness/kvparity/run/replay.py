@@ -17,6 +17,7 @@ from kvparity.plan.texts import given
 from kvparity.record.execute import Record
 from kvparity.record.path_run import Setting
 from kvparity.relations.bits_and_limits import Comparison, number
+from kvparity.relations.registry import RELATIONS
 from kvparity.report.case_line import case_line, kernel_line
 from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
 from kvparity.report.schema import RESIGNED, schema_of
@@ -170,10 +171,10 @@ def _lasting(case: dict[str, Any], schema: int) -> dict[str, Any]:
 
     A run of schema 1 measured with the other sign of d, which its words for a limit tell too.
     """
-    left_out = {"evidence", "invariance"}
+    relation = RELATIONS[case["relation"]]
+    left_out = {"evidence", *relation.varies}
     if schema < 2:
-        left_out |= {*RESIGNED, "rollout", "trainer", "accuracy"}
-        left_out |= {"reason"} if case["relation"] == "accuracy" else set()
+        left_out |= {*RESIGNED, "rollout", "trainer", *relation.resigned}
     return {key: it for key, it in case.items() if key not in left_out}
 
 
@@ -194,7 +195,8 @@ def _find(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
 def _again(
     setting: Setting, runner: Runner, case: Case
 ) -> tuple[Comparison, dict[str, Any] | None]:
-    result, reference, candidate = run_case(setting, runner, case, [])
+    answer = run_case(runner, case)
+    result, reference, candidate = answer.found, answer.reference, answer.candidate
     if result.first_divergence is None or case.reference is None:
         return result, None
     if not isinstance(reference, Record) or not isinstance(candidate, Record):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from kvparity.core import doing
 from kvparity.core.errors import OracleError, UnsupportedError
-from kvparity.core.lse import lse_rounded
 from kvparity.core.rng import sample
 from kvparity.plan.cases import Case, Unit
 from kvparity.plan.workload_plans import WorkloadPlans
@@ -21,19 +20,16 @@ from kvparity.record.execute import Tokens as Tokens
 from kvparity.record.path_run import Setting as Setting
 from kvparity.record.path_run import Side
 from kvparity.record.path_run import run_path as run_path
-from kvparity.relations.accuracy import Against, accuracy, against
-from kvparity.relations.bits_and_limits import Comparison, invariance, same_bits
-from kvparity.relations.cache_relations import compare_caches, probe, trace
-from kvparity.relations.explain import named, nan_cause
+from kvparity.relations.asked import Answer, Asked, Computed, Sided
+from kvparity.relations.bits_and_limits import Comparison, same_bits
+from kvparity.relations.explain import nan_cause
+from kvparity.relations.registry import path_relation
 from kvparity.report.case_line import case_words
 from kvparity.report.lines import PathLine, UnitLine
 from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.unit_paths import Before, UnitPaths
 from kvparity.run.recheck import work as recheck
-from kvparity_contracts.checks import Accuracy
-from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.subjects import Attention
 
 
 class Runner:
@@ -48,6 +44,7 @@ class Runner:
         self.repeated: dict[PathName, bool] = {}
         self.causes: dict[PathName, str | None] = {}
         self.seconds: dict[str, float] = {}
+        self._exact: Tensor | None = None
 
     def rollout(self, path: PathName) -> None:
         """Draw the tokens by ``path``, unless they are known; keeps the path's record."""
@@ -117,6 +114,29 @@ class Runner:
             self.causes[path] = nan_cause(self.side(path), self.record(path))
         return self.causes[path]
 
+    def exact(self) -> Tensor:
+        """Float64 values of all compared rows, in the order of a record."""
+        if self._exact is None:
+            self._exact = oracle_values(self.setting, self.plans, self.known())
+        return self._exact
+
+    def asked(self, case: Case) -> Asked:
+        """What a case asks of its relation: every path is run once."""
+        check, column = self.setting.contract.check(case.check), case.column
+
+        def reference() -> Computed:
+            if case.reference is None:
+                raise TypeError(f"{case.id} has no reference")
+            return self.computed(case.reference)
+
+        return Asked(
+            check, case.numerics.execution, column, self.computed(case.path), reference, self.exact
+        )
+
+    def computed(self, path: PathName) -> Computed:
+        """One side of a case."""
+        return Computed(self.side(path), lambda: self.record(path), lambda: self.hold(path))
+
     def known(self) -> Tokens:
         """The tokens, once :meth:`rollout` has run."""
         if self.tokens is None:
@@ -141,8 +161,7 @@ def require_paths(setting: Setting, unit: Unit, plans: WorkloadPlans) -> None:
             raise UnsupportedError(f"path {path}: {reason}")
 
 
-Kept = Record | Held | Against
-Emit = Callable[[Case, Comparison, Kept | None, Kept], None]
+Emit = Callable[[Case, Comparison, Sided | None, Sided], None]
 """Gets every case as it ends, with what both sides gave: of float64, how far the path is off."""
 
 
@@ -178,12 +197,11 @@ def run_unit(
         lambda path, record: recheck.recorded(plans, unit.id, path, record),
     )
     paths.look(runner.records, runner.probed, runner.seconds)
-    wanted: list[Tensor] = []
     for case in in_order(unit.cases):
         if case.id not in done:
-            found = run_case(setting, runner, case, wanted)
+            answer = run_case(runner, case)
             paths.look(runner.records, runner.probed, runner.seconds)
-            emit(case, *found)
+            emit(case, answer.found, answer.reference, answer.candidate)
     sequences = tuple(
         Drawn(id=name, prompt=len(prompts.prompts[i]), ids=tuple(runner.known()[i]))
         for i, name in enumerate(prompts.ids)
@@ -196,52 +214,20 @@ def in_order(cases: Sequence[Case]) -> list[Case]:
 
     Caches come first: what is computed while they are looked at serves the other cases, too.
     """
-    return sorted(cases, key=lambda each: each.relation != "cache")
+    return sorted(cases, key=lambda each: not path_relation(each.relation).first)
 
 
-def run_case(
-    setting: Setting, runner: Runner, case: Case, wanted: list[Tensor]
-) -> tuple[Comparison, Kept | None, Kept]:
-    """One case: its result, and what both sides gave. ``wanted`` keeps the oracle's values."""
+def run_case(runner: Runner, case: Case) -> Answer:
+    """One case: its result, and what both sides gave."""
     doing.task(case_words(case))
-    if case.relation == "liveness":
-        found, probed = probe(runner.side(case.path), case.check)
-        runner.probed[case.path] = probed
-        return found, None, probed
-    if case.relation == "trace":
-        found, traced = trace(runner.side(case.path))
-        runner.probed[case.path] = traced
-        return found, None, traced
-    if case.relation == "cache" and case.reference is not None:
-        held = runner.hold(case.reference), runner.hold(case.path)
-        return compare_caches(runner.side(case.reference), runner.side(case.path), held)
-    candidate = runner.record(case.path)
-    if case.reference is not None:
-        reference = runner.record(case.reference)
-        found = named(setting.subject, invariance(reference, candidate, column=case.column))
-        if found.outcome == "differs" and not runner.repeated:  # one case of a unit tells enough
-            sides = {str(path): runner.repeats(path) for path in (case.reference, case.path)}
-            found = replace(found, details={**found.details, "repeats": sides})
-        paths = case.reference, case.path
-        return _with_cause(runner, paths, found), reference, candidate
-    if not wanted:
-        try:
-            wanted.append(oracle_values(setting, runner.plans, runner.known()))
-        except OracleError as error:  # the other checks need no oracle
-            return Comparison("error", str(error)), None, candidate
-    found = named(setting.subject, judge_accuracy(setting.contract, case, candidate, wanted[0]))
-    if not found.details:  # nothing could be measured
-        return found, None, candidate
-    exact = _compared(setting.contract, case, candidate, wanted[0])
-    return found, against(candidate, exact, column=case.column), candidate
-
-
-def _with_cause(runner: Runner, paths: Sequence[PathName], found: Comparison) -> Comparison:
-    """The same with the cause of a NaN, where it can be found out."""
-    for path in paths:
-        if cause := runner.nan_cause(path):
-            return replace(found, reason=f"{found.reason}: on path {path} {cause}")
-    return found
+    relation, asked = path_relation(case.relation), runner.asked(case)
+    try:
+        answer = relation.compare(asked)
+    except OracleError as error:  # the other checks need no oracle
+        return Answer(Comparison("error", str(error)), asked.candidate.record())
+    if relation.probes and isinstance(answer.candidate, Record):
+        runner.probed[case.path] = answer.candidate
+    return replace(answer, found=relation.explained(asked, answer.found, runner))
 
 
 def oracle_values(setting: Setting, plans: WorkloadPlans, tokens: Tokens) -> Tensor:
@@ -263,24 +249,3 @@ def oracle_values(setting: Setting, plans: WorkloadPlans, tokens: Tokens) -> Ten
             )
         parts.append(found)
     return torch.cat(parts)
-
-
-def judge_accuracy(contract: Contract, case: Case, candidate: Record, wanted: Tensor) -> Comparison:
-    """Hold one case against the limits of its check."""
-    check = next(c for c in contract.checks if c.name == case.check)
-    if not isinstance(check, Accuracy):
-        raise TypeError(f"{case.check} is not an accuracy check")
-    limits = check.limits_for(case.numerics.execution).given()
-    exact = _compared(contract, case, candidate, wanted)
-    return accuracy(candidate, exact, limits, column=case.column)
-
-
-def _compared(contract: Contract, case: Case, candidate: Record, wanted: Tensor) -> Tensor:
-    """The oracle's values of what the path gave: of a pair that returns no LSE, O alone."""
-    if case.column is not None:
-        return wanted
-    pair, found = contract.subject, candidate.values
-    wanted = wanted[:, : found.shape[1]]
-    if not isinstance(pair, Attention):
-        return wanted
-    return lse_rounded(found, wanted, pair.heads.query * pair.heads.dim)

@@ -17,10 +17,11 @@ from kvparity.core.isolation.child import stop_a_copy
 from kvparity.core.values import Json
 from kvparity.plan.cases import Case, ControlRun, Unit
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
-from kvparity.relations.accuracy import Against
+from kvparity.relations.accuracy.measure import Against
+from kvparity.relations.asked import Kernels, Planted, Sided
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.case_lines import InvarianceCase
-from kvparity.relations.kernel_case import Finding, audit, certify
+from kvparity.relations.registry import kernel_relation, path_relation
 from kvparity.report import evidence_paths as believed
 from kvparity.report.case_line import case_line, kernel_line
 from kvparity.report.lines import (
@@ -33,15 +34,11 @@ from kvparity.report.lines import (
 )
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.report.unit_paths import Before
-from kvparity.run.control_run import Planted, control_line, plant
-from kvparity.run.kernel_control_run import (
-    kernel_control_line,
-    run_audit_control,
-    run_order_control,
-)
+from kvparity.run.control_run import control_line, plant
+from kvparity.run.kernel_control_run import kernel_control_line
 from kvparity.run.recheck import zygote
 from kvparity.run.recheck.work import again
-from kvparity.run.unit import Kept, Setting, Tokens, run_unit
+from kvparity.run.unit import Setting, Tokens, run_unit
 from kvparity.subjects.base import Subject
 from kvparity.subjects.registry import factory
 from kvparity_contracts.contract import Contract
@@ -101,7 +98,7 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
     """Run a unit; its cases and its evidence are on disk when it returns its name."""
     evidence = Evidence(job.folder)
 
-    def emit(case: Case, result: Comparison, reference: Kept | None, candidate: Kept) -> None:
+    def emit(case: Case, result: Comparison, reference: Sided | None, candidate: Sided) -> None:
         still_settled(doing.now().task)
         file = None
         if isinstance(reference, Against):
@@ -128,7 +125,8 @@ def _before(evidence: Evidence, unit: Unit, done: frozenset[str]) -> Before:
     """What the folder holds of a unit that was interrupted."""
     if not done and not evidence.count(PathLine.file):
         return Before()
-    own = {case.id for case in unit.cases if case.relation == "invariance"} & done
+    relations = {case.id: path_relation(case.relation) for case in unit.cases}
+    own = {name for name in done & relations.keys() if relations[name].line is InvarianceCase}
     details = (line.details for _, line in evidence.read(InvarianceCase, own))
     told = (each.repeats for each in details if each is not None and each.repeats)
     return Before(tuple(believed.of_unit(evidence, unit)), next(told, {}))
@@ -185,35 +183,39 @@ def do_kernel_case(job: Job, case: KernelCase) -> str:
     return case.id
 
 
-def look(job: Job, case: KernelCase) -> Finding:
-    """What a case of an order or audit check finds."""
-    if case.relation == "audit":
-        doing.task(f"case {case.id}: audit for {case.architecture}")
-        return audit(job.contract, job.base, case)
-    subject = subject_of(job, case.numerics)
-    doing.task(f"case {case.id}: order of {case.keys} keys in {case.numerics.execution}")
-    return certify(subject, case, seed=job.contract.seed)
+def look(job: Job, case: KernelCase) -> Comparison:
+    """What a case of a check of kernels finds."""
+    relation = kernel_relation(case.relation)
+    return relation.look(_kernels(job, case, f"case {case.id}: {relation.words(case)}"), case)
+
+
+def _kernels(job: Job, case: KernelCase, words: str) -> Kernels:
+    """Where a case looks; ``words``: what is done meanwhile, once the subject is loaded."""
+
+    def subject() -> Subject:
+        found = subject_of(job, case.numerics)
+        doing.task(words)
+        return found
+
+    doing.task(words)
+    return Kernels(job.contract, job.base, subject)
 
 
 def do_kernel_control(job: Job, control: KernelControl) -> Json:
     """Run a control of an order or audit check; see ``do_control``."""
 
-    def run() -> tuple[bool, str]:
+    def run() -> Planted:
         words = f"control {control.control} of relation {control.relation}"
-        if control.relation == "audit":
-            doing.task(words)
-            return run_audit_control(job.contract, job.base, control)
-        subject = subject_of(job, control.case.numerics)
-        doing.task(words)
-        return run_order_control(subject, control, job.contract.seed)
+        kernels = _kernels(job, control.case, words)
+        return kernel_relation(control.relation).control(kernels, control)
 
     try:
-        caught, seen = _guarded(run)
+        planted = _guarded(run)
     except UnsupportedError as error:
         return _end(control, str(error))
     except Exception as error:  # see do_control
-        caught, seen = False, _ended(error)
-    Evidence(job.folder).write(kernel_control_line(control, caught, seen))
+        planted = Planted(False, _ended(error))
+    Evidence(job.folder).write(kernel_control_line(control, planted.caught, planted.seen))
     return _end(control)
 
 

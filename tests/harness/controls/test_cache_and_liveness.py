@@ -49,11 +49,12 @@ def test_each_relation_catches_what_it_is_for(window: int | None) -> None:
 
 def test_no_output_shows_them() -> None:
     """The control of these controls: bits cannot see what is wrong here."""
+    from asking import compare_caches, probe
+
     from kvparity.controls.held import baked_key, unwritten_slot
     from kvparity.plan.workload import Prompts
     from kvparity.plan.workload_plans import WorkloadPlans
     from kvparity.record.path_run import Side
-    from kvparity.relations.cache_relations import compare_caches, probe
     from kvparity_contracts.paths import PathName
 
     prompts = Prompts("w", ("w/0",), ((5, 6, 7),), 4)
@@ -67,12 +68,12 @@ def test_no_output_shows_them() -> None:
     for plant in (unwritten_slot, baked_key):
         wrong = side(plant(Toy())).run()
         assert right.digests.tolist() == wrong.digests.tolist()
-    assert compare_caches(side(Toy(), "prefill"), side(unwritten_slot(Toy())))[0].outcome == (
+    assert compare_caches(side(Toy(), "prefill"), side(unwritten_slot(Toy()))).outcome == (
         "differs"
     )
-    assert compare_caches(side(Toy(), "prefill"), side(baked_key(Toy())))[0].outcome == "holds"
-    assert probe(side(baked_key(Toy())), "live")[0].outcome == "differs"
-    assert probe(side(unwritten_slot(Toy())), "live")[0].outcome == "holds"
+    assert compare_caches(side(Toy(), "prefill"), side(baked_key(Toy()))).outcome == "holds"
+    assert probe(side(baked_key(Toy()))).found.outcome == "differs"
+    assert probe(side(unwritten_slot(Toy()))).found.outcome == "holds"
 
 
 def test_a_contract_without_such_checks_says_why_they_are_not_planted() -> None:

@@ -15,10 +15,11 @@ from kvparity.controls.reach import reaches
 from kvparity.controls.semantics import ROWS
 from kvparity.plan.cases import ControlRun, make
 from kvparity.record.path_run import Setting
+from kvparity.relations.asked import Planted
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.report.labels import COUNTED
+from kvparity.relations.registry import RELATIONS
 from kvparity.run import control_run
-from kvparity.run.control_run import Planted, plant
+from kvparity.run.control_run import plant
 from kvparity.subjects.pair.exact import exact
 from kvparity.subjects.pair.subject import AttentionSubject, build
 from kvparity_contracts.subjects import Attention
@@ -210,7 +211,7 @@ def test_what_both_kernels_of_a_pair_share_is_judged_by_reach_and_nothing_else_i
     assert bool(found.reach) == by_reach
     if not by_reach:
         assert found.caught
-        assert found.seen == f"so: 2 of 3 {COUNTED.get(relation, 'tokens')}"
+        assert found.seen == f"so: 2 of 3 {RELATIONS[relation].counted}"
         assert found.measured == (MEASURED if relation == "accuracy" else {})
 
 

@@ -15,8 +15,9 @@ from kvparity.plan.workload import Prompts, text_tokens
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record import path_run
 from kvparity.record.path_run import Setting, Side, run_path
-from kvparity.relations import kernel_case
-from kvparity.relations.kernel_case import Finding
+from kvparity.relations.audit.relation import _fields
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.order.relation import _worst
 from kvparity.run.identity import subject_files
 from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.loader import LoadedContract
@@ -196,8 +197,8 @@ def test_what_of_a_checkpoint_counts(folder: Path) -> None:
 # cases of kernels
 
 
-def finding(outcome: Any, reason: str) -> Finding:
-    return Finding(outcome, reason, {"from": reason})
+def finding(outcome: Any, reason: str) -> Comparison:
+    return Comparison(outcome, reason, details={"from": reason})
 
 
 @pytest.mark.parametrize(
@@ -214,11 +215,11 @@ def test_of_two_kinds_of_layers_the_worse_counts(
     kinds: tuple[str, str], outcome: str, reason: str, details: str
 ) -> None:
     found = {"full": finding(kinds[0], "a"), "window": finding(kinds[1], "b")}
-    whole = kernel_case._worst(found)
+    whole = _worst(found)
     assert (whole.outcome, whole.reason) == (outcome, reason)
     layers = {"full": {"from": "a"}, "window": {"from": "b"}}
     assert whole.details == {"from": details, "layers": layers}
-    assert kernel_case._worst({"full": found["full"]}) is found["full"]
+    assert _worst({"full": found["full"]}) is found["full"]
 
 
 @pytest.mark.parametrize(("right", "shown"), [(29, True), (30, False)])
@@ -227,4 +228,4 @@ def test_both_sides_of_a_field_are_shown_where_that_is_short(right: int, shown: 
     other = {"name": "same", "left": "x", "right": "x"}
     pair = {"fields": [other, field, field | {"name": "last"}], "deciding": ["loop", "last"]}
     both = f" ({field['left']} | {field['right']})" if shown else ""
-    assert kernel_case._fields(pair) == f"loop{both}; last{both}"
+    assert _fields(pair) == f"loop{both}; last{both}"

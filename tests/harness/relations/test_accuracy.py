@@ -12,7 +12,7 @@ from records import DECODE, NAN, NOTHING, PREFILL, changed, oracle, record
 from torch import Tensor
 
 from kvparity.core.lse import lse_rounded
-from kvparity.relations.accuracy import accuracy, against
+from kvparity.relations.accuracy.measure import accuracy, against
 from kvparity.relations.bits_and_limits import measures
 
 LIMITS = {"max_abs_dlogp": 0.1, "approx_kl0": 1e-2, "clipfrac0": 0.0}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import toy
+from asking import compare_caches
 from toy import Toy
 
 from kvparity.plan.workload import Prompts
@@ -13,7 +14,6 @@ from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import Place
 from kvparity.record.path_run import Side
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.cache_relations import compare_caches
 from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.paths import PathName
 
@@ -32,7 +32,7 @@ def side(path: str, *defects: str, window: int | None = None) -> Side:
 
 
 def compare(path: str, *defects: str, reference: str = "prefill", **more: Any) -> Comparison:
-    return compare_caches(side(reference, **more), side(path, *defects, **more))[0]
+    return compare_caches(side(reference, **more), side(path, *defects, **more))
 
 
 @pytest.mark.parametrize("path", EVERY)
@@ -95,7 +95,7 @@ def test_outputs_may_be_right_where_the_cache_is_wrong() -> None:
 
 def test_both_sides_are_held_against_what_was_written() -> None:
     left = side("prefill", "casts"), side("decode", "casts")
-    found = compare_caches(*left)[0]
+    found = compare_caches(*left)
     assert found.outcome == "differs"
     assert found.reason.startswith("the reference holds another k")
 
@@ -139,7 +139,7 @@ def test_what_was_told_before_a_reset_is_told_no_more() -> None:
             return session
 
     quiet = Side(toy.setting(), Quiet(), PLANS, PathName("reset"), TOKENS)
-    found = compare_caches(side("prefill"), quiet)[0]
+    found = compare_caches(side("prefill"), quiet)
     assert found.outcome == "void"
     assert "the path does not report what it writes" in found.reason
 
@@ -147,10 +147,10 @@ def test_what_was_told_before_a_reset_is_told_no_more() -> None:
 def test_positions_that_only_one_side_holds_are_not_compared() -> None:
     long, short = side("prefill").hold(), side("decode").hold()
     empty = replace(short, is_held=torch.zeros_like(short.is_held))
-    assert compare_caches(side("prefill"), side("decode"), (long, empty))[0].reason == (
+    assert compare_caches(side("prefill"), side("decode"), (long, empty)).reason == (
         "the path holds nothing at the end"
     )
-    found = compare_caches(side("prefill"), side("decode"), (long, short))[0]
+    found = compare_caches(side("prefill"), side("decode"), (long, short))
     assert found.tokens == 10  # not 12
 
 
@@ -158,7 +158,7 @@ def test_what_nobody_wrote_differs() -> None:
     long, short = side("prefill").hold(), side("decode").hold()
     short = replace(short, is_written=short.is_written.clone())
     short.is_written[0, 2] = False
-    found = compare_caches(side("prefill"), side("decode"), (long, short))[0]
+    found = compare_caches(side("prefill"), side("decode"), (long, short))
     assert found.reason == ("the path holds position 2 of w/0 in layer 0, which nobody wrote")
 
 

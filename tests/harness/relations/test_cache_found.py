@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kvparity.plan.schedule import Member, Plan
 from kvparity.record.cache_snapshot import Held, Place
-from kvparity.relations.cache import compare
+from kvparity.relations.cache.compare import compare
 
 LAYERS = 2
 ROWS = sum(member.length for member in records.MEMBERS)

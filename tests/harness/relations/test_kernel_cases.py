@@ -13,13 +13,17 @@ import torch
 from attention_spy import pair_call
 
 from kvparity.plan.kernel_cases import KernelCase, Numerics
-from kvparity.relations import kernel_case
+from kvparity.relations import bits_and_limits
+from kvparity.relations.asked import Planted
+from kvparity.relations.audit import relation as auditing
 from kvparity.relations.audit.compare import Comparison, Field
 from kvparity.relations.audit.contract import Result
+from kvparity.relations.audit.relation import audit
 from kvparity.relations.audit.request import AuditError, Shape
-from kvparity.relations.kernel_case import audit, certify, of_order
 from kvparity.relations.order.decoder import attentions_of
+from kvparity.relations.order.relation import certify, of_order
 from kvparity.relations.order.report import PARTS, Drawn, OrderReport, Part
+from kvparity.relations.registry import RELATIONS
 from kvparity.report.case_line import kernel_line
 from kvparity.report.terminal import render
 from kvparity.run import verify as run_verify
@@ -38,8 +42,8 @@ AUDIT = KernelCase("c001", "audit", "audit", FLOAT32, architecture="sm_90")
 
 
 # what a finding means
-BLIND = kernel_case.Finding(
-    "void", "unknown: so", {"architecture": "sm_90", "verdict": "unknown", "pairs": []}
+BLIND = bits_and_limits.Comparison(
+    "void", "unknown: so", details={"architecture": "sm_90", "verdict": "unknown", "pairs": []}
 )
 
 
@@ -99,7 +103,9 @@ def document(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def audited(monkeypatch: pytest.MonkeyPatch, *verdicts: str, **more: Any) -> kernel_case.Finding:
+def audited(
+    monkeypatch: pytest.MonkeyPatch, *verdicts: str, **more: Any
+) -> bits_and_limits.Comparison:
     """An audit whose pairs have these verdicts in one field."""
     asked: list[tuple[Any, ...]] = []
 
@@ -118,7 +124,7 @@ def audited(monkeypatch: pytest.MonkeyPatch, *verdicts: str, **more: Any) -> ker
             results.append(Result(archs[0], Shape(4, 2, 16), order, order, comparison))
         return results
 
-    monkeypatch.setattr(kernel_case, "audit_contract", pretend)
+    monkeypatch.setattr(auditing, "audit_contract", pretend)
     found = audit(Contract.model_validate(document()), Path(), AUDIT, **more)
     formats = {"formats": [("float32", "float32")], "against": more.get("against")}
     assert asked == [(["sm_90"], formats)]
@@ -154,7 +160,7 @@ def test_kernels_that_do_not_compile_are_no_verdict(monkeypatch: pytest.MonkeyPa
     def refuse(*arguments: Any, **more: Any) -> None:
         raise AuditError("decode does not compile")
 
-    monkeypatch.setattr(kernel_case, "audit_contract", refuse)
+    monkeypatch.setattr(auditing, "audit_contract", refuse)
     with pytest.raises(SubjectError, match="audit for sm_90: decode does not compile"):
         audit(Contract.model_validate(document()), Path(), AUDIT)
 
@@ -306,8 +312,9 @@ def test_no_more_keys_than_a_tile_are_void(tmp_path: Path) -> None:
 
 
 def test_a_void_case_is_told_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "audit", lambda *arguments: BLIND)
-    monkeypatch.setattr(worker, "run_audit_control", lambda *arguments: (True, "seen"))
+    relation = RELATIONS["audit"]
+    monkeypatch.setattr(relation, "look", lambda *_: BLIND, raising=True)
+    monkeypatch.setattr(relation, "control", lambda *_: Planted(True, "seen"), raising=True)
     checks = [{"name": "audit", "relation": "audit", "architectures": ["sm_90"]}]
     seen = verify(tmp_path, checks=checks)
     (check,) = seen["checks"]

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 import toy
+from asking import probe
 from toy import Toy
 
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.path_run import Setting, Side
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.cache_relations import edges, probe
+from kvparity.relations.liveness.relation import edges
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity_contracts.paths import PathName
 
@@ -33,7 +34,7 @@ def setting(**check: Any) -> Setting:
 def judged(path: str, *defects: str, window: int | None = None, **check: Any) -> Comparison:
     subject = Toy(*defects, window=window)
     side = Side(setting(**check), subject, PLANS, PathName.parse(path), TOKENS)
-    return probe(side, "live")[0]
+    return probe(side).found
 
 
 @pytest.mark.parametrize("path", EVERY)
@@ -88,7 +89,7 @@ def test_a_layer_that_nobody_sees_is_named() -> None:
             return position
 
     side = Side(setting(), Deaf(), PLANS, PathName("decode"), TOKENS)
-    found = probe(side, "live")[0]
+    found = probe(side).found
     assert found.outcome == "differs"
     assert found.details["unseen_layers"] == [
         "layer 0, by row 42 of w/0",
@@ -101,7 +102,7 @@ def test_a_layer_that_nobody_sees_is_named() -> None:
 
 def test_probing_leaves_no_trace() -> None:
     side = Side(setting(), Toy(window=5), PLANS, PathName("mixed"), TOKENS)
-    assert torch.equal(probe(side, "live")[1].digests, side.run().digests)
+    assert torch.equal(probe(side).candidate.digests, side.run().digests)
 
 
 def test_what_is_not_steady_is_void() -> None:
@@ -118,7 +119,7 @@ def test_a_row_that_drifts_while_it_is_probed_is_void() -> None:
             return super().logits(q, k, v) + max(0, self.calls - 12)
 
     side = Side(setting(), Drifting(), PLANS, PathName("decode"), TOKENS)
-    found = probe(side, "live")[0]
+    found = probe(side).found
     assert (found.outcome, found.reason) == (
         "void",
         "row 42 of w/0 changed after all was restored",
@@ -136,7 +137,7 @@ def test_a_probe_that_gives_other_rows_is_an_error() -> None:
 
     side = Side(setting(), Doubling(), PLANS, PathName("decode"), TOKENS)
     with pytest.raises(SubjectError, match="gave 2 rows of the 1 wanted"):
-        probe(side, "live")
+        probe(side)
 
 
 def test_rows_that_see_no_cached_key_are_void() -> None:

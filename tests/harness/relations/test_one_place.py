@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 import torch
 import toy
+from asking import compare_caches, probe
 from grid_toy import HEADS, LAYERS, Gap, Grid, Look, Spot
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,6 @@ from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import Held
 from kvparity.record.path_run import Side
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.cache_relations import compare_caches, probe
 from kvparity.relations.trace.contents import Contents
 from kvparity.relations.trace.facts import Facts
 from kvparity_contracts.paths import PathName
@@ -67,7 +67,7 @@ def told_of(found: Comparison, spot: Spot) -> None:
 
 
 def test_a_grid_without_a_wrong_number_holds() -> None:
-    found = compare_caches(side("prefill"), side("decode"))[0]
+    found = compare_caches(side("prefill"), side("decode"))
     assert found.outcome == "holds", found.reason
     assert found.details == {"layers": LAYERS, "compared": 2 * LAYERS * sum(HELD), "differing": 0}
 
@@ -76,8 +76,8 @@ def judged(spot: Spot) -> tuple[Comparison, Comparison]:
     """With the wrong number in the path's cache, and in the reference's."""
     reference, path = side("prefill", spot), side("decode", spot)
     return (
-        compare_caches(side("prefill"), path, (right("prefill"), path.hold()))[0],
-        compare_caches(reference, side("decode"), (reference.hold(), right("decode")))[0],
+        compare_caches(side("prefill"), path, (right("prefill"), path.hold())),
+        compare_caches(reference, side("decode"), (reference.hold(), right("decode"))),
     )
 
 
@@ -121,7 +121,7 @@ GAPS = {
 def test_one_position_of_a_cache_that_nobody_wrote_or_that_is_gone_is_told(only: str) -> None:
     gap = GAPS[only]
     candidate = side("decode", gap=gap)
-    found = compare_caches(side("prefill"), candidate, (right("prefill"), candidate.hold()))[0]
+    found = compare_caches(side("prefill"), candidate, (right("prefill"), candidate.hold()))
     assert found.outcome == "differs"
     place = f"position {gap.position} of w/{gap.sequence} in layer {gap.layer}"
     told = {
@@ -137,19 +137,19 @@ def test_what_only_one_side_holds_is_counted_by_any_layer() -> None:
     less = right("prefill")
     less = replace(less, is_held=less.is_held.clone(), needed=torch.zeros_like(less.needed))
     less.is_held[1:] = False
-    found = compare_caches(side("prefill"), side("decode"), (less, right("decode")))[0]
+    found = compare_caches(side("prefill"), side("decode"), (less, right("decode")))
     assert (found.outcome, found.tokens) == ("holds", sum(HELD))
     assert found.details == {"layers": LAYERS, "compared": 2 * sum(HELD), "differing": 0}
     less.is_held[0, : HELD[0]] = False
     less.is_held[0, HELD[0] + 1 :] = False
-    found = compare_caches(side("prefill"), side("decode"), (less, right("decode")))[0]
+    found = compare_caches(side("prefill"), side("decode"), (less, right("decode")))
     # The one position left is the last of the first sequence, which decoding never computes.
     assert (found.outcome, found.reason) == ("void", "no position is held by both sides")
 
 
 def test_caches_of_other_layers_are_not_compared() -> None:
     thin = Side(toy.setting(), toy.Toy(), PLANS, PathName("decode"), TOKENS)
-    found = compare_caches(side("prefill"), thin)[0]
+    found = compare_caches(side("prefill"), thin)
     assert found.outcome == "void"
     assert found.reason == f"the two sides hold {LAYERS} against 1 storing layers"
 
@@ -170,7 +170,7 @@ def live(look: Look | None, window: int | None) -> Comparison:
     one = Side(
         toy.setting(checks=[CHECK]), subject, PLANS.over(prompts), PathName("decode"), TOKENS[:1]
     )
-    return probe(one, "live")[0]
+    return probe(one).found
 
 
 @pytest.mark.parametrize("window", [None, 3])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
-from kvparity.relations.liveness import Probe, Prober
+from kvparity.relations.liveness.probing import Probe, Prober
 
 DIM = 5
 Hears = Callable[[int, int, int], bool]  # (layer, head, position)

@@ -14,9 +14,12 @@ from kvparity.controls.base import unchanged
 from kvparity.controls.order import retiled
 from kvparity.controls.table import PLANTS
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
-from kvparity.relations.kernel_case import Finding
-from kvparity.run import kernel_control_run
-from kvparity.run.kernel_control_run import run_audit_control, run_order_control
+from kvparity.relations.asked import Kernels, Planted
+from kvparity.relations.audit import relation as auditing
+from kvparity.relations.audit.relation import AuditRelation
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.order import relation as probing
+from kvparity.relations.order.relation import OrderRelation
 from kvparity.subjects.base import Subject, UnsupportedError
 from kvparity.subjects.pair.model import Heads, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
@@ -67,6 +70,14 @@ def decoder() -> Subject:
     )
 
 
+def run_order(subject: Subject, job: KernelControl) -> Planted:
+    return OrderRelation().control(Kernels(contract(), Path(), lambda: subject), job)
+
+
+def run_audit(asked: Contract, job: KernelControl) -> Planted:
+    return AuditRelation().control(Kernels(asked, Path(), ours), job)
+
+
 def certificate(name: str, keys: int) -> KernelControl:
     return KernelControl(name, KernelCase("c000", "order", "order", FLOAT32, keys=keys))
 
@@ -79,12 +90,12 @@ def test_a_planted_order_is_caught_and_nothing_planted_is_not(
     subject: Any, keys: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = certificate(name, keys)
-    caught, seen = run_order_control(subject(), job, seed=0)
-    assert caught, seen
-    assert seen.startswith(f"{keys} keys: ")
+    found = run_order(subject(), job)
+    assert found.caught, found.seen
+    assert found.seen.startswith(f"{keys} keys: ")
     monkeypatch.setitem(PLANTS, name, unchanged)
-    caught, seen = run_order_control(subject(), job, seed=0)
-    assert not caught, seen
+    found = run_order(subject(), job)
+    assert not found.caught, found.seen
 
 
 @pytest.mark.parametrize(
@@ -100,9 +111,9 @@ def test_a_planted_order_is_caught_and_nothing_planted_is_not(
 def test_only_another_order_catches(
     outcome: Any, verdict: str, caught: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Finding(outcome, "bits", {"verdict": verdict})
-    monkeypatch.setattr(kernel_control_run, "certify", lambda *arguments, **more: found)
-    assert run_order_control(ours(), certificate("other-tile", 17), seed=0) == (
+    found = Comparison(outcome, "bits", details={"verdict": verdict})
+    monkeypatch.setattr(probing, "certify", lambda *arguments, **more: found)
+    assert run_order(ours(), certificate("other-tile", 17)) == Planted(
         caught,
         "17 keys: bits",
     )
@@ -111,8 +122,8 @@ def test_only_another_order_catches(
 def test_a_tile_of_a_pair_that_takes_no_order_is_built_from_its_log_sum_exp() -> None:
     alone = Pair.of(naive_pair.prefill_alone, naive_pair.decode_alone, "prefill", "decode")
     with pytest.raises(UnsupportedError, match="built from the LSE"):
-        run_order_control(attention(alone, None), certificate("other-tile", 66), seed=0)
-    assert run_order_control(attention(alone, None), certificate("ragged-split", 66), seed=0)[0]
+        run_order(attention(alone, None), certificate("other-tile", 66))
+    assert run_order(attention(alone, None), certificate("ragged-split", 66)).caught
 
 
 def test_every_declared_order_has_another_tile() -> None:
@@ -125,13 +136,13 @@ def test_every_declared_order_has_another_tile() -> None:
 
 def test_a_control_of_one_relation_is_none_of_the_other() -> None:
     with pytest.raises(ValueError, match="not a control of an order check"):
-        run_order_control(ours(), certificate("other-warps", 17), seed=0)
+        run_order(ours(), certificate("other-warps", 17))
     with pytest.raises(ValueError, match="not a control of an audit check"):
-        run_audit_control(contract(), Path(), compiled("ragged-split"))
+        run_audit(contract(), compiled("ragged-split"))
     theirs = contract().subject.model_copy(update={"attention": "sdpa"})  # no order of ours
     bare = contract().model_copy(update={"subject": theirs})
     with pytest.raises(ValueError, match="not a control of an audit check"):
-        run_audit_control(bare, Path(), compiled("other-tile"))
+        run_audit(bare, compiled("other-tile"))
 
 
 # audits: what is compiled for them is tested in audit/test_relation.py
@@ -174,10 +185,10 @@ def test_an_audit_is_given_another_order_of_decode(
 ) -> None:
     asked: list[Any] = []
 
-    def pretend(*arguments: Any, **more: Any) -> Finding:
+    def pretend(*arguments: Any, **more: Any) -> Comparison:
         asked.append(more)
-        return Finding(outcome, "so")
+        return Comparison(outcome, "so")
 
-    monkeypatch.setattr(kernel_control_run, "audit", pretend)
-    assert run_audit_control(contract(**order), Path(), compiled(name)) == (caught, "sm_80: so")
+    monkeypatch.setattr(auditing, "audit", pretend)
+    assert run_audit(contract(**order), compiled(name)) == Planted(caught, "sm_80: so")
     assert asked == [{"against": asdict(ReductionOrder(**order)) | against}]

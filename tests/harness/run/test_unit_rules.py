@@ -14,9 +14,11 @@ from toy import Toy
 
 from kvparity.plan.cases import Case, make
 from kvparity.plan.schedule import Member
+from kvparity.relations.accuracy.measure import accuracy
+from kvparity.relations.accuracy.relation import comparable
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import case_line
-from kvparity.run.unit import Setting, judge_accuracy, run_unit
+from kvparity.run.unit import Setting, run_unit
 from kvparity.subjects.base import OracleError, UnsupportedError
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
@@ -177,12 +179,16 @@ def test_of_a_pair_the_rounding_of_an_lse_alone_is_not_counted() -> None:
         checks=[NEAR | {"limits": {"max_abs": 1.0}}],
     )  # fmt: skip
     contract = Contract.model_validate(document)
-    (case,) = make(contract).units[0].cases
     values = torch.tensor([1.0] * 7 + [2.0] + [1000.0] * 2).expand(5, 10)
     wanted = values.double() * (1 + 4 * 2.0**-24)
-    found = judge_accuracy(contract, case, record(values=values), wanted)
+
+    def judged(values: Tensor) -> Comparison:
+        exact = comparable(contract.subject, values, wanted)
+        return accuracy(record(values=values), exact, {"max_abs": 1.0}, column=None)
+
+    found = judged(values)
     assert found.max_abs == 2 * 4 * 2.0**-24
     assert found.details["worst"]["column"] == 7
     # A pair that returns no LSE is held to its O.
-    alone = judge_accuracy(contract, case, record(values=values[:, :8]), wanted)
+    alone = judged(values[:, :8])
     assert alone.max_abs == found.max_abs

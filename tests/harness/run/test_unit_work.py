@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import toy
-from records import record
 from torch import Tensor
 from toy import Toy
 
@@ -19,13 +18,14 @@ from kvparity.plan.kernel_cases import Numerics
 from kvparity.plan.schedule import Member
 from kvparity.record.cache_snapshot import Held
 from kvparity.record.execute import Record
-from kvparity.relations.accuracy import Against
+from kvparity.relations.accuracy.measure import Against
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.invariance import with_cause
 from kvparity.report.case_line import case_words
 from kvparity.report.lines import PathLine, UnitLine
 from kvparity.report.unit_paths import Before
 from kvparity.run import unit
-from kvparity.run.unit import Runner, Setting, judge_accuracy, require_paths, run_unit
+from kvparity.run.unit import Runner, Setting, require_paths, run_unit
 from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.paths import PathName
 
@@ -163,7 +163,7 @@ def test_the_cause_of_a_nan_is_told_of_the_path_that_has_it(
     causes: dict[str, str], words: str
 ) -> None:
     runner: Any = SimpleNamespace(nan_cause=lambda path: causes.get(str(path)))
-    found = unit._with_cause(
+    found = with_cause(
         runner, (PathName("prefill"), PathName("decode")), Comparison("differs", "bits differ")
     )
     assert (found.outcome, found.reason) == ("differs", words)
@@ -229,14 +229,6 @@ def test_a_pair_draws_nothing_and_needs_no_path_for_it() -> None:
     runner = Runner(own, plans, None)
     runner.rollout(PathName("decode"))
     assert runner.known() == [[0] * 6, [0] * 4]
-
-
-def test_limits_are_those_of_an_accuracy_check_alone() -> None:
-    own = setting(BITS, NEAR)
-    (work,) = make(own.contract).units
-    (case,) = (each for each in work.cases if each.check == "bits")
-    with pytest.raises(TypeError, match="bits is not an accuracy check"):
-        judge_accuracy(own.contract, case, record(), record().values.double())
 
 
 def test_who_waits_is_told_the_case_and_what_it_is_held_against(

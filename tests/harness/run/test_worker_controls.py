@@ -14,9 +14,11 @@ from kvparity.core import doing
 from kvparity.plan.cases import ControlRun
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import ControlLine
+from kvparity.relations.asked import Planted
+from kvparity.relations.audit.relation import AuditRelation
+from kvparity.relations.order.relation import OrderRelation
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.run import worker
-from kvparity.run.control_run import Planted
 from kvparity.run.worker import Job
 from kvparity.subjects.base import OracleError, SubjectError, UnsupportedError
 
@@ -94,12 +96,12 @@ def test_who_waits_for_a_control_or_a_kernel_case_is_told_which(
     assert worker.do_control(job, CONTROL, []) == ended(CONTROL)
     (case,) = WORK.kernel_cases
     finding = object()
-    monkeypatch.setattr(worker, "certify", noting(finding))
-    monkeypatch.setattr(worker, "audit", noting(finding))
+    monkeypatch.setattr("kvparity.relations.order.relation.certify", noting(finding))
+    monkeypatch.setattr("kvparity.relations.audit.relation.audit", noting(finding))
     audited = KernelCase("c900", "sound", "audit", NUMERICS, architecture="sm_90")
     assert worker.look(job, case) is worker.look(job, audited) is finding
-    monkeypatch.setattr(worker, "run_order_control", noting((True, "seen")))
-    monkeypatch.setattr(worker, "run_audit_control", noting((False, "not seen")))
+    monkeypatch.setattr(OrderRelation, "control", noting(Planted(True, "seen")))
+    monkeypatch.setattr(AuditRelation, "control", noting(Planted(False, "not seen")))
     for control in (KernelControl("other-tree", case), KernelControl("atomic-add", audited)):
         assert worker.do_kernel_control(job, control) == ended(control)
     lines = [line for _, line in Evidence(job.folder).read(ControlLine)]
@@ -120,9 +122,9 @@ def test_a_control_of_kernels_that_ends_its_run_is_not_caught_or_not_planted(
 ) -> None:
     made(monkeypatch)
     control = KernelControl("other-tree", WORK.kernel_cases[0])
-    monkeypatch.setattr(worker, "run_order_control", raising(KeyError("x")))
+    monkeypatch.setattr(OrderRelation, "control", raising(KeyError("x")))
     assert worker.do_kernel_control(job, control) == ended(control)
-    monkeypatch.setattr(worker, "run_order_control", raising(UnsupportedError("no trees")))
+    monkeypatch.setattr(OrderRelation, "control", raising(UnsupportedError("no trees")))
     assert worker.do_kernel_control(job, control) == {
         "name": "other-tree", "relation": "order", "unplanted": "no trees",
     }  # fmt: skip

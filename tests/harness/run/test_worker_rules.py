@@ -16,7 +16,7 @@ from working import CONTRACT, NUMERICS, OTHER, UNIT, made
 
 from kvparity.core import doing
 from kvparity.plan.results import Divergence
-from kvparity.relations.accuracy import Against, against
+from kvparity.relations.accuracy.measure import Against, against
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.lines import Launches, PathLine, UnitLine
 from kvparity.report.lines import Sequence as Drawn

@@ -16,17 +16,14 @@ from kvparity.labs.defect_matrix.results import EntryResult
 from kvparity.plan.cases import ControlRun
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.record.execute import Tokens
+from kvparity.relations.asked import Kernels
+from kvparity.relations.base import KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.kernel_case import Finding, audit, certify
+from kvparity.relations.order.relation import EDGES, PROBED, SEEN, certify
+from kvparity.relations.registry import RELATIONS, kernel_relation
 from kvparity.run.control_run import compare
-from kvparity.run.kernel_control_run import (
-    EDGES,
-    PROBED,
-    SEEN,
-    run_audit_control,
-    run_order_control,
-)
 from kvparity.run.unit import Runner, Setting
+from kvparity.subjects.base import Subject
 from kvparity.subjects.registry import factory
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.paths import DECODE, PREFILL
@@ -45,7 +42,7 @@ class _Built:
     setting: Setting
     numerics: Numerics
     tokens: dict[str, Tokens] = field(default_factory=dict)
-    clean: dict[tuple[object, ...], Comparison | Finding] = field(default_factory=dict)
+    clean: dict[tuple[object, ...], Comparison] = field(default_factory=dict)
 
     def known(self, workload: str) -> Tokens:
         if workload not in self.tokens:
@@ -100,7 +97,7 @@ def _result(entry: Entry, device: str) -> EntryResult:
 
 
 def _look(entry: Entry, device: str) -> tuple[str, str, str]:
-    if entry.relation in ("order", "audit"):
+    if isinstance(RELATIONS[entry.relation], KernelRelation):
         return _look_at_kernels(entry, _build(entry.fixture, device))
     control = seen_by(CONTROLS[entry.control], entry.relation)
     part = part_of(CONTROLS[entry.control], FIXTURES[entry.fixture], entry.workload)
@@ -135,9 +132,7 @@ def _look(entry: Entry, device: str) -> tuple[str, str, str]:
     return str(control.path), "caught" if caught else "not caught", planted.reason
 
 
-def _clean(
-    built: _Built, job: ControlRun, control: Control, tokens: Tokens
-) -> Comparison | Finding:
+def _clean(built: _Built, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
     key = (
         job.relation, job.workload, job.sequences, job.generate, job.column, control.path,
         control.scores_prompt,
@@ -148,30 +143,28 @@ def _clean(
 
 
 def _look_at_kernels(entry: Entry, built: _Built) -> tuple[str, str, str]:
-    contract, subject = built.setting.contract, built.setting.subject
-    key: tuple[str, ...]
-    if entry.relation == "audit":
-        case = KernelCase("matrix", "audit", "audit", built.numerics, architecture=AUDITED)
-        key = ("audit",)
-        if key not in built.clean:
-            built.clean[key] = audit(contract, Path(), case)
-        clean = built.clean[key]
-        caught, seen = run_audit_control(contract, Path(), KernelControl(entry.control, case))
+    setting, relation = built.setting, kernel_relation(entry.relation)
+    kernels = Kernels(setting.contract, Path(), lambda: setting.subject)
+    where = {"keys": ORDER_KEYS} if relation.sees_order else {"architecture": AUDITED}
+    case = KernelCase("matrix", entry.relation, entry.relation, built.numerics, **where)
+    parts = PROBED.get(entry.control, EDGES) if relation.sees_order else ()
+    key = (entry.relation, *parts)
+
+    def look(subject: Subject) -> Comparison:
+        if not relation.sees_order:
+            return relation.look(kernels, case)
+        return certify(subject, case, seed=setting.contract.seed, only=parts)
+
+    if in_kernels(CONTROLS[entry.control]):
+        found = relation.control(kernels, KernelControl(entry.control, case))
+        caught, seen = found.caught, found.seen
     else:
-        case = KernelCase("matrix", "order", "order", built.numerics, keys=ORDER_KEYS)
-        parts = PROBED.get(entry.control, EDGES)
-        if in_kernels(CONTROLS[entry.control]):
-            job = KernelControl(entry.control, case)
-            caught, seen = run_order_control(subject, job, contract.seed)
-        else:
-            planted = PLANTS[entry.control](subject)
-            found = certify(planted, case, seed=contract.seed, only=parts)
-            caught = found.outcome == "differs" and found.details["verdict"] in SEEN
-            seen = found.reason
-        key = ("order", *parts)
-        if key not in built.clean:
-            built.clean[key] = certify(subject, case, seed=contract.seed, only=parts)
-        clean = built.clean[key]
+        planted = look(PLANTS[entry.control](setting.subject))
+        caught = planted.outcome == "differs" and planted.details["verdict"] in SEEN
+        seen = planted.reason
+    if key not in built.clean:
+        built.clean[key] = look(setting.subject)
+    clean = built.clean[key]
     if clean.outcome != "holds":
         return "decode", "void", f"with nothing planted: {clean.outcome}: {clean.reason}"
     return "decode", "caught" if caught else "not caught", seen

@@ -1,41 +1,25 @@
-"""Relation *trace*: one case of a contract, from the judgement of its trace."""
+"""How a trace is asked for, and told."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
-from kvparity.relations.bits_and_limits import Comparison, other_work
-from kvparity.relations.trace.tracing import Trace
-
-SHOWN = 8
-"""Broken invariants that a report lists."""
+from kvparity.relations.asked import Answer, Asked
+from kvparity.relations.base import PathRelation
+from kvparity.relations.case_lines import TraceCase
+from kvparity.relations.trace.compare import compare
+from kvparity.relations.trace.tracing import trace_side
+from kvparity_contracts.checks import TraceCheck
 
 
-def compare(trace: Trace) -> Comparison:
-    """What a trace means for its case; ``tokens`` counts rows, ``differing_tokens`` broken ones."""
-    found = trace.judgement
-    known = [seen.weights for line in trace.lines for seen in line.layers if seen.weights]
-    sums = [w for w in known if not w.recomputed]
-    worst = max(sums, key=lambda w: w.deviation / w.bound, default=None)
-    details: dict[str, Any] = {
-        "layers": max((len(line.layers) for line in trace.lines), default=0),
-        "judged": found.said,
-        "broken": [asdict(each) for each in found.broken[:SHOWN]],
-        "weight_sum_ulps": _number(None if worst is None else worst.deviation),
-        "weight_sum_bound_ulps": _number(None if worst is None else worst.bound),
-        "largest_out_ratio": _number(max((w.out_ratio for w in known), default=None)),
-    }
-    counts: dict[str, Any] = {
-        "tokens": len(trace.lines),
-        "differing_tokens": len({(b.sequence, b.step, b.place) for b in found.broken}),
-        "details": details,
-    }
-    idle = other_work("path", trace.record) if found.outcome == "holds" else None
-    if idle is not None:
-        return Comparison("void", idle, **counts)
-    return Comparison(found.outcome, found.reason, **counts)
+class TraceRelation(PathRelation):
+    """Every layer looks at what it should."""
 
+    check = TraceCheck
+    line = TraceCase
+    holds = "positions, keys and weights are as expected"
+    counted = "rows"
+    probes = True
 
-def _number(value: float | None) -> float | str | None:
-    return value if value is None or abs(value) < float("inf") else str(value)
+    def compare(self, asked: Asked) -> Answer:
+        """Run the path with a listener, and check its trace against the invariants."""
+        found = trace_side(asked.candidate.side)
+        return Answer(compare(found), found.record)

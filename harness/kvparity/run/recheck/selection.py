@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kvparity.plan.cases import Unit
+from kvparity.relations.registry import path_relation
 from kvparity.run.recheck.choice import chosen, needed, tokens_of
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
@@ -42,7 +43,7 @@ def select(contract: Contract, units: Sequence[Unit], verdicts: Mapping[str, str
     """
     whole, items = 0, []
     for unit in units:
-        compared = [c for c in unit.cases if c.relation in ("invariance", "accuracy")]
+        compared = [c for c in unit.cases if path_relation(c.relation).file.by_token]
         holding = [c for c in compared if verdicts.get(c.id) == "holds"]
         references = {c.reference for c in holding if c.reference is not None}
         for path in dict.fromkeys(p for c in compared for p in (c.path, c.reference) if p):

@@ -9,10 +9,10 @@ from audit_cases import ORDER, SHAPE
 
 from kvparity.controls.table import RECOMPILED
 from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.relations.asked import Kernels, Planted
+from kvparity.relations.audit.relation import AuditRelation, audit
 from kvparity.relations.audit.request import Request
 from kvparity.relations.audit.views import Side
-from kvparity.relations.kernel_case import audit
-from kvparity.run.kernel_control_run import run_audit_control
 from kvparity_contracts import Contract
 
 CASE = KernelCase("c000", "audit", "audit", Numerics("bfloat16", "bfloat16"), architecture="sm_90")
@@ -64,11 +64,12 @@ def test_a_planted_order_is_caught_and_nothing_planted_is_not(
     name: str, field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control = KernelControl(name, CASE)
-    caught, seen = run_audit_control(CONTRACT, Path(), control)
-    assert caught, seen
-    assert field in seen
+    kernels = Kernels(CONTRACT, Path(), lambda: pytest.fail("it needs no subject"))
+    found = AuditRelation().control(kernels, control)
+    assert found.caught, found.seen
+    assert field in found.seen
     monkeypatch.setitem(RECOMPILED, name, lambda order: order)
-    assert run_audit_control(CONTRACT, Path(), control) == (
+    assert AuditRelation().control(kernels, control) == Planted(
         False,
         "sm_90: same: all 14 fields of 1 pairs agree",
     )

@@ -10,10 +10,10 @@ from order_pairs import How, decode, pair, prefill, subject
 from order_trees import TreeOracle, TreeTriples
 
 from kvparity.plan.kernel_cases import KernelCase, Numerics
-from kvparity.relations.kernel_case import certify as certify_case
 from kvparity.relations.order import SumTree, certify, order_report
 from kvparity.relations.order import decoder as decoders
 from kvparity.relations.order.canonical import chain
+from kvparity.relations.order.relation import certify as certify_case
 from kvparity.relations.order.triples import certify_triples
 from kvparity.subjects.attention_calls import by_keywords
 from kvparity.subjects.pair.model import Pair

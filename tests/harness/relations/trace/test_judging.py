@@ -15,9 +15,9 @@ from emitting import Emitting
 
 from kvparity.record.path_run import Setting, Side
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.trace.compare import compare
 from kvparity.relations.trace.judging import Judgement, judge
 from kvparity.relations.trace.lines import Line
-from kvparity.relations.trace.relation import compare
 from kvparity.relations.trace.tracing import Trace, declared, trace_side
 from kvparity_contracts.paths import PathName
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import toy
+from asking import ask
 from emitting import Emitting
 from ruamel.yaml import YAML
 
 from kvparity.plan.cases import make
 from kvparity.record.path_run import Setting, Side
-from kvparity.relations.cache_relations import trace
 from kvparity.report.terminal import render
 from kvparity.run import verify
 from kvparity.run.replay import replay
@@ -95,7 +95,8 @@ def test_a_broken_invariant_is_a_difference_with_its_sentence() -> None:
         prompts = plans.prompts
         tokens = [[1] * prompts.length(i) for i in range(2)]
         side = Side(setting, setting.subject, plans, PathName("decode"), tokens)
-        found, record = trace(side)
+        answer = ask("trace", side, check=contract.checks[0])
+        found, record = answer.found, answer.candidate
         assert found.outcome == outcome
         assert words in found.reason
         assert found.tokens == 8

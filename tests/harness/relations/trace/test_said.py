@@ -19,10 +19,10 @@ from toy import Toy
 
 from kvparity.core import doing
 from kvparity.relations.trace import invariants
+from kvparity.relations.trace.compare import compare
 from kvparity.relations.trace.invariants import Finding
 from kvparity.relations.trace.judging import Broken, Judgement, judge
 from kvparity.relations.trace.lines import Line, Seen
-from kvparity.relations.trace.relation import compare
 from kvparity.relations.trace.tracing import Trace, declared
 from kvparity.run import trace_command
 from kvparity.run.trace_command import Traced

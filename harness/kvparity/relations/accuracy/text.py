@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvparity.core.words import of_allowed, rounded
-from kvparity.report.labels import place_in
 
-Document = dict[str, Any]
+Document = Mapping[str, Any]
 
 
 def nearest_lines(cases: Sequence[Document]) -> list[str]:
@@ -19,7 +18,7 @@ def nearest_lines(cases: Sequence[Document]) -> list[str]:
         if not own:
             continue
         case = max(own, key=lambda each: _share(each) or 0.0)
-        where = f"{place_in(case)}, {dtype}"
+        where = f"{case['path']} over {case['workload']}, {dtype}"
         if case["temperature"] is not None:
             where += f", temperature {case['temperature']:g}"
         words = of_allowed(case, case["accuracy"]["limits"])

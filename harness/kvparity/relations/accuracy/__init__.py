@@ -1,0 +1,1 @@
+"""Relation *accuracy*: a path against float64, within limits."""

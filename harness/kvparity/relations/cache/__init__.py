@@ -1,0 +1,1 @@
+"""Relation *cache*: what two paths' caches hold, and what was written."""

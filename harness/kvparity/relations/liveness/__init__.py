@@ -1,0 +1,1 @@
+"""Relation *liveness*: which cached keys a row depends on."""
