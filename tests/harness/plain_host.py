@@ -12,6 +12,7 @@ from transformers import DynamicCache, Gemma3TextConfig, StaticCache
 
 from kvparity.plan.schedule import Span
 from kvparity.subjects.hf.run_counts import Observation
+from kvparity_kernels.order import ReductionOrder
 
 WINDOW, VOCAB = 4, 3
 CONFIG = Gemma3TextConfig(
@@ -79,14 +80,12 @@ class Host:
 
     device = torch.device("cpu")
     pad_token = 99
+    order = ReductionOrder()
 
     def __init__(self, kind: str = "dynamic", unused: float = 32.0) -> None:
         self.model, self.kind, self.unused = Model(), kind, unused
         self.asked: list[tuple[int, int | None]] = []
         self.emitters: list[Any] = []
-
-    def observation(self) -> Observation:
-        return Observation()
 
     def observing(self, seen: Observation) -> Any:
         self.emitters.append(seen.emitter)

@@ -1,6 +1,6 @@
 """What an exported program holds beside its weights, and which of its inputs it does not use.
 
-A tracer keeps every tensor and every number that it is not told is an input. A key, a position or
+A tracer keeps every tensor and every number that is not declared an input. A key, a position or
 a length that became part of the program gives the right answer for the traced call and a wrong one
 for all others.
 """
@@ -33,11 +33,8 @@ _Digest = tuple[str, tuple[int, ...], str]
 
 
 def _digest(x: Tensor) -> _Digest:
-    plain = x.detach().cpu().contiguous()
-    if plain.dim() == 0:
-        plain = plain.reshape(1)
-    raw = plain.view(torch.uint8).numpy().tobytes()
-    return str(x.dtype), tuple(x.shape), hashlib.sha256(raw).hexdigest()
+    raw = x.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
+    return str(x.dtype), tuple(x.shape), hashlib.sha256(raw.data).hexdigest()
 
 
 class _Declared:
@@ -78,10 +75,10 @@ def _stored(program: ExportedProgram) -> Iterator[tuple[str, object]]:
 def baked(
     program: ExportedProgram, declared: Iterable[Tensor], *, fed: Iterable[str] = ()
 ) -> list[TracedValue]:
-    """What of the traced call has become part of ``program``; an honest program gives nothing.
+    """What of the traced call was kept in ``program``; nothing, if all that varies is an input.
 
-    ``declared``: weights and tables, told by memory or by content. ``fed``: the targets of buffers
-    that stand for inputs, such as a cache that a module keeps: their content is the caller's.
+    ``declared``: weights and tables, recognised by memory or by content. ``fed``: the targets of
+    buffers that stand for inputs, such as the cache of a module: their content is the caller's.
     Found are tensors that are no weight, whatever their size (a number can be a position); inputs
     whose value was fixed; and inputs that the results do not depend on.
     """

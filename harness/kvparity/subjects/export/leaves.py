@@ -1,7 +1,7 @@
 """Tensors inside values: named, taken out, and put back as others.
 
-A program has a flat list of tensor inputs, a decoder has dataclasses of them. Both sides are told
-apart by the path of a tensor: ``layers.0.qkv``, ``prefill.seen.kv_lens``.
+A program has a flat list of tensor inputs, a decoder has dataclasses of them. The path of a tensor
+names it in both: ``layers.0.qkv``, ``prefill.seen.kv_lens``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _join(path: str, name: object) -> str:
 
 
 def _inside(value: object) -> Iterable[tuple[object, object]] | None:
-    """The parts of a value by name, or None if it is looked at no further."""
+    """What a value consists of, by name; None if it is taken as a whole."""
     if isinstance(value, (list, tuple)):
         return enumerate(value)
     if isinstance(value, dict):

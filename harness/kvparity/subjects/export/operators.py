@@ -59,12 +59,7 @@ def _linear(
 
 @_linear.register_fake
 def _(
-    x: Tensor,
-    w: Tensor,
-    bias: Tensor | None,
-    order: Sequence[int],
-    out_dtype: torch.dtype | None,
-    twin: bool,
+    x: Tensor, w: Tensor, bias: object, order: object, out_dtype: torch.dtype | None, twin: bool
 ) -> Tensor:
     return x.new_empty((x.shape[0], w.shape[0]), dtype=out_dtype or x.dtype)
 

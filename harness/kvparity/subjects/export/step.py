@@ -46,7 +46,7 @@ def batch_inputs(batch: Batch, cache: KVCache) -> dict[str, Tensor]:
 
 
 def cache_inputs(cache: KVCache) -> dict[str, Tensor]:
-    """What a cache stores by path: ``k.0.codes``, ..."""
+    """The tensors of a cache by path: ``k.0.codes``, ..."""
     found = tensors({"k": cache.k, "v": cache.v}).items()
     return {p: x for p, x in found if p.count(".") == 2 and p.split(".")[2] in _STORED}
 
@@ -69,7 +69,7 @@ def require_same_numbers(first: Batch, second: Batch) -> None:
 
 
 def _bare(batch: Batch) -> Batch:
-    """Without what only a listener reads: no program tells one."""
+    """Without what only a listener reads: a program emits no events."""
     return replace(
         batch, step=(), firsts=(), prefill=_unnamed(batch.prefill), decode=_unnamed(batch.decode)
     )

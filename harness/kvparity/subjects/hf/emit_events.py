@@ -1,8 +1,8 @@
-"""Tell a listener what a transformers model writes to its cache and what its attention was given.
+"""Report to a listener what a transformers model writes to its cache and what its attention reads.
 
-Told of one sequence at a time: not of padded batches, nor of ``generate()``. Keys and values are
-told of where the model calls ``update`` of its cache, and without a cache where its attention is
-given them. Attention is reported where a layer calls the function that
+One sequence at a time is reported: no padded batches, no ``generate()``. Keys and values are
+reported where the model calls ``update`` of its cache, and without a cache where its attention is
+given them; attention where a layer calls the function that
 ``ALL_ATTENTION_FUNCTIONS.get_interface`` gave it: any registered one, and the ``eager`` one of the
 model's own module, which is registered nowhere. A model that computes attention by itself, without
 asking for a function, is not reported (see ``Observation`` for how that shows).
@@ -38,18 +38,18 @@ class EventEmitter:
         self.positions: list[int] | None = None
         self.bases: dict[int, int] = {}
         self.owners: list[int] | None = None
-        self.fresh: list[int] = []
+        self.uncached: list[int] = []
         self._wrapped: list[Cache] = []
 
     def forward(self, tokens: int, cache: Cache | None, positions: Tensor | None) -> None:
-        """A forward call begins: ``tokens`` more tokens, told ``positions [1, tokens]``."""
+        """A forward call begins: ``tokens`` more, with the ids ``positions [1, tokens]``."""
         self.start, self.next = self.next, self.next + tokens
         self.positions = None if positions is None else positions.reshape(-1).tolist()
         self.bases, self.owners = {}, None
-        self.fresh = []
+        self.uncached = []
         if cache is None:  # keys go to attention at once, those of every layer that would store
             modes = sharing(self.config)
-            self.fresh = [layer for layer, mode in enumerate(modes) if mode != "reuse"]
+            self.uncached = [layer for layer, mode in enumerate(modes) if mode != "reuse"]
             return
         holding = list(layers.holders(cache))
         self.owners = [holding[i] for i in layers.owners(self.config, holding)] if holding else None
@@ -62,6 +62,10 @@ class EventEmitter:
         for cache in self._wrapped:
             del cache.update
 
+    def _wrote(self, layer: int, key: Tensor, value: Tensor) -> None:
+        k, v = (x[0].transpose(0, 1).clone() for x in (key, value))
+        self.listener.wrote(Wrote(layer, self.sequence, self.start, k, v))
+
     def _updating(self, cache: Cache) -> Callable[..., tuple[Tensor, Tensor]]:
         update = cache.update
 
@@ -69,9 +73,7 @@ class EventEmitter:
             key: Tensor, value: Tensor, layer_idx: int, *args: object, **more: object
         ) -> tuple[Tensor, Tensor]:
             with paused():  # a listener computes as it likes
-                k, v = (x[0].transpose(0, 1).clone() for x in (key, value))
-                place = list(layers.holders(cache)).index(layer_idx)
-                self.listener.wrote(Wrote(place, self.sequence, self.start, k, v))
+                self._wrote(list(layers.holders(cache)).index(layer_idx), key, value)
             out = update(key, value, layer_idx, *args, **more)
             self.bases[layer_idx] = layers.first_column(out[0].shape[2], self.next)
             return out
@@ -114,10 +116,8 @@ class EventEmitter:
         query, key, value = qkv
         layer, count = int(module.layer_idx), query.shape[2]
         wanted = self.listener.wants(self.sequence, range(self.start, self.next))
-        if layer in self.fresh:
-            k, v = (x[0].transpose(0, 1).clone() for x in (key, value))
-            place = self.fresh.index(layer)
-            self.listener.wrote(Wrote(place, self.sequence, self.start, k, v))
+        if layer in self.uncached:
+            self._wrote(self.uncached.index(layer), key, value)
         # Gemma 4 computes its last layers for the last rows only, where no others are wanted.
         begin = self.next - count
         wanted = [position for position in wanted if position >= begin]

@@ -10,6 +10,7 @@ import torch
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.raised import in_one_line
+from kvparity.subjects.hf.run_counts import Observation
 from kvparity.subjects.hf.session import Host
 
 
@@ -31,7 +32,7 @@ def tried(subject: Host) -> None:
         UnsupportedError: torch cannot compile it here.
     """
     try:
-        with torch.inference_mode(), subject.observing(subject.observation()):
+        with torch.inference_mode(), subject.observing(Observation(order=subject.order)):
             subject.model(input_ids=torch.zeros(1, 2, dtype=torch.int64, device=subject.device))
     except Exception as error:
         raise UnsupportedError(

@@ -57,7 +57,7 @@ def first_column(slots: int, columns: int) -> int:
 class LayerSnapshot:
     """A sliding layer as it was before one forward call, after ``columns`` columns.
 
-    It held the columns from ``first`` on; a slot before them holds none.
+    Its slots had the columns from ``first`` on; a slot before them had none.
     """
 
     keys: Tensor

@@ -134,16 +134,15 @@ def from_folder(
 
 def _overridden(model: CausalLM) -> Iterator[str]:
     """The generation settings of a checkpoint, none of which is inherited, in one line."""
-    settings = model.generation_config.to_diff_dict()
-    told = ", ".join(
+    settings = ", ".join(
         f"{name} {json.dumps(value, default=str)}"
-        for name, value in sorted(settings.items())
+        for name, value in sorted(model.generation_config.to_diff_dict().items())
         if value is not None and value is not False
         if name not in _TECHNICAL and not name.startswith("_")
     )
-    if told:
+    if settings:
         yield (
-            f"generation_config is overridden ({told}): tokens are drawn at the contract's "
+            f"generation_config is overridden ({settings}): tokens are drawn at the contract's "
             "temperatures, as many as it says"
         )
 

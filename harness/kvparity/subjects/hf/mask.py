@@ -89,20 +89,20 @@ def read(
     seen, slot = mask[:, 0], torch.arange(keys, device=device)
     own_slot = torch.arange(first, first + queries, device=device)
     real = seen[:, torch.arange(queries, device=device), own_slot]
-    held = torch.ones(batch, keys, dtype=torch.bool, device=device)
+    stored = torch.ones(batch, keys, dtype=torch.bool, device=device)
     if real_keys is not None:
-        held = real_keys.to(device=device, dtype=torch.bool)
+        stored = real_keys.to(device=device, dtype=torch.bool)
     gone = torch.zeros(batch, dtype=torch.int64, device=device) if dropped is None else dropped
-    place = held.long().cumsum(1) - 1 + gone[:, None]  # the position of each slot's key
+    place = stored.long().cumsum(1) - 1 + gone[:, None]  # the position of each slot's key
     q_lens, q_starts = real.sum(1), real.int().argmax(1)
     own = place[:, own_slot].masked_fill(~real, -1)
     last = own.amax(1)
-    some = seen & held[:, None, :]
+    some = seen & stored[:, None, :]
     firsts = place.gather(1, some.int().argmax(2)).masked_fill(~real, 0)
     at = place[:, None, :]
-    run = held[:, None, :] & (at >= firsts[:, :, None]) & (at <= own[:, :, None])
+    run = stored[:, None, :] & (at >= firsts[:, :, None]) & (at <= own[:, :, None])
     kv_lens = last + 1
-    used = held & (place <= last[:, None])
+    used = stored & (place <= last[:, None])
     starts = used.int().argmax(1)
     # One copy to the host for all that decides the launch.
     as_runs, together, solid, max_kv, all_real, most_gone = torch.stack(

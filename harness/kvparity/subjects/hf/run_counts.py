@@ -31,7 +31,7 @@ class Observation:
     ``backend.<name>`` per call of an attention function that a layer got from transformers
     (``eager``: the one of its own module; a model that never asks counts nothing);
     ``cache.<class>`` per forward call (``cache.none`` without one); launches of this project's
-    attention kernels by their own names (``attention.prefill``, ...). ``emitter`` tells a listener.
+    attention kernels by their own names (``attention.prefill``, ...). ``emitter``: of a listener.
     """
 
     order: ReductionOrder = field(default_factory=ReductionOrder)
@@ -45,7 +45,7 @@ _current: ContextVar[Observation | None] = ContextVar("observation", default=Non
 
 
 def current() -> Observation:
-    """The observation that is going on, or a fresh one with the default order."""
+    """The observation that is active, or a new one with the default order."""
     return _current.get() or Observation()
 
 

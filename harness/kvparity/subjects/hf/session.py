@@ -19,6 +19,7 @@ from kvparity.subjects.hf import caches
 from kvparity.subjects.hf.emit_events import EventEmitter
 from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelInputs
 from kvparity.subjects.hf.run_counts import Observation
+from kvparity_kernels.order import ReductionOrder
 
 ROWS = 256  # logits rows converted to float32 at a time
 
@@ -29,11 +30,8 @@ class Host(Protocol):
     model: CausalLM
     device: torch.device
     pad_token: int
+    order: ReductionOrder  # of the kvparity attention
     unused: float  # what unused slots of a static cache hold
-
-    def observation(self) -> Observation:
-        """A fresh observation with the subject's reduction order."""
-        ...
 
     def observing(self, seen: Observation) -> AbstractContextManager[None]:
         """Count what runs inside into ``seen`` and check it on the way out."""
@@ -63,7 +61,7 @@ def refused(layout: Layout, members: Sequence[Member], step: Step) -> str | None
         if not layout.cached and (
             step[0].start or step[0].stop != members[step[0].sequence].length
         ):
-            return "a part of a sequence without a cache: without one it must come whole"
+            return "part of a sequence without a cache: without one it must be computed at once"
         return None
     if not layout.cached:
         return "a padded batch without a cache; use the path uncached, a sequence at a time"
@@ -82,7 +80,7 @@ class _Session:
         self, host: Host, members: Sequence[Member], layout: Layout, places: list[caches.CacheRow]
     ) -> None:
         self.host, self.members, self.layout, self.places = host, members, layout, places
-        self.seen = host.observation()
+        self.seen = Observation(order=host.order)
         self.config = host.model.config.get_text_config(decoder=True)
 
     def observed(self) -> Counter[str]:
@@ -128,15 +126,15 @@ class Packed(_Session):
     """One sequence per step, each with a cache of its own.
 
     A sequence in one whole span is a rescoring: nothing comes after it, so it has the dynamic
-    cache that the model's forward makes by itself, never a static one. The cache of a donor
-    records its past (``activate_past_recording``), so that transformers can crop a copy of it.
+    cache that the model's forward makes by itself, never a static one. A cache whose prefix others
+    share records its past (``activate_past_recording``), so that transformers can crop a copy.
     """
 
     def __init__(self, host: Host, members: Sequence[Member], layout: Layout) -> None:
         super().__init__(host, members, layout, [caches.CacheRow(None) for _ in members])
-        # A copy of a donor's static cache must have room for the sequence that goes on with it.
-        donors = any(member.shared for member in members)
-        self.longest = max(member.length for member in members) if donors else 0
+        # A copy of a shared static cache must have room for the sequence that continues it.
+        shared = any(member.shared for member in members)
+        self.longest = max(member.length for member in members) if shared else 0
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Run one span through the model's forward; float32 rows."""
@@ -187,7 +185,7 @@ class Packed(_Session):
                 place.reset(self.host.unused)
 
     def adopt(self, sequence: int, donor: int, tokens: int) -> None:
-        """A deep copy of the donor's cache, cropped, as for a prompt that many requests share.
+        """A deep copy of another sequence's cache, cropped, as for a prompt that requests share.
 
         Raises:
             UnsupportedError: the sequence is not empty, or a sliding layer has dropped keys.

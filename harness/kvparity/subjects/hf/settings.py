@@ -1,4 +1,4 @@
-"""What a layer of a transformers model tells its attention function by name, read in one place."""
+"""The settings that a layer of a transformers model passes to its attention function by name."""
 
 from __future__ import annotations
 

@@ -74,10 +74,6 @@ class TransformersSubject:
 
     # what sessions need
 
-    def observation(self) -> Observation:
-        """A fresh observation with this subject's reduction order."""
-        return Observation(order=self.order)
-
     @contextmanager
     def observing(self, seen: Observation) -> Iterator[None]:
         """Count into ``seen``. Raises ``SubjectError`` if another attention than asked ran."""
@@ -161,7 +157,7 @@ class TransformersSubject:
         self, member: Member, prompt: Sequence[int], choose: generation.Choose
     ) -> Counter[str]:
         """The model's own ``generate()``; returns what was observed."""
-        seen = self.observation()
+        seen = Observation(order=self.order)
         with self.observing(seen):
             generation.generate(
                 self.model,
@@ -235,8 +231,8 @@ class TransformersSubject:
 
 def _positions(config: ModelConfig) -> int:
     """The longest sequence: of the config, or any where its rotary angles follow the length."""
-    told = getattr(config, "max_position_embeddings", None)
-    return int(told) if told and not stretches(config.to_dict()) else 2**31 - 1
+    most = getattr(config, "max_position_embeddings", None)
+    return int(most) if most and not stretches(config.to_dict()) else 2**31 - 1
 
 
 def build(

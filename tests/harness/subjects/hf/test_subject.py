@@ -14,6 +14,7 @@ from torch import Tensor
 from kvparity.core.relied.transformers import forget_sizes
 from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.subjects.base import Generates
+from kvparity.subjects.hf.run_counts import Observation
 from kvparity.subjects.hf.subject import TransformersSubject
 
 
@@ -69,7 +70,7 @@ def test_finds_the_drift_that_plain_code_finds(attention: str, cache_kind: str) 
 
     for logprob in (own,) if attention == "kvparity" else (plain.torch_logprob, own):
         forget_sizes(subject.model)  # as the subject does before every generate()
-        with subject.observing(subject.observation()):
+        with subject.observing(Observation(order=subject.order)):
             expected = plain.generate_and_rescore(
                 subject.model, prompts, continuations, logprob, **more
             )

@@ -171,7 +171,7 @@ def test_arithmetic_is_used_where_a_forward_took_it(
     monkeypatch.setattr(subjects, "invariant", swapping)
     monkeypatch.setattr(subjects, "attention_of", lambda model: "what it took")
     made = subject(invariant=invariant, notes=("a note",))
-    seen = made.observation()
+    seen = Observation(order=made.order)
     if does == "scores":
         rows = torch.tensor([[0.0, 1.0, 5.0]])
         found = made.values(rows.bfloat16(), torch.tensor([2]), [1.0, 0.5])

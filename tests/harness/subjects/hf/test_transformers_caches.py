@@ -215,7 +215,7 @@ def test_without_a_cache_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert session.observed()["cache.none"] == 1
     cached = run(open_session(subject, LENGTH), [0, 9, LENGTH])
     assert (rows - cached).abs().max() < 1e-4 * rows.abs().max()
-    with pytest.raises(UnsupportedError, match="without one it must come whole"):
+    with pytest.raises(UnsupportedError, match="without one it must be computed at once"):
         run(open_session(subject, LENGTH, cached=False), [0, 4])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from kvparity.core.relied.transformers import cache_argument
 from kvparity.plan.schedule import Layout, Member, Plan, Span
 from kvparity.subjects.base import SubjectError, UnsupportedError
+from kvparity.subjects.hf.run_counts import Observation
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,7 +44,7 @@ def test_steps_are_the_calls_of_a_bare_loop(attention: str) -> None:
     length = 18
     for chunk in (length, 7, 1):
         cuts = [*range(chunk, length, chunk), length]
-        with subject.observing(subject.observation()):
+        with subject.observing(Observation(order=subject.order)):
             expected = bare(subject.model, tokens(length), cuts)
         (found,) = rows(subject, [length], one_by_one(length, chunk), Layout())
         assert same_bits(found, expected)
@@ -74,7 +75,7 @@ def test_a_padded_batch_is_what_its_user_would_call(
         mask[i, place], positions[i, place] = 1, torch.arange(p)
         ids[i, place] = torch.tensor(tokens(lengths[i])[:p])
     expected: list[list[Tensor]] = [[], [], []]
-    with torch.inference_mode(), subject.observing(subject.observation()):
+    with torch.inference_mode(), subject.observing(Observation(order=subject.order)):
         for n in range(new + 1):
             given = {cache_argument(subject.model): store}
             out = subject.model(
