@@ -243,12 +243,13 @@ def test_a_listener_is_told_of_its_own_calls() -> None:
     session = Packed(host, [Member("a", 9, 1), Member("b", 9, 1)], Layout())
     run(session, 1, 0, 2)
     with events.listening(heard := Everything()):
+        listening = events.current()
         run(session, 1, 2, 4)
         assert session.seen.emitter is None
     run(session, 1, 4, 5)
     first, second, third = host.emitters
     assert first is third is None
-    assert (second.listener, second.sequence, second.next) == (heard, 1, 2)
+    assert (second.listener, second.sequence, second.next) == (listening, 1, 2)
     assert second.config is session.config
     padded = Padded(host, [Member("m", 9, 1)], Layout(batch="left"))
     with events.listening(heard), pytest.raises(UnsupportedError, match="inside a padded batch"):
