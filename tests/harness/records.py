@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvparity.plan.schedule import Layout, Member, Plan, Span
 from kvparity.record.execute import Record
+from kvparity_kernels.launch import LaunchLog
 
 MEMBERS = (Member("w/0", 5, 2), Member("w/1", 4, 2))
 INDEX = ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))
@@ -59,7 +60,7 @@ def record(
         digests=torch.tensor(digests),
         finite=torch.isfinite(values).all(-1),
         observed=Counter(ran if observed is None else observed),
-        launches={} if launched is None else {"counts": launched, "kernels": {}},
+        launches=LaunchLog(Counter(launched or {})),
     )
 
 

@@ -10,11 +10,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from kvparity.core import offline
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.jsonfile import read_object
+from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.workloads import Workload
 
@@ -31,6 +32,7 @@ FILES = (
 """A checkpoint with one of these has a tokenizer."""
 BYTES = "each UTF-8 byte is one id: there is no tokenizer"
 Ids = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Given:
     by: str | None
     ids: dict[str, tuple[Ids, ...]]
 
-    def json(self) -> dict[str, Any] | None:
+    def json(self) -> JsonObject | None:
         """What the report says of it."""
         if self.by is None:
             return None
@@ -115,7 +117,7 @@ def _tokenizer(folder: Path) -> tuple[Callable[[str], Ids], str]:
             "kvparity[transformers], or give prompts as ids"
         ) from error
 
-    def guarded(what: str, call: Callable[[], Any]) -> Any:
+    def guarded(what: str, call: Callable[[], T]) -> T:
         try:
             return call()
         except Exception as error:  # other people's code, templates and files

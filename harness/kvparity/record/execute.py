@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from kvparity.record.scoring import Collector, Scored
 from kvparity.record.scoring import Tokens as Tokens
 from kvparity.record.scoring import at_work as at_work
 from kvparity.subjects.base import Faulting, Generates, Reusable, Session, Subject
+from kvparity_kernels.launch import LaunchLog
 from kvparity_kernels.launch import record as record_launches
 
 
@@ -37,7 +37,7 @@ class Record:
     digests: Tensor
     finite: Tensor
     observed: Counter[str]
-    launches: dict[str, Any]
+    launches: LaunchLog
     kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
@@ -66,7 +66,7 @@ def _record(
     collector: Collector,
     plan: Plan,
     observed: Counter[str],
-    launches: dict[str, Any],
+    launches: LaunchLog,
     faults: tuple[str, ...],
 ) -> Record:
     found = collector.scored or Scored.empty(0, 1, torch.device("cpu"))
@@ -86,10 +86,10 @@ def _record(
     )
 
 
-def _work(launched: Counter[str], observed: Counter[str]) -> dict[str, int]:
+def _work(log: LaunchLog, observed: Counter[str]) -> LaunchLog:
     """Launches, and beside them the calls of attention that is not ours, which launches nothing."""
     calls = {n: count for n, count in observed.items() if n.endswith((".prefill", ".decode"))}
-    return {**calls, **launched} if launched else {}
+    return LaunchLog(Counter({**calls, **log.counts}) if log.counts else Counter(), log.kernels)
 
 
 def _rows(plan: Plan) -> int:
@@ -216,5 +216,4 @@ def run(
             watch.ended(session)
             observed = session.observed()
             faults = tuple(session.faults()) if isinstance(session, Faulting) else ()
-    launches = {"counts": _work(log.counts, observed), "kernels": log.kernels}
-    return _record(collector, plan, observed, launches, faults)
+    return _record(collector, plan, observed, _work(log, observed), faults)

@@ -91,9 +91,9 @@ def same_work(reference: Record, candidate: Record) -> str | None:
         same_members = reference.plan.members == candidate.plan.members
         if same_steps and same_members and reference.plan.layout == candidate.plan.layout:
             return "both sides ran the same steps"
-        launched = reference.launches.get("counts")
+        launched = reference.launches.counts
         steps = len(reference.plan.schedule), len(candidate.plan.schedule)
-        if launched and launched == candidate.launches.get("counts") and steps[0] != steps[1]:
+        if launched and launched == candidate.launches.counts and steps[0] != steps[1]:
             different = f"for {steps[0]} steps and {steps[1]}"
             return f"both sides launched the same kernels equally often, {different}"
     return other_work("reference", reference) or other_work("path", candidate)

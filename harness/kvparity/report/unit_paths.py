@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from pydantic import JsonValue
 
 from kvparity.record.execute import Record
 from kvparity.report.lines import Launches, PathLine, Row, Sequence, UnitLine
+from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.paths import PathName
 
 
@@ -59,7 +61,9 @@ class UnitPaths:
                     path=str(path),
                     probed=probing,
                     observed=dict(record.observed),
-                    launches=Launches(**record.launches),
+                    launches=Launches(
+                        counts=dict(record.launches.counts), kernels=record.launches.kernels
+                    ),
                     seconds=seconds.get(str(path)),
                     **rows,
                 )
@@ -73,14 +77,14 @@ class UnitPaths:
             found.update(line.observed)
         return found
 
-    def line(self, sequences: tuple[Sequence, ...], subject: Mapping[str, JsonValue]) -> UnitLine:
+    def line(self, sequences: tuple[Sequence, ...], subject: JsonObject) -> UnitLine:
         """The unit's line: of a path that ran with a probe and without, what it ran without."""
         order = sorted(self.known.items(), key=lambda item: not item[0][1])
         known = {path: line for (path, _), line in order}
         return UnitLine(
             unit=self.unit,
             sequences=sequences,
-            subject=dict(subject),
+            subject=cast(dict[str, JsonValue], subject),  # the model makes it so
             observed={path: line.observed for path, line in known.items()},
             launches={path: line.launches for path, line in known.items()},
             seconds={path: line.seconds for path, line in known.items() if line.seconds},

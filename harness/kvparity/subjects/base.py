@@ -8,8 +8,8 @@ subject.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from kvparity.core.errors import OracleError as OracleError
 from kvparity.core.errors import SubjectError as SubjectError
 from kvparity.core.errors import UnsupportedError as UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Plan, Step
+from kvparity_contracts.json_types import JsonObject
 
 
 class CacheView(Protocol):
@@ -181,7 +182,7 @@ class Subject(Protocol):
         """The same rows in float64 from the float64 twin, ``[len(rows), width]``."""
         ...
 
-    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> JsonObject:
         """What was really loaded and is really used, for the report (JSON values only).
 
         ``ran``: what was observed where it was used (``Session.observed``), so that the answer

@@ -21,6 +21,7 @@ from kvparity.run.unit import run_path
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity_contracts.paths import PathName
 from kvparity_kernels.digest import naive
+from kvparity_kernels.launch import LaunchLog
 
 PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 4)
 PLANS = WorkloadPlans(PROMPTS, 3)
@@ -82,7 +83,7 @@ def test_what_ran_is_the_subjects_word() -> None:
     assert record("decode").observed == {"attention.prefill": 2, "attention.decode": 6}
     assert record("prefill").observed == {"attention.prefill": 2}
     assert record("decode", Toy("never-decodes")).observed == {"attention.prefill": 8}
-    assert record("prefill").launches == {"counts": {}, "kernels": {}}
+    assert record("prefill").launches == LaunchLog()
 
 
 @pytest.mark.parametrize(

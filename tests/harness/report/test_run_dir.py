@@ -13,6 +13,7 @@ from safetensors import safe_open
 from kvparity.plan.schedule import Layout, Plan
 from kvparity.record.execute import Record
 from kvparity.report.run_dir import Evidence, RunFolderError
+from kvparity_kernels.launch import LaunchLog
 
 IDENTITY = {"path": "c.yaml", "contract": "abc", "device": "cpu", "versions": {"torch": "2.9"}}
 
@@ -157,7 +158,7 @@ def test_a_failure_keeps_both_sides(tmp_path: Path) -> None:
             digests=torch.tensor([1, -1]),
             finite=torch.tensor([True, False]),
             observed=Counter(),
-            launches={},
+            launches=LaunchLog(),
         )
 
     name = evidence.keep_failure("c007", record(1.5), record(2.5))

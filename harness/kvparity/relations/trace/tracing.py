@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -62,4 +63,7 @@ def trace_side(side: Side, *, choose: Choose | None = None) -> Trace:
 def reduction_of(subject: Subject) -> tuple[int, int] | None:
     """(split, tile) in which the subject says that its attention reduces, where it does say so."""
     order = subject.describe().get("order")
-    return (order["split"], order["tile"]) if order else None
+    if not isinstance(order, Mapping):
+        return None
+    split, tile = order.get("split"), order.get("tile")
+    return (split, tile) if isinstance(split, int) and isinstance(tile, int) else None

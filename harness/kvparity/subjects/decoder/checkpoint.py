@@ -5,10 +5,10 @@ Local files only; no pickle, no remote code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,22 @@ from kvparity.subjects.decoder.weights import Shape, Weights, assemble, tensor_s
 
 INDEX = "model.safetensors.index.json"
 _STORED = {"F64", "F32", "F16", "BF16"}
+
+
+class _Slice(Protocol):
+    """A stored tensor that is not read yet."""
+
+    def get_shape(self) -> Sequence[int]: ...
+
+    def get_dtype(self) -> str: ...
+
+
+class _File(Protocol):
+    """An open safetensors file."""
+
+    def get_slice(self, name: str) -> _Slice: ...
+
+    def get_tensor(self, name: str) -> Tensor: ...
 
 
 def read_config(folder: Path) -> DecoderConfig:
@@ -40,7 +56,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Decode
     config = read_config(folder)
     shapes = tensor_shapes(config)
     with ExitStack() as stack:
-        where: dict[str, Any] = {}
+        where: dict[str, _File] = {}
         for path, names in _files(folder).items():
             try:
                 file = stack.enter_context(safe_open(path, framework="pt", device=str(device)))
@@ -60,8 +76,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Decode
             _check_tensor(folder, where[name].get_slice(name), name, shape)
 
         def get(name: str) -> Tensor:
-            tensor: Tensor = where[name].get_tensor(name)
-            return tensor.to(dtype).contiguous()
+            return where[name].get_tensor(name).to(dtype).contiguous()
 
         weights = assemble(config, get)
         if tied_head and not torch.equal(get("lm_head.weight"), weights.embed):
@@ -109,7 +124,7 @@ def _compare_names(folder: Path, expected: set[str], found: set[str]) -> None:
         )
 
 
-def _check_tensor(folder: Path, stored: Any, name: str, shape: Shape) -> None:
+def _check_tensor(folder: Path, stored: _Slice, name: str, shape: Shape) -> None:
     if tuple(stored.get_shape()) != shape:
         raise UnsupportedError(
             f"{folder}: {name} is {list(stored.get_shape())}, "

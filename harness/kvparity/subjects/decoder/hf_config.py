@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.decoder.config import (
@@ -14,12 +13,13 @@ from kvparity.subjects.decoder.config import (
     LayerType,
     Llama3Scaling,
 )
+from kvparity_contracts.json_types import JsonObject
 
 MOST_LAYERS = 4096
 """Far above that of any model: the names of all tensors are listed before one is read."""
 
 
-def from_hf(data: Mapping[str, Any], *, where: str) -> DecoderConfig:
+def from_hf(data: JsonObject, *, where: str) -> DecoderConfig:
     """Read the keys of a Hugging Face configuration (both the v4 and the v5 RoPE keys).
 
     Missing optional keys take the defaults of transformers' ``LlamaConfig``, ``Qwen2Config`` and
@@ -48,9 +48,9 @@ def from_hf(data: Mapping[str, Any], *, where: str) -> DecoderConfig:
         raise UnsupportedError(
             f"{where}: num_hidden_layers is {layers}; expected at most {MOST_LAYERS}"
         )
-    window, types = _windows(keys, cast(Family, family), layers)
+    window, types = _windows(keys, family, layers)
     return DecoderConfig(
-        family=cast(Family, family),
+        family=family,
         vocab=keys.integer("vocab_size"),
         hidden=hidden,
         layers=layers,
@@ -76,7 +76,7 @@ def from_hf(data: Mapping[str, Any], *, where: str) -> DecoderConfig:
 class _Keys:
     """Typed access to a configuration, with the file in every error."""
 
-    data: Mapping[str, Any]
+    data: JsonObject
     where: str
 
     def integer(self, name: str, default: int | None = None) -> int:
@@ -99,6 +99,18 @@ class _Keys:
             raise UnsupportedError(f"{self.where}: {name} must be true or false, found {value!r}")
         return bool(value)
 
+    def part(self, name: str) -> JsonObject:
+        value = self.data.get(name) or {}
+        if not isinstance(value, Mapping):
+            raise UnsupportedError(f"{self.where}: {name} must be an object, found {value!r}")
+        return value
+
+    def kinds(self, name: str) -> list[str]:
+        value = self.data.get(name) or ()
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise UnsupportedError(f"{self.where}: {name} must be a list, found {value!r}")
+        return [str(each) for each in value]
+
 
 def _refuse_features(keys: _Keys) -> None:
     data, where = keys.data, keys.where
@@ -117,8 +129,7 @@ def _windows(keys: _Keys, family: Family, layers: int) -> tuple[int, tuple[Layer
     refused.
     """
     data, where = keys.data, keys.where
-    named = data.get("layer_types")
-    kinds = [] if named is None else named
+    kinds = keys.kinds("layer_types")
     unknown = set(kinds) - {"full_attention", "sliding_attention"}
     if unknown:
         raise UnsupportedError(
@@ -148,7 +159,7 @@ def _windows(keys: _Keys, family: Family, layers: int) -> tuple[int, tuple[Layer
 def _rope(keys: _Keys) -> tuple[float, Llama3Scaling | None]:
     """Base and scaling, from ``rope_theta`` + ``rope_scaling`` (v4) or ``rope_parameters`` (v5)."""
     data, where = keys.data, keys.where
-    merged = dict(data.get("rope_scaling") or {}) | dict(data.get("rope_parameters") or {})
+    merged = {**keys.part("rope_scaling"), **keys.part("rope_parameters")}
     if "rope_theta" not in merged and data.get("rope_theta") is not None:
         merged["rope_theta"] = data["rope_theta"]
     rope = _Keys(merged, f"{where}: RoPE")

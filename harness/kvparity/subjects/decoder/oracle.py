@@ -14,7 +14,6 @@ in float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,15 +77,14 @@ def _rounded(x: Tensor, store: StoreFormat, scale: Tensor | None) -> Tensor:
 def _attention(
     config: DecoderConfig, kind: Layer, layer: LayerWeights, q: Tensor, k: Tensor, v: Tensor
 ) -> Tensor:
-    more: dict[str, Any] = {"window": kind.window} if kind.window else {}
-    if config.attention_softcap:
-        more["softcap"] = config.attention_softcap
-    if layer.sinks is not None:
-        more["sinks"] = layer.sinks
     parts = []
     for start in range(0, len(q), QUERIES):
         stop = min(start + QUERIES, len(q))
-        parts.append(attend(q[start:stop], k[:stop], v[:stop], scale=kind.scale, **more)[0])
+        out, _ = attend(
+            q[start:stop], k[:stop], v[:stop], scale=kind.scale, window=kind.window,
+            softcap=config.attention_softcap, sinks=layer.sinks,
+        )  # fmt: skip
+        parts.append(out)
     return torch.cat(parts)
 
 

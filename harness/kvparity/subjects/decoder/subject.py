@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from kvparity.subjects.decoder.seeded import seeded, with_scales
 from kvparity.subjects.decoder.session import DecoderSession, device_memory
 from kvparity.subjects.decoder.storage import Storage, ring_size, store_format
 from kvparity.subjects.decoder.weights import Weights, fingerprint
+from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.subjects import Decoder
 from kvparity_kernels import runtime
 from kvparity_kernels.logprob import logprob
@@ -211,7 +211,7 @@ class DecoderSubject:
             return None
         return "twin" if self.model.twin else "interpreter"
 
-    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> JsonObject:
         """Shape, dtypes, order and a fingerprint of the weights that were really loaded."""
         model = self.model
         return {

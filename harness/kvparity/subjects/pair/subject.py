@@ -7,10 +7,9 @@ computes the rows in its own way, and the bits of O (and of LSE where it is retu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from kvparity.subjects.pair.data import MIXED
 from kvparity.subjects.pair.exact import exact
 from kvparity.subjects.pair.model import Heads, Pair, PairModel
 from kvparity.subjects.pair.session import AttentionSession
+from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.subjects import Attention
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat, round_trip
@@ -84,7 +84,7 @@ class AttentionSubject(PairModel):
         )
         return q, k, v
 
-    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> JsonObject:
         """The pair's names and shapes."""
         return {
             "kind": "attention",

@@ -204,6 +204,9 @@ NORM = "model.layers.1.self_attn.q_norm.weight"
         ({"sliding_window": 8, "model_type": "llama"}, "a llama has no window"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "a sliding_attention layer wit"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "linear_attention is not supp"),
+        ({"layer_types": "full_attention"}, "layer_types must be a list, found 'full_attention'"),
+        ({"layer_types": [{}, {}]}, r"\{\} is not supported, only full_attention"),
+        ({"rope_parameters": "llama3"}, "rope_parameters must be an object, found 'llama3'"),
         (
             {
                 "use_sliding_window": True,

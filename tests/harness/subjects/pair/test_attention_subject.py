@@ -317,7 +317,7 @@ def test_our_own_kernels_hold_and_catch_every_control() -> None:
     assert set(outcomes(found).values()) == {"holds"}
     assert caught(found) == dict.fromkeys(CONTROLS, True)
     launches = rows(found.subject, prefill_of("a")).launches  # type: ignore[arg-type] # an AttentionSubject
-    assert set(launches["counts"]) == {"attention.prefill"}
+    assert set(launches.counts) == {"attention.prefill"}
 
 
 def test_the_order_reaches_both_kernels(tmp_path: Path) -> None:

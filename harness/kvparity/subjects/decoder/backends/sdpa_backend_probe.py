@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
+from torch._ops import OpOverload
 
 from kvparity.core.errors import SubjectError
 from kvparity.subjects.decoder.backends import run_counts
@@ -38,11 +38,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
 
     def __torch_dispatch__(
         self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        func: OpOverload[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         """Look at one operation and run it."""
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.attention_calls import AttentionOps
 from kvparity.subjects.decoder.backends.run_counts import BACKEND, TORCH
 from kvparity.subjects.decoder.call_log import FIXED_ORDER
 from kvparity.subjects.decoder.model import Ops
+from kvparity_contracts.json_types import JsonObject
 
 FIXED = "fixed-order"
 SDPA = ("sdpa", "sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn")
@@ -49,7 +49,7 @@ class Backends:
             "operations": "torch" if TORCH in ran else FIXED,
         }
 
-    def describe(self, ran: Counter[str]) -> dict[str, Any]:
+    def describe(self, ran: Counter[str]) -> JsonObject:
         """For the report: what was asked for, and what was seen to run; of ours, nothing."""
         if self.ours:
             return {}
