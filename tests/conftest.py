@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 Once = Callable[[str, Callable[[Path], object]], Path]
+COMPILERS = frozenset({"sides", "run_compiler"})
+"""Fixtures that compile kernels: a test that uses one is marked ``compile``."""
 GPU_RUN = os.environ.get("KVPARITY_GPU_TESTS") == "1"
 os.environ["TRITON_INTERPRET"] = "0" if GPU_RUN else "1"
 
@@ -68,12 +70,28 @@ def third_party(once: Once) -> Path:
     return once("third-party", make)
 
 
-def pytest_report_header() -> str:
+def which(config: pytest.Config) -> str:
+    """Which of the tests that were named this run runs, in words."""
+    if asked := config.getoption("markexpr"):
+        return f"kvparity tests: only those of -m {asked!r} (.ci/run runs all)"
+    return "kvparity tests: all, those marked slow or compile among them"
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
     kind = "compiled (tests/gpu only)" if GPU_RUN else "interpreted"
-    return f"kvparity kernels: {kind}"
+    return [f"kvparity kernels: {kind}", which(config)]
 
 
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    terminalreporter.write_line(which(config))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if COMPILERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.compile)
         if "/gpu/" not in str(item.path) and GPU_RUN:
             raise pytest.UsageError("KVPARITY_GPU_TESTS=1 runs tests/gpu alone: pytest tests/gpu")

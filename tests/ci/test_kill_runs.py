@@ -10,6 +10,7 @@ import kill_runs
 import pytest
 
 
+@pytest.mark.slow
 def test_two_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "kept.json"
     assert kill_runs.main(["--kills", "2", "--jobs", "1", "--out", str(file)]) == 0

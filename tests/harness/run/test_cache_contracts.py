@@ -17,19 +17,22 @@ from kvparity.subjects.decoder.storage import ring_size
 from kvparity_contracts.library import find
 from kvparity_contracts.loader import load
 
-NAMES = (
+SLOW = (
     "attention-cache",
     "export-fidelity",
-    "kv-dtype",
     "prefix-reuse",
     "shared-kv",
     "sliding-window",
     "transformers-export",
     "transformers-gemma-shared",
+)
+QUICK = (
+    "kv-dtype",
     "transformers-gemma3-window",
     "transformers-mistral-window",
     "transformers-static-cache",
 )
+NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 NOT_WITH_TRANSFORMERS_4 = {

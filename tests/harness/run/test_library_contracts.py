@@ -82,6 +82,7 @@ def test_smoke_holds_on_every_workload_and_path(tmp_path):
     )
 
 
+@pytest.mark.compile
 def test_the_compiled_kernels_are_the_same_for_three_architectures(tmp_path, monkeypatch, warm):
     monkeypatch.setenv("KVPARITY_AUDIT_CACHE", str(tmp_path / "compiled"))
     code, report = verify("fixed-order-audit", tmp_path / "run", warm)

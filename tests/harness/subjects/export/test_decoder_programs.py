@@ -35,6 +35,7 @@ def test_exported_steps_give_the_bits_of_prefill(name: str) -> None:
     assert exported.observed["program.decode"] == 6
 
 
+@pytest.mark.compile
 def test_compiled_steps_give_the_bits_of_decode() -> None:
     which, one = decoder("plain"), prompts(5)
     compiled = computed(which, "compiled", one)

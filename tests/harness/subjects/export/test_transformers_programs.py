@@ -90,6 +90,7 @@ def test_an_exported_program_in_fixed_order_gives_the_bits_of_one_forward_pass()
     assert exported.observed["invariant.linear"] > 0
 
 
+@pytest.mark.compile
 def test_a_compiled_forward_is_the_model_up_to_rounding() -> None:
     which, some = model(whole=True), prompts(1, 3)
     compiled = computed(which, "compiled", some)
