@@ -168,29 +168,29 @@ def _throughout(tokens: Tokens, far: npt.NDArray[np.int64], low: float) -> bool:
 
 def edge(tokens: Tokens) -> Iterator[Signature]:
     """From a position on (window, page or chunk edge, RoPE scaling), or growing with it."""
-    size, positions = np.abs(tokens.d), tokens.positions
-    order = np.argsort(positions, kind="stable")
-    size, along = size[order], positions[order]
-    cuts = np.flatnonzero(np.diff(along)) + 1
-    cuts = cuts[(cuts >= FEWEST // 2) & (cuts <= size.size - FEWEST // 2)]
-    if not cuts.size:
+    cut = _cut(tokens)
+    if cut is None:
         return
-    cut = int(max(cuts, key=lambda at: _step(size, int(at))))
-    before, after = float(np.median(size[:cut])), float(np.median(size[cut:]))
-    near = min(64, cut, size.size - cut)
-    step = float(np.median(size[cut : cut + near]))
-    if step > 4 * float(np.percentile(size[cut - near : cut], 95)) and after > 1e-5:
+    size, along = np.abs(tokens.d), tokens.positions
+    before, after = size[along < cut], size[along >= cut]
+    near = _near(tokens, cut)
+    beside = (
+        size[(along < cut) & (along >= cut - near)],
+        size[(along >= cut) & (along < cut + near)],
+    )
+    middle = float(np.median(after))
+    if float(np.median(beside[1])) > 4 * float(np.percentile(beside[0], 95)) and middle > 1e-5:
         yield Signature(
             "edge",
             "a window, page, chunk or RoPE setting differs from a position on",
-            f"median |d| is {before:.3g} before position {int(along[cut])} and {after:.3g} from "
-            "there on",
-            f"look for {int(along[cut])} (and its multiples) among window, page and chunk sizes",
+            f"median |d| is {float(np.median(before)):.3g} before position {cut} and {middle:.3g} "
+            "from there on",
+            f"look for {cut} (and its multiples) among window, page and chunk sizes",
         )
         return
     slope, share = _line(along.astype(np.float64), size)
-    quarter = max(1, size.size // 4)
-    early, late = float(size[:quarter].mean()), float(size[-quarter:].mean())
+    low, high = np.percentile(along, (25, 75))
+    early, late = float(size[along <= low].mean()), float(size[along >= high].mean())
     if share > 0.2 and slope > 0 and late > 4 * early and late > 1e-5:
         yield Signature(
             "growth",
@@ -201,9 +201,30 @@ def edge(tokens: Tokens) -> Iterator[Signature]:
         )
 
 
-def _step(size: Doubles, at: int) -> float:
-    """How much the logarithm of the median changes there."""
-    return float(np.log((np.median(size[at:]) + 1e-9) / (np.percentile(size[:at], 95) + 1e-9)))
+def _cut(tokens: Tokens) -> int | None:
+    """The position before and from which on logarithms of |d| are farthest apart."""
+    logs = np.log(np.abs(tokens.d) + 1e-9)
+    counts = np.bincount(tokens.positions)
+    sums = np.bincount(tokens.positions, weights=logs)
+    seen, total = np.cumsum(counts), np.cumsum(sums)
+    usable = np.flatnonzero((seen >= FEWEST // 2) & (tokens.count - seen >= FEWEST // 2))
+    if not usable.size:
+        return None
+    left = total[usable] / seen[usable]
+    right = (total[-1] - total[usable]) / (tokens.count - seen[usable])
+    return int(usable[np.argmax(right - left)]) + 1
+
+
+def _near(tokens: Tokens, cut: int) -> int:
+    """Positions to look at on each side of a cut, at least a dozen tokens of each."""
+    counts = np.bincount(tokens.positions)
+    for near in (16, 32, 64, 128):
+        if (
+            min(counts[max(0, cut - near) : cut].sum(), counts[cut : cut + near].sum())
+            >= FEWEST // 2
+        ):
+            return near
+    return int(counts.size)
 
 
 def jump(tokens: Tokens) -> Iterator[Signature]:

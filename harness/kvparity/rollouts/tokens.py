@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -64,12 +65,14 @@ class Tokens:
         """n."""
         return int(self.rollout.size)
 
-    @property
+    @cached_property
     def d(self) -> Doubles:
         """trainer - rollout, float64 [n]."""
-        return self.trainer.astype(np.float64) - self.rollout.astype(np.float64)
+        d = self.trainer.astype(np.float64)
+        d -= self.rollout
+        return d
 
-    @property
+    @cached_property
     def equal(self) -> npt.NDArray[np.bool_]:
         """Where both sides have the same bits, [n]. +0 and -0 differ."""
         same: npt.NDArray[np.bool_] = self.rollout.view(np.int32) == self.trainer.view(np.int32)
