@@ -8,11 +8,17 @@ from dataclasses import replace
 from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.controls.reference import changed_calls, decoder_of
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Step
-from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
+from kvparity.subjects.attention_calls import (
+    AttentionOps,
+    DecodeCall,
+    Outputs,
+    PrefillCall,
+    SlotsCall,
+)
 from kvparity.subjects.base import Session, Subject
-from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels.keys import KeysValues
 
 
@@ -46,10 +52,11 @@ def wrong_donor(subject: Subject) -> Subject:
     Prefill and decode agree. In the report layers that share a cache attend to other keys and
     values than their owner's: ml-explore/mlx-lm#1674.
     """
-    if not isinstance(subject, DecoderSubject) or subject.model.config.layers < 2:
-        raise UnsupportedError("this defect needs a decoder of ours with at least two layers")
-    first = _First(subject.attention)
-    planted = subject.with_attention(AttentionOps(prefill=first.prefill, decode=first.decode))
+    decoder = decoder_of(subject)
+    if decoder.model.config.layers < 2:
+        raise UnsupportedError("this defect needs a decoder with at least two layers")
+    first = _First(decoder.attention)
+    planted = decoder.with_attention(AttentionOps(prefill=first.prefill, decode=first.decode))
 
     def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
         return _Stepwise(inner.session(members, layout), first)
@@ -57,17 +64,12 @@ def wrong_donor(subject: Subject) -> Subject:
     return PlantedSubject(planted, open_session)
 
 
-def uniform_attention(subject: Subject) -> Subject:
-    """The scale of the scores is lost: every key weighs the same, in prefill and in decode.
+def _unscaled(call: SlotsCall) -> SlotsCall:
+    return replace(call, scale=0.0)
 
-    In the report the factor is another one, not none: NVIDIA/Megatron-LM#848.
-    """
-    if not isinstance(subject, DecoderSubject):
-        raise UnsupportedError("this defect needs the attention of a decoder of ours")
-    ops = subject.attention
-    return subject.with_attention(
-        AttentionOps(
-            prefill=lambda call: ops.prefill(replace(call, scale=0.0)),
-            decode=lambda call: ops.decode(replace(call, scale=0.0)),
-        )
-    )
+
+uniform_attention = changed_calls(_unscaled)
+"""The scale of the scores is lost: every key weighs the same, in prefill and in decode.
+
+In the report the factor is another one, not none: NVIDIA/Megatron-LM#848.
+"""

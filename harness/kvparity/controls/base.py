@@ -99,3 +99,24 @@ class PlantedSubject:
     def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
         """What is loaded."""
         return self.inner.describe(ran)
+
+
+def each_session(wrap: Callable[[Session], Session]) -> Plant:
+    """Plant: every session of the subject is what ``wrap`` makes of it."""
+
+    def plant(subject: Subject) -> Subject:
+        return PlantedSubject(subject, lambda s, members, layout: wrap(s.session(members, layout)))
+
+    return plant
+
+
+def cache_of(session: Session) -> CacheView:
+    """The cache of a session.
+
+    Raises:
+        UnsupportedError: it cannot be reached.
+    """
+    cache = session.cache()
+    if cache is None:
+        raise UnsupportedError("this defect needs a cache that can be reached, and there is none")
+    return cache

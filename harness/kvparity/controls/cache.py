@@ -7,23 +7,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.core.errors import UnsupportedError
+from kvparity.controls.base import PlantedSession, cache_of, each_session
 from kvparity.plan.schedule import Step
-from kvparity.subjects.base import CacheView, LayeredCache, Session, Subject
+from kvparity.subjects.base import CacheView, LayeredCache, Session
 
 _NARROWER = {
     torch.float32: torch.bfloat16,
     torch.float16: torch.float8_e4m3fn,
     torch.bfloat16: torch.float8_e4m3fn,
 }
-
-
-def _reachable(session: PlantedSession) -> CacheView:
-    cache = session.cache()
-    if cache is None:
-        raise UnsupportedError("this defect needs a cache that can be reached, and there is none")
-    return cache
 
 
 def _held(cache: CacheView, layer: int, sequence: int, filled: int) -> range:
@@ -39,7 +31,7 @@ class _StaleSlot(PlantedSession):
         self.seen: set[int] = set()
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        cache = _reachable(self)
+        cache = cache_of(self)
         for span in step:
             if span.decode and span.sequence not in self.seen and span.start > 1:
                 self.seen.add(span.sequence)
@@ -50,15 +42,14 @@ class _StaleSlot(PlantedSession):
         return self.inner.forward(step, ids)
 
 
-def stale_slot(subject: Subject) -> Subject:
-    """The slot of the last prompt token still holds an earlier write when decoding begins."""
-    return PlantedSubject(subject, lambda s, m, layout: _StaleSlot(s.session(m, layout)))
+stale_slot = each_session(_StaleSlot)
+"""The slot of the last prompt token still holds an earlier write when decoding begins."""
 
 
 class _NarrowCache(PlantedSession):
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         yield from self.inner.forward(step, ids)
-        cache = _reachable(self)
+        cache = cache_of(self)
         for span in step:
             for layer in range(cache.layers()):
                 start = max(span.start, _held(cache, layer, span.sequence, span.stop).start)
@@ -67,6 +58,5 @@ class _NarrowCache(PlantedSession):
                 cache.write(layer, span.sequence, start, k.to(narrow).to(k), v.to(narrow).to(v))
 
 
-def narrow_cache(subject: Subject) -> Subject:
-    """Keys and values are stored in a narrower dtype than declared; fresh tokens are not."""
-    return PlantedSubject(subject, lambda s, m, layout: _NarrowCache(s.session(m, layout)))
+narrow_cache = each_session(_NarrowCache)
+"""Keys and values are stored in a narrower dtype than declared; fresh tokens are not."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
+from kvparity.controls.reference import decoder_of
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.attention_calls import (
@@ -216,9 +217,7 @@ def in_sessions(change: Callable[[DecoderSubject, Running], DecoderSubject]) -> 
     """Plant a defect that follows the step: ``change`` is asked once for every session."""
 
     def plant(subject: Subject) -> Subject:
-        if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("this defect needs a decoder of this project")
-        decoder = subject
+        decoder = decoder_of(subject)
 
         def open_session(_: Subject, members: Sequence[Member], layout: Layout) -> Session:
             running = Running()

@@ -16,10 +16,9 @@ from unittest.mock import patch
 
 import torch
 
+from kvparity.controls.reference import attention
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs
-from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.subject import DecoderSubject
 
 _POLYNOMIAL = """
 
@@ -63,16 +62,7 @@ def _planted() -> Iterator[None]:
         yield
 
 
-def polynomial_exp2(subject: Subject) -> Subject:
-    """Decode takes 2^x from a polynomial where it has at least one split of keys.
-
-    Dao-AILab/flash-attention#2596: prefill or decode, from 512 keys on.
-    """
-    if not isinstance(subject, DecoderSubject):
-        raise UnsupportedError("this defect is planted in the text of this project's kernels")
-    subject.require_order()
-    ops = subject.attention
-
+def _polynomial(ops: AttentionOps) -> AttentionOps:
     def decode(call: DecodeCall) -> Outputs:
         out, lse = ops.decode(call)
         long = call.kv.kv_lens >= call.order.split
@@ -85,4 +75,11 @@ def polynomial_exp2(subject: Subject) -> Subject:
             torch.where(long[:, None], other_lse, lse),
         )
 
-    return subject.with_attention(AttentionOps(prefill=ops.prefill, decode=decode))
+    return AttentionOps(prefill=ops.prefill, decode=decode)
+
+
+polynomial_exp2 = attention(_polynomial, ordered=True)
+"""Decode takes 2^x from a polynomial where it has at least one split of keys.
+
+Dao-AILab/flash-attention#2596: prefill or decode, from 512 keys on.
+"""

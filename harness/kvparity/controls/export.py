@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvparity.controls.base import Plant, PlantedSubject
-from kvparity.core.errors import UnsupportedError
+from kvparity.controls.reference import decoder_of
 from kvparity.plan.schedule import Layout, Member
 from kvparity.subjects.base import Session, Subject
-from kvparity.subjects.decoder.subject import DecoderSubject
 
 
 def _baked(*inputs: str) -> Plant:
@@ -21,15 +20,13 @@ def _baked(*inputs: str) -> Plant:
             open_session,  # tracing is imported where it is used
         )
 
-        assert isinstance(subject, DecoderSubject)  # plant() looked
         if layout.program == "eager":
             return subject.session(members, layout)
-        return open_session(subject, members, layout, constants=frozenset(inputs))
+        constants = frozenset(inputs)
+        return open_session(decoder_of(subject), members, layout, constants=constants)
 
     def plant(subject: Subject) -> Subject:
-        if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("this defect is planted into programs of our own decoder only")
-        return PlantedSubject(subject, open_session)
+        return PlantedSubject(decoder_of(subject), open_session)
 
     return plant
 

@@ -7,17 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.core.errors import UnsupportedError
+from kvparity.controls.base import PlantedSession, PlantedSubject, cache_of, each_session
 from kvparity.plan.schedule import Member, Step
-from kvparity.subjects.base import CacheView, Session, Subject
-
-
-def _cache_of(session: Session) -> CacheView:
-    cache = session.cache()
-    if cache is None:
-        raise UnsupportedError("this defect needs a cache that can be reached, and there is none")
-    return cache
+from kvparity.subjects.base import Session, Subject
 
 
 class _UnwrittenSlot(PlantedSession):
@@ -29,7 +21,7 @@ class _UnwrittenSlot(PlantedSession):
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         yield from self.inner.forward(step, ids)
-        cache = _cache_of(self)
+        cache = cache_of(self)
         for span in step:
             if span.decode and span.stop >= self.members[span.sequence].length - 1:
                 for layer in range(cache.layers()):
@@ -55,7 +47,7 @@ class _BakedKey(PlantedSession):
         self.baked: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        cache = _cache_of(self)
+        cache = cache_of(self)
         for span in step:
             for layer in range(cache.layers() if span.decode and span.start else 0):
                 place = span.sequence, layer, span.start
@@ -65,10 +57,9 @@ class _BakedKey(PlantedSession):
         return self.inner.forward(step, ids)
 
 
-def baked_key(subject: Subject) -> Subject:
-    """Decode reads one key from a constant that the first call with that length left behind.
+baked_key = each_session(_BakedKey)
+"""Decode reads one key from a constant that the first call with that length left behind.
 
-    As a program does that was traced with a part of the cache in it, pytorch/pytorch#160066. While
-    nobody changes that key, its outputs are right.
-    """
-    return PlantedSubject(subject, lambda s, m, layout: _BakedKey(s.session(m, layout)))
+As a program does that was traced with a part of the cache in it, pytorch/pytorch#160066. While
+nobody changes that key, its outputs are right.
+"""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant
 from kvparity.controls.calls import Running, in_sessions, power_of_two
-from kvparity.core.errors import UnsupportedError
+from kvparity.controls.reference import decoder_of
 from kvparity.subjects.base import Subject
 from kvparity.subjects.decoder.model import Ops
 from kvparity.subjects.decoder.subject import DecoderSubject
@@ -35,7 +34,12 @@ def split_k(linear: Linear, parts: Parts, partial: torch.dtype = torch.float32) 
     """``linear`` with its depth summed in ``parts``, which are added ascending in ``partial``."""
 
     def planted(
-        x: Tensor, w: Tensor, bias: Tensor | None = None, *, out_dtype: Any = None, **more: Any
+        x: Tensor,
+        w: Tensor,
+        bias: Tensor | None = None,
+        *,
+        out_dtype: torch.dtype | None = None,
+        **more: object,
     ) -> Tensor:
         depth = x.shape[1]
         number = min(parts(len(x), len(w), depth), depth)
@@ -58,9 +62,8 @@ def split_k(linear: Linear, parts: Parts, partial: torch.dtype = torch.float32) 
 
 def _with(change: Callable[[Ops], Ops]) -> Plant:
     def plant(subject: Subject) -> Subject:
-        if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("this defect needs a linear or norm of a decoder of ours")
-        return subject.with_ops(change(subject.ops))
+        decoder = decoder_of(subject)
+        return decoder.with_ops(change(decoder.ops))
 
     return plant
 
@@ -97,7 +100,12 @@ sgl-project/sglang#37292.
 
 def _fused(linear: Linear) -> Linear:
     def planted(
-        x: Tensor, w: Tensor, bias: Tensor | None = None, *, out_dtype: Any = None, **more: Any
+        x: Tensor,
+        w: Tensor,
+        bias: Tensor | None = None,
+        *,
+        out_dtype: torch.dtype | None = None,
+        **more: object,
     ) -> Tensor:
         if len(x) < MANY_ROWS:
             return linear(x, w, bias, out_dtype=out_dtype, **more)
@@ -149,7 +157,7 @@ def blocked_norm(x: Tensor, w: Tensor, eps: float, block: int) -> Tensor:
 
 
 def _norm_by_rows(ops: Ops) -> Ops:
-    def rms_norm(x: Tensor, w: Tensor, eps: float, **more: Any) -> Tensor:
+    def rms_norm(x: Tensor, w: Tensor, eps: float, **more: object) -> Tensor:
         if len(x) < MANY_ROWS:
             return ops.rms_norm(x, w, eps, **more)
         return blocked_norm(x, w, eps, 2)

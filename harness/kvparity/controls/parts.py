@@ -11,14 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import Plant
 from kvparity.controls.calls import one_of
 from kvparity.controls.order import merge
+from kvparity.controls.reference import attention
 from kvparity.core.bits import differing
-from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
-from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
 
@@ -97,16 +94,6 @@ def _pieced(ops: AttentionOps, pieces: Pieces) -> AttentionOps:
     return AttentionOps(prefill=prefill, decode=ops.decode)
 
 
-def _plant(change: Callable[[AttentionOps], AttentionOps]) -> Plant:
-    def plant(subject: Subject) -> Subject:
-        if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("this defect needs the attention of a decoder of ours")
-        subject.require_order()  # parts are merged by their LSE, in an order of ours
-        return subject.with_attention(change(subject.attention))
-
-    return plant
-
-
 def _cached(
     rows: int, keys: int, batch: int, order: ReductionOrder
 ) -> Iterator[tuple[int, int, int]]:
@@ -114,7 +101,7 @@ def _cached(
         yield 0, rows, keys - rows
 
 
-hit_merges_states = _plant(lambda ops: _pieced(ops, _cached))
+hit_merges_states = attention(lambda ops: _pieced(ops, _cached), ordered=True)
 """Keys that were cached before are reduced by themselves and merged with the fresh ones.
 
 A cache hit then rounds otherwise than no hit: sgl-project/sglang#34683.
@@ -129,7 +116,7 @@ def _budget(
         yield first, min(first + size, rows), keys - rows + first
 
 
-chunk_from_budget = _plant(lambda ops: _pieced(ops, _budget))
+chunk_from_budget = attention(lambda ops: _pieced(ops, _budget), ordered=True)
 """A prompt is cut into what the queue's budget leaves, and reduced chunk by chunk.
 
 The budget is one tile, shared by the sequences of the call: pegainfer-project/pegainfer#688.
@@ -162,5 +149,5 @@ def _shared(kv: KeysValues, order: ReductionOrder) -> int:
     return common // order.tile * order.tile
 
 
-cascade_of_shared_prefix = _plant(_cascading)
+cascade_of_shared_prefix = attention(_cascading, ordered=True)
 """Sequences that share a prefix have it reduced once, by itself: vllm-project/vllm#32561."""

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from kvparity.controls.base import PlantedSession, PlantedSubject
-from kvparity.core.errors import UnsupportedError
+from kvparity.controls.base import PlantedSession, PlantedSubject, cache_of, each_session
+from kvparity.controls.reference import decoder_of
+from kvparity.controls.rope import Shifted
 from kvparity.plan.schedule import Layout, Member, Step
-from kvparity.subjects.base import CacheView, Session, Subject
+from kvparity.subjects.base import Session, Subject
 from kvparity.subjects.decoder.subject import DecoderSubject
 
 UPDATE = 1.0 + 2.0**-6
@@ -27,13 +28,6 @@ def _before_the_update(subject: DecoderSubject) -> DecoderSubject:
     return other
 
 
-def _cache_of(session: Session) -> CacheView:
-    cache = session.cache()
-    if cache is None:
-        raise UnsupportedError("this defect needs a cache that can be reached, and there is none")
-    return cache
-
-
 class _StalePrefixes(PlantedSession):
     """Before the reset the old weights compute; their prompts stay in the prefix cache."""
 
@@ -47,7 +41,7 @@ class _StalePrefixes(PlantedSession):
             yield from self.old.forward(step, ids)
             return
         yield from self.inner.forward(step, ids)
-        kept, cache = _cache_of(self.old), _cache_of(self.inner)
+        kept, cache = cache_of(self.old), cache_of(self.inner)
         for span in step:
             stop = min(span.stop, self.members[span.sequence].prompt - 1)
             if span.start == 0 and stop > 0:
@@ -65,9 +59,7 @@ def stale_after_update(subject: Subject) -> Subject:
 
     A reset stands for the update: NovaSky-AI/SkyRL#2246, NVIDIA-NeMo/RL#4018.
     """
-    if not isinstance(subject, DecoderSubject):
-        raise UnsupportedError("this defect needs the weights of a decoder of ours")
-    old = _before_the_update(subject)
+    old = _before_the_update(decoder_of(subject))
 
     def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
         return _StalePrefixes(inner.session(members, layout), old.session(members, layout), members)
@@ -75,25 +67,18 @@ def stale_after_update(subject: Subject) -> Subject:
     return PlantedSubject(subject, open_session)
 
 
-class _ShiftedBehindPrefix(PlantedSession):
+class _ShiftedBehindPrefix(Shifted):
     def __init__(self, inner: Session) -> None:
-        super().__init__(inner)
+        super().__init__(inner, lambda span: int(span.sequence in self.adopted))
         self.adopted: set[int] = set()
 
     def adopt(self, sequence: int, donor: int, tokens: int) -> None:
         super().adopt(sequence, donor, tokens)
         self.adopted.add(sequence)
 
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        told = tuple(
-            replace(s, position_shift=s.position_shift + (s.sequence in self.adopted)) for s in step
-        )
-        return self.inner.forward(told, ids)
 
+prefix_shifts_positions = each_session(_ShiftedBehindPrefix)
+"""Behind a reused prefix every token is told the position after its own.
 
-def prefix_shifts_positions(subject: Subject) -> Subject:
-    """Behind a reused prefix every token is told the position after its own.
-
-    The prefix is counted one token too long: waybarrios/vllm-mlx#311.
-    """
-    return PlantedSubject(subject, lambda s, m, layout: _ShiftedBehindPrefix(s.session(m, layout)))
+The prefix is counted one token too long: waybarrios/vllm-mlx#311.
+"""

@@ -9,22 +9,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
-from kvparity.core.errors import UnsupportedError
+from kvparity.controls.base import Plant, PlantedSession, PlantedSubject, each_session
+from kvparity.controls.reference import decoder_of
 from kvparity.plan.schedule import Layout, Member, Span, Step
 from kvparity.subjects.base import Session, Subject
-from kvparity.subjects.decoder.subject import DecoderSubject
 
 
 def _tables(change: Callable[[Tensor], Tensor]) -> Plant:
     """Plant other tables of cosines and sines, float32 ``[positions, head_dim / 2]``."""
 
     def plant(subject: Subject) -> Subject:
-        if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("the RoPE tables of this subject cannot be reached")
-        other = copy(subject)
-        model = subject.model
-        other.model = replace(model, cos=change(model.cos), sin=change(model.sin))
+        other = copy(decoder_of(subject))
+        cos, sin = change(other.model.cos), change(other.model.sin)
+        other.model = replace(other.model, cos=cos, sin=sin)
         return other
 
     return plant
@@ -53,26 +50,28 @@ There bfloat16 and 256; here 16, so that short sequences show it. Both sides agr
 """
 
 
-class _Shifted(PlantedSession):
-    """Tells the positions of some spans shifted."""
+class Shifted(PlantedSession):
+    """A session whose spans are at positions that ``shift`` moves."""
 
     def __init__(self, inner: Session, shift: Callable[[Span], int]) -> None:
         super().__init__(inner)
         self.shift = shift
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Compute one step at the positions that it is told."""
         told = tuple(replace(s, position_shift=s.position_shift + self.shift(s)) for s in step)
         return self.inner.forward(told, ids)
 
 
-def decode_at_position_zero(subject: Subject) -> Subject:
-    """Every decoded token is told position 0: Blaizzy/mlx-vlm#1983."""
-    return PlantedSubject(
-        subject,
-        lambda s, m, layout: _Shifted(
-            s.session(m, layout), lambda span: -span.start if span.decode else 0
-        ),
-    )
+def _decode_shifted(shift: Callable[[Span], int]) -> Plant:
+    return each_session(lambda s: Shifted(s, lambda span: shift(span) if span.decode else 0))
+
+
+position_off_by_one = _decode_shifted(lambda span: 1)
+"""Every decoded token is told the position after its own."""
+
+decode_at_position_zero = _decode_shifted(lambda span: -span.start)
+"""Every decoded token is told position 0: Blaizzy/mlx-vlm#1983."""
 
 
 def padding_shifts_positions(subject: Subject) -> Subject:
@@ -84,6 +83,6 @@ def padding_shifts_positions(subject: Subject) -> Subject:
     def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
         longest = max(m.prompt for m in members)
         pads = [longest - m.prompt if layout.batch == "left" else 0 for m in members]
-        return _Shifted(inner.session(members, layout), lambda span: pads[span.sequence])
+        return Shifted(inner.session(members, layout), lambda span: pads[span.sequence])
 
     return PlantedSubject(subject, open_session)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.controls.base import Plant, PlantedSession, PlantedSubject, each_session
 from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.base import Session, Subject
 
@@ -17,18 +17,39 @@ CO_RESIDENT = 3
 """Sequences in a step from which the sampler takes its other path. Reported: 45."""
 
 
-class _TemperatureIgnored(PlantedSubject):
+Scores = Callable[[Subject, Tensor, Tensor, Sequence[float]], Tensor]
+"""(subject, rows, targets, temperatures) -> what is reported: float32 ``[rows, temperatures]``."""
+
+
+class _Scoring(PlantedSubject):
+    def __init__(self, inner: Subject, scores: Scores) -> None:
+        super().__init__(inner)
+        self.scores = scores
+
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
-        return self.inner.values(rows, targets, [1.0 for _ in temperatures])
+        return self.scores(self.inner, rows, targets, temperatures)
 
 
-class _ScaledLogprobs(PlantedSubject):
-    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
-        raw = self.inner.values(rows, targets, [1.0 for _ in temperatures])
-        return raw / torch.tensor(list(temperatures), device=raw.device)
+def _scored(scores: Scores) -> Plant:
+    return lambda subject: _Scoring(subject, scores)
 
 
-def _log_of_softmax(rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
+def _at_one(
+    subject: Subject, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
+) -> Tensor:
+    return subject.values(rows, targets, [1.0 for _ in temperatures])
+
+
+def _divided(
+    subject: Subject, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
+) -> Tensor:
+    raw = _at_one(subject, rows, targets, temperatures)
+    return raw / torch.tensor(list(temperatures), device=raw.device)
+
+
+def _log_of_softmax(
+    subject: Subject, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
+) -> Tensor:
     columns = [
         torch.softmax(rows.float() / t, dim=-1).gather(1, targets[:, None]).log()
         for t in temperatures
@@ -36,32 +57,29 @@ def _log_of_softmax(rows: Tensor, targets: Tensor, temperatures: Sequence[float]
     return torch.cat(columns, dim=1)
 
 
-class _LogOfSoftmax(PlantedSubject):
-    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
-        return _log_of_softmax(rows, targets, temperatures)
+def _inlined(
+    subject: Subject, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
+) -> Tensor:
+    columns = []
+    for t in temperatures:
+        scaled = rows.float() * (1.0 / t)  # where the trainer divides
+        picked = scaled.gather(1, targets[:, None])
+        columns.append(picked - torch.logsumexp(scaled, dim=-1, keepdim=True))
+    return torch.cat(columns, dim=1)
 
 
-class _Inlined(PlantedSubject):
-    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
-        columns = []
-        for t in temperatures:
-            scaled = rows.float() * (1.0 / t)  # where the trainer divides
-            chosen = scaled.gather(1, targets[:, None])
-            columns.append(chosen - torch.logsumexp(scaled, dim=-1, keepdim=True))
-        return torch.cat(columns, dim=1)
-
-
-class _TopP(PlantedSubject):
-    def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
-        found = self.inner.values(rows, targets, temperatures)
-        masses = []
-        for t in temperatures:
-            sorted_p, order = torch.softmax(rows.float() / t, dim=-1).sort(-1, descending=True)
-            kept = sorted_p.cumsum(-1) - sorted_p < NUCLEUS
-            mass = (sorted_p * kept).sum(-1)
-            inside = (kept & (order == targets[:, None])).any(-1)
-            masses.append(torch.where(inside, mass, torch.ones_like(mass)))
-        return found - torch.log(torch.stack(masses, dim=1))
+def _within_nucleus(
+    subject: Subject, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
+) -> Tensor:
+    masses = []
+    for t in temperatures:
+        sorted_p, order = torch.softmax(rows.float() / t, dim=-1).sort(-1, descending=True)
+        kept = sorted_p.cumsum(-1) - sorted_p < NUCLEUS
+        mass = (sorted_p * kept).sum(-1)
+        inside = (kept & (order == targets[:, None])).any(-1)
+        masses.append(torch.where(inside, mass, torch.ones_like(mass)))
+    found = subject.values(rows, targets, temperatures)
+    return found - torch.log(torch.stack(masses, dim=1))
 
 
 class _CoResident(PlantedSubject):
@@ -102,54 +120,40 @@ class _Uninitialised(PlantedSession):
             yield rows.masked_fill(mask[:, None], float("nan"))
 
 
-def temperature_ignored(subject: Subject) -> Subject:
-    """Logprobs at temperature 1, whatever the rollout sampled at."""
-    return _TemperatureIgnored(subject)
+temperature_ignored = _scored(_at_one)
+"""Logprobs at temperature 1, whatever the rollout sampled at."""
 
+scaled_logprobs = _scored(_divided)
+"""Logprobs are divided by the temperature, where logits should be.
 
-def scaled_logprobs(subject: Subject) -> Subject:
-    """Logprobs are divided by the temperature, where logits should be.
+PrimeIntellect-ai/prime-rl#697. Not normalised at that temperature, they are no logprobs.
+"""
 
-    PrimeIntellect-ai/prime-rl#697. Not normalised at that temperature, they are no logprobs.
-    """
-    return _ScaledLogprobs(subject)
+top_p_renormalised = _scored(_within_nucleus)
+"""The rollout's logprobs are of the renormalised nucleus: log of its mass is missing.
 
+huggingface/trl#6789. A token outside the nucleus, which its sampler would not draw, keeps its
+logprob.
+"""
 
-def top_p_renormalised(subject: Subject) -> Subject:
-    """The rollout's logprobs are of the renormalised nucleus: log of its mass is missing.
+log_of_softmax = _scored(_log_of_softmax)
+"""log(softmax(x)): two roundings where log_softmax has one."""
 
-    huggingface/trl#6789. A token outside the nucleus, which its sampler would not draw, keeps its
-    logprob.
-    """
-    return _TopP(subject)
+inlined_logprob = _scored(_inlined)
+"""The sampler has a formula of its own: x / T as a product, minus logsumexp.
 
+The same number on paper, in other roundings: pytorch/torchtitan#3629.
+"""
 
-def log_of_softmax(subject: Subject) -> Subject:
-    """log(softmax(x)): two roundings where log_softmax has one."""
-    return _LogOfSoftmax(subject)
+sampler_by_batch: Plant = _CoResident
+"""From three sequences in a step on a sampler takes logits in bfloat16.
 
+vllm-project/vllm#51187: there the path changes at 45, and its cause is not told.
+"""
 
-def inlined_logprob(subject: Subject) -> Subject:
-    """The sampler has a formula of its own: x / T as a product, minus logsumexp.
+cached_rows_uninitialised = each_session(_Uninitialised)
+"""Logprobs of cached prompt positions are read from a buffer nobody wrote: vllm-project/vllm#42245.
 
-    The same number on paper, in other roundings: pytorch/torchtitan#3629.
-    """
-    return _Inlined(subject)
-
-
-def sampler_by_batch(subject: Subject) -> Subject:
-    """From three sequences in a step on a sampler takes logits in bfloat16.
-
-    vllm-project/vllm#51187: there the path changes at 45, and its cause is not told.
-    """
-    return _CoResident(subject)
-
-
-def cached_rows_uninitialised(subject: Subject) -> Subject:
-    """Logprobs of cached prompt positions are read from a buffer nobody wrote:
-    vllm-project/vllm#42245.
-
-    The first chunk of a sequence stands for what was cached. What nobody wrote holds NaN here, as
-    all that kvparity hands out unwritten does.
-    """
-    return PlantedSubject(subject, lambda s, m, layout: _Uninitialised(s.session(m, layout)))
+The first chunk of a sequence stands for what was cached. What nobody wrote holds NaN here, as
+all that kvparity hands out unwritten does.
+"""

@@ -8,17 +8,16 @@ not hide it, as it could if its own kernels were called with other arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from kvparity.controls.base import Plant
+from kvparity.controls.reference import changed_calls
 from kvparity.core.errors import UnsupportedError
-from kvparity.subjects.attention_calls import AttentionOps, Outputs, SlotsCall
+from kvparity.subjects.attention_calls import SlotsCall
 from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity.subjects.pair.exact import Rows, exact, exact_pair
 from kvparity.subjects.pair.model import PairModel
 from kvparity.subjects.pair.subject import AttentionSubject
@@ -68,25 +67,14 @@ def _planted(rows: Rows) -> Plant:
     return plant
 
 
-def _twice(attend: Callable[[SlotsCall], Outputs]) -> Callable[[SlotsCall], Outputs]:
-    def planted(call: SlotsCall) -> Outputs:
-        if call.sinks is None:
-            raise UnsupportedError("this defect needs attention sinks, and a layer has none")
-        # e^s twice is e^(s + ln 2)
-        return attend(replace(call, sinks=call.sinks + math.log(2)))
-
-    return planted
-
-
-def sink_twice(subject: Subject) -> Subject:
+def _twice(call: SlotsCall) -> SlotsCall:
     """The sink joins the denominator of two splits: ROCm/rocm-libraries#12227."""
-    if not isinstance(subject, DecoderSubject):
-        raise UnsupportedError("this defect needs a decoder of ours, with attention sinks")
-    ops = subject.attention
-    return subject.with_attention(AttentionOps(_twice(ops.prefill), _twice(ops.decode)))
+    if call.sinks is None:
+        raise UnsupportedError("this defect needs attention sinks, and a layer has none")
+    return replace(call, sinks=call.sinks + math.log(2))  # e^s twice is e^(s + ln 2)
 
 
 PLANTED: dict[str, Plant] = {name: _planted(rows) for name, rows in ROWS.items()} | {
-    "sink-twice": sink_twice
+    "sink-twice": changed_calls(_twice)
 }
 """How each is planted, into both sides."""

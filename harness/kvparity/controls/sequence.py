@@ -13,17 +13,6 @@ from kvparity.plan.schedule import Layout, Member, Span, Step
 from kvparity.subjects.base import Session, Subject
 
 
-class _ShiftedDecode(PlantedSession):
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        shifted = tuple(replace(s, position_shift=1) if s.decode else s for s in step)
-        return self.inner.forward(shifted, ids)
-
-
-def position_off_by_one(subject: Subject) -> Subject:
-    """Every decoded token is told the position after its own."""
-    return PlantedSubject(subject, lambda s, m, layout: _ShiftedDecode(s.session(m, layout)))
-
-
 class _LeakingPads(PlantedSession):
     """Pads become tokens that are attended to and that count as positions."""
 

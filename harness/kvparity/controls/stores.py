@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
+from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.controls.reference import attention, changed_calls
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member
-from kvparity.subjects.attention_calls import AttentionOps, Outputs, SlotsCall
+from kvparity.subjects.attention_calls import PrefillCall, SlotsCall
 from kvparity.subjects.base import Session, Subject
 from kvparity.subjects.decoder.cache import KVCache
-from kvparity.subjects.decoder.subject import DecoderSubject
-from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store import decode
 
 
-def _reading(
-    attend: Callable[[SlotsCall], Outputs], change: Callable[[KeysValues, Tensor], KeysValues]
-) -> Callable[[SlotsCall], Outputs]:
-    """``attend`` on a cache that is read otherwise."""
-    return lambda call: attend(replace(call, kv=change(call.kv, call.q)))
-
-
-def _attending(change: Callable[[AttentionOps], AttentionOps]) -> Plant:
-    def plant(subject: Subject) -> Subject:
-        if not isinstance(subject, DecoderSubject):
-            raise UnsupportedError("this defect needs a decoder of ours that stores codes")
-        return subject.with_attention(change(subject.attention))
-
-    return plant
-
-
-def _unscaled(kv: KeysValues, q: Tensor) -> KeysValues:
-    if kv.format is None or not kv.format.static:
+def _unscaled(call: PrefillCall) -> PrefillCall:
+    if call.kv.format is None or not call.kv.format.static:
         raise UnsupportedError("this defect needs a store with static scales, such as fp8_e4m3")
-    return replace(kv, k_scale=None, v_scale=None)
+    return replace(call, kv=replace(call.kv, k_scale=None, v_scale=None))
 
 
-scale_ignored_in_prefill = _attending(
-    lambda ops: AttentionOps(prefill=_reading(ops.prefill, _unscaled), decode=ops.decode)
+scale_ignored_in_prefill = attention(
+    lambda ops: replace(ops, prefill=lambda call: ops.prefill(_unscaled(call)))
 )
 """One of two wrappers forgets the scales of keys and values: flashinfer-ai/flashinfer#4979."""
 
 
-def _rounded(kv: KeysValues, q: Tensor) -> KeysValues:
+def _rounded(call: SlotsCall) -> SlotsCall:
+    kv, dtype = call.kv, call.q.dtype
     if kv.format is None:
         raise UnsupportedError("this defect needs a store of codes with scales")
     ones = torch.ones(kv.k.shape[1], device=kv.k.device)
@@ -55,9 +39,9 @@ def _rounded(kv: KeysValues, q: Tensor) -> KeysValues:
     def read(codes: Tensor, scale: Tensor | None) -> Tensor:
         assert kv.format is not None  # asked above
         wide = decode(codes, ones if scale is None else scale, kv.format, torch.float32)
-        return wide.bfloat16().to(q.dtype).contiguous()
+        return wide.bfloat16().to(dtype).contiguous()
 
-    return replace(
+    wide = replace(
         kv,
         k=read(kv.k, kv.k_scale),
         v=read(kv.v, kv.v_scale),
@@ -65,13 +49,10 @@ def _rounded(kv: KeysValues, q: Tensor) -> KeysValues:
         k_scale=None,
         v_scale=None,
     )
+    return replace(call, kv=wide)
 
 
-dequant_rounds = _attending(
-    lambda ops: AttentionOps(
-        prefill=_reading(ops.prefill, _rounded), decode=_reading(ops.decode, _rounded)
-    )
-)
+dequant_rounds = changed_calls(_rounded)
 """Both kernels round code * scale to bfloat16, whatever they compute in: vllm-project/vllm#51685.
 """
 

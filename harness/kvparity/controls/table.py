@@ -32,7 +32,7 @@ PLANTS: dict[str, Plant] = {
     "split-by-batch": order.split_by_batch,
     "tile-by-query-length": order.tile_by_query_length,
     "split-from-chunk": order.split_from_chunk,
-    "position-off-by-one": sequence.position_off_by_one,
+    "position-off-by-one": rope.position_off_by_one,
     "stale-slot": cache.stale_slot,
     "padding-leaks": sequence.padding_leaks,
     "narrow-cache": cache.narrow_cache,

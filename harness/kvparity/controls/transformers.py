@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from torch import Tensor
 
-from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.controls.base import PlantedSession, each_session
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied import transformers as relied
 from kvparity.plan.schedule import Step
-from kvparity.subjects.base import Subject
 
 
 class _OneShort(PlantedSession):
@@ -22,7 +20,7 @@ class _OneShort(PlantedSession):
         whole = relied.OVERLAY.get()
         asked: list[int] = []
 
-        def short(window: int) -> Any:
+        def short(window: int) -> object:
             asked.append(window)
             return whole(max(1, window - 1))
 
@@ -33,6 +31,5 @@ class _OneShort(PlantedSession):
         yield from rows
 
 
-def window_one_short(subject: Subject) -> Subject:
-    """The mask of a decoding step hides the oldest key of each sliding window."""
-    return PlantedSubject(subject, lambda s, m, layout: _OneShort(s.session(m, layout)))
+window_one_short = each_session(_OneShort)
+"""The mask of a decoding step hides the oldest key of each sliding window."""

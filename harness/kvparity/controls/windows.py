@@ -8,55 +8,44 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
+from kvparity.controls.base import Plant, PlantedSession, PlantedSubject, each_session
+from kvparity.controls.reference import attention, changed_calls, decoder_of
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.attention_calls import AttentionOps, Outputs, PrefillCall, SlotsCall
 from kvparity.subjects.base import LayeredCache, Session, Subject
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.read_back import unrolled
-from kvparity.subjects.decoder.subject import DecoderSubject
 
 
-def _rewindowed(
-    attend: Callable[[SlotsCall], Outputs], change: Callable[[int], int]
-) -> Callable[[SlotsCall], Outputs]:
-    def planted(call: SlotsCall) -> Outputs:
+def _in_windows(change: Callable[[int], int], *, prefill: bool = True) -> Plant:
+    """Plant: calls with a window see through the one that ``change`` makes of it."""
+
+    def rewindowed(call: SlotsCall) -> SlotsCall:
         if not call.window:
-            return attend(call)
+            return call
         seen = change(call.window)
         if call.kv.ring and not seen:
             raise UnsupportedError("a ring holds no keys outside the window; plant it without one")
-        return attend(replace(call, window=seen))
+        return replace(call, window=seen)
+
+    plant = changed_calls(rewindowed, prefill=prefill)
+
+    def planted(subject: Subject) -> Subject:
+        if not decoder_of(subject).model.config.sliding_window:
+            raise UnsupportedError("this defect needs a decoder with a sliding window")
+        return plant(subject)
 
     return planted
 
 
-def _attending(change: Callable[[AttentionOps], AttentionOps]) -> Plant:
-    def plant(subject: Subject) -> Subject:
-        if not isinstance(subject, DecoderSubject) or not subject.model.config.sliding_window:
-            raise UnsupportedError("this defect needs a decoder of ours with a sliding window")
-        return subject.with_attention(change(subject.attention))
-
-    return plant
-
-
-window_compiled_out = _attending(
-    lambda ops: AttentionOps(
-        prefill=_rewindowed(ops.prefill, lambda window: 0),
-        decode=_rewindowed(ops.decode, lambda window: 0),
-    )
-)
+window_compiled_out = _in_windows(lambda window: 0)
 """The window was missing when kernels were planned: no mask was compiled into either of them.
 
 Prefill and decode agree, and are wrong: sgl-project/sglang#31501.
 """
 
-_one_short_of_ours = _attending(
-    lambda ops: AttentionOps(
-        prefill=ops.prefill, decode=_rewindowed(ops.decode, lambda window: max(1, window - 1))
-    )
-)
+_one_short_of_ours = _in_windows(lambda window: max(1, window - 1), prefill=False)
 
 
 def window_one_short(subject: Subject) -> Subject:
@@ -74,15 +63,13 @@ def ring_overwritten(subject: Subject) -> Subject:
     The chunk's newest keys lie on those that its first rows still see: Lightning-AI/litgpt#2182.
     Kernels of ours refuse such a ring, so prefill is given what it would find in the ring.
     """
-    if not isinstance(subject, DecoderSubject):
-        raise UnsupportedError("this defect needs a decoder of ours")
-    ops = subject.attention
 
-    def prefill(call: PrefillCall) -> Outputs:
-        kv = unrolled(call.kv, call.q.dtype) if call.kv.ring else call.kv
-        return ops.prefill(replace(call, kv=kv))
+    def straight(ops: AttentionOps) -> AttentionOps:
+        def prefill(call: PrefillCall) -> Outputs:
+            kv = unrolled(call.kv, call.q.dtype) if call.kv.ring else call.kv
+            return ops.prefill(replace(call, kv=kv))
 
-    blind = subject.with_attention(replace(ops, prefill=prefill))
+        return replace(ops, prefill=prefill)
 
     def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
         session = inner.session(members, replace(layout, chunk=1))
@@ -92,7 +79,7 @@ def ring_overwritten(subject: Subject) -> Subject:
         cache.layout = layout  # or the cache would refuse the chunks
         return session
 
-    return PlantedSubject(blind, open_session)
+    return PlantedSubject(attention(straight)(subject), open_session)
 
 
 def _windowed(session: PlantedSession) -> tuple[LayeredCache, list[tuple[int, int]]]:
@@ -120,12 +107,11 @@ class _NotWrittenBack(PlantedSession):
                     )
 
 
-def writeback_skipped(subject: Subject) -> Subject:
-    """Keys that the last rows of a chunk do not see are never written: the pool holds zeros there.
+writeback_skipped = each_session(_NotWrittenBack)
+"""Keys that the last rows of a chunk do not see are never written: the pool holds zeros there.
 
-    Every output is right; a prefix taken from the cache later is not: sgl-project/sglang-jax#1606.
-    """
-    return PlantedSubject(subject, lambda s, m, layout: _NotWrittenBack(s.session(m, layout)))
+Every output is right; a prefix taken from the cache later is not: sgl-project/sglang-jax#1606.
+"""
 
 
 class _StaleRing(PlantedSession):
@@ -140,6 +126,5 @@ class _StaleRing(PlantedSession):
                 cache.write(layer, sequence, position, k, v)
 
 
-def ring_stale_on_reuse(subject: Subject) -> Subject:
-    """A reused prefix finds its window as it was one lap earlier: sgl-project/sglang#30339."""
-    return PlantedSubject(subject, lambda s, m, layout: _StaleRing(s.session(m, layout)))
+ring_stale_on_reuse = each_session(_StaleRing)
+"""A reused prefix finds its window as it was one lap earlier: sgl-project/sglang#30339."""

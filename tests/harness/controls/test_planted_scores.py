@@ -121,7 +121,7 @@ def test_all_layers_of_a_step_read_the_first_ones_cache(monkeypatch: pytest.Monk
     decoded(opened[0], caches[1])
     assert spy.calls[-1].kv is caches[1]  # each step begins anew
     for other in (Bare(spy.ops(), layers=1), PairSpy().subject()):
-        with pytest.raises(UnsupportedError, match="at least two layers"):
+        with pytest.raises(UnsupportedError, match=r"at least two layers|reference decoder alone"):
             attended.wrong_donor(other)
     attended.wrong_donor(Bare(spy.ops(), layers=2))
 
@@ -133,7 +133,7 @@ def test_every_key_weighs_the_same_without_a_scale() -> None:
     mean = kv.v[6:10].double().mean(0).float().repeat_interleave(2, 0)[None]
     for each in found:
         torch.testing.assert_close(each, mean)
-    with pytest.raises(UnsupportedError, match="of a decoder of ours"):
+    with pytest.raises(UnsupportedError, match="the reference decoder alone"):
         attended.uniform_attention(PairSpy().subject())
 
 
@@ -189,7 +189,7 @@ def test_prefixes_of_the_old_weights_stay_after_an_update(monkeypatch: pytest.Mo
     closed.reset()
     with pytest.raises(UnsupportedError, match="a cache that can be reached, and there is none"):
         run(closed, [PROMPTS])
-    with pytest.raises(UnsupportedError, match="weights of a decoder of ours"):
+    with pytest.raises(UnsupportedError, match="the reference decoder alone"):
         reuse.stale_after_update(PairSpy().subject())
 
 
@@ -213,7 +213,7 @@ def test_tables_of_angles_are_rounded_or_counted_coarsely() -> None:
     assert torch.equal(coarse.model.cos, table[[kept(p) for p in range(70)]])
     assert torch.equal(coarse.model.sin, -coarse.model.cos)
     assert [kept(p) for p in (15, 16, 17, 18, 19, 33, 69)] == [15, 16, 16, 18, 20, 32, 69]
-    with pytest.raises(UnsupportedError, match="RoPE tables of this subject"):
+    with pytest.raises(UnsupportedError, match="the reference decoder alone"):
         rope.rope_table_bfloat16(PairSpy().subject())
 
 
@@ -298,7 +298,7 @@ def test_slots_beyond_32_bits_are_the_first_one(
 
 
 def test_a_program_is_traced_of_our_decoder_alone() -> None:
-    with pytest.raises(UnsupportedError, match="programs of our own decoder only"):
+    with pytest.raises(UnsupportedError, match="the reference decoder alone"):
         export.baked_cache(PairSpy().subject())
     subject = Bare(Spy().ops())
     planted: Any = export.baked_cache(subject)

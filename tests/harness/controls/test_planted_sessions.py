@@ -170,7 +170,7 @@ def test_without_a_window_a_defect_of_one_is_refused(
 MEMBER = Member("a", 9, 3)
 TELLS: dict[str, tuple[Any, list[Member], Layout, Sequence[Event], list[tuple[Step, Any]]]] = {
     "position-off-by-one": (
-        sequence.position_off_by_one, MEMBERS, Layout(), [PROMPTS, (one(0, 3), chunk(1, 2, 3))],
+        rope.position_off_by_one, MEMBERS, Layout(), [PROMPTS, (one(0, 3), chunk(1, 2, 3))],
         [(PROMPTS, None), ((one(0, 3, shift=1), chunk(1, 2, 3)), None)]),
     "decode-at-position-zero": (
         rope.decode_at_position_zero, MEMBERS, Layout(),
@@ -280,7 +280,7 @@ def test_ids_that_went_through_text(ids: list[int], prompt: int, back: list[int]
 
 def test_a_planted_session_hands_on_what_it_does_not_change() -> None:
     subject = Told()
-    session: Any = sequence.position_off_by_one(subject).session(MEMBERS, Layout())
+    session: Any = rope.position_off_by_one(subject).session(MEMBERS, Layout())
     run(session, [PROMPTS, adopt(1, 0, 2), FIRST])
     session.reset()
     inner = subject.sessions[0]

@@ -58,7 +58,7 @@ def test_codes_are_read_otherwise(plant: Any) -> None:
         dynamic = replace(kv, format=StoreFormat.parse("int8(8)"), **own)
         with pytest.raises(UnsupportedError, match="with static scales, such as fp8_e4m3"):
             prefilled(planted, dynamic, (2,))
-    with pytest.raises(UnsupportedError, match="of ours that stores codes"):
+    with pytest.raises(UnsupportedError, match="the reference decoder alone"):
         plant(PairSpy().subject())
 
 
@@ -114,15 +114,15 @@ def test_a_cache_without_rings_has_none_to_overwrite(monkeypatch: pytest.MonkeyP
 
 def test_a_sink_that_counts_twice() -> None:
     spy, sinks = Spy(), normal(4)
-    planted = semantics.sink_twice(Bare(spy.ops()))
+    planted = semantics.PLANTED["sink-twice"](Bare(spy.ops()))
     decoded(planted, kv_of(9), sinks=sinks)
     prefilled(planted, kv_of(9), (2,), sinks=sinks)
     for call in spy.calls:
         torch.testing.assert_close(call.more["sinks"].exp(), 2 * sinks.exp())
     with pytest.raises(UnsupportedError, match="needs attention sinks"):
         decoded(planted, kv_of(9))
-    with pytest.raises(UnsupportedError, match="of ours, with attention sinks"):
-        semantics.sink_twice(PairSpy().subject())
+    with pytest.raises(UnsupportedError, match="the reference decoder alone"):
+        semantics.PLANTED["sink-twice"](PairSpy().subject())
 
 
 # Linears
@@ -250,5 +250,5 @@ def test_a_norm_of_many_rows_adds_in_blocks_of_two(rows: int) -> None:
 
 @pytest.mark.parametrize("plant", [linears.linear_kernel_by_rows, parts.hit_merges_states])
 def test_a_defect_of_our_decoder_is_planted_in_it_alone(plant: Any) -> None:
-    with pytest.raises(UnsupportedError, match="of a decoder of ours"):
+    with pytest.raises(UnsupportedError, match="the reference decoder alone"):
         plant(PairSpy().subject())

@@ -87,7 +87,7 @@ def test_a_run_that_ends_is_caught_and_a_defect_out_of_reach_does_not_apply(
     assert (result["found"], result["seen"]) == ("caught", "the run ended: nothing there")
     result = planted(monkeypatch, PLANTS["window-one-short"])
     assert result["found"] == "does not apply"
-    assert "needs a decoder of ours with a sliding window" in result["seen"]
+    assert "needs a decoder with a sliding window" in result["seen"]
 
 
 def test_orders_are_probed_too() -> None:

@@ -12,7 +12,8 @@ import torch
 
 from kvparity.controls.attended import uniform_attention, wrong_donor
 from kvparity.controls.cache import narrow_cache, stale_slot
-from kvparity.controls.sequence import padding_leaks, position_off_by_one
+from kvparity.controls.rope import position_off_by_one
+from kvparity.controls.sequence import padding_leaks
 from kvparity.record.path_run import Setting, Side
 from kvparity.relations.trace.tracing import Trace, trace_side
 from kvparity.subjects.base import Subject
