@@ -6,15 +6,14 @@ Answers at once: imports neither torch nor triton.
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs
 from kvparity_contracts import (
     ContractError,
     Finding,
-    LoadedContract,
     find,
     json_schema,
     library,
@@ -22,6 +21,7 @@ from kvparity_contracts import (
     load,
 )
 from kvparity_contracts.files import load_whole
+from kvparity_contracts.problems import Problem
 
 VALID, INVALID = 0, 2
 
@@ -61,33 +61,42 @@ def add_parser(top: Verbs) -> None:
     names.set_defaults(run=run_list)
 
 
+@dataclass(frozen=True)
+class LintedFile:
+    """A contract file, with what is wrong (then it is not valid) and what is worth a warning."""
+
+    file: str
+    problems: Sequence[Problem] = ()
+    findings: Sequence[Finding] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether a run could begin."""
+        return not self.problems
+
+
 def run_lint(args: argparse.Namespace) -> int:
     """Print every problem and warning of every file, one a line."""
-    entries = [_entry(name) for name in args.contracts]
-    bad = [e for e in entries if not e["valid"] or (args.strict and e["findings"])]
+    linted = [_linted(name) for name in args.contracts]
+    bad = [each for each in linted if not each.valid or (args.strict and each.findings)]
     if args.json:
-        files = [{**entry, **_plain(entry)} for entry in entries]
+        files = [{"file": each.file, "valid": each.valid, **asdict(each)} for each in linted]
         say.document({"schema_version": 1, "files": files}, indent=2)
         return INVALID if bad else VALID
-    for entry in entries:
-        for each in (*entry["problems"], *entry["findings"]):
+    for file in linted:
+        for each in (*file.problems, *file.findings):
             say.tell(each)
-        if entry["valid"] and not entry["findings"]:
-            say.tell(f"{entry['file']}: ok")
+        if file.valid and not file.findings:
+            say.tell(f"{file.file}: ok")
     return INVALID if bad else VALID
 
 
-def _entry(name: str) -> dict[str, Any]:
+def _linted(name: str) -> LintedFile:
     try:
-        loaded: LoadedContract = load_whole(find(name))
+        loaded = load_whole(find(name))
     except ContractError as error:
-        return {"file": name, "valid": False, "problems": error.problems, "findings": []}
-    findings: list[Finding] = lint(loaded)
-    return {"file": loaded.file, "valid": True, "problems": (), "findings": findings}
-
-
-def _plain(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: [asdict(each) for each in entry[key]] for key in ("problems", "findings")}
+        return LintedFile(name, error.problems)
+    return LintedFile(loaded.file, findings=lint(loaded))
 
 
 def run_schema(args: argparse.Namespace) -> int:

@@ -12,12 +12,15 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kvparity import __version__
 from kvparity.cli import say, streams
 from kvparity.core import interrupts
 from kvparity.core.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from kvparity.cli.whole import Answered
 
 _EPILOG = """examples:
   kvparity verify smoke                  the reference decoder, on this machine, in a minute
@@ -148,7 +151,7 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
         return ExitCode.ERROR
 
 
-def answer(given: Sequence[str]) -> dict[str, Any]:
+def answer(given: Sequence[str]) -> Answered:
     """In the child: the verb's exit code and all that it printed on stdout."""
     with redirect_stdout(io.StringIO()) as out:
         code = main(given)

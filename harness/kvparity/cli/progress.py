@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 from kvparity.cli.say import RUNNING
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 EVERY_S = 30.0
 """Seconds between two lines where stderr is no terminal."""
@@ -24,7 +27,7 @@ class Progress:
     def __init__(self, every: float = EVERY_S) -> None:
         self.began = self._said = time.monotonic()
         self.every = every
-        self._bar: Any = None
+        self._bar: tqdm[NoReturn] | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int, what: str) -> None:

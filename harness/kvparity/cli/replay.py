@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs, add_device, add_json
@@ -13,6 +13,9 @@ from kvparity.cli.stop import StopError, ends
 from kvparity.core import versions
 from kvparity.core.exit_codes import of_verdict
 from kvparity.report.schema import RESIGNED, SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from kvparity.run.replay import Replay
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     return of_verdict(found.verdict)
 
 
-def _text(found: Any) -> str:
+def _text(found: Replay) -> str:
     from kvparity.report.terminal import first_lines, measure, ulps, value
 
     case = found.entry
@@ -86,7 +89,7 @@ def _text(found: Any) -> str:
     return "\n".join(lines)
 
 
-def _repeats(found: Any) -> str:
+def _repeats(found: Replay) -> str:
     """Whether the case gave what the run recorded, and if not, why."""
     if found.fresh is not None and found.entry["verdict"] == "holds":
         return (
@@ -96,7 +99,7 @@ def _repeats(found: Any) -> str:
     if found.same:
         return "the same result as the run recorded"
     if found.keeps_state:
-        alone, after = _WORDS[found.entry["verdict"]], _WORDS[found.after_others]
+        alone, after = _WORDS[found.entry["verdict"]], _WORDS[str(found.after_others)]
         if alone == after:
             return (
                 f"NOT the result that the run recorded. Alone the case {alone} in another way; "

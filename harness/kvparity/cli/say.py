@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 RUNNING = "kvparity: running "
 """A line that begins so tells that a command goes on; it is no part of how it ended."""
@@ -44,12 +44,12 @@ class Said:
         return json.dumps(problem(code, "\n".join(lines).removeprefix("kvparity: ")))
 
 
-def problem(code: int, words: str) -> dict[str, Any]:
+def problem(code: int, words: str) -> dict[str, object]:
     """The document where there is no other."""
     return {"schema_version": 1, "verdict": "error", "exit_code": code, "error": words}
 
 
-class _Open:
+class _Unclosed:
     """A stream that passes everything on, but for being closed by what it is lent to."""
 
     def __init__(self, stream: TextIO, said: Said | None = None) -> None:
@@ -63,14 +63,14 @@ class _Open:
     def close(self) -> None:
         pass
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
 
 _current: Said | None = None
 
 
-def document(value: Any, *, indent: int | None = None) -> None:
+def document(value: object, *, indent: int | None = None) -> None:
     """Say the document: at the end of the command, or at once where nobody listens."""
     text = json.dumps(value, allow_nan=False, indent=indent)
     if _current is None:
@@ -79,7 +79,7 @@ def document(value: Any, *, indent: int | None = None) -> None:
         _current.text = text
 
 
-def result(args: argparse.Namespace, value: Any, text: str, *, beside: bool = True) -> None:
+def result(args: argparse.Namespace, value: object, text: str, *, beside: bool = True) -> None:
     """The text for people; with ``--json`` the document, and ``beside`` it the text on stderr."""
     if args.json:
         document(value)
@@ -101,7 +101,7 @@ def listening() -> Iterator[Said]:
     said, before = Said(), _current
     out, err = sys.stdout, sys.stderr
     _current = said
-    sys.stderr, sys.stdout = cast(TextIO, _Open(err, said)), cast(TextIO, _Open(err))
+    sys.stderr, sys.stdout = cast(TextIO, _Unclosed(err, said)), cast(TextIO, _Unclosed(err))
     try:
         with _as_stderr(out):
             yield said

@@ -7,11 +7,11 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs, add_contract, add_device
@@ -20,6 +20,10 @@ from kvparity.cli.progress import Progress
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.report.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from kvparity.report.terminal import Document
+    from kvparity_contracts.loader import LoadedContract
 
 _MOST_JOBS = 1024
 _TIMEOUT_S = 3600
@@ -118,7 +122,9 @@ def _new_folder(name: str) -> Path:
     raise AssertionError("unreachable: numbers do not end")
 
 
-def _before_and_after(args: argparse.Namespace, loaded: Any, device: str, folder: Path) -> int:
+def _before_and_after(
+    args: argparse.Namespace, loaded: LoadedContract, device: str, folder: Path
+) -> int:
     """Without and with torch's reductions in fixed order; the second decides."""
     from kvparity.run.invariant_switch import with_invariant
 
@@ -136,19 +142,22 @@ def _before_and_after(args: argparse.Namespace, loaded: Any, device: str, folder
 
 
 def _print(
-    args: argparse.Namespace, document: Any, reports: Sequence[Any], last: str | None = None
+    args: argparse.Namespace,
+    document: Mapping[str, object],
+    reports: Sequence[Document],
+    last: str | None = None,
 ) -> int:
     """The document on stdout if it was asked for, the text of each report, the exit code."""
     from kvparity.report.terminal import render
 
     text = "\n\n".join(map(render, reports)) + (f"\n{last}" if last else "")
     say.result(args, document, text)
-    return of_verdict(document["verdict"])
+    return of_verdict(str(document["verdict"]))
 
 
 def _verify(
-    args: argparse.Namespace, loaded: Any, device: str, folder: Path, resume: bool
-) -> dict[str, Any]:
+    args: argparse.Namespace, loaded: LoadedContract, device: str, folder: Path, resume: bool
+) -> Document:
     from kvparity.core.errors import SubjectError
     from kvparity.run.verify import verify
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict
 
 from kvparity.cli import say
 from kvparity.cli.progress import EVERY_S
@@ -16,7 +16,14 @@ VERBS = ("trace", "order", "replay", "codec")
 _CODES = {int(code) for code in ExitCode}
 
 
-def run(answer: Callable[..., dict[str, Any]], given: Sequence[str], *, json: bool) -> int:
+class Answered(TypedDict):
+    """What a verb came to: its exit code, and what it printed on stdout."""
+
+    code: int
+    text: str
+
+
+def run(answer: Callable[..., Answered], given: Sequence[str], *, json: bool) -> int:
     """Run ``answer`` with the command line ``given`` apart; print what it says; its exit code."""
     import math
     import time

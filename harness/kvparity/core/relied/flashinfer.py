@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 PREFILL = "BatchPrefillWithPagedKVCacheWrapper"
 DECODE = "BatchDecodeWithPagedKVCacheWrapper"
@@ -22,7 +21,7 @@ ROWS = ("q", "paged_kv_cache")
 
 
 @dataclass(frozen=True)
-class Call:
+class ReliedCall:
     """``positional``: the names of what is handed over by place; ``named``: by name, if at all."""
 
     wrapper: str
@@ -32,8 +31,8 @@ class Call:
 
 
 CALLS = (
-    Call(PREFILL, "__init__", WORKSPACE, ("backend",)),
-    Call(
+    ReliedCall(PREFILL, "__init__", WORKSPACE, ("backend",)),
+    ReliedCall(
         PREFILL,
         "plan",
         (
@@ -44,24 +43,24 @@ CALLS = (
         ),
         ("causal", *PLANNED, *CUTS),
     ),
-    Call(PREFILL, "run", ROWS, ("return_lse",)),
-    Call(DECODE, "__init__", WORKSPACE, ("use_tensor_cores", "backend")),
-    Call(
+    ReliedCall(PREFILL, "run", ROWS, ("return_lse",)),
+    ReliedCall(DECODE, "__init__", WORKSPACE, ("use_tensor_cores", "backend")),
+    ReliedCall(
         DECODE,
         "plan",
         ("indptr", "indices", "last_page_len", *PAGES, "head_dim", "page_size"),
         (*PLANNED, *CUTS),
     ),
-    Call(DECODE, "run", ROWS, ("return_lse",)),
+    ReliedCall(DECODE, "run", ROWS, ("return_lse",)),
 )
 
-DEFAULTS: Mapping[str, Any] = {"lse_base": "log2", "lse_layout": "NH", "sinks": None}
+DEFAULTS: Mapping[str, object] = {"lse_base": "log2", "lse_layout": "NH", "sinks": None}
 """Of ``run``, where it has them: an LSE to base 2 of shape ``[rows, heads]``, and no sinks."""
-UNSET: Mapping[str, Any] = {"window_left": -1, "logits_soft_cap": None}
+UNSET: Mapping[str, object] = {"window_left": -1, "logits_soft_cap": None}
 """Of ``plan``: what is left out is off."""
 
 
-def call(wrapper: str, method: str) -> Call:
+def call(wrapper: str, method: str) -> ReliedCall:
     """The entry of a method."""
     return next(c for c in CALLS if (c.wrapper, c.method) == (wrapper, method))
 
@@ -75,7 +74,7 @@ def declared(wrapper: str, method: str) -> inspect.Signature:
     return inspect.Signature([*places, *names])
 
 
-def gone(library: Any) -> list[str]:
+def gone(library: object) -> list[str]:
     """What of all this ``library`` no longer has, in words; empty if nothing is missing.
 
     Reads signatures and source; computes nothing and needs no device.
@@ -91,7 +90,7 @@ def gone(library: Any) -> list[str]:
     return said
 
 
-def _bound(method: str, name: str, wrapper: Any) -> list[str]:
+def _bound(method: str, name: str, wrapper: type) -> list[str]:
     """Is what is handed over by place and by name taken, in this order and under these names?"""
     if not hasattr(wrapper, method):
         return [f" has no {method}()"]
@@ -113,7 +112,7 @@ def _bound(method: str, name: str, wrapper: Any) -> list[str]:
     ]
 
 
-def _defaults(method: str, expected: Mapping[str, Any], name: str, wrapper: Any) -> list[str]:
+def _defaults(method: str, expected: Mapping[str, object], name: str, wrapper: type) -> list[str]:
     parameters = _parameters(wrapper, method) if hasattr(wrapper, method) else {}
     return [
         f".{method}: {key} defaults to {parameters[key].default!r}, was {value!r}"
@@ -122,14 +121,14 @@ def _defaults(method: str, expected: Mapping[str, Any], name: str, wrapper: Any)
     ]
 
 
-def _backend(name: str, wrapper: Any) -> list[str]:
+def _backend(name: str, wrapper: type) -> list[str]:
     """Wrappers note in ``_backend`` what they run: a replaced one must not go unseen."""
     if hasattr(wrapper, "_backend") or "self._backend = " in inspect.getsource(wrapper):
         return []
     return [" does not keep its backend in _backend, so that a replaced one would go unseen"]
 
 
-CHECKS: tuple[Callable[[str, Any], list[str]], ...] = (
+CHECKS: tuple[Callable[[str, type], list[str]], ...] = (
     partial(_bound, "__init__"),
     partial(_bound, "plan"),
     partial(_bound, "run"),
@@ -142,7 +141,7 @@ _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def _parameters(wrapper: Any, method: str) -> Mapping[str, inspect.Parameter]:
+def _parameters(wrapper: type, method: str) -> Mapping[str, inspect.Parameter]:
     """Of the method itself, or, where that hands on whatever it is given, of what it hands it to.
 
     Since 0.7.2 decode's ``plan(..., **kwargs)`` would take any name; ``_plan_impl`` does not.

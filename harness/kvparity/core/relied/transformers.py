@@ -11,16 +11,50 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module, metadata
-from typing import Any
+from types import ModuleType
+from typing import Protocol, TypeVar, cast
 
 import torch
 
 from kvparity.core.errors import UnsupportedError
 from kvparity_kernels.relied import Item, gone
 
-Function = Callable[..., Any]
-Wrap = Callable[[str, Function], Function]
-"""(name, function) -> the function to call in its place."""
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class HasForward(Protocol):
+    """A model."""
+
+    @property
+    def forward(self) -> Callable[..., object]:
+        """Its forward."""
+        ...
+
+
+class HasConfig(Protocol):
+    """A model."""
+
+    @property
+    def config(self) -> object:
+        """Its configuration."""
+        ...
+
+
+class _Settings(Protocol):
+    _attn_implementation: str
+    num_hidden_layers: int
+
+
+class _Experts(Protocol):
+    def set_experts_implementation(self, name: str) -> None: ...
+
+
+class _Counting(Protocol):
+    cumulative_length: torch.Tensor | int
+    cumulative_length_int: int
+
+
+_EAGER = "eager_attention_forward"
 
 # The argument of a forward that takes the cache: since 5.24; before; before, of Mamba and xLSTM.
 CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
@@ -51,7 +85,7 @@ EXPORTABLE = Item(
 
 
 @contextmanager
-def replaced(item: Item, stand_in: Function) -> Iterator[None]:
+def replaced(item: Item, stand_in: Callable[..., object]) -> Iterator[None]:
     """``stand_in`` in the place of a function of transformers' own.
 
     Raises:
@@ -66,7 +100,7 @@ def replaced(item: Item, stand_in: Function) -> Iterator[None]:
         setattr(sys.modules[module], name, before)
 
 
-def cache_argument(model: Any) -> str:
+def cache_argument(model: HasForward) -> str:
     """The name under which the forward of ``model`` takes its cache.
 
     Raises:
@@ -82,7 +116,7 @@ def cache_argument(model: Any) -> str:
     )
 
 
-def given_cache(arguments: Mapping[str, Any]) -> Any:
+def given_cache(arguments: Mapping[str, object]) -> object | None:
     """The cache among the named arguments of a forward call, None if there is none."""
     for name in CACHE_ARGUMENTS:
         if arguments.get(name) is not None:
@@ -90,40 +124,40 @@ def given_cache(arguments: Mapping[str, Any]) -> Any:
     return None
 
 
-def made_cache(output: Any) -> Any:
+def made_cache(output: object) -> object | None:
     """The cache that a forward call returned, None if it returned none.
 
     ``output`` is transformers' ``ModelOutput``, which names its fields as the arguments.
     """
-    return given_cache(dict(output.items()))
+    return given_cache(cast(Mapping[str, object], output))
 
 
-def keeps_logits(model: Any) -> bool:
+def keeps_logits(model: HasForward) -> bool:
     """Whether the forward of ``model`` computes the last rows of logits only, if asked to."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-def attention_of(model: Any) -> str:
+def attention_of(model: HasConfig) -> str:
     """The attention that the layers of ``model`` ask for by its configuration.
 
     Raises:
         GoneError: the configuration does not say so.
     """
     try:
-        return str(model.config._attn_implementation)
+        return str(cast(_Settings, model.config)._attn_implementation)
     except AttributeError:
         what = f"`_attn_implementation` of {type(model.config).__name__}"
         raise gone("transformers", what, "tell which attention a model took") from None
 
 
-def eager_experts(model: Any) -> None:
+def eager_experts(model: object) -> None:
     """Let a mixture of experts compute one expert at a time; nothing for a model that has none."""
     able = getattr(model, "_can_set_experts_implementation", None)  # since transformers 5
     if able is not None and able():
-        model.set_experts_implementation("eager")
+        cast(_Experts, model).set_experts_implementation("eager")
 
 
-def forget_sizes(model: Any) -> None:
+def forget_sizes(model: object) -> None:
     """Drop the size (5.x) or the cache (4.x) that transformers keeps of a static ``generate()``.
 
     It makes the next static cache at least as large, and the size of a cache can move bits.
@@ -165,7 +199,7 @@ def untraceable() -> str | None:
     )
 
 
-def counts_tokens(layer: Any) -> bool:
+def counts_tokens(layer: object) -> bool:
     """Whether a static layer counts the tokens that it was given.
 
     Before transformers 5 a layer without a window takes the slots that are not all zero for its
@@ -174,19 +208,20 @@ def counts_tokens(layer: Any) -> bool:
     return hasattr(layer, "cumulative_length")
 
 
-def set_count(layer: Any, tokens: int, held: int) -> None:
+def set_count(layer: object, tokens: int, held: int) -> None:
     """Tell a static layer that it was given ``tokens`` and holds ``held`` of them."""
     if not counts_tokens(layer):
         return
-    if not hasattr(layer.cumulative_length, "fill_"):  # transformers 4: a number
-        layer.cumulative_length = tokens
+    counting = cast(_Counting, layer)
+    if isinstance(counting.cumulative_length, int):  # transformers 4
+        counting.cumulative_length = tokens
         return
-    layer.cumulative_length.fill_(held)
+    counting.cumulative_length.fill_(held)
     if hasattr(layer, "cumulative_length_int"):
-        layer.cumulative_length_int = tokens
+        counting.cumulative_length_int = tokens
 
 
-def sharing(config: Any) -> list[str | None]:
+def sharing(config: object) -> list[str | None]:
     """For each layer of a model whether it reads another one's cache (``"reuse"``), or is read.
 
     ``"store"``: read by the later layers of its type; None: neither. ``kv_sharing_modes`` says so
@@ -196,7 +231,8 @@ def sharing(config: Any) -> list[str | None]:
     modes = getattr(config, "kv_sharing_modes", None)
     if modes:
         return list(modes)
-    count, shared = config.num_hidden_layers, getattr(config, "num_kv_shared_layers", None) or 0
+    count = cast(_Settings, config).num_hidden_layers
+    shared = getattr(config, "num_kv_shared_layers", None) or 0
     own = count - shared
     types = getattr(config, "layer_types", None) or [""] * count
     stores = {max(i for i in range(own) if types[i] == kind) for kind in set(types[own:])}
@@ -204,7 +240,7 @@ def sharing(config: Any) -> list[str | None]:
 
 
 @contextmanager
-def attention_functions(wrap: Wrap) -> Iterator[None]:
+def attention_functions(wrap: Callable[[str, Function], Function]) -> Iterator[None]:
     """Every attention function that a layer may call is what ``wrap`` makes of it.
 
     A layer asks the mapping for it, and for ``eager`` takes the one of its own module: through
@@ -221,7 +257,7 @@ def attention_functions(wrap: Wrap) -> Iterator[None]:
         raise gone("transformers", what, _SEES) from None
     ask = getattr(mapping, "get_interface", None)
     modules = [] if ask is not None else _with_eager()
-    eager = {name: module.eager_attention_forward for name, module in modules}
+    eager: dict[str, Function] = {name: getattr(module, _EAGER) for name, module in modules}
 
     def get_interface(name: str, default: Function) -> Function:
         assert ask is not None, "only put in the place of one that is there"
@@ -234,21 +270,20 @@ def attention_functions(wrap: Wrap) -> Iterator[None]:
         if ask is not None:
             mapping.get_interface = get_interface
         for name, module in modules:
-            module.eager_attention_forward = wrap("eager", eager[name])
+            setattr(module, _EAGER, wrap("eager", eager[name]))
         yield
     finally:
         mapping.__dict__.pop("get_interface", None)
         local.clear()
         local.update(before)
         for name, module in modules:
-            module.eager_attention_forward = eager[name]
+            setattr(module, _EAGER, eager[name])
 
 
-def _with_eager() -> list[tuple[str, Any]]:
+def _with_eager() -> list[tuple[str, ModuleType]]:
     """The modules of models that are loaded and have an eager attention of their own."""
     return [
         (name, module)
         for name, module in list(sys.modules.items())
-        if name.startswith("transformers.models.")
-        and "eager_attention_forward" in getattr(module, "__dict__", {})
+        if name.startswith("transformers.models.") and _EAGER in getattr(module, "__dict__", {})
     ]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ def _before_forward(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: M
     if seen is None:
         return
     ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-    cache: Cache | None = given_cache(kwargs)
+    cache = cast(Cache | None, given_cache(kwargs))
     filled = 0 if cache is None else int(cache.get_seq_length())
     single = ids.shape[1] == 1 and filled > 0
     seen.counts["forward.decode" if single else "forward.prefill"] += 1

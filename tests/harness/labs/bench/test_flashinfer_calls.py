@@ -64,7 +64,7 @@ def test_every_way_of_the_bench_is_planned_and_run_as_is_relied_on(told):
 def test_a_call_that_is_not_relied_on_is_refused(told, monkeypatch):
     shorter = [c for c in relied.CALLS if c.method != "plan"]
     plans = [
-        relied.Call(c.wrapper, c.method, c.positional, tuple(set(c.named) - {"sm_scale"}))
+        relied.ReliedCall(c.wrapper, c.method, c.positional, tuple(set(c.named) - {"sm_scale"}))
         for c in relied.CALLS
         if c.method == "plan"
     ]
