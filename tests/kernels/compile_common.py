@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from kvparity_kernels.launch import Kernel
+import torch
 
-# isort: split
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from kvparity.relations.audit.build import compile_launch
+from kvparity.relations.audit.capture import Launch
 
 # Instructions to look for in the PTX. A product or sum without ".rn" may be contracted by ptxas.
 PATTERNS = {
@@ -26,30 +23,13 @@ PATTERNS = {
 }
 
 
-def facts(
-    kernel: Kernel,
-    types: dict[str, str],
-    constants: dict[str, Any],
-    capability: int,
-    *,
-    fusion: bool = False,
-    num_warps: int = 4,
-    num_stages: int = 2,
-) -> dict[str, list[str]]:
-    """Compile as ``launch`` would, and list the distinct instructions that match each pattern.
-
-    ``types`` and ``constants`` (None for a pointer that is not given) together name all parameters.
-    Aligned pointers are promised to be, scalars are not specialised.
-    """
-    names = kernel.parameters
-    aligned = {n for n in kernel.pointers - kernel.unaligned if n in types}
-    source = ASTSource(
-        kernel.function,
-        {n: types.get(n, "constexpr") for n in names},
-        constexprs={n: constants[n] for n in names if n not in types},
-        attrs={(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if n in aligned},
-    )
-    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": fusion}
-    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+def facts(launch: Launch, arch: str, *, fusion: bool = False) -> dict[str, list[str]]:
+    """Compile a launch, and list the distinct instructions that match each pattern."""
+    built = compile_launch(launch, arch, fusion)
     code = re.sub(r"//[^\n]*", "", built.asm["ptx"])
     return {name: sorted(set(re.findall(p, code))) for name, p in PATTERNS.items()}
+
+
+def empty(*size: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    """A tensor without data."""
+    return torch.empty(*size, dtype=dtype, device="meta")

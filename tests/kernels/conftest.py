@@ -234,7 +234,9 @@ def run_compiler(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]
         environment = os.environ | {
             "TRITON_INTERPRET": "0",
             "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
-            "PYTHONPATH": str(here.parents[1] / "kernels"),
+            "PYTHONPATH": os.pathsep.join(
+                str(here.parents[1] / name) for name in ("harness", "kernels", "contracts")
+            ),
         }
         done = subprocess.run(
             [sys.executable, str(here / program), *arguments],
