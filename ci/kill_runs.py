@@ -29,9 +29,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from kill_subject import CONTRACT, PAIR
+from pydantic import JsonValue
+
+Left = dict[str, JsonValue | bytes | list[str]]
+"""What a run folder holds, by file: a document, bytes, or sorted lines."""
 
 ROOT = Path(__file__).resolve().parent.parent
 VERIFY = [sys.executable, "-m", "kvparity", "verify", "contract.yaml", "--device", "cpu"]
@@ -73,13 +76,7 @@ def begin(folder: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def prepare(folder: Path) -> None:
-    """Write the pair and its contract."""
-    (folder / "pair.py").write_text(PAIR)
-    (folder / "contract.yaml").write_text(CONTRACT)
-
-
-def whole(folder: Path, jobs: int) -> tuple[dict[str, Any], float]:
+def whole(folder: Path, jobs: int) -> tuple[Left, float]:
     """What a run that is left alone leaves behind, and how long it took."""
     began = time.monotonic()
     process = begin(folder, "--run-dir", "run", "--jobs", str(jobs))
@@ -92,9 +89,9 @@ def whole(folder: Path, jobs: int) -> tuple[dict[str, Any], float]:
     return found, took
 
 
-def left(run: Path) -> dict[str, Any]:
+def left(run: Path) -> Left:
     """All that a run folder holds but times: the report, the lines, the bytes of failures."""
-    found: dict[str, Any] = {}
+    found: Left = {}
     for file in sorted(each for each in run.rglob("*") if each.is_file()):
         name = str(file.relative_to(run))
         if file.suffix == ".json":
@@ -107,7 +104,7 @@ def left(run: Path) -> dict[str, Any]:
     return found
 
 
-def timeless(value: Any) -> Any:
+def timeless(value: JsonValue) -> JsonValue:
     """A value without times."""
     if isinstance(value, dict):
         return {key: timeless(each) for key, each in value.items() if key not in TIMES}
@@ -195,7 +192,7 @@ def wait(process: subprocess.Popen[str], run: Path, took: float, most: int, tall
 def torment(folder: Path, kills: int, jobs: int, tally: Tally) -> None:
     """Kill ``kills`` times; every run that comes to its end is held against the one left alone."""
     wanted, took = whole(folder, jobs)
-    most = sum(len(wanted.get(name, ())) for name in FILES)
+    most = sum(len(held) for name in FILES if isinstance(held := wanted.get(name), list))
     wanted.pop("paths.jsonl", None)  # a path that was cut short is told of again
     run, kept = folder / "run", list[str]()
     while sum(tally.kills.values()) < kills or run.exists():
@@ -242,14 +239,13 @@ def at_once(folder: Path, number: int, tally: Tally) -> None:
         if process.returncode != DIFFERS:
             tally.wrong.append(f"one of {number} ended with {process.returncode}: {said[-300:]!r}")
     runs = list((folder / ".kvparity" / "runs").iterdir())
-    reports = [timeless(json.loads((run / "run.json").read_text())) for run in runs]
-    for report in reports:
-        report.pop("run_dir")
+    texts = [(run / "run.json").read_text() for run in runs]
+    reports = [timeless(json.loads(text) | {"run_dir": ""}) for text in texts]
     if len(runs) != number or any(report != reports[0] for report in reports):
         tally.wrong.append(f"{number} at once left {len(runs)} folders, or unlike reports")
 
 
-def record(given: argparse.Namespace, tally: Tally, seconds: float) -> dict[str, Any]:
+def record(given: argparse.Namespace, tally: Tally, seconds: float) -> dict[str, object]:
     """What was done and found, as JSON values."""
     command = f"python ci/kill_runs.py --kills {given.kills} --at-once {given.at_once}"
     return {
@@ -282,7 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tally, began = Tally(), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        prepare(Path(scratch))
+        Path(scratch, "pair.py").write_text(PAIR)
+        Path(scratch, "contract.yaml").write_text(CONTRACT)
         if given.kills:
             torment(Path(scratch), given.kills, given.jobs, tally)
         if given.at_once:

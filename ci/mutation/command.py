@@ -21,7 +21,9 @@ CHANGED_S = 140.0
 
 
 def main() -> int:
-    """Exit code 0: nothing survived but what is known; 1: something did; 2: bad command line."""
+    """Exit code 0: nothing survived but what is known; 1: something did, or there were mutants and
+    none was run; 2: bad command line.
+    """
     parser = argparse.ArgumentParser(prog="ci/mutants", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--all", action="store_true", help="all mutants; goes on where it stopped")
@@ -112,7 +114,7 @@ def everything(given: argparse.Namespace) -> int:
         covering.write(covering.remembering(covering.read(), kills))
         listed.LEFT.write_text(reporting.document(found, about))
         listed.LEFT.with_suffix(".md").write_text(reporting.markdown(found, about))
-    return 1 if found.survivors or found.seen else 0
+    return 1 if found.survivors or found.seen or found.nothing_ran else 0
 
 
 def changed(since: str | None, copies: int) -> int:
@@ -145,7 +147,7 @@ def changed(since: str | None, copies: int) -> int:
             "ci/equivalent why nothing can; if a test is there already, let it be "
             "known: ci/mutants --map TEST_FILE"
         )
-    return 1 if new or found.seen else 0
+    return 1 if new or found.seen or found.nothing_ran else 0
 
 
 def tell(found: reporting.Report) -> None:

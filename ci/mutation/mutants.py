@@ -8,13 +8,13 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import parso
 from cosmic_ray.mutating import mutate_code
+from cosmic_ray.operators.operator import Operator
 
 from mutation.faults import planted
-from mutation.operators import OPERATORS
+from mutation.operators import OPERATORS, Node, Place
 from mutation.scope import ROOT, Stretch, unchanged
 
 FAULT = "fault"
@@ -98,7 +98,7 @@ def source(file: str) -> str:
     return (ROOT / file).read_text()
 
 
-def _places(node: Any, operator: Any) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _places(node: Node, operator: Operator) -> list[Place]:
     """As cosmic-ray walks a file: children of a node before what stands beside it."""
     found = list(operator.mutation_positions(node))
     for child in getattr(node, "children", ()):

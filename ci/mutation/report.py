@@ -42,6 +42,11 @@ class Report:
     """What ``equivalent`` lists though a test kills it; and which."""
 
     @property
+    def nothing_ran(self) -> bool:
+        """Whether there are mutants and none has an outcome, so that nothing is shown."""
+        return self.whole.mutants > 0 and self.whole.tried == 0
+
+    @property
     def whole(self) -> Row:
         """All files together."""
         rows = self.rows.values()

@@ -22,7 +22,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from kvparity.plan.cases import Case
+    from kvparity.relations.bits_and_limits import Comparison
+    from kvparity.subjects.base import Subject
+    from kvparity_contracts import Contract
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs/results"
@@ -34,7 +40,37 @@ GENERATE = 4
 PACKAGES = ("kernels", "harness", "contracts")
 
 
-def _subject(vocab: int, tokens: int) -> Any:
+class Point(TypedDict):
+    """What one process found."""
+
+    outcomes: list[str]
+    seconds: float
+    peak_mib: int
+
+
+class Rows(Point):
+    """A point of ``rows``."""
+
+    vocab: int
+    tokens: int
+
+
+class Context(Point):
+    """A point of ``context``."""
+
+    context: int
+
+
+class Found(TypedDict, total=False):
+    """The file ``memory.json``."""
+
+    machine: dict[str, str]
+    imports_mib: int
+    rows: list[Rows]
+    context: list[Context]
+
+
+def _subject(vocab: int, tokens: int) -> Subject:
     """Logits in blocks, from positions alone; nothing is kept between calls."""
     import torch
 
@@ -80,13 +116,15 @@ def _subject(vocab: int, tokens: int) -> Any:
         def oracle(self, member: Member, ids: Sequence[int], rows: range) -> torch.Tensor:
             raise NotImplementedError
 
-        def describe(self) -> Mapping[str, Any]:
+        def describe(self, ran: Counter[str] | None = None) -> Mapping[str, object]:
             return {}
 
     return Blocks()
 
 
-def _contract(subject: dict[str, Any], prompt: int, generate: int, *more: dict[str, Any]) -> Any:
+def _contract(
+    subject: Mapping[str, object], prompt: int, generate: int, *more: Mapping[str, object]
+) -> Contract:
     from kvparity_contracts.contract import Contract
 
     bits = {"name": "bits", "relation": "invariance", "paths": ["decode"]}
@@ -103,7 +141,7 @@ def _contract(subject: dict[str, Any], prompt: int, generate: int, *more: dict[s
     )
 
 
-def _run(contract: Any, subject: Any) -> list[str]:
+def _run(contract: Contract, subject: Subject) -> list[str]:
     """All cases of the contract over the subject; their outcomes."""
     from kvparity.core.environment import settle
     from kvparity.plan.cases import make
@@ -113,7 +151,7 @@ def _run(contract: Any, subject: Any) -> list[str]:
     settle()
     outcomes: list[str] = []
 
-    def emit(case: Any, result: Any, *_: Any) -> None:
+    def emit(case: Case, result: Comparison, *_: object) -> None:
         outcomes.append(f"{case.relation}: {result.outcome}")
 
     for unit in make(contract).units:
@@ -157,7 +195,7 @@ def context_point(context: int) -> list[str]:
     return _run(contract, subject)
 
 
-def point(kind: str, numbers: Sequence[int]) -> dict[str, Any]:
+def point(kind: str, numbers: Sequence[int]) -> Point:
     """One point, in this process."""
     start = time.perf_counter()
     outcomes = (rows_point if kind == "rows" else context_point)(*numbers)
@@ -168,7 +206,7 @@ def point(kind: str, numbers: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def measure(kind: str, *numbers: int) -> dict[str, Any]:
+def measure(kind: str, *numbers: int) -> Point:
     """One point, in a process of its own."""
     paths = os.pathsep.join(str(ROOT / name) for name in PACKAGES)
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths}
@@ -176,17 +214,18 @@ def measure(kind: str, *numbers: int) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    print(done.stdout.strip(), file=sys.stderr)
+    found: Point = json.loads(done.stdout)
     return found
 
 
-def all_points(only: str | None) -> dict[str, Any]:
+def all_points(only: str | None) -> Found:
     """Every point of both kinds, with what they were measured on."""
     import torch
 
     from kvparity.core.environment import cpu_model
 
-    found: dict[str, Any] = {
+    found: Found = {
         "machine": {
             "cpu": cpu_model(),
             "python": platform.python_version(),
@@ -196,23 +235,18 @@ def all_points(only: str | None) -> dict[str, Any]:
     }
     if only in (None, "rows"):
         found["rows"] = [
-            {"vocab": vocab, "tokens": tokens, **_told(measure("rows", vocab, tokens))}
+            {"vocab": vocab, "tokens": tokens, **measure("rows", vocab, tokens)}
             for vocab in VOCABULARIES
             for tokens in TOKENS
         ]
     if only in (None, "context"):
         found["context"] = [
-            {"context": context, **_told(measure("context", context))} for context in CONTEXTS
+            {"context": context, **measure("context", context)} for context in CONTEXTS
         ]
     return found
 
 
-def _told(found: dict[str, Any]) -> dict[str, Any]:
-    print(json.dumps(found), file=sys.stderr)
-    return found
-
-
-def page(found: Mapping[str, Any]) -> str:
+def page(found: Found) -> str:
     """The results as a page."""
     base = found["imports_mib"]
     lines = [
@@ -268,8 +302,8 @@ def main() -> None:
         return
     sys.path[:0] = [str(ROOT / name) for name in PACKAGES]
     file = RESULTS / "memory.json"
-    before = json.loads(file.read_text()) if file.is_file() else {}
-    found = before | all_points(options.only)
+    before: Found = json.loads(file.read_text()) if file.is_file() else {}
+    found: Found = {**before, **all_points(options.only)}
     file.write_text(json.dumps(found, indent=1) + "\n")
     (RESULTS / "memory.md").write_text(page(found))
 

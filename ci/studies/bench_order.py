@@ -21,7 +21,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 for package in ("harness", "kernels", "contracts"):
     sys.path.insert(0, str(Path(__file__).parents[2] / package))
@@ -185,7 +184,7 @@ def main() -> None:
             rows.append(measure(name, n, make, args.cap))
             print(f"{name} n={n}: done", file=sys.stderr)
     print(table(rows))
-    facts: dict[str, Any] = {
+    facts = {
         "command": f"python ci/studies/bench_order.py --sizes {args.sizes} --cap {args.cap:g}",
         "cpu": cpu_model(),
         "cores": os.cpu_count(),

@@ -13,7 +13,6 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -33,7 +32,7 @@ from kvparity.record.execute import run  # noqa: E402
 from kvparity.relations.bits_and_limits import invariance  # noqa: E402
 from kvparity.subjects.base import SubjectError, UnsupportedError  # noqa: E402
 from kvparity.subjects.export.hf import programs_of  # noqa: E402
-from kvparity.subjects.hf.subject import build  # noqa: E402
+from kvparity.subjects.hf.subject import TransformersSubject, build  # noqa: E402
 from kvparity_contracts.paths import PathName  # noqa: E402
 from kvparity_contracts.subjects import Transformers  # noqa: E402
 
@@ -48,7 +47,7 @@ LAYERS_OF_4 = {
     "layer_types": ["sliding_attention", "full_attention"] * 2,
     "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 512,
 }  # fmt: skip
-FAMILIES: dict[str, dict[str, Any]] = {
+FAMILIES: dict[str, dict[str, object]] = {
     "llama": {},
     "qwen2": {},
     "qwen3": {},
@@ -68,7 +67,7 @@ NO_HEAD_DIM = ("phi3", "qwen2")
 COMPILED = ("llama", "mistral")  # inductor takes a minute for each on a busy CPU
 
 
-def subject(family: str, attention: str) -> Any:
+def subject(family: str, attention: str) -> TransformersSubject:
     """A tiny seeded model of a family."""
     shape = {k: v for k, v in SHAPE.items() if not (k == "head_dim" and family in NO_HEAD_DIM)}
     config = {"model_type": family, **shape, **FAMILIES[family]}
@@ -82,7 +81,7 @@ def subject(family: str, attention: str) -> Any:
     )
 
 
-def rows(family: str, attention: str, paths: list[str]) -> list[dict[str, Any]]:
+def rows(family: str, attention: str, paths: list[str]) -> list[dict[str, object]]:
     """One row for each path: what ran, and how far it is from decode and from prefill."""
     which = subject(family, attention)
     lengths = (1, 17)
@@ -92,7 +91,7 @@ def rows(family: str, attention: str, paths: list[str]) -> list[dict[str, Any]]:
     records = {}
     found = []
     for path in ("prefill", "decode", *paths):
-        row: dict[str, Any] = {"family": family, "attention": attention, "path": path}
+        row: dict[str, object] = {"family": family, "attention": attention, "path": path}
         started = time.perf_counter()
         try:
             records[path] = run(

@@ -13,17 +13,20 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from kvparity.core.relied.transformers import cache_argument
 from kvparity.plan.schedule import Layout, Member, Span
-from kvparity.subjects.hf.subject import build
+from kvparity.subjects.hf.subject import TransformersSubject, build
 from kvparity_contracts.subjects import Transformers
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def subject(attention: str, hidden: int, layers: int) -> Any:
+
+def subject(attention: str, hidden: int, layers: int) -> TransformersSubject:
     """A seeded qwen3 in bfloat16 on the CPU."""
     config = {
         "model_type": "qwen3",
@@ -46,7 +49,7 @@ def subject(attention: str, hidden: int, layers: int) -> Any:
 
 
 @torch.inference_mode()
-def bare(model: Any, ids: list[int], cuts: list[int]) -> torch.Tensor:
+def bare(model: PreTrainedModel, ids: list[int], cuts: list[int]) -> torch.Tensor:
     """The loop that a user writes."""
     from transformers import DynamicCache
 
@@ -60,7 +63,7 @@ def bare(model: Any, ids: list[int], cuts: list[int]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def harness(subject: Any, ids: list[int], cuts: list[int]) -> torch.Tensor:
+def harness(subject: TransformersSubject, ids: list[int], cuts: list[int]) -> torch.Tensor:
     """The same calls through a session."""
     session, rows, start = subject.session([Member("m", len(ids))], Layout()), [], 0
     for stop in cuts:
@@ -69,7 +72,7 @@ def harness(subject: Any, ids: list[int], cuts: list[int]) -> torch.Tensor:
     return torch.cat(rows)
 
 
-def in_turns(runs: list[Callable[[], Any]], repeats: int) -> list[float]:
+def in_turns(runs: list[Callable[[], object]], repeats: int) -> list[float]:
     """Median seconds of each, run alternately after one warm-up."""
     times: list[list[float]] = [[] for _ in runs]
     for number in range(repeats + 1):
@@ -92,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     model = subject(options.attention, options.hidden, options.layers)
     ids = torch.randint(0, 512, (options.tokens,)).tolist()
-    found: dict[str, Any] = {**vars(options), "torch": torch.__version__}
+    found: dict[str, object] = {**vars(options), "torch": torch.__version__}
     for name, chunk in (("prefill", options.tokens), ("chunked(16)", 16), ("decode", 1)):
         cuts = [*range(chunk, options.tokens, chunk), options.tokens]
         same = bare(model.model, ids, cuts).equal(harness(model, ids, cuts))

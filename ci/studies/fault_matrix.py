@@ -16,10 +16,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +77,40 @@ SOURCES = {
 """Changes of the kernels' text that the tests of the audit do not have already."""
 
 
+class Bits(TypedDict):
+    """What a comparison of rows saw."""
+
+    seen: bool
+    rows: int
+    differ: int
+
+
+class Order(TypedDict):
+    """What the order report saw: parts that differ, and sides whose tree does not replay."""
+
+    seen: bool
+    parts: list[str]
+    replay: list[str]
+
+
+class Compiled(TypedDict):
+    """What the audit saw."""
+
+    seen: bool
+    verdict: str
+    fields: list[str]
+
+
+class Row(TypedDict):
+    """A fault with what each relation saw of it; None: it cannot look."""
+
+    fault: str
+    planted: str
+    bits: Bits | None
+    order: Order | None
+    audit: Compiled | None
+
+
 @dataclass(frozen=True)
 class Fault:
     """``pair``: what runs on the CPU; ``compiled``: what is audited. None: it has no such form."""
@@ -104,7 +137,7 @@ def faults(folder: Path) -> list[Fault]:
         pair = Pair.of(attention.prefill, _with(**changes), "prefill", "decode")
         return Fault(name, "order that decode is given", pair, ORDER, known[key].faulty)
 
-    def torch_pair(name: str, key: str | None, **changes: Any) -> Fault:
+    def torch_pair(name: str, key: str | None, **changes: int) -> Fault:
         compiled = None if key is None else known[key].faulty
         where = "pair in torch" if key is None else "pair in torch; text of the kernels"
         return Fault(name, where, order_pairs.pair(**changes), None, compiled)
@@ -136,7 +169,7 @@ def _from(path: Path) -> Kernel:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    def decode(*tensors: torch.Tensor, **more: Any) -> Any:
+    def decode(*tensors: torch.Tensor, **more: Any) -> object:
         with patch.object(attention, "kernels", module):
             return attention.decode(*tensors, **more)
 
@@ -144,13 +177,13 @@ def _from(path: Path) -> Kernel:
 
 
 def _with(**changes: int) -> Kernel:
-    def decode(*tensors: torch.Tensor, order: ReductionOrder, **more: Any) -> Any:
+    def decode(*tensors: torch.Tensor, order: ReductionOrder, **more: Any) -> object:
         return attention.decode(*tensors, order=replace(order, **changes), **more)
 
     return decode
 
 
-def bits(subject: AttentionSubject) -> dict[str, Any]:
+def bits(subject: AttentionSubject) -> Bits:
     """Decode against prefill on random data, as an invariance check compares them."""
     prompts = Prompts("w", ("w/0",), ((0,) * PROMPT,), generate=GENERATED)
     records = [
@@ -166,7 +199,7 @@ def bits(subject: AttentionSubject) -> dict[str, Any]:
     }
 
 
-def order(subject: AttentionSubject) -> dict[str, Any]:
+def order(subject: AttentionSubject) -> Order:
     """The order report, without its random calls: those are bits."""
     report = order_report(subject, KEYS, rows=2, draws=1)
     other = ("different", "undeclared", "not-a-tree")
@@ -175,50 +208,45 @@ def order(subject: AttentionSubject) -> dict[str, Any]:
     return {"seen": bool(parts or unfit), "parts": parts, "replay": unfit}
 
 
-def compiled(found: Comparison) -> dict[str, Any]:
+def compiled(found: Comparison) -> Compiled:
     """What the audit says; ``unknown`` is no clean bill, and no finding."""
     named = [] if found.verdict == "same" else [each.name for each in found.deciding]
     return {"seen": found.verdict == "different", "verdict": found.verdict, "fields": named}
 
 
-LOOKS: dict[str, Callable[[AttentionSubject], dict[str, Any]]] = {"bits": bits, "order": order}
-
-
-def look(fault: Fault) -> dict[str, Any]:
+def look(fault: Fault) -> tuple[Bits | None, Order | None]:
     """What bits and order see of a fault, on this CPU."""
     order_pairs.CALLS[0] = 0
     if fault.pair is None:
-        return dict.fromkeys(LOOKS)
+        return None, None
     subject = replace(order_pairs.subject(fault.pair), order=fault.order)
-    return {name: see(subject) for name, see in LOOKS.items()}
+    return bits(subject), order(subject)
 
 
-def matrix(folder: Path, cache: Path | None = None) -> list[dict[str, Any]]:
+def matrix(folder: Path, cache: Path | None = None) -> list[Row]:
     """All faults with what each relation sees; ``cache``: where compiled kernels are kept."""
     rows = faults(folder)
     pairs = [fault.compiled for fault in rows if fault.compiled is not None]
     audited = iter(audit(pairs, folder=cache))
-    return [
-        {
-            "fault": fault.name,
-            "planted": fault.where,
-            **look(fault),
-            "audit": None if fault.compiled is None else compiled(next(audited)),
-        }
-        for fault in rows
-    ]
+    found: list[Row] = []
+    for fault in rows:
+        differing, other_order = look(fault)
+        found.append(
+            {
+                "fault": fault.name,
+                "planted": fault.where,
+                "bits": differing,
+                "order": other_order,
+                "audit": None if fault.compiled is None else compiled(next(audited)),
+            }
+        )
+    return found
 
 
-def render(rows: list[dict[str, Any]]) -> str:
+def render(rows: list[Row]) -> str:
     """The table as a page."""
     head = ["fault in decode", "planted in", "bits", "order", "audit"]
-    lines = table(
-        head,
-        (
-            [row["fault"], row["planted"], *(_cell(name, row[name]) for name in head[2:])]
-            for row in rows
-        ),
-    )
+    lines = table(head, ([row["fault"], row["planted"], *_cells(row)] for row in rows))
     return f"""# Which relation sees which fault
 
 Written by `python ci/studies/fault_matrix.py` from a run: float32 on a CPU, the audit for sm_90. Each fault is planted in decode alone. **bits**: {GENERATED} rows of decode against prefill, as an invariance check compares them. **order**: probes at {KEYS} keys, without the report's own random calls. **audit**: the compiled kernels of both; it runs nothing.
@@ -229,18 +257,21 @@ Of the 12 rows the first comes from the prompt, so 11 are decoded. What the inte
 """  # noqa: E501 - Markdown
 
 
-def _cell(name: str, found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "–"
-    if name == "bits":
-        return f"seen: {found['differ']} of {found['rows']} rows" if found["seen"] else "not seen"
-    if name == "audit":
-        words = ", ".join(found["fields"])
-        return {"same": "not seen", "different": f"seen: {words}"}.get(
-            found["verdict"], f"unknown: {words}"
-        )
-    words = ", ".join([*found["parts"], *(f"replay of {side}" for side in found["replay"])])
-    return f"seen: {words}" if found["seen"] else "not seen"
+def _cells(row: Row) -> list[str]:
+    """What each relation saw, in words; a dash where it cannot look."""
+    bits, order, audit = row["bits"], row["order"], row["audit"]
+    cells = ["–"] * 3
+    if bits is not None:
+        told = f"seen: {bits['differ']} of {bits['rows']} rows"
+        cells[0] = told if bits["seen"] else "not seen"
+    if order is not None:
+        words = ", ".join([*order["parts"], *(f"replay of {side}" for side in order["replay"])])
+        cells[1] = f"seen: {words}" if order["seen"] else "not seen"
+    if audit is not None:
+        words = ", ".join(audit["fields"])
+        verdicts = {"same": "not seen", "different": f"seen: {words}"}
+        cells[2] = verdicts.get(audit["verdict"], f"unknown: {words}")
+    return cells
 
 
 def main() -> int:

@@ -84,6 +84,37 @@ def test_the_report_counts_what_was_tried_and_lists_what_is_left(tmp_path: Path)
     assert "| harness/decides.py | 7 | 5 | 2 | 1 | 50.0 % |" in report.markdown(told, {})
 
 
+@pytest.mark.parametrize("way", ["--all", "--changed"])
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        ("killed", 0, "7 of 7 run: 7 killed"),
+        ("survived", 1, "7 survive"),
+        (None, 1, "none of 7 was run"),
+        ("unpatchable", 1, "none of 7 was run"),
+    ],
+)
+def test_the_exit_code_says_whether_all_were_killed(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    way: str, status: jobs.Status | None, code: int, told: str,
+) -> None:  # fmt: skip
+    file = "harness/decides.py"
+
+    def run(todo: list[mutants.Mutant], results: Path, *_: object) -> None:
+        for each in todo if status else ():
+            jobs.add(jobs.Outcome(each.key, status), results)
+
+    monkeypatch.setattr(command, "STATE", checkout / "state")
+    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(command, "files", lambda: [file])
+    monkeypatch.setattr(changes, "base", lambda since: "a commit")
+    monkeypatch.setattr(changes, "files", lambda base, folder: [file] if folder == "." else [])
+    monkeypatch.setattr(changes, "lines", lambda base, file: set(range(100)))
+    monkeypatch.setattr("sys.argv", ["ci/mutants", way])
+    assert command.main() == code
+    assert told in capsys.readouterr().out
+
+
 def test_the_map_is_read_as_it_was_written_and_can_be_measured_in_part(tmp_path: Path) -> None:
     tests = {"f": {"o": ("t/b.py::y", "t/a.py::x")}}
     seconds = {"t/a.py::x": 0.5, "t/b.py::y": 0.1}

@@ -1,0 +1,118 @@
+"""The keys of a contract as tables, from its JSON schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from commands import table
+from typing_extensions import NotRequired, TypedDict
+
+from kvparity_contracts import schema
+
+SECTIONS = {
+    "Contract": "The file",
+    "Attention": "`subject` with `kind: attention`",
+    "Heads": "`heads`",
+    "Decoder": "`subject` with `kind: decoder`",
+    "DecoderConfig": "`config` of a decoder",
+    "DecoderCache": "`cache` of a decoder",
+    "Transformers": "`subject` with `kind: transformers`",
+    "Order": "`order`",
+    "Numerics": "`numerics`",
+    "Workload": "One of `workloads`",
+    "Invariance": "One of `checks` with `relation: invariance`",
+    "Accuracy": "One of `checks` with `relation: accuracy`",
+    "TraceCheck": "One of `checks` with `relation: trace`",
+    "CacheCheck": "One of `checks` with `relation: cache`",
+    "LivenessCheck": "One of `checks` with `relation: liveness`",
+    "OrderCheck": "One of `checks` with `relation: order`",
+    "AuditCheck": "One of `checks` with `relation: audit`",
+    "Limits": "`limits`",
+    "LimitsByDType": "`limits` by format",
+}
+"""The models of a contract in the order of the reference, with their headings."""
+
+BOUNDS = {"minimum": "at least {}", "exclusiveMinimum": "above {}", "maximum": "at most {}"}
+WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
+
+
+class Field(TypedDict, total=False):
+    """A key of a JSON schema, as far as it is read."""
+
+    type: str
+    description: str
+    default: object
+    const: object
+    enum: list[object]
+    items: Field
+    anyOf: list[Field]
+    oneOf: list[Field]
+    pattern: str
+
+
+class Model(TypedDict):
+    """An object of a JSON schema."""
+
+    properties: dict[str, Field]
+    required: NotRequired[list[str]]
+
+
+def anchor(title: str) -> str:
+    """The fragment by which a heading is linked to."""
+    return re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-")
+
+
+def keys() -> str:
+    """One table for each model of the contract."""
+    top = schema()
+    models: dict[str, Model] = {"Contract": top, **top["$defs"]}
+    if set(models) != set(SECTIONS):
+        raise SystemExit(f"SECTIONS and the models differ: {set(models) ^ set(SECTIONS)}")
+    return "\n\n".join(f"### {title}\n\n{_model(models[name])}" for name, title in SECTIONS.items())
+
+
+def _model(model: Model) -> str:
+    required = model.get("required", ())
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, field in model["properties"].items():
+            default = "required" if name in required else _default(field.get("default"))
+            yield f"`{name}`", _kind(field), default, field["description"].replace("\n", " ")
+
+    return table(["key", "value", "if left out", "meaning"], rows())
+
+
+def _default(value: object) -> str:
+    if value is None or value == "":
+        return "–"
+    text = str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
+    return f"`{text}`"
+
+
+def _kind(field: Field) -> str:
+    """The values that a field takes, in words."""
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{anchor(SECTIONS[name])})"
+    if "const" in field:
+        return f"`{_plain(field['const'])}`"
+    if "enum" in field:
+        return ", ".join(f"`{_plain(each)}`" for each in field["enum"])
+    options = [o for o in field.get("anyOf", field.get("oneOf", ())) if o.get("type") != "null"]
+    if any("chunked" in option.get("pattern", "") for option in options):
+        return "[path](#paths)"
+    if len(options) == 2 and options[1].get("items") == options[0]:
+        return f"{_kind(options[0])}; or a list"
+    if options:
+        return " or ".join(_kind(option) for option in options)
+    if field["type"] == "array":
+        return f"list of: {_kind(field['items'])}"
+    if field["type"] == "object":
+        return "mapping"
+    bounds = [text.format(field[key]) for key, text in BOUNDS.items() if key in field]
+    return f"{WORDS[field['type']]} {', '.join(bounds)}".strip()
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
