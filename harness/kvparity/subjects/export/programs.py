@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
+from kvparity.core.errors import SubjectError
 from kvparity.subjects.decoder.batch import Batch
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.model import HEAD_BYTES, Model
 from kvparity.subjects.export.inspection import baked, require_clean
 from kvparity.subjects.export.leaves import rebuilt, tensors
-from kvparity.subjects.export.sizes import FreeSizes, Sizes
 from kvparity.subjects.export.step import (
     StepModule,
     batch_inputs,
@@ -21,6 +23,8 @@ from kvparity.subjects.export.step import (
 from kvparity.subjects.export.tracing import traced
 
 Sample = tuple[Batch, KVCache]
+FreeSizes = dict[str, dict[int, Dim]]
+"""Per tensor: dimension -> its size."""
 
 
 def trace(model: Model, samples: tuple[Sample, Sample]) -> ExportedProgram:
@@ -31,19 +35,44 @@ def trace(model: Model, samples: tuple[Sample, Sample]) -> ExportedProgram:
     """
     (batch, cache), (other, others) = samples
     require_same_numbers(batch, other)
-    sizes = Sizes()
     first, second = batch_inputs(batch, cache), batch_inputs(other, others)
     # How many rows are wanted says nothing of the other sizes, so it is a group of its own.
-    rows = ({"wanted": inputs["wanted"]} for inputs in (first, second))
-    wanted = sizes.free("wanted", *rows, most=block_rows(model))
+    rows, others_rows = ({"wanted": inputs["wanted"]} for inputs in (first, second))
+    wanted = _free("wanted", rows, others_rows, most=block_rows(model))
     shapes = (
-        sizes.free("batch", first, second) | wanted,
-        sizes.free("cache", cache_inputs(cache), cache_inputs(others)),
+        _free("batch", first, second) | wanted,
+        _free("cache", cache_inputs(cache), cache_inputs(others)),
     )
     program = _export(StepModule(model, batch, cache), batch, cache, shapes)
     weights = [*tensors(model.weights).values(), model.cos, model.sin]
     require_clean(baked(program, weights), "decoder step")
     return program
+
+
+def _free(
+    group: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor], most: int = 2**31 - 1
+) -> FreeSizes:
+    """The dimensions in which two samples differ; the same pair of sizes is one size, once named.
+
+    Raises:
+        SubjectError: the samples do not hold the same tensors.
+    """
+    if list(first) != list(second):
+        raise SubjectError(f"two samples of one step hold {sorted(first)} and {sorted(second)}")
+    dims: dict[tuple[int, int], Dim] = {}
+    found: FreeSizes = {}
+    for path, a in first.items():
+        b = second[path]
+        if a.dim() != b.dim() or a.dtype != b.dtype:
+            raise SubjectError(
+                f"two samples of {path} are {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}"
+            )
+        found[path] = {
+            place: dims.setdefault((n, m), Dim(f"{group}_{len(dims)}", min=1, max=most))
+            for place, (n, m) in enumerate(zip(a.shape, b.shape, strict=True))
+            if n != m
+        }
+    return found
 
 
 def trace_planted(model: Model, sample: Sample, constants: frozenset[str]) -> ExportedProgram:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
-from typing_extensions import TypedDict
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import CACHE_ARGUMENTS
@@ -19,7 +18,6 @@ from kvparity.subjects.hf import settings
 from kvparity.subjects.hf.run_counts import current
 from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.keys import KeysValues
-from kvparity_kernels.order import ReductionOrder
 
 NAME = "kvparity"
 
@@ -46,17 +44,6 @@ def register() -> None:
     """Make ``attn_implementation="kvparity"`` known to transformers. May be called again."""
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, masks.make)
-
-
-class _Rules(TypedDict):
-    """What both kernels are given beside rows and keys."""
-
-    scale: float
-    order: ReductionOrder
-    window: int
-    softcap: float
-    sinks: Tensor | None
-    first_key: Tensor | None
 
 
 def _refuse(
@@ -163,21 +150,25 @@ def attention(
     chunks = _in_chunks(module, visible, given.window)
     kv = _keys_values(key, value, visible, by_position=given.window > 0 or chunks)
     rows = query.transpose(1, 2).reshape(batch * queries, heads, dim)
-    rules: _Rules = {
-        "scale": given.scale,
-        "order": current().order,
-        "window": given.window,
-        "softcap": given.softcap,
-        "sinks": given.sinks,
-        "first_key": visible.firsts.reshape(-1).contiguous() if chunks else None,
-    }
+    first_key = visible.firsts.reshape(-1).contiguous() if chunks else None
+    order = current().order
     if queries == 1 and visible.before:
         if not visible.all_real:
             raise UnsupportedError(
                 "a decoding step of the kvparity attention holds a padded row; every sequence of "
                 "the batch must decode"
             )
-        out, _ = attend_decode(rows, kv, max_kv=visible.max_kv, **rules)
+        out, _ = attend_decode(
+            rows,
+            kv,
+            max_kv=visible.max_kv,
+            scale=given.scale,
+            order=order,
+            window=given.window,
+            softcap=given.softcap,
+            sinks=given.sinks,
+            first_key=first_key,
+        )
     else:
         starts = torch.arange(batch, dtype=torch.int32, device=query.device) * queries
         out, _ = attend_prefill(
@@ -186,6 +177,11 @@ def attention(
             q_starts=starts + visible.q_starts,
             q_lens=visible.q_lens,
             max_q=queries,
-            **rules,
+            scale=given.scale,
+            order=order,
+            window=given.window,
+            softcap=given.softcap,
+            sinks=given.sinks,
+            first_key=first_key,
         )
     return out.view(batch, queries, heads, dim), None
