@@ -24,7 +24,7 @@ from kvparity.relations import bits_and_limits
 from kvparity.relations.accuracy import measure as accuracy
 from kvparity.relations.cache import compare as cache
 from kvparity.run import unit
-from kvparity_contracts.checks import Limits
+from kvparity_contracts.limits import Limits
 
 Agreement = Callable[[net.Ran, Tables, str], list[str]]
 

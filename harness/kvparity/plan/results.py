@@ -2,8 +2,7 @@
 
 A relation whose cases carry something of their own has a subclass: ``relation`` is a ``Literal`` of
 its name, ``details`` its own :class:`Details` with the relation's name as ``alias``, and
-:meth:`CaseLine.contradiction` what its verdicts rest on. ``kvparity.relations.case_lines`` names
-them all.
+:meth:`CaseLine.contradiction` what its verdicts rest on. The relation names it: ``Relation.line``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
-from kvparity.core.values import LIST, Count, Digest, Finite, Hex, Line, Number, Value
+from kvparity.core.values import LIST, Count, Digest, Finite, Hex, Json, Line, Number, Value
 
 Outcome = Literal["holds", "differs", "void", "error"]
 SideName = Literal["reference", "candidate"]
@@ -121,6 +120,11 @@ class CaseLine(Line):
     def limits(self) -> Mapping[str, float] | None:
         """What it was checked against, or None where nothing was measured against limits."""
         return None
+
+    @property
+    def kernels(self) -> Mapping[str, Json]:
+        """What only this case launched, by name."""
+        return {}
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> CaseLine:

@@ -4,14 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
+from pydantic import Field
+
+from kvparity.core.values import Texts
+from kvparity.plan.results import CaseLine, Details
 from kvparity.relations.asked import Answer, Asked, Reruns
 from kvparity.relations.base import KeptFile, PathRelation
 from kvparity.relations.bits_and_limits import Comparison, invariance
-from kvparity.relations.case_lines import InvarianceCase
 from kvparity.relations.explain import named
 from kvparity_contracts.checks import Invariance
 from kvparity_contracts.paths import PathName
+
+
+class InvarianceDetails(Details):
+    """In the first case of a workload and its formats whose bits differ."""
+
+    faults: Texts = ()
+    """for a kernel pair (for accuracy too), what was wrong with rows that belong to no sequence"""
+    repeats: dict[str, bool] = Field(default_factory=dict)
+    """for each side, by path, whether a rerun gave the same bits"""
+
+
+class InvarianceCase(CaseLine):
+    """Two paths of one subject: bits."""
+
+    relation: Literal["invariance"]
+    details: InvarianceDetails | None = Field(None, alias="invariance")
+
+    def contradiction(self) -> str | None:
+        """Of two reruns, they are those of its two paths."""
+        repeats = {} if self.details is None else self.details.repeats
+        if not repeats.keys() <= {self.path, self.reference}:
+            return f"repeats is {repeats!r}, expected its two paths"
+        return super().contradiction()
+
+    def why_not_holds(self) -> str | None:
+        """Every bit is equal."""
+        if self.details is not None and self.details.faults:
+            return f"it holds, and faults is {list(self.details.faults)!r}"
+        if (wrong := super().why_not_holds()) is not None:
+            return wrong
+        return None if self.max_ulp == 0 else f"it holds, and max_ulp is {self.max_ulp!r}"
+
+    def why_not_differs(self) -> str | None:
+        """Rows differ, and the first is named; or rows that belong to no sequence are wrong."""
+        seen = self.differing_tokens or self.differing_rows
+        if seen and self.first_divergence is None:
+            return "it differs, and has no first divergence"
+        faults = self.details is not None and self.details.faults
+        return None if faults else super().why_not_differs()
 
 
 class InvarianceRelation(PathRelation):

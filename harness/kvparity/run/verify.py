@@ -19,7 +19,6 @@ from kvparity.plan.cases import ControlRun, Unit, Work, make
 from kvparity.plan.kernel_cases import KernelControl, Unplanted
 from kvparity.plan.results import CaseLine
 from kvparity.plan.texts import given
-from kvparity.relations.kernel_lines import OrderDetails
 from kvparity.report import evidence_check as believed
 from kvparity.report import evidence_paths
 from kvparity.report.lines import AnyLine, ControlEnd, FreshRows, UnitLine, answered
@@ -262,6 +261,5 @@ def _kernels(units: Sequence[UnitLine], cases: Sequence[CaseLine]) -> dict[str, 
         for launches in unit.launches.values():
             found.update(launches.kernels)
     for case in cases:
-        if isinstance(case.details, OrderDetails):
-            found.update(case.details.kernels)
+        found.update(case.kernels)
     return found

@@ -20,7 +20,7 @@ from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.relations.accuracy.measure import Against
 from kvparity.relations.asked import Kernels, Planted, Sided
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.case_lines import InvarianceCase
+from kvparity.relations.invariance import InvarianceCase
 from kvparity.relations.registry import kernel_relation, path_relation
 from kvparity.report import evidence_paths as believed
 from kvparity.report.case_line import case_line, kernel_line

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from run_documents import DIVERGENCE, case
 
 from kvparity.core.values import sentence
-from kvparity.relations.case_lines import CASE_LINES
+from kvparity.relations.registry import RELATIONS
 
 LIMITS = {"max_abs_dlogp": 0.5, "clipfrac0": 0.0}
 KEY = {"sequence": "w/0", "row": 4, "layer": 0, "head": 0, "position": 1}
@@ -50,17 +50,17 @@ def line(relation: str, verdict: str, details: dict[str, Any] | None = None, **m
 def wrong(found: dict[str, Any], relation: str = "") -> str | None:
     """What is said of a line, by the model of its relation."""
     try:
-        CASE_LINES[relation or found["relation"]].model_validate(found)
+        RELATIONS[relation or found["relation"]].line.model_validate(found)
     except ValidationError as error:
         return sentence(error)
     return None
 
 
 @pytest.mark.parametrize("verdict", ["holds", "differs", "void", "error"])
-@pytest.mark.parametrize("relation", CASE_LINES)
+@pytest.mark.parametrize("relation", RELATIONS)
 def test_a_line_that_agrees_with_itself_is_believed(relation: str, verdict: str) -> None:
     found = line(relation, verdict)
-    assert CASE_LINES[relation].model_validate(found).document() == found
+    assert RELATIONS[relation].line.model_validate(found).document() == found
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -154,7 +154,7 @@ def test_a_line_that_cannot_be_is_told(name: str) -> None:
     assert words in str(wrong(found))
 
 
-@pytest.mark.parametrize("relation", CASE_LINES)
+@pytest.mark.parametrize("relation", RELATIONS)
 def test_a_line_without_one_of_its_fields_or_of_another_relation_is_told(relation: str) -> None:
     whole = line(relation, "void")
     assert f"relation is '{relation}', and should be" in str(wrong(
@@ -176,7 +176,7 @@ def test_any_one_thing_that_differs_is_enough(tokens: int, rows: int, faults: An
 
 
 def test_a_case_that_was_rechecked_differs_and_counts_nothing() -> None:
-    held = CASE_LINES["invariance"].model_validate(line("invariance", "holds"))
+    held = RELATIONS["invariance"].line.model_validate(line("invariance", "holds"))
     found = held.rechecked("path decode: other bits")
     assert (found.verdict, found.recheck) == ("differs", "differs")
     assert found.reason == "path decode: other bits"

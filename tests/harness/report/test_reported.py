@@ -16,7 +16,7 @@ from kvparity.core.isolation.pool import BadEndError, Here
 from kvparity.plan.cases import make
 from kvparity.plan.kernel_cases import Unplanted
 from kvparity.plan.results import CaseLine, ControlLine
-from kvparity.relations.kernel_lines import OrderDetails
+from kvparity.relations.order.line import OrderCase, OrderDetails
 from kvparity.report.lines import Launches, UnitLine
 from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.run_dir import Evidence
@@ -78,7 +78,7 @@ def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
     found = unchecked(CaseLine, *({"id": c.id} for unit in work.units for c in unit.cases))
     orders = unchecked(OrderDetails, *({"kernels": {c.id: {"a": 2}}} for c in work.kernel_cases))
     found += unchecked(
-        CaseLine,
+        OrderCase,
         *({"id": c.id, "details": it} for c, it in zip(work.kernel_cases, orders, strict=True)),
     )
     ran = [

@@ -15,7 +15,7 @@ from warm import Warm
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 from kvparity.plan.cases import make
-from kvparity.relations.case_lines import CASE_LINES
+from kvparity.relations.invariance import InvarianceCase
 from kvparity.report.lines import FreshRows, UnitLine
 from kvparity.run.recheck import selection, zygote
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
@@ -131,9 +131,7 @@ def test_only_what_holds_is_looked_at() -> None:
 def test_a_case_that_rests_on_an_unlike_row_differs_and_no_other() -> None:
     work = make(toy.contract())
     unit = work.units[0]
-    lines = [
-        CASE_LINES["invariance"].model_validate(case(id=c.id)) for u in work.units for c in u.cases
-    ]
+    lines = [InvarianceCase.model_validate(case(id=c.id)) for u in work.units for c in u.cases]
     found = judged(work.units, lines, Outcome({(unit.id, "batched"): "position 3 of sequence 0"}))
     hit = {line.id for line in found if line.verdict == "differs"}
     assert hit == {c.id for c in unit.cases if "batched" in (str(c.path), str(c.reference))}

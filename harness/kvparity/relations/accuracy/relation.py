@@ -11,12 +11,12 @@ from kvparity.controls.semantics import ROWS
 from kvparity.core.lse import lse_rounded
 from kvparity.core.words import of_allowed, rounded
 from kvparity.record.path_run import Side
+from kvparity.relations.accuracy.line import AccuracyCase
 from kvparity.relations.accuracy.measure import accuracy, against
 from kvparity.relations.accuracy.text import nearest_lines, spot_lines
 from kvparity.relations.asked import Answer, Asked, Planted, Reruns, Trial
 from kvparity.relations.base import Document, KeptFile, PathRelation
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.case_lines import AccuracyCase
 from kvparity.relations.explain import named
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.checks import Accuracy

@@ -13,10 +13,10 @@ from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.audit.compare import VERDICTS
 from kvparity.relations.audit.contract import audit_contract
+from kvparity.relations.audit.line import AuditCase
 from kvparity.relations.audit.request import AuditError
 from kvparity.relations.base import Document, KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.kernel_lines import AuditCase
 from kvparity_contracts.checks import AuditCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS

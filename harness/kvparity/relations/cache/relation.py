@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kvparity.core.values import LIST, Count
+from kvparity.plan.results import CaseLine, Details
 from kvparity.record.cache_snapshot import Held, Place
 from kvparity.relations.asked import Answer, Asked
 from kvparity.relations.base import KeptFile, PathRelation
 from kvparity.relations.cache.compare import compare
-from kvparity.relations.case_lines import CacheCase
 from kvparity_contracts.checks import CacheCheck
+
+
+class CacheDetails(Details):
+    """How much of two caches was compared."""
+
+    layers: Count
+    """storing layers"""
+    compared: Count
+    """keys and values that were compared"""
+    differing: Count
+    """keys and values that differ"""
+    sides: Annotated[tuple[str, str], LIST] = ("reference", "candidate")
+    """`["written", "read"]` where one side alone is wrong"""
+
+
+class CacheCase(CaseLine):
+    """What two paths' caches hold, and what was written."""
+
+    relation: Literal["cache"]
+    details: CacheDetails | None = Field(None, alias="cache")
+
+    def why_not_holds(self) -> str | None:
+        """Nothing that is stored differs."""
+        if self.details is not None and self.details.differing:
+            return f"it holds, and differing is {self.details.differing}"
+        return super().why_not_holds()
 
 
 class CacheRelation(PathRelation):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvparity.relations.asked import Answer, Asked
 from kvparity.relations.base import PathRelation
-from kvparity.relations.case_lines import LivenessCase
+from kvparity.relations.liveness.line import LivenessCase
 from kvparity.relations.liveness.probing import Prober, judge
 from kvparity_contracts.checks import LivenessCheck
 from kvparity_contracts.contract import Contract

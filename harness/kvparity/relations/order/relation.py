@@ -11,7 +11,7 @@ from kvparity.plan.results import Outcome
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.base import Document, KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.kernel_lines import OrderCase
+from kvparity.relations.order.line import OrderCase
 from kvparity.subjects.base import Subject
 from kvparity_contracts.checks import OrderCheck
 from kvparity_contracts.controls import CONTROLS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvparity.relations.asked import Answer, Asked
 from kvparity.relations.base import PathRelation
-from kvparity.relations.case_lines import TraceCase
+from kvparity.relations.trace.case_line import TraceCase
 from kvparity.relations.trace.compare import compare
 from kvparity.relations.trace.tracing import trace_side
 from kvparity_contracts.checks import TraceCheck

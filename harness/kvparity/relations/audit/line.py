@@ -1,0 +1,34 @@
+"""A case of audit as a line: what only it has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kvparity.core.values import LIST, Json
+from kvparity.plan.results import Details
+from kvparity.relations.kernel_line import KernelCaseLine
+
+
+class AuditDetails(Details):
+    """Compiled kernels side by side, as `kvparity audit --json` writes them."""
+
+    architecture: str
+    """what they were compiled for"""
+    verdict: Literal["same", "unknown", "different"]
+    """the worst of the pairs"""
+    pairs: Annotated[tuple[Json, ...], LIST]
+    """each pair of kernels that was compared"""
+
+
+class AuditCase(KernelCaseLine):
+    """Decode's kernels against prefill's, as compiled."""
+
+    relation: Literal["audit"]
+    details: AuditDetails | None = Field(None, alias="audit")
+
+    def why_not_holds(self) -> str | None:
+        """What decides the order is the same."""
+        found = None if self.details is None else self.details.verdict
+        return None if found == "same" else f"it holds, and the audit found {found!r}"
