@@ -12,7 +12,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from toy import POSITIONS, VOCAB, WIDTH, Toy, ToyCache, ToySession
+from toy import Toy, ToySession
+from toy_cache import POSITIONS, VOCAB, WIDTH, ToyCache
 
 from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.subjects import events

@@ -13,134 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from toy_cache import POSITIONS, VOCAB, WIDTH, ReusableToyCache, ToyCache
+from toy_defects import DEFECTS
 
 from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
 from kvparity.run.unit import Setting
 from kvparity.subjects import events
 from kvparity_contracts.contract import Contract
-
-VOCAB, WIDTH, POSITIONS = 256, 8, 512
-
-DEFECTS = {
-    "batch-dependent": "a step of several sequences scales its logits by one ulp",
-    "never-decodes": "single queries go through prefill",
-    "always-decodes": "chunks of one token go through decode",
-    "nan-rows": "every third position is NaN",
-    "inf-values": "every third logprob is -inf",
-    "hidden-nan": "a NaN in every row, which the logprobs do not see",
-    "extra-row": "one row too many",
-    "missing-row": "one row too few",
-    "flat-rows": "rows without their second dimension",
-    "integer-rows": "rows of whole numbers",
-    "narrow-rows": "rows of half the vocabulary",
-    "float64-values": "values in float64",
-    "short-values": "values for all rows but the last",
-    "raises": "an exception from the model",
-    "exits": "the model ends the process",
-    "replaced": "another backend is used than the one asked for",
-    "nondeterministic": "every second forward call adds an ulp",
-    "wrong": "consistent with itself, and not the model",
-    "digest-only": "decode changes a column that no token is drawn from",
-    "stops-early": "generate() stops one token before the end",
-    "no-pages": "paged caches are refused",
-    "closed-cache": "the cache cannot be reached",
-    "always-caches": "a session without a cache has one",
-    "one-use": "sessions can be neither reset nor shared",
-    "keeps-old": "a slot that was written before a reset keeps what it held",
-    "adopts-short": "the last adopted token is left out, and its slot filled with the first",
-    "silent": "nobody is told what is written",
-    "casts": "keys are stored in bfloat16, against what is declared",
-    "forgets-last": "the slot of the newest token is zero when all is computed",
-    "loses-first": "a window's oldest key is gone too early",
-    "blind-first": "no row depends on the first key",
-    "window-short": "rows see one key fewer than the window shows",
-    "window-long": "rows see one key more than the window shows",
-    "unsteady": "a row that is computed again is another",
-    "shares-slots": "the slots of adopted tokens, and those behind them, stay the donor's own",
-}
-
-
-class ToyCache:
-    """Float32 keys and values ``[members, capacity, 1, WIDTH]``; unused slots hold NaN."""
-
-    def __init__(self, members: Sequence[Member], slack: int) -> None:
-        capacity = max(m.length for m in members) + slack
-        self.k = torch.full((len(members), capacity, 1, WIDTH), torch.nan)
-        self.v = self.k.clone()
-
-    def layers(self) -> int:
-        return 1
-
-    def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        return self.k[sequence, start:stop].clone(), self.v[sequence, start:stop].clone()
-
-    def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
-        self.k[sequence, start : start + len(k)] = k
-        self.v[sequence, start : start + len(v)] = v
-
-
-class ReusableToyCache(ToyCache):
-    """The same, for a session that is used again."""
-
-    def __init__(
-        self,
-        members: Sequence[Member],
-        slack: int,
-        defects: frozenset[str],
-        window: int | None = None,
-    ) -> None:
-        super().__init__(members, slack)
-        self.defects, self.width = defects, window
-        self.rows = list(range(len(members)))
-        self.frozen = torch.zeros(self.k.shape[:2], dtype=torch.bool)
-
-    def read(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        return super().read(layer, self.rows[sequence], start, stop)
-
-    def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
-        row = self.rows[sequence]
-        if "casts" in self.defects:
-            k = k.bfloat16().float()
-        free = ~self.frozen[row, start : start + len(k)]
-        self.k[row, start : start + len(k)][free] = k[free]
-        self.v[row, start : start + len(v)][free] = v[free]
-
-    def live(self, layer: int, sequence: int) -> range:
-        filled = int((~torch.isnan(self.k[self.rows[sequence], :, 0, 0])).sum())
-        if self.width is None:
-            return range(filled)
-        # Two more than the window shows, as a ring may have; or one fewer than the next row sees.
-        spare = -2 if "loses-first" in self.defects else 2
-        return range(max(0, filled - self.width - spare), filled)
-
-    def window(self, layer: int) -> int | None:
-        return self.width
-
-    def owner(self, model_layer: int) -> int:
-        return 0
-
-    def round_trip(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return k, v
-
-    def truncate(self, sequence: int, length: int) -> None:
-        self.k[self.rows[sequence], length:] = torch.nan
-        self.v[self.rows[sequence], length:] = torch.nan
-
-    def reset(self) -> None:
-        if "keeps-old" in self.defects:
-            self.frozen = ~torch.isnan(self.k[:, :, 0, 0])
-            return
-        self.k.fill_(torch.nan)
-        self.v.fill_(torch.nan)
-
-    def adopt(self, sequence: int, donor: int, tokens: int) -> None:
-        if "shares-slots" in self.defects:
-            self.rows[sequence] = self.rows[donor]
-            return
-        k, v = self.read(0, donor, 0, tokens)
-        if "adopts-short" in self.defects:
-            k[-1], v[-1] = k[0], v[0]
-        self.write(0, sequence, 0, k, v)
 
 
 class ToySession:

@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from pair_contracts import PAIRS, verify, write
 
 from kvparity.cli.main import main
 from kvparity.core.exit_codes import ExitCode
-
-PAIRS = Path(__file__).parents[1] / "data" / "pairs.py"
-
-CONTRACT = """\
-version: 1
-name: pair
-subject:
-  kind: attention
-  prefill: {prefill}
-  decode: {decode}
-  heads: {{query: 2, kv: 1, dim: 4}}
-numerics: {{execution: float32}}
-workloads:
-  - {{name: short, prompt_tokens: [2, 5], generate: 3}}
-  - {{name: longer, prompt_tokens: [11], generate: 3}}
-checks:
-  - {{name: same bits, relation: invariance, reference: prefill, paths: [decode, batched]}}
-  - {{name: right, relation: accuracy, limits: {{max_abs: 1.0e-5}}}}
-controls: [stale-slot, narrow-cache, wrong-input]
-"""
-
-
-def write(folder: Path, *, prefill: str = "", decode: str = "") -> Path:
-    path = folder / "pair.yaml"
-    text = CONTRACT.format(
-        prefill=prefill or f"{PAIRS}:prefill", decode=decode or f"{PAIRS}:decode"
-    )
-    path.write_text(text)
-    return path
-
-
-def verify(contract: Path, folder: Path, *more: str) -> int:
-    return main(["verify", str(contract), "--run-dir", str(folder), "--jobs", "1", *more])
 
 
 def test_the_good_pair_holds(tmp_path, capsys):
@@ -123,61 +87,6 @@ def test_a_module_that_fails_while_importing(tmp_path, capsys):
     assert "No module named 'nothing_of_that_name'" in capsys.readouterr().err
 
 
-MODEL = """\
-version: 1
-name: model
-subject: {{kind: {kind}, checkpoint: here{more}}}
-numerics: {{execution: float32}}
-workloads:
-  - {{name: short, prompt_tokens: [3, {length}], generate: 8}}
-checks:
-  - {{name: same bits, relation: invariance, paths: [decode]}}
-controls: [stale-slot]
-"""
-SHAPE = {
-    "model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 256, "hidden_act": "silu",
-    "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
-}  # fmt: skip
-
-
-def write_model(folder: Path, kind: str, length: int = 17) -> Path:
-    path = folder / "model.yaml"
-    more = ", attention: eager" if kind == "transformers" else ""
-    path.write_text(MODEL.format(kind=kind, more=more, length=length))
-    return path
-
-
-@pytest.mark.parametrize("kind", ["decoder", "transformers"])
-def test_a_checkpoint_that_is_not_whole(tmp_path, capsys, kind):
-    contract, folder = write_model(tmp_path, kind), tmp_path / "here"
-
-    def refused(*words: str) -> None:
-        assert verify(contract, tmp_path / "run") == ExitCode.USAGE
-        err = capsys.readouterr().err
-        assert str(folder) in err
-        assert all(word in err for word in words), err
-        assert "Traceback" not in err
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-
-    refused("folder")
-    folder.mkdir()
-    refused("config.json")
-    (folder / "config.json").write_text(json.dumps(SHAPE))
-    refused("safetensors")
-    (folder / "model.safetensors").write_bytes(b"not a checkpoint")
-    refused("safetensors")
-
-
-@pytest.mark.parametrize("kind", ["decoder", "transformers"])
-def test_a_prompt_longer_than_the_checkpoints_positions(tmp_path, capsys, kind):
-    LlamaForCausalLM(LlamaConfig(**SHAPE)).save_pretrained(tmp_path / "here")
-    contract = write_model(tmp_path, kind, length=60)
-    assert verify(contract, tmp_path / "run") == ExitCode.USAGE
-    err = capsys.readouterr().err
-    assert "68 tokens, but the subject has 64 positions; shorten" in err
-
-
 def test_a_run_folder_that_exists(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
@@ -185,58 +94,6 @@ def test_a_run_folder_that_exists(tmp_path, capsys):
     assert verify(write(tmp_path), run) == ExitCode.USAGE
     assert "exists and is not empty; add --resume" in capsys.readouterr().err
     assert (run / "precious.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["verify", "smokee"], "smoke"),
-        (["verify", "no/such/file.yaml"], "no such file"),
-        (["verify", "smoke", "--jobs", "0"], "expected at least 1"),
-        (["verify", "smoke", "--jobs", "99999999999"], "at most 1024"),
-        (["verify", "smoke", "--device", "cpu:7"], "'cpu:7' is unknown"),
-        (["verify", "smoke", "--run-dir", "x" * 300], "File name too long"),
-        (["order", f"{PAIRS}:prefill,{PAIRS}:decode", "--scale", "0"], "a number above 0"),
-        (["order", f"{PAIRS}:prefill,{PAIRS}:decode", "--scale", "nan"], "a number above 0"),
-        (["order", "attention-sdpa", "--scale", "0"], "--scale: a contract says this itself"),
-        (
-            ["trace", "smoke", "--workload", "short", "--path", "prefix(99)"],
-            "prefix(99) over short",
-        ),
-        (["verify", "smoke", "--resume"], "--resume needs --run-dir"),
-        (["verify", "smoke", "--device", "tpu"], "tpu"),
-        (["verify", "smoke", "--device", "cuda:97"], "cuda:97 is not available"),
-        (["replay", "no-such-run", "c000"], "holds no run"),
-    ],
-)
-def test_words_that_mean_nothing(arguments, words, capsys):
-    assert main(arguments) == ExitCode.USAGE
-    err = capsys.readouterr().err
-    assert words in err
-    assert "Traceback" not in err
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "place", "words"),
-    [
-        ("numerics:", "numericks:", "8:1", "numerics"),
-        ("generate: 3}\n  - {name: longer", "generate: many}\n  - {name: longer", "10:", "many"),
-        ("name: pair\n", "name: pair\nname: other\n", "3:1", "name"),
-        ("paths: [decode, batched]", "paths: [decode], max_abs: 1.0e-3", "13:", "no tolerance"),
-        ("[stale-slot,", "[stale-slott,", "15:", "stale-slot"),
-        ("paths: [decode, batched]", "paths: [decoed]", "13:", "decode"),
-    ],
-)
-def test_a_contract_that_is_wrong_names_the_place(tmp_path, capsys, old, new, place, words):
-    path = write(tmp_path)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-    assert verify(path, tmp_path / "run") == ExitCode.USAGE
-    err = capsys.readouterr().err
-    assert f"{path}:{place}" in err
-    assert words in err
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -297,21 +154,6 @@ def test_processes_and_replay_compute_with_the_same_threads(tmp_path, capsys):
     finally:
         torch.set_num_threads(before)
     assert set((tmp_path / "threads").read_text().split()) == {"1"}
-
-
-def test_help_and_lint_import_no_torch(tmp_path):
-    check = (
-        "import sys; from kvparity.cli.main import main\n"
-        "try: code = main(sys.argv[1:])\n"
-        "except SystemExit as end: code = end.code\n"
-        "heavy = {'torch', 'triton', 'numpy', 'transformers'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else code)"
-    )
-    for arguments in (["--help"], ["contract", "lint", str(write(tmp_path))]):
-        done = subprocess.run(
-            [sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
 
 
 def test_a_picture_that_cannot_be_drawn(tmp_path, capsys):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import toy
+import toy_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import GeneratingToy
@@ -135,8 +136,10 @@ def test_a_padded_prompt_fits_into_the_ring_of_a_shorter_one(
 
 def test_a_prompt_whose_pads_do_not_fit_is_left_alone() -> None:
     subject = PLANTS["padding-mask-skipped-alone"](toy.Toy())
-    longest = [Member("m", toy.POSITIONS, toy.POSITIONS - 1)]
-    with pytest.raises(UnsupportedError, match=f"513 tokens, but .* {toy.POSITIONS} positions"):
+    longest = [Member("m", toy_cache.POSITIONS, toy_cache.POSITIONS - 1)]
+    with pytest.raises(
+        UnsupportedError, match=f"513 tokens, but .* {toy_cache.POSITIONS} positions"
+    ):
         subject.session(longest, Layout(batch="left"))
 
 

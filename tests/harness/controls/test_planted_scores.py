@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from attention_spy import ORDER, Bare, PairSpy, Spy, normal, pair_call
+from attention_spy import Bare, PairSpy, Spy, normal
 from planted_calls import decoded, kv_of, prefilled
 from planting import Told, ToldSession, chunk, ids_of, number, one, run
 from torch import Tensor
 
-from kvparity.controls import attended, export, pair_calls, reuse, rope, score
+from kvparity.controls import attended, export, reuse, rope, score
 from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.base import UnsupportedError
 
@@ -95,9 +95,6 @@ def test_rows_of_a_first_chunk_were_never_written(block: int) -> None:
     assert mixed[[0, 1, 4], 1].tolist() == [5, 6, 3]
 
 
-# layers
-
-
 def test_all_layers_of_a_step_read_the_first_ones_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy()
     subject = Bare(spy.ops())
@@ -135,9 +132,6 @@ def test_every_key_weighs_the_same_without_a_scale() -> None:
         torch.testing.assert_close(each, mean)
     with pytest.raises(UnsupportedError, match="the reference decoder alone"):
         attended.uniform_attention(PairSpy().subject())
-
-
-# reuse
 
 
 @dataclass(frozen=True)
@@ -193,9 +187,6 @@ def test_prefixes_of_the_old_weights_stay_after_an_update(monkeypatch: pytest.Mo
         reuse.stale_after_update(PairSpy().subject())
 
 
-# rotary tables
-
-
 def test_tables_of_angles_are_rounded_or_counted_coarsely() -> None:
     table = normal(70, 3)
     subject = Bare(Spy().ops(), table=table)
@@ -215,86 +206,6 @@ def test_tables_of_angles_are_rounded_or_counted_coarsely() -> None:
     assert [kept(p) for p in (15, 16, 17, 18, 19, 33, 69)] == [15, 16, 16, 18, 20, 32, 69]
     with pytest.raises(UnsupportedError, match="the reference decoder alone"):
         rope.rope_table_bfloat16(PairSpy().subject())
-
-
-# how kernels are called
-
-
-def numbered(rows: int) -> tuple[Tensor, Tensor]:
-    return torch.arange(rows * 4.0).reshape(rows, 2, 2), torch.arange(rows * 2.0).reshape(rows, 2)
-
-
-@pytest.mark.parametrize("lse", [False, True])
-@pytest.mark.parametrize(
-    ("plant", "kernel", "told", "wrong", "out"),
-    [
-        (pair_calls.batch_edge, "decode", {}, [16, 17], 0.0),
-        (pair_calls.nan_without_keys, "decode", {"kv_lens": [3, 0, 1, 0] + [1] * 14}, [1, 3],
-         math.nan),
-        (pair_calls.empty_writes_neighbour, "prefill",
-         {"cu_seqlens_q": [0, 0, 3, 3, 3, 17, 18, 18]}, [2, 17], 0.0),
-        (pair_calls.empty_writes_neighbour, "prefill", {"cu_seqlens_q": [0, 0, 3, 18]}, [], 0.0),
-    ],
-)  # fmt: skip
-def test_rows_of_a_call_are_overwritten(
-    lse: bool, plant: Any, kernel: str, told: dict[str, list[int]], wrong: list[int], out: float
-) -> None:
-    right = numbered(18)
-    given = {name: torch.tensor(values).int() for name, values in told.items()}
-
-    subject = PairSpy().subject()
-    pair = replace(subject.pair, **{kernel: lambda call: right if lse else right[0]})
-    planted = plant(subject.with_pair(pair)).pair
-    if kernel == "prefill":
-        given["cu_seqlens_k"] = given["cu_seqlens_q"]
-    else:
-        given.setdefault("kv_lens", torch.ones(18).int())
-    none = torch.zeros(1)
-    found = getattr(planted, kernel)(pair_call(none, none, none, **given))
-    parts = found if lse else (found,)
-    beyond = 0.0 if plant is pair_calls.batch_edge else -math.inf
-    for part, own, bad in zip(parts, numbered(18), (out, beyond), strict=False):
-        wanted = own.clone()
-        wanted[wrong] = bad
-        assert torch.equal(part.nan_to_num(-1.0), wanted.nan_to_num(-1.0))
-    assert torch.equal(right[0], numbered(18)[0])  # what the kernel returned is not written
-    other = "prefill" if kernel == "decode" else "decode"
-    assert getattr(planted, other) == getattr(pair, other)
-
-
-def test_strides_are_those_of_the_shape() -> None:
-    spy = PairSpy()
-    subject = pair_calls.strides_ignored(spy.subject())
-    fused = normal(3, 8, 8)
-    q, k, v = fused[:, 1:5], normal(3, 5, 2, 8, seed=1), normal(3, 5, 2, 8, seed=2)
-    lens = torch.tensor([2, 3, 1]).int()
-    subject.pair.decode(pair_call(q, k, v, kv_lens=lens, order=ORDER))
-    flat = fused.flatten()[8 : 8 + q.numel()].reshape(q.shape)
-    assert torch.equal(spy.calls[0].tensors[0], flat)
-    assert not torch.equal(flat, q)
-    assert spy.calls[0].tensors[1] is k
-    for plant in (pair_calls.strides_ignored, pair_calls.batch_edge, pair_calls.offset_int32):
-        with pytest.raises(UnsupportedError, match="how a pair of kernels is called"):
-            plant(Bare(Spy().ops()))
-
-
-@pytest.mark.parametrize("kernel", ["prefill", "decode"])
-def test_slots_beyond_32_bits_are_the_first_one(
-    kernel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pair_calls, "BEYOND", 4 * 16)  # a slot has 2 heads of 8
-    spy = PairSpy()
-    planted = pair_calls.offset_int32(spy.subject()).pair
-    if kernel == "prefill":
-        q, k, v = normal(2, 4, 8), normal(7, 2, 8, seed=1), normal(7, 2, 8, seed=2)
-        told = {"cu_seqlens_q": torch.tensor([0, 2]), "cu_seqlens_k": torch.tensor([0, 7])}
-        planted.prefill(pair_call(q, k, v, **told))
-    else:
-        q, k, v = normal(1, 4, 8), normal(1, 7, 2, 8, seed=1), normal(1, 7, 2, 8, seed=2)
-        planted.decode(pair_call(q, k, v, kv_lens=torch.tensor([7])))
-    place = [0, 1, 2, 3, 0, 0, 0]
-    read = [k[place], v[place]] if kernel == "prefill" else [k[:, place], v[:, place]]
-    assert all(map(torch.equal, spy.calls[0].tensors[1:], read))
 
 
 def test_a_program_is_traced_of_our_decoder_alone() -> None:

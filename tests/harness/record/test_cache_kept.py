@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import toy
+import toy_cache
 
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span
 from kvparity.plan.workload import Prompts
@@ -67,7 +68,7 @@ def test_of_what_was_written_a_taker_has_what_it_took_over_and_no_more() -> None
     watch = Holding(plan, frozenset(Place(0, s, p) for s in range(3) for p in range(4)))
     watch.opened(toy.Toy().session(members, Layout()))
     for sequence in (0, 2):
-        kv = sequence + torch.arange(1.0, 5.0)[:, None, None].expand(4, 1, toy.WIDTH)
+        kv = sequence + torch.arange(1.0, 5.0)[:, None, None].expand(4, 1, toy_cache.WIDTH)
         watch.wrote(events.Wrote(0, sequence, 0, kv, -kv))
     watch.acted(Action(1, "adopt", 1, donor=0, tokens=2))
     assert watch.is_written[0].tolist() == [*[True] * 4, False, True, True, *[False] * 3,

@@ -9,37 +9,25 @@ from typing import Any
 import pytest
 import torch
 import toy
+from small_records import INDEX, PLANS, PROMPTS, TOKENS, Pretender, record
 from torch import Tensor
-from toy import VOCAB, GeneratingToy, Toy, ToySession
+from toy import GeneratingToy, Toy, ToySession
+from toy_cache import VOCAB
 
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Layout, Member, Plan, Step
-from kvparity.plan.workload import Prompts
-from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.execute import Choose, Record, run
+from kvparity.record.execute import Choose, run
 from kvparity.run.unit import run_path
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity_contracts.paths import PathName
 from kvparity_kernels.digest import naive
 from kvparity_kernels.launch import LaunchLog
 
-PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 4)
-PLANS = WorkloadPlans(PROMPTS, 3)
-TOKENS = [[5, 6, 7, 80, 81, 82, 83], [9, 90, 91, 92, 93]]
 TEMPERATURES = (1.0, 0.7)
-INDEX = ((0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3))
 
 
 def plan(path: str) -> Plan:
     return build(PathName.parse(path), PROMPTS, seed=0)
-
-
-def record(
-    path: str, subject: Toy | None = None, tokens: Sequence[Sequence[int]] = TOKENS
-) -> Record:
-    return run_path(
-        toy.setting(), subject or Toy(), PLANS, PathName.parse(path), [list(t) for t in tokens]
-    )
 
 
 def row(position: int, ids: list[int]) -> Tensor:
@@ -185,13 +173,6 @@ def test_what_a_subject_cannot_do_is_said_and_not_replaced() -> None:
         record("generate", Pretender())
 
 
-class Pretender(Toy):
-    """Claims the loop that it does not have."""
-
-    def unsupported(self, plan: Plan) -> str | None:
-        return None
-
-
 def test_a_wrong_schedule_never_reaches_the_subject() -> None:
     good = plan("prefill")
     twice = Plan(good.members, good.schedule + good.schedule, good.layout)
@@ -206,69 +187,6 @@ def test_a_plan_without_rows_is_an_empty_record() -> None:
     )
     assert found.index == ()
     assert len(found.values) == len(found.digests) == len(found.targets) == 0
-
-
-@pytest.mark.parametrize(
-    ("defect", "path", "rows"),
-    [
-        # Slots keep the other tokens of the first use, which every row sees.
-        ("keeps-old", "reset", 8),
-        # The last of two adopted tokens is the first once more; the other prompt is too short.
-        ("adopts-short", "prefix(2)", 4),
-        # The donor writes its fourth token over the sequence's own, which the last two rows see.
-        ("shares-slots", "prefix(2)", 2),
-        ("shares-slots", "prefix-paged(2)", 2),
-    ],
-)
-def test_what_a_session_keeps_or_shares_shows(defect: str, path: str, rows: int) -> None:
-    wanted = record("decode")
-    found = record(path, Toy(defect))
-    assert int((found.digests != wanted.digests).sum()) == rows
-    assert torch.equal(record(path).digests, wanted.digests)
-
-
-def test_a_session_that_is_used_once_is_neither_reset_nor_shared() -> None:
-    for path in ("reset", "prefix(2)"):
-        with pytest.raises(UnsupportedError, match="the toy is used once"):
-            record(path, Toy("one-use"))
-        with pytest.raises(UnsupportedError, match="cannot be reset or shared"):
-            record(path, Pretender("one-use"))
-    assert record("decode", Toy("one-use")).index == INDEX
-
-
-def test_a_cache_where_none_was_asked_for_is_a_subject_error() -> None:
-    with pytest.raises(SubjectError, match="without a cache, but the session has one"):
-        record("uncached", Toy("always-caches"))
-
-
-def test_the_first_use_computes_other_tokens_at_every_position() -> None:
-    seen: list[list[int]] = []
-
-    class Listening(Toy):
-        def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            seen.append(ids.tolist())
-            return super().embed(ids, positions)
-
-    record("reset", Listening())
-    flat = [token for ids in seen for token in ids]
-    half = len(flat) // 2
-    assert flat[half:] == [t for own in TOKENS for t in own[:-1]]
-    assert flat[:half] == [(t + 1) % VOCAB for t in flat[half:]]
-
-
-def test_a_donor_shares_the_first_tokens_and_no_other() -> None:
-    seen: list[list[int]] = []
-
-    class Listening(Toy):
-        def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            seen.append(ids.tolist())
-            return super().embed(ids, positions)
-
-    record("prefix(2)", Listening())
-    own = TOKENS[0]
-    assert seen[:4] == [[*own[:2], own[2] + 1], [own[2]], [own[3]], [own[3] + 1]]
-    assert seen[4:6] == [[t] for t in own[4:6]]
-    assert [len(ids) for ids in seen[6:]] == [1] * 4  # the prompt of one token has no prefix
 
 
 class Counting(Toy):

@@ -8,7 +8,8 @@ import pytest
 import torch
 import toy
 from torch import Tensor
-from toy import VOCAB, Toy
+from toy import Toy
+from toy_cache import VOCAB
 
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy import VOCAB, GeneratingToy, Toy, ToySession
+from toy import GeneratingToy, Toy, ToySession
+from toy_cache import VOCAB
 
 from kvparity.core import doing
 from kvparity.plan.paths import build

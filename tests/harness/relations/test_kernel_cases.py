@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import naive_pair
 import pytest
 import torch
 from attention_spy import pair_call
+from kernel_case_documents import BLIND, document
 
 from kvparity.plan.kernel_cases import KernelCase, Numerics
 from kvparity.relations import bits_and_limits
-from kvparity.relations.asked import Planted
 from kvparity.relations.audit import relation as auditing
 from kvparity.relations.audit.compare import Comparison, Field
 from kvparity.relations.audit.contract import Result
@@ -23,15 +22,10 @@ from kvparity.relations.audit.request import AuditError, Shape
 from kvparity.relations.order.decoder import attentions_of
 from kvparity.relations.order.relation import certify, of_order
 from kvparity.relations.order.report import PARTS, Drawn, OrderReport, Part
-from kvparity.relations.registry import RELATIONS
 from kvparity.report.case_line import kernel_line
-from kvparity.report.terminal import render
-from kvparity.run import verify as run_verify
-from kvparity.run import worker
-from kvparity.run.replay import replay
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.registry import factory
-from kvparity_contracts import Contract, load
+from kvparity_contracts import Contract
 from kvparity_contracts.subjects import Decoder
 from kvparity_kernels.attention import decode, prefill
 from kvparity_kernels.order import ReductionOrder
@@ -39,12 +33,6 @@ from kvparity_kernels.order import ReductionOrder
 FLOAT32 = Numerics("float32", "float32")
 ORDER = KernelCase("c000", "order", "order", FLOAT32, keys=20)
 AUDIT = KernelCase("c001", "audit", "audit", FLOAT32, architecture="sm_90")
-
-
-# what a finding means
-BLIND = bits_and_limits.Comparison(
-    "void", "unknown: so", details={"architecture": "sm_90", "verdict": "unknown", "pairs": []}
-)
 
 
 def report(statuses: dict[str, str], equal: int = 8) -> OrderReport:
@@ -82,25 +70,6 @@ def test_what_an_order_report_means(
     assert words in found.reason
     assert found.details["keys"] == 20
     assert found.details["kernels"] == {"kernel": {}}
-
-
-PAIR = {
-    "kind": "attention",
-    "prefill": "kvparity_kernels.attention:prefill",
-    "decode": "kvparity_kernels.attention:decode",
-    "heads": {"query": 4, "kv": 2, "dim": 16},
-}
-
-
-def document(**changes: Any) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "name": "kernels",
-        "subject": PAIR,
-        "numerics": {"execution": "float32"},
-        "workloads": [{"name": "w", "prompt_tokens": [3], "generate": 2}],
-        "checks": [{"name": "order", "relation": "order", "keys": [20, 66]}],
-    } | changes
 
 
 def audited(
@@ -184,9 +153,6 @@ def test_an_entry_has_every_field_of_a_case() -> None:
     json.dumps([found, other], allow_nan=False)
 
 
-# the attention of a decoder
-
-
 def decoder(**numerics: str) -> Any:
     model = Decoder.model_validate(
         {"kind": "decoder", "preset": "tiny", "order": {"split": 32, "tile": 16}}
@@ -236,111 +202,3 @@ def test_a_defect_of_the_decoder_is_seen_in_its_order() -> None:
     assert certify(decoder(), case, seed=0, only=only).outcome == "void"  # too little
     found = certify(other_tile(decoder()), case, seed=0, only=only)
     assert (found.outcome, found.details["verdict"]) == ("differs", "different-order")
-
-
-# whole verifications
-
-
-def verify(folder: Path, *, resume: bool = False, **changes: Any) -> dict[str, Any]:
-    file = folder / "contract.yaml"
-    file.write_text(json.dumps(document(**changes)))
-    return run_verify.verify(
-        load(file),
-        device="cpu",
-        folder=folder / "run",
-        jobs=1,
-        resume=resume,
-        command="kvparity verify contract.yaml",
-        progress=lambda done, total, what: None,
-    )
-
-
-def naive(**names: str) -> dict[str, Any]:
-    """The naive pair as a subject."""
-    functions = {"prefill": "prefill", "decode": "decode"} | names
-    file = Path(naive_pair.__file__)
-    heads = {"query": 4, "kv": 1, "dim": 16}
-    return {"kind": "attention", "heads": heads} | {
-        side: f"{file}:{name}" for side, name in functions.items()
-    }
-
-
-def test_a_pair_with_one_order_holds(tmp_path: Path) -> None:
-    seen = verify(tmp_path, subject=naive())
-    (check,) = seen["checks"]
-    assert (seen["verdict"], check["verdict"]) == ("holds", "holds")
-    assert check["reason"] == "2 cases, no difference of order was found; 2 controls caught"
-    assert [c["order"]["keys"] for c in check["cases"]] == [20, 66]
-    assert check["omitted"] == []
-    planted = {(c["name"], c["relation"], c["caught"]) for c in seen["controls"]}
-    assert planted == {("other-tile", "order", True), ("ragged-split", "order", True)}
-    assert all(c["seen"].startswith("66 keys: different-order: ") for c in seen["controls"])
-    text = render(seen)
-    assert "    20 keys, float32: consistent: 5 of 5 parts are the same" in text
-    assert "first:" not in text
-
-
-def test_a_pair_of_two_orders_differs_and_can_be_replayed(tmp_path: Path) -> None:
-    checks = [{"name": "order", "relation": "order", "keys": [20]}]
-    seen = verify(tmp_path, subject=naive(decode="decode_backwards"), checks=checks)
-    (check,) = seen["checks"]
-    assert (check["verdict"], check["reason"]) == ("differs", "1 of 1 cases differ")
-    assert check["cases"][0]["order"]["verdict"] == "different-order"
-    assert "    20 keys, float32: different-order: key order: " in render(seen)
-    again = replay(load(tmp_path / "contract.yaml"), tmp_path / "run", "c000", "cpu")
-    assert again.same
-    assert again.row is None
-    assert again.entry["verdict"] == "differs"
-
-
-def test_without_a_log_sum_exp_one_control_is_left(tmp_path: Path) -> None:
-    alone = naive(prefill="prefill_alone", decode="decode_alone")
-    seen = verify(tmp_path, subject=alone)
-    assert seen["verdict"] == "holds"
-    assert [(c["name"], c["caught"]) for c in seen["controls"]] == [("ragged-split", True)]
-    (left,) = (e for e in seen["unplanted"] if e["control"] == "other-tile")
-    assert (left["relation"], "built from the LSE" in left["reason"]) == ("order", True)
-
-
-def test_no_more_keys_than_a_tile_are_void(tmp_path: Path) -> None:
-    checks = [{"name": "order", "relation": "order", "keys": [20]}]
-    (check,) = verify(tmp_path, subject=naive(), checks=checks)["checks"]
-    assert (check["verdict"], check["reason"]) == (
-        "void",
-        "no control of relation order was planted",
-    )
-
-
-def test_a_void_case_is_told_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    relation = RELATIONS["audit"]
-    monkeypatch.setattr(relation, "look", lambda *_: BLIND, raising=True)
-    monkeypatch.setattr(relation, "control", lambda *_: Planted(True, "seen"), raising=True)
-    checks = [{"name": "audit", "relation": "audit", "architectures": ["sm_90"]}]
-    seen = verify(tmp_path, checks=checks)
-    (check,) = seen["checks"]
-    assert (check["verdict"], check["reason"]) == ("void", "sm_90: unknown: so")
-    assert "    sm_90, float32: unknown: so" in render(seen)
-    assert {(c["name"], c["relation"]) for c in seen["controls"]} == {
-        ("other-tile", "audit"),
-        ("other-warps", "audit"),
-    }
-
-
-def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = verify(tmp_path, subject=naive())
-    for name in ("cases", "controls"):
-        file = tmp_path / "run" / f"{name}.jsonl"
-        file.write_text(file.read_text().splitlines()[0] + "\n")
-    ran: list[str] = []
-    for name in ("do_kernel_case", "do_kernel_control"):
-        real = getattr(worker, name)
-
-        def spy(job: Any, task: Any, real: Any = real) -> Any:
-            ran.append(task.id if isinstance(task, KernelCase) else task.control)
-            return real(job, task)
-
-        monkeypatch.setattr(worker, name, spy)
-    resumed = verify(tmp_path, resume=True, subject=naive())
-    assert sorted(ran) == ["c001", "other-tile"]
-    assert resumed["controls"] == whole["controls"]
-    assert resumed["verdict"] == "holds"

@@ -12,7 +12,7 @@ from asking import compare_caches, probe
 from grid_toy import HEADS, LAYERS, Gap, Grid, Look, Spot
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import WIDTH
+from toy_cache import WIDTH
 
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import toy
-from toy import DEFECTS, GeneratingToy, Toy
+from toy import GeneratingToy, Toy
+from toy_defects import DEFECTS
 
 from kvparity.plan.cases import Case, Unit, make
 from kvparity.plan.schedule import Member

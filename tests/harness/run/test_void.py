@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import toy
-from toy import GeneratingToy, Toy
+from toy import Toy
+from toy_verification import BITS, NEAR, verify
 
-from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.plan.cases import make
-from kvparity.report.terminal import render
-from kvparity.run import verify as run_verify
-from kvparity.run import worker
-from kvparity.subjects.base import OracleError, SubjectError, UnsupportedError
 from kvparity_contracts import CONTROLS
-from kvparity_contracts.loader import load
 from kvparity_contracts.planning import in_kernels
 
 SCORING = {"temperature-ignored", "log-of-softmax"}
-BITS = {"name": "bits", "relation": "invariance", "paths": ["decode", "batched"]}
-NEAR = {"name": "near", "relation": "accuracy", "limits": {"max_abs_dlogp": 1e-5}}
-
-
-def verify(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    subject: Toy | None = None,
-    *,
-    resume: bool = False,
-    factory: Any = None,
-    **changes: Any,
-) -> dict[str, Any]:
-    """The report of a verification in this process, with the toy as the contract's subject."""
-    build = factory or (lambda model, **options: subject or Toy())
-    monkeypatch.setattr(worker, "factory", lambda kind: build)
-    monkeypatch.setattr(worker, "_subjects", {})
-    file = tmp_path / "contract.yaml"
-    file.write_text(json.dumps(toy.document(**changes)))
-    report = run_verify.verify(
-        load(file),
-        device="cpu",
-        folder=tmp_path / "run",
-        jobs=1,
-        resume=resume,
-        command="kvparity verify contract.yaml",
-        progress=lambda done, total, what: None,
-    )
-    assert report == json.loads((tmp_path / "run" / "run.json").read_text()) | {
-        "elapsed_s": report["elapsed_s"]
-    }
-    assert report["verdict"].upper() in render(report).splitlines()[0]
-    return report
 
 
 def reasons(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -221,27 +182,6 @@ def test_what_differs_without_its_defect_catches_nothing(
     assert fine >= SCORING
 
 
-@pytest.mark.parametrize("defect", ["raises", "exits", "missing-row"])
-def test_a_broken_subject_is_an_error_and_no_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: str
-) -> None:
-    with pytest.raises(SubjectError):
-        verify(tmp_path, monkeypatch, Toy(defect))
-    assert not (tmp_path / "run" / "run.json").exists()
-
-
-@pytest.mark.usefixtures("every_path")
-def test_a_path_that_is_not_supported_is_an_error_and_no_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(UnsupportedError, match="path generate: the toy has no generate"):
-        verify(tmp_path, monkeypatch, checks=[BITS | {"paths": ["generate"]}])
-    other = tmp_path / "other"
-    other.mkdir()
-    report = verify(other, monkeypatch, GeneratingToy(), checks=[BITS | {"paths": ["generate"]}])
-    assert [check["verdict"] for check in report["checks"]] == ["holds"]
-
-
 class Stopping(Toy):
     """Interrupted after ``after`` forward calls."""
 
@@ -277,28 +217,3 @@ def test_an_interrupted_run_resumes_to_the_same_report(
     _, fresh = whole
     for key in ("verdict", "checks", "controls", "unplanted"):
         assert resumed[key] == fresh[key], key
-
-
-def test_controls_that_end_the_process_are_errors() -> None:
-    with pytest.raises(SubjectError, match="ended the process"):
-        worker._guarded(lambda: (_ for _ in ()).throw(SystemExit(0)))
-
-
-class Float32Only(Toy):
-    """The toy, whose float64 twin is other people's code, and cannot."""
-
-    def oracle(self, member: Any, ids: Any, rows: range) -> Any:
-        raise OracleError("the toy does not compute in float64: 0x7f")
-
-
-def test_without_an_oracle_accuracy_is_an_error_and_the_rest_is_judged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = verify(tmp_path, monkeypatch, Float32Only(), checks=[BITS, NEAR])
-    assert [check["verdict"] for check in report["checks"]] == ["holds", "error"]
-    assert "the toy does not compute in float64: 0x7f" in report["checks"][1]["reason"]
-    assert {case["verdict"] for case in report["checks"][1]["cases"]} == {"error"}
-    assert of_verdict(report["verdict"]) == ExitCode.ERROR
-    lost = [entry for entry in report["unplanted"] if "float64: 0x7f" in entry["reason"]]
-    assert {entry["relation"] for entry in lost} == {"accuracy"}
-    assert "[ERROR]   near" in render(report)

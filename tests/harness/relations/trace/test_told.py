@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor
-from toy import ReusableToyCache
+from toy_cache import ReusableToyCache
 
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span
 from kvparity.relations.trace.collector import Collector

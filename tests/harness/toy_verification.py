@@ -1,0 +1,50 @@
+"""A whole verification of the toy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+from toy import Toy
+
+from kvparity.report.terminal import render
+from kvparity.run import verify as run_verify
+from kvparity.run import worker
+from kvparity_contracts.loader import load
+
+BITS = {"name": "bits", "relation": "invariance", "paths": ["decode", "batched"]}
+NEAR = {"name": "near", "relation": "accuracy", "limits": {"max_abs_dlogp": 1e-5}}
+
+
+def verify(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subject: Toy | None = None,
+    *,
+    resume: bool = False,
+    factory: Any = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The report of a verification in this process, with the toy as the contract's subject."""
+    build = factory or (lambda model, **options: subject or Toy())
+    monkeypatch.setattr(worker, "factory", lambda kind: build)
+    monkeypatch.setattr(worker, "_subjects", {})
+    file = tmp_path / "contract.yaml"
+    file.write_text(json.dumps(toy.document(**changes)))
+    report = run_verify.verify(
+        load(file),
+        device="cpu",
+        folder=tmp_path / "run",
+        jobs=1,
+        resume=resume,
+        command="kvparity verify contract.yaml",
+        progress=lambda done, total, what: None,
+    )
+    assert report == json.loads((tmp_path / "run" / "run.json").read_text()) | {
+        "elapsed_s": report["elapsed_s"]
+    }
+    assert report["verdict"].upper() in render(report).splitlines()[0]
+    return report
