@@ -1,4 +1,4 @@
-"""Kill verifications at random moments, resume them, and hold them against one left alone.
+"""Kill verifications at random moments, resume them, and compare them with one left alone.
 
 python ci/kill_runs.py --kills 100              ends with 1 if anything finished was lost
 python ci/kill_runs.py --kills 0 --at-once 16   many that begin at once, in one folder
@@ -190,7 +190,7 @@ def wait(process: subprocess.Popen[str], run: Path, took: float, most: int, tall
 
 
 def torment(folder: Path, kills: int, jobs: int, tally: Tally) -> None:
-    """Kill ``kills`` times; every run that comes to its end is held against the one left alone."""
+    """Kill ``kills`` times; every run that comes to its end is compared with the one left alone."""
     wanted, took = whole(folder, jobs)
     most = sum(len(held) for name in FILES if isinstance(held := wanted.get(name), list))
     wanted.pop("paths.jsonl", None)  # a path that was cut short is told of again

@@ -1,6 +1,6 @@
 """What a subject cannot do, as far as the contract alone tells: paths, and looks inside.
 
-A subject refuses the same when it is asked (``Subject.unsupported``); a test holds both against
+A subject refuses the same when it is asked (``Subject.unsupported``); a test checks both against
 each other, path by path.
 """
 

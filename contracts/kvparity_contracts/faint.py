@@ -1,7 +1,7 @@
 """How large a fault of both kernels of a pair is at least, and what rounding takes of a limit.
 
 Measured of exact rows with ``kvparity.controls.reach``, for heads of 64 over the data of a pair; a
-test holds these numbers against what is measured today. The verification measures anew, for its
+test checks these numbers against what is measured today. The verification measures anew, for its
 own data; here they only say beforehand which limits will be too wide.
 """
 

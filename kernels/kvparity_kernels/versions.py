@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Range:
+class VersionRange:
     """The lowest and the highest version of a library that the tests were run with.
 
     Versions are compared as far as the bound goes: 5.24.1 is not above 5.24.
@@ -20,11 +20,11 @@ class Range:
         return self.lowest if self.lowest == self.highest else f"{self.lowest} to {self.highest}"
 
 
-TESTED: Mapping[str, Range] = {
-    "python": Range("3.10", "3.13"),
-    "torch": Range("2.13", "2.14"),
-    "triton": Range("3.6", "3.9"),
-    "transformers": Range("4.57", "5.24"),
-    "numpy": Range("2.2", "2.5"),
-    "pydantic": Range("2.14", "2.14"),
+TESTED: Mapping[str, VersionRange] = {
+    "python": VersionRange("3.10", "3.13"),
+    "torch": VersionRange("2.13", "2.14"),
+    "triton": VersionRange("3.6", "3.9"),
+    "transformers": VersionRange("4.57", "5.24"),
+    "numpy": VersionRange("2.2", "2.5"),
+    "pydantic": VersionRange("2.14", "2.14"),
 }

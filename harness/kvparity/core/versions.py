@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from kvparity_kernels.versions import TESTED as TESTED
-from kvparity_kernels.versions import Range as Range
+from kvparity_kernels.versions import VersionRange as VersionRange
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Outside:
 
     library: str
     version: str
-    tested: Range
+    tested: VersionRange
 
     def __str__(self) -> str:
         return f"{self.library} {self.version} (tested: {self.tested})"
@@ -40,7 +40,7 @@ def outside(found: Mapping[str, str | None]) -> tuple[Outside, ...]:
     )
 
 
-def _within(version: str, tested: Range) -> bool:
+def _within(version: str, tested: VersionRange) -> bool:
     low, high, found = map(_numbers, (tested.lowest, tested.highest, version))
     return bool(found) and found[: len(low)] >= low and found[: len(high)] <= high
 

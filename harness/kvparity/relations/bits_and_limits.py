@@ -207,8 +207,8 @@ def rollout_side(reference: Plan) -> SideName:
     """Which of two paths is the rollout; the other one is the trainer, which scores again.
 
     The side that decodes or generates. Where both do, the reference; where neither does, the path
-    that is held against the reference, as a trainer's whole forward pass is what such a path is
-    held against.
+    that is compared with the reference, as a trainer's whole forward pass is what such a path is
+    compared with.
     """
     return "reference" if _decodes(reference) else "candidate"
 

@@ -153,7 +153,7 @@ def _unlike(line: CaseLine | ControlLine, wanted: Mapping[str, object]) -> str |
 
 
 def _other_limits(contract: Contract, case: Case | KernelCase, line: CaseLine) -> str | None:
-    """Where an accuracy case was held against other limits than those of its check."""
+    """Where an accuracy case was checked against other limits than those of its check."""
     wanted = contract.check(case.check).limits_in(case.numerics.execution)
     found = line.limits
     return None if found in (None, wanted) else f"limits is {found!r}, and {wanted!r} is planned"

@@ -14,7 +14,7 @@ import pytest
 from kvparity.cli.main import main
 from kvparity.core import versions
 from kvparity.core.exit_codes import ExitCode
-from kvparity.core.versions import TESTED, Range, outside
+from kvparity.core.versions import TESTED, VersionRange, outside
 from kvparity.labs.codec import text as codec
 from kvparity.labs.defect_matrix import text as defect_matrix
 from kvparity.relations.audit import report as audit
@@ -41,7 +41,7 @@ from kvparity.tiles.document import Measurement
 def test_a_version_is_compared_as_far_as_the_bound_goes(
     monkeypatch: pytest.MonkeyPatch, version: str, inside: bool
 ) -> None:
-    monkeypatch.setattr(versions, "TESTED", {"transformers": Range("4.57", "5.24")})
+    monkeypatch.setattr(versions, "TESTED", {"transformers": VersionRange("4.57", "5.24")})
     found = outside({"transformers": version})
     assert [str(x) for x in found] == (
         [] if inside else [f"transformers {version} (tested: 4.57 to 5.24)"]

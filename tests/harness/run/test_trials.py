@@ -135,7 +135,7 @@ def test_what_a_library_says_is_cut_and_a_silent_one_is_said_to_be_silent(monkey
 
 def test_versions_stand_beside_those_that_were_tested(only, monkeypatch, capsys):
     only()
-    monkeypatch.setitem(versions.TESTED, "torch", versions.Range("1.0", "1.2"))
+    monkeypatch.setitem(versions.TESTED, "torch", versions.VersionRange("1.0", "1.2"))
     code, out = doctor(capsys)
     found = version("torch")
     assert code == 0, "it works all the same"

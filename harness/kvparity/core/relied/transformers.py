@@ -49,7 +49,7 @@ class _Experts(Protocol):
     def set_experts_implementation(self, name: str) -> None: ...
 
 
-class _Counting(Protocol):
+class _CountingLayer(Protocol):
     cumulative_length: torch.Tensor | int
     cumulative_length_int: int
 
@@ -212,7 +212,7 @@ def set_count(layer: object, tokens: int, held: int) -> None:
     """Tell a static layer that it was given ``tokens`` and holds ``held`` of them."""
     if not counts_tokens(layer):
         return
-    counting = cast(_Counting, layer)
+    counting = cast(_CountingLayer, layer)
     if isinstance(counting.cumulative_length, int):  # transformers 4
         counting.cumulative_length = tokens
         return

@@ -1,4 +1,4 @@
-"""The exact run: what the codecs are held against, and the keys and values that they code."""
+"""The exact run: what the codecs are compared with, and the keys and values that they code."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How far rounding may carry the sum of a row's weights from 1, and its result from float64.
 
-The weights are recomputed in float64 from what the kernel was given, and held against the
+The weights are recomputed in float64 from what the kernel was given, and checked against the
 log-sum-exp that it returned in float32. With ``u = 2^-24``, natural units, weights ``w``, scores
 ``s`` with maximum ``m`` and ``S_j = |scale| * sum_i |q_i k_ij|``, the kernel's log-sum-exp is off
 by at most ``u`` times the sum of
