@@ -81,7 +81,7 @@ class EventEmitter:
         return updated
 
     def emitting(self, name: str, function: AttentionFunction) -> AttentionFunction:
-        """``function``, telling of each row that is wanted."""
+        """``function``, which also reports each row that is wanted."""
 
         def attended(
             module: AttentionLayer,

@@ -30,7 +30,7 @@ def holders(cache: Cache | None) -> dict[int, CacheLayer]:
 
 
 class Nothing:
-    """In the place of a layer that reads another one's cache: stores nothing, forgets nothing."""
+    """Stands for a layer that reads another layer's cache: it stores nothing."""
 
     is_sliding = False
 
@@ -39,7 +39,7 @@ class Nothing:
 
 
 def plain(layer: CacheLayer) -> bool:
-    """Whether all that the layer remembers are keys and values as they were given."""
+    """Whether the layer keeps nothing but keys and values as they were given."""
     return type(layer).__name__ in (
         "DynamicLayer",
         "DynamicSlidingWindowLayer",

@@ -142,7 +142,7 @@ def read(
 
 
 class MaskSettings(TypedDict, total=False):
-    """What is read of the settings of a mask; transformers gives others beside them.
+    """The settings of a mask that are read; transformers passes others, too.
 
     ``attention_mask`` ``[B, columns]``: which are real. ``cache_position`` of transformers 4, int64
     ``[queries]``, is ``q_offset`` since 5: the column of the first query. ``kv_offset``: of slot 0.
@@ -176,7 +176,7 @@ def make(*args: object, **kwargs: Unpack[MaskSettings]) -> Tensor:
 
 
 def _last_rows(mask: object) -> VisibleKeys | None:
-    """What a mask shows that is the last rows of one that ``make`` made.
+    """The reading of a mask that is the last rows of one that ``make`` built.
 
     Gemma 4 computes its last layers for the last positions only, if no others are wanted.
     """
@@ -195,7 +195,7 @@ def _last_rows(mask: object) -> VisibleKeys | None:
 
 
 def of(mask: object) -> VisibleKeys:
-    """What ``make`` read from this mask, or from the whole that it is the last rows of.
+    """The reading of a mask that ``make`` built, or of its last rows.
 
     Raises:
         UnsupportedError: no mask, or one that was made or changed by somebody else.
@@ -203,7 +203,7 @@ def of(mask: object) -> VisibleKeys:
     found = getattr(mask, _NAME, None) or _last_rows(mask)
     if not isinstance(found, VisibleKeys):
         raise UnsupportedError(
-            "the model did not hand on the attention mask of the kvparity attention (it builds or "
+            "the model did not pass on the attention mask of the kvparity attention (it builds or "
             "changes its own); choose eager or sdpa"
         )
     return found

@@ -41,7 +41,7 @@ def logits(double: CausalLM, ids: Sequence[int], rows: range, device: torch.devi
 
 
 def refusal(model: CausalLM, error: Exception) -> OracleError:
-    """What to say where ``error`` came out of the model's code in float64."""
+    """The error to raise where the model's code raised ``error`` in float64."""
     return OracleError(
         f"{type(model).__name__} does not compute in float64, so there is nothing to check its "
         f"accuracy against: {in_one_line(error)}"

@@ -30,7 +30,7 @@ from kvparity_kernels.overrides import NotInvariantError
 from kvparity_kernels.overrides.guard import paused
 
 _SWAPPED = "invariant."
-"""Begins the name by which an operation in fixed order is counted."""
+"""The prefix of names by which operations in fixed order are counted."""
 
 
 class TransformersSubject:
@@ -206,7 +206,7 @@ class TransformersSubject:
     def describe(self, ran: Counter[str] | None = None) -> JsonObject:
         """What is loaded, the attention that ran, and what ``invariant`` swapped.
 
-        It was used where the model's own forwards took some of it: logprobs always do.
+        ``invariant`` is used where the model's forwards took some of it; logprobs always do.
         """
         ran = self._ran if ran is None else ran
         own = {name.removeprefix(_SWAPPED) for name in ran if name.startswith(_SWAPPED)}

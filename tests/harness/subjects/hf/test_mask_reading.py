@@ -170,5 +170,5 @@ def test_the_last_rows_are_read_as_a_batch_of_their_own(name: str) -> None:
         vars(longer).clear()
         others: list[Any] = [None, "mask", flags, flags[0], flags[0, 0], flags[0, 0, 0], longer]
         for mask in others:
-            with pytest.raises(UnsupportedError, match="did not hand on"):
+            with pytest.raises(UnsupportedError, match="did not pass on"):
                 masks.of(mask)

@@ -190,7 +190,7 @@ def test_heads_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize("mask", [None, torch.ones(1, 1, 5, 5, dtype=torch.bool)])
 def test_a_mask_of_somebody_else_is_refused(mask: Any) -> None:
-    with pytest.raises(UnsupportedError, match="did not hand on the attention mask"):
+    with pytest.raises(UnsupportedError, match="did not pass on the attention mask"):
         attention(MODULE, *draw(5), mask)
 
 

@@ -48,7 +48,7 @@ def test_the_last_rows_of_a_mask_are_known() -> None:
         assert masks.of(mask[:, :, -2:]).own.tolist() == [[4, 5]]
         assert masks.of(mask[:, :, 0:]).queries == 6
         for other in (mask[:, :, :2], mask[:, :, 1:, 1:], mask.clone()[:, :, -2:]):
-            with pytest.raises(UnsupportedError, match="did not hand on"):
+            with pytest.raises(UnsupportedError, match="did not pass on"):
                 masks.of(other)
 
 
