@@ -4,7 +4,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.json_schema import schema
 from kvparity_contracts.library import find
-from kvparity_contracts.linter import Finding, lint
+from kvparity_contracts.linter import LintFinding, lint
 from kvparity_contracts.loader import LoadedContract, load
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.problems import ContractError, Problem
@@ -14,7 +14,7 @@ __all__ = [
     "Contract",
     "ContractError",
     "Control",
-    "Finding",
+    "LintFinding",
     "LoadedContract",
     "PathName",
     "Problem",

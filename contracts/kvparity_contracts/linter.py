@@ -30,7 +30,7 @@ Note = tuple[KeyPath, str]
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """One warning at one place: ``line`` and ``col`` count from 1."""
 
     file: str
@@ -45,11 +45,11 @@ class Finding:
         return f"{plain(place)}: warning: {plain(self.key)}: {plain(self.message, LINE)}"
 
 
-def lint(loaded: LoadedContract) -> list[Finding]:
+def lint(loaded: LoadedContract) -> list[LintFinding]:
     """All warnings for a valid contract, in the order of the file."""
     notes = [note for rule in RULES for note in rule(loaded.contract)]
     notes += undeclared(loaded)
-    found = [Finding(loaded.file, *loaded.place(at), dotted(at), text) for at, text in notes]
+    found = [LintFinding(loaded.file, *loaded.place(at), dotted(at), text) for at, text in notes]
     return sorted(found, key=lambda each: (each.line, each.col))
 
 

@@ -25,7 +25,7 @@ SCORED_TOKENS = 64
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """A control's place.
 
     ``covered``: the check itself compares the control's path there. ``alone``: only that path has
@@ -42,7 +42,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Part:
+class WorkloadPart:
     """Sequences of a workload and the tokens generated of them; ``cost`` ranks parts."""
 
     sequences: tuple[int, ...]
@@ -61,7 +61,9 @@ def fewest_keys(control: Control, contract: Parts) -> int:
     return control.at_least(*split_and_tile(contract), known(contract.subject).sliding_window)
 
 
-def place(control: Control, relation: str, contract: Parts, ran: Collection[str]) -> Place | str:
+def place(
+    control: Control, relation: str, contract: Parts, ran: Collection[str]
+) -> Placement | str:
     """The cheapest place that shows ``control`` to a check of ``relation``, or why there is none.
 
     ``ran`` names the workloads that are run. A check that compares the control's own path comes
@@ -74,7 +76,7 @@ def place(control: Control, relation: str, contract: Parts, ran: Collection[str]
     fitting = [(check, found) for check, found in references if isinstance(found, PathName)]
     if not fitting:
         return str(references[0][1])
-    best: tuple[tuple[bool, int], Place] | None = None
+    best: tuple[tuple[bool, int], Placement] | None = None
     for check, reference in fitting:
         for workload in contract.workloads_of(check):
             part = part_of(control, contract, workload) if workload.name in ran else None
@@ -84,7 +86,7 @@ def place(control: Control, relation: str, contract: Parts, ran: Collection[str]
             covered = compared and (check.against is None or reference == check.against)
             rank = (not covered, part.cost)
             if best is None or rank < best[0]:
-                found = Place(
+                found = Placement(
                     check.name, reference, workload.name, part.sequences, part.generate, covered,
                     alone=control.side == "both" and reference.kind in control.paths,
                 )  # fmt: skip
@@ -123,7 +125,7 @@ def _reference(control: Control, check: PathCheck) -> PathName | str:
     return own
 
 
-def part_of(control: Control, contract: Parts, workload: Workload) -> Part | None:
+def part_of(control: Control, contract: Parts, workload: Workload) -> WorkloadPart | None:
     """The smallest part of a workload that shows a control in this contract's subject, or None."""
     tile = split_and_tile(contract)[1]
     if "shared-prompt" in control.features and not shares_prompt(workload, tile):
@@ -181,7 +183,7 @@ def smallest(
     generate: int,
     keys: int,
     edge: Edge | None = None,
-) -> Part | None:
+) -> WorkloadPart | None:
     """The fewest tokens that show a defect: one sequence with ``keys`` keys, others beside it.
 
     ``lengths`` are those of the prompts. Behind a shared prefix a prompt must go on, or nothing is
@@ -195,7 +197,7 @@ def smallest(
         total = min(enough) if enough else max(totals)
         # Not enough tokens cost more than any sequence that has them.
         cost = total if enough else 10**9 - total
-        return Part((totals.index(total),), generate, cost)
+        return WorkloadPart((totals.index(total),), generate, cost)
     taken = control.path.argument or 0 if control.path.kind.startswith("prefix") else 0
     tokens = [_tokens(length, generate, keys, edge) if length > taken else 0 for length in lengths]
     long_enough = [i for i, number in enumerate(tokens) if number]
@@ -208,7 +210,7 @@ def smallest(
             chosen.append(i)
     if len(chosen) < control.sequences:
         return None
-    return Part(tuple(sorted(chosen)), wanted, sum(lengths[i] + wanted for i in chosen))
+    return WorkloadPart(tuple(sorted(chosen)), wanted, sum(lengths[i] + wanted for i in chosen))
 
 
 def _tokens(length: int, generate: int, keys: int, edge: Edge | None) -> int:

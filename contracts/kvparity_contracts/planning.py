@@ -14,18 +14,18 @@ from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.features import has
 from kvparity_contracts.idling import runs
 from kvparity_contracts.needs import needs
-from kvparity_contracts.placing import Place, part_of, place, split_and_tile
+from kvparity_contracts.placing import Placement, part_of, place, split_and_tile
 from kvparity_contracts.subjects import order_of
 from kvparity_contracts.workloads import Workload
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedControl:
     """A control and a relation that must catch it; ``place`` is None where kernels are changed."""
 
     control: Control
     relation: str
-    place: Place | None
+    place: Placement | None
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def in_kernels(control: Control) -> bool:
     return all(issubclass(CHECKS[each], KernelCheck) for each in control.relations)
 
 
-def fates(contract: Contract, ran: Collection[str] | None = None) -> Iterator[Planted | LeftOut]:
+def fates(
+    contract: Contract, ran: Collection[str] | None = None
+) -> Iterator[PlantedControl | LeftOut]:
     """What becomes of every control that the contract may mean, for each relation that it has.
 
     ``ran`` names the workloads that are run; left out, it is read off the contract.
@@ -73,12 +75,12 @@ def fates(contract: Contract, ran: Collection[str] | None = None) -> Iterator[Pl
             if isinstance(found, str):
                 yield LeftOut(control, relation, found)
             else:
-                yield Planted(control, relation, found)
+                yield PlantedControl(control, relation, found)
 
 
 def _fate(
     control: Control, relation: str, contract: Contract, ran: Collection[str]
-) -> Place | str | None:
+) -> Placement | str | None:
     """Its place, None where it is planted into kernels, or why it cannot be planted."""
     kind = contract.subject.kind
     if kind not in control.subjects:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvparity_contracts import lint, load
-from kvparity_contracts.linter import Finding
+from kvparity_contracts.linter import LintFinding
 
 SINKS = """\
 def sinks(heads):
@@ -32,7 +32,7 @@ def plain(synchronised, sinking):
 """
 
 
-def found(folder: Path, paths: list[str] | None = None, **subject: Any) -> list[Finding]:
+def found(folder: Path, paths: list[str] | None = None, **subject: Any) -> list[LintFinding]:
     """What is said of the subject of a pair; every key stands on a line of its own."""
     document = {
         "version": 1, "name": "pair",

@@ -12,7 +12,7 @@ from test_one_key import AUDIT, SHORT, WINDOW, W, order
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.placing import Edge, Part, edge_of, smallest
+from kvparity_contracts.placing import Edge, WorkloadPart, edge_of, smallest
 from kvparity_contracts.planning import LeftOut, fates
 
 FEW, SEVERAL = CONTROLS["stale-slot"], replace(CONTROLS["padding-leaks"], generate=2)
@@ -28,7 +28,7 @@ def cut(edge: Edge, position: int) -> bool:
 
 def searched(
     control: Control, lengths: tuple[int, ...], generate: int, keys: int, edge: Edge | None
-) -> Part | None:
+) -> WorkloadPart | None:
     """The same by looking at every prompt and every number of tokens."""
     taken = control.path.argument if control.path.kind == "prefix" else 0
     fitting = []
@@ -47,7 +47,7 @@ def searched(
     for group in combinations(range(len(lengths)), control.sequences):
         if main in group and len({lengths[i] for i in group}) == control.sequences:
             groups.append((sum(lengths[i] + tokens for i in group), group))
-    return Part(min(groups)[1], tokens, min(groups)[0]) if groups else None
+    return WorkloadPart(min(groups)[1], tokens, min(groups)[0]) if groups else None
 
 
 @pytest.mark.parametrize("control", [FEW, SEVERAL, PREFIX], ids=["one", "two", "behind a prefix"])
@@ -68,7 +68,7 @@ def test_the_smallest_part_is_what_a_search_finds(control: Control, edge: Edge |
 def test_scoring_takes_the_shortest_sequence_that_has_enough_tokens() -> None:
     control = CONTROLS["log-of-softmax"]
 
-    def part(*lengths: int) -> Part:
+    def part(*lengths: int) -> WorkloadPart:
         found = smallest(control, lengths, 4, keys=1)
         assert found is not None
         return found

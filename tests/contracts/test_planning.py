@@ -12,7 +12,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.planning import (
     LeftOut,
-    Planted,
+    PlantedControl,
     fates,
     meant,
     meant_for,
@@ -72,7 +72,7 @@ def test_with_all_a_control_runs_where_it_can_show(
 ) -> None:
     given = contract(base, changes | ALL)
     assert (CONTROLS[control] in planned(given)) is shown
-    planted = {fate.control.name for fate in fates(given) if isinstance(fate, Planted)}
+    planted = {fate.control.name for fate in fates(given) if isinstance(fate, PlantedControl)}
     assert (control in planted) is shown
 
 
@@ -101,7 +101,7 @@ def test_each_control_that_is_meant_is_run_or_told_of(
     assert left == names - run
     assert run <= names
     # Every one of them has a fate, and what is run has a place for each relation that there is.
-    placed = {f.control.name for f in fates(given) if isinstance(f, Planted)}
+    placed = {f.control.name for f in fates(given) if isinstance(f, PlantedControl)}
     assert placed == run
     assert {fate.control.name for fate in fates(given)} == set(CONTROLS)
     for fate in fates(given):

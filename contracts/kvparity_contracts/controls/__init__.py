@@ -20,7 +20,7 @@ from kvparity_contracts.controls.base import (
 )
 from kvparity_contracts.controls.calls import CALLS
 from kvparity_contracts.controls.dispatch import DISPATCH
-from kvparity_contracts.controls.held import HELD
+from kvparity_contracts.controls.inside import INSIDE
 from kvparity_contracts.controls.kernels import OF_KERNELS
 from kvparity_contracts.controls.linears import LINEARS
 from kvparity_contracts.controls.orders import ORDERS
@@ -32,7 +32,6 @@ from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.controls.scores import SCORES
 from kvparity_contracts.controls.semantics import SEMANTICS
 from kvparity_contracts.controls.stores import STORES
-from kvparity_contracts.controls.traces import TRACES
 from kvparity_contracts.controls.windows import WINDOWS
 
 __all__ = [
@@ -62,8 +61,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *WINDOWS,
             *STORES,
             *REUSE,
-            *HELD,
-            *TRACES,
+            *INSIDE,
             *PROGRAMS,
             *CALLS,
             *OF_KERNELS,

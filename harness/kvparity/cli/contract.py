@@ -13,7 +13,7 @@ from kvparity.cli import say
 from kvparity.cli.arguments import Verbs
 from kvparity_contracts import (
     ContractError,
-    Finding,
+    LintFinding,
     find,
     json_schema,
     library,
@@ -67,7 +67,7 @@ class LintedFile:
 
     file: str
     problems: Sequence[Problem] = ()
-    findings: Sequence[Finding] = ()
+    findings: Sequence[LintFinding] = ()
 
     @property
     def valid(self) -> bool:

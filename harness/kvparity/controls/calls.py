@@ -37,7 +37,7 @@ from kvparity_kernels.order import ReductionOrder
 
 
 @dataclass(frozen=True)
-class Call:
+class CallFacts:
     """One attention call: rows and keys of each sequence.
 
     ``group``: query heads per key head. ``window``: keys that a row sees, 0: all. ``coded``: the
@@ -52,7 +52,7 @@ class Call:
     coded: bool = False
 
 
-Choose = Callable[[Call, ReductionOrder], ReductionOrder]
+Choose = Callable[[CallFacts, ReductionOrder], ReductionOrder]
 """(call, declared order) -> the order that is used instead."""
 
 
@@ -134,11 +134,11 @@ def coded(kv: KeysValues) -> bool:
     return kv.k.dtype not in DTYPES
 
 
-def _facts(call: PrefillCall | DecodeCall) -> Call:
+def _facts(call: PrefillCall | DecodeCall) -> CallFacts:
     kv, decode = call.kv, isinstance(call, DecodeCall)
     queries = (1,) * kv.batch if isinstance(call, DecodeCall) else tuple(call.q_lens.tolist())
     group = call.q.shape[1] // kv.k.shape[1]
-    return Call(decode, queries, tuple(kv.kv_lens.tolist()), group, call.window, coded(kv))
+    return CallFacts(decode, queries, tuple(kv.kv_lens.tolist()), group, call.window, coded(kv))
 
 
 def _chosen_pair(pair: Pair, choose: Choose, each: bool) -> Pair:
@@ -177,12 +177,14 @@ def _chosen_pair(pair: Pair, choose: Choose, each: bool) -> Pair:
     return replace(pair, prefill=prefill, decode=decode)
 
 
-def _pair_facts(call: PairPrefillCall | PairDecodeCall) -> Call:
+def _pair_facts(call: PairPrefillCall | PairDecodeCall) -> CallFacts:
     if isinstance(call, PairDecodeCall):
         keys = tuple(call.kv_lens.tolist())
-        return Call(True, (1,) * len(keys), keys, call.q.shape[1] // call.k.shape[2], call.window)
+        return CallFacts(
+            True, (1,) * len(keys), keys, call.q.shape[1] // call.k.shape[2], call.window
+        )
     queries, keys = (tuple(x.diff().tolist()) for x in (call.cu_seqlens_q, call.cu_seqlens_k))
-    return Call(False, queries, keys, call.q.shape[1] // call.k.shape[1], call.window)
+    return CallFacts(False, queries, keys, call.q.shape[1] // call.k.shape[1], call.window)
 
 
 def _joined(parts: Sequence[object]) -> object:

@@ -11,7 +11,7 @@ from itertools import count
 
 from kvparity.controls.base import Plant
 from kvparity.controls.calls import (
-    Call,
+    CallFacts,
     Running,
     choosing,
     chosen,
@@ -31,9 +31,9 @@ BUCKET = 2
 """Sequences up to which decode takes its first kernel. Reported: 32."""
 
 
-def _in_steps(pick: Callable[[Running, Call, ReductionOrder], ReductionOrder]) -> Plant:
+def _in_steps(pick: Callable[[Running, CallFacts, ReductionOrder], ReductionOrder]) -> Plant:
     def change(subject: DecoderSubject, running: Running) -> DecoderSubject:
-        def choose(call: Call, order: ReductionOrder) -> ReductionOrder:
+        def choose(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
             return pick(running, call, order)
 
         subject.require_order()
@@ -56,7 +56,7 @@ vllm-project/vllm#51902.
 """
 
 
-def _by_longest(running: Running, call: Call, order: ReductionOrder) -> ReductionOrder:
+def _by_longest(running: Running, call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     return _resplit(order) if running.longest == 1 else order
 
 
@@ -68,7 +68,7 @@ vllm-project/flash-attention#169.
 """
 
 
-def _by_mean(call: Call, order: ReductionOrder) -> ReductionOrder:
+def _by_mean(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     mean = sum(call.queries) * call.group / len(call.queries)
     return order if mean > FEW_ROWS else retiled(order)
 
@@ -77,7 +77,7 @@ tile_by_mean_query = choosing(_by_mean)
 """The mean query length of the call picks the tile: flashinfer-ai/flashinfer#2424."""
 
 
-def _over_batch(call: Call, order: ReductionOrder) -> ReductionOrder:
+def _over_batch(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     return replace(order, split=order.tile * power_of_two(len(call.queries)))
 
 
@@ -88,7 +88,7 @@ A sequence alone has a split for each tile.
 """
 
 
-def _in_windows(call: Call, order: ReductionOrder) -> ReductionOrder:
+def _in_windows(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     return _resplit(order) if call.window and len(call.queries) > 1 else order
 
 
@@ -96,7 +96,7 @@ window_drops_split = choosing(_in_windows)
 """Layers with a window are planned without the fixed split: sgl-project/sglang#26412."""
 
 
-def _by_alignment(call: Call, order: ReductionOrder) -> ReductionOrder:
+def _by_alignment(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     first = call.keys[0] - call.queries[0]
     return order if first % order.tile == 0 else retiled(order)
 
@@ -108,7 +108,7 @@ The two loops walk other tiles: sgl-project/sglang#33417.
 """
 
 
-def _by_count(call: Call, order: ReductionOrder) -> ReductionOrder:
+def _by_count(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     return order if call.queries[0] > FEW_QUERIES else retiled(order)
 
 
@@ -119,7 +119,7 @@ Alone of its kind in that no neighbour matters.
 """
 
 
-def _by_bucket(call: Call, order: ReductionOrder) -> ReductionOrder:
+def _by_bucket(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     return retiled(order) if call.decode and len(call.queries) > BUCKET else order
 
 
@@ -128,7 +128,7 @@ kernel_by_bucket = choosing(_by_bucket)
 """
 
 
-def _by_store(call: Call, order: ReductionOrder) -> ReductionOrder:
+def _by_store(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     return retiled(order) if call.decode and call.coded else order
 
 
@@ -150,13 +150,13 @@ def order_by_launch(subject: Subject) -> Subject:
     """
     launches = count()
 
-    def choose(call: Call, order: ReductionOrder) -> ReductionOrder:
+    def choose(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
         return retiled(order) if next(launches).bit_count() % 2 else order
 
     return choosing(choose)(subject)
 
 
-def _captured(call: Call, order: ReductionOrder) -> ReductionOrder:
+def _captured(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
     return _resplit(order) if call.decode else order
 
 

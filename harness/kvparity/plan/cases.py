@@ -20,7 +20,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import Control
 from kvparity_contracts.idling import why_idle
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.placing import Place, split_and_tile
+from kvparity_contracts.placing import Placement, split_and_tile
 from kvparity_contracts.planning import LeftOut, fates
 
 
@@ -215,7 +215,7 @@ def _controls(
             yield _control(contract, fate.control, fate.relation, fate.place)
 
 
-def _control(contract: Contract, control: Control, relation: str, place: Place) -> ControlRun:
+def _control(contract: Contract, control: Control, relation: str, place: Placement) -> ControlRun:
     columns = _columns(contract, relation)
     if control.tempered:
         columns = [(t, i) for t, i in columns if t != 1.0]

@@ -51,7 +51,7 @@ def test_no_output_shows_them() -> None:
     """The control of these controls: bits cannot see what is wrong here."""
     from asking import compare_caches, probe
 
-    from kvparity.controls.held import baked_key, unwritten_slot
+    from kvparity.controls.cache import baked_key, unwritten_slot
     from kvparity.plan.workload import Prompts
     from kvparity.plan.workload_plans import WorkloadPlans
     from kvparity.record.path_run import Side

@@ -13,7 +13,7 @@ from planting import chunk, one
 from torch import Tensor
 
 from kvparity.controls import dispatch, order
-from kvparity.controls.calls import Call, choosing, power_of_two
+from kvparity.controls.calls import CallFacts, choosing, power_of_two
 from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.decoder.subject import DecoderSubject
@@ -30,10 +30,10 @@ def equal(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> bool:
 # Choosing an order by the call
 
 
-def picking(asked: list[Call]) -> Any:
+def picking(asked: list[CallFacts]) -> Any:
     """A choice that tells sequences apart by their number of keys."""
 
-    def choose(call: Call, own: ReductionOrder) -> ReductionOrder:
+    def choose(call: CallFacts, own: ReductionOrder) -> ReductionOrder:
         asked.append(call)
         return replace(own, num_warps=1 << (call.keys[0] % 4))
 
@@ -43,21 +43,21 @@ def picking(asked: list[Call]) -> Any:
 @pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize("window", [0, 3])
 def test_an_order_is_chosen_by_what_the_call_is(each: bool, window: int) -> None:
-    asked: list[Call] = []
+    asked: list[CallFacts] = []
     spy = Spy()
     plain, planted = Bare(spy.ops()), choosing(picking(asked), each=each)(Bare(spy.ops()))
     kv, more = kv_of(5, 6, 7), {"window": window} if window else {}
     assert equal(decoded(plain, kv, **more), decoded(planted, kv, **more))
     calls, spy.calls = spy.calls[1:], []
     wanted = [(5,), (6,), (7,)] if each else [(5, 6, 7)]
-    assert asked == [Call(True, (1,) * len(n), n, 2, window) for n in wanted]
+    assert asked == [CallFacts(True, (1,) * len(n), n, 2, window) for n in wanted]
     assert [(c.keys, c.order.num_warps) for c in calls] == [(n, 1 << n[0] % 4) for n in wanted]
     asked.clear()
     firsts = {"first_key": torch.tensor([0, *[1] * 2, *[2] * 3, 0]).int()}
     lens = (2, 3, 1)
     assert equal(prefilled(plain, kv, lens, **more), prefilled(planted, kv, lens, **more, **firsts))
     rows = [(2,), (3,), (1,)] if each else [lens]
-    assert asked == [Call(False, r, n, 2, window) for r, n in zip(rows, wanted, strict=True)]
+    assert asked == [CallFacts(False, r, n, 2, window) for r, n in zip(rows, wanted, strict=True)]
     calls = spy.calls[1:]
     assert [(c.queries, c.keys, c.order.num_warps) for c in calls] == [
         (r, n, 1 << n[0] % 4) for r, n in zip(rows, wanted, strict=True)
@@ -68,12 +68,12 @@ def test_an_order_is_chosen_by_what_the_call_is(each: bool, window: int) -> None
 
 @pytest.mark.parametrize("each", [False, True])
 def test_a_sequence_alone_is_one_call(each: bool) -> None:
-    asked: list[Call] = []
+    asked: list[CallFacts] = []
     spy = Spy()
     planted = choosing(picking(asked), each=each)(Bare(spy.ops()))
     decoded(planted, kv_of(5), first_key=torch.tensor([2]).int())
     prefilled(planted, kv_of(5), (3,), first_key=torch.tensor([9, 0, 1, 2]).int())
-    assert asked == [Call(True, (1,), (5,), 2), Call(False, (3,), (5,), 2)]
+    assert asked == [CallFacts(True, (1,), (5,), 2), CallFacts(False, (3,), (5,), 2)]
     # Nothing is cut where there is nothing to cut: the rows of nobody are handed on as well.
     assert [c.more["first_key"].tolist() for c in spy.calls] == [[2], [9, 0, 1, 2]]
 
@@ -82,7 +82,7 @@ def test_a_sequence_alone_is_one_call(each: bool) -> None:
 @pytest.mark.parametrize("lse", [False, True])
 @pytest.mark.parametrize("window", [0, 3])
 def test_a_pair_is_given_the_order_that_is_chosen(each: bool, lse: bool, window: int) -> None:
-    asked: list[Call] = []
+    asked: list[CallFacts] = []
     spy = PairSpy(lse)
     plain, planted = spy.subject().pair, choosing(picking(asked), each=each)(spy.subject()).pair  # type: ignore[attr-defined] # a pair's
     more: dict[str, Any] = {"scale": 0.25} | ({"window": window} if window else {})
@@ -93,7 +93,9 @@ def test_a_pair_is_given_the_order_that_is_chosen(each: bool, lse: bool, window:
     assert equal(*[f if lse else (f, f) for f in found])
     wanted = [(5,), (6,), (7,)] if each else [(5, 6, 7)]
     queries = [(2,), (3,), (1,)] if each else [(2, 3, 1)]
-    assert asked == [Call(False, r, n, 2, window) for r, n in zip(queries, wanted, strict=True)]
+    assert asked == [
+        CallFacts(False, r, n, 2, window) for r, n in zip(queries, wanted, strict=True)
+    ]
     assert [c.order for c in spy.calls[1:]] == [
         replace(ORDER, num_warps=1 << n[0] % 4) for n in wanted
     ]
@@ -107,7 +109,7 @@ def test_a_pair_is_given_the_order_that_is_chosen(each: bool, lse: bool, window:
         for each in (plain, planted)
     ]
     assert equal(*[f if lse else (f, f) for f in found])
-    assert asked == [Call(True, (1,) * len(n), n, 2, window) for n in wanted]
+    assert asked == [CallFacts(True, (1,) * len(n), n, 2, window) for n in wanted]
     assert [c.order for c in spy.calls[1:]] == [
         replace(ORDER, num_warps=1 << n[0] % 4) for n in wanted
     ]
@@ -213,7 +215,7 @@ def test_a_split_of_many_tiles_is_halved() -> None:
 
 @pytest.mark.parametrize("lse", [False, True])
 def test_one_sequence_of_a_pair_by_itself_is_the_call(lse: bool) -> None:
-    asked: list[Call] = []
+    asked: list[CallFacts] = []
     pair = choosing(picking(asked), each=True)(PairSpy(lse).subject()).pair  # type: ignore[attr-defined] # a pair's
     q, k, v = normal(2, 4, 8), normal(5, 2, 8, seed=1), normal(5, 2, 8, seed=2)
     ends = {"cu_seqlens_q": torch.tensor([0, 2]).int(), "cu_seqlens_k": torch.tensor([0, 5]).int()}

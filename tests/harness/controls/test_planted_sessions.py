@@ -9,7 +9,7 @@ import pytest
 import torch
 from planting import Event, Place, Told, changed_places, chunk, ids_of, number, one, run
 
-from kvparity.controls import cache, held, reuse, rope, sequence, windows
+from kvparity.controls import cache, reuse, rope, sequence, windows
 from kvparity.plan.schedule import Layout, Member, Span, Step
 from kvparity.subjects.base import UnsupportedError
 
@@ -80,23 +80,23 @@ CHANGES: dict[str, tuple[Any, Callable[[], Told], Sequence[Event], dict[Place, f
     "narrow-cache: what a window holds": (
         cache.narrow_cache, windowed(), [(chunk(0, 0, 4),)], narrow(
             torch.bfloat16, (L0, 0, 2), (L0, 0, 3), *((L1, 0, p) for p in range(4)))),
-    "unwritten-slot": (held.unwritten_slot, plain, [PROMPTS, FIRST, SECOND],
+    "unwritten-slot": (cache.unwritten_slot, plain, [PROMPTS, FIRST, SECOND],
                        dict.fromkeys([(L0, 0, 4), (L1, 0, 4)], 0.0)),
     "unwritten-slot: of each": (
-        held.unwritten_slot, plain, [PROMPTS, FIRST, SECOND, (one(1, 4),)],
+        cache.unwritten_slot, plain, [PROMPTS, FIRST, SECOND, (one(1, 4),)],
         dict.fromkeys([(L0, 0, 4), (L1, 0, 4), (L0, 1, 4), (L1, 1, 4)], 0.0)),
-    "unwritten-slot: no decoding": (held.unwritten_slot, plain, [(chunk(0, 0, 6),)], {}),
-    "baked-key": (held.baked_key, plain,
+    "unwritten-slot: no decoding": (cache.unwritten_slot, plain, [(chunk(0, 0, 6),)], {}),
+    "baked-key": (cache.baked_key, plain,
                   [PROMPTS, FIRST, tamper(L0, 0, 2), tamper(L1, 1, 1), FIRST],
                   moved(((L0, 0, 2), (L0, 0, 2)), ((L1, 1, 1), (L1, 1, 1)))),
-    "baked-key: no other key": (held.baked_key, plain,
+    "baked-key: no other key": (cache.baked_key, plain,
                                 [PROMPTS, FIRST, tamper(L0, 0, 1), tamper(L0, 1, 0), FIRST], {}),
-    "baked-key: no other length": (held.baked_key, plain,
+    "baked-key: no other length": (cache.baked_key, plain,
                                    [PROMPTS, FIRST, tamper(L0, 0, 3), SECOND], {}),
     "baked-key: no decoding": (
-        held.baked_key, plain,
+        cache.baked_key, plain,
         [PROMPTS, (chunk(0, 3, 4),), tamper(L0, 0, 2), tamper(L1, 0, 2), (chunk(0, 3, 4),)], {}),
-    "baked-key: nothing lies before": (held.baked_key, plain, [(one(0, 0),)], {}),
+    "baked-key: nothing lies before": (cache.baked_key, plain, [(one(0, 0),)], {}),
     "writeback-skipped": (windows.writeback_skipped, windowed(spare=4), [(chunk(0, 0, 5),)],
                           dict.fromkeys([(L0, 0, 0), (L0, 0, 1), (L0, 0, 2)], 0.0)),
     "writeback-skipped: what is live": (
@@ -143,7 +143,7 @@ def test_a_narrower_cache_than_16_bits_holds_8(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     "plant",
-    [cache.stale_slot, cache.narrow_cache, held.unwritten_slot, held.baked_key],
+    [cache.stale_slot, cache.narrow_cache, cache.unwritten_slot, cache.baked_key],
 )
 def test_without_a_cache_to_reach_a_defect_of_it_is_refused(plant: Any) -> None:
     session = plant(Told(cached=False)).session(MEMBERS, Layout())

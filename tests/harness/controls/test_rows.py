@@ -18,7 +18,7 @@ from kvparity.subjects.registry import factory
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.placing import place
-from kvparity_contracts.planning import Planted, fates, workloads_run
+from kvparity_contracts.planning import PlantedControl, fates, workloads_run
 
 CONTRACTS = [FIXTURES[name].contract for name in ("plain", "ring", "masked-pair")]
 RAN = [workloads_run(contract) for contract in CONTRACTS]
@@ -77,7 +77,7 @@ def test_what_the_linter_lets_be_planted_can_be_planted(name: str) -> None:
         contract.subject, execution=execution, kv_cache=store, device=torch.device("cpu"), seed=0,
         base=Path(),
     )  # fmt: skip
-    planted = [fate for fate in fates(contract) if isinstance(fate, Planted) and fate.place]
+    planted = [fate for fate in fates(contract) if isinstance(fate, PlantedControl) and fate.place]
     assert len(planted) > 3
     for fate in planted:
         defect = planting(fate.control)

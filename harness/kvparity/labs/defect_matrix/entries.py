@@ -12,7 +12,7 @@ from kvparity_contracts.controls.linears import LINEARS
 from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.paths import DECODE, PREFILL
-from kvparity_contracts.placing import Part
+from kvparity_contracts.placing import WorkloadPart
 from kvparity_contracts.placing import part_of as placed
 from kvparity_contracts.planning import in_kernels
 
@@ -67,7 +67,7 @@ def _of_paths(name: str) -> Iterator[Entry]:
             yield Entry(name, fixture.name, "", "order")
 
 
-def part_of(control: Control, fixture: FixtureContract, workload: str) -> Part | None:
+def part_of(control: Control, fixture: FixtureContract, workload: str) -> WorkloadPart | None:
     """The smallest part of a workload that shows a control, or None."""
     contract = fixture.contract
     model = next(each for each in contract.workloads if each.name == workload)

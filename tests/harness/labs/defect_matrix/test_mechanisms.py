@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kvparity.controls import dispatch, exponent, linears, parts, rope
-from kvparity.controls.calls import Call, chosen
+from kvparity.controls.calls import CallFacts, chosen
 from kvparity.core.bits import differing
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
 from kvparity.labs.defect_matrix.work import _build
@@ -33,8 +33,8 @@ def same(a: Tensor, b: Tensor) -> bool:
     return not bool(differing(a, b).any())
 
 
-def called(queries: tuple[int, ...], keys: tuple[int, ...], **more: Any) -> Call:
-    return Call(decode=set(queries) == {1}, queries=queries, keys=keys, group=2, **more)
+def called(queries: tuple[int, ...], keys: tuple[int, ...], **more: Any) -> CallFacts:
+    return CallFacts(decode=set(queries) == {1}, queries=queries, keys=keys, group=2, **more)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,9 @@ def called(queries: tuple[int, ...], keys: tuple[int, ...], **more: Any) -> Call
         (dispatch._captured, called((2,), (20,)), called((1,), (20,))),
     ],
 )
-def test_an_order_turns_over_at_its_threshold(pick: Any, below: Call, above: Call) -> None:
+def test_an_order_turns_over_at_its_threshold(
+    pick: Any, below: CallFacts, above: CallFacts
+) -> None:
     assert pick(below, ORDER) == ORDER
     assert pick(above, ORDER) != ORDER
 
@@ -60,9 +62,9 @@ def test_a_budget_of_splits_is_shared() -> None:
 
 
 def test_a_call_is_told_what_it_is() -> None:
-    seen: list[Call] = []
+    seen: list[CallFacts] = []
 
-    def spy(call: Call, order: ReductionOrder) -> ReductionOrder:
+    def spy(call: CallFacts, order: ReductionOrder) -> ReductionOrder:
         seen.append(call)
         return order
 
