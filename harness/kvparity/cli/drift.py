@@ -69,6 +69,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--worst", type=int, default=10, metavar="N", help="tokens to show (default: 10)"
     )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write the report as one page to FILE"
+    )
     add_json(parser)
     drift_model.add_arguments(parser)
     add_device(parser)
@@ -83,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--worst {args.worst}: expected a number from 0")
         if args.vocabulary is not None and args.vocabulary < 1:
             raise ValueError(f"--vocabulary {args.vocabulary}: expected a number from 1")
+    from kvparity.drift.page import page
     from kvparity.drift.report import document, report
     from kvparity.drift.text import render
     from kvparity.rollouts.names import named
@@ -102,8 +106,17 @@ def run(args: argparse.Namespace) -> int:
         worst=args.worst,
     )
     names = {each: named(each, both.tokens) for each in args.names} if both.tokens.count else {}
+    if args.html is not None:
+        _write(args.html, page(found, both.tokens, names))
     say.result(args, document(found, names, explained), render(found, names, explained))
     return of_verdict(found.verdict)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StopError(f"--html {path} cannot be written: {error.strerror}") from error
 
 
 def _recordings(args: argparse.Namespace) -> Compared:

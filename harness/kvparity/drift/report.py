@@ -168,10 +168,11 @@ def _worst(tokens: Tokens, most: int) -> tuple[Token, ...]:
     at = np.argpartition(-size, most - 1)[:most] if most else np.zeros(0, dtype=np.int64)
     at = at[np.lexsort((at, -size[at]))]
     at = at[size[at] > 0]
-    return tuple(_token(tokens, int(each)) for each in at)
+    return tuple(token(tokens, int(each)) for each in at)
 
 
-def _token(tokens: Tokens, at: int) -> Token:
+def token(tokens: Tokens, at: int) -> Token:
+    """The compared token number ``at``."""
     sequence = tokens.sequence_of(at)
     start, stop = int(tokens.starts[sequence]), int(tokens.starts[sequence + 1])
     return Token(

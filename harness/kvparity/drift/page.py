@@ -1,0 +1,77 @@
+"""A report as one HTML file that opens offline: curves, a map of all tokens, each to be clicked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+
+import numpy as np
+
+from kvparity.drift.report import DriftReport, Token, document, token
+from kvparity.rollouts.tokens import Tokens
+from kvparity_contracts.json_types import JsonObject, JsonValue
+
+MOST_ROWS, MOST_COLUMNS = 120, 256
+"""Of the map. More sequences than that: those that are farthest apart; more positions: together."""
+WORST_SEQUENCES = 20
+
+
+def page(found: DriftReport, tokens: Tokens, names: Mapping[str, Mapping[str, float]]) -> str:
+    """The file's text. It holds at most 120 × 256 tokens, whatever the recording has."""
+    whole = dict(document(found, names))
+    whole.pop("by_sequence")
+    farthest = sorted(found.by_sequence, key=lambda each: -each.mean_abs_d)[:WORST_SEQUENCES]
+    data = {
+        "report": whole,
+        "worst": [_clicked(each) for each in found.worst],
+        "sequences": [asdict(each) for each in farthest],
+        "map": _map(tokens),
+    }
+    text = resources.files("kvparity.drift").joinpath("page.html").read_text(encoding="utf-8")
+    # A name that ends the script early would be read as markup.
+    inside = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    return text.replace("/*DATA*/", inside)
+
+
+def _map(tokens: Tokens) -> JsonObject:
+    """Rows of cells ``[largest |d|, its token's number]``, null where nothing is compared."""
+    size = np.abs(tokens.d)
+    first = int(tokens.positions.min()) if tokens.count else 0
+    span = int(tokens.positions.max(initial=first)) - first + 1
+    step = -(-span // MOST_COLUMNS)
+    means = tokens.sums(size) / np.maximum(tokens.lengths, 1)
+    chosen = np.sort(np.argsort(-means, kind="stable")[:MOST_ROWS])
+    rows: list[JsonValue] = []
+    shown: list[JsonValue] = []
+    columns = -(-span // step)
+    for sequence in chosen:
+        cells: list[JsonValue] = [None] * columns
+        start, stop = int(tokens.starts[sequence]), int(tokens.starts[sequence + 1])
+        places = (tokens.positions[start:stop] - first) // step
+        for column in np.unique(places):
+            inside = start + np.flatnonzero(places == column)
+            worst = int(inside[size[inside].argmax()])
+            cells[int(column)] = [float(size[worst]), len(shown)]
+            shown.append(_clicked(token(tokens, worst)))
+        rows.append(cells)
+    apart = size[size > 0]
+    low, high = (float(np.log10(it)) for it in (apart.min(), apart.max())) if apart.size else (0, 0)
+    return {
+        "rows": rows,
+        "tokens": shown,
+        "columns": columns,
+        "step": step,
+        "sequences": len(tokens.names),
+        "low": low,
+        "high": high,
+    }
+
+
+def _clicked(each: Token) -> JsonObject:
+    bits = {
+        f"{side}_bits": f"0x{np.float32(value).view(np.uint32):08x}"
+        for side, value in (("rollout", each.rollout), ("trainer", each.trainer))
+    }
+    return {**asdict(each), **bits, "before": list(each.before), "after": list(each.after)}
