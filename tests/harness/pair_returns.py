@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kvparity.subjects.attention_calls import PairDecodeCall, by_keywords
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.inputs import Inputs
 
@@ -19,7 +19,7 @@ ROWS, HEADS, DIM = 3, 2, 4
 def inputs(**more: Any) -> Inputs:
     q = torch.ones(ROWS, HEADS, DIM, dtype=torch.bfloat16)
     k, v = (torch.full((5, 1, DIM), float(i), dtype=torch.bfloat16) for i in (2, 3))
-    return Inputs(q, Given(k, v, k_scale=torch.ones(1)), **more)
+    return Inputs(q, StoredKV(k, v, k_scale=torch.ones(1)), **more)
 
 
 def call(compute: Callable[[], Any], given: Inputs | None = None) -> Tensor:

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Given:
+class TokenisedContract:
     """A contract with its texts as ids. ``by`` says who made them; None: it has no texts.
 
     ``ids``: of every workload with texts, by its name.
@@ -61,7 +61,7 @@ class Given:
         return {"texts": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def given(loaded: LoadedContract) -> Given:
+def given(loaded: LoadedContract) -> TokenisedContract:
     """The contract, its texts made ids.
 
     Raises:
@@ -69,11 +69,11 @@ def given(loaded: LoadedContract) -> Given:
     """
     texts = [each for each in loaded.contract.workloads if each.texts is not None]
     if not texts:
-        return Given(loaded, None, {})
+        return TokenisedContract(loaded, None, {})
     checkpoint = getattr(loaded.contract.subject, "checkpoint", None)
     folder = None if checkpoint is None else Path(loaded.path).resolve().parent / checkpoint
     if folder is None or not any((folder / name).exists() for name in FILES):
-        return Given(loaded, BYTES, {each.name: _each(each, _bytes) for each in texts})
+        return TokenisedContract(loaded, BYTES, {each.name: _each(each, _bytes) for each in texts})
     encode, by = _tokenizer(folder)
     ids = {each.name: _each(each, encode) for each in texts}
     workloads = tuple(
@@ -83,7 +83,7 @@ def given(loaded: LoadedContract) -> Given:
         for each in loaded.contract.workloads
     )
     contract = loaded.contract.model_copy(update={"workloads": workloads})
-    return Given(replace(loaded, contract=contract), by, ids)
+    return TokenisedContract(replace(loaded, contract=contract), by, ids)
 
 
 def _bytes(text: str) -> Ids:

@@ -12,7 +12,7 @@ from torch import Tensor
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.plan.schedule import Action, Plan, Step, check_schedule
 from kvparity.record.scoring import Choose as Choose
-from kvparity.record.scoring import Collector, Scored
+from kvparity.record.scoring import RowScorer, Scored
 from kvparity.record.scoring import Tokens as Tokens
 from kvparity.record.scoring import at_work as at_work
 from kvparity.subjects.base import Faulting, Generates, Reusable, Session, Subject
@@ -63,7 +63,7 @@ class Watch:
 
 
 def _record(
-    collector: Collector,
+    collector: RowScorer,
     plan: Plan,
     observed: Counter[str],
     launches: LaunchLog,
@@ -104,7 +104,7 @@ def _step_places(step: Step) -> list[tuple[int, int]]:
 
 
 def _run_steps(
-    session: Session, plan: Plan, collector: Collector, watch: Watch, before: Tokens | None
+    session: Session, plan: Plan, collector: RowScorer, watch: Watch, before: Tokens | None
 ) -> None:
     if plan.actions and not isinstance(session, Reusable):
         raise UnsupportedError("a session of this subject cannot be reset or shared")
@@ -151,7 +151,7 @@ def _blocks(session: Session, step: Step, ids: list[list[int]]) -> Iterator[Tens
         yield from session.forward(step, ids)
 
 
-def _run_generate(subject: Subject, plan: Plan, collector: Collector) -> Counter[str]:
+def _run_generate(subject: Subject, plan: Plan, collector: RowScorer) -> Counter[str]:
     if not isinstance(subject, Generates):
         raise UnsupportedError("this subject has no generate() loop of its own")
     observed: Counter[str] = Counter()
@@ -201,7 +201,7 @@ def run(
         raise UnsupportedError(reason)
     check_schedule(plan.members, plan.schedule, plan.actions)
     watch = watch or Watch()
-    collector = Collector(subject, tokens, temperatures, choose, keep, _rows(plan))
+    collector = RowScorer(subject, tokens, temperatures, choose, keep, _rows(plan))
     faults: tuple[str, ...] = ()
     with torch.inference_mode(), record_launches() as log:
         if plan.generate:

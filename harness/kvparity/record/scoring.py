@@ -67,7 +67,7 @@ class Scored:
         )
 
 
-class Collector:
+class RowScorer:
     """Scores blocks of rows as they come, so that no more than one block of logits is held.
 
     ``rows``: how many the plan asks for in all.

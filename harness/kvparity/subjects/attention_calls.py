@@ -24,7 +24,7 @@ Outputs = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Rules:
+class _ScoreRules:
     """``scale``: of query-key products, before anything else. ``window``: a row sees only the last
     so many of its keys (0: all). ``softcap`` c: a score s becomes ``c * tanh(s / c)`` (0: none).
     ``sinks`` float32 ``[Hq]``: logits of one more key per head whose value is 0 (None: none).
@@ -37,7 +37,7 @@ class _Rules:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _SlotsCall(_Rules):
+class _SlotsCall(_ScoreRules):
     """``q`` ``[rows, Hq, D]``, ``kv``: a cache and the place of each sequence in it (tables, pages,
     lengths, codes and scales). ``order``: libraries that have an order of their own do not look at
     it. ``first_key`` int32 by row of q: a row sees no key before it (None: no such limit).
@@ -87,7 +87,7 @@ class AttentionOps:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _PairCall(_Rules):
+class _PairCall(_ScoreRules):
     """``q`` ``[rows, Hq, D]``, ``k`` and ``v``: numbers, or codes of ``format`` with ``k_scale``
     and ``v_scale`` float32, ``[Hkv]`` or one for each group of each key. ``order``: None where the
     contract declares none.

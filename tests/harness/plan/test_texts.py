@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from toy import Toy
 from transformers import PreTrainedTokenizerFast
 
-from kvparity.plan.texts import BYTES, Given, given
+from kvparity.plan.texts import BYTES, TokenisedContract, given
 from kvparity.report.run_dir import RunFolderError
 from kvparity.report.terminal import render
 from kvparity.run import verify as run_verify
@@ -52,7 +52,7 @@ def contract(folder: Path, texts: list[str] = TEXTS, **subject: Any) -> LoadedCo
     return load(file)
 
 
-def ids(found: Given, name: str = "chat") -> Any:
+def ids(found: TokenisedContract, name: str = "chat") -> Any:
     return next(each.prompts for each in found.loaded.contract.workloads if each.name == name)
 
 

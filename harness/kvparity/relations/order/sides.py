@@ -14,7 +14,7 @@ from torch import Tensor
 from kvparity.relations.order.encoding import split_log2
 from kvparity.relations.order.errors import NotATree, NotMeasured
 from kvparity.relations.order.storing import draw, exactly
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.inputs import Inputs
 from kvparity.subjects.pair.subject import AttentionSubject
 
@@ -136,9 +136,9 @@ class Side:
         k, v = torch.cat([hidden, k], 1), torch.cat([hidden + 1.0, v], 1)
         if self.coded:
             (k, k_scale), (v, v_scale) = (exactly(x, self.format, self.out) for x in (k, v))
-            given = Given(k, v, k_scale, v_scale)
+            given = StoredKV(k, v, k_scale, v_scale)
         else:
-            given = Given(k.to(self.stored), v.to(self.stored))
+            given = StoredKV(k.to(self.stored), v.to(self.stored))
         logits = torch.full((self.heads.kv, self.group), COLD)
         if sinks is not None:
             logits[:, : sinks.shape[1]] = sinks
@@ -153,17 +153,17 @@ class Side:
         sinks = torch.randn(heads.query, generator=rng)
         if self.coded:
             (k, k_scale), (v, v_scale) = draw(k, self.subject, "k"), draw(v, self.subject, "v")
-            given = Given(k, v, k_scale, v_scale)
+            given = StoredKV(k, v, k_scale, v_scale)
         else:
-            given = Given(k.to(self.stored), v.to(self.stored))
+            given = StoredKV(k.to(self.stored), v.to(self.stored))
         return self._call(q, given, sinks)
 
-    def _call(self, q: Tensor, given: Given, sinks: Tensor) -> Answer:
+    def _call(self, q: Tensor, given: StoredKV, sinks: Tensor) -> Answer:
         """One call. Scales that lie beside tokens are ``[B, total, Hkv, groups]``."""
         subject, batch, device = self.subject, self.batch, self.device
         q = q.to(device, self.out)
         scales = (x if x is None else x.to(device) for x in (given.k_scale, given.v_scale))
-        given = Given(given.k.to(device), given.v.to(device), *scales)
+        given = StoredKV(given.k.to(device), given.v.to(device), *scales)
         own = sinks.to(device) if subject.sinks else None
         self.calls += 1
         if self.which == "decode":

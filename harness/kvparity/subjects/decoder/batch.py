@@ -11,7 +11,7 @@ from torch import Tensor
 from kvparity.core.errors import SubjectError
 from kvparity.plan.schedule import Layout, Step
 from kvparity.subjects.decoder.cache import KVCache, Visible
-from kvparity.subjects.decoder.uncached import Fresh
+from kvparity.subjects.decoder.uncached import UncachedKeys
 
 PAD_TOKEN = 0  # pad rows are really computed, from this token at position 0
 
@@ -67,7 +67,7 @@ class Batch:
 def pack(
     step: Step,
     ids: Sequence[Sequence[int]],
-    cache: KVCache | Fresh,
+    cache: KVCache | UncachedKeys,
     layout: Layout,
     *,
     vocab: int,

@@ -17,7 +17,7 @@ from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.layers import layers_of, stored_windows
 from kvparity.subjects.decoder.placement import Address, Region
-from kvparity.subjects.decoder.poisoned_store import Held, Stored
+from kvparity.subjects.decoder.poisoned_store import SlotContents, Stored
 from kvparity.subjects.decoder.storage import Storage, ring_size
 from kvparity_kernels.keys import KeysValues
 
@@ -204,12 +204,16 @@ class KVCache:
 
     # More than the seam asks for
 
-    def held(self, layer: int, sequence: int, start: int, stop: int) -> tuple[Held, Held]:
+    def held(
+        self, layer: int, sequence: int, start: int, stop: int
+    ) -> tuple[SlotContents, SlotContents]:
         """The codes and scales of positions, to be put back with their bits."""
         where = self._slots_of(layer, sequence, start, stop)
         return self.k[layer].get(where), self.v[layer].get(where)
 
-    def put_back(self, layer: int, sequence: int, start: int, held: tuple[Held, Held]) -> None:
+    def put_back(
+        self, layer: int, sequence: int, start: int, held: tuple[SlotContents, SlotContents]
+    ) -> None:
         """Overwrite codes and scales from position ``start`` on."""
         k, v = held
         where = self._slots_of(layer, sequence, start, start + len(k.codes))

@@ -26,7 +26,7 @@ def from_hf(data: JsonObject, *, where: str) -> DecoderConfig:
     ``Qwen3Config``. Raises ``UnsupportedError`` for a missing or unusable value and for a
     feature that this decoder does not have.
     """
-    keys = _Keys(data, where)
+    keys = _ConfigKeys(data, where)
     family = data.get("model_type")
     if family not in FAMILIES:
         raise UnsupportedError(
@@ -73,7 +73,7 @@ def from_hf(data: JsonObject, *, where: str) -> DecoderConfig:
 
 
 @dataclass(frozen=True)
-class _Keys:
+class _ConfigKeys:
     """Typed access to a configuration, with the file in every error."""
 
     data: JsonObject
@@ -112,7 +112,7 @@ class _Keys:
         return [str(each) for each in value]
 
 
-def _refuse_features(keys: _Keys) -> None:
+def _refuse_features(keys: _ConfigKeys) -> None:
     data, where = keys.data, keys.where
     activation = data.get("hidden_act", "silu")
     if activation != "silu":
@@ -121,7 +121,7 @@ def _refuse_features(keys: _Keys) -> None:
         raise UnsupportedError(f"{where}: quantised checkpoints are not supported")
 
 
-def _windows(keys: _Keys, family: Family, layers: int) -> tuple[int, tuple[LayerType, ...]]:
+def _windows(keys: _ConfigKeys, family: Family, layers: int) -> tuple[int, tuple[LayerType, ...]]:
     """``sliding_window`` and ``layer_types``, as transformers' Qwen configurations read them.
 
     ``use_sliding_window`` switches the window on; layers from ``max_window_layers`` on then slide,
@@ -156,13 +156,13 @@ def _windows(keys: _Keys, family: Family, layers: int) -> tuple[int, tuple[Layer
     return (keys.integer("sliding_window"), types) if "sliding" in types else (0, ())
 
 
-def _rope(keys: _Keys) -> tuple[float, Llama3Scaling | None]:
+def _rope(keys: _ConfigKeys) -> tuple[float, Llama3Scaling | None]:
     """Base and scaling, from ``rope_theta`` + ``rope_scaling`` (v4) or ``rope_parameters`` (v5)."""
     data, where = keys.data, keys.where
     merged = {**keys.part("rope_scaling"), **keys.part("rope_parameters")}
     if "rope_theta" not in merged and data.get("rope_theta") is not None:
         merged["rope_theta"] = data["rope_theta"]
-    rope = _Keys(merged, f"{where}: RoPE")
+    rope = _ConfigKeys(merged, f"{where}: RoPE")
     rotary = merged.get("partial_rotary_factor", data.get("partial_rotary_factor"))
     if rotary not in (None, 1, 1.0):
         raise UnsupportedError(f"{where}: partial_rotary_factor {rotary} is not supported")

@@ -30,7 +30,7 @@ from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.call_log import noting
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.layers import Layer, layers_of
-from kvparity.subjects.decoder.uncached import Fresh
+from kvparity.subjects.decoder.uncached import UncachedKeys
 from kvparity.subjects.decoder.weights import LayerWeights, Weights
 from kvparity_kernels.embedding import embed
 from kvparity_kernels.linear import linear
@@ -73,7 +73,7 @@ class Model:
     twin: bool
     ops: Ops = Ops()
 
-    def hidden(self, batch: Batch, cache: KVCache | Fresh) -> Tensor:
+    def hidden(self, batch: Batch, cache: KVCache | UncachedKeys) -> Tensor:
         """Run all layers and return the residual stream of the wanted rows ``[w, hidden]``.
 
         Pad rows are computed like any other, except that they have no keys in the cache and
@@ -133,7 +133,7 @@ class Model:
         return self._rotate(q, cos, sin), self._rotate(k, cos, sin), v
 
     def _write(
-        self, stored: int, k: Tensor, v: Tensor, batch: Batch, cache: KVCache | Fresh
+        self, stored: int, k: Tensor, v: Tensor, batch: Batch, cache: KVCache | UncachedKeys
     ) -> None:
         if batch.tokens is not None:
             k, v = k[batch.tokens], v[batch.tokens]
@@ -142,7 +142,9 @@ class Model:
             emit_events.wrote(listener, batch, stored, k, v)
         cache.store(stored, batch.slots, k, v)
 
-    def _attend(self, q: Tensor, batch: Batch, cache: KVCache | Fresh, number: int) -> Tensor:
+    def _attend(
+        self, q: Tensor, batch: Batch, cache: KVCache | UncachedKeys, number: int
+    ) -> Tensor:
         """Spans of several queries in one call, single queries that decode in another."""
         kind, sinks = layers_of(self.config)[number], self.weights.layers[number].sinks
         out = None

@@ -14,7 +14,7 @@ GUARD = 64  # slots of poison before the first and behind the last slot
 
 
 @dataclass(frozen=True)
-class Held:
+class SlotContents:
     """Stored positions as they are: codes ``[n, heads, width]``, scales where they are stored."""
 
     codes: Tensor
@@ -65,30 +65,32 @@ class Stored:
             self.codes = spread[guard : guard + slots]
         self.scales = None if scales is None else laid(scales)
         nothing, none = poisoned(1, kv_heads, head_dim, format, device)
-        self._nothing = Held(nothing, none)
+        self._nothing = SlotContents(nothing, none)
 
     @property
     def scale(self) -> Tensor | None:
         """What ``KeysValues`` takes as scale: static ones or the stored ones."""
         return self.static if self.scales is None else self.scales
 
-    def encode(self, x: Tensor) -> Held:
+    def encode(self, x: Tensor) -> SlotContents:
         """The codes of fresh ``x[n, kv_heads, head_dim]``."""
-        return Held(*encode(x, self.format, self.static))
+        return SlotContents(*encode(x, self.format, self.static))
 
-    def decode(self, held: Held, dtype: torch.dtype) -> Tensor:
+    def decode(self, held: SlotContents, dtype: torch.dtype) -> Tensor:
         """What a reader gets: in ``dtype``, or where no codes are stored, in the stored dtype."""
         if not (self.format.static or self.format.dynamic):
             return held.codes
         scale = self.static if held.scales is None else held.scales
         return decode(held.codes, scale, self.format, dtype)
 
-    def get(self, slots: Tensor) -> Held:
+    def get(self, slots: Tensor) -> SlotContents:
         """Copies of what lies in ``slots[n]``."""
         codes = _bytes(self.codes).index_select(0, slots).view(self.codes.dtype)
-        return Held(codes, None if self.scales is None else self.scales.index_select(0, slots))
+        return SlotContents(
+            codes, None if self.scales is None else self.scales.index_select(0, slots)
+        )
 
-    def put(self, slots: Tensor, held: Held) -> None:
+    def put(self, slots: Tensor, held: SlotContents) -> None:
         """Overwrite ``slots[n]``."""
         _bytes(self.codes).index_copy_(0, slots, _bytes(held.codes))
         if self.scales is not None:
@@ -102,7 +104,7 @@ class Stored:
         count, nothing = len(slots), self._nothing
         codes = _bytes(nothing.codes).expand(count, -1, -1)
         scales = None if nothing.scales is None else nothing.scales.expand(count, -1, -1)
-        self.put(slots, Held(codes, scales))
+        self.put(slots, SlotContents(codes, scales))
 
     def memory(self) -> Tensor:
         """Every byte of the codes and of the bands around them, a view."""

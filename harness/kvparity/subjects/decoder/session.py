@@ -16,7 +16,7 @@ from kvparity.subjects.decoder.cache import KVCache, Scales
 from kvparity.subjects.decoder.layers import layers_of
 from kvparity.subjects.decoder.model import Model
 from kvparity.subjects.decoder.storage import Storage
-from kvparity.subjects.decoder.uncached import Fresh
+from kvparity.subjects.decoder.uncached import UncachedKeys
 from kvparity.subjects.events import counting
 
 # A decode call launches two kernels: splits, then this one, which merges them.
@@ -88,8 +88,8 @@ class DecoderSession:
                 return
             yield block
 
-    def _fresh(self, step: Step) -> Fresh:
-        return Fresh(
+    def _fresh(self, step: Step) -> UncachedKeys:
+        return UncachedKeys(
             self.model.config,
             self.members,
             self.storage,

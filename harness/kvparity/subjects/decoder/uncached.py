@@ -19,7 +19,7 @@ from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store import round_trip
 
 
-class Fresh:
+class UncachedKeys:
     """What a ``KVCache`` is to a step, for a step that holds its sequences from their beginning.
 
     Keys and values are rounded as the cache would round them and attended where they were

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Member
-from kvparity.subjects.decoder.poisoned_store import Held, Stored
+from kvparity.subjects.decoder.poisoned_store import SlotContents, Stored
 
 FIRST = -1
 """The sequence before the members, which holds nothing."""
 
 
 @dataclass(frozen=True)
-class Given:
+class StoredKV:
     """What a kernel is given of a cache: k and v and, where they are codes, their scales."""
 
     k: Tensor
@@ -33,17 +33,17 @@ class Given:
         named = {"k": self.k, "v": self.v, "k_scale": self.k_scale, "v_scale": self.v_scale}
         return {name: each for name, each in named.items() if each is not None}
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> Given:
+    def each(self, change: Callable[[Tensor], Tensor]) -> StoredKV:
         """The same with k, v and the scales that lie beside their tokens changed."""
 
         def beside(scale: Tensor | None) -> Tensor | None:
             return scale if scale is None or scale.dim() == 1 else change(scale)
 
-        return Given(change(self.k), change(self.v), beside(self.k_scale), beside(self.v_scale))
+        return StoredKV(change(self.k), change(self.v), beside(self.k_scale), beside(self.v_scale))
 
 
 @dataclass(frozen=True)
-class Kind:
+class KVStores:
     """How keys and values lie in memory: formats, and which of slots and heads come first."""
 
     k: Stored
@@ -54,12 +54,12 @@ class Kind:
         """Codes are stored, not numbers."""
         return self.k.format.static or self.k.format.dynamic
 
-    def given(self, k: Held, v: Held) -> Given:
+    def given(self, k: SlotContents, v: SlotContents) -> StoredKV:
         """What a call is given, for codes and scales of any shape."""
         if not self.coded:
-            return Given(k.codes, v.codes)
+            return StoredKV(k.codes, v.codes)
         dynamic = self.k.format.dynamic
-        return Given(
+        return StoredKV(
             k.codes,
             v.codes,
             k.scales if dynamic else self.k.static,
@@ -78,8 +78,8 @@ class PairCache:
         self,
         members: Sequence[Member],
         capacity: int,
-        kind: Kind,
-        twin: Kind,
+        kind: KVStores,
+        twin: KVStores,
         *,
         window: int,
         execution: torch.dtype,
@@ -105,24 +105,24 @@ class PairCache:
         """The same on the device."""
         return _on(self.kind.k, [self.place(sequence, start, stop)])
 
-    def rectangles(self, sequences: Sequence[int], spare: Spare) -> tuple[Given, Given]:
+    def rectangles(self, sequences: Sequence[int], spare: Spare) -> tuple[StoredKV, StoredKV]:
         """Caches of some sequences, and of the twin; ``FIRST`` and ``len(members)`` hold nothing.
 
         ``[B, capacity, ...]``: views if the sequences are neighbours.
         """
         rows = [self.lead + each for each in sequences]
 
-        def of(kind: Kind) -> Given:
+        def of(kind: KVStores) -> StoredKV:
             k, v = (rectangle(each, rows, self.capacity, spare) for each in (kind.k, kind.v))
             return kind.given(k, v)
 
         return of(self.kind), of(self.twin)
 
-    def packed(self, lengths: Sequence[tuple[int, int]], spare: Spare) -> tuple[Given, Given]:
+    def packed(self, lengths: Sequence[tuple[int, int]], spare: Spare) -> tuple[StoredKV, StoredKV]:
         """The first tokens of some (sequence, length), one after the other, and of the twin."""
         parts = [self.place(sequence, 0, length) for sequence, length in lengths]
 
-        def of(kind: Kind) -> Given:
+        def of(kind: KVStores) -> StoredKV:
             k, v = (packed(each, parts, spare) for each in (kind.k, kind.v))
             return kind.given(k, v)
 
@@ -199,7 +199,9 @@ class PairCache:
             stored.poison(slots)
 
 
-def rectangle(stored: Stored, sequences: Sequence[int], capacity: int, spare: Spare) -> Held:
+def rectangle(
+    stored: Stored, sequences: Sequence[int], capacity: int, spare: Spare
+) -> SlotContents:
     """The caches of some sequences, ``[B, capacity, ...]``: a view if they are neighbours."""
     first, count = sequences[0], len(sequences)
     if list(sequences) == list(range(first, first + count)):
@@ -208,23 +210,23 @@ def rectangle(stored: Stored, sequences: Sequence[int], capacity: int, spare: Sp
         parts = [range(each * capacity, (each + 1) * capacity) for each in sequences]
         found = _copy(stored, parts, spare)
     scales = None if found.scales is None else _unflatten(found.scales, count, capacity)
-    return Held(_unflatten(found.codes, count, capacity), scales)
+    return SlotContents(_unflatten(found.codes, count, capacity), scales)
 
 
-def packed(stored: Stored, parts: Sequence[range], spare: Spare) -> Held:
+def packed(stored: Stored, parts: Sequence[range], spare: Spare) -> SlotContents:
     """The slots of ``parts`` one after the other: a view of the only one."""
     return _view(stored, parts[0]) if len(parts) == 1 else _copy(stored, parts, spare)
 
 
-def _view(stored: Stored, part: range) -> Held:
+def _view(stored: Stored, part: range) -> SlotContents:
     scales = None if stored.scales is None else stored.scales[part.start : part.stop]
-    return Held(stored.codes[part.start : part.stop], scales)
+    return SlotContents(stored.codes[part.start : part.stop], scales)
 
 
-def _copy(stored: Stored, parts: Sequence[range], spare: Spare) -> Held:
+def _copy(stored: Stored, parts: Sequence[range], spare: Spare) -> SlotContents:
     copied = spare(sum(map(len, parts)))
     copied.put(_on(stored, [range(len(copied.codes))]), stored.get(_on(stored, parts)))
-    return Held(copied.codes, copied.scales)
+    return SlotContents(copied.codes, copied.scales)
 
 
 def _on(stored: Stored, parts: Sequence[range]) -> Tensor:

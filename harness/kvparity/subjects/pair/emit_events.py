@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kvparity.plan.schedule import Span
 from kvparity.subjects import events
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.model import PairModel
 
 
@@ -18,7 +18,7 @@ def tell(
     span: Span,
     q: Tensor,
     rows: Tensor,
-    given: Given,
+    given: StoredKV,
     coded: bool,
 ) -> None:
     """Tell of the wanted rows of one span: q ``[n, Hq, D]`` and what came back for it."""
@@ -52,11 +52,11 @@ def tell(
         )
 
 
-def part(given: Given, keys: slice) -> Given:
+def part(given: StoredKV, keys: slice) -> StoredKV:
     """Some keys of packed ones; scales that belong to no token stay whole."""
     return given.each(itemgetter(keys))
 
 
-def row(given: Given, at: int) -> Given:
+def row(given: StoredKV, at: int) -> StoredKV:
     """The keys and scales of one row of a rectangle."""
     return given.each(itemgetter(at))

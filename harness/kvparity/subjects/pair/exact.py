@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kvparity.subjects.attention_calls import Outputs, PairDecodeCall, PairPrefillCall
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.model import Pair, PairModel
 from kvparity_kernels.attention import naive
 from kvparity_kernels.store import StoreFormat
@@ -54,7 +54,7 @@ def in_format(subject: M, execution: str, kv_cache: str) -> M:
 def exact_pair(subject: PairModel, rows: Rows) -> Pair:
     """The subject's pair with kernels that compute ``rows`` in float64."""
 
-    def found(call: PairPrefillCall | PairDecodeCall, q: Tensor, own: Given) -> Tensor:
+    def found(call: PairPrefillCall | PairDecodeCall, q: Tensor, own: StoredKV) -> Tensor:
         coded = call.format is not None
         k, v = (subject.decoded(part, own) for part in "kv") if coded else (own.k, own.v)
         return rows(subject, q, k, v)
@@ -64,7 +64,7 @@ def exact_pair(subject: PairModel, rows: Rows) -> Pair:
         return whole[:, :width].to(q.dtype).view(q.shape), whole[:, width:].float()
 
     def prefill(call: PairPrefillCall) -> Outputs:
-        given = Given(call.k, call.v, call.k_scale, call.v_scale)
+        given = StoredKV(call.k, call.v, call.k_scale, call.v_scale)
         ends_q, ends_k = call.cu_seqlens_q.tolist(), call.cu_seqlens_k.tolist()
         parts = []
         for b in range(len(ends_q) - 1):
@@ -73,7 +73,7 @@ def exact_pair(subject: PairModel, rows: Rows) -> Pair:
         return outputs(call.q, parts)
 
     def decode(call: PairDecodeCall) -> Outputs:
-        given, parts = Given(call.k, call.v, call.k_scale, call.v_scale), []
+        given, parts = StoredKV(call.k, call.v, call.k_scale, call.v_scale), []
         for b, n in enumerate(call.kv_lens.tolist()):
             one = given.each(itemgetter((b, slice(n))))
             parts.append(found(call, call.q[b : b + 1], one))

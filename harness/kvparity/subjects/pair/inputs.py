@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.cache import StoredKV
 
 BAND = 2  # rows of poison before the first and behind the last row
 
@@ -29,10 +29,10 @@ class Inputs:
     """
 
     q: Tensor
-    given: Given
+    given: StoredKV
     empties: bool = False
     memory: tuple[Tensor, ...] = ()
-    twin: Given | None = None
+    twin: StoredKV | None = None
 
 
 def strided(inputs: Inputs, *, spare: int, keys: bool) -> Inputs:

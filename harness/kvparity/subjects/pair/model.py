@@ -15,7 +15,7 @@ from kvparity.subjects.attention_calls import (
     PairPrefillCall,
     by_keywords,
 )
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.callables import Kernel
 from kvparity.subjects.pair.data import MIXED, Drawing, Mixture, Shape
@@ -111,7 +111,7 @@ class PairModel:
             drawn *= 512
         return drawn.float().expand(self.heads.kv).contiguous().to(self.device)
 
-    def decoded(self, part: str, given: Given) -> Tensor:
+    def decoded(self, part: str, given: StoredKV) -> Tensor:
         """Codes ``[n, kv heads, width]`` of keys (``k``) or values, as a reader gets them."""
         codes = given.k if part == "k" else given.v
         scale = given.k_scale if part == "k" else given.v_scale

@@ -14,7 +14,7 @@ from kvparity.subjects import events
 from kvparity.subjects.decoder.poisoned_store import Stored
 from kvparity.subjects.pair import emit_events as telling
 from kvparity.subjects.pair.batch import fault_of, sizes, with_empties
-from kvparity.subjects.pair.cache import FIRST, Given, Kind, PairCache
+from kvparity.subjects.pair.cache import FIRST, KVStores, PairCache, StoredKV
 from kvparity.subjects.pair.inputs import Inputs, strided
 from kvparity.subjects.pair.model import PairModel
 from kvparity.subjects.pair.sparse import spread_for
@@ -32,8 +32,8 @@ class AttentionSession:
         self._cache = PairCache(
             members,
             self.capacity,
-            Kind(self._stored(slots, 0), self._stored(slots, 1)),
-            Kind(self._stored(slots, 0), self._stored(slots, 1)),
+            KVStores(self._stored(slots, 0), self._stored(slots, 1)),
+            KVStores(self._stored(slots, 0), self._stored(slots, 1)),
             window=subject.window,
             execution=subject.execution,
             lead=int(self._empties),
@@ -156,7 +156,7 @@ class AttentionSession:
         """Whole sequences without a cache: what a reader would get, used at once."""
         pairs = [self._cache.round_trip(0, k, v) for _, k, v in fresh]
         k, v = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
-        inputs = Inputs(q, Given(k, v), self._empties)
+        inputs = Inputs(q, StoredKV(k, v), self._empties)
         return self._call_prefill(spans, inputs, coded=False)
 
     def _call_prefill(self, spans: Sequence[Span], inputs: Inputs, *, coded: bool) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.decoder.cache import KVCache
-from kvparity.subjects.decoder.poisoned_store import GUARD, Held
+from kvparity.subjects.decoder.poisoned_store import GUARD, SlotContents
 from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_kernels.keys import KeysValues
 
@@ -134,7 +134,7 @@ def test_all_that_is_not_written_reads_as_nan(store: str, heads_first: bool) -> 
         assert finite.all(1).nonzero().flatten().tolist() == sorted(written)
         assert finite.any(1).nonzero().flatten().tolist() == sorted(written)
         for guards in zip(*(band(part, heads_first) for part in parts), strict=True):
-            held = Held(guards[0], guards[1] if len(guards) > 1 else None)
+            held = SlotContents(guards[0], guards[1] if len(guards) > 1 else None)
             assert held.codes.shape[:2] == (GUARD, 2)
             assert stored.decode(held, torch.float32).isnan().all()
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kvparity.plan.schedule import Span
 from kvparity.subjects.pair.batch import fault_of, sizes, with_empties
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.inputs import Inputs, strided
 from kvparity.subjects.pair.sparse import Spread, spread_for
 
@@ -100,7 +100,7 @@ def inputs(queries: int, keys: int, *, coded: bool, wide: bool) -> Inputs:
     k, v = (torch.randn(keys, 2, 4 if wide else 8, generator=generator) for _ in "kv")
     if coded:
         k, v = (x.to(torch.int8) for x in (k * 9, v * 9))
-    return Inputs(q, Given(k, v, torch.ones(2)), True, twin=Given(k, v))
+    return Inputs(q, StoredKV(k, v, torch.ones(2)), True, twin=StoredKV(k, v))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pair_returns import DIM, HEADS, ROWS, call, call_kernel, inputs
 from torch import Tensor
 
 from kvparity.subjects.base import SubjectError, UnsupportedError
-from kvparity.subjects.pair.cache import Given
+from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.inputs import Inputs
 
 OUT = torch.arange(ROWS * HEADS * DIM, dtype=torch.bfloat16).view(ROWS, HEADS, DIM)
@@ -129,7 +129,7 @@ def test_a_write_is_told_with_and_without_a_twin(name: str, twin: bool) -> None:
     for x in tensors.values():  # NaN that was there before is no write
         x.fill_(torch.nan)
     if twin:
-        codes = Given(given.given.k.clone(), given.given.v.clone())
+        codes = StoredKV(given.given.k.clone(), given.given.v.clone())
         given = Inputs(given.q, given.given, twin=codes)
     call(lambda: OUT, given)
 

@@ -28,7 +28,7 @@ SOFTMAX = ("_safe_softmax", "_softmax")
 """What the math backend, made of plain operations, cannot do without."""
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
+class BackendProbe(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
     """Collects the backends that are called while it is on."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ def observed(call: Callable[[], torch.Tensor]) -> torch.Tensor:
     """
     if not heard(Ran):
         return call()
-    with Watch() as watch:
+    with BackendProbe() as watch:
         out = call()
     if len(watch.backends) != 1:
         ran = " and ".join(watch.backends) or f"none that is known ({', '.join(watch.others)})"
