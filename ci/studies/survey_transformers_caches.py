@@ -39,7 +39,7 @@ from kvparity.core.rng import stream  # noqa: E402
 from kvparity.plan.workload import Prompts  # noqa: E402
 from kvparity.plan.workload_plans import WorkloadPlans  # noqa: E402
 from kvparity.record.execute import Record  # noqa: E402
-from kvparity.record.path_run import Side  # noqa: E402
+from kvparity.record.path_run import PathRun  # noqa: E402
 from kvparity.subjects.base import SubjectError, UnsupportedError  # noqa: E402
 from kvparity.subjects.hf.subject import build  # noqa: E402
 from kvparity_contracts import PathName  # noqa: E402
@@ -110,7 +110,7 @@ def record(model: Any, path: str) -> Record:
         contract=SimpleNamespace(seed=0, numerics=SimpleNamespace(temperatures=(1.0,)))
     )
     own = [tokens(i, n + GENERATE) for i, n in enumerate(LENGTHS)]
-    return Side(
+    return PathRun(
         setting, model, WorkloadPlans(prompts(), setting.contract.seed), PathName.parse(path), own
     ).run()
 

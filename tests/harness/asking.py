@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kvparity.record.cache_snapshot import Held
-from kvparity.record.path_run import Side
+from kvparity.record.cache_snapshot import CacheSnapshot
+from kvparity.record.path_run import PathRun
 from kvparity.relations.asked import Answer, Asked, Computed
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.registry import path_relation
@@ -20,11 +20,11 @@ def _never() -> Any:
 
 def ask(
     relation: str,
-    candidate: Side,
-    reference: Side | None = None,
+    candidate: PathRun,
+    reference: PathRun | None = None,
     *,
     check: Check | None = None,
-    held: tuple[Held, Held] | None = None,
+    held: tuple[CacheSnapshot, CacheSnapshot] | None = None,
     exact: Tensor | None = None,
 ) -> Answer:
     """What a relation finds; ``held``: what the two caches hold, if that is known."""
@@ -32,8 +32,10 @@ def ask(
         each for each in candidate.setting.contract.checks if each.relation == relation
     )
 
-    def computed(side: Side, number: int) -> Computed:
-        return Computed(side, side.run, side.hold if held is None else lambda: held[number])
+    def computed(side: PathRun, number: int) -> Computed:
+        return Computed(
+            side, side.run, side.take_snapshot if held is None else lambda: held[number]
+        )
 
     return path_relation(relation).compare(
         Asked(
@@ -45,13 +47,13 @@ def ask(
 
 
 def compare_caches(
-    reference: Side, candidate: Side, held: tuple[Held, Held] | None = None
+    reference: PathRun, candidate: PathRun, held: tuple[CacheSnapshot, CacheSnapshot] | None = None
 ) -> Comparison:
     """What the caches of two sides hold."""
     held_check = Check.model_construct(name="held", relation="cache")
     return ask("cache", candidate, reference, check=held_check, held=held).found
 
 
-def probe(side: Side) -> Answer:
+def probe(side: PathRun) -> Answer:
     """Which cached keys the last rows of one side depend on."""
     return ask("liveness", side)

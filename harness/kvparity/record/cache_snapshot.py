@@ -20,7 +20,7 @@ POSITIONS = 1024
 
 
 @dataclass(frozen=True)
-class Place:
+class CachePlace:
     """One stored key and value: of one layer, at one position of one sequence."""
 
     layer: int
@@ -29,7 +29,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Held:
+class CacheSnapshot:
     """What a cache holds after a run. Row ``starts[s] + p`` is position p of sequence s.
 
     ``held`` int64 ``[layers, positions, 2]``: digests of keys and of values as they are read;
@@ -45,7 +45,7 @@ class Held:
     is_held: Tensor
     is_written: Tensor
     needed: Tensor
-    values: dict[Place, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]
+    values: dict[CachePlace, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]
 
     @property
     def index(self) -> tuple[tuple[int, int], ...]:
@@ -64,22 +64,22 @@ class Held:
 
 
 @dataclass
-class Holding(Watch):
+class SnapshotTaker(Watch):
     """Listens to what is written while a plan runs, and reads the cache when it has ended.
 
     ``keep``: places whose values are held whole.
     """
 
     plan: Plan
-    keep: frozenset[Place] = frozenset()
+    keep: frozenset[CachePlace] = frozenset()
     cache: LayeredCache | None = None
     written: Tensor = field(default_factory=lambda: torch.empty(0))
     is_written: Tensor = field(default_factory=lambda: torch.empty(0))
     held: Tensor = field(default_factory=lambda: torch.empty(0))
     is_held: Tensor = field(default_factory=lambda: torch.empty(0))
     needed: Tensor = field(default_factory=lambda: torch.empty(0))
-    fresh: dict[Place, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    read: dict[Place, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    fresh: dict[CachePlace, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    read: dict[CachePlace, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = [member.length for member in self.plan.members]
@@ -162,7 +162,7 @@ class Holding(Watch):
                 at = place.position - start
                 self.read[place] = (k[at].cpu().clone(), v[at].cpu().clone())
 
-    def _wanted(self, layer: int, sequence: int, start: int, count: int) -> Iterable[Place]:
+    def _wanted(self, layer: int, sequence: int, start: int, count: int) -> Iterable[CachePlace]:
         inside = range(start, start + count)
         return [
             each
@@ -170,14 +170,14 @@ class Holding(Watch):
             if (each.layer, each.sequence) == (layer, sequence) and each.position in inside
         ]
 
-    def result(self, record: Record) -> Held:
+    def result(self, record: Record) -> CacheSnapshot:
         """What was found, once the run has ended."""
         values = {
             each: (self.read[each], self.fresh.get(each, self.read[each]))
             for each in self.keep
             if each in self.read
         }
-        return Held(
+        return CacheSnapshot(
             record=record,
             starts=self.starts,
             held=self.held,
@@ -189,13 +189,15 @@ class Holding(Watch):
         )
 
 
-def hold(plan: Plan, run: Callable[[Watch], Record], keep: frozenset[Place] = frozenset()) -> Held:
+def take_snapshot(
+    plan: Plan, run: Callable[[Watch], Record], keep: frozenset[CachePlace] = frozenset()
+) -> CacheSnapshot:
     """Run a plan by ``run(watch)`` and keep what its cache holds at the end.
 
     Raises:
         UnsupportedError: the cache cannot be looked at.
     """
-    holding = Holding(plan, keep)
+    holding = SnapshotTaker(plan, keep)
     with events.listening(holding):
         record = run(holding)
     return holding.result(record)

@@ -9,7 +9,7 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Member, Plan
 from kvparity.plan.workload import Prompts, fill, text_tokens
 from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.cache_snapshot import Held, Place, hold
+from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot, take_snapshot
 from kvparity.record.execute import Choose, Record, Tokens, Watch, run
 from kvparity.subjects.base import Subject
 from kvparity_contracts.contract import Contract
@@ -90,7 +90,7 @@ def _unlike(ids: Sequence[int], vocab: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Side:
+class PathRun:
     """One side of a case: what is run, and over which tokens."""
 
     setting: Setting
@@ -117,6 +117,6 @@ class Side:
             self.setting, self.subject, self.plans, self.path, self.tokens, watch=watch, keep=keep
         )
 
-    def hold(self, keep: frozenset[Place] = frozenset()) -> Held:
+    def take_snapshot(self, keep: frozenset[CachePlace] = frozenset()) -> CacheSnapshot:
         """Run it and look at what the cache holds at the end."""
-        return hold(self.plan, lambda watch: self.run(watch=watch), keep)
+        return take_snapshot(self.plan, lambda watch: self.run(watch=watch), keep)

@@ -12,9 +12,9 @@ from torch import Tensor
 from kvparity.plan.cases import ControlRun
 from kvparity.plan.results import Reach
 from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.cache_snapshot import Held
+from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.execute import Record, Tokens
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.subjects.base import Subject
 from kvparity_contracts.checks import Check
@@ -38,9 +38,9 @@ class Sided(Protocol):
 class Computed:
     """One side of a comparison; what it gives is computed when it is asked for."""
 
-    side: Side
+    side: PathRun
     record: Callable[[], Record]
-    hold: Callable[[], Held]
+    take_snapshot: Callable[[], CacheSnapshot]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kvparity.record.execute import Record
-from kvparity.record.path_run import Side
+from kvparity.record.path_run import PathRun
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.subjects.attention_calls import PairCall, with_keys
 from kvparity.subjects.base import NamesColumns, Subject, column_name
@@ -32,7 +32,7 @@ def named(subject: Subject, found: Comparison) -> Comparison:
     return replace(found, first_divergence=first, details=details)
 
 
-def nan_cause(side: Side, record: Record) -> str | None:
+def nan_cause(side: PathRun, record: Record) -> str | None:
     """Why rows of a kernel pair are NaN, where it is the memory that nobody wrote; else None.
 
     The path is run again with one kernel given zeros where it was given NaN. If its rows are then
@@ -53,7 +53,7 @@ def nan_cause(side: Side, record: Record) -> str | None:
     return None
 
 
-def _rows(side: Side, subject: AttentionSubject, pair: Pair) -> Record:
+def _rows(side: PathRun, subject: AttentionSubject, pair: Pair) -> Record:
     return replace(side, subject=subject.with_pair(pair)).run()
 
 

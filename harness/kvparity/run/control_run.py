@@ -10,7 +10,7 @@ from kvparity.plan.cases import ControlRun
 from kvparity.plan.results import ControlLine, Formats
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Tokens
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.asked import Asked, Computed, Planted, Trial
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.registry import path_relation
@@ -59,12 +59,12 @@ def compare(
     ids = [defect.handover(t, len(prompts.prompts[n])) for n, t in enumerate(own)]
     if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
         raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
-    candidate = Side(setting, defect.rollout(setting.subject), plans, control.path, own)
+    candidate = PathRun(setting, defect.rollout(setting.subject), plans, control.path, own)
 
     def reference() -> Computed:
         short = replace(prompts, generate=prompts.generate - (len(own[0]) - len(ids[0])))
         rescoring = setting.subject if job.alone else defect.rescore(setting.subject)
-        return _computed(Side(setting, rescoring, plans.over(short), job.reference, ids))
+        return _computed(PathRun(setting, rescoring, plans.over(short), job.reference, ids))
 
     asked = Asked(
         setting.contract.check(job.check), job.numerics.execution, job.column,
@@ -73,8 +73,8 @@ def compare(
     return path_relation(job.relation).compare(asked).found
 
 
-def _computed(side: Side) -> Computed:
-    return Computed(side, side.run, side.hold)
+def _computed(side: PathRun) -> Computed:
+    return Computed(side, side.run, side.take_snapshot)
 
 
 def _part(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[WorkloadPlans, Tokens]:

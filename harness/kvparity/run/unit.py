@@ -14,11 +14,11 @@ from kvparity.core.errors import OracleError, UnsupportedError
 from kvparity.core.rng import sample
 from kvparity.plan.cases import Case, Unit
 from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.cache_snapshot import Held
+from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.execute import Choose, Record
 from kvparity.record.execute import Tokens as Tokens
+from kvparity.record.path_run import PathRun
 from kvparity.record.path_run import Setting as Setting
-from kvparity.record.path_run import Side
 from kvparity.record.path_run import run_path as run_path
 from kvparity.relations.asked import Answer, Asked, Computed, Sided
 from kvparity.relations.bits_and_limits import Comparison, same_bits
@@ -39,7 +39,7 @@ class Runner:
         self.setting, self.plans, self.prompts = setting, plans, plans.prompts
         self.tokens = tokens
         self.records: dict[PathName, Record] = {}
-        self.held: dict[PathName, Held] = {}
+        self.held: dict[PathName, CacheSnapshot] = {}
         self.probed: dict[PathName, Record] = {}
         self.repeated: dict[PathName, bool] = {}
         self.causes: dict[PathName, str | None] = {}
@@ -89,15 +89,15 @@ class Runner:
             self.seconds[str(path)] = round(time.perf_counter() - start, 3)
         return self.records[path]
 
-    def side(self, path: PathName) -> Side:
+    def side(self, path: PathName) -> PathRun:
         """What a path computes."""
-        return Side(self.setting, self.setting.subject, self.plans, path, self.known())
+        return PathRun(self.setting, self.setting.subject, self.plans, path, self.known())
 
-    def hold(self, path: PathName) -> Held:
+    def take_snapshot(self, path: PathName) -> CacheSnapshot:
         """What the cache of ``path`` holds at the end, looked at once."""
         if path not in self.held:
             start = time.perf_counter()
-            self.held[path] = self.side(path).hold()
+            self.held[path] = self.side(path).take_snapshot()
             self.seconds[str(path)] = round(time.perf_counter() - start, 3)
             self.records.setdefault(path, self.held[path].record)
         return self.held[path]
@@ -135,7 +135,9 @@ class Runner:
 
     def computed(self, path: PathName) -> Computed:
         """One side of a case."""
-        return Computed(self.side(path), lambda: self.record(path), lambda: self.hold(path))
+        return Computed(
+            self.side(path), lambda: self.record(path), lambda: self.take_snapshot(path)
+        )
 
     def known(self) -> Tokens:
         """The tokens, once :meth:`rollout` has run."""

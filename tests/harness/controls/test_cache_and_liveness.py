@@ -54,15 +54,15 @@ def test_no_output_shows_them() -> None:
     from kvparity.controls.cache import baked_key, unwritten_slot
     from kvparity.plan.workload import Prompts
     from kvparity.plan.workload_plans import WorkloadPlans
-    from kvparity.record.path_run import Side
+    from kvparity.record.path_run import PathRun
     from kvparity_contracts.paths import PathName
 
     prompts = Prompts("w", ("w/0",), ((5, 6, 7),), 4)
     tokens = [[5, 6, 7, 80, 81, 82, 83]]
     base = setting(checks=[CACHE, LIVE])
 
-    def side(subject: Any, path: str = "decode") -> Side:
-        return Side(base, subject, WorkloadPlans(prompts, 3), PathName(path), tokens)  # type: ignore[arg-type] # a kind
+    def side(subject: Any, path: str = "decode") -> PathRun:
+        return PathRun(base, subject, WorkloadPlans(prompts, 3), PathName(path), tokens)  # type: ignore[arg-type] # a kind
 
     right = side(Toy()).run()
     for plant in (unwritten_slot, baked_key):

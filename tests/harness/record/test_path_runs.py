@@ -14,7 +14,7 @@ import toy
 from kvparity.plan.workload import Prompts, text_tokens
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record import path_run
-from kvparity.record.path_run import Setting, Side, run_path
+from kvparity.record.path_run import PathRun, Setting, run_path
 from kvparity.relations.audit.relation import _fields
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.order.relation import _worst
@@ -89,7 +89,7 @@ def test_what_is_asked_of_a_run_is_handed_on(ran: list[dict[str, Any]]) -> None:
     run("decode", **given, cut=lambda plan: replace(plan, schedule=plan.schedule[:1]))
     assert {name: ran[0][name] for name in given} == given
     assert len(ran[0]["plan"].schedule) == 1
-    one = Side(toy.setting(), toy.Toy(), PLANS, PathName("decode"), TOKENS)
+    one = PathRun(toy.setting(), toy.Toy(), PLANS, PathName("decode"), TOKENS)
     del given["choose"]
     one.run(**given)
     assert {name: ran[1][name] for name in given} == given

@@ -11,8 +11,8 @@ from toy import Toy
 
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.cache_snapshot import Place
-from kvparity.record.path_run import Side
+from kvparity.record.cache_snapshot import CachePlace
+from kvparity.record.path_run import PathRun
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.paths import PathName
@@ -26,9 +26,9 @@ EVERY = (
 )  # fmt: skip
 
 
-def side(path: str, *defects: str, window: int | None = None) -> Side:
+def side(path: str, *defects: str, window: int | None = None) -> PathRun:
     subject = Toy(*defects, window=window)
-    return Side(toy.setting(), subject, PLANS, PathName.parse(path), TOKENS)
+    return PathRun(toy.setting(), subject, PLANS, PathName.parse(path), TOKENS)
 
 
 def compare(path: str, *defects: str, reference: str = "prefill", **more: Any) -> Comparison:
@@ -138,14 +138,14 @@ def test_what_was_told_before_a_reset_is_told_no_more() -> None:
             session.reset = silenced
             return session
 
-    quiet = Side(toy.setting(), Quiet(), PLANS, PathName("reset"), TOKENS)
+    quiet = PathRun(toy.setting(), Quiet(), PLANS, PathName("reset"), TOKENS)
     found = compare_caches(side("prefill"), quiet)
     assert found.outcome == "void"
     assert "the path does not report what it writes" in found.reason
 
 
 def test_positions_that_only_one_side_holds_are_not_compared() -> None:
-    long, short = side("prefill").hold(), side("decode").hold()
+    long, short = side("prefill").take_snapshot(), side("decode").take_snapshot()
     empty = replace(short, is_held=torch.zeros_like(short.is_held))
     assert compare_caches(side("prefill"), side("decode"), (long, empty)).reason == (
         "the path holds nothing at the end"
@@ -155,7 +155,7 @@ def test_positions_that_only_one_side_holds_are_not_compared() -> None:
 
 
 def test_what_nobody_wrote_differs() -> None:
-    long, short = side("prefill").hold(), side("decode").hold()
+    long, short = side("prefill").take_snapshot(), side("decode").take_snapshot()
     short = replace(short, is_written=short.is_written.clone())
     short.is_written[0, 2] = False
     found = compare_caches(side("prefill"), side("decode"), (long, short))
@@ -163,20 +163,20 @@ def test_what_nobody_wrote_differs() -> None:
 
 
 def test_a_kept_place_is_held_whole_as_read_and_as_written() -> None:
-    place = Place(0, 1, 2)
-    held = side("decode", "casts").hold(frozenset([place]))
+    place = CachePlace(0, 1, 2)
+    held = side("decode", "casts").take_snapshot(frozenset([place]))
     read, written = held.values[place]
     assert torch.equal(read[0], written[0].bfloat16().float())
     assert torch.equal(read[1], written[1])
 
 
 def test_no_copy_of_the_cache_is_kept() -> None:
-    held = side("decode").hold()
+    held = side("decode").take_snapshot()
     assert held.values == {}
     assert sum(x.numel() for x in held.tensors().values()) == 12 * (2 + 2 + 1 + 1)
 
 
 def test_a_cache_without_layers_is_refused() -> None:
-    one = Side(toy.setting(), Toy("one-use"), PLANS, PathName("decode"), TOKENS)
+    one = PathRun(toy.setting(), Toy("one-use"), PLANS, PathName("decode"), TOKENS)
     with pytest.raises(UnsupportedError, match="cannot be inspected layer by layer"):
-        one.hold()
+        one.take_snapshot()

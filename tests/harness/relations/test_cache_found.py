@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Member, Plan
-from kvparity.record.cache_snapshot import Held, Place
+from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot
 from kvparity.relations.cache.compare import compare
 
 LAYERS = 2
@@ -22,13 +22,13 @@ ROWS = sum(member.length for member in records.MEMBERS)
 MASKS = ("is_held", "is_written", "needed")
 
 
-def held(plan: Plan = records.PREFILL) -> Held:
+def held(plan: Plan = records.PREFILL) -> CacheSnapshot:
     """All is held, as written."""
     lengths = [member.length for member in plan.members]
     rows = sum(lengths)
     digests = torch.arange(LAYERS * rows * 2).reshape(LAYERS, rows, 2)
     every = torch.ones(LAYERS, rows, dtype=torch.bool)
-    return Held(
+    return CacheSnapshot(
         record=records.record(plan),
         starts=tuple(sum(lengths[:i]) for i in range(len(lengths))),
         held=digests.clone(),
@@ -50,7 +50,7 @@ def every(test: Callable[[int, int], bool]) -> list[tuple[int, int]]:
     return [(row, layer) for row in range(ROWS) for layer in range(LAYERS) if test(layer, row)]
 
 
-def alone(name: str, one: Held) -> tuple[str, str, int, int] | None:
+def alone(name: str, one: CacheSnapshot) -> tuple[str, str, int, int] | None:
     """(outcome, reason, tokens, differing tokens) of what is wrong with one side."""
     here = every(lambda layer, row: bool(one.is_held[layer, row]))
     if not here:
@@ -97,7 +97,7 @@ def alone(name: str, one: Held) -> tuple[str, str, int, int] | None:
     return None
 
 
-def both(reference: Held, candidate: Held) -> tuple[str, str, int, int]:
+def both(reference: CacheSnapshot, candidate: CacheSnapshot) -> tuple[str, str, int, int]:
     for name, one in (("the reference", reference), ("the path", candidate)):
         found = alone(name, one)
         if found is not None:
@@ -120,7 +120,7 @@ def both(reference: Held, candidate: Held) -> tuple[str, str, int, int]:
     return "differs", f"{words} reference holds", tokens, len({row for row, _ in off})
 
 
-def spoilt(one: Held, given: random.Random) -> Held:
+def spoilt(one: CacheSnapshot, given: random.Random) -> CacheSnapshot:
     """One thing of a cache, or two or three, otherwise."""
     tensors: dict[str, Tensor] = {
         name: getattr(one, name).clone() for name in ("held", "written", *MASKS)
@@ -197,7 +197,7 @@ def test_only_the_members_that_both_sides_begin_with_are_compared() -> None:
 
 # the bits that are shown
 
-PLACE = Place(1, 1, 2)
+PLACE = CachePlace(1, 1, 2)
 ROW = 7  # of the second member, at 5
 NUMBERS = (1.5, -0.0, 3.0, 4.0)
 
@@ -210,9 +210,9 @@ def shown(x: Any, y: Any, *, alone: bool) -> Any:
         right.written[1, ROW, 1] += 1
     ks = (torch.zeros(2, 2), torch.ones(2, 2))  # of the other part, which is not looked at
     vs = [torch.tensor(each).reshape(2, 2) for each in (x, y)]
-    asked: list[tuple[str, Place]] = []
+    asked: list[tuple[str, CachePlace]] = []
 
-    def again(side: str, place: Place) -> Held:
+    def again(side: str, place: CachePlace) -> CacheSnapshot:
         asked.append((side, place))
         own = (ks[side == "path"], vs[side == "path"])
         expected = (ks[0], vs[0] if alone else vs[0] + 7)

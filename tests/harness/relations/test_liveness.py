@@ -10,7 +10,7 @@ from toy import Toy
 
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.liveness.relation import edges
 from kvparity.subjects.base import SubjectError, UnsupportedError
@@ -33,7 +33,7 @@ def setting(**check: Any) -> Setting:
 
 def judged(path: str, *defects: str, window: int | None = None, **check: Any) -> Comparison:
     subject = Toy(*defects, window=window)
-    side = Side(setting(**check), subject, PLANS, PathName.parse(path), TOKENS)
+    side = PathRun(setting(**check), subject, PLANS, PathName.parse(path), TOKENS)
     return probe(side).found
 
 
@@ -88,7 +88,7 @@ def test_a_layer_that_nobody_sees_is_named() -> None:
         def first(self, position: int) -> int:
             return position
 
-    side = Side(setting(), Deaf(), PLANS, PathName("decode"), TOKENS)
+    side = PathRun(setting(), Deaf(), PLANS, PathName("decode"), TOKENS)
     found = probe(side).found
     assert found.outcome == "differs"
     assert found.details["unseen_layers"] == [
@@ -101,7 +101,7 @@ def test_a_layer_that_nobody_sees_is_named() -> None:
 
 
 def test_probing_leaves_no_trace() -> None:
-    side = Side(setting(), Toy(window=5), PLANS, PathName("mixed"), TOKENS)
+    side = PathRun(setting(), Toy(window=5), PLANS, PathName("mixed"), TOKENS)
     assert torch.equal(probe(side).candidate.digests, side.run().digests)
 
 
@@ -118,7 +118,7 @@ def test_a_row_that_drifts_while_it_is_probed_is_void() -> None:
         def logits(self, q: Any, k: Any, v: Any) -> Any:
             return super().logits(q, k, v) + max(0, self.calls - 12)
 
-    side = Side(setting(), Drifting(), PLANS, PathName("decode"), TOKENS)
+    side = PathRun(setting(), Drifting(), PLANS, PathName("decode"), TOKENS)
     found = probe(side).found
     assert (found.outcome, found.reason) == (
         "void",
@@ -135,7 +135,7 @@ def test_a_probe_that_gives_other_rows_is_an_error() -> None:
                 self.defects = frozenset(["extra-row"])
             return super().logits(q, k, v)
 
-    side = Side(setting(), Doubling(), PLANS, PathName("decode"), TOKENS)
+    side = PathRun(setting(), Doubling(), PLANS, PathName("decode"), TOKENS)
     with pytest.raises(SubjectError, match="gave 2 rows of the 1 wanted"):
         probe(side)
 

@@ -16,8 +16,8 @@ from toy_cache import WIDTH
 
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.cache_snapshot import Held
-from kvparity.record.path_run import Side
+from kvparity.record.cache_snapshot import CacheSnapshot
+from kvparity.record.path_run import PathRun
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.trace.contents import Contents
 from kvparity.relations.trace.facts import Facts
@@ -42,13 +42,13 @@ ONLY = {
 }
 
 
-def side(path: str, spot: Spot | None = None, gap: Gap | None = None) -> Side:
-    return Side(toy.setting(), Grid(spot, gap=gap), PLANS, PathName.parse(path), TOKENS)
+def side(path: str, spot: Spot | None = None, gap: Gap | None = None) -> PathRun:
+    return PathRun(toy.setting(), Grid(spot, gap=gap), PLANS, PathName.parse(path), TOKENS)
 
 
 @cache
-def right(path: str) -> Held:
-    return side(path).hold()
+def right(path: str) -> CacheSnapshot:
+    return side(path).take_snapshot()
 
 
 def told_of(found: Comparison, spot: Spot) -> None:
@@ -76,8 +76,8 @@ def judged(spot: Spot) -> tuple[Comparison, Comparison]:
     """With the wrong number in the path's cache, and in the reference's."""
     reference, path = side("prefill", spot), side("decode", spot)
     return (
-        compare_caches(side("prefill"), path, (right("prefill"), path.hold())),
-        compare_caches(reference, side("decode"), (reference.hold(), right("decode"))),
+        compare_caches(side("prefill"), path, (right("prefill"), path.take_snapshot())),
+        compare_caches(reference, side("decode"), (reference.take_snapshot(), right("decode"))),
     )
 
 
@@ -121,7 +121,9 @@ GAPS = {
 def test_one_position_of_a_cache_that_nobody_wrote_or_that_is_gone_is_told(only: str) -> None:
     gap = GAPS[only]
     candidate = side("decode", gap=gap)
-    found = compare_caches(side("prefill"), candidate, (right("prefill"), candidate.hold()))
+    found = compare_caches(
+        side("prefill"), candidate, (right("prefill"), candidate.take_snapshot())
+    )
     assert found.outcome == "differs"
     place = f"position {gap.position} of w/{gap.sequence} in layer {gap.layer}"
     told = {
@@ -148,7 +150,7 @@ def test_what_only_one_side_holds_is_counted_by_any_layer() -> None:
 
 
 def test_caches_of_other_layers_are_not_compared() -> None:
-    thin = Side(toy.setting(), toy.Toy(), PLANS, PathName("decode"), TOKENS)
+    thin = PathRun(toy.setting(), toy.Toy(), PLANS, PathName("decode"), TOKENS)
     found = compare_caches(side("prefill"), thin)
     assert found.outcome == "void"
     assert found.reason == f"the two sides hold {LAYERS} against 1 storing layers"
@@ -167,7 +169,7 @@ LOOKS = {
 def live(look: Look | None, window: int | None) -> Comparison:
     subject = Grid(look=look, window=window)
     prompts = replace(PROMPTS, ids=("w/0",), prompts=PROMPTS.prompts[:1])
-    one = Side(
+    one = PathRun(
         toy.setting(checks=[CHECK]), subject, PLANS.over(prompts), PathName("decode"), TOKENS[:1]
     )
     return probe(one).found

@@ -16,7 +16,7 @@ from kvparity.core import doing
 from kvparity.plan.cases import Case, make
 from kvparity.plan.kernel_cases import Numerics
 from kvparity.plan.schedule import Member
-from kvparity.record.cache_snapshot import Held
+from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.execute import Record
 from kvparity.relations.accuracy.measure import Against
 from kvparity.relations.bits_and_limits import Comparison
@@ -88,7 +88,7 @@ def test_a_path_is_told_before_a_case_rests_on_it_and_once() -> None:
     assert [(each.id, each.prompt) for each in found.sequences] == [("w/0", 3), ("w/1", 1)]
     assert isinstance(events.kept["near"][0], Against)
     assert isinstance(events.kept["bits"][0], Record)
-    assert [type(side) for side in events.kept["held"]] == [Held, Held]
+    assert [type(side) for side in events.kept["held"]] == [CacheSnapshot, CacheSnapshot]
     assert events.kept["live"][0] is None
 
 
@@ -188,8 +188,8 @@ def test_seconds_are_those_of_the_first_run_of_a_path(monkeypatch: pytest.Monkey
     first = runner.record(decode)
     assert runner.record(decode) is first
     assert runner.seconds == {"decode": 1.235}
-    held = runner.hold(prefill)
-    assert runner.hold(prefill) is held
+    held = runner.take_snapshot(prefill)
+    assert runner.take_snapshot(prefill) is held
     assert runner.record(prefill) is held.record
     assert runner.seconds == {"decode": 1.235, "prefill": 0.5}
     kept = runner.record(decode, keep=frozenset([(0, 3)]))

@@ -10,7 +10,7 @@ from kvparity.controls.reach import reaches
 from kvparity.controls.semantics import ROWS
 from kvparity.core.lse import lse_rounded
 from kvparity.core.words import of_allowed, rounded
-from kvparity.record.path_run import Side
+from kvparity.record.path_run import PathRun
 from kvparity.relations.accuracy.line import AccuracyCase
 from kvparity.relations.accuracy.measure import accuracy, against
 from kvparity.relations.accuracy.text import nearest_lines, spot_lines
@@ -75,7 +75,7 @@ def comparable(subject: AnySubject, found: Tensor, wanted: Tensor) -> Tensor:
 
 def _by_reach(trial: Trial, pair: AttentionSubject) -> Planted:
     plans, tokens = trial.part()
-    side = Side(trial.setting, pair, plans, PREFILL, tokens)
+    side = PathRun(trial.setting, pair, plans, PREFILL, tokens)
     lse = side.run().values.shape[1] > pair.heads.query * pair.heads.dim
     found = tuple(reaches(trial.setting, pair, ROWS[trial.control.name], lse=lse))
     first = next((each for each in found if not each.seen), found[0])

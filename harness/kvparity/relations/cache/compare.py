@@ -14,18 +14,18 @@ from torch import Tensor
 
 from kvparity.core.bits import differing, pattern, ulps
 from kvparity.plan.results import Divergence
-from kvparity.record.cache_snapshot import Held, Place
+from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot
 from kvparity.relations.bits_and_limits import Comparison, number, same_work
 from kvparity_kernels.digest import row_digest
 
 PARTS: tuple[Literal["k"], Literal["v"]] = ("k", "v")
-Again = Callable[[str, Place], Held]
+Again = Callable[[str, CachePlace], CacheSnapshot]
 """(side, place) -> that side (``reference`` or ``path``), rerun and the place kept."""
 
 
 def compare(
-    reference: Held,
-    candidate: Held,
+    reference: CacheSnapshot,
+    candidate: CacheSnapshot,
     again: Again | None = None,
 ) -> Comparison:
     """Hold two caches against each other and each against what was written.
@@ -67,7 +67,7 @@ def compare(
     )
 
 
-def _alone(side: str, one: Held, again: Again | None) -> Comparison | None:
+def _alone(side: str, one: CacheSnapshot, again: Again | None) -> Comparison | None:
     """What is wrong with one side's cache, whatever the other holds."""
     name = "the reference" if side == "reference" else "the path"
     tokens = int(one.is_held.any(0).sum())
@@ -97,7 +97,7 @@ def _alone(side: str, one: Held, again: Again | None) -> Comparison | None:
     return _found(reason, one, off.any(-1), tokens, divergence)
 
 
-def _shared(reference: Held, candidate: Held) -> int:
+def _shared(reference: CacheSnapshot, candidate: CacheSnapshot) -> int:
     """Rows of the members that both sides begin with: strangers and donors come last."""
     rows = 0
     for a, b in zip(reference.record.plan.members, candidate.record.plan.members, strict=False):
@@ -108,7 +108,7 @@ def _shared(reference: Held, candidate: Held) -> int:
 
 
 def _found(
-    reason: str, one: Held, off: Tensor, tokens: int, divergence: Divergence | None = None
+    reason: str, one: CacheSnapshot, off: Tensor, tokens: int, divergence: Divergence | None = None
 ) -> Comparison:
     details = {
         "layers": len(off),
@@ -126,22 +126,26 @@ def _found(
     )
 
 
-def _first(off: Tensor, held: Held) -> tuple[Place, int]:
+def _first(off: Tensor, held: CacheSnapshot) -> tuple[CachePlace, int]:
     """The first place of ``off`` ``[layers, positions, parts]``, by sequence and position."""
     row = int(torch.nonzero(off.any(-1).any(0))[0])
     layer, part = (int(each) for each in torch.nonzero(off[:, row])[0])
     sequence, position = held.index[row]
-    return Place(layer, sequence, position), part
+    return CachePlace(layer, sequence, position), part
 
 
-def _words(held: Held, place: Place, part: int | None = None) -> str:
+def _words(held: CacheSnapshot, place: CachePlace, part: int | None = None) -> str:
     what = "position" if part is None else f"{PARTS[part]} at position"
     name = held.record.plan.members[place.sequence].id
     return f"{what} {place.position} of {name} in layer {place.layer}"
 
 
 def _divergence(
-    held: Held, place: Place, part: int, left: Sequence[Tensor], right: Sequence[Tensor]
+    held: CacheSnapshot,
+    place: CachePlace,
+    part: int,
+    left: Sequence[Tensor],
+    right: Sequence[Tensor],
 ) -> Divergence:
     """The first element that differs; ``left`` is what is expected."""
     a, b = left[part].reshape(-1), right[part].reshape(-1)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from kvparity.core.values import LIST, Count
 from kvparity.plan.results import CaseLine, Details
-from kvparity.record.cache_snapshot import Held, Place
+from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot
 from kvparity.relations.asked import Answer, Asked
 from kvparity.relations.base import KeptFile, PathRelation
 from kvparity.relations.cache.compare import compare
@@ -54,9 +54,9 @@ class CacheRelation(PathRelation):
     def compare(self, asked: Asked) -> Answer:
         """Compare what both hold; a place that differs is looked at in another run."""
         sides = {"reference": asked.reference(), "path": asked.candidate}
-        left, right = (each.hold() for each in sides.values())
+        left, right = (each.take_snapshot() for each in sides.values())
 
-        def again(side: str, place: Place) -> Held:
-            return sides[side].side.hold(frozenset([place]))
+        def again(side: str, place: CachePlace) -> CacheSnapshot:
+            return sides[side].side.take_snapshot(frozenset([place]))
 
         return Answer(compare(left, right, again), right, left)

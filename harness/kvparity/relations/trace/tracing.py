@@ -9,7 +9,7 @@ import torch
 
 from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.record.execute import Choose, Record, at_work
-from kvparity.record.path_run import Side, run_path
+from kvparity.record.path_run import PathRun, run_path
 from kvparity.relations.trace.collector import Collector
 from kvparity.relations.trace.facts import Facts
 from kvparity.relations.trace.judging import Judgement, judge
@@ -40,7 +40,7 @@ def declared(subject: Subject) -> Facts:
         return Facts(session.cache())
 
 
-def trace_side(side: Side, *, choose: Choose | None = None) -> Trace:
+def trace_side(side: PathRun, *, choose: Choose | None = None) -> Trace:
     """Run the side and check its trace against the invariants.
 
     What is expected is asked of the setting's subject, so that a defect planted in the side's own

@@ -8,7 +8,7 @@ import pytest
 import toy
 from emitting import DEFECTS, Emitting
 
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.trace.invariants import NAMES
 from kvparity.relations.trace.tracing import Trace, trace_side
 from kvparity_contracts.paths import PathName
@@ -22,7 +22,7 @@ def traced(*defects: str, path: PathName = DECODE) -> Trace:
     plans = setting.plans("one")
     prompts = plans.prompts
     tokens = [[(7 * i + n) % 128 for n in range(prompts.length(i))] for i in range(2)]
-    return trace_side(Side(setting, setting.subject, plans, path, tokens))
+    return trace_side(PathRun(setting, setting.subject, plans, path, tokens))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_counter_that_stays_0_fails_at_the_second_step_with_exactly_that_sente
         Emitting("position-stays"),
     )
     plans = setting.plans("one")
-    trace = trace_side(Side(setting, setting.subject, plans, DECODE, [[5, 6, 7, 8, 9]]))
+    trace = trace_side(PathRun(setting, setting.subject, plans, DECODE, [[5, 6, 7, 8, 9]]))
     first = trace.judgement.broken[0]
     assert (first.invariant, first.step) == ("positions advance by one", 1)
     assert first.sentence == "positions advance by one: the position stays 0"
@@ -143,7 +143,7 @@ def test_a_subject_that_tells_nothing_is_void() -> None:
     plans = setting.plans("short")
     prompts = plans.prompts
     tokens = [[1] * prompts.length(i) for i in range(2)]
-    judgement = trace_side(Side(setting, setting.subject, plans, DECODE, tokens)).judgement
+    judgement = trace_side(PathRun(setting, setting.subject, plans, DECODE, tokens)).judgement
     assert judgement.outcome == "void"
     assert "reported no row" in judgement.reason
 

@@ -13,7 +13,7 @@ import pytest
 import toy
 from emitting import Emitting
 
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.trace.compare import compare
 from kvparity.relations.trace.judging import Judgement, judge
@@ -33,7 +33,7 @@ def honest() -> Trace:
     plans = setting.plans("one")
     prompts = plans.prompts
     tokens = [[(7 * i + n) % 128 for n in range(prompts.length(i))] for i in range(2)]
-    return trace_side(Side(setting, setting.subject, plans, PathName("decode"), tokens))
+    return trace_side(PathRun(setting, setting.subject, plans, PathName("decode"), tokens))
 
 
 def judged(change: Change) -> Judgement:

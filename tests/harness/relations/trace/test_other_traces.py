@@ -9,7 +9,7 @@ import torch
 import toy
 from tiny_transformers import family
 
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.trace.tracing import Trace, trace_side
 from kvparity.subjects.base import Subject, UnsupportedError
 from kvparity.subjects.registry import factory
@@ -37,7 +37,7 @@ def traced(subject: Subject, path: str) -> Trace:
     plans = own.plans("one")
     prompts = plans.prompts
     tokens = [[(5 * i + 3 * n) % 120 for n in range(prompts.length(i))] for i in range(2)]
-    return trace_side(Side(own, subject, plans, PathName.parse(path), tokens))
+    return trace_side(PathRun(own, subject, plans, PathName.parse(path), tokens))
 
 
 def silent(trace: Trace) -> list[str]:

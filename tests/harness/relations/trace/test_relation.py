@@ -12,7 +12,7 @@ from emitting import Emitting
 from ruamel.yaml import YAML
 
 from kvparity.plan.cases import make
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.report.terminal import render
 from kvparity.run import verify
 from kvparity.run.replay import replay
@@ -94,7 +94,7 @@ def test_a_broken_invariant_is_a_difference_with_its_sentence() -> None:
         plans = setting.plans("short")
         prompts = plans.prompts
         tokens = [[1] * prompts.length(i) for i in range(2)]
-        side = Side(setting, setting.subject, plans, PathName("decode"), tokens)
+        side = PathRun(setting, setting.subject, plans, PathName("decode"), tokens)
         answer = ask("trace", side, check=contract.checks[0])
         found, record = answer.found, answer.candidate
         assert found.outcome == outcome

@@ -14,7 +14,7 @@ from kvparity.controls.attended import uniform_attention, wrong_donor
 from kvparity.controls.cache import narrow_cache, stale_slot
 from kvparity.controls.rope import position_off_by_one
 from kvparity.controls.sequence import padding_leaks
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.trace.tracing import Trace, trace_side
 from kvparity.subjects.base import Subject
 from kvparity.subjects.registry import factory
@@ -67,7 +67,7 @@ def traced(
     prompts = plans.prompts
     tokens = [[(5 * i + 3 * n) % 128 for n in range(prompts.length(i))] for i in range(2)]
     planted = own.subject if plant is None else plant(own.subject)
-    return trace_side(Side(own, planted, plans, PathName.parse(path), tokens))
+    return trace_side(PathRun(own, planted, plans, PathName.parse(path), tokens))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from store_settings import HERE, WIDE, outcomes, results, setting
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.path_run import Setting, Side
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.pair.subject import build
 from kvparity_contracts.paths import PathName
@@ -93,7 +93,7 @@ def test_without_a_cache_nothing_else_is_computed() -> None:
     subject = found.subject.with_pair(pair)  # type: ignore[attr-defined] # likewise
     prompts = Prompts("w", ("w/0",), ((0,) * 9,), 3)
     rows = [
-        Side(found, subject, WorkloadPlans(prompts, 1), PathName(path), [[0] * 12]).run()
+        PathRun(found, subject, WorkloadPlans(prompts, 1), PathName(path), [[0] * 12]).run()
         for path in ("prefill", "uncached")
     ]
     assert torch.equal(rows[0].digests, rows[1].digests)
@@ -151,5 +151,5 @@ def test_a_pair_says_what_it_cannot_do() -> None:
             base=HERE,
         )
     with pytest.raises(UnsupportedError, match="paged"):
-        Side(setting(WIDE), subject, WorkloadPlans(Prompts("w", ("w/0",), ((0,) * 20,), 3), 1),
+        PathRun(setting(WIDE), subject, WorkloadPlans(Prompts("w", ("w/0",), ((0,) * 20,), 3), 1),
              PathName("prefix-paged", 16), [[0] * 23]).run()  # fmt: skip
