@@ -24,7 +24,7 @@ _DECIDING = {
         run/control_run run/identity run/kernel_control_run run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*
     """,
-    KERNELS: "fixed interpreter launch rules tiles store/* overrides/*",
+    KERNELS: "fixed_arithmetic interpreter launch rules tiles store/* overrides/*",
     CONTRACTS: """
         abilities check_base checks consistency faint features few_rows grouping idling
         kernel_checks limits lint_controls linter order path_checks paths placing planning

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import triton.language as tl
 
-from kvparity_kernels import fixed, quick
+from kvparity_kernels import fixed_arithmetic, interpreter_fastpath
 from kvparity_kernels.relied import triton as relied
 
 _installed = False
@@ -34,7 +34,7 @@ def install() -> None:
         return
     relied.check_hooks()
     relied.import_early()
-    quick.install()
+    interpreter_fastpath.install()
     builder = relied.interpreter().InterpreterBuilder
     builder.create_dot = _dot
     builder.cast_impl = _cast(builder.cast_impl)
@@ -53,17 +53,17 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _handle(data: fixed.Array, dtype: Any) -> Any:
+def _handle(data: fixed_arithmetic.Array, dtype: Any) -> Any:
     return relied.interpreter().TensorHandle(data, dtype.scalar)
 
 
-def _wide(data: fixed.Array, dtype: Any) -> fixed.Array:
+def _wide(data: fixed_arithmetic.Array, dtype: Any) -> fixed_arithmetic.Array:
     """The numbers that a handle means: bfloat16 and float8 are kept as integers."""
     scalar = dtype.scalar
     if scalar == tl.bfloat16:
-        return fixed.bfloat16_to_float32(data)
-    if scalar.name in fixed.FLOAT8:
-        return fixed.float8_to_float32(data, scalar.name)
+        return fixed_arithmetic.bfloat16_to_float32(data)
+    if scalar.name in fixed_arithmetic.FLOAT8:
+        return fixed_arithmetic.float8_to_float32(data, scalar.name)
     if scalar.is_floating() and scalar.primitive_bitwidth == 8:
         raise NotImplementedError(f"kvparity's interpreter arithmetic does not know {scalar}")
     return data
@@ -74,17 +74,19 @@ def _dot(
 ) -> Any:
     if d.data.dtype == np.float16 or d.dtype.scalar == tl.bfloat16:
         raise NotImplementedError("tl.dot accumulates in float32 here, not in a 16-bit float")
-    return _handle(fixed.dot(_wide(a.data, a.dtype), _wide(b.data, b.dtype), d.data), d.dtype)
+    return _handle(
+        fixed_arithmetic.dot(_wide(a.data, a.dtype), _wide(b.data, b.dtype), d.data), d.dtype
+    )
 
 
 def _cast(original: Callable[..., Any]) -> Callable[..., Any]:
     def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
         old, new = src.dtype.scalar, dst_type.scalar
         if old == tl.bfloat16:  # and new another type: a cast to its own is none
-            data = fixed.bfloat16_to_float32(src.data)
+            data = fixed_arithmetic.bfloat16_to_float32(src.data)
             return original(self, _handle(data, tl.float32), dst_type)
         if new == tl.bfloat16:
-            return _handle(fixed.float32_to_bfloat16(src.data.astype(np.float32)), new)
+            return _handle(fixed_arithmetic.float32_to_bfloat16(src.data.astype(np.float32)), new)
         return original(self, src, dst_type)
 
     return cast_impl
@@ -99,9 +101,9 @@ def _convert(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, src, dst_type, rounding_mode)
         wide = _wide(src.data, old)
         if new == tl.bfloat16:
-            return _handle(fixed.float32_to_bfloat16(wide), new)
-        if new.name in fixed.FLOAT8:
-            return _handle(fixed.float32_to_float8(wide, new.name), new)
+            return _handle(fixed_arithmetic.float32_to_bfloat16(wide), new)
+        if new.name in fixed_arithmetic.FLOAT8:
+            return _handle(fixed_arithmetic.float32_to_float8(wide, new.name), new)
         if new in (tl.float16, tl.float32, tl.float64):
             return _handle(wide.astype(f"float{new.primitive_bitwidth}"), new)
         return original(self, src, dst_type, rounding_mode)
@@ -115,7 +117,7 @@ def _fma(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:
         if z.data.dtype == np.float32:
-            return _handle(fixed.fma(x.data, y.data, z.data), z.dtype)
+            return _handle(fixed_arithmetic.fma(x.data, y.data, z.data), z.dtype)
         return original(self, x, y, z)
 
     return create_fma
@@ -125,9 +127,9 @@ def _sum(self: Any, input: Any) -> Any:
     data = input.handle.data
     axis = self.axis
     if axis is None:
-        total = fixed.tree_sum(data.reshape(-1), 0)
+        total = fixed_arithmetic.tree_sum(data.reshape(-1), 0)
         total = total.reshape((1,) * data.ndim) if self.keep_dims else total
     else:
-        total = fixed.tree_sum(data, axis)
+        total = fixed_arithmetic.tree_sum(data, axis)
         total = np.expand_dims(total, axis) if self.keep_dims else total
     return self.to_tensor(total, input.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kvparity_kernels.fixed import Array
+from kvparity_kernels.fixed_arithmetic import Array
 
 Call = Callable[..., Any]
 Ufunc = Callable[[Any, Any], Array]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from kvparity_kernels import fixed
+from kvparity_kernels import fixed_arithmetic
 from kvparity_kernels.order import ReductionOrder
 
 Mutate = Callable[[dict[str, list[tuple[str, str]]]], Any]
@@ -189,13 +189,15 @@ def test_the_dot_of_a_row_must_not_depend_on_its_place(
 ) -> None:
     # What BLAS does on many CPUs, planted so that the test does not depend on this one: rows are
     # summed in another order in the second half of a tile.
-    def like_blas(a: fixed.Array, b: fixed.Array, start: fixed.Array) -> fixed.Array:
+    def like_blas(
+        a: fixed_arithmetic.Array, b: fixed_arithmetic.Array, start: fixed_arithmetic.Array
+    ) -> fixed_arithmetic.Array:
         half = a.shape[0] // 2
         up = fixed_dot(a[:half], b, start[:half])
         down = fixed_dot(a[half:, ::-1], b[::-1], start[half:])
         return np.concatenate([up, down])
 
-    fixed_dot = fixed.dot
+    fixed_dot = fixed_arithmetic.dot
     assert set(lab.compare(case, lab.attention).values()) == {0}
-    monkeypatch.setattr(fixed, "dot", like_blas)
+    monkeypatch.setattr(fixed_arithmetic, "dot", like_blas)
     assert sum(lab.compare(case, lab.attention).values()) > 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from kvparity_kernels import fixed
+from kvparity_kernels import fixed_arithmetic
 from kvparity_kernels.launch import kernel, launch
 
 # isort: split
@@ -21,14 +21,14 @@ import triton.language as tl
 from triton.runtime import interpreter as triton_interpreter
 from triton.runtime.errors import InterpreterError
 
-from kvparity_kernels import interpreter, quick
+from kvparity_kernels import interpreter, interpreter_fastpath
 from kvparity_kernels.relied import GoneError
 from kvparity_kernels.relied import triton as triton_relied
 
 RANDOM = np.random.default_rng(0)
 
 
-def hard_floats() -> fixed.Array:
+def hard_floats() -> fixed_arithmetic.Array:
     """Float32 patterns: all exponents with mantissas at rounding edges, and random ones."""
     tops = np.arange(0x10000, dtype=np.uint32) << 16  # every bfloat16, NaN and infinities too
     lows = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=np.uint32)
@@ -39,7 +39,7 @@ def hard_floats() -> fixed.Array:
 
 def test_float32_to_bfloat16_is_torchs() -> None:
     x = hard_floats()
-    ours = fixed.float32_to_bfloat16(x)
+    ours = fixed_arithmetic.float32_to_bfloat16(x)
     torchs = torch.from_numpy(x).bfloat16().view(torch.int16).numpy().view(np.uint16)
     number = ~np.isnan(x)
     assert np.array_equal(ours[number], torchs[number])
@@ -52,7 +52,9 @@ def test_float32_to_bfloat16_is_torchs() -> None:
 def test_bfloat16_to_float32_is_torchs() -> None:
     codes = np.arange(0x10000, dtype=np.uint16)
     torchs = torch.from_numpy(codes.view(np.int16)).view(torch.bfloat16).float().numpy()
-    assert np.array_equal(fixed.bfloat16_to_float32(codes).view(np.uint32), torchs.view(np.uint32))
+    assert np.array_equal(
+        fixed_arithmetic.bfloat16_to_float32(codes).view(np.uint32), torchs.view(np.uint32)
+    )
 
 
 FLOAT8 = {"fp8e4nv": torch.float8_e4m3fn, "fp8e5": torch.float8_e5m2}
@@ -62,18 +64,18 @@ FLOAT8 = {"fp8e4nv": torch.float8_e4m3fn, "fp8e5": torch.float8_e5m2}
 def test_float8_is_torchs_but_saturates(kind: str) -> None:
     codes = np.arange(256, dtype=np.uint8)
     torchs = torch.from_numpy(codes).view(FLOAT8[kind]).float().numpy()
-    ours = fixed.float8_to_float32(codes, kind)
+    ours = fixed_arithmetic.float8_to_float32(codes, kind)
     assert np.array_equal(ours, torchs, equal_nan=True)
     assert np.array_equal(np.signbit(ours), np.signbit(torchs) & ~np.isnan(torchs))
     x = hard_floats()
     largest = torch.finfo(FLOAT8[kind]).max
     within = np.abs(x) <= largest
-    rounded = fixed.float32_to_float8(x, kind)
+    rounded = fixed_arithmetic.float32_to_float8(x, kind)
     expected = torch.from_numpy(x[within]).to(FLOAT8[kind]).view(torch.uint8).numpy()
     assert np.array_equal(rounded[within], expected)
-    beyond = fixed.float8_to_float32(rounded[np.abs(x) > largest], kind)
+    beyond = fixed_arithmetic.float8_to_float32(rounded[np.abs(x) > largest], kind)
     assert (np.abs(beyond) == largest).all()
-    assert np.isnan(fixed.float8_to_float32(rounded[np.isnan(x)], kind)).all()
+    assert np.isnan(fixed_arithmetic.float8_to_float32(rounded[np.isnan(x)], kind)).all()
 
 
 @kernel
@@ -106,8 +108,8 @@ def test_dot_is_ascending_and_rounds_once_per_step() -> None:
     expected = start.copy()
     for i, j, k in itertools.product(range(5), range(3), range(7)):
         expected[i, j] = np.float32(expected[i, j] + np.float32(a[i, k] * b[k, j]))
-    assert np.array_equal(fixed.dot(a, b, start), expected)
-    error = np.abs(fixed.dot(a, b, start) - (start + a.astype(float) @ b.astype(float)))
+    assert np.array_equal(fixed_arithmetic.dot(a, b, start), expected)
+    error = np.abs(fixed_arithmetic.dot(a, b, start) - (start + a.astype(float) @ b.astype(float)))
     # n roundings of at most 2^-24 each, of sums no larger than the sum of magnitudes.
     assert (error <= 14 * 2.0**-24 * (np.abs(start) + np.abs(a) @ np.abs(b))).all()
 
@@ -119,7 +121,7 @@ def test_fma_rounds_once() -> None:
     a, b, c = source.standard_normal((3, 20_000)).astype(np.float32)
     c[10_000:] = -(a * b)[10_000:]  # what is left is the rounding error of the product
     with np.errstate(all="ignore"):
-        ours, wide = fixed.fma(x, y, z), x.astype(np.float64) * y + z
+        ours, wide = fixed_arithmetic.fma(x, y, z), x.astype(np.float64) * y + z
     assert np.array_equal(np.isnan(ours), np.isnan(wide))
     exact = np.array(
         [
@@ -128,7 +130,7 @@ def test_fma_rounds_once() -> None:
         ],
         np.float32,
     )
-    assert np.array_equal(fixed.fma(a, b, c), exact)
+    assert np.array_equal(fixed_arithmetic.fma(a, b, c), exact)
     assert not np.array_equal(a * b + c, exact)
     native = getattr(triton_interpreter._interpreter, "fma_fp32", None)
     if native is not None:  # Triton 3.9 has its own
@@ -146,12 +148,14 @@ def row_dependence(dot: Any) -> int:
 
 
 def test_dot_does_not_depend_on_place_or_layout() -> None:
-    def paired(a: fixed.Array, b: fixed.Array, start: fixed.Array) -> fixed.Array:
+    def paired(
+        a: fixed_arithmetic.Array, b: fixed_arithmetic.Array, start: fixed_arithmetic.Array
+    ) -> fixed_arithmetic.Array:
         half = a.shape[0] // 2  # a control: rows of the second half sum backwards
-        down = fixed.dot(a[half:, ::-1], b[::-1], start[half:])
-        return np.concatenate([fixed.dot(a[:half], b, start[:half]), down])
+        down = fixed_arithmetic.dot(a[half:, ::-1], b[::-1], start[half:])
+        return np.concatenate([fixed_arithmetic.dot(a[:half], b, start[:half]), down])
 
-    assert row_dependence(fixed.dot) == 0
+    assert row_dependence(fixed_arithmetic.dot) == 0
     assert row_dependence(paired) > 0
 
 
@@ -161,12 +165,12 @@ def test_sum_is_one_tree_for_every_layout() -> None:
     while rows.shape[1] > 1:
         half = rows.shape[1] // 2
         rows = rows[:, :half] + rows[:, half:]
-    assert np.array_equal(fixed.tree_sum(x, 1), rows[:, 0])
-    assert np.array_equal(fixed.tree_sum(np.asfortranarray(x), 1), rows[:, 0])
-    assert np.array_equal(fixed.tree_sum(x.T, 0), rows[:, 0])
-    assert np.array_equal(fixed.tree_sum(x, -1), rows[:, 0])
-    assert fixed.tree_sum(np.arange(5), 0) == 10
-    assert fixed.tree_sum(np.ones(8, bool), 0) == 8
+    assert np.array_equal(fixed_arithmetic.tree_sum(x, 1), rows[:, 0])
+    assert np.array_equal(fixed_arithmetic.tree_sum(np.asfortranarray(x), 1), rows[:, 0])
+    assert np.array_equal(fixed_arithmetic.tree_sum(x.T, 0), rows[:, 0])
+    assert np.array_equal(fixed_arithmetic.tree_sum(x, -1), rows[:, 0])
+    assert fixed_arithmetic.tree_sum(np.arange(5), 0) == 10
+    assert fixed_arithmetic.tree_sum(np.ones(8, bool), 0) == 8
     # The control: numpy's own sum follows the layout.
     assert not np.array_equal(np.sum(x, 1), np.sum(np.asfortranarray(x), 1))
 
@@ -219,10 +223,12 @@ def test_the_language_is_restored_after_every_launch() -> None:
 def test_nested_calls_do_not_patch_again(monkeypatch: pytest.MonkeyPatch) -> None:
     run_outer(torch.zeros(16, 16))
     patches = triton_interpreter._patch_lang
-    assert isinstance(patches, quick.Patches)
+    assert isinstance(patches, interpreter_fastpath.Patches)
     calls: list[bool] = []
     monkeypatch.setattr(
-        quick.Patches, "work_out", lambda self: pytest.fail("worked out a second time")
+        interpreter_fastpath.Patches,
+        "work_out",
+        lambda self: pytest.fail("worked out a second time"),
     )
     monkeypatch.setattr(
         triton_interpreter, "_patch_lang", lambda fn: (calls.append(patches.active), patches(fn))[1]

@@ -17,7 +17,7 @@ from kvparity_kernels.launch import kernel, launch
 import triton.language as tl
 from triton.runtime import interpreter as triton_interpreter
 
-from kvparity_kernels import operators, quick
+from kvparity_kernels import interpreter_fastpath, operators
 from kvparity_kernels.operators import BINARY, Operators
 
 RANDOM = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def told(function: Callable[..., Any], *operands: Any) -> Any:
 def changes() -> dict[tuple[Any, str], tuple[Any, Any]]:
     """(thing, name): what Triton puts there at a launch, and what stands in for it."""
     patches = triton_interpreter._patch_lang
-    assert isinstance(patches, quick.Patches)
+    assert isinstance(patches, interpreter_fastpath.Patches)
     if not patches.changes:
         launch(weigh, (1,), torch.zeros(4), torch.zeros(4), N=4)
     semantic = triton_interpreter.interpreter_semantic

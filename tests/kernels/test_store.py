@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kvparity_kernels import fixed
+from kvparity_kernels import fixed_arithmetic
 from kvparity_kernels.store import StoreFormat, decode, encode, poisoned, round_trip
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -76,7 +76,7 @@ def test_which_formats_are_exact() -> None:
 def test_fp8_rounds_once_and_saturates(name: str) -> None:
     format = StoreFormat(name)
     limit, kind = LIMITS[name], {"fp8_e4m3": "fp8e4nv", "fp8_e5m2": "fp8e5"}[name]
-    values = np.unique(fixed.FLOAT8[kind][0][: fixed.FLOAT8[kind][1] + 1])
+    values = np.unique(fixed_arithmetic.FLOAT8[kind][0][: fixed_arithmetic.FLOAT8[kind][1] + 1])
     middles = (values[1:] + values[:-1]) / 2  # ties, and one step to both sides of each
     near = np.concatenate([values, middles, np.nextafter(middles, 0), np.nextafter(middles, 9e9)])
     odd = [limit * 1.06, 1e30, math.inf, 1e-30, 0.0]
@@ -84,7 +84,7 @@ def test_fp8_rounds_once_and_saturates(name: str) -> None:
     codes, scales = encode(torch.from_numpy(numbers)[:, None, None], format)
     assert scales is None
     # The other implementation: by search in the table of all values, in numpy.
-    expected = torch.from_numpy(fixed.float32_to_float8(numbers, kind))
+    expected = torch.from_numpy(fixed_arithmetic.float32_to_float8(numbers, kind))
     assert torch.equal(codes.view(torch.uint8).flatten(), expected)
     back = decode(codes, None, format, torch.float32).flatten()
     assert back[:-1].abs().max() == limit
@@ -100,9 +100,9 @@ def test_fp8_is_a_quotient_and_a_product(text: str, dtype: torch.dtype) -> None:
     codes, _ = encode(x, format, scale)
     steps = scale.numpy()[None, :, None]
     kind = {"fp8_e4m3": "fp8e4nv", "fp8_e5m2": "fp8e5"}[format.name]
-    theirs = fixed.float32_to_float8(x.float().numpy() / steps, kind)
+    theirs = fixed_arithmetic.float32_to_float8(x.float().numpy() / steps, kind)
     assert torch.equal(codes.view(torch.uint8), torch.from_numpy(theirs))
-    product = torch.from_numpy(fixed.float8_to_float32(theirs, kind) * steps)
+    product = torch.from_numpy(fixed_arithmetic.float8_to_float32(theirs, kind) * steps)
     assert product.dtype == torch.float32
     assert same(decode(codes, scale, format, dtype), product.to(dtype))
     # Half a step of the format, of numbers in its normal range.

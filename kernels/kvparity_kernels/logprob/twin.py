@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kvparity_kernels.arguments import from_numpy, to_numpy
-from kvparity_kernels.fixed import tree_sum
+from kvparity_kernels.fixed_arithmetic import tree_sum
 
 # Logits converted to float32 at a time; bounds memory and changes no bit.
 ELEMENTS = 1 << 20

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kvparity_kernels.arguments import from_numpy, to_numpy
-from kvparity_kernels.fixed import tree_sum
+from kvparity_kernels.fixed_arithmetic import tree_sum
 
 
 def rms_norm(x: Tensor, w: Tensor, eps: float, block: int) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kvparity_kernels.arguments import from_numpy, next_power_of_2, to_numpy
-from kvparity_kernels.fixed import tree_sum
+from kvparity_kernels.fixed_arithmetic import tree_sum
 
 # Elements converted to float32 at a time; bounds memory and changes no bit.
 ELEMENTS = 1 << 20

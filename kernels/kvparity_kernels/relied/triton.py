@@ -71,7 +71,7 @@ QUICK: dict[str, tuple[str, ...]] = {
         "div_or_mod",
     ),
 }
-"""Path in the interpreter -> the parameters of what ``quick.py`` can stand in for."""
+"""Path in the interpreter -> the parameters of what the fast path can stand in for."""
 
 
 @cache

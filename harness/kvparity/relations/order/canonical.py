@@ -1,8 +1,8 @@
 """The trees that a ``ReductionOrder`` declares, for kernels that run in the interpreter.
 
 There ``tl.dot`` adds key after key into its accumulator and ``tl.sum`` halves
-(``kvparity_kernels.fixed``). On a GPU what happens inside a tile is the matrix instruction's own;
-only the chain of tiles and the merge of splits is declared.
+(``kvparity_kernels.fixed_arithmetic``). On a GPU the matrix instruction decides what happens inside
+a tile; only the chain of tiles and the merge of splits is declared.
 """
 
 from __future__ import annotations

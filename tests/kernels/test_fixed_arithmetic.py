@@ -13,7 +13,7 @@ import torch
 import triton.language as tl
 from triton.runtime.interpreter import TensorHandle
 
-from kvparity_kernels import fixed, interpreter
+from kvparity_kernels import fixed_arithmetic, interpreter
 from kvparity_kernels.launch import kernel, launch
 from kvparity_kernels.relied import GoneError
 from kvparity_kernels.relied import triton as relied
@@ -57,7 +57,7 @@ def test_an_fma_rounds_once_wherever_two_roundings_would_not_do(name: str) -> No
     for scale, a, b in itertools.product((-40, 0, 40), (1, -1), (1, -1)):
         u, v, w = F32(a * x), F32(b * y * 2.0**scale), F32(a * b * z * 2.0**scale)
         exact = Fraction(float(u)) * Fraction(float(v)) + Fraction(float(w))
-        found = fixed.fma(np.array([u]), np.array([v]), np.array([w]))
+        found = fixed_arithmetic.fma(np.array([u]), np.array([v]), np.array([w]))
         assert found.dtype == F32
         assert found[0] == nearest(exact)
 
@@ -67,7 +67,7 @@ def test_an_fma_of_infinities_is_float64s() -> None:
     x, y, z = (grid.ravel() for grid in np.meshgrid(odd, odd, odd))
     with np.errstate(all="ignore"):
         wanted = (x.astype(float) * y + z.astype(float)).astype(F32)
-        assert np.array_equal(fixed.fma(x, y, z), wanted, equal_nan=True)
+        assert np.array_equal(fixed_arithmetic.fma(x, y, z), wanted, equal_nan=True)
 
 
 def halved(x: list[Any]) -> Any:
@@ -87,7 +87,7 @@ def test_a_sum_is_a_tree_of_halves(size: int) -> None:
             before = x.copy()
             given = x.astype(np.int64) if x.dtype == bool else x
             wanted = halved(list(np.moveaxis(given, axis, 0)))
-            found = fixed.tree_sum(x, axis)
+            found = fixed_arithmetic.tree_sum(x, axis)
             assert isinstance(found, np.ndarray)
             assert found.shape == tuple(np.delete(shape, axis))
             assert np.array_equal(found, wanted)
@@ -99,9 +99,9 @@ def test_a_dot_of_a_batch_is_the_dots_of_its_parts() -> None:
     a, b = (source.standard_normal(s).astype(F32) for s in ((2, 3, 5), (2, 5, 4)))
     start = source.standard_normal((2, 3, 4)).astype(F32)
     before = start.copy()
-    whole = fixed.dot(a, b, start)
+    whole = fixed_arithmetic.dot(a, b, start)
     for i in range(2):
-        assert np.array_equal(whole[i], fixed.dot(a[i], b[i], start[i]))
+        assert np.array_equal(whole[i], fixed_arithmetic.dot(a[i], b[i], start[i]))
     assert np.array_equal(start, before)
 
 
@@ -110,7 +110,7 @@ KINDS = {"fp8e4nv": torch.float8_e4m3fn, "fp8e5": torch.float8_e5m2}
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_table_of_a_format_is_torchs(kind: str) -> None:
-    values, largest = fixed._float8()[kind]
+    values, largest = fixed_arithmetic._float8()[kind]
     torchs = torch.arange(256, dtype=torch.uint8).view(KINDS[kind]).float().numpy()
     assert values.dtype == F32
     assert np.array_equal(values, torchs, equal_nan=True)
@@ -124,12 +124,17 @@ def test_what_is_beyond_a_format_keeps_its_sign(kind: str) -> None:
     largest = torch.finfo(KINDS[kind]).max
     for x in (largest * 1.001, 1e30, np.inf):
         both = np.array([x, -x], F32)
-        assert fixed.float8_to_float32(fixed.float32_to_float8(both, kind), kind).tolist() == [
+        assert fixed_arithmetic.float8_to_float32(
+            fixed_arithmetic.float32_to_float8(both, kind), kind
+        ).tolist() == [
             largest,
             -largest,
         ]
-    assert fixed.float32_to_float8(np.array([np.nan, -np.nan], F32), kind).tolist() == [127, 127]
-    zeros = fixed.float32_to_float8(np.array([0.0, -0.0], F32), kind)
+    assert fixed_arithmetic.float32_to_float8(np.array([np.nan, -np.nan], F32), kind).tolist() == [
+        127,
+        127,
+    ]
+    zeros = fixed_arithmetic.float32_to_float8(np.array([0.0, -0.0], F32), kind)
     assert (zeros.tolist(), zeros.dtype) == ([0, 128], np.uint8)
 
 
@@ -198,7 +203,7 @@ def test_an_fma_that_rounds_twice_is_replaced(monkeypatch: pytest.MonkeyPatch) -
         found, plain = replaced(None, a, b, c), twice(None, a, b, c)
         assert (found.dtype, found.data.dtype) == (kind, dtype)
         assert (found.data == plain.data) == (kind == tl.float64)
-    assert fixed.fma(*(np.array([v], F32) for v in (x, y, z))) == nearest(
+    assert fixed_arithmetic.fma(*(np.array([v], F32) for v in (x, y, z))) == nearest(
         Fraction(x) * Fraction(y) + Fraction(z)
     )
 
@@ -219,7 +224,7 @@ def test_the_arithmetic_is_put_in_once_and_only_where_all_hooks_fit(
     monkeypatch.setattr(interpreter, "_installed", False)
     monkeypatch.setattr(relied, "check_hooks", lambda: calls.append("check"))
     monkeypatch.setattr(relied, "import_early", lambda: calls.append("early"))
-    monkeypatch.setattr(interpreter.quick, "install", lambda: calls.append("quick"))
+    monkeypatch.setattr(interpreter.interpreter_fastpath, "install", lambda: calls.append("quick"))
     before = hooks()
 
     def other() -> None:

@@ -15,7 +15,7 @@ import pytest
 import triton.language as tl
 from triton.runtime import interpreter as triton_interpreter
 
-from kvparity_kernels import quick
+from kvparity_kernels import interpreter_fastpath
 from kvparity_kernels.relied import triton as triton_relied
 
 RANDOM = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def operands() -> Iterator[tuple[Any, Any]]:
 
 def original(name: str) -> Callable[..., Any]:
     hook = getattr(triton_interpreter.TritonSemantic, name)
-    assert hook.__module__ == "kvparity_kernels.quick"
+    assert hook.__module__ == "kvparity_kernels.interpreter_fastpath"
     found: Callable[..., Any] = inspect.getclosurevars(hook).nonlocals["original"]
     return found
 
@@ -118,7 +118,7 @@ def test_all_quick_hooks_fit_this_version() -> None:
     # They are optional; this says when a new Triton has left one behind.
     assert triton_relied.quick_hooks().keys() == triton_relied.QUICK.keys()
     for name in ("_np_dtype", "_restore", "_broadcast", "_overflow", "_operands"):
-        assert hasattr(quick, name)
+        assert hasattr(interpreter_fastpath, name)
     hooked = [
         triton_interpreter._get_np_dtype,
         triton_interpreter.GridExecutor._restore_args_dev,
@@ -128,4 +128,4 @@ def test_all_quick_hooks_fit_this_version() -> None:
         tl.core.tensor.__init__,
         tl.core.block_type.__init__,
     ]
-    assert {hook.__module__ for hook in hooked} == {"kvparity_kernels.quick"}
+    assert {hook.__module__ for hook in hooked} == {"kvparity_kernels.interpreter_fastpath"}
