@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch._ops import OpOverload
 
 from kvparity.core.errors import SubjectError
 from kvparity.subjects.decoder.backends import run_counts
 from kvparity.subjects.events import Ran
-from kvparity_kernels.relied.torch import TorchDispatchMode
+from kvparity_kernels.relied.torch import OpOverload, TorchDispatchMode
 from kvparity_kernels.stream import emit, heard
 
 KERNELS = {
