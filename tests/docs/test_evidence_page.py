@@ -63,7 +63,7 @@ def everything(folder) -> set[str]:
         }
     )
     _, checks = judge(omitting, make(omitting), [], [], (), None)
-    found |= fields({"recheck": Outcome({("unit", "path"): "row"}).json()})
+    found |= fields({"recheck": Outcome({("unit", "path"): "row"}).entry().document()})
     return found | fields({"checks": checks}) | fields({"checks": [{"cases": looked()}]})
 
 

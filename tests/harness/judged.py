@@ -11,7 +11,7 @@ from run_documents import unchecked, unchecked_controls
 from kvparity.plan.cases import Work, make
 from kvparity.plan.kernel_cases import Unplanted
 from kvparity.plan.results import CaseLine
-from kvparity.report.verdict import judge
+from kvparity.report.verdict import Judged, judge
 from kvparity_contracts.contract import Contract
 
 CONTRACT = toy.contract(
@@ -56,7 +56,7 @@ class Run:
                  "measured": measured if run.relation == "accuracy" else {}}
             )  # fmt: skip
 
-    def judge(self) -> tuple[str, list[Entry]]:
+    def judge(self) -> tuple[str, list[Judged]]:
         """(verdict, entries of all checks)."""
         cases = unchecked(CaseLine, *self.cases)
         controls = unchecked_controls(*self.controls)

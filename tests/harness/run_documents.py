@@ -11,6 +11,7 @@ from kvparity.plan.kernel_cases import Numerics
 from kvparity.plan.results import ControlLine, Reach
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import case_line
+from kvparity.report.document import RunReport
 from kvparity_contracts.paths import PathName
 
 Document = dict[str, Any]
@@ -102,18 +103,33 @@ def report(verdict: str, *cases: Document, **changes: Any) -> Document:
         "command": "kvparity verify smoke",
         "run_dir": ".kvparity/runs/x",
         "environment": {
+            "python": "3.11.7",
+            "platform": "Linux",
+            "versions": {"torch": "2.9.0", "triton": "3.6.0", "transformers": None},
+            "outside_tested": None,
             "device": "cpu",
             "device_name": "Some CPU",
-            "versions": {"torch": "2.9.0", "triton": "3.6.0", "transformers": None},
             "triton_mode": "interpreter",
+            "tf32": {"matmul": False, "cudnn": False},
+            "reduced_precision_reduction": {"float16": True, "bfloat16": True},
+            "threads": 1,
+            "variables": {},
         },
         "subject": {"kind": "decoder", "cpu_ops": "twin"},
         "kernels": {"attention.prefill": {}},
         "checks": [check],
         "controls": [control()],
         "unplanted": [],
+        "recheck": {"paths": 0, "of": 0, "rows": 0, "differing": [], "skipped": None},
+        "tiles": {"arch": None},
+        "texts": None,
         "elapsed_s": 12.34,
     } | changes
+
+
+def whole_report(verdict: str, *cases: Document, **changes: Any) -> RunReport:
+    """The same as a value."""
+    return RunReport.model_validate(report(verdict, *cases, **changes))
 
 
 AnyValue = TypeVar("AnyValue", bound=BaseModel)

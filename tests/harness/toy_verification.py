@@ -42,7 +42,7 @@ def verify(
         resume=resume,
         command="kvparity verify contract.yaml",
         progress=lambda done, total, what: None,
-    )
+    ).document()
     assert report == json.loads((tmp_path / "run" / "run.json").read_text()) | {
         "elapsed_s": report["elapsed_s"]
     }

@@ -76,7 +76,7 @@ def verify(folder: Path, document: Mapping[str, Any]) -> Ran:
         resume=False,
         command="kvparity verify contract.yaml",
         progress=lambda *_: None,
-    )
+    ).document()
     unit = json.loads((folder / "run/units.jsonl").read_text())
     return Ran(report, folder / "run", tuple(tuple(each["ids"]) for each in unit["sequences"]))
 

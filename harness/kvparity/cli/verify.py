@@ -172,7 +172,7 @@ def _verify(
                 command=shlex.join(["kvparity", *sys.argv[1:]]),
                 progress=bar,
                 timeout=args.timeout,
-            )
+            ).document()
     except SubjectError as error:
         raise StopError(f"error: {error}{_kept(folder)}", ExitCode.ERROR) from error
     except KeyboardInterrupt:

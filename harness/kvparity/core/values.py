@@ -68,7 +68,7 @@ class Value(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-class Line(Value):
+class RunLine(Value):
     """A line of ``file``."""
 
     file: ClassVar[str]

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
-from kvparity.core.values import LIST, Count, Digest, Finite, Hex, Json, Line, Number, Value
+from kvparity.core.values import LIST, Count, Digest, Finite, Hex, Json, Number, RunLine, Value
 
 Outcome = Literal["holds", "differs", "void", "error"]
 SideName = Literal["reference", "candidate"]
@@ -56,7 +56,7 @@ class Details(Value):
     """What only the cases of one relation have."""
 
 
-class CaseLine(Line):
+class CaseLine(RunLine):
     """One case; each verdict comes with what it rests on."""
 
     file: ClassVar[str] = "cases.jsonl"
@@ -206,7 +206,7 @@ class Formats(Value):
     """and this cache format"""
 
 
-class ControlLine(Line):
+class ControlLine(RunLine):
     """One planted defect, and what its check said of it."""
 
     file: ClassVar[str] = "controls.jsonl"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from kvparity.core.values import Json
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from kvparity.plan.results import CaseLine
 
 
 class KernelCaseLine(CaseLine):
     """Decode's kernels against prefill's: its measures are null."""
 
-    def document(self) -> Json:
+    @model_serializer(mode="wrap")
+    def _in_order(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         """``rollout`` stands behind the measures."""
-        found = super().document()
+        found: dict[str, object] = handler(self)
         last = ("rollout", "first_divergence", self.relation)
         return found | {name: found.pop(name) for name in last if name in found}
 

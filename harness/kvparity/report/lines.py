@@ -14,7 +14,7 @@ from kvparity.core.values import (
     Digest,
     Hex,
     Json,
-    Line,
+    RunLine,
     Seconds,
     Value,
     sentence,
@@ -43,7 +43,7 @@ class Launches(Value):
     kernels: dict[str, Json]
 
 
-class PathLine(Line):
+class PathLine(RunLine):
     """A path of a unit that has run. ``rows``: of a path that was not probed."""
 
     file: ClassVar[str] = "paths.jsonl"
@@ -86,7 +86,7 @@ class Sequence(Value):
         return self
 
 
-class UnitLine(Line):
+class UnitLine(RunLine):
     """A unit that has ended: its tokens, and what its paths ran."""
 
     file: ClassVar[str] = "units.jsonl"
@@ -128,7 +128,7 @@ class ControlEnd(Value):
 
 
 AnyValue = TypeVar("AnyValue", bound=Value)
-AnyLine = TypeVar("AnyLine", bound=Line)
+AnyLine = TypeVar("AnyLine", bound=RunLine)
 
 
 def parsed(model: type[AnyLine], value: object, place: str) -> AnyLine:

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kvparity.core.errors import RunFolderError as RunFolderError
-from kvparity.core.values import Line
+from kvparity.core.values import RunLine
 from kvparity.relations.asked import Sided
 from kvparity.report import run_files, traces
+from kvparity.report.document import RunReport
 from kvparity.report.lines import AnyLine, parsed
 from kvparity.report.schema import schema_of
 
@@ -171,7 +172,7 @@ class Evidence:
         path = self.folder / file
         return path.read_bytes().count(b"\n") if path.is_file() else 0
 
-    def write(self, line: Line) -> None:
+    def write(self, line: RunLine) -> None:
         """Add a line to its file."""
         self.append(line.file, line.document())
 
@@ -239,11 +240,11 @@ class Evidence:
         """Keep what a subject raised in a case or unit; where."""
         return traces.keep(self.folder, name, text)
 
-    def finish(self, report: dict[str, Any]) -> None:
+    def finish(self, report: RunReport) -> None:
         """Write ``run.json``, the whole report or nothing."""
         whole, part = self.folder / "run.json", self.folder / "run.json.part"
         try:
-            part.write_text(json.dumps(report, indent=1, allow_nan=False))
+            part.write_text(json.dumps(report.document(), indent=1, allow_nan=False))
             part.replace(whole)
         except OSError as error:
             raise _unwritten(whole, error) from error

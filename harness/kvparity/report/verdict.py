@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from kvparity.plan.cases import Case, Work
+from kvparity.plan.cases import Case, Omitted, Work
 from kvparity.plan.kernel_cases import KernelCase, Unplanted
-from kvparity.plan.results import CaseLine, ControlLine
+from kvparity.plan.results import CaseLine, ControlLine, Outcome
 from kvparity.relations.blind import apart, blind, seen_instead
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.labels import place
 from kvparity_contracts.checks import Check, PathCheck
 from kvparity_contracts.contract import Contract
 
-ORDER = ("error", "differs", "void", "holds")
+ORDER: tuple[Outcome, ...] = ("error", "differs", "void", "holds")
 """From the word that outranks all others to the one that all must say."""
 
-Entry = dict[str, Any]
+
+@dataclass(frozen=True)
+class Judged:
+    """One check: its verdict, why, and what it rests on."""
+
+    name: str
+    relation: str
+    verdict: Outcome
+    reason: str
+    cases: tuple[CaseLine, ...]
+    omitted: tuple[Omitted, ...]
 
 
-def worst(verdicts: Sequence[str]) -> str:
+def worst(verdicts: Sequence[Outcome]) -> Outcome:
     """The verdict of a whole: the worst of its parts; of nothing, ``void``."""
     return min(verdicts, key=ORDER.index) if verdicts else "void"
 
@@ -31,7 +41,7 @@ def judge_check(
     results: Sequence[CaseLine],
     controls: Sequence[ControlLine],
     unplanted: Sequence[Unplanted],
-) -> tuple[str, str]:
+) -> tuple[Outcome, str]:
     """(verdict, reason) of one check from its planned cases, their results and its controls."""
     # Worst last: should a case stand there twice, what was ever seen of it counts.
     found = {e.id: e for e in sorted(results, key=lambda e: -ORDER.index(e.verdict))}
@@ -68,7 +78,7 @@ def _controls_allow(
     results: Sequence[CaseLine],
     cases: int,
     formats: Sequence[str],
-) -> tuple[str, str]:
+) -> tuple[Outcome, str]:
     own = [c for c in controls if c.relation == check.relation]
     # What has a reach is judged by each check's own limits, not by all at once.
     missed = [c for c in own if not c.caught and not c.reach]
@@ -121,36 +131,23 @@ def judge(
     controls: Sequence[ControlLine],
     unplanted: Sequence[Unplanted],
     replaced: str | None,
-) -> tuple[str, list[Entry]]:
-    """(verdict, entries of all checks). ``replaced`` names a backend that was not the one asked."""
+) -> tuple[Outcome, list[Judged]]:
+    """(verdict, all checks). ``replaced`` names a backend that was not the one asked."""
     planned: list[Case | KernelCase] = [case for unit in work.units for case in unit.cases]
     planned += work.kernel_cases
     ended = {(entry.name, entry.relation) for entry in controls}
     ended |= {(entry.control, entry.relation) for entry in unplanted}
     lost = [run.control for run in work.every_control if (run.control, run.relation) not in ended]
-    entries: list[Entry] = []
+    found: list[Judged] = []
     for check in contract.checks:
         own = [case for case in planned if case.check == check.name]
         ids = {case.id for case in own}
-        verdict, reason = judge_check(
-            check, own, [r for r in results if r.id in ids], controls, unplanted
-        )
+        cases = tuple(line for line in results if line.id in ids)
+        verdict, reason = judge_check(check, own, cases, controls, unplanted)
         if verdict == "holds" and lost:
             verdict, reason = "void", f"planned controls did not run: {', '.join(lost)}"
         if verdict == "holds" and replaced is not None:
             verdict, reason = "void", replaced
-        entries.append(
-            {
-                "name": check.name,
-                "relation": check.relation,
-                "verdict": verdict,
-                "reason": reason,
-                "cases": [r.document() for r in results if r.id in ids],
-                "omitted": [
-                    {"workload": o.workload, "path": o.path, "reason": o.reason}
-                    for o in work.omitted
-                    if o.check == check.name
-                ],
-            }
-        )
-    return worst([entry["verdict"] for entry in entries]), entries
+        omitted = tuple(each for each in work.omitted if each.check == check.name)
+        found.append(Judged(check.name, check.relation, verdict, reason, cases, omitted))
+    return worst([each.verdict for each in found]), found

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,10 +20,11 @@ from kvparity.plan.results import CaseLine
 from kvparity.plan.texts import given
 from kvparity.report import evidence_check as believed
 from kvparity.report import evidence_paths
+from kvparity.report.document import CheckOfRun, OmittedPath, RunReport
 from kvparity.report.lines import AnyLine, ControlEnd, FreshRows, UnitLine, answered
 from kvparity.report.run_dir import Evidence
 from kvparity.report.schema import SCHEMA_VERSION
-from kvparity.report.verdict import judge
+from kvparity.report.verdict import Judged, judge
 from kvparity.run import worker
 from kvparity.run.identity import identity
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
@@ -50,7 +50,7 @@ def verify(
     command: str,
     progress: Progress,
     timeout: float = TIMEOUT_S,
-) -> dict[str, Any]:
+) -> RunReport:
     """Verify a contract and return the report, which is also ``run.json`` in ``folder``.
 
     The subject runs in ``jobs`` processes of its own (:mod:`kvparity.core.isolation`), of which
@@ -94,10 +94,16 @@ def verify(
         except BadEndError as error:
             evidence.ended_badly(str(error))
             raise
-        report = _report(loaded, work, evidence, setting, unplanted, fresh) | {"tiles": relied}
-        report["texts"] = texts.json()
-        report["run_dir"] = str(folder)
-        report["elapsed_s"] = round(time.perf_counter() - start, 2)
+        parts = _report(loaded, work, evidence, setting, unplanted, fresh)
+        report = RunReport.model_validate(
+            parts
+            | {
+                "run_dir": str(folder),
+                "tiles": relied,
+                "texts": texts.json(),
+                "elapsed_s": round(time.perf_counter() - start, 2),
+            }
+        )
         evidence.finish(report)
     return report
 
@@ -199,7 +205,8 @@ def _report(
     setting: Environment,
     unplanted: tuple[Unplanted, ...],
     fresh: Outcome,
-) -> dict[str, Any]:
+) -> dict[str, object]:
+    """The parts of the report but for where, how long and with which tiles and texts it ran."""
     believed.whole(evidence, work)  # what computed rows again may have written, too
     cases = believed.cases(evidence, loaded.contract, work)
     results = judged(work.units, sorted(cases, key=lambda line: line.id), fresh)
@@ -222,15 +229,23 @@ def _report(
             "seed": loaded.contract.seed,
         },
         "command": evidence.command(),
-        "run_dir": str(evidence.folder),
-        "environment": setting.document(),
+        "environment": setting,
         "subject": units[0].subject if units else {},
         "kernels": _kernels(units, results),
-        "checks": checks,
-        "controls": [line.document() for line in controls],
+        "checks": [_check(each) for each in checks],
+        "controls": controls,
         "unplanted": [asdict(control) for control in unplanted],
-        "recheck": fresh.json(),
+        "recheck": fresh.entry(),
     }
+
+
+def _check(found: Judged) -> CheckOfRun:
+    """The entry of one check."""
+    omitted = (
+        OmittedPath(workload=each.workload, path=each.path, reason=each.reason)
+        for each in found.omitted
+    )
+    return CheckOfRun.model_validate(vars(found) | {"omitted": tuple(omitted)})
 
 
 def _in_order(

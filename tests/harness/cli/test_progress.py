@@ -74,7 +74,7 @@ def test_what_is_counted_are_finished_cases(
 
     verify.verify(
         load(file), device="cpu", folder=folder, jobs=1, resume=False, command="", progress=told
-    )
+    ).document()
     total = seen[-1][1]
     assert seen[0] == (0, total)
     assert seen[-1] == (total, total)

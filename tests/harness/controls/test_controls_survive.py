@@ -45,7 +45,7 @@ def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> d
     return run_verify.verify(
         load(file), device="cpu", folder=tmp_path / "run", jobs=1, resume=False,
         command="kvparity verify contract.yaml", progress=lambda done, total, what: None,
-    )  # fmt: skip
+    ).document()  # fmt: skip
 
 
 def raising(error: BaseException) -> Callable[[Subject], Subject]:

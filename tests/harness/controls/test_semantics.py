@@ -62,7 +62,7 @@ def verify(folder: Path, fault: str = "", *, limits: Any, **changes: Any) -> dic
     return run_verify.verify(
         load(file), device="cpu", folder=folder / f"run{len(list(folder.iterdir()))}", jobs=1,
         resume=False, command="", progress=lambda *_: None,
-    )  # fmt: skip
+    ).document()  # fmt: skip
 
 
 def near(report: dict[str, Any]) -> tuple[str, str]:

@@ -157,7 +157,7 @@ def verify(folder: Path, monkeypatch: pytest.MonkeyPatch, *, resume: bool = Fals
         resume=resume,
         command="kvparity verify contract.yaml",
         progress=lambda done, total, what: None,
-    )
+    ).document()
 
 
 def test_a_report_says_which_ids_a_text_became_and_only_the_same_are_resumed(

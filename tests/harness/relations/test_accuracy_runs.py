@@ -31,7 +31,7 @@ def verify(
     return run_verify.verify(
         load(file), device="cpu", folder=tmp_path / "run", jobs=1, resume=False,
         command="kvparity verify contract.yaml", progress=lambda *_: None,
-    )  # fmt: skip
+    ).document()  # fmt: skip
 
 
 @pytest.mark.parametrize(("defects", "verdict"), [((), "holds"), (("wrong",), "differs")])

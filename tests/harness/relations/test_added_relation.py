@@ -162,7 +162,7 @@ def verify(
     return running.verify(
         load(written(folder, *checks)), device="cpu", folder=folder / "run", jobs=1, resume=False,
         command="", progress=lambda *_: None,
-    )  # fmt: skip
+    ).document()  # fmt: skip
 
 
 def test_added_relations_are_planned_run_controlled_and_told(

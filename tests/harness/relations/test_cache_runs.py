@@ -41,7 +41,7 @@ def verify(
         resume=False,
         command="kvparity verify contract.yaml",
         progress=lambda *_: None,
-    )
+    ).document()
 
 
 def test_caches_and_keys_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

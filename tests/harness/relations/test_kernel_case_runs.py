@@ -31,7 +31,7 @@ def verify(folder: Path, *, resume: bool = False, **changes: Any) -> dict[str, A
         resume=resume,
         command="kvparity verify contract.yaml",
         progress=lambda done, total, what: None,
-    )
+    ).document()
 
 
 def naive(**names: str) -> dict[str, Any]:

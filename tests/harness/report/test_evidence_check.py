@@ -47,7 +47,7 @@ def run(contract: Path, folder: Path, subject: Toy, *, resume: bool) -> dict[str
         return verify(
             load(contract), device="cpu", folder=folder, jobs=1, resume=resume, command="",
             progress=lambda *_: None,
-        )  # fmt: skip
+        ).document()  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_documents import whole_report as report
 from safetensors import safe_open
 from torch import Tensor
 
@@ -223,10 +224,11 @@ def test_an_accuracy_case_and_both_sides_of_a_failure_are_kept(tmp_path: Path) -
 def test_the_report_is_json_or_nothing(tmp_path: Path) -> None:
     evidence = begun(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        evidence.finish({"x": float("inf")})
+        evidence.finish(report("holds", subject={"x": float("inf")}))
     assert not (tmp_path / "run.json").exists()
-    evidence.finish({"x": [1, None]})
-    assert json.loads((tmp_path / "run.json").read_text()) == {"x": [1, None]}
+    found = report("holds", subject={"x": [1, None]})
+    evidence.finish(found)
+    assert json.loads((tmp_path / "run.json").read_text()) == found.document()
     assert not (tmp_path / "run.json.part").exists()
 
 

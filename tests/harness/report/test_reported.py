@@ -9,17 +9,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import run_documents
 from carrying import LONG, SHORT, contract, holding
 from run_documents import control, unchecked
 
 from kvparity.core.isolation.pool import BadEndError, Here
-from kvparity.plan.cases import make
+from kvparity.plan.cases import Omitted, make
 from kvparity.plan.kernel_cases import Unplanted
 from kvparity.plan.results import CaseLine, ControlLine
 from kvparity.relations.order.line import OrderCase, OrderDetails
+from kvparity.report.document import CheckOfRun, OmittedPath
 from kvparity.report.lines import Launches, UnitLine
 from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.run_dir import Evidence
+from kvparity.report.verdict import Judged
 from kvparity.run import verify as running
 from kvparity.run.recheck.outcome import Outcome
 from kvparity.subjects.base import UnsupportedError
@@ -57,6 +60,9 @@ def test_what_was_used_in_place_of_what_was_asked_for_is_told(name: str) -> None
     assert running._replaced(unchecked(UnitLine, *({"subject": it} for it in subjects))) == words
 
 
+CHECK = Judged("c", "cache", "void", "why", (), (Omitted("c", "w", "decode", "so"),))
+
+
 @pytest.mark.parametrize("units", [2, 0])
 def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
     units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +96,7 @@ def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
     )
     judged: list[Any] = []
     monkeypatch.setattr(running, "judged", lambda units, results, fresh: results)
-    monkeypatch.setattr(running, "judge", lambda *given: judged.append(given) or ("void", ["c"]))
+    monkeypatch.setattr(running, "judge", lambda *given: judged.append(given) or ("void", [CHECK]))
     loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
     (tmp_path / "identity.json").write_text(json.dumps({"command": "kvparity verify", "path": "c"}))
     left = (Unplanted("x", "order", "why", asked=True),)
@@ -99,8 +105,11 @@ def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
     ((_, _, results, in_order, unplanted, replaced),) = judged
     assert [each.id for each in results] == sorted(each.id for each in found)
     assert (in_order, unplanted, replaced) == (ran, left, None)
-    assert (report["verdict"], report["checks"]) == ("void", ["c"])
-    assert report["controls"] == [each.document() for each in ran]
+    entry = CheckOfRun(
+        name="c", relation="cache", verdict="void", reason="why", cases=(),
+        omitted=(OmittedPath(workload="w", path="decode", reason="so"),),
+    )  # fmt: skip
+    assert (report["verdict"], report["checks"], report["controls"]) == ("void", [entry], ran)
     assert report["subject"] == ({"kind": "short"} if units else {})
     kernels = {f"{path} of {unit.workload}": {"a": 1} for unit in work.units for path in "ab"}
     assert report["kernels"] == kernels | {case.id: {"a": 2} for case in work.kernel_cases}
@@ -122,8 +131,13 @@ def test_a_setting_that_the_environment_overrides_ends_a_run_before_it_begins(
         running.verify(
             loaded, device="cpu", folder=tmp_path / "run", jobs=1, resume=False, command="",
             progress=lambda *_: None,
-        )  # fmt: skip
+        ).document()  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+PARTS = run_documents.report("holds", run_documents.case())
+TILES = SimpleNamespace(document=lambda: {"arch": None})
+TEXTS = {"by": "byte by byte", "ids": {"w": [[1, 2], [3]]}}
 
 
 class Noting(Here):
@@ -144,7 +158,7 @@ def verified(
     """A run whose parts are made up; its report, and what was told and done in order."""
     own = contract()
     loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
-    texts = SimpleNamespace(loaded=loaded, identity=lambda: {}, json=lambda: ["texts"])
+    texts = SimpleNamespace(loaded=loaded, identity=lambda: {}, json=lambda: TEXTS)
     clock = iter([10.0, 11.23456])
     seen: list[Any] = []
     made_up: dict[str, Any] = {
@@ -157,15 +171,15 @@ def verified(
         "_cases": lambda *_: {},
         "_controls": lambda *_: (),
         "_recheck": lambda *_: Outcome({}),
-        "_report": lambda *_: {"verdict": "holds"},
-        "tiles": SimpleNamespace(in_force=lambda *_: {}, checked=lambda *_: ["relied"]),
+        "_report": lambda *_: PARTS,
+        "tiles": SimpleNamespace(in_force=lambda *_: {}, checked=lambda *_: TILES),
     }
     for name, value in made_up.items():
         monkeypatch.setattr(running, name, value)
     report = running.verify(
         loaded, device="cpu", folder=folder, jobs=1, resume=False, command="words",
         progress=lambda *given: seen.append(given),
-    )  # fmt: skip
+    ).document()  # fmt: skip
     return report, seen
 
 
@@ -176,9 +190,8 @@ def test_a_run_tells_how_much_there_is_to_do_and_writes_the_report_that_it_retur
     report, seen = verified(folder, monkeypatch)
     total = sum(len(unit.cases) for unit in make(contract()).units) + 2
     assert seen == ["settled", (0, total, "starting"), "finished"]
-    assert report == {
-        "verdict": "holds", "tiles": ["relied"], "texts": ["texts"], "run_dir": str(folder),
-        "elapsed_s": 1.23,
+    assert report == PARTS | {
+        "tiles": {"arch": None}, "texts": TEXTS, "run_dir": str(folder), "elapsed_s": 1.23,
     }  # fmt: skip
     assert json.loads((folder / "run.json").read_text()) == report
 

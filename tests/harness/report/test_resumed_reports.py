@@ -79,7 +79,7 @@ def run(contract: Path, folder: Path, *, resume: bool = False, cases: int | None
         report = verify(
             load(contract), device="cpu", folder=folder, jobs=1, resume=resume, command="",
             progress=lambda *_: None,
-        )  # fmt: skip
+        ).document()  # fmt: skip
     lines = sorted(Evidence(folder).lines("units.jsonl"), key=lambda line: line["unit"])
     return timeless(report), timeless(lines)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_documents import whole_report as report
 from safetensors import safe_open
 
 from kvparity.plan.schedule import Layout, Plan
@@ -173,8 +174,8 @@ def test_a_failure_keeps_both_sides(tmp_path: Path) -> None:
 
 def test_the_report_is_written_whole(tmp_path: Path) -> None:
     evidence = started(tmp_path / "run")
-    evidence.finish({"verdict": "holds"})
-    assert json.loads((evidence.folder / "run.json").read_text()) == {"verdict": "holds"}
+    evidence.finish(report("holds"))
+    assert json.loads((evidence.folder / "run.json").read_text()) == report("holds").document()
 
 
 @pytest.mark.parametrize("file", ["cases.jsonl", "run.json", "failures/c0.safetensors"])
@@ -185,18 +186,18 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, file: str) -> None:
     with pytest.raises(RunFolderError, match=f"{file} could not be written"):
         {
             "cases.jsonl": lambda: evidence.append(file, {}),
-            "run.json": lambda: evidence.finish({}),
+            "run.json": lambda: evidence.finish(report("holds")),
             "failures/c0.safetensors": lambda: evidence.keep_failure("c0", record, record),
         }[file]()
 
 
 def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     evidence = started(tmp_path / "run")
-    evidence.finish({"verdict": "differs"})
+    evidence.finish(report("differs"))
     (evidence.folder / "run.json.part").mkdir()
     with pytest.raises(RunFolderError, match="could not be written"):
-        evidence.finish({"verdict": "holds"})
-    assert json.loads((evidence.folder / "run.json").read_text()) == {"verdict": "differs"}
+        evidence.finish(report("holds"))
+    assert json.loads((evidence.folder / "run.json").read_text())["verdict"] == "differs"
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -35,7 +35,7 @@ def verify(tmp_path: Path, *, resume: bool = False) -> dict[str, Any]:
     return run_verify.verify(
         load(file), device="cpu", folder=tmp_path / "run", jobs=1, resume=resume,
         command="kvparity verify contract.yaml", progress=lambda *_: None,
-    )  # fmt: skip
+    ).document()  # fmt: skip
 
 
 @pytest.fixture

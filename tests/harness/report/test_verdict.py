@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import toy
@@ -11,7 +11,7 @@ from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.plan.cases import Work, make
 from kvparity.plan.kernel_cases import Unplanted
 from kvparity.plan.results import CaseLine, ControlLine
-from kvparity.report.verdict import judge, worst
+from kvparity.report.verdict import Judged, judge, worst
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
 
@@ -33,9 +33,6 @@ def contract() -> Contract:
 @pytest.fixture(scope="module")
 def work(contract: Contract) -> Work:
     return make(contract)
-
-
-Entries = list[dict[str, Any]]
 
 
 def results(work: Work, **changes: str) -> list[CaseLine]:
@@ -80,8 +77,8 @@ def case_of(work: Work, check: str, path: str) -> str:
     )
 
 
-def verdicts(entries: Entries) -> list[str]:
-    return [entry["verdict"] for entry in entries]
+def verdicts(entries: Sequence[Judged]) -> list[str]:
+    return [entry.verdict for entry in entries]
 
 
 def test_the_worst_word_wins() -> None:
@@ -102,13 +99,11 @@ def test_every_verdict_has_its_exit_code() -> None:
 def test_all_held_and_caught_holds(contract: Contract, work: Work) -> None:
     verdict, entries = judge(contract, work, results(work), controls(work), work.unplanted, None)
     assert (verdict, verdicts(entries)) == ("holds", ["holds", "holds"])
-    assert entries[0]["reason"].startswith(f"{len(entries[0]['cases'])} cases, bits are equal; ")
+    assert entries[0].reason.startswith(f"{len(entries[0].cases)} cases, bits are equal; ")
     own = sum(run.relation == "accuracy" for run in work.controls)
     assert own >= 1
-    assert entries[1]["reason"].startswith(f"4 cases, within limits; {own} controls caught")
-    assert [(o["workload"], o["path"]) for o in entries[0]["omitted"]] == [
-        ("padded", "chunked(20)")
-    ]
+    assert entries[1].reason.startswith(f"4 cases, within limits; {own} controls caught")
+    assert [(o.workload, o.path) for o in entries[0].omitted] == [("padded", "chunked(20)")]
 
 
 def test_no_results_at_all_are_void(contract: Contract, work: Work) -> None:
@@ -128,7 +123,7 @@ def test_a_path_that_was_omitted_everywhere_makes_its_check_void() -> None:
     less = replace(work, units=units)
     verdict, entries = judge(contract, less, results(less), controls(less), (), None)
     assert verdict == "void"
-    assert entries[0]["reason"] == "chunked(20): shows nothing in any workload and was not run"
+    assert entries[0].reason == "chunked(20): shows nothing in any workload and was not run"
     assert judge(contract, work, results(work), controls(work), (), None)[0] == "holds"
 
 
@@ -138,7 +133,7 @@ def test_a_control_that_was_asked_for_and_not_planted_voids_all(
     left = Unplanted("padding-leaks", "invariance", "no pads here", asked=True)
     verdict, entries = judge(contract, work, results(work), controls(work), (left,), None)
     assert (verdict, verdicts(entries)) == ("void", ["void", "void"])
-    assert "padding-leaks was asked for and not planted: no pads here" in entries[0]["reason"]
+    assert "padding-leaks was asked for and not planted: no pads here" in entries[0].reason
     # The control: left out by `all`, it is no more than a line in the report.
     quiet = replace(left, asked=False)
     assert judge(contract, work, results(work), controls(work), (quiet,), None)[0] == "holds"
@@ -151,7 +146,7 @@ def test_limits_that_a_planted_defect_keeps_prove_nothing() -> None:
     work = make(contract)
     verdict, entries = judge(contract, work, results(work), controls(work), work.unplanted, None)
     assert (verdict, verdicts(entries)) == ("void", ["holds", "holds", "void"])
-    assert "wrong-input gave max_abs_dlogp 0.5, within 1e+03" in entries[2]["reason"]
+    assert "wrong-input gave max_abs_dlogp 0.5, within 1e+03" in entries[2].reason
 
 
 @pytest.mark.parametrize(("bfloat16", "expected"), [(0.4, "holds"), (0.5, "void")])
@@ -164,4 +159,4 @@ def test_limits_of_every_format_must_catch_something(bfloat16: float, expected: 
     verdict, entries = judge(contract, work, results(work), controls(work), work.unplanted, None)
     assert verdict == expected
     loose = "the limits of bfloat16 catch no planted defect"
-    assert entries[0]["reason"].startswith(loose) == (expected == "void")
+    assert entries[0].reason.startswith(loose) == (expected == "void")

@@ -248,10 +248,10 @@ def test_a_rule_that_is_broken_alone(name: str) -> None:
     run = Run()
     change(run)
     verdict, entries = run.judge()
-    found = {entry["name"]: entry["verdict"] for entry in entries}
+    found = {entry.name: entry.verdict for entry in entries}
     assert found == dict.fromkeys(NAMES, "holds") | wrong
     for entry in entries:
-        if entry["name"] in wrong:
-            assert words in entry["reason"]
+        if entry.name in wrong:
+            assert words in entry.reason
     order = ("error", "differs", "void", "holds")
     assert verdict == min(found.values(), key=order.index)

@@ -208,7 +208,7 @@ def start(place: Place, *, resume: bool) -> None:
         verify(
             load(contract), device="cpu", folder=place.folder / "run", jobs=1, resume=resume,
             command="", progress=stop,
-        )  # fmt: skip
+        ).document()  # fmt: skip
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

@@ -124,7 +124,7 @@ def test_paths_and_rows_of_all_answers_are_counted() -> None:
         {"unit": unit, "path": path, "row": "position 3 of sequence 0"}
         for unit, path in (("a", "mixed"), ("b", "decode"))
     ]
-    assert found.json() == {
+    assert found.entry().document() == {
         "paths": 3, "of": 7, "rows": 4, "differing": differing, "skipped": None,
     }  # fmt: skip
 
@@ -137,4 +137,4 @@ def test_a_case_that_did_not_hold_keeps_its_verdict() -> None:
 
 def test_where_nothing_was_looked_at_nothing_is_counted() -> None:
     counts = {"paths": 0, "of": 0, "rows": 0, "differing": [], "skipped": "why"}
-    assert Outcome({}, skipped="why").json() == counts
+    assert Outcome({}, skipped="why").entry().document() == counts

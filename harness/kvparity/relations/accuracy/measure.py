@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvparity.core.words import UNFINITE, of_allowed
 from kvparity.record.execute import Record
+from kvparity.relations.accuracy.line import Spot
 from kvparity.relations.bits_and_limits import Comparison, aggregates, number, other_work
 
 OF_A_TOKEN = ("max_abs", "max_abs_dlogp")
@@ -34,22 +35,6 @@ class Against:
     def tensors(self) -> dict[str, Tensor]:
         """What is kept as evidence: three numbers a token, however wide its row is."""
         return {"value": self.value, "exact": self.exact, "column": self.column}
-
-
-@dataclass(frozen=True)
-class Spot:
-    """One compared token. ``position`` is the token's, or that of a kernel pair's query row.
-
-    ``column``: the number of the temperature; of a kernel pair the element, O by head, then LSE.
-    """
-
-    sequence: str
-    position: int
-    token: int | None
-    column: int
-    value: float | str
-    exact: float | str
-    error: float | str
 
 
 def against(candidate: Record, oracle: Tensor, *, column: int | None) -> Against:
@@ -103,7 +88,7 @@ def accuracy(
             UNFINITE,
             tokens=tokens,
             differing_tokens=int(bad.sum()),
-            details={"limits": dict(limits), "first": asdict(first), "worst": asdict(first)},
+            details={"limits": dict(limits), "first": first.document(), "worst": first.document()},
         )
     measured = aggregates(found, wanted, column)
     rest: dict[str, Any] = {
@@ -139,7 +124,7 @@ def _where(
     if not bool(off.any()):
         return {"first": None, "worst": None}
     spots = (int(torch.nonzero(off)[0]), int(errors.error.argmax()))
-    first, worst = (asdict(_spot(candidate, errors, spot, column)) for spot in spots)
+    first, worst = (_spot(candidate, errors, spot, column).document() for spot in spots)
     return {"first": first, "worst": worst}
 
 

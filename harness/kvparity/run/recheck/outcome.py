@@ -6,15 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kvparity.plan.cases import Unit
 from kvparity.plan.results import CaseLine
+from kvparity.report.document import Recheck, UnlikeRow
 from kvparity.report.lines import FreshRows, UnitLine
 from kvparity.run.recheck.rows import unlike
 from kvparity.run.recheck.selection import Selection
-
-Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,18 +28,18 @@ class Outcome:
     rows: int = 0
     skipped: str | None = None
 
-    def json(self) -> Entry:
-        """JSON values."""
-        differing = [
-            {"unit": unit, "path": path, "row": row} for (unit, path), row in self.unlike.items()
-        ]
-        return {
-            "paths": self.paths,
-            "of": self.of,
-            "rows": self.rows,
-            "differing": differing,
-            "skipped": self.skipped,
-        }
+    def entry(self) -> Recheck:
+        """What the report says of it."""
+        differing = tuple(
+            UnlikeRow(unit=unit, path=path, row=row) for (unit, path), row in self.unlike.items()
+        )
+        return Recheck(
+            paths=self.paths,
+            of=self.of,
+            rows=self.rows,
+            differing=differing,
+            skipped=self.skipped,
+        )
 
 
 def outcome(

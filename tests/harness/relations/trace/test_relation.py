@@ -60,7 +60,7 @@ def test_a_contract_asks_for_traces(tmp_path: Path) -> None:
     loaded = load(written(tmp_path))
     report = verify.verify(
         loaded, device="cpu", folder=folder, jobs=1, resume=False, command="", progress=print_none
-    )
+    ).document()
     assert report["verdict"] == "holds", render(report)
     (check,) = report["checks"]
     # a case for each path and format; temperatures have no say

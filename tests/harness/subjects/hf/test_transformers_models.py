@@ -165,7 +165,7 @@ def test_a_contract_with_dynamic_angles_differs(tmp_path: Path) -> None:
         resume=False,
         command="kvparity verify long.yaml",
         progress=lambda done, total, what: None,
-    )
+    ).document()
     (case,) = report["checks"][0]["cases"]
     assert (report["verdict"], case["verdict"]) == ("differs", "differs")
     assert case["max_abs_dlogp"] > 1e-3

@@ -110,7 +110,7 @@ def test_a_mixture_of_experts_gets_a_verdict_about_accuracy(
     report = verify.verify(
         read(file), device="cpu", folder=tmp_path / "run", jobs=1, resume=False, command="",
         progress=lambda *_: None,
-    )  # fmt: skip
+    ).document()  # fmt: skip
     (check,) = report["checks"]
     assert (check["verdict"], report["verdict"]) == (verdict, verdict)
     assert {case["verdict"] for case in check["cases"]} == {"holds"}
