@@ -176,9 +176,10 @@ def _run(contract: Contract, subject: DecoderSubject) -> None:
         for path in contract.paths_of(check, workload)
     }
     for path, workload in paths.items():
-        prompts = setting.prompts(workload)
+        plans = setting.plans(workload)
+        prompts = plans.prompts
         tokens = [[*ids, *[0] * prompts.generate] for ids in prompts.prompts]
-        run_path(setting, subject, prompts, path, tokens)
+        run_path(setting, subject, plans, path, tokens)
 
 
 def _short(workload: Workload) -> Workload:

@@ -114,6 +114,7 @@ def test_the_list_of_a_contract_is_what_its_run_launches(tmp_path, compiled_mode
         assert [] in near, (name, min(near, key=len, default=None))
 
 
+@pytest.mark.compile
 def test_a_dry_run_lists_the_steps_and_compiles_what_they_launch(tmp_path):
     names = ("compile", "bits-sdpa", "order-flashinfer")
     done = subprocess.run(

@@ -41,7 +41,14 @@ def run(tmp_path, capsys, monkeypatch, compiled):
     return run
 
 
-@pytest.mark.parametrize("step", HERE, ids=lambda step: step.name)
+def marked(step):
+    slow = ("doctor", "verify-export-fidelity")
+    marks = [pytest.mark.slow] if step.name in slow else []
+    marks += [pytest.mark.compile] if step.name.startswith("audit") else []
+    return pytest.param(step, id=step.name, marks=marks)
+
+
+@pytest.mark.parametrize("step", map(marked, HERE))
 def test_a_step_has_its_answer_on_a_cpu(step, run, tmp_path):
     outcome, document = run(step, small(step, tmp_path))
     assert outcome.state == "ok", outcome.reason

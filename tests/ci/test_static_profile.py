@@ -30,6 +30,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.compile
 def test_a_kernel_that_is_given_too_few_registers_is_seen_to_spill():
     """The tile that four warps hold, held by one."""
     done = subprocess.run(
