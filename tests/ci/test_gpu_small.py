@@ -48,7 +48,7 @@ def marked(step):
     return pytest.param(step, id=step.name, marks=marks)
 
 
-@pytest.mark.parametrize("step", map(marked, HERE))
+@pytest.mark.parametrize("step", [marked(step) for step in HERE])
 def test_a_step_has_its_answer_on_a_cpu(step, run, tmp_path):
     outcome, document = run(step, small(step, tmp_path))
     assert outcome.state == "ok", outcome.reason
