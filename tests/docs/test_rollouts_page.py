@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kvparity.rollouts import RolloutWriter, read_rollouts
-from kvparity.rollouts.findings import Kind
+from kvparity.rollouts.anomalies import Anomaly
 from kvparity.rollouts.open import LAYOUTS
 
 PAGE = (Path(__file__).parents[2] / "docs/rollouts.md").read_text()
@@ -65,4 +65,4 @@ def test_the_tables_are_whole() -> None:
     named = set(re.findall(r"`([^`\n]+)`", PAGE))
     assert {layout.name.removesuffix(", with requests") for layout in LAYOUTS} <= named
     rows = PAGE.split("| found | what is done |")[1].split("\n\n")[0]
-    assert rows.count("| left out |") == sum(kind.rule.value == "left out" for kind in Kind)
+    assert rows.count("| left out |") == sum(kind.rule.value == "left out" for kind in Anomaly)

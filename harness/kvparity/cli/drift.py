@@ -13,7 +13,7 @@ from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import of_verdict
 
 if TYPE_CHECKING:
-    from kvparity.drift.sides import Compared
+    from kvparity.drift.sides import MatchedSides
 
 FRAMEWORKS = (
     "verl",
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     found = report(
         both.tokens,
         both.matched,
-        both.findings,
+        both.anomalies,
         rollout=both.rollout,
         trainer=both.trainer,
         limits=limits,
@@ -119,7 +119,7 @@ def _write(path: Path, text: str) -> None:
         raise StopError(f"--html {path} cannot be written: {error.strerror}") from error
 
 
-def _recordings(args: argparse.Namespace) -> Compared:
+def _recordings(args: argparse.Namespace) -> MatchedSides:
     from kvparity.drift.sides import recordings
 
     given = drift_model.given(args)

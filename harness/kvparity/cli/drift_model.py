@@ -15,7 +15,7 @@ from kvparity.cli.stop import ends
 if TYPE_CHECKING:
     from kvparity.drift.explain import Explanation
     from kvparity.drift.settings import Settings
-    from kvparity.drift.sides import Compared
+    from kvparity.drift.sides import MatchedSides
     from kvparity.rollouts.tokens import Tokens
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -101,7 +101,7 @@ def given(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def compare(args: argparse.Namespace) -> tuple[Compared, Explanation | None]:
+def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]:
     """The recording with the model's logprobs, and what explains the gap if that was asked for.
 
     Raises:
@@ -123,7 +123,7 @@ def compare(args: argparse.Namespace) -> tuple[Compared, Explanation | None]:
     settle_process()
     shown = progress.Progress()
 
-    def score(settings: Settings) -> Compared:
+    def score(settings: Settings) -> MatchedSides:
         doing.task("loading the model")
         side = ModelSide(args.against, settings, torch.device(device))
         doing.task(f"scoring ({settings.words()})")
@@ -138,16 +138,19 @@ def compare(args: argparse.Namespace) -> tuple[Compared, Explanation | None]:
 
 
 def _explain(
-    args: argparse.Namespace, base: Settings, both: Compared, score: Callable[[Settings], Compared]
+    args: argparse.Namespace,
+    base: Settings,
+    both: MatchedSides,
+    score: Callable[[Settings], MatchedSides],
 ) -> Explanation:
     from kvparity.drift import trials
-    from kvparity.drift.explain import Explainer, Trial
+    from kvparity.drift.explain import Explainer, FlipTrial
 
     path: Path | None = getattr(args, "trials", None)
     of = trials.fingerprint(args.rollouts, args.against)
     known = [] if path is None else trials.read(path, of)
 
-    def keep(trial: Trial) -> None:
+    def keep(trial: FlipTrial) -> None:
         if path is not None:
             trials.append(path, of, trial)
 

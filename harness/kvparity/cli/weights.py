@@ -13,7 +13,7 @@ from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from kvparity.drift.merged import Merged
-    from kvparity.drift.weights import Comparison, Difference
+    from kvparity.drift.weights import CheckpointComparison, TensorDifference
 
 SHOWN = 20
 """Tensors that differ, farthest first; all are in the document."""
@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.HOLDS if found.same else ExitCode.DIFFERS
 
 
-def _lines(a: Path, b: Path, found: Comparison, adapted: Sequence[Merged]) -> Iterator[str]:
+def _lines(
+    a: Path, b: Path, found: CheckpointComparison, adapted: Sequence[Merged]
+) -> Iterator[str]:
     for name, folder, digest, tied in zip(
         "AB", (a, b), found.fingerprints, found.tied, strict=True
     ):
@@ -86,7 +88,7 @@ def _lines(a: Path, b: Path, found: Comparison, adapted: Sequence[Merged]) -> It
     )
 
 
-def _difference(each: Difference) -> str:
+def _difference(each: TensorDifference) -> str:
     share = "" if each.differing is None else f"{each.differing:.1%}"
     far = "" if each.max_abs is None else f"{each.max_abs:.4g}"
     most = "" if each.max_ulps is None else str(each.max_ulps)

@@ -85,7 +85,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Trial:
+class FlipTrial:
     """One run: which factors were flipped, and the gap then. ``skipped``: why there is none."""
 
     factors: tuple[str, ...]
@@ -101,13 +101,13 @@ class Explanation:
     ``untried``: what was left out, each with its reason.
     """
 
-    base: Trial
-    singles: tuple[Trial, ...]
-    together: tuple[Trial, ...]
+    base: FlipTrial
+    singles: tuple[FlipTrial, ...]
+    together: tuple[FlipTrial, ...]
     smallest: tuple[str, ...] | None
     untried: tuple[str, ...]
 
-    def removed(self, trial: Trial) -> float:
+    def removed(self, trial: FlipTrial) -> float:
         """Share of the base's k3 that is gone, at most 1; below 0 where the gap grew."""
         if trial.numbers is None or self.base.numbers is None or not self.base.numbers.k3:
             return 0.0
@@ -115,7 +115,7 @@ class Explanation:
 
 
 Score = Callable[[Settings], Tokens]
-Told = Callable[[Trial], None]
+Told = Callable[[FlipTrial], None]
 
 
 class Explainer:
@@ -126,7 +126,7 @@ class Explainer:
     """
 
     def __init__(
-        self, base: Settings, score: Score, seconds: float, known: Sequence[Trial], told: Told
+        self, base: Settings, score: Score, seconds: float, known: Sequence[FlipTrial], told: Told
     ) -> None:
         self.base, self.score, self.told = base, score, told
         self.until = time.monotonic() + seconds
@@ -142,7 +142,7 @@ class Explainer:
         base = self._trial((), self.base)
         every = {each.name: each for each in factors(self.base)}
         singles = sorted(filter(None, (self._flip((it,)) for it in every.values())), key=_worse)
-        together: dict[frozenset[str], Trial] = {}
+        together: dict[frozenset[str], FlipTrial] = {}
         if base.numbers is not None and singles and not any(_equal(it) for it in singles):
             matter = [every[it.factors[0]] for it in singles if _matters(base, it)]
             acted = {name: every[name] for it in singles for name in it.factors}
@@ -159,8 +159,8 @@ class Explainer:
         )
 
     def _keep(
-        self, together: dict[frozenset[str], Trial], chosen: Sequence[Factor]
-    ) -> Trial | None:
+        self, together: dict[frozenset[str], FlipTrial], chosen: Sequence[Factor]
+    ) -> FlipTrial | None:
         """Flips several at once, if they are not two values of one setting."""
         names = [name for each in chosen for name, _ in each.changes]
         if len(names) > len(set(names)):
@@ -171,7 +171,10 @@ class Explainer:
         return together.get(key)
 
     def _grow(
-        self, every: Mapping[str, Factor], best: Trial, together: dict[frozenset[str], Trial]
+        self,
+        every: Mapping[str, Factor],
+        best: FlipTrial,
+        together: dict[frozenset[str], FlipTrial],
     ) -> None:
         """The best, with each other factor: a large cause hides small ones until it is flipped.
 
@@ -189,7 +192,7 @@ class Explainer:
         for name in best.factors:
             self._keep(together, [every[other] for other in best.factors if other != name])
 
-    def _flip(self, chosen: Sequence[Factor]) -> Trial | None:
+    def _flip(self, chosen: Sequence[Factor]) -> FlipTrial | None:
         name = " + ".join(each.name for each in chosen)
         changes = {key: value for each in chosen for key, value in each.changes}
         try:
@@ -208,17 +211,17 @@ class Explainer:
             return None
         return trial
 
-    def _trial(self, names: tuple[str, ...], settings: Settings) -> Trial:
+    def _trial(self, names: tuple[str, ...], settings: Settings) -> FlipTrial:
         words = settings.words()
         if words in self.known:
             return replace(self.known[words], factors=names)
         try:
             tokens = self.score(settings)
-            trial = Trial(names, words, _numbers(tokens))
+            trial = FlipTrial(names, words, _numbers(tokens))
         except (UnsupportedError, SubjectError) as error:
             if not names:
                 raise
-            trial = Trial(names, words, None, str(error))
+            trial = FlipTrial(names, words, None, str(error))
         self.known[words] = trial
         self.told(trial)
         return trial
@@ -238,18 +241,18 @@ def _numbers(tokens: Tokens) -> Numbers:
     return Numbers(found.all.k3, found.all.mean_abs_d, found.equal_bits)
 
 
-def _equal(trial: Trial) -> bool:
+def _equal(trial: FlipTrial) -> bool:
     return trial.numbers is not None and trial.numbers.equal_bits == 1
 
 
-def _worse(trial: Trial) -> tuple[float, float, float]:
+def _worse(trial: FlipTrial) -> tuple[float, float, float]:
     """Ranks trials: the most equal bits where all are equal, else the smallest k3."""
     numbers = trial.numbers
     assert numbers is not None
     return (-float(numbers.equal_bits == 1), numbers.k3, -numbers.equal_bits)
 
 
-def _matters(before: Trial, trial: Trial) -> bool:
+def _matters(before: FlipTrial, trial: FlipTrial) -> bool:
     base, numbers = before.numbers, trial.numbers
     assert base is not None
     assert numbers is not None

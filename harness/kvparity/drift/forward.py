@@ -15,7 +15,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """What a model is called with, int64 ``[B, T]``, and where each sequence's rows are.
 
     ``places``: for each sequence its row and the column of its first token.
@@ -27,13 +27,13 @@ class Batch:
     places: tuple[tuple[int, int], ...]
 
 
-def batch(sequences: Sequence[Ids], layout: str, *, position_ids: bool) -> Batch:
+def batch(sequences: Sequence[Ids], layout: str, *, position_ids: bool) -> TokenBatch:
     """Sequences as rows of their own, padded to the longest, or packed into one row."""
     rows = [torch.from_numpy(each) for each in sequences]
     counted = [torch.arange(row.numel()) for row in rows]
     if layout in ("alone", "packed"):
         starts = torch.tensor([0, *(row.numel() for row in rows)]).cumsum(0).tolist()
-        return Batch(
+        return TokenBatch(
             torch.cat(rows)[None],
             None,
             torch.cat(counted)[None] if position_ids else None,
@@ -48,7 +48,7 @@ def batch(sequences: Sequence[Ids], layout: str, *, position_ids: bool) -> Batch
         cut = slice(first, first + row.numel())
         ids[at, cut], mask[at, cut], positions[at, cut] = row, 1, counted[at]
         places.append((at, first))
-    return Batch(ids, mask, positions if position_ids else None, tuple(places))
+    return TokenBatch(ids, mask, positions if position_ids else None, tuple(places))
 
 
 def of_response(logits: Tensor, each: Rollout, place: tuple[int, int]) -> tuple[Tensor, Tensor]:

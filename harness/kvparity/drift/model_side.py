@@ -12,7 +12,7 @@ from torch import nn
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.raised import told
-from kvparity.drift.forward import Batch, batch, logprobs, of_response
+from kvparity.drift.forward import TokenBatch, batch, logprobs, of_response
 from kvparity.drift.settings import Settings
 from kvparity.rollouts.record import Ids, Logprobs, Rollout, RolloutError, Sampling
 from kvparity.subjects.hf.loading import from_folder
@@ -91,7 +91,7 @@ class ModelSide:
         if settings.invariant:
             stack.enter_context(invariant())
 
-    def _logits(self, made: Batch) -> torch.Tensor:
+    def _logits(self, made: TokenBatch) -> torch.Tensor:
         given = {"input_ids": made.input_ids.to(self.device), "use_cache": False}
         if made.attention_mask is not None:
             given["attention_mask"] = made.attention_mask.to(self.device)

@@ -11,8 +11,9 @@ import numpy as np
 
 from kvparity.drift.curves import Bin, OneSequence, by_logprob, by_position, by_sequence
 from kvparity.drift.explain import Explanation
-from kvparity.drift.signatures import Signature, signatures
-from kvparity.rollouts.findings import Findings, Kind
+from kvparity.drift.pattern import Pattern
+from kvparity.drift.patterns import patterns
+from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.metrics import Metrics, metrics
 from kvparity.rollouts.pairing import Matched
 from kvparity.rollouts.tokens import Tokens
@@ -50,7 +51,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundKind:
     """A kind of unusual tokens. ``left_out``: they are in no number."""
 
     kind: str
@@ -71,20 +72,20 @@ class DriftReport:
     unmatched: int
     unmatched_names: tuple[str, ...]
     unused: int
-    found: tuple[Found, ...]
+    found: tuple[FoundKind, ...]
     limits: Mapping[str, float]
     metrics: Metrics | None
     worst: tuple[Token, ...]
     by_position: tuple[Bin, ...]
     by_logprob: tuple[Bin, ...]
     by_sequence: tuple[OneSequence, ...]
-    signatures: tuple[Signature, ...]
+    patterns: tuple[Pattern, ...]
 
 
 def report(
     tokens: Tokens,
     matched: Matched,
-    findings: Findings,
+    anomalies: Anomalies,
     *,
     rollout: Source,
     trainer: Source,
@@ -94,7 +95,7 @@ def report(
     """Everything that is said of two sides. ``worst``: tokens to name, largest abs(d) first, none
     where d is 0."""
     measured = metrics(tokens) if tokens.count else None
-    verdict, reason = judge(tokens, measured, matched, findings, limits)
+    verdict, reason = judge(tokens, measured, matched, anomalies, limits)
     return DriftReport(
         verdict=verdict,
         reason=reason,
@@ -105,9 +106,13 @@ def report(
         unmatched_names=tuple(matched.unmatched[:MOST_NAMED]),
         unused=len(matched.unused),
         found=tuple(
-            Found(kind.name.lower(), findings.counts[kind], kind.rule.value == "left out", text)
+            FoundKind(
+                kind.name.lower(), anomalies.counts[kind], kind.rule.value == "left out", text
+            )
             for kind, text in zip(
-                (kind for kind in Kind if findings.counts[kind]), findings.sentences(), strict=True
+                (kind for kind in Anomaly if anomalies.counts[kind]),
+                anomalies.sentences(),
+                strict=True,
             )
         ),
         limits=dict(limits),
@@ -116,7 +121,7 @@ def report(
         by_position=by_position(tokens),
         by_logprob=by_logprob(tokens),
         by_sequence=by_sequence(tokens),
-        signatures=signatures(tokens),
+        patterns=patterns(tokens),
     )
 
 
@@ -124,12 +129,12 @@ def judge(
     tokens: Tokens,
     measured: Metrics | None,
     matched: Matched,
-    findings: Findings,
+    anomalies: Anomalies,
     limits: Mapping[str, float],
 ) -> tuple[Verdict, str]:
     """``differs`` outranks ``void``, which outranks ``holds``."""
-    if findings.counts[Kind.NOT_FINITE]:
-        return "differs", f"{findings.counts[Kind.NOT_FINITE]} logprobs are NaN or infinite"
+    if anomalies.counts[Anomaly.NOT_FINITE]:
+        return "differs", f"{anomalies.counts[Anomaly.NOT_FINITE]} logprobs are NaN or infinite"
     if measured is None:
         return "void", "no token is compared"
     over = [
@@ -145,11 +150,11 @@ def judge(
     if matched.unmatched:
         names = ", ".join(matched.unmatched[:3]) + (", …" if len(matched.unmatched) > 3 else "")
         return "void", f"{len(matched.unmatched)} sequences have no counterpart ({names})"
-    if findings.counts[Kind.MISSING] or findings.counts[Kind.SENTINEL]:
-        lost = findings.counts[Kind.MISSING] + findings.counts[Kind.SENTINEL]
+    if anomalies.counts[Anomaly.MISSING] or anomalies.counts[Anomaly.SENTINEL]:
+        lost = anomalies.counts[Anomaly.MISSING] + anomalies.counts[Anomaly.SENTINEL]
         return "void", f"{lost} tokens that count have no logprob"
-    if not limits and findings.counts[Kind.ROUNDED]:
-        rounded = findings.counts[Kind.ROUNDED]
+    if not limits and anomalies.counts[Anomaly.ROUNDED]:
+        rounded = anomalies.counts[Anomaly.ROUNDED]
         return "void", f"{rounded} logprobs are no float32, so equal bits cannot be claimed"
     if limits:
         return "holds", "every limit holds"

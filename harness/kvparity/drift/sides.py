@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kvparity.drift.report import Source
 from kvparity.rollouts import Rollout, read_rollouts
-from kvparity.rollouts.findings import Findings
+from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.open import layout_of
 from kvparity.rollouts.pairing import Matched, both_recorded, paired, scored_by
 from kvparity.rollouts.record import Logprobs
@@ -23,46 +23,48 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Compared:
+class MatchedSides:
     """Both sides' tokens, and what was met on the way."""
 
     tokens: Tokens
     matched: Matched
-    findings: Findings
+    anomalies: Anomalies
     rollout: Source
     trainer: Source
 
 
-def recordings(path: Path, against: Path | None, vocabulary: int | None) -> Compared:
+def recordings(path: Path, against: Path | None, vocabulary: int | None) -> MatchedSides:
     """A recording with another, or with the trainer's logprobs that it has itself.
 
     Raises:
         RolloutError: one of them cannot be used.
     """
-    findings, matched = Findings(), Matched()
-    rollouts = read_rollouts(path, findings, vocabulary)
+    anomalies, matched = Anomalies(), Matched()
+    rollouts = read_rollouts(path, anomalies, vocabulary)
     left = Source(str(path), layout_of(path))
     if against is None:
         tokens = Tokens.of(both_recorded(rollouts, matched))
-        return Compared(tokens, matched, findings, left, left)
+        return MatchedSides(tokens, matched, anomalies, left, left)
     right = Source(str(against), layout_of(against))
-    others = read_rollouts(against, findings, vocabulary)
-    tokens = Tokens.of(paired(rollouts, others, matched, findings))
-    return Compared(tokens, matched, findings, left, right)
+    others = read_rollouts(against, anomalies, vocabulary)
+    tokens = Tokens.of(paired(rollouts, others, matched, anomalies))
+    return MatchedSides(tokens, matched, anomalies, left, right)
 
 
-def with_model(path: Path, folder: Path, side: ModelSide, progress: Progress) -> Compared:
+def with_model(path: Path, folder: Path, side: ModelSide, progress: Progress) -> MatchedSides:
     """A recording with the logprobs that a model gives its tokens.
 
     Raises:
         RolloutError: the recording cannot be used, or has no prompts.
         SubjectError: the model fails.
     """
-    findings, matched = Findings(), Matched()
-    rollouts = read_rollouts(path, findings, side.vocabulary)
+    anomalies, matched = Anomalies(), Matched()
+    rollouts = read_rollouts(path, anomalies, side.vocabulary)
     left = Source(str(path), layout_of(path))
-    tokens = Tokens.of(scored_by(_counted(side, rollouts, progress), matched, findings))
-    return Compared(tokens, matched, findings, left, Source(str(folder), side.settings.words()))
+    tokens = Tokens.of(scored_by(_counted(side, rollouts, progress), matched, anomalies))
+    return MatchedSides(
+        tokens, matched, anomalies, left, Source(str(folder), side.settings.words())
+    )
 
 
 def _counted(

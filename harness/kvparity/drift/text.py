@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from kvparity.drift.curves import Bin
-from kvparity.drift.explain import Explanation, Trial
+from kvparity.drift.explain import Explanation, FlipTrial
+from kvparity.drift.pattern import Pattern
 from kvparity.drift.report import DriftReport, Token
-from kvparity.drift.signatures import Signature
 from kvparity.rollouts.metrics import Core, Metrics
 
 BAR = 24
@@ -41,7 +41,7 @@ def _lines(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> Iter
         yield ""
         yield from _bars("logprob", found.by_logprob)
         yield from _sequences(found)
-        yield from _signatures(found.signatures)
+        yield from _patterns(found.patterns)
     for framework, values in names.items():
         yield ""
         yield f"by the names of {framework}"
@@ -126,7 +126,7 @@ def _sequences(found: DriftReport) -> Iterator[str]:
         )
 
 
-def _signatures(found: tuple[Signature, ...]) -> Iterator[str]:
+def _patterns(found: tuple[Pattern, ...]) -> Iterator[str]:
     for each in found:
         yield ""
         yield f"suggests: {each.cause} ({each.name})"
@@ -147,7 +147,7 @@ def _explained(found: Explanation) -> Iterator[str]:
     yield from (f"not tried: {each}" for each in found.untried)
 
 
-def _trial(found: Explanation, trial: Trial, name: str) -> str:
+def _trial(found: Explanation, trial: FlipTrial, name: str) -> str:
     numbers = trial.numbers
     assert numbers is not None
     share = found.removed(trial)

@@ -11,12 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.drift.explain import Trial
+from kvparity.drift.explain import FlipTrial
 
 
 class _Line(TypedDict):
     of: str
-    trial: Trial
+    trial: FlipTrial
 
 
 _LINE = TypeAdapter(_Line)
@@ -35,7 +35,7 @@ def fingerprint(recording: Path, checkpoint: Path) -> str:
     return made.hexdigest()[:16]
 
 
-def read(path: Path, of: str) -> list[Trial]:
+def read(path: Path, of: str) -> list[FlipTrial]:
     """The trials in ``path`` that are about ``of``; none where there is no file.
 
     Raises:
@@ -57,7 +57,7 @@ def read(path: Path, of: str) -> list[Trial]:
     return found
 
 
-def append(path: Path, of: str, trial: Trial) -> None:
+def append(path: Path, of: str, trial: FlipTrial) -> None:
     """One line, on the disk when this returns.
 
     Raises:

@@ -23,11 +23,11 @@ from kvparity.core.jsonfile import read_object
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 Status = Literal["equal", "bits", "dtype", "shape", "only in A", "only in B"]
-Read = Mapping[str, "Stored"]
+Read = Mapping[str, "StoredTensor"]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor that is not read yet."""
 
     file: Path
@@ -48,7 +48,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Difference:
+class TensorDifference:
     """One name. ``differing``: share of elements with other bits (other values, where the dtypes
     differ). ``max_abs``: largest distance, in float64. ``max_ulps``: of one dtype's own grid."""
 
@@ -62,10 +62,10 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CheckpointComparison:
     """All names, those that differ first. ``tied``: whether each side's head is its embedding."""
 
-    differences: tuple[Difference, ...]
+    differences: tuple[TensorDifference, ...]
     equal: int
     fingerprints: tuple[str, str]
     tied: tuple[bool, bool]
@@ -87,7 +87,7 @@ def stored(folder: Path) -> Read:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UnsupportedError(f"{folder} has no *.safetensors; nothing else is read")
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredTensor] = {}
     for path in files:
         with ExitStack() as stack:
             try:
@@ -97,11 +97,11 @@ def stored(folder: Path) -> Read:
         for name in names:
             if name in found:
                 raise UnsupportedError(f"{name} is in {found[name].file} and in {path}")
-            found[name] = Stored(path, name)
+            found[name] = StoredTensor(path, name)
     return found
 
 
-def compare(a: Path, b: Path) -> Comparison:
+def compare(a: Path, b: Path) -> CheckpointComparison:
     """Both checkpoints. A head that one of them leaves to its embedding is that embedding.
 
     Raises:
@@ -110,7 +110,7 @@ def compare(a: Path, b: Path) -> Comparison:
     left, right = stored(a), stored(b)
     tied = _is_tied(a, left), _is_tied(b, right)
     found = list(_differences(_with_head(left, tied[0]), _with_head(right, tied[1])))
-    return Comparison(
+    return CheckpointComparison(
         differences=tuple(each for each in found if each.status != "equal"),
         equal=sum(each.status == "equal" for each in found),
         fingerprints=(fingerprint(left), fingerprint(right)),
@@ -142,33 +142,33 @@ def _with_head(tensors: Read, tied: bool) -> Read:
     return tensors
 
 
-def _differences(left: Read, right: Read) -> Iterator[Difference]:
+def _differences(left: Read, right: Read) -> Iterator[TensorDifference]:
     for name in sorted(left.keys() | right.keys()):
         if name not in left or name not in right:
             side: Status = "only in A" if name in left else "only in B"
             tensor = (left if name in left else right)[name].tensor()
-            yield Difference(name, side, (tuple(tensor.shape),), (_word(tensor),))
+            yield TensorDifference(name, side, (tuple(tensor.shape),), (_word(tensor),))
         else:
             yield difference(name, left[name].tensor(), right[name].tensor())
 
 
-def difference(name: str, a: Tensor, b: Tensor) -> Difference:
+def difference(name: str, a: Tensor, b: Tensor) -> TensorDifference:
     """Of two tensors of one name."""
     shapes, dtypes = (tuple(a.shape), tuple(b.shape)), (_word(a), _word(b))
     if a.shape != b.shape:
-        return Difference(name, "shape", shapes, dtypes)
+        return TensorDifference(name, "shape", shapes, dtypes)
     if a.dtype != b.dtype:
         apart = a.double() != b.double()
-        return Difference(name, "dtype", shapes, dtypes, *_far(a, b, apart))
+        return TensorDifference(name, "dtype", shapes, dtypes, *_far(a, b, apart))
     if a.dtype not in FLOATS:
         apart = a != b
         status: Status = "bits" if bool(apart.any()) else "equal"
-        return Difference(name, status, shapes, dtypes, *_far(a, b, apart))
+        return TensorDifference(name, status, shapes, dtypes, *_far(a, b, apart))
     apart = differing(a, b)
     if not bool(apart.any()):
-        return Difference(name, "equal", shapes, dtypes, 0.0, 0.0, 0)
+        return TensorDifference(name, "equal", shapes, dtypes, 0.0, 0.0, 0)
     most = int(ulps(a, b).max())
-    return Difference(name, "bits", shapes, dtypes, *_far(a, b, apart), max_ulps=most)
+    return TensorDifference(name, "bits", shapes, dtypes, *_far(a, b, apart), max_ulps=most)
 
 
 def _far(a: Tensor, b: Tensor, apart: Tensor) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvparity.rollouts.findings import Findings, Kind
+from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.record import (
     Ids,
     Logprobs,
@@ -27,7 +27,7 @@ SENTINEL = -9999.0
 class Checker:
     """Checks sequence after sequence. ``vocabulary``: ids must be below it, where it is known."""
 
-    findings: Findings
+    anomalies: Anomalies
     vocabulary: int | None = None
 
     def rollout(self, raw: RawRollout) -> Rollout:
@@ -48,11 +48,11 @@ class Checker:
             if values is not None and given is not None:
                 mask &= self._usable(raw, values, given, mask)
         if (logprobs is not None or trainer is not None) and not mask.any():
-            self.findings.add(Kind.NO_TOKEN, raw.sequence)
+            self.anomalies.add(Anomaly.NO_TOKEN, raw.sequence)
         if raw.response_ids is None:
-            self.findings.add(Kind.NO_IDS, raw.sequence)
+            self.anomalies.add(Anomaly.NO_IDS, raw.sequence)
         elif raw.prompt_ids is None:
-            self.findings.add(Kind.NO_PROMPT, raw.sequence)
+            self.anomalies.add(Anomaly.NO_PROMPT, raw.sequence)
         return Rollout(
             sequence=raw.sequence,
             prompt_ids=self._ids(raw, "prompt_ids", raw.prompt_ids),
@@ -96,7 +96,7 @@ class Checker:
             narrow = exact.astype(np.float32)
         rounded = np.isfinite(exact) & (narrow.astype(np.float64) != exact)
         if rounded.any():
-            self.findings.add(Kind.ROUNDED, raw.sequence, np.flatnonzero(rounded))
+            self.anomalies.add(Anomaly.ROUNDED, raw.sequence, np.flatnonzero(rounded))
         return narrow
 
     def _usable(
@@ -107,14 +107,14 @@ class Checker:
         not_finite = ~np.isfinite(values) & ~missing
         sentinel = values == np.float32(SENTINEL)
         for kind, where in (
-            (Kind.MISSING, missing),
-            (Kind.NOT_FINITE, not_finite),
-            (Kind.SENTINEL, sentinel),
-            (Kind.ZERO, values == 0),
+            (Anomaly.MISSING, missing),
+            (Anomaly.NOT_FINITE, not_finite),
+            (Anomaly.SENTINEL, sentinel),
+            (Anomaly.ZERO, values == 0),
         ):
             found = np.flatnonzero(where & mask)
             if found.size:
-                self.findings.add(kind, raw.sequence, found)
+                self.anomalies.add(kind, raw.sequence, found)
         usable: Mask = ~(missing | not_finite | sentinel)
         return usable
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from kvparity.rollouts.record import Place, RolloutError
+from kvparity.rollouts.record import FilePlace, RolloutError
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
 TENSOR = "tensor"
 """The field of a file that holds one tensor alone."""
-Documents = Iterator[tuple[Place, JsonObject]]
+Documents = Iterator[tuple[FilePlace, JsonObject]]
 
 
 def documents(path: Path) -> Documents:
@@ -65,7 +65,7 @@ def _lines(path: Path) -> Documents:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            at = Place(path, number)
+            at = FilePlace(path, number)
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -87,14 +87,14 @@ def _whole(path: Path) -> Documents:
 
 def _each(found: JsonValue, path: Path) -> Documents:
     if not isinstance(found, list):
-        yield Place(path), _object(found, Place(path))
+        yield FilePlace(path), _object(found, FilePlace(path))
         return
     for number, each in enumerate(found):
-        at = Place(path, number, lines=False)
+        at = FilePlace(path, number, lines=False)
         yield at, _object(each, at)
 
 
-def _object(found: JsonValue, at: Place) -> JsonObject:
+def _object(found: JsonValue, at: FilePlace) -> JsonObject:
     if not isinstance(found, dict):
         kind = "a list" if isinstance(found, list) else json.dumps(found)[:20]
         raise RolloutError(f"{at} is {kind}; expected an object with fields")
@@ -157,7 +157,7 @@ def _parquet(path: Path) -> Documents:
         number = 0
         for batch in file.iter_batches():
             for each in batch.to_pylist():
-                yield Place(path, number, lines=False), each
+                yield FilePlace(path, number, lines=False), each
                 number += 1
     except ArrowException as error:
         raise RolloutError(f"{path} is no whole Parquet file: {error}") from None

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.check import Checker
-from kvparity.rollouts.findings import Findings
 from kvparity.rollouts.record import (
+    FilePlace,
     Logprobs,
-    Place,
     RawRollout,
     Rollout,
     RolloutError,
@@ -74,7 +74,7 @@ class RolloutLine(BaseModel):
     )
 
 
-def raw(line: RolloutLine, at: Place) -> RawRollout:
+def raw(line: RolloutLine, at: FilePlace) -> RawRollout:
     """The sequence of one line, not looked at yet."""
     return RawRollout(
         at=at,
@@ -133,7 +133,7 @@ class RolloutWriter:
         """
         name = str(len(self._names)) if sequence is None else sequence
         found = RawRollout(
-            at=Place(self.path),
+            at=FilePlace(self.path),
             sequence=name,
             prompt_ids=[int(it) for it in prompt_ids],
             response_ids=[int(it) for it in response_ids],
@@ -146,7 +146,7 @@ class RolloutWriter:
             weight_versions=() if weight_version is None else (weight_version,),
             routes=routes,
         )
-        self.write_rollout(Checker(Findings()).rollout(found))
+        self.write_rollout(Checker(Anomalies()).rollout(found))
 
     def write_rollout(self, rollout: Rollout) -> None:
         """One sequence that was read elsewhere.

@@ -6,34 +6,34 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.check import Checker
 from kvparity.rollouts.documents import Documents, documents
-from kvparity.rollouts.findings import Findings
 from kvparity.rollouts.layouts import batches, engines, lacking, prime_rl, slime
-from kvparity.rollouts.layouts.base import Foreign, Layout, parsed
+from kvparity.rollouts.layouts.base import FileLayout, Foreign, parsed
 from kvparity.rollouts.native import FORMAT, VERSION, Header, RolloutLine, is_header
 from kvparity.rollouts.native import raw as native_raw
-from kvparity.rollouts.record import Place, RawRollout, Rollout, RolloutError
+from kvparity.rollouts.record import FilePlace, RawRollout, Rollout, RolloutError
 from kvparity_contracts.json_types import JsonObject
 
 LAYOUTS = (*prime_rl.LAYOUTS, *slime.LAYOUTS, *batches.LAYOUTS, *engines.LAYOUTS)
 
 
 def read_rollouts(
-    path: str | Path, findings: Findings | None = None, vocabulary: int | None = None
+    path: str | Path, anomalies: Anomalies | None = None, vocabulary: int | None = None
 ) -> Iterator[Rollout]:
     """The sequences of a recording, one after the other. JSON Lines are not held in memory.
 
-    ``findings`` collects what is unusual (missing logprobs, stored zeros, …), ``vocabulary``
+    ``anomalies`` collects what is unusual (missing logprobs, stored zeros, …), ``vocabulary``
     refuses ids that are not below it.
 
     Raises:
         RolloutError: while reading; the file is of no known layout, or of one that lacks ids or
             logprobs, or a sequence does not fit itself.
     """
-    checker = Checker(findings if findings is not None else Findings(), vocabulary)
+    checker = Checker(anomalies if anomalies is not None else Anomalies(), vocabulary)
     seen: set[str] = set()
-    for raw in _raw(Path(path), checker.findings):
+    for raw in _raw(Path(path), checker.anomalies):
         if raw.sequence in seen:
             raise RolloutError(f"{raw.at}: sequence {raw.sequence} is there twice")
         seen.add(raw.sequence)
@@ -46,25 +46,25 @@ def layout_of(path: str | Path) -> str:
     Raises:
         RolloutError: as for :func:`read_rollouts`.
     """
-    at, first = next(documents(Path(path)), (Place(Path(path)), {}))
+    at, first = next(documents(Path(path)), (FilePlace(Path(path)), {}))
     return "RolloutWriter" if is_header(first) else _chosen(first, at).name
 
 
-def _raw(path: Path, findings: Findings) -> Iterator[RawRollout]:
+def _raw(path: Path, anomalies: Anomalies) -> Iterator[RawRollout]:
     found = documents(path)
     first = next(found, None)
     if first is None:
         raise RolloutError(f"{path} holds no sequence")
     if is_header(first[1]):
         return _native(first, found)
-    return _foreign(chain([first], found), _chosen(first[1], first[0]), findings)
+    return _foreign(chain([first], found), _chosen(first[1], first[0]), anomalies)
 
 
 class _Version(Foreign):
     version: int
 
 
-def _native(first: tuple[Place, JsonObject], rest: Documents) -> Iterator[RawRollout]:
+def _native(first: tuple[FilePlace, JsonObject], rest: Documents) -> Iterator[RawRollout]:
     at, header = first
     version = parsed(_Version, header, at).version
     if version != VERSION:
@@ -76,14 +76,14 @@ def _native(first: tuple[Place, JsonObject], rest: Documents) -> Iterator[RawRol
         yield native_raw(parsed(RolloutLine, document, place), place)
 
 
-def _foreign(found: Documents, layout: Layout, findings: Findings) -> Iterator[RawRollout]:
+def _foreign(found: Documents, layout: FileLayout, anomalies: Anomalies) -> Iterator[RawRollout]:
     for at, document in found:
         if not layout.fits(document) or layout.read is None:
             raise RolloutError(f"{at} is not of the layout of those before it, {layout.name}")
-        yield from layout.read(document, at, findings)
+        yield from layout.read(document, at, anomalies)
 
 
-def _chosen(document: JsonObject, at: Place) -> Layout:
+def _chosen(document: JsonObject, at: FilePlace) -> FileLayout:
     fits = [layout for layout in LAYOUTS if layout.fits(document)]
     if len(fits) > 1:
         names = " and ".join(layout.name for layout in fits)

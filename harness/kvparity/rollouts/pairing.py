@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kvparity.rollouts.findings import Findings, Kind
+from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.record import Ids, Logprobs, Mask, Rollout, RolloutError
 from kvparity.rollouts.tokens import ScoredSequence
 
@@ -41,7 +41,7 @@ def both_recorded(rollouts: Iterator[Rollout], matched: Matched) -> Iterator[Sco
 
 
 def scored_by(
-    scored: Iterator[tuple[Rollout, Logprobs]], matched: Matched, findings: Findings
+    scored: Iterator[tuple[Rollout, Logprobs]], matched: Matched, anomalies: Anomalies
 ) -> Iterator[ScoredSequence]:
     """Each sequence with the logprobs that something gave its response, float32 ``[r]``.
 
@@ -52,7 +52,7 @@ def scored_by(
         own = _own(each)
         wrong = ~np.isfinite(trainer) & each.mask
         if wrong.any():
-            findings.add(Kind.NOT_FINITE, each.sequence, np.flatnonzero(wrong))
+            anomalies.add(Anomaly.NOT_FINITE, each.sequence, np.flatnonzero(wrong))
         matched.pairs += 1
         yield _scored(each, own, trainer, each.mask & ~wrong)
 
@@ -66,7 +66,10 @@ def _own(each: Rollout) -> Logprobs:
 
 
 def paired(
-    rollouts: Iterator[Rollout], others: Iterator[Rollout], matched: Matched, findings: Findings
+    rollouts: Iterator[Rollout],
+    others: Iterator[Rollout],
+    matched: Matched,
+    anomalies: Anomalies,
 ) -> Iterator[ScoredSequence]:
     """Each sequence of ``rollouts`` with the one of ``others`` that has its tokens.
 
@@ -89,7 +92,7 @@ def paired(
         trainer = _aligned(each, other)
         missing = np.isnan(trainer) & each.mask
         if missing.any():
-            findings.add(Kind.MISSING, each.sequence, np.flatnonzero(missing))
+            anomalies.add(Anomaly.MISSING, each.sequence, np.flatnonzero(missing))
         yield _scored(each, own, trainer, each.mask & ~missing)
     matched.unused += waiting.rest()
 

@@ -23,7 +23,7 @@ class RolloutError(UnsupportedError):
 
 
 @dataclass(frozen=True)
-class Place:
+class FilePlace:
     """Where in a recording something stands. ``number``: of a line (from 1) or entry (from 0)."""
 
     path: Path
@@ -89,7 +89,7 @@ class RawRollout:
     """What the reader of a layout found, not looked at yet. ``field_names``: each list's own name
     in the file, for messages."""
 
-    at: Place
+    at: FilePlace
     sequence: str
     prompt_ids: Sequence[int] | None = None
     response_ids: Sequence[int] | None = None

@@ -1,4 +1,4 @@
-"""Every compared token of two sides as columns: what metrics, signatures and plots are made of."""
+"""Every compared token of two sides as columns: what metrics, patterns and plots are made of."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Tokens:
 
     @property
     def lengths(self) -> Longs:
-        """Compared tokens of each sequence, [s]."""
+        """MatchedSides tokens of each sequence, [s]."""
         return np.diff(self.starts)
 
     def sequence_of(self, token: int) -> int:

@@ -13,11 +13,11 @@ import torch
 from drift import tiny
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.drift.explain import Explainer, Explanation, Trial, factors
+from kvparity.drift.explain import Explainer, Explanation, FlipTrial, factors
 from kvparity.drift.model_side import ModelSide
 from kvparity.drift.settings import Settings
 from kvparity.rollouts import Rollout, read_rollouts
-from kvparity.rollouts.findings import Findings
+from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.pairing import Matched, scored_by
 from kvparity.rollouts.record import Logprobs
 from kvparity.rollouts.tokens import ScoredSequence, Tokens
@@ -54,16 +54,16 @@ def _explained(
     scores: Scores,
     true: Settings,
     seconds: float = 600.0,
-    known: tuple[Trial, ...] = (),
-) -> tuple[Explanation, list[Trial]]:
+    known: tuple[FlipTrial, ...] = (),
+) -> tuple[Explanation, list[FlipTrial]]:
     """Of the rollout as an engine with the settings ``true`` would have recorded it."""
     recorded = [replace(e, logprobs=it) for e, it in zip(drawn, scores(true), strict=True)]
 
     def score(settings: Settings) -> Tokens:
         scored = zip(recorded, scores(settings), strict=True)
-        return Tokens.of(scored_by(scored, Matched(), Findings()))
+        return Tokens.of(scored_by(scored, Matched(), Anomalies()))
 
-    told: list[Trial] = []
+    told: list[FlipTrial] = []
     return Explainer(Settings(), score, seconds, known, told.append).explain(), told
 
 

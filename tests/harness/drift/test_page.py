@@ -13,7 +13,7 @@ from rollouts.recorded import LAYOUTS, written
 from kvparity.cli.main import main
 from kvparity.drift.page import MOST_COLUMNS, MOST_ROWS, page
 from kvparity.drift.report import Source, report
-from kvparity.rollouts.findings import Findings
+from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.pairing import Matched
 from kvparity.rollouts.tokens import ScoredSequence, Tokens
 
@@ -21,7 +21,7 @@ SIDE = Source("</script><b>", "RolloutWriter")
 
 
 def _page(tokens: Tokens) -> tuple[str, dict[str, object]]:
-    found = report(tokens, Matched(), Findings(), rollout=SIDE, trainer=SIDE, limits={})
+    found = report(tokens, Matched(), Anomalies(), rollout=SIDE, trainer=SIDE, limits={})
     text = page(found, tokens, {})
     (data,) = re.findall(r'<script id="data"[^>]*>(.*?)</script>', text, re.DOTALL)
     return text, json.loads(data)

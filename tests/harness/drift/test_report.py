@@ -10,7 +10,7 @@ import pytest
 from kvparity.drift.curves import by_logprob, by_position, by_sequence
 from kvparity.drift.report import LIMITS, DriftReport, Source, document, report
 from kvparity.drift.text import render
-from kvparity.rollouts.findings import Findings, Kind
+from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.names import FRAMEWORKS, named
 from kvparity.rollouts.pairing import Matched
 from kvparity.rollouts.tokens import ScoredSequence, Tokens
@@ -31,15 +31,15 @@ def _tokens(*gaps: list[float], rollout: float = -2.0, first: int = 0) -> Tokens
 
 def _report(
     tokens: Tokens,
-    found: dict[Kind, int] | None = None,
+    found: dict[Anomaly, int] | None = None,
     unmatched: tuple[str, ...] = (),
     **limits: float,
 ) -> DriftReport:
-    findings = Findings()
+    anomalies = Anomalies()
     for kind, count in (found or {}).items():
-        findings.add(kind, "s", range(count))
+        anomalies.add(kind, "s", range(count))
     matched = Matched(len(tokens.names), list(unmatched), [])
-    return report(tokens, matched, findings, rollout=SIDE, trainer=SIDE, limits=limits)
+    return report(tokens, matched, anomalies, rollout=SIDE, trainer=SIDE, limits=limits)
 
 
 EQUAL = _tokens([0.0, 0.0], [0.0])
@@ -50,24 +50,32 @@ APART = _tokens([0.0, 0.25], [-0.5])
     ("found", "verdict", "reason"),
     [
         (_report(EQUAL), "holds", "all 3 tokens have equal bits"),
-        (_report(EQUAL, {Kind.ZERO: 2}), "holds", "all 3 tokens have equal bits"),
+        (_report(EQUAL, {Anomaly.ZERO: 2}), "holds", "all 3 tokens have equal bits"),
         (_report(APART), "differs", "2 of 3 tokens differ in bits"),
         (_report(Tokens.of([])), "void", "no token is compared"),
         (_report(EQUAL, unmatched=("b", "c")), "void", "2 sequences have no counterpart (b, c)"),
-        (_report(EQUAL, {Kind.MISSING: 2}), "void", "2 tokens that count have no logprob"),
-        (_report(EQUAL, {Kind.SENTINEL: 1}), "void", "1 tokens that count have no logprob"),
-        (_report(EQUAL, {Kind.ROUNDED: 1}), "void", "1 logprobs are no float32, so equal bits"),
-        (_report(EQUAL, {Kind.NOT_FINITE: 1}), "differs", "1 logprobs are NaN or infinite"),
-        (_report(Tokens.of([]), {Kind.NOT_FINITE: 1}), "differs", "1 logprobs are NaN"),
+        (_report(EQUAL, {Anomaly.MISSING: 2}), "void", "2 tokens that count have no logprob"),
+        (_report(EQUAL, {Anomaly.SENTINEL: 1}), "void", "1 tokens that count have no logprob"),
+        (
+            _report(EQUAL, {Anomaly.ROUNDED: 1}),
+            "void",
+            "1 logprobs are no float32, so equal bits",
+        ),
+        (_report(EQUAL, {Anomaly.NOT_FINITE: 1}), "differs", "1 logprobs are NaN or infinite"),
+        (_report(Tokens.of([]), {Anomaly.NOT_FINITE: 1}), "differs", "1 logprobs are NaN"),
         (_report(APART, unmatched=("b",)), "differs", "2 of 3 tokens differ in bits"),
-        (_report(APART, {Kind.ROUNDED: 1}, max_abs_d=0.5), "holds", "every limit holds"),
+        (_report(APART, {Anomaly.ROUNDED: 1}, max_abs_d=0.5), "holds", "every limit holds"),
         (_report(APART, max_abs_d=0.49), "differs", "max_abs_d 0.5 is above its limit 0.49"),
         (_report(APART, mean_abs_d=0.24), "differs", "mean_abs_d 0.25 is above its limit 0.24"),
         (_report(APART, abs_k1=0.08), "differs", "abs_k1 0.0833 is above its limit 0.08"),
         (_report(APART, k3=0.04), "differs", "k3 0.0469 is above its limit 0.04"),
         (_report(APART, outside_clip=0.5), "differs", "outside_clip 0.667 is above its limit 0.5"),
         (_report(APART, unmatched=("b",), k3=1.0), "void", "1 sequences have no counterpart (b)"),
-        (_report(APART, {Kind.MISSING: 1}, k3=1.0), "void", "1 tokens that count have no logprob"),
+        (
+            _report(APART, {Anomaly.MISSING: 1}, k3=1.0),
+            "void",
+            "1 tokens that count have no logprob",
+        ),
     ],
 )
 def test_verdicts(found: DriftReport, verdict: str, reason: str) -> None:
@@ -125,7 +133,7 @@ def test_the_document_is_json() -> None:
 @pytest.mark.parametrize("tokens", [EQUAL, APART, Tokens.of([]), _tokens([21.0], rollout=-30.0)])
 def test_the_text(tokens: Tokens) -> None:
     names = {"trl": named("trl", tokens)} if tokens.count else {}
-    found = _report(tokens, {Kind.ZERO: 1}, unmatched=("b", "c", "d", "e"))
+    found = _report(tokens, {Anomaly.ZERO: 1}, unmatched=("b", "c", "d", "e"))
     text = render(found, names)
     assert text.endswith(f"{found.verdict.upper()}: {found.reason}")
     assert "4 have no counterpart (b, c, d, …)" in text

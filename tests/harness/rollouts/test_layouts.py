@@ -11,7 +11,7 @@ import torch
 from rollouts.recorded import LAYOUTS, SEQUENCES, VOCABULARY, sglang_scores, vllm_scores, written
 
 from kvparity.rollouts import RolloutError, read_rollouts
-from kvparity.rollouts.findings import Findings, Kind
+from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.open import LAYOUTS as READERS
 from kvparity.rollouts.open import layout_of
 
@@ -81,14 +81,14 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
 def test_scores_of_a_prompt(scores: object, replaced: int, tmp_path: Path) -> None:
     assert callable(scores)
     path = written([scores(each) for each in SEQUENCES], tmp_path / "r.json")
-    findings = Findings()
-    for found, each in zip(read_rollouts(path, findings), SEQUENCES, strict=True):
+    anomalies = Anomalies()
+    for found, each in zip(read_rollouts(path, anomalies), SEQUENCES, strict=True):
         assert found.prompt_ids is not None
         assert found.prompt_logprobs is not None
         assert found.prompt_ids.tolist() == [*each.prompt, *each.response]
         assert np.isnan(found.prompt_logprobs[0])
         assert found.prompt_logprobs[len(each.prompt) :].tolist() == list(each.trainer)
-    assert findings.counts[Kind.REPLACED_ID] == replaced
+    assert anomalies.counts[Anomaly.REPLACED_ID] == replaced
 
 
 def _slime(**change: object) -> object:

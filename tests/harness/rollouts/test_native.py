@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvparity.rollouts import RolloutError, RolloutWriter, read_rollouts
-from kvparity.rollouts.findings import MOST_EXAMPLES, Findings, Kind
+from kvparity.rollouts.anomalies import MOST_EXAMPLES, Anomalies, Anomaly
 
 LOGPROB = st.floats(max_value=0.0, width=32, allow_nan=False) | st.just(math.nan)
 PROMPTS = st.lists(st.integers(0, 9), max_size=4)
@@ -61,45 +61,45 @@ def _file(path: Path, **line: object) -> Path:
 @pytest.mark.parametrize(
     ("line", "kind", "token", "kept"),
     [
-        ({"logprobs": [-1.0, None, -3.0]}, Kind.MISSING, 1, [1, 0, 1]),
-        ({"logprobs": ["nan", -2.0, -3.0]}, Kind.NOT_FINITE, 0, [0, 1, 1]),
-        ({"logprobs": [-1.0, -2.0, "-inf"]}, Kind.NOT_FINITE, 2, [1, 1, 0]),
-        ({"logprobs": [-1.0, -9999.0, -3.0]}, Kind.SENTINEL, 1, [1, 0, 1]),
-        ({"logprobs": [-1.0, 0.0, -3.0]}, Kind.ZERO, 1, [1, 1, 1]),
-        ({"logprobs": [-1.0, -0.1, -3.0]}, Kind.ROUNDED, 1, [1, 1, 1]),
-        ({"trainer_logprobs": [-1.0, None, -3.0]}, Kind.MISSING, 1, [1, 0, 1]),
-        ({"mask": [0, 0, 0]}, Kind.NO_TOKEN, None, [0, 0, 0]),
-        ({"prompt_ids": None}, Kind.NO_PROMPT, None, [1, 1, 1]),
-        ({"prompt_ids": None, "response_ids": None}, Kind.NO_IDS, None, [1, 1, 1]),
+        ({"logprobs": [-1.0, None, -3.0]}, Anomaly.MISSING, 1, [1, 0, 1]),
+        ({"logprobs": ["nan", -2.0, -3.0]}, Anomaly.NOT_FINITE, 0, [0, 1, 1]),
+        ({"logprobs": [-1.0, -2.0, "-inf"]}, Anomaly.NOT_FINITE, 2, [1, 1, 0]),
+        ({"logprobs": [-1.0, -9999.0, -3.0]}, Anomaly.SENTINEL, 1, [1, 0, 1]),
+        ({"logprobs": [-1.0, 0.0, -3.0]}, Anomaly.ZERO, 1, [1, 1, 1]),
+        ({"logprobs": [-1.0, -0.1, -3.0]}, Anomaly.ROUNDED, 1, [1, 1, 1]),
+        ({"trainer_logprobs": [-1.0, None, -3.0]}, Anomaly.MISSING, 1, [1, 0, 1]),
+        ({"mask": [0, 0, 0]}, Anomaly.NO_TOKEN, None, [0, 0, 0]),
+        ({"prompt_ids": None}, Anomaly.NO_PROMPT, None, [1, 1, 1]),
+        ({"prompt_ids": None, "response_ids": None}, Anomaly.NO_IDS, None, [1, 1, 1]),
     ],
 )
 def test_what_is_unusual_is_found(
-    line: dict[str, object], kind: Kind, token: int | None, kept: list[int], tmp_path: Path
+    line: dict[str, object], kind: Anomaly, token: int | None, kept: list[int], tmp_path: Path
 ) -> None:
-    findings = Findings()
-    found = list(read_rollouts(_file(tmp_path / "r.jsonl", **line), findings))
-    assert dict(findings.counts) == {kind: 1}
-    assert findings.examples[kind] == [(kind, "1", token)]
+    anomalies = Anomalies()
+    found = list(read_rollouts(_file(tmp_path / "r.jsonl", **line), anomalies))
+    assert dict(anomalies.counts) == {kind: 1}
+    assert anomalies.examples[kind] == [(kind, "1", token)]
     assert found[1].mask.tolist() == [bool(it) for it in kept]
     where = "1" if token is None else f"1 token {token}"
-    assert findings.sentences() == [f"1 × {kind.text}; {kind.rule.value} ({where})"]
+    assert anomalies.sentences() == [f"1 × {kind.text}; {kind.rule.value} ({where})"]
 
 
 def test_what_is_masked_is_not_looked_at(tmp_path: Path) -> None:
     """Prompt tokens and tool answers have no logprob, or a zero."""
-    findings = Findings()
+    anomalies = Anomalies()
     line = {"mask": [1, 0, 0], "logprobs": [-1.0, 0.0, None]}
-    list(read_rollouts(_file(tmp_path / "r.jsonl", **line), findings))
-    assert not findings.counts
+    list(read_rollouts(_file(tmp_path / "r.jsonl", **line), anomalies))
+    assert not anomalies.counts
 
 
 def test_findings_do_not_grow() -> None:
-    findings = Findings()
+    anomalies = Anomalies()
     for sequence in range(100):
-        findings.add(Kind.ZERO, str(sequence), range(50))
-    assert findings.counts[Kind.ZERO] == 5000
-    assert len(findings.examples[Kind.ZERO]) == MOST_EXAMPLES
-    assert findings.sentences()[0].endswith("0 token 3, 0 token 4, …)")
+        anomalies.add(Anomaly.ZERO, str(sequence), range(50))
+    assert anomalies.counts[Anomaly.ZERO] == 5000
+    assert len(anomalies.examples[Anomaly.ZERO]) == MOST_EXAMPLES
+    assert anomalies.sentences()[0].endswith("0 token 3, 0 token 4, …)")
 
 
 @pytest.mark.parametrize(

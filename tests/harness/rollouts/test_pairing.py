@@ -10,7 +10,7 @@ import pytest
 from rollouts.recorded import LAYOUTS, SEQUENCES, Drawn, sglang_scores, vllm_scores, written
 
 from kvparity.rollouts import Rollout, RolloutError, read_rollouts
-from kvparity.rollouts.findings import Findings, Kind
+from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.pairing import Matched, both_recorded, paired
 from kvparity.rollouts.tokens import ScoredSequence, Tokens
 
@@ -20,10 +20,10 @@ def _read(document: object, path: Path) -> list[Rollout]:
 
 
 def _paired(
-    left: list[Rollout], right: list[Rollout], findings: Findings | None = None
+    left: list[Rollout], right: list[Rollout], anomalies: Anomalies | None = None
 ) -> tuple[list[ScoredSequence], Matched]:
     matched = Matched()
-    found = paired(iter(left), iter(right), matched, findings or Findings())
+    found = paired(iter(left), iter(right), matched, anomalies or Anomalies())
     return list(found), matched
 
 
@@ -93,10 +93,10 @@ def test_a_missing_score_is_found(tmp_path: Path) -> None:
     document = vllm_scores(SEQUENCES[0])
     choice = document["response"]["choices"][0]  # type: ignore[index]
     choice["prompt_logprobs"][3] = None
-    findings = Findings()
-    found, _ = _paired(left[:1], _read([document], tmp_path / "b.json"), findings)
+    anomalies = Anomalies()
+    found, _ = _paired(left[:1], _read([document], tmp_path / "b.json"), anomalies)
     assert found[0].rollout.tolist() == [SEQUENCES[0].rollout[at] for at in (0, 2)]
-    assert findings.examples[Kind.MISSING] == [(Kind.MISSING, "0", 1)]
+    assert anomalies.examples[Anomaly.MISSING] == [(Anomaly.MISSING, "0", 1)]
 
 
 def test_without_ids_by_place(tmp_path: Path) -> None:

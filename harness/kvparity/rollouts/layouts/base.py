@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from kvparity.rollouts.findings import Findings
-from kvparity.rollouts.record import Place, RawRollout, RolloutError
+from kvparity.rollouts.anomalies import Anomalies
+from kvparity.rollouts.record import FilePlace, RawRollout, RolloutError
 from kvparity_contracts.json_types import JsonObject
 
 Ids = list[int]
@@ -23,11 +23,11 @@ class Foreign(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
-Read = Callable[[JsonObject, Place, Findings], Iterator[RawRollout]]
+Read = Callable[[JsonObject, FilePlace, Anomalies], Iterator[RawRollout]]
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """``keys``: a document with all of them is of this layout. ``inner``: keys that the value of
     another must have. ``read``: its sequences; None where it lacks what is needed, and ``lacks``
     says what, and how to record it."""
@@ -52,9 +52,9 @@ def _first(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def layout(name: str, keys: str, read: Read, **inner: str) -> Layout:
+def layout(name: str, keys: str, read: Read, **inner: str) -> FileLayout:
     """Keys in one string, by spaces."""
-    return Layout(
+    return FileLayout(
         name, frozenset(keys.split()), read, {k: frozenset(v.split()) for k, v in inner.items()}
     )
 
@@ -62,7 +62,7 @@ def layout(name: str, keys: str, read: Read, **inner: str) -> Layout:
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
-def parsed(model: type[AnyModel], document: object, at: Place) -> AnyModel:
+def parsed(model: type[AnyModel], document: object, at: FilePlace) -> AnyModel:
     """The document as ``model``.
 
     Raises:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.documents import TENSOR
-from kvparity.rollouts.findings import Findings
 from kvparity.rollouts.layouts.base import Flags, Foreign, Ids, Values, layout, parsed
-from kvparity.rollouts.record import Place, RawRollout, RolloutError, Sampling
+from kvparity.rollouts.record import FilePlace, RawRollout, RolloutError, Sampling
 from kvparity_contracts.json_types import JsonObject
 
 
-def _rows(at: Place, columns: Mapping[str, Sequence[object] | None]) -> int:
+def _rows(at: FilePlace, columns: Mapping[str, Sequence[object] | None]) -> int:
     """How many sequences a batch has; every list must have as many."""
     sizes = {name: len(column) for name, column in columns.items() if column is not None}
     if len(set(sizes.values())) > 1:
@@ -35,7 +35,7 @@ class _Verl(Foreign):
     old_log_probs: list[Values] | None = None
 
 
-def _verl(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _verl(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     """Prompts are padded on the left, responses on the right; without ``attention_mask`` padding
     cannot be told from tokens, and the prompt is not known."""
     batch = parsed(_Verl, document, at)
@@ -82,7 +82,7 @@ class _TrlServer(Foreign):
     logprobs: list[list[float | list[float | None] | None]]
 
 
-def _trl_server(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _trl_server(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     """An answer of ``/generate/``, or what a ``rollout_func`` returns. Newer servers give a list of
     the best logprobs for each token, the drawn one first."""
     batch = parsed(_TrlServer, document, at)
@@ -116,7 +116,7 @@ class _TrlBatch(Foreign):
     old_per_token_logps: list[Values] | None = None
 
 
-def _trl_batch(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _trl_batch(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     batch = parsed(_TrlBatch, document, at)
     columns = {name: getattr(batch, name) for name in _TrlBatch.model_fields}
     for number in range(_rows(at, columns)):
@@ -146,7 +146,7 @@ class _Sky(Foreign):
     rollout_logprobs: list[Values]
 
 
-def _sky(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _sky(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     batch = parsed(_Sky, document, at)
     for number in range(_rows(at, {name: getattr(batch, name) for name in _Sky.model_fields})):
         yield RawRollout(
@@ -168,7 +168,7 @@ class _OpenRlhf(Foreign):
     action_log_probs: list[Values] | None = None
 
 
-def _openrlhf(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _openrlhf(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     """Actions are the last tokens of a row: one fewer than tokens, or only the response's. Padding
     stands on both sides; ``attention_mask`` says what is a token."""
     batch = parsed(_OpenRlhf, document, at)
@@ -227,7 +227,7 @@ class _Datum(Foreign):
     loss_fn_inputs: _LossInputs
 
 
-def _tinker(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _tinker(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     """Targets are the tokens after the first; what stands before them is not in these fields."""
     found = parsed(_Datum, document, at).loss_fn_inputs
     targets, mask = _list(found.target_tokens), found.mask
@@ -250,7 +250,7 @@ class _Alone(Foreign):
     tensor: list[Values]
 
 
-def _tensor(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _tensor(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     """One tensor [sequences, tokens] alone: another of the same shape can be compared with it."""
     for number, row in enumerate(parsed(_Alone, document, at).tensor):
         yield RawRollout(at=at, sequence=str(number), logprobs=row)

@@ -15,9 +15,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kvparity.rollouts.findings import Findings, Kind
-from kvparity.rollouts.layouts.base import Foreign, Ids, Layout, Values, layout, parsed
-from kvparity.rollouts.record import Place, RawRollout, RolloutError, Sampling
+from kvparity.rollouts.anomalies import Anomalies, Anomaly
+from kvparity.rollouts.layouts.base import FileLayout, Foreign, Ids, Values, layout, parsed
+from kvparity.rollouts.record import FilePlace, RawRollout, RolloutError, Sampling
 from kvparity_contracts.json_types import JsonObject
 
 
@@ -104,7 +104,7 @@ class _Answer(Foreign):
     prompt_logprobs: Scores | None = None
 
 
-def _vllm(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _vllm(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     request, answer = _halves(document, at)
     found = parsed(_Answer, answer, at)
     for choice in found.choices:
@@ -143,7 +143,7 @@ def _vllm(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRo
         )
 
 
-def _of_prompt(scores: Scores, prompt: Ids, at: Place, name: str) -> Values:
+def _of_prompt(scores: Scores, prompt: Ids, at: FilePlace, name: str) -> Values:
     """The logprob of each prompt token itself, among those that are listed for its place."""
     if len(scores) != len(prompt):
         raise RolloutError(
@@ -163,7 +163,7 @@ def _of_prompt(scores: Scores, prompt: Ids, at: Place, name: str) -> Values:
     return values
 
 
-def _halves(document: JsonObject, at: Place) -> tuple[_Request, object]:
+def _halves(document: JsonObject, at: FilePlace) -> tuple[_Request, object]:
     if "request" in document and "response" in document:
         return parsed(_Request, document["request"], at), document["response"]
     return _Request(), document
@@ -184,7 +184,7 @@ class _Generated(Foreign):
     meta_info: _Meta
 
 
-def _sglang(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _sglang(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     """Input tokens are there where the request had ``logprob_start_len: 0``. SGLang reports the
     last id of the vocabulary among them as 0; the request's ids are taken, where they are kept."""
     request, answer = _halves(document, at)
@@ -202,7 +202,7 @@ def _sglang(document: JsonObject, at: Place, findings: Findings) -> Iterator[Raw
     if scored is not None:
         reported = [it[1] for it in scored]
         prompt = reported if prompt is None else prompt
-        _same_prompt(reported, prompt, at, name, findings)
+        _same_prompt(reported, prompt, at, name, anomalies)
     yield RawRollout(
         at=at,
         sequence=name,
@@ -216,7 +216,9 @@ def _sglang(document: JsonObject, at: Place, findings: Findings) -> Iterator[Raw
     )
 
 
-def _same_prompt(reported: Ids, prompt: Ids, at: Place, name: str, findings: Findings) -> None:
+def _same_prompt(
+    reported: Ids, prompt: Ids, at: FilePlace, name: str, anomalies: Anomalies
+) -> None:
     if len(reported) != len(prompt):
         raise RolloutError(
             f"{at}: sequence {name}: {len(reported)} input_token_logprobs for {len(prompt)} prompt "
@@ -229,13 +231,13 @@ def _same_prompt(reported: Ids, prompt: Ids, at: Place, name: str, findings: Fin
                 f"the request's is {asked}"
             )
         if found != asked:
-            findings.add(Kind.REPLACED_ID, name)
+            anomalies.add(Anomaly.REPLACED_ID, name)
 
 
-def _kept(plain: Layout) -> Layout:
+def _kept(plain: FileLayout) -> FileLayout:
     """The same with ``{request, response}`` around it."""
     inner = {"response": plain.keys}
-    return Layout(f"{plain.name}, with requests", frozenset({"request"}), plain.read, inner)
+    return FileLayout(f"{plain.name}, with requests", frozenset({"request"}), plain.read, inner)
 
 
 _PLAIN = (

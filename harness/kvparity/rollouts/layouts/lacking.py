@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kvparity.rollouts.layouts.base import Layout
+from kvparity.rollouts.layouts.base import FileLayout
 
 
-def _lacking(name: str, keys: str, lacks: str) -> Layout:
-    return Layout(name, frozenset(keys.split()), None, {}, lacks)
+def _lacking(name: str, keys: str, lacks: str) -> FileLayout:
+    return FileLayout(name, frozenset(keys.split()), None, {}, lacks)
 
 
 LAYOUTS = (

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvparity.rollouts.findings import Findings
+from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.layouts.base import Flags, Foreign, Ids, Values, layout, parsed
-from kvparity.rollouts.record import Place, RawRollout, RolloutError, Sampling
+from kvparity.rollouts.record import FilePlace, RawRollout, RolloutError, Sampling
 from kvparity_contracts.json_types import JsonObject
 
 
@@ -23,7 +23,7 @@ class _Export(Foreign):
     trainer_logprobs: Values
 
 
-def _export(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _export(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     line = parsed(_Export, document, at)
     if line.schema_version != 1:
         raise RolloutError(
@@ -63,18 +63,18 @@ class _Batch(Foreign):
     position_ids: Ids | list[Ids]
 
 
-class _Row(Foreign):
+class _PackedRow(Foreign):
     input_ids: Ids
     loss_mask: Flags
     inference_logprobs: Values
     position_ids: Ids
 
 
-def _batch(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _batch(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     """A packed row; a sequence begins where positions start at 0 again."""
     batch = parsed(_Batch, document, at).model_dump()
     one = {name: it[0] if it and isinstance(it[0], list) else it for name, it in batch.items()}
-    row = parsed(_Row, one, at)
+    row = parsed(_PackedRow, one, at)
     if len({len(it) for it in one.values()}) > 1:
         said = ", ".join(f"{name} {len(it)}" for name, it in one.items())
         raise RolloutError(f"{at}: its lists differ in length: {said}")
@@ -102,11 +102,11 @@ class _Tokens(Foreign):
     temperature: float | None = None
 
 
-def _tokens(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _tokens(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     yield _turn(parsed(_Tokens, document, at), at, str(at.number or 0))
 
 
-def _turn(tokens: _Tokens, at: Place, sequence: str) -> RawRollout:
+def _turn(tokens: _Tokens, at: FilePlace, sequence: str) -> RawRollout:
     return RawRollout(
         at=at,
         sequence=sequence,
@@ -131,7 +131,7 @@ class _Trajectory(Foreign):
     trajectory: list[_Turn]
 
 
-def _trajectory(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _trajectory(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     """Each turn is a sequence: its prompt holds the turns before it."""
     for number, turn in enumerate(parsed(_Trajectory, document, at).trajectory):
         yield _turn(turn.tokens, at, f"{at.number or 0}.turn{number}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kvparity.rollouts.findings import Findings
+from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.layouts.base import Flags, Foreign, Ids, Values, layout, parsed
-from kvparity.rollouts.record import Place, RawRollout, RolloutError
+from kvparity.rollouts.record import FilePlace, RawRollout, RolloutError
 from kvparity_contracts.json_types import JsonObject
 
 
@@ -27,7 +27,7 @@ class _Rollout(Foreign):
     samples: list[_Sample]
 
 
-def _samples(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _samples(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     found = parsed(_Rollout, document, at)
     for number, sample in enumerate(found.samples):
         name = f"rollout{found.rollout_id}.{number if sample.index is None else sample.index}"
@@ -56,7 +56,7 @@ _NAMES = {
 }
 
 
-def _prompt(at: Place, name: str, tokens: int, response: int) -> int:
+def _prompt(at: FilePlace, name: str, tokens: int, response: int) -> int:
     if not 0 <= response <= tokens:
         raise RolloutError(
             f"{at}: sequence {name}: response_length is {response}, and there are {tokens} tokens"
@@ -78,7 +78,7 @@ class _Shard(Foreign):
     rollout_data: _Columns
 
 
-def _shard(document: JsonObject, at: Place, findings: Findings) -> Iterator[RawRollout]:
+def _shard(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     found = parsed(_Shard, document, at)
     data = found.rollout_data
     columns: dict[str, Sequence[object] | None] = {

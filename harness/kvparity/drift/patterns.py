@@ -9,32 +9,21 @@ alarms.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from kvparity.drift.pattern import FEWEST, Pattern, line
+from kvparity.drift.position_patterns import edge, first_or_last, one_row
 from kvparity.rollouts.tokens import Doubles, Tokens
 
-FEWEST = 24
-"""Tokens below which no pattern is looked for."""
 Where = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Signature:
-    """``name``: of the pattern. ``evidence``: measured. ``confirm``: what to try next."""
-
-    name: str
-    cause: str
-    evidence: str
-    confirm: str
+Look = Callable[[Tokens], Iterator[Pattern]]
 
 
-Look = Callable[[Tokens], Iterator[Signature]]
-
-
-def signatures(tokens: Tokens) -> tuple[Signature, ...]:
+def patterns(tokens: Tokens) -> tuple[Pattern, ...]:
     """All patterns that are there, the most specific first. None in fewer than 24 tokens."""
     if tokens.count < FEWEST or bool(tokens.equal.all()):
         return ()
@@ -43,7 +32,7 @@ def signatures(tokens: Tokens) -> tuple[Signature, ...]:
     return tuple(each for each in found if each.name not in explained)
 
 
-def zeros(tokens: Tokens) -> Iterator[Signature]:
+def zeros(tokens: Tokens) -> Iterator[Pattern]:
     """A missing logprob stays 0.0 (NeMo-RL#4218; OpenRLHF and SkyRL for observation tokens)."""
     # Renormalised over one kept token, 0.0 is a logprob: only then is what is nearly 1 left alone.
     floor = -1.0 if any(offset(tokens)) else -0.1
@@ -53,7 +42,7 @@ def zeros(tokens: Tokens) -> Iterator[Signature]:
     ):
         at = np.flatnonzero((values == 0) & (other < floor))
         if at.size:
-            yield Signature(
+            yield Pattern(
                 "zeros",
                 "logprobs that were never written stay 0.0",
                 f"{at.size} tokens have exactly 0.0 on the side of the {side} and up to "
@@ -62,13 +51,13 @@ def zeros(tokens: Tokens) -> Iterator[Signature]:
             )
 
 
-def shifted(tokens: Tokens) -> Iterator[Signature]:
+def shifted(tokens: Tokens) -> Iterator[Pattern]:
     """Lists that are one token apart (eval-protocol#457, LightRFT#53)."""
     before = float(np.abs(tokens.d).mean())
     for step in (1, -1):
         d = _shifted(tokens, step)
         if d.size >= FEWEST // 2 and float(np.abs(d).mean()) < 0.1 * before:
-            yield Signature(
+            yield Pattern(
                 "shift",
                 "one side's list is shifted by one token",
                 f"mean |d| falls from {before:.3g} to {float(np.abs(d).mean()):.3g} when the "
@@ -85,11 +74,11 @@ def _shifted(tokens: Tokens, step: int) -> Doubles:
     return tokens.trainer[here + step].astype(np.float64) - tokens.rollout[here].astype(np.float64)
 
 
-def temperature(tokens: Tokens) -> Iterator[Signature]:
+def temperature(tokens: Tokens) -> Iterator[Pattern]:
     """Raw logprobs against those after temperature (vime#64): z/T - lse against z - lse."""
-    slope, share = _line(tokens.rollout.astype(np.float64), tokens.d)
+    slope, share = line(tokens.rollout.astype(np.float64), tokens.d)
     if share > 0.5 and abs(slope) > 0.02:
-        yield Signature(
+        yield Pattern(
             "temperature",
             "one side's logprobs are after temperature, the other's are not",
             f"d follows the rollout's logprob: slope {slope:+.3g}, {share:.0%} of its variance; a "
@@ -99,14 +88,14 @@ def temperature(tokens: Tokens) -> Iterator[Signature]:
         )
 
 
-def offset(tokens: Tokens) -> Iterator[Signature]:
+def offset(tokens: Tokens) -> Iterator[Pattern]:
     """Top-p renormalisation adds -log of the kept mass (processed logprobs)."""
     d = tokens.d
     low, middle, high = (float(it) for it in np.percentile(d, (5, 50, 95)))
     one_sided = min(abs(low), abs(high)) > -0.02 * abs(middle) and low * high >= 0
     if abs(middle) > 1e-3 and one_sided and abs(high - low) < 3 * abs(middle):
         far = max(abs(low), abs(high))
-        yield Signature(
+        yield Pattern(
             "offset",
             "one side renormalises after top-p or top-k, the other does not",
             f"d has one sign: median {middle:+.4g}, nine tenths of {low:+.4g} to "
@@ -116,26 +105,7 @@ def offset(tokens: Tokens) -> Iterator[Signature]:
         )
 
 
-def first_or_last(tokens: Tokens) -> Iterator[Signature]:
-    """Only the first token, or only the last (an end that is appended or cut)."""
-    size = np.abs(tokens.d)
-    for name, at in (("first", tokens.starts[:-1]), ("last", tokens.starts[1:] - 1)):
-        edge = np.zeros(tokens.count, dtype=np.bool_)
-        edge[at] = True
-        inside, rest = float(np.median(size[edge])), float(np.percentile(size[~edge], 99))
-        if edge.sum() >= 3 and (~edge).sum() >= FEWEST and inside > max(5 * rest, 1e-4):
-            yield Signature(
-                f"{name}-token",
-                "the end of a prompt is rendered otherwise"
-                if name == "first"
-                else "the end token is scored, added or cut otherwise",
-                f"median |d| is {inside:.3g} at the {name} compared token of a sequence; 99 % of "
-                f"the others are below {rest:.3g}",
-                f"look at the ids around the {name} token of one sequence on both sides",
-            )
-
-
-def sequences(tokens: Tokens) -> Iterator[Signature]:
+def sequences(tokens: Tokens) -> Iterator[Pattern]:
     """Some whole sequences only: other weights (trl#5312, a weight sync that was dropped)."""
     means = np.sort(tokens.sums(np.abs(tokens.d)) / tokens.lengths)
     if means.size < 4:
@@ -149,7 +119,7 @@ def sequences(tokens: Tokens) -> Iterator[Signature]:
         far = np.flatnonzero(tokens.sums(np.abs(tokens.d)) / tokens.lengths >= high)
         if _throughout(tokens, far, low):
             names = ", ".join(tokens.names[at] for at in far[:3])
-            yield Signature(
+            yield Pattern(
                 "sequences",
                 "some sequences were drawn with other weights",
                 f"{far.size} of {means.size} sequences ({names}{', …' if far.size > 3 else ''}) "
@@ -166,75 +136,14 @@ def _throughout(tokens: Tokens, far: npt.NDArray[np.int64], low: float) -> bool:
     )
 
 
-def edge(tokens: Tokens) -> Iterator[Signature]:
-    """From a position on (window, page or chunk edge, RoPE scaling), or growing with it."""
-    cut = _cut(tokens)
-    if cut is None:
-        return
-    size, along = np.abs(tokens.d), tokens.positions
-    before, after = size[along < cut], size[along >= cut]
-    near = _near(tokens, cut)
-    beside = (
-        size[(along < cut) & (along >= cut - near)],
-        size[(along >= cut) & (along < cut + near)],
-    )
-    middle = float(np.median(after))
-    if float(np.median(beside[1])) > 4 * float(np.percentile(beside[0], 95)) and middle > 1e-5:
-        yield Signature(
-            "edge",
-            "a window, page, chunk or RoPE setting differs from a position on",
-            f"median |d| is {float(np.median(before)):.3g} before position {cut} and {middle:.3g} "
-            "from there on",
-            f"look for {cut} (and its multiples) among window, page and chunk sizes",
-        )
-        return
-    slope, share = _line(along.astype(np.float64), size)
-    low, high = np.percentile(along, (25, 75))
-    early, late = float(size[along <= low].mean()), float(size[along >= high].mean())
-    if share > 0.2 and slope > 0 and late > 4 * early and late > 1e-5:
-        yield Signature(
-            "growth",
-            "an error that accumulates: cache, position ids, RoPE scaling",
-            f"mean |d| grows from {early:.3g} in the first quarter of positions to {late:.3g} in "
-            "the last",
-            "score one long sequence with and without a cache",
-        )
-
-
-def _cut(tokens: Tokens) -> int | None:
-    """The position before and from which on logarithms of |d| are farthest apart."""
-    logs = np.log(np.abs(tokens.d) + 1e-9)
-    counts = np.bincount(tokens.positions)
-    sums = np.bincount(tokens.positions, weights=logs)
-    seen, total = np.cumsum(counts), np.cumsum(sums)
-    usable = np.flatnonzero((seen >= FEWEST // 2) & (tokens.count - seen >= FEWEST // 2))
-    if not usable.size:
-        return None
-    left = total[usable] / seen[usable]
-    right = (total[-1] - total[usable]) / (tokens.count - seen[usable])
-    return int(usable[np.argmax(right - left)]) + 1
-
-
-def _near(tokens: Tokens, cut: int) -> int:
-    """Positions to look at on each side of a cut, at least a dozen tokens of each."""
-    counts = np.bincount(tokens.positions)
-    for near in (16, 32, 64, 128):
-        if (
-            min(counts[max(0, cut - near) : cut].sum(), counts[cut : cut + near].sum())
-            >= FEWEST // 2
-        ):
-            return near
-    return int(counts.size)
-
-
-def jump(tokens: Tokens) -> Iterator[Signature]:
+def jump(tokens: Tokens) -> Iterator[Pattern]:
     """A single token far off: an expert of a MoE was chosen otherwise (one expert flip: 2.65)."""
     size = np.sort(np.abs(tokens.d))
     few = max(1, tokens.count // 200)
     usual = float(np.percentile(size[:-few], 99))
     if size[-1] > 0.05 and size[-1] > 25 * max(usual, 1e-6):
         outside = int((size > 10 * usual).sum())
-        yield Signature(
+        yield Pattern(
             "jump",
             "a discrete choice fell otherwise: an expert of a MoE, a token id, a mask",
             f"{outside} of {tokens.count} tokens are far off (up to {size[-1]:.3g}); 99 % of the "
@@ -243,7 +152,7 @@ def jump(tokens: Tokens) -> Iterator[Signature]:
         )
 
 
-def rare(tokens: Tokens) -> Iterator[Signature]:
+def rare(tokens: Tokens) -> Iterator[Pattern]:
     """Rare tokens only: a head in 16 bits or a vocabulary in chunks rounds their logits."""
     rollout, size = tokens.rollout, np.abs(tokens.d)
     low = rollout < -8
@@ -252,30 +161,12 @@ def rare(tokens: Tokens) -> Iterator[Signature]:
         return
     there, here = float(size[low].mean()), float(size[usual].mean())
     if there > 8 * max(here, 1e-7) and float(np.median(size[low])) > 2 * here:
-        yield Signature(
+        yield Pattern(
             "rare-tokens",
             "the head's product or its log_softmax is in 16 bits on one side",
             f"mean |d| is {there:.3g} where the rollout's logprob is below -8, and {here:.3g} "
             "where it is -6 to -1",
             "score again with the head in float32",
-        )
-
-
-def one_row(tokens: Tokens) -> Iterator[Signature]:
-    """Equal at the first token, which prefill computed, and not behind it: steps of one row."""
-    equal = tokens.equal
-    first = np.zeros(tokens.count, dtype=np.bool_)
-    first[tokens.starts[:-1]] = True
-    if first.sum() < 4 or (~first).sum() < FEWEST:
-        return
-    at_first, behind = float(equal[first].mean()), float(equal[~first].mean())
-    if at_first == 1.0 and behind < 0.5 ** (4 / float(first.sum())) and behind < 0.75:
-        yield Signature(
-            "one-row-steps",
-            "the engine's decode steps of one row reduce otherwise than its prefill",
-            f"the first drawn token of every sequence has equal bits, and {behind:.0%} of those "
-            "behind it",
-            "score the same tokens by the engine's own prefill; draw several sequences at once",
         )
 
 
@@ -304,13 +195,3 @@ EXPLAINS = {
     "rare-tokens": ("jump",),
 }
 """What a signature explains is not told a second time."""
-
-
-def _line(x: Doubles, y: Doubles) -> tuple[float, float]:
-    """Slope of the least-squares line, and the share of y's variance that it explains."""
-    x, y = x - x.mean(), y - y.mean()
-    xx, yy = float(x @ x), float(y @ y)
-    if xx == 0 or yy == 0:
-        return 0.0, 0.0
-    slope = float(x @ y) / xx
-    return slope, slope * slope * xx / yy

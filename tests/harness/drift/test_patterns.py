@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kvparity.drift.signatures import LOOKS, signatures
+from kvparity.drift.patterns import LOOKS, patterns
 from kvparity.rollouts.tokens import ScoredSequence, Tokens
 
 Array = npt.NDArray[np.float64]
@@ -150,7 +150,7 @@ def _recorded(seed: int, plant: Plant | None) -> Tokens:
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_cause_is_named_alone(name: str) -> None:
     for seed in range(5):
-        found = signatures(_recorded(seed, PLANTED[name]))
+        found = patterns(_recorded(seed, PLANTED[name]))
         assert [each.name for each in found] == [name], seed
         assert all(each.evidence and each.confirm for each in found)
 
@@ -161,7 +161,7 @@ def test_every_pattern_is_planted() -> None:
 
 def test_noise_is_no_pattern() -> None:
     """The rate of false alarms that docs/rollouts.md tells: none in 200 clean recordings."""
-    alarms = [signatures(_recorded(1000 + seed, None)) for seed in range(200)]
+    alarms = [patterns(_recorded(1000 + seed, None)) for seed in range(200)]
     assert [found for found in alarms if found] == []
 
 
@@ -169,7 +169,7 @@ def test_too_little_or_nothing_to_see() -> None:
     tokens = _recorded(0, _shift)
     few = Tokens.of([ScoredSequence("a", *(np.full(23, it, np.float32) for it in (-1, -2)),
                                     *(np.arange(23, dtype=np.int32),) * 2)])  # fmt: skip
-    assert signatures(few) == ()
+    assert patterns(few) == ()
     equal = Tokens(tokens.names, tokens.starts, tokens.rollout, tokens.rollout, *(tokens.positions,
                    tokens.token_ids))  # fmt: skip
-    assert signatures(equal) == ()
+    assert patterns(equal) == ()
