@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from kvparity.core.environment import EnvironmentDocument
+if TYPE_CHECKING:  # it imports torch, which a list of controls does without
+    from kvparity.core.environment import EnvironmentDocument
 
 
 class EntryResult(TypedDict):
