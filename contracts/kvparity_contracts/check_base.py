@@ -19,7 +19,7 @@ PADDED = ("padded", "padded-left", "padded-right")
 
 
 class Check(Model):
-    """One claim of a contract. Faults of a check are told relative to it.
+    """One claim of a contract. The place of a fault is relative to it.
 
     ``TAG``: the name of its relation. ``TAKES_NO_TOLERANCE``: why, in a sentence, where people
     look for one. ``CATCHES``: names of controls that it must catch beside those whose own row

@@ -104,7 +104,7 @@ DEFECTS = (
     Defect(37, "The window was missing at plan time and its mask compiled out",
            ("window-compiled-out",)),
     Defect(38, "Decode's window is one key short", ("window-one-short",)),
-    Defect(39, "Every decoded token is told position 0", ("decode-at-position-zero",)),
+    Defect(39, "Every decoded token is given position 0", ("decode-at-position-zero",)),
     Defect(40, "Left padding shifts positions", ("padding-shifts-positions", "padding-leaks",)),
     Defect(41, "The padding mask is skipped at a batch of one", ("padding-mask-skipped-alone",)),
     Defect(42, "Keys of old weights stay in the cache after a weight sync",

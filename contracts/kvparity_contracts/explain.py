@@ -71,7 +71,7 @@ def explain(error: ValidationError) -> Iterator[tuple[Fault, bool]]:
                 yield found, not fault.at and isinstance(each["input"], dict)
             continue
         if each["type"] == "too_short" and len(each["input"]) >= context["min_length"]:
-            continue  # long enough, but for the items that are told of anyway
+            continue  # long enough, but for items that have faults of their own
         yield _one(each["type"], path, model, each["input"], context)
 
 

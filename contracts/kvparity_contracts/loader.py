@@ -131,7 +131,7 @@ def _parse(source: str, file: str) -> tuple[Contract, Text]:
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Sorted by place; what stands at the same place with the same words is told once.
+    """Sorted by place; what stands at the same place with the same words is reported once.
 
     Of very many, the first ones: the others would hide them.
     """

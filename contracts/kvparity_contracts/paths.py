@@ -40,11 +40,11 @@ ABOUT: dict[str, str] = {
     "decode": "each sequence alone: the prompt in one step, then one token a step",
     "generate": "the subject's own generation loop",
     "chunked": "each sequence alone, in chunks of n tokens",
-    "batched": "all sequences side by side among strangers, prompts first, then decoding; "
-    "`batched(n)`: among so many strangers of few tokens that n rows decode together",
-    "uniform": "each sequence in turn among strangers of its own length, prompts first, then "
+    "batched": "all sequences side by side among filler sequences, prompts first, then "
+    "decoding; `batched(n)`: among so many fillers of few tokens that n rows decode together",
+    "uniform": "each sequence in turn among fillers of its own length, prompts first, then "
     "decoding, the longest until the cache is full",
-    "permuted": "all sequences whole in one step among strangers, in another order",
+    "permuted": "all sequences whole in one step among filler sequences, in another order",
     "mixed": "sequences enter one step after the other, so prompts meet decoding rows",
     "paged": "all sequences side by side, the cache in pages of n slots",
     "padded-left": "all sequences side by side in a rectangle padded on the left",

@@ -21,7 +21,7 @@ DEEPEST = 32
 MOST_KEYS = 2000
 """More keys are refused: a contract has some dozens."""
 MOST_ALIASES = 10
-"""Aliases that are told, one by one."""
+"""Aliases that are reported, one by one."""
 TAG = "tag:yaml.org,2002:"
 SCALARS = {"int", "float", "bool", "null"}
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -127,7 +127,7 @@ class _Keys:
 
 def _build(node: Node, path: KeyPath, found: Text) -> Data:
     start, key = placed(node.start_mark), found.keys.get(path)
-    # A block under its key is told at the key: nobody looks for it at its first item.
+    # A block under its key is reported at the key: nobody looks for it at its first item.
     scalar = isinstance(node, ScalarNode)
     found.values[path] = key if key and start[0] > key[0] and not scalar else start
     if isinstance(node, (MappingNode, SequenceNode)) and str(node.tag) not in COLLECTIONS:

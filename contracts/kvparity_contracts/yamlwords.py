@@ -71,7 +71,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     (r"another document", "found a second document", "one contract in a file, without '---'"),
 )
 OPENED = ("is never closed",)
-"""What is told where it began: at its end there is nothing to see."""
+"""What is reported where it began: at its end there is nothing to see."""
 
 
 def syntax(error: MarkedYAMLError) -> tuple[Place, Fault]:

@@ -8,7 +8,7 @@ from kvparity_contracts.paths import PathName
 PLACES = (
     decodes(
         "position-off-by-one",
-        "decoded tokens are told the position after their own",
+        "decoded tokens are given the position after their own",
         "waybarrios/vllm-mlx#311, Blaizzy/mlx-vlm#1983",
         subjects=LANGUAGE,
         relations=("invariance", "trace"),

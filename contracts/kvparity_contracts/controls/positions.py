@@ -29,7 +29,7 @@ POSITIONS = (
     ),
     decodes(
         "decode-at-position-zero",
-        "every decoded token is told position 0",
+        "every decoded token is given position 0",
         "Blaizzy/mlx-vlm#1983",
         subjects=LANGUAGE,
         relations=("invariance", "trace"),

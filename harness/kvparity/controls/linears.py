@@ -5,7 +5,7 @@ Thresholds are scaled down to the rows of tests; what changes at them is as repo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,8 @@ from kvparity.subjects.decoder.model import Ops
 from kvparity.subjects.decoder.subject import DecoderSubject
 
 Linear = Callable[..., Tensor]
+Product = Callable[[Tensor, Tensor, Mapping[str, object]], Tensor | None]
+"""(x ``[rows, depth]``, w ``[columns, depth]``, what else the kernel is given) -> the product."""
 Parts = Callable[[int, int, int], int]
 """(rows, columns, depth) of a matrix product -> the parts that its depth is summed in."""
 
@@ -30,34 +32,41 @@ VERIFIED = range(2, 9)
 """Rows per request of a step that verifies drafts: 1 + the number of drafts."""
 
 
-def split_k(linear: Linear, parts: Parts, partial: torch.dtype = torch.float32) -> Linear:
-    """``linear`` with its depth summed in ``parts``, which are added ascending in ``partial``."""
+def other_product(linear: Linear, product: Product) -> Linear:
+    """``linear`` with other products: float32 ``[rows, columns]``, or None where it stays as it is.
+
+    The bias is added behind a product, and the sum rounded once.
+    """
 
     def planted(
-        x: Tensor,
-        w: Tensor,
-        bias: Tensor | None = None,
-        *,
-        out_dtype: torch.dtype | None = None,
+        x: Tensor, w: Tensor, bias: Tensor | None = None, *, out_dtype: torch.dtype | None = None,
         **more: object,
-    ) -> Tensor:
-        depth = x.shape[1]
-        number = min(parts(len(x), len(w), depth), depth)
-        if number == 1:
+    ) -> Tensor:  # fmt: skip
+        total = product(x, w, more)
+        if total is None:
             return linear(x, w, bias, out_dtype=out_dtype, **more)
-        size = -(-depth // number)
-        total: Tensor | None = None
-        for at in range(0, depth, size):
-            cut = slice(at, at + size)
-            part = linear(
-                x[:, cut].contiguous(), w[:, cut].contiguous(), None, out_dtype=partial, **more
-            )
-            total = part if total is None else total + part
-        assert total is not None  # a product has a depth
-        total = total.float()
         return (total if bias is None else total + bias.float()).to(out_dtype or x.dtype)
 
     return planted
+
+
+def split_k(linear: Linear, parts: Parts, partial: torch.dtype = torch.float32) -> Linear:
+    """``linear`` with its depth summed in ``parts``, which are added ascending in ``partial``."""
+
+    def product(x: Tensor, w: Tensor, more: Mapping[str, object]) -> Tensor | None:
+        depth = x.shape[1]
+        number = min(parts(len(x), len(w), depth), depth)
+        if number == 1:
+            return None
+        size = -(-depth // number)
+        cuts = [slice(at, at + size) for at in range(0, depth, size)]
+        sums = [
+            linear(x[:, cut].contiguous(), w[:, cut].contiguous(), None, out_dtype=partial, **more)
+            for cut in cuts
+        ]
+        return sum(sums[1:], sums[0]).float()
+
+    return other_product(linear, product)
 
 
 def _with(change: Callable[[Ops], Ops]) -> Plant:
@@ -98,28 +107,17 @@ sgl-project/sglang#37292.
 """
 
 
-def _fused(linear: Linear) -> Linear:
-    def planted(
-        x: Tensor,
-        w: Tensor,
-        bias: Tensor | None = None,
-        *,
-        out_dtype: torch.dtype | None = None,
-        **more: object,
-    ) -> Tensor:
-        if len(x) < MANY_ROWS:
-            return linear(x, w, bias, out_dtype=out_dtype, **more)
-        total = torch.zeros(len(x), len(w), dtype=torch.float64, device=x.device)
-        for k in range(x.shape[1]):
-            # The product of two float32 is exact in float64: one rounding, as of an fma.
-            total = (total + x[:, k, None].double() * w[None, :, k].double()).float().double()
-        out = total.float()
-        return (out if bias is None else out + bias.float()).to(out_dtype or x.dtype)
-
-    return planted
+def _fused(x: Tensor, w: Tensor, more: Mapping[str, object]) -> Tensor | None:
+    if len(x) < MANY_ROWS:
+        return None
+    total = torch.zeros(len(x), len(w), dtype=torch.float64, device=x.device)
+    for k in range(x.shape[1]):
+        # The product of two float32 is exact in float64: one rounding, as of an fma.
+        total = (total + x[:, k, None].double() * w[None, :, k].double()).float().double()
+    return total.float()
 
 
-linear_contracts_by_rows = _with(lambda ops: replace(ops, linear=_fused(ops.linear)))
+linear_contracts_by_rows = _with(lambda ops: replace(ops, linear=other_product(ops.linear, _fused)))
 """The kernel for many rows contracts products and sums, the one for few does not.
 
 RL-Align/RL-Kernel#394: two tiles of rows, and contraction that had to be switched off too.

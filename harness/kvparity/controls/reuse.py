@@ -78,7 +78,7 @@ class _ShiftedBehindPrefix(Shifted):
 
 
 prefix_shifts_positions = each_session(_ShiftedBehindPrefix)
-"""Behind a reused prefix every token is told the position after its own.
+"""Behind a reused prefix every token is given the position after its own.
 
 The prefix is counted one token too long: waybarrios/vllm-mlx#311.
 """

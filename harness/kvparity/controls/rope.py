@@ -58,7 +58,7 @@ class Shifted(PlantedSession):
         self.shift = shift
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Compute one step at the positions that it is told."""
+        """Compute one step at the positions that it is given."""
         told = tuple(replace(s, position_shift=s.position_shift + self.shift(s)) for s in step)
         return self.inner.forward(told, ids)
 
@@ -68,10 +68,10 @@ def _decode_shifted(shift: Callable[[Span], int]) -> Plant:
 
 
 position_off_by_one = _decode_shifted(lambda span: 1)
-"""Every decoded token is told the position after its own."""
+"""Every decoded token is given the position after its own."""
 
 decode_at_position_zero = _decode_shifted(lambda span: -span.start)
-"""Every decoded token is told position 0: Blaizzy/mlx-vlm#1983."""
+"""Every decoded token is given position 0: Blaizzy/mlx-vlm#1983."""
 
 
 def padding_shifts_positions(subject: Subject) -> Subject:

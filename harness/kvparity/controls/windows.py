@@ -45,7 +45,7 @@ window_compiled_out = _in_windows(lambda window: 0)
 Prefill and decode agree, and are wrong: sgl-project/sglang#31501.
 """
 
-_one_short_of_ours = _in_windows(lambda window: max(1, window - 1), prefill=False)
+_one_short = _in_windows(lambda window: max(1, window - 1), prefill=False)
 
 
 def window_one_short(subject: Subject) -> Subject:
@@ -54,14 +54,14 @@ def window_one_short(subject: Subject) -> Subject:
         from kvparity.controls.transformers import window_one_short as theirs  # slow to import
 
         return theirs(subject)
-    return _one_short_of_ours(subject)
+    return _one_short(subject)
 
 
 def ring_overwritten(subject: Subject) -> Subject:
     """A ring of exactly the window's slots is written by whole chunks, and the mask only cut.
 
     The chunk's newest keys lie on those that its first rows still see: Lightning-AI/litgpt#2182.
-    Kernels of ours refuse such a ring, so prefill is given what it would find in the ring.
+    This project's kernels refuse such a ring, so prefill is given what it would find in the ring.
     """
 
     def straight(ops: AttentionOps) -> AttentionOps:
