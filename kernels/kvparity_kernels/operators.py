@@ -109,7 +109,8 @@ class Operators:
     def _made(self, data: Array, held: Any, scalar: Any, block: bool) -> Any:
         """A tensor of the type ``scalar``, a block or not, whose handle says ``held``."""
         key = (scalar.name, getattr(scalar, "address_space", None), data.shape if block else None)
-        handle = self.handle(data, held)
+        handle = object.__new__(self.handle)  # which would ask whether numbers fit their type
+        handle.data, handle.dtype, handle.attr = data, held, {}
         facts = self.facts.get(key)
         if facts is None:
             type_ = self.block(scalar, list(data.shape)) if block else scalar

@@ -1,7 +1,7 @@
 """Follows a page: writes its files, runs its commands, compares what it shows.
 
-``kvparity`` runs in this process, which saves the import of torch for every command; anything else
-runs in a shell.
+``kvparity`` runs in this process, which saves the import of torch for every command, and so do its
+subjects, but where the page shows what fresh processes recomputed. Anything else runs in a shell.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import pytest
 from pages import ROOT, Fence, fences
 
 from kvparity.cli.main import main
+from kvparity.core.isolation import inside
 
 NUMBER = re.compile(r"0x[0-9a-f]+|[-+]?\b\d+(\.\d+)?(e[-+]?\d+)?\b")
+APART = "fresh processes"
 NO_RUN = {"ci/smoke", "ci/test", "kvparity verify smoke", "kvparity verify transformers-qwen3-sdpa"}
 """What a page may show without this test running it: the scripts and library contracts are run by
 people and by CI, and take minutes."""
@@ -62,8 +64,11 @@ def missing(shown: list[str], printed: list[str]) -> str | None:
     return None
 
 
-def here(command: str) -> tuple[int, str]:
-    """Run a command of kvparity in this process; (exit code, what it printed on both streams)."""
+def here(command: str, *, apart: bool) -> tuple[int, str]:
+    """Run a command of kvparity in this process; (exit code, what it printed on both streams).
+
+    ``apart``: its subjects are in processes of their own.
+    """
     words, _, file = command.partition(" > ")
     argv = shlex.split(words)
     out, err = io.StringIO(), io.StringIO()
@@ -71,6 +76,7 @@ def here(command: str) -> tuple[int, str]:
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        inside.here(not apart),
     ):
         patch.setattr(sys, "argv", argv)
         patch.setattr(os, "sched_getaffinity", lambda _: {0})  # one job: no processes to start
@@ -101,7 +107,10 @@ def _run(fence: Fence) -> list[Ran]:
             assert [str(last.code)] == shown, f"{last.command}: exit code {last.code}"
             ran[-1] = Ran(last.command, last.shown, last.printed, 0, last.machine_dependent)
             continue
-        code, printed = (here if command.startswith("kvparity ") else _shell)(command)
+        if command.startswith("kvparity "):
+            code, printed = here(command, apart=any(APART in line for line in shown))
+        else:
+            code, printed = _shell(command)
         ran.append(
             Ran(command, shown, printed.splitlines(), code, "machine-dependent" in fence.words)
         )

@@ -1,15 +1,12 @@
 """The library contracts that a CPU can run, through the command line, as a user runs them.
 
-One of them starts new interpreters, and one that the README shows; the others are copies of one
-that is warm.
+The one that the README shows starts new interpreters; the others are copies of one that is warm.
 """
 
 from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,20 +21,16 @@ from kvparity_contracts.loader import load
 PLAIN = runpy.run_path(str(Path(__file__).parents[1] / "plain_transformers.py"))
 
 
-def verify(name: str, run: Path, warm: Warm | None = None) -> tuple[int, dict]:
-    arguments = ["verify", name, "--json", "--run-dir", str(run)]
-    if warm is None:
-        command = [sys.executable, "-m", "kvparity", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    else:
-        done = warm.run(*arguments, "--jobs", "1")
+def verify(name: str, run: Path, warm: Warm, jobs: int = 1) -> tuple[int, dict]:
+    arguments = ["verify", name, "--json", "--run-dir", str(run), "--jobs", str(jobs)]
+    done = warm.run(*arguments, jobs=jobs)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
 
-def test_smoke_holds_on_every_workload_and_path(tmp_path):
-    code, report = verify("smoke", tmp_path / "run")
+def test_smoke_holds_on_every_workload_and_path(tmp_path, warm):
+    code, report = verify("smoke", tmp_path / "run", warm, jobs=2)
     assert code == ExitCode.HOLDS, report
     assert report["verdict"] == "holds"
     contract = load(find("smoke")).contract
