@@ -42,7 +42,7 @@ from commands import table  # noqa: E402
 from kvparity.plan.paths import build  # noqa: E402
 from kvparity.plan.workload import Prompts  # noqa: E402
 from kvparity.record.execute import run  # noqa: E402
-from kvparity.relations.audit.compare import Comparison  # noqa: E402
+from kvparity.relations.audit.compare import KernelComparison  # noqa: E402
 from kvparity.relations.audit.side import audit  # noqa: E402
 from kvparity.relations.bits_and_limits import invariance  # noqa: E402
 from kvparity.relations.order import order_report  # noqa: E402
@@ -208,7 +208,7 @@ def order(subject: AttentionSubject) -> Order:
     return {"seen": bool(parts or unfit), "parts": parts, "replay": unfit}
 
 
-def compiled(found: Comparison) -> Compiled:
+def compiled(found: KernelComparison) -> Compiled:
     """What the audit says; ``unknown`` is no clean bill, and no finding."""
     named = [] if found.verdict == "same" else [each.name for each in found.deciding]
     return {"seen": found.verdict == "different", "verdict": found.verdict, "fields": named}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from kvparity.core.words import UNFINITE
 from kvparity.plan.results import Divergence, Outcome, SideName
 from kvparity.plan.schedule import Plan
 from kvparity.record.execute import Record
+from kvparity_contracts.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,26 @@ class Comparison:
     clipfrac0: float | None = None
     rollout: SideName | None = None
     first_divergence: Divergence | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
+
+
+class Counted(TypedDict, total=False):
+    """How much of a comparison was compared, and differs; see :class:`Comparison`."""
+
+    tokens: int
+    differing_tokens: int
+    differing_rows: int
+
+
+class Measured(TypedDict, total=False):
+    """What was measured of it; see :class:`Comparison`."""
+
+    max_ulp: int
+    max_abs: float
+    max_abs_dlogp: float
+    approx_kl0: float
+    clipfrac0: float
+    rollout: SideName
 
 
 MEASURES = ("max_abs", "max_abs_dlogp", "approx_kl0", "clipfrac0")
@@ -142,7 +161,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     bad = ~(reference.finite & candidate.finite.to(device))
     off = value_off | row_off | target_off | bad
     tokens = len(reference.index)
-    counts: dict[str, Any] = {
+    counts: Counted = {
         "tokens": tokens,
         "differing_tokens": int((value_off | target_off | bad).sum()),
         "differing_rows": int((row_off | bad).sum()),
@@ -154,7 +173,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         idle = same_work(reference, candidate)
         if idle is not None:
             return Comparison("void", idle, **counts)
-        equal = {"max_ulp": 0, **_between(reference, a, b, column)}
+        equal: Measured = {"max_ulp": 0, **_between(reference, a, b, column)}
         return Comparison("holds", "every bit is equal", **counts, **equal)
     first = int(torch.nonzero(off)[0])
     reason = "bits differ"
@@ -165,7 +184,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
         first = int(torch.nonzero(bad)[0])
         reason = UNFINITE
     finite_only = ~bad
-    measures: dict[str, Any] = {}
+    measures: Measured = {}
     if bool(finite_only.any()):
         spread = ulps(a[finite_only], b[finite_only])
         measures = {"max_ulp": int(spread.max())}
@@ -213,7 +232,7 @@ def rollout_side(reference: Plan) -> SideName:
     return "reference" if _decodes(reference) else "candidate"
 
 
-def _between(reference: Record, a: Tensor, b: Tensor, column: int | None) -> dict[str, Any]:
+def _between(reference: Record, a: Tensor, b: Tensor, column: int | None) -> Measured:
     """Aggregates of two paths; ``a`` are the compared values of the reference, ``b`` the path's."""
     if column is None:
         return aggregates(a, b, column)
@@ -222,7 +241,7 @@ def _between(reference: Record, a: Tensor, b: Tensor, column: int | None) -> dic
     return {**aggregates(rollout, trainer, column), "rollout": side}
 
 
-def aggregates(rollout: Tensor, trainer: Tensor, column: int | None) -> dict[str, Any]:
+def aggregates(rollout: Tensor, trainer: Tensor, column: int | None) -> Measured:
     """RL aggregates for logprobs, the largest distance otherwise."""
     if column is None:
         return {"max_abs": float((rollout.double() - trainer.double()).abs().max())}

@@ -15,6 +15,7 @@ from kvparity.plan.workload import Prompts, text_tokens
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record import path_run
 from kvparity.record.path_run import PathRun, Setting, run_path
+from kvparity.relations.audit.compare import Field, KernelComparison
 from kvparity.relations.audit.relation import _fields
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.order.relation import _worst
@@ -224,8 +225,8 @@ def test_of_two_kinds_of_layers_the_worse_counts(
 
 @pytest.mark.parametrize(("right", "shown"), [(29, True), (30, False)])
 def test_both_sides_of_a_field_are_shown_where_that_is_short(right: int, shown: bool) -> None:
-    field = {"name": "loop", "left": "a" * 30, "right": "b" * right}
-    other = {"name": "same", "left": "x", "right": "x"}
-    pair = {"fields": [other, field, field | {"name": "last"}], "deciding": ["loop", "last"]}
-    both = f" ({field['left']} | {field['right']})" if shown else ""
+    field = Field("loop", "a" * 30, "b" * right, "different")
+    fields = (Field("same", "x", "x", "same"), field, replace(field, name="last"))
+    pair = KernelComparison("prefill", "decode", "sm_90", fields)
+    both = f" ({field.left} | {field.right})" if shown else ""
     assert _fields(pair) == f"loop{both}; last{both}"

@@ -15,7 +15,7 @@ from kernel_case_documents import BLIND, document
 from kvparity.plan.kernel_cases import KernelCase, Numerics
 from kvparity.relations import bits_and_limits
 from kvparity.relations.audit import relation as auditing
-from kvparity.relations.audit.compare import Comparison, Field
+from kvparity.relations.audit.compare import Field, KernelComparison
 from kvparity.relations.audit.contract import Result
 from kvparity.relations.audit.relation import audit
 from kvparity.relations.audit.request import AuditError, Shape
@@ -88,7 +88,7 @@ def audited(
                 Field("layout", "4 warps", "8 warps", verdict),  # type: ignore[arg-type] # a verdict
                 Field("loop", *long, verdict),  # type: ignore[arg-type] # a verdict
             )
-            comparison = Comparison("prefill", "decode", archs[0], fields)
+            comparison = KernelComparison("prefill", "decode", archs[0], fields)
             order = ReductionOrder()
             results.append(Result(archs[0], Shape(4, 2, 16), order, order, comparison))
         return results

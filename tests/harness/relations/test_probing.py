@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
-from kvparity.relations.liveness.probing import Probe, Prober
+from kvparity.relations.liveness.line import ChangedKey
+from kvparity.relations.liveness.probing import Prober
 
 DIM = 5
 Hears = Callable[[int, int, int], bool]  # (layer, head, position)
@@ -238,7 +239,7 @@ def test_the_place_that_is_heard_otherwise_is_named(
         return shown ^ (place == (layer, head, position))
 
     found = run(Store([9], heads=2, windows=windows, hears=hears), *one(8)).found
-    wrong = [Probe("w/0", 8, layer, head, position)]
+    wrong = [ChangedKey(sequence="w/0", row=8, layer=layer, head=head, position=position)]
     assert (found.dead, found.ghosts) == (([], wrong) if hidden else (wrong, []))
     assert found.unseen == []
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from kvparity.relations.audit.compare import Comparison
+from kvparity.relations.audit.compare import KernelComparison
 from kvparity.relations.audit.compile import _key
 from kvparity.relations.audit.contract import Result
 from kvparity.relations.audit.report import _pair
@@ -79,7 +79,7 @@ def test_what_is_compiled_is_launched_with_them(stand_in):
 def test_the_report_says_so(stand_in):
     def told():
         order = ReductionOrder()
-        comparison = Comparison("decode", "prefill", "sm_90", ())
+        comparison = KernelComparison("decode", "prefill", "sm_90", ())
         return Result("sm_90", SHAPE, order, order, comparison).as_json()
 
     assert told()["tiles"] == told()["candidate_tiles"] == "base"

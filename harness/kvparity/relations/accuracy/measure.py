@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvparity.core.words import UNFINITE, of_allowed
+from kvparity.plan.results import Outcome
 from kvparity.record.execute import Record
 from kvparity.relations.accuracy.line import Spot
 from kvparity.relations.bits_and_limits import Comparison, aggregates, number, other_work
+from kvparity_contracts.json_types import JsonValue
 
 OF_A_TOKEN = ("max_abs", "max_abs_dlogp")
 """Limits that hold for each token alone; the others are of all tokens together."""
@@ -91,31 +92,36 @@ def accuracy(
             details={"limits": dict(limits), "first": first.document(), "worst": first.document()},
         )
     measured = aggregates(found, wanted, column)
-    rest: dict[str, Any] = {
-        **measured,
-        "rollout": None if column is None else "candidate",
-        "details": {"limits": dict(limits), **_where(candidate, errors, limits, column)},
-    }
-    unmeasured = [name for name in limits if name not in measured]
+    if column is not None:
+        measured["rollout"] = "candidate"
+    values = {name: x for name, x in measured.items() if isinstance(x, float)}
+    details: dict[str, JsonValue] = {
+        "limits": dict(limits), **_where(candidate, errors, limits, column),
+    }  # fmt: skip
+
+    def found_so(outcome: Outcome, reason: str) -> Comparison:
+        return Comparison(outcome, reason, tokens=tokens, **measured, details=details)
+
+    unmeasured = [name for name in limits if name not in values]
     if unmeasured or not limits:
         what = f"{', '.join(unmeasured)} is not measured here" if unmeasured else "no limit is set"
-        return Comparison("void", what, tokens=tokens, **rest)
-    over = [name for name, limit in limits.items() if not measured[name] <= limit]
+        return found_so("void", what)
+    over = [name for name, limit in limits.items() if not values[name] <= limit]
     if over:
-        words = of_allowed(measured, {name: limits[name] for name in over})
-        return Comparison("differs", f"over the limit: {words}", tokens=tokens, **rest)
+        words = of_allowed(values, {name: limits[name] for name in over})
+        return found_so("differs", f"over the limit: {words}")
     if candidate.faults:
-        rest["details"] = {**rest["details"], "faults": candidate.faults}
-        return Comparison("differs", candidate.faults[0], tokens=tokens, **rest)
+        details["faults"] = candidate.faults
+        return found_so("differs", candidate.faults[0])
     idle = other_work("path", candidate)
     if idle is not None:
-        return Comparison("void", idle, tokens=tokens, **rest)
-    return Comparison("holds", of_allowed(measured, limits), tokens=tokens, **rest)
+        return found_so("void", idle)
+    return found_so("holds", of_allowed(values, limits))
 
 
 def _where(
     candidate: Record, errors: Against, limits: Mapping[str, float], column: int | None
-) -> dict[str, Any]:
+) -> dict[str, JsonValue]:
     """The first token over the limit of a token, or that is not exact; and the farthest of all."""
     off = errors.error != 0  # NaN too
     for name in OF_A_TOKEN:

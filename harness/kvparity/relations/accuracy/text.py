@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from kvparity.core.words import of_allowed, rounded
-
-Document = Mapping[str, Any]
+from kvparity.relations.base import Document
 
 
 def nearest_lines(cases: Sequence[Document]) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 from kvparity.relations.audit.chains import Chain
 from kvparity.relations.audit.flow import Skeleton
@@ -33,8 +33,30 @@ class Field:
     note: str = ""
 
 
+class FieldDocument(TypedDict):
+    """A :class:`Field` as JSON has it."""
+
+    name: str
+    left: str
+    right: str
+    verdict: Verdict
+    note: str
+
+
+class PairDocument(TypedDict):
+    """A :class:`KernelComparison` as JSON has it."""
+
+    left: str
+    right: str
+    arch: str
+    verdict: Verdict
+    deciding: list[str]
+    fields: list[FieldDocument]
+    meaning: str
+
+
 @dataclass(frozen=True)
-class Comparison:
+class KernelComparison:
     """Two sides compared. The verdict is the worst of the fields: different, unknown, same."""
 
     left: str
@@ -58,7 +80,7 @@ class Comparison:
         """What the verdict can and cannot mean."""
         return MEANING[self.verdict]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> PairDocument:
         """JSON values."""
         return {
             "left": self.left,
@@ -66,15 +88,24 @@ class Comparison:
             "arch": self.arch,
             "verdict": self.verdict,
             "deciding": [each.name for each in self.deciding],
-            "fields": [asdict(each) for each in self.fields],
+            "fields": [
+                FieldDocument(
+                    name=each.name,
+                    left=each.left,
+                    right=each.right,
+                    verdict=each.verdict,
+                    note=each.note,
+                )
+                for each in self.fields
+            ],
             "meaning": self.meaning,
         }
 
 
-def compare(left: Side, right: Side) -> Comparison:
+def compare(left: Side, right: Side) -> KernelComparison:
     """Compare field by field."""
     fields = tuple(_fields(left, right))
-    return Comparison(left.label, right.label, left.walk.arch, fields)
+    return KernelComparison(left.label, right.label, left.walk.arch, fields)
 
 
 def _fields(left: Side, right: Side) -> Iterator[Field]:

@@ -18,11 +18,11 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO
 
 import kvparity
 import kvparity_kernels
-from kvparity.relations.audit.request import AuditError, Request
+from kvparity.relations.audit.request import AuditError, Constant, Request
 
 _FORMAT = "1"  # of the cache
 _VARIABLE = "KVPARITY_AUDIT_CACHE"
@@ -39,7 +39,7 @@ class Artefact:
 
     name: str
     arch: str
-    constants: dict[str, Any]
+    constants: dict[str, Constant]
     dtypes: dict[str, str]
     num_warps: int
     num_stages: int
@@ -162,12 +162,12 @@ def _start(
 def _read(place: Path, request: Request) -> list[Artefact]:
     found = []
     for facts in json.loads((place / "record.json").read_text()):
-        texts: dict[str, Any] = {
+        texts = {
             kind.replace(".", "_"): (place / f"{facts['name']}.{kind}").read_text()
             for kind in ("ttgir", "ptx", "sass", "strict.sass")
             if (place / f"{facts['name']}.{kind}").is_file()
         }
-        found.append(Artefact(arch=request.arch, **facts, **texts))
+        found.append(Artefact(arch=request.arch, **(facts | texts)))
     return found
 
 

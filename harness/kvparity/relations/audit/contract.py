@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.relations.audit.compare import Comparison
+from kvparity.relations.audit.compare import KernelComparison, PairDocument
 from kvparity.relations.audit.request import ARCHITECTURES, Request, Shape, tiles_in_force
 from kvparity.relations.audit.side import audit
 from kvparity.subjects.decoder.config import DecoderConfig, from_contract
 from kvparity.subjects.decoder.presets import preset
 from kvparity.tiles.force import words
 from kvparity_contracts import Contract, PathName
+from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat
+
+
+class ResultDocument(PairDocument):
+    """A :class:`Result` as JSON has it."""
+
+    shape: JsonObject
+    order: Mapping[str, int]
+    candidate_order: Mapping[str, int]
+    tiles: str
+    candidate_tiles: str
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,11 @@ class Result:
     shape: Shape
     order: ReductionOrder
     candidate_order: ReductionOrder
-    comparison: Comparison
+    comparison: KernelComparison
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ResultDocument:
         """JSON values."""
         return {
-            "arch": self.arch,
             "shape": asdict(self.shape),
             "order": asdict(self.order),
             "candidate_order": asdict(self.candidate_order),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from kvparity.controls.table import RECOMPILED
 from kvparity.core.errors import SubjectError
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.relations.asked import Kernels, Planted
-from kvparity.relations.audit.compare import VERDICTS
+from kvparity.relations.audit.compare import VERDICTS, KernelComparison
 from kvparity.relations.audit.contract import audit_contract
 from kvparity.relations.audit.line import AuditCase
 from kvparity.relations.audit.request import AuditError
@@ -20,6 +20,7 @@ from kvparity.relations.bits_and_limits import Comparison
 from kvparity_contracts.checks import AuditCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.subjects import order_of
 from kvparity_kernels.order import ReductionOrder
 
@@ -71,24 +72,24 @@ def audit(
         )
     except AuditError as error:
         raise SubjectError(f"audit for {case.architecture}: {error}") from error
-    pairs = [result.as_json() for result in results]
-    verdict = next(word for word in VERDICTS if word in {pair["verdict"] for pair in pairs})
-    details = {"architecture": case.architecture, "verdict": verdict, "pairs": pairs}
-    deciding = next(pair for pair in pairs if pair["verdict"] == verdict)
+    found = [result.comparison for result in results]
+    verdict = next(word for word in VERDICTS if word in {pair.verdict for pair in found})
+    pairs = [cast(JsonObject, result.as_json()) for result in results]
+    details: JsonObject = {"architecture": case.architecture, "verdict": verdict, "pairs": pairs}
+    deciding = next(pair for pair in found if pair.verdict == verdict)
     if verdict == "same":
-        count = len(deciding["fields"])
-        words = f"same: all {count} fields of {len(pairs)} pairs agree"
+        count = len(deciding.fields)
+        words = f"same: all {count} fields of {len(found)} pairs agree"
         return Comparison("holds", words, details=details)
-    words = f"{verdict}: {deciding['left']} and {deciding['right']}: {_fields(deciding)}"
+    words = f"{verdict}: {deciding.left} and {deciding.right}: {_fields(deciding)}"
     return Comparison("void" if verdict == "unknown" else "differs", words, details=details)
 
 
-def _fields(pair: Mapping[str, Any]) -> str:
+def _fields(pair: KernelComparison) -> str:
     """The fields that decide, with both sides where that is short."""
-    found = [each for each in pair["fields"] if each["name"] in pair["deciding"]]
     return "; ".join(
-        f"{each['name']} ({each['left']} | {each['right']})"
-        if len(each["left"]) + len(each["right"]) < 60
-        else each["name"]
-        for each in found
+        f"{each.name} ({each.left} | {each.right})"
+        if len(each.left) + len(each.right) < 60
+        else each.name
+        for each in pair.deciding
     )

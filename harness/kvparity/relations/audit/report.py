@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
+
+from pydantic import TypeAdapter
 
 from kvparity.core.versions import here
 from kvparity.core.versions import lines as outside_line
-from kvparity.relations.audit.compare import VERDICTS
-from kvparity.relations.audit.contract import Result
+from kvparity.relations.audit.compare import VERDICTS, FieldDocument, Verdict
+from kvparity.relations.audit.contract import Result, ResultDocument
 from kvparity.relations.audit.request import Shape
 from kvparity.relations.audit.words import CANNOT, MEANING
 from kvparity_contracts import LoadedContract
 
-Document = dict[str, Any]
 _WIDTH = 60
 
 
-def document(loaded: LoadedContract, results: Sequence[Result], elapsed_s: float) -> Document:
+class ContractDocument(TypedDict):
+    """Which contract was audited."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+class AuditDocument(TypedDict):
+    """The report as JSON has it."""
+
+    schema_version: int
+    verdict: Verdict
+    meaning: str
+    cannot_prove: list[str]
+    contract: ContractDocument
+    outside_tested: str | None
+    pairs: list[ResultDocument]
+    elapsed_s: float
+
+
+def document(loaded: LoadedContract, results: Sequence[Result], elapsed_s: float) -> AuditDocument:
     """The report as JSON values."""
     found = {each.comparison.verdict for each in results}
     verdict = next(each for each in VERDICTS if each in found)
@@ -37,7 +59,7 @@ def document(loaded: LoadedContract, results: Sequence[Result], elapsed_s: float
     }
 
 
-def render(report: Document, verbose: bool = False) -> str:
+def render(report: AuditDocument, verbose: bool = False) -> str:
     """The report as text; ``verbose`` shows fields that are the same too."""
     lines = [
         f"{report['contract']['name']}: {report['verdict'].upper()}  "
@@ -53,12 +75,13 @@ def render(report: Document, verbose: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _pair(pair: Document, verbose: bool) -> list[str]:
+def _pair(pair: ResultDocument, verbose: bool) -> list[str]:
+    shape = TypeAdapter(Shape).validate_python(pair["shape"])
     lines = [
         f"[{pair['verdict']}] {pair['arch']}  {pair['left']} | {pair['right']}  "
-        f"{Shape(**pair['shape'])}{_changes(pair)}"
+        f"{shape}{_changes(pair)}"
     ]
-    tiles = [pair[name] for name in ("tiles", "candidate_tiles")]
+    tiles = [pair["tiles"], pair["candidate_tiles"]]
     if tiles != ["base", "base"]:
         lines.append(f"    tiles in force for it: {' | '.join(dict.fromkeys(tiles))}")
     fields = [each for each in pair["fields"] if verbose or each["verdict"] != "same"]
@@ -70,13 +93,13 @@ def _pair(pair: Document, verbose: bool) -> list[str]:
     return lines
 
 
-def _changes(pair: Document) -> str:
+def _changes(pair: ResultDocument) -> str:
     old, new = pair["order"], pair["candidate_order"]
     changed = [f"{name} {new[name]} for {old[name]}" for name in old if new[name] != old[name]]
     return f", decode with {', '.join(changed)}" if changed else ""
 
 
-def _field(field: Document, labels: tuple[str, str]) -> list[str]:
+def _field(field: FieldDocument, labels: tuple[str, str]) -> list[str]:
     head = f"    {field['verdict']:<9}  {field['name']:<20}"
     sides = dict(zip(labels, (field["left"], field["right"]), strict=True))
     if field["left"] == field["right"]:

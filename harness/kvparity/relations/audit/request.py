@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from pydantic import TypeAdapter
+
+from kvparity_contracts.json_types import JsonObject
 from kvparity_kernels import rules
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.tiles import BASE, Tiles
 
 SideName = Literal["prefill", "decode"]
+Constant = bool | int | float | str | None
+"""What a kernel is compiled with."""
 ARCHITECTURES: dict[str, int] = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 
 
@@ -82,20 +87,12 @@ class Request:
             found = tiles_in_force(self.arch, self.shape.execution, self.order)
             object.__setattr__(self, "tiles", found)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """JSON values; ``from_json`` reads them back."""
         source = None if self.source is None else str(self.source)
         return {**asdict(self), "source": source}
 
 
-def from_json(data: dict[str, Any]) -> Request:
+def from_json(data: JsonObject) -> Request:
     """The request that ``as_json`` wrote."""
-    return Request(
-        side=data["side"],
-        arch=data["arch"],
-        shape=Shape(**data["shape"]),
-        order=ReductionOrder(**data["order"]),
-        fusion=data["fusion"],
-        source=None if data["source"] is None else Path(data["source"]),
-        tiles=Tiles(**data["tiles"] | {"linear": ()}),
-    )
+    return TypeAdapter(Request).validate_python(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvparity.relations.audit.compare import Comparison, compare
+from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.compile import Artefact, compile_all
 from kvparity.relations.audit.request import AuditError, Request
 from kvparity.relations.audit.signature import sign
@@ -42,7 +42,7 @@ def audit(
     *,
     folder: Path | None = None,
     jobs: int | None = None,
-) -> list[Comparison]:
+) -> list[KernelComparison]:
     """Compile both requests of every pair and compare them, in order. Raises ``AuditError``."""
     requests = list(dict.fromkeys(request for pair in pairs for request in pair))
     compiled = compile_all(requests, folder=folder, jobs=jobs)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from kvparity.relations.audit import cfg, flow, ptx, sass, ttgir
 from kvparity.relations.audit.chains import Chain, chains, family
 from kvparity.relations.audit.compile import Artefact
 from kvparity.relations.audit.flow import Skeleton
+from kvparity.relations.audit.request import Constant
+from kvparity_contracts.json_types import JsonObject
 
 _EXP = ("ex2.",)
 
@@ -38,7 +39,7 @@ class Signature:
     arch: str
     triton: str
     ptxas: str
-    constants: Mapping[str, Any]
+    constants: Mapping[str, Constant]
     dtypes: Mapping[str, str]
     num_warps: int
     structure: ttgir.Structure
@@ -68,7 +69,7 @@ class Signature:
         names = frozenset[str]() if given is None else given.names
         return flow.skeleton(getattr(self.parts, part), names, exchanges=False, constants=self.held)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """JSON values without the code's hash, which also depends on line numbers."""
         skeletons = {
             name: {"fingerprint": each.fingerprint, "values": each.kinds()}

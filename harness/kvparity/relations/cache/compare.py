@@ -7,7 +7,7 @@ that both hold. And on each side what is read is what was written, rounded as th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from kvparity.core.bits import differing, pattern, ulps
 from kvparity.plan.results import Divergence
 from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot
 from kvparity.relations.bits_and_limits import Comparison, number, same_work
+from kvparity_contracts.json_types import JsonObject
 from kvparity_kernels.digest import row_digest
 
 PARTS: tuple[Literal["k"], Literal["v"]] = ("k", "v")
@@ -41,17 +42,19 @@ def compare(
             return found
     rows = _shared(reference, candidate)
     both = reference.is_held[:, :rows] & candidate.is_held[:, :rows]
-    counts: dict[str, Any] = {"tokens": int(both.any(0).sum())}
-    if not counts["tokens"]:
+    tokens = int(both.any(0).sum())
+    if not tokens:
         return Comparison("void", "no position is held by both sides")
     off = (reference.held[:, :rows] != candidate.held[:, :rows]) & both[..., None]
     details = {"layers": len(both), "compared": 2 * int(both.sum()), "differing": int(off.sum())}
     if not bool(off.any()):
         idle = same_work(reference.record, candidate.record)
         if idle is not None:
-            return Comparison("void", idle, **counts, details=details)
+            return Comparison("void", idle, tokens=tokens, details=details)
         words = f"{details['compared']} keys and values of {len(both)} layers"
-        return Comparison("holds", f"{words} are equal, and as written", **counts, details=details)
+        return Comparison(
+            "holds", f"{words} are equal, and as written", tokens=tokens, details=details
+        )
     place, part = _first(off, candidate)
     divergence = None
     if again is not None:
@@ -60,7 +63,7 @@ def compare(
     return Comparison(
         "differs",
         f"{_words(candidate, place, part)} differs from what the reference holds",
-        **counts,
+        tokens=tokens,
         differing_tokens=int(off.any(-1).any(0).sum()),
         first_divergence=divergence,
         details=details,
@@ -110,7 +113,7 @@ def _shared(reference: CacheSnapshot, candidate: CacheSnapshot) -> int:
 def _found(
     reason: str, one: CacheSnapshot, off: Tensor, tokens: int, divergence: Divergence | None = None
 ) -> Comparison:
-    details = {
+    details: JsonObject = {
         "layers": len(off),
         "compared": 2 * int(one.is_held.sum()),
         "differing": int(off.sum()),

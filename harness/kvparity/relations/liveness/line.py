@@ -24,6 +24,11 @@ class ChangedKey(Value):
     position: Count
     """of the key"""
 
+    def __str__(self) -> str:
+        """The place in words."""
+        where = f"layer {self.layer}, KV head {self.head}, position {self.position}"
+        return f"{where} of {self.sequence} (row {self.row})"
+
 
 ChangedKeys = Annotated[tuple[ChangedKey, ...], LIST]
 

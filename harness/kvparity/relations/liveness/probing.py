@@ -9,39 +9,25 @@ hide it, and finite, so that a weight of zero does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.plan.results import Outcome
 from kvparity.plan.schedule import Plan, Span, Step
 from kvparity.record.execute import Record, Watch, at_work
 from kvparity.relations.bits_and_limits import Comparison, other_work
+from kvparity.relations.liveness.line import ChangedKey
 from kvparity.subjects.base import LayeredCache, Session
+from kvparity_contracts.json_types import JsonObject
 from kvparity_kernels.digest import row_digest
 
 LOUD = 64.0
 """Changed keys and values are so many times as large as the largest at their place."""
 SHOWN = 8
 """Faults that a report lists."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One changed key and value; ``row`` is the position of the row that was computed again."""
-
-    sequence: str
-    row: int
-    layer: int
-    head: int
-    position: int
-
-    def __str__(self) -> str:
-        """The place in words."""
-        where = f"layer {self.layer}, KV head {self.head}, position {self.position}"
-        return f"{where} of {self.sequence} (row {self.row})"
 
 
 @dataclass
@@ -54,8 +40,8 @@ class Findings:
 
     probes: int = 0
     visible: int = 0
-    dead: list[Probe] = field(default_factory=list)
-    ghosts: list[Probe] = field(default_factory=list)
+    dead: list[ChangedKey] = field(default_factory=list)
+    ghosts: list[ChangedKey] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     unsteady: str | None = None
 
@@ -179,7 +165,9 @@ class _Row:
         found.probes += 1
         found.visible += visible
         if seen != visible:
-            place = Probe(self.member, row, layer, head, position)
+            place = ChangedKey(
+                sequence=self.member, row=row, layer=layer, head=head, position=position
+            )
             (found.dead if visible else found.ghosts).append(place)
         return seen, visible
 
@@ -238,33 +226,34 @@ def judge(prober: Prober, record: Record) -> Comparison:
     """What the probes of one run mean."""
     found = prober.found
     faults = len(found.dead) + len(found.ghosts)
-    details: dict[str, Any] = {
+    details: JsonObject = {
         "probes": found.probes,
         "visible": found.visible,
-        "dead": [asdict(each) for each in found.dead[:SHOWN]],
-        "wrongly_alive": [asdict(each) for each in found.ghosts[:SHOWN]],
+        "dead": [each.document() for each in found.dead[:SHOWN]],
+        "wrongly_alive": [each.document() for each in found.ghosts[:SHOWN]],
         "unseen_layers": found.unseen,
     }
-    counts: dict[str, Any] = {
-        "tokens": found.probes,
-        "differing_tokens": faults,
-        "details": details,
-    }
+
+    def found_so(outcome: Outcome, reason: str) -> Comparison:
+        return Comparison(
+            outcome, reason, tokens=found.probes, differing_tokens=faults, details=details
+        )
+
     if found.dead:
         words = f"{found.dead[0]}: it is visible, and the row does not depend on it"
         if found.unseen:
             words += f"; no key is seen in {found.unseen[0]}"
-        return Comparison("differs", words, **counts)
+        return found_so("differs", words)
     if found.ghosts:
         words = f"{found.ghosts[0]}: it is hidden, and the row depends on it"
-        return Comparison("differs", words, **counts)
+        return found_so("differs", words)
     if found.unsteady:
-        return Comparison("void", found.unsteady, **counts)
+        return found_so("void", found.unsteady)
     idle = other_work("path", record)
     if idle is not None:
-        return Comparison("void", idle, **counts)
+        return found_so("void", idle)
     if not found.visible:
-        return Comparison("void", "no row was computed that sees a cached key", **counts)
+        return found_so("void", "no row was computed that sees a cached key")
     hidden = found.probes - found.visible
     words = f"the last rows depend on {found.visible} places that they see"
-    return Comparison("holds", words + f", and on none of {hidden} hidden", **counts)
+    return found_so("holds", words + f", and on none of {hidden} hidden")

@@ -33,9 +33,9 @@ class Denominator(Asking):
         self.sinks = side.subject.sinks
         self.n = side.keys + self.sinks
         known, softcap = self.side.known, self.side.subject.softcap
-        if not known.get(("denominator", softcap)):
+        if softcap not in known.resolved:
             self._calibrate()
-            known["denominator", softcap] = True
+            known.resolved.add(softcap)
 
     def __call__(self, triples: Triples) -> NDArray[np.bool_]:
         """For ``[P, 3]`` whether the first two meet before either meets the third."""

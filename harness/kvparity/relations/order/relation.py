@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvparity.controls.table import PLANTS
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
@@ -15,6 +15,7 @@ from kvparity.relations.order.line import OrderCase
 from kvparity.subjects.base import Subject
 from kvparity_contracts.checks import OrderCheck
 from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.json_types import JsonObject
 
 if TYPE_CHECKING:
     from kvparity.relations.order.report import OrderReport
@@ -102,7 +103,7 @@ def _worst(found: Mapping[str, Comparison]) -> Comparison:
     return Comparison(ranked[0].outcome, reason, details={**ranked[0].details, "layers": layers})
 
 
-def of_order(report: OrderReport, kernels: Mapping[str, Any]) -> Comparison:
+def of_order(report: OrderReport, kernels: JsonObject) -> Comparison:
     """What an order report means for its check."""
     details = {**report.json(), "kernels": dict(kernels)}
     words = f"{report.verdict}: {report.reason}"

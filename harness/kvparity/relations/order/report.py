@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from kvparity.relations.order.shape import describe
 from kvparity.relations.order.stats import Stats
 from kvparity.relations.order.tree import SumTree
+from kvparity_contracts.json_types import JsonObject
 
 Status = Literal["same", "different", "undeclared", "not-a-tree", "not-measured"]
 Verdict = Literal[
@@ -35,7 +36,7 @@ class Part:
     trees: Mapping[str, SumTree] = field(default_factory=dict)
     cost: Mapping[str, Stats] = field(default_factory=dict)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """JSON values; a tree's full text stays out above 512 terms, its fingerprint does not."""
         trees = {
             side: {
@@ -95,7 +96,7 @@ class OrderReport:
     keys: int
     rows: int
     batch: int
-    subject: Mapping[str, Any]
+    subject: JsonObject
     parts: tuple[Part, ...]
     replayed: tuple[Replayed, ...]
     drawn: Drawn
@@ -149,7 +150,7 @@ class OrderReport:
             f"the bits of {drawn.calls} random calls{told}"
         )
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """JSON values."""
         return {
             "keys": self.keys,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kvparity.relations.order.errors import NotATree, NotMeasured, ProbeLied
-from kvparity.relations.order.sides import Side, places
+from kvparity.relations.order.sides import Side, Steps, places
 from kvparity.relations.order.stats import Stats
 
 Asked = Sequence[tuple[int, int]]
@@ -35,19 +35,6 @@ class Edges:
     down: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Steps:
-    """log2 of b over a and of c over b, and what a shows.
-
-    ``once``: nothing closes between b and c; ``twice``: b's block is closed.
-    """
-
-    a_to_b: float
-    b_to_c: float
-    once: float
-    twice: float
-
-
 class RescaleEdges:
     """Whether key b's block is closed before key c comes. One question for each query head."""
 
@@ -58,10 +45,10 @@ class RescaleEdges:
         self.side = side
         self.patterns = min(side.patterns, side.heads.dim // 2)
         self.probes = 0
-        known, name = side.known, ("rescale", side.subject.softcap)
-        if name not in known:
-            known[name] = self._steps()
-        self.steps: Steps = known[name]
+        known, softcap = side.known.steps, side.subject.softcap
+        if softcap not in known:
+            known[softcap] = self._steps()
+        self.steps = known[softcap]
 
     def __call__(self, asked: Asked) -> NDArray[np.bool_]:
         """For pairs (b, c) whether b's block is closed before c comes.

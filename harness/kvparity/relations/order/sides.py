@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,27 @@ class Answer:
     lse: Tensor | None
 
 
+@dataclass(frozen=True)
+class Steps:
+    """log2 of b over a and of c over b, and what a shows.
+
+    ``once``: nothing closes between b and c; ``twice``: b's block is closed.
+    """
+
+    a_to_b: float
+    b_to_c: float
+    once: float
+    twice: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """What probes found out of a side, by softcap: ``steps`` of scores, sums that are resolved."""
+
+    steps: dict[float, Steps] = field(default_factory=dict)
+    resolved: set[float] = field(default_factory=set)
+
+
 class Side:
     """Calls one callable of a pair at one shape, which never changes, and counts the calls.
 
@@ -43,7 +64,7 @@ class Side:
     all the same, and its last row is the answer; decode with a cache of just these keys.
 
     ``notes`` says where a probe had to leave the subject's own numbers; ``known`` is what probes
-    found out of the side itself, by name and softcap, so that it is found out once.
+    found out of the side itself, so that it is found out once.
     """
 
     def __init__(
@@ -65,7 +86,7 @@ class Side:
         self.wide = self.parts * (1 if self.plain else _LEVELS)
         self.calls = 0
         self.notes: dict[str, None] = {}
-        self.known: dict[tuple[str, float], Any] = {}
+        self.known = Known()
 
     @property
     def name(self) -> str:

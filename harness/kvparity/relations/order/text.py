@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kvparity.core.environment import EnvironmentDocument
 from kvparity.core.versions import lines as outside_line
@@ -32,6 +32,7 @@ def render(reports: Sequence[OrderReport], environment: EnvironmentDocument) -> 
 def _report(report: OrderReport) -> list[str]:
     about = report.subject
     heads = about["heads"]
+    assert isinstance(heads, Mapping)  # of a pair
     lines = [
         f"{report.verdict.upper()} at {report.keys} keys: {report.reason}",
         f"  {about['decode']} against row {report.rows} of {report.rows} of {about['prefill']}; "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
-from kvparity.relations.bits_and_limits import Comparison, other_work
+from kvparity.relations.bits_and_limits import Comparison, Counted, other_work
 from kvparity.relations.trace.tracing import Trace
+from kvparity_contracts.json_types import JsonObject
 
 SHOWN = 8
 """Broken invariants that a report lists."""
@@ -18,7 +18,7 @@ def compare(trace: Trace) -> Comparison:
     known = [seen.weights for line in trace.lines for seen in line.layers if seen.weights]
     sums = [w for w in known if not w.recomputed]
     worst = max(sums, key=lambda w: w.deviation / w.bound, default=None)
-    details: dict[str, Any] = {
+    details: JsonObject = {
         "layers": max((len(line.layers) for line in trace.lines), default=0),
         "judged": found.said,
         "broken": [asdict(each) for each in found.broken[:SHOWN]],
@@ -26,15 +26,14 @@ def compare(trace: Trace) -> Comparison:
         "weight_sum_bound_ulps": _number(None if worst is None else worst.bound),
         "largest_out_ratio": _number(max((w.out_ratio for w in known), default=None)),
     }
-    counts: dict[str, Any] = {
+    counts: Counted = {
         "tokens": len(trace.lines),
         "differing_tokens": len({(b.sequence, b.step, b.place) for b in found.broken}),
-        "details": details,
     }
     idle = other_work("path", trace.record) if found.outcome == "holds" else None
     if idle is not None:
-        return Comparison("void", idle, **counts)
-    return Comparison(found.outcome, found.reason, **counts)
+        return Comparison("void", idle, **counts, details=details)
+    return Comparison(found.outcome, found.reason, **counts, details=details)
 
 
 def _number(value: float | None) -> float | str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
+from kvparity.core.values import plain
 from kvparity.relations.trace.weights import Weights
+from kvparity_contracts.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Line:
     told: int | None
     layers: tuple[Seen, ...] = field(default_factory=tuple)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """The line as JSON values; a number that is not finite becomes a word."""
         found = asdict(self)
         del found["sequence"]
@@ -58,14 +58,6 @@ class Line:
             layer["donors"] = list(layer["donors"])
             if weights is not None:
                 weights["uniform"] = list(weights["uniform"])
-            layer["weights"] = _plain(weights)
+                weights = {name: plain(value) for name, value in weights.items()}
+            layer["weights"] = weights
         return found
-
-
-def _plain(weights: dict[str, Any] | None) -> dict[str, Any] | None:
-    if weights is None:
-        return None
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in weights.items()
-    }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import kvparity_kernels
-from kvparity.relations.audit.compare import Comparison, compare
+from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.request import Request, Shape
 from kvparity.relations.audit.views import Side
 from kvparity_kernels.order import ReductionOrder
@@ -34,7 +34,7 @@ def pair(arch: str, shape: Shape = SHAPE, order: ReductionOrder = ORDER) -> Pair
     return Request("prefill", arch, shape, order), Request("decode", arch, shape, order)
 
 
-def compared(sides: dict[Request, Side], chosen: Pair) -> Comparison:
+def compared(sides: dict[Request, Side], chosen: Pair) -> KernelComparison:
     return compare(sides[chosen[0]], sides[chosen[1]])
 
 

@@ -8,7 +8,7 @@ import kernel_texts as texts
 import pytest
 from kernel_texts import Change, decode, prefill
 
-from kvparity.relations.audit.compare import Comparison, compare
+from kvparity.relations.audit.compare import KernelComparison, compare
 
 WALK = {"K chains", "before the loop", "loop", "merge", "finish"}
 MMA = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%r2}, {%r3}, {%r4}, {%r2};"
@@ -16,7 +16,7 @@ WGMMA = "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%r2}, %rd3, %rd4, 
 LOOP_OF_MERGE = "@%p2 bra $L__BB0_1;\n"
 
 
-def unlike(found: Comparison) -> dict[str, str]:
+def unlike(found: KernelComparison) -> dict[str, str]:
     return {each.name: each.verdict for each in found.fields if each.verdict != "same"}
 
 

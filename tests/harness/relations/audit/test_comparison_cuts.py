@@ -9,7 +9,7 @@ import pytest
 from kernel_texts import decode, prefill
 from test_comparison import LOOP_OF_MERGE, MMA, WALK, different, unlike
 
-from kvparity.relations.audit.compare import Comparison, compare
+from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.views import Side
 
 ONE = """max.f32 %r8, %r9, %r10;
@@ -61,7 +61,7 @@ def test_values_that_only_move_between_threads_are_merged_alike() -> None:
     assert unlike(compare(prefill(), decode({"ptx": moved}))) == different("loop")
 
 
-def two(**changes: tuple[str, str]) -> Comparison:
+def two(**changes: tuple[str, str]) -> KernelComparison:
     return compare(prefill(), prefill(**changes))
 
 
@@ -90,7 +90,7 @@ def woven(
     left: tuple[tuple[str, str], ...] = (),
     split: tuple[tuple[str, str], ...] = ((texts.STORE, ""),),
     combine: tuple[str, str] = ("ret;", "ret;"),
-) -> Comparison:
+) -> KernelComparison:
     """Splits of one tile, so the walk is part of the loop that merges."""
     return compare(
         prefill(ptx=straight(texts.PREFILL, *left)),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvparity.relations.audit.compare import Comparison, compare
+from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.compile import Artefact
 from kvparity.relations.audit.signature import sign
 from kvparity.relations.audit.views import Side
@@ -56,7 +56,7 @@ Kernels = dict[str, Artefact]
 Change = Callable[[Kernels], None]
 
 
-def compared(change: Change) -> Comparison:
+def compared(change: Change) -> KernelComparison:
     kernels = {"prefill": PREFILL, "walk": WALK, "merge": COMBINE}
     change(kernels)
     left, walk, merge = (sign(each) for each in kernels.values())

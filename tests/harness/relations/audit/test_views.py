@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from audit_cases import pair
 
-from kvparity.relations.audit.compare import Comparison, compare
+from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.flow import Skeleton
 from kvparity.relations.audit.request import Request
 from kvparity.relations.audit.views import Side
@@ -21,7 +21,7 @@ def both(sides: dict[Request, Side]) -> tuple[Side, Side]:
     return sides[prefill], sides[decode]
 
 
-def unknown(found: Comparison) -> set[str]:
+def unknown(found: KernelComparison) -> set[str]:
     assert found.verdict == "unknown"
     return {each.name for each in found.fields if each.verdict == "unknown"}
 
