@@ -18,6 +18,7 @@ from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.plain_tensor import plain
 from kvparity.subjects.attention_calls import PairCall
 from kvparity.subjects.pair.inputs import Inputs
+from kvparity_kernels.stream import emit
 
 
 def checked(
@@ -25,7 +26,7 @@ def checked(
 ) -> Tensor:
     """Rows of one call of the kernel ``name``, a copy: float32 ``[n, Hq * D (+ Hq)]``.
 
-    ``inputs``: the memory in which q, k and v of the call lie.
+    ``inputs``: the memory in which q, k and v of the call lie. The call is an event of the stream.
 
     Raises:
         SubjectError: it raised, returned another shape, dtype or device, or wrote to an input or
@@ -38,6 +39,7 @@ def checked(
         for label, x in call.tensors().items()
     ]
     beside = [_bits(whole).clone() for whole in inputs.memory]
+    emit(call)
     try:
         with doing.calling(name):
             result = kernel(call)

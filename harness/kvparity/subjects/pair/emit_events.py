@@ -12,7 +12,7 @@ from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.model import PairModel
 
 
-def tell(
+def attended(
     subject: PairModel,
     listener: events.Listener,
     span: Span,
@@ -21,7 +21,7 @@ def tell(
     given: StoredKV,
     coded: bool,
 ) -> None:
-    """Tell of the wanted rows of one span: q ``[n, Hq, D]`` and what came back for it."""
+    """Report the wanted rows of one span: q ``[n, Hq, D]`` and what came back for it."""
     wanted = listener.wants(span.sequence, range(span.start, span.stop))
     if not wanted:
         return

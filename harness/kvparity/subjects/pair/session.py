@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,13 +12,15 @@ from torch import Tensor
 from kvparity.core.errors import SubjectError
 from kvparity.plan.schedule import Layout, Member, Span, Step
 from kvparity.subjects import events
+from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall
 from kvparity.subjects.decoder.poisoned_store import Stored
-from kvparity.subjects.pair import emit_events as telling
+from kvparity.subjects.pair import emit_events
 from kvparity.subjects.pair.batch import fault_of, sizes, with_empties
 from kvparity.subjects.pair.cache import FIRST, KVStores, PairCache, StoredKV
 from kvparity.subjects.pair.inputs import Inputs, strided
 from kvparity.subjects.pair.model import PairModel
 from kvparity.subjects.pair.sparse import spread_for
+from kvparity_kernels.stream import listening
 
 
 class AttentionSession:
@@ -62,6 +65,17 @@ class AttentionSession:
         """Calls of the pair."""
         return Counter(self._counts)
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        def prefill(call: PairPrefillCall) -> None:
+            self._counts["attention.prefill"] += 1
+
+        def decode(call: PairDecodeCall) -> None:
+            self._counts["attention.decode"] += 1
+
+        with listening(PairPrefillCall, prefill), listening(PairDecodeCall, decode):
+            yield
+
     def faults(self) -> Sequence[str]:
         """What was wrong with rows that nobody compares."""
         return tuple(self._faults)
@@ -94,10 +108,11 @@ class AttentionSession:
                 continue
             spans = [step[i] for i in chosen]
             q = torch.cat([fresh[i][0] for i in chosen])
-            if not self.layout.cached:
-                rows = self._whole(q, spans, [fresh[i] for i in chosen])
-            else:
-                rows = self._decode(q, spans) if decode else self._prefill(q, spans)
+            with self._counted():
+                if not self.layout.cached:
+                    rows = self._whole(q, spans, [fresh[i] for i in chosen])
+                else:
+                    rows = self._decode(q, spans) if decode else self._prefill(q, spans)
             self._check_width(rows)
             sizes = [span.stop - span.start for span in spans]
             for i, part in zip(chosen, torch.split(rows, sizes), strict=True):
@@ -171,8 +186,10 @@ class AttentionSession:
         if listener is not None:
             for span in spans:
                 mine = slice(row, row + span.stop - span.start)
-                own = telling.part(inputs.given, slice(key, key + span.stop))
-                telling.tell(self.subject, listener, span, inputs.q[mine], rows[mine], own, coded)
+                own = emit_events.part(inputs.given, slice(key, key + span.stop))
+                emit_events.attended(
+                    self.subject, listener, span, inputs.q[mine], rows[mine], own, coded
+                )
                 row, key = mine.stop, key + span.stop
         return rows
 
@@ -192,8 +209,8 @@ class AttentionSession:
         listener, before = events.current(), int(self._empties)
         if listener is not None:
             for i, span in enumerate(spans, start=before):
-                one = telling.part(telling.row(inputs.given, i), slice(0, span.stop))
-                telling.tell(
+                one = emit_events.part(emit_events.row(inputs.given, i), slice(0, span.stop))
+                emit_events.attended(
                     self.subject, listener, span, inputs.q[i : i + 1], rows[i : i + 1], one,
                     kind.coded,
                 )  # fmt: skip
@@ -201,7 +218,6 @@ class AttentionSession:
 
     def _laid(self, counted: str, plain: Inputs, *, keys: bool, first: int) -> Inputs:
         """What a call is given whose first sequence is ``first``: every other one fused views."""
-        self._counts[counted] += 1
         # Counted by the sequence that comes first: a part of the plan, as fresh processes compute
         # it, then gives each call what the whole plan gave it.
         number = self._led[counted, first] + first
