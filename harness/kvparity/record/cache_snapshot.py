@@ -10,7 +10,8 @@ from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Action, Plan
-from kvparity.record.execute import Record, Watch, at_work
+from kvparity.record.execute import Record, at_work
+from kvparity.record.run_events import Watch, watching
 from kvparity.subjects import events
 from kvparity.subjects.base import LayeredCache, Session
 from kvparity_kernels.digest import row_digest
@@ -190,16 +191,16 @@ class SnapshotTaker(Watch):
 
 
 def take_snapshot(
-    plan: Plan, run: Callable[[Watch], Record], keep: frozenset[CachePlace] = frozenset()
+    plan: Plan, run: Callable[[], Record], keep: frozenset[CachePlace] = frozenset()
 ) -> CacheSnapshot:
-    """Run a plan by ``run(watch)`` and keep what its cache holds at the end.
+    """Run a plan by ``run`` and keep what its cache holds at the end.
 
     Raises:
         UnsupportedError: the cache cannot be looked at.
     """
     holding = SnapshotTaker(plan, keep)
-    with events.listening(holding):
-        record = run(holding)
+    with events.listening(holding), watching(holding):
+        record = run()
     return holding.result(record)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.plan.schedule import Action, Plan, Step, check_schedule
+from kvparity.record.run_events import Acted, Ended, Opened, Stepped
 from kvparity.record.scoring import Choose as Choose
 from kvparity.record.scoring import RowScorer, Scored
 from kvparity.record.scoring import Tokens as Tokens
@@ -18,6 +19,7 @@ from kvparity.record.scoring import at_work as at_work
 from kvparity.subjects.base import Faulting, Generates, Reusable, Session, Subject
 from kvparity_kernels.launch import LaunchLog
 from kvparity_kernels.launch import record as record_launches
+from kvparity_kernels.stream import emit
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,6 @@ class Record:
     def tensors(self) -> dict[str, Tensor]:
         """What is kept as evidence."""
         return {"values": self.values, "digests": self.digests, "targets": self.targets}
-
-
-class Watch:
-    """Looks at a session while a plan runs; this one looks at nothing."""
-
-    def opened(self, session: Session) -> None:
-        """The session is open, and nothing is computed yet."""
-
-    def acted(self, action: Action) -> None:
-        """The session was reset, or a sequence took over another's cache."""
-
-    def stepped(self, session: Session, step: Step, ids: Sequence[Sequence[int]]) -> None:
-        """One step is computed; ``ids[i]`` were the tokens of ``step[i]``."""
-
-    def ended(self, session: Session) -> None:
-        """All steps are computed."""
 
 
 def _record(
@@ -103,16 +89,14 @@ def _step_places(step: Step) -> list[tuple[int, int]]:
     return [(span.sequence, position) for span in step for position in span.rows]
 
 
-def _run_steps(
-    session: Session, plan: Plan, collector: RowScorer, watch: Watch, before: Tokens | None
-) -> None:
+def _run_steps(session: Session, plan: Plan, collector: RowScorer, before: Tokens | None) -> None:
     if plan.actions and not isinstance(session, Reusable):
         raise UnsupportedError("a session of this subject cannot be reset or shared")
     for number, step in enumerate(plan.schedule):
         for action in plan.actions:
             if action.step == number:
                 _act(session, action)
-                watch.acted(action)
+                emit(Acted(action))
         known = collector.tokens if number >= plan.warm_up or before is None else before
         ids = [known[s.sequence][s.start : s.stop] for s in step]
         for span, part in zip(step, ids, strict=True):
@@ -134,7 +118,7 @@ def _run_steps(
             done += len(rows)
         if done != len(places):
             raise SubjectError(f"the subject gave {done} rows of the {len(places)} wanted")
-        watch.stepped(session, step, ids)
+        emit(Stepped(session, step, ids))
 
 
 def _act(session: Session, action: Action) -> None:
@@ -184,13 +168,13 @@ def run(
     choose: Choose | None = None,
     keep: frozenset[tuple[int, int]] = frozenset(),
     before: Tokens | None = None,
-    watch: Watch | None = None,
 ) -> Record:
     """Compute ``plan`` and keep its compared rows.
 
     ``tokens[i]`` are the known tokens of member ``i``; with ``choose`` the missing ones are drawn
     and appended in place, without it all must be known. ``before``: the tokens of the steps before
-    a reset (None: the same). ``keep`` names rows to hold whole. ``watch`` looks at the session.
+    a reset (None: the same). ``keep`` names rows to hold whole.
+    How it goes is told in events (``run_events``).
 
     Raises:
         SubjectError: the subject gave other rows than it was asked for.
@@ -200,7 +184,6 @@ def run(
     if reason is not None:
         raise UnsupportedError(reason)
     check_schedule(plan.members, plan.schedule, plan.actions)
-    watch = watch or Watch()
     collector = RowScorer(subject, tokens, temperatures, choose, keep, _rows(plan))
     faults: tuple[str, ...] = ()
     with torch.inference_mode(), record_launches() as log:
@@ -211,9 +194,9 @@ def run(
                 session = subject.session(plan.members, plan.layout)
                 if not plan.layout.cached and session.cache() is not None:
                     raise SubjectError("the path is without a cache, but the session has one")
-            watch.opened(session)
-            _run_steps(session, plan, collector, watch, before)
-            watch.ended(session)
+            emit(Opened(session))
+            _run_steps(session, plan, collector, before)
+            emit(Ended(session))
             observed = session.observed()
             faults = tuple(session.faults()) if isinstance(session, Faulting) else ()
     return _record(collector, plan, observed, _work(log, observed), faults)

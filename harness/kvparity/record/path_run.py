@@ -10,7 +10,7 @@ from kvparity.plan.schedule import Member, Plan
 from kvparity.plan.workload import Prompts, fill, text_tokens
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot, take_snapshot
-from kvparity.record.execute import Choose, Record, Tokens, Watch, run
+from kvparity.record.execute import Choose, Record, Tokens, run
 from kvparity.subjects.base import Subject
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
@@ -52,7 +52,6 @@ def run_path(
     *,
     choose: Choose | None = None,
     keep: frozenset[tuple[int, int]] = frozenset(),
-    watch: Watch | None = None,
     cut: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Record:
     """Run one path over the workload's own tokens; strangers and donors bring theirs.
@@ -70,7 +69,6 @@ def run_path(
         choose=choose,
         keep=keep,
         before=[_unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
-        watch=watch,
     )
 
 
@@ -109,14 +107,10 @@ class PathRun:
         """The plan of the path."""
         return self.plans.of(self.path)
 
-    def run(
-        self, *, watch: Watch | None = None, keep: frozenset[tuple[int, int]] = frozenset()
-    ) -> Record:
+    def run(self, *, keep: frozenset[tuple[int, int]] = frozenset()) -> Record:
         """Run it."""
-        return run_path(
-            self.setting, self.subject, self.plans, self.path, self.tokens, watch=watch, keep=keep
-        )
+        return run_path(self.setting, self.subject, self.plans, self.path, self.tokens, keep=keep)
 
     def take_snapshot(self, keep: frozenset[CachePlace] = frozenset()) -> CacheSnapshot:
         """Run it and look at what the cache holds at the end."""
-        return take_snapshot(self.plan, lambda watch: self.run(watch=watch), keep)
+        return take_snapshot(self.plan, self.run, keep)

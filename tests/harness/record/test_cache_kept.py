@@ -62,7 +62,7 @@ def test_of_a_sequence_that_was_never_computed_nothing_is_needed() -> None:
     members = (Member("a", 4, 1), Member("b", 4, 1))
     plan = Plan(members, ((Span(0, 0, 3, 2),),), Layout())
     tokens = [[1] * 4] * 2
-    found = take_snapshot(plan, lambda w: run(toy.Toy(), plan, tokens, temperatures=[1.0], watch=w))
+    found = take_snapshot(plan, lambda: run(toy.Toy(), plan, tokens, temperatures=[1.0]))
     assert found.needed.tolist() == [[True] * 3 + [False] * 5]
     assert found.is_held.tolist() == found.is_written.tolist() == found.needed.tolist()
 

@@ -86,7 +86,7 @@ def test_before_a_reset_every_token_is_another(ran: list[dict[str, Any]]) -> Non
 
 
 def test_what_is_asked_of_a_run_is_handed_on(ran: list[dict[str, Any]]) -> None:
-    given: dict[str, Any] = {"choose": object(), "watch": object(), "keep": frozenset([(0, 1)])}
+    given: dict[str, Any] = {"choose": object(), "keep": frozenset([(0, 1)])}
     run("decode", **given, cut=lambda plan: replace(plan, schedule=plan.schedule[:1]))
     assert {name: ran[0][name] for name in given} == given
     assert len(ran[0]["plan"].schedule) == 1

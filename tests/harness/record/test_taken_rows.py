@@ -17,7 +17,8 @@ from kvparity.core import doing
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span, Step
 from kvparity.plan.workload import Prompts
-from kvparity.record.execute import Record, Watch, run
+from kvparity.record.execute import Record, run
+from kvparity.record.run_events import Watch, watching
 from kvparity.subjects.base import Session, SubjectError
 from kvparity_contracts.paths import PathName
 
@@ -231,7 +232,8 @@ class Noting(Watch):
 
 def test_who_watches_is_told_of_the_beginning_each_action_each_step_and_the_end() -> None:
     watch = Noting()
-    taken(Toy(), "reset", watch=watch)
+    with watching(watch):
+        taken(Toy(), "reset")
     own = plan("reset")
     (action,) = own.actions
     at = 1 + action.step

@@ -17,7 +17,8 @@ from torch import Tensor
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.plan.results import Outcome
 from kvparity.plan.schedule import Plan, Span, Step
-from kvparity.record.execute import Record, Watch, at_work
+from kvparity.record.execute import Record, at_work
+from kvparity.record.run_events import Watch
 from kvparity.relations.bits_and_limits import Comparison, other_work
 from kvparity.relations.liveness.line import ChangedKey
 from kvparity.subjects.base import LayeredCache, Session

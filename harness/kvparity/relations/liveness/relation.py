@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvparity.record.run_events import watching
 from kvparity.relations.asked import Answer, Asked
 from kvparity.relations.base import PathRelation
 from kvparity.relations.liveness.line import LivenessCase
@@ -28,7 +29,8 @@ class LivenessRelation(PathRelation):
         side = asked.candidate.side
         layers = asked.check.layers if isinstance(asked.check, LivenessCheck) else None
         prober = Prober(side.plan, edges(side.setting.contract), layers)
-        record = side.run(watch=prober)
+        with watching(prober):
+            record = side.run()
         return Answer(judge(prober, record), record)
 
 

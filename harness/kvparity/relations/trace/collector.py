@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from kvparity.plan.schedule import Action, Plan, Step
-from kvparity.record.execute import Watch
+from kvparity.record.run_events import Watch
 from kvparity.relations.trace.contents import Contents
 from kvparity.relations.trace.facts import Facts
 from kvparity.relations.trace.lines import Line, Seen
@@ -51,7 +51,7 @@ class Collector(Watch):
         self.surplus = 0
         self._number, self._opened = 0, False
 
-    # told by the harness (kvparity.record.execute.Watch)
+    # told by the harness (kvparity.record.run_events.Watch)
 
     def acted(self, action: Action) -> None:
         """The session was reset, or a sequence took over another's cache."""
