@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvparity.core.columns import aligned
 from kvparity.core.versions import lines as outside_line
 from kvparity.tiles.check import Check
 from kvparity.tiles.document import Measurement
@@ -30,7 +31,7 @@ def table(found: Sequence[Rule]) -> str:
         )
         for n, r in enumerate(found, 1)
     ]
-    return _columns([_HEAD, *lines])
+    return "\n".join(aligned([_HEAD, *lines], indent="  "))
 
 
 def here(found: TilesInForce, device: str) -> str:
@@ -59,14 +60,4 @@ def measured(found: Measurement) -> str:
         more = answer.error or answer.first or f"{answer.compared} numbers compared"
         more = more.splitlines()[0][:120]
         told.append((answer.dtype, answer.choice, answer.answer, more))
-    return "\n".join([*lines, _columns(told)])
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join([*lines, *aligned(told, indent="  ")])

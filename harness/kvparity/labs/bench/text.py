@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvparity.core.columns import aligned
 from kvparity.labs.bench.calls import OURS
 from kvparity.labs.bench.document import CopyJson
 from kvparity.labs.bench.goals import GoalRow
@@ -24,17 +25,7 @@ def table(found: Sequence[CaseTimes], copy: CopyJson | None) -> str:
     times as long ours takes as with the best split for that case, and which. ``spread``: the
     quarter points of ours, as a share of its median.
     """
-    return _aligned([HEADER, *(_row(each, copy) for each in found)])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join(aligned([HEADER, *(_row(each, copy) for each in found)], right=True))
 
 
 def _row(each: CaseTimes, copy: CopyJson | None) -> tuple[str, ...]:
@@ -118,7 +109,7 @@ def _beside(each: CaseTimes, time: Time) -> str:
 
 def goals(rows: Sequence[GoalRow]) -> str:
     """One line per goal, and what an answer does not rest on."""
-    lines = [_aligned([GOALS, *(_goal(row) for row in rows)])]
+    lines = aligned([GOALS, *(_goal(row) for row in rows)], right=True)
     for row in rows:
         if row.missed:
             told = ", ".join(f"{name} ({row.values[name]:.2f})" for name in row.missed)

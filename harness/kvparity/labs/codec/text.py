@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvparity.core.columns import aligned
 from kvparity.core.versions import lines as outside_line
 from kvparity.labs.codec.document import CodecDocument, CodecJson
 
@@ -45,20 +46,6 @@ def _head(report: CodecDocument) -> list[str]:
     ]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
-    wide = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        (
-            indent
-            + "  ".join(
-                cell.ljust(size) if number == 0 else cell.rjust(size)
-                for number, (cell, size) in enumerate(zip(row, wide, strict=True))
-            )
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-
-
 def _number(value: float | None) -> str:
     if value is None:
         return "–"
@@ -96,7 +83,10 @@ def _summary(codecs: Sequence[CodecJson]) -> list[str]:
                 f"{last['differing']}/{last['tokens']}",
             ]
         )
-    return ["all layers coded (K, V rms: of the worst layer)", *_table(head, rows)]
+    return [
+        "all layers coded (K, V rms: of the worst layer)",
+        *aligned([head, *rows], right=True, indent="  "),
+    ]
 
 
 def _layers(codec: CodecJson) -> list[str]:
@@ -118,7 +108,7 @@ def _layers(codec: CodecJson) -> list[str]:
                 ),
             ]
         )
-    return _table(head, rows)
+    return aligned([head, *rows], right=True, indent="  ")
 
 
 def _stages(codec: CodecJson) -> list[str]:
@@ -138,7 +128,7 @@ def _stages(codec: CodecJson) -> list[str]:
         )
         if stage["reason"]:
             reasons.append(f"  no run without {stage['stage']}: {stage['reason']}")
-    return [*_table(head, rows), *reasons]
+    return [*aligned([head, *rows], right=True, indent="  "), *reasons]
 
 
 def _budget(codec: CodecJson) -> list[str]:

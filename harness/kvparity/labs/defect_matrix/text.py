@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kvparity.core.columns import aligned
 from kvparity.core.versions import lines as outside_line
 from kvparity.labs.defect_matrix.results import ControlSummary, ListedControl, MatrixDocument
 from kvparity_contracts.controls import CONTROLS, Control
@@ -59,12 +60,7 @@ def rows(controls: Sequence[ControlSummary]) -> Iterator[list[str]]:
 def terminal(document: MatrixDocument) -> str:
     """The matrix with aligned columns, and what was missed."""
     head = ["control", "defects", *RELATIONS]
-    table = [head, *rows(document["controls"])]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    lines = aligned([head, *rows(document["controls"])])
     lines.append(
         "\nx caught   . not caught   ? void: not clean without the defect   ! must catch it"
     )
