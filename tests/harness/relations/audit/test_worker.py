@@ -84,6 +84,7 @@ def test_constants_are_those_of_the_shape(
     [
         ({}, {"Q": "bfloat16", "K": "bfloat16", "K_SCALE": None, "SINKS": None, "FIRST": None}),
         ({}, {"STARTS": "int64", "TABLE": "int32", "KV_LENS": "int32"}),
+        ({"page": 1}, {"STARTS": "int32", "TABLE": "int32"}),
         ({"page": 16}, {"STARTS": "int32", "TABLE": "int32"}),
         ({"sinks": True}, {"SINKS": "float32"}),
         ({"execution": "float16", "kv_cache": "float32"}, {"Q": "float16", "V": "float32"}),

@@ -80,6 +80,8 @@ def test_a_launch_is_compiled_as_it_would_be(asked: list[SimpleNamespace]) -> No
     assert list(seen.attributes.items()) == [
         ((0,), aligned), ((2,), nothing), ((3,), aligned), ((6,), nothing)
     ]  # fmt: skip
+    build.compile_launch(Launch(KERNEL, arguments(B=None)), "sm_90")  # promised nothing, and absent
+    assert asked[1].attributes == {**seen.attributes, (1,): nothing}
     assert seen.target == ("cuda", 90, 32)
     assert seen.options == {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}
 
