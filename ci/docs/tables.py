@@ -1,6 +1,6 @@
-"""Write the tables of the documentation that follow from the code.
+"""Write what follows from the code: tables of the documentation, JSON schemas of run folders.
 
-    python ci/docs/tables.py           rewrite the marked blocks
+    python ci/docs/tables.py           rewrite the marked blocks and the schemas
     python ci/docs/tables.py --check   exit 1 if one of them is not fresh
 
 A block stands between ``<!-- begin generated: NAME -->`` and ``<!-- end generated -->``.
@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import commands
+import run_fields
 from commands import table
 from contract_keys import keys
 
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Action, Plan, Span
 from kvparity.plan.workload import Prompts
+from kvparity.report import json_schemas
 from kvparity_contracts import CONTROLS, PathName
 from kvparity_contracts.controls import Control
 from kvparity_contracts.needs import needs
@@ -171,6 +173,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "verbs": commands.verbs,
     "commands": commands.commands,
     "exit-codes": commands.exit_codes,
+    "report-fields": run_fields.report,
+    "unit-fields": run_fields.unit,
+    "path-fields": run_fields.path,
 }
 
 
@@ -188,9 +193,14 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def stale() -> list[Path]:
-    """The pages whose committed text is not what the code says now."""
-    return [page for page in documents() if fresh(page.read_text()) != page.read_text()]
+def stale() -> dict[Path, str]:
+    """By page or schema whose committed text is not what the code says now: what it says."""
+    wanted = {page: fresh(page.read_text()) for page in documents()} | json_schemas.files()
+    return {
+        path: text
+        for path, text in wanted.items()
+        if not path.is_file() or path.read_text() != text
+    }
 
 
 def main() -> int:
@@ -199,10 +209,11 @@ def main() -> int:
     options.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
     check = options.parse_args().check
     old = stale()
-    for page in old:
-        print(f"{page.relative_to(ROOT)}: {'not fresh' if check else 'rewritten'}")
+    for path, text in old.items():
+        print(f"{path.relative_to(ROOT)}: {'not fresh' if check else 'rewritten'}")
         if not check:
-            page.write_text(fresh(page.read_text()))
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
     return 1 if check and old else 0
 
 

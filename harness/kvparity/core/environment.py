@@ -21,7 +21,9 @@ from kvparity_kernels import runtime
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
 
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
@@ -146,30 +148,44 @@ class Tf32(_Frozen):
     """Whether torch may round float32 operands of products to TF32, by library."""
 
     matmul: bool
+    """whether torch's matrix products may round to TF32, read back from torch"""
     cudnn: bool
+    """whether cuDNN may"""
 
 
 class ReducedPrecision(_Frozen):
     """Whether a matrix product may sum in less than float32, by the type of its operands."""
 
     float16: bool
+    """torch's flag for sums in float16, read back"""
     bfloat16: bool
+    """torch's flag for sums in bfloat16, read back"""
 
 
 class Environment(_Frozen):
     """The ``environment`` of a run and of other documents. It alone writes that part."""
 
     python: str
+    """version"""
     platform: str
+    """operating system"""
     versions: dict[str, str | None]
+    """version of each package that can affect bits; null if it is not installed"""
     outside_tested: str | None
+    """which of Python, torch, Triton, transformers, NumPy and pydantic are outside the versions
+    that kvparity was tested with, in words; null: none"""
     device: str
+    """`cpu`, `cuda`, `cuda:N`"""
     device_name: str
+    """the processor's or the GPU's own name"""
     triton_mode: runtime.Mode
+    """`interpreter` or `compiled`"""
     tf32: Tf32
     reduced_precision_reduction: ReducedPrecision
     threads: int
+    """CPU threads of torch in the main process"""
     variables: dict[str, str]
+    """environment variables that can affect bits, if they are set"""
 
     def document(self) -> EnvironmentDocument:
         """As JSON values."""
@@ -198,7 +214,9 @@ class CudaEnvironment(Environment):
     """On a CUDA device."""
 
     capability: tuple[int, int]
+    """compute capability (CUDA only)"""
     cuda: str | None
+    """CUDA version of torch (CUDA only)"""
 
 
 def environment(device: torch.device) -> Environment:

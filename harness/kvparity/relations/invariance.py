@@ -32,6 +32,9 @@ class InvarianceCase(CaseLine):
 
     relation: Literal["invariance"]
     details: InvarianceDetails | None = Field(None, alias="invariance")
+    """in the first case of a workload and its formats whose bits differ: `repeats`, for each side,
+    by path, whether a rerun gave the same bits; `faults`: for a kernel pair (for accuracy too),
+    what was wrong with rows that belong to no sequence"""
 
     def contradiction(self) -> str | None:
         """Of two reruns, they are those of its two paths."""

@@ -40,7 +40,9 @@ class Launches(Value):
     """What one path launched: how often, and each kernel's constants by name."""
 
     counts: Counts
+    """how often, by kernel"""
     kernels: dict[str, Json]
+    """by name: constants, dtypes, options and the hash of the compiled code"""
 
 
 class PathLine(RunLine):
@@ -48,12 +50,19 @@ class PathLine(RunLine):
 
     file: ClassVar[str] = "paths.jsonl"
     unit: str
+    """workload and format"""
     path: str
+    """the path"""
     probed: bool
+    """whether it ran with a probe (liveness, trace), so that its rows are not those of the path"""
     observed: Counts
+    """what was observed to run, counted where the work is done"""
     launches: Launches
+    """launches of this project's kernels, with their details"""
     seconds: Seconds | None
+    """how long it ran"""
     rows: Rows = ()
+    """as in `units.jsonl`; only of a path that was not probed"""
 
     @model_validator(mode="after")
     def _rows_unless_probed(self) -> PathLine:

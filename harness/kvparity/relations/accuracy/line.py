@@ -51,6 +51,11 @@ class AccuracyCase(CaseLine):
 
     relation: Literal["accuracy"]
     details: AccuracyDetails | None = Field(None, alias="accuracy")
+    """for an accuracy case: its `limits`; the `first` token over the limit of a token (if there is
+    none, the first with any difference) and the `worst`, each with `sequence`, `position` and
+    `token` as in `first_divergence`, the `column` with the largest error (for a kernel pair with
+    its `name`), its `value`, the `exact` value in float64 and the `error` between them; both null
+    if no token has a difference"""
 
     @property
     def limits(self) -> Mapping[str, float] | None:

@@ -27,6 +27,7 @@ class AuditCase(KernelCaseLine):
 
     relation: Literal["audit"]
     details: AuditDetails | None = Field(None, alias="audit")
+    """for an audit: `architecture`, `verdict`, and the `pairs` of `kvparity audit --json`"""
 
     def why_not_holds(self) -> str | None:
         """What decides the order is the same."""

@@ -33,6 +33,8 @@ class CacheCase(CaseLine):
 
     relation: Literal["cache"]
     details: CacheDetails | None = Field(None, alias="cache")
+    """for a cache check: storing `layers`, keys and values `compared`, and how many of these are
+    `differing`; `sides` if one side does not hold what was written on it"""
 
     def why_not_holds(self) -> str | None:
         """Nothing that is stored differs."""

@@ -53,6 +53,10 @@ class LivenessCase(CaseLine):
 
     relation: Literal["liveness"]
     details: LivenessDetails | None = Field(None, alias="liveness")
+    """for a liveness check: `probes` (changed keys), how many of these are `visible`; the first 8
+    `dead` (visible, but the row does not change) and `wrongly_alive` (hidden, but the row changes),
+    each with sequence, row, layer, head and position; `unseen_layers`, on whose keys no row
+    depends"""
 
     def why_not_holds(self) -> str | None:
         """A row depends on what it sees, and on nothing else."""

@@ -43,6 +43,10 @@ class OrderCase(KernelCaseLine):
 
     relation: Literal["order"]
     details: OrderDetails | None = Field(None, alias="order")
+    """for an order check: `keys`, and the report of `kvparity order --json` for them (parts, trees,
+    replay, random calls, the `first_key` that the row sees, `notes` on probes that used other
+    numbers than the subject's own), with the `kernels` that were launched; for a decoder with two
+    kinds of layer the worse report, and both in `layers`"""
 
     @property
     def kernels(self) -> Mapping[str, Json]:

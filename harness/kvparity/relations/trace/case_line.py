@@ -49,6 +49,11 @@ class TraceCase(CaseLine):
 
     relation: Literal["trace"]
     details: TraceDetails | None = Field(None, alias="trace")
+    """for a [trace](trace.md): number of `layers`; for how many rows and layers each invariant was
+    `judged`; the first 8 `broken`; the sum of weights nearest to its bound and that bound, in
+    float32 ulps (`weight_sum_ulps`, `weight_sum_bound_ulps`; null without an LSE); the largest
+    error of a result as a share of what rounding allows (`largest_out_ratio`). `tokens` counts
+    rows, `differing_tokens` those that break an invariant"""
 
     def why_not_holds(self) -> str | None:
         """No invariant is broken."""

@@ -1,0 +1,37 @@
+"""JSON schemas of what a run folder holds, from the models that write it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from kvparity.plan.results import CaseLine, ControlLine
+from kvparity.report.document import AnyCase, RunReport
+from kvparity.report.lines import PathLine, UnitLine
+
+FOLDER = Path(__file__).parent / "schemas"
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schemas() -> dict[str, dict[str, object]]:
+    """By file of a run folder: the schema of the document, or of each line."""
+    return {
+        "run.json": RunReport.model_json_schema(),
+        CaseLine.file: TypeAdapter(AnyCase).json_schema(),
+        ControlLine.file: ControlLine.model_json_schema(),
+        UnitLine.file: UnitLine.model_json_schema(),
+        PathLine.file: PathLine.model_json_schema(),
+    }
+
+
+def files() -> dict[Path, str]:
+    """By shipped file: what it should hold."""
+    return {
+        FOLDER / f"{name.partition('.')[0]}.schema.json": json.dumps(
+            {"$schema": _DRAFT, "title": name} | found, indent=1
+        )
+        + "\n"
+        for name, found in schemas().items()
+    }
