@@ -11,7 +11,7 @@ import toy
 from toy import Toy
 
 from kvparity.report.terminal import render
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity_contracts.loader import load
 
@@ -34,7 +34,7 @@ def verify(
     monkeypatch.setattr(worker, "_subjects", {})
     file = tmp_path / "contract.yaml"
     file.write_text(json.dumps(toy.document(**changes)))
-    report = run_verify.verify(
+    report = verification.verify(
         load(file),
         device="cpu",
         folder=tmp_path / "run",

@@ -22,7 +22,7 @@ import toy
 from played import GENERATED, INDEX, PROMPTS, STARTS, TEMPERATURES, Cached, Played, Tables
 from safetensors.numpy import load_file
 
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity_contracts.loader import load
 
@@ -68,7 +68,7 @@ def verify(folder: Path, document: Mapping[str, Any]) -> Ran:
     """``kvparity verify`` in this process, on a contract written to ``folder``."""
     file = folder / "contract.yaml"
     file.write_text(json.dumps(document))
-    report = run_verify.verify(
+    report = verification.verify(
         load(file),
         device="cpu",
         folder=folder / "run",

@@ -24,7 +24,7 @@ from kvparity.plan.results import ControlLine
 from kvparity.plan.schedule import Layout, Member
 from kvparity.report.run_dir import Evidence
 from kvparity.run import control_run, worker
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run.unit import Setting, run_unit
 from kvparity.subjects.base import Subject, SubjectError, UnsupportedError
 from kvparity.subjects.decoder.subject import build
@@ -42,7 +42,7 @@ def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> d
     monkeypatch.setattr(worker, "_subjects", {})
     file = tmp_path / "contract.yaml"
     file.write_text(json.dumps(toy.document(**changes)))
-    return run_verify.verify(
+    return verification.verify(
         load(file), device="cpu", folder=tmp_path / "run", jobs=1, resume=False,
         command="kvparity verify contract.yaml", progress=lambda done, total, what: None,
     ).document()  # fmt: skip

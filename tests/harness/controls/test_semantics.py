@@ -19,7 +19,7 @@ from kvparity.plan.cases import make
 from kvparity.plan.schedule import Member
 from kvparity.record.path_run import Setting
 from kvparity.report.terminal import render
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run.control_run import plant
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.pair.exact import exact, exact_pair, in_format, rounded
@@ -59,7 +59,7 @@ def verify(folder: Path, fault: str = "", *, limits: Any, **changes: Any) -> dic
     folder.mkdir(exist_ok=True)
     file = folder / "contract.yaml"
     file.write_text(json.dumps(whole))
-    return run_verify.verify(
+    return verification.verify(
         load(file), device="cpu", folder=folder / f"run{len(list(folder.iterdir()))}", jobs=1,
         resume=False, command="", progress=lambda *_: None,
     ).document()  # fmt: skip

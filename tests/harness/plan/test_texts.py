@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from kvparity.plan.texts import BYTES, TokenisedContract, given
 from kvparity.report.run_dir import RunFolderError
 from kvparity.report.terminal import render
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity.run.replay import replay
 from kvparity.subjects.base import UnsupportedError
@@ -149,7 +149,7 @@ def test_a_tokenizer_that_does_not_work_is_no_reason_for_bytes(
 def verify(folder: Path, monkeypatch: pytest.MonkeyPatch, *, resume: bool = False) -> Any:
     monkeypatch.setattr(worker, "factory", lambda kind: lambda model, **options: Toy())
     monkeypatch.setattr(worker, "_subjects", {})
-    return run_verify.verify(
+    return verification.verify(
         contract(folder),
         device="cpu",
         folder=folder.parent / "run",

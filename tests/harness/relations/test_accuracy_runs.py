@@ -12,7 +12,7 @@ from safetensors import safe_open
 from toy import Toy
 
 from kvparity.report.terminal import render
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity_contracts.loader import load
 
@@ -28,7 +28,7 @@ def verify(
     file.write_text(
         json.dumps(toy.document(checks=[check], controls=["wrong-input"], workloads=workloads))
     )
-    return run_verify.verify(
+    return verification.verify(
         load(file), device="cpu", folder=tmp_path / "run", jobs=1, resume=False,
         command="kvparity verify contract.yaml", progress=lambda *_: None,
     ).document()  # fmt: skip

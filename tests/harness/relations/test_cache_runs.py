@@ -12,7 +12,7 @@ from safetensors import safe_open
 from toy import Toy
 
 from kvparity.report.terminal import render
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity.run.replay import replay
 from kvparity.subjects.base import UnsupportedError
@@ -33,7 +33,7 @@ def verify(
     monkeypatch.setattr(worker, "_subjects", {})
     file = tmp_path / "contract.yaml"
     file.write_text(json.dumps(toy.document(**whole)))
-    return run_verify.verify(
+    return verification.verify(
         load(file),
         device="cpu",
         folder=tmp_path / "run",

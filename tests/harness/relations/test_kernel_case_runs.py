@@ -14,7 +14,7 @@ from kvparity.plan.kernel_cases import KernelCase
 from kvparity.relations.asked import Planted
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.terminal import render
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity.run.replay import replay
 from kvparity_contracts import load
@@ -23,7 +23,7 @@ from kvparity_contracts import load
 def verify(folder: Path, *, resume: bool = False, **changes: Any) -> dict[str, Any]:
     file = folder / "contract.yaml"
     file.write_text(json.dumps(document(**changes)))
-    return run_verify.verify(
+    return verification.verify(
         load(file),
         device="cpu",
         folder=folder / "run",

@@ -14,7 +14,7 @@ from kvparity.cli.main import main
 from kvparity.core.exit_codes import ExitCode
 from kvparity.report.run_dir import RunFolderError
 from kvparity.report.schema import SCHEMA_VERSION
-from kvparity.run import verify as run_verify
+from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity_contracts.loader import load
 
@@ -32,7 +32,7 @@ def verify(tmp_path: Path, *, resume: bool = False) -> dict[str, Any]:
             )
         )
     )
-    return run_verify.verify(
+    return verification.verify(
         load(file), device="cpu", folder=tmp_path / "run", jobs=1, resume=resume,
         command="kvparity verify contract.yaml", progress=lambda *_: None,
     ).document()  # fmt: skip
