@@ -37,7 +37,7 @@ BOUNDS = {"minimum": "at least {}", "exclusiveMinimum": "above {}", "maximum": "
 WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
 
 
-class Field(TypedDict, total=False):
+class SchemaField(TypedDict, total=False):
     """A key of a JSON schema, as far as it is read."""
 
     type: str
@@ -45,16 +45,16 @@ class Field(TypedDict, total=False):
     default: object
     const: object
     enum: list[object]
-    items: Field
-    anyOf: list[Field]
-    oneOf: list[Field]
+    items: SchemaField
+    anyOf: list[SchemaField]
+    oneOf: list[SchemaField]
     pattern: str
 
 
-class Model(TypedDict):
+class SchemaObject(TypedDict):
     """An object of a JSON schema."""
 
-    properties: dict[str, Field]
+    properties: dict[str, SchemaField]
     required: NotRequired[list[str]]
 
 
@@ -66,13 +66,13 @@ def anchor(title: str) -> str:
 def keys() -> str:
     """One table for each model of the contract."""
     top = schema()
-    models: dict[str, Model] = {"Contract": top, **top["$defs"]}
+    models: dict[str, SchemaObject] = {"Contract": top, **top["$defs"]}
     if set(models) != set(SECTIONS):
         raise SystemExit(f"SECTIONS and the models differ: {set(models) ^ set(SECTIONS)}")
     return "\n\n".join(f"### {title}\n\n{_model(models[name])}" for name, title in SECTIONS.items())
 
 
-def _model(model: Model) -> str:
+def _model(model: SchemaObject) -> str:
     required = model.get("required", ())
 
     def rows() -> Iterator[Sequence[str]]:
@@ -90,7 +90,7 @@ def _default(value: object) -> str:
     return f"`{text}`"
 
 
-def _kind(field: Field) -> str:
+def _kind(field: SchemaField) -> str:
     """The values that a field takes, in words."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]

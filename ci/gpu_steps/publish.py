@@ -27,7 +27,7 @@ from gpu_steps.record import (  # noqa: E402 - the path comes first
     FINISHED,
     SUMMARY,
     Document,
-    Outcome,
+    StepOutcome,
     Summary,
 )
 
@@ -47,7 +47,7 @@ def slug(device: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
-class Published(Outcome):
+class Published(StepOutcome):
     """One file below ``device/``; ``path`` is relative to the results."""
 
     facts: dict[str, str | None]

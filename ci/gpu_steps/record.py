@@ -24,7 +24,7 @@ class GpuError(ValueError):
     """There is no device, or the output folder belongs to another."""
 
 
-class Outcome(BaseModel):
+class StepOutcome(BaseModel):
     """What became of one step. ``rc``: the exit code, None if it was stopped; ``verdict``: its own.
 
     Only what was set is written: a step that did not run has no command.
@@ -50,10 +50,10 @@ class Summary(BaseModel):
     told: str
     facts: dict[str, str | None]
     audit_beside_bits: list[dict[str, str | None]]
-    steps: list[Outcome]
+    steps: list[StepOutcome]
 
 
-class Record:
+class ResultsFolder:
     """The output folder: outcomes and documents by step, kept in step with the files."""
 
     def __init__(self, folder: Path, facts: Facts, drop: Sequence[str] = ()) -> None:
@@ -63,7 +63,7 @@ class Record:
         device.
         """
         self.folder, self.facts = folder, dict(facts)
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, StepOutcome] = {}
         self.documents: dict[str, Document] = {}
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / SUMMARY
@@ -90,9 +90,9 @@ class Record:
     def left_out(self, name: str, asks: str, reason: str) -> None:
         """A step that did not run; that it failed before is not forgotten."""
         if self._state(name) not in FAILED:
-            self.keep(Outcome(step=name, asks=asks, state="not run", reason=reason), None)
+            self.keep(StepOutcome(step=name, asks=asks, state="not run", reason=reason), None)
 
-    def keep(self, outcome: Outcome, document: Document | None) -> None:
+    def keep(self, outcome: StepOutcome, document: Document | None) -> None:
         """Add a step; ``write`` writes it."""
         name = outcome.step
         self.documents.pop(name, None)
@@ -135,7 +135,9 @@ def exit_code(states: Sequence[State]) -> int:
     return 4 if "not run" in states else 0
 
 
-def table(facts: Facts, steps: Sequence[Outcome], pairs: Sequence[Mapping[str, str | None]]) -> str:
+def table(
+    facts: Facts, steps: Sequence[StepOutcome], pairs: Sequence[Mapping[str, str | None]]
+) -> str:
     """The result as Markdown."""
     lines = [", ".join(f"{key} {value}" for key, value in facts.items() if key != "sources"), ""]
     lines += ["| step | question | state | answer | s |", "| --- | --- | --- | --- | --- |"]

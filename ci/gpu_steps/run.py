@@ -24,7 +24,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpu_steps.record import TABLE, Document, GpuError, Outcome, Record
+from gpu_steps.record import TABLE, Document, GpuError, ResultsFolder, StepOutcome
 from gpu_steps.step import environment, run_step, stop_all
 from gpu_steps.steps import BESIDE, ROOT, STEPS, Step
 
@@ -90,7 +90,7 @@ def sources() -> str:
 
 def run_all(
     steps: Sequence[Step],
-    record: Record,
+    record: ResultsFolder,
     minutes: float,
     told: str,
     names: Sequence[str],
@@ -104,7 +104,7 @@ def run_all(
     end = time.monotonic() + 60 * minutes
     code = record.write(names, BESIDE, told)
     waiting = list(steps)
-    running: dict[Future[tuple[Outcome, Document | None]], Step] = {}
+    running: dict[Future[tuple[StepOutcome, Document | None]], Step] = {}
     with ThreadPoolExecutor(jobs) as pool:
         while waiting or running:
             while waiting and _may_start(waiting[0], list(running.values()), jobs):
@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         found = facts()
         if found["device"] is None:
             raise GpuError("torch sees no CUDA device here; --dry-run needs none")
-        record = Record(args.out, found, drop=[s.name for s in chosen] if args.again else ())
+        record = ResultsFolder(args.out, found, drop=[s.name for s in chosen] if args.again else ())
     except GpuError as error:
         print(f"gpu: {error}", file=sys.stderr)
         return 2

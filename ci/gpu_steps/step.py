@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO
 
-from gpu_steps.record import LOG, Document, Outcome, State
+from gpu_steps.record import LOG, Document, State, StepOutcome
 from gpu_steps.steps import ROOT, RUN, Step
 
 SAID = 256 << 10  # bytes of the log for one step
@@ -37,9 +37,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def run_step(step: Step, folder: Path, limit_s: float) -> tuple[Outcome, Document | None]:
+def run_step(step: Step, folder: Path, limit_s: float) -> tuple[StepOutcome, Document | None]:
     """Run one step: (outcome, document). What it said on stderr goes to the log when it ends."""
-    begun = Outcome(step=step.name, asks=step.asks, state="error")
+    begun = StepOutcome(step=step.name, asks=step.asks, state="error")
     if step.needs and find_spec(step.needs) is None:
         return _ended_as(begun, "absent", f"{step.needs} is not importable here"), None
     with tempfile.TemporaryDirectory(prefix="kvparity-gpu-") as scratch:
@@ -62,7 +62,7 @@ def run_step(step: Step, folder: Path, limit_s: float) -> tuple[Outcome, Documen
         return judge(step, begun, text, said, Path(scratch))
 
 
-def _ended_as(begun: Outcome, state: State, reason: str) -> Outcome:
+def _ended_as(begun: StepOutcome, state: State, reason: str) -> StepOutcome:
     return begun.model_copy(update={"state": state, "reason": reason})
 
 
@@ -119,8 +119,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def judge(
-    step: Step, begun: Outcome, text: str, said: str, scratch: Path
-) -> tuple[Outcome, Document | None]:
+    step: Step, begun: StepOutcome, text: str, said: str, scratch: Path
+) -> tuple[StepOutcome, Document | None]:
     """What a step's output says: ``text`` is its stdout, ``said`` the end of its stderr."""
     lacks = any(words in said for words in step.may_lack)
     last = (said.strip().splitlines() or ["it said nothing"])[-1]

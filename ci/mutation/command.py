@@ -150,7 +150,7 @@ def changed(since: str | None, copies: int) -> int:
     return 1 if new or found.seen or found.nothing_ran else 0
 
 
-def tell(found: reporting.Report) -> None:
+def tell(found: reporting.MutantReport) -> None:
     """Survivors, then the counts."""
     for each in sorted(found.survivors, key=lambda each: (each[0].file, each[0].line)):
         print(reporting.survivor(*each))

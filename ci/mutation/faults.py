@@ -19,7 +19,7 @@ FOLDER = ROOT / "ci/faults"
 
 
 @dataclass(frozen=True)
-class Fault:
+class ListedFault:
     """``find`` stands once in ``file``; with ``replace`` in its place, ``tests`` fail.
 
     ``green``: what would be called right though it is wrong.
@@ -51,12 +51,12 @@ class Fault:
         path.write_text(self.text(path.read_text()))
 
 
-def faults() -> list[Fault]:
+def faults() -> list[ListedFault]:
     """All of them, by file and then as they are written."""
-    found: list[Fault] = []
+    found: list[ListedFault] = []
     for path in sorted(FOLDER.glob("*.toml")):
         for entry in tomllib.loads(path.read_text())["fault"]:
-            found.append(Fault(**{**entry, "tests": tuple(entry["tests"])}))
+            found.append(ListedFault(**{**entry, "tests": tuple(entry["tests"])}))
     return found
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from mutation.copying import DIED, ENDLESS, SURELY, asked, spread
-from mutation.jobs import Job, Outcome, Status, add, digests, read_jobs
+from mutation.jobs import MutantJob, MutantOutcome, Status, add, digests, read_jobs
 from mutation.mutants import FAULT
 from mutation.scope import ROOT
 
@@ -115,16 +115,16 @@ class Fresh:
         self.folder, self.results, self.until = folder, results, until
         self.plain: dict[tuple[str, ...], bool] = {}
 
-    def job(self, job: Job) -> None:
+    def job(self, job: MutantJob) -> None:
         """Run one mutant and write its outcome, if there is time for it."""
         began = time.monotonic()
         status, by = self._outcome(job)
         if time.time() >= self.until:  # it may be the end that cut it
             return
         took = round(time.monotonic() - began, 2)
-        add(Outcome(job.mutant.key, status, by, took, digests(job.tests)), self.results)
+        add(MutantOutcome(job.mutant.key, status, by, took, digests(job.tests)), self.results)
 
-    def _outcome(self, job: Job) -> tuple[Status, str]:
+    def _outcome(self, job: MutantJob) -> tuple[Status, str]:
         where = self.folder / str(os.getpid())
         if not where.exists():
             tree(where)

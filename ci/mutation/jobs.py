@@ -17,7 +17,7 @@ Status = Literal["killed", "survived", "endless", "unpatchable", "unreached"]
 
 
 @dataclass(frozen=True)
-class Job:
+class MutantJob:
     """A mutant, the tests that are to see it, and how long those took when they passed.
 
     ``imported``: its function runs while modules are imported, and then has done so already in a
@@ -31,7 +31,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MutantOutcome:
     """``by``: the test that failed, or what else happened. ``endless`` is a kill, too.
 
     ``tests``: the files of the tests that were run, or of the one that failed, with a digest.
@@ -44,22 +44,22 @@ class Outcome:
     tests: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_jobs(jobs: Iterable[Job], path: Path) -> None:
+def write_jobs(jobs: Iterable[MutantJob], path: Path) -> None:
     """One line each."""
     path.write_text("".join(json.dumps(asdict(job)) + "\n" for job in jobs))
 
 
-def read_jobs(path: Path) -> list[Job]:
+def read_jobs(path: Path) -> list[MutantJob]:
     """What :func:`write_jobs` wrote."""
     found = []
     for line in path.read_text().splitlines():
         data = json.loads(line)
         mutant, tests = Mutant(**data.pop("mutant")), tuple(data.pop("tests"))
-        found.append(Job(mutant, tests, **data))
+        found.append(MutantJob(mutant, tests, **data))
     return found
 
 
-def add(outcome: Outcome, path: Path) -> None:
+def add(outcome: MutantOutcome, path: Path) -> None:
     """Append one line, in one piece: several processes do so at once."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -68,14 +68,14 @@ def add(outcome: Outcome, path: Path) -> None:
         os.close(handle)
 
 
-def read(path: Path) -> dict[str, Outcome]:
+def read(path: Path) -> dict[str, MutantOutcome]:
     """The last outcome of each mutant; a line without its end, of an interrupted run, is left."""
-    found: dict[str, Outcome] = {}
+    found: dict[str, MutantOutcome] = {}
     if path.exists():
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
             if line.endswith(b"\n"):
                 try:
-                    outcome = Outcome(**json.loads(line))
+                    outcome = MutantOutcome(**json.loads(line))
                 except (ValueError, TypeError) as error:
                     raise GivenError(
                         f"{path}: line {number} is no outcome; --anew forgets them all"
@@ -93,7 +93,7 @@ def digests(tests: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def standing(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+def standing(outcomes: Mapping[str, MutantOutcome]) -> dict[str, MutantOutcome]:
     """Those whose tests are as they were: a test that killed may be weaker by now."""
     now = digests({name for each in outcomes.values() for name in each.tests})
     return {

@@ -22,7 +22,7 @@ LEFT = ROOT / "docs/results/mutants.json"
 
 
 @dataclass(frozen=True)
-class Change:
+class SourceChange:
     """A mutant as a reader sees it, which outlives changes of other lines of the function."""
 
     file: str
@@ -31,30 +31,30 @@ class Change:
     after: str
 
 
-def change(mutant: Mutant) -> Change:
+def change(mutant: Mutant) -> SourceChange:
     """The change that a mutant is."""
-    return Change(mutant.file, mutant.owner, *mutant.change())
+    return SourceChange(mutant.file, mutant.owner, *mutant.change())
 
 
-def equivalent(folder: Path = EQUIVALENT) -> dict[Change, str]:
+def equivalent(folder: Path = EQUIVALENT) -> dict[SourceChange, str]:
     """The changes that no behaviour shows, and why that is so."""
-    found: dict[Change, str] = {}
+    found: dict[SourceChange, str] = {}
     for path in sorted(folder.glob("*.toml")):
         for entry in tomllib.loads(path.read_text())["equivalent"]:
             reason = entry.pop("reason")
-            found[Change(**entry)] = reason
+            found[SourceChange(**entry)] = reason
     return found
 
 
-def left(path: Path = LEFT) -> set[Change]:
+def left(path: Path = LEFT) -> set[SourceChange]:
     """What survived in the last whole run that was published, and what it did not come to."""
     if not path.exists():
         return set()
     known = json.loads(path.read_text())
-    return {Change(**entry) for entry in (*known["survivors"], *known["waiting"])}
+    return {SourceChange(**entry) for entry in (*known["survivors"], *known["waiting"])}
 
 
-def stale(known: Collection[Change]) -> list[Change]:
+def stale(known: Collection[SourceChange]) -> list[SourceChange]:
     """Entries whose lines do not stand in their function any more."""
     texts: dict[tuple[str, str], list[str]] = {}
     for file in {each.file for each in known}:

@@ -21,7 +21,7 @@ from types import FunctionType
 import pytest
 
 from mutation.copying import DIED, ENDLESS, SURELY, asked, spread
-from mutation.jobs import Job, Outcome, Status, add, digests, read_jobs
+from mutation.jobs import MutantJob, MutantOutcome, Status, add, digests, read_jobs
 from mutation.patching import PatchError, Place, functions, patch
 from mutation.scope import ROOT
 
@@ -61,16 +61,16 @@ class Live:
         """The test files that are needed."""
         return sorted({test.partition("::")[0] for job in self.jobs for test in job.tests})
 
-    def _job(self, job: Job) -> None:
+    def _job(self, job: MutantJob) -> None:
         began = time.monotonic()
         status, by = self._outcome(job)
         if time.time() >= self.until:  # it may be the end that cut it
             return
         took = round(time.monotonic() - began, 2)
         seen = digests([by] if by in self.items else job.tests)
-        add(Outcome(job.mutant.key, status, by, took, seen), self.results)
+        add(MutantOutcome(job.mutant.key, status, by, took, seen), self.results)
 
-    def _outcome(self, job: Job) -> tuple[Status, str]:
+    def _outcome(self, job: MutantJob) -> tuple[Status, str]:
         text, file = job.mutant.text(), job.mutant.file
         tests = [name for test in job.tests for name in self._named(test)]
         while tests:
@@ -99,11 +99,11 @@ class Live:
             return [test]
         return [name for name in self.items if name.startswith((f"{test}::", f"{test}["))]
 
-    def _tried(self, job: Job, text: str, tests: Sequence[str], share: float = 1.0) -> str:
+    def _tried(self, job: MutantJob, text: str, tests: Sequence[str], share: float = 1.0) -> str:
         limit = min(share * (SLACK_S + TIMES * job.seconds), self.until - time.time())
         return asked(lambda: self._run(job, text, tests), limit)
 
-    def _run(self, job: Job, text: str, tests: Sequence[str]) -> str:
+    def _run(self, job: MutantJob, text: str, tests: Sequence[str]) -> str:
         """In a copy: the first test that fails, or that all passed."""
         path = ROOT / job.mutant.file
         try:

@@ -14,7 +14,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
 
 from mutation.faults import planted
-from mutation.operators import OPERATORS, Node, Place
+from mutation.operators import OPERATORS, Place, SyntaxNode
 from mutation.scope import ROOT, Stretch, unchanged
 
 FAULT = "fault"
@@ -98,7 +98,7 @@ def source(file: str) -> str:
     return (ROOT / file).read_text()
 
 
-def _places(node: Node, operator: Operator) -> list[Place]:
+def _places(node: SyntaxNode, operator: Operator) -> list[Place]:
     """As cosmic-ray walks a file: children of a node before what stands beside it."""
     found = list(operator.mutation_positions(node))
     for child in getattr(node, "children", ()):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mutation import faults, fresh, mutants, report
-from mutation.jobs import Job, read
+from mutation.jobs import MutantJob, read
 from mutation.running import STATE, run_jobs
 from mutation.scope import ROOT, GivenError
 
@@ -21,7 +21,7 @@ def alone(names: Sequence[str], copies: int) -> int:
     for fault in chosen:
         line = fault.line((ROOT / fault.file).read_text())
         mutant = mutants.Mutant(fault.name, fault.file, line, "", mutants.FAULT, 0, True)
-        work.append(Job(mutant, fault.tests, 10.0))
+        work.append(MutantJob(mutant, fault.tests, 10.0))
     try:
         run_jobs(work, results, copies, float("inf"))
         found = read(results)
@@ -62,14 +62,14 @@ def together(names: Sequence[str]) -> int:
     return 1 if missed else 0
 
 
-def unseen(planted: Sequence[faults.Fault], red: Collection[str]) -> list[faults.Fault]:
+def unseen(planted: Sequence[faults.ListedFault], red: Collection[str]) -> list[faults.ListedFault]:
     """Those of which none of their own tests is among the red ones."""
     ends = ("\0", "[", "::")
     named = {test.partition(end)[0] for test in red for end in ends}
     return [fault for fault in planted if not named & set(fault.tests)]
 
 
-def _chosen(names: Sequence[str]) -> list[faults.Fault]:
+def _chosen(names: Sequence[str]) -> list[faults.ListedFault]:
     """The faults of these names; all where there are none."""
     found = [fault for fault in faults.faults() if not names or fault.name in names]
     if unknown := set(names) - {fault.name for fault in found}:

@@ -19,12 +19,12 @@ from cosmic_ray.operators.zero_iteration_for_loop import ZeroIterationForLoop
 Place = tuple[tuple[int, int], tuple[int, int]]
 
 
-class Node(Protocol):
+class SyntaxNode(Protocol):
     """What is used of parso's nodes; a leaf has a value, any other has children."""
 
     type: str
     value: str
-    children: list[Node]
+    children: list[SyntaxNode]
     prefix: str
     start_pos: tuple[int, int]
     end_pos: tuple[int, int]
@@ -33,7 +33,7 @@ class Node(Protocol):
         """The text, with the white space before it."""
         ...
 
-    def get_first_leaf(self) -> Node:
+    def get_first_leaf(self) -> SyntaxNode:
         """The leaf at the beginning."""
         ...
 
@@ -51,13 +51,13 @@ _OPERATIONS = ("arith_expr", "term", "and_expr", "or_expr", "expr", "xor_expr", 
 class SwapOperator(Operator):  # type: ignore[misc]
     """One operator for its neighbour: the edge of a bound moves, a sign turns."""
 
-    def mutation_positions(self, node: Node) -> Iterator[Place]:
+    def mutation_positions(self, node: SyntaxNode) -> Iterator[Place]:
         if node.type == "comparison" or node.type in _OPERATIONS:
             for sign in node.children[1::2]:
                 if _text(sign) in _SWAPS:
                     yield sign.start_pos, sign.end_pos
 
-    def mutate(self, node: Node, index: int) -> Node:
+    def mutate(self, node: SyntaxNode, index: int) -> SyntaxNode:
         places = [n for n in range(1, len(node.children), 2) if _text(node.children[n]) in _SWAPS]
         sign = node.children[places[index]]
         node.children[places[index]] = _parsed(f" {_SWAPS[_text(sign)]}")
@@ -71,12 +71,12 @@ class SwapOperator(Operator):  # type: ignore[misc]
 class DropOperand(Operator):  # type: ignore[misc]
     """One condition fewer of several that stand beside each other."""
 
-    def mutation_positions(self, node: Node) -> Iterator[Place]:
+    def mutation_positions(self, node: SyntaxNode) -> Iterator[Place]:
         if node.type in ("and_test", "or_test"):
             for operand in node.children[::2]:
                 yield operand.start_pos, operand.end_pos
 
-    def mutate(self, node: Node, index: int) -> Node:
+    def mutate(self, node: SyntaxNode, index: int) -> SyntaxNode:
         at = 2 * index
         cut = slice(at, at + 2) if at + 1 < len(node.children) else slice(at - 1, at + 1)
         del node.children[cut]
@@ -90,14 +90,14 @@ class DropOperand(Operator):  # type: ignore[misc]
 class DropStatement(Operator):  # type: ignore[misc]
     """A statement that is a call, or that raises, does nothing."""
 
-    def mutation_positions(self, node: Node) -> Iterator[Place]:
+    def mutation_positions(self, node: SyntaxNode) -> Iterator[Place]:
         if node.type == "simple_stmt" and (
             node.children[0].type == "raise_stmt"
             or (node.children[0].type in ("atom_expr", "power") and "(" in node.get_code())
         ):
             yield node.start_pos, node.end_pos
 
-    def mutate(self, node: Node, index: int) -> Node:
+    def mutate(self, node: SyntaxNode, index: int) -> SyntaxNode:
         return _parsed(f"{node.get_first_leaf().prefix}pass\n")
 
     @classmethod
@@ -108,11 +108,11 @@ class DropStatement(Operator):  # type: ignore[misc]
 class OneMore(Operator):  # type: ignore[misc]
     """A number is one larger; one below 1 is ten times as large."""
 
-    def mutation_positions(self, node: Node) -> Iterator[Place]:
+    def mutation_positions(self, node: SyntaxNode) -> Iterator[Place]:
         if node.type == "number" and "j" not in node.value:
             yield node.start_pos, node.end_pos
 
-    def mutate(self, node: Node, index: int) -> Node:
+    def mutate(self, node: SyntaxNode, index: int) -> SyntaxNode:
         value = ast.literal_eval(node.value)
         node.value = repr(value * 10 if 0 < value < 1 else value + 1)
         return node
@@ -125,7 +125,7 @@ class OneMore(Operator):  # type: ignore[misc]
 class Inverted(AddNot):  # type: ignore[misc]
     """``if not x``, where no comparison, ``not`` or ``:=`` stands."""
 
-    def mutation_positions(self, node: Node) -> Iterator[Place]:
+    def mutation_positions(self, node: SyntaxNode) -> Iterator[Place]:
         for place in super().mutation_positions(node):
             test = node.children[2 if node.type == "test" else 1]
             if test.type not in ("comparison", "not_test", "namedexpr_test"):
@@ -135,11 +135,11 @@ class Inverted(AddNot):  # type: ignore[misc]
 class DropNot(Operator):  # type: ignore[misc]
     """``x`` for ``not x``."""
 
-    def mutation_positions(self, node: Node) -> Iterator[Place]:
+    def mutation_positions(self, node: SyntaxNode) -> Iterator[Place]:
         if node.type == "not_test":
             yield node.start_pos, node.end_pos
 
-    def mutate(self, node: Node, index: int) -> Node:
+    def mutate(self, node: SyntaxNode, index: int) -> SyntaxNode:
         return node.children[1]
 
     @classmethod
@@ -150,11 +150,11 @@ class DropNot(Operator):  # type: ignore[misc]
 class SwapName(Operator):  # type: ignore[misc]
     """``any`` for ``all``, the smallest for the largest, and the other way round."""
 
-    def mutation_positions(self, node: Node) -> Iterator[Place]:
+    def mutation_positions(self, node: SyntaxNode) -> Iterator[Place]:
         if node.type == "name" and node.value in _NAMES:
             yield node.start_pos, node.end_pos
 
-    def mutate(self, node: Node, index: int) -> Node:
+    def mutate(self, node: SyntaxNode, index: int) -> SyntaxNode:
         node.value = _NAMES[node.value]
         return node
 
@@ -163,12 +163,12 @@ class SwapName(Operator):  # type: ignore[misc]
         return (Example("any(x)", "all(x)"),)
 
 
-def _parsed(text: str) -> Node:
-    found: Node = parso.parse(text)
+def _parsed(text: str) -> SyntaxNode:
+    found: SyntaxNode = parso.parse(text)
     return found
 
 
-def _text(node: Node) -> str:
+def _text(node: SyntaxNode) -> str:
     return " ".join(node.get_code().split())
 
 

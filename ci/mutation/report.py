@@ -7,15 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from mutation.jobs import Outcome
-from mutation.listed import Change, change
+from mutation.jobs import MutantOutcome
+from mutation.listed import SourceChange, change
 from mutation.mutants import Mutant
 
 KILLED = ("killed", "endless")
 
 
 @dataclass(frozen=True)
-class Row:
+class FileCounts:
     """Counts of one file. ``tried`` have an outcome; ``equivalent`` survived and change nothing."""
 
     mutants: int
@@ -31,14 +31,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class MutantReport:
     """Of one run: by file, and what is left."""
 
-    rows: Mapping[str, Row]
-    survivors: Sequence[tuple[Mutant, Change, str]]
+    rows: Mapping[str, FileCounts]
+    survivors: Sequence[tuple[Mutant, SourceChange, str]]
     waiting: Sequence[Mutant]
     """What was not run."""
-    seen: Mapping[Change, str]
+    seen: Mapping[SourceChange, str]
     """What ``equivalent`` lists though a test kills it; and which."""
 
     @property
@@ -47,10 +47,10 @@ class Report:
         return self.whole.mutants > 0 and self.whole.tried == 0
 
     @property
-    def whole(self) -> Row:
+    def whole(self) -> FileCounts:
         """All files together."""
         rows = self.rows.values()
-        return Row(
+        return FileCounts(
             sum(row.mutants for row in rows),
             sum(row.tried for row in rows),
             sum(row.killed for row in rows),
@@ -59,14 +59,16 @@ class Report:
 
 
 def report(
-    mutants: Sequence[Mutant], outcomes: Mapping[str, Outcome], equivalent: Mapping[Change, str]
-) -> Report:
+    mutants: Sequence[Mutant],
+    outcomes: Mapping[str, MutantOutcome],
+    equivalent: Mapping[SourceChange, str],
+) -> MutantReport:
     """What the outcomes say of these mutants."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    survivors: list[tuple[Mutant, Change, str]] = []
+    survivors: list[tuple[Mutant, SourceChange, str]] = []
     waiting: list[Mutant] = []
     places = {(each.file, each.owner) for each in equivalent}
-    unseen, seen = set[Change](), dict[Change, str]()
+    unseen, seen = set[SourceChange](), dict[SourceChange, str]()
     for mutant in mutants:
         count = counts[mutant.file]
         count["mutants"] += 1
@@ -85,15 +87,15 @@ def report(
         else:
             survivors.append((mutant, found, outcome.by or outcome.status))
     rows = {
-        file: Row(count["mutants"], count["tried"], count["killed"], count["equivalent"])
+        file: FileCounts(count["mutants"], count["tried"], count["killed"], count["equivalent"])
         for file, count in sorted(counts.items())
     }
     # two changes of a function may read alike, and only one of them change nothing
     seen = {found: by for found, by in seen.items() if found not in unseen}
-    return Report(rows, survivors, waiting, seen)
+    return MutantReport(rows, survivors, waiting, seen)
 
 
-def survivor(mutant: Mutant, found: Change, status: str) -> str:
+def survivor(mutant: Mutant, found: SourceChange, status: str) -> str:
     """One survivor, as a diff with its place."""
     how = {"survived": "no test fails", "unreached": "no test reaches it"}.get(status, status)
     before = "".join(f"    - {line}\n" for line in found.before.splitlines())
@@ -101,7 +103,7 @@ def survivor(mutant: Mutant, found: Change, status: str) -> str:
     return f"{mutant.file}:{mutant.line}: {mutant.owner or 'module'}: {how}\n{before}{after}"
 
 
-def markdown(found: Report, about: Mapping[str, str]) -> str:
+def markdown(found: MutantReport, about: Mapping[str, str]) -> str:
     """The page of docs/results."""
     head = "\n".join(f"- {name}: {value}" for name, value in about.items())
     lines = [
@@ -120,7 +122,7 @@ def markdown(found: Report, about: Mapping[str, str]) -> str:
     )
 
 
-def document(found: Report, about: Mapping[str, str]) -> str:
+def document(found: MutantReport, about: Mapping[str, str]) -> str:
     """The same as JSON, with the survivors."""
     return (
         json.dumps(

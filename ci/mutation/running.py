@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from mutation import covering, mutants, report
-from mutation.jobs import Job, Outcome, read, write_jobs
+from mutation.jobs import MutantJob, MutantOutcome, read, write_jobs
 from mutation.scope import ROOT
 
 STATE = ROOT / ".mutants"
@@ -53,7 +53,7 @@ def run(
         also = seeing[mutant.file]
         took = sum(reached.seconds_of(test) for test in tests) + 5.0 * len(also)
         imported = mutant.owner in reached.imported.get(mutant.file, ())
-        work.append(Job(mutant, (*tests, *also), took, imported))
+        work.append(MutantJob(mutant, (*tests, *also), took, imported))
     run_jobs(work, results, copies, until)
 
 
@@ -67,7 +67,7 @@ def _is_there(file: str) -> bool:
     return (ROOT / file).exists()
 
 
-def run_jobs(work: Sequence[Job], results: Path, copies: int, until: float) -> None:
+def run_jobs(work: Sequence[MutantJob], results: Path, copies: int, until: float) -> None:
     """Live where that is possible, and then on disk. What is not done by ``until`` is left."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs"
@@ -80,7 +80,7 @@ def run_jobs(work: Sequence[Job], results: Path, copies: int, until: float) -> N
         _step("fresh", path, results, copies, until)
 
 
-def _on_disk(job: Job, live: Outcome | None) -> bool:
+def _on_disk(job: MutantJob, live: MutantOutcome | None) -> bool:
     """Whether a mutant is to be run on disk, too, for what the live process said of it."""
     if not job.mutant.inside:
         return True

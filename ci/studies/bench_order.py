@@ -42,7 +42,7 @@ HEADS = Heads(8, 8, 64)
 
 
 @dataclass(frozen=True)
-class Row:
+class ProbeRow:
     """One function at one size. Seconds are of one run each."""
 
     function: str
@@ -124,7 +124,7 @@ def functions(n: int) -> dict[str, Callable[[bool], Oracle]]:
     }
 
 
-def measure(name: str, n: int, make: Callable[[bool], Oracle], cap: float) -> Row:
+def measure(name: str, n: int, make: Callable[[bool], Oracle], cap: float) -> ProbeRow:
     """Both sides of one function at one size."""
     warm = make(False)
     warm(np.array([[0, 1]]))
@@ -143,13 +143,13 @@ def measure(name: str, n: int, make: Callable[[bool], Oracle], cap: float) -> Ro
         done = max(int(stopped.args[0]), 1)
         same, estimated, launches = None, True, fprev_launches(tree)
         seconds = (time.perf_counter() - begun) / done * launches
-    return Row(
+    return ProbeRow(
         name, n, launches, seconds, estimated, found.launches, found.probes, found.seconds,
         certificate.stats.launches, certificate.stats.seconds, same,
     )  # fmt: skip
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[ProbeRow]) -> str:
     """Markdown."""
     lines = [
         "| function | n | FPRev launches | s | recover launches | s | certify launches | s "

@@ -77,7 +77,7 @@ SOURCES = {
 """Changes of the kernels' text that the tests of the audit do not have already."""
 
 
-class Bits(TypedDict):
+class BitsSaw(TypedDict):
     """What a comparison of rows saw."""
 
     seen: bool
@@ -85,7 +85,7 @@ class Bits(TypedDict):
     differ: int
 
 
-class Order(TypedDict):
+class OrderSaw(TypedDict):
     """What the order report saw: parts that differ, and sides whose tree does not replay."""
 
     seen: bool
@@ -93,7 +93,7 @@ class Order(TypedDict):
     replay: list[str]
 
 
-class Compiled(TypedDict):
+class AuditSaw(TypedDict):
     """What the audit saw."""
 
     seen: bool
@@ -101,18 +101,18 @@ class Compiled(TypedDict):
     fields: list[str]
 
 
-class Row(TypedDict):
+class FaultRow(TypedDict):
     """A fault with what each relation saw of it; None: it cannot look."""
 
     fault: str
     planted: str
-    bits: Bits | None
-    order: Order | None
-    audit: Compiled | None
+    bits: BitsSaw | None
+    order: OrderSaw | None
+    audit: AuditSaw | None
 
 
 @dataclass(frozen=True)
-class Fault:
+class PlantedFault:
     """``pair``: what runs on the CPU; ``compiled``: what is audited. None: it has no such form."""
 
     name: str
@@ -122,38 +122,38 @@ class Fault:
     compiled: audit_cases.Pair | None
 
 
-def faults(folder: Path) -> list[Fault]:
+def faults(folder: Path) -> list[PlantedFault]:
     """All faults; changed texts of the kernels are written into ``folder``."""
     known = audit_cases.plant(folder)
     prefill, decode = audit_cases.pair("sm_90")
     texts = {name: audit_cases.mutate(folder, name, change) for name, change in SOURCES.items()}
 
-    def text(name: str, path: Path, compiled: audit_cases.Pair | None = None) -> Fault:
+    def text(name: str, path: Path, compiled: audit_cases.Pair | None = None) -> PlantedFault:
         pair = Pair.of(attention.prefill, _from(path), "prefill", "decode")
         compiled = compiled or (prefill, replace(decode, source=path))
-        return Fault(name, "text of the kernels", pair, ORDER, compiled)
+        return PlantedFault(name, "text of the kernels", pair, ORDER, compiled)
 
-    def option(name: str, key: str, **changes: int) -> Fault:
+    def option(name: str, key: str, **changes: int) -> PlantedFault:
         pair = Pair.of(attention.prefill, _with(**changes), "prefill", "decode")
-        return Fault(name, "order that decode is given", pair, ORDER, known[key].faulty)
+        return PlantedFault(name, "order that decode is given", pair, ORDER, known[key].faulty)
 
-    def torch_pair(name: str, key: str | None, **changes: int) -> Fault:
+    def torch_pair(name: str, key: str | None, **changes: int) -> PlantedFault:
         compiled = None if key is None else known[key].faulty
         where = "pair in torch" if key is None else "pair in torch; text of the kernels"
-        return Fault(name, where, order_pairs.pair(**changes), None, compiled)
+        return PlantedFault(name, where, order_pairs.pair(**changes), None, compiled)
 
     tf32, unfused = known["tf32"].faulty, known["fusion"].sound
     fusion = (unfused[0], replace(unfused[1], fusion=True))
     assert tf32[1].source is not None
     own = Pair.of(attention.prefill, attention.decode, "prefill", "decode")
     return [
-        Fault("none", "–", own, ORDER, (prefill, decode)),
+        PlantedFault("none", "–", own, ORDER, (prefill, decode)),
         option("another tile in decode", "tile", tile=32),
         text("tiles walked from the end", texts["reversed tiles"]),
         text("split edges that follow the length", texts["ragged splits"]),
         torch_pair("splits merged as they come, with atomics", "atomics", split=16, shuffled=True),
         text("TF32 products", tf32[1].source, tf32),
-        Fault("contraction (fusion) on", "option of the compiler", None, None, fusion),
+        PlantedFault("contraction (fusion) on", "option of the compiler", None, None, fusion),
         option("another number of warps", "num_warps", num_warps=8),
         torch_pair("exp instead of exp2", "exp", natural=True),
         text("maximum renewed only when it grows by 8", texts["lazy maximum"]),
@@ -183,7 +183,7 @@ def _with(**changes: int) -> Kernel:
     return decode
 
 
-def bits(subject: AttentionSubject) -> Bits:
+def bits(subject: AttentionSubject) -> BitsSaw:
     """Decode against prefill on random data, as an invariance check compares them."""
     prompts = Prompts("w", ("w/0",), ((0,) * PROMPT,), generate=GENERATED)
     records = [
@@ -199,7 +199,7 @@ def bits(subject: AttentionSubject) -> Bits:
     }
 
 
-def order(subject: AttentionSubject) -> Order:
+def order(subject: AttentionSubject) -> OrderSaw:
     """The order report, without its random calls: those are bits."""
     report = order_report(subject, KEYS, rows=2, draws=1)
     other = ("different", "undeclared", "not-a-tree")
@@ -208,13 +208,13 @@ def order(subject: AttentionSubject) -> Order:
     return {"seen": bool(parts or unfit), "parts": parts, "replay": unfit}
 
 
-def compiled(found: KernelComparison) -> Compiled:
+def compiled(found: KernelComparison) -> AuditSaw:
     """What the audit says; ``unknown`` is no clean bill, and no finding."""
     named = [] if found.verdict == "same" else [each.name for each in found.deciding]
     return {"seen": found.verdict == "different", "verdict": found.verdict, "fields": named}
 
 
-def look(fault: Fault) -> tuple[Bits | None, Order | None]:
+def look(fault: PlantedFault) -> tuple[BitsSaw | None, OrderSaw | None]:
     """What bits and order see of a fault, on this CPU."""
     order_pairs.CALLS[0] = 0
     if fault.pair is None:
@@ -223,12 +223,12 @@ def look(fault: Fault) -> tuple[Bits | None, Order | None]:
     return bits(subject), order(subject)
 
 
-def matrix(folder: Path, cache: Path | None = None) -> list[Row]:
+def matrix(folder: Path, cache: Path | None = None) -> list[FaultRow]:
     """All faults with what each relation sees; ``cache``: where compiled kernels are kept."""
     rows = faults(folder)
     pairs = [fault.compiled for fault in rows if fault.compiled is not None]
     audited = iter(audit(pairs, folder=cache))
-    found: list[Row] = []
+    found: list[FaultRow] = []
     for fault in rows:
         differing, other_order = look(fault)
         found.append(
@@ -243,7 +243,7 @@ def matrix(folder: Path, cache: Path | None = None) -> list[Row]:
     return found
 
 
-def render(rows: list[Row]) -> str:
+def render(rows: list[FaultRow]) -> str:
     """The table as a page."""
     head = ["fault in decode", "planted in", "bits", "order", "audit"]
     lines = table(head, ([row["fault"], row["planted"], *_cells(row)] for row in rows))
@@ -257,7 +257,7 @@ Of the 12 rows the first comes from the prompt, so 11 are decoded. What the inte
 """  # noqa: E501 - Markdown
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: FaultRow) -> list[str]:
     """What each relation saw, in words; a dash where it cannot look."""
     bits, order, audit = row["bits"], row["order"], row["audit"]
     cells = ["–"] * 3

@@ -22,7 +22,7 @@ SOURCE = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class SmLimits:
     """One architecture. Bytes of shared memory, 32-bit registers."""
 
     shared: int
@@ -34,9 +34,9 @@ class Limits:
 
 
 LIMITS = {
-    "sm_80": Limits(164 << 10, 163 << 10),
-    "sm_90": Limits(228 << 10, 227 << 10),
-    "sm_100": Limits(228 << 10, 227 << 10),
+    "sm_80": SmLimits(164 << 10, 163 << 10),
+    "sm_90": SmLimits(228 << 10, 227 << 10),
+    "sm_100": SmLimits(228 << 10, 227 << 10),
 }
 
 

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from profile_limits import SOURCE
 from profile_reading import Profile
-from profile_work import Program
+from profile_work import ProgramWork
 
 from kvparity.relations.audit.capture import Argument
 
@@ -45,7 +45,7 @@ OF_PROGRAMS = ("kernel", "format", "one program", "bytes", "multiplications", "u
                "useful per byte")  # fmt: skip
 
 
-class Row(Profile):
+class ProfileRow(Profile):
     """One kernel at the sizes of a model, with some tiles, in one format on one architecture."""
 
     kernel: str
@@ -55,10 +55,10 @@ class Row(Profile):
     dtype: str
     arch: str
     constants: dict[str, Argument]
-    program: Program | None
+    program: ProgramWork | None
 
 
-class Document(TypedDict):
+class ProfileDocument(TypedDict):
     """What the study writes as JSON."""
 
     schema_version: int
@@ -68,10 +68,10 @@ class Document(TypedDict):
     torch: str
     ptxas: dict[str, str]
     flagged: list[str]
-    kernels: list[Row]
+    kernels: list[ProfileRow]
 
 
-def page(document: Document) -> str:
+def page(document: ProfileDocument) -> str:
     """The whole page."""
     versions = ", ".join(sorted(set(document["ptxas"].values())))
     head = HEAD.format(
@@ -92,23 +92,23 @@ def page(document: Document) -> str:
     return "\n".join(parts)
 
 
-def _flags(document: Document) -> str:
+def _flags(document: ProfileDocument) -> str:
     """Each line once: a kernel may be the same at several shapes."""
     if not document["flagged"]:
         return "None.\n"
     return "\n".join(f"- {each}" for each in dict.fromkeys(document["flagged"])) + "\n"
 
 
-def _name(row: Row) -> str:
+def _name(row: ProfileRow) -> str:
     sizes = _sizes(row)
     return f"`{row['kernel']}`" + (f" {sizes}" if sizes else "")
 
 
-def _sizes(row: Row) -> str:
+def _sizes(row: ProfileRow) -> str:
     return ", ".join(f"{name} {value:,}" for name, value in row["sizes"].items())
 
 
-def _table(rows: list[Row], *, tiles: bool = False) -> str:
+def _table(rows: list[ProfileRow], *, tiles: bool = False) -> str:
     """A line for each kernel; one for all sizes at which the compiler made the same of it."""
     sizes: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
@@ -124,7 +124,7 @@ def _table(rows: list[Row], *, tiles: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(row: Row) -> tuple[str, ...]:
+def _facts(row: ProfileRow) -> tuple[str, ...]:
     matrix = sum(row["matrix"].values())
     count = matrix or row["fma"]
     return (
@@ -142,7 +142,7 @@ def _head(names: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
 
 
-def _programs(rows: list[Row]) -> str:
+def _programs(rows: list[ProfileRow]) -> str:
     lines = _head(OF_PROGRAMS)
     first = rows[0]["arch"] if rows else ""
     for row in rows:

@@ -16,7 +16,7 @@ from kvparity.relations.audit.capture import Launch
 
 
 @dataclass(frozen=True)
-class Work:
+class KernelWork:
     """``useful``: the multiplications of rows that exist, where a tile may hold fewer."""
 
     bytes: int
@@ -25,7 +25,7 @@ class Work:
     what: str
 
 
-class Program(TypedDict):
+class ProgramWork(TypedDict):
     """``Work`` with the words of the document."""
 
     of: str
@@ -50,41 +50,41 @@ class Sizes:
         return value
 
 
-def _attention(a: Sizes, rows: int, what: str) -> Work:
+def _attention(a: Sizes, rows: int, what: str) -> KernelWork:
     each = 2 * a["SPLIT"] * a["D"]
-    return Work(each * a["K"], each * a["BM"], each * min(rows, a["BM"]), what)
+    return KernelWork(each * a["K"], each * a["BM"], each * min(rows, a["BM"]), what)
 
 
-def _combine(a: Sizes) -> Work:
+def _combine(a: Sizes) -> KernelWork:
     columns = min(a["D"], a["CB"])
     size = a["GB"] * (columns + 2) * 4
-    return Work(size, 2 * a["GB"] * columns, 2 * min(a["G"], a["GB"]) * columns, "one split")
+    return KernelWork(size, 2 * a["GB"] * columns, 2 * min(a["G"], a["GB"]) * columns, "one split")
 
 
-def _linear(a: Sizes) -> Work:
+def _linear(a: Sizes) -> KernelWork:
     rows, columns, depth = a["BLOCK_M"], a["BLOCK_N"], a["K"]
     size = ((rows + columns) * depth) * a["X"] + rows * columns * a["Y"]
-    return Work(size, rows * columns * depth, rows * columns * depth, "one full tile")
+    return KernelWork(size, rows * columns * depth, rows * columns * depth, "one full tile")
 
 
-def _norm(a: Sizes) -> Work:
+def _norm(a: Sizes) -> KernelWork:
     size = a["H"] * (2 * a["X"] + a["W"] + a["Y"])
-    return Work(size, 3 * a["H"], 3 * a["H"], "a row")
+    return KernelWork(size, 3 * a["H"], 3 * a["H"], "a row")
 
 
-WORK: dict[str, Callable[[Sizes], Work]] = {
+WORK: dict[str, Callable[[Sizes], KernelWork]] = {
     "attention.prefill": lambda a: _attention(a, a["BM"], "one split, full tile of rows"),
     "attention.decode_split": lambda a: _attention(a, a["G"], "one split, one row a sequence"),
     "attention.decode_combine": _combine,
     "linear.linear": _linear,
     "norm.rms_norm": _norm,
-    "logprob.parts": lambda a: Work(a["PART"] * a["LOGITS"], 0, 0, "a full part of a row"),
-    "digest.row_digest": lambda a: Work(a["W"] * a["X"], 2 * a["W"], 2 * a["W"], "a row"),
+    "logprob.parts": lambda a: KernelWork(a["PART"] * a["LOGITS"], 0, 0, "a full part of a row"),
+    "digest.row_digest": lambda a: KernelWork(a["W"] * a["X"], 2 * a["W"], 2 * a["W"], "a row"),
 }
 """By kernel; the others move each element once."""
 
 
-def work(launch: Launch) -> Program | None:
+def work(launch: Launch) -> ProgramWork | None:
     """For the document; None where nothing is known of the kernel."""
     if launch.kernel.name not in WORK:
         return None

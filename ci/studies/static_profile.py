@@ -28,7 +28,7 @@ os.environ["TRITON_INTERPRET"] = "0"
 
 import torch  # noqa: E402 - the path and the mode come first
 import triton  # noqa: E402
-from profile_page import Document, Row, page  # noqa: E402
+from profile_page import ProfileDocument, ProfileRow, page  # noqa: E402
 from profile_reading import Profile, facts, operations, usage  # noqa: E402
 from profile_work import Sizes, work  # noqa: E402
 from triton import knobs  # noqa: E402
@@ -98,9 +98,9 @@ def profiled(arch: str, launch: Launch) -> Profile:
     return facts(arch, warps, built.metadata.shared, usage(resources), found)
 
 
-def rows(arch: str, dtype: str) -> list[Row]:
+def rows(arch: str, dtype: str) -> list[ProfileRow]:
     """Every kernel in one format on one architecture."""
-    found: list[Row] = []
+    found: list[ProfileRow] = []
     for model, tiles, launch in of_models(dtype):
         kernel, arguments = launch
         numbers = Sizes(launch)
@@ -120,7 +120,7 @@ def rows(arch: str, dtype: str) -> list[Row]:
     return found
 
 
-def document(archs: Sequence[str], dtypes: Sequence[str]) -> Document:
+def document(archs: Sequence[str], dtypes: Sequence[str]) -> ProfileDocument:
     """Compile everything, in as many processes as there are cores."""
     jobs = list(product(archs, dtypes))
     with ProcessPoolExecutor(
@@ -143,7 +143,7 @@ def document(archs: Sequence[str], dtypes: Sequence[str]) -> Document:
     }
 
 
-def lines(document: Document) -> str:
+def lines(document: ProfileDocument) -> str:
     """The document as JSON with a line for each kernel."""
     rows = ",\n  ".join(json.dumps(row) for row in document["kernels"])
     head = json.dumps({name: it for name, it in document.items() if name != "kernels"}, indent=1)

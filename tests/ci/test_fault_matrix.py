@@ -12,7 +12,7 @@ from typing import Any
 import fault_matrix
 import pytest
 import torch
-from fault_matrix import OUT, Fault, faults, look, render
+from fault_matrix import OUT, PlantedFault, faults, look, render
 
 ROWS: list[dict[str, Any]] = json.loads(OUT.with_suffix(".json").read_text())
 KNOWN = {
@@ -35,7 +35,7 @@ AGAIN = (
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fault]:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PlantedFault]:
     return {fault.name: fault for fault in faults(tmp_path_factory.mktemp("sources"))}
 
 
@@ -54,7 +54,7 @@ def test_every_fault_is_seen_by_some_relation_and_nothing_is_seen_without_one() 
         assert any(row[name] and not row[name]["seen"] for row in faulty), name
 
 
-def test_every_fault_has_its_row(planted: dict[str, Fault]) -> None:
+def test_every_fault_has_its_row(planted: dict[str, PlantedFault]) -> None:
     told = [(row["fault"], row["planted"], row["audit"] is None) for row in ROWS]
     assert told == [(f.name, f.where, f.compiled is None) for f in planted.values()]
 
@@ -69,7 +69,7 @@ def test_the_audit_saw_what_its_tests_say_it_sees(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", AGAIN)
-def test_looking_again_sees_the_same(name: str, planted: dict[str, Fault]) -> None:
+def test_looking_again_sees_the_same(name: str, planted: dict[str, PlantedFault]) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

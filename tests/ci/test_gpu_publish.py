@@ -7,7 +7,7 @@ import json
 import pytest
 from gpu_steps import publish as gpu_publish
 from gpu_steps.publish import NOTHING, PublishError, evidence, filled, publish
-from gpu_steps.record import Outcome, Record
+from gpu_steps.record import ResultsFolder, StepOutcome
 
 FACTS = {"device": "Made-Up GPU 1", "torch": "2.0", "triton": "3.0", "python": "3.12"}
 TABLE = """# A page
@@ -45,13 +45,13 @@ def folder(tmp_path):
     """What ci/gpu writes."""
 
     def make(facts=FACTS):
-        record = Record(tmp_path / "out", facts)
+        record = ResultsFolder(tmp_path / "out", facts)
         ran = {"asks": "?", "command": "x", "rc": 0, "seconds": 1.5}
-        fine = Outcome(step="a", state="ok", verdict="holds", **ran)
+        fine = StepOutcome(step="a", state="ok", verdict="holds", **ran)
         record.keep(fine, verified("holds"))
         wrong = {"state": "failed", "verdict": "different-order", "reason": "expected | other"}
-        record.keep(Outcome(step="order-b", **wrong, **ran), {"verdict": "different-order"})
-        record.keep(Outcome(step="c", state="timeout", reason="stopped", **ran), None)
+        record.keep(StepOutcome(step="order-b", **wrong, **ran), {"verdict": "different-order"})
+        record.keep(StepOutcome(step="c", state="timeout", reason="stopped", **ran), None)
         record.left_out("d", "?", "no time")
         record.write(["a", "order-b", "c", "d"], (), "ci/gpu")
         return tmp_path / "out"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from gpu_steps import run as gpu_run
 from gpu_steps.reading import read_verdict
-from gpu_steps.record import FAILED, LIMIT, GpuError, Outcome, Record, exit_code
+from gpu_steps.record import FAILED, LIMIT, GpuError, ResultsFolder, StepOutcome, exit_code
 from gpu_steps.steps import RUN, Step
 
 FACTS = {"device": "a device", "torch": "1"}
@@ -236,13 +236,13 @@ def test_the_audit_stands_beside_the_bits(gpu, monkeypatch):
 
 
 def test_evidence_beyond_the_limit_is_an_error(tmp_path):
-    record = Record(tmp_path, FACTS)
-    record.keep(Outcome(step="a", asks="", state="ok"), {"x": "y" * LIMIT})
+    record = ResultsFolder(tmp_path, FACTS)
+    record.keep(StepOutcome(step="a", asks="", state="ok"), {"x": "y" * LIMIT})
     assert record.outcomes["a"].state in FAILED
     assert record.write(["a"], (), "") == 1
     assert (tmp_path / "evidence.json").stat().st_size < 100
     with pytest.raises(GpuError, match="another torch"):
-        Record(tmp_path, FACTS | {"torch": "3"})
+        ResultsFolder(tmp_path, FACTS | {"torch": "3"})
 
 
 def test_a_long_log_keeps_its_end(gpu, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from gpu_steps.record import Outcome
+from gpu_steps.record import StepOutcome
 from gpu_steps.step import judge
 from gpu_steps.steps import STEPS
 from small_steps import CANNOT, contract, small
@@ -35,7 +35,7 @@ def run(tmp_path, capsys, monkeypatch, compiled):
         with here():
             code = main(words)
         text, said = capsys.readouterr()
-        begun = Outcome(step=step.name, asks=step.asks, state="error", rc=code)
+        begun = StepOutcome(step=step.name, asks=step.asks, state="error", rc=code)
         return judge(step, begun, text, said, tmp_path)
 
     return run

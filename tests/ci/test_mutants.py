@@ -132,7 +132,7 @@ def test_live_mutants_are_killed_by_a_test_that_holds_without_them(checkout: Pat
     given, results = checkout / "jobs", checkout / "results"
     jobs.write_jobs(
         (
-            jobs.Job(replace(mutant, key=str(n)), tests, seconds)
+            jobs.MutantJob(replace(mutant, key=str(n)), tests, seconds)
             for n, (mutant, tests, seconds, _) in enumerate(cases)
         ),
         given,
@@ -161,17 +161,17 @@ def test_mutants_on_disk_are_killed_by_a_test_that_holds_without_them(
 ) -> None:
     level, more = changed("", "LIMIT = 5.0"), changed("unseen", "return value + 2")
     for each in (level, more):
-        tree.job(jobs.Job(each, ALL, 0.1))
+        tree.job(jobs.MutantJob(each, ALL, 0.1))
     found = jobs.read(checkout / "results")
     assert [found[each.key].status for each in (level, more)] == ["killed", "survived"]
     (copy,) = (checkout / "trees").glob("*/harness/decides.py")
     assert copy.read_text() == (checkout / "harness/decides.py").read_text()
-    tree.job(jobs.Job(level, ("tests/test_decides.py::test_named[0.5]",), 0.1))
+    tree.job(jobs.MutantJob(level, ("tests/test_decides.py::test_named[0.5]",), 0.1))
     assert jobs.read(checkout / "results")[level.key].status == "survived"  # [5.0] is another test
-    tree.job(jobs.Job(more, ("tests/test_decides.py::test_gone",), 0.1))
+    tree.job(jobs.MutantJob(more, ("tests/test_decides.py::test_gone",), 0.1))
     assert jobs.read(checkout / "results")[more.key].status == "unreached"
     (copy.parents[1] / "tests/test_decides.py").write_text("def test_rule(): assert 0")
-    tree.job(jobs.Job(level, ALL[1:], 0.1))
+    tree.job(jobs.MutantJob(level, ALL[1:], 0.1))
     assert jobs.read(checkout / "results")[level.key].status == "unreached"
 
 
@@ -179,14 +179,14 @@ def test_a_build_that_does_not_import_is_no_fault_that_a_test_sees(
     checkout: Path, tree: fresh.Fresh
 ) -> None:
     fault = mutants.Mutant("does not import", "harness/decides.py", 3, "", mutants.FAULT, 0, True)
-    tree.job(jobs.Job(fault, ALL, 0.1))
+    tree.job(jobs.MutantJob(fault, ALL, 0.1))
     found = jobs.read(checkout / "results")[fault.key]
     assert (found.status, found.by) == ("survived", "its tests cannot be imported")
 
 
 def test_what_the_end_of_the_time_cuts_has_no_outcome(checkout: Path, tree: fresh.Fresh) -> None:
     given, results = checkout / "jobs", checkout / "results"
-    job = jobs.Job(changed("unseen", "return value - 1"), ALL, 0.1)
+    job = jobs.MutantJob(changed("unseen", "return value - 1"), ALL, 0.1)
     jobs.write_jobs([job], given)
     late = live.Live(given, results, 1, time.time() - 1)
     assert late._tried(job, "", ALL) == copying.ENDLESS
@@ -199,8 +199,8 @@ def test_what_the_end_of_the_time_cuts_has_no_outcome(checkout: Path, tree: fres
 
 def test_an_outcome_stands_while_its_tests_do(checkout: Path, tree: fresh.Fresh) -> None:
     each, results = changed("", "LIMIT = 5.0"), checkout / "results"
-    tree.job(jobs.Job(each, ALL, 0.1))
-    other = jobs.Outcome("other", "killed", tests=jobs.digests(["ci/faults/rules.toml"]))
+    tree.job(jobs.MutantJob(each, ALL, 0.1))
+    other = jobs.MutantOutcome("other", "killed", tests=jobs.digests(["ci/faults/rules.toml"]))
     jobs.add(other, results)
     assert jobs.standing(jobs.read(results)).keys() == {each.key, "other"}
     (checkout / "tests/test_decides.py").write_text(

@@ -58,24 +58,25 @@ def test_the_report_counts_what_was_tried_and_lists_what_is_left(tmp_path: Path)
     status: list[jobs.Status] = ["killed", "endless", "survived", "unreached", "survived"]
     status.append("unpatchable")
     found = {
-        each.key: jobs.Outcome(each.key, how) for each, how in zip(every, status, strict=False)
+        each.key: jobs.MutantOutcome(each.key, how)
+        for each, how in zip(every, status, strict=False)
     }
     same = {listed.change(every[4]): "it is the same"}
     told = report.report(every, found, same)
-    assert told.rows == {"harness/decides.py": report.Row(7, 5, 2, 1)}
+    assert told.rows == {"harness/decides.py": report.FileCounts(7, 5, 2, 1)}
     assert told.whole.rate == 0.5
-    assert report.report([], found, same).whole == report.Row(0, 0, 0, 0)
+    assert report.report([], found, same).whole == report.FileCounts(0, 0, 0, 0)
     assert [each for each, _, _ in told.survivors] == [every[2], every[3]]
     assert report.survivor(*told.survivors[0]) == (
         f"harness/decides.py:{every[2].line}: unseen: no test fails\n"
         "    - return value + 1\n    + return value - 1\n"
     )
     assert told.seen == {}
-    found[every[0].key] = jobs.Outcome(every[0].key, "killed", "t.py::t")
+    found[every[0].key] = jobs.MutantOutcome(every[0].key, "killed", "t.py::t")
     entry = listed.change(every[0])
     assert report.report(every, found, {entry: "wrong"}).seen == {entry: "t.py::t"}
     twin = replace(every[0], key="twin")  # reads alike in another place of the function
-    found["twin"] = jobs.Outcome("twin", "survived")
+    found["twin"] = jobs.MutantOutcome("twin", "survived")
     assert report.report([*every, twin], found, {entry: "one is"}).seen == {}
     kept = tmp_path / "mutants.json"
     kept.write_text(report.document(told, {}))
@@ -102,7 +103,7 @@ def test_the_exit_code_says_whether_all_were_killed(
 
     def run(todo: list[mutants.Mutant], results: Path, *_: object) -> None:
         for each in todo if status else ():
-            jobs.add(jobs.Outcome(each.key, status), results)
+            jobs.add(jobs.MutantOutcome(each.key, status), results)
 
     monkeypatch.setattr(command, "STATE", checkout / "state")
     monkeypatch.setattr(command, "run", run)
@@ -163,12 +164,14 @@ def test_a_fault_without_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 1\nx = 1\n")
     for find, times in (("x = 1", 2), ("y", 0)):
         with pytest.raises(ValueError, match=f"fault f: its text stands {times} times in a.py"):
-            faults.Fault("f", "a.py", find, "z", "it", ()).plant(tmp_path)
+            faults.ListedFault("f", "a.py", find, "z", "it", ()).plant(tmp_path)
 
 
 @pytest.mark.usefixtures("checkout")
 def test_what_is_listed_stands_in_the_code_of_today() -> None:
-    entry = listed.Change("harness/decides.py", "unseen", "return value + 1", "return value - 1")
+    entry = listed.SourceChange(
+        "harness/decides.py", "unseen", "return value + 1", "return value - 1"
+    )
     others = [replace(entry, before="return value + 2"), replace(entry, owner="over")]
     assert listed.stale([entry, *others]) == others
 
@@ -186,8 +189,8 @@ def test_a_new_file_of_the_scope_must_be_there(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_fault_planted_with_others_is_seen_by_its_own_tests_alone() -> None:
-    def fault(name: str, *tests: str) -> faults.Fault:
-        return faults.Fault(name, "a.py", "x", "y", "it", tests)
+    def fault(name: str, *tests: str) -> faults.ListedFault:
+        return faults.ListedFault(name, "a.py", "x", "y", "it", tests)
 
     seen = [fault("a", "t.py::one[1]"), fault("b", "t.py::one"), fault("c", "t.py")]
     missed = [fault("d", "t.py::one[2]"), fault("e", "t.py::two"), fault("f")]
@@ -232,7 +235,7 @@ def test_a_map_that_is_gone_or_broken_is_one_sentence(tmp_path: Path) -> None:
 def test_many_changed_tests_cost_a_mutant_nothing_and_gone_ones_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here, asked, work = "tests/ci/test_mutants_told.py", list[str](), list[jobs.Job]()
+    here, asked, work = "tests/ci/test_mutants_told.py", list[str](), list[jobs.MutantJob]()
     reached = covering.Reached(
         {f"{here}::a": 0.1, "tests/gone.py::b": 0.1},
         {RULE: {"f": ("tests/gone.py::b", f"{here}::a")}},
