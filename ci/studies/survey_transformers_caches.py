@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TypedDict, cast
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "tests/harness")]
@@ -32,6 +32,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch  # noqa: E402 - the mode comes first
 import transformers  # noqa: E402
+from marked_table import put  # noqa: E402
 from transformers_families import FAMILIES, NO_SDPA, PARTING, WINDOW  # noqa: E402
 
 from kvparity.core.bits import differing  # noqa: E402
@@ -39,9 +40,9 @@ from kvparity.core.rng import stream  # noqa: E402
 from kvparity.plan.workload import Prompts  # noqa: E402
 from kvparity.plan.workload_plans import WorkloadPlans  # noqa: E402
 from kvparity.record.execute import Record  # noqa: E402
-from kvparity.record.path_run import PathRun  # noqa: E402
+from kvparity.record.path_run import PathRun, Setting  # noqa: E402
 from kvparity.subjects.base import SubjectError, UnsupportedError  # noqa: E402
-from kvparity.subjects.hf.subject import build  # noqa: E402
+from kvparity.subjects.hf.subject import TransformersSubject, build  # noqa: E402
 from kvparity_contracts import PathName  # noqa: E402
 from kvparity_contracts.subjects import Transformers  # noqa: E402
 
@@ -57,6 +58,27 @@ EVERY = {**FAMILIES, **PARTING}
 IN_FIXED_ORDER = ("llama", "mistral", "gemma2", "gemma4", "gpt_oss")  # the interpreter is slow
 
 
+class Difference(TypedDict, total=False):
+    """How far a path is from the forward without a cache; or why it could not run."""
+
+    path: str
+    tokens: int
+    differing_tokens: int
+    differing_rows: int
+    max_abs_dlogp: float
+    error: str
+
+
+class CacheRow(Difference, total=False):
+    """A path of a model."""
+
+    family: str
+    cache: str
+    attention: str
+    execution: str
+    fixed_order: bool
+
+
 def prompts() -> Prompts:
     """Ids that are a function of (prompt, position); the continuation is given, too."""
     ids = tuple(f"edges/{i}" for i in range(len(LENGTHS)))
@@ -70,7 +92,9 @@ def tokens(sequence: int, length: int) -> list[int]:
     return [3 + stream(0, f"edges/{sequence}", str(i)) % 125 for i in range(length)]
 
 
-def subject(family: str, cache: str, attention: str, execution: str, fixed: bool) -> Any:
+def subject(
+    family: str, cache: str, attention: str, execution: str, fixed: bool
+) -> TransformersSubject:
     """The model of a row."""
     contract = Transformers(
         kind="transformers",
@@ -90,7 +114,7 @@ def subject(family: str, cache: str, attention: str, execution: str, fixed: bool
     )
 
 
-def row(model: Any, path: str, reference: Record) -> dict[str, Any]:
+def row(model: TransformersSubject, path: str, reference: Record) -> Difference:
     """One path beside the forward without a cache."""
     found = record(model, path)
     assert found.index == reference.index, "both sides compare the same positions"
@@ -104,23 +128,29 @@ def row(model: Any, path: str, reference: Record) -> dict[str, Any]:
     }
 
 
-def record(model: Any, path: str) -> Record:
+def record(model: TransformersSubject, path: str) -> Record:
     """Run one path over the given tokens."""
-    setting: Any = SimpleNamespace(
-        contract=SimpleNamespace(seed=0, numerics=SimpleNamespace(temperatures=(1.0,)))
-    )
+    contract = SimpleNamespace(seed=0, numerics=SimpleNamespace(temperatures=(1.0,)))
+    setting = cast(Setting, SimpleNamespace(contract=contract))  # what is read of one
     own = [tokens(i, n + GENERATE) for i, n in enumerate(LENGTHS)]
     return PathRun(
         setting, model, WorkloadPlans(prompts(), setting.contract.seed), PathName.parse(path), own
     ).run()
 
 
-def survey(family: str, cache: str, attention: str, execution: str, only: str | None) -> list[Any]:
+def survey(
+    family: str, cache: str, attention: str, execution: str, only: str | None
+) -> list[CacheRow]:
     """All rows of one combination."""
-    rows = []
+    rows: list[CacheRow] = []
     for fixed in ARITHMETIC[attention]:
-        about = {"family": family, "cache": cache, "attention": attention, "execution": execution,
-                 "fixed_order": fixed}  # fmt: skip
+        about: CacheRow = {
+            "family": family,
+            "cache": cache,
+            "attention": attention,
+            "execution": execution,
+            "fixed_order": fixed,
+        }
         paths = SHORT_PATHS if execution == "bfloat16" else PATHS
         if attention == "kvparity":
             paths = SLOW_PATHS
@@ -138,7 +168,7 @@ def survey(family: str, cache: str, attention: str, execution: str, only: str | 
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[CacheRow]) -> str:
     """Per family and cache, as markdown: the worst path of each attention, right padding apart."""
 
     def worst(
@@ -180,17 +210,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def page(rows: list[dict[str, Any]]) -> None:
-    """Put the table into the page."""
-    path = OUT.with_suffix(".md")
-    text = path.read_text(encoding="utf-8")
-    head, _, rest = text.partition("<!-- table -->\n")
-    _, _, tail = rest.partition("<!-- /table -->")
-    path.write_text(
-        f"{head}<!-- table -->\n\n{table(rows)}\n\n<!-- /table -->{tail}", encoding="utf-8"
-    )
-
-
 def main() -> None:
     """Ask all, or what the options name."""
     parser = argparse.ArgumentParser(
@@ -228,10 +247,10 @@ def main() -> None:
     if not whole:
         print("\n".join(json.dumps(each) for each in rows))
         return
-    page(rows)
+    put(OUT.with_suffix(".md"), table(rows))
 
 
-def write(rows: list[Any]) -> None:
+def write(rows: list[CacheRow]) -> None:
     """The results so far."""
     document = {
         "command": "python ci/studies/survey_transformers_caches.py",

@@ -22,13 +22,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "tests/harness")]
 
 import torch  # noqa: E402 - the path comes first
 import transformers  # noqa: E402
+from marked_table import put  # noqa: E402
 from transformers_families import NO_SDPA, TYPES  # noqa: E402
 
 from kvparity.core.exit_codes import ExitCode  # noqa: E402
@@ -37,19 +38,48 @@ OUT = ROOT / "docs" / "results" / "transformers-families.json"
 COLUMNS = (("eager", "float32", 1e-3), ("sdpa", "bfloat16", 3e-1))
 PATHS = ["generate", "decode", "chunked(7)", "padded-left"]
 BITS, NEAR = "agrees with one forward pass", "close to float64"
+WORKLOAD = {"name": "prompts", "prompt_tokens": [3, 20, 33], "generate": 6, "pad": ["left"]}
 VERDICTS = (ExitCode.HOLDS, ExitCode.DIFFERS, ExitCode.VOID)
 
 
-def contract(family: str, attention: str, execution: str, limit: float) -> dict[str, Any]:
+class TypeRow(TypedDict, total=False):
+    """What is said of a type: a verdict with its details, or only words."""
+
+    type: str
+    attention: str
+    execution: str
+    exit_code: int
+    words: str
+    verdict: str
+    bits: str
+    max_abs_dlogp: float
+    accuracy: str
+    accuracy_max_abs_dlogp: float
+    controls: str
+
+
+class CaseDistance(TypedDict):
+    """Of a case of the report."""
+
+    max_abs_dlogp: float | None
+
+
+class CheckReport(TypedDict):
+    """Of a check of the report."""
+
+    verdict: str
+    reason: str
+    cases: list[CaseDistance]
+
+
+def contract(family: str, attention: str, execution: str, limit: float) -> dict[str, object]:
     """What is verified of a type."""
     return {
         "version": 1,
         "name": "survey",
         "subject": {"kind": "transformers", "attention": attention, "config": TYPES[family]},
         "numerics": {"execution": execution},
-        "workloads": [
-            {"name": "prompts", "prompt_tokens": [3, 20, 33], "generate": 6, "pad": ["left"]}
-        ],
+        "workloads": [WORKLOAD],
         "checks": [
             {"name": BITS, "relation": "invariance", "paths": PATHS},
             {
@@ -63,9 +93,9 @@ def contract(family: str, attention: str, execution: str, limit: float) -> dict[
     }
 
 
-def verify(family: str, attention: str, execution: str, limit: float) -> dict[str, Any]:
+def verify(family: str, attention: str, execution: str, limit: float) -> TypeRow:
     """One row: the verdict of `kvparity verify`, by check, or the sentence in its place."""
-    about = {"type": family, "attention": attention, "execution": execution}
+    about: TypeRow = {"type": family, "attention": attention, "execution": execution}
     paths = [str(ROOT / name) for name in ("harness", "kernels", "contracts")]
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +109,7 @@ def verify(family: str, attention: str, execution: str, limit: float) -> dict[st
     document = json.loads(ended.stdout)
     if "checks" not in document:
         return {**about, "exit_code": ended.returncode, "words": document["error"]}
-    checks = {each["name"]: each for each in document["checks"]}
+    checks: dict[str, CheckReport] = {each["name"]: each for each in document["checks"]}
     bits, near = checks[BITS], checks[NEAR]
     return {
         **about,
@@ -95,17 +125,17 @@ def verify(family: str, attention: str, execution: str, limit: float) -> dict[st
     }
 
 
-def largest(check: dict[str, Any]) -> float:
+def largest(check: CheckReport) -> float:
     """The largest distance of any of a check's cases."""
     return max((case["max_abs_dlogp"] or 0.0 for case in check["cases"]), default=0.0)
 
 
-def internal(row: dict[str, Any]) -> bool:
+def internal(row: TypeRow) -> bool:
     """Whether a row is a fault of kvparity's own."""
     return row["exit_code"] not in (*VERDICTS, ExitCode.USAGE) and "verdict" not in row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[TypeRow]) -> str:
     """A line for each type: what both columns say."""
     names = ["type"]
     for attention, execution, limit in COLUMNS:
@@ -135,14 +165,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def page(text: str) -> None:
-    """Put the table into the page."""
-    path = OUT.with_suffix(".md")
-    head, _, rest = path.read_text(encoding="utf-8").partition("<!-- table -->\n")
-    _, _, tail = rest.partition("<!-- /table -->")
-    path.write_text(f"{head}<!-- table -->\n\n{text}\n\n<!-- /table -->{tail}", encoding="utf-8")
-
-
 def main() -> int:
     """Ask all types, or those that are named; 1 if one ended in an error of kvparity's own."""
     parser = argparse.ArgumentParser(
@@ -166,11 +188,11 @@ def main() -> int:
         document = {
             "command": "python ci/studies/survey_transformers_families.py",
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "prompts": contract("llama", "eager", "float32", 1)["workloads"][0],
+            "prompts": WORKLOAD,
             "rows": rows,
         }
         OUT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        page(table(rows))
+        put(OUT.with_suffix(".md"), table(rows))
     return int(any(map(internal, rows)))
 
 
