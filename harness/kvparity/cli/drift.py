@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import drift_model, say
+from kvparity.cli import drift_model, drift_server, say
 from kvparity.cli.arguments import add_device, add_json
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import of_verdict
@@ -36,18 +36,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "drift",
         help="compare a recorded rollout with its rescoring, token by token",
         description="Compare the logprobs of a recorded rollout with those of another recording "
-        "of the same tokens, of a model that scores them, or of the trainer in the same file. d is "
-        "trainer - rollout. Without a limit every token must have equal bits.",
-        epilog="Exit codes: 0 holds, 1 differs, 2 bad input, 3 the model failed, 5 void (not all "
-        "was compared), 130 interrupted.",
+        "of the same tokens, of a model or server that scores them, or of the trainer in the same "
+        "file. d is trainer - rollout. Without a limit every token must have equal bits.",
+        epilog="Exit codes: 0 holds, 1 differs, 2 bad input, 3 the model or server failed, 5 void "
+        "(not all was compared), 130 interrupted.",
     )
     parser.add_argument("rollouts", type=Path, help="a recording, of any layout that is known")
     parser.add_argument(
         "--against",
-        type=Path,
-        metavar="FILE|MODEL",
-        help="a recording of the trainer, or the folder of a checkpoint, which scores the tokens "
-        "(default: the trainer's logprobs in ROLLOUTS)",
+        type=drift_server.path_or_url,
+        metavar="FILE|MODEL|URL",
+        help="a recording of the trainer, or what scores the tokens: the folder of a checkpoint, "
+        "or a running vLLM or SGLang server (default: the trainer's logprobs in ROLLOUTS)",
     )
     parser.add_argument(
         "--limit",
@@ -74,6 +74,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add_json(parser)
     drift_model.add_arguments(parser)
+    drift_server.add_arguments(parser)
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -92,7 +93,12 @@ def run(args: argparse.Namespace) -> int:
     from kvparity.rollouts.names import named
 
     explained = None
-    if args.against is not None and args.against.is_dir():
+    if not isinstance(args.against, str):
+        drift_server.refuse(args)
+    if isinstance(args.against, str):
+        _refuse_model(args)
+        both = drift_server.compare(args)
+    elif args.against is not None and args.against.is_dir():
         both, explained = drift_model.compare(args)
     else:
         both = _recordings(args)
@@ -122,10 +128,14 @@ def _write(path: Path, text: str) -> None:
 def _recordings(args: argparse.Namespace) -> MatchedSides:
     from kvparity.drift.sides import recordings
 
+    _refuse_model(args)
+    return recordings(args.rollouts, args.against, args.vocabulary)
+
+
+def _refuse_model(args: argparse.Namespace) -> None:
     given = drift_model.given(args)
     if given:
         raise StopError(f"{', '.join(given)}: of a model; expected --against a checkpoint's folder")
-    return recordings(args.rollouts, args.against, args.vocabulary)
 
 
 def _limit(text: str) -> tuple[str, float]:

@@ -14,7 +14,7 @@ from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.raised import told
 from kvparity.drift.forward import TokenBatch, batch, logprobs, of_response
 from kvparity.drift.settings import Settings
-from kvparity.rollouts.record import Ids, Logprobs, Rollout, RolloutError, Sampling
+from kvparity.rollouts.record import Logprobs, Rollout, RolloutError, Sampling, scorable
 from kvparity.subjects.hf.loading import from_folder
 from kvparity.subjects.hf.protocols import CausalLM
 from kvparity_kernels import invariant
@@ -57,7 +57,7 @@ class ModelSide:
 
     def _scored(self, part: Sequence[Rollout]) -> list[Logprobs]:
         made = batch(
-            [_ids(each) for each in part],
+            [scorable(each) for each in part],
             self.settings.layout,
             position_ids=self.settings.position_ids,
         )
@@ -112,15 +112,6 @@ def _sampling(each: Rollout) -> Sampling:
             "record it, or compare raw logprobs"
         )
     return each.sampling
-
-
-def _ids(each: Rollout) -> Ids:
-    if each.ids is None or each.prompt_ids is None or not each.prompt_ids.size:
-        raise RolloutError(
-            f"sequence {each.sequence} has no prompt tokens: a model cannot score it. Record them, "
-            "or name a recording with --against"
-        )
-    return each.ids
 
 
 def _prepare(model: CausalLM, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The sides of one comparison, read and matched: from files, or from a file and a model."""
+"""The sides of one comparison, read and matched: from files, or a file and a model or server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from kvparity.rollouts import Rollout, read_rollouts
 from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.open import layout_of
 from kvparity.rollouts.pairing import Matched, both_recorded, paired, scored_by
-from kvparity.rollouts.record import Logprobs
+from kvparity.rollouts.record import Logprobs, scorable
 from kvparity.rollouts.tokens import Tokens
+from kvparity.servers.values import Server
 
 if TYPE_CHECKING:
     from kvparity.drift.model_side import ModelSide
@@ -61,15 +62,39 @@ def with_model(path: Path, folder: Path, side: ModelSide, progress: Progress) ->
     anomalies, matched = Anomalies(), Matched()
     rollouts = read_rollouts(path, anomalies, side.vocabulary)
     left = Source(str(path), layout_of(path))
-    tokens = Tokens.of(scored_by(_counted(side, rollouts, progress), matched, anomalies))
+    tokens = Tokens.of(scored_by(_counted(side.score(rollouts), progress), matched, anomalies))
     return MatchedSides(
         tokens, matched, anomalies, left, Source(str(folder), side.settings.words())
     )
 
 
+def with_server(
+    path: Path, url: str, server: Server, vocabulary: int | None, progress: Progress
+) -> MatchedSides:
+    """A recording with the logprobs that a server gives its tokens, one sequence at a time.
+
+    Raises:
+        RolloutError: the recording cannot be used, or has no prompts.
+        ServerError: the server does not answer as it must.
+    """
+    anomalies, matched = server.anomalies, Matched()
+    rollouts = read_rollouts(path, anomalies, vocabulary)
+    left = Source(str(path), layout_of(path))
+    scored = _by_server(server, rollouts)
+    tokens = Tokens.of(scored_by(_counted(scored, progress), matched, anomalies))
+    return MatchedSides(tokens, matched, anomalies, left, Source(url, server.facts.words()))
+
+
+def _by_server(server: Server, rollouts: Iterator[Rollout]) -> Iterator[tuple[Rollout, Logprobs]]:
+    for each in rollouts:
+        ids = scorable(each)
+        scored = server.score(ids.tolist())
+        yield each, scored.logprobs[len(ids) - len(each.mask) :]
+
+
 def _counted(
-    side: ModelSide, rollouts: Iterator[Rollout], progress: Progress
+    scored: Iterator[tuple[Rollout, Logprobs]], progress: Progress
 ) -> Iterator[tuple[Rollout, Logprobs]]:
-    for number, scored in enumerate(side.score(rollouts), 1):
+    for number, each in enumerate(scored, 1):
         progress(number)
-        yield scored
+        yield each

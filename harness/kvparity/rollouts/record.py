@@ -80,6 +80,20 @@ class Rollout:
         return np.concatenate([self.prompt_ids, self.response_ids])
 
 
+def scorable(each: Rollout) -> Ids:
+    """Prompt and response, [p + r], of a sequence that something else is to score.
+
+    Raises:
+        RolloutError: it has no prompt or no ids.
+    """
+    if each.ids is None or each.prompt_ids is None or not each.prompt_ids.size:
+        raise RolloutError(
+            f"sequence {each.sequence} has no prompt tokens: a model cannot score it. Record them, "
+            "or name a recording with --against"
+        )
+    return each.ids
+
+
 Number = int | float | str | None
 """A logprob as a file may have it: ``"nan"``, ``"inf"`` and ``"-inf"`` where JSON has no number."""
 

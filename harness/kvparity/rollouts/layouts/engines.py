@@ -104,7 +104,8 @@ class _Answer(Foreign):
     prompt_logprobs: Scores | None = None
 
 
-def _vllm(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
+def vllm_answers(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
+    """Each choice is a sequence."""
     request, answer = _halves(document, at)
     found = parsed(_Answer, answer, at)
     for choice in found.choices:
@@ -169,13 +170,13 @@ def _halves(document: JsonObject, at: FilePlace) -> tuple[_Request, object]:
     return _Request(), document
 
 
-_Triple = Annotated[tuple[float | None, int, str | None], Field(strict=False)]
+TokenTriple = Annotated[tuple[float | None, int, str | None], Field(strict=False)]
 """Logprob, id, text. JSON has a list."""
 
 
 class _Meta(Foreign):
-    output_token_logprobs: list[_Triple] | None = None
-    input_token_logprobs: list[_Triple] | None = None
+    output_token_logprobs: list[TokenTriple] | None = None
+    input_token_logprobs: list[TokenTriple] | None = None
     weight_version: str | None = None
 
 
@@ -184,7 +185,9 @@ class _Generated(Foreign):
     meta_info: _Meta
 
 
-def _sglang(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
+def sglang_answers(
+    document: JsonObject, at: FilePlace, anomalies: Anomalies
+) -> Iterator[RawRollout]:
     """Input tokens are there where the request had ``logprob_start_len: 0``. SGLang reports the
     last id of the vocabulary among them as 0; the request's ids are taken, where they are kept."""
     request, answer = _halves(document, at)
@@ -241,7 +244,7 @@ def _kept(plain: FileLayout) -> FileLayout:
 
 
 _PLAIN = (
-    layout("vLLM answers", "choices", _vllm),
-    layout("SGLang answers", "output_ids meta_info", _sglang),
+    layout("vLLM answers", "choices", vllm_answers),
+    layout("SGLang answers", "output_ids meta_info", sglang_answers),
 )
 LAYOUTS = (*_PLAIN, *map(_kept, _PLAIN))

@@ -1,0 +1,1 @@
+"""Running servers of vLLM and SGLang: tokens drawn and scored by ids over HTTP."""
