@@ -34,11 +34,11 @@ from kvparity.relations.order import SumOracle, SumTree, certify, recover  # noq
 from kvparity.relations.order.keys import KeyOrder  # noqa: E402
 from kvparity.relations.order.recover import Oracle  # noqa: E402
 from kvparity.relations.order.sides import Side  # noqa: E402
-from kvparity.subjects.pair.model import Heads, Pair  # noqa: E402
+from kvparity.subjects.pair.model import HeadCounts, Pair  # noqa: E402
 from kvparity.subjects.pair.subject import AttentionSubject  # noqa: E402
 from kvparity.subjects.pair.torch_sdpa import pair as sdpa  # noqa: E402
 
-HEADS = Heads(8, 8, 64)
+HEADS = HeadCounts(8, 8, 64)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from kvparity.subjects.attention_calls import (
     PrefillCall,
 )
 from kvparity.subjects.decoder.backends import Backends
-from kvparity.subjects.decoder.model import Model, Ops
+from kvparity.subjects.decoder.model import DecoderModel, Ops
 from kvparity.subjects.decoder.subject import DecoderSubject
-from kvparity.subjects.pair.model import Heads, Pair
+from kvparity.subjects.pair.model import HeadCounts, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.order import ReductionOrder
@@ -123,7 +123,9 @@ class Bare(DecoderSubject):
     ) -> None:  # fmt: skip
         config: Any = SimpleNamespace(layers=layers, sliding_window=window)
         tables = torch.zeros(1, 1) if table is None else table
-        self.model = Model(config, weights, tables, -tables, attention, ORDER, True, ops or Ops())
+        self.model = DecoderModel(
+            config, weights, tables, -tables, attention, ORDER, True, ops or Ops()
+        )
         self.backends, self.ran = Backends(), Counter()
         self.vocab, self.max_positions, self.device = 10, 64, torch.device("cpu")
         self.told = Told()
@@ -154,7 +156,7 @@ class PairSpy:
         pair = Pair.of(self.prefill, self.decode, "m:p", "m:d")
         kind = torch.float32
         return AttentionSubject(
-            pair, Heads(4, 2, 8), 0.25, kind, kind, torch.device("cpu"), 0, order, **more
+            pair, HeadCounts(4, 2, 8), 0.25, kind, kind, torch.device("cpu"), 0, order, **more
         )
 
     def prefill(

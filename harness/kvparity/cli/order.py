@@ -156,7 +156,7 @@ def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
     import torch
 
     from kvparity.subjects.pair.callables import load_callable
-    from kvparity.subjects.pair.model import Heads, Pair
+    from kvparity.subjects.pair.model import HeadCounts, Pair
     from kvparity.subjects.pair.subject import AttentionSubject
 
     names = [name.strip() for name in args.pair.split(",")]
@@ -172,7 +172,7 @@ def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
     dtype = getattr(torch, args.dtype or "float32")
     return AttentionSubject(
         pair=Pair.of(load_callable(names[0], here), load_callable(names[1], here), *names),
-        heads=Heads(heads[0], heads[1], dim),
+        heads=HeadCounts(heads[0], heads[1], dim),
         scale=_scale(args.scale, dim),
         execution=dtype,
         kv_cache=dtype,

@@ -21,7 +21,7 @@ from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.order import relation as probing
 from kvparity.relations.order.relation import OrderRelation
 from kvparity.subjects.base import Subject, UnsupportedError
-from kvparity.subjects.pair.model import Heads, Pair
+from kvparity.subjects.pair.model import HeadCounts, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity.subjects.registry import factory
 from kvparity_contracts import CONTROLS, Contract
@@ -38,7 +38,7 @@ SMALL = ReductionOrder(split=16, tile=16)
 def attention(pair: Pair, order: ReductionOrder | None) -> AttentionSubject:
     return AttentionSubject(
         pair=pair,
-        heads=Heads(4, 1, 16),
+        heads=HeadCounts(4, 1, 16),
         scale=0.25,
         execution=torch.float32,
         kv_cache=torch.float32,

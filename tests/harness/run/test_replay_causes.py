@@ -14,7 +14,7 @@ from kvparity.core.exit_codes import ExitCode
 from kvparity.run import worker
 from kvparity.run.replay import _row
 from kvparity.subjects.base import SubjectError, column_name
-from kvparity.subjects.pair.model import Heads, Pair
+from kvparity.subjects.pair.model import HeadCounts, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 
 SPLITS = '''
@@ -172,7 +172,7 @@ def test_what_no_order_of_calls_explains_is_called_not_deterministic(
 def subject() -> AttentionSubject:
     kernel = lambda *_, **__: None  # noqa: E731 - never called
     return AttentionSubject(
-        Pair.of(kernel, kernel, "p", "d"), Heads(2, 1, 3), 1.0, torch.float32, torch.float32,
+        Pair.of(kernel, kernel, "p", "d"), HeadCounts(2, 1, 3), 1.0, torch.float32, torch.float32,
         torch.device("cpu"), 0,
     )  # fmt: skip
 

@@ -20,13 +20,13 @@ from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder import rope
 from kvparity.subjects.decoder.backends import operations
-from kvparity.subjects.decoder.batch import Batch, pack
+from kvparity.subjects.decoder.batch import StepRows, pack
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.call_log import FIXED_ORDER
 from kvparity.subjects.decoder.config import DecoderConfig
-from kvparity.subjects.decoder.model import Model, Ops
+from kvparity.subjects.decoder.model import DecoderModel, Ops
 from kvparity.subjects.decoder.storage import Storage, store_format
-from kvparity.subjects.decoder.weights import Weights, assemble, tensor_shapes
+from kvparity.subjects.decoder.weights import DecoderWeights, assemble, tensor_shapes
 from kvparity_kernels.keys import KeysValues
 
 BOTH, PLAIN = "sdpa and cublas", "sdpa and torch"
@@ -63,8 +63,8 @@ def step(case: TimedCase, shape: ModelShape, device: str, choice: TileChoice) ->
 class PreparedStep:
     """A model and one step of it, all on the device."""
 
-    model: Model
-    batch: Batch
+    model: DecoderModel
+    batch: StepRows
     cache: KVCache
 
     @classmethod
@@ -74,7 +74,7 @@ class PreparedStep:
         """The last ``rows`` tokens of ``batch`` sequences of ``keys`` keys each."""
         dtype, config = getattr(torch, shape.dtype), config_of(shape, keys)
         cos, sin = (table.to(device) for table in rope.tables(config, keys))
-        model = Model(
+        model = DecoderModel(
             config,
             random_weights(config, dtype, device),
             cos,
@@ -125,7 +125,9 @@ def config_of(shape: ModelShape, keys: int) -> DecoderConfig:
     )
 
 
-def random_weights(config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> Weights:
+def random_weights(
+    config: DecoderConfig, dtype: torch.dtype, device: torch.device
+) -> DecoderWeights:
     """Drawn on the device: matrices that keep the size of what passes, norms around 1."""
     shapes = tensor_shapes(config)
 

@@ -16,7 +16,7 @@ from kvparity.subjects.attention_calls import (
 from kvparity.subjects.base import Subject
 from kvparity.subjects.decoder.backends.table import FIXED
 from kvparity.subjects.decoder.subject import DecoderSubject
-from kvparity.subjects.pair.model import Heads, Pair
+from kvparity.subjects.pair.model import HeadCounts, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.attention.caches import packed, rectangle
 
@@ -77,7 +77,7 @@ def _pair_of(subject: DecoderSubject, window: int) -> AttentionSubject:
     coded = storage.format.static or storage.format.dynamic
     return AttentionSubject(
         pair=Pair(prefill, decode, "the decoder's prefill", "the decoder's decode"),
-        heads=Heads(config.heads, config.kv_heads, config.head_dim),
+        heads=HeadCounts(config.heads, config.kv_heads, config.head_dim),
         scale=config.scale,
         execution=model.weights.embed.dtype,
         kv_cache=subject.kv_cache,

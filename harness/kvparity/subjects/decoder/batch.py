@@ -44,7 +44,7 @@ class Singles:
 
 
 @dataclass(frozen=True)
-class Batch:
+class StepRows:
     """The rows of a step. All tensors on the device.
 
     ``ids``, ``positions`` int64 ``[rows]``, pads included. ``tokens``: the rows that are no pads,
@@ -72,7 +72,7 @@ def pack(
     *,
     vocab: int,
     positions: int,
-) -> Batch:
+) -> StepRows:
     """Lay the spans of ``step`` out as rows: end to end, or as a rectangle padded left or right.
 
     Raises ``SubjectError`` for ids that do not fit their span, for a token outside ``vocab`` and
@@ -124,7 +124,7 @@ def pack(
             seen=seen(singles),
             spans=tuple(singles),
         )
-    return Batch(
+    return StepRows(
         ids=on_device(row_ids),
         positions=on_device(row_positions),
         tokens=None if len(tokens) == total else on_device(tokens),

@@ -18,7 +18,7 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.core.jsonfile import read_object
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.hf_config import from_hf
-from kvparity.subjects.decoder.weights import Shape, Weights, assemble, tensor_shapes
+from kvparity.subjects.decoder.weights import DecoderWeights, Shape, assemble, tensor_shapes
 
 INDEX = "model.safetensors.index.json"
 _STORED = {"F64", "F32", "F16", "BF16"}
@@ -47,7 +47,9 @@ def read_config(folder: Path) -> DecoderConfig:
     return from_hf(read_object(folder / "config.json"), where=str(folder / "config.json"))
 
 
-def load(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[DecoderConfig, Weights]:
+def load(
+    folder: Path, dtype: torch.dtype, device: torch.device
+) -> tuple[DecoderConfig, DecoderWeights]:
     """Read a checkpoint and round its tensors to ``dtype``.
 
     Raises ``UnsupportedError`` for a folder or a feature that cannot be used, and for a checkpoint

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
-from kvparity.subjects.decoder.batch import Batch
+from kvparity.subjects.decoder.batch import StepRows
 from kvparity.subjects.decoder.read_back import keys_read
 from kvparity.subjects.events import Attended, Listener, Wrote
 
 
-def wrote(listener: Listener, batch: Batch, stored: int, k: Tensor, v: Tensor) -> None:
+def wrote(listener: Listener, batch: StepRows, stored: int, k: Tensor, v: Tensor) -> None:
     """Tell of the fresh ``k``, ``v`` ``[tokens, kv_heads, head_dim]`` of a step, in span order."""
     at = 0
     for span in batch.step:
@@ -28,7 +28,7 @@ def wrote(listener: Listener, batch: Batch, stored: int, k: Tensor, v: Tensor) -
 
 def attended(
     listener: Listener,
-    batch: Batch,
+    batch: StepRows,
     layer: int,
     spans: Sequence[int],
     handed: PrefillCall | DecodeCall,

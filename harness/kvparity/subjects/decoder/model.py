@@ -25,13 +25,13 @@ from kvparity.subjects.attention_calls import (
     SlotsCall,
 )
 from kvparity.subjects.decoder import emit_events
-from kvparity.subjects.decoder.batch import Batch
+from kvparity.subjects.decoder.batch import StepRows
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.call_log import noting
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.layers import Layer, layers_of
 from kvparity.subjects.decoder.uncached import UncachedKeys
-from kvparity.subjects.decoder.weights import LayerWeights, Weights
+from kvparity.subjects.decoder.weights import DecoderWeights, LayerWeights
 from kvparity_kernels.embedding import embed
 from kvparity_kernels.linear import linear
 from kvparity_kernels.norm import rms_norm
@@ -57,7 +57,7 @@ class Ops:
 
 
 @dataclass(frozen=True)
-class Model:
+class DecoderModel:
     """Weights and how they are computed with.
 
     ``cos``, ``sin``: float32 ``[positions, head_dim / 2]``. ``twin``: use the vectorised CPU twins
@@ -65,7 +65,7 @@ class Model:
     """
 
     config: DecoderConfig
-    weights: Weights
+    weights: DecoderWeights
     cos: Tensor
     sin: Tensor
     attention: AttentionOps
@@ -73,7 +73,7 @@ class Model:
     twin: bool
     ops: Ops = Ops()
 
-    def hidden(self, batch: Batch, cache: KVCache | UncachedKeys) -> Tensor:
+    def hidden(self, batch: StepRows, cache: KVCache | UncachedKeys) -> Tensor:
         """Run all layers and return the residual stream of the wanted rows ``[w, hidden]``.
 
         Pad rows are computed like any other, except that they have no keys in the cache and
@@ -133,7 +133,7 @@ class Model:
         return self._rotate(q, cos, sin), self._rotate(k, cos, sin), v
 
     def _write(
-        self, stored: int, k: Tensor, v: Tensor, batch: Batch, cache: KVCache | UncachedKeys
+        self, stored: int, k: Tensor, v: Tensor, batch: StepRows, cache: KVCache | UncachedKeys
     ) -> None:
         if batch.tokens is not None:
             k, v = k[batch.tokens], v[batch.tokens]
@@ -143,7 +143,7 @@ class Model:
         cache.store(stored, batch.slots, k, v)
 
     def _attend(
-        self, q: Tensor, batch: Batch, cache: KVCache | UncachedKeys, number: int
+        self, q: Tensor, batch: StepRows, cache: KVCache | UncachedKeys, number: int
     ) -> Tensor:
         """Spans of several queries in one call, single queries that decode in another."""
         kind, sinks = layers_of(self.config)[number], self.weights.layers[number].sinks
@@ -186,7 +186,7 @@ class Model:
         self,
         attend: Callable[[SlotsCall], Outputs],
         call: SlotsCall,
-        batch: Batch,
+        batch: StepRows,
         number: int,
         spans: Sequence[int],
     ) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.layers import Layer, layers_of
-from kvparity.subjects.decoder.weights import LayerWeights, Weights
+from kvparity.subjects.decoder.weights import DecoderWeights, LayerWeights
 from kvparity_kernels.attention.naive import attend
 from kvparity_kernels.store import StoreFormat, round_trip
 
@@ -30,7 +30,7 @@ QUERIES = 256  # attended at once: bounds the score matrix
 
 def logits(
     config: DecoderConfig,
-    weights: Weights,
+    weights: DecoderWeights,
     cos: Tensor,
     sin: Tensor,
     ids: Sequence[int],

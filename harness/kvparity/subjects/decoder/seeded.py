@@ -26,7 +26,7 @@ from torch import Tensor
 
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.layers import layers_of
-from kvparity.subjects.decoder.weights import Shape, Weights, assemble, tensor_shapes
+from kvparity.subjects.decoder.weights import DecoderWeights, Shape, assemble, tensor_shapes
 from kvparity_kernels.store import StoreFormat
 
 ENTROPY = 4.0  # nats, of the next token
@@ -36,7 +36,9 @@ SCALE, SCALE_SPREAD = 3 / 128, 1 / 128  # fp8 scales: 1/64 .. 1/32, so 448 codes
 _CHUNK = 1 << 22  # elements drawn at once: bounds the int64 temporaries
 
 
-def seeded(config: DecoderConfig, seed: int, dtype: torch.dtype, device: torch.device) -> Weights:
+def seeded(
+    config: DecoderConfig, seed: int, dtype: torch.dtype, device: torch.device
+) -> DecoderWeights:
     """All weights of ``config``, drawn in float32 and rounded to ``dtype``."""
     shapes = tensor_shapes(config)
 
@@ -73,7 +75,9 @@ def draw(
     return out.view(shape)
 
 
-def with_scales(config: DecoderConfig, weights: Weights, form: StoreFormat, seed: int) -> Weights:
+def with_scales(
+    config: DecoderConfig, weights: DecoderWeights, form: StoreFormat, seed: int
+) -> DecoderWeights:
     """The same weights with static scales for a cache of ``form``, if it takes any.
 
     Each is drawn from (seed, layer, keys or values, head); a format per tensor takes that of head

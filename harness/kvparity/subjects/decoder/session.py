@@ -14,7 +14,7 @@ from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.decoder.batch import pack
 from kvparity.subjects.decoder.cache import KVCache, Scales
 from kvparity.subjects.decoder.layers import layers_of
-from kvparity.subjects.decoder.model import Model
+from kvparity.subjects.decoder.model import DecoderModel
 from kvparity.subjects.decoder.storage import Storage
 from kvparity.subjects.decoder.uncached import UncachedKeys
 from kvparity.subjects.events import counting
@@ -23,7 +23,7 @@ from kvparity.subjects.events import counting
 DECODE_END = "attention.decode_combine"
 
 
-def scales_of(model: Model) -> Scales:
+def scales_of(model: DecoderModel) -> Scales:
     """The static scales of the layers that write."""
     layers = zip(layers_of(model.config), model.weights.layers, strict=True)
     return tuple((layer.k_scale, layer.v_scale) for kind, layer in layers if not kind.follower)
@@ -38,7 +38,7 @@ class DecoderSession:
 
     def __init__(
         self,
-        model: Model,
+        model: DecoderModel,
         members: Sequence[Member],
         layout: Layout,
         *,

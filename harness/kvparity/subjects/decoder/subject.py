@@ -19,12 +19,12 @@ from kvparity.subjects.decoder.backends import Backends, attention_ops, operatio
 from kvparity.subjects.decoder.backends.limits import refusal
 from kvparity.subjects.decoder.backends.table import FIXED
 from kvparity.subjects.decoder.config import DecoderConfig, from_contract
-from kvparity.subjects.decoder.model import Model, Ops
+from kvparity.subjects.decoder.model import DecoderModel, Ops
 from kvparity.subjects.decoder.presets import preset
 from kvparity.subjects.decoder.seeded import seeded, with_scales
 from kvparity.subjects.decoder.session import DecoderSession, device_memory
 from kvparity.subjects.decoder.storage import Storage, ring_size, store_format
-from kvparity.subjects.decoder.weights import Weights, fingerprint
+from kvparity.subjects.decoder.weights import DecoderWeights, fingerprint
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.subjects import Decoder
 from kvparity_kernels import runtime
@@ -51,7 +51,7 @@ class DecoderSubject:
     def __init__(
         self,
         config: DecoderConfig,
-        weights: Weights,
+        weights: DecoderWeights,
         *,
         kv_cache: torch.dtype | str | StoreFormat,
         heads_first: bool = False,
@@ -68,7 +68,7 @@ class DecoderSubject:
         if twin and self.device.type != "cpu":
             raise UnsupportedError(f"CPU twins cannot compute on {self.device}; use the kernels")
         cos, sin = rope.tables(config, config.max_positions + _SPARE_POSITIONS)
-        self.model = Model(
+        self.model = DecoderModel(
             config=config,
             weights=weights,
             cos=cos.to(self.device),
@@ -115,7 +115,7 @@ class DecoderSubject:
         """The same subject, sharing its weights, on other operations beside attention."""
         return self._on(replace(self.model, ops=ops))
 
-    def _on(self, model: Model) -> DecoderSubject:
+    def _on(self, model: DecoderModel) -> DecoderSubject:
         other = copy(self)
         other.model, other.ran = model, Counter()
         return other

@@ -42,7 +42,7 @@ class LayerWeights:
 
 
 @dataclass(frozen=True)
-class Weights:
+class DecoderWeights:
     """All tensors of a decoder, in its execution dtype, on its device. Tied: ``head is embed``."""
 
     embed: Tensor
@@ -106,7 +106,7 @@ def _layer_shapes(config: DecoderConfig, layer: Layer) -> dict[str, Shape]:
     return shapes
 
 
-def assemble(config: DecoderConfig, get: Callable[[str], Tensor]) -> Weights:
+def assemble(config: DecoderConfig, get: Callable[[str], Tensor]) -> DecoderWeights:
     """Build the weights from ``get(name)``, called once for every name of ``tensor_shapes``."""
     embed = get("model.embed_tokens.weight")
     layers = tuple(
@@ -115,7 +115,7 @@ def assemble(config: DecoderConfig, get: Callable[[str], Tensor]) -> Weights:
     )
     final_norm = get("model.norm.weight")
     head = embed if config.tied else get("lm_head.weight")
-    return Weights(embed, layers, final_norm, head)
+    return DecoderWeights(embed, layers, final_norm, head)
 
 
 def _layer(
@@ -156,7 +156,7 @@ _BITS = {2: torch.int16, 4: torch.int32}
 _CHUNK = 1 << 24
 
 
-def fingerprint(weights: Weights) -> str:
+def fingerprint(weights: DecoderWeights) -> str:
     """A 64-bit digest of all weights, as hex: integer arithmetic, so the same on every device.
 
     Each element's bits are multiplied by an odd number that depends on its place, and summed

@@ -13,12 +13,12 @@ from torch.export import ExportedProgram
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Plan, Program, Span, Step
-from kvparity.subjects.decoder.batch import Batch, pack
+from kvparity.subjects.decoder.batch import StepRows, pack
 from kvparity.subjects.decoder.cache import KVCache
-from kvparity.subjects.decoder.model import Model
+from kvparity.subjects.decoder.model import DecoderModel
 from kvparity.subjects.decoder.session import DecoderSession
 from kvparity.subjects.decoder.storage import Storage
-from kvparity.subjects.decoder.weights import Weights
+from kvparity.subjects.decoder.weights import DecoderWeights
 from kvparity.subjects.export.compiling import Compiled
 from kvparity.subjects.export.operators import bound
 from kvparity.subjects.export.programs import Sample, block_rows, trace, trace_planted
@@ -51,13 +51,13 @@ class DecoderPrograms:
     ``made``: the exported programs by what they were made for, for inspection.
     """
 
-    weights: Weights
+    weights: DecoderWeights
     made: dict[StepKind, ExportedProgram] = field(default_factory=dict)
     ready: dict[tuple[StepKind, Program], Run] = field(default_factory=dict)
 
     def get(
         self,
-        model: Model,
+        model: DecoderModel,
         storage: Storage,
         layout: Layout,
         decode: bool,
@@ -105,7 +105,7 @@ class ProgramSession(DecoderSession):
 
     def __init__(
         self,
-        model: Model,
+        model: DecoderModel,
         programs: DecoderPrograms,
         members: Sequence[Member],
         layout: Layout,
@@ -153,13 +153,13 @@ class ProgramSession(DecoderSession):
         """Kernels launched, and ``program.prefill``, ``program.decode``: programs that returned."""
         return super().observed() + self.ran
 
-    def _packed(self, span: Span, ids: Sequence[int], cache: KVCache) -> Batch:
+    def _packed(self, span: Span, ids: Sequence[int], cache: KVCache) -> StepRows:
         return pack(
             (span,), [ids], cache, self.layout,
             vocab=self.model.config.vocab, positions=len(self.model.cos),
         )  # fmt: skip
 
-    def _program(self, decode: bool, batch: Batch, cache: KVCache) -> Run:
+    def _program(self, decode: bool, batch: StepRows, cache: KVCache) -> Run:
         if not (decode and self.constants):
             return self.programs.get(
                 self.model, self.storage, self.layout, decode, lambda: self._samples(decode)
@@ -193,7 +193,7 @@ class TraceableDecoder(Protocol):
     """What programs need of a subject over the reference decoder."""
 
     programs: dict[str, object]
-    model: Model
+    model: DecoderModel
     storage: Storage
     seed: int
 

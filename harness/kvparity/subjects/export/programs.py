@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from kvparity.core.errors import SubjectError
-from kvparity.subjects.decoder.batch import Batch
+from kvparity.subjects.decoder.batch import StepRows
 from kvparity.subjects.decoder.cache import KVCache
-from kvparity.subjects.decoder.model import HEAD_BYTES, Model
+from kvparity.subjects.decoder.model import HEAD_BYTES, DecoderModel
 from kvparity.subjects.export.inspection import baked, require_clean
 from kvparity.subjects.export.leaves import rebuilt, tensors
 from kvparity.subjects.export.step import (
@@ -22,12 +22,12 @@ from kvparity.subjects.export.step import (
 )
 from kvparity.subjects.export.tracing import traced
 
-Sample = tuple[Batch, KVCache]
+Sample = tuple[StepRows, KVCache]
 FreeSizes = dict[str, dict[int, Dim]]
 """Per tensor: dimension -> its size."""
 
 
-def trace(model: Model, samples: tuple[Sample, Sample]) -> ExportedProgram:
+def trace(model: DecoderModel, samples: tuple[Sample, Sample]) -> ExportedProgram:
     """Export one step; sizes that differ between the samples are free, all else is fixed.
 
     Raises:
@@ -75,7 +75,9 @@ def _free(
     return found
 
 
-def trace_planted(model: Model, sample: Sample, constants: frozenset[str]) -> ExportedProgram:
+def trace_planted(
+    model: DecoderModel, sample: Sample, constants: frozenset[str]
+) -> ExportedProgram:
     """Export the very step at hand, with inputs kept as constants: a defect, so not inspected."""
     with torch.inference_mode(False):  # what is made in it cannot be written outside
         batch, cache = rebuilt(sample, lambda _, x: x.clone() if isinstance(x, Tensor) else x)
@@ -83,7 +85,7 @@ def trace_planted(model: Model, sample: Sample, constants: frozenset[str]) -> Ex
 
 
 def _export(
-    step: StepModule, batch: Batch, cache: KVCache, shapes: tuple[FreeSizes, FreeSizes] | None
+    step: StepModule, batch: StepRows, cache: KVCache, shapes: tuple[FreeSizes, FreeSizes] | None
 ) -> ExportedProgram:
     inputs = (batch_inputs(batch, cache), cache_inputs(cache))
     return traced(
@@ -92,6 +94,6 @@ def _export(
     )
 
 
-def block_rows(model: Model) -> int:
+def block_rows(model: DecoderModel) -> int:
     """How many rows of logits a program computes at most."""
     return max(1, HEAD_BYTES // (4 * model.config.vocab))

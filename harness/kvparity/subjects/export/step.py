@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
-from kvparity.subjects.decoder.batch import Batch, Chunks, Singles
+from kvparity.subjects.decoder.batch import Chunks, Singles, StepRows
 from kvparity.subjects.decoder.cache import KVCache
-from kvparity.subjects.decoder.model import Model
+from kvparity.subjects.decoder.model import DecoderModel
 from kvparity.subjects.export import operators
 from kvparity.subjects.export.leaves import rebuilt, tensors, walk
 
@@ -32,7 +32,7 @@ CACHE = "cache"
 _OF_REGION = re.compile(r"(?:^slots|addresses)\.(\d+)")
 
 
-def batch_inputs(batch: Batch, cache: KVCache) -> dict[str, Tensor]:
+def batch_inputs(batch: StepRows, cache: KVCache) -> dict[str, Tensor]:
     """The tensors of a step by path: ``ids``, ``positions``, ``decode.seen.kv_lens``, ...
 
     Without the places in a region of the cache that no layer lies in.
@@ -51,7 +51,7 @@ def cache_inputs(cache: KVCache) -> dict[str, Tensor]:
     return {p: x for p, x in found if p.count(".") == 2 and p.split(".")[2] in _STORED}
 
 
-def require_same_numbers(first: Batch, second: Batch) -> None:
+def require_same_numbers(first: StepRows, second: StepRows) -> None:
     """Raise ``SubjectError`` where two steps differ in a number of the host that is no shape.
 
     A program would keep the number of the step that it was traced with.
@@ -68,7 +68,7 @@ def require_same_numbers(first: Batch, second: Batch) -> None:
             )
 
 
-def _bare(batch: Batch) -> Batch:
+def _bare(batch: StepRows) -> StepRows:
     """Without what only a listener reads: a program emits no events."""
     return replace(
         batch, step=(), firsts=(), prefill=_unnamed(batch.prefill), decode=_unnamed(batch.decode)
@@ -92,7 +92,12 @@ class StepModule(torch.nn.Module):
     """
 
     def __init__(
-        self, model: Model, batch: Batch, cache: KVCache, *, constants: frozenset[str] = frozenset()
+        self,
+        model: DecoderModel,
+        batch: StepRows,
+        cache: KVCache,
+        *,
+        constants: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.model, self.batch, self.kv_cache = model, _bare(batch), cache

@@ -82,7 +82,7 @@ class Channels:
 
 
 @dataclass(frozen=True)
-class Shape:
+class DrawnShape:
     """What every draw has in common: a seed, heads of queries, of keys and values, channels."""
 
     seed: int
@@ -98,7 +98,7 @@ class Shape:
 
 
 @lru_cache(maxsize=64)
-def channels(shape: Shape) -> Channels:
+def channels(shape: DrawnShape) -> Channels:
     """The channels of every head: a function of seed and head, so of no sequence or position."""
     outliers = 2 if shape.dim >= 16 else 1
     head = torch.arange(shape.heads, device=shape.device)[:, None]
@@ -120,7 +120,7 @@ def channels(shape: Shape) -> Channels:
 
 
 @dataclass(frozen=True)
-class Row:
+class QueryKind:
     """One kind of query: ``length`` times a standard normal one.
 
     It lowers the scores of keys that have the outliers by ``by_keys`` times the logarithm of their
@@ -139,12 +139,18 @@ KINDS = 16
 """Rows that are not plain draw one of so many kinds, all as likely."""
 
 
-def _kinds(mixture: Mixture, *, extreme: bool) -> list[Row]:
+def _kinds(mixture: Mixture, *, extreme: bool) -> list[QueryKind]:
     """The kinds where keys are ``extreme`` or not; behind them the plain one."""
-    plain = Row()
-    wide = [Row(length, more=32.0) for length in (4.0, 8.0, 16.0)] if mixture.wide else [plain]
-    sink = [Row(length, 1.0, -1.0, 5.0) for length in (0.25, 0.5, 1.0)] if mixture.sink else [plain]
-    far = [Row(0.0, extreme=side) for side in (-1.0, -1.0, 1.0)] if extreme else wide
+    plain = QueryKind()
+    wide = (
+        [QueryKind(length, more=32.0) for length in (4.0, 8.0, 16.0)] if mixture.wide else [plain]
+    )
+    sink = (
+        [QueryKind(length, 1.0, -1.0, 5.0) for length in (0.25, 0.5, 1.0)]
+        if mixture.sink
+        else [plain]
+    )
+    far = [QueryKind(0.0, extreme=side) for side in (-1.0, -1.0, 1.0)] if extreme else wide
     parts = ((sink, 6), (wide, 4), (far, 6))
     return [part[i % len(part)] for part, count in parts for i in range(count)] + [plain]
 
@@ -153,7 +159,7 @@ def _kinds(mixture: Mixture, *, extreme: bool) -> list[Row]:
 class Queries:
     """How queries of a shape are made.
 
-    ``kinds`` float64 ``[2, KINDS + 1, 5]``: fields of ``Row`` where keys are not extreme, and are.
+    ``kinds`` float64 ``[2, KINDS + 1, 5]``: a ``QueryKind`` where keys are not extreme, and are.
     ``head`` int64 ``[queries]``. ``far`` int64 ``[2, queries]``: by turn, whether its keys are
     extreme. ``outlier`` int64 and ``against`` float64 ``[queries, outliers]``: columns, and what
     lowers a score by 1 there. ``extreme`` int64 ``[queries]``: columns.
@@ -168,7 +174,7 @@ class Queries:
 
 
 @lru_cache(maxsize=64)
-def _queries(shape: Shape, mixture: Mixture) -> Queries:
+def _queries(shape: DrawnShape, mixture: Mixture) -> Queries:
     special = channels(shape)
     kinds = [[astuple(row) for row in _kinds(mixture, extreme=far)] for far in (False, True)]
     head = torch.arange(shape.queries, device=shape.device)
@@ -193,7 +199,7 @@ class Drawing:
     as long by position. Heads of fewer than four channels have no room for a mixture.
     """
 
-    shape: Shape
+    shape: DrawnShape
     mixture: Mixture | None = MIXED
     sharp: bool = False
 

@@ -18,7 +18,7 @@ from kvparity.subjects.attention_calls import (
 from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.callables import Kernel
-from kvparity.subjects.pair.data import MIXED, Drawing, Mixture, Shape
+from kvparity.subjects.pair.data import MIXED, Drawing, DrawnShape, Mixture
 from kvparity.subjects.pair.inputs import Inputs
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat, decode
@@ -40,7 +40,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Heads:
+class HeadCounts:
     """Head counts and the head dimension."""
 
     query: int
@@ -61,7 +61,7 @@ class PairModel:
     """
 
     pair: Pair
-    heads: Heads
+    heads: HeadCounts
     scale: float
     execution: torch.dtype
     kv_cache: torch.dtype
@@ -93,7 +93,7 @@ class PairModel:
 
     def drawn(self, purpose: str, name: str, positions: Tensor) -> Tensor:
         """``q``, ``k`` or ``v`` alone."""
-        shape = Shape(self.seed, self.heads.query, self.heads.kv, self.heads.dim, self.device)
+        shape = DrawnShape(self.seed, self.heads.query, self.heads.kv, self.heads.dim, self.device)
         drawing = Drawing(shape, self.mixture, self.sharp)
         return drawing.draw(purpose, name, positions).to(self.execution)
 

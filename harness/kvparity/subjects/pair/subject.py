@@ -18,7 +18,7 @@ from kvparity.plan.schedule import Layout, Member, Plan
 from kvparity.subjects.pair.callables import load_callable
 from kvparity.subjects.pair.data import MIXED
 from kvparity.subjects.pair.exact import exact
-from kvparity.subjects.pair.model import Heads, Pair, PairModel
+from kvparity.subjects.pair.model import HeadCounts, Pair, PairModel
 from kvparity.subjects.pair.session import AttentionSession
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.subjects import Attention
@@ -132,7 +132,7 @@ def build(
         prefill_name=model.prefill,
         decode_name=model.decode,
     )
-    heads = Heads(model.heads.query, model.heads.kv, model.heads.dim)
+    heads = HeadCounts(model.heads.query, model.heads.kv, model.heads.dim)
     store = StoreFormat.parse(kv_cache)
     store.groups(heads.dim)
     return AttentionSubject(

@@ -25,7 +25,7 @@ from kvparity.subjects.attention_calls import AttentionOps
 from kvparity.subjects.decoder.backends import operations
 from kvparity.subjects.decoder.call_log import FIXED_ORDER
 from kvparity.subjects.decoder.layers import layers_of
-from kvparity.subjects.decoder.model import Model, Ops
+from kvparity.subjects.decoder.model import DecoderModel, Ops
 from kvparity.subjects.decoder.presets import PRESETS
 from kvparity.subjects.decoder.session import DecoderSession
 from kvparity.subjects.decoder.storage import Storage, store_format
@@ -60,14 +60,14 @@ def test_every_way_of_a_step_computes_the_same(batch, rows, keys):
 
 def test_a_way_that_forgets_a_layer_is_seen(work, monkeypatch):
     ours = work.call(FIXED_ORDER, Ops())()
-    whole = Model.hidden
+    whole = DecoderModel.hidden
 
     def short(model, batch, cache):
         fewer = replace(model.config, layers=2)
         weights = replace(model.weights, layers=model.weights.layers[:2])
         return whole(replace(model, config=fewer, weights=weights), batch, cache)
 
-    monkeypatch.setattr(Model, "hidden", short)
+    monkeypatch.setattr(DecoderModel, "hidden", short)
     assert far(work.call(FIXED_ORDER, Ops())(), ours) > 100 * BOUND
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kvparity.subjects.pair.model import Heads, Pair
+from kvparity.subjects.pair.model import HeadCounts, Pair
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.store import StoreFormat
 from kvparity_kernels.store import decode as decode_codes
@@ -200,7 +200,7 @@ def subject(
     format = StoreFormat.parse(store) if store else None
     return AttentionSubject(
         pair=pair,
-        heads=Heads(*heads),
+        heads=HeadCounts(*heads),
         scale=heads[2] ** -0.5,
         execution=dtype,
         kv_cache=format.storage_dtype if format else dtype,

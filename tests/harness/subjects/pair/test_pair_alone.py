@@ -16,7 +16,7 @@ from kvparity.plan.schedule import Layout, Span
 from kvparity.subjects import events
 from kvparity.subjects.base import SubjectError
 from kvparity.subjects.pair import sparse
-from kvparity.subjects.pair.data import Drawing, Shape
+from kvparity.subjects.pair.data import Drawing, DrawnShape
 from kvparity.subjects.pair.exact import in_format
 from kvparity.subjects.pair.model import Pair
 from kvparity.subjects.pair.subject import AttentionSubject
@@ -81,7 +81,7 @@ def test_an_error_of_a_kernel_without_frames_is_not_one_of_its_signature() -> No
 
 
 def test_no_value_reaches_the_numbers_that_bfloat16_holds_worse() -> None:
-    shape = Shape(5, queries=2, heads=2, dim=32, device=torch.device("cpu"))
+    shape = DrawnShape(5, queries=2, heads=2, dim=32, device=torch.device("cpu"))
     values = Drawing(shape).draw("v", "a", torch.arange(4000)).abs()
     assert 3.9 < values.max() < 4.0
 

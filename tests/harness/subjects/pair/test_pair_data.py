@@ -19,7 +19,7 @@ from kvparity.plan.cases import Case, make
 from kvparity.record.execute import Record
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.run.unit import Setting, run_unit
-from kvparity.subjects.pair.data import MIXED, MOST, SMALL_KEY, Drawing, Shape
+from kvparity.subjects.pair.data import MIXED, MOST, SMALL_KEY, Drawing, DrawnShape
 from kvparity.subjects.pair.model import Pair
 from kvparity.subjects.pair.subject import build
 from kvparity_contracts.contract import Contract
@@ -146,9 +146,9 @@ def test_the_order_of_many_additions_is_seen_by_plain_rows() -> None:
     }
 
 
-def shape(**changes: Any) -> Shape:
+def shape(**changes: Any) -> DrawnShape:
     sizes = {"seed": 1, "queries": 8, "heads": 2, "dim": 64} | changes
-    return Shape(**sizes, device=torch.device("cpu"))
+    return DrawnShape(**sizes, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("dim", [1, 3, 4, 8, 64])

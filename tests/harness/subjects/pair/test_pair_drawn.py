@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kvparity.core.rng import normal, stream, uniform
-from kvparity.subjects.pair.data import MIXED, Drawing, Mixture, Shape
+from kvparity.subjects.pair.data import MIXED, Drawing, DrawnShape, Mixture
 
 
 @cache
@@ -33,7 +33,7 @@ class Head:
 class Loop:
     """One number after the other, with nothing but Python's floats."""
 
-    shape: Shape
+    shape: DrawnShape
     mixture: Mixture
     name: str
 
@@ -107,7 +107,7 @@ POSITIONS = [*range(14), 100, 4097]
 def test_what_is_drawn_at_once_is_what_is_drawn_number_by_number(
     queries: int, heads: int, dim: int, mixture: str
 ) -> None:
-    shape = Shape(5, queries, heads, dim, torch.device("cpu"))
+    shape = DrawnShape(5, queries, heads, dim, torch.device("cpu"))
     for name in "abc":  # of which heads and rows take other turns
         loop, drawing = Loop(shape, MIXTURES[mixture], name), Drawing(shape, MIXTURES[mixture])
         for part, count, make in (
@@ -130,7 +130,7 @@ def test_what_is_drawn_at_once_is_what_is_drawn_number_by_number(
 def test_without_a_mixture_or_room_for_one_they_are_normals(
     mixture: Mixture | None, sharp: bool
 ) -> None:
-    shape = Shape(5, 4, 2, 3 if mixture else 8, torch.device("cpu"))
+    shape = DrawnShape(5, 4, 2, 3 if mixture else 8, torch.device("cpu"))
     drawing, positions = Drawing(shape, mixture, sharp), torch.tensor(POSITIONS)
     for part, count in (("q", 4), ("k", 2), ("v", 2)):
         plain = normal(stream(5, "a", part), positions, count * shape.dim)
