@@ -65,7 +65,7 @@ def _text(found: Replay) -> str:
 
     case = found.entry
     agreed = found.fresh if case["verdict"] == "holds" else None
-    verdict = found.verdict if agreed else case["verdict"]
+    verdict = found.verdict if agreed else str(case["verdict"])
     lines = [f"{case['id']}: {verdict.upper()}: {agreed or case['reason']}"]
     lines += versions.lines({"outside_tested": versions.here()})
     if case["workload"] is not None and not agreed:
@@ -99,7 +99,7 @@ def _repeats(found: Replay) -> str:
     if found.same:
         return "the same result as the run recorded"
     if found.keeps_state:
-        alone, after = _WORDS[found.entry["verdict"]], _WORDS[str(found.after_others)]
+        alone, after = _WORDS[str(found.entry["verdict"])], _WORDS[str(found.after_others)]
         if alone == after:
             return (
                 f"NOT the result that the run recorded. Alone the case {alone} in another way; "

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
+from pydantic import JsonValue
 
 from kvparity.core.bits import differing, ulps
 from kvparity.core.environment import settle
+from kvparity.core.values import Json
 from kvparity.plan.cases import Case, Unit, make
 from kvparity.plan.kernel_cases import KernelCase
 from kvparity.plan.texts import given
@@ -19,6 +21,7 @@ from kvparity.record.path_run import Setting
 from kvparity.relations.bits_and_limits import Comparison, number
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.case_line import case_line, kernel_line
+from kvparity.report.recorded import RecordedCase, RecordedUnit
 from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
 from kvparity.report.schema import RESIGNED, schema_of
 from kvparity.run.invariant_switch import asked, with_invariant
@@ -27,6 +30,25 @@ from kvparity.run.unit import Runner, run_case, run_unit
 from kvparity.run.worker import Job, look, subject_of
 from kvparity.subjects.base import Subject, column_name
 from kvparity_contracts.loader import LoadedContract
+
+
+class FarColumn(TypedDict):
+    """One column of two rows. ``distance``: absolute."""
+
+    column: int
+    name: str
+    reference: float | str
+    candidate: float | str
+    distance: float | str
+    ulps: int
+
+
+class UnlikeColumns(TypedDict):
+    """How two whole rows differ: of how many columns how many, and the farthest."""
+
+    columns: int
+    differing: int
+    farthest: list[FarColumn]
 
 
 @dataclass(frozen=True)
@@ -40,10 +62,10 @@ class Replay:
     ``fresh``: what the run found when fresh processes computed rows of a case that held.
     """
 
-    entry: dict[str, Any]
-    recorded: dict[str, Any]
+    entry: Json
+    recorded: Json
     same: bool
-    row: dict[str, Any] | None
+    row: UnlikeColumns | None
     schema: int
     after_others: str | None = None
     as_in_run: bool | None = None
@@ -106,7 +128,7 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
             "tokenizer or its chat template changed? (some templates write the date)"
         )
     evidence = Evidence(folder)
-    recorded = {line["id"]: line for line in evidence.lines("cases.jsonl")}
+    recorded = {line.id: line.document() for _, line in evidence.read(RecordedCase)}
     if case_id not in recorded:
         known = ", ".join(list(recorded)[:8])
         raise RunFolderError(f"{folder} has no case {case_id!r}; it has {known}, ...")
@@ -115,13 +137,12 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
         if kernel_case.id == case_id:
             return _look_again(job, kernel_case, recorded[case_id], schema_of(identity))
     unit, case = _find(loaded, case_id)
-    tokens = next((e for e in evidence.lines("units.jsonl") if e["unit"] == unit.id), None)
-    if tokens is None:
+    ended = {line.unit: line.tokens for _, line in evidence.read(RecordedUnit)}
+    if unit.id not in ended:
         raise RunFolderError(f"the unit {unit.id!r} of {case_id} was interrupted; resume it first")
     settle()
     setting = Setting(loaded.contract, subject_of(job, case.numerics))
-    known_ids = [list(sequence["ids"]) for sequence in tokens["sequences"]]
-    runner = Runner(setting, setting.plans(case.workload), known_ids)
+    runner = Runner(setting, setting.plans(case.workload), ended[unit.id])
     result, row = _again(setting, runner, case)
     now = case_line(case, result).document()
     old = recorded[case_id]
@@ -130,7 +151,7 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     fresh = told(folder, case_id)
     if same:
         return Replay(now, old, same, row, schema, fresh=fresh)
-    ready = [str(line["unit"]) for line in evidence.lines("units.jsonl")]
+    ready = list(ended)
     after = _after_others(setting, loaded, unit, case, ready[: ready.index(unit.id)])
     alike, still = (_lasting(after, schema) == _lasting(each, schema) for each in (old, now))
     return Replay(now, old, same, row, schema, str(after["verdict"]), alike, not still, fresh)
@@ -138,7 +159,7 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
 
 def _after_others(
     setting: Setting, loaded: LoadedContract, unit: Unit, case: Case, before: Sequence[str]
-) -> dict[str, Any]:
+) -> Json:
     """The case's entry once the units that were ready ``before`` its own, and its own, have run.
 
     A subject that keeps something between calls (a workspace, a counter, a cache) may give other
@@ -149,9 +170,9 @@ def _after_others(
     for name in before:
         if name in units and units[name].numerics == case.numerics:
             run_unit(setting, units[name], tokens=None, done=frozenset(), emit=lambda *_: None)
-    found: dict[str, Any] = {}
+    found: Json = {}
 
-    def emit(each: Case, result: Comparison, *_: Any) -> None:
+    def emit(each: Case, result: Comparison, *_: object) -> None:
         if each.id == case.id:
             found.update(case_line(each, result).document())
 
@@ -159,29 +180,29 @@ def _after_others(
     return found
 
 
-def _look_again(job: Job, case: KernelCase, recorded: dict[str, Any], schema: int) -> Replay:
+def _look_again(job: Job, case: KernelCase, recorded: Json, schema: int) -> Replay:
     """An order certificate or an audit again; it needs no tokens. Cost in seconds may vary."""
     now = kernel_line(case, look(job, case)).document()
     sides = (_timeless(_lasting(each, schema)) for each in (now, recorded))
     return Replay(now, recorded, next(sides) == next(sides), None, schema)
 
 
-def _lasting(case: dict[str, Any], schema: int) -> dict[str, Any]:
+def _lasting(case: Json, schema: int) -> Json:
     """What a second look must find again. Of a run, only some cases were rerun.
 
     A run of schema 1 measured with the other sign of d, which its words for a limit tell too.
     """
-    relation = RELATIONS[case["relation"]]
+    relation = RELATIONS[str(case["relation"])]
     left_out = {"evidence", *relation.varies}
     if schema < 2:
         left_out |= {*RESIGNED, "rollout", "trainer", *relation.resigned}
     return {key: it for key, it in case.items() if key not in left_out}
 
 
-def _timeless(value: Any) -> Any:
+def _timeless(value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
         return {key: _timeless(inner) for key, inner in value.items() if key != "seconds"}
-    return [_timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
+    return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
 def _find(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
@@ -192,9 +213,7 @@ def _find(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
     raise RunFolderError(f"the contract has no case {case_id}: was it changed since the run?")
 
 
-def _again(
-    setting: Setting, runner: Runner, case: Case
-) -> tuple[Comparison, dict[str, Any] | None]:
+def _again(setting: Setting, runner: Runner, case: Case) -> tuple[Comparison, UnlikeColumns | None]:
     answer = run_case(runner, case)
     result, reference, candidate = answer.found, answer.reference, answer.candidate
     if result.first_divergence is None or case.reference is None:
@@ -214,7 +233,7 @@ def _place(reference: Record, candidate: Record, column: int | None) -> tuple[in
     return reference.index[int(torch.nonzero(off)[0])] if bool(off.any()) else reference.index[0]
 
 
-def _row(subject: Subject, reference: torch.Tensor, candidate: torch.Tensor) -> dict[str, Any]:
+def _row(subject: Subject, reference: torch.Tensor, candidate: torch.Tensor) -> UnlikeColumns:
     """How the two whole rows differ: count, and the farthest columns with both values.
 
     Farthest in absolute distance: a column near zero may be many ulps off and matter least.

@@ -114,7 +114,7 @@ def test_what_a_second_look_must_find_again(schema: int, relation: str, more: se
 
 
 def test_seconds_are_no_difference_wherever_they_stand() -> None:
-    line = {"a": [{"seconds": 1.0, "b": (2, {"seconds": 3})}], "seconds": 4, "c": "seconds"}
+    line = {"a": [{"seconds": 1.0, "b": [2, {"seconds": 3}]}], "seconds": 4, "c": "seconds"}
     assert _timeless(line) == {"a": [{"b": [2, {}]}], "c": "seconds"}
 
 

@@ -143,12 +143,14 @@ def test_a_case_of_kernels_is_looked_at_and_no_token_is_needed(
 ) -> None:
     case = WORK.kernel_cases[-1]
     monkeypatch.setattr(replaying, "look", lambda job, case: case)
-    now = {"id": case.id, "relation": "order", "seconds": 2}
+    now = {"id": case.id, "relation": "order", "verdict": "holds", "seconds": 2}
     line = SimpleNamespace(document=lambda: now)
     monkeypatch.setattr(replaying, "kernel_line", lambda case, found: line)
     (again.folder / "units.jsonl").unlink()
     for recorded, same in (({"seconds": 1}, True), ({"seconds": 1, "tree": "other"}, False)):
-        again.write("cases.jsonl", {"id": case.id, "relation": "order"} | recorded)
+        again.write(
+            "cases.jsonl", {"id": case.id, "relation": "order", "verdict": "holds"} | recorded
+        )
         found = replay(again.loaded, again.folder, case.id, "cpu")
         assert (found.same, found.row, found.after_others) == (same, None, None)
     assert again.ran == []
@@ -157,7 +159,7 @@ def test_a_case_of_kernels_is_looked_at_and_no_token_is_needed(
 def test_what_cannot_be_rerun_is_said(again: Again) -> None:
     with pytest.raises(RunFolderError, match=r"has no case 'c999'; it has c000, .*c007, \.\.\.$"):
         again.found("c999")
-    again.write("cases.jsonl", {"id": "c999", "relation": "invariance"})
+    again.write("cases.jsonl", {"id": "c999", "relation": "invariance", "verdict": "void"})
     with pytest.raises(RunFolderError, match="contract has no case c999: was it changed"):
         replay(again.loaded, again.folder, "c999", "cpu")
     again.write("units.jsonl", {"unit": "u9", "sequences": []})
@@ -202,3 +204,29 @@ def test_a_unit_that_is_rerun_gives_the_entry_of_its_case() -> None:
              emit=lambda *ended: seen.append(case_line(*ended[:2]).document()))  # fmt: skip
     assert found == next(line for line in seen if line["id"] == unit.cases[-1].id)
     assert found["verdict"] == "holds"
+
+
+CUT: dict[str, tuple[str, Any, str]] = {
+    "a case without a verdict": ("cases.jsonl", {"id": "c0", "relation": "cache"}, "verdict is"),
+    "a case of another word": (
+        "cases.jsonl", {"id": "c0", "relation": "cache", "verdict": "fine"}, "verdict is 'fine'",
+    ),
+    "a unit without tokens": ("units.jsonl", {"unit": "w"}, "sequences is missing"),
+    "tokens in words": (
+        "units.jsonl", {"unit": "w", "sequences": [{"ids": "ab"}]}, "sequences[0].ids is 'ab'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_line_that_nobody_can_replay_is_one_sentence_with_its_place(
+    name: str, again: Again
+) -> None:
+    file, line, words = CUT[name]
+    again.found()
+    whole = (again.folder / file).read_text()
+    (again.folder / file).write_text(whole + json.dumps(line) + "\n")
+    place = f"{again.folder / file}:{whole.count(chr(10)) + 1}: {words}"
+    with pytest.raises(RunFolderError) as error:
+        replay(again.loaded, again.folder, CASE.id, "cpu")
+    assert str(error.value).startswith(place)
