@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from kvparity_contracts.presets import Known
+from kvparity_contracts.presets import KnownModel
 
 
-def known(keys: Mapping[str, object]) -> Known:
+def known(keys: Mapping[str, object]) -> KnownModel:
     """What the keys that a contract or a ``config.json`` states tell of the model."""
-    return Known(
+    return KnownModel(
         None if stretches(keys) else _number(keys, "max_position_embeddings"),
         _number(keys, "vocab_size"),
         sliding_window=_number(keys, "sliding_window"),

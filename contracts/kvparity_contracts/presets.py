@@ -14,7 +14,7 @@ Preset = Literal["tiny", "qwen3-0.6b", "qwen3-8b", "llama3-8b"]
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownModel:
     """What is known of a model without loading it; None where it is not."""
 
     max_positions: int | None = None
@@ -23,11 +23,11 @@ class Known:
     sliding_window: int | None = None
 
 
-PRESETS: Mapping[str, Known] = MappingProxyType(
+PRESETS: Mapping[str, KnownModel] = MappingProxyType(
     {
-        "tiny": Known(max_positions=1024, vocab_size=256, head_dim=16),
-        "qwen3-0.6b": Known(max_positions=40_960, vocab_size=151_936, head_dim=128),
-        "qwen3-8b": Known(max_positions=40_960, vocab_size=151_936, head_dim=128),
-        "llama3-8b": Known(max_positions=8192, vocab_size=128_256, head_dim=128),
+        "tiny": KnownModel(max_positions=1024, vocab_size=256, head_dim=16),
+        "qwen3-0.6b": KnownModel(max_positions=40_960, vocab_size=151_936, head_dim=128),
+        "qwen3-8b": KnownModel(max_positions=40_960, vocab_size=151_936, head_dim=128),
+        "llama3-8b": KnownModel(max_positions=8192, vocab_size=128_256, head_dim=128),
     }
 )

@@ -13,7 +13,7 @@ from kvparity_contracts.base import Fault, Model, Positive, exactly_one, refuse
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
-from kvparity_contracts.presets import PRESETS, Known, Preset
+from kvparity_contracts.presets import PRESETS, KnownModel, Preset
 
 FUNCTION = re.compile(
     r"(?P<where>[^:]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)"
@@ -226,21 +226,21 @@ def order_of(subject: AnySubject) -> Order | None:
     return subject.order or Order()
 
 
-def known(subject: AnySubject) -> Known:
+def known(subject: AnySubject) -> KnownModel:
     """What the contract alone tells of the model."""
     if isinstance(subject, Decoder):
         if subject.preset is not None:
             return PRESETS[subject.preset]
         if subject.config is not None:
             config = subject.config
-            return Known(
+            return KnownModel(
                 config.max_positions, config.vocab_size, config.head_dim, config.sliding_window
             )
     if isinstance(subject, Transformers) and subject.config is not None:
         return hf_config.known(subject.config)
     if isinstance(subject, Attention):
-        return Known(head_dim=subject.heads.dim, sliding_window=subject.window)
-    return Known()
+        return KnownModel(head_dim=subject.heads.dim, sliding_window=subject.window)
+    return KnownModel()
 
 
 def narrow(subject: AnySubject) -> int | None:

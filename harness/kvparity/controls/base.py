@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Plan, Step
 from kvparity.subjects.base import CacheView, Faulting, Reusable, Session, Subject
+from kvparity_contracts.json_types import JsonObject
 
 Plant = Callable[[Subject], Subject]
 Handover = Callable[[Sequence[int], int], list[int]]
@@ -96,7 +96,7 @@ class PlantedSubject:
         """The float64 rows."""
         return self.inner.oracle(member, ids, rows)
 
-    def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
+    def describe(self, ran: Counter[str] | None = None) -> JsonObject:
         """What is loaded."""
         return self.inner.describe(ran)
 

@@ -12,7 +12,7 @@ from kvparity.subjects.base import Subject
 from kvparity.subjects.decoder.subject import DecoderSubject
 
 
-class Change(Protocol):
+class CallChange(Protocol):
     """Another call of attention in place of one, whatever its phase."""
 
     def __call__(self, call: SlotsCall) -> SlotsCall:
@@ -46,7 +46,7 @@ def attention(change: Callable[[AttentionOps], AttentionOps], *, ordered: bool =
     return plant
 
 
-def changed_calls(change: Change, *, prefill: bool = True) -> Plant:
+def changed_calls(change: CallChange, *, prefill: bool = True) -> Plant:
     """Plant: decode, and prefill if it says so, are called as ``change`` says."""
 
     def changed(ops: AttentionOps) -> AttentionOps:
