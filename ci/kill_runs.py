@@ -193,7 +193,7 @@ def torment(folder: Path, kills: int, jobs: int, tally: Tally) -> None:
     """Kill ``kills`` times; every run that comes to its end is compared with the one left alone."""
     wanted, took = whole(folder, jobs)
     most = sum(len(held) for name in FILES if isinstance(held := wanted.get(name), list))
-    wanted.pop("paths.jsonl", None)  # a path that was cut short is told of again
+    wanted.pop("paths.jsonl", None)  # a path that was cut short has a second line
     run, kept = folder / "run", list[str]()
     while sum(tally.kills.values()) < kills or run.exists():
         resume = ["--resume"] if (run / "identity.json").is_file() else []

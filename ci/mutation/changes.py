@@ -60,7 +60,7 @@ def touched(mutants: Iterable[Mutant], file: str, changed: set[int]) -> list[Mut
 
 
 def _new(path: str) -> list[str]:
-    """Files under a path that git was not told of yet."""
+    """Files under a path that git does not track yet."""
     return _git("ls-files", "--others", "--exclude-standard", "--", path).splitlines()
 
 

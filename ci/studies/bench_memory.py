@@ -22,7 +22,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
+
+from memory_page import BLOCK, GENERATE, Found, Point, page
 
 if TYPE_CHECKING:
     from kvparity.plan.cases import Case
@@ -34,40 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs/results"
 VOCABULARIES = (1_024, 32_768, 262_144)
 TOKENS = (16, 128, 1_024)
-BLOCK = 8
 CONTEXTS = (4_096, 32_768)
-GENERATE = 4
 PACKAGES = ("kernels", "harness", "contracts")
-
-
-class Point(TypedDict):
-    """What one process found."""
-
-    outcomes: list[str]
-    seconds: float
-    peak_mib: int
-
-
-class Rows(Point):
-    """A point of ``rows``."""
-
-    vocab: int
-    tokens: int
-
-
-class Context(Point):
-    """A point of ``context``."""
-
-    context: int
-
-
-class Found(TypedDict, total=False):
-    """The file ``memory.json``."""
-
-    machine: dict[str, str]
-    imports_mib: int
-    rows: list[Rows]
-    context: list[Context]
 
 
 def _subject(vocab: int, tokens: int) -> Subject:
@@ -244,50 +214,6 @@ def all_points(only: str | None) -> Found:
             {"context": context, **measure("context", context)} for context in CONTEXTS
         ]
     return found
-
-
-def page(found: Found) -> str:
-    """The results as a page."""
-    base = found["imports_mib"]
-    lines = [
-        "# Memory",
-        "",
-        f"Peak resident memory of a process, on a CPU ({found['machine']['cpu']}, torch "
-        f"{found['machine']['torch']}), as the operating system counts it. "
-        f"{base} MiB of each are the imports. Made by `python ci/studies/bench_memory.py`; the "
-        "numbers are in [memory.json](memory.json).",
-        "",
-        "## Vocabulary and tokens",
-        "",
-        f"A subject that computes its logits in blocks of {BLOCK} rows, rolled out, rescored and "
-        "compared. Rows of all tokens at once would take tokens × vocabulary × 4 bytes, which the "
-        "last column shows; what is kept of a row is its logprobs and one digest.",
-        "",
-        "| vocabulary | tokens | peak, MiB | above the imports, MiB | all rows would be, MiB |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {each['vocab']:,} | {each['tokens']:,} | {each['peak_mib']} | "
-        f"{each['peak_mib'] - base} | {each['vocab'] * each['tokens'] * 4 / 2**20:.1f} |"
-        for each in found.get("rows", ())
-    ]
-    lines += [
-        "",
-        "## A long context",
-        "",
-        "The project's own kernels in the interpreter, one head of dimension 64 in float32, "
-        f"{GENERATE} tokens decoded at the end of the context and rescored by prefill: bits, "
-        "float64, and the cache.",
-        "",
-        "| context | peak, MiB | above the imports, MiB | outcomes |",
-        "| --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {each['context']:,} | {each['peak_mib']} | {each['peak_mib'] - base} | "
-        f"{', '.join(each['outcomes'])} |"
-        for each in found.get("context", ())
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
