@@ -1,4 +1,4 @@
-"""What Triton's CPU interpreter must be given before its results can stand for the algorithm.
+"""What Triton's CPU interpreter needs so that its results show the algorithm.
 
 The interpreter's own ``tl.dot`` goes through BLAS (whose bits depend on the CPU, on the number of
 rows and on a row's position) and multiplies the bit patterns of bfloat16 as integers; its

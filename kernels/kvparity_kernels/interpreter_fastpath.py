@@ -1,8 +1,8 @@
-"""What makes Triton's CPU interpreter quicker and changes no value.
+"""A fast path for Triton's CPU interpreter that changes no value.
 
 Interpreting a tile of attention is some two thousand Python calls and hardly any arithmetic. The
 hooks here halve that. Each is installed only where Triton has the expected shape; without them
-everything is as right, only slower.
+the results are the same, only slower.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What really happens, as it happens: one stream of frozen values to whoever listens.
 
-Launches of kernels are told here; subjects tell of keys that they write, rows
+Launches of kernels are reported here; subjects report keys that they write, rows
 that they attend, calls of attention and backends that ran. Counts, logs and traces are made of it
-by whoever wants them. Nothing is made of an event that nobody listens to.
+by whoever wants them. An event without a listener is not created.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def listening(kind: type[E], hear: Callable[[E], None]) -> Iterator[None]:
     All who listen at once hear it, the outermost first.
     """
 
-    def told(event: object) -> None:
+    def report(event: object) -> None:
         if isinstance(event, kind):
             hear(event)
 
-    token = _listening.set((*_listening.get(), (kind, told)))
+    token = _listening.set((*_listening.get(), (kind, report)))
     try:
         yield
     finally:
@@ -52,5 +52,5 @@ def heard(kind: type) -> bool:
 
 def emit(event: object) -> None:
     """Something happened."""
-    for _, told in _listening.get():
-        told(event)
+    for _, report in _listening.get():
+        report(event)

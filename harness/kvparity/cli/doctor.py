@@ -1,4 +1,4 @@
-"""``kvparity doctor``: what is here, what can run, what will be used."""
+"""``kvparity doctor``: what is installed here, what can run, and what will be used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "doctor",
-        help="what is here, what can run, what will be used",
+        help="show what is installed here, what can run, and what will be used",
         description="Look at this machine, try every kind of subject once, and say "
         "what works and with which versions.",
     )

@@ -26,7 +26,7 @@ _EPILOG = """examples:
   kvparity verify smoke                  the reference decoder, on this machine, in a minute
   kvparity verify my-contract.yaml       your kernels or your model
   kvparity contract lint my-contract.yaml
-  kvparity doctor                        what is here and what will be used
+  kvparity doctor                        what is installed here and what will be used
 
 exit codes: 0 holds, 1 differs, 2 bad input, 3 the subject or a backend failed,
 5 void (not enough was really verified), 130 interrupted

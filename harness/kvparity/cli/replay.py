@@ -22,8 +22,8 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "replay",
-        help="run one case of a run again and show its first divergence",
-        description="Run one case again, on the tokens that the run recorded.",
+        help="rerun one case of a run and show its first divergence",
+        description="Rerun one case on the tokens that the run recorded.",
     )
     parser.add_argument("run_dir", type=Path, help="the folder of the run")
     parser.add_argument("case", help="the case's id, such as c007")

@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
 RUNNING = "kvparity: running "
-"""A line that begins so tells that a command goes on; it is no part of how it ended."""
+"""How a line begins that reports progress; it is no part of how the command ended."""
 
 
 def tell(text: object, *, file: TextIO | None = None) -> None:
-    """Print text for people, stdout unless told otherwise.
+    """Print text for people, by default to stdout.
 
     It may hold names and messages of others: every line is made :func:`plain <plain_lines>`.
     """
@@ -29,7 +29,7 @@ def tell(text: object, *, file: TextIO | None = None) -> None:
 
 
 class Said:
-    """The document of one command, and what it told people on stderr."""
+    """The document of one command, and what it wrote to stderr."""
 
     def __init__(self) -> None:
         self.text: str | None = None
@@ -71,7 +71,7 @@ _current: Said | None = None
 
 
 def document(value: object, *, indent: int | None = None) -> None:
-    """Say the document: at the end of the command, or at once where nobody listens."""
+    """Say the document: at the end of the command, or at once if none is collected."""
     text = json.dumps(value, allow_nan=False, indent=indent)
     if _current is None:
         print(text)

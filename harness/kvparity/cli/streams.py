@@ -1,4 +1,4 @@
-"""Output that cannot be written is an error of its own, whatever was found.
+"""Output that cannot be written is an error in itself, whichever verdict was found.
 
 A full disk, a reader that left and a stream that was closed do not interrupt a command: it goes on
 and keeps its evidence, says what it can where it can, and ends with exit code 3.

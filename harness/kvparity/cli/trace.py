@@ -20,11 +20,12 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "trace",
-        help="write down what every layer looks at, and check positions, keys, weights, donors",
+        help="record what every layer attends to, and check positions, keys, weights, donors",
         description="Run one path of a contract's workload and write down, for each compared row "
-        "and layer: the position computed and told, the cache's length, the keys attended, whose "
-        "cache they came from, the sum and the entropy of the weights, and the result against "
-        "float64. Rows are checked against invariants; the first break comes first.",
+        "and layer: the position computed and the one passed to the model, the cache's length, the "
+        "keys attended, the layer whose cache they came from, the sum and the entropy of the "
+        "weights, and the result against float64. Rows are checked against invariants; the first "
+        "violation is reported first.",
         epilog="Exit codes: 0 all invariants hold, 1 one is broken, 2 bad input, 3 the subject "
         "failed, 5 void (the subject reported no row, or not all).",
     )

@@ -1,7 +1,7 @@
 """What this process is doing now, for whoever waits for it or finds it dead.
 
 Words go into a page of memory that is shared with the parent, which reads it whenever it likes:
-nothing is sent, nobody waits, and the page is still there after a segmentation fault.
+nothing is sent, no process waits, and the page is still there after a segmentation fault.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def task(words: str) -> None:
 
 
 def placed(words: str) -> str:
-    """``words`` behind the task that they tell of, unless they begin with it."""
+    """``words`` behind the task that they describe, unless they begin with it."""
     task = _now.task
     return words if not task or words.startswith(task) else f"{task}: {words}"
 

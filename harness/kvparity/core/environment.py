@@ -33,7 +33,7 @@ _functions: replaced.Known = {}
 _handlers: dict[int, interrupts.Handler] = {}
 """Functions and signals' handlers, likewise."""
 _looks = (replaced.watching(_functions),)
-"""The look at them. In a tuple: a function that is put anew here would be one that was replaced."""
+"""The check of them. In a tuple: a function here would itself count as replaced when it changes."""
 _VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 
 

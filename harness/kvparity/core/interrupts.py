@@ -34,7 +34,7 @@ def came() -> bool:
 def heard(*, own_process: bool) -> Iterator[None]:
     """Note each interruption of what runs inside, before KeyboardInterrupt is raised.
 
-    ``own_process``: nobody else's code needs this process, so that it may be ended. Only signals
+    ``own_process``: no other code needs this process, so that it may be ended. Only signals
     that raise KeyboardInterrupt anyway are noted, and only in the main thread.
     """
     global _came, _ours

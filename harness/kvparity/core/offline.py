@@ -1,4 +1,4 @@
-"""Nothing is fetched: not by transformers, nor by what it calls, whatever a checkpoint says."""
+"""Nothing is fetched, by transformers or by what it calls, whatever a checkpoint asks for."""
 
 from __future__ import annotations
 

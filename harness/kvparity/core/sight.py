@@ -1,7 +1,7 @@
 """Whether the comparison still sees a difference that is known to be there.
 
 What makes it blind need not be a function of Python: a mode of torch that was entered and not left,
-or an operator's kernel that was registered anew.
+or an operator's kernel that was registered again.
 """
 
 from __future__ import annotations

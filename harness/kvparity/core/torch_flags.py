@@ -1,4 +1,4 @@
-"""Switches of the whole process that decide bits, and that nobody may turn while a run goes on."""
+"""Process-wide switches that affect bits, and that must not change during a run."""
 
 from __future__ import annotations
 

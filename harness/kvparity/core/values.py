@@ -1,4 +1,4 @@
-"""Values that are written as JSON and read again: by one model, which says what may stand there."""
+"""Values that are written as JSON and read again: by one model, which defines what is valid."""
 
 from __future__ import annotations
 

@@ -148,12 +148,12 @@ def complaint(found: Check, device: str) -> str:
             f"the tiles in force on {device} could not be checked: {', '.join(bad)}; remove their "
             f"rows from {rules.PATH} or see what `kvparity tiles --measure` says"
         )
-    told = [
+    rows = [
         f"row {each.row} of {rules.PATH} ({each.rule}, measured on {each.rule.device}: "
         f"{each.rule.evidence}) does not hold on {device}: {each.seen}"
         for each in found.broken
     ]
     return (
-        "; ".join(told) + ". Set its equal to false, or remove it: then the base tiles are taken. "
+        "; ".join(rows) + ". Set its equal to false, or remove it: then the base tiles are taken. "
         "`kvparity tiles --measure` says what holds here"
     )

@@ -12,7 +12,7 @@ from kvparity.tiles.cases import AttentionCase
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store import StoreFormat, encode, poisoned
 
-_GAP = 3  # slots, or rows, that belong to nobody
+_GAP = 3  # slots, or rows, that belong to no sequence
 
 
 def numbers(name: str, shape: tuple[int, ...], low: int, high: int) -> Tensor:

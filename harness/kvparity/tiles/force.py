@@ -40,7 +40,7 @@ def place(device: torch.device) -> RulesKey:
 
 
 def measured(at: RulesKey, dtype: str) -> tuple[Rule, ...]:
-    """The rows of a place in a format, whatever they say."""
+    """The rows of a place in a format, equal or not."""
     return () if at.arch is None else rules.rows_for(at.arch, at.triton, dtype)
 
 
@@ -87,8 +87,8 @@ def _sentence(at: RulesKey, formats: dict[str, str]) -> str:
         return "base tiles; the interpreter needs none"
     if not any(measured(at, dtype) for dtype in formats):
         return "not measured on this architecture and Triton version: base tiles"
-    told = [
+    parts = [
         f"{dtype}: {tiles if measured(at, dtype) else 'base, not measured'}"
         for dtype, tiles in formats.items()
     ]
-    return "; ".join(told)
+    return "; ".join(parts)

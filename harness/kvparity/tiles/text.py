@@ -55,9 +55,9 @@ def measured(found: Measurement) -> str:
     for control in found.controls:
         if not control.good:
             lines.append(f"  control {control.name} in {control.dtype}: {control.seen}")
-    told = []
+    rows = []
     for answer in found.answers:
         more = answer.error or answer.first or f"{answer.compared} numbers compared"
         more = more.splitlines()[0][:120]
-        told.append((answer.dtype, answer.choice, answer.answer, more))
-    return "\n".join([*lines, *aligned(told, indent="  ")])
+        rows.append((answer.dtype, answer.choice, answer.answer, more))
+    return "\n".join([*lines, *aligned(rows, indent="  ")])

@@ -16,7 +16,7 @@ def rms_norm(x: Tensor, w: Tensor, eps: float, *, twin: bool = False) -> Tensor:
     """``round(x / sqrt(mean(x^2) + eps)) * w`` over the last dimension; ``[..., H]`` like ``x``.
 
     The statistics are float32; the normalised value is rounded to the dtype of ``x`` before it
-    meets the weight, and the product once more, as in Hugging Face's llama and qwen. Leading
+    meets the weight, and the product a second time, as in Hugging Face's llama and qwen. Leading
     dimensions are free (``[rows, heads, D]`` norms every head).
 
     ``x`` and ``w[H]`` share one of float32, float16, bfloat16 and one device. ``twin=True``, for

@@ -70,7 +70,7 @@ class Invariant:
             return mode.report
 
     def __exit__(self, *error: object) -> None:
-        """Switch off at the outermost exit, whatever was raised inside."""
+        """Switch off at the outermost exit, also after an exception."""
         global _active
         with _lock:
             assert _active is not None, "entered before"

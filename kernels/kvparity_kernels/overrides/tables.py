@@ -1,6 +1,6 @@
 """What the mode knows of aten's operations. Names as in aten, without the underscore of in-place.
 
-What is in no table and takes floats is refused: nothing passes because nobody thought of it.
+What is in no table and takes floats is refused: nothing passes by oversight.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What kvparity relies on in Triton beyond its documentation: the CPU interpreter's inside.
 
 A hook that decides values (``HOOKS``) must be there with the parameters expected, or nothing runs.
-One that only makes the interpreter quicker (``QUICK``) is taken where it fits.
+One that only makes the interpreter faster (``QUICK``) is taken where it fits.
 """
 
 from __future__ import annotations

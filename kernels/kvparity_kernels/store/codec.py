@@ -58,7 +58,7 @@ def decode(codes: Tensor, scale: Tensor | None, format: StoreFormat, dtype: torc
 
     ``codes`` as ``encode`` gives them; ``scale``: float32 ``[H]`` or None (1) for fp8,
     ``[n, H, D / group]`` for integers, None for floats. The float32 product code * scale is rounded
-    once more, to ``dtype``. Raises ``ValueError`` for what does not fit.
+    again, to ``dtype``. Raises ``ValueError`` for what does not fit.
     """
     require(dtype in FLOATS, f"decode: to {dtype}; expected float32, float16 or bfloat16")
     require(

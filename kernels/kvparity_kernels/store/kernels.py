@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def stride(s, ALIGN: tl.constexpr):
-    # Scalars are not specialised, so the compiler is told what the wrapper has checked. In 64 bits.
+    # Scalars are not specialised, so the compiler gets what the wrapper checked. In 64 bits.
     return tl.multiple_of(s.to(tl.int64), ALIGN)
 
 

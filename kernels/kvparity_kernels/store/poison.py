@@ -1,4 +1,4 @@
-"""Slots that nobody has written: whoever reads one gets NaN."""
+"""Slots that were never written: reading one gives NaN."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def inside() -> bool:
 
 @contextmanager
 def here(yes: bool = True) -> Iterator[None]:
-    """Let subjects run in this process; what they do to it is then the caller's to bear."""
+    """Let subjects run in this process; what they do to it is then the caller's risk."""
     global _inside
     before, _inside = _inside, yes
     try:
@@ -34,9 +34,9 @@ def here(yes: bool = True) -> Iterator[None]:
 
 @contextmanager
 def no_exit() -> Iterator[None]:
-    """Let nobody end this process by ``os._exit``: a subject could choose our exit code.
+    """Let no code end this process by ``os._exit``: a subject could choose our exit code.
 
-    A process that a subject forks may. Where subjects run apart nobody needs this.
+    A process that a subject forks may. Not needed where subjects run in other processes.
     """
     process, end = os.getpid(), os._exit
 

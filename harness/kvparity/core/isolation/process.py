@@ -1,7 +1,7 @@
 """The parent's side of one process for foreign code.
 
 Requests go down a pipe as pickles, which only the child reads. Answers come up as lines of JSON:
-whatever the subject puts into its own process, its parent builds no object of the subject's making.
+the parent never builds an object that the subject could have made.
 What the child is doing stands in a shared page (:mod:`kvparity.core.doing`).
 """
 

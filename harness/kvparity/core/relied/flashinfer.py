@@ -142,7 +142,7 @@ _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYW
 
 
 def _parameters(wrapper: type, method: str) -> Mapping[str, inspect.Parameter]:
-    """Of the method itself, or, where that hands on whatever it is given, of what it hands it to.
+    """Of the method itself, or, where that passes all arguments on, of what it passes them to.
 
     Since 0.7.2 decode's ``plan(..., **kwargs)`` would take any name; ``_plan_impl`` does not.
     """

@@ -188,7 +188,7 @@ def unreset() -> str | None:
 def untraceable() -> str | None:
     """Why the forward of a model over a static cache cannot be a traced program, or None.
 
-    Before transformers 5 its export takes sdpa whatever was asked for, and a static cache finds
+    Before transformers 5 its export uses sdpa whatever was requested, and a static cache finds
     its length by looking for zeros, which torch.compile cannot follow.
     """
     if counts_tokens(import_module("transformers").StaticLayer(1)):

@@ -181,7 +181,7 @@ def _workspace() -> Tensor:
 
 
 def _planned(plan: Plan, q: Tensor, caches: tuple[Tensor, ...]) -> Call:
-    """Planned at the first call, so that what cannot be planned is told of this way alone."""
+    """Planned at the first call, so that a failure to plan is reported for this way alone."""
     made: list[PlannedWrapper] = []
 
     def call() -> Tensor:

@@ -1,7 +1,7 @@
 """Every way of computing a case, as functions without arguments over fresh random data.
 
 ``ours`` is this project's kernel as it is used; a way whose name begins so is a variant of it.
-The others compute the same numbers in whatever order they like.
+The others compute the same numbers in any order.
 """
 
 from __future__ import annotations

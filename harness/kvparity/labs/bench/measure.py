@@ -57,7 +57,7 @@ def measure(case: TimedCase, make: Callable[[], Calls], clock: Clock, *, free: i
     """Time all ways of a case in turn, each on the same rotating inputs.
 
     ``free``: bytes that the device has. A way that fails, or computes something else than ours, is
-    told in ``cannot``; a failure of ours is raised.
+    listed in ``cannot``; a failure of ours is raised.
     """
     count = turns(case.bytes)
     while count > 2 and count * case.bytes > free // 2:

@@ -63,7 +63,7 @@ def of_copy(each: CaseTimes, copy: CopyJson | None) -> str:
 
 
 def drift(copy: CopyJson | None) -> str:
-    """What the device lost or won while it was measured, where that is worth a word."""
+    """How the device's rate changed while it was measured; empty for a small change."""
     if copy is None or "before" not in copy:
         return ""
     before, after = copy["before"], copy["after"]
@@ -92,11 +92,13 @@ def tiles(found: Sequence[CaseTimes]) -> str:
     for each in found:
         beside = {n: t for n, t in each.times.items() if n.startswith(f"{OURS} [")}
         if beside and OURS in each.times:
-            told = (
+            others = (
                 f"{name.removeprefix(OURS).strip()} {_beside(each, beside[name])}"
                 for name in sorted(beside, key=lambda name: beside[name].ms)
             )
-            lines.append(f"{each.case.name}: ours {each.times[OURS].ms:.4f} ms; {'; '.join(told)}")
+            lines.append(
+                f"{each.case.name}: ours {each.times[OURS].ms:.4f} ms; {'; '.join(others)}"
+            )
     return "\n".join(lines)
 
 
@@ -112,8 +114,8 @@ def goals(rows: Sequence[GoalRow]) -> str:
     lines = aligned([GOALS, *(_goal(row) for row in rows)], right=True)
     for row in rows:
         if row.missed:
-            told = ", ".join(f"{name} ({row.values[name]:.2f})" for name in row.missed)
-            lines.append(f"{row.goal} is missed in {told}")
+            missed = ", ".join(f"{name} ({row.values[name]:.2f})" for name in row.missed)
+            lines.append(f"{row.goal} is missed in {missed}")
         if row.unknown and row.values:
             lines.append(f"{row.goal} does not know of {', '.join(row.unknown)}")
         if row.note:

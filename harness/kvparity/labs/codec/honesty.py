@@ -1,4 +1,4 @@
-"""What a codec says of itself, against what it does."""
+"""What a codec claims, checked against what it does."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CLOSE = 1e-3  # of the bytes; a codec may round up, not leave out
 
 @dataclass(frozen=True)
 class CodecFindings:
-    """``alone``: every token is coded the same whatever is coded with it. ``explained``: with all
-    of its stages exact it gives back every bit but the sign of a zero, so its stages are all of
-    its error.
+    """``alone``: a token gets the same codes alone as together with any others. ``explained``: with
+    all of its stages exact it gives back every bit but the sign of a zero, so its stages are all
+    of its error.
     """
 
     alone: bool
@@ -38,7 +38,7 @@ def far(said: float, measured: float) -> bool:
 
 
 def examine(codec: Codec, x: Tensor, fixed: Tensors, dtype: torch.dtype) -> CodecFindings:
-    """Hold the codec to its word on the keys or values ``x [n, kv_heads, head_dim]``.
+    """Check the codec's claims on the keys or values ``x [n, kv_heads, head_dim]``.
 
     Raises ``SubjectError`` if its tensors take other bytes than it says, or do not hold all that
     decode needs.

@@ -140,7 +140,7 @@ def _types(keys: Keys, family: Family) -> list[str]:
 
 
 def _own(keys: Keys, family: Family, number: int, kind: str) -> LayerKV:
-    """The layer as if it shared with nobody."""
+    """The layer as if it shared with no other."""
     if _KINDS[kind] == "state":
         return LayerKV("state", number)
     changed = family.changed(keys, kind) if family.changed is not None else {}

@@ -145,7 +145,7 @@ def prepare(
     if not same_bits(reference.record, runner.record(PathName("decode"))):
         raise SubjectError(
             "the same steps gave other bits the second time: this subject does not repeat itself, "
-            "so no drift can be laid on a codec"
+            "so no drift can be attributed to a codec"
         )
     dtype = dtype or execution
     if not holds_all(reference.dtype, dtype):

@@ -86,7 +86,7 @@ class Runs:
         if bool(off[~rows].any()):
             raise SubjectError(
                 "rows that see no coded key differ from the exact run: this subject does not "
-                "repeat itself, so no drift can be laid on the codec"
+                "repeat itself, so no drift can be attributed to the codec"
             )
         seen = drift(rollout=found.values[rows, 0], trainer=exact.values[rows, 0])
         return CodedRun(

@@ -126,11 +126,11 @@ def _contract(name: str) -> Contract:
     checks: list[JsonObject] = [
         {"name": "bits", "relation": "invariance", "paths": paths},
         {"name": "near", "relation": "accuracy", "limits": limits, "paths": ["prefill", "decode"]},
-        {"name": "held", "relation": "cache", "paths": ["decode"]},
+        {"name": "cached", "relation": "cache", "paths": ["decode"]},
         {"name": "live", "relation": "liveness", "paths": ["decode"]},
     ]
     if decoder:
-        checks.append({"name": "told", "relation": "trace", "paths": ["decode"]})
+        checks.append({"name": "traced", "relation": "trace", "paths": ["decode"]})
     return Contract.model_validate(
         {
             "version": 1,
