@@ -1,6 +1,6 @@
 """Path names turned into plans: who is in the batch, in which steps, in which layout.
 
-Sequence ``i`` has a prompt of ``p`` tokens and ``n`` tokens in the end. Its compared rows are the
+Sequence ``i`` has a prompt of ``p`` tokens and ``n`` tokens in all. Its compared rows are the
 positions ``p-1 .. n-2``, from which the tokens ``p .. n-1`` were drawn. Paths of the prefill kind
 are given all ``n`` tokens, as a trainer would; decoding stops at position ``n-2``, as a rollout
 does.

@@ -210,7 +210,7 @@ def _digests(k: Tensor, v: Tensor) -> Tensor:
 
 
 def _filled(plan: Plan) -> list[int]:
-    """How far each member is computed in the end."""
+    """How far each member is computed when the plan has run."""
     filled = [0] * len(plan.members)
     for step in plan.schedule[plan.warm_up :]:
         for span in step:

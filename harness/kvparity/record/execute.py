@@ -29,7 +29,7 @@ class Record:
     ``values`` float32 ``[rows, width]``: logprobs by temperature, or an attention row.
     ``digests`` int64 ``[rows]``: of the whole logits row. ``targets`` int64 ``[rows]``.
     ``finite`` bool ``[rows]``: no NaN in the row, no NaN or Inf in the values. ``faults``: what was
-    wrong with rows that are nobody's.
+    wrong with rows that no sequence owns.
     """
 
     plan: Plan
@@ -174,7 +174,7 @@ def run(
     ``tokens[i]`` are the known tokens of member ``i``; with ``choose`` the missing ones are drawn
     and appended in place, without it all must be known. ``before``: the tokens of the steps before
     a reset (None: the same). ``keep`` names rows to hold whole.
-    How it goes is told in events (``run_events``).
+    Steps and actions are events (``run_events``).
 
     Raises:
         SubjectError: the subject gave other rows than it was asked for.

@@ -54,7 +54,7 @@ class PrefillCall(_SlotsCall):
     """Causal attention of many rows per sequence, aligned at the end of its keys.
 
     ``q_starts``, ``q_lens`` int32 ``[B]``: the rows of sequence b are ``q_starts[b]`` and the next,
-    ``q_lens[b]`` of them and at most ``max_q``. Other rows of q are nobody's.
+    ``q_lens[b]`` of them and at most ``max_q``. Other rows of q belong to no sequence.
     """
 
     q_starts: Tensor

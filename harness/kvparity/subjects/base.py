@@ -85,7 +85,7 @@ class Faulting(Protocol):
     """A session that looks at more than the rows that are compared."""
 
     def faults(self) -> Sequence[str]:
-        """What was wrong so far with rows that are nobody's, in words; each makes a case differ."""
+        """What was wrong so far with rows of no sequence, in words; each makes a case differ."""
         ...
 
 
@@ -189,6 +189,6 @@ class Subject(Protocol):
         does not depend on what else this process computed. None: all that it ever ran.
 
         A subject that was asked for a backend puts it under ``requested`` and what it reads back
-        under ``used``, both mappings; where they part, the verdict is void.
+        under ``used``, both mappings; where they differ, the verdict is void.
         """
         ...

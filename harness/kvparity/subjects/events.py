@@ -1,9 +1,9 @@
-"""What a subject tells while it computes: keys written, rows attended, what ran.
+"""What a subject reports while it computes: keys written, rows attended, what ran.
 
-Events are frozen values in one stream (``kvparity_kernels.stream``), in which launches are told,
-too. Nothing is recorded unless somebody listens. A subject tells of keys and values where it hands
-them fresh to its cache (before any rounding), and of rows where attention has run, from what the
-kernel was really given, never from what was asked for. A new kind of event is a class here.
+Events are frozen values in one stream (``kvparity_kernels.stream``), which has launches, too.
+Nothing is recorded unless somebody listens. A subject reports keys and values where it hands them
+fresh to its cache (before any rounding), and rows where attention has run, from what the kernel was
+really given, never from what was asked for. A new kind of event is a class here.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class RowsOffered:
 
 
 class Listener(Protocol):
-    """Who is told of keys and rows."""
+    """A listener to keys and rows."""
 
     def wrote(self, event: Wrote) -> None:
         """Keys and values were written."""
@@ -116,7 +116,7 @@ _STREAM = _Stream()
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell ``listener`` what is written and attended inside."""
+    """Report to ``listener`` what is written and attended inside."""
 
     def offered(event: RowsOffered) -> None:
         event.want(listener.wants(event.sequence, event.positions))

@@ -1,8 +1,8 @@
-"""What the decoder tells a listener: keys as they are written, rows as they are attended.
+"""What the decoder reports to a listener: keys as they are written, rows as they are attended.
 
 What a row attended is read back through the ``KeysValues`` that the kernel was given, with the
 window that it was given, so a wrong table, window, length or donor is reported as it is. Where a
-planted function makes several kernel calls of one, or none, what it was handed is told instead.
+planted function makes several kernel calls of one, or none, what it was given is reported instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kvparity.subjects.events import Attended, Listener, Wrote
 
 
 def wrote(listener: Listener, batch: StepRows, stored: int, k: Tensor, v: Tensor) -> None:
-    """Tell of the fresh ``k``, ``v`` ``[tokens, kv_heads, head_dim]`` of a step, in span order."""
+    """Report the fresh ``k``, ``v`` ``[tokens, kv_heads, head_dim]`` of a step, in span order."""
     at = 0
     for span in batch.step:
         stop = at + span.stop - span.start
@@ -35,7 +35,7 @@ def attended(
     noted: Sequence[PrefillCall | DecodeCall],
     result: Outputs,
 ) -> None:
-    """Tell of the rows that the listener wants of one attention call.
+    """Report the rows that the listener wants of one attention call.
 
     ``handed`` is what the replaceable function was given, ``noted`` what kernels were given in it,
     ``result`` what came back for the rows of ``handed``.

@@ -121,7 +121,7 @@ class Region:
         return self.placement.slot(sequence, position % self.ring if self.ring else position)
 
     def address(self, sequences: Sequence[int], device: torch.device) -> Address:
-        """What a kernel is told."""
+        """What a kernel is given."""
         starts, table = self.placement.addresses(sequences)
         return Address(
             starts=None if starts is None else starts.to(device),

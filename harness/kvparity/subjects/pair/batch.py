@@ -1,7 +1,7 @@
 """Sequences without a token in a call, as engines pass them: padding of a captured batch.
 
 A sequence of no query and no key gives no row. A row of decode that sees no key (``kv_lens`` 0) is
-nobody's, yet it must be 0 with an LSE of minus infinity (the sum over no key; flash-attention
+of no sequence, yet it must be 0 with an LSE of minus infinity (the sum over no key; flash-attention
 writes plus infinity, which is taken, too): what is not finite there reaches other rows through
 whatever looks at the whole batch after attention, a scale of it for one
 (vllm-project/vllm#37442, deepseek-ai/FlashMLA#11).

@@ -24,8 +24,8 @@ class Inputs:
     """What a kernel is given.
 
     ``empties``: some of its sequences have no token. ``memory``: tensors of which some of it are
-    views (none: plain). ``twin``: keys, values and scales once more, in memory that the kernel is
-    not given (None: there is none, and a copy is made).
+    views (none: plain). ``twin``: a second copy of keys, values and scales, in memory that the
+    kernel is not given (None: there is none, and a copy is made).
     """
 
     q: Tensor

@@ -32,7 +32,7 @@ CUTS: dict[str, pairs.Cut] = {
 BACKEND = "fa2"
 
 
-class Wrapper(Protocol):
+class PlannedWrapper(Protocol):
     """One of FlashInfer's wrappers, as far as it is used."""
 
     def plan(self, *sizes: Tensor | int, **options: object) -> None:
@@ -50,7 +50,7 @@ class FlashInfer:
     """Prefill and decode by FlashInfer's wrappers.
 
     ``name``: how keys are cut, one of ``CUTS``. A plan serves all layers of a step that attend
-    alike; it is told from others by the identity of its lengths and tables, which must not be
+    alike; it is distinguished by the identity of its lengths and tables, which must not be
     written to. It does not look at ``order``. Raises ``UnsupportedError`` for what it cannot
     do, ``SubjectError`` without CUDA, without FlashInfer, or where that refuses, in its own words.
     """
@@ -58,7 +58,9 @@ class FlashInfer:
     def __init__(self, name: str) -> None:
         self.name, self.cut = name, CUTS[name]
         self._workspace: Tensor | None = None
-        self._planned: dict[tuple[object, ...], tuple[tuple[Tensor | None, ...], Wrapper]] = {}
+        self._planned: dict[
+            tuple[object, ...], tuple[tuple[Tensor | None, ...], PlannedWrapper]
+        ] = {}
 
     def prefill(self, call: PrefillCall) -> Outputs:
         """Causal attention of many rows per sequence."""
@@ -73,10 +75,10 @@ class FlashInfer:
         """Attention of one row per sequence, which sees all its keys."""
         return self._run("decode", call, call.q, ())
 
-    def _make(self, call: PrefillCall | DecodeCall) -> Wrapper:
+    def _make(self, call: PrefillCall | DecodeCall) -> PlannedWrapper:
         """A wrapper without a plan, of the kind that the call needs."""
         library, space = pairs.library(call.q), self._space(call.q)
-        found: Wrapper
+        found: PlannedWrapper
         if isinstance(call, PrefillCall):
             found = library.BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend=BACKEND)
         else:
@@ -86,7 +88,7 @@ class FlashInfer:
         return found
 
     def _plan(
-        self, wrapper: Wrapper, call: PrefillCall | DecodeCall, options: dict[str, object]
+        self, wrapper: PlannedWrapper, call: PrefillCall | DecodeCall, options: dict[str, object]
     ) -> None:
         placed = (*table(call.kv), *_sizes(call))
         if isinstance(call, PrefillCall):
@@ -96,7 +98,7 @@ class FlashInfer:
             wrapper.plan(*placed, **options)
 
     def _options(self, call: PrefillCall | DecodeCall) -> dict[str, object]:
-        """What a plan is told beside lengths and sizes."""
+        """What a plan is given beside lengths and sizes."""
         options: dict[str, object] = {
             "sm_scale": call.scale,
             "q_data_type": call.q.dtype,
