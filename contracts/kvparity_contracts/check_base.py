@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from kvparity_contracts.base import Fault, Model, Title, ToTuple, no_duplicates
+from kvparity_contracts.controls.base import Control
 from kvparity_contracts.numerics import Numerics
-from kvparity_contracts.paths import PREFILL, Path, PathName
+from kvparity_contracts.paths import DECODE, PREFILL, Path, PathKind, PathName
 from kvparity_contracts.subjects import AnySubject, Transformers
 
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
@@ -48,9 +49,13 @@ class PathCheck(Check):
     """A check that runs workloads on paths.
 
     ``INSIDE``: it looks into the subject, so it has one case for all temperatures.
+    ``SEES_ORDER``: another order of additions changes what it looks at. ``ALIKE``: paths on which
+    it looks at nothing that ``decode`` lacks.
     """
 
     INSIDE: ClassVar[bool] = False
+    SEES_ORDER: ClassVar[bool] = True
+    ALIKE: ClassVar[tuple[PathKind, ...]] = ()
 
     paths: Paths
     """The paths that are looked at."""
@@ -61,6 +66,20 @@ class PathCheck(Check):
     def against(self) -> PathName | None:
         """The path that its paths are compared with; None where each is judged alone."""
         return None
+
+    @classmethod
+    def shown(cls, control: Control) -> Control | None:
+        """The control as such a check would run it, were it meant for it, or None.
+
+        One side is looked at: the planted one. What is handed over to the other stays unseen.
+        """
+        if control.side == "handover":
+            return None
+        planted = replace(control, side="both") if control.side == "rescore" else control
+        if not cls.INSIDE:
+            return planted
+        path = DECODE if control.path.kind in cls.ALIKE else control.path
+        return replace(planted, path=path, scores_prompt=False)
 
     def blind(self, subject: AnySubject, path: PathName) -> str | None:
         """Why it cannot look into a path of a subject, or None."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from kvparity_contracts.base import Fault, KeyPath, ToTuple, no_duplicates
 from kvparity_contracts.check_base import Compared, PathCheck, Paths
+from kvparity_contracts.controls.base import Control
 from kvparity_contracts.limits import TOKEN_LIMITS, AnyLimits, Limits
 from kvparity_contracts.numerics import Numerics
 from kvparity_contracts.paths import CACHELESS, DECODE, PREFILL, UNTOLD, PathName
@@ -27,6 +29,12 @@ class Invariance(Compared):
     """invariance: bits are compared."""
     paths: Paths
     """The paths that must have the same bits as the reference."""
+
+    @classmethod
+    def shown(cls, control: Control) -> Control | None:
+        """Two sides that are planted alike need two paths to differ."""
+        alike = control.side == "both" and control.path == PREFILL
+        return replace(control, path=DECODE) if alike else control
 
 
 class Accuracy(PathCheck):
@@ -86,11 +94,18 @@ class CacheCheck(Compared):
     TAG: ClassVar[str] = "cache"
     TAKES_NO_TOLERANCE = "a cache check compares bits and takes no tolerance"
     INSIDE = True
+    ALIKE = ("prefill",)
 
     relation: Literal["cache"]
     """cache: stored keys and values are compared, with the reference's and with those written."""
     paths: Paths
     """The paths whose cache must hold the same bits, at all positions that both hold."""
+
+    @classmethod
+    def shown(cls, control: Control) -> Control | None:
+        """Both sides are looked at, on two paths."""
+        found = super().shown(control)
+        return None if found is None else replace(found, side=control.side)
 
     def own_faults(self) -> Iterator[Fault]:
         """Both sides have a cache."""
@@ -109,6 +124,8 @@ class LivenessCheck(PathCheck):
     TAG: ClassVar[str] = "liveness"
     TAKES_NO_TOLERANCE = "a liveness check asks whether bits change and takes no tolerance"
     INSIDE = True
+    ALIKE = ("prefill", "permuted", "batched")
+    SEES_ORDER = False
 
     relation: Literal["liveness"]
     """liveness: single cached keys and values are changed, and the last row computed again."""
@@ -139,6 +156,7 @@ class TraceCheck(PathCheck):
     TAG: ClassVar[str] = "trace"
     TAKES_NO_TOLERANCE = "a trace check compares rows with derived bounds, and takes no tolerance"
     INSIDE = True
+    ALIKE = ("prefill",)
 
     relation: Literal["trace"]
     """trace: the compared rows are checked against invariants of positions, keys and weights."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.path_run import PathRun
-from kvparity.relations.asked import Answer, Asked, Computed
+from kvparity.relations.asked import Asked, ComparedSide, RelationAnswer
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.registry import path_relation
 from kvparity_contracts.checks import Check
@@ -26,14 +26,14 @@ def ask(
     check: Check | None = None,
     held: tuple[CacheSnapshot, CacheSnapshot] | None = None,
     exact: Tensor | None = None,
-) -> Answer:
+) -> RelationAnswer:
     """What a relation finds; ``held``: what the two caches hold, if that is known."""
     check = check or next(
         each for each in candidate.setting.contract.checks if each.relation == relation
     )
 
-    def computed(side: PathRun, number: int) -> Computed:
-        return Computed(
+    def computed(side: PathRun, number: int) -> ComparedSide:
+        return ComparedSide(
             side, side.run, side.take_snapshot if held is None else lambda: held[number]
         )
 
@@ -54,6 +54,6 @@ def compare_caches(
     return ask("cache", candidate, reference, check=held_check, held=held).found
 
 
-def probe(side: PathRun) -> Answer:
+def probe(side: PathRun) -> RelationAnswer:
     """Which cached keys the last rows of one side depend on."""
     return ask("liveness", side)

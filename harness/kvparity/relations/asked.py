@@ -35,7 +35,7 @@ class Sided(Protocol):
 
 
 @dataclass(frozen=True)
-class Computed:
+class ComparedSide:
     """One side of a comparison; what it gives is computed when it is asked for."""
 
     side: PathRun
@@ -54,8 +54,8 @@ class Asked:
     check: Check
     execution: str
     column: int | None
-    candidate: Computed
-    reference: Callable[[], Computed]
+    candidate: ComparedSide
+    reference: Callable[[], ComparedSide]
     exact: Callable[[], Tensor]
 
     @property
@@ -65,7 +65,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RelationAnswer:
     """What was found, and what both sides gave; ``reference`` is None where nothing is kept."""
 
     found: Comparison
@@ -86,7 +86,7 @@ class Reruns(Protocol):
 
 
 @dataclass(frozen=True)
-class Trial:
+class ControlTrial:
     """A control that is run: what its check finds with the defect planted, and without it.
 
     ``part``: the part of the workload on which it is run, and all of its tokens.

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import CaseLine, Outcome
-from kvparity.relations.asked import Answer, Asked, Kernels, Planted, Reruns, Trial
+from kvparity.relations.asked import Asked, ControlTrial, Kernels, Planted, RelationAnswer, Reruns
 from kvparity.relations.bits_and_limits import Comparison, measures
 from kvparity_contracts.checks import Check, KernelCheck, PathCheck
 
@@ -89,14 +89,14 @@ class PathRelation(Relation):
     first: ClassVar[bool] = False
 
     @abstractmethod
-    def compare(self, asked: Asked) -> Answer:
+    def compare(self, asked: Asked) -> RelationAnswer:
         """The comparison itself: of a case, and of a control. Raises ``OracleError``."""
 
     def explained(self, asked: Asked, found: Comparison, reruns: Reruns) -> Comparison:
         """The same, with what else can be found out of a case."""
         return found
 
-    def control(self, trial: Trial) -> Planted:
+    def control(self, trial: ControlTrial) -> Planted:
         """Run a control. It is caught where the check says what the control expects.
 
         Where the check does not compare its paths, a clean run must not show the same.

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from kvparity.core.values import Texts
 from kvparity.plan.results import CaseLine, Details
-from kvparity.relations.asked import Answer, Asked, Reruns
+from kvparity.relations.asked import Asked, RelationAnswer, Reruns
 from kvparity.relations.base import KeptFile, PathRelation
 from kvparity.relations.bits_and_limits import Comparison, invariance
 from kvparity.relations.explain import named
@@ -73,12 +73,12 @@ class InvarianceRelation(PathRelation):
     )
     varies = (check.TAG,)
 
-    def compare(self, asked: Asked) -> Answer:
+    def compare(self, asked: Asked) -> RelationAnswer:
         """Compare the two records."""
         other = asked.reference()  # a defect is planted before anything runs
         candidate, reference = asked.candidate.record(), other.record()
         found = invariance(reference, candidate, column=asked.column)
-        return Answer(found, candidate, reference)
+        return RelationAnswer(found, candidate, reference)
 
     def explained(self, asked: Asked, found: Comparison, reruns: Reruns) -> Comparison:
         """With names of columns, whether each side repeats its own bits, and causes of NaN."""

@@ -11,7 +11,7 @@ from kvparity.plan.results import ControlLine, Formats
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Tokens
 from kvparity.record.path_run import PathRun, Setting
-from kvparity.relations.asked import Asked, Computed, Planted, Trial
+from kvparity.relations.asked import Asked, ComparedSide, ControlTrial, Planted
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.registry import path_relation
 from kvparity.run.unit import oracle_values
@@ -36,7 +36,7 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
         return compare(setting, job, control, defect, tokens)
 
     return path_relation(job.relation).control(
-        Trial(
+        ControlTrial(
             setting, job, control, lambda: _part(setting, job, tokens),
             clean=lambda: with_defect(Planting()),
             planted=lambda: with_defect(planting(control)),
@@ -61,7 +61,7 @@ def compare(
         raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
     candidate = PathRun(setting, defect.rollout(setting.subject), plans, control.path, own)
 
-    def reference() -> Computed:
+    def reference() -> ComparedSide:
         short = replace(prompts, generate=prompts.generate - (len(own[0]) - len(ids[0])))
         rescoring = setting.subject if job.alone else defect.rescore(setting.subject)
         return _computed(PathRun(setting, rescoring, plans.over(short), job.reference, ids))
@@ -73,8 +73,8 @@ def compare(
     return path_relation(job.relation).compare(asked).found
 
 
-def _computed(side: PathRun) -> Computed:
-    return Computed(side, side.run, side.take_snapshot)
+def _computed(side: PathRun) -> ComparedSide:
+    return ComparedSide(side, side.run, side.take_snapshot)
 
 
 def _part(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[WorkloadPlans, Tokens]:

@@ -20,7 +20,7 @@ from kvparity.record.execute import Tokens as Tokens
 from kvparity.record.path_run import PathRun
 from kvparity.record.path_run import Setting as Setting
 from kvparity.record.path_run import run_path as run_path
-from kvparity.relations.asked import Answer, Asked, Computed, Sided
+from kvparity.relations.asked import Asked, ComparedSide, RelationAnswer, Sided
 from kvparity.relations.bits_and_limits import Comparison, same_bits
 from kvparity.relations.explain import nan_cause
 from kvparity.relations.registry import path_relation
@@ -124,7 +124,7 @@ class Runner:
         """What a case asks of its relation: every path is run once."""
         check, column = self.setting.contract.check(case.check), case.column
 
-        def reference() -> Computed:
+        def reference() -> ComparedSide:
             if case.reference is None:
                 raise TypeError(f"{case.id} has no reference")
             return self.computed(case.reference)
@@ -133,9 +133,9 @@ class Runner:
             check, case.numerics.execution, column, self.computed(case.path), reference, self.exact
         )
 
-    def computed(self, path: PathName) -> Computed:
+    def computed(self, path: PathName) -> ComparedSide:
         """One side of a case."""
-        return Computed(
+        return ComparedSide(
             self.side(path), lambda: self.record(path), lambda: self.take_snapshot(path)
         )
 
@@ -219,14 +219,14 @@ def in_order(cases: Sequence[Case]) -> list[Case]:
     return sorted(cases, key=lambda each: not path_relation(each.relation).first)
 
 
-def run_case(runner: Runner, case: Case) -> Answer:
+def run_case(runner: Runner, case: Case) -> RelationAnswer:
     """One case: its result, and what both sides gave."""
     doing.task(case_words(case))
     relation, asked = path_relation(case.relation), runner.asked(case)
     try:
         answer = relation.compare(asked)
     except OracleError as error:  # the other checks need no oracle
-        return Answer(Comparison("error", str(error)), asked.candidate.record())
+        return RelationAnswer(Comparison("error", str(error)), asked.candidate.record())
     if relation.probes and isinstance(answer.candidate, Record):
         runner.probed[case.path] = answer.candidate
     return replace(answer, found=relation.explained(asked, answer.found, runner))

@@ -18,7 +18,7 @@ from kvparity.core.values import Count, Finite
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import CaseLine, Details
 from kvparity.relations import registry
-from kvparity.relations.asked import Answer, Asked, Kernels, Planted
+from kvparity.relations.asked import Asked, Kernels, Planted, RelationAnswer
 from kvparity.relations.base import Document, KernelRelation, PathRelation, Relation
 from kvparity.relations.bits_and_limits import Comparison, same_work
 from kvparity.report.terminal import render
@@ -64,7 +64,7 @@ class TotalRelation(PathRelation):
     holds = "totals agree"
     counted = "sequences"
 
-    def compare(self, asked: Asked) -> Answer:
+    def compare(self, asked: Asked) -> RelationAnswer:
         """Sequence by sequence."""
         assert isinstance(asked.check, TotalCheck)
         other = asked.reference()
@@ -83,7 +83,7 @@ class TotalRelation(PathRelation):
             outcome, reason, tokens=len(apart), differing_tokens=len(off),  # type: ignore[arg-type]
             details={"largest": largest},
         )  # fmt: skip
-        return Answer(found, candidate)
+        return RelationAnswer(found, candidate)
 
     def rows(self, cases: Sequence[Document]) -> list[str]:
         """The largest gap."""

@@ -10,7 +10,7 @@ import torch
 from records import DECODE, VALUES, changed, record
 
 from kvparity.record.path_run import Setting
-from kvparity.relations.asked import Answer
+from kvparity.relations.asked import RelationAnswer
 from kvparity.relations.bits_and_limits import Comparison, invariance
 from kvparity.run import replay as replaying
 from kvparity.run.replay import Replay, _again, _lasting, _place, _row, _timeless
@@ -171,7 +171,7 @@ NO_RECORD = object()
 def test_whole_rows_are_shown_of_two_records_that_differ(
     found: Comparison, sides: Any, shown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replaying, "run_case", lambda *_: Answer(found, sides[1], sides[0]))
+    monkeypatch.setattr(replaying, "run_case", lambda *_: RelationAnswer(found, sides[1], sides[0]))
     monkeypatch.setattr(replaying, "column_name", lambda subject, column: f"token {column}")
     runner, setting = Kept(), type("S", (), {"subject": None})
     result, row = _again(cast(Setting, setting), cast(Runner, runner), cast(Any, Asked))
@@ -187,7 +187,9 @@ def test_whole_rows_are_shown_of_two_records_that_differ(
 
 
 def test_without_a_reference_no_row_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replaying, "run_case", lambda *_: Answer(PARTING, record(), record()))
+    monkeypatch.setattr(
+        replaying, "run_case", lambda *_: RelationAnswer(PARTING, record(), record())
+    )
     case = type("C", (Asked,), {"reference": None})
     assert _again(cast(Any, None), cast(Any, None), cast(Any, case)) == (PARTING, None)
 

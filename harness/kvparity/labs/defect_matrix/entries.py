@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES, ORDER, FixtureContract, applies
+from kvparity_contracts.checks import CHECKS, Invariance, OrderCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.controls.dispatch import DISPATCH
 from kvparity_contracts.controls.linears import LINEARS
 from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.features import shares_prompt
-from kvparity_contracts.paths import DECODE, PREFILL
 from kvparity_contracts.placing import WorkloadPart
 from kvparity_contracts.placing import part_of as placed
 from kvparity_contracts.planning import in_kernels
-
-RELATIONS: tuple[str, ...] = (
-    "invariance", "accuracy", "cache", "liveness", "trace", "order", "audit",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,13 +54,13 @@ def _of_paths(name: str) -> Iterator[Entry]:
         for workload in fixture.contract.workloads:
             if part_of(CONTROLS[name], fixture, workload.name) is None:
                 continue
-            for relation in RELATIONS:
-                wanted = first or relation in ("invariance", *CONTROLS[name].relations)
+            for relation in CHECKS:
+                wanted = first or relation in (Invariance.TAG, *CONTROLS[name].relations)
                 if wanted and relation in present and seen_by(CONTROLS[name], relation):
                     yield Entry(name, fixture.name, workload.name, relation)
             first = False
         if fixture.name == "plain" and reorders(CONTROLS[name]):
-            yield Entry(name, fixture.name, "", "order")
+            yield Entry(name, fixture.name, "", OrderCheck.TAG)
 
 
 def part_of(control: Control, fixture: FixtureContract, workload: str) -> WorkloadPart | None:
@@ -94,38 +90,21 @@ def reorders(control: Control) -> bool:
     return control.name in _ORDERS
 
 
-def blind(control: Control) -> tuple[str, ...]:
-    """Relations that cannot see it by what they look at.
+def blind(control: Control, check: type[PathCheck]) -> bool:
+    """Whether a check cannot see it by what it looks at.
 
     Another order leaves it open which keys count (liveness); other scores change nothing that a
     layer computes.
     """
-    if control.name in _SCORES:
-        return ("cache", "liveness", "trace")
-    return ("liveness",) if control.name in _ORDERS | _ELSEWHERE | _ROWS else ()
+    reordering = control.name in _ORDERS | _ELSEWHERE | _ROWS
+    return check.INSIDE if control.name in _SCORES else reordering and not check.SEES_ORDER
 
 
 def seen_by(control: Control, relation: str) -> Control | None:
-    """The control as a check of one relation runs it; None where such a check sees nothing of it.
-
-    Accuracy, liveness and trace look at one side: at the planted one. Two sides that are planted
-    alike need two paths to differ.
-    """
-    if relation in blind(control) and relation not in control.relations:
+    """The control as a check of one relation runs it, or None where that sees nothing of it."""
+    check = CHECKS[relation]
+    if not issubclass(check, PathCheck):
         return None
-    if relation == "invariance":
-        alike = control.side == "both" and control.path == PREFILL
-        return replace(control, path=DECODE) if alike else control
-    if control.side == "handover":
-        return None  # only the tokens that are handed over, or their number, are wrong
-    if relation == "cache":
-        path = DECODE if control.path == PREFILL else control.path
-        return replace(control, path=path, scores_prompt=False)
-    planted = replace(control, side="both") if control.side == "rescore" else control
-    if relation == "accuracy":
-        return planted
-    if relation in ("liveness", "trace"):
-        cheaper = ("prefill", "permuted", "batched") if relation == "liveness" else ("prefill",)
-        path = DECODE if control.path.kind in cheaper else control.path
-        return replace(planted, path=path, scores_prompt=False)
-    return None
+    if blind(control, check) and relation not in control.relations:
+        return None
+    return check.shown(control)

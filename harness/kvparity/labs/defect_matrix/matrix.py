@@ -8,9 +8,10 @@ from itertools import groupby
 
 from kvparity.core.environment import EnvironmentDocument, settle
 from kvparity.core.isolation.pool import Apart, PoolTask
-from kvparity.labs.defect_matrix.entries import RELATIONS, Entry, entries
+from kvparity.labs.defect_matrix.entries import Entry, entries
 from kvparity.labs.defect_matrix.results import ControlSummary, EntryResult, MatrixDocument
 from kvparity.labs.defect_matrix.work import compute
+from kvparity_contracts.checks import CHECKS
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.defects import DEFECTS, defects_of
 from kvparity_contracts.paths import ON_CPU
@@ -81,7 +82,7 @@ def summary(results: Sequence[EntryResult], device: str = "cpu") -> list[Control
             continue
         by = {
             relation: _word([e["found"] for e in own if e["relation"] == relation])
-            for relation in RELATIONS
+            for relation in CHECKS
         }
         here = device == "cpu" or CONTROLS[name].path.kind not in ON_CPU
         must = list(CONTROLS[name].relations) if here else []

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from kvparity.core.columns import aligned
 from kvparity.core.versions import lines as outside_line
 from kvparity.labs.defect_matrix.results import ControlSummary, ListedControl, MatrixDocument
+from kvparity_contracts.checks import CHECKS
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.defects import DEFECTS, defects_of
 from kvparity_contracts.needs import needs
 
 MARKS = {"caught": "x", "not caught": ".", "does not apply": "", "void": "?"}
-RELATIONS = ("invariance", "accuracy", "cache", "liveness", "trace", "order", "audit")
 
 
 def listed(control: Control) -> ListedControl:
@@ -52,14 +52,14 @@ def rows(controls: Sequence[ControlSummary]) -> Iterator[list[str]]:
     for each in controls:
         marks = [
             MARKS[each["by"][relation]] + ("!" if relation in each["missed"] else "")
-            for relation in RELATIONS
+            for relation in CHECKS
         ]
         yield [each["control"], ", ".join(map(str, each["defects"])), *marks]
 
 
 def terminal(document: MatrixDocument) -> str:
     """The matrix with aligned columns, and what was missed."""
-    head = ["control", "defects", *RELATIONS]
+    head = ["control", "defects", *CHECKS]
     lines = aligned([head, *rows(document["controls"])])
     lines.append(
         "\nx caught   . not caught   ? void: not clean without the defect   ! must catch it"
@@ -75,8 +75,8 @@ def terminal(document: MatrixDocument) -> str:
 def page(document: MatrixDocument) -> str:
     """The same as a page of the documentation."""
     facts = document["environment"]
-    head = ["control", "defects", *RELATIONS]
-    rule = [":--", ":--", *(":-:" for _ in RELATIONS)]
+    head = ["control", "defects", *CHECKS]
+    rule = [":--", ":--", *(":-:" for _ in CHECKS)]
     table = [head, rule, *([f"`{row[0]}`", *row[1:]] for row in rows(document["controls"]))]
     missed = sum(bool(each["missed"]) for each in document["controls"])
     count = len(document["controls"])

@@ -14,7 +14,7 @@ from kvparity.record.path_run import PathRun
 from kvparity.relations.accuracy.line import AccuracyCase
 from kvparity.relations.accuracy.measure import accuracy, against
 from kvparity.relations.accuracy.text import nearest_lines, spot_lines
-from kvparity.relations.asked import Answer, Asked, Planted, Reruns, Trial
+from kvparity.relations.asked import Asked, ControlTrial, Planted, RelationAnswer, Reruns
 from kvparity.relations.base import Document, KeptFile, PathRelation
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.explain import named
@@ -34,7 +34,7 @@ class AccuracyRelation(PathRelation):
     limited = True
     resigned = (check.TAG, "reason")
 
-    def compare(self, asked: Asked) -> Answer:
+    def compare(self, asked: Asked) -> RelationAnswer:
         """Measure the path's record; what is kept is how far each token is off."""
         candidate, wanted = asked.candidate.record(), asked.exact()
         if asked.column is None:
@@ -42,14 +42,14 @@ class AccuracyRelation(PathRelation):
             wanted = comparable(contract.subject, candidate.values, wanted)
         found = accuracy(candidate, wanted, asked.limits, column=asked.column)
         if not found.details:  # nothing could be measured
-            return Answer(found, candidate)
-        return Answer(found, candidate, against(candidate, wanted, column=asked.column))
+            return RelationAnswer(found, candidate)
+        return RelationAnswer(found, candidate, against(candidate, wanted, column=asked.column))
 
     def explained(self, asked: Asked, found: Comparison, reruns: Reruns) -> Comparison:
         """With names of columns."""
         return named(asked.candidate.side.subject, found)
 
-    def control(self, trial: Trial) -> Planted:
+    def control(self, trial: ControlTrial) -> Planted:
         """Of a fault that both kernels of a pair share, what every accuracy check sees of it."""
         pair = trial.setting.subject
         if trial.control.name in ROWS and isinstance(pair, AttentionSubject):
@@ -73,7 +73,7 @@ def comparable(subject: AnySubject, found: Tensor, wanted: Tensor) -> Tensor:
     return lse_rounded(found, wanted, subject.heads.query * subject.heads.dim)
 
 
-def _by_reach(trial: Trial, pair: AttentionSubject) -> Planted:
+def _by_reach(trial: ControlTrial, pair: AttentionSubject) -> Planted:
     plans, tokens = trial.part()
     side = PathRun(trial.setting, pair, plans, PREFILL, tokens)
     lse = side.run().values.shape[1] > pair.heads.query * pair.heads.dim

@@ -9,7 +9,7 @@ from pydantic import Field
 from kvparity.core.values import LIST, Count
 from kvparity.plan.results import CaseLine, Details
 from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot
-from kvparity.relations.asked import Answer, Asked
+from kvparity.relations.asked import Asked, RelationAnswer
 from kvparity.relations.base import KeptFile, PathRelation
 from kvparity.relations.cache.compare import compare
 from kvparity_contracts.checks import CacheCheck
@@ -53,7 +53,7 @@ class CacheRelation(PathRelation):
     file = KeptFile(tensors=("reference.held", "candidate.held"), when="differs")
     first = True
 
-    def compare(self, asked: Asked) -> Answer:
+    def compare(self, asked: Asked) -> RelationAnswer:
         """Compare what both hold; a place that differs is looked at in another run."""
         sides = {"reference": asked.reference(), "path": asked.candidate}
         left, right = (each.take_snapshot() for each in sides.values())
@@ -61,4 +61,4 @@ class CacheRelation(PathRelation):
         def again(side: str, place: CachePlace) -> CacheSnapshot:
             return sides[side].side.take_snapshot(frozenset([place]))
 
-        return Answer(compare(left, right, again), right, left)
+        return RelationAnswer(compare(left, right, again), right, left)

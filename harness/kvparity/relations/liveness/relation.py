@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvparity.record.run_events import watching
-from kvparity.relations.asked import Answer, Asked
+from kvparity.relations.asked import Asked, RelationAnswer
 from kvparity.relations.base import PathRelation
 from kvparity.relations.liveness.line import LivenessCase
 from kvparity.relations.liveness.probing import Prober, judge
@@ -24,14 +24,14 @@ class LivenessRelation(PathRelation):
     counted = "changed keys"
     probes = True
 
-    def compare(self, asked: Asked) -> Answer:
+    def compare(self, asked: Asked) -> RelationAnswer:
         """Run the path with a probe."""
         side = asked.candidate.side
         layers = asked.check.layers if isinstance(asked.check, LivenessCheck) else None
         prober = Prober(side.plan, edges(side.setting.contract), layers)
         with watching(prober):
             record = side.run()
-        return Answer(judge(prober, record), record)
+        return RelationAnswer(judge(prober, record), record)
 
 
 def edges(contract: Contract) -> tuple[int, ...]:

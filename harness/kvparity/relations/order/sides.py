@@ -47,7 +47,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownSteps:
     """What probes found out of a side, by softcap: ``steps`` of scores, sums that are resolved."""
 
     steps: dict[float, Steps] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Side:
         self.wide = self.parts * (1 if self.plain else _LEVELS)
         self.calls = 0
         self.notes: dict[str, None] = {}
-        self.known = Known()
+        self.known = KnownSteps()
 
     @property
     def name(self) -> str:

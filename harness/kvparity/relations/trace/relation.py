@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvparity.relations.asked import Answer, Asked
+from kvparity.relations.asked import Asked, RelationAnswer
 from kvparity.relations.base import PathRelation
 from kvparity.relations.trace.case_line import TraceCase
 from kvparity.relations.trace.compare import compare
@@ -19,7 +19,7 @@ class TraceRelation(PathRelation):
     counted = "rows"
     probes = True
 
-    def compare(self, asked: Asked) -> Answer:
+    def compare(self, asked: Asked) -> RelationAnswer:
         """Run the path with a listener, and check its trace against the invariants."""
         found = trace_side(asked.candidate.side)
-        return Answer(compare(found), found.record)
+        return RelationAnswer(compare(found), found.record)
