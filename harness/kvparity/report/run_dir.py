@@ -8,19 +8,19 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from kvparity.core.errors import RunFolderError as RunFolderError
-from kvparity.core.values import RunLine
+from kvparity.core.values import Json, RunLine
 from kvparity.relations.asked import Sided
 from kvparity.report import run_files, traces
 from kvparity.report.document import RunReport
 from kvparity.report.lines import AnyLine, parsed
 from kvparity.report.schema import schema_of
+from kvparity_contracts.json_types import JsonObject
 
 _NAMED_BY = {
     "cases.jsonl": "id",
@@ -42,7 +42,7 @@ class Evidence:
         self.folder = folder
 
     @contextmanager
-    def alone(self, identity: dict[str, Any], *, resume: bool, command: str = "") -> Iterator[None]:
+    def alone(self, identity: JsonObject, *, resume: bool, command: str = "") -> Iterator[None]:
         """:meth:`start`, and keep others from running in the folder until the end.
 
         A new run that is refused, or fails, before anything is finished leaves no folder.
@@ -76,7 +76,7 @@ class Evidence:
             if head is not None:
                 head.close()
 
-    def start(self, identity: dict[str, Any], *, resume: bool, command: str = "") -> None:
+    def start(self, identity: JsonObject, *, resume: bool, command: str = "") -> None:
         """Create the folder, or take it up again.
 
         ``identity`` says what the run is about; a run may only be resumed under the same.
@@ -86,11 +86,11 @@ class Evidence:
             RunFolderError: the folder holds another run, or cannot be written.
         """
         try:
-            self._start(identity | {"command": command}, resume=resume)
+            self._start({**identity, "command": command}, resume=resume)
         except OSError as error:
             raise RunFolderError(f"cannot write to {self.folder}: {error.strerror}") from error
 
-    def _start(self, identity: dict[str, Any], *, resume: bool) -> None:
+    def _start(self, identity: JsonObject, *, resume: bool) -> None:
         head = self.folder / "identity.json"
         if resume:
             if not head.is_file():
@@ -189,7 +189,7 @@ class Evidence:
             if key is None or names is None or value[key] in names:
                 yield number, parsed(model, value, f"{self.folder / model.file}:{number}")
 
-    def append(self, file: str, value: dict[str, Any]) -> None:
+    def append(self, file: str, value: Json) -> None:
         """Add one line to a file."""
         line = (json.dumps(value, allow_nan=False) + "\n").encode()
         try:
@@ -203,12 +203,12 @@ class Evidence:
         if written != len(line):
             raise RunFolderError(f"{self.folder / file}: only a part could be written; disk full?")
 
-    def lines(self, file: str) -> Iterator[dict[str, Any]]:
+    def lines(self, file: str) -> Iterator[Json]:
         """The values appended to a file, in order; see ``run_files.lines``."""
         for _, value in self.numbered(file):
             yield value
 
-    def numbered(self, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    def numbered(self, file: str) -> Iterator[tuple[int, Json]]:
         """The same with the number of each line."""
         return run_files.lines(self.folder / file, _NAMED_BY.get(file))
 
@@ -255,6 +255,6 @@ def _unwritten(path: Path, error: Exception) -> RunFolderError:
     return RunFolderError(f"{path} could not be written: {words}")
 
 
-def read_identity(head: Path) -> dict[str, Any]:
+def read_identity(head: Path) -> Json:
     """What the run of ``identity.json`` is about."""
     return run_files.whole(head, "path")

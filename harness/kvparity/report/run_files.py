@@ -7,15 +7,16 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from kvparity.core.errors import RunFolderError
+from kvparity.core.values import Json
 
 MOST_BYTES = 1 << 26
 """A line of evidence is shorter. A longer one is not ours, and is not read into memory."""
 
 
-def lines(path: Path, key: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+def lines(path: Path, key: str | None) -> Iterator[tuple[int, Json]]:
     """Line number and value of every line; none if there is no such file.
 
     ``key``: what every value has. A last line without its end, left by an interruption, is no
@@ -37,7 +38,7 @@ def lines(path: Path, key: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, value(line, key, f"{path}:{number}")
 
 
-def whole(path: Path, key: str) -> dict[str, Any]:
+def whole(path: Path, key: str) -> Json:
     """The one JSON mapping that a file holds.
 
     Raises:
@@ -53,7 +54,7 @@ def whole(path: Path, key: str) -> dict[str, Any]:
     return value(text, key, str(path))
 
 
-def value(text: bytes, key: str | None, place: str) -> dict[str, Any]:
+def value(text: bytes, key: str | None, place: str) -> Json:
     """A JSON mapping that has ``key``.
 
     Raises:

@@ -109,7 +109,7 @@ def contract_path(folder: Path) -> tuple[Path, str]:
     if not head.is_file():
         raise RunFolderError(f"{folder} holds no run (no identity.json in it)")
     identity = read_identity(head)
-    return Path(identity["path"]), str(identity.get("contract"))
+    return Path(str(identity["path"])), str(identity.get("contract"))
 
 
 def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> Replay:
@@ -119,7 +119,8 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
         RunFolderError: the run has no such case, or its unit has no evidence yet.
     """
     identity = read_identity(folder / "identity.json")
-    loaded = with_invariant(loaded, identity.get("invariant", asked(loaded)))
+    switched = identity.get("invariant")
+    loaded = with_invariant(loaded, switched if isinstance(switched, bool) else asked(loaded))
     texts = given(loaded)
     loaded = texts.loaded
     if texts.identity().get("texts") != identity.get("texts"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,7 +33,7 @@ DECODE = PathName("decode")
 class Traced:
     """One trace with what it was made of; ``lines`` are those to show, the verdict is of all."""
 
-    contract: dict[str, Any]
+    contract: dict[str, str]
     workload: str
     numerics: Numerics
     trace: Trace
@@ -56,7 +55,7 @@ class Traced:
         head = "\n".join([head, *outside_line(self.environment)])
         return f"{head}\n  {found.reason}\n{render(self.lines, found)}"
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The document."""
         found = self.trace.judgement
         return {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,6 +26,9 @@ from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.subjects import Attention, Decoder, Heads, Transformers
+
+if TYPE_CHECKING:
+    from kvparity.subjects.pair.subject import AttentionSubject
 
 PROMPTS = Prompts("trial", ("trial/0",), ((1, 2, 3),), 2)
 OWN = "kvparity_kernels.attention"
@@ -158,16 +161,17 @@ def _there(module: str) -> bool:
         return True
 
 
-def _pair(device: torch.device) -> Any:
-    return _subject(
-        Attention(
-            kind="attention",
-            prefill=f"{OWN}:prefill",
-            decode=f"{OWN}:decode",
-            heads=Heads(query=1, kv=1, dim=16),
-        ),
-        device,
+def _pair(device: torch.device) -> AttentionSubject:
+    from kvparity.subjects.pair.subject import AttentionSubject
+
+    heads = Heads(query=1, kv=1, dim=16)
+    model = Attention(
+        kind="attention", prefill=f"{OWN}:prefill", decode=f"{OWN}:decode", heads=heads
     )
+    found = _subject(model, device)
+    if not isinstance(found, AttentionSubject):
+        raise TypeError(f"{model.kind} is no pair of kernels")
+    return found
 
 
 def _subject(model: Attention | Decoder | Transformers, device: torch.device) -> Subject:
