@@ -64,6 +64,7 @@ def test_constants_and_formats_are_those_of_the_launch(
     )
 
 
+@pytest.mark.compile
 def test_triton_would_compile_the_same_at_launch(compiled_at: Path) -> None:
     roots = [str(Path(each.__file__ or "").parents[1]) for each in (kvparity, kvparity_kernels)]
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -110,6 +111,7 @@ def test_another_source_is_another_artefact(tmp_path: Path) -> None:
     assert compiling._key(replace(request, source=moved)) != first
 
 
+@pytest.mark.compile
 def test_what_does_not_compile_says_so(tmp_path: Path) -> None:
     broken = mutate(tmp_path, "broken", ("tl.exp2(m - shift)", "tl.exp2(no_such_name)", 2))
     request = replace(pair("sm_90")[1], source=broken)
