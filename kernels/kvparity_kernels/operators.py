@@ -143,10 +143,7 @@ class Operators:
                 return original(it, other)
             x, held, block = it.handle.data, it.handle.dtype, it.type.__class__ is block_type
             if other.__class__ is tensor and not reflected:
-                y, wide = other.handle.data, other.type.__class__ is block_type
-                if block and wide and x.ndim != y.ndim:
-                    return original(it, other)
-                block = block or wide
+                y, block = other.handle.data, block or other.type.__class__ is block_type
                 if (its := other.dtype.name) == dtype.name:
                     its_kind = kind
                 elif its in INTEGERS and dtype.name in INTEGERS:  # one has 32 bits: it is widened
@@ -159,8 +156,6 @@ class Operators:
                 y, its_kind = number(value, dtype.name), kind
                 if y is None:
                     return original(it, other)
-                if reflected:
-                    held = dtype
             if x.dtype is not kind or y.dtype is not its_kind:
                 return original(it, other)
             try:
@@ -174,15 +169,15 @@ class Operators:
     def _shifted(self, original: Call, pointer: Any, offset: Any) -> Any:
         """A pointer and a signed offset in elements."""
         x, y = pointer.handle.data, offset.handle.data
-        block, wide = pointer.type.__class__ is self.block, offset.type.__class__ is self.block
-        if offset.dtype.name not in INTEGERS or (block and wide and x.ndim != y.ndim):
+        block = self.block in (pointer.type.__class__, offset.type.__class__)
+        if offset.dtype.name not in INTEGERS:
             return original(pointer, offset)
         size = max(1, pointer.handle.get_element_ty().primitive_bitwidth // 8)
         try:
             data = x + size * y.astype(np.uint64)
         except ValueError:
             return original(pointer, offset)
-        return self._made(data, pointer.handle.dtype, pointer.dtype, block or wide)
+        return self._made(data, pointer.handle.dtype, pointer.dtype, block)
 
     def _index(self, original: Call) -> Call:
         """``x[:, None]``: a view with more axes."""
@@ -216,18 +211,15 @@ class Operators:
             if a is None or b is None or name not in NUMBERS or condition.dtype.name != "int1":
                 return original(condition, x, y)
             kind = NUMBERS[name]
-            if a.dtype is not kind or b.dtype is not kind or tests.dtype != np.bool_:
+            if a.dtype is not kind or b.dtype is not kind:
                 return original(condition, x, y)
             given = [each for each in (condition, x, y) if each.__class__ is self.tensor]
-            blocks = [it.handle.data.ndim for it in given if it.type.__class__ is self.block]
-            if len(set(blocks)) > 1 or len({it.dtype.name for it in given[1:]}) > 1:
-                return original(condition, x, y)
+            block = any(each.type.__class__ is self.block for each in given)
             try:
                 data = np.where(tests, a, b)
             except ValueError:
                 return original(condition, x, y)
-            held = y.handle.dtype.scalar if right else dtype
-            return self._made(data, held, dtype, bool(blocks))
+            return self._made(data, dtype, dtype, block)
 
         return where
 

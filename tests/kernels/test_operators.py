@@ -100,6 +100,7 @@ def test_a_selection_is_tritons(changes: Any) -> None:
     theirs, ours = changes[tl, "where"]
     conditions = [operand(tl.int1, shape) for shape in SHAPES]
     given = [(c, *pair) for c in conditions[:3] for pair in pairs()]
+    given += [(operand(kind), *pair) for kind in TYPES for pair in itertools.islice(pairs(), 8)]
     given += [(c, n, it) for c in conditions for it, n in itertools.islice(pairs(), 400, None)]
     given += [(c, *pair[::-1]) for c in conditions for pair in itertools.islice(pairs(), 300, 340)]
     for each in given:
