@@ -12,7 +12,7 @@ from kvparity.core.errors import SubjectError
 from kvparity.tiles import force
 from kvparity.tiles.cases import SHORT, TINY, TileCase
 from kvparity.tiles.force import TilesInForce
-from kvparity.tiles.measure import ChoiceAnswer, Compared, PlantedChange, measure
+from kvparity.tiles.measure import ChoiceAnswer, PlantedChange, TilesCompared, measure
 from kvparity_kernels import rules
 from kvparity_kernels.rules import Rule
 from kvparity_kernels.tiles import BASE
@@ -30,7 +30,7 @@ class BrokenRow:
 
 
 @dataclass(frozen=True)
-class Check:
+class TilesCheck:
     """What is in force, checked again.
 
     ``verdict``: ``base`` (nothing but the base is in force, so there is nothing to check),
@@ -43,7 +43,7 @@ class Check:
     answers: tuple[ChoiceAnswer, ...]
     controls: tuple[PlantedChange, ...]
 
-    def saying(self, words: str) -> Check:
+    def saying(self, words: str) -> TilesCheck:
         """The same with another sentence about what is in force."""
         return replace(self, tiles={**self.tiles, "words": words})
 
@@ -60,7 +60,7 @@ class Check:
         }
 
 
-def check(device: torch.device, dtypes: Sequence[str]) -> Check:
+def check(device: torch.device, dtypes: Sequence[str]) -> TilesCheck:
     """What is in force in the given formats, re-checked by a short probe.
 
     Raises ``RulesError`` if the table is damaged.
@@ -78,7 +78,7 @@ def check(device: torch.device, dtypes: Sequence[str]) -> Check:
         (answer,) = result.answers
         if answer.answer in ("differs", "cannot"):
             broken += _broken(at, dtype, answer, cases, device)
-    return Check(
+    return TilesCheck(
         found,
         _verdict([result for _, result in results]),
         tuple(broken),
@@ -87,7 +87,7 @@ def check(device: torch.device, dtypes: Sequence[str]) -> Check:
     )
 
 
-def _verdict(results: Sequence[Compared]) -> Literal["base", "holds", "differs", "void"]:
+def _verdict(results: Sequence[TilesCompared]) -> Literal["base", "holds", "differs", "void"]:
     if not results:
         return "base"
     answers = {result.answers[0].answer for result in results}
@@ -119,7 +119,7 @@ def _row(rule: Rule, seen: ChoiceAnswer) -> BrokenRow:
     return BrokenRow(force.row_number(rule), rule, saw)
 
 
-def require(device: torch.device, dtypes: Sequence[str]) -> Check:
+def require(device: torch.device, dtypes: Sequence[str]) -> TilesCheck:
     """``check``, for who is about to rely on it.
 
     Raises ``SubjectError`` if a row does not hold on this device, or the check shows nothing.
@@ -139,7 +139,7 @@ def device_words(device: torch.device) -> str:
     return f"{name} ({device})"
 
 
-def complaint(found: Check, device: str) -> str:
+def complaint(found: TilesCheck, device: str) -> str:
     """One sentence for each row that does not hold, and what to do."""
     if found.verdict == "void":
         bad = [each.name for each in found.controls if not each.good]

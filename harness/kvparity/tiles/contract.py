@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kvparity.core.errors import SubjectError
-from kvparity.tiles.check import Check, require
+from kvparity.tiles.check import TilesCheck, require
 from kvparity.tiles.force import describe
 from kvparity_contracts import Contract
 from kvparity_contracts.subjects import Attention, Decoder, Transformers, order_of
@@ -44,7 +44,7 @@ def in_force(contract: Contract, device: torch.device) -> dict[str, str]:
         raise SubjectError(str(error)) from error
 
 
-def checked(contract: Contract, device: torch.device) -> Check:
+def checked(contract: Contract, device: torch.device) -> TilesCheck:
     """The tiles that a contract relies on, checked on the device: as ``check`` says it.
 
     Raises ``SubjectError`` if a row of the table does not hold there.

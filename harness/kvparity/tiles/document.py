@@ -15,14 +15,14 @@ from kvparity.core.environment import EnvironmentDocument, device_name, environm
 from kvparity.core.isolation.pool import Apart, PoolTask
 from kvparity.tiles.cases import FULL, TINY, TileCase
 from kvparity.tiles.force import place
-from kvparity.tiles.measure import ChoiceAnswer, Compared, PlantedChange, Verdict, measure
+from kvparity.tiles.measure import ChoiceAnswer, PlantedChange, TilesCompared, Verdict, measure
 from kvparity_kernels import rules, runtime
 from kvparity_kernels.rules import Rule
 
 SCHEMA_VERSION = 1
 Task = tuple[str, tuple[str, ...], TileCase, str]
 """Format, choices, case, device."""
-_COMPARED = TypeAdapter(Compared)
+_COMPARED = TypeAdapter(TilesCompared)
 _WORST: tuple[Verdict, ...] = ("differs", "cannot", "not applied", "equal")
 
 
@@ -113,7 +113,7 @@ def _merged(choice: str, dtype: str, answers: Sequence[ChoiceAnswer]) -> ChoiceA
     )
 
 
-def _spread(tasks: Sequence[Task], jobs: int, device: str) -> list[Compared]:
+def _spread(tasks: Sequence[Task], jobs: int, device: str) -> list[TilesCompared]:
     with Apart(jobs, math.inf, lambda what: None, first=partial(_start, device)) as pool:
         found = dict(
             pool.run(PoolTask(_plain, (number, task)) for number, task in enumerate(tasks))
@@ -132,7 +132,7 @@ def _plain(number: int, task: Task) -> tuple[int, object]:
     return number, _COMPARED.dump_python(_do(task), mode="json")
 
 
-def _do(task: Task, progress: Callable[[str], None] = lambda _: None) -> Compared:
+def _do(task: Task, progress: Callable[[str], None] = lambda _: None) -> TilesCompared:
     dtype, names, case, device = task
     choices = {name: rules.choices()[name] for name in names}
     return measure(choices, (case,), getattr(torch, dtype), torch.device(device), progress)

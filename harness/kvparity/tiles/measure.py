@@ -10,7 +10,7 @@ import torch
 
 from kvparity.core.bits import bits
 from kvparity.tiles.cases import TileCase
-from kvparity.tiles.probe import DEFAULT, Computed, Difference, TileProbe, compare, finite
+from kvparity.tiles.probe import DEFAULT, BitsDifference, TileProbe, TilesComputed, compare, finite
 from kvparity_kernels.relied.triton import REFUSALS
 from kvparity_kernels.tiles import BASE, Tiles
 
@@ -47,7 +47,7 @@ class PlantedChange:
 
 
 @dataclass(frozen=True)
-class Compared:
+class TilesCompared:
     """Answers and controls; ``void`` if one of the controls is not good."""
 
     answers: tuple[ChoiceAnswer, ...]
@@ -65,7 +65,7 @@ def measure(
     dtype: torch.dtype,
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
-) -> Compared:
+) -> TilesCompared:
     """Compare with the base, in one format, all choices that touch one of the cases.
 
     Raises what the base itself raises, and errors that no tile explains.
@@ -80,10 +80,12 @@ def measure(
         if probe.touched(each):
             progress(f"{name}: {choice}")
             answers.append(ask(probe, base, choice, each, name))
-    return Compared(tuple(answers), controls)
+    return TilesCompared(tuple(answers), controls)
 
 
-def ask(probe: TileProbe, base: Computed, choice: str, which: Tiles, dtype: str) -> ChoiceAnswer:
+def ask(
+    probe: TileProbe, base: TilesComputed, choice: str, which: Tiles, dtype: str
+) -> ChoiceAnswer:
     """One choice beside the base."""
     touched = probe.touched(which)
     try:
@@ -111,7 +113,7 @@ def _of_tiles(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _REFUSED)
 
 
-def _controls(probe: TileProbe, base: Computed, dtype: str) -> Iterator[PlantedChange]:
+def _controls(probe: TileProbe, base: TilesComputed, dtype: str) -> Iterator[PlantedChange]:
     """The base twice, and every planted difference, each in the part that can show it."""
     good = finite(base)
     yield PlantedChange(
@@ -132,17 +134,17 @@ def _controls(probe: TileProbe, base: Computed, dtype: str) -> Iterator[PlantedC
         yield PlantedChange(f"one bit in {name}", dtype, found.differing == 1, _seen(found))
 
 
-def _planted(name: str, dtype: str, base: Computed, found: Computed) -> PlantedChange:
+def _planted(name: str, dtype: str, base: TilesComputed, found: TilesComputed) -> PlantedChange:
     result = compare(base, found)
     return PlantedChange(name, dtype, result.differing > 0, _seen(result))
 
 
-def _seen(found: Difference) -> str:
+def _seen(found: BitsDifference) -> str:
     words = f"{found.differing} of {found.compared} numbers differ"
     return words + (f"; first {found.first}" if found.first else "")
 
 
-def _one_bit(base: Computed, start: str) -> Computed:
+def _one_bit(base: TilesComputed, start: str) -> TilesComputed:
     """The base with the last bit of the last number of one operation changed."""
     name = [each for each in base.results if each.startswith(start)][-1]
     *others, last = base.results[name]

@@ -20,7 +20,7 @@ DEFAULT = ReductionOrder()
 
 
 @dataclass(frozen=True)
-class Computed:
+class TilesComputed:
     """By operation and case: ``results``, and constants and options of what was ``launched``."""
 
     results: dict[str, tuple[Tensor, ...]]
@@ -28,7 +28,7 @@ class Computed:
 
 
 @dataclass(frozen=True)
-class Difference:
+class BitsDifference:
     """How many numbers differ in bits, of how many, and where the first is, in words."""
 
     differing: int
@@ -69,18 +69,18 @@ class TileProbe:
 
     def run(
         self, which: Tiles, names: set[str] | None = None, order: ReductionOrder = DEFAULT
-    ) -> Computed:
+    ) -> TilesComputed:
         """Compute the named operations (None: all) under ``which``."""
         return _run(self.calls, which, names, order)
 
-    def run_reversed(self, which: Tiles) -> Computed:
+    def run_reversed(self, which: Tiles) -> TilesComputed:
         """Compute linear layers with their depth in reverse: other sums of the same products."""
         return _run(self.reversed, which, None, DEFAULT)
 
 
 def _run(
     calls: dict[str, Call], which: Tiles, names: set[str] | None, order: ReductionOrder
-) -> Computed:
+) -> TilesComputed:
     from kvparity_kernels.launch import record
 
     results, launched = {}, {}
@@ -92,10 +92,10 @@ def _run(
                 {key: value for key, value in facts.items() if key != "hash"}
                 for facts in log.kernels.values()
             ]
-    return Computed(results, launched)
+    return TilesComputed(results, launched)
 
 
-def compare(reference: Computed, candidate: Computed) -> Difference:
+def compare(reference: TilesComputed, candidate: TilesComputed) -> BitsDifference:
     """The candidate's bits beside those of the reference, which may have computed more."""
     count, compared, first = 0, 0, None
     for name, parts in candidate.results.items():
@@ -105,10 +105,10 @@ def compare(reference: Computed, candidate: Computed) -> Difference:
             if found := int(apart.sum()):
                 count += found
                 first = first or _place(name, number, a, b, apart)
-    return Difference(count, compared, first)
+    return BitsDifference(count, compared, first)
 
 
-def finite(outcome: Computed) -> bool:
+def finite(outcome: TilesComputed) -> bool:
     """Whether every number that was computed is one: NaN would hide what stands in its place."""
     return all(bool(part.isfinite().all()) for parts in outcome.results.values() for part in parts)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kvparity.core.columns import aligned
 from kvparity.core.versions import lines as outside_line
-from kvparity.tiles.check import Check
+from kvparity.tiles.check import TilesCheck
 from kvparity.tiles.document import Measurement
 from kvparity.tiles.force import TilesInForce
 from kvparity_kernels.rules import PATH, Rule
@@ -40,7 +40,7 @@ def here(found: TilesInForce, device: str) -> str:
     return f"In force on {device}: {where}{found['words']}"
 
 
-def checked(found: Check, device: str) -> str:
+def checked(found: TilesCheck, device: str) -> str:
     """A check that found nothing wrong."""
     words = found.tiles["words"]
     if found.verdict == "base":

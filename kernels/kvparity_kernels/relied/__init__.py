@@ -26,7 +26,7 @@ _NOTHING = object()
 
 
 @dataclass(frozen=True)
-class Item:
+class ReliedItem:
     """One thing of a library that is not in its documentation.
 
     ``names`` are where it may stand, the newest first, each ``module:attribute.attribute``.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from kvparity_kernels.relied import Item, gone, needed
+from kvparity_kernels.relied import ReliedItem, gone, needed
 
 if TYPE_CHECKING:
     from torch._C import AliasInfo as AliasInfo
@@ -25,17 +25,17 @@ with needed("torch", "`tree_leaves` or `tree_map_only` of `torch.utils._pytree`"
 with needed("torch", "`torch._ops.OpOverload`", _OPERATION):
     from torch._ops import OpOverload as OpOverload
 
-HAS_KERNEL = Item(
+HAS_KERNEL = ReliedItem(
     "torch",
     ("torch:_C._dispatch_has_kernel_for_dispatch_key",),
     "tell which operations torch makes of others",
 )
-COMPOSITE = Item(
+COMPOSITE = ReliedItem(
     "torch",
     ("torch:_C.DispatchKey.CompositeImplicitAutograd",),
     "tell which operations torch makes of others",
 )
-INDUCTOR = Item(
+INDUCTOR = ReliedItem(
     "torch",
     ("torch._inductor.compile_fx:compile_fx",),
     "count the runs of what torch.compile compiled",

@@ -12,15 +12,15 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from kvparity_kernels.relied import Item, gone, needed, parameters
+from kvparity_kernels.relied import ReliedItem, gone, needed, parameters
 
 _ARITHMETIC = "put its fixed-order arithmetic into the interpreter"
 _AUDIT = "compile kernels without a GPU (kvparity audit)"
 _TILES = "tell tiles that a device refuses from other errors"
 
 
-def _hook(path: str, *takes: str) -> Item:
-    return Item("triton", (f"triton.runtime.interpreter:{path}",), _ARITHMETIC, takes)
+def _hook(path: str, *takes: str) -> ReliedItem:
+    return ReliedItem("triton", (f"triton.runtime.interpreter:{path}",), _ARITHMETIC, takes)
 
 
 HOOKS = (
@@ -39,17 +39,17 @@ HOOKS = (
     _hook("ReduceOps.sum", "self", "input"),
     _hook("TensorHandle", "data", "dtype", "attr"),
 )
-NEAREST = Item("triton", ("triton.runtime.interpreter:_ir.ROUNDING_MODE.RTNE",), _ARITHMETIC)
-UNSET = Item("triton", ("triton.runtime.interpreter:_MISSING",), _ARITHMETIC)
-SEMANTIC = Item("triton", ("triton.runtime.interpreter:interpreter_semantic",), _ARITHMETIC)
-SOURCE = Item("triton", ("triton.compiler:ASTSource",), _AUDIT)
-TARGET = Item("triton", ("triton.backends.compiler:GPUTarget",), _AUDIT)
-PTXAS = Item("triton", ("triton.backends.nvidia.compiler:get_ptxas",), _AUDIT)
-NVDISASM = Item("triton", ("triton:knobs.nvidia.nvdisasm",), _AUDIT)
+NEAREST = ReliedItem("triton", ("triton.runtime.interpreter:_ir.ROUNDING_MODE.RTNE",), _ARITHMETIC)
+UNSET = ReliedItem("triton", ("triton.runtime.interpreter:_MISSING",), _ARITHMETIC)
+SEMANTIC = ReliedItem("triton", ("triton.runtime.interpreter:interpreter_semantic",), _ARITHMETIC)
+SOURCE = ReliedItem("triton", ("triton.compiler:ASTSource",), _AUDIT)
+TARGET = ReliedItem("triton", ("triton.backends.compiler:GPUTarget",), _AUDIT)
+PTXAS = ReliedItem("triton", ("triton.backends.nvidia.compiler:get_ptxas",), _AUDIT)
+NVDISASM = ReliedItem("triton", ("triton:knobs.nvidia.nvdisasm",), _AUDIT)
 REFUSALS = (
-    Item("triton", ("triton.compiler.errors:CompilationError",), _TILES),
-    Item("triton", ("triton.runtime.errors:OutOfResources",), _TILES),
-    Item("triton", ("triton.runtime.errors:PTXASError",), _TILES),
+    ReliedItem("triton", ("triton.compiler.errors:CompilationError",), _TILES),
+    ReliedItem("triton", ("triton.runtime.errors:OutOfResources",), _TILES),
+    ReliedItem("triton", ("triton.runtime.errors:PTXASError",), _TILES),
 )
 
 QUICK: dict[str, tuple[str, ...]] = {

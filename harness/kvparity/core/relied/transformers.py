@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar, cast
 import torch
 
 from kvparity.core.errors import UnsupportedError
-from kvparity_kernels.relied import Item, gone
+from kvparity_kernels.relied import ReliedItem, gone
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -60,24 +60,26 @@ _EAGER = "eager_attention_forward"
 CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
 
 _SEES = "see which attention each layer calls"
-ATTENTIONS = Item("transformers", ("transformers.modeling_utils:ALL_ATTENTION_FUNCTIONS",), _SEES)
-MASKS = Item(
+ATTENTIONS = ReliedItem(
+    "transformers", ("transformers.modeling_utils:ALL_ATTENTION_FUNCTIONS",), _SEES
+)
+MASKS = ReliedItem(
     "transformers",
     ("transformers.masking_utils:ALL_MASK_ATTENTION_FUNCTIONS",),
     "give its own attention the mask of sdpa",
 )
-OVERLAY = Item(
+OVERLAY = ReliedItem(
     "transformers",
     ("transformers.masking_utils:sliding_window_overlay",),
     "plant a window that is one key short",
     ("sliding_window",),
 )
-MODEL_TYPES = Item(
+MODEL_TYPES = ReliedItem(
     "transformers",
     ("transformers.models.auto.configuration_auto:CONFIG_MAPPING",),
     "tell which model types there are",
 )
-EXPORTABLE = Item(
+EXPORTABLE = ReliedItem(
     "transformers",
     ("transformers.integrations.executorch:TorchExportableModuleForDecoderOnlyLM",),
     "export a model as its users do",
@@ -85,14 +87,14 @@ EXPORTABLE = Item(
 
 
 @contextmanager
-def replaced(item: Item, stand_in: Callable[..., object]) -> Iterator[None]:
+def replaced(item: ReliedItem, stand_in: Callable[..., object]) -> Iterator[None]:
     """``stand_in`` in the place of a function of transformers' own.
 
     Raises:
         GoneError: the function is gone.
     """
     before = item.get()
-    module, _, name = next(n for n in item.names if Item("", (n,), "").find()).partition(":")
+    module, _, name = next(n for n in item.names if ReliedItem("", (n,), "").find()).partition(":")
     setattr(sys.modules[module], name, stand_in)
     try:
         yield

@@ -30,7 +30,7 @@ from kvparity.subjects.hf import config_keys
 from kvparity.subjects.hf.run_counts import Observation, observing
 from kvparity.tiles import measure
 from kvparity_kernels import relied
-from kvparity_kernels.relied import GoneError, Item
+from kvparity_kernels.relied import GoneError, ReliedItem
 from kvparity_kernels.relied import torch as own_torch
 from kvparity_kernels.relied import triton as own_triton
 from kvparity_kernels.versions import TESTED
@@ -38,18 +38,18 @@ from kvparity_kernels.versions import TESTED
 ROOT = Path(__file__).parents[4]
 
 
-def items(module: ModuleType) -> Iterator[Item]:
+def items(module: ModuleType) -> Iterator[ReliedItem]:
     for value in vars(module).values():
         for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Item):
+            if isinstance(each, ReliedItem):
                 yield each
 
 
 EVERY = [item for module in (own_torch, own_triton, hf) for item in items(module)]
-NAME: Callable[[Item], str] = lambda item: item.names[0]  # noqa: E731
+NAME: Callable[[ReliedItem], str] = lambda item: item.names[0]  # noqa: E731
 
 
-def sentence(item: Item) -> str:
+def sentence(item: ReliedItem) -> str:
     """All of it: the library, its version, what is gone, what for, what was tested."""
     version = metadata.version(item.library)
     return (
@@ -60,7 +60,7 @@ def sentence(item: Item) -> str:
 
 @pytest.mark.parametrize("item", EVERY, ids=NAME)
 def test_everything_is_here_and_said_in_words_where_it_is_gone(
-    item: Item, monkeypatch: pytest.MonkeyPatch
+    item: ReliedItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with warnings.catch_warnings():  # of what inductor imports
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -82,7 +82,7 @@ def _observe() -> None:
         pass
 
 
-CONSUMERS: dict[Item, Callable[[], Any]] = {
+CONSUMERS: dict[ReliedItem, Callable[[], Any]] = {
     own_torch.HAS_KERNEL: lambda: own_torch.composite.__wrapped__(torch.ops.aten.relu.default),
     own_torch.INDUCTOR: lambda: Compiled(torch.sin)(torch.ones(2)),
     own_triton.HOOKS[0]: own_triton.check_hooks,
@@ -98,7 +98,9 @@ CONSUMERS: dict[Item, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("item", CONSUMERS, ids=NAME)
-def test_who_uses_it_hands_the_sentence_on(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_uses_it_hands_the_sentence_on(
+    item: ReliedItem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = relied.import_module
     modules = {name.partition(":")[0] for name in item.names}
     for attention in ("kvparity", "sdpa"):
@@ -158,7 +160,7 @@ def test_other_parameters_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_moved_name_is_tried_under_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    item = Item("torch", ("new:name", "old:inner.name"), "test")
+    item = ReliedItem("torch", ("new:name", "old:inner.name"), "test")
     old = SimpleNamespace(inner=SimpleNamespace(name=3))
     monkeypatch.setattr(relied, "import_module", lambda name: {"old": old}.get(name, torch))
     assert item.get() == 3
@@ -178,7 +180,7 @@ def test_the_command_line_ends_with_the_sentence(
         "checks: [{name: c, relation: invariance, paths: [decode]}]\n"
         "controls: [stale-slot]\n"
     )
-    gone = Item("transformers", ("transformers:Attentions",), "see which attention is called")
+    gone = ReliedItem("transformers", ("transformers:Attentions",), "see which attention is called")
     monkeypatch.setattr(hf, "ATTENTIONS", gone)
     command = ["verify", str(tmp_path / "c.yaml"), "--run-dir", str(tmp_path / "run")]
     assert main([*command, "--jobs", "1"]) == ExitCode.ERROR
