@@ -156,6 +156,7 @@ def tree(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> fresh.Fresh:
     return fresh.Fresh(checkout / "trees", checkout / "results")
 
 
+@pytest.mark.slow
 def test_mutants_on_disk_are_killed_by_a_test_that_holds_without_them(
     checkout: Path, tree: fresh.Fresh
 ) -> None:

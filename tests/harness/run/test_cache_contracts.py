@@ -20,6 +20,7 @@ from kvparity_contracts.loader import load
 SLOW = (
     "attention-cache",
     "export-fidelity",
+    "kv-dtype",
     "prefix-reuse",
     "shared-kv",
     "sliding-window",
@@ -27,7 +28,6 @@ SLOW = (
     "transformers-gemma-shared",
 )
 QUICK = (
-    "kv-dtype",
     "transformers-gemma3-window",
     "transformers-mistral-window",
     "transformers-static-cache",

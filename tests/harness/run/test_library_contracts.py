@@ -136,6 +136,7 @@ def test_transformers_contracts_find_what_plain_code_finds(tmp_path, name, warm,
     assert {c["name"] for c in report["controls"] if not c["caught"]} == set()
 
 
+@pytest.mark.slow
 def test_transformers_with_fixed_order_attention(tmp_path, warm):
     """Its linear layers are torch's: equal bits are this CPU's answer, and plain eager's too."""
     code, report = verify("transformers-qwen3-fixed-order", tmp_path / "run", warm)
@@ -145,6 +146,7 @@ def test_transformers_with_fixed_order_attention(tmp_path, warm):
     assert code == ExitCode.HOLDS, report["checks"][0]["reason"]
 
 
+@pytest.mark.slow
 def test_transformers_in_fixed_order_holds_in_float32(tmp_path, warm):
     """Nothing of torch's order is left, so here equal bits are no chance of this CPU."""
     code, report = verify("transformers-qwen3-invariant", tmp_path / "run", warm)
@@ -155,6 +157,7 @@ def test_transformers_in_fixed_order_holds_in_float32(tmp_path, warm):
     assert {"linear", "bmm", "_softmax", "mean.dim"} <= set(report["subject"]["invariant"])
 
 
+@pytest.mark.slow
 def test_a_decoder_of_torch_differs_and_says_which_backend_ran(tmp_path, warm):
     """How many rows differ is the processor's; what is compared, and what ran, is not."""
     code, report = verify("decoder-sdpa", tmp_path / "run", warm)

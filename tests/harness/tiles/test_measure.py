@@ -248,6 +248,7 @@ def test_the_verb_measures(quick, monkeypatch, capsys):
     assert "control another split in float32: 0 of" in err
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_document_of_one():
     cases = (*SMALL, AttentionCase("more", 1, 1, 16, (130,), 2))
     one, two = (measurement(CPU, ("float32",), (D32, D16), cases=cases, jobs=n) for n in (1, 2))

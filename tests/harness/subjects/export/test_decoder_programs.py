@@ -19,6 +19,8 @@ from kvparity.subjects.decoder.model import Ops
 from kvparity.subjects.export.decoder import ProgramSession, open_session
 
 # Across the window of 5 and a tile of 16; and a prompt of one token.
+
+pytestmark = pytest.mark.compile  # torch.export or torch.compile traces each
 SOME = prompts(1, 14)
 
 
@@ -35,7 +37,6 @@ def test_exported_steps_give_the_bits_of_prefill(name: str) -> None:
     assert exported.observed["program.decode"] == 6
 
 
-@pytest.mark.compile
 def test_compiled_steps_give_the_bits_of_decode() -> None:
     which, one = decoder("plain"), prompts(5)
     compiled = computed(which, "compiled", one)

@@ -22,6 +22,7 @@ from kvparity.subjects.export.hf import ExportedSession, ModelPrograms, programs
 from kvparity.subjects.hf.subject import build
 from kvparity_contracts.subjects import Transformers
 
+pytestmark = pytest.mark.compile  # torch.export or torch.compile traces each
 CONFIG = {
     "model_type": "mistral",
     "vocab_size": 64,
@@ -90,7 +91,6 @@ def test_an_exported_program_in_fixed_order_gives_the_bits_of_one_forward_pass()
     assert exported.observed["invariant.linear"] > 0
 
 
-@pytest.mark.compile
 def test_a_compiled_forward_is_the_model_up_to_rounding() -> None:
     which, some = model(whole=True), prompts(1, 3)
     compiled = computed(which, "compiled", some)
