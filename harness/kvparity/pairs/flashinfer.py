@@ -31,7 +31,7 @@ WHOLE: Cut = {"disable_split_kv": True}
 Rows = tuple[Tensor, Tensor]
 
 
-class PlannedWrapper(Protocol):
+class PlannedAttention(Protocol):
     """A wrapper of FlashInfer's with a plan."""
 
     @overload
@@ -133,7 +133,7 @@ def planned_prefill(
     cut: Cut,
     workspace: Tensor | None = None,
     backend: str = "fa2",
-) -> PlannedWrapper:
+) -> PlannedAttention:
     """FlashInfer's causal prefill wrapper, planned for rows of ``q[sum T, Hq, D]``.
 
     ``ends``: int32 ``[B+1]`` offsets of the rows; ``lengths``: keys in pages. ``workspace``: one
@@ -155,7 +155,7 @@ def planned_prefill(
         kv_data_type=cache,
         **cut,
     )
-    planned: PlannedWrapper = wrapper
+    planned: PlannedAttention = wrapper
     return planned
 
 
@@ -167,7 +167,7 @@ def planned_decode(
     scale: float,
     cut: Cut,
     workspace: Tensor | None = None,
-) -> PlannedWrapper:
+) -> PlannedAttention:
     """FlashInfer's decode wrapper, planned for ``q[B, Hq, D]`` and ``lengths`` keys in pages."""
     wrapper = library(q).BatchDecodeWithPagedKVCacheWrapper(
         _workspace(q) if workspace is None else workspace,
@@ -186,7 +186,7 @@ def planned_decode(
         kv_data_type=cache,
         **cut,
     )
-    planned: PlannedWrapper = wrapper
+    planned: PlannedAttention = wrapper
     return planned
 
 

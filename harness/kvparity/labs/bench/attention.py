@@ -18,7 +18,7 @@ from kvparity.labs.bench.calls import ORDER, OURS, Call, Calls, TileChoice, draw
 from kvparity.labs.bench.cases import ModelShape, TimedCase
 
 if TYPE_CHECKING:
-    from kvparity.pairs.flashinfer import Cut, PlannedWrapper
+    from kvparity.pairs.flashinfer import Cut, PlannedAttention
 
 from kvparity_kernels.attention import attend_decode, attend_prefill
 from kvparity_kernels.keys import KeysValues
@@ -31,7 +31,7 @@ BACKENDS = {
 SPLITS = (64, 128, 256, 512, 1024, 2048)
 """Keys of a split that a scheduler might choose among; the order's own is ``ours``."""
 
-Plan = Callable[[], "PlannedWrapper"]
+Plan = Callable[[], "PlannedAttention"]
 
 
 def decode(case: TimedCase, shape: ModelShape, device: str, choice: TileChoice) -> Calls:
@@ -159,7 +159,7 @@ def _flashinfer_prefill(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Calls:
     ends = torch.tensor([0, len(q)], dtype=torch.int32, device=q.device)
     caches = tuple(x.reshape(-1, PAGE, *x.shape[1:]) for x in (k, v))
 
-    def plan() -> PlannedWrapper:
+    def plan() -> PlannedAttention:
         # Its own choice of a backend, as most of its users leave it: fa3 on a Hopper.
         return planned_prefill(
             q, ends, [len(k)], k.shape[1], k.dtype, scale, {}, _workspace(), backend="auto"
@@ -182,7 +182,7 @@ def _workspace() -> Tensor:
 
 def _planned(plan: Plan, q: Tensor, caches: tuple[Tensor, ...]) -> Call:
     """Planned at the first call, so that a failure to plan is reported for this way alone."""
-    made: list[PlannedWrapper] = []
+    made: list[PlannedAttention] = []
 
     def call() -> Tensor:
         if not made:
