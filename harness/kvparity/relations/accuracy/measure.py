@@ -61,7 +61,7 @@ def against(candidate: Record, oracle: Tensor, *, column: int | None) -> Against
 def accuracy(
     candidate: Record, oracle: Tensor, limits: Mapping[str, float], *, column: int | None
 ) -> Comparison:
-    """Hold one column (None: all) of a record against float64 values of the same shape.
+    """Compare one column (None: all) of a record with float64 values of the same shape.
 
     Whatever the path does, it is the rollout here: the oracle scores its tokens again. A measure
     that is NaN is over every limit; a limit without its measure is ``void``.

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import networkx as nx
 
-from kvparity.relations.audit.ptx import Instruction, Program
+from kvparity.relations.audit.ptx import Instruction, PtxProgram
 
 _BRANCHES = ("bra", "brx")  # brx takes its label from a table, which nothing here reads
 _LEAVES = ("ret", "exit", "trap")
@@ -44,7 +44,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Parts:
+class LoopParts:
     """A kernel cut at the loop over tiles; what is not there is empty.
 
     ``before``: from the start (or the head of the loop around) to the loop. ``loop``: the loop
@@ -59,7 +59,7 @@ class Parts:
     around: bool = False
 
 
-def control_flow(program: Program) -> Flow:
+def control_flow(program: PtxProgram) -> Flow:
     """Blocks, order and loops of a program.
 
     Raises ``ValueError`` for a branch to a label that is not there.
@@ -70,7 +70,7 @@ def control_flow(program: Program) -> Flow:
     return Flow(blocks, successors, order, _loops(graph.subgraph(order), order))
 
 
-def cut(flow: Flow) -> Parts:
+def cut(flow: Flow) -> LoopParts:
     """Cut at the innermost loop that multiplies matrices, else at the only loop there is.
 
     Without either all is ``before``.
@@ -78,7 +78,7 @@ def cut(flow: Flow) -> Parts:
     inner = matrix_loop(flow)
     if inner is None:
         if len(flow.loops) != 1:
-            return Parts(before=flow.part(frozenset(flow.order)))
+            return LoopParts(before=flow.part(frozenset(flow.order)))
         inner = flow.loops[0]
     outer = min(
         (each for each in flow.loops if inner.blocks < each.blocks),
@@ -90,7 +90,7 @@ def cut(flow: Flow) -> Parts:
     head = frozenset[int]() if outer is None else frozenset({outer.header})
     after = _reach(flow, inner.blocks, scope - inner.blocks - head)
     finish = _reach(flow, scope, every - scope)
-    return Parts(
+    return LoopParts(
         before=flow.part(scope - inner.blocks - after),
         loop=flow.part(inner.blocks),
         after=flow.part(after),
@@ -121,7 +121,7 @@ def _reach(flow: Flow, start: frozenset[int], allowed: frozenset[int]) -> frozen
 
 
 def _blocks(
-    program: Program,
+    program: PtxProgram,
 ) -> tuple[dict[int, tuple[Instruction, ...]], dict[int, tuple[int, ...]]]:
     code = program.instructions
     starts = {0} | set(program.labels.values())

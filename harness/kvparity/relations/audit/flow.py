@@ -129,7 +129,7 @@ def skeleton(
     exchange between threads makes a value, as in a sum over threads; False where nothing is summed
     and it only moves one.
     """
-    walk = _Walk(leaves, exchanges, constants)
+    walk = _FlowWalk(leaves, exchanges, constants)
     for each in part:
         walk.step(each)
     return Skeleton(tuple(sorted(walk.nodes.values())))
@@ -147,7 +147,7 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
 
 
-class _Walk:
+class _FlowWalk:
     def __init__(
         self, leaves: AbstractSet[str], exchanges: bool, constants: Mapping[str, str]
     ) -> None:

@@ -30,14 +30,14 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class Program:
+class PtxProgram:
     """The instructions of one kernel in order, and the place that each label names."""
 
     instructions: tuple[Instruction, ...]
     labels: dict[str, int]
 
 
-def parse(text: str) -> Program:
+def parse(text: str) -> PtxProgram:
     """Read the body of a PTX file that holds one kernel. Directives and debug labels are dropped.
 
     Raises ``ValueError`` if there is no instruction in it.
@@ -56,7 +56,7 @@ def parse(text: str) -> Program:
             instructions.append(_instruction(line[:-1]))
     if not instructions:
         raise ValueError("this PTX has no kernel body; expected the output of Triton's compiler")
-    return Program(tuple(instructions), labels)
+    return PtxProgram(tuple(instructions), labels)
 
 
 def _instruction(line: str) -> Instruction:

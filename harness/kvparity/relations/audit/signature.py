@@ -32,7 +32,7 @@ class Signature:
     """What was seen in one kernel. Frozen and comparable; ``as_json`` is what is reported.
 
     ``before``, ``loop``, ``after``, ``finish``: the float dataflow around and in the loop over
-    tiles (``cfg.Parts``). ``around``: whether a loop over splits is around it.
+    tiles (``cfg.LoopParts``). ``around``: whether a loop over splits is around it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Signature:
     atomics: int
     sass: sass.Counts
     hash: str = field(compare=False)
-    parts: cfg.Parts = field(compare=False, repr=False)
+    parts: cfg.LoopParts = field(compare=False, repr=False)
     held: Mapping[str, str] = field(compare=False, repr=False)
 
     @property

@@ -29,7 +29,7 @@ def compare(
     candidate: CacheSnapshot,
     again: Again | None = None,
 ) -> Comparison:
-    """Hold two caches against each other and each against what was written.
+    """Compare two caches with each other, and each with what was written.
 
     Without ``again`` a difference is told without its bits.
     """

@@ -108,7 +108,7 @@ class _Row:
                 self.cache.truncate(span.sequence, span.start)
 
     def compute(self) -> Tensor:
-        """The step once more, of its rows only the probed one."""
+        """The step again, of its rows only the probed one."""
         with at_work():
             wanted = tuple(
                 self.span if span.sequence == self.span.sequence else _silent(span)
@@ -117,7 +117,7 @@ class _Row:
             return torch.cat(list(self.session.forward(wanted, self.ids)))
 
     def again(self) -> int:
-        """The digest of the row, computed from what the cache holds now; then back once more."""
+        """The digest of the row, computed from what the cache holds now; then back again."""
         rows = self.compute()
         self.back()
         if len(rows) != 1:
@@ -138,7 +138,7 @@ class _Row:
             return
         layers = self.prober.layers or range(self.cache.layers())
         places = {layer: self._positions(layer) for layer in layers}
-        for layer, positions in places.items():  # a lossy store may round what it gave once more
+        for layer, positions in places.items():  # a lossy store may round what it gave again
             for position in positions:
                 k, v = self._read(layer, position)
                 self._write(layer, position, k, v)

@@ -1,7 +1,7 @@
 """Where an online softmax renews its running maximum: the edges between blocks of keys.
 
 A tree cannot show this, yet it decides bits: a weight that is computed against one maximum and then
-scaled to another is rounded once more. Three keys a, b, c with rising scores tell: if b's block is
+scaled to another is rounded twice. Three keys a, b, c with rising scores tell: if b's block is
 closed before c comes, a weighs fl(fl(2^-(b-a)) * fl(2^-(c-b))), else fl(2^-(c-a)).
 """
 

@@ -37,7 +37,7 @@ class TripleOracle(Protocol):
 
 
 @dataclass(frozen=True)
-class Item:
+class Subtree:
     """A term, or a subtree that is found in another task: any of its terms and its slot."""
 
     term: int
@@ -45,10 +45,10 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Task:
+class TripleTask:
     """Items that make one subtree, whose id goes into ``slot``."""
 
-    items: list[Item]
+    items: list[Subtree]
     slot: int
 
 
@@ -65,7 +65,7 @@ def recover_triples(ask: TripleOracle, *, seed: int = 0) -> tuple[SumTree, Stats
     rng = np.random.default_rng(seed)
     joins: dict[int, tuple[int, ...]] = {}  # slot -> slots below it; slots < n are the terms
     slots = n + 1
-    tasks = [Task([Item(x, x) for x in range(n)], n)]
+    tasks = [TripleTask([Subtree(x, x) for x in range(n)], n)]
     probes = rounds = 0
     while tasks:
         plans = []
@@ -95,10 +95,10 @@ def recover_triples(ask: TripleOracle, *, seed: int = 0) -> tuple[SumTree, Stats
             later = [x for x in rest if x not in with_a and x not in with_b]
             joined = slots if later else task.slot
             joins[joined] = (slots + 1, slots + 2)
-            tasks.append(Task([a, *with_a], slots + 1))
-            tasks.append(Task([b, *with_b], slots + 2))
+            tasks.append(TripleTask([a, *with_a], slots + 1))
+            tasks.append(TripleTask([b, *with_b], slots + 2))
             if later:
-                tasks.append(Task([*later, Item(a.term, joined)], task.slot))
+                tasks.append(TripleTask([*later, Subtree(a.term, joined)], task.slot))
             slots += 3
     seconds = time.perf_counter() - begun
     return _tree(n, joins), Stats(probes, ask.launches - before, rounds, seconds)

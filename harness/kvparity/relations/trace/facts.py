@@ -21,7 +21,7 @@ class Facts:
 
     @property
     def layered(self) -> LayeredCache | None:
-        """The cache, if it tells of its layers."""
+        """The cache, if it reports its layers."""
         return self.cache if isinstance(self.cache, LayeredCache) else None
 
     def owner(self, layer: int) -> int:

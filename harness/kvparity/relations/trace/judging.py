@@ -1,4 +1,4 @@
-"""Hold a trace against its invariants: what is broken, and what could not be said."""
+"""Check a trace against its invariants: what is broken, and what could not be said."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Judgement:
 
 
 def judge(lines: Sequence[Line], facts: Facts, missing: str | None) -> Judgement:
-    """Judge a whole trace; ``missing``: what the subject did not tell of, in a sentence.
+    """Judge a whole trace; ``missing``: what the subject did not report, in a sentence.
 
     ``broken`` is in order of steps, and within a step in that of the invariants. Void: rows are
     missing, or stored layers hold the same so that a donor cannot be known.

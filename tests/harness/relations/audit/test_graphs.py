@@ -143,7 +143,7 @@ def test_the_parts_are_what_stands_before_in_and_behind_the_loop(multiplies: boo
             continue
         parts = cfg.cut(flow)
         if not inner:
-            assert parts == cfg.Parts(before=flow.part(frozenset(flow.order)))
+            assert parts == cfg.LoopParts(before=flow.part(frozenset(flow.order)))
             continue
         around = [(len(b), h) for h, b in case.loops().items() if inner < b]
         if len(around) > 1 and min(around)[0] == sorted(around)[1][0]:
