@@ -18,7 +18,7 @@ FLOOR = 256
 
 
 @dataclass(frozen=True)
-class Request:
+class FreshRequest:
     """Paths of one unit that one fresh process computes: all of one side."""
 
     unit: Unit
@@ -29,7 +29,7 @@ class Request:
 class Selection:
     """``requests``: what is computed again. ``paths``: how many paths, ``of`` how many."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[FreshRequest, ...]
     paths: int
     of: int
 
@@ -63,5 +63,5 @@ def select(contract: Contract, units: Sequence[Unit], verdicts: Mapping[str, str
         for side in (False, True):
             paths = tuple(p for u, p, r in kept if u.id == unit.id and r is side)
             if paths:
-                requests.append(Request(unit, paths))
+                requests.append(FreshRequest(unit, paths))
     return Selection(tuple(requests), len(kept), len(items))
