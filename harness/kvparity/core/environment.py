@@ -6,7 +6,6 @@ import os
 import platform
 import signal
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Protocol, TypedDict, cast
 
@@ -40,13 +39,8 @@ _VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE"
 def versions() -> dict[str, str | None]:
     """Installed version of every package that can decide bits, None where it is missing."""
     # kvparity's own from the code that runs: a checkout on the path has no metadata, or stale one.
-    found: dict[str, str | None] = {"kvparity": kvparity.__version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    own: dict[str, str | None] = {"kvparity": kvparity.__version__}
+    return own | {name: tested.version_of(name) for name in _PACKAGES}
 
 
 def cpu_model() -> str:

@@ -24,7 +24,7 @@ def _signed(value: int) -> int:
     return struct.unpack("<q", struct.pack("<Q", value & (2**64 - 1)))[0]  # type: ignore[no-any-return] # struct is untyped
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
+def shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical shift: torch's int64 shift copies the sign bit."""
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
@@ -35,16 +35,20 @@ def stream(seed: int, name: str, purpose: str) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
+def splitmix64(key: int, counters: Tensor) -> Tensor:
+    """Int64 bits, one per int64 counter; those of the stream with this seed count from 1."""
+    z = (counters * _signed(_GAMMA)).add_(_signed(key))  # in place: half the time goes to memory
+    z.bitwise_xor_(shift_right(z, 30)).mul_(_signed(_MIX_1))
+    z.bitwise_xor_(shift_right(z, 27)).mul_(_signed(_MIX_2))
+    return z.bitwise_xor_(shift_right(z, 31))
+
+
 def uniform(key: int, counters: Tensor) -> Tensor:
     """Float64 in (0, 1), one per int64 counter.
 
     52 random bits and a half: with 53 the half would round, and up to 1.
     """
-    z = (counters * _signed(_GAMMA)).add_(_signed(key))  # in place: half the time goes to memory
-    z.bitwise_xor_(_shift_right(z, 30)).mul_(_signed(_MIX_1))
-    z.bitwise_xor_(_shift_right(z, 27)).mul_(_signed(_MIX_2))
-    z.bitwise_xor_(_shift_right(z, 31))
-    return _shift_right(z, 12).double().add_(0.5).mul_(2.0**-52)
+    return shift_right(splitmix64(key, counters), 12).double().add_(0.5).mul_(2.0**-52)
 
 
 def normal(key: int, positions: Tensor, width: int) -> Tensor:

@@ -52,13 +52,18 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def installed() -> dict[str, str | None]:
     """The version of each library of the table as it is installed here, None where it is not."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for library in TESTED.keys() - found.keys():
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            found[library] = None
-    return {library: found[library] for library in TESTED}
+    return {
+        library: platform.python_version() if library == "python" else version_of(library)
+        for library in TESTED
+    }
+
+
+def version_of(package: str) -> str | None:
+    """The installed version, None where it is missing."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def here() -> str | None:

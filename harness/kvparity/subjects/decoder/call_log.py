@@ -5,8 +5,9 @@ A planted defect wraps these functions; what it hands on is what they see.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 
 from kvparity.subjects.attention_calls import AttentionOps, DecodeCall, Outputs, PrefillCall
 from kvparity_kernels import attention
@@ -21,38 +22,21 @@ def noting() -> Iterator[list[PrefillCall | DecodeCall]]:
         yield calls
 
 
+def _launch(kernel: Callable[..., Outputs], call: PrefillCall | DecodeCall) -> Outputs:
+    """Kernels take what a call holds, under the same names."""
+    emit(call)
+    held = {each.name: getattr(call, each.name) for each in fields(call)}
+    return kernel(held.pop("q"), held.pop("kv"), **held)
+
+
 def attend_prefill(call: PrefillCall) -> Outputs:
     """``kvparity_kernels.attention.attend_prefill``."""
-    emit(call)
-    return attention.attend_prefill(
-        call.q,
-        call.kv,
-        q_starts=call.q_starts,
-        q_lens=call.q_lens,
-        max_q=call.max_q,
-        scale=call.scale,
-        order=call.order,
-        window=call.window,
-        softcap=call.softcap,
-        sinks=call.sinks,
-        first_key=call.first_key,
-    )
+    return _launch(attention.attend_prefill, call)
 
 
 def attend_decode(call: DecodeCall) -> Outputs:
     """``kvparity_kernels.attention.attend_decode``."""
-    emit(call)
-    return attention.attend_decode(
-        call.q,
-        call.kv,
-        max_kv=call.max_kv,
-        scale=call.scale,
-        order=call.order,
-        window=call.window,
-        softcap=call.softcap,
-        sinks=call.sinks,
-        first_key=call.first_key,
-    )
+    return _launch(attention.attend_decode, call)
 
 
 FIXED_ORDER = AttentionOps(prefill=attend_prefill, decode=attend_decode)

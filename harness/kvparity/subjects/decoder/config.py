@@ -122,16 +122,6 @@ class DecoderConfig:
         """What query-key products are multiplied by."""
         return 1.0 / math.sqrt(self.head_dim)
 
-    @property
-    def q_width(self) -> int:
-        """Elements of all query heads of one row."""
-        return self.heads * self.head_dim
-
-    @property
-    def kv_width(self) -> int:
-        """Elements of all key heads of one row."""
-        return self.kv_heads * self.head_dim
-
 
 def from_contract(stated: ContractConfig) -> DecoderConfig:
     """The configuration that a contract states. ``attention_bias`` means all four projections."""

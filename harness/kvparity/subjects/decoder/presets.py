@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.decoder.config import DecoderConfig
 
+# https://huggingface.co/Qwen/Qwen3-8B
+_QWEN3 = DecoderConfig(
+    family="qwen3",
+    vocab=151936,
+    hidden=4096,
+    layers=36,
+    heads=32,
+    kv_heads=8,
+    head_dim=128,
+    intermediate=12288,
+    max_positions=40960,
+    rms_eps=1e-6,
+    rope_theta=1e6,
+    qk_norm=True,
+)
 PRESETS: dict[str, DecoderConfig] = {
     # Small enough for Triton's interpreter: bytes for tokens, every feature of qwen3 switched on.
     "tiny": DecoderConfig(
@@ -22,36 +39,8 @@ PRESETS: dict[str, DecoderConfig] = {
         tied=True,
     ),
     # https://huggingface.co/Qwen/Qwen3-0.6B
-    "qwen3-0.6b": DecoderConfig(
-        family="qwen3",
-        vocab=151936,
-        hidden=1024,
-        layers=28,
-        heads=16,
-        kv_heads=8,
-        head_dim=128,
-        intermediate=3072,
-        max_positions=40960,
-        rms_eps=1e-6,
-        rope_theta=1e6,
-        qk_norm=True,
-        tied=True,
-    ),
-    # https://huggingface.co/Qwen/Qwen3-8B
-    "qwen3-8b": DecoderConfig(
-        family="qwen3",
-        vocab=151936,
-        hidden=4096,
-        layers=36,
-        heads=32,
-        kv_heads=8,
-        head_dim=128,
-        intermediate=12288,
-        max_positions=40960,
-        rms_eps=1e-6,
-        rope_theta=1e6,
-        qk_norm=True,
-    ),
+    "qwen3-0.6b": replace(_QWEN3, hidden=1024, layers=28, heads=16, intermediate=3072, tied=True),
+    "qwen3-8b": _QWEN3,
     # https://huggingface.co/meta-llama/Meta-Llama-3-8B
     "llama3-8b": DecoderConfig(
         family="llama",

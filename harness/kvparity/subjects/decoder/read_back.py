@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
@@ -9,6 +10,18 @@ from torch import Tensor
 
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store import decode
+
+
+def slots_of(kv: KeysValues, sequences: Sequence[int], places: Tensor) -> Tensor:
+    """The slots of the keys ``places`` of each sequence, int64 ``[sequences, keys]``."""
+    own = torch.tensor(list(sequences), dtype=torch.int64).to(places.device)
+    if kv.ring:
+        places = places % kv.ring
+    if kv.block_table is not None:
+        pages = kv.block_table[own].long()
+        return pages[:, places // kv.page] * kv.page + places % kv.page
+    assert kv.starts is not None  # a batch has starts or pages
+    return kv.starts[own][:, None] + places
 
 
 def keys_read(
@@ -19,14 +32,7 @@ def keys_read(
     ``k``, ``v`` ``[stop-start, kv_heads, head_dim]`` in ``dtype``, that of the queries.
     """
     places = torch.arange(start, max(start, stop), device=kv.k.device)
-    if kv.ring:
-        places = places % kv.ring
-    if kv.block_table is not None:
-        pages = kv.block_table[sequence].long()
-        slots = pages[places // kv.page] * kv.page + places % kv.page
-    else:
-        assert kv.starts is not None
-        slots = kv.starts[sequence] + places
+    slots = slots_of(kv, [sequence], places)[0]
 
     def read(codes: Tensor, scale: Tensor | None) -> Tensor:
         raw = codes.view(torch.uint8) if codes.element_size() == 1 else codes

@@ -1,8 +1,7 @@
 """Weights drawn from (seed, tensor name, element index): the same bits on every device.
 
-The stream is SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-generators") in int64 arithmetic, its top 24 bits turned into a uniform number; no transcendental
-function is involved, so CPU and CUDA draw the same weights.
+The stream is SplitMix64 (``core.rng``) in int64 arithmetic, its top 24 bits turned into a uniform
+number; no transcendental function is involved, so CPU and CUDA draw the same weights.
 
 How they are scaled, so that logprobs are lively and every stored key matters:
 
@@ -24,6 +23,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kvparity.core.rng import shift_right, splitmix64
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.layers import layers_of
 from kvparity.subjects.decoder.weights import DecoderWeights, Shape, assemble, tensor_shapes
@@ -57,12 +57,11 @@ def draw(
     device: torch.device,
 ) -> Tensor:
     """One tensor, by its Hugging Face name."""
-    key = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     kind = name.rsplit(".", 2)[-2]
     out = torch.empty(math.prod(shape), dtype=dtype, device=device)
     for start in range(0, out.numel(), _CHUNK):
         stop = min(start + _CHUNK, out.numel())
-        bits = _splitmix64(int.from_bytes(key[:8], "little"), start, stop, device)
+        bits = _bits(seed, name, start, stop, device)
         if name.endswith(".sinks"):
             part = _uniform(bits, 2.0 / math.sqrt(3.0)) + 1.0
         elif name.endswith("norm.weight"):
@@ -88,8 +87,7 @@ def with_scales(
     device = weights.embed.device
 
     def scale(layer: int, which: str) -> Tensor:
-        key = hashlib.sha256(f"{seed}:model.layers.{layer}.self_attn.{which}".encode()).digest()
-        bits = _splitmix64(int.from_bytes(key[:8], "little"), 0, config.kv_heads, device)
+        bits = _bits(seed, f"model.layers.{layer}.self_attn.{which}", 0, config.kv_heads, device)
         drawn = _uniform(bits, SCALE_SPREAD / math.sqrt(3.0)) + SCALE
         return drawn if form.per_head else drawn[:1].expand(config.kv_heads).contiguous()
 
@@ -130,25 +128,12 @@ def _norm_weight(config: DecoderConfig, kind: str, bits: Tensor) -> Tensor:
 
 def _uniform(bits: Tensor, std: float) -> Tensor:
     """Float32, zero mean: the top 24 bits as an odd integer (exact) times one float32 factor."""
-    integer = 2 * _shift(bits, 40) + 1 - (1 << 24)
+    integer = 2 * shift_right(bits, 40) + 1 - (1 << 24)
     factor = float(torch.tensor(std * math.sqrt(3.0) / (1 << 24), dtype=torch.float32))
     return integer.to(torch.float32) * factor
 
 
-def _splitmix64(key: int, start: int, stop: int, device: torch.device) -> Tensor:
-    """Outputs ``start .. stop-1`` of the SplitMix64 stream seeded with ``key``, int64 bits."""
-    golden = _signed(0x9E3779B97F4A7C15)
-    z = torch.arange(start + 1, stop + 1, dtype=torch.int64, device=device) * golden
-    z = z + _signed(key)
-    z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
-    return z ^ _shift(z, 31)
-
-
-def _shift(bits: Tensor, places: int) -> Tensor:
-    """Logical right shift of int64."""
-    return (bits >> places) & ((1 << (64 - places)) - 1)
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+def _bits(seed: int, name: str, start: int, stop: int, device: torch.device) -> Tensor:
+    """Outputs ``start .. stop-1`` of the stream of a name, int64."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little")
+    return splitmix64(key, torch.arange(start + 1, stop + 1, dtype=torch.int64, device=device))

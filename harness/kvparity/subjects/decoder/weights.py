@@ -76,8 +76,8 @@ def tensor_shapes(config: DecoderConfig) -> dict[str, Shape]:
 
 
 def _layer_shapes(config: DecoderConfig, layer: Layer) -> dict[str, Shape]:
-    hidden, kv, inner = config.hidden, config.kv_width, config.intermediate
-    q = config.heads * layer.head_dim
+    hidden, inner = config.hidden, config.intermediate
+    q, kv = config.heads * layer.head_dim, config.kv_heads * config.head_dim
     linears: dict[str, tuple[int, int, bool]] = {
         "self_attn.q_proj": (q, hidden, config.qkv_bias),
         "self_attn.k_proj": (kv, hidden, config.qkv_bias),

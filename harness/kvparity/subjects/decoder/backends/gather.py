@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from kvparity.subjects.decoder.read_back import slots_of
 from kvparity_kernels.keys import KeysValues
 
 Seen = Literal["all", "square", "lower-right", "mask"]
@@ -82,7 +83,7 @@ def _piece(
     if begins is not None and not kv.ring:
         view = _regular([begins[b] + first for b in members])
     if view is None:
-        slots = _slots(kv, members, torch.arange(first, length, device=device)).flatten()
+        slots = slots_of(kv, members, torch.arange(first, length, device=device)).flatten()
     at = _rows(starts, rows, device)
     piece = partial(Piece, len(members), rows, keys, at, view, slots)
     if first_key is not None:
@@ -112,18 +113,6 @@ def _rows(starts: Sequence[int], rows: int, device: torch.device) -> slice | Ten
         return slice(starts[0], starts[0] + len(starts) * rows)
     first = torch.tensor(starts, dtype=torch.int64).to(device)
     return (first[:, None] + torch.arange(rows, device=device)).flatten()
-
-
-def _slots(kv: KeysValues, members: Sequence[int], places: Tensor) -> Tensor:
-    """The slots of the keys ``places`` of each member, int64 ``[members, keys]``."""
-    own = torch.tensor(list(members), dtype=torch.int64).to(places.device)
-    if kv.ring:
-        places = places % kv.ring
-    if kv.block_table is not None:
-        pages = kv.block_table[own].long()
-        return pages[:, places // kv.page] * kv.page + places % kv.page
-    assert kv.starts is not None  # a batch has starts or pages
-    return kv.starts[own][:, None] + places
 
 
 def _mask(rows: int, keys: int, length: int, window: int, device: torch.device) -> Tensor:
