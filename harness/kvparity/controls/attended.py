@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Tensor
-
-from kvparity.controls.base import PlantedSession, PlantedSubject
+from kvparity.controls.base import PlantedSubject, Watched
 from kvparity.controls.reference import changed_calls, decoder_of
 from kvparity.core.errors import UnsupportedError
-from kvparity.plan.schedule import Layout, Member, Step
+from kvparity.plan.schedule import Layout, Member
 from kvparity.subjects.attention_calls import (
     AttentionOps,
     DecodeCall,
@@ -36,16 +34,6 @@ class _First:
         return self.ops.decode(replace(call, kv=self.kept.setdefault("decode", call.kv)))
 
 
-class _Stepwise(PlantedSession):
-    def __init__(self, inner: Session, first: _First) -> None:
-        super().__init__(inner)
-        self.first = first
-
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        self.first.kept.clear()
-        return self.inner.forward(step, ids)
-
-
 def wrong_donor(subject: Subject) -> Subject:
     """All layers of a step read the cache of the first one.
 
@@ -59,7 +47,7 @@ def wrong_donor(subject: Subject) -> Subject:
     planted = decoder.with_attention(AttentionOps(prefill=first.prefill, decode=first.decode))
 
     def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
-        return _Stepwise(inner.session(members, layout), first)
+        return Watched(inner.session(members, layout), lambda step: first.kept.clear())
 
     return PlantedSubject(planted, open_session)
 

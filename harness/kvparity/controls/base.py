@@ -58,6 +58,19 @@ class PlantedSession:
         _reusable(self.inner).adopt(sequence, donor, tokens)
 
 
+class Watched(PlantedSession):
+    """A session whose steps are told, each before it is computed."""
+
+    def __init__(self, inner: Session, tell: Callable[[Step], object]) -> None:
+        super().__init__(inner)
+        self.tell = tell
+
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Compute one step."""
+        self.tell(step)
+        return super().forward(step, ids)
+
+
 def _reusable(session: Session) -> Reusable:
     if not isinstance(session, Reusable):
         raise UnsupportedError("a session of this subject cannot be reset or shared")

@@ -6,14 +6,13 @@ another order; here the declared order is replaced by what such a table would pi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
 import torch
-from torch import Tensor
 
-from kvparity.controls.base import Plant, PlantedSession, PlantedSubject
+from kvparity.controls.base import Plant, PlantedSubject, Watched
 from kvparity.controls.reference import decoder_of
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member, Step
@@ -199,20 +198,14 @@ class Running:
     def __init__(self) -> None:
         self.step: Step = ()
 
+    def begin(self, step: Step) -> None:
+        """The step begins."""
+        self.step = step
+
     @property
     def longest(self) -> int:
         """The most rows that one sequence has in this step."""
         return max((span.stop - span.start for span in self.step), default=0)
-
-
-class _Watched(PlantedSession):
-    def __init__(self, inner: Session, running: Running) -> None:
-        super().__init__(inner)
-        self.running = running
-
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        self.running.step = step
-        return self.inner.forward(step, ids)
 
 
 def in_sessions(change: Callable[[DecoderSubject, Running], DecoderSubject]) -> Plant:
@@ -223,7 +216,7 @@ def in_sessions(change: Callable[[DecoderSubject, Running], DecoderSubject]) -> 
 
         def open_session(_: Subject, members: Sequence[Member], layout: Layout) -> Session:
             running = Running()
-            return _Watched(change(decoder, running).session(members, layout), running)
+            return Watched(change(decoder, running).session(members, layout), running.begin)
 
         return PlantedSubject(subject, open_session)
 

@@ -125,7 +125,7 @@ def retiled(order: ReductionOrder) -> ReductionOrder:
     return replace(order, tile=tile, split=max(order.split, tile))
 
 
-def other_warps(order: ReductionOrder) -> ReductionOrder:
+def rewarped(order: ReductionOrder) -> ReductionOrder:
     """The order with another number of warps."""
     return replace(order, num_warps=4 if order.num_warps == 8 else 8)
 

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from kvparity.controls.base import Plant, PlantedSession, PlantedSubject, each_session
+from kvparity.controls.base import (
+    Plant,
+    PlantedSession,
+    PlantedSubject,
+    Watched,
+    each_session,
+)
 from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.base import Session, Subject
 
@@ -47,25 +53,21 @@ def _divided(
     return raw / torch.tensor(list(temperatures), device=raw.device)
 
 
-def _log_of_softmax(
-    subject: Subject, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
-) -> Tensor:
-    columns = [
-        torch.softmax(rows.float() / t, dim=-1).gather(1, targets[:, None]).log()
-        for t in temperatures
-    ]
-    return torch.cat(columns, dim=1)
+def _by_formula(logprobs: Callable[[Tensor, float], Tensor]) -> Plant:
+    """``logprobs``: (float32 logits, temperature) -> those of all tokens, of the same shape."""
+
+    def scores(
+        subject: Subject, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
+    ) -> Tensor:
+        columns = [logprobs(rows.float(), t).gather(1, targets[:, None]) for t in temperatures]
+        return torch.cat(columns, dim=1)
+
+    return _scored(scores)
 
 
-def _inlined(
-    subject: Subject, rows: Tensor, targets: Tensor, temperatures: Sequence[float]
-) -> Tensor:
-    columns = []
-    for t in temperatures:
-        scaled = rows.float() * (1.0 / t)  # where the trainer divides
-        picked = scaled.gather(1, targets[:, None])
-        columns.append(picked - torch.logsumexp(scaled, dim=-1, keepdim=True))
-    return torch.cat(columns, dim=1)
+def _inlined(logits: Tensor, temperature: float) -> Tensor:
+    scaled = logits * (1.0 / temperature)  # where the trainer divides
+    return scaled - torch.logsumexp(scaled, dim=-1, keepdim=True)
 
 
 def _within_nucleus(
@@ -90,22 +92,15 @@ class _CoResident(PlantedSubject):
         self.together = 0
 
     def session(self, members: Sequence[Member], layout: Layout) -> Session:
-        return _Counting(self.inner.session(members, layout), self)
+        return Watched(self.inner.session(members, layout), self._count)
+
+    def _count(self, step: Step) -> None:
+        self.together = len(step)
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         if self.together < CO_RESIDENT:
             return self.inner.values(rows, targets, temperatures)
         return self.inner.values(rows.bfloat16().to(rows), targets, temperatures)
-
-
-class _Counting(PlantedSession):
-    def __init__(self, inner: Session, subject: _CoResident) -> None:
-        super().__init__(inner)
-        self.subject = subject
-
-    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        self.subject.together = len(step)
-        return self.inner.forward(step, ids)
 
 
 class _Uninitialised(PlantedSession):
@@ -123,6 +118,9 @@ class _Uninitialised(PlantedSession):
 temperature_ignored = _scored(_at_one)
 """Logprobs at temperature 1, whatever the rollout sampled at."""
 
+raw_rollout_logprobs = temperature_ignored
+"""The same, on the side of the rollout."""
+
 scaled_logprobs = _scored(_divided)
 """Logprobs are divided by the temperature, where logits should be.
 
@@ -136,10 +134,10 @@ huggingface/trl#6789. A token outside the nucleus, which its sampler would not d
 logprob.
 """
 
-log_of_softmax = _scored(_log_of_softmax)
+log_of_softmax = _by_formula(lambda logits, t: torch.softmax(logits / t, dim=-1).log())
 """log(softmax(x)): two roundings where log_softmax has one."""
 
-inlined_logprob = _scored(_inlined)
+inlined_logprob = _by_formula(_inlined)
 """The sampler has a formula of its own: x / T as a product, minus logsumexp.
 
 The same number on paper, in other roundings: pytorch/torchtitan#3629.

@@ -1,4 +1,4 @@
-"""A control is one row and one line beside the function that plants it, as CONTRIBUTING says."""
+"""A control is one row and the function of its name that plants it, as CONTRIBUTING says."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ ROW = """
         subjects=LANGUAGE,
     ),"""
 PLANT = """
-    "two-positions-ahead": rope.each_session(
-        lambda s: rope.Shifted(s, lambda span: 2 * span.decode)
-    ),"""
+two_positions_ahead = each_session(lambda s: Shifted(s, lambda span: 2 * span.decode))
+"""
 RUN = """
 import toy
 from kvparity.plan.cases import make
@@ -52,8 +51,8 @@ def test_a_new_control_is_planned_planted_and_caught(tmp_path: Path) -> None:
         left = shutil.ignore_patterns("__pycache__", "labs", "bench")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=left)
     after(tmp_path / "contracts/kvparity_contracts/controls/places.py", "PLACES = (", ROW)
-    table = tmp_path / "harness/kvparity/controls/table.py"
-    after(table, "PLANTS: dict[str, Plant] = {", PLANT)
+    rope = tmp_path / "harness/kvparity/controls/rope.py"
+    rope.write_text(rope.read_text() + PLANT)
     folders = (
         tmp_path / "contracts",
         tmp_path / "harness",
