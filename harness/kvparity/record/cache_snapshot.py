@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +15,7 @@ from kvparity.record.run_events import Watch, watching
 from kvparity.subjects import events
 from kvparity.subjects.base import LayeredCache, Session
 from kvparity_kernels.digest import row_digest
+from kvparity_kernels.stream import listening
 
 POSITIONS = 1024
 """Positions that are read at a time, so that no copy of a long cache is made."""
@@ -130,13 +131,6 @@ class SnapshotTaker(Watch):
             at = place.position - event.start
             self.fresh[place] = (k[at].cpu().clone(), v[at].cpu().clone())
 
-    def wants(self, sequence: int, positions: Sequence[int]) -> Sequence[int]:
-        """No rows."""
-        return ()
-
-    def attended(self, event: events.Attended) -> None:
-        """Nothing is made of it."""
-
     def ended(self, session: Session) -> None:
         """Read all that the cache holds."""
         if self.cache is None:
@@ -199,7 +193,7 @@ def take_snapshot(
         UnsupportedError: the cache cannot be looked at.
     """
     holding = SnapshotTaker(plan, keep)
-    with events.listening(holding), watching(holding):
+    with listening(events.Wrote, holding.wrote), watching(holding):
         record = run()
     return holding.result(record)
 

@@ -130,8 +130,8 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def current() -> Listener | None:
-    """All who listen to keys and rows, or None where nobody does."""
-    return _STREAM if stream.heard(RowsOffered) else None
+    """All who listen to keys or rows, or None where nobody does."""
+    return _STREAM if stream.heard(Wrote) or stream.heard(RowsOffered) else None
 
 
 @contextmanager

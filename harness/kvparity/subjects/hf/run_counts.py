@@ -1,8 +1,8 @@
 """What a transformers model really runs: forwards, attention backends, caches and kernels, counted.
 
-Counted at the places that do the work: a hook on the model sees every forward (those of
-``generate()`` too), a wrapper around each attention function that a layer asks transformers for
-sees which one it calls, and the kernels' own launch record sees the rest.
+All are events of the stream, from the places that do the work: a hook on the model sees every
+forward (those of ``generate()`` too), a wrapper around each attention function that a layer asks
+transformers for sees which one it calls, and kernels report their own launches.
 """
 
 from __future__ import annotations
@@ -18,10 +18,22 @@ import torch
 from torch import Tensor
 
 from kvparity.core.relied.transformers import attention_functions, given_cache
+from kvparity.subjects.events import Ran, counting
 from kvparity.subjects.hf.emit_events import EventEmitter
 from kvparity.subjects.hf.protocols import AttentionFunction, Cache, CausalLM, ModelInputs
-from kvparity_kernels.launch import record
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.stream import emit, heard, listening
+
+_COUNTED = ("attention.", "backend.", "cache.", "forward.")
+
+
+@dataclass(frozen=True)
+class ForwardCalled:
+    """A watched model's forward begins: how many tokens, over which cache, at ``[1, tokens]``."""
+
+    tokens: int
+    cache: Cache | None
+    positions: Tensor | None
 
 
 @dataclass
@@ -41,6 +53,13 @@ class Observation:
     emitter: EventEmitter | None = None
     masks: list[Tensor] = field(default_factory=list)  # those that the kvparity attention made
 
+    def begun(self, call: ForwardCalled) -> None:
+        """A forward begins."""
+        self.cache = call.cache
+        self.masks.clear()
+        if self.emitter is not None:
+            self.emitter.forward(call.tokens, call.cache, call.positions)
+
 
 _current: ContextVar[Observation | None] = ContextVar("observation", default=None)
 
@@ -51,23 +70,19 @@ def current() -> Observation:
 
 
 def _before_forward(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: ModelInputs) -> None:
-    seen = _current.get()
-    if seen is None:
+    if not heard(ForwardCalled):
         return
     ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
     cache = cast(Cache | None, given_cache(kwargs))
     filled = 0 if cache is None else int(cache.get_seq_length())
     single = ids.shape[1] == 1 and filled > 0
-    seen.counts["forward.decode" if single else "forward.prefill"] += 1
-    seen.counts["cache.none" if cache is None else f"cache.{type(cache).__name__}"] += 1
-    seen.cache = cache
-    seen.masks.clear()
-    if seen.emitter is not None:
-        seen.emitter.forward(ids.shape[1], cache, kwargs.get("position_ids"))
+    emit(Ran("forward.decode" if single else "forward.prefill"))
+    emit(Ran("cache.none" if cache is None else f"cache.{type(cache).__name__}"))
+    emit(ForwardCalled(ids.shape[1], cache, kwargs.get("position_ids")))
 
 
 def watch(model: CausalLM) -> None:
-    """Count the forwards of ``model`` from now on, whenever ``observing`` is on."""
+    """Report the forwards of ``model`` from now on."""
     model.register_forward_pre_hook(_before_forward, with_kwargs=True)
 
 
@@ -75,21 +90,25 @@ def watch(model: CausalLM) -> None:
 def observing(seen: Observation) -> Iterator[None]:
     """Count into ``seen`` what runs inside."""
 
-    def counting(name: str, function: AttentionFunction) -> AttentionFunction:
+    def reported(name: str, function: AttentionFunction) -> AttentionFunction:
         inner = function if seen.emitter is None else seen.emitter.emitting(name, function)
 
-        def counted(*args: object, **kwargs: object) -> tuple[Tensor, Tensor | None]:
-            seen.counts[f"backend.{name}"] += 1
+        def reporting(*args: object, **kwargs: object) -> tuple[Tensor, Tensor | None]:
+            emit(Ran(f"backend.{name}"))
             return inner(*args, **kwargs)
 
-        return counted
+        return reporting
 
     token = _current.set(seen)
     try:
-        with attention_functions(counting), record() as log:
+        with (
+            attention_functions(reported),
+            listening(ForwardCalled, seen.begun),
+            counting() as counts,
+        ):
             yield
         # Others may launch in here too: the harness scores rows while generate() runs.
-        seen.counts.update({k: n for k, n in log.counts.items() if k.startswith("attention.")})
+        seen.counts.update({name: n for name, n in counts.items() if name.startswith(_COUNTED)})
     finally:
         if seen.emitter is not None:
             seen.emitter.close()

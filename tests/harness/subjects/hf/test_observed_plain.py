@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +15,10 @@ from transformers_listening import Everything
 
 from kvparity.core.relied.transformers import ATTENTIONS
 from kvparity.subjects.base import UnsupportedError
-from kvparity.subjects.hf import run_counts
 from kvparity.subjects.hf.emit_events import EventEmitter, visible
 from kvparity.subjects.hf.run_counts import Observation, called, current, observing, watch
 from kvparity_kernels.order import ReductionOrder
+from kvparity_kernels.stream import Launched, emit
 
 
 class Model(torch.nn.Module):
@@ -62,18 +61,15 @@ def test_a_forward_is_a_step_of_decoding_if_one_token_meets_a_filled_cache() -> 
     assert seen.cache is None
 
 
-def test_each_call_of_an_attention_function_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def record() -> Any:
-        yield SimpleNamespace(counts=Counter({"attention.prefill": 2, "linear": 3}))
-
-    monkeypatch.setattr(run_counts, "record", record)
+def test_each_call_of_an_attention_function_counts_once() -> None:
     mapping = ATTENTIONS.get()
     mapping["of a test"] = lambda one, two: (one, two)
     try:
         seen = Observation()
         with observing(seen):
             Model(asks=3)(ids(2))
+            for name in ("attention.prefill", "linear", "attention.prefill"):
+                emit(Launched(name, {}))
     finally:
         del mapping["of a test"]
     wanted = {"backend.of a test": 3, "attention.prefill": 2, "forward.prefill": 1, "cache.none": 1}
