@@ -30,11 +30,6 @@ def _autocast(device: str) -> Flag:
     )
 
 
-def _flushes() -> bool:
-    """Whether numbers below the normal ones become 0; torch sets this and does not tell."""
-    return not (torch.tensor([2.0**-130]) * 2.0).item()
-
-
 FLAGS: tuple[Flag, ...] = (
     Flag(
         "use_deterministic_algorithms",
@@ -53,7 +48,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag("cuDNN SDPA", cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp),
     _autocast("cpu"),
     _autocast("cuda"),
-    Flag("flushing of denormal numbers", _flushes, torch.set_flush_denormal),
+    Flag(
+        "flushing of denormal numbers",
+        lambda: not (torch.tensor([2.0**-130]) * 2.0).item(),  # torch sets this and does not tell
+        torch.set_flush_denormal,
+    ),
 )
 
 

@@ -95,11 +95,6 @@ def _table(lengths: list[int], device: torch.device) -> tuple[Tensor, Tensor, Te
     )
 
 
-def _workspace(q: Tensor) -> Tensor:
-    """A float workspace: what wrappers keep of a plan lies elsewhere, in one of their own."""
-    return torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=q.device)
-
-
 def _natural(out: Tensor, lse: Tensor) -> Rows:
     # Its LSE is to base 2. One multiplication on both sides: equal bits stay equal.
     return out, lse * math.log(2)
@@ -119,63 +114,40 @@ def _prefill(
     spans = list(pairwise(cu_seqlens_k.tolist()))
     caches = tuple(_pages([x[a:b] for a, b in spans]) for x in (k, v))
     lengths = [b - a for a, b in spans]
-    wrapper = planned_prefill(q, cu_seqlens_q.int(), lengths, k.shape[1], k.dtype, scale, cut)
+    wrapper = planned(q, lengths, k.shape[1], k.dtype, scale, cut, ends=cu_seqlens_q.int())
     return _natural(*wrapper.run(q, caches, return_lse=True))
 
 
-def planned_prefill(
+def planned(
     q: Tensor,
-    ends: Tensor,
     lengths: list[int],
     kv_heads: int,
     cache: torch.dtype,
     scale: float,
     cut: Cut,
+    *,
+    ends: Tensor | None = None,
     workspace: Tensor | None = None,
     backend: str = "fa2",
 ) -> PlannedAttention:
-    """FlashInfer's causal prefill wrapper, planned for rows of ``q[sum T, Hq, D]``.
+    """One of FlashInfer's wrappers, planned for ``lengths`` keys in pages.
 
-    ``ends``: int32 ``[B+1]`` offsets of the rows; ``lengths``: keys in pages. ``workspace``: one
-    that is shared with wrappers which never run at once.
+    Decode for ``q[B, Hq, D]``, or with ``ends``, int32 ``[B+1]`` offsets of the rows, causal
+    prefill for ``q[sum T, Hq, D]``. ``workspace``: one that is shared with wrappers which never run
+    at once; what wrappers keep of a plan lies elsewhere, in one of their own.
     """
-    wrapper = library(q).BatchPrefillWithPagedKVCacheWrapper(
-        _workspace(q) if workspace is None else workspace, "NHD", backend=backend
-    )
+    if workspace is None:
+        workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=q.device)
+    made, rows, more = library(q), [], dict(cut)
+    if ends is None:
+        wrapper = made.BatchDecodeWithPagedKVCacheWrapper(
+            workspace, "NHD", use_tensor_cores=True, backend=backend
+        )
+    else:
+        wrapper = made.BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD", backend=backend)
+        rows, more = [ends], {"causal": True, **cut}
     wrapper.plan(
-        ends,
-        *_table(lengths, q.device),
-        q.shape[1],
-        kv_heads,
-        q.shape[2],
-        PAGE,
-        causal=True,
-        sm_scale=scale,
-        q_data_type=q.dtype,
-        kv_data_type=cache,
-        **cut,
-    )
-    planned: PlannedAttention = wrapper
-    return planned
-
-
-def planned_decode(
-    q: Tensor,
-    lengths: list[int],
-    kv_heads: int,
-    cache: torch.dtype,
-    scale: float,
-    cut: Cut,
-    workspace: Tensor | None = None,
-) -> PlannedAttention:
-    """FlashInfer's decode wrapper, planned for ``q[B, Hq, D]`` and ``lengths`` keys in pages."""
-    wrapper = library(q).BatchDecodeWithPagedKVCacheWrapper(
-        _workspace(q) if workspace is None else workspace,
-        "NHD",
-        use_tensor_cores=True,
-        backend="fa2",
-    )
-    wrapper.plan(
+        *rows,
         *_table(lengths, q.device),
         q.shape[1],
         kv_heads,
@@ -184,10 +156,10 @@ def planned_decode(
         sm_scale=scale,
         q_data_type=q.dtype,
         kv_data_type=cache,
-        **cut,
+        **more,
     )
-    planned: PlannedAttention = wrapper
-    return planned
+    found: PlannedAttention = wrapper
+    return found
 
 
 def _decode(
@@ -200,7 +172,7 @@ def _decode(
     scale: float,
 ) -> Rows:
     lengths = kv_lens.tolist()
-    wrapper = planned_decode(q, lengths, k_cache.shape[2], k_cache.dtype, scale, cut)
+    wrapper = planned(q, lengths, k_cache.shape[2], k_cache.dtype, scale, cut)
     caches = tuple(_pages([x[b, :n] for b, n in enumerate(lengths)]) for x in (k_cache, v_cache))
     return _natural(*wrapper.run(q, caches, return_lse=True))
 

@@ -85,10 +85,6 @@ def _rows(plan: Plan) -> int:
     return sum(len(span.rows) for step in plan.schedule for span in step)
 
 
-def _step_places(step: Step) -> list[tuple[int, int]]:
-    return [(span.sequence, position) for span in step for position in span.rows]
-
-
 def _run_steps(session: Session, plan: Plan, collector: RowScorer, before: Tokens | None) -> None:
     if plan.actions and not isinstance(session, Reusable):
         raise UnsupportedError("a session of this subject cannot be reset or shared")
@@ -106,7 +102,7 @@ def _run_steps(session: Session, plan: Plan, collector: RowScorer, before: Token
                     f"{plan.members[span.sequence].id}, but only "
                     f"{len(known[span.sequence])} tokens are known"
                 )
-        places = _step_places(step)
+        places = [(span.sequence, position) for span in step for position in span.rows]
         done = 0
         for rows in _blocks(session, step, ids):
             collector.check(rows)

@@ -64,6 +64,12 @@ class Attended:
     decode: bool = False
 
 
+BACKEND = "backend."
+"""What the names of attention backends begin with, where they are counted."""
+TORCH = "operations.torch"
+"""What each of torch's operations beside a decoder's attention counts as."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """Something ran that launches no kernel of this project: a backend, an operation of torch."""

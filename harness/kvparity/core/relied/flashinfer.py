@@ -97,7 +97,7 @@ def _bound(method: str, name: str, wrapper: type) -> list[str]:
     wanted, parameters = call(name, method), _parameters(wrapper, method)
     places = [p.name for p in parameters.values() if p.kind in _BY_PLACE][1:]  # without self
     said = [
-        f".{method}: argument {i} is {_or_nothing(places[i : i + 1])}, was {expected}"
+        f".{method}: argument {i} is {(places[i : i + 1] or ['not there'])[0]}, was {expected}"
         for i, expected in enumerate(wanted.positional)
         if places[i : i + 1] != [expected]
     ]
@@ -151,7 +151,3 @@ def _parameters(wrapper: type, method: str) -> Mapping[str, inspect.Parameter]:
     if inner is not None and any(p.kind is p.VAR_KEYWORD for p in found.values()):
         return inspect.signature(inner).parameters
     return found
-
-
-def _or_nothing(names: list[str]) -> str:
-    return names[0] if names else "not there"

@@ -22,22 +22,14 @@ from kvparity_kernels.relied import ReliedItem, gone
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class HasForward(Protocol):
-    """A model."""
-
+class _HasForward(Protocol):
     @property
-    def forward(self) -> Callable[..., object]:
-        """Its forward."""
-        ...
+    def forward(self) -> Callable[..., object]: ...
 
 
-class HasConfig(Protocol):
-    """A model."""
-
+class _HasConfig(Protocol):
     @property
-    def config(self) -> object:
-        """Its configuration."""
-        ...
+    def config(self) -> object: ...
 
 
 class _Settings(Protocol):
@@ -102,7 +94,7 @@ def replaced(item: ReliedItem, stand_in: Callable[..., object]) -> Iterator[None
         setattr(sys.modules[module], name, before)
 
 
-def cache_argument(model: HasForward) -> str:
+def cache_argument(model: _HasForward) -> str:
     """The name under which the forward of ``model`` takes its cache.
 
     Raises:
@@ -134,12 +126,12 @@ def made_cache(output: object) -> object | None:
     return given_cache(cast(Mapping[str, object], output))
 
 
-def keeps_logits(model: HasForward) -> bool:
+def keeps_logits(model: _HasForward) -> bool:
     """Whether the forward of ``model`` computes the last rows of logits only, if asked to."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-def attention_of(model: HasConfig) -> str:
+def attention_of(model: _HasConfig) -> str:
     """The attention that the layers of ``model`` ask for by its configuration.
 
     Raises:

@@ -136,13 +136,13 @@ def _flashinfer_decode(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Calls:
     """FlashInfer where it is installed, planned outside what is timed."""
     if not _flashinfer(q):
         return {}
-    from kvparity.pairs.flashinfer import FIXED, PAGE, planned_decode
+    from kvparity.pairs.flashinfer import FIXED, PAGE, planned
 
     lengths = [k.shape[1]] * len(k)
     caches = tuple(x.reshape(-1, PAGE, *x.shape[2:]) for x in (k, v))
 
     def plan(cut: Cut) -> Plan:
-        return lambda: planned_decode(q, lengths, k.shape[2], k.dtype, scale, cut, _workspace())
+        return lambda: planned(q, lengths, k.shape[2], k.dtype, scale, cut, workspace=_workspace())
 
     return {
         "flashinfer": _planned(plan({}), q, caches),
@@ -154,16 +154,17 @@ def _flashinfer_prefill(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Calls:
     """FlashInfer's prefill over pages, planned outside what is timed."""
     if not _flashinfer(q):
         return {}
-    from kvparity.pairs.flashinfer import PAGE, planned_prefill
+    from kvparity.pairs.flashinfer import PAGE, planned
 
     ends = torch.tensor([0, len(q)], dtype=torch.int32, device=q.device)
     caches = tuple(x.reshape(-1, PAGE, *x.shape[1:]) for x in (k, v))
 
     def plan() -> PlannedAttention:
         # Its own choice of a backend, as most of its users leave it: fa3 on a Hopper.
-        return planned_prefill(
-            q, ends, [len(k)], k.shape[1], k.dtype, scale, {}, _workspace(), backend="auto"
-        )
+        return planned(
+            q, [len(k)], k.shape[1], k.dtype, scale, {},
+            ends=ends, workspace=_workspace(), backend="auto",
+        )  # fmt: skip
 
     return {"flashinfer": _planned(plan, q, caches)}
 

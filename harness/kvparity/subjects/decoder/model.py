@@ -91,7 +91,8 @@ class DecoderModel:
             x = x + self._linear(mixed.flatten(1), layer.o, layer.o_bias)
             normed = self._norm(x, layer.post_norm)
             gate, up = self._linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=1)
-            x = x + self._linear(self._gated(gate, up), layer.down, layer.down_bias)
+            gated = self.ops.swiglu(gate, up, twin=self.twin)
+            x = x + self._linear(gated, layer.down, layer.down_bias)
         return x[batch.wanted]
 
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
@@ -206,6 +207,3 @@ class DecoderModel:
 
     def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return self.ops.rotate(x, cos, sin, twin=self.twin)
-
-    def _gated(self, gate: Tensor, up: Tensor) -> Tensor:
-        return self.ops.swiglu(gate, up, twin=self.twin)

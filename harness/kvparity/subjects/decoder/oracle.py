@@ -64,7 +64,9 @@ def logits(
         q = _rotate(functional.pad(q, (0, config.head_dim - kind.head_dim)), c, s)
         mixed = _attention(config, kind, layer, q, *held[kind.stored])
         x = x + _linear(mixed[..., : kind.head_dim].flatten(1), layer.o, layer.o_bias)
-        x = x + _mlp(layer, _norm(x, layer.post_norm, config.rms_eps))
+        normed = _norm(x, layer.post_norm, config.rms_eps)
+        gate, up = _linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=1)
+        x = x + _linear(functional.silu(gate) * up, layer.down, layer.down_bias)
     wanted = _norm(x[rows.start : rows.stop], weights.final_norm, config.rms_eps)
     return wanted @ weights.head.double().T
 
@@ -86,11 +88,6 @@ def _attention(
         )  # fmt: skip
         parts.append(out)
     return torch.cat(parts)
-
-
-def _mlp(layer: LayerWeights, x: Tensor) -> Tensor:
-    gate, up = _linear(x, layer.gate_up, layer.gate_up_bias).chunk(2, dim=1)
-    return _linear(functional.silu(gate) * up, layer.down, layer.down_bias)
 
 
 def _linear(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:

@@ -67,7 +67,15 @@ class DecoderSession:
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Compute one step and yield float32 logits ``[r, vocab]`` of the wanted rows."""
-        cache = self._cache or self._fresh(step)
+        cache = self._cache or UncachedKeys(
+            self.model.config,
+            self.members,
+            self.storage,
+            step,
+            scales=scales_of(self.model),
+            dtype=self.dtype,
+            device=self.device,
+        )
         batch = pack(
             step,
             ids,
@@ -87,17 +95,6 @@ class DecoderSession:
             if block is None:
                 return
             yield block
-
-    def _fresh(self, step: Step) -> UncachedKeys:
-        return UncachedKeys(
-            self.model.config,
-            self.members,
-            self.storage,
-            step,
-            scales=scales_of(self.model),
-            dtype=self.dtype,
-            device=self.device,
-        )
 
     def reset(self) -> None:
         """Forget all sequences; what the cache held is poison."""

@@ -52,7 +52,10 @@ def export(model: CausalLM, capacity: int, *, rows: int) -> Recipe:
     """
 
     def exported() -> Recipe:
-        with _quiet(), _plain(model, capacity):
+        with warnings.catch_warnings(), _plain(model, capacity):
+            # What transformers 5.23 makes torch 2.13 warn of: its collector of hidden states.
+            side_effects = "While compiling, we found certain side effects"
+            warnings.filterwarnings("ignore", message=side_effects)
             module = relied.EXPORTABLE.get()(model, 1, capacity)
             cache = getattr(module.model, "static_cache", None) or module.model.cache
             count = 1 if rows == 1 else min(_ROWS, capacity - 1)
@@ -99,11 +102,3 @@ def _plain(model: CausalLM, capacity: int) -> Iterator[None]:
             yield
     finally:
         model.generation_config = before
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what transformers 5.23 makes torch 2.13 warn of: its collector of hidden states."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="While compiling, we found certain side effects")
-        yield

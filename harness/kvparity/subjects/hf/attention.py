@@ -5,7 +5,8 @@ Nothing falls back: what the kernels cannot do is an error in words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers import CACHE_ARGUMENTS
+from kvparity.subjects.attention_calls import Outputs
 from kvparity.subjects.hf import mask as masks
 from kvparity.subjects.hf import settings
 from kvparity.subjects.hf.run_counts import current
@@ -151,37 +153,27 @@ def attention(
     kv = _keys_values(key, value, visible, by_position=given.window > 0 or chunks)
     rows = query.transpose(1, 2).reshape(batch * queries, heads, dim)
     first_key = visible.firsts.reshape(-1).contiguous() if chunks else None
-    order = current().order
-    if queries == 1 and visible.before:
+    decodes = queries == 1 and visible.before
+    attend: Callable[..., Outputs] = attend_decode if decodes else attend_prefill
+    attend = partial(
+        attend,
+        rows,
+        kv,
+        scale=given.scale,
+        order=current().order,
+        window=given.window,
+        softcap=given.softcap,
+        sinks=given.sinks,
+        first_key=first_key,
+    )
+    if decodes:
         if not visible.all_real:
             raise UnsupportedError(
                 "a decoding step of the kvparity attention holds a padded row; every sequence of "
                 "the batch must decode"
             )
-        out, _ = attend_decode(
-            rows,
-            kv,
-            max_kv=visible.max_kv,
-            scale=given.scale,
-            order=order,
-            window=given.window,
-            softcap=given.softcap,
-            sinks=given.sinks,
-            first_key=first_key,
-        )
+        out, _ = attend(max_kv=visible.max_kv)
     else:
         starts = torch.arange(batch, dtype=torch.int32, device=query.device) * queries
-        out, _ = attend_prefill(
-            rows,
-            kv,
-            q_starts=starts + visible.q_starts,
-            q_lens=visible.q_lens,
-            max_q=queries,
-            scale=given.scale,
-            order=order,
-            window=given.window,
-            softcap=given.softcap,
-            sinks=given.sinks,
-            first_key=first_key,
-        )
+        out, _ = attend(q_starts=starts + visible.q_starts, q_lens=visible.q_lens, max_q=queries)
     return out.view(batch, queries, heads, dim), None

@@ -171,16 +171,12 @@ def _check_folder(folder: Path) -> str:
             f"{folder} holds an adapter of another model (adapter_config.json); merge it into its "
             "model first"
         )
-    _check_weights(folder)
-    return str(config["model_type"])
-
-
-def _check_weights(folder: Path) -> None:
     for name in _files(folder / "model.safetensors.index.json"):
         if not (folder / name).is_file():
             pickled = sorted(p.name for p in folder.glob("*.bin"))
             hint = f"; {pickled[0]} is a pickle and is not read: convert it" if pickled else ""
             raise UnsupportedError(f"{folder / name} is missing{hint}")
+    return str(config["model_type"])
 
 
 def _files(index: Path) -> list[str]:

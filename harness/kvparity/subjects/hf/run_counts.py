@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from kvparity.core.relied.transformers import attention_functions, given_cache
-from kvparity.subjects.events import Ran, counting
+from kvparity.subjects.events import BACKEND, Ran, counting
 from kvparity.subjects.hf.emit_events import EventEmitter
 from kvparity.subjects.hf.protocols import AttentionFunction, Cache, CausalLM, ModelInputs
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.stream import emit, heard, listening
 
-_COUNTED = ("attention.", "backend.", "cache.", "forward.")
+_COUNTED = ("attention.", BACKEND, "cache.", "forward.")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def observing(seen: Observation) -> Iterator[None]:
         inner = function if seen.emitter is None else seen.emitter.emitting(name, function)
 
         def reporting(*args: object, **kwargs: object) -> tuple[Tensor, Tensor | None]:
-            emit(Ran(f"backend.{name}"))
+            emit(Ran(f"{BACKEND}{name}"))
             return inner(*args, **kwargs)
 
         return reporting
@@ -118,4 +118,4 @@ def observing(seen: Observation) -> Iterator[None]:
 
 def called(counts: Counter[str]) -> list[str]:
     """The attention functions that were called, by name; empty for a model that asks for none."""
-    return sorted(key[len("backend.") :] for key in counts if key.startswith("backend."))
+    return sorted(key.removeprefix(BACKEND) for key in counts if key.startswith(BACKEND))

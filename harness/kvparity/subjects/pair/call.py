@@ -74,7 +74,8 @@ ON_ANY_CALL = (TypeError, AttributeError, NameError, ImportError)
 
 def _hint(inputs: Inputs, keywords: Iterable[str], error: BaseException) -> str:
     """What of the call a kernel may not be made for, and how a contract says so."""
-    if isinstance(error, TypeError) and _unentered(error):
+    frames = list(walk_tb(error.__traceback__))
+    if isinstance(error, TypeError) and len(frames) == 2:  # of ``checked`` and ``by_keywords``
         return f" (it is called with q, k, v, {', '.join(f'{each}=' for each in keywords)})"
     hints = []
     if inputs.empties:
@@ -85,11 +86,6 @@ def _hint(inputs: Inputs, keywords: Iterable[str], error: BaseException) -> str:
     if inputs.memory and not isinstance(error, ON_ANY_CALL):
         hints.append("views of fused tensors; a pair that takes none says inputs: contiguous")
     return f" (it was given {'; and '.join(hints)})" if hints else ""
-
-
-def _unentered(error: BaseException) -> bool:
-    """Whether the call itself failed: the last frames are ``checked`` and ``by_keywords``."""
-    return len(list(walk_tb(error.__traceback__))) == 2
 
 
 def _bits(tensor: Tensor) -> Tensor:

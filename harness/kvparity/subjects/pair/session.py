@@ -141,7 +141,7 @@ class AttentionSession:
         """
         member, parts = self.members[span.sequence], []
         names = [
-            _data(member.like if p < member.shared else member.id, token)
+            (member.like if p < member.shared else member.id) + (f"~{token}" if token else "")
             for p, token in zip(range(span.start, span.stop), ids, strict=True)
         ]
         start = 0
@@ -254,7 +254,3 @@ class AttentionSession:
         for size in sizes:
             offsets.append(offsets[-1] + size)
         return torch.tensor(offsets, dtype=torch.int32, device=self.subject.device)
-
-
-def _data(name: str, token: int) -> str:
-    return name if token == 0 else f"{name}~{token}"

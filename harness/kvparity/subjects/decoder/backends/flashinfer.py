@@ -19,7 +19,8 @@ from torch import Tensor
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.pairs import flashinfer as pairs
 from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
-from kvparity.subjects.decoder.backends import limits, run_counts
+from kvparity.subjects.decoder.backends import limits
+from kvparity.subjects.events import BACKEND as PREFIX
 from kvparity.subjects.events import Ran
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.stream import emit
@@ -136,7 +137,7 @@ class FlashInfer:
                 self._planned[key] = (tensors, wrapper)
             out, lse = wrapper.run(q, pages(call.kv), return_lse=True)
         ran = getattr(wrapper, "_backend", "an unknown backend")
-        emit(Ran(run_counts.BACKEND + (self.name if ran == BACKEND else f"flashinfer on {ran}")))
+        emit(Ran(PREFIX + (self.name if ran == BACKEND else f"flashinfer on {ran}")))
         emit(Ran(f"flashinfer.{phase}"))
         return out, lse * math.log(2)  # its LSE is to base 2
 

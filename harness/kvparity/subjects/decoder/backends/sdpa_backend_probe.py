@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from kvparity.core.errors import SubjectError
-from kvparity.subjects.decoder.backends import run_counts
-from kvparity.subjects.events import Ran
+from kvparity.subjects.events import BACKEND, Ran
 from kvparity_kernels.relied.torch import OpOverload, TorchDispatchMode
 from kvparity_kernels.stream import emit, heard
 
@@ -72,5 +71,5 @@ def observed(call: Callable[[], torch.Tensor]) -> torch.Tensor:
             f"scaled_dot_product_attention ran {ran}; expected one of "
             f"{', '.join(sorted({*KERNELS.values(), 'math'}))}"
         )
-    emit(Ran(f"{run_counts.BACKEND}sdpa-{watch.backends[0]}"))
+    emit(Ran(f"{BACKEND}sdpa-{watch.backends[0]}"))
     return out

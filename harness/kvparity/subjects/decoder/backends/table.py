@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.attention_calls import AttentionOps
-from kvparity.subjects.decoder.backends.run_counts import BACKEND, TORCH
 from kvparity.subjects.decoder.call_log import FIXED_ORDER
 from kvparity.subjects.decoder.model import Ops
+from kvparity.subjects.events import BACKEND, TORCH
 from kvparity_contracts.json_types import JsonObject
 
 FIXED = "fixed-order"

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kvparity.subjects.decoder.backends import run_counts
+from kvparity.subjects import events
 from kvparity.subjects.decoder.model import Ops
-from kvparity.subjects.events import Ran
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.stream import emit
 
@@ -32,14 +31,14 @@ def linear(
     In the dtype of ``x``, then in ``out_dtype``: logits of a bfloat16 model are rounded to bfloat16
     before they become float32, as in engines.
     """
-    emit(Ran(run_counts.TORCH))
+    emit(events.Ran(events.TORCH))
     y = functional.linear(x, w, bias)
     return y if out_dtype is None else y.to(out_dtype)
 
 
 def rms_norm(x: Tensor, w: Tensor, eps: float, *, twin: bool = False) -> Tensor:
     """The three lines of Hugging Face's llama and qwen, over the last dimension."""
-    emit(Ran(run_counts.TORCH))
+    emit(events.Ran(events.TORCH))
     wide = x.float()
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     return w * wide.to(x.dtype)
@@ -47,7 +46,7 @@ def rms_norm(x: Tensor, w: Tensor, eps: float, *, twin: bool = False) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, twin: bool = False) -> Tensor:
     """Rotate the pairs ``(d, d + D/2)`` of ``x[T, H, D]`` in float32, rounded once."""
-    emit(Ran(run_counts.TORCH))
+    emit(events.Ran(events.TORCH))
     low, high = x.float().chunk(2, dim=-1)
     c, s = cos[:, None], sin[:, None]
     return torch.cat([low * c - high * s, high * c + low * s], dim=-1).to(x.dtype)
@@ -55,13 +54,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, twin: bool = False) -> Tensor
 
 def swiglu(gate: Tensor, up: Tensor, *, twin: bool = False) -> Tensor:
     """``silu(gate) * up``, each rounded to their dtype."""
-    emit(Ran(run_counts.TORCH))
+    emit(events.Ran(events.TORCH))
     return functional.silu(gate) * up
 
 
 def embed(ids: Tensor, w: Tensor, *, twin: bool = False) -> Tensor:
     """Row ``ids[t]`` of ``w[V, H]`` for every t."""
-    emit(Ran(run_counts.TORCH))
+    emit(events.Ran(events.TORCH))
     return functional.embedding(ids, w)
 
 
