@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,7 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
     import torch
 
     from kvparity.core import doing, environment
+    from kvparity.labs.codec.document import CodecDocument, PlannedLayer
     from kvparity.labs.codec.lab import examine_codec
     from kvparity.labs.codec.prepare import prepare
     from kvparity.plan import texts
@@ -114,24 +116,26 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
         lengths=lengths,
         progress=progress.line,
     )
-    codecs = [
+    codecs = tuple(
         examine_codec(bench, pair, budget=budget, contexts=contexts)
         for pair in given or _defaults(bench)
-    ]
+    )
     progress.line("")
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "contract": {
+    return CodecDocument(
+        schema_version=SCHEMA_VERSION,
+        contract={
             "name": loaded.contract.name,
             "path": str(loaded.path),
             "sha256": loaded.sha256,
         },
-        "environment": environment.environment(torch.device(device)).document(),
-        "subject": dict(subject.describe()),
-        "run": bench.json(workload, str(kv_cache)),
-        "layer_plan": bench.layers_json(),
-        "codecs": codecs,
-    }
+        environment=environment.environment(torch.device(device)).document(),
+        subject=dict(subject.describe()),
+        run=bench.run(workload, str(kv_cache)),
+        layer_plan=tuple(
+            PlannedLayer(**asdict(layer), layer=number) for number, layer in enumerate(bench.plan)
+        ),
+        codecs=codecs,
+    )
 
 
 def _check_subject(loaded: LoadedContract, kv_cache: str) -> None:
@@ -192,14 +196,15 @@ def _print(args: argparse.Namespace, report: CodecDocument) -> int:
     from kvparity.labs.codec.picture import draw
     from kvparity.labs.codec.text import render
 
-    text, document = render(report), json.dumps(report, allow_nan=False)
+    text, document = render(report), asdict(report)
     if args.out is not None:
         try:
             args.out.mkdir(parents=True, exist_ok=True)
-            (args.out / "codec.json").write_text(document + "\n", encoding="utf-8")
+            saved = json.dumps(document, allow_nan=False)
+            (args.out / "codec.json").write_text(saved + "\n", encoding="utf-8")
             (args.out / "codec.txt").write_text(text + "\n", encoding="utf-8")
             (args.out / "drift.svg").write_text(draw(report), encoding="utf-8")
         except OSError as error:
             raise StopError(f"--out {args.out} cannot be written: {error}") from error
-    say.result(args, report, text)
+    say.result(args, document, text)
     return ExitCode.HOLDS

@@ -129,8 +129,12 @@ def texts(said: str | None) -> dict[str, str]:
         ),
         "codec": "\n".join(
             codec._head(
-                {"environment": place, "contract": {"name": "x"}, "layer_plan": []}
-                | {"run": run | {"dequantised_to": "float32"}}
+                SimpleNamespace(  # type: ignore[arg-type] # what the head reads
+                    environment=place,
+                    contract={"name": "x"},
+                    layer_plan=(),
+                    run=SimpleNamespace(**run, dequantised_to="float32"),
+                )
             )
         ),
         "trace": Traced(

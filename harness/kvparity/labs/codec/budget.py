@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from kvparity.labs.codec.coding import Coding
-from kvparity.labs.codec.document import BudgetJson, Measure
 from kvparity.labs.codec.runs import CodedRun, Runs
 
+Measure = Literal["approx_kl0", "max_abs_dlogp"]
 MEASURES: tuple[Measure, ...] = ("approx_kl0", "max_abs_dlogp")
 
 
@@ -40,33 +41,24 @@ class Budget:
 
     def of(self, outcome: CodedRun) -> float:
         """The budget's measure of a run."""
-        return outcome.json()[self.measure]
+        return float(getattr(outcome, self.measure))
 
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """The layers to leave exact. ``outcome`` was measured with all others coded; ``next`` with one
-    more, ``next_layer``, which is over the budget (None: no layer is left).
+    """The layers to leave exact for a budget.
+
+    ``measured``: the run with all others coded. ``with_next_layer``: the one with ``next_layer``
+    coded, too, which is over the budget (None: no layer is left).
     """
 
-    budget: Budget
-    exact: tuple[int, ...]
-    coded: tuple[int, ...]
-    outcome: CodedRun
+    measure: Measure
+    limit: float
+    exact_layers: tuple[int, ...]
+    coded_layers: tuple[int, ...]
+    measured: CodedRun
     next_layer: int | None
-    next: CodedRun | None
-
-    def json(self) -> BudgetJson:
-        """JSON values."""
-        return {
-            "measure": self.budget.measure,
-            "limit": self.budget.limit,
-            "exact_layers": list(self.exact),
-            "coded_layers": list(self.coded),
-            "measured": self.outcome.json(),
-            "next_layer": self.next_layer,
-            "with_next_layer": None if self.next is None else self.next.json(),
-        }
+    with_next_layer: CodedRun | None
 
 
 def choose(runs: Runs, coding: Coding, single: Sequence[CodedRun], budget: Budget) -> LayerChoice:
@@ -95,10 +87,11 @@ def choose(runs: Runs, coding: Coding, single: Sequence[CodedRun], budget: Budge
         count += 1
     more = count < len(order)
     return LayerChoice(
-        budget=budget,
-        exact=tuple(sorted(order[count:])),
-        coded=tuple(sorted(order[:count])),
-        outcome=measured(count),
+        measure=budget.measure,
+        limit=budget.limit,
+        exact_layers=tuple(sorted(order[count:])),
+        coded_layers=tuple(sorted(order[:count])),
+        measured=measured(count),
         next_layer=order[count] if more else None,
-        next=measured(count + 1) if more else None,
+        with_next_layer=measured(count + 1) if more else None,
     )

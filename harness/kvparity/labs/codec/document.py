@@ -1,86 +1,45 @@
-"""The document of ``kvparity codec``, as typed JSON objects."""
+"""The document of ``kvparity codec``; its JSON is ``dataclasses.asdict`` of it."""
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from dataclasses import dataclass
 
 from kvparity.core.environment import EnvironmentDocument
+from kvparity.labs.codec.budget import LayerChoice
+from kvparity.labs.codec.errors import LayerError
+from kvparity.labs.codec.layers import Kind, LayerKV
+from kvparity.labs.codec.protocol import Stage
+from kvparity.labs.codec.runs import CodedRun
+from kvparity.labs.codec.sizes import Size
+from kvparity.labs.codec.stages import StageShare
 from kvparity_contracts.json_types import JsonObject
 
-Measure = Literal["approx_kl0", "max_abs_dlogp"]
 
-
-class DriftJson(TypedDict):
-    """A run with coded layers against the exact one; see :class:`.runs.CodedRun`."""
-
-    tokens: int
-    differing: int
-    max_abs_dlogp: float
-    approx_kl0: float
-    clipfrac0: float
-
-
-class DepthJson(DriftJson):
+@dataclass(frozen=True)
+class CodedDepth(CodedRun):
     """The drift with the first ``layers`` layers coded."""
 
     layers: int
 
 
-class ErrorJson(TypedDict):
-    """See :class:`.errors.Error`."""
-
-    rel_rms: float
-    max_abs: float
-    peak: float
-
-
-class LayerErrorJson(TypedDict):
-    """Of keys and of values."""
-
-    k: ErrorJson
-    v: ErrorJson
-
-
-class LayerJson(TypedDict):
+@dataclass(frozen=True)
+class CodedLayer:
     """A layer that stores; ``alone``: the drift with it alone coded."""
 
     layer: int
     model_layer: int
-    read_by: list[int]
-    kind: str
+    read_by: tuple[int, ...]
+    kind: Kind
     window: int | None
     kv_heads: int
     head_dim: int
     bytes_per_token: float
-    error: LayerErrorJson
-    alone: DriftJson
+    error: LayerError
+    alone: CodedRun
 
 
-class StageJson(TypedDict):
-    """See :class:`.stages.StageShare`."""
-
-    stage: str
-    rel_rms_without: float
-    rel_rms_alone: float
-    share_of_error: float | None
-    without: DriftJson | None
-    share_of_drift: float | None
-    reason: str | None
-
-
-class BudgetJson(TypedDict):
-    """See :class:`.budget.LayerChoice`."""
-
-    measure: Measure
-    limit: float
-    exact_layers: list[int]
-    coded_layers: list[int]
-    measured: DriftJson
-    next_layer: int | None
-    with_next_layer: DriftJson | None
-
-
-class BytesJson(TypedDict):
+@dataclass(frozen=True)
+class TokenBytes:
     """Bytes of one token in all layers that store."""
 
     coded: float
@@ -88,15 +47,8 @@ class BytesJson(TypedDict):
     ratio: float
 
 
-class SizeJson(TypedDict):
-    """Bytes of one sequence of ``length`` tokens."""
-
-    length: int
-    calculated: int
-    measured: int
-
-
-class ContextJson(TypedDict):
+@dataclass(frozen=True)
+class ContextBytes:
     """Bytes at another length, calculated."""
 
     length: int
@@ -105,36 +57,39 @@ class ContextJson(TypedDict):
     picked: int
 
 
-class CodecJson(TypedDict):
+@dataclass(frozen=True)
+class CodecReport:
     """All about one codec."""
 
     name: str
-    stages: list[str]
+    stages: tuple[Stage, ...]
     tokens_coded_alone: bool
     stages_explain_all: bool
-    bytes_per_token: BytesJson
-    layers: list[LayerJson]
-    depth: list[DepthJson]
-    stage_shares: list[StageJson]
-    all_stages_exact: DriftJson
-    budget: BudgetJson | None
-    sizes: list[SizeJson]
-    contexts: list[ContextJson]
+    bytes_per_token: TokenBytes
+    layers: tuple[CodedLayer, ...]
+    depth: tuple[CodedDepth, ...]
+    stage_shares: tuple[StageShare, ...]
+    all_stages_exact: CodedRun
+    budget: LayerChoice | None
+    sizes: tuple[Size, ...]
+    contexts: tuple[ContextBytes, ...]
 
 
-class SequenceJson(TypedDict):
+@dataclass(frozen=True)
+class CodecSequence:
     """A sequence that was run."""
 
     id: str
     prompt: int
-    ids: list[int]
+    ids: tuple[int, ...]
 
 
-class RunJson(TypedDict):
+@dataclass(frozen=True)
+class ExaminedRun:
     """What was run."""
 
     workload: str
-    sequences: list[SequenceJson]
+    sequences: tuple[CodecSequence, ...]
     tokens: int
     temperature: float
     execution: str
@@ -142,24 +97,21 @@ class RunJson(TypedDict):
     dequantised_to: str
 
 
-class PlannedLayerJson(TypedDict):
-    """One layer of the model; see :class:`.layers.LayerKV`."""
+@dataclass(frozen=True, kw_only=True)
+class PlannedLayer(LayerKV):
+    """One layer of the model, with its number."""
 
     layer: int
-    kind: str
-    owner: int
-    kv_heads: int
-    head_dim: int
-    window: int
 
 
-class CodecDocument(TypedDict):
+@dataclass(frozen=True)
+class CodecDocument:
     """The whole."""
 
     schema_version: int
     contract: dict[str, str]
     environment: EnvironmentDocument
     subject: JsonObject
-    run: RunJson
-    layer_plan: list[PlannedLayerJson]
-    codecs: list[CodecJson]
+    run: ExaminedRun
+    layer_plan: tuple[PlannedLayer, ...]
+    codecs: tuple[CodecReport, ...]

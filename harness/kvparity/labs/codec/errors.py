@@ -11,7 +11,6 @@ from torch import Tensor
 
 from kvparity.labs.codec.capture import Captured
 from kvparity.labs.codec.coding import Coding
-from kvparity.labs.codec.document import ErrorJson, LayerErrorJson
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,6 @@ class Error:
     max_abs: float
     peak: float
 
-    def json(self) -> ErrorJson:
-        """JSON values."""
-        return {"rel_rms": self.rel_rms, "max_abs": self.max_abs, "peak": self.peak}
-
 
 @dataclass(frozen=True)
 class LayerError:
@@ -37,10 +32,6 @@ class LayerError:
 
     k: Error
     v: Error
-
-    def json(self) -> LayerErrorJson:
-        """JSON values."""
-        return {"k": self.k.json(), "v": self.v.json()}
 
 
 def error(found: Tensor, wanted: Tensor) -> Error:

@@ -9,7 +9,7 @@ import torch
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.labs.codec.capture import Reference, capture, same_bits
-from kvparity.labs.codec.document import PlannedLayerJson, RunJson
+from kvparity.labs.codec.document import CodecSequence, ExaminedRun
 from kvparity.labs.codec.errors import holds_all
 from kvparity.labs.codec.layers import LayerKV, layer_plan, stored
 from kvparity.labs.codec.sizes import fill
@@ -42,35 +42,21 @@ class Bench:
     caches: dict[int, CacheView]
     progress: Progress
 
-    def json(self, workload: str, kv_cache: str) -> RunJson:
-        """What was run, as JSON values."""
+    def run(self, workload: str, kv_cache: str) -> ExaminedRun:
+        """What was run."""
         members = self.steps.members
-        return {
-            "workload": workload,
-            "sequences": [
-                {"id": m.id, "prompt": m.prompt, "ids": list(own)}
+        return ExaminedRun(
+            workload=workload,
+            sequences=tuple(
+                CodecSequence(m.id, m.prompt, own)
                 for m, own in zip(members, self.tokens, strict=True)
-            ],
-            "tokens": sum(m.length - m.prompt - 1 for m in members),
-            "temperature": self.temperature,
-            "execution": _name(self.execution),
-            "kv_cache": kv_cache,
-            "dequantised_to": _name(self.dtype),
-        }
-
-    def layers_json(self) -> list[PlannedLayerJson]:
-        """The layer plan, as JSON values."""
-        return [
-            {
-                "layer": number,
-                "kind": layer.kind,
-                "owner": layer.owner,
-                "kv_heads": layer.kv_heads,
-                "head_dim": layer.head_dim,
-                "window": layer.window,
-            }
-            for number, layer in enumerate(self.plan)
-        ]
+            ),
+            tokens=sum(m.length - m.prompt - 1 for m in members),
+            temperature=self.temperature,
+            execution=_name(self.execution),
+            kv_cache=kv_cache,
+            dequantised_to=_name(self.dtype),
+        )
 
 
 def _name(dtype: torch.dtype) -> str:

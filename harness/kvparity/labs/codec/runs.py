@@ -12,7 +12,6 @@ from kvparity.core.drift import drift
 from kvparity.core.errors import SubjectError
 from kvparity.labs.codec.capture import Reference
 from kvparity.labs.codec.coding import Coding
-from kvparity.labs.codec.document import DriftJson
 from kvparity.labs.codec.session import Touched, live
 from kvparity.plan.schedule import Plan, Span
 from kvparity.record.execute import run
@@ -33,16 +32,6 @@ class CodedRun:
     max_abs_dlogp: float
     approx_kl0: float
     clipfrac0: float
-
-    def json(self) -> DriftJson:
-        """JSON values."""
-        return {
-            "tokens": self.tokens,
-            "differing": self.differing,
-            "max_abs_dlogp": self.max_abs_dlogp,
-            "approx_kl0": self.approx_kl0,
-            "clipfrac0": self.clipfrac0,
-        }
 
 
 class Runs:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kvparity.core.errors import SubjectError
 from kvparity.labs.codec.coding import Coding, encode, using
-from kvparity.labs.codec.document import SizeJson
 from kvparity.labs.codec.honesty import far, nbytes
 from kvparity.labs.codec.layers import LayerKV, stored
 from kvparity.labs.codec.protocol import NOTHING
@@ -27,14 +26,6 @@ class Size:
     length: int
     calculated: int
     measured: int
-
-    def json(self) -> SizeJson:
-        """JSON values."""
-        return {
-            "length": self.length,
-            "calculated": self.calculated,
-            "measured": self.measured,
-        }
 
 
 def token_bytes(coding: Coding, layer: int, shape: LayerKV, execution: torch.dtype) -> float:

@@ -10,7 +10,6 @@ import torch
 
 from kvparity.labs.codec.capture import Captured
 from kvparity.labs.codec.coding import Coding
-from kvparity.labs.codec.document import StageJson
 from kvparity.labs.codec.errors import layer_errors, mean_square
 from kvparity.labs.codec.protocol import STAGES, Stage
 from kvparity.labs.codec.registry import CodecPair
@@ -35,18 +34,6 @@ class StageShare:
     without: CodedRun | None
     share_of_drift: float | None
     reason: str | None
-
-    def json(self) -> StageJson:
-        """JSON values."""
-        return {
-            "stage": self.stage,
-            "rel_rms_without": self.rel_rms_without,
-            "rel_rms_alone": self.rel_rms_alone,
-            "share_of_error": self.share_of_error,
-            "without": None if self.without is None else self.without.json(),
-            "share_of_drift": self.share_of_drift,
-            "reason": self.reason,
-        }
 
 
 def stages_of(pair: CodecPair) -> tuple[Stage, ...]:

@@ -91,8 +91,14 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVPARITY_DEVICE", "cpu")
 
 
+class Fields(dict[str, Any]):
+    """An object of JSON whose keys are attributes, too, as those of the typed document are."""
+
+    __getattr__ = dict.__getitem__
+
+
 @pytest.fixture(scope="module")
-def report(folder: Path) -> dict[str, Any]:
+def report(folder: Path) -> Any:
     """What one run of the command prints and writes."""
     out, words = folder / "out", ["codec", str(folder / "gemma.yaml"), "--device", "cpu", "--json"]
     words += ["--out", str(out), "--budget", "max_abs_dlogp=2e-3", "--contexts", "10,100"]
@@ -100,7 +106,7 @@ def report(folder: Path) -> dict[str, Any]:
     printed = io.StringIO()
     with redirect_stdout(printed):
         assert main(words) == ExitCode.HOLDS
-    found: dict[str, Any] = json.loads(printed.getvalue())
+    found: Any = json.loads(printed.getvalue(), object_hook=Fields)
     assert (out / "codec.json").read_text() == printed.getvalue()
     assert (out / "codec.txt").read_text() == render(found) + "\n"
     assert (out / "drift.svg").read_text() == draw(found)
@@ -127,7 +133,7 @@ def test_the_document_holds_what_was_measured(report: dict[str, Any]) -> None:
     assert [c["execution"] for c in int4["contexts"]] == [64 * 26, 64 * 116]
 
 
-def test_the_text_says_what_the_document_says(report: dict[str, Any]) -> None:
+def test_the_text_says_what_the_document_says(report: Any) -> None:
     text = render(report)
     for words in (
         "codecs: workload short, 8 tokens drawn after coded keys were seen, temperature 1",

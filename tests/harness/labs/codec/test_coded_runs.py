@@ -187,11 +187,11 @@ def test_an_error_without_a_stage_stays_when_all_are_exact() -> None:
     document = examine_codec(
         made, find("data/odd_codecs.py:Unexplained", HERE), budget=None, contexts=None
     )
-    assert document["stages_explain_all"] is False
-    assert document["all_stages_exact"]["differing"] > 0
+    assert document.stages_explain_all is False
+    assert document.all_stages_exact.differing > 0
     document = examine_codec(made, find("int4(8)", HERE), budget=None, contexts=None)
-    assert document["stages_explain_all"] is True
-    assert document["all_stages_exact"]["differing"] == 0
+    assert document.stages_explain_all is True
+    assert document.all_stages_exact.differing == 0
 
 
 # budgets
@@ -228,15 +228,15 @@ def test_a_budget_is_met_by_measurement(drift: Any, limit: float, coded: set[int
     table = Table(drift)
     single = [table.measure(frozenset({layer})) for layer in range(4)]
     found = choose(table, Layers(), single, Budget("approx_kl0", limit))  # type: ignore[arg-type]
-    assert set(found.coded) == coded
-    assert set(found.exact) == set(range(4)) - coded
-    assert found.outcome.approx_kl0 == drift(coded) <= limit
+    assert set(found.coded_layers) == coded
+    assert set(found.exact_layers) == set(range(4)) - coded
+    assert found.measured.approx_kl0 == drift(coded) <= limit
     assert frozenset(coded) in table.asked
     if len(coded) == 4:
-        assert found.next is None
+        assert found.with_next_layer is None
     else:
-        assert found.next is not None
-        assert found.next.approx_kl0 > limit
+        assert found.with_next_layer is not None
+        assert found.with_next_layer.approx_kl0 > limit
 
 
 def test_a_chosen_set_was_really_run() -> None:
@@ -246,9 +246,9 @@ def test_a_chosen_set_was_really_run() -> None:
     single = [measured.measure(lossy.of(frozenset({i}))) for i in range(count)]
     limit = measured.measure(lossy).max_abs_dlogp * 0.7
     found = choose(measured, lossy, single, Budget("max_abs_dlogp", limit))
-    assert 0 < len(found.coded) < count
-    assert runs(made).measure(lossy.of(frozenset(found.coded))) == found.outcome
-    assert found.outcome.max_abs_dlogp <= limit < found.next.max_abs_dlogp  # type: ignore[union-attr]
+    assert 0 < len(found.coded_layers) < count
+    assert runs(made).measure(lossy.of(frozenset(found.coded_layers))) == found.measured
+    assert found.measured.max_abs_dlogp <= limit < found.with_next_layer.max_abs_dlogp  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("text", ["", "kl=1", "approx_kl0", "approx_kl0=-1", "max_abs_dlogp=nan"])
