@@ -12,6 +12,7 @@ from kvparity.core.bits import differing
 from kvparity.tiles.cases import AttentionCase, LinearCase, TileCase
 from kvparity.tiles.data import ProbeBatch, batch, numbers
 from kvparity_kernels import tiles
+from kvparity_kernels.attention.launching import RowLimits
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.tiles import Tiles
 
@@ -124,6 +125,14 @@ def _attention(case: AttentionCase, dtype: torch.dtype, device: torch.device) ->
 
     scale = case.dim**-0.5
 
+    def limits(data: ProbeBatch, first: Tensor | None) -> RowLimits:
+        return {
+            "window": case.window,
+            "softcap": case.softcap,
+            "sinks": data.sinks,
+            "first_key": first,
+        }
+
     def prefill(data: ProbeBatch) -> Call:
         def call(order: ReductionOrder) -> tuple[Tensor, ...]:
             found = attend_prefill(
@@ -133,11 +142,8 @@ def _attention(case: AttentionCase, dtype: torch.dtype, device: torch.device) ->
                 q_lens=data.lens,
                 max_q=data.most_rows,
                 order=order,
-                first_key=data.first,
                 scale=scale,
-                window=case.window,
-                softcap=case.softcap,
-                sinks=data.sinks,
+                **limits(data, data.first),
             )
             return tuple(torch.cat(list(_rows(part, data))) for part in found)
 
@@ -149,16 +155,9 @@ def _attention(case: AttentionCase, dtype: torch.dtype, device: torch.device) ->
         first = None if data.first is None else data.first[rows]
 
         def call(order: ReductionOrder) -> tuple[Tensor, ...]:
+            most = data.most_keys
             return attend_decode(
-                q,
-                data.kv,
-                max_kv=data.most_keys,
-                order=order,
-                first_key=first,
-                scale=scale,
-                window=case.window,
-                softcap=case.softcap,
-                sinks=data.sinks,
+                q, data.kv, max_kv=most, order=order, scale=scale, **limits(data, first)
             )
 
         return call

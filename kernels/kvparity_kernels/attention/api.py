@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from kvparity_kernels.arguments import require
 from kvparity_kernels.attention.caches import packed, rectangle
 from kvparity_kernels.attention.launching import (
     FAR,
+    RowLimits,
     cache,
     combining,
     options,
@@ -25,6 +26,9 @@ from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.rules import current as tiles_in_force
 from kvparity_kernels.store.format import StoreFormat
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 def attend_prefill(
     q: Tensor,
@@ -35,10 +39,7 @@ def attend_prefill(
     max_q: int,
     scale: float,
     order: ReductionOrder,
-    window: int = 0,
-    softcap: float = 0.0,
-    sinks: Tensor | None = None,
-    first_key: Tensor | None = None,
+    **limits: Unpack[RowLimits],
 ) -> tuple[Tensor, Tensor]:
     """Causal attention of many rows per sequence, aligned at the end of the keys.
 
@@ -48,12 +49,12 @@ def attend_prefill(
     the device). Row t of sequence b sees keys ``0 .. kv_lens[b] - q_lens[b] + t``; one that sees
     none gets out 0 and lse -inf.
 
-    ``window``: a row sees only the last so many of these keys (0: all), as transformers counts.
-    ``first_key``: int32 ``[rows]``, by row of q; a row sees no key before it. ``softcap`` c: a
-    score s, after the scale, becomes ``c * tanh(s / c)`` (0: none). ``sinks``: float32 ``[Hq]``,
-    logits of one more key per head whose value is 0; the lse counts it. Splits that no row of a
-    program sees are not walked, and keys that none sees are not read. A ``kv.ring`` needs
-    ``window + max_q - 1`` slots.
+    ``limits`` are keywords, 0 or None by default. ``window``: a row sees only the last so many of
+    these keys (0: all), as transformers counts. ``first_key``: int32 ``[rows]``, by row of q; a row
+    sees no key before it. ``softcap`` c: a score s, after the scale, becomes ``c * tanh(s / c)``
+    (0: none). ``sinks``: float32 ``[Hq]``, logits of one more key per head whose value is 0; the
+    lse counts it. Splits that no row of a program sees are not walked, and keys that none sees are
+    not read. A ``kv.ring`` needs ``window + max_q - 1`` slots.
 
     Returns ``out`` like ``q`` and ``lse`` float32 ``[rows, Hq]``, natural logarithm. NaN is left in
     rows that belong to no sequence, and in all rows of a sequence with more keys than the cache
@@ -69,17 +70,7 @@ def attend_prefill(
             f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}; expected "
             f"torch.int32 ({kv.batch},) on {q.device}",
         )
-    ruled = rules(
-        q,
-        kv,
-        q.shape[0],
-        max_q,
-        scale=scale,
-        window=window,
-        softcap=softcap,
-        sinks=sinks,
-        first_key=first_key,
-    )
+    ruled = rules(q, kv, q.shape[0], max_q, scale=scale, **limits)
     from kvparity_kernels.attention import kernels
     from kvparity_kernels.launch import launch
 
@@ -114,10 +105,7 @@ def attend_decode(
     max_kv: int,
     scale: float,
     order: ReductionOrder,
-    window: int = 0,
-    softcap: float = 0.0,
-    sinks: Tensor | None = None,
-    first_key: Tensor | None = None,
+    **limits: Unpack[RowLimits],
 ) -> tuple[Tensor, Tensor]:
     """Attention of one row per sequence, the last one: it sees all ``kv_lens[b]`` keys.
 
@@ -131,17 +119,7 @@ def attend_decode(
         q.shape[0] == kv.batch,
         f"q has {q.shape[0]} rows for {kv.batch} sequences; decode takes one row for each",
     )
-    ruled = rules(
-        q,
-        kv,
-        kv.batch,
-        1,
-        scale=scale,
-        window=window,
-        softcap=softcap,
-        sinks=sinks,
-        first_key=first_key,
-    )
+    ruled = rules(q, kv, kv.batch, 1, scale=scale, **limits)
     from kvparity_kernels.attention import kernels
     from kvparity_kernels.launch import launch
 
@@ -151,7 +129,7 @@ def attend_decode(
     shaped = shape(q, kv, order, block_m, chosen.skip_hidden)
     kv_heads, group, dim = kv.k.shape[1], shaped["G"], q.shape[2]
     splits = max(1, -(-max_kv // order.split))
-    if window:  # so many keys in a row touch at most so many splits
+    if window := limits.get("window", 0):  # so many keys in a row touch at most so many splits
         splits = min(splits, (window - 2) // order.split + 2)
     cut, combine_warps = combining(q.device, group, dim)
     everything: dict[str, Any] = {
@@ -193,10 +171,7 @@ def prefill(
     k_scale: Tensor | None = None,
     v_scale: Tensor | None = None,
     format: StoreFormat | None = None,
-    window: int = 0,
-    softcap: float = 0.0,
-    sinks: Tensor | None = None,
-    first_key: Tensor | None = None,
+    **limits: Unpack[RowLimits],
 ) -> tuple[Tensor, Tensor]:
     """``attend_prefill`` over packed sequences.
 
@@ -208,17 +183,7 @@ def prefill(
         q, k, v, cu_seqlens_q, cu_seqlens_k, format=format, k_scale=k_scale, v_scale=v_scale
     )
     return attend_prefill(
-        q,
-        kv,
-        q_starts=q_starts,
-        q_lens=q_lens,
-        max_q=max_q,
-        scale=scale,
-        order=order,
-        window=window,
-        softcap=softcap,
-        sinks=sinks,
-        first_key=first_key,
+        q, kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, scale=scale, order=order, **limits
     )
 
 
@@ -234,10 +199,7 @@ def decode(
     v_scale: Tensor | None = None,
     format: StoreFormat | None = None,
     ring: int = 0,
-    window: int = 0,
-    softcap: float = 0.0,
-    sinks: Tensor | None = None,
-    first_key: Tensor | None = None,
+    **limits: Unpack[RowLimits],
 ) -> tuple[Tensor, Tensor]:
     """``attend_decode`` over caches ``[B, capacity, Hkv, D]`` and int32 ``[B]`` lengths.
 
@@ -249,14 +211,5 @@ def decode(
     kv = rectangle(
         k_cache, v_cache, kv_lens, format=format, k_scale=k_scale, v_scale=v_scale, ring=ring
     )
-    return attend_decode(
-        q,
-        kv,
-        max_kv=FAR if ring else k_cache.shape[1],
-        scale=scale,
-        order=order,
-        window=window,
-        softcap=softcap,
-        sinks=sinks,
-        first_key=first_key,
-    )
+    most = FAR if ring else k_cache.shape[1]
+    return attend_decode(q, kv, max_kv=most, scale=scale, order=order, **limits)

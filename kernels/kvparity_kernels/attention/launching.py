@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,6 +15,15 @@ from kvparity_kernels.store.format import FLOATS
 
 LOG2_E = math.log2(math.e)
 FAR = 2**30  # a window that ends no sequence
+
+
+class RowLimits(TypedDict, total=False):
+    """Options of every call, as keywords: see :func:`.api.attend_prefill`."""
+
+    window: int
+    softcap: float
+    sinks: Tensor | None
+    first_key: Tensor | None
 
 
 def queries(q: Tensor, kv: KeysValues) -> Tensor:
@@ -138,10 +147,10 @@ def rules(
     max_q: int,
     *,
     scale: float,
-    window: int,
-    softcap: float,
-    sinks: Tensor | None,
-    first_key: Tensor | None,
+    window: int = 0,
+    softcap: float = 0.0,
+    sinks: Tensor | None = None,
+    first_key: Tensor | None = None,
 ) -> dict[str, Any]:
     """Which keys a row sees and what becomes of a score. ``rows``: the length of ``first_key``."""
     require(
