@@ -16,7 +16,7 @@ from torch import Tensor
 from kvparity.core.errors import RunFolderError as RunFolderError
 from kvparity.core.values import Json, RunLine
 from kvparity.relations.asked import Sided
-from kvparity.report import run_files, traces
+from kvparity.report import run_files, tracebacks
 from kvparity.report.document import RunReport
 from kvparity.report.lines import AnyLine, parsed
 from kvparity.report.schema import schema_of
@@ -117,7 +117,7 @@ class Evidence:
                 )
             for file in _NAMED_BY:  # what else lies here is somebody's own
                 run_files.drop_torn_line(self.folder / file)
-            traces.drop(self.folder)
+            tracebacks.drop(self.folder)
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"{self.folder} is a file; give another --run-dir")
@@ -136,13 +136,13 @@ class Evidence:
             raise RunFolderError(words) from None
         finally:
             part.unlink()
-        traces.drop(self.folder)
+        tracebacks.drop(self.folder)
         (self.folder / "failures").mkdir(exist_ok=True)
 
     @staticmethod
     def _somebodys(path: Path) -> bool:
         """Whether a run may not begin beside it: more than what a run that failed may leave."""
-        return not path.name.startswith(_BEGINNING) and not traces.alone(path)
+        return not path.name.startswith(_BEGINNING) and not tracebacks.alone(path)
 
     def _withdraw(self, *, keep_folder: bool) -> None:
         """Leave nothing of a run that finished nothing but what a subject raised."""
@@ -151,7 +151,7 @@ class Evidence:
             if any(each.name not in own for each in self.folder.iterdir()):
                 return
             (self.folder / "paths.jsonl").unlink(missing_ok=True)
-            if traces.in_folder(self.folder):
+            if tracebacks.in_folder(self.folder):
                 (self.folder / "identity.json").unlink()
                 return
             (self.folder / "failures").rmdir()
@@ -238,7 +238,7 @@ class Evidence:
 
     def keep_trace(self, name: str, text: str) -> Path:
         """Keep what a subject raised in a case or unit; where."""
-        return traces.keep(self.folder, name, text)
+        return tracebacks.keep(self.folder, name, text)
 
     def finish(self, report: RunReport) -> None:
         """Write ``run.json``, the whole report or nothing."""
