@@ -8,9 +8,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
+
+from kvparity_contracts.json_types import JsonValue
 
 DType = Literal["float32", "float16", "bfloat16"]
 """The number formats that weights, activations and caches may have."""
@@ -141,4 +150,22 @@ Positive = Annotated[int, Field(ge=1)]
 """A whole number, at least 1."""
 
 ToTuple = BeforeValidator(as_tuple)
-OneOrMore = BeforeValidator(one_or_more)
+Several = Annotated[tuple[Item, ...], Field(min_length=1), ToTuple]
+"""A list that is not empty."""
+
+Distinct = Annotated[Several[Item], AfterValidator(no_duplicates)]
+"""The same, each once."""
+
+OneOrMore = Annotated[
+    tuple[Item, ...],
+    Field(min_length=1),
+    AfterValidator(no_duplicates),
+    BeforeValidator(one_or_more),
+]
+"""The same, or one value; :func:`or_list` is its JSON schema."""
+
+
+def or_list(item: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The JSON schema of an item, or of a list of different ones."""
+    several: JsonValue = {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}
+    return {"anyOf": [item, several]}

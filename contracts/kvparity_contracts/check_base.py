@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from kvparity_contracts.base import Fault, Model, Title, ToTuple, no_duplicates
+from kvparity_contracts.base import Distinct, Fault, Model, Title
 from kvparity_contracts.controls.base import Control
 from kvparity_contracts.numerics import Numerics
 from kvparity_contracts.paths import DECODE, PREFILL, Path, PathKind, PathName
 from kvparity_contracts.subjects import AnySubject, Transformers
 
-Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
-Paths = Annotated[tuple[Path, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple]
+Paths = Distinct[Path]
 PADDED = ("padded", "padded-left", "padded-right")
 
 
@@ -59,7 +58,7 @@ class PathCheck(Check):
 
     paths: Paths
     """The paths that are looked at."""
-    workloads: Names | None = None
+    workloads: Distinct[str] | None = None
     """Names of the workloads to run; left out, all of them."""
 
     @property
@@ -88,6 +87,14 @@ class PathCheck(Check):
                 f"a {self.relation} check cannot look into a padded batch of a transformers model"
             )
         return None
+
+    def elsewhere(
+        self, kinds: Container[str], expected: str, suggestion: str = ""
+    ) -> Iterator[Fault]:
+        """Fault its paths of these kinds."""
+        for i, path in enumerate(self.paths):
+            if path.kind in kinds:
+                yield Fault(("paths", i), f"found '{path}'", expected, suggestion)
 
 
 class _Reference(Check):

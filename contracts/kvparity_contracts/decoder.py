@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kvparity_contracts.base import Fault, Model, Positive, ToTuple
+from kvparity_contracts.base import Fault, Model, Positive, Several
 
 LayerType = Literal["full", "sliding"]
 
@@ -43,7 +43,7 @@ class DecoderConfig(Model):
     """Longest sequence, prompt and continuation together."""
     sliding_window: Positive | None = None
     """Keys that a query of a sliding layer sees, its own included; left out, no layer slides."""
-    layer_types: Annotated[tuple[LayerType, ...], Field(min_length=1), ToTuple] | None = None
+    layer_types: Several[LayerType] | None = None
     """full or sliding for each layer; left out, all slide if there is a sliding_window."""
     kv_shared_layers: Annotated[int, Field(ge=0)] = 0
     """So many last layers write no cache: each reads that of the last layer of its type before."""

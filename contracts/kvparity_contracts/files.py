@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kvparity_contracts.base import Fault, closest
-from kvparity_contracts.loader import LoadedContract, load
-from kvparity_contracts.problems import ContractError, Problem, dotted
+from kvparity_contracts.loader import LoadedContract, load, problem
+from kvparity_contracts.problems import ContractError, Problem
 from kvparity_contracts.subjects import Attention
 
 BIGGEST = 4_000_000
@@ -38,12 +38,8 @@ def load_whole(path: str | Path) -> LoadedContract:
 def absent(loaded: LoadedContract) -> list[Problem]:
     """What the subject names and is not there, each with its line and column."""
     return [
-        Problem(
-            loaded.file, *loaded.place(each.at), dotted(each.at), each.message, each.expected,
-            each.suggestion,
-        )
-        for each in _faults(loaded)
-    ]  # fmt: skip
+        problem(loaded.file, loaded.text, loaded.place(each.at), each) for each in _faults(loaded)
+    ]
 
 
 def _faults(loaded: LoadedContract) -> Iterator[Fault]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from kvparity_contracts.base import Fault, ToTuple, no_duplicates
+from kvparity_contracts.base import Distinct, Fault
 from kvparity_contracts.check_base import KernelCheck, KernelPoint
 from kvparity_contracts.numerics import DTypes, Numerics
 from kvparity_contracts.subjects import OWN_KERNELS, AnySubject, Attention, Decoder, known
@@ -26,12 +26,7 @@ class OrderCheck(KernelCheck):
 
     relation: Literal["order"]
     """order: decode's reduction order is recovered by probing and certified on prefill."""
-    keys: Annotated[
-        tuple[Annotated[int, Field(ge=FEWEST_KEYS)], ...],
-        Field(min_length=1),
-        AfterValidator(no_duplicates),
-        ToTuple,
-    ]
+    keys: Distinct[Annotated[int, Field(ge=FEWEST_KEYS)]]
     """Numbers of keys: each is a case."""
     execution: DTypes | None = None
     """Formats of numerics.execution to look at, or one of them; left out, all."""
@@ -75,9 +70,7 @@ class AuditCheck(KernelCheck):
 
     relation: Literal["audit"]
     """audit: kernels of this project are compiled for GPUs that need not be here, and compared."""
-    architectures: Annotated[
-        tuple[Architecture, ...], Field(min_length=1), AfterValidator(no_duplicates), ToTuple
-    ] = ARCHITECTURES
+    architectures: Distinct[Architecture] = ARCHITECTURES
     """What the kernels are compiled for: each is a case."""
 
     def points(self, execution: str) -> Iterator[KernelPoint]:

@@ -10,7 +10,7 @@ from kvparity_contracts import lint_controls
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.checks import Accuracy, Invariance, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.controls import DECODING
+from kvparity_contracts.controls.base import DECODING
 from kvparity_contracts.faint import between, faint, rounding
 from kvparity_contracts.few_rows import few_rows
 from kvparity_contracts.grouping import hidden_mapping

@@ -104,7 +104,7 @@ def _read(handle: int) -> bytes:
 
 def _parse(source: str, file: str) -> tuple[Contract, Text]:
     text = read(source)
-    problems = [_problem(file, text, place, fault) for place, fault in text.faults]
+    problems = [problem(file, text, place, fault) for place, fault in text.faults]
     told = {place for place, _ in text.faults}
     if not problems and not isinstance(text.data, dict):
         empty = "an empty file" if text.data is None else show(text.data)
@@ -123,7 +123,7 @@ def _parse(source: str, file: str) -> tuple[Contract, Text]:
                 (text.place(fault.at, key=key), honest(text.data, fault, told_of))
                 for fault, key in told_of
             ]
-            problems += [_problem(file, text, *each) for each in found if each[0] not in told]
+            problems += [problem(file, text, *each) for each in found if each[0] not in told]
         else:
             if not problems:
                 return contract, text
@@ -143,7 +143,8 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
     return [*told, more]
 
 
-def _problem(file: str, text: Text, place: Place, fault: Fault) -> Problem:
+def problem(file: str, text: Text, place: Place, fault: Fault) -> Problem:
+    """A fault of a file as a problem at its place."""
     return Problem(
         file, *place, dotted(text.shown(fault.at)), fault.message, fault.expected, fault.suggestion
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kvparity_contracts.controls import CACHING, DECODING, TOGETHER, Control
+from kvparity_contracts.controls.base import CACHING, DECODING, TOGETHER, Control
 from kvparity_contracts.features import FEATURES
 
 _PATHS = (

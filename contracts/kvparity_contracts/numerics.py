@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from kvparity_contracts.base import DType, Fault, Model, OneOrMore, no_duplicates, refusal, show
-from kvparity_contracts.json_types import JsonValue
+from kvparity_contracts.base import DType, Fault, Model, OneOrMore, or_list, refusal, show
 from kvparity_contracts.stores import Stores
-
-
-def _or_list(item: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    several: JsonValue = {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}
-    return {"anyOf": [item, several]}
 
 
 def _only_false(value: object) -> object:
@@ -26,19 +20,11 @@ def _only_false(value: object) -> object:
 
 
 DTypes = Annotated[
-    tuple[DType, ...],
-    Field(min_length=1),
-    AfterValidator(no_duplicates),
-    OneOrMore,
-    WithJsonSchema(_or_list({"enum": ["float32", "float16", "bfloat16"]})),
+    OneOrMore[DType], WithJsonSchema(or_list({"enum": ["float32", "float16", "bfloat16"]}))
 ]
-
 Temperatures = Annotated[
-    tuple[Annotated[float, Field(gt=0)], ...],
-    Field(min_length=1),
-    AfterValidator(no_duplicates),
-    OneOrMore,
-    WithJsonSchema(_or_list({"type": "number", "exclusiveMinimum": 0})),
+    OneOrMore[Annotated[float, Field(gt=0)]],
+    WithJsonSchema(or_list({"type": "number", "exclusiveMinimum": 0})),
 ]
 
 

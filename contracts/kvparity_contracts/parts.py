@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from kvparity_contracts.base import (
     Fault,
     Model,
+    Several,
     Slug,
-    ToTuple,
     closest,
     refusal,
     refuse,
@@ -93,9 +93,9 @@ class Parts(Model):
     """What is under verification."""
     numerics: Numerics
     """Number formats and temperatures."""
-    workloads: Annotated[tuple[Workload, ...], Field(min_length=1), ToTuple]
+    workloads: Several[Workload]
     """Prompts, and how much is generated from them."""
-    checks: Annotated[tuple[OneCheck, ...], Field(min_length=1), ToTuple]
+    checks: Several[OneCheck]
     """What must hold."""
     controls: Controls = "all"
     """Planted defects that must be caught: all that this contract can show, or a list of names."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from kvparity_contracts.base import Fault, KeyPath, ToTuple, no_duplicates
+from kvparity_contracts.base import Distinct, Fault, KeyPath
 from kvparity_contracts.check_base import Compared, PathCheck, Paths
 from kvparity_contracts.controls.base import Control
 from kvparity_contracts.limits import TOKEN_LIMITS, AnyLimits, Limits
@@ -113,9 +113,7 @@ class CacheCheck(Compared):
         hidden = "a path whose cache can be looked at"
         if self.reference.kind in CACHELESS:
             yield Fault(("reference",), f"found '{self.reference}'", hidden)
-        for i, path in enumerate(self.paths):
-            if path.kind in CACHELESS:
-                yield Fault(("paths", i), f"found '{path}'", hidden)
+        yield from self.elsewhere(CACHELESS, hidden)
 
 
 class LivenessCheck(PathCheck):
@@ -131,23 +129,13 @@ class LivenessCheck(PathCheck):
     """liveness: single cached keys and values are changed, and the last row computed again."""
     paths: Annotated[Paths, Field(json_schema_extra={"default": ["decode"]})] = (DECODE,)
     """The paths whose last rows are looked at."""
-    layers: (
-        Annotated[
-            tuple[Annotated[int, Field(ge=0)], ...],
-            Field(min_length=1),
-            AfterValidator(no_duplicates),
-            ToTuple,
-        ]
-        | None
-    ) = None
+    layers: Distinct[Annotated[int, Field(ge=0)]] | None = None
     """Numbers of the storing layers to look at, from 0; left out, all of them."""
 
     def own_faults(self) -> Iterator[Fault]:
         """The last row of each path reads keys of earlier steps."""
-        for i, path in enumerate(self.paths):
-            if path.kind in (*CACHELESS, "prefill", "permuted"):
-                expected = "a path whose last row reads keys of earlier steps from a cache"
-                yield Fault(("paths", i), f"found '{path}'", expected)
+        expected = "a path whose last row reads keys of earlier steps from a cache"
+        yield from self.elsewhere((*CACHELESS, "prefill", "permuted"), expected)
 
 
 class TraceCheck(PathCheck):
@@ -165,10 +153,8 @@ class TraceCheck(PathCheck):
 
     def own_faults(self) -> Iterator[Fault]:
         """Each path is of the subject's own steps."""
-        for i, path in enumerate(self.paths):
-            if path.kind in UNTOLD:
-                expected = "a path that reports what its layers see: the subject's own steps"
-                yield Fault(("paths", i), f"found '{path}'", expected, "decode")
+        expected = "a path that reports what its layers see: the subject's own steps"
+        yield from self.elsewhere(UNTOLD, expected, "decode")
 
     def blind(self, subject: AnySubject, path: PathName) -> str | None:
         """As any check that looks inside; and a mask that is no matrix cannot be reported."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import PlainValidator, WithJsonSchema
 
-from kvparity_contracts.base import Fault, OneOrMore, closest, no_duplicates, refusal, show
+from kvparity_contracts.base import Fault, OneOrMore, closest, or_list, refusal, show
 from kvparity_contracts.json_types import JsonValue
 
 PLAIN = ("float32", "float16", "bfloat16")
@@ -82,15 +82,7 @@ _ITEM: dict[str, JsonValue] = {
 
 StoreText = Annotated[str, PlainValidator(_canonical), WithJsonSchema(_ITEM)]
 
-Stores = Annotated[
-    tuple[StoreText, ...],
-    Field(min_length=1),
-    AfterValidator(no_duplicates),
-    OneOrMore,
-    WithJsonSchema(
-        {"anyOf": [_ITEM, {"type": "array", "items": _ITEM, "minItems": 1, "uniqueItems": True}]}
-    ),
-]
+Stores = Annotated[OneOrMore[StoreText], WithJsonSchema(or_list(_ITEM))]
 
 
 def lossy(texts: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from kvparity_contracts.base import (
     Fault,
     Model,
     Positive,
+    Several,
     Slug,
     ToTuple,
     exactly_one,
@@ -18,7 +19,7 @@ from kvparity_contracts.base import (
 )
 
 TokenId = Annotated[int, Field(ge=0)]
-Ids = Annotated[tuple[TokenId, ...], Field(min_length=1), ToTuple]
+Ids = Several[TokenId]
 LARGEST_BYTE = 125
 """The largest ASCII byte of the text that prompts of given lengths are cut from."""
 Text = Annotated[str, Field(min_length=1)]
@@ -29,11 +30,11 @@ class Workload(Model):
 
     name: Slug
     """Name of the workload: lower-case letters, digits and hyphens."""
-    prompt_tokens: Annotated[tuple[Positive, ...], Field(min_length=1), ToTuple] | None = None
+    prompt_tokens: Several[Positive] | None = None
     """Lengths of prompts, in tokens; the tokens are bytes of real text, chosen by the seed."""
-    prompts: Annotated[tuple[Ids, ...], Field(min_length=1), ToTuple] | None = None
+    prompts: Several[Ids] | None = None
     """Prompts as lists of token ids."""
-    texts: Annotated[tuple[Text, ...], Field(min_length=1), ToTuple] | None = None
+    texts: Several[Text] | None = None
     """Prompts as text: the checkpoint's tokenizer and chat template make the ids; where it has
     none, each UTF-8 byte is a token."""
     generate: Positive

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
 
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, StreamMark
 from ruamel.yaml.reader import ReaderError
 
 from kvparity_contracts.base import Fault, show
 
 Place = tuple[int, int]
 """Line and column, counted from 1."""
-
-
-class Mark(Protocol):
-    """A place as the parser counts: from 0."""
-
-    @property
-    def line(self) -> int:
-        """The line."""
-
-    @property
-    def column(self) -> int:
-        """The character in it."""
 
 
 QUOTES = "quotes around text that holds it, as in 'a: b'"
@@ -105,7 +92,7 @@ def _with(expected: str, end: str) -> str:
     return expected.replace("{end}", end)
 
 
-def placed(mark: Mark | None) -> Place:
+def placed(mark: StreamMark | None) -> Place:
     """Where a mark of the parser stands; the first character where it has set none."""
     return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from kvparity_contracts import CONTROLS, Contract, LoadedContract
 from kvparity_contracts.checks import CHECKS, Accuracy, AuditCheck, OrderCheck
-from kvparity_contracts.controls import EVERY
+from kvparity_contracts.controls.base import EVERY
 from kvparity_contracts.needs import needs
 from kvparity_contracts.numerics import Numerics
 from kvparity_contracts.order import Order

@@ -8,16 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from kvparity_contracts.controls.base import (
-    CACHING,
-    DECODING,
-    EVERY,
-    KERNELS,
-    LANGUAGE,
-    TOGETHER,
-    Control,
-    SubjectKind,
-)
+from kvparity_contracts.controls.base import Control
 from kvparity_contracts.controls.calls import CALLS
 from kvparity_contracts.controls.dispatch import DISPATCH
 from kvparity_contracts.controls.inside import INSIDE
@@ -34,17 +25,7 @@ from kvparity_contracts.controls.semantics import SEMANTICS
 from kvparity_contracts.controls.stores import STORES
 from kvparity_contracts.controls.windows import WINDOWS
 
-__all__ = [
-    "CACHING",
-    "CONTROLS",
-    "DECODING",
-    "EVERY",
-    "KERNELS",
-    "LANGUAGE",
-    "TOGETHER",
-    "Control",
-    "SubjectKind",
-]
+__all__ = ["CONTROLS", "Control"]
 
 CONTROLS: Mapping[str, Control] = MappingProxyType(
     {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 from kvparity_contracts.paths import DECODE, PREFILL, PathKind, PathName
 
@@ -38,22 +38,9 @@ LANGUAGE: tuple[SubjectKind, ...] = ("decoder", "transformers")
 KERNELS: tuple[SubjectKind, ...] = ("attention", "decoder")
 EVERY: tuple[SubjectKind, ...] = ("attention", "decoder", "transformers")
 
-DECODING: tuple[PathKind, ...] = (
-    "decode",
-    "generate",
-    "batched",
-    "uniform",
-    "mixed",
-    "paged",
-    "padded-left",
-    "padded-right",
-    "streamed",
-    "reset",
-    "prefix",
-    "prefix-paged",
-    "exported",
-    "compiled",
-    "far",
+_UNDECODED: tuple[PathKind, ...] = ("prefill", "chunked", "permuted", "padded", "uncached")
+DECODING: tuple[PathKind, ...] = tuple(
+    kind for kind in get_args(PathKind) if kind not in _UNDECODED
 )
 CACHING: tuple[PathKind, ...] = (*DECODING, "chunked")
 TOGETHER: tuple[PathKind, ...] = (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kvparity.plan.paths import ALIKE, build, strangers
 from kvparity.plan.schedule import Action, Layout, Plan, check_schedule
 from kvparity.plan.workload import Prompts
-from kvparity_contracts import controls
+from kvparity_contracts.controls import base as controls
 from kvparity_contracts.paths import KINDS, PathName
 
 EVERY = [
