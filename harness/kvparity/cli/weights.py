@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from kvparity.drift.merged import merged
+    from kvparity.drift.report import plain_document
     from kvparity.drift.weights import compare
 
     found = compare(args.a, args.b)
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         "adapted": [asdict(each) for each in adapted],
     }
     text = "\n".join(_lines(args.a, args.b, found, adapted))
-    say.result(args, document, text)
+    say.result(args, plain_document(document), text)
     return ExitCode.HOLDS if found.same else ExitCode.DIFFERS
 
 

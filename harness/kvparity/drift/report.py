@@ -199,16 +199,19 @@ def document(
 ) -> JsonObject:
     """As JSON has it: numbers that are not finite are ``"inf"``, ``"-inf"`` and ``"nan"``."""
     value = {"schema_version": SCHEMA_VERSION, **asdict(found), "names": dict(names)}
-    plain = _plain(value | {"explanation": None if explained is None else asdict(explained)})
+    plain = plain_document(
+        value | {"explanation": None if explained is None else asdict(explained)}
+    )
     assert isinstance(plain, dict)
     return plain
 
 
-def _plain(value: object) -> JsonValue:
+def plain_document(value: object) -> JsonValue:
+    """As JSON has it: mappings, lists, and names of numbers that are not finite."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain_document(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain_document(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     assert value is None or isinstance(value, (bool, int, float, str)), type(value)

@@ -22,6 +22,8 @@ from kvparity.core.jsonfile import read_object
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+PACKED = getattr(torch, "float4_e2m1fn_x2", None)
+"""Two numbers in a byte, which torch stores and does not read."""
 Status = Literal["equal", "bits", "dtype", "shape", "only in A", "only in B"]
 Read = Mapping[str, "StoredTensor"]
 
@@ -50,7 +52,8 @@ class StoredTensor:
 @dataclass(frozen=True)
 class TensorDifference:
     """One name. ``differing``: share of elements with other bits (other values, where the dtypes
-    differ). ``max_abs``: largest distance, in float64. ``max_ulps``: of one dtype's own grid."""
+    differ). ``max_abs``: largest distance of these, in float64; infinite beside a NaN.
+    ``max_ulps``: of one dtype's own grid. None: not measured, as of two float4 in one byte."""
 
     name: str
     status: Status
@@ -80,7 +83,8 @@ def stored(folder: Path) -> Read:
     """The tensors of a checkpoint's safetensors files, by name.
 
     Raises:
-        UnsupportedError: no folder, no safetensors, a damaged file, or a name in two files.
+        UnsupportedError: no folder, no safetensors, no tensor, a damaged file, or a name in two
+            files.
     """
     if not folder.is_dir():
         raise UnsupportedError(f"{folder} is no folder; expected a checkpoint with safetensors")
@@ -98,6 +102,8 @@ def stored(folder: Path) -> Read:
             if name in found:
                 raise UnsupportedError(f"{name} is in {found[name].file} and in {path}")
             found[name] = StoredTensor(path, name)
+    if not found:
+        raise UnsupportedError(f"{folder} has *.safetensors, and no tensor in them")
     return found
 
 
@@ -158,22 +164,46 @@ def difference(name: str, a: Tensor, b: Tensor) -> TensorDifference:
     if a.shape != b.shape:
         return TensorDifference(name, "shape", shapes, dtypes)
     if a.dtype != b.dtype:
-        apart = a.double() != b.double()
+        if PACKED in (a.dtype, b.dtype):
+            return TensorDifference(name, "dtype", shapes, dtypes)
+        wide, other = _wide(a), _wide(b)
+        apart = (wide != other) & ~(wide.isnan() & other.isnan())
         return TensorDifference(name, "dtype", shapes, dtypes, *_far(a, b, apart))
-    if a.dtype not in FLOATS:
-        apart = a != b
-        status: Status = "bits" if bool(apart.any()) else "equal"
-        return TensorDifference(name, status, shapes, dtypes, *_far(a, b, apart))
-    apart = differing(a, b)
+    apart = _other_bits(a, b)
     if not bool(apart.any()):
         return TensorDifference(name, "equal", shapes, dtypes, 0.0, 0.0, 0)
-    most = int(ulps(a, b).max())
+    if a.dtype is PACKED:
+        return TensorDifference(name, "bits", shapes, dtypes, _share(apart))
+    most = int(ulps(a, b).max()) if a.dtype in FLOATS else None
     return TensorDifference(name, "bits", shapes, dtypes, *_far(a, b, apart), max_ulps=most)
 
 
+def _other_bits(a: Tensor, b: Tensor) -> Tensor:
+    """By element. Of dtypes without an integer view of their own, byte by byte: ``!=`` would take
+    -0 for 0, and a NaN for another one."""
+    if a.dtype in FLOATS:
+        return differing(a, b)
+    left, right = (
+        x.contiguous().flatten().view(torch.uint8).view(-1, x.element_size()) for x in (a, b)
+    )
+    return (left != right).any(-1).view(a.shape)
+
+
 def _far(a: Tensor, b: Tensor, apart: Tensor) -> tuple[float, float]:
-    distance = (a.double() - b.double()).abs()
-    return float(apart.double().mean()), float(distance.nan_to_num(torch.inf).max())
+    """(share of elements apart, largest distance of these)"""
+    if not bool(apart.any()):
+        return 0.0, 0.0
+    distance = (_wide(a) - _wide(b)).abs()[apart]
+    return _share(apart), float(distance.nan_to_num(torch.inf, torch.inf).max())
+
+
+def _share(apart: Tensor) -> float:
+    return float(apart.double().mean())
+
+
+def _wide(x: Tensor) -> Tensor:
+    """As wide as it gets: complex128 or float64."""
+    return x.to(torch.complex128) if x.is_complex() else x.double()
 
 
 def _word(tensor: Tensor) -> str:
