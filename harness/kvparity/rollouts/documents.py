@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from kvparity.rollouts import parquet
 from kvparity.rollouts.record import FilePlace, RolloutError
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
@@ -32,7 +33,7 @@ def documents(path: Path) -> Documents:
     if start.startswith(b"PK\x03\x04"):
         return _torch(path)
     if start.startswith(b"PAR1"):
-        return _parquet(path)
+        return parquet.documents(path)
     if start.startswith(b"\x80"):
         raise RolloutError(f"{path} {PICKLE}")
     if start[8:9] == b"{":
@@ -142,22 +143,3 @@ def _plain(value: object) -> JsonValue:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)
-
-
-def _parquet(path: Path) -> Documents:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise RolloutError(
-            f'{path} is Parquet, and pyarrow is not installed: pip install "kvparity[rollouts]"'
-        ) from None
-    try:
-        file = ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches():
-            for each in batch.to_pylist():
-                yield FilePlace(path, number, lines=False), each
-                number += 1
-    except ArrowException as error:
-        raise RolloutError(f"{path} is no whole Parquet file: {error}") from None

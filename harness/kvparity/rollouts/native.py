@@ -157,7 +157,7 @@ class RolloutWriter:
         if rollout.sequence in self._names:
             raise RolloutError(f"{self.path}: sequence {rollout.sequence} is written twice")
         self._names.add(rollout.sequence)
-        self._line(_line(rollout))
+        self._line(line_of(rollout))
 
     def _line(self, line: BaseModel) -> None:
         text = json.dumps(line.model_dump(exclude_defaults=False), allow_nan=False)
@@ -180,7 +180,8 @@ class RolloutWriter:
         self.close()
 
 
-def _line(rollout: Rollout) -> RolloutLine:
+def line_of(rollout: Rollout) -> RolloutLine:
+    """The sequence as a file has it."""
     return RolloutLine(
         sequence=rollout.sequence,
         prompt_ids=None if rollout.prompt_ids is None else rollout.prompt_ids.tolist(),

@@ -158,7 +158,7 @@ def test_what_cannot_be_used_is_one_sentence(case: str, tmp_path: Path) -> None:
         (b"hello", "is neither JSON nor JSON Lines"),
         (b'{"a": 1}\n{"b"', r":2 is no JSON.*the file ends in the middle of this line"),
         (b"PK\x03\x04 and no more", "is no whole file of torch.save"),
-        (b"PAR1 and no more", "Parquet"),
+        (b"PAR1 and no more", "is no whole Parquet file"),
     ],
 )
 def test_a_file_that_is_none(content: bytes, message: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from kvparity.rollouts import RolloutError, RolloutWriter, read_rollouts
 from kvparity.rollouts.anomalies import MOST_EXAMPLES, Anomalies, Anomaly
+from kvparity.rollouts.open import layout_of
+from kvparity.rollouts.parquet import write_parquet
 
 LOGPROB = st.floats(max_value=0.0, width=32, allow_nan=False) | st.just(math.nan)
 PROMPTS = st.lists(st.integers(0, 9), max_size=4)
@@ -149,3 +152,41 @@ def test_writing(tmp_path: Path) -> None:
         next(read_rollouts(tmp_path / "no"))
     with pytest.raises(RolloutError, match="is a folder"):
         next(read_rollouts(tmp_path))
+
+
+def test_parquet_gives_the_same(tmp_path: Path) -> None:
+    """Bit for bit, with everything that a sequence can have; other people's rows are read, too."""
+    line = {
+        "trainer_logprobs": [-1.5, None, -2.5],
+        "prompt_logprobs": [None],
+        "temperature": 0.5,
+        "processed": True,
+        "weight_versions": ["a", "b"],
+        "routes": [[[1, 2]], [[0, 3]], [[1, 0]], [[2, 1]]],
+        "logprobs": [-1.0, "nan", "-inf"],
+    }
+    read = list(read_rollouts(_file(tmp_path / "r.jsonl", **line)))
+    write_parquet(read, tmp_path / "r.parquet")
+    assert layout_of(tmp_path / "r.parquet") == "RolloutWriter"
+    again = list(read_rollouts(tmp_path / "r.parquet"))
+    for first, second in zip(read, again, strict=True):
+        for name, value in vars(first).items():
+            other = getattr(second, name)
+            if isinstance(value, np.ndarray) and value.dtype == np.float32:
+                assert (value.view(np.int32) == other.view(np.int32)).all(), name
+            else:
+                assert np.array_equal(value, other), name
+    with pytest.raises(RolloutError, match="exists; expected a new file"):
+        write_parquet(read, tmp_path / "r.parquet")
+    (tmp_path / "r.parquet").write_bytes((tmp_path / "r.parquet").read_bytes()[:-9])
+    with pytest.raises(RolloutError, match="is no whole Parquet file"):
+        list(read_rollouts(tmp_path / "r.parquet"))
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(RolloutError, match="pyarrow is not installed: pip install"):
+        write_parquet([], tmp_path / "r.parquet")
+    (tmp_path / "r.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RolloutError, match="is Parquet, and pyarrow is not installed"):
+        list(read_rollouts(tmp_path / "r.parquet"))
