@@ -19,7 +19,7 @@ import torch
 from gpu_steps.steps import OWN, ROOT, Step
 from kvparity.labs.bench import cases, ways
 from kvparity.labs.bench.calls import is_ours
-from kvparity.record.path_run import Setting, run_path
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.audit.capture import Launch, captured
 from kvparity.relations.audit.contract import subject_shapes
 from kvparity.relations.audit.request import Request, Shape
@@ -179,7 +179,7 @@ def _run(contract: Contract, subject: DecoderSubject) -> None:
         plans = setting.plans(workload)
         prompts = plans.prompts
         tokens = [[*ids, *[0] * prompts.generate] for ids in prompts.prompts]
-        run_path(setting, subject, plans, path, tokens)
+        PathRun(setting, subject, plans, path, tokens).run()
 
 
 def _short(workload: Workload) -> Workload:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvparity.subjects.attention_calls import PairDecodeCall, by_keywords
-from kvparity.subjects.pair.cache import StoredKV
+from kvparity.subjects.attention_calls import PairDecodeCall, StoredKV, by_keywords
 from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.inputs import Inputs
 

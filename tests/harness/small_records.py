@@ -11,7 +11,7 @@ from kvparity.plan.schedule import Plan
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Record
-from kvparity.run.unit import run_path
+from kvparity.record.path_run import PathRun
 from kvparity_contracts.paths import PathName
 
 PROMPTS = Prompts("w", ("w/0", "w/1"), ((5, 6, 7), (9,)), 4)
@@ -23,9 +23,8 @@ INDEX = ((0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3))
 def record(
     path: str, subject: Toy | None = None, tokens: Sequence[Sequence[int]] = TOKENS
 ) -> Record:
-    return run_path(
-        toy.setting(), subject or Toy(), PLANS, PathName.parse(path), [list(t) for t in tokens]
-    )
+    tokens = [list(t) for t in tokens]
+    return PathRun(toy.setting(), subject or Toy(), PLANS, PathName.parse(path), tokens).run()
 
 
 class Pretender(Toy):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kvparity.core.errors import UnsupportedError
+from kvparity_contracts.base import show
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
 MOST_BYTES = 64 * 2**20
@@ -42,6 +43,28 @@ def read_object(path: Path) -> JsonObject:
     if not isinstance(data, Mapping):
         raise UnsupportedError(f"{path} holds {type(data).__name__}, not an object")
     return data
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The file beside it that an index of safetensors names for each tensor.
+
+    Raises:
+        UnsupportedError: it names none, or something else than files beside it.
+    """
+    found = read_object(index).get("weight_map")
+    if not isinstance(found, Mapping) or not found:
+        raise UnsupportedError(
+            f"{index}: weight_map is {show(found)}; expected an object of tensor names and files"
+        )
+    names = {}
+    for tensor, name in found.items():
+        if not isinstance(name, str) or Path(name).name != name or not name:
+            raise UnsupportedError(
+                f"{index}: weight_map.{tensor} is {show(name)}; expected the name of a file "
+                "beside it"
+            )
+        names[tensor] = name
+    return names
 
 
 def entries(data: JsonObject) -> Iterator[tuple[str, str, JsonValue]]:

@@ -43,50 +43,6 @@ class Setting:
         return WorkloadPlans(prompts, self.contract.seed)
 
 
-def run_path(
-    setting: Setting,
-    subject: Subject,
-    plans: WorkloadPlans,
-    path: PathName,
-    tokens: Tokens,
-    *,
-    choose: Choose | None = None,
-    keep: frozenset[tuple[int, int]] = frozenset(),
-    cut: Callable[[Plan], Plan] = lambda plan: plan,
-) -> Record:
-    """Run one path over the workload's own tokens; strangers and donors bring theirs.
-
-    ``cut``: the part of the path's plan that is run.
-    """
-    plan = cut(plans.of(path))
-    own, vocab = len(plans.prompts.ids), subject.vocab
-    others = [_others(plan, member, tokens, plans.seed, vocab) for member in plan.members[own:]]
-    return run(
-        subject,
-        plan,
-        list(tokens) + others,
-        temperatures=setting.contract.numerics.temperatures,
-        choose=choose,
-        keep=keep,
-        before=[_unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
-    )
-
-
-def _others(plan: Plan, member: Member, tokens: Tokens, seed: int, vocab: int) -> list[int]:
-    """Tokens of a stranger, or of a donor, which begins like one of the workload's own."""
-    if member.like:
-        own = tokens[[each.id for each in plan.members].index(member.like)]
-        return own[: member.shared] + _unlike(own[member.shared : member.length], vocab)
-    if vocab:
-        return list(text_tokens(seed, member.id, member.length))
-    return [0] * member.length
-
-
-def _unlike(ids: Sequence[int], vocab: int) -> list[int]:
-    """Ids that differ from the given ones everywhere; of an attention subject, 1 (see there)."""
-    return [(each + 1) % max(vocab, 2) for each in ids]
-
-
 @dataclass(frozen=True)
 class PathRun:
     """One side of a case: what is run, and over which tokens."""
@@ -107,10 +63,44 @@ class PathRun:
         """The plan of the path."""
         return self.plans.of(self.path)
 
-    def run(self, *, keep: frozenset[tuple[int, int]] = frozenset()) -> Record:
-        """Run it."""
-        return run_path(self.setting, self.subject, self.plans, self.path, self.tokens, keep=keep)
+    def run(
+        self,
+        *,
+        choose: Choose | None = None,
+        keep: frozenset[tuple[int, int]] = frozenset(),
+        cut: Callable[[Plan], Plan] = lambda plan: plan,
+    ) -> Record:
+        """Run it over the workload's own tokens; strangers and donors bring theirs.
+
+        ``cut``: the part of the path's plan that is run.
+        """
+        plan, tokens, vocab = cut(self.plan), self.tokens, self.subject.vocab
+        others = plan.members[len(self.prompts.ids) :]
+        return run(
+            self.subject,
+            plan,
+            [*tokens, *(_others(plan, each, tokens, self.plans.seed, vocab) for each in others)],
+            temperatures=self.setting.contract.numerics.temperatures,
+            choose=choose,
+            keep=keep,
+            before=[_unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
+        )
 
     def take_snapshot(self, keep: frozenset[CachePlace] = frozenset()) -> CacheSnapshot:
         """Run it and look at what the cache holds at the end."""
         return take_snapshot(self.plan, self.run, keep)
+
+
+def _others(plan: Plan, member: Member, tokens: Tokens, seed: int, vocab: int) -> list[int]:
+    """Tokens of a stranger, or of a donor, which begins like one of the workload's own."""
+    if member.like:
+        own = tokens[[each.id for each in plan.members].index(member.like)]
+        return own[: member.shared] + _unlike(own[member.shared : member.length], vocab)
+    if vocab:
+        return list(text_tokens(seed, member.id, member.length))
+    return [0] * member.length
+
+
+def _unlike(ids: Sequence[int], vocab: int) -> list[int]:
+    """Ids that differ from the given ones everywhere; of an attention subject, 1 (see there)."""
+    return [(each + 1) % max(vocab, 2) for each in ids]

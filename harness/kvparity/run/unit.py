@@ -19,7 +19,6 @@ from kvparity.record.execute import Choose, Record
 from kvparity.record.execute import Tokens as Tokens
 from kvparity.record.path_run import PathRun
 from kvparity.record.path_run import Setting as Setting
-from kvparity.record.path_run import run_path as run_path
 from kvparity.relations.asked import Asked, ComparedSide, RelationAnswer, Sided
 from kvparity.relations.bits_and_limits import Comparison, same_bits
 from kvparity.relations.explain import nan_cause
@@ -82,10 +81,7 @@ class Runner:
         """The record of ``path``, run now if it was not run before."""
         if path not in self.records or keep:
             start = time.perf_counter()
-            self.records[path] = run_path(
-                self.setting, self.setting.subject, self.plans, path, self.known(),
-                choose=choose, keep=keep,
-            )  # fmt: skip
+            self.records[path] = self.side(path).run(choose=choose, keep=keep)
             self.seconds[str(path)] = round(time.perf_counter() - start, 3)
         return self.records[path]
 

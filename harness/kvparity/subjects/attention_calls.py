@@ -86,6 +86,28 @@ class AttentionOps:
     decode: Callable[[DecodeCall], Outputs]
 
 
+@dataclass(frozen=True)
+class StoredKV:
+    """What a pair is given of a cache: k and v and, where they are codes, their scales."""
+
+    k: Tensor
+    v: Tensor
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it that there is, by the names that a call has."""
+        return {name: each for name, each in vars(self).items() if each is not None}
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> StoredKV:
+        """The same with k, v and the scales that lie beside their tokens changed."""
+
+        def beside(scale: Tensor | None) -> Tensor | None:
+            return scale if scale is None or scale.dim() == 1 else change(scale)
+
+        return StoredKV(change(self.k), change(self.v), beside(self.k_scale), beside(self.v_scale))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _PairCall(_ScoreRules):
     """``q`` ``[rows, Hq, D]``, ``k`` and ``v``: numbers, or codes of ``format`` with ``k_scale``
@@ -107,10 +129,12 @@ class _PairCall(_ScoreRules):
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that are given to the kernel and that it may not change, by name."""
-        named = {"q": self.q, "k": self.k, "v": self.v}
-        scales = {"k_scale": self.k_scale, "v_scale": self.v_scale}
-        named |= {name: scale for name, scale in scales.items() if scale is not None}
-        return named | self.lengths()
+        return {"q": self.q} | self.stored.tensors() | self.lengths()
+
+    @property
+    def stored(self) -> StoredKV:
+        """Keys and values with their scales."""
+        return StoredKV(self.k, self.v, self.k_scale, self.v_scale)
 
     def keywords(self) -> dict[str, object]:
         """What is passed beside q, k and v: what a contract need not ask for only if it did."""
@@ -163,17 +187,7 @@ PairCall = TypeVar("PairCall", PairPrefillCall, PairDecodeCall)
 
 def with_keys(call: PairCall, change: Callable[[Tensor], Tensor]) -> PairCall:
     """The call with k, v and the scales that lie beside their tokens changed."""
-
-    def beside(scale: Tensor | None) -> Tensor | None:
-        return scale if scale is None or scale.dim() == 1 else change(scale)
-
-    return replace(
-        call,
-        k=change(call.k),
-        v=change(call.v),
-        k_scale=beside(call.k_scale),
-        v_scale=beside(call.v_scale),
-    )
+    return replace(call, **vars(call.stored.each(change)))
 
 
 PairPrefill = Callable[[PairPrefillCall], object]

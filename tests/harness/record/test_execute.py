@@ -17,7 +17,7 @@ from toy_cache import VOCAB
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Layout, Member, Plan, Step
 from kvparity.record.execute import Choose, run
-from kvparity.run.unit import run_path
+from kvparity.record.path_run import PathRun
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity_contracts.paths import PathName
 from kvparity_kernels.digest import naive
@@ -103,9 +103,8 @@ def test_a_short_block_of_values_is_a_subject_error() -> None:
 @pytest.mark.parametrize("path", ["prefill", "decode"])
 def test_kept_rows_are_the_whole_rows(path: str) -> None:
     keep = frozenset([(0, 4), (1, 1), (9, 9)])
-    found = run_path(
-        toy.setting(), Toy(), PLANS, PathName(path), [list(t) for t in TOKENS], keep=keep
-    )
+    side = PathRun(toy.setting(), Toy(), PLANS, PathName(path), [list(t) for t in TOKENS])
+    found = side.run(keep=keep)
     assert set(found.kept) == {(0, 4), (1, 1)}
     assert torch.equal(found.kept[0, 4], row(4, TOKENS[0]))
     assert torch.equal(found.kept[1, 1], row(1, TOKENS[1]))
@@ -223,8 +222,8 @@ def test_no_more_than_one_block_of_logits_is_held(path: str) -> None:
     assert model.most <= 1
     assert not any(ref() is not None for ref in model.blocks)
     # A row that is kept whole is a copy, and keeps no block alive.
-    run_path(toy.setting(), model, PLANS, PathName(path), [list(t) for t in TOKENS],
-             keep=frozenset([(0, 4)]))  # fmt: skip
+    side = PathRun(toy.setting(), model, PLANS, PathName(path), [list(t) for t in TOKENS])
+    side.run(keep=frozenset([(0, 4)]))
     assert not any(ref() is not None for ref in model.blocks)
 
 

@@ -14,7 +14,7 @@ import toy
 from kvparity.plan.workload import Prompts, text_tokens
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record import path_run
-from kvparity.record.path_run import PathRun, Setting, run_path
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.audit.compare import Field, KernelComparison
 from kvparity.relations.audit.relation import _fields
 from kvparity.relations.bits_and_limits import Comparison
@@ -46,7 +46,7 @@ def run(path: str, *, vocab: int = 256, **more: Any) -> object:
     setting, subject = toy.setting(), toy.Toy()
     subject.vocab = vocab
     tokens = [[each * (vocab > 0) for each in own] for own in TOKENS]
-    return run_path(setting, subject, PLANS, PathName.parse(path), tokens, **more)
+    return PathRun(setting, subject, PLANS, PathName.parse(path), tokens).run(**more)
 
 
 OTHERS: dict[str, list[list[int]]] = {
@@ -123,7 +123,7 @@ def test_other_tokens_are_of_the_vocabulary(ran: list[dict[str, Any]]) -> None:
     subject = toy.Toy()
     subject.vocab = 2
     tokens = [[0, 1, 1, 0, 1, 0], [1, 0, 0, 1]]
-    run_path(toy.setting(), subject, PLANS, PathName("reset"), tokens)
+    PathRun(toy.setting(), subject, PLANS, PathName("reset"), tokens).run()
     assert ran[0]["before"] == [[1, 0, 0, 1, 0, 1], [0, 1, 1, 0]]
 
 

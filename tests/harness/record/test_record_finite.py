@@ -14,7 +14,7 @@ from toy_cache import VOCAB
 from kvparity.plan.workload import Prompts
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Record
-from kvparity.run.unit import run_path
+from kvparity.record.path_run import PathRun
 from kvparity.subjects.base import SubjectError
 from kvparity_contracts.paths import PathName
 
@@ -25,7 +25,8 @@ INDEX = ((0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3))
 
 
 def record(path: str, subject: Toy) -> Record:
-    return run_path(toy.setting(), subject, PLANS, PathName.parse(path), [list(t) for t in TOKENS])
+    tokens = [list(t) for t in TOKENS]
+    return PathRun(toy.setting(), subject, PLANS, PathName.parse(path), tokens).run()
 
 
 @pytest.mark.parametrize("path", ["batched", "mixed"])

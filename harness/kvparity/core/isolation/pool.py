@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Generic, Protocol, TypeVar, cast
 
+from typing_extensions import Self
+
 from kvparity.core.errors import OracleError, RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.isolation.child import Message
 from kvparity.core.isolation.inside import no_exit
@@ -50,9 +52,9 @@ _ERRORS: dict[str, type[Exception]] = {
 class Pool(Protocol):
     """Computes tasks; results come as they end."""
 
-    def __enter__(self) -> Pool:
-        """Begin."""
-        ...
+    def __enter__(self) -> Self:
+        """Processes start with their first task."""
+        return self
 
     def __exit__(self, *_: object) -> None:
         """End whatever still runs."""
@@ -67,12 +69,8 @@ class Pool(Protocol):
         ...
 
 
-class Here:
+class Here(Pool):
     """Computes in this process."""
-
-    def __enter__(self) -> Here:
-        """Nothing is to begin."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Nothing is to end."""
@@ -104,7 +102,7 @@ class _Child:
         return time.monotonic() - self.since
 
 
-class Apart:
+class Apart(Pool):
     """Computes in up to ``jobs`` processes, which load their subject once and serve many tasks.
 
     ``timeout``: seconds for one task, such as a case, a rollout or loading. ``first``: what every
@@ -123,10 +121,6 @@ class Apart:
         self.jobs, self.timeout, self.tell, self.grace = jobs, timeout, tell, grace
         self.first = first
         self._children: list[_Child] = []
-
-    def __enter__(self) -> Apart:
-        """Processes start with their first task."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Kill what still runs."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from kvparity.relations.order.encoding import split_log2
 from kvparity.relations.order.errors import NotATree, NotMeasured
 from kvparity.relations.order.storing import draw, exactly
-from kvparity.subjects.pair.cache import StoredKV
+from kvparity.subjects.attention_calls import StoredKV
 from kvparity.subjects.pair.inputs import Inputs
 from kvparity.subjects.pair.subject import AttentionSubject
 

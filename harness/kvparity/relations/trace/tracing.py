@@ -9,7 +9,7 @@ import torch
 
 from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.record.execute import Choose, Record, at_work
-from kvparity.record.path_run import PathRun, run_path
+from kvparity.record.path_run import PathRun
 from kvparity.record.run_events import watching
 from kvparity.relations.trace.collector import Collector
 from kvparity.relations.trace.facts import Facts
@@ -51,10 +51,7 @@ def trace_side(side: PathRun, *, choose: Choose | None = None) -> Trace:
     facts = declared(honest)
     collector = Collector(side.plan, len(side.prompts.ids), facts, reduction_of(honest))
     with events.listening(collector), watching(collector):
-        record = run_path(
-            side.setting, side.subject, side.plans, side.path, side.tokens,
-            choose=choose,
-        )  # fmt: skip
+        record = side.run(choose=choose)
     lines = collector.lines()
     with at_work():  # the cache is asked for windows and owners
         judgement = judge(lines, facts, collector.missing())

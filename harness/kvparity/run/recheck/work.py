@@ -8,7 +8,7 @@ from dataclasses import replace
 from kvparity.plan.schedule import Plan
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Record, Tokens
-from kvparity.record.path_run import Setting, run_path
+from kvparity.record.path_run import PathRun, Setting
 from kvparity.report.lines import Row
 from kvparity.run.recheck.choice import Place, chosen, needed
 from kvparity.run.recheck.rows import rows_of
@@ -52,7 +52,7 @@ def _part(
         return needed(plan, places)
 
     if path.kind != "generate":
-        return run_path(setting, setting.subject, plans, path, tokens, cut=cut)
+        return PathRun(setting, setting.subject, plans, path, tokens).run(cut=cut)
     (sequence,) = {place[0] for place in places}  # its plan has this one member
-    record = run_path(setting, setting.subject, plans, path, [tokens[sequence]], cut=cut)
+    record = PathRun(setting, setting.subject, plans, path, [tokens[sequence]]).run(cut=cut)
     return replace(record, index=tuple((sequence, position) for _, position in record.index))

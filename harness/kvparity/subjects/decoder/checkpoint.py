@@ -5,7 +5,7 @@ Local files only; no pickle, no remote code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.core.jsonfile import read_object
+from kvparity.core.jsonfile import read_object, weight_map
 from kvparity.subjects.decoder.config import DecoderConfig
 from kvparity.subjects.decoder.hf_config import from_hf
 from kvparity.subjects.decoder.weights import DecoderWeights, Shape, assemble, tensor_shapes
@@ -98,13 +98,8 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
         pickled = sorted(path.name for path in folder.glob("*.bin"))
         found = f"; {', '.join(pickled[:3])} is pickle and is never loaded" if pickled else ""
         raise UnsupportedError(f"{folder} holds neither model.safetensors nor {INDEX}{found}")
-    weight_map = read_object(index).get("weight_map")
-    if not isinstance(weight_map, Mapping) or not weight_map:
-        raise UnsupportedError(f"{index} has no weight_map")
     files: dict[Path, set[str] | None] = {}
-    for name, file in weight_map.items():
-        if not isinstance(file, str) or Path(file).name != file:
-            raise UnsupportedError(f"{index}: {file!r} is not the name of a file beside it")
+    for name, file in weight_map(index).items():
         if not (folder / file).is_file():
             raise UnsupportedError(f"{index} names {file}, which is not there")
         names = files.setdefault(folder / file, set())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, log
 
 from kvparity.core import offline
 from kvparity.core.errors import UnsupportedError
-from kvparity.core.jsonfile import read_object
+from kvparity.core.jsonfile import read_object, weight_map
 from kvparity.core.raised import in_one_line
 from kvparity.core.relied.transformers import MODEL_TYPES
 from kvparity.subjects.hf import config_keys, sizes
 from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
-from kvparity_contracts.base import show
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
 # Settings of generation that change neither what is drawn nor when it ends.
@@ -183,18 +182,7 @@ def _files(index: Path) -> list[str]:
     """The files that an index names; without one, the single file of a whole checkpoint."""
     if not index.exists():
         return ["model.safetensors"]
-    names = read_object(index).get("weight_map")
-    if not isinstance(names, Mapping) or not names:
-        raise UnsupportedError(
-            f"{index}: weight_map is {show(names)}; expected an object of tensor names and files"
-        )
-    for tensor, name in names.items():
-        if not isinstance(name, str) or Path(name).name != name or not name:
-            raise UnsupportedError(
-                f"{index}: weight_map.{tensor} is {show(name)}; expected the name of a file "
-                "beside it"
-            )
-    return sorted(set(map(str, names.values())))
+    return sorted(set(weight_map(index).values()))
 
 
 def _ready(model: CausalLM, device: torch.device) -> CausalLM:

@@ -13,33 +13,11 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Member
+from kvparity.subjects.attention_calls import StoredKV
 from kvparity.subjects.decoder.poisoned_store import SlotContents, Stored
 
 FIRST = -1
 """The sequence before the members, which holds nothing."""
-
-
-@dataclass(frozen=True)
-class StoredKV:
-    """What a kernel is given of a cache: k and v and, where they are codes, their scales."""
-
-    k: Tensor
-    v: Tensor
-    k_scale: Tensor | None = None
-    v_scale: Tensor | None = None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All of it that there is, by the names that a call has."""
-        named = {"k": self.k, "v": self.v, "k_scale": self.k_scale, "v_scale": self.v_scale}
-        return {name: each for name, each in named.items() if each is not None}
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> StoredKV:
-        """The same with k, v and the scales that lie beside their tokens changed."""
-
-        def beside(scale: Tensor | None) -> Tensor | None:
-            return scale if scale is None or scale.dim() == 1 else change(scale)
-
-        return StoredKV(change(self.k), change(self.v), beside(self.k_scale), beside(self.v_scale))
 
 
 @dataclass(frozen=True)
@@ -111,22 +89,17 @@ class PairCache:
         ``[B, capacity, ...]``: views if the sequences are neighbours.
         """
         rows = [self.lead + each for each in sequences]
-
-        def of(kind: KVStores) -> StoredKV:
-            k, v = (rectangle(each, rows, self.capacity, spare) for each in (kind.k, kind.v))
-            return kind.given(k, v)
-
-        return of(self.kind), of(self.twin)
+        return self._both(lambda each: rectangle(each, rows, self.capacity, spare))
 
     def packed(self, lengths: Sequence[tuple[int, int]], spare: Spare) -> tuple[StoredKV, StoredKV]:
         """The first tokens of some (sequence, length), one after the other, and of the twin."""
         parts = [self.place(sequence, 0, length) for sequence, length in lengths]
+        return self._both(lambda each: packed(each, parts, spare))
 
-        def of(kind: KVStores) -> StoredKV:
-            k, v = (packed(each, parts, spare) for each in (kind.k, kind.v))
-            return kind.given(k, v)
-
-        return of(self.kind), of(self.twin)
+    def _both(self, taken: Callable[[Stored], SlotContents]) -> tuple[StoredKV, StoredKV]:
+        """Of the cache and of its twin."""
+        own, twin = (each.given(taken(each.k), taken(each.v)) for each in (self.kind, self.twin))
+        return own, twin
 
     def intact(self) -> bool:
         """Whether all memory, bands and unused slots included, is as the harness wrote it."""

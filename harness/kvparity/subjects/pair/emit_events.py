@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kvparity.plan.schedule import Span
 from kvparity.subjects import events
-from kvparity.subjects.pair.cache import StoredKV
+from kvparity.subjects.attention_calls import StoredKV
 from kvparity.subjects.pair.model import PairModel
 
 

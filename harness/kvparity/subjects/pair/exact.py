@@ -13,8 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kvparity.subjects.attention_calls import Outputs, PairDecodeCall, PairPrefillCall
-from kvparity.subjects.pair.cache import StoredKV
+from kvparity.subjects.attention_calls import Outputs, PairDecodeCall, PairPrefillCall, StoredKV
 from kvparity.subjects.pair.model import Pair, PairModel
 from kvparity_kernels.attention import naive
 from kvparity_kernels.store import StoreFormat
@@ -64,7 +63,7 @@ def exact_pair(subject: PairModel, rows: Rows) -> Pair:
         return whole[:, :width].to(q.dtype).view(q.shape), whole[:, width:].float()
 
     def prefill(call: PairPrefillCall) -> Outputs:
-        given = StoredKV(call.k, call.v, call.k_scale, call.v_scale)
+        given = call.stored
         ends_q, ends_k = call.cu_seqlens_q.tolist(), call.cu_seqlens_k.tolist()
         parts = []
         for b in range(len(ends_q) - 1):
@@ -73,7 +72,7 @@ def exact_pair(subject: PairModel, rows: Rows) -> Pair:
         return outputs(call.q, parts)
 
     def decode(call: PairDecodeCall) -> Outputs:
-        given, parts = StoredKV(call.k, call.v, call.k_scale, call.v_scale), []
+        given, parts = call.stored, []
         for b, n in enumerate(call.kv_lens.tolist()):
             one = given.each(itemgetter((b, slice(n))))
             parts.append(found(call, call.q[b : b + 1], one))

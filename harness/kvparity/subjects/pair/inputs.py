@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kvparity.subjects.pair.cache import StoredKV
+from kvparity.subjects.attention_calls import StoredKV
 
 BAND = 2  # rows of poison before the first and behind the last row
 

@@ -13,9 +13,9 @@ from kvparity.subjects.attention_calls import (
     PairDecodeCall,
     PairPrefill,
     PairPrefillCall,
+    StoredKV,
     by_keywords,
 )
-from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.callables import Kernel
 from kvparity.subjects.pair.data import MIXED, Drawing, DrawnShape, Mixture
@@ -131,9 +131,8 @@ class PairModel:
         ``coded``: codes and their scales are passed on with their format. Raises as
         ``call.checked``.
         """
-        given = inputs.given
         call = PairPrefillCall(
-            q=inputs.q, k=given.k, v=given.v, k_scale=given.k_scale, v_scale=given.v_scale,
+            q=inputs.q, **vars(inputs.given),
             format=self.store if coded else None, cu_seqlens_q=cu_seqlens_q,
             cu_seqlens_k=cu_seqlens_k, scale=self.scale, order=self.order, window=self.window,
             softcap=self.softcap, sinks=sinks,
@@ -144,9 +143,8 @@ class PairModel:
         self, inputs: Inputs, kv_lens: Tensor, *, coded: bool, sinks: Tensor | None = None
     ) -> Tensor:
         """Call decode; otherwise as ``call_prefill``."""
-        given = inputs.given
         call = PairDecodeCall(
-            q=inputs.q, k=given.k, v=given.v, k_scale=given.k_scale, v_scale=given.v_scale,
+            q=inputs.q, **vars(inputs.given),
             format=self.store if coded else None, kv_lens=kv_lens, scale=self.scale,
             order=self.order, window=self.window, softcap=self.softcap, sinks=sinks,
         )  # fmt: skip

@@ -12,11 +12,11 @@ from torch import Tensor
 from kvparity.core.errors import SubjectError
 from kvparity.plan.schedule import Layout, Member, Span, Step
 from kvparity.subjects import events
-from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall
+from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall, StoredKV
 from kvparity.subjects.decoder.poisoned_store import Stored
 from kvparity.subjects.pair import emit_events
 from kvparity.subjects.pair.batch import fault_of, sizes, with_empties
-from kvparity.subjects.pair.cache import FIRST, KVStores, PairCache, StoredKV
+from kvparity.subjects.pair.cache import FIRST, KVStores, PairCache
 from kvparity.subjects.pair.inputs import Inputs, strided
 from kvparity.subjects.pair.model import PairModel
 from kvparity.subjects.pair.sparse import spread_for

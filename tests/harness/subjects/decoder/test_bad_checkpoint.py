@@ -154,8 +154,8 @@ def test_broken_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ({}, "no weight_map"),
-        ({"weight_map": {NORM: "../x.safetensors"}}, "not the name of a file beside it"),
+        ({}, "weight_map is nothing; expected an object of tensor names and files"),
+        ({"weight_map": {NORM: "../x.safetensors"}}, "expected the name of a file beside it"),
         ({"weight_map": {NORM: "other.safetensors"}}, "names other.safetensors, which is not"),
         ({"weight_map": {"model.more": "model.safetensors"}}, "lacks model.more, which"),
     ],

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Span
+from kvparity.subjects.attention_calls import StoredKV
 from kvparity.subjects.pair.batch import fault_of, sizes, with_empties
-from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.inputs import Inputs, strided
 from kvparity.subjects.pair.sparse import Spread, spread_for
 

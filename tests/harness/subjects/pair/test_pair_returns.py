@@ -10,8 +10,8 @@ import torch
 from pair_returns import DIM, HEADS, ROWS, call, call_kernel, inputs
 from torch import Tensor
 
+from kvparity.subjects.attention_calls import StoredKV
 from kvparity.subjects.base import SubjectError, UnsupportedError
-from kvparity.subjects.pair.cache import StoredKV
 from kvparity.subjects.pair.inputs import Inputs
 
 OUT = torch.arange(ROWS * HEADS * DIM, dtype=torch.bfloat16).view(ROWS, HEADS, DIM)
