@@ -21,7 +21,7 @@ _DECIDING = {
         relations/order/* relations/trace/*
         report/case_line report/evidence_check report/evidence_paths
         report/lines report/run_dir report/unit_paths report/verdict
-        run/control_run run/identity run/kernel_control_run run/replay run/trace_command run/unit
+        run/control_run run/identity run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*
     """,
     KERNELS: "fixed_arithmetic interpreter launch rules tiles store/* overrides/*",

@@ -16,8 +16,10 @@ from torch import Tensor
 from toy_cache import POSITIONS, VOCAB, WIDTH, ReusableToyCache, ToyCache
 from toy_defects import DEFECTS
 
+from kvparity.plan.cases import ControlRun
 from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
-from kvparity.run.unit import Setting
+from kvparity.run.control_run import plant
+from kvparity.run.unit import Setting, Tokens
 from kvparity.subjects import events
 from kvparity_contracts.contract import Contract
 
@@ -269,3 +271,9 @@ def document(**changes: Any) -> dict[str, Any]:
 def setting(*defects: str, **changes: Any) -> Setting:
     """A toy with ``defects`` under the small contract."""
     return Setting(contract(**changes), Toy(*defects))
+
+
+def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool, str]:
+    """Plant one control: (whether its check sees it, what was seen)."""
+    found = plant(setting, job, tokens)
+    return found.caught, found.seen

@@ -1,14 +1,16 @@
-"""A case in words, and as a line of evidence."""
+"""A case in words, and cases and controls as lines of evidence."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 
-from kvparity.plan.cases import Case
-from kvparity.plan.kernel_cases import KernelCase
-from kvparity.plan.results import CaseLine, SideName
+from kvparity.plan.cases import Case, ControlRun
+from kvparity.plan.kernel_cases import KernelCase, KernelControl
+from kvparity.plan.results import CaseLine, ControlLine, Formats, SideName
+from kvparity.relations.asked import Planted
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.registry import RELATIONS
+from kvparity_contracts.controls import CONTROLS
 
 ORACLE = "float64"
 """The name of the side that an accuracy check compares a path with."""
@@ -67,3 +69,24 @@ def _roles(case: Case, rollout: SideName | None) -> tuple[str | None, str | None
         return None, None
     path, reference = str(case.path), ORACLE if case.reference is None else str(case.reference)
     return (reference, path) if rollout == "reference" else (path, reference)
+
+
+def control_line(job: ControlRun | KernelControl, planted: Planted) -> ControlLine:
+    """What one control showed."""
+    found = {"name": job.control, "relation": job.relation} | vars(planted) | planned_of(job)
+    if isinstance(job, KernelControl):
+        del found["reach"]  # which only a control of accuracy has
+    return ControlLine.model_validate(found)
+
+
+def planned_of(job: ControlRun | KernelControl) -> dict[str, object]:
+    """The fields of a control's line that its plan decides."""
+    fact = CONTROLS[job.control]
+    place = job.case if isinstance(job, KernelControl) else job
+    return {
+        "by": place.check,
+        "workload": place.workload if isinstance(place, ControlRun) else None,
+        "path": str(fact.path),
+        "numerics": Formats(**asdict(place.numerics)),
+        "expected": fact.expect,
+    }

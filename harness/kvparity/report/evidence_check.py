@@ -7,20 +7,19 @@ line that contradicts itself is refused with its place, before anything is judge
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import TypeVar
 
 from kvparity.core.errors import RunFolderError
 from kvparity.core.values import Json
 from kvparity.plan.cases import Case, ControlRun, Work
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
-from kvparity.plan.results import CaseLine, ControlLine, Formats
+from kvparity.plan.results import CaseLine, ControlLine
 from kvparity.relations.registry import RELATIONS
+from kvparity.report.case_line import planned_of
 from kvparity.report.failure_file import damage
 from kvparity.report.lines import UnitLine, edited, parsed
 from kvparity.report.run_dir import Evidence
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.controls import CONTROLS
 
 Planned = TypeVar("Planned")
 
@@ -55,7 +54,7 @@ def controls(evidence: Evidence, work: Work) -> list[ControlLine]:
     found = []
     for place, control, value in _each(evidence, ControlLine.file, ("name", "relation"), planned):
         line = parsed(ControlLine, value, place)
-        wrong = _other_control(control, line)
+        wrong = _unlike(line, planned_of(control))
         if wrong is not None:
             raise edited(place, f"control {line.name}: {wrong}")
         found.append(line)
@@ -131,21 +130,8 @@ def _misplaced(case: Case | KernelCase, line: CaseLine) -> str | None:
     return _unlike(line, wanted)
 
 
-def _other_control(control: ControlRun | KernelControl, line: ControlLine) -> str | None:
-    """Where a line says something else of its control than the plan does."""
-    fact = CONTROLS[control.control]
-    place = control.case if isinstance(control, KernelControl) else control
-    wanted = {
-        "by": place.check,
-        "workload": place.workload if isinstance(place, ControlRun) else None,
-        "path": str(fact.path),
-        "numerics": Formats(**asdict(place.numerics)),
-        "expected": fact.expect,
-    }
-    return _unlike(line, wanted)
-
-
 def _unlike(line: CaseLine | ControlLine, wanted: Mapping[str, object]) -> str | None:
+    """Where a line says something else than the plan does."""
     for key, value in wanted.items():
         if (found := getattr(line, key)) != value:
             return f"{key} is {found!r}, and {value!r} is planned"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from kvparity.controls.table import Planting, planting
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.cases import ControlRun
-from kvparity.plan.results import ControlLine, Formats
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Tokens
 from kvparity.record.path_run import PathRun, Setting
@@ -18,18 +17,12 @@ from kvparity.run.unit import oracle_values
 from kvparity_contracts.controls import CONTROLS, Control
 
 
-def run_control(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[bool, str]:
-    """Plant one control and look whether its check sees it: (caught, what was seen).
+def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
+    """Plant one control and look whether its check sees it.
 
     Raises:
         UnsupportedError: it cannot be planted in this subject.
     """
-    found = plant(setting, job, tokens)
-    return found.caught, found.seen
-
-
-def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
-    """The same with what was measured."""
     control = CONTROLS[job.control]
 
     def with_defect(defect: Planting) -> Comparison:
@@ -81,20 +74,3 @@ def _part(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[WorkloadPl
     """The part of a workload on which a control is run, and all of its tokens."""
     plans = setting.plans(job.workload).part(job.sequences, job.generate)
     return plans, [tokens[i][: plans.prompts.length(n)] for n, i in enumerate(job.sequences)]
-
-
-def control_line(job: ControlRun, planted: Planted) -> ControlLine:
-    """The line of one control."""
-    return ControlLine(
-        name=job.control,
-        relation=job.relation,
-        caught=planted.caught,
-        by=job.check,
-        seen=planted.seen,
-        measured=dict(planted.measured),
-        reach=planted.reach,
-        workload=job.workload,
-        path=str(CONTROLS[job.control].path),
-        expected=CONTROLS[job.control].expect,
-        numerics=Formats(**asdict(job.numerics)),
-    )

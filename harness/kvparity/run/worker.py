@@ -23,7 +23,7 @@ from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.invariance import InvarianceCase
 from kvparity.relations.registry import kernel_relation, path_relation
 from kvparity.report import evidence_paths as believed
-from kvparity.report.case_line import case_line, kernel_line
+from kvparity.report.case_line import case_line, control_line, kernel_line
 from kvparity.report.lines import (
     ControlEnd,
     FreshRows,
@@ -34,8 +34,7 @@ from kvparity.report.lines import (
 )
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.report.unit_paths import Before
-from kvparity.run.control_run import control_line, plant
-from kvparity.run.kernel_control_run import kernel_control_line
+from kvparity.run.control_run import plant
 from kvparity.run.recheck import zygote
 from kvparity.run.recheck.work import again
 from kvparity.run.unit import Setting, Tokens, run_unit
@@ -140,18 +139,20 @@ def do_control(job: Job, control: ControlRun, tokens: Tokens) -> Json:
     """
     setting = Setting(job.contract, subject_of(job, control.numerics))
     doing.task(f"control {control.control} of relation {control.relation} over {control.workload}")
+    return _end_of(job, control, lambda: plant(setting, control, tokens))
+
+
+def _end_of(job: Job, control: ControlRun | KernelControl, run: Callable[[], Planted]) -> Json:
+    """What a worker says of a control, whose line is on disk if it could be planted."""
+    unplanted = None
     try:
-        planted = _guarded(lambda: plant(setting, control, tokens))
+        planted = _guarded(run)
     except (OracleError, UnsupportedError) as error:
-        return _end(control, str(error))
+        unplanted = str(error)
     except Exception as error:
         planted = Planted(False, _ended(error))
-    Evidence(job.folder).write(control_line(control, planted))
-    return _end(control)
-
-
-def _end(control: ControlRun | KernelControl, unplanted: str | None = None) -> Json:
-    """What a worker says of a control."""
+    if unplanted is None:
+        Evidence(job.folder).write(control_line(control, planted))
     end = ControlEnd(name=control.control, relation=control.relation, unplanted=unplanted)
     return end.document()
 
@@ -209,14 +210,7 @@ def do_kernel_control(job: Job, control: KernelControl) -> Json:
         kernels = _kernels(job, control.case, words)
         return kernel_relation(control.relation).control(kernels, control)
 
-    try:
-        planted = _guarded(run)
-    except UnsupportedError as error:
-        return _end(control, str(error))
-    except Exception as error:  # see do_control
-        planted = Planted(False, _ended(error))
-    Evidence(job.folder).write(kernel_control_line(control, planted.caught, planted.seen))
-    return _end(control)
+    return _end_of(job, control, run)
 
 
 def _ended(error: Exception) -> str:

@@ -24,7 +24,6 @@ two_positions_ahead = each_session(lambda s: Shifted(s, lambda span: 2 * span.de
 RUN = """
 import toy
 from kvparity.plan.cases import make
-from kvparity.run.control_run import run_control
 from kvparity.run.unit import run_unit
 
 setting = toy.setting()
@@ -32,7 +31,7 @@ work = make(setting.contract)
 (run,) = (each for each in work.controls if each.control == "two-positions-ahead")
 (unit,) = (each for each in work.units if each.workload == run.workload)
 found = run_unit(setting, unit, tokens=None, done=frozenset(), emit=lambda *_: None)
-print(run_control(setting, run, found.tokens))
+print(toy.run_control(setting, run, found.tokens))
 named = toy.contract(controls=["two-positions-ahead"])
 print([each.control for each in make(named).controls])
 """

@@ -10,7 +10,6 @@ from toy import Toy
 
 from kvparity.plan.cases import make
 from kvparity.record.path_run import Setting
-from kvparity.run.control_run import run_control
 from kvparity.run.unit import run_unit
 
 CACHE = {"name": "held", "relation": "cache", "paths": ["decode", "reset"]}
@@ -24,7 +23,7 @@ def caught(setting: Setting) -> dict[tuple[str, str], tuple[bool, str]]:
         found = run_unit(setting, unit, tokens=None, done=frozenset(), emit=lambda *_: None)
         tokens[unit.workload] = found.tokens
     return {
-        (job.control, job.relation): run_control(setting, job, tokens[job.workload])
+        (job.control, job.relation): toy.run_control(setting, job, tokens[job.workload])
         for job in work.controls
     }
 

@@ -23,8 +23,8 @@ from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.plan.results import ControlLine
 from kvparity.plan.schedule import Layout, Member
 from kvparity.report.run_dir import Evidence
-from kvparity.run import control_run, worker
 from kvparity.run import verify as verification
+from kvparity.run import worker
 from kvparity.run.unit import Setting, run_unit
 from kvparity.subjects.base import Subject, SubjectError, UnsupportedError
 from kvparity.subjects.decoder.subject import build
@@ -173,8 +173,8 @@ def test_a_reference_that_decodes_does_without_the_defect_of_both_sides() -> Non
     tokens = found.tokens
     job = next(each for each in work.controls if each.control == "narrow-cache")
     assert job.alone
-    assert control_run.run_control(setting, job, tokens)[0]
-    assert not control_run.run_control(setting, replace(job, alone=False), tokens)[0]
+    assert toy.run_control(setting, job, tokens)[0]
+    assert not toy.run_control(setting, replace(job, alone=False), tokens)[0]
     # Against prefill both sides have it, as the system would.
     plain = make(toy.contract(checks=[BITS])).controls
     assert not any(each.alone for each in plain)

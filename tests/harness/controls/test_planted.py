@@ -52,7 +52,7 @@ def work() -> Work:
 def planted(work: Work, name: str) -> tuple[bool, str]:
     """Run a control in a place of its own plan."""
     setting, runs, tokens = work
-    return control_run.run_control(setting, runs[name], tokens[runs[name].workload])
+    return toy.run_control(setting, runs[name], tokens[runs[name].workload])
 
 
 def test_the_plan_has_controls_of_sessions_and_scores(work: Work) -> None:
@@ -101,13 +101,13 @@ def test_a_control_that_no_check_covers_is_run_clean_first(
     setting, runs, tokens = work
     run = replace(runs["stale-slot"], covered=False)
     own = tokens[run.workload]
-    assert control_run.run_control(setting, run, own)[0]
+    assert toy.run_control(setting, run, own)[0]
     # A subject whose decode differs by itself: the defect would be seen, and is not what is seen.
     other = Setting(setting.contract, Toy("digest-only"))
-    caught, seen = control_run.run_control(other, run, own)
+    caught, seen = toy.run_control(other, run, own)
     assert not caught
     assert seen.startswith("it fails without the defect, too: differs: bits differ")
-    assert control_run.run_control(other, replace(run, covered=True), own)[0]
+    assert toy.run_control(other, replace(run, covered=True), own)[0]
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_void_with_and_without_the_defect_catches_nothing(work: Work) -> None:
     setting, runs, tokens = work
     run = replace(runs["unequal-lengths"], covered=False)
     own = tokens[run.workload]
-    assert control_run.run_control(setting, run, own)[0]
+    assert toy.run_control(setting, run, own)[0]
     never = Setting(setting.contract, Toy("never-decodes"))
-    caught, seen = control_run.run_control(never, run, own)
+    caught, seen = toy.run_control(never, run, own)
     assert not caught
     assert seen.startswith("it fails without the defect, too: void")
 
@@ -152,13 +152,13 @@ def test_only_the_temperature_that_is_ignored_shows_it(
     run = runs["temperature-ignored"]
     assert (run.temperature, run.column) == (0.7, 1)
     at_one = replace(run, temperature=1.0, column=0)
-    assert not control_run.run_control(setting, at_one, tokens[run.workload])[0]
+    assert not toy.run_control(setting, at_one, tokens[run.workload])[0]
 
 
 def test_a_defect_of_rounding_is_looked_for_in_the_prompt_too(work: Work) -> None:
     setting, runs, tokens = work
     run = runs["log-of-softmax"]
-    caught, seen = control_run.run_control(setting, run, tokens[run.workload])
+    caught, seen = toy.run_control(setting, run, tokens[run.workload])
     assert caught
     known = len(tokens[run.workload][run.sequences[0]])
     assert seen.endswith(f"of {known - 1} tokens")
@@ -182,9 +182,9 @@ def test_a_small_vocabulary_has_no_question_mark(
     tokens = [[1, 2, 3, 4, 5, 6, last], [1, 2, 3, 4, 5, 6, 7]]
     if refused:
         with pytest.raises(UnsupportedError, match="all ASCII bytes"):
-            control_run.run_control(Setting(ids, small), run, tokens)
+            toy.run_control(Setting(ids, small), run, tokens)
     else:
-        assert control_run.run_control(Setting(ids, small), run, tokens)[0]
+        assert toy.run_control(Setting(ids, small), run, tokens)[0]
 
 
 MEMBERS = (Member("a", 6, 3), Member("b", 4, 1))

@@ -102,7 +102,7 @@ def test_who_waits_for_a_control_or_a_kernel_case_is_told_which(
     assert worker.look(job, case) is worker.look(job, audited) is finding
     monkeypatch.setattr(OrderRelation, "control", noting(Planted(True, "seen")))
     monkeypatch.setattr(AuditRelation, "control", noting(Planted(False, "not seen")))
-    for control in (KernelControl("other-tree", case), KernelControl("atomic-add", audited)):
+    for control in (KernelControl("other-tile", case), KernelControl("other-warps", audited)):
         assert worker.do_kernel_control(job, control) == ended(control)
     lines = [line for _, line in Evidence(job.folder).read(ControlLine)]
     assert [(line.caught, line.seen) for line in lines] == [
@@ -112,8 +112,8 @@ def test_who_waits_for_a_control_or_a_kernel_case_is_told_which(
         f"control {CONTROL.control} of relation {CONTROL.relation} over w",
         f"case {case.id}: order of 65 keys in float32",
         "case c900: audit for sm_90",
-        "control other-tree of relation order",
-        "control atomic-add of relation audit",
+        "control other-tile of relation order",
+        "control other-warps of relation audit",
     ]
 
 
@@ -121,12 +121,12 @@ def test_a_control_of_kernels_that_ends_its_run_is_not_caught_or_not_planted(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(monkeypatch)
-    control = KernelControl("other-tree", WORK.kernel_cases[0])
+    control = KernelControl("other-tile", WORK.kernel_cases[0])
     monkeypatch.setattr(OrderRelation, "control", raising(KeyError("x")))
     assert worker.do_kernel_control(job, control) == ended(control)
     monkeypatch.setattr(OrderRelation, "control", raising(UnsupportedError("no trees")))
     assert worker.do_kernel_control(job, control) == {
-        "name": "other-tree", "relation": "order", "unplanted": "no trees",
+        "name": "other-tile", "relation": "order", "unplanted": "no trees",
     }  # fmt: skip
     ((_, found),) = Evidence(job.folder).read(ControlLine)
     assert (found.caught, found.seen) == (False, "the run with it ended: KeyError: 'x'")
