@@ -32,7 +32,7 @@ def _commit(name: str) -> str | None:
 
 def files(since: str, folder: str) -> list[str]:
     """The Python files under a folder that differ from the commit and are still there."""
-    names = _git("diff", "--name-only", "--diff-filter=d", since, "--", folder).splitlines()
+    names = git("diff", "--name-only", "--diff-filter=d", since, "--", folder).splitlines()
     names += _new(folder)
     return [name for name in names if name.endswith(".py")]
 
@@ -42,7 +42,7 @@ def lines(since: str, file: str) -> set[int]:
     if _new(file):
         return set(range(1, len((ROOT / file).read_text().splitlines()) + 1))
     found: set[int] = set()
-    for start, count in _HUNK.findall(_git("diff", "-U0", since, "--", file)):
+    for start, count in _HUNK.findall(git("diff", "-U0", since, "--", file)):
         first, many = int(start), int(count or 1)
         found |= set(range(first, first + many)) if many else {first, first + 1}
     return found
@@ -61,10 +61,11 @@ def touched(mutants: Iterable[Mutant], file: str, changed: set[int]) -> list[Mut
 
 def _new(path: str) -> list[str]:
     """Files under a path that git does not track yet."""
-    return _git("ls-files", "--others", "--exclude-standard", "--", path).splitlines()
+    return git("ls-files", "--others", "--exclude-standard", "--", path).splitlines()
 
 
-def _git(*command: str) -> str:
+def git(*command: str) -> str:
+    """What git prints of this checkout."""
     return subprocess.run(
         ["git", *command], cwd=ROOT, capture_output=True, check=True, text=True
     ).stdout

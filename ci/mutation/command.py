@@ -107,7 +107,7 @@ def everything(given: argparse.Namespace) -> int:
                 if len(todo) < len(every)
                 else ""
             ),
-            "commit": git("rev-parse", "--short", "HEAD"),
+            "commit": changes.git("rev-parse", "--short", "HEAD").strip(),
         }
         kills = [(m.file, m.owner, outcomes[m.key].by) for m in every if m.key in outcomes]
         kills = [each for each in kills if "::" in each[2]]
@@ -193,13 +193,6 @@ def measure(tests: Sequence[str], copies: int) -> int:
     found = covering.measured(data, junit)
     covering.write(covering.merged(covering.read(), found, tests) if tests else found)
     return 0
-
-
-def git(*command: str) -> str:
-    """One line that git says."""
-    return subprocess.run(
-        ["git", *command], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 if __name__ == "__main__":

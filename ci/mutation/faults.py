@@ -53,11 +53,16 @@ class ListedFault:
 
 def faults() -> list[ListedFault]:
     """All of them, by file and then as they are written."""
-    found: list[ListedFault] = []
-    for path in sorted(FOLDER.glob("*.toml")):
-        for entry in tomllib.loads(path.read_text())["fault"]:
-            found.append(ListedFault(**{**entry, "tests": tuple(entry["tests"])}))
-    return found
+    return [
+        ListedFault(**{**entry, "tests": tuple(entry["tests"])})
+        for entry in entries(FOLDER, "fault")
+    ]
+
+
+def entries(folder: Path, kind: str) -> list[dict[str, str]]:
+    """The tables of a kind in the TOML files of a folder, by file and then as they are written."""
+    files = sorted(folder.glob("*.toml"))
+    return [entry for path in files for entry in tomllib.loads(path.read_text())[kind]]
 
 
 def planted(name: str) -> str:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from mutation.faults import entries
 from mutation.mutants import Mutant, owners
 from mutation.scope import ROOT
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 EQUIVALENT = ROOT / "ci/equivalent"
 LEFT = ROOT / "docs/results/mutants.json"
@@ -38,12 +33,11 @@ def change(mutant: Mutant) -> SourceChange:
 
 def equivalent(folder: Path = EQUIVALENT) -> dict[SourceChange, str]:
     """The changes that no behaviour shows, and why that is so."""
-    found: dict[SourceChange, str] = {}
-    for path in sorted(folder.glob("*.toml")):
-        for entry in tomllib.loads(path.read_text())["equivalent"]:
-            reason = entry.pop("reason")
-            found[SourceChange(**entry)] = reason
-    return found
+    found = entries(folder, "equivalent")
+    return {
+        SourceChange(each["file"], each["owner"], each["before"], each["after"]): each["reason"]
+        for each in found
+    }
 
 
 def left(path: Path = LEFT) -> set[SourceChange]:

@@ -7,7 +7,6 @@ one split of keys is counted, with hidden ones, as the kernels walk them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
@@ -15,18 +14,8 @@ import torch
 from kvparity.relations.audit.capture import Launch
 
 
-@dataclass(frozen=True)
-class KernelWork:
-    """``useful``: the multiplications of rows that exist, where a tile may hold fewer."""
-
-    bytes: int
-    multiplications: int
-    useful: int
-    what: str
-
-
 class ProgramWork(TypedDict):
-    """``Work`` with the words of the document."""
+    """``useful``: the multiplications of rows that exist, where a tile may hold fewer."""
 
     of: str
     bytes: int
@@ -50,49 +39,51 @@ class Sizes:
         return value
 
 
-def _attention(a: Sizes, rows: int, what: str) -> KernelWork:
+def _work(size: int, multiplications: int, useful: int, of: str) -> ProgramWork:
+    return {
+        "of": of,
+        "bytes": size,
+        "multiplications": multiplications,
+        "useful": useful,
+        "useful_per_byte": round(useful / size, 2),
+    }
+
+
+def _attention(a: Sizes, rows: int, what: str) -> ProgramWork:
     each = 2 * a["SPLIT"] * a["D"]
-    return KernelWork(each * a["K"], each * a["BM"], each * min(rows, a["BM"]), what)
+    return _work(each * a["K"], each * a["BM"], each * min(rows, a["BM"]), what)
 
 
-def _combine(a: Sizes) -> KernelWork:
+def _combine(a: Sizes) -> ProgramWork:
     columns = min(a["D"], a["CB"])
     size = a["GB"] * (columns + 2) * 4
-    return KernelWork(size, 2 * a["GB"] * columns, 2 * min(a["G"], a["GB"]) * columns, "one split")
+    return _work(size, 2 * a["GB"] * columns, 2 * min(a["G"], a["GB"]) * columns, "one split")
 
 
-def _linear(a: Sizes) -> KernelWork:
+def _linear(a: Sizes) -> ProgramWork:
     rows, columns, depth = a["BLOCK_M"], a["BLOCK_N"], a["K"]
     size = ((rows + columns) * depth) * a["X"] + rows * columns * a["Y"]
-    return KernelWork(size, rows * columns * depth, rows * columns * depth, "one full tile")
+    return _work(size, rows * columns * depth, rows * columns * depth, "one full tile")
 
 
-def _norm(a: Sizes) -> KernelWork:
+def _norm(a: Sizes) -> ProgramWork:
     size = a["H"] * (2 * a["X"] + a["W"] + a["Y"])
-    return KernelWork(size, 3 * a["H"], 3 * a["H"], "a row")
+    return _work(size, 3 * a["H"], 3 * a["H"], "a row")
 
 
-WORK: dict[str, Callable[[Sizes], KernelWork]] = {
+WORK: dict[str, Callable[[Sizes], ProgramWork]] = {
     "attention.prefill": lambda a: _attention(a, a["BM"], "one split, full tile of rows"),
     "attention.decode_split": lambda a: _attention(a, a["G"], "one split, one row a sequence"),
     "attention.decode_combine": _combine,
     "linear.linear": _linear,
     "norm.rms_norm": _norm,
-    "logprob.parts": lambda a: KernelWork(a["PART"] * a["LOGITS"], 0, 0, "a full part of a row"),
-    "digest.row_digest": lambda a: KernelWork(a["W"] * a["X"], 2 * a["W"], 2 * a["W"], "a row"),
+    "logprob.parts": lambda a: _work(a["PART"] * a["LOGITS"], 0, 0, "a full part of a row"),
+    "digest.row_digest": lambda a: _work(a["W"] * a["X"], 2 * a["W"], 2 * a["W"], "a row"),
 }
 """By kernel; the others move each element once."""
 
 
 def work(launch: Launch) -> ProgramWork | None:
     """For the document; None where nothing is known of the kernel."""
-    if launch.kernel.name not in WORK:
-        return None
-    found = WORK[launch.kernel.name](Sizes(launch))
-    return {
-        "of": found.what,
-        "bytes": found.bytes,
-        "multiplications": found.multiplications,
-        "useful": found.useful,
-        "useful_per_byte": round(found.useful / found.bytes, 2),
-    }
+    found = WORK.get(launch.kernel.name)
+    return found and found(Sizes(launch))
