@@ -18,14 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvparity_kernels import tiles
 from kvparity_kernels.order import ReductionOrder
-from kvparity_kernels.tiles import (
-    BASE,
-    LINEAR_BLOCK_N,
-    LINEAR_STAGES,
-    LinearTile,
-    Tiles,
-    candidates,
-)
+from kvparity_kernels.tiles import BASE, LinearTile, Tiles, candidates
 
 if TYPE_CHECKING:
     import torch
@@ -206,14 +199,10 @@ def compose(equal: Iterable[str]) -> Tiles:
                 decided |= own
         decided["skip_hidden"] = each.skip_hidden
     if 0 in linear:
-        linear.setdefault(_FEW_ROWS, _base_linear_tile())
+        # Rules are measured under the default order.
+        linear.setdefault(_FEW_ROWS, BASE.linear_tile(_FEW_ROWS, ReductionOrder()))
     ordered = sorted(linear.items(), key=lambda entry: (entry[0] == 0, entry[0]))
     return replace(BASE, **decided, linear=tuple(ordered))
-
-
-def _base_linear_tile() -> LinearTile:
-    order = ReductionOrder()  # under which rules are measured
-    return LinearTile(order.block_m, LINEAR_BLOCK_N, order.linear_k, order.num_warps, LINEAR_STAGES)
 
 
 @lru_cache

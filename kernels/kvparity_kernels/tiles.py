@@ -11,12 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
 
 from kvparity_kernels.order import ReductionOrder
-
-if TYPE_CHECKING:
-    pass
 
 LINEAR_BLOCK_N = 64  # of the base
 LINEAR_STAGES = 3

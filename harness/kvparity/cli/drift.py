@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kvparity.cli import drift_model, drift_server, say
-from kvparity.cli.arguments import add_device, add_json
+from kvparity.cli.arguments import Verbs, add_device, add_json
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import of_verdict
-
-if TYPE_CHECKING:
-    from kvparity.drift.sides import MatchedSides
 
 FRAMEWORKS = (
     "verl",
@@ -30,7 +25,7 @@ FRAMEWORKS = (
 LIMITS = ("max_abs_d", "mean_abs_d", "abs_k1", "k3", "outside_clip")
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "drift",
@@ -89,19 +84,21 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--vocabulary {args.vocabulary}: expected a number from 1")
     from kvparity.drift.page import page
     from kvparity.drift.report import document, report
+    from kvparity.drift.sides import recordings
     from kvparity.drift.text import render
     from kvparity.rollouts.names import named
 
     explained = None
-    if not isinstance(args.against, str):
-        drift_server.refuse(args)
     if isinstance(args.against, str):
         _refuse_model(args)
         both = drift_server.compare(args)
-    elif args.against is not None and args.against.is_dir():
-        both, explained = drift_model.compare(args)
     else:
-        both = _recordings(args)
+        drift_server.refuse(args)
+        if args.against is not None and args.against.is_dir():
+            both, explained = drift_model.compare(args)
+        else:
+            _refuse_model(args)
+            both = recordings(args.rollouts, args.against, args.vocabulary)
     found = report(
         both.tokens,
         both.matched,
@@ -125,13 +122,6 @@ def _write(path: Path, text: str) -> None:
         raise StopError(f"--html {path} cannot be written: {error.strerror}") from error
 
 
-def _recordings(args: argparse.Namespace) -> MatchedSides:
-    from kvparity.drift.sides import recordings
-
-    _refuse_model(args)
-    return recordings(args.rollouts, args.against, args.vocabulary)
-
-
 def _refuse_model(args: argparse.Namespace) -> None:
     given = drift_model.given(args)
     if given:
@@ -146,7 +136,8 @@ def _limit(text: str) -> tuple[str, float]:
     """
     name, _, number = text.partition("=")
     if name not in LIMITS:
-        raise ValueError(f"--limit {text}: expected NAME=VALUE with NAME of {_or(LIMITS)}")
+        known = f"{', '.join(LIMITS[:-1])} or {LIMITS[-1]}"
+        raise ValueError(f"--limit {text}: expected NAME=VALUE with NAME of {known}")
     try:
         value = float(number)
     except ValueError:
@@ -154,7 +145,3 @@ def _limit(text: str) -> tuple[str, float]:
     if not 0 <= value < float("inf"):
         raise ValueError(f"--limit {text}: expected a number from 0 behind {name}=")
     return name, value
-
-
-def _or(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from kvparity.cli import say
-from kvparity.cli.progress import EVERY_S
-from kvparity.cli.say import RUNNING
+from kvparity.cli.progress import Progress
 from kvparity.core.exit_codes import ExitCode
 
 VERBS = ("trace", "order", "replay", "codec")
@@ -26,18 +25,14 @@ class Answered(TypedDict):
 def run(answer: Callable[..., Answered], given: Sequence[str], *, json: bool) -> int:
     """Run ``answer`` with the command line ``given`` apart; print what it says; its exit code."""
     import math
-    import time
 
     from kvparity.core.isolation.pool import Apart, PoolTask
 
-    began = said = time.monotonic()
+    shown = Progress()
 
     def tell(what: str) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if not sys.stderr.isatty() and now - said >= EVERY_S:
-            said = now
-            print(f"{RUNNING}{now - began:.0f} s: {what}", file=sys.stderr, flush=True)
+        if not sys.stderr.isatty():  # there the command itself shows what it does
+            shown(0, 0, what)
 
     with Apart(1, math.inf, tell) as pool:
         (found,) = pool.run([PoolTask(answer, (list(given),))])

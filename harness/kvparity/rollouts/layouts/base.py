@@ -59,6 +59,21 @@ def layout(name: str, keys: str, read: Read, **inner: str) -> FileLayout:
     )
 
 
+def rows(batch: Foreign, at: FilePlace, of: str = "") -> int:
+    """How many sequences a batch of lists has, one entry for each sequence in every list.
+
+    Raises:
+        RolloutError: they differ; ``of`` begins the message.
+    """
+    sizes = {name: len(column) for name, column in batch if column is not None}
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise RolloutError(
+            f"{at}: {of}lists of unequal length: {said}; expected one for each sequence"
+        )
+    return next(iter(sizes.values()))
+
+
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 

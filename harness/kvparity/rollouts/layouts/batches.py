@@ -8,22 +8,13 @@ Sources: verl ``verl/trainer/ppo/ray_trainer.py`` and ``verl/protocol.py``; TRL
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.documents import TENSOR
-from kvparity.rollouts.layouts.base import Flags, Foreign, Ids, Values, layout, parsed
+from kvparity.rollouts.layouts.base import Flags, Foreign, Ids, Values, layout, parsed, rows
 from kvparity.rollouts.record import FilePlace, RawRollout, RolloutError, Sampling
 from kvparity_contracts.json_types import JsonObject
-
-
-def _rows(at: FilePlace, columns: Mapping[str, Sequence[object] | None]) -> int:
-    """How many sequences a batch has; every list must have as many."""
-    sizes = {name: len(column) for name, column in columns.items() if column is not None}
-    if len(set(sizes.values())) > 1:
-        said = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise RolloutError(f"{at}: lists of unequal length: {said}; expected one for each sequence")
-    return next(iter(sizes.values()))
 
 
 class _Verl(Foreign):
@@ -44,8 +35,7 @@ def _verl(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator
             f"{at}: it has neither response_mask nor attention_mask, so padding cannot be told "
             "from tokens: save one of them, too"
         )
-    columns = {name: getattr(batch, name) for name in _Verl.model_fields}
-    for number in range(_rows(at, columns)):
+    for number in range(rows(batch, at)):
         width = len(batch.responses[number])
         seen = None if batch.attention_mask is None else batch.attention_mask[number]
         prompt = None
@@ -118,8 +108,7 @@ class _TrlBatch(Foreign):
 
 def _trl_batch(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     batch = parsed(_TrlBatch, document, at)
-    columns = {name: getattr(batch, name) for name in _TrlBatch.model_fields}
-    for number in range(_rows(at, columns)):
+    for number in range(rows(batch, at)):
         prompt = zip(batch.prompt_ids[number], batch.prompt_mask[number], strict=False)
         old = batch.old_per_token_logps
         yield RawRollout(
@@ -148,7 +137,7 @@ class _Sky(Foreign):
 
 def _sky(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     batch = parsed(_Sky, document, at)
-    for number in range(_rows(at, {name: getattr(batch, name) for name in _Sky.model_fields})):
+    for number in range(rows(batch, at)):
         yield RawRollout(
             at=at,
             sequence=str(number),
@@ -172,8 +161,7 @@ def _openrlhf(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iter
     """Actions are the last tokens of a row: one fewer than tokens, or only the response's. Padding
     stands on both sides; ``attention_mask`` says what is a token."""
     batch = parsed(_OpenRlhf, document, at)
-    columns = {name: getattr(batch, name) for name in _OpenRlhf.model_fields}
-    for number in range(_rows(at, columns)):
+    for number in range(rows(batch, at)):
         ids, seen = batch.sequences[number], batch.attention_mask[number]
         action = _last(batch.action_mask[number], len(ids), f"{at}: sequence {number}: action_mask")
         logprobs = _last(

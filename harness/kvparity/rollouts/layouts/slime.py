@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from kvparity.rollouts.anomalies import Anomalies
-from kvparity.rollouts.layouts.base import Flags, Foreign, Ids, Values, layout, parsed
+from kvparity.rollouts.layouts.base import Flags, Foreign, Ids, Values, layout, parsed, rows
 from kvparity.rollouts.record import FilePlace, RawRollout, RolloutError
 from kvparity_contracts.json_types import JsonObject
 
@@ -81,17 +81,7 @@ class _Shard(Foreign):
 def _shard(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterator[RawRollout]:
     found = parsed(_Shard, document, at)
     data = found.rollout_data
-    columns: dict[str, Sequence[object] | None] = {
-        "tokens": data.tokens,
-        "response_lengths": data.response_lengths,
-        "loss_masks": data.loss_masks,
-        "rollout_log_probs": data.rollout_log_probs,
-        "log_probs": data.log_probs,
-    }
-    sizes = {name: len(column) for name, column in columns.items() if column is not None}
-    if len(set(sizes.values())) > 1:
-        said = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise RolloutError(f"{at}: rollout_data has lists of unequal length: {said}")
+    rows(data, at, "rollout_data has ")
     for number, tokens in enumerate(data.tokens):
         name = f"rollout{found.rollout_id}.rank{found.rank}.{number}"
         cut = _prompt(at, name, len(tokens), data.response_lengths[number])
