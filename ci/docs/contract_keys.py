@@ -18,6 +18,7 @@ SECTIONS = {
     "DecoderConfig": "`config` of a decoder",
     "DecoderCache": "`cache` of a decoder",
     "Transformers": "`subject` with `kind: transformers`",
+    "ServerSubject": "`subject` with `kind: server`",
     "Order": "`order`",
     "Numerics": "`numerics`",
     "Workload": "One of `workloads`",

@@ -19,6 +19,10 @@ _PADDED = "a padded batch is not part of the signature of a pair"
 _TRACED = "a pair of kernels is called as it is, not through a traced program"
 _TOGETHER = "a transformers model takes one sequence a step, or a padded batch"
 _PAGES = "the caches of transformers have no pages"
+_SCHEDULED = "a server schedules the steps of its requests itself"
+_OWN_CACHE = "the cache of a server is its own"
+_NO_PADS = "a server pads nothing that a request could ask for"
+_NO_PROGRAM = "a server runs its own programs; start it with or without them"
 UNABLE: Mapping[str, Mapping[PathKind, str]] = {
     "attention": {
         "generate": "a pair of attention kernels generates no tokens",
@@ -43,10 +47,28 @@ UNABLE: Mapping[str, Mapping[PathKind, str]] = {
         "prefix-paged": _PAGES,
         "far": "the cache of a transformers model is its own",
     },
+    "server": {
+        "generate": "a server always generates: its paths are decode and batched",
+        "chunked": _SCHEDULED,
+        "uniform": _SCHEDULED,
+        "permuted": _SCHEDULED,
+        "mixed": _SCHEDULED,
+        "streamed": _SCHEDULED,
+        "paged": _OWN_CACHE,
+        "prefix-paged": _OWN_CACHE,
+        "uncached": _OWN_CACHE,
+        "far": _OWN_CACHE,
+        "padded": _NO_PADS,
+        "padded-left": _NO_PADS,
+        "padded-right": _NO_PADS,
+        "exported": _NO_PROGRAM,
+        "compiled": _NO_PROGRAM,
+    },
 }
 """Kinds of paths that no subject of a kind can do, and why."""
 INSTEAD: Mapping[tuple[str, PathKind], str] = {
     ("decoder", "generate"): "decode",
+    ("server", "generate"): "decode",
     ("transformers", "batched"): "padded-left",
     ("transformers", "uniform"): "padded-left",
     ("transformers", "mixed"): "padded-left",

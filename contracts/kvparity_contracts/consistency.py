@@ -11,6 +11,7 @@ from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.idling import idle
 from kvparity_contracts.parts import Parts
+from kvparity_contracts.served import ServerSubject, numerics_faults
 from kvparity_contracts.subjects import Decoder, known, order_of
 
 LONGEST = 2**24
@@ -34,6 +35,19 @@ def faults(contract: Parts) -> Iterator[Fault]:
     yield from _controls(contract)
     if contract.subject.kind == "attention":
         yield from _no_tokens(contract)
+    if isinstance(contract.subject, ServerSubject):
+        yield from numerics_faults(contract.subject, contract.numerics)
+        yield from _logprobs_alone(contract)
+
+
+def _logprobs_alone(contract: Parts) -> Iterator[Fault]:
+    for i, check in enumerate(contract.checks):
+        if check.relation != "invariance":
+            found = (
+                f"found {check.relation!r}, but a server gives logprobs of tokens alone: no rows "
+                "of logits, no cache, no float64"
+            )
+            yield Fault(("checks", i, "relation"), found, "invariance")
 
 
 def _names(contract: Parts) -> Iterator[Fault]:

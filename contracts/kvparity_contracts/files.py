@@ -9,6 +9,7 @@ from pathlib import Path
 from kvparity_contracts.base import Fault, closest
 from kvparity_contracts.loader import LoadedContract, load, problem
 from kvparity_contracts.problems import ContractError, Problem
+from kvparity_contracts.served import ServerSubject
 from kvparity_contracts.subjects import Attention
 
 BIGGEST = 4_000_000
@@ -47,7 +48,7 @@ def _faults(loaded: LoadedContract) -> Iterator[Fault]:
     if isinstance(subject, Attention):
         for key in ("prefill", "decode"):
             yield from _function(loaded.base, key, getattr(subject, key))
-    elif subject.checkpoint is not None:
+    elif not isinstance(subject, ServerSubject) and subject.checkpoint is not None:
         yield from _checkpoint(loaded.base, subject.checkpoint)
 
 

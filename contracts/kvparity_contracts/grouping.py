@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.subjects import AnySubject, Attention, Decoder
+from kvparity_contracts.subjects import AnySubject, Attention, Decoder, Transformers
 
 
 def hidden_mapping(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
@@ -33,7 +33,7 @@ def _heads(subject: AnySubject) -> Iterator[tuple[KeyPath, int, int]]:
     elif isinstance(subject, Decoder):
         if subject.config is not None:
             yield ("subject", "config", "heads"), subject.config.heads, subject.config.kv_heads
-    elif subject.config is not None:
+    elif isinstance(subject, Transformers) and subject.config is not None:
         yield from _parts(("subject", "config"), subject.config)
 
 

@@ -1,4 +1,5 @@
-"""What is under verification: a pair of attention kernels, the reference decoder, or a model."""
+"""What is under verification: a pair of attention kernels, the reference decoder, a model, or a
+running server."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
 from kvparity_contracts.presets import PRESETS, KnownModel, Preset
+from kvparity_contracts.served import ServerSubject
 
 FUNCTION = re.compile(
     r"(?P<where>[^:]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)"
@@ -213,12 +215,14 @@ class Transformers(Model):
             yield Fault(("invariant",), found, "attention: eager, sdpa or kvparity")
 
 
-Subject = Annotated[Attention | Decoder | Transformers, Field(discriminator="kind")]
-AnySubject = Attention | Decoder | Transformers
+Subject = Annotated[Attention | Decoder | Transformers | ServerSubject, Field(discriminator="kind")]
+AnySubject = Attention | Decoder | Transformers | ServerSubject
 
 
 def order_of(subject: AnySubject) -> Order | None:
     """The reduction order, declared or default; None where the project does not decide it."""
+    if isinstance(subject, ServerSubject):
+        return None
     if isinstance(subject, Transformers) and subject.attention != "kvparity":
         return None
     if isinstance(subject, Decoder) and subject.attention != "fixed-order":
@@ -240,6 +244,8 @@ def known(subject: AnySubject) -> KnownModel:
         return hf_config.known(subject.config)
     if isinstance(subject, Attention):
         return KnownModel(head_dim=subject.heads.dim, sliding_window=subject.window)
+    if isinstance(subject, ServerSubject):
+        return KnownModel(vocab_size=subject.vocabulary)
     return KnownModel()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pages import PAGES, ROOT, fences, table_rows
+from server_stand_in import StandIn, serving
 
 from kvparity.plan.paths import build
 from kvparity.plan.workload import fill
@@ -64,6 +65,7 @@ SUBJECTS = {
     },
     "decoder": {"preset": "tiny"},
     "transformers": {"attention": "eager", "config": TINY},
+    "server": {"api": "vllm", "vocabulary": 256, "url": "http://127.0.0.1:1"},
 }
 
 
@@ -81,17 +83,19 @@ def _contract(kind: str) -> Contract:
 
 
 @pytest.mark.parametrize("kind", list(SUBJECTS))
-def test_each_subject_takes_the_paths_that_are_told(kind):
+def test_each_subject_takes_the_paths_that_are_told(kind, monkeypatch):
     rows = dict(table_rows(CONTRACTS, "those ids."))
-    contract = _contract(kind)
-    subject = factory(kind)(
-        contract.subject,
-        execution="float32",
-        kv_cache="float32",
-        device=torch.device("cpu"),
-        seed=0,
-        base=Path(),
-    )
+    with serving(StandIn()) as stand_in:
+        monkeypatch.setitem(SUBJECTS["server"], "url", stand_in.url)
+        contract = _contract(kind)
+        subject = factory(kind)(
+            contract.subject,
+            execution="float32",
+            kv_cache="float32",
+            device=torch.device("cpu"),
+            seed=0,
+            base=Path(),
+        )
     prompts = fill(contract.workloads[0], seed=0, vocab=subject.vocab)
     taken = []
     for word in KINDS:

@@ -5,7 +5,7 @@ of the numbers: ``alone-differs`` (a step of one row is computed otherwise), ``c
 ``unsteady``. Faults of the answers: ``late``, ``cut``, ``error``, ``key-in-error``, ``redirect``,
 ``no-json``, ``other-form``, ``other-ids``, ``two-zeros``, ``short``, ``dies``, ``two-answers``,
 ``null``. Others: ``hides-batching`` (metrics say that one request runs), ``no-metrics``,
-``hides-cache``, ``one-by-one``.
+``hides-cache``, ``no-cache``, ``warm`` (what others left in it), ``cannot-empty``, ``one-by-one``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import numpy.typing as npt
 
-VOCABULARY = 16
+VOCABULARY = 256
+READS = 20
 Row = npt.NDArray[np.float64]
 
 
@@ -40,8 +41,12 @@ class StandIn:
     faults: frozenset[str] = frozenset()
     processed: bool = False
     answers_before_fault: int = 0
-    hold: float = 0.0
+    holds: bool = False
+    version: str = "0.32.0"
     running: int = 0
+    most: int = 0
+    """Since none ran."""
+    reads: list[int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     cache: list[tuple[int, ...]] = field(default_factory=list)
@@ -51,7 +56,9 @@ class StandIn:
 
     def cached(self, prompt: Sequence[int]) -> int:
         """Tokens of the prompt that an earlier one had; the last is always computed."""
-        found = 0
+        if "no-cache" in self.faults:
+            return 0
+        found = len(prompt) // 2 if "warm" in self.faults else 0
         for each in self.cache:
             same = 0
             for mine, theirs in zip(prompt[:-1], each, strict=False):
@@ -72,7 +79,7 @@ class StandIn:
             token = int(np.argmax(row / temperature + noise if temperature else row))
             shown = logprobs_after(ids, temperature) if self.processed and temperature else row
             value = np.float32(shown[token])
-            alone = "alone-differs" in self.faults and step and self.running == 1
+            alone = "alone-differs" in self.faults and step and self.most == 1
             cached = "cached-differs" in self.faults and not step and self.cached(prompt)
             if alone or cached:
                 value = np.nextafter(value, np.float32(-np.inf))
@@ -171,13 +178,14 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.stand_in
         server.asked.append(self.path)
         shown = 1 if "hides-batching" in server.faults else server.running
+        server.reads += [server.running] if self.path == "/metrics" else []
         name = "vllm:num_requests_running" if server.api == "vllm" else "sglang:num_running_reqs"
         if self.path == "/metrics" and "no-metrics" not in server.faults:
             self._send(f'# HELP {name} x\n{name}{{engine="0"}} {shown}.0\n'.encode())
         elif self.path == "/v1/models":
-            self._json({"data": [{"id": "toy", "owned_by": server.api, "max_model_len": 64}]})
+            self._json({"data": [{"id": "toy", "owned_by": server.api, "max_model_len": 512}]})
         elif self.path == "/version" and server.api == "vllm":
-            self._json({"version": "0.32.0"})
+            self._json({"version": server.version})
         elif self.path == "/get_server_info" and server.api == "sglang":
             secret = {"api_key": "sk-1", "hf_token": "hf-1", "note": "the key is sk-1"}
             self._json({"version": "0.5.23", "dtype": "bfloat16", "tp_size": 1, **secret})
@@ -190,7 +198,8 @@ class _Handler(BaseHTTPRequestHandler):
         server.keys.append(self.headers["Authorization"])
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         if self.path not in self.api_paths:
-            if self.path in ("/reset_prefix_cache", "/flush_cache"):
+            emptying = self.path in ("/reset_prefix_cache", "/flush_cache")
+            if emptying and "cannot-empty" not in server.faults:
                 server.cache.clear()
                 self._send(b"ok")
             else:
@@ -198,6 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with server.lock:
             server.running += 1
+            server.most = max(server.most, server.running)
         try:
             if "one-by-one" in server.faults:
                 with server.turn:
@@ -207,11 +217,29 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.running -= 1
+                server.most = server.most if server.running else 0
         self._fail_or_send(answer)
 
     def _answer(self, body: Body) -> object:
-        time.sleep(self.stand_in.hold)
+        if self.stand_in.holds:
+            self._meet(body)
         return (_vllm if self.stand_in.api == "vllm" else _sglang)(self.stand_in, body)
+
+    def _meet(self, body: Body) -> None:
+        """Hold a request that draws several tokens until the metrics were read ``READS`` times with
+        nobody new, as a real one takes longer than others need to arrive."""
+        scored = "prompt_logprobs" in body or "logprob_start_len" in body
+        sampling = body.get("sampling_params", {})
+        assert isinstance(sampling, dict)
+        if scored or body.get("max_tokens", sampling.get("max_new_tokens")) == 1:
+            return
+        server, until = self.stand_in, time.monotonic() + 5
+        start = len(server.reads)
+        while time.monotonic() < until and "no-metrics" not in server.faults:
+            last = server.reads[start:][-READS:]
+            if len(last) == READS and set(last) == {server.running}:
+                break
+            time.sleep(0.001)
 
     def _fail_or_send(self, answer: object) -> None:
         server, key = self.stand_in, self.headers["Authorization"]

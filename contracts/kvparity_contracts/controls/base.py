@@ -31,12 +31,14 @@ Feature = Literal[
 ]
 """What a contract must have beside paths and lengths for a defect to be possible."""
 
-SubjectKind = Literal["attention", "decoder", "transformers"]
+SubjectKind = Literal["attention", "decoder", "transformers", "server"]
 DECODER: tuple[SubjectKind, ...] = ("decoder",)
 PAIRS: tuple[SubjectKind, ...] = ("attention",)
 LANGUAGE: tuple[SubjectKind, ...] = ("decoder", "transformers")
 KERNELS: tuple[SubjectKind, ...] = ("attention", "decoder")
 EVERY: tuple[SubjectKind, ...] = ("attention", "decoder", "transformers")
+BY_IDS: tuple[SubjectKind, ...] = (*LANGUAGE, "server")
+"""Subjects that are handed token ids; of a server nothing else can be planted."""
 
 _UNDECODED: tuple[PathKind, ...] = ("prefill", "chunked", "permuted", "padded", "uncached")
 DECODING: tuple[PathKind, ...] = tuple(

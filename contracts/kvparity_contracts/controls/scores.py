@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kvparity_contracts.controls.base import EVERY, LANGUAGE, Control, scores
+from kvparity_contracts.controls.base import BY_IDS, EVERY, Control, scores
+from kvparity_contracts.paths import PathName
 
 SCORES = (
     scores(
@@ -22,15 +23,24 @@ SCORES = (
         "retokenised",
         "the rescoring side gets text and encodes it again",
         "vllm-project/vllm#53692",
-        subjects=LANGUAGE,
+        subjects=BY_IDS,
         side="handover",
         features=("ascii",),
+    ),
+    Control(
+        "id-reported-as-another",
+        "one id of an answer reaches the rescoring side as another",
+        "sgl-project/sglang#17240",
+        subjects=("server",),
+        paths=("batched",),
+        path=PathName("batched"),
+        side="handover",
     ),
     Control(
         "unequal-lengths",
         "the rescoring side returns fewer tokens, and the rest is cut off",
         "pytorch/torchtitan test_bitwise_parity.py",
-        subjects=EVERY,
+        subjects=(*EVERY, "server"),
         expect="void",
         side="handover",
     ),

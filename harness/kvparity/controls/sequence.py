@@ -110,6 +110,12 @@ def retokenised(ids: Sequence[int], prompt: int) -> list[int]:
     return back
 
 
+def id_reported_as_another(ids: Sequence[int], prompt: int) -> list[int]:
+    """The first drawn id is handed over as its neighbour."""
+    drawn = ids[prompt]
+    return [*ids[:prompt], drawn - 1 if drawn else 1, *ids[prompt + 1 :]]
+
+
 def unequal_lengths(ids: Sequence[int], prompt: int) -> list[int]:
     """All ids but the last."""
     return list(ids[:-1])

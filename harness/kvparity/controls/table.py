@@ -44,6 +44,7 @@ A function that plants a control has its name, with underscores.
 
 HANDOVERS: dict[str, Handover] = {
     "retokenised": sequence.retokenised,
+    "id-reported-as-another": sequence.id_reported_as_another,
     "unequal-lengths": sequence.unequal_lengths,
 }
 """Defects of what the rescoring side is given."""

@@ -19,7 +19,7 @@ from kvparity_contracts.checks import CHECKS, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import Control
 from kvparity_contracts.idling import why_idle
-from kvparity_contracts.paths import PathName
+from kvparity_contracts.paths import PREFILL, PathName
 from kvparity_contracts.placing import Placement, split_and_tile
 from kvparity_contracts.planning import LeftOut, fates
 
@@ -48,10 +48,14 @@ class Unit:
     numerics: Numerics
     cases: tuple[Case, ...]
     plans: WorkloadPlans = field(repr=False)
+    draws: PathName | None = None
+    """The path that draws the tokens, where each path draws its own: of a server."""
 
     @property
     def rollout(self) -> PathName:
         """The path that draws the tokens: the subject's own loop if the contract looks at it."""
+        if self.draws is not None:
+            return self.draws
         generate = PathName("generate")
         wanted = any(generate in (case.path, case.reference) for case in self.cases)
         return generate if wanted else PathName("decode")
@@ -187,12 +191,14 @@ def _cases(contract: Contract, pairs: list[_Pair]) -> list[Case]:
 def _units(
     contract: Contract, cases: list[Case], plans: dict[str, WorkloadPlans]
 ) -> tuple[Unit, ...]:
-    units = []
+    units: list[Unit] = []
     for execution, kv_cache in contract.numerics.formats():
         numerics = Numerics(execution, kv_cache)
         for workload in contract.workloads:
             own = tuple(c for c in cases if (c.numerics, c.workload) == (numerics, workload.name))
-            if own:
+            if contract.subject.kind == "server":
+                units += _by_drawing(workload.name, numerics, own, plans[workload.name])
+            elif own:
                 units.append(
                     Unit(
                         f"{workload.name}, {numerics}", workload.name, numerics, own,
@@ -200,6 +206,20 @@ def _units(
                     )
                 )  # fmt: skip
     return tuple(units)
+
+
+def _by_drawing(
+    workload: str, numerics: Numerics, cases: Sequence[Case], plans: WorkloadPlans
+) -> Iterator[Unit]:
+    """A unit for each path that draws: tokens cannot be forced on a server that decodes, so what
+    is scored again are those that this path drew."""
+    drawing: dict[PathName, list[Case]] = {}
+    for case in cases:
+        both = [path for path in (case.reference, case.path) if path is not None]
+        draws = next((path for path in both if path != PREFILL), PREFILL)
+        drawing.setdefault(draws, []).append(case)
+    for path, own in drawing.items():
+        yield Unit(f"{workload} by {path}, {numerics}", workload, numerics, tuple(own), plans, path)
 
 
 def _controls(

@@ -16,7 +16,8 @@ from kvparity.record.scoring import Choose as Choose
 from kvparity.record.scoring import RowScorer, Scored
 from kvparity.record.scoring import Tokens as Tokens
 from kvparity.record.scoring import at_work as at_work
-from kvparity.subjects.base import Faulting, Generates, Reusable, Session, Subject
+from kvparity.record.whole import by_answers
+from kvparity.subjects.base import AnswersWhole, Faulting, Generates, Reusable, Session, Subject
 from kvparity_kernels.launch import LaunchLog
 from kvparity_kernels.launch import record as record_launches
 from kvparity_kernels.stream import emit
@@ -29,7 +30,8 @@ class Record:
     ``values`` float32 ``[rows, width]``: logprobs by temperature, or an attention row.
     ``digests`` int64 ``[rows]``: of the whole logits row. ``targets`` int64 ``[rows]``.
     ``finite`` bool ``[rows]``: no NaN in the row, no NaN or Inf in the values. ``faults``: what was
-    wrong with rows that no sequence owns.
+    wrong with rows that no sequence owns. ``unproved``: why it is not known that the plan ran as it
+    says, or None.
     """
 
     plan: Plan
@@ -42,6 +44,7 @@ class Record:
     launches: LaunchLog
     kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    unproved: str | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """What is kept as evidence."""
@@ -155,6 +158,30 @@ def _run_generate(subject: Subject, plan: Plan, collector: RowScorer) -> Counter
     return observed
 
 
+def _whole(
+    subject: AnswersWhole,
+    plan: Plan,
+    tokens: Tokens,
+    before: Tokens | None,
+    temperatures: Sequence[float],
+) -> Record:
+    (temperature,) = temperatures  # the contract has one
+    with at_work():
+        found = subject.answer(plan, tokens, before, temperature)
+    rows = by_answers(found, tokens)
+    return Record(
+        plan=plan,
+        index=rows.index,
+        targets=rows.targets,
+        values=rows.values,
+        digests=rows.digests,
+        finite=rows.finite,
+        observed=found.observed,
+        launches=LaunchLog(Counter(), {}),
+        unproved=found.unproved,
+    )
+
+
 def run(
     subject: Subject,
     plan: Plan,
@@ -180,6 +207,8 @@ def run(
     if reason is not None:
         raise UnsupportedError(reason)
     check_schedule(plan.members, plan.schedule, plan.actions)
+    if isinstance(subject, AnswersWhole):
+        return _whole(subject, plan, tokens, before, temperatures)
     collector = RowScorer(subject, tokens, temperatures, choose, keep, _rows(plan))
     faults: tuple[str, ...] = ()
     with torch.inference_mode(), record_launches() as log:

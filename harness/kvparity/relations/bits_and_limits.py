@@ -120,6 +120,8 @@ def same_work(reference: Record, candidate: Record) -> str | None:
 
 def other_work(side: str, record: Record) -> str | None:
     """Where a record did not run what its plan asks for, or None."""
+    if record.unproved is not None:
+        return f"the {side}: {record.unproved}"
     asked = _decodes(record.plan)
     # The least of all counts: where a kernel counts once for each layer, a few steps give many.
     counts = [n for name, n in record.observed.items() if name.endswith(".decode")]

@@ -10,8 +10,10 @@ from pathlib import Path
 from kvparity.core.environment import Environment
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.run.invariant_switch import asked
+from kvparity.subjects.server.subject import connected
 from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.loader import LoadedContract
+from kvparity_contracts.served import ServerSubject
 from kvparity_contracts.subjects import Attention
 
 _OF_A_CHECKPOINT = (".json", ".safetensors", ".model", ".txt", ".jinja")
@@ -36,7 +38,8 @@ def identity(
 
 
 def subject_files(loaded: LoadedContract) -> dict[str, str]:
-    """Hash of every source file of a kernel pair; name, size and time of a checkpoint's files.
+    """Hash of every source file of a kernel pair; name, size and time of a checkpoint's files;
+    what a server says that it is.
 
     What such a file imports in turn is not looked at. A file that is not there is left to the
     subject to complain of.
@@ -47,6 +50,8 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
             _source(name.rpartition(":")[0], base) for name in (subject.prefill, subject.decode)
         }
         return {str(path): _hash(path) for path in sorted(paths - {None}, key=str) if path}
+    if isinstance(subject, ServerSubject):
+        return {subject.url: connected(subject).facts.words()}
     checkpoint = getattr(subject, "checkpoint", None)
     if checkpoint is None:
         return {}

@@ -32,6 +32,7 @@ from kvparity.run.recheck.selection import select
 from kvparity.run.unit import Tokens
 from kvparity.run.worker import Job
 from kvparity.tiles import contract as tiles
+from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.loader import LoadedContract
 
 TIMEOUT_S = 3600.0
@@ -86,6 +87,8 @@ def verify(
 
         tell("starting")
         try:
+            # A server is asked by one process at a time, or alone would not be alone.
+            jobs = 1 if contract.subject.kind == "server" else jobs
             with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
                 tokens = _cases(pool, job, work, evidence, tell)
                 unplanted = _controls(pool, job, work, evidence, tokens, tell)
@@ -191,11 +194,13 @@ def _recheck(
 
 
 def _unit_of(work: Work, control: ControlRun) -> str:
-    return next(
-        unit.id
+    fits = [
+        unit
         for unit in work.units
         if (unit.workload, unit.numerics) == (control.workload, control.numerics)
-    )
+    ]
+    own = CONTROLS[control.control].path
+    return next((unit for unit in fits if unit.rollout == own), fits[0]).id
 
 
 def _report(

@@ -27,7 +27,12 @@ _MOST_TOLD = 200
 
 
 class ServerError(SubjectError):
-    """A server that does not answer as it must, in one sentence. Exit code 3."""
+    """A server that does not answer as it must, in one sentence. Exit code 3.
+
+    ``status``: of the HTTP error that it answered, or 0.
+    """
+
+    status: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,21 @@ def text(at: Address, path: str) -> bytes:
     return _asked(at, path, None)
 
 
+def command(at: Address, path: str) -> bool:
+    """``POST path`` without a body, whatever it answers; False where the server has no such path.
+
+    Raises:
+        ServerError: it refuses, or does not answer.
+    """
+    try:
+        _asked(at, path, b"")
+    except ServerError as error:
+        if error.status in (404, 405):
+            return False
+        raise
+    return True
+
+
 def _json(what: str, found: bytes) -> JsonValue:
     try:
         value: JsonValue = json.loads(found)
@@ -187,7 +207,9 @@ def _refused(what: str, error: urllib.error.HTTPError, key: str | None) -> NoRet
     if key is not None:
         body = body.replace(key, "(the key)")
     said = " ".join(body.split())[:_MOST_TOLD]
-    raise ServerError(f"{what}: HTTP {error.code}" + (f": {said}" if said else "")) from None
+    found = ServerError(f"{what}: HTTP {error.code}" + (f": {said}" if said else ""))
+    found.status = error.code
+    raise found from None
 
 
 def _broken(error: Exception, timeout: float) -> str:

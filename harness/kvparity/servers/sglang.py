@@ -16,7 +16,7 @@ from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.layouts.base import Foreign
 from kvparity.rollouts.layouts.engines import TokenTriple, sglang_answers
 from kvparity.servers.flags import shown_flags
-from kvparity.servers.http import Address, ServerError, get, post
+from kvparity.servers.http import Address, ServerError, command, get, post
 from kvparity.servers.reading import as_model, drawn, one_rollout, scores
 from kvparity.servers.values import Draw, DrawnIds, ScoredIds, ServerFacts
 from kvparity_contracts.json_types import JsonObject, JsonValue
@@ -53,6 +53,10 @@ class SglangServer:
 
     def _ask(self, body: JsonObject) -> tuple[JsonValue, str]:
         return post(self.at, PATH, body), f"POST {self.at.url}{PATH}"
+
+    def empty_cache(self) -> bool:
+        """Refused with HTTP 400 while a request runs."""
+        return command(self.at, "/flush_cache")
 
     def score(self, ids: Sequence[int]) -> ScoredIds:
         """By ``input_token_logprobs`` from the first token on."""

@@ -83,6 +83,10 @@ class Server(Protocol):
         """
         ...
 
+    def empty_cache(self) -> bool:
+        """Empty its prefix cache; False where it cannot be told to."""
+        ...
+
     @property
     def anomalies(self) -> Anomalies:
         """What was unusual in the answers so far."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.layouts.base import Foreign
 from kvparity.rollouts.layouts.engines import vllm_answers
-from kvparity.servers.http import Address, ServerError, get, post
+from kvparity.servers.http import Address, ServerError, command, get, post
 from kvparity.servers.reading import as_model, drawn, one_rollout, scores
 from kvparity.servers.values import Draw, DrawnIds, ScoredIds, ServerFacts
 from kvparity_contracts.json_types import JsonObject, JsonValue
@@ -77,6 +77,10 @@ class VllmServer:
     def _ask(self, body: JsonObject) -> tuple[JsonObject, JsonValue, str]:
         request: JsonObject = {"model": self.facts.model, "return_token_ids": True, **body}
         return request, post(self.at, PATH, request), f"POST {self.at.url}{PATH}"
+
+    def empty_cache(self) -> bool:
+        """Where the server runs with ``VLLM_SERVER_DEV_MODE=1``."""
+        return command(self.at, "/reset_prefix_cache")
 
     def score(self, ids: Sequence[int]) -> ScoredIds:
         """By ``prompt_logprobs``."""

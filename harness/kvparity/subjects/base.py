@@ -8,7 +8,8 @@ subject.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -127,6 +128,46 @@ class Generates(Protocol):
         float32 row it is chosen from, one row at a time: nothing else leaves the loop. Returns
         what really ran, counted as in ``Session.observed``.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class SequenceAnswer:
+    """What a whole sequence gave. ``rows``: the positions that are compared. ``targets`` int64
+    ``[rows]``: the tokens behind them; ``values`` float32 ``[rows]``: their logprobs."""
+
+    rows: tuple[int, ...]
+    targets: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class WholeAnswer:
+    """What a plan gave, by sequence. ``unproved``: why it is not known that the plan ran as it
+    says, or None; then equal bits show nothing."""
+
+    sequences: Mapping[int, SequenceAnswer]
+    observed: Counter[str]
+    unproved: str | None = None
+
+
+@runtime_checkable
+class AnswersWhole(Protocol):
+    """A subject that computes whole sequences and gives logprobs alone: a server.
+
+    It has no sessions, steps, rows of logits or caches.
+    """
+
+    def answer(
+        self,
+        plan: Plan,
+        tokens: Sequence[Sequence[int]],
+        before: Sequence[Sequence[int]] | None,
+        temperature: float,
+    ) -> WholeAnswer:
+        """Run a plan. ``tokens[i]``: at least the prompt of member ``i``; a plan that scores needs
+        all of them. What decodes draws its tokens itself, whatever ``tokens`` holds behind the
+        prompt. ``before``: the tokens of the steps before a reset."""
         ...
 
 

@@ -13,6 +13,7 @@ GROUP = "kvparity.subjects"
 BUILT_IN: Mapping[str, str] = {
     "attention": "kvparity.subjects.pair.subject:build",
     "decoder": "kvparity.subjects.decoder.subject:build",
+    "server": "kvparity.subjects.server.subject:build",
     "transformers": "kvparity.subjects.hf.subject:build",
 }
 

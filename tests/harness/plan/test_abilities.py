@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from server_stand_in import StandIn, serving
 
 from kvparity.plan.paths import build
 from kvparity.plan.workload import fill
@@ -34,6 +35,7 @@ SUBJECTS: dict[str, dict[str, Any]] = {
         "heads": {"query": 2, "kv": 1, "dim": 16},
     },
     "decoder": {"kind": "decoder", "config": SHAPE},
+    "server": {"kind": "server", "api": "vllm", "vocabulary": 256, "url": "http://127.0.0.1:1"},
     "decoder on sdpa": {"kind": "decoder", "config": SHAPE, "attention": "sdpa"},
     "decoder on torch": {"kind": "decoder", "config": SHAPE, "operations": "torch"},
     "eager": {"kind": "transformers", "config": MODEL, "attention": "eager"},
@@ -73,17 +75,22 @@ program's."""
 
 
 @pytest.mark.parametrize("kind", [name for name in SUBJECTS if name != "flex"])  # slow to load
-def test_what_a_subject_refuses_is_a_fault_of_the_contract(kind: str) -> None:
-    contract = Contract.model_validate(document(kind, "invariance", "chunked(7)"))
-    subject = factory(contract.subject.kind)(
-        contract.subject, execution="float32", kv_cache="float32", device=torch.device("cpu"),
-        seed=0, base=Path(),
-    )  # fmt: skip
+def test_what_a_subject_refuses_is_a_fault_of_the_contract(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(StandIn()) as stand_in:
+        monkeypatch.setitem(SUBJECTS["server"], "url", stand_in.url)
+        contract = Contract.model_validate(document(kind, "invariance", "decode"))
+        subject = factory(contract.subject.kind)(
+            contract.subject, execution="float32", kv_cache="float32", device=torch.device("cpu"),
+            seed=0, base=Path(),
+        )  # fmt: skip
     prompts = fill(Workload.model_validate(document(kind, "", "")["workloads"][0]), seed=0, vocab=0)
     for name in KINDS:
         if name == "padded":
             continue
-        path = PathName.parse(EXAMPLES.get(name, name))
+        # A chunk that holds a whole sequence is prefill.
+        path = PathName.parse((EXAMPLES | {"chunked": "chunked(7)"}).get(name, name))
         refused = subject.unsupported(build(path, prompts, seed=0)) is not None
         told = cannot(contract.subject, path) is not None
         if (path.kind, kind) in _OF_TRANSFORMERS_4 and transformers.__version__ < "5":

@@ -58,7 +58,7 @@ def test_another_package_offers_a_kind(offered):
 def test_an_unknown_kind_and_a_module_that_does_not_import_say_so(offered):
     offered(("other", "no_such_module_of_ours:build"))
     with pytest.raises(
-        SubjectError, match="'more'; known are attention, decoder, other, transformers"
+        SubjectError, match="'more'; known are attention, decoder, other, server, transformers"
     ):
         registry.factory("more")
     with pytest.raises(SubjectError, match="need a package that does not import"):
