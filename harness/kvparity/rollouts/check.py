@@ -21,6 +21,8 @@ from kvparity.rollouts.record import (
 
 SENTINEL = -9999.0
 """vLLM's stand-in for minus infinity in JSON (its ``clamp_logprob``)."""
+LARGEST = 2**31 - 1
+"""No vocabulary has a larger id."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,13 @@ class Checker:
                 anything but 0 and 1, a logprob above 0, or no logprobs at all.
         """
         length = _length(raw)
-        logprobs = self._logprobs(raw, "logprobs", raw.logprobs)
-        trainer = self._logprobs(raw, "trainer_logprobs", raw.trainer_logprobs)
+        counts = _mask(raw, length)
+        logprobs = self._logprobs(raw, "logprobs", raw.logprobs, counts)
+        trainer = self._logprobs(raw, "trainer_logprobs", raw.trainer_logprobs, counts)
         prompt_logprobs = self._logprobs(raw, "prompt_logprobs", raw.prompt_logprobs)
         if logprobs is None and trainer is None and prompt_logprobs is None:
             raise _error(raw, f"it has no {raw.name('logprobs')}")
-        mask = _mask(raw, length)
+        mask = counts.copy()
         for values, given in ((logprobs, raw.logprobs), (trainer, raw.trainer_logprobs)):
             if values is not None and given is not None:
                 mask &= self._usable(raw, values, given, mask)
@@ -64,28 +67,37 @@ class Checker:
             sampling=raw.sampling,
             weight_versions=raw.weight_versions,
             routes=_routes(raw, length),
+            unusable=counts & ~mask,
         )
 
     def _ids(self, raw: RawRollout, name: str, ids: Sequence[int] | None) -> Ids | None:
         if ids is None:
             return None
-        wide = np.asarray(ids, dtype=np.int64).reshape(-1)
-        outside = wide < 0
-        if self.vocabulary is not None:
-            outside |= wide >= self.vocabulary
-        if outside.any():
+        most = LARGEST if self.vocabulary is None else min(self.vocabulary - 1, LARGEST)
+        try:
+            wide = np.asarray(ids, dtype=np.int64).reshape(-1)
+        except OverflowError:  # one that no int64 holds
+            at = next(at for at, each in enumerate(ids) if not 0 <= each <= most)
+        else:
+            outside = (wide < 0) | (wide > most)
+            if not outside.any():
+                return wide
             at = int(outside.argmax())
-            expected = "ids from 0" + (f" to {self.vocabulary - 1}" if self.vocabulary else "")
-            raise _error(raw, f"{raw.name(name)}[{at}] is {wide[at]}; expected {expected}")
-        return wide
+        raise _error(raw, f"{raw.name(name)}[{at}] is {ids[at]}; expected ids from 0 to {most}")
 
     def _logprobs(
-        self, raw: RawRollout, name: str, values: Sequence[Number] | None
+        self,
+        raw: RawRollout,
+        name: str,
+        values: Sequence[Number] | None,
+        counts: Mask | None = None,
     ) -> Logprobs | None:
+        """``counts``: the tokens that are looked at (default: all)."""
         if values is None:
             return None
         exact = np.array([np.nan if it is None else it for it in values], dtype=np.float64)
-        above = exact > 0
+        looked = np.ones(exact.size, dtype=np.bool_) if counts is None else counts
+        above = (exact > 0) & looked
         if above.any():
             at = int(above.argmax())
             found = f"{raw.name(name)}[{at}] is {exact[at]}"
@@ -94,7 +106,7 @@ class Checker:
             )
         with np.errstate(over="ignore"):
             narrow = exact.astype(np.float32)
-        rounded = np.isfinite(exact) & (narrow.astype(np.float64) != exact)
+        rounded = looked & np.isfinite(exact) & (narrow.astype(np.float64) != exact)
         if rounded.any():
             self.anomalies.add(Anomaly.ROUNDED, raw.sequence, np.flatnonzero(rounded))
         return narrow

@@ -181,13 +181,17 @@ class RolloutWriter:
 
 
 def line_of(rollout: Rollout) -> RolloutLine:
-    """The sequence as a file has it."""
+    """The sequence as a file has it.
+
+    A token without a logprob still counts, so that whoever reads it finds it missing.
+    """
+    counts = rollout.mask if rollout.unusable is None else rollout.mask | rollout.unusable
     return RolloutLine(
         sequence=rollout.sequence,
         prompt_ids=None if rollout.prompt_ids is None else rollout.prompt_ids.tolist(),
         response_ids=None if rollout.response_ids is None else rollout.response_ids.tolist(),
         logprobs=_numbers(rollout.logprobs),
-        mask=[int(it) for it in rollout.mask],  # type: ignore[misc]  # 0 and 1 by its dtype
+        mask=[int(it) for it in counts],  # type: ignore[misc]  # 0 and 1 by its dtype
         trainer_logprobs=_numbers(rollout.trainer_logprobs),
         prompt_logprobs=_numbers(rollout.prompt_logprobs),
         temperature=rollout.sampling.temperature,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvparity.rollouts.anomalies import Anomalies, Anomaly
+from kvparity.rollouts.check import SENTINEL
 from kvparity.rollouts.record import Ids, Logprobs, Mask, Rollout, RolloutError
 from kvparity.rollouts.tokens import ScoredSequence
 
@@ -89,11 +90,18 @@ def paired(
             matched.unmatched.append(each.sequence)
             continue
         matched.pairs += 1
-        trainer = _aligned(each, other)
-        missing = np.isnan(trainer) & each.mask
-        if missing.any():
-            anomalies.add(Anomaly.MISSING, each.sequence, np.flatnonzero(missing))
-        yield _scored(each, own, trainer, each.mask & ~missing)
+        trainer, told = _aligned(each, other)
+        lost = np.zeros(trainer.size, dtype=np.bool_)
+        for kind, where in (
+            (Anomaly.MISSING, np.isnan(trainer)),
+            (Anomaly.NOT_FINITE, np.isinf(trainer)),
+            (Anomaly.SENTINEL, trainer == np.float32(SENTINEL)),
+        ):
+            lost |= where
+            found = np.flatnonzero(where & each.mask & ~told)
+            if found.size:
+                anomalies.add(kind, each.sequence, found)
+        yield _scored(each, own, trainer, each.mask & ~lost)
     matched.unused += waiting.rest()
 
 
@@ -157,21 +165,27 @@ def _responses_alike(wanted: Rollout, found: Rollout) -> bool:
     return bool((wanted.response_ids == found.response_ids).all())
 
 
-def _aligned(wanted: Rollout, found: Rollout) -> Logprobs:
-    """The other side's logprobs of the response of ``wanted``, NaN where it has none."""
+def _aligned(wanted: Rollout, found: Rollout) -> tuple[Logprobs, Mask]:
+    """The other side's logprobs of the response of ``wanted``, NaN where it has none that counts;
+    and where it was told already that it has none."""
     values = found.trainer_logprobs if found.trainer_logprobs is not None else found.logprobs
+    nothing = np.zeros(found.mask.size, dtype=np.bool_)
+    told = nothing if found.unusable is None else found.unusable
+    own = None if values is None else np.where(found.mask, values, np.float32(np.nan))
     if wanted.ids is None or found.ids is None or found.prompt_ids is None:
-        if values is None:
+        if own is None:
             raise RolloutError(f"sequence {found.sequence} has no logprobs of its response")
-        return values
+        return own, told
     prompt = found.prompt_logprobs
     everything = np.full(found.ids.size, np.nan, dtype=np.float32)
     if prompt is not None:
         everything[: prompt.size] = prompt
-    if values is not None:
-        everything[found.prompt_ids.size :] = np.where(found.mask, values, np.float32(np.nan))
+    if own is not None:
+        everything[found.prompt_ids.size :] = own
     assert wanted.prompt_ids is not None
-    return everything[wanted.prompt_ids.size : wanted.ids.size]
+    response = slice(wanted.prompt_ids.size, wanted.ids.size)
+    told_of_all = np.concatenate([np.zeros(found.prompt_ids.size, dtype=np.bool_), told])
+    return everything[response], told_of_all[response]
 
 
 def _scored(each: Rollout, rollout: Logprobs, trainer: Logprobs, mask: Mask) -> ScoredSequence:

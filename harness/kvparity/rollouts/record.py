@@ -54,10 +54,11 @@ class Sampling:
 class Rollout:
     """One recorded sequence. p prompt tokens, r response tokens; logprobs are natural logarithms.
 
-    ``mask`` [r]: the tokens that count, which is the loss mask less the tokens whose logprob is
-    missing or not finite. ``logprobs`` [r], ``trainer_logprobs`` [r], ``prompt_logprobs`` [p]:
-    float32, NaN where there is none. ``prompt_ids`` and ``response_ids`` are None where the
-    recording has none (of the prompt, also where padding cannot be told from tokens).
+    ``mask`` [r]: the tokens that count, which is the loss mask less the ``unusable`` [r], whose
+    logprob is missing or not finite. ``logprobs`` [r], ``trainer_logprobs`` [r],
+    ``prompt_logprobs`` [p]: float32, NaN where there is none. ``prompt_ids`` and ``response_ids``
+    are None where the recording has none (of the prompt, also where padding cannot be told from
+    tokens).
     ``routes`` [p + r or p + r - 1, layers, experts per token]: the experts of each token.
     """
 
@@ -71,6 +72,7 @@ class Rollout:
     sampling: Sampling = Sampling()
     weight_versions: tuple[str, ...] = ()
     routes: Routes | None = None
+    unusable: Mask | None = None
 
     @property
     def ids(self) -> Ids | None:

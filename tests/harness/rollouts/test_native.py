@@ -190,3 +190,41 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "r.parquet").write_bytes(b"PAR1")
     with pytest.raises(RolloutError, match="is Parquet, and pyarrow is not installed"):
         list(read_rollouts(tmp_path / "r.parquet"))
+
+
+def test_what_the_mask_leaves_out_is_not_looked_at(tmp_path: Path) -> None:
+    """A placeholder above 0 there is no error, and one that is no float32 is not counted."""
+    anomalies = Anomalies()
+    path = _file(tmp_path / "r.jsonl", logprobs=[-1.0, 1.0, 0.1], mask=[1, 0, 0])
+    *_, found = read_rollouts(path, anomalies)
+    assert found.mask.tolist() == [True, False, False]
+    assert not anomalies.counts
+    bad = _file(tmp_path / "bad.jsonl", logprobs=[-1.0, 1.0, 0.0], mask=[1, 1, 0])
+    with pytest.raises(RolloutError, match=r"logprobs\[1\] is 1.0; a logprob is never above 0"):
+        list(read_rollouts(bad))
+
+
+@pytest.mark.parametrize("token", [2**31, 2**70])
+def test_an_id_that_no_vocabulary_has(token: int, tmp_path: Path) -> None:
+    path = _file(tmp_path / "r.jsonl", response_ids=[2, token, 5])
+    with pytest.raises(RolloutError, match=rf"response_ids\[1\] is {token}; expected ids from 0"):
+        list(read_rollouts(path))
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        (math.nan, Anomaly.MISSING),
+        (-math.inf, Anomaly.NOT_FINITE),
+        (-9999.0, Anomaly.SENTINEL),
+    ],
+)
+def test_what_is_written_without_a_logprob_is_found_when_it_is_read(
+    bad: float, kind: Anomaly, tmp_path: Path
+) -> None:
+    """And not taken for a token that the mask leaves out, which nobody misses."""
+    with RolloutWriter(tmp_path / "r.jsonl") as writer:
+        writer.write([1], [2, 3, 4], [-1.0, bad, bad], mask=[1, 1, 0])
+    anomalies = Anomalies()
+    (found,) = read_rollouts(tmp_path / "r.jsonl", anomalies)
+    assert (found.mask.tolist(), anomalies.counts) == ([True, False, False], {kind: 1})

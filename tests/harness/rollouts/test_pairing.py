@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from rollouts.recorded import LAYOUTS, SEQUENCES, Drawn, sglang_scores, vllm_scores, written
 
-from kvparity.rollouts import Rollout, RolloutError, read_rollouts
+from kvparity.rollouts import Rollout, RolloutError, RolloutWriter, read_rollouts
 from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.pairing import Matched, both_recorded, paired
 from kvparity.rollouts.tokens import ScoredSequence, Tokens
@@ -97,6 +98,65 @@ def test_a_missing_score_is_found(tmp_path: Path) -> None:
     found, _ = _paired(left[:1], _read([document], tmp_path / "b.json"), anomalies)
     assert found[0].rollout.tolist() == [SEQUENCES[0].rollout[at] for at in (0, 2)]
     assert anomalies.examples[Anomaly.MISSING] == [(Anomaly.MISSING, "0", 1)]
+
+
+def _line(sequence: str, **fields: object) -> dict[str, object]:
+    rest = dict.fromkeys(("prompt_ids", "logprobs"))
+    return {**rest, "sequence": sequence, "response_ids": [3, 8, 1], **fields}
+
+
+def _native(path: Path, *lines: dict[str, object]) -> Path:
+    with RolloutWriter(path):
+        pass
+    with path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    return path
+
+
+WITHOUT: dict[str, tuple[object, list[int], dict[Anomaly, int]]] = {
+    "none": (None, [1, 0, 1], {Anomaly.MISSING: 1}),
+    "minus infinity": ("-inf", [1, 0, 1], {Anomaly.NOT_FINITE: 1}),
+    "vLLM's": (-9999.0, [1, 0, 1], {Anomaly.SENTINEL: 1}),
+    "a number": (-1.5, [1, 1, 1], {}),
+}
+FORMS = {
+    "a response": lambda bad: {"prompt_ids": [5], "logprobs": [-0.25, bad, -0.75]},
+    "no prompt": lambda bad: {"logprobs": [-0.25, bad, -0.75]},
+    "a scored prompt": lambda bad: {
+        "prompt_ids": [5, 3, 8, 1], "response_ids": [],
+        "prompt_logprobs": [None, -0.25, bad, -0.75],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("bad", WITHOUT)
+def test_a_logprob_that_is_none_is_told_once_and_in_no_number(
+    bad: str, form: str, tmp_path: Path
+) -> None:
+    """Whatever the other side looks like."""
+    value, kept, told = WITHOUT[bad]
+    own = _line("a", prompt_ids=[5], logprobs=[-0.25, -1.5, -0.75])
+    others = _native(tmp_path / "b.jsonl", _line("b", **FORMS[form](value)))
+    anomalies, matched = Anomalies(), Matched()
+    read = (read_rollouts(_native(tmp_path / "a.jsonl", own)), read_rollouts(others, anomalies))
+    (found,) = paired(*read, matched, anomalies)
+    compared = zip([-0.25, -1.5, -0.75], kept, strict=True)
+    assert found.trainer.tolist() == [each for each, counts in compared if counts]
+    counts = {kind: n for kind, n in anomalies.counts.items() if kind is not Anomaly.NO_PROMPT}
+    assert counts == told
+
+
+@pytest.mark.parametrize("prompt", [{"prompt_ids": [5]}, {}])
+def test_a_token_that_the_other_side_leaves_out_is_missing(
+    prompt: dict[str, object], tmp_path: Path
+) -> None:
+    values = {"logprobs": [-0.25, -1.5, -0.75]}
+    own = _native(tmp_path / "a.jsonl", _line("a", prompt_ids=[5], **values))
+    others = _native(tmp_path / "b.jsonl", _line("b", mask=[1, 0, 1], **values, **prompt))
+    anomalies = Anomalies()
+    (found,) = paired(read_rollouts(own), read_rollouts(others), Matched(), anomalies)
+    assert (found.token_ids.tolist(), anomalies.counts[Anomaly.MISSING]) == ([3, 1], 1)
 
 
 def test_without_ids_by_place(tmp_path: Path) -> None:
