@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kvparity.core.errors import SubjectError
 from kvparity.plan.cases import Case, Omitted, Work
 from kvparity.plan.kernel_cases import KernelCase, Unplanted
 from kvparity.plan.results import CaseLine, ControlLine, Outcome
 from kvparity.relations.blind import apart, blind, seen_instead
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.labels import place
+from kvparity.report.lines import UnitLine
 from kvparity_contracts.checks import Check, PathCheck
 from kvparity_contracts.contract import Contract
 
@@ -132,7 +134,7 @@ def judge(
     unplanted: Sequence[Unplanted],
     replaced: str | None,
 ) -> tuple[Outcome, list[Judged]]:
-    """(verdict, all checks). ``replaced`` names a backend that was not the one asked."""
+    """(verdict, all checks). ``replaced``: what :func:`other_than_requested` found."""
     planned: list[Case | KernelCase] = [case for unit in work.units for case in unit.cases]
     planned += work.kernel_cases
     ended = {(entry.name, entry.relation) for entry in controls}
@@ -151,3 +153,21 @@ def judge(
         omitted = tuple(each for each in work.omitted if each.check == check.name)
         found.append(Judged(check.name, check.relation, verdict, reason, cases, omitted))
     return worst([each.verdict for each in found]), found
+
+
+def other_than_requested(units: Sequence[UnitLine]) -> str | None:
+    """What was used in place of what was asked for, in any unit, such as another backend, or None.
+
+    Raises:
+        SubjectError: the subject's description of what it used is not an object.
+    """
+    for unit in units:
+        asked, used = (unit.subject.get(name) or {} for name in ("requested", "used"))
+        if not isinstance(asked, dict) or not isinstance(used, dict):
+            raise SubjectError(f"the subject describes what was used as {used!r}")
+        for key, value in asked.items():
+            if key not in used:
+                return f"{key} {value!r} was asked for, and the subject does not say what was used"
+            if used[key] != value:
+                return f"{key} {value!r} was asked for, but {used[key]!r} was used"
+    return None

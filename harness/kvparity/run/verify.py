@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from kvparity.core.environment import Environment, environment, overridden, settle
-from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.inside import inside
 from kvparity.core.isolation.pool import Apart, BadEndError, Here, Pool, PoolTask
 from kvparity.core.values import Json
@@ -24,7 +24,7 @@ from kvparity.report.document import CheckOfRun, OmittedPath, RunReport
 from kvparity.report.lines import AnyLine, ControlEnd, FreshRows, UnitLine, answered
 from kvparity.report.run_dir import Evidence
 from kvparity.report.schema import SCHEMA_VERSION
-from kvparity.report.verdict import Judged, judge
+from kvparity.report.verdict import Judged, judge, other_than_requested
 from kvparity.run import worker
 from kvparity.run.identity import identity
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
@@ -223,7 +223,8 @@ def _report(
     units = _in_order(
         believed.units(evidence, work), [u.id for u in work.units], lambda line: line.unit
     )
-    verdict, checks = judge(loaded.contract, work, results, controls, unplanted, _replaced(units))
+    replaced = other_than_requested(units)
+    verdict, checks = judge(loaded.contract, work, results, controls, unplanted, replaced)
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict,
@@ -258,20 +259,6 @@ def _in_order(
 ) -> list[AnyLine]:
     """The lines in the order of the plan, whichever process ended first."""
     return sorted(lines, key=lambda line: planned.index(name(line)))
-
-
-def _replaced(units: Sequence[UnitLine]) -> str | None:
-    """What was used in place of what was asked for, in any unit; None: nothing."""
-    for unit in units:
-        asked, used = (unit.subject.get(name) or {} for name in ("requested", "used"))
-        if not isinstance(asked, dict) or not isinstance(used, dict):
-            raise SubjectError(f"the subject describes what was used as {used!r}")
-        for key, value in asked.items():
-            if key not in used:
-                return f"{key} {value!r} was asked for, and the subject does not say what was used"
-            if used[key] != value:
-                return f"{key} {value!r} was asked for, but {used[key]!r} was used"
-    return None
 
 
 def _kernels(units: Sequence[UnitLine], cases: Sequence[CaseLine]) -> dict[str, Json]:

@@ -22,7 +22,7 @@ from kvparity.report.document import CheckOfRun, OmittedPath
 from kvparity.report.lines import Launches, UnitLine
 from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.run_dir import Evidence
-from kvparity.report.verdict import Judged
+from kvparity.report.verdict import Judged, other_than_requested
 from kvparity.run import verify as running
 from kvparity.run.recheck.outcome import Outcome
 from kvparity.subjects.base import UnsupportedError
@@ -57,7 +57,7 @@ REPLACED: dict[str, tuple[list[dict[str, Any]], str | None]] = {
 @pytest.mark.parametrize("name", REPLACED)
 def test_what_was_used_in_place_of_what_was_asked_for_is_told(name: str) -> None:
     subjects, words = REPLACED[name]
-    assert running._replaced(unchecked(UnitLine, *({"subject": it} for it in subjects))) == words
+    assert other_than_requested(unchecked(UnitLine, *({"subject": it} for it in subjects))) == words
 
 
 CHECK = Judged("c", "cache", "void", "why", (), (Omitted("c", "w", "decode", "so"),))
