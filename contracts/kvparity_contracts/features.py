@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from kvparity_contracts.controls.base import Feature as Feature
+from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.parts import Parts
+from kvparity_contracts.paths import PathName
 from kvparity_contracts.stores import FP8, Store, parse
 from kvparity_contracts.subjects import Attention, Decoder, known, narrow, order_of
 from kvparity_contracts.workloads import Workload
@@ -32,8 +34,12 @@ def _store(contract: Parts) -> Store:
     return parse(contract.numerics.formats()[0][1])
 
 
+def _config(contract: Parts) -> DecoderConfig | None:
+    return contract.subject.config if isinstance(contract.subject, Decoder) else None
+
+
 def _layers(contract: Parts) -> bool:
-    config = contract.subject.config if isinstance(contract.subject, Decoder) else None
+    config = _config(contract)
     return config is None or config.layers > 1
 
 
@@ -47,12 +53,8 @@ def _ring(contract: Parts) -> bool:
     return isinstance(contract.subject, Decoder) and contract.subject.cache.ring
 
 
-def _window(contract: Parts) -> bool:
-    return known(contract.subject).sliding_window is not None
-
-
 def _sinks(contract: Parts) -> bool:
-    config = contract.subject.config if isinstance(contract.subject, Decoder) else None
+    config = _config(contract)
     return config is not None and config.attention_sinks
 
 
@@ -79,18 +81,17 @@ def _empties(contract: Parts) -> bool:
         and subject.empty == "zero"
         and any(
             path.argument is None and path.kind in ("batched", "mixed", "permuted")
-            for check in contract.path_checks
-            for path in check.paths
+            for path in _paths(contract)
         )
     )
 
 
 def _wide(contract: Parts) -> bool:
-    return any(
-        path.kind == "batched" and (path.argument or 0) > 16
-        for check in contract.path_checks
-        for path in check.paths
-    )
+    return any(path.kind == "batched" and (path.argument or 0) > 16 for path in _paths(contract))
+
+
+def _paths(contract: Parts) -> Iterator[PathName]:
+    return (path for check in contract.path_checks for path in check.paths)
 
 
 FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
@@ -99,7 +100,7 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         lambda contract: order_of(contract.subject) is not None,
     ),
     "taken-order": ("kernels that take an order", _taken),
-    "window": ("a sliding window", _window),
+    "window": ("a sliding window", lambda c: known(c.subject).sliding_window is not None),
     "no-ring": ("no ring", lambda contract: not _ring(contract)),
     "ring": ("rings", _ring),
     "numbers": ("a cache of numbers, not of codes", lambda contract: not _store(contract).codes),

@@ -35,8 +35,7 @@ class Limits(Model):
 
     def given(self) -> dict[str, float]:
         """The limits that are set, by name."""
-        values = {name: getattr(self, name) for name in Limits.model_fields}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in self if value is not None}
 
 
 class LimitsByDType(Model):

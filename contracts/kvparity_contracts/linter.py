@@ -70,18 +70,14 @@ def _edges(contract: Contract) -> Iterator[Note]:
     longest = max(max(each.totals()) for each in used.values())
     order = order_of(contract.subject)
     tile, split = (order.tile, order.split) if order else (USUAL_TILE, USUAL_TILE)
-    if longest <= tile:
-        yield (
-            ("workloads",),
-            f"no sequence is longer than one tile of {tile} keys (the longest has {longest}), so "
-            "nothing about merging tiles or splits is verified",
-        )
-    elif longest <= split:
-        yield (
-            ("workloads",),
-            f"no sequence is longer than one split of {split} keys (the longest has {longest}), "
-            "so nothing about merging splits is verified",
-        )
+    for name, keys, merged in (("tile", tile, "tiles or splits"), ("split", split, "splits")):
+        if longest <= keys:
+            yield (
+                ("workloads",),
+                f"no sequence is longer than one {name} of {keys} keys (the longest has "
+                f"{longest}), so nothing about merging {merged} is verified",
+            )
+            return
 
 
 def _decoded_edges(contract: Contract) -> Iterator[Note]:

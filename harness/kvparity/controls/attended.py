@@ -9,29 +9,9 @@ from kvparity.controls.base import PlantedSubject, Watched
 from kvparity.controls.reference import changed_calls, decoder_of
 from kvparity.core.errors import UnsupportedError
 from kvparity.plan.schedule import Layout, Member
-from kvparity.subjects.attention_calls import (
-    AttentionOps,
-    DecodeCall,
-    Outputs,
-    PrefillCall,
-    SlotsCall,
-)
+from kvparity.subjects.attention_calls import SlotsCall
 from kvparity.subjects.base import Session, Subject
 from kvparity_kernels.keys import KeysValues
-
-
-class _First:
-    """Hands every call of a step the keys and values of the first call of its kind."""
-
-    def __init__(self, ops: AttentionOps) -> None:
-        self.ops = ops
-        self.kept: dict[str, KeysValues] = {}
-
-    def prefill(self, call: PrefillCall) -> Outputs:
-        return self.ops.prefill(replace(call, kv=self.kept.setdefault("prefill", call.kv)))
-
-    def decode(self, call: DecodeCall) -> Outputs:
-        return self.ops.decode(replace(call, kv=self.kept.setdefault("decode", call.kv)))
 
 
 def wrong_donor(subject: Subject) -> Subject:
@@ -43,13 +23,16 @@ def wrong_donor(subject: Subject) -> Subject:
     decoder = decoder_of(subject)
     if decoder.model.config.layers < 2:
         raise UnsupportedError("this defect needs a decoder with at least two layers")
-    first = _First(decoder.attention)
-    planted = decoder.with_attention(AttentionOps(prefill=first.prefill, decode=first.decode))
+    kept: dict[type, KeysValues] = {}
+
+    def first(call: SlotsCall) -> SlotsCall:
+        """The call with the keys and values of the first one of its kind in a step."""
+        return replace(call, kv=kept.setdefault(type(call), call.kv))
 
     def open_session(inner: Subject, members: Sequence[Member], layout: Layout) -> Session:
-        return Watched(inner.session(members, layout), lambda step: first.kept.clear())
+        return Watched(inner.session(members, layout), lambda step: kept.clear())
 
-    return PlantedSubject(planted, open_session)
+    return PlantedSubject(changed_calls(first)(decoder), open_session)
 
 
 def _unscaled(call: SlotsCall) -> SlotsCall:

@@ -25,10 +25,7 @@ def _baked(*inputs: str) -> Plant:
         constants = frozenset(inputs)
         return open_session(decoder_of(subject), members, layout, constants=constants)
 
-    def plant(subject: Subject) -> Subject:
-        return PlantedSubject(decoder_of(subject), open_session)
-
-    return plant
+    return lambda subject: PlantedSubject(decoder_of(subject), open_session)
 
 
 baked_cache = _baked("cache")
