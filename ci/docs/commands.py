@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kvparity.cli.main import parser
 from kvparity.core.exit_codes import ExitCode
 
 
-def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; bars inside of cells are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
@@ -40,7 +40,7 @@ def _commands(name: str, command: argparse.ArgumentParser, told: str) -> Iterato
         usage = " ".join([name, *(["VERB"] if inner else _positionals(command))])
         about = (command.description or f"{told[:1].upper()}{told[1:]}.").replace("\n", " ")
         rows = list(_arguments(command))
-        arguments = table(["argument", "meaning"], iter(rows)) if rows else ""
+        arguments = table(["argument", "meaning"], rows) if rows else ""
         yield "\n\n".join(part for part in (f"## `{usage}`", about, arguments) if part)
     for verb, sub, help_text in inner:
         yield from _commands(f"{name} {verb}", sub, help_text)

@@ -11,8 +11,7 @@ from pydantic import BaseModel
 
 from kvparity.plan.results import CaseLine, Details
 from kvparity.relations.registry import RELATIONS
-from kvparity.report.document import RunReport, TextIds
-from kvparity.report.lines import PathLine, UnitLine
+from kvparity.report.document import TextIds
 
 HEAD = ["field", "meaning"]
 WHOLE = (TextIds,)
@@ -20,19 +19,9 @@ WHOLE = (TextIds,)
 Row = Sequence[str]
 
 
-def report() -> str:
-    """The fields of ``run.json``."""
-    return table(HEAD, _rows(RunReport, ""))
-
-
-def unit() -> str:
-    """The fields of a line of ``units.jsonl``."""
-    return table(HEAD, _rows(UnitLine, ""))
-
-
-def path() -> str:
-    """The fields of a line of ``paths.jsonl``."""
-    return table(HEAD, _rows(PathLine, ""))
+def fields(model: type[BaseModel]) -> str:
+    """The fields of a report, or of a line."""
+    return table(HEAD, _rows(model, ""))
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[Row]:

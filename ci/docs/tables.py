@@ -12,17 +12,20 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import commands
-import run_fields
 from commands import table
 from contract_keys import keys
+from run_fields import fields
 
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Action, Plan, Span
 from kvparity.plan.workload import Prompts
 from kvparity.report import json_schemas
+from kvparity.report.document import RunReport
+from kvparity.report.lines import PathLine, UnitLine
 from kvparity_contracts import CONTROLS, PathName
 from kvparity_contracts.controls import Control
 from kvparity_contracts.needs import needs
@@ -173,9 +176,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "verbs": commands.verbs,
     "commands": commands.commands,
     "exit-codes": commands.exit_codes,
-    "report-fields": run_fields.report,
-    "unit-fields": run_fields.unit,
-    "path-fields": run_fields.path,
+    "report-fields": partial(fields, RunReport),
+    "unit-fields": partial(fields, UnitLine),
+    "path-fields": partial(fields, PathLine),
 }
 
 
