@@ -10,6 +10,7 @@ import pytest
 
 CI = Path(__file__).parents[2] / "ci"
 sys.path[:0] = map(str, (Path(__file__).parent, CI, CI / "docs", CI / "studies"))
+sys.path.append(str(Path(__file__).parents[1] / "harness"))  # for server_stand_in
 
 
 @pytest.fixture(scope="session")
