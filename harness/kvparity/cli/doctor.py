@@ -14,7 +14,7 @@ from kvparity.core import versions
 from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from kvparity.core.environment import EnvironmentDocument
+    from kvparity.core.environment import Environment
     from kvparity.run.trials import Tried
     from kvparity.tiles.force import TilesInForce
 
@@ -37,7 +37,7 @@ class Examination:
     """What was found here; what a ``problem`` leaves unknown is None or empty."""
 
     problem: str | None
-    environment: EnvironmentDocument | None = None
+    environment: Environment | None = None
     tiles: TilesInForce | None = None
     trials: Mapping[str, Tried] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Examination:
         """As JSON values."""
         found: dict[str, object] = {}
         if self.environment is not None:
-            found |= self.environment
+            found |= self.environment.document()
             found["tested"] = _tested()
         if self.tiles is not None:
             found["tiles"] = self.tiles
@@ -61,24 +61,23 @@ class Examination:
         head = "ready" if self.problem is None else f"NOT READY: {self.problem}"
         if found is None or tiles is None:
             return head
-        interpreted = found["triton_mode"] == "interpreter"
+        interpreted = found.triton_mode == "interpreter"
         lines = [
             head,
-            f"  device       {found['device']}: {found['device_name']}",
+            f"  device       {found.device}: {found.device_name}",
             f"  kernels      {'interpreted (algorithm only)' if interpreted else 'compiled'}",
             f"  architecture {tiles['arch'] or 'none'}, Triton {tiles['triton']}",
             f"  tiles        {tiles['words']}",
-            f"  platform     {found['platform']}",
+            f"  platform     {found.platform}",
         ]
-        for name, version in {"python": found["python"], **found["versions"]}.items():
+        for name, version in ({"python": found.python} | found.versions).items():
             tested = _tested().get(name)
             beside = f"  (tested: {tested})" if tested else ""
             lines.append(f"  {name:<20} {version or 'not installed':<14}{beside}".rstrip())
-        lines += versions.lines(found)
+        lines += versions.lines(found.document())
         lines += [f"  try {name:<16} {trial}" for name, trial in self.trials.items()]
-        tf32 = found["tf32"]
-        lines.append(f"  TF32         matmul {tf32['matmul']}, cudnn {tf32['cudnn']}")
-        lines += [f"  {name}={value}" for name, value in found["variables"].items()]
+        lines.append(f"  TF32         matmul {found.tf32.matmul}, cudnn {found.tf32.cudnn}")
+        lines += [f"  {name}={value}" for name, value in found.variables.items()]
         return "\n".join(lines)
 
 
@@ -107,7 +106,7 @@ def examine(asked: str | None) -> Examination:
     from kvparity_kernels.rules import RulesError
 
     settle_process()
-    found = environment(device).document()
+    found = environment(device)
     try:
         tiles = describe(device)
     except RulesError as error:

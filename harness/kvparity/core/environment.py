@@ -7,23 +7,15 @@ import platform
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypedDict, cast
+from typing import Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from typing_extensions import NotRequired
 
 import kvparity
 from kvparity.core import interrupts, offline, replaced, sight, torch_flags
 from kvparity.core import versions as tested
+from kvparity.core.values import Json, Value
 from kvparity_kernels import runtime
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True
-    )
-
 
 _PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
 _found: dict[str, bool] = {}
@@ -138,7 +130,7 @@ def _tf32(backend: _HasTf32) -> bool:
         return True
 
 
-class Tf32(_Frozen):
+class Tf32(Value):
     """Whether torch may round float32 operands of products to TF32, by library."""
 
     matmul: bool
@@ -147,7 +139,7 @@ class Tf32(_Frozen):
     """whether cuDNN may"""
 
 
-class ReducedPrecision(_Frozen):
+class ReducedPrecision(Value):
     """Whether a matrix product may sum in less than float32, by the type of its operands."""
 
     float16: bool
@@ -156,7 +148,7 @@ class ReducedPrecision(_Frozen):
     """torch's flag for sums in bfloat16, read back"""
 
 
-class Environment(_Frozen):
+class Environment(Value):
     """The ``environment`` of a run and of other documents. It alone writes that part."""
 
     python: str
@@ -181,27 +173,9 @@ class Environment(_Frozen):
     variables: dict[str, str]
     """environment variables that can affect bits, if they are set"""
 
-    def document(self) -> EnvironmentDocument:
-        """As JSON values."""
-        return cast(EnvironmentDocument, self.model_dump(mode="json"))
 
-
-class EnvironmentDocument(TypedDict):
-    """What :meth:`Environment.document` writes, for readers."""
-
-    python: str
-    platform: str
-    versions: dict[str, str | None]
-    outside_tested: str | None
-    device: str
-    device_name: str
-    triton_mode: str
-    tf32: dict[str, bool]
-    reduced_precision_reduction: dict[str, bool]
-    threads: int
-    variables: dict[str, str]
-    capability: NotRequired[list[int]]
-    cuda: NotRequired[str | None]
+EnvironmentDocument = Json
+"""An environment's document, for readers."""
 
 
 class CudaEnvironment(Environment):

@@ -92,13 +92,11 @@ def _owners() -> Iterator[object]:
                     yield value
 
 
-def replaced(known: Known) -> str | None:
-    """The first function that is no longer what it was, in words, or None."""
-    return watching(known)()
-
-
 def watching(known: Known) -> Callable[[], str | None]:
-    """What looks at them, bound now: nothing that is replaced later has a part in the look."""
+    """What finds the first function that is no longer what it was, in words, or None.
+
+    Bound now: nothing that is replaced later has a part in the look.
+    """
     had, code, of_torch, named = _had, _code, _of_torch, _name
     every, each, same, code_of = all, map, operator.is_, operator.attrgetter("__code__")
     direct, other = _sorted(known)

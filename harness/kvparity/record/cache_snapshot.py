@@ -57,12 +57,8 @@ class CacheSnapshot:
 
     def tensors(self) -> dict[str, Tensor]:
         """What is kept as evidence."""
-        return {
-            "held": self.held,
-            "written": self.written,
-            "is_held": self.is_held,
-            "is_written": self.is_written,
-        }
+        kept = ("held", "written", "is_held", "is_written")
+        return {name: getattr(self, name) for name in kept}
 
 
 @dataclass

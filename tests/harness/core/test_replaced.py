@@ -17,14 +17,14 @@ from kvparity.core.environment import settle, unsettled
 
 def test_what_replaces_a_function_is_seen_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     known = replaced.functions()
-    assert replaced.replaced(known) is None
+    assert replaced.watching(known)() is None
     plain = torch.Tensor.__ne__
     for owner, name in ((torch, "ne"), (torch.Tensor, "__ne__"), (json, "loads"), (bits, "ulps")):
         wrapped = functools.wraps(getattr(owner, name))(lambda *_: None)  # has the same name
         monkeypatch.setattr(owner, name, wrapped)
-        assert f"{name} is no longer the function that it was" in str(replaced.replaced(known))
+        assert f"{name} is no longer the function that it was" in str(replaced.watching(known)())
         replaced.put_back(known)
-        assert replaced.replaced(known) is None
+        assert replaced.watching(known)() is None
     assert torch.Tensor.__ne__ is plain
 
 
@@ -91,7 +91,7 @@ def test_a_comparison_that_is_blind_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_torch_wraps_of_its_own_is_no_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
     known = replaced.functions()
     monkeypatch.setattr(torch, "manual_seed", torch._disable_dynamo(torch.manual_seed))
-    assert replaced.replaced(known) is None
+    assert replaced.watching(known)() is None
 
 
 def test_bits_are_compared_by_what_was_there_first(monkeypatch: pytest.MonkeyPatch) -> None:

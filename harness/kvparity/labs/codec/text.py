@@ -20,10 +20,10 @@ def render(report: CodecDocument) -> str:
 
 def _head(report: CodecDocument) -> list[str]:
     found, run = report.environment, report.run
+    installed = found["versions"]
+    assert isinstance(installed, dict)
     versions = ", ".join(
-        f"{name} {found['versions'][name]}"
-        for name in ("torch", "transformers")
-        if found["versions"].get(name)
+        f"{name} {installed[name]}" for name in ("torch", "transformers") if installed.get(name)
     )
     kinds = [layer.kind for layer in report.layer_plan]
     counts = ", ".join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,20 +15,30 @@ SPARE_PAGES = 3  # pages that belong to nobody; the unused ends of block tables 
 
 
 @dataclass(frozen=True)
+class Address:
+    """Where a kernel finds the keys of some sequences, on the device: as in ``KeysValues``."""
+
+    starts: Tensor | None
+    block_table: Tensor | None
+    page: int = 0
+    ring: int = 0
+
+
+@dataclass(frozen=True)
 class Contiguous:
     """One run of slots per sequence, from ``starts[sequence]`` on; ``slots`` in the whole cache."""
 
     slots: int
     starts: tuple[int, ...]
-    page: int = 0
 
     def slot(self, sequence: int, index: int) -> int:
         """The slot of one key."""
         return self.starts[sequence] + index
 
-    def addresses(self, sequences: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
-        """``starts`` int64 ``[B]`` and no block table, on the CPU."""
-        return torch.tensor([self.starts[s] for s in sequences], dtype=torch.int64), None
+    def address(self, sequences: Sequence[int], device: torch.device) -> Address:
+        """``starts`` int64 ``[B]`` and no block table."""
+        starts = torch.tensor([self.starts[s] for s in sequences], dtype=torch.int64)
+        return Address(starts.to(device), None)
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,10 @@ class Paged:
         """The slot of one key."""
         return self.tables[sequence][index // self.page] * self.page + index % self.page
 
-    def addresses(self, sequences: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
-        """No starts and the ``block_table`` int32 ``[B, pages]``, on the CPU."""
-        return None, torch.tensor([self.tables[s] for s in sequences], dtype=torch.int32)
+    def address(self, sequences: Sequence[int], device: torch.device) -> Address:
+        """No starts and the ``block_table`` int32 ``[B, pages]``."""
+        table = torch.tensor([self.tables[s] for s in sequences], dtype=torch.int32)
+        return Address(None, table.to(device), self.page)
 
     def sharing(self, sequence: int, donor: int, pages: int) -> Paged:
         """The same, with the donor's first ``pages`` pages in the table of ``sequence``."""
@@ -90,16 +101,6 @@ def _paged(lengths: Sequence[int], layout: Layout, seed: int) -> Paged:
     return Paged(total * layout.page, tuple(tables), layout.page)
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a kernel finds the keys of some sequences, on the device: as in ``KeysValues``."""
-
-    starts: Tensor | None
-    block_table: Tensor | None
-    page: int
-    ring: int
-
-
 class Region:
     """The slots of all layers that keep the same positions, and which positions those are.
 
@@ -122,13 +123,7 @@ class Region:
 
     def address(self, sequences: Sequence[int], device: torch.device) -> Address:
         """What a kernel is given."""
-        starts, table = self.placement.addresses(sequences)
-        return Address(
-            starts=None if starts is None else starts.to(device),
-            block_table=None if table is None else table.to(device),
-            page=self.placement.page,
-            ring=self.ring,
-        )
+        return replace(self.placement.address(sequences, device), ring=self.ring)
 
     def filled_to(self, sequence: int, length: int) -> None:
         """Positions up to ``length`` are written: a ring has lost the oldest."""

@@ -70,7 +70,7 @@ class UncachedKeys:
         starts = torch.tensor([self.starts[s] for s in sequences], dtype=torch.int64)
         return Visible(
             kv_lens=torch.tensor(kv_lens, dtype=torch.int32).to(self.device),
-            addresses=(Address(starts.to(self.device), None, page=0, ring=0),),
+            addresses=(Address(starts.to(self.device), None),),
         )
 
     def keys_values(self, layer: int, seen: Visible) -> KeysValues:
