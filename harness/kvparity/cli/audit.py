@@ -67,11 +67,15 @@ def run(args: argparse.Namespace) -> int:
             )
     except OSError as error:
         raise StopError(f"--cache {args.cache}: {error.strerror}") from error
-    from kvparity.relations.audit.report import document, render
+    from kvparity.core.versions import here
+    from kvparity.relations.audit.report import AuditReport
 
-    report = document(loaded, results, time.monotonic() - started)
-    say.result(args, report, render(report, args.verbose), beside=False)
-    return _EXIT[report["verdict"]]
+    contract = {
+        "name": loaded.contract.name, "path": str(loaded.path), "sha256": loaded.sha256,
+    }  # fmt: skip
+    report = AuditReport(contract, tuple(results), time.monotonic() - started, here())
+    say.result(args, report.json(), report.text(args.verbose), beside=False)
+    return _EXIT[report.verdict]
 
 
 def _change(text: str) -> tuple[str, int]:

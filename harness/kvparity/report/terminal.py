@@ -8,7 +8,6 @@ from kvparity.core.versions import lines as outside_line
 from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE
 from kvparity.relations.base import Relation
 from kvparity.relations.registry import RELATIONS
-from kvparity.report.labels import place_in
 
 Document = dict[str, Any]
 
@@ -87,7 +86,7 @@ def _check(check: Document) -> list[str]:
     rows: dict[tuple[str, str], list[Document]] = {}
     for case in check["cases"]:
         if case["workload"] is None:
-            lines.append(f"    {place_in(case)}, {_formats(case)}: {case['reason']}")
+            lines.append(f"    {_relation(case).place(case)}, {_formats(case)}: {case['reason']}")
             continue
         rows.setdefault((case["path"], case["workload"]), []).append(case)
     paths = list(dict.fromkeys(path for path, _ in rows))
@@ -151,7 +150,7 @@ def _cell(cases: list[Document]) -> str:
 def first_lines(bad: list[Document]) -> list[str]:
     """The first case that broke: where, both bit patterns, how often, what it does to RL."""
     case = bad[0]
-    where = f"{place_in(case)}, {case['dtype']}"
+    where = f"{_relation(case).place(case)}, {case['dtype']}"
     if case["temperature"] is not None:
         where += f", temperature {case['temperature']:g}"
     lines = [f"    first: {case['id']} ({where}): {case['reason']}"]

@@ -11,7 +11,6 @@ from kvparity.plan.kernel_cases import KernelCase, Unplanted
 from kvparity.plan.results import CaseLine, ControlLine, Outcome
 from kvparity.relations.blind import apart, blind, seen_instead
 from kvparity.relations.registry import RELATIONS
-from kvparity.report.labels import place
 from kvparity.report.lines import UnitLine
 from kvparity_contracts.checks import Check, PathCheck
 from kvparity_contracts.contract import Contract
@@ -52,7 +51,7 @@ def judge_check(
     verdicts = [each.verdict for each in own]
     if "error" in verdicts:
         first = next(each for each in own if each.verdict == "error")
-        return "error", f"{place(first)}: {first.reason}"
+        return "error", _words(first)
     if "differs" in verdicts:
         count = verdicts.count("differs")
         return "differs", f"{count} of {len(planned)} cases differ"
@@ -66,11 +65,16 @@ def judge_check(
             return "void", f"{skipped}: shows nothing in any workload and was not run"
     if "void" in verdicts:
         first = next(each for each in own if each.verdict == "void")
-        return "void", f"{place(first)}: {first.reason}"
+        return "void", _words(first)
     if not planned:
         return "void", "no case was compared"
     formats = dict.fromkeys(case.numerics.execution for case in planned)
     return _controls_allow(check, controls, unplanted, own, len(planned), tuple(formats))
+
+
+def _words(case: CaseLine) -> str:
+    """Where a case looked, and what it found."""
+    return f"{RELATIONS[case.relation].place(case.document())}: {case.reason}"
 
 
 def _controls_allow(

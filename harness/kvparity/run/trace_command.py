@@ -67,7 +67,7 @@ class Traced:
             "path": self.trace.path,
             "numerics": asdict(self.numerics),
             "environment": self.environment,
-            "broken": [asdict(each) for each in found.broken],
+            "broken": [each.document() for each in found.broken],
             "judged": found.said,
             "lines": [line.json() for line in self.lines],
         }

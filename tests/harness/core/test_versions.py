@@ -17,11 +17,20 @@ from kvparity.core.exit_codes import ExitCode
 from kvparity.core.versions import TESTED, VersionRange, outside
 from kvparity.labs.codec import text as codec
 from kvparity.labs.defect_matrix import text as defect_matrix
-from kvparity.relations.audit import report as audit
+from kvparity.relations.audit.compare import KernelComparison
+from kvparity.relations.audit.contract import Result
+from kvparity.relations.audit.report import AuditReport
+from kvparity.relations.audit.request import Shape
 from kvparity.relations.order import text as order
 from kvparity.run.trace_command import Traced
 from kvparity.tiles import text as tiles
 from kvparity.tiles.document import Measurement
+from kvparity_kernels.order import ReductionOrder
+
+AUDITED = Result(
+    "sm_90", Shape(1, 1, 16), ReductionOrder(), ReductionOrder(),
+    KernelComparison("decode", "prefill", "sm_90", ()),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -122,11 +131,7 @@ def texts(said: str | None) -> dict[str, str]:
     return {
         "order": order.render([], place),
         "tiles": tiles.measured(Measurement("measured", place, (), (), ())),
-        "audit": audit.render(
-            {"contract": {"name": "x"}, "verdict": "equal", "elapsed_s": 0.0, "meaning": "m"}
-            | {"pairs": [], "cannot_prove": []}
-            | more
-        ),
+        "audit": AuditReport({"name": "x"}, (AUDITED,), 0.0, more.get("outside_tested")).text(),
         "codec": "\n".join(
             codec._head(
                 SimpleNamespace(  # type: ignore[arg-type] # what the head reads

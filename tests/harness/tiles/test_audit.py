@@ -12,7 +12,7 @@ import pytest
 from kvparity.relations.audit.compare import KernelComparison
 from kvparity.relations.audit.compile import _key
 from kvparity.relations.audit.contract import Result
-from kvparity.relations.audit.report import _pair
+from kvparity.relations.audit.report import pair_lines
 from kvparity.relations.audit.request import Request, Shape, from_json
 from kvparity_kernels import rules
 from kvparity_kernels.order import ReductionOrder
@@ -80,10 +80,10 @@ def test_the_report_says_so(stand_in):
     def told():
         order = ReductionOrder()
         comparison = KernelComparison("decode", "prefill", "sm_90", ())
-        return Result("sm_90", SHAPE, order, order, comparison).as_json()
+        return Result("sm_90", SHAPE, order, order, comparison)
 
-    assert told()["tiles"] == told()["candidate_tiles"] == "base"
-    assert not any("tiles" in line for line in _pair(told(), False))
+    assert told().as_json()["tiles"] == told().as_json()["candidate_tiles"] == "base"
+    assert not any("tiles" in line for line in pair_lines(told(), False))
     stand_in("decode_block_m=16")
-    assert told()["tiles"] == "decode_block_m=16"
-    assert "    tiles in force for it: decode_block_m=16" in _pair(told(), False)
+    assert told().as_json()["tiles"] == "decode_block_m=16"
+    assert "    tiles in force for it: decode_block_m=16" in pair_lines(told(), False)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 from kvparity.relations.audit.chains import Chain
 from kvparity.relations.audit.flow import Skeleton
 from kvparity.relations.audit.signature import Signature
 from kvparity.relations.audit.views import Side, View, views
 from kvparity.relations.audit.words import MEANING
+from kvparity_contracts.json_types import JsonObject
 
 Verdict = Literal["same", "different", "unknown"]
 VERDICTS: tuple[Verdict, ...] = ("different", "unknown", "same")  # the worst first
@@ -31,28 +32,6 @@ class Field:
     right: str
     verdict: Verdict
     note: str = ""
-
-
-class FieldDocument(TypedDict):
-    """A :class:`Field` as JSON has it."""
-
-    name: str
-    left: str
-    right: str
-    verdict: Verdict
-    note: str
-
-
-class PairDocument(TypedDict):
-    """A :class:`KernelComparison` as JSON has it."""
-
-    left: str
-    right: str
-    arch: str
-    verdict: Verdict
-    deciding: list[str]
-    fields: list[FieldDocument]
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +59,7 @@ class KernelComparison:
         """What the verdict can and cannot mean."""
         return MEANING[self.verdict]
 
-    def as_json(self) -> PairDocument:
+    def as_json(self) -> JsonObject:
         """JSON values."""
         return {
             "left": self.left,
@@ -88,16 +67,7 @@ class KernelComparison:
             "arch": self.arch,
             "verdict": self.verdict,
             "deciding": [each.name for each in self.deciding],
-            "fields": [
-                FieldDocument(
-                    name=each.name,
-                    left=each.left,
-                    right=each.right,
-                    verdict=each.verdict,
-                    note=each.note,
-                )
-                for each in self.fields
-            ],
+            "fields": [asdict(each) for each in self.fields],
             "meaning": self.meaning,
         }
 

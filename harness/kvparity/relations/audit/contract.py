@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.relations.audit.compare import KernelComparison, PairDocument
+from kvparity.relations.audit.compare import KernelComparison
 from kvparity.relations.audit.request import ARCHITECTURES, Request, Shape, tiles_in_force
 from kvparity.relations.audit.side import audit
 from kvparity.subjects.decoder.config import DecoderConfig, from_contract
@@ -20,16 +20,6 @@ from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat
 
 
-class ResultDocument(PairDocument):
-    """A :class:`Result` as JSON has it."""
-
-    shape: JsonObject
-    order: Mapping[str, int]
-    candidate_order: Mapping[str, int]
-    tiles: str
-    candidate_tiles: str
-
-
 @dataclass(frozen=True)
 class Result:
     """What the audit says of one pair of kernels of a contract, on one architecture."""
@@ -40,18 +30,19 @@ class Result:
     candidate_order: ReductionOrder
     comparison: KernelComparison
 
-    def as_json(self) -> ResultDocument:
+    def as_json(self) -> JsonObject:
         """JSON values."""
         return {
             "shape": asdict(self.shape),
             "order": asdict(self.order),
             "candidate_order": asdict(self.candidate_order),
-            "tiles": self._tiles(self.order),
-            "candidate_tiles": self._tiles(self.candidate_order),
+            "tiles": self.tiles(self.order),
+            "candidate_tiles": self.tiles(self.candidate_order),
             **self.comparison.as_json(),
         }
 
-    def _tiles(self, order: ReductionOrder) -> str:
+    def tiles(self, order: ReductionOrder) -> str:
+        """Those in force for an order, in words."""
         return words(tiles_in_force(self.arch, self.shape.execution, order))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
 from kvparity.controls.table import RECOMPILED
 from kvparity.core.errors import SubjectError
@@ -74,7 +73,7 @@ def audit(
         raise SubjectError(f"audit for {case.architecture}: {error}") from error
     found = [result.comparison for result in results]
     verdict = next(word for word in VERDICTS if word in {pair.verdict for pair in found})
-    pairs = [cast(JsonObject, result.as_json()) for result in results]
+    pairs = [result.as_json() for result in results]
     details: JsonObject = {"architecture": case.architecture, "verdict": verdict, "pairs": pairs}
     deciding = next(pair for pair in found if pair.verdict == verdict)
     if verdict == "same":

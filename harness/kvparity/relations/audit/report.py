@@ -2,111 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
-from pydantic import TypeAdapter
-
-from kvparity.core.versions import here
 from kvparity.core.versions import lines as outside_line
-from kvparity.relations.audit.compare import VERDICTS, FieldDocument, Verdict
-from kvparity.relations.audit.contract import Result, ResultDocument
-from kvparity.relations.audit.request import Shape
+from kvparity.relations.audit.compare import VERDICTS, Field, Verdict
+from kvparity.relations.audit.contract import Result
 from kvparity.relations.audit.words import CANNOT, MEANING
-from kvparity_contracts import LoadedContract
+from kvparity_contracts.json_types import JsonObject
 
 _WIDTH = 60
 
 
-class ContractDocument(TypedDict):
-    """Which contract was audited."""
+@dataclass(frozen=True)
+class AuditReport:
+    """What the audit says of all pairs of a contract, of which there is at least one.
 
-    name: str
-    path: str
-    sha256: str
+    ``contract``: its name, path and hash. ``outside_tested``: as ``kvparity.core.versions`` has it.
+    """
 
-
-class AuditDocument(TypedDict):
-    """The report as JSON has it."""
-
-    schema_version: int
-    verdict: Verdict
-    meaning: str
-    cannot_prove: list[str]
-    contract: ContractDocument
-    outside_tested: str | None
-    pairs: list[ResultDocument]
+    contract: Mapping[str, str]
+    results: tuple[Result, ...]
     elapsed_s: float
+    outside_tested: str | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the pairs."""
+        found = {each.comparison.verdict for each in self.results}
+        return next(each for each in VERDICTS if each in found)
+
+    def json(self) -> JsonObject:
+        """JSON values."""
+        return {
+            "schema_version": 1,
+            "verdict": self.verdict,
+            "meaning": MEANING[self.verdict],
+            "cannot_prove": list(CANNOT),
+            "contract": self.contract,
+            "outside_tested": self.outside_tested,
+            "pairs": [each.as_json() for each in self.results],
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
+
+    def text(self, verbose: bool = False) -> str:
+        """What a person reads; ``verbose`` shows fields that are the same too."""
+        lines = [
+            f"{self.contract['name']}: {self.verdict.upper()}  "
+            f"({self.elapsed_s:.1f} s, compiled only, not run)",
+            f"  {MEANING[self.verdict]}",
+            *outside_line({"outside_tested": self.outside_tested}),
+            "",
+        ]
+        for pair in self.results:
+            lines += [*pair_lines(pair, verbose), ""]
+        lines.append("equal signatures do not prove:")
+        lines += [f"  - {each}" for each in CANNOT]
+        return "\n".join(lines)
 
 
-def document(loaded: LoadedContract, results: Sequence[Result], elapsed_s: float) -> AuditDocument:
-    """The report as JSON values."""
-    found = {each.comparison.verdict for each in results}
-    verdict = next(each for each in VERDICTS if each in found)
-    return {
-        "schema_version": 1,
-        "verdict": verdict,
-        "meaning": MEANING[verdict],
-        "cannot_prove": list(CANNOT),
-        "contract": {
-            "name": loaded.contract.name,
-            "path": str(loaded.path),
-            "sha256": loaded.sha256,
-        },
-        "outside_tested": here(),
-        "pairs": [each.as_json() for each in results],
-        "elapsed_s": round(elapsed_s, 3),
-    }
-
-
-def render(report: AuditDocument, verbose: bool = False) -> str:
-    """The report as text; ``verbose`` shows fields that are the same too."""
-    lines = [
-        f"{report['contract']['name']}: {report['verdict'].upper()}  "
-        f"({report['elapsed_s']:.1f} s, compiled only, not run)",
-        f"  {report['meaning']}",
-        *outside_line(report),
-        "",
-    ]
-    for pair in report["pairs"]:
-        lines += [*_pair(pair, verbose), ""]
-    lines.append("equal signatures do not prove:")
-    lines += [f"  - {each}" for each in report["cannot_prove"]]
-    return "\n".join(lines)
-
-
-def _pair(pair: ResultDocument, verbose: bool) -> list[str]:
-    shape = TypeAdapter(Shape).validate_python(pair["shape"])
-    lines = [
-        f"[{pair['verdict']}] {pair['arch']}  {pair['left']} | {pair['right']}  "
-        f"{shape}{_changes(pair)}"
-    ]
-    tiles = [pair["tiles"], pair["candidate_tiles"]]
+def pair_lines(pair: Result, verbose: bool) -> list[str]:
+    """One pair of kernels."""
+    found = pair.comparison
+    labels = (found.left, found.right)
+    lines = [f"[{found.verdict}] {found.arch}  {' | '.join(labels)}  {pair.shape}{_changes(pair)}"]
+    tiles = [pair.tiles(pair.order), pair.tiles(pair.candidate_order)]
     if tiles != ["base", "base"]:
         lines.append(f"    tiles in force for it: {' | '.join(dict.fromkeys(tiles))}")
-    fields = [each for each in pair["fields"] if verbose or each["verdict"] != "same"]
-    same = [each["name"] for each in pair["fields"] if each["verdict"] == "same"]
-    for each in fields:
-        lines += _field(each, (pair["left"], pair["right"]))
+    same = [each.name for each in found.fields if each.verdict == "same"]
+    for each in found.fields:
+        if verbose or each.verdict != "same":
+            lines += _field(each, labels)
     if same and not verbose:
         lines.append(f"    same       {', '.join(same)}")
     return lines
 
 
-def _changes(pair: ResultDocument) -> str:
-    old, new = pair["order"], pair["candidate_order"]
+def _changes(pair: Result) -> str:
+    old, new = asdict(pair.order), asdict(pair.candidate_order)
     changed = [f"{name} {new[name]} for {old[name]}" for name in old if new[name] != old[name]]
     return f", decode with {', '.join(changed)}" if changed else ""
 
 
-def _field(field: FieldDocument, labels: tuple[str, str]) -> list[str]:
-    head = f"    {field['verdict']:<9}  {field['name']:<20}"
-    sides = dict(zip(labels, (field["left"], field["right"]), strict=True))
-    if field["left"] == field["right"]:
-        lines = [f"{head}  {field['left']}"]
+def _field(field: Field, labels: tuple[str, str]) -> list[str]:
+    head = f"    {field.verdict:<9}  {field.name:<20}"
+    sides = dict(zip(labels, (field.left, field.right), strict=True))
+    if field.left == field.right:
+        lines = [f"{head}  {field.left}"]
     elif sum(map(len, sides.values())) <= _WIDTH:
         lines = [f"{head}  {' | '.join(sides.values())}"]
     else:
         lines = [head.rstrip()]
         lines += [f"{'':<15}{label}: {text}" for label, text in sides.items()]
-    return lines + ([f"{'':<15}({field['note']})"] if field["note"] else [])
+    return lines + ([f"{'':<15}({field.note})"] if field.note else [])

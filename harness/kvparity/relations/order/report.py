@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from kvparity.relations.order.shape import describe
@@ -160,16 +160,8 @@ class OrderReport:
             "reason": self.reason,
             "subject": dict(self.subject),
             "parts": [part.json() for part in self.parts],
-            "replay": [
-                {"side": r.side, "equal": r.equal, "total": r.total, "skipped": r.skipped}
-                for r in self.replayed
-            ],
-            "random_calls": {
-                "calls": self.drawn.calls,
-                "equal": self.drawn.equal,
-                "values": self.drawn.values,
-                "differing": self.drawn.differing,
-            },
+            "replay": [asdict(each) for each in self.replayed],
+            "random_calls": asdict(self.drawn),
             "adder": self.adder,
             "first_key": self.first,
             "notes": list(self.notes),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from kvparity.relations.bits_and_limits import Comparison, Counted, other_work
 from kvparity.relations.trace.tracing import Trace
 from kvparity_contracts.json_types import JsonObject
@@ -21,7 +19,7 @@ def compare(trace: Trace) -> Comparison:
     details: JsonObject = {
         "layers": max((len(line.layers) for line in trace.lines), default=0),
         "judged": found.said,
-        "broken": [asdict(each) for each in found.broken[:SHOWN]],
+        "broken": [each.document() for each in found.broken[:SHOWN]],
         "weight_sum_ulps": _number(None if worst is None else worst.deviation),
         "weight_sum_bound_ulps": _number(None if worst is None else worst.bound),
         "largest_out_ratio": _number(max((w.out_ratio for w in known), default=None)),

@@ -7,26 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from kvparity.relations.trace.case_line import BrokenInvariant
 from kvparity.relations.trace.facts import Facts
 from kvparity.relations.trace.invariants import NAMES, OF_LAYERS, OF_LINES, Finding
 from kvparity.relations.trace.lines import Line
-
-
-@dataclass(frozen=True)
-class Broken:
-    """One invariant that one row breaks; ``layer`` None: it is about the whole line."""
-
-    invariant: str
-    step: int
-    sequence: str
-    place: int
-    layer: int | None
-    sentence: str
-
-    def __str__(self) -> str:
-        """Place and sentence."""
-        layer = "" if self.layer is None else f", layer {self.layer}"
-        return f"step {self.step}, {self.sequence} at position {self.place}{layer}: {self.sentence}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +19,7 @@ class Judgement:
 
     outcome: Literal["holds", "differs", "void"]
     reason: str
-    broken: tuple[Broken, ...]
+    broken: tuple[BrokenInvariant, ...]
     said: dict[str, int]
 
 
@@ -45,7 +29,7 @@ def judge(lines: Sequence[Line], facts: Facts, missing: str | None) -> Judgement
     ``broken`` is in order of steps, and within a step in that of the invariants. Void: rows are
     missing, or stored layers hold the same so that a donor cannot be known.
     """
-    broken: list[Broken] = []
+    broken: list[BrokenInvariant] = []
     said: Counter[str] = Counter(dict.fromkeys(NAMES, 0))
     last: dict[tuple[int, int], Line] = {}
     for line in lines:
@@ -62,13 +46,18 @@ def judge(lines: Sequence[Line], facts: Facts, missing: str | None) -> Judgement
         for name, layer, finding in found:
             said[name] += finding is not False
             if isinstance(finding, str):
-                broken.append(Broken(name, line.step, line.name, line.place, layer, finding))
+                broken.append(
+                    BrokenInvariant(
+                        invariant=name, step=line.step, sequence=line.name, place=line.place,
+                        layer=layer, sentence=finding,
+                    )
+                )  # fmt: skip
     reason, outcome = _reason(lines, broken, missing)
     return Judgement(outcome, reason, tuple(broken), dict(said))
 
 
 def _reason(
-    lines: Sequence[Line], broken: Sequence[Broken], missing: str | None
+    lines: Sequence[Line], broken: Sequence[BrokenInvariant], missing: str | None
 ) -> tuple[str, Literal["holds", "differs", "void"]]:
     if broken:
         more = f" ({len(broken)} breaks in all)" if len(broken) > 1 else ""

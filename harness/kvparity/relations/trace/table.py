@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvparity.relations.trace.judging import Broken, Judgement
+from kvparity.relations.trace.case_line import BrokenInvariant
+from kvparity.relations.trace.judging import Judgement
 from kvparity.relations.trace.lines import Line, Seen
 
 HEAD = ("step", "position", "told", "length", "keys by layer", "donors", "sum off", "entropy")
@@ -28,7 +29,7 @@ def render(lines: Sequence[Line], judgement: Judgement) -> str:
 
 
 def _breaks(judgement: Judgement) -> list[str]:
-    found: dict[str, list[Broken]] = {}
+    found: dict[str, list[BrokenInvariant]] = {}
     for broken in judgement.broken:
         found.setdefault(broken.invariant, []).append(broken)
     text = []

@@ -19,9 +19,10 @@ from toy import Toy
 
 from kvparity.core import doing
 from kvparity.relations.trace import invariants
+from kvparity.relations.trace.case_line import BrokenInvariant
 from kvparity.relations.trace.compare import compare
 from kvparity.relations.trace.invariants import Finding
-from kvparity.relations.trace.judging import Broken, Judgement, judge
+from kvparity.relations.trace.judging import Judgement, judge
 from kvparity.relations.trace.lines import Line, Seen
 from kvparity.relations.trace.tracing import Trace, declared
 from kvparity.run import trace_command
@@ -198,7 +199,9 @@ def test_a_picture_is_of_the_first_sequence_after_its_last_reset(
         line(step=1, name="a", life=1, place=3), line(step=2, name="a", life=1, place=4),
     )  # fmt: skip
     broken = tuple(
-        Broken("x", at, name, place, None, "words")
+        BrokenInvariant(
+            invariant="x", step=at, sequence=name, place=place, layer=None, sentence="words"
+        )
         for at, name, place in ((0, "a", 3), (1, "b", 3), (1, "a", 3), (2, "a", 5), (2, "a", 4))
     )
     judgement = Judgement("differs", "words", broken, {})
