@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from kvparity.core.errors import RunFolderError
 from kvparity.core.values import Json
-from kvparity.plan.cases import Case, ControlRun, Work
+from kvparity.plan.cases import Case, ControlRun, Unit, Work
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import CaseLine, ControlLine
+from kvparity.plan.workload import Prompts, fill
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.case_line import planned_of
 from kvparity.report.failure_file import damage
@@ -61,11 +62,36 @@ def controls(evidence: Evidence, work: Work) -> list[ControlLine]:
     return found
 
 
-def units(evidence: Evidence, work: Work) -> list[UnitLine]:
+def units(evidence: Evidence, contract: Contract, work: Work) -> list[UnitLine]:
     """The finished units. Raises as ``cases`` does."""
-    planned: dict[object, object] = {unit.id: unit for unit in work.units}
-    lines = _each(evidence, UnitLine.file, ("unit",), planned)
-    return [parsed(UnitLine, value, place) for place, _, value in lines]
+    planned: dict[object, Unit] = {unit.id: unit for unit in work.units}
+    found = []
+    for place, unit, value in _each(evidence, UnitLine.file, ("unit",), planned):
+        line = parsed(UnitLine, value, place)
+        workload = next(each for each in contract.workloads if each.name == unit.workload)
+        wrong = _other_sequences(fill(workload, seed=contract.seed, vocab=0), line)
+        if wrong is not None:
+            raise edited(place, wrong)
+        found.append(line)
+    return found
+
+
+def _other_sequences(wanted: Prompts, line: UnitLine) -> str | None:
+    """Where a line has other sequences than its workload; of a kernel pair all ids are 0."""
+    names = tuple(each.id for each in line.sequences)
+    if names != wanted.ids:
+        return f"its sequences are {list(names)}, and {list(wanted.ids)} is planned"
+    for number, (found, prompt) in enumerate(zip(line.sequences, wanted.prompts, strict=True)):
+        tokens = len(found.ids), found.prompt
+        if tokens != (planned := (wanted.length(number), len(prompt))):
+            return (
+                f"{found.id} has {tokens[0]} ids and a prompt of {tokens[1]}, and {planned[0]} "
+                f"and {planned[1]} are planned"
+            )
+        begins = found.ids[: found.prompt]
+        if begins != prompt and any(found.ids):
+            return f"the prompt of {found.id} is not the one that is planned"
+    return None
 
 
 def whole(evidence: Evidence, work: Work) -> None:
@@ -80,7 +106,7 @@ def whole(evidence: Evidence, work: Work) -> None:
         "units.jsonl": [unit.id for unit in work.units],
     }
     for (file, names), key in zip(planned.items(), ("id", "unit"), strict=True):
-        there = {line[key] for line in evidence.lines(file)}
+        there = [line[key] for line in evidence.lines(file)]
         missing = [repr(name) for name in names if name not in there]
         if missing:
             raise RunFolderError(

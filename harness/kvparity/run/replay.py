@@ -21,6 +21,7 @@ from kvparity.record.path_run import Setting
 from kvparity.relations.bits_and_limits import Comparison, number
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.case_line import case_line, kernel_line
+from kvparity.report.lines import edited
 from kvparity.report.recorded import RecordedCase, RecordedUnit
 from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
 from kvparity.report.schema import RESIGNED, schema_of
@@ -138,12 +139,19 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
         if kernel_case.id == case_id:
             return _look_again(job, kernel_case, recorded[case_id], schema_of(identity))
     unit, case = _find(loaded, case_id)
-    ended = {line.unit: line.tokens for _, line in evidence.read(RecordedUnit)}
+    units = {line.unit: (number, line) for number, line in evidence.read(RecordedUnit)}
+    ended = {name: line.tokens for name, (_, line) in units.items()}
     if unit.id not in ended:
         raise RunFolderError(f"the unit {unit.id!r} of {case_id} was interrupted; resume it first")
     settle()
     setting = Setting(loaded.contract, subject_of(job, case.numerics))
-    runner = Runner(setting, setting.plans(case.workload), ended[unit.id])
+    plans, tokens = setting.plans(case.workload), ended[unit.id]
+    lengths = [plans.prompts.length(i) for i in range(len(plans.prompts.ids))]
+    if [len(own) for own in tokens] != lengths:
+        found = [len(own) for own in tokens]
+        place = f"{evidence.folder / RecordedUnit.file}:{units[unit.id][0]}"
+        raise edited(place, f"its sequences have {found} ids, and {lengths} are planned")
+    runner = Runner(setting, plans, tokens)
     result, row = _again(setting, runner, case)
     now = case_line(case, result).document()
     old = recorded[case_id]

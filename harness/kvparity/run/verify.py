@@ -120,7 +120,7 @@ def _cases(
     """
     evidence_paths.check(evidence, work)
     finished = frozenset(line.id for line in believed.cases(evidence, job.contract, work))
-    tokens = {line.unit: line.tokens for line in believed.units(evidence, work)}
+    tokens = {line.unit: line.tokens for line in believed.units(evidence, job.contract, work)}
     tasks: list[PoolTask[str]] = []
     for case in work.kernel_cases:  # an audit takes longest, and needs the GPU's compiler alone
         if case.id in finished:
@@ -135,7 +135,7 @@ def _cases(
     for name in pool.run(tasks):
         tick(str(name)[:200])
     believed.whole(evidence, work)
-    return {line.unit: line.tokens for line in believed.units(evidence, work)}
+    return {line.unit: line.tokens for line in believed.units(evidence, job.contract, work)}
 
 
 def _weight(job: Job, unit: Unit) -> int:
@@ -182,7 +182,7 @@ def _recheck(
     """Rows of the cases that hold, from processes that have not seen the other side."""
     if inside():
         return Outcome({}, skipped="the subject ran in the process that asked for the run")
-    lines = believed.units(evidence, work)
+    lines = believed.units(evidence, job.contract, work)
     verdicts = {c.id: c.verdict for c in believed.cases(evidence, job.contract, work)}
     selection = select(job.contract, work.units, verdicts)
     tasks = [
@@ -221,7 +221,9 @@ def _report(
         lambda line: (line.name, line.relation),
     )
     units = _in_order(
-        believed.units(evidence, work), [u.id for u in work.units], lambda line: line.unit
+        believed.units(evidence, loaded.contract, work),
+        [u.id for u in work.units],
+        lambda line: line.unit,
     )
     replaced = other_than_requested(units)
     verdict, checks = judge(loaded.contract, work, results, controls, unplanted, replaced)

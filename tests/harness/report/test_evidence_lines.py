@@ -13,6 +13,7 @@ import toy
 
 from kvparity.plan.cases import Case, make
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
+from kvparity.plan.workload import fill
 from kvparity.report import evidence_check, evidence_paths
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity_contracts.controls import CONTROLS
@@ -49,7 +50,12 @@ def case_line(case: Case | KernelCase) -> Line:
 
 
 def unit_line(name: str) -> Line:
-    sequences = [{"id": "a", "prompt": 1, "ids": [0, 1]}, {"id": "b", "prompt": 2, "ids": [7] * 3}]
+    workload = next(each for each in CONTRACT.workloads if name.startswith(each.name))
+    prompts = fill(workload, seed=CONTRACT.seed, vocab=0)
+    sequences = [
+        {"id": own, "prompt": len(prompt), "ids": [*prompt, *[7] * prompts.generate]}
+        for own, prompt in zip(prompts.ids, prompts.prompts, strict=True)
+    ]
     rows = {"decode": rows_at((0, 0), (0, 1)), "batched": []}
     return {"unit": name, "sequences": sequences, "rows": rows} | {
         key: {} for key in ("subject", "observed", "launches", "seconds")
@@ -101,7 +107,7 @@ def kept(folder: Path, lines: dict[str, list[Line]]) -> Evidence:
 
 READERS: dict[str, Callable[[Evidence], Any]] = {
     "cases.jsonl": lambda evidence: evidence_check.cases(evidence, CONTRACT, WORK),
-    "units.jsonl": lambda evidence: evidence_check.units(evidence, WORK),
+    "units.jsonl": lambda evidence: evidence_check.units(evidence, CONTRACT, WORK),
     "controls.jsonl": lambda evidence: evidence_check.controls(evidence, WORK),
     "paths.jsonl": lambda evidence: [
         line for unit in WORK.units for line in evidence_paths.of_unit(evidence, unit)
@@ -135,6 +141,43 @@ def test_which_paths_of_a_unit_run_with_a_probe() -> None:
 def spoilt(lines: list[Line], change: dict[str, Any]) -> None:
     """The last line of these, changed."""
     lines[-1] = lines[-1] | change
+
+
+def without_end(sequence: Line) -> Line:
+    return sequence | {"ids": sequence["ids"][:-1]}
+
+
+SEQUENCES: dict[str, tuple[Callable[[list[Line]], list[Line]], str]] = {
+    "one is gone": (lambda own: own[1:], "its sequences are ['padded/1', 'padded/2'], and"),
+    "one twice": (lambda own: [*own, own[0]], "'padded/0'], and"),
+    "another name": (lambda own: [own[0] | {"id": "x"}, *own[1:]], "its sequences are ['x',"),
+    "a token is gone": (lambda own: [*own[:2], without_end(own[2])], "padded/2 has 11 ids and a"),
+    "a token of the prompt is generated": (
+        lambda own: [*own[:2], own[2] | {"prompt": 8}], "a prompt of 8, and 12 and 9 are",
+    ),
+    "another prompt": (
+        lambda own: [own[0] | {"ids": [own[0]["ids"][0] + 1, *own[0]["ids"][1:]]}, *own[1:]],
+        "the prompt of padded/0 is not the one that is planned",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_sequences_that_are_not_the_workloads_are_refused(name: str, tmp_path: Path) -> None:
+    change, words = SEQUENCES[name]
+    line = unit_line(WORK.units[-1].id)
+    changed = line | {"sequences": change(line["sequences"])}
+    with pytest.raises(RunFolderError) as error:
+        evidence_check.units(kept(tmp_path, {"units.jsonl": [changed]}), CONTRACT, WORK)
+    assert str(error.value).startswith(f"{tmp_path}/units.jsonl:1: ")
+    assert words in str(error.value)
+
+
+def test_ids_of_a_kernel_pair_are_zeros(tmp_path: Path) -> None:
+    line = unit_line(WORK.units[-1].id)
+    zeros = [each | {"ids": [0] * len(each["ids"])} for each in line["sequences"]]
+    evidence = kept(tmp_path, {"units.jsonl": [line | {"sequences": zeros}]})
+    assert len(evidence_check.units(evidence, CONTRACT, WORK)) == 1
 
 
 PATHS: dict[str, tuple[dict[str, Any], str]] = {

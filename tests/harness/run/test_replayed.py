@@ -55,7 +55,7 @@ class Again:
         self.loaded: Any = SimpleNamespace(contract=CONTRACT, path="c.yaml", sha256="ab")
         self.write("identity.json", {"path": "c.yaml", "contract": "ab", "schema_version": 2})
         lines = [
-            {"unit": u.id, "sequences": [{"ids": [1, 2, i]}]} for i, u in enumerate(WORK.units)
+            {"unit": u.id, "sequences": [{"ids": [1, 2, 3, i]}]} for i, u in enumerate(WORK.units)
         ]
         self.write("units.jsonl", *lines, {"unit": "u9", "sequences": []})
         patches: dict[str, Any] = {
@@ -124,7 +124,7 @@ def test_a_case_is_rerun_alone_and_then_after_what_came_before_it(name: str, aga
     )  # fmt: skip
     assert found.row == {"columns": 3}
     assert again.settled == 1
-    alone = (CASE.id, [[1, 2, len(WORK.units) - 1]])
+    alone = (CASE.id, [[1, 2, 3, len(WORK.units) - 1]])
     assert again.ran == [alone] + ([] if found.same else [*SAME_FORMAT, LAST.id])
     assert SAME_FORMAT
 
@@ -230,3 +230,17 @@ def test_a_line_that_nobody_can_replay_is_one_sentence_with_its_place(
     with pytest.raises(RunFolderError) as error:
         replay(again.loaded, again.folder, CASE.id, "cpu")
     assert str(error.value).startswith(place)
+
+
+@pytest.mark.parametrize("ids", [[], [[1, 2, 3]], [[1, 2, 3, 4, 5]], [[1, 2, 3, 4]] * 2])
+def test_sequences_that_were_not_planned_are_one_sentence(
+    ids: list[list[int]], again: Again
+) -> None:
+    again.found()
+    other = [{"ids": own} for own in ids]
+    again.write("units.jsonl", *({"unit": u.id, "sequences": other} for u in WORK.units))
+    place = f"{again.folder}/units.jsonl:{len(WORK.units)}: its sequences have"
+    with pytest.raises(RunFolderError) as error:
+        replay(again.loaded, again.folder, CASE.id, "cpu")
+    assert str(error.value).startswith(place)
+    assert "[4] are planned" in str(error.value)
