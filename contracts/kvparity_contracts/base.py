@@ -167,5 +167,9 @@ OneOrMore = Annotated[
 
 def or_list(item: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """The JSON schema of an item, or of a list of different ones."""
-    several: JsonValue = {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}
-    return {"anyOf": [item, several]}
+    return {"anyOf": [item, list_of(item)]}
+
+
+def list_of(item: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The JSON schema of a list of different items."""
+    return {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}

@@ -57,9 +57,8 @@ class DecoderConfig(Model):
     def own_faults(self) -> Iterator[Fault]:
         """What contradicts itself."""
         if self.heads % self.kv_heads:
-            yield Fault(
-                ("heads",), f"found {self.heads}", f"a multiple of kv_heads ({self.kv_heads})"
-            )
+            expected = f"a multiple of kv_heads ({self.kv_heads})"
+            yield Fault(("heads",), f"found {self.heads}", expected)
         if self.head_dim % 2:
             yield Fault(("head_dim",), f"found {self.head_dim}", "an even number")
         yield from self._typed()
@@ -74,49 +73,30 @@ class DecoderConfig(Model):
     def _typed(self) -> Iterator[Fault]:
         types = self.types
         if len(types) != self.layers:
-            yield Fault(
-                ("layer_types",),
-                f"found {len(types)} types",
-                f"one for each of the {self.layers} layers",
-            )
+            expected = f"one for each of the {self.layers} layers"
+            yield Fault(("layer_types",), f"found {len(types)} types", expected)
         if "sliding" in types and self.sliding_window is None:
-            yield Fault(
-                ("layer_types", types.index("sliding")),
-                "found a sliding layer, but no sliding_window",
-                "full, or a sliding_window",
-            )
+            at = ("layer_types", types.index("sliding"))
+            found = "found a sliding layer, but no sliding_window"
+            yield Fault(at, found, "full, or a sliding_window")
         if "sliding" not in types and self.sliding_window is not None:
-            yield Fault(
-                ("sliding_window",), "found a window, but no layer is sliding", "a sliding layer"
-            )
+            found = "found a window, but no layer is sliding"
+            yield Fault(("sliding_window",), found, "a sliding layer")
 
     def _shared(self) -> Iterator[Fault]:
         writing, types = self.layers - self.kv_shared_layers, self.types
+        found = f"found {self.kv_shared_layers}"
         if writing < 1:
-            yield Fault(
-                ("kv_shared_layers",),
-                f"found {self.kv_shared_layers} of {self.layers} layers",
-                f"at most {self.layers - 1}: a layer must be left that writes",
-            )
+            expected = f"at most {self.layers - 1}: a layer must be left that writes"
+            yield Fault(("kv_shared_layers",), f"{found} of {self.layers} layers", expected)
             return
         if len(types) == self.layers and (orphans := set(types[writing:]) - set(types[:writing])):
-            yield Fault(
-                ("kv_shared_layers",),
-                f"found {self.kv_shared_layers}, but none of the first {writing} layers is "
-                f"{min(orphans)}",
-                "a layer of each shared type that writes",
-            )
+            found += f", but none of the first {writing} layers is {min(orphans)}"
+            yield Fault(("kv_shared_layers",), found, "a layer of each shared type that writes")
         if self.shared_head_dim is None:
             return
+        at, found = ("shared_head_dim",), f"found {self.shared_head_dim}"
         if not self.kv_shared_layers:
-            yield Fault(
-                ("shared_head_dim",),
-                f"found {self.shared_head_dim}, but no layer is shared",
-                "kv_shared_layers above 0",
-            )
+            yield Fault(at, f"{found}, but no layer is shared", "kv_shared_layers above 0")
         if self.shared_head_dim % 2 or self.shared_head_dim > self.head_dim:
-            yield Fault(
-                ("shared_head_dim",),
-                f"found {self.shared_head_dim}",
-                f"an even number of at most head_dim ({self.head_dim})",
-            )
+            yield Fault(at, found, f"an even number of at most head_dim ({self.head_dim})")

@@ -12,6 +12,7 @@ from kvparity_contracts.base import (
     Several,
     Slug,
     closest,
+    list_of,
     refusal,
     refuse,
     repeated,
@@ -62,19 +63,7 @@ def _controls(value: object) -> object:
 Controls = Annotated[
     Literal["all"] | tuple[str, ...],
     BeforeValidator(_controls),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"const": "all"},
-                {
-                    "type": "array",
-                    "items": {"enum": list(CONTROLS)},
-                    "minItems": 1,
-                    "uniqueItems": True,
-                },
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [{"const": "all"}, list_of({"enum": list(CONTROLS)})]}),
 ]
 
 
