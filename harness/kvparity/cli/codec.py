@@ -16,7 +16,6 @@ from kvparity.core.exit_codes import ExitCode
 from kvparity.report.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from kvparity.labs.codec.budget import Budget
     from kvparity.labs.codec.document import CodecDocument
     from kvparity.labs.codec.prepare import Bench
     from kvparity.labs.codec.registry import CodecPair
@@ -87,6 +86,7 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
     import torch
 
     from kvparity.core import doing, environment
+    from kvparity.labs.codec.budget import Budget
     from kvparity.labs.codec.document import CodecDocument, PlannedLayer
     from kvparity.labs.codec.lab import examine_codec
     from kvparity.labs.codec.prepare import prepare
@@ -98,7 +98,7 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
     from kvparity_contracts.library import find
 
     loaded = texts.given(load_whole(find(args.contract))).loaded
-    budget = _budget(args.budget)
+    budget = None if args.budget is None else Budget.parse(args.budget)
     lengths, contexts = _numbers("--lengths", args.lengths), _numbers("--contexts", args.contexts)
     workload = _workload(loaded, args.workload)
     given = [_pair(text) for text in args.codec or ()]
@@ -150,12 +150,6 @@ def _check_subject(loaded: LoadedContract, kv_cache: str) -> None:
             f"{loaded.file}: kv_cache is {kv_cache}, which is a codec already; expected one of "
             f"{', '.join(_DTYPES)}, which the codecs are compared with"
         )
-
-
-def _budget(text: str | None) -> Budget | None:
-    from kvparity.labs.codec.budget import Budget
-
-    return None if text is None else Budget.parse(text)
 
 
 def _pair(text: str) -> CodecPair:

@@ -82,14 +82,12 @@ def run(args: argparse.Namespace) -> int:
     from kvparity_contracts.library import find
 
     if args.jobs is not None and not 1 <= args.jobs <= _MOST_JOBS:
-        words = f"--jobs {args.jobs}: expected at least 1, at most {_MOST_JOBS}"
-        raise StopError(words)
+        raise StopError(f"--jobs {args.jobs}: expected at least 1, at most {_MOST_JOBS}")
     if not 0 < args.timeout <= _LONGEST_S:
         words = f"--timeout {args.timeout:g}: expected seconds, more than 0, at most {_LONGEST_S}"
         raise StopError(words)
     if args.resume and args.run_dir is None:
-        words = "--resume needs --run-dir, the folder of the interrupted run"
-        raise StopError(words)
+        raise StopError("--resume needs --run-dir, the folder of the interrupted run")
     with ends(ValueError), Progress() as bar:
         bar(0, 0, "loading torch")
         loaded = load_whole(find(args.contract))

@@ -72,7 +72,8 @@ def layer_plan(config: object) -> tuple[LayerKV, ...]:
             f"no layer plan is known for model_type {data.get('model_type')!r}; known are "
             f"{', '.join(sorted(FAMILIES))}"
         )
-    keys = Keys({**family.defaults, **data}, _where(data))
+    where = f"the {data.get('model_type')} configuration"
+    keys = Keys({**family.defaults, **data}, where)
     _refuse(keys)
     types = _types(keys, family)
     layers = [_own(keys, family, number, kind) for number, kind in enumerate(types)]
@@ -94,10 +95,6 @@ def _plain(config: object) -> Mapping[str, object]:
         return config
     outer = str(config.get("model_type"))
     return {"model_type": TEXT_MODEL.get(outer, outer), **inner}
-
-
-def _where(data: Mapping[str, object]) -> str:
-    return f"the {data.get('model_type')} configuration"
 
 
 def _refuse(keys: Keys) -> None:

@@ -57,7 +57,8 @@ class StoreCodec:
             return {"codes": codes} if scales is None else {"codes": codes, "scales": scales}
         wide = x.double()
         if not (self.format.static or self.format.dynamic):
-            return {"wide": wide if "cast" in exact else _there_and_back(wide, self.format)}
+            cast = wide.to(self.format.storage_dtype).double()
+            return {"wide": wide if "cast" in exact else cast}
         if self.format.static:
             scales = fixed["scale"][:, None]
         else:
@@ -111,7 +112,3 @@ class StoreCodec:
         if self.format.dynamic:
             return codes.round().clamp(-largest, largest) + 0.0  # an integer has no -0
         return codes.clamp(-largest, largest).to(self.format.storage_dtype).float()
-
-
-def _there_and_back(wide: Tensor, format: StoreFormat) -> Tensor:
-    return wide.to(format.storage_dtype).double()
