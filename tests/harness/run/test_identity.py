@@ -16,7 +16,7 @@ import pytest
 import toy
 
 import kvparity
-from kvparity.core import environment
+from kvparity.core import environment, versions
 from kvparity.report.run_dir import RunFolderError
 from kvparity.run import identity
 from kvparity.run.invariant_switch import with_invariant
@@ -78,12 +78,12 @@ def version(package: str) -> Change:
     """Another version of a package is installed."""
 
     def change(place: Place) -> None:
-        found = environment.metadata.version
+        found = versions.metadata.version
 
         def other(name: str) -> str:
             return "0.0.1" if name == package else found(name)
 
-        place.patch.setattr(environment.metadata, "version", other)
+        place.patch.setattr(versions.metadata, "version", other)
 
     return change
 
