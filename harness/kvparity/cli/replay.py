@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(found: Replay) -> str:
-    from kvparity.report.terminal import first_lines, measure, ulps, value
+    from kvparity.core.words import digits, rounded
+    from kvparity.report.terminal import first_lines, ulps
 
     case = found.entry
     agreed = found.fresh if case["verdict"] == "holds" else None
@@ -83,8 +84,8 @@ def _text(found: Replay) -> str:
             lines[-1] += " when both sides are rerun: earlier calls decide it, or chance"
         for c in row["farthest"]:
             lines.append(
-                f"      {c['name']:<18} {value(c['reference'])} against {value(c['candidate'])}: "
-                f"{measure(c['distance'])} apart, {ulps(c['ulps'])}"
+                f"      {c['name']:<18} {digits(c['reference'])} against {digits(c['candidate'])}: "
+                f"{rounded(c['distance'])} apart, {ulps(c['ulps'])}"
             )
     return "\n".join(lines)
 

@@ -28,3 +28,8 @@ def of_allowed(measured: Mapping[str, float | str], limits: Mapping[str, float])
 def rounded(value: float | str) -> str:
     """Three digits; a value without digits by its name."""
     return value if isinstance(value, str) else f"{value:.3g}"
+
+
+def digits(value: float | str) -> str:
+    """All digits of a float32; a value without digits by its name."""
+    return value if isinstance(value, str) else f"{value:.9g}"

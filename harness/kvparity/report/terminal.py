@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvparity.core.versions import lines as outside_line
-from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE
+from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE, digits, rounded
 from kvparity.relations.base import Relation
 from kvparity.relations.registry import RELATIONS
 
@@ -166,7 +166,7 @@ def first_lines(bad: list[Document]) -> list[str]:
         names = _details(case).get("sides", (case["reference"], case["path"]))
         for side, name in zip(("reference", "candidate"), names, strict=True):
             lines.append(
-                f"        {name:<12} {value(d[side]):>16}  bits {d[side + '_bits']}  "
+                f"        {name:<12} {digits(d[side]):>16}  bits {d[side + '_bits']}  "
                 f"row {d[side + '_digest']}"
             )
         if d["reference_bits"] == d["candidate_bits"]:
@@ -209,16 +209,6 @@ def ulps(count: int) -> str:
     return f"{count} ulp{'' if count == 1 else 's'}"
 
 
-def value(value: float | str) -> str:
-    """A compared number, with all its digits."""
-    return value if isinstance(value, str) else f"{value:.9g}"
-
-
-def measure(value: float | str) -> str:
-    """A measure, with three digits."""
-    return value if isinstance(value, str) else f"{value:.3g}"
-
-
 def _often(case: Document) -> list[str]:
     lines = []
     counted = _relation(case).counted
@@ -239,13 +229,13 @@ def _often(case: Document) -> list[str]:
     if case["max_abs_dlogp"] is not None:
         lines.append(
             f"      in RL terms (rollout {case['rollout']}, trainer {case['trainer']}): "
-            f"max |dlogp| {measure(case['max_abs_dlogp'])}, "
-            f"approx_kl0 {measure(case['approx_kl0'])}, "
-            f"clipfrac0 {measure(case['clipfrac0'])}"
+            f"max |dlogp| {rounded(case['max_abs_dlogp'])}, "
+            f"approx_kl0 {rounded(case['approx_kl0'])}, "
+            f"clipfrac0 {rounded(case['clipfrac0'])}"
         )
     unmeasured = case["max_abs"] is None or (case["reason"] == UNFINITE and not case["max_abs"])
     if not unmeasured and "limits" not in _details(case):  # which tell it
-        lines.append(f"      largest distance {measure(case['max_abs'])}")
+        lines.append(f"      largest distance {rounded(case['max_abs'])}")
     return lines
 
 

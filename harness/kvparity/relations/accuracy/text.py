@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvparity.core.words import of_allowed, rounded
+from kvparity.core.words import digits, of_allowed, rounded
 from kvparity.relations.base import Document
 
 
@@ -64,10 +64,6 @@ def _spot(spot: Document) -> str:
         column = f", {spot.get('name') or 'column ' + str(spot['column'])}"
     return (
         f"sequence {spot['sequence']}, position {spot['position']}{named}{column}: "
-        f"{_value(spot['value'])}, float64 has {_value(spot['exact'])}, "
+        f"{digits(spot['value'])}, float64 has {digits(spot['exact'])}, "
         f"off by {rounded(spot['error'])}"
     )
-
-
-def _value(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.9g}"

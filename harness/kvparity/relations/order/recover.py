@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,13 @@ from kvparity.relations.order.errors import NotATree
 from kvparity.relations.order.stats import Stats
 from kvparity.relations.order.tree import SumTree
 
+Answer_co = TypeVar("Answer_co", np.int64, np.bool_, covariant=True)
 Pairs = NDArray[np.int64]
 ALL_PAIRS = 16  # sets up to this size are settled by asking all their pairs
 
 
-class Oracle(Protocol):
-    """Tells partial sums' sizes; one call is one round."""
+class Answering(Protocol[Answer_co]):
+    """Answers questions about terms; one call is one round."""
 
     @property
     def n(self) -> int:
@@ -36,8 +37,12 @@ class Oracle(Protocol):
     def launches(self) -> int:
         """Calls of the function so far."""
 
-    def __call__(self, pairs: Pairs) -> NDArray[np.int64]:
-        """Sizes ``[P]`` for pairs ``[P, 2]``."""
+    def __call__(self, asked: NDArray[np.int64], /) -> NDArray[Answer_co]:
+        """Answers ``[P]`` for questions ``[P, terms]``."""
+
+
+Oracle: TypeAlias = Answering[np.int64]
+"""Tells for pairs ``[P, 2]`` the sizes of their partial sums."""
 
 
 @dataclass(frozen=True)

@@ -8,32 +8,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvparity.relations.order.certify import Certificate
 from kvparity.relations.order.errors import NotATree
+from kvparity.relations.order.recover import Answering
 from kvparity.relations.order.stats import Stats
 from kvparity.relations.order.tree import SumTree
 
 Triples = NDArray[np.int64]
-
-
-class TripleOracle(Protocol):
-    """Answers triples; one call is one round."""
-
-    @property
-    def n(self) -> int:
-        """Terms of the sum."""
-
-    @property
-    def launches(self) -> int:
-        """Calls of the function so far."""
-
-    def __call__(self, triples: Triples) -> NDArray[np.bool_]:
-        """For ``[P, 3]`` whether the first two meet before either meets the third."""
+TripleOracle: TypeAlias = Answering[np.bool_]
+"""Tells for ``[P, 3]`` whether the first two meet before either meets the third."""
 
 
 @dataclass(frozen=True)
