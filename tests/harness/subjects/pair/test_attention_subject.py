@@ -13,7 +13,6 @@ from small_pair import HEADS, PAIR, subject
 from kvparity.plan.cases import Case, make
 from kvparity.record.execute import Record
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.run.control_run import run_control
 from kvparity.run.unit import Setting, run_unit
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity.subjects.pair.subject import AttentionSubject
@@ -172,7 +171,7 @@ def caught(found: Setting) -> dict[str, bool | str]:
     for job in make(found.contract).controls:
         zeros = [[0] * n for n in found.contract.workloads[0].totals()]
         try:
-            results[job.control] = run_control(found, job, zeros)[0]
+            results[job.control] = toy.run_control(found, job, zeros)[0]
         except UnsupportedError as error:
             results[job.control] = str(error)
     return results
