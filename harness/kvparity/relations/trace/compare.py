@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvparity.core.values import plain
 from kvparity.relations.bits_and_limits import Comparison, Counted, other_work
 from kvparity.relations.trace.tracing import Trace
 from kvparity_contracts.json_types import JsonObject
@@ -20,9 +21,9 @@ def compare(trace: Trace) -> Comparison:
         "layers": max((len(line.layers) for line in trace.lines), default=0),
         "judged": found.said,
         "broken": [each.document() for each in found.broken[:SHOWN]],
-        "weight_sum_ulps": _number(None if worst is None else worst.deviation),
-        "weight_sum_bound_ulps": _number(None if worst is None else worst.bound),
-        "largest_out_ratio": _number(max((w.out_ratio for w in known), default=None)),
+        "weight_sum_ulps": plain(None if worst is None else worst.deviation),
+        "weight_sum_bound_ulps": plain(None if worst is None else worst.bound),
+        "largest_out_ratio": plain(max((w.out_ratio for w in known), default=None)),
     }
     counts: Counted = {
         "tokens": len(trace.lines),
@@ -32,7 +33,3 @@ def compare(trace: Trace) -> Comparison:
     if idle is not None:
         return Comparison("void", idle, **counts, details=details)
     return Comparison(found.outcome, found.reason, **counts, details=details)
-
-
-def _number(value: float | None) -> float | str | None:
-    return value if value is None or abs(value) < float("inf") else str(value)
