@@ -9,7 +9,7 @@ from typing import Literal
 from kvparity.relations.audit.chains import Chain
 from kvparity.relations.audit.flow import Skeleton
 from kvparity.relations.audit.signature import Signature
-from kvparity.relations.audit.views import Side, View, views
+from kvparity.relations.audit.views import AuditSide, View, views
 from kvparity.relations.audit.words import MEANING
 from kvparity_contracts.json_types import JsonObject
 
@@ -72,13 +72,13 @@ class KernelComparison:
         }
 
 
-def compare(left: Side, right: Side) -> KernelComparison:
+def compare(left: AuditSide, right: AuditSide) -> KernelComparison:
     """Compare field by field."""
     fields = tuple(_fields(left, right))
     return KernelComparison(left.label, right.label, left.walk.arch, fields)
 
 
-def _fields(left: Side, right: Side) -> Iterator[Field]:
+def _fields(left: AuditSide, right: AuditSide) -> Iterator[Field]:
     a, b = left.walk, right.walk
     # Other instructions need other layouts and so another dataflow: that tells nothing new.
     alike = a.families == b.families
@@ -96,7 +96,7 @@ def _fields(left: Side, right: Side) -> Iterator[Field]:
     yield _forbidden("atomics", sum(atomics), *map(str, atomics))
 
 
-def _walks(left: Side, right: Side, kinds: str) -> Iterator[Field]:
+def _walks(left: AuditSide, right: AuditSide, kinds: str) -> Iterator[Field]:
     found = views(left, right)
     if isinstance(found, str):
         for name in ("K chains", "before the loop", "loop", "merge", "finish"):
@@ -189,20 +189,20 @@ def _chains(found: Sequence[Chain]) -> str:
     return _join(sorted({str(each) for each in found}))
 
 
-def _exp(side: Side) -> str:
+def _exp(side: AuditSide) -> str:
     return _join(sorted({op for kernel in side.kernels for op in kernel.exp}))
 
 
-def _made(side: Side) -> int:
+def _made(side: AuditSide) -> int:
     return sum(kernel.contraction.made for kernel in side.kernels)
 
 
-def _fusion(side: Side) -> str:
+def _fusion(side: AuditSide) -> str:
     allowed = any(kernel.contraction.allowed for kernel in side.kernels)
     return f"{'allowed' if allowed else 'forbidden'}, {_made(side)} made"
 
 
-def _atomics(side: Side) -> int:
+def _atomics(side: AuditSide) -> int:
     return sum(kernel.atomics for kernel in side.kernels)
 
 

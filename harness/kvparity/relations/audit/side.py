@@ -9,7 +9,7 @@ from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.compile import Artefact, compile_all
 from kvparity.relations.audit.request import AuditError, Request
 from kvparity.relations.audit.signature import sign
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 _KERNELS = {"prefill": 1, "decode": 2}
 
@@ -20,7 +20,7 @@ def label(request: Request) -> str:
     return request.side + (f", pages of {page}" if page else "")
 
 
-def read_side(request: Request, kernels: Sequence[Artefact]) -> Side:
+def read_side(request: Request, kernels: Sequence[Artefact]) -> AuditSide:
     """The signatures of one compiled request.
 
     Raises ``AuditError`` if it launched other kernels than it should, or one cannot be read.
@@ -32,7 +32,7 @@ def read_side(request: Request, kernels: Sequence[Artefact]) -> Side:
             f"{_KERNELS[request.side]} kernels"
         )
     try:
-        return Side(label(request), *(sign(each) for each in kernels))
+        return AuditSide(label(request), *(sign(each) for each in kernels))
     except ValueError as error:
         raise AuditError(f"{request.side} for {request.arch} is not readable: {error}") from error
 

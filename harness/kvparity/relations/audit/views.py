@@ -15,7 +15,7 @@ from kvparity.relations.audit.signature import Signature
 
 
 @dataclass(frozen=True)
-class Side:
+class AuditSide:
     """One way to compute attention: a kernel that walks tiles, and one that merges if apart.
 
     ``walk`` is prefill, or the first kernel of decode; ``merge`` is decode's second kernel.
@@ -47,7 +47,7 @@ class View:
     finish: Skeleton
 
 
-def views(left: Side, right: Side) -> tuple[View, View] | str:
+def views(left: AuditSide, right: AuditSide) -> tuple[View, View] | str:
     """Both sides cut alike, or a sentence on why they cannot be."""
     for side in (left, right):
         if not side.kernels[-1].loops:
@@ -60,7 +60,7 @@ def views(left: Side, right: Side) -> tuple[View, View] | str:
     return _view(left, right), _view(right, left)
 
 
-def _view(side: Side, other: Side) -> View:
+def _view(side: AuditSide, other: AuditSide) -> View:
     if side.straight:
         return _straight(side, other)
     walk, merge = side.walk, side.merge
@@ -92,7 +92,7 @@ def _once(merge: Signature) -> Skeleton:
     return Skeleton(tuple(sorted({*left.nodes, *again.nodes})))
 
 
-def _straight(side: Side, other: Side) -> View:
+def _straight(side: AuditSide, other: AuditSide) -> View:
     walk, merge, none = side.walk, side.merge, Skeleton()
     if merge is not None:
         return View(walk.chains, none, walk.before, *_merging(merge))

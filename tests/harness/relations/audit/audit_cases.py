@@ -8,7 +8,7 @@ from pathlib import Path
 import kvparity_kernels
 from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.request import Request, Shape
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 from kvparity_kernels.order import ReductionOrder
 
 SOURCE = Path(kvparity_kernels.__file__ or "").parent / "attention" / "kernels.py"
@@ -34,7 +34,7 @@ def pair(arch: str, shape: Shape = SHAPE, order: ReductionOrder = ORDER) -> Pair
     return Request("prefill", arch, shape, order), Request("decode", arch, shape, order)
 
 
-def compared(sides: dict[Request, Side], chosen: Pair) -> KernelComparison:
+def compared(sides: dict[Request, AuditSide], chosen: Pair) -> KernelComparison:
     return compare(sides[chosen[0]], sides[chosen[1]])
 
 

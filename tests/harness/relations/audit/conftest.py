@@ -14,7 +14,7 @@ import pytest
 from kvparity.relations.audit.compile import compile_all
 from kvparity.relations.audit.request import ARCHITECTURES, Request
 from kvparity.relations.audit.side import read_side
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -49,7 +49,7 @@ def sides(
     compiled_at: Path,
     planted: dict[str, audit_cases.Planted],
     faulty: dict[str, audit_cases.Pair],
-) -> dict[Request, Side]:
+) -> dict[Request, AuditSide]:
     """Every request of these tests, compiled and read."""
     wanted = [r for arch in ARCHITECTURES for r in audit_cases.pair(arch)]
     wanted += [r for each in (*feature_cases.SOUND.values(), *faulty.values()) for r in each]

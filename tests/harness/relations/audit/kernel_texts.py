@@ -7,7 +7,7 @@ from dataclasses import replace
 from kvparity.relations.audit.compile import Artefact
 from kvparity.relations.audit.request import Request, Shape
 from kvparity.relations.audit.side import read_side
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 TILES = """
 sub.rn.f32 %r20, %r21, %r22;
@@ -82,12 +82,12 @@ def changed(kernel: Artefact, **changes: object) -> Artefact:
     return replace(kernel, **made)  # type: ignore[arg-type]
 
 
-def prefill(**changes: object) -> Side:
+def prefill(**changes: object) -> AuditSide:
     request = Request("prefill", "sm_80", Shape(4, 2, 16))
     return read_side(request, [changed(KERNELS[0], **changes)])
 
 
-def decode(split: Change | None = None, combine: Change | None = None) -> Side:
+def decode(split: Change | None = None, combine: Change | None = None) -> AuditSide:
     """``split``, ``combine``: changes of the first and of the second kernel."""
     each = zip(SPLITS, (split or {}, combine or {}), strict=True)
     request = Request("decode", "sm_80", Shape(4, 2, 16))

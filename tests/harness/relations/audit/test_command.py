@@ -11,7 +11,7 @@ from audit_cases import ORDER, SHAPE
 from kvparity.cli.main import main
 from kvparity.relations.audit import contract as auditing
 from kvparity.relations.audit.request import AuditError, Request
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 from kvparity.relations.audit.words import CANNOT
 
 SUBJECT = "kvparity_kernels.attention"
@@ -41,7 +41,7 @@ controls: [split-by-batch]
 
 
 @pytest.fixture
-def audit(compiled_at: Path, sides: dict[Request, Side], contract: Path):  # type: ignore[no-untyped-def] # a closure
+def audit(compiled_at: Path, sides: dict[Request, AuditSide], contract: Path):  # type: ignore[no-untyped-def] # a closure
     def run(*arguments: str, path: Path = contract) -> int:
         return main(["audit", str(path), "--cache", str(compiled_at), *arguments])
 

@@ -10,7 +10,7 @@ from kernel_texts import decode, prefill
 from test_comparison import LOOP_OF_MERGE, MMA, WALK, different, unlike
 
 from kvparity.relations.audit.compare import KernelComparison, compare
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 ONE = """max.f32 %r8, %r9, %r10;
 ex2.approx.ftz.f32 %r18, %r8;
@@ -23,7 +23,7 @@ LOADED = "ld.shared.b32 %r10, [%r99];\nld.shared.b32 %r12, [%r99];\n"
 OLD = texts.MERGE.replace(LOOP_OF_MERGE, "")
 
 
-def merging(times: int, fault: int | None = None) -> Side:
+def merging(times: int, fault: int | None = None) -> AuditSide:
     """Decode that merges several splits in one turn, of which one may be merged in another way."""
     each = [
         LOADED + (ONE.replace("fma.rn", "fma.rn.ftz") if at == fault else ONE)

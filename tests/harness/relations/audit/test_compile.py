@@ -18,7 +18,7 @@ from kvparity.relations.audit import compile as compiling
 from kvparity.relations.audit.compile import compile_all
 from kvparity.relations.audit.request import ARCHITECTURES, AuditError, Request, from_json
 from kvparity.relations.audit.side import read_side
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 
 def test_a_request_survives_json() -> None:
@@ -32,7 +32,7 @@ def test_an_unknown_architecture_is_refused() -> None:
 
 
 def test_constants_and_formats_are_those_of_the_launch(
-    compiled_at: Path, sides: dict[Request, Side]
+    compiled_at: Path, sides: dict[Request, AuditSide]
 ) -> None:
     requests = pair("sm_90")
     (prefill,), (split, combine) = compile_all(requests, folder=compiled_at)
@@ -90,7 +90,7 @@ def test_triton_would_compile_the_same_at_launch(compiled_at: Path) -> None:
 
 
 def test_what_is_kept_is_not_compiled_again(
-    compiled_at: Path, sides: dict[Request, Side], monkeypatch: pytest.MonkeyPatch
+    compiled_at: Path, sides: dict[Request, AuditSide], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*args: object, **more: object) -> None:
         raise AssertionError("a process was started")
@@ -122,7 +122,9 @@ def test_what_does_not_compile_says_so(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob("*/record.json"))
 
 
-def test_code_that_cannot_be_read_says_so(compiled_at: Path, sides: dict[Request, Side]) -> None:
+def test_code_that_cannot_be_read_says_so(
+    compiled_at: Path, sides: dict[Request, AuditSide]
+) -> None:
     request = pair("sm_90")[0]
     (kernel,) = compile_all([request], folder=compiled_at)[0]
     with pytest.raises(AuditError, match="prefill for sm_90 is not readable: this is no SASS"):

@@ -13,7 +13,7 @@ from feature_cases import FAULTS, SOUND
 
 from kvparity.relations.audit import contract as auditing
 from kvparity.relations.audit.request import ARCHITECTURES, Request, Shape, from_json
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 from kvparity_contracts import Contract
 
 GOLDEN = Path(__file__).parent / "golden" / "features"
@@ -21,7 +21,7 @@ archs = pytest.mark.parametrize("arch", ARCHITECTURES)
 
 
 @archs
-def test_decode_reduces_like_prefill(arch: str, sides: dict[Request, Side]) -> None:
+def test_decode_reduces_like_prefill(arch: str, sides: dict[Request, AuditSide]) -> None:
     found = compared(sides, SOUND[arch])
     assert found.verdict == "same", found.deciding
     walk = sides[SOUND[arch][1]].walk
@@ -34,7 +34,7 @@ def test_decode_reduces_like_prefill(arch: str, sides: dict[Request, Side]) -> N
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_in_decode_alone_is_never_the_same(
-    name: str, faulty: dict[str, Pair], sides: dict[Request, Side]
+    name: str, faulty: dict[str, Pair], sides: dict[Request, AuditSide]
 ) -> None:
     found = compared(sides, faulty[name])
     assert found.verdict == "different"
@@ -42,7 +42,7 @@ def test_a_fault_in_decode_alone_is_never_the_same(
 
 
 @archs
-def test_golden(arch: str, sides: dict[Request, Side]) -> None:
+def test_golden(arch: str, sides: dict[Request, AuditSide]) -> None:
     """As recorded for this version of Triton."""
     kernels = [kernel for request in SOUND[arch] for kernel in sides[request].kernels]
     seen: Any = json.loads(json.dumps([each.as_json() for each in kernels]))

@@ -14,7 +14,7 @@ import pytest
 from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.compile import Artefact
 from kvparity.relations.audit.signature import sign
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 BEFORE = "sub.rn.f32 %r20, %r21, %r22;\n"
 LOOP = """$L__BB0_2:
@@ -60,7 +60,7 @@ def compared(change: Change) -> KernelComparison:
     kernels = {"prefill": PREFILL, "walk": WALK, "merge": COMBINE}
     change(kernels)
     left, walk, merge = (sign(each) for each in kernels.values())
-    return compare(Side("prefill", left), Side("decode", walk, merge))
+    return compare(AuditSide("prefill", left), AuditSide("decode", walk, merge))
 
 
 def text(which: str, old: str, new: str, *, kind: str = "ptx") -> Change:

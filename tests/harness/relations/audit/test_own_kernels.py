@@ -11,7 +11,7 @@ import pytest
 from audit_cases import ORDER, compared, pair
 
 from kvparity.relations.audit.request import ARCHITECTURES, Request
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 GOLDEN = Path(__file__).parent / "golden"
 FAMILY = {"sm_80": "mma.sync", "sm_90": "wgmma", "sm_100": "tcgen05"}
@@ -19,14 +19,14 @@ archs = pytest.mark.parametrize("arch", ARCHITECTURES)
 
 
 @archs
-def test_decode_reduces_like_prefill(arch: str, sides: dict[Request, Side]) -> None:
+def test_decode_reduces_like_prefill(arch: str, sides: dict[Request, AuditSide]) -> None:
     found = compared(sides, pair(arch))
     assert found.verdict == "same", found.deciding
     assert len(found.fields) == 14
 
 
 @archs
-def test_what_is_seen_on_any_version(arch: str, sides: dict[Request, Side]) -> None:
+def test_what_is_seen_on_any_version(arch: str, sides: dict[Request, AuditSide]) -> None:
     prefill, decode = (sides[request] for request in pair(arch))
     assert prefill.merge is None
     assert decode.merge is not None
@@ -52,7 +52,7 @@ def test_what_is_seen_on_any_version(arch: str, sides: dict[Request, Side]) -> N
 
 
 @pytest.mark.parametrize("arch", ["sm_90", "sm_100"])
-def test_offsets_show_the_order_along_k(arch: str, sides: dict[Request, Side]) -> None:
+def test_offsets_show_the_order_along_k(arch: str, sides: dict[Request, AuditSide]) -> None:
     for request in pair(arch):
         for chain in sides[request].walk.chains:
             assert chain.b == tuple(sorted(set(chain.b)))
@@ -60,7 +60,7 @@ def test_offsets_show_the_order_along_k(arch: str, sides: dict[Request, Side]) -
 
 
 @archs
-def test_golden(arch: str, sides: dict[Request, Side]) -> None:
+def test_golden(arch: str, sides: dict[Request, AuditSide]) -> None:
     """As recorded for this version of Triton; other versions have the structural tests above."""
     kernels = [kernel for request in pair(arch) for kernel in sides[request].kernels]
     seen: Any = json.loads(json.dumps([each.as_json() for each in kernels]))

@@ -6,7 +6,7 @@ import pytest
 from audit_cases import Planted, compared
 
 from kvparity.relations.audit.request import Request
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 NAMES = (
     "tf32",
@@ -27,7 +27,7 @@ def test_every_fault_is_listed(planted: dict[str, Planted]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_fault_is_seen(
-    name: str, planted: dict[str, Planted], sides: dict[Request, Side]
+    name: str, planted: dict[str, Planted], sides: dict[Request, AuditSide]
 ) -> None:
     found = compared(sides, planted[name].faulty)
     assert found.verdict == planted[name].verdict
@@ -36,14 +36,14 @@ def test_the_fault_is_seen(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_the_fault_both_are_the_same(
-    name: str, planted: dict[str, Planted], sides: dict[Request, Side]
+    name: str, planted: dict[str, Planted], sides: dict[Request, AuditSide]
 ) -> None:
     found = compared(sides, planted[name].sound)
     assert found.verdict == "same", found.deciding
 
 
 def test_contraction_is_read_from_the_machine_code(
-    planted: dict[str, Planted], sides: dict[Request, Side]
+    planted: dict[str, Planted], sides: dict[Request, AuditSide]
 ) -> None:
     fused, plain = planted["fusion"].faulty[0], planted["fusion"].sound[0]
     with_it, without = sides[fused].walk, sides[plain].walk
@@ -54,7 +54,7 @@ def test_contraction_is_read_from_the_machine_code(
 
 
 def test_tf32_shows_in_the_instruction(
-    planted: dict[str, Planted], sides: dict[Request, Side]
+    planted: dict[str, Planted], sides: dict[Request, AuditSide]
 ) -> None:
     faulty, sound = (pair[1] for pair in (planted["tf32"].faulty, planted["tf32"].sound))
     assert any("tf32" in op for op in sides[faulty].walk.instructions)
@@ -62,7 +62,7 @@ def test_tf32_shows_in_the_instruction(
 
 
 def test_exp_is_told_from_exp2_by_flushing(
-    planted: dict[str, Planted], sides: dict[Request, Side]
+    planted: dict[str, Planted], sides: dict[Request, AuditSide]
 ) -> None:
     faulty, sound = planted["exp"].faulty
     assert "ex2.approx.f32" in sides[faulty if faulty.source else sound].walk.exp

@@ -12,7 +12,7 @@ from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.audit.relation import AuditRelation, audit
 from kvparity.relations.audit.request import Request
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 from kvparity_contracts import Contract
 
 CASE = KernelCase("c000", "audit", "audit", Numerics("bfloat16", "bfloat16"), architecture="sm_90")
@@ -35,7 +35,9 @@ CONTRACT = Contract.model_validate(
 
 
 @pytest.fixture(autouse=True)
-def kept(compiled_at: Path, sides: dict[Request, Side], monkeypatch: pytest.MonkeyPatch) -> None:
+def kept(
+    compiled_at: Path, sides: dict[Request, AuditSide], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Artefacts come from the folder of the other tests; nothing is compiled."""
     monkeypatch.setenv("KVPARITY_AUDIT_CACHE", str(compiled_at))
     monkeypatch.setattr(

@@ -10,13 +10,13 @@ from audit_cases import pair
 from kvparity.relations.audit.compare import KernelComparison, compare
 from kvparity.relations.audit.flow import Skeleton
 from kvparity.relations.audit.request import Request
-from kvparity.relations.audit.views import Side
+from kvparity.relations.audit.views import AuditSide
 
 WALK = {"K chains", "before the loop", "loop", "merge", "finish"}
 
 
 @pytest.fixture
-def both(sides: dict[Request, Side]) -> tuple[Side, Side]:
+def both(sides: dict[Request, AuditSide]) -> tuple[AuditSide, AuditSide]:
     prefill, decode = pair("sm_90")
     return sides[prefill], sides[decode]
 
@@ -26,7 +26,7 @@ def unknown(found: KernelComparison) -> set[str]:
     return {each.name for each in found.fields if each.verdict == "unknown"}
 
 
-def test_a_walk_that_is_a_loop_on_one_side_only(both: tuple[Side, Side]) -> None:
+def test_a_walk_that_is_a_loop_on_one_side_only(both: tuple[AuditSide, AuditSide]) -> None:
     prefill, decode = both
     straight = replace(decode, walk=replace(decode.walk, loops=False))
     found = compare(prefill, straight)
@@ -34,20 +34,20 @@ def test_a_walk_that_is_a_loop_on_one_side_only(both: tuple[Side, Side]) -> None
     assert "only prefill has a loop" in found.deciding[0].note
 
 
-def test_no_chain_to_be_seen(both: tuple[Side, Side]) -> None:
+def test_no_chain_to_be_seen(both: tuple[AuditSide, AuditSide]) -> None:
     prefill, decode = both
     blind = replace(decode, walk=replace(decode.walk, chains=()))
     assert unknown(compare(prefill, blind)) == WALK
 
 
-def test_another_kind_of_instruction(both: tuple[Side, Side]) -> None:
+def test_another_kind_of_instruction(both: tuple[AuditSide, AuditSide]) -> None:
     prefill, decode = both
     other = replace(decode.walk, instructions=("mma.m16n8k16.f32.bf16.bf16.f32",), loop=Skeleton())
     found = compare(prefill, replace(decode, walk=other))
     assert unknown(found) == {"matrix instruction", "loop"}
 
 
-def test_a_difference_outranks_what_is_unknown(both: tuple[Side, Side]) -> None:
+def test_a_difference_outranks_what_is_unknown(both: tuple[AuditSide, AuditSide]) -> None:
     prefill, decode = both
     other = replace(decode.walk, instructions=("mma.x",), atomics=1)
     found = compare(prefill, replace(decode, walk=other))
@@ -56,13 +56,15 @@ def test_a_difference_outranks_what_is_unknown(both: tuple[Side, Side]) -> None:
     assert "does not prove other bits" in found.meaning
 
 
-def test_forbidden_things_differ_even_if_both_sides_have_them(both: tuple[Side, Side]) -> None:
+def test_forbidden_things_differ_even_if_both_sides_have_them(
+    both: tuple[AuditSide, AuditSide],
+) -> None:
     twice = [replace(side, walk=replace(side.walk, atomics=1)) for side in both]
     assert compare(*twice).verdict == "different"
 
 
 def test_more_in_a_merge_is_unknown_where_the_walks_differ(
-    sides: dict[Request, Side], both: tuple[Side, Side]
+    sides: dict[Request, AuditSide], both: tuple[AuditSide, AuditSide]
 ) -> None:
     """On sm_100 prefill's walk ends behind its loop, where it merges."""
     prefill, decode = (sides[request] for request in pair("sm_100"))
@@ -76,7 +78,7 @@ def test_more_in_a_merge_is_unknown_where_the_walks_differ(
     assert (fields["loop"].verdict, fields["merge"].verdict) == ("same", "different")
 
 
-def test_a_split_of_one_tile_is_known_by_its_values(both: tuple[Side, Side]) -> None:
+def test_a_split_of_one_tile_is_known_by_its_values(both: tuple[AuditSide, AuditSide]) -> None:
     """As if the compiler had unrolled the walk into the loop that merges."""
     prefill, decode = both
     assert decode.merge is not None
