@@ -44,6 +44,8 @@ class StandIn:
     holds: bool = False
     version: str = "0.32.0"
     running: int = 0
+    busy: int = 0
+    """Times that emptying its cache is refused yet."""
     most: int = 0
     """Since none ran."""
     reads: list[int] = field(default_factory=list)
@@ -199,7 +201,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         if self.path not in self.api_paths:
             emptying = self.path in ("/reset_prefix_cache", "/flush_cache")
-            if emptying and "cannot-empty" not in server.faults:
+            if emptying and server.busy:
+                server.busy -= 1
+                self._send(b"pending", 400)
+            elif emptying and "cannot-empty" not in server.faults:
                 server.cache.clear()
                 self._send(b"ok")
             else:
@@ -254,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif "key-in-error" in faults:
             self._send(f"bad header {key}".encode(), 400)
         elif "redirect" in faults:
-            self._send(b"", 307, Location=f"{server.url}/elsewhere")
+            self._send(b"", 302, Location=f"{server.url}/elsewhere")
         elif "dies" in faults:
             self.close_connection = True
         elif "no-json" in faults:

@@ -8,6 +8,7 @@ the vocabulary is reported as 0. A seed acts where the server runs with
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from pydantic import Field
@@ -23,6 +24,8 @@ from kvparity_contracts.json_types import JsonObject, JsonValue
 
 PATH = "/generate"
 _INFO = "/get_server_info"
+_SETTLES = 5.0
+"""Seconds after which a server that refuses to empty its cache is taken to be used by others."""
 
 
 class _ServerInfo(Foreign):
@@ -55,8 +58,15 @@ class SglangServer:
         return post(self.at, PATH, body), f"POST {self.at.url}{PATH}"
 
     def empty_cache(self) -> bool:
-        """Refused with HTTP 400 while a request runs."""
-        return command(self.at, "/flush_cache")
+        """Refused with HTTP 400 while a request runs, and for a moment after its answer."""
+        until = time.monotonic() + _SETTLES
+        while True:
+            try:
+                return command(self.at, "/flush_cache")
+            except ServerError as error:
+                if error.status != 400 or time.monotonic() > until:
+                    raise
+            time.sleep(0.05)
 
     def score(self, ids: Sequence[int]) -> ScoredIds:
         """By ``input_token_logprobs`` from the first token on."""

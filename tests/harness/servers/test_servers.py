@@ -70,7 +70,9 @@ FAULTS = (
 )
 
 
-@pytest.mark.parametrize(("api", "fault", "sentence"), FAULTS)
+@pytest.mark.parametrize(
+    ("api", "fault", "sentence"), FAULTS, ids=[f"{api}-{fault}" for api, fault, _ in FAULTS]
+)
 def test_each_failure_is_one_sentence(
     api: str, fault: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

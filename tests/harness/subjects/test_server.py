@@ -95,7 +95,10 @@ ROWS = (
 )
 
 
-@pytest.mark.parametrize(("paths", "faults", "more", "verdict", "words"), ROWS)
+IDS = ["-".join((path, *(faults.split() or ["fine"]))) for (path,), faults, *_ in ROWS]
+
+
+@pytest.mark.parametrize(("paths", "faults", "more", "verdict", "words"), ROWS, ids=IDS)
 def test_each_fault_has_its_verdict(
     paths: tuple[str, ...],
     faults: str,
@@ -118,8 +121,10 @@ def test_every_path_holds_on_sglang(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         contract = document(
             stand_in.url, PATHS, subject={"api": "sglang", "key_variable": "TOY_KEY"}
         )
+        stand_in.busy = 1  # as SGLang is for a moment after an answer
         report = verify(tmp_path, monkeypatch, contract)
     assert found(report)[0] == "holds", found(report)
+    assert stand_in.busy == 0
     told = report["subject"]
     assert isinstance(told, dict)
     assert told["flags"] == {"dtype": "bfloat16", "tp_size": 1, "version": "0.5.23"}
@@ -128,6 +133,15 @@ def test_every_path_holds_on_sglang(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     files = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert files
     assert not any(b"sk-1" in each for each in files)
+
+
+def test_prompts_that_begin_alike_do_not_warm_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = {"name": "w", "prompts": [[5, 9, 9], [5, 8, 1, 2]], "generate": 3}
+    with serving(StandIn(faults=frozenset({"cached-differs"}))) as stand_in:
+        report = verify(tmp_path, monkeypatch, document(stand_in.url, workloads=[workload]))
+    assert found(report)[0] == "holds", found(report)
 
 
 @pytest.mark.parametrize("draws", ["greedy", "sampled"])

@@ -65,9 +65,7 @@ class ServedModel:
         run = _PlanRun(self, plan, temperature)
         if plan.warm_up:
             run.ask(plan.schedule[: plan.warm_up], before or tokens)
-            run.empty_cache(required=True)
-        else:
-            run.empty_cache(required=False)
+            run.require_emptied()
         return run.answered(run.ask(plan.schedule[plan.warm_up :], tokens))
 
     def session(self, members: Sequence[Member], layout: Layout) -> NoReturn:
@@ -135,9 +133,9 @@ class _PlanRun:
                 "model's own; expected temperature 1, or draws: greedy"
             )
 
-    def empty_cache(self, *, required: bool) -> None:
-        """Every path begins with an empty prefix cache, where the server can be told so."""
-        if not self.server.empty_cache() and required:
+    def require_emptied(self) -> None:
+        """What the steps before a reset left in the prefix cache is gone."""
+        if not self.server.empty_cache():
             self._doubt(
                 "the server's prefix cache cannot be emptied (vLLM: VLLM_SERVER_DEV_MODE=1)"
             )
@@ -145,13 +143,19 @@ class _PlanRun:
     def ask(
         self, steps: Sequence[Step], tokens: Sequence[Sequence[int]]
     ) -> dict[int, SequenceAnswer]:
-        """All groups, one after the other."""
+        """All groups, one after the other.
+
+        What draws begins with an empty prefix cache, where the server can be told so, unless it is
+        to find a prefix there. Two prompts that begin with one token alike would share it.
+        """
         found: dict[int, SequenceAnswer] = {}
         for group in requests(self.plan, steps):
             if group[0].scores:
                 (request,) = group
                 found[request.sequence] = self._scored(request, tokens[request.sequence])
             else:
+                if all(each.donor is None for each in group):
+                    self.server.empty_cache()
                 found |= self._drawn(group, tokens)
         return found
 
@@ -177,6 +181,8 @@ class _PlanRun:
             self._prove_together(len(group), ran.most)
         elif (ran.most or 0) > 1:
             self._doubt(f"{ran.most} requests ran where one was asked for: others use the server")
+        for each, answer in zip(group, answers, strict=True):
+            self._cached(each, answer.cached_tokens, alone=len(group) == 1)
         return {
             each.sequence: self._answer(each, answer)
             for each, answer in zip(group, answers, strict=True)
@@ -194,7 +200,6 @@ class _PlanRun:
     def _answer(self, request: Request, answer: DrawnIds) -> SequenceAnswer:
         self.observed["server.prefill"] += 1
         self.observed["server.decode"] += len(answer.ids) - 1
-        self._cached(request, answer.cached_tokens)
         first = self.plan.members[request.sequence].prompt - 1
         wanted = torch.tensor(request.rows, dtype=torch.int64) - first
         return SequenceAnswer(
@@ -212,10 +217,11 @@ class _PlanRun:
         elif most != asked:
             self._doubt(
                 f"{asked} requests were sent at once, and the server's metrics show at most "
-                f"{most} running together"
+                f"{most} running together: longer ones meet"
             )
 
-    def _cached(self, request: Request, cached: int | None) -> None:
+    def _cached(self, request: Request, cached: int | None, *, alone: bool) -> None:
+        """Of requests that run together, one may read what another has just written."""
         name = self.plan.members[request.sequence].id
         self.observed["server.cached_tokens"] += cached or 0
         if request.donor is not None and not cached:
@@ -225,7 +231,7 @@ class _PlanRun:
                 f"{request.shared} tokens of {name} should come from the prefix cache, and the "
                 f"server {told} read{more}"
             )
-        elif request.donor is None and request.rows and cached:
+        elif request.donor is None and request.rows and cached and alone:
             self._doubt(
                 f"{name} read {cached} tokens from the prefix cache, and this path is cold: start "
                 "the server without one, or so that it can be emptied"
