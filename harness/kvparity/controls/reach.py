@@ -7,10 +7,12 @@ as the data that it is compared with. No kernel of the pair runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from torch import Tensor
 
+from kvparity.core.errors import UnsupportedError
 from kvparity.core.lse import lse_rounded
 from kvparity.plan.results import Reach
 from kvparity.plan.schedule import Member
@@ -22,6 +24,9 @@ from kvparity_contracts.checks import Accuracy
 
 def reaches(setting: Setting, subject: AttentionSubject, rows: Rows, *, lse: bool) -> list[Reach]:
     """How far each accuracy check of the contract sees, in each format.
+
+    Raises ``UnsupportedError`` where exact rows are not finite in their format: no limit says
+    anything of them.
 
     ``rows`` computes what kernels with the fault give; ``lse``: the pair returns an LSE, which is
     compared too.
@@ -82,4 +87,10 @@ def _distance(found: Tensor, right: Tensor, width: int, lse: bool) -> float:
     """As accuracy measures it, which counts no rounding of an LSE; those are behind ``width``."""
     if not lse:
         found, right = found[:, :width], right[:, :width]
-    return float((found - lse_rounded(found, right, width)).abs().max())
+    distance = float((found - lse_rounded(found, right, width)).abs().max())
+    if not math.isfinite(distance):
+        raise UnsupportedError(
+            "rows computed in float64 are NaN or infinite once they are rounded as a kernel rounds "
+            "them, so no limit can be compared with them"
+        )
+    return distance

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kvparity.controls.reach import reaches
 from kvparity.controls.semantics import ROWS
+from kvparity.core.errors import UnsupportedError
 from kvparity.plan.cases import ControlRun, make
 from kvparity.record.path_run import Setting
 from kvparity.relations.asked import Planted
@@ -232,3 +233,12 @@ def test_how_much_differs_is_counted_where_something_differs(
     job = replace(job_of(setting), control="log-of-softmax", relation="invariance", covered=True)
     found = plant(setting, job, [[0] * 13] * 2)
     assert (found.seen, found.caught) == (seen, caught)
+
+
+@pytest.mark.parametrize("by", [float("inf"), float("nan")])
+@pytest.mark.parametrize("column", [OUT, LSE])
+def test_rows_that_are_not_finite_are_no_measure(by: float, column: int) -> None:
+    """A maximum would pass over NaN, and no limit says anything of what is infinite."""
+    setting, subject = whole(near("near", float32=1e-3, bfloat16=1e-1))
+    with pytest.raises(UnsupportedError, match="NaN or infinite once they are rounded"):
+        reaches(setting, subject, Off({6: by}, column), lse=True)
