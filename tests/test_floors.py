@@ -142,3 +142,15 @@ def test_what_is_private_stays_in_its_file() -> None:
         for path in (base / package).rglob("*.py"):
             assert private(ast.parse(path.read_text())) == [], path
     assert private(ast.parse("from kvparity.core.bits import _pattern")) == ["_pattern"]
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """Over all sources but the tests: a name that stands twice is looked up in the wrong file."""
+    found: dict[str, list[str]] = {}
+    folders = [base / name for name, base in PACKAGES.items()]
+    for path in sorted(each for base in (*folders, ROOT / "ci") for each in base.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert len(found) > 500
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}

@@ -26,7 +26,7 @@ from kvparity.relations.audit.request import Request, Shape
 from kvparity.relations.audit.worker import launches
 from kvparity.subjects.decoder.backends import Backends
 from kvparity.subjects.decoder.backends.table import FIXED
-from kvparity.subjects.decoder.config import DecoderConfig, from_contract
+from kvparity.subjects.decoder.config import DecoderShape, from_contract
 from kvparity.subjects.decoder.presets import preset
 from kvparity.subjects.decoder.seeded import seeded, with_scales
 from kvparity.subjects.decoder.storage import store_format
@@ -146,7 +146,7 @@ def _tiles(arch: str, dtype: str) -> Tiles:
 
 def _decoder(model: Decoder, dtype: torch.dtype, store: str) -> DecoderSubject:
     """A decoder without weights, of one layer where it is large."""
-    config: DecoderConfig
+    config: DecoderShape
     if model.config is not None:
         config = from_contract(model.config)
     else:

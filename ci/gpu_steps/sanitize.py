@@ -27,7 +27,7 @@ LENGTHS = (1, 65, 257)
 SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
 
 
-class Watched(TypedDict):
+class SanitizedRun(TypedDict):
     """What one tool counted. ``errors``: None if it counted nothing; ``said``: unless it is clean.
 
     The words are those of the document.
@@ -56,7 +56,7 @@ def launch(device: str = "cuda") -> None:
         torch.cuda.synchronize()
 
 
-def watched(tool: str) -> Watched:
+def watched(tool: str) -> SanitizedRun:
     """One tool over one process: what it counted, or why it counted nothing."""
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
     command += [sys.executable, str(Path(__file__).resolve()), "--launch"]
@@ -66,12 +66,12 @@ def watched(tool: str) -> Watched:
     return judged(done.stdout + done.stderr, done.returncode)
 
 
-def judged(text: str, code: int) -> Watched:
+def judged(text: str, code: int) -> SanitizedRun:
     """What a tool's output says. No summary, or another exit code than its own, is an error."""
     counted = SUMMARY.findall(text)
     errors = sum(int(n) for n in counted)
     clean = bool(counted) and errors == 0 and code == 0
-    found: Watched = {"clean": clean, "errors": errors if counted else None, "rc": code}
+    found: SanitizedRun = {"clean": clean, "errors": errors if counted else None, "rc": code}
     if not clean:
         found["said"] = text[-4000:]
     return found

@@ -46,7 +46,7 @@ def _subject(vocab: int, tokens: int) -> Subject:
 
     from kvparity.plan.schedule import Layout, Member, Plan, Step
 
-    class Session:
+    class MeasuredSession:
         def __init__(self) -> None:
             self.counts: Counter[str] = Counter()
 
@@ -72,8 +72,8 @@ def _subject(vocab: int, tokens: int) -> Subject:
         def unsupported(self, plan: Plan) -> None:
             return None
 
-        def session(self, members: Sequence[Member], layout: Layout) -> Session:
-            return Session()
+        def session(self, members: Sequence[Member], layout: Layout) -> MeasuredSession:
+            return MeasuredSession()
 
         def values(
             self, rows: torch.Tensor, targets: torch.Tensor, temperatures: Sequence[float]

@@ -41,7 +41,7 @@ from kvparity.relations.audit.build import (  # noqa: E402
     said_of,
 )
 from kvparity.relations.audit.capture import Launch, captured  # noqa: E402
-from kvparity.subjects.decoder.config import DecoderConfig  # noqa: E402
+from kvparity.subjects.decoder.config import DecoderShape  # noqa: E402
 from kvparity.subjects.decoder.presets import preset  # noqa: E402
 from kvparity.subjects.decoder.seeded import seeded  # noqa: E402
 from kvparity.subjects.decoder.subject import DecoderSubject  # noqa: E402
@@ -57,7 +57,7 @@ SIZES = {"linear.linear": ("N", "K"), "norm.rms_norm": ("H",), "rope.rotate": ("
 """Constants that tell two uses of a kernel apart, for people."""
 
 
-def decoder(config: DecoderConfig, dtype: str) -> list[Launch]:
+def decoder(config: DecoderShape, dtype: str) -> list[Launch]:
     """One layer of a decoder without weights, its head, its logprobs and their digests."""
     config = replace(config, layers=1)
     weights = seeded(config, 0, getattr(torch, dtype), torch.device("meta"))

@@ -69,7 +69,7 @@ class Difference(TypedDict, total=False):
     error: str
 
 
-class CacheRow(Difference, total=False):
+class SurveyRow(Difference, total=False):
     """A path of a model."""
 
     family: str
@@ -140,11 +140,11 @@ def record(model: TransformersSubject, path: str) -> Record:
 
 def survey(
     family: str, cache: str, attention: str, execution: str, only: str | None
-) -> list[CacheRow]:
+) -> list[SurveyRow]:
     """All rows of one combination."""
-    rows: list[CacheRow] = []
+    rows: list[SurveyRow] = []
     for fixed in ARITHMETIC[attention]:
-        about: CacheRow = {
+        about: SurveyRow = {
             "family": family,
             "cache": cache,
             "attention": attention,
@@ -168,7 +168,7 @@ def survey(
     return rows
 
 
-def table(rows: list[CacheRow]) -> str:
+def table(rows: list[SurveyRow]) -> str:
     """Per family and cache, as markdown: the worst path of each attention, right padding apart."""
 
     def worst(
@@ -250,7 +250,7 @@ def main() -> None:
     put(OUT.with_suffix(".md"), table(rows))
 
 
-def write(rows: list[CacheRow]) -> None:
+def write(rows: list[SurveyRow]) -> None:
     """The results so far."""
     document = {
         "command": "python ci/studies/survey_transformers_caches.py",

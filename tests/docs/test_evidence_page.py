@@ -9,7 +9,7 @@ import pytest
 from pages import ROOT, table_rows
 
 from kvparity.plan.cases import make
-from kvparity.plan.kernel_cases import KernelCase, Numerics
+from kvparity.plan.kernel_cases import KernelCase, KernelNumerics
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import kernel_line
 from kvparity.report.verdict import judge
@@ -70,7 +70,7 @@ def everything(folder) -> set[str]:
 
 def looked() -> list[dict]:
     """Cases of an order check and of an audit, and what only a case of another relation has."""
-    numerics = Numerics("float32", "float32")
+    numerics = KernelNumerics("float32", "float32")
     cases = (
         KernelCase("c0", "c", "order", numerics, keys=65),
         KernelCase("c1", "c", "audit", numerics, architecture="sm_90"),

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from kvparity.plan.cases import Case
-from kvparity.plan.kernel_cases import Numerics
+from kvparity.plan.kernel_cases import KernelNumerics
 from kvparity.plan.results import ControlLine, Reach
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import case_line
@@ -81,7 +81,7 @@ def control(**changes: Any) -> Document:
 def case_of(relation: str, found: Comparison) -> Document:
     """What is written of a case of ``relation`` that gave this."""
     reference = None if relation == "accuracy" else PathName("prefill")
-    numerics = Numerics("float32", "float32")
+    numerics = KernelNumerics("float32", "float32")
     decode = PathName("decode")
     case = Case("c000", "check", relation, "long", decode, reference, numerics, None, None)
     return case_line(case, found).document()

@@ -10,7 +10,7 @@ from toy import Toy
 
 from kvparity.core import doing
 from kvparity.plan.cases import make
-from kvparity.plan.kernel_cases import Numerics
+from kvparity.plan.kernel_cases import KernelNumerics
 from kvparity.run import worker
 
 CONTRACT = toy.contract(
@@ -24,7 +24,7 @@ CONTRACT = toy.contract(
 WORK = make(CONTRACT)
 (UNIT,) = WORK.units
 NUMERICS = UNIT.numerics
-OTHER = Numerics("bfloat16", "bfloat16")
+OTHER = KernelNumerics("bfloat16", "bfloat16")
 
 
 def made(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> list[Any]:

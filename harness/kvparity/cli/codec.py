@@ -91,7 +91,7 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
     from kvparity.labs.codec.lab import examine_codec
     from kvparity.labs.codec.prepare import prepare
     from kvparity.plan import texts
-    from kvparity.plan.kernel_cases import Numerics
+    from kvparity.plan.kernel_cases import KernelNumerics
     from kvparity.run.unit import Setting
     from kvparity.run.worker import Job, subject_of
     from kvparity_contracts.files import load_whole
@@ -106,7 +106,7 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
     _check_subject(loaded, str(kv_cache))
     environment.settle()
     job = Job(loaded.contract, loaded.base, device, Path())
-    subject = subject_of(job, Numerics(execution, kv_cache))
+    subject = subject_of(job, KernelNumerics(execution, kv_cache))
     doing.task(f"rollout and rescore of {workload}")
     bench = prepare(
         Setting(loaded.contract, subject),

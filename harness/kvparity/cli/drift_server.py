@@ -62,9 +62,10 @@ def compare(args: argparse.Namespace) -> MatchedSides:
     from kvparity.core import doing
     from kvparity.drift.sides import with_server
     from kvparity.servers.connect import connect
-    from kvparity.servers.http import Address
+    from kvparity.servers.http import ServerAddress
 
-    at = Address(args.against, getattr(args, "key_variable", None), getattr(args, "timeout", 120.0))
+    seconds = getattr(args, "timeout", 120.0)
+    at = ServerAddress(args.against, getattr(args, "key_variable", None), seconds)
     doing.task("asking the server what it is")
     server = connect(at, model=getattr(args, "served", None))
     doing.task(f"scoring by {server.facts.words()}")

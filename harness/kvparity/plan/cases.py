@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kvparity.plan.kernel_cases import (
     KernelCase,
     KernelControl,
-    Numerics,
+    KernelNumerics,
     Unplanted,
     kernel_cases,
     kernel_control,
@@ -34,7 +34,7 @@ class Case:
     workload: str
     path: PathName
     reference: PathName | None
-    numerics: Numerics
+    numerics: KernelNumerics
     temperature: float | None
     column: int | None
 
@@ -45,7 +45,7 @@ class Unit:
 
     id: str
     workload: str
-    numerics: Numerics
+    numerics: KernelNumerics
     cases: tuple[Case, ...]
     plans: WorkloadPlans = field(repr=False)
     draws: PathName | None = None
@@ -84,7 +84,7 @@ class ControlRun:
     relation: str
     check: str
     reference: PathName
-    numerics: Numerics
+    numerics: KernelNumerics
     workload: str
     sequences: tuple[int, ...]
     generate: int
@@ -180,7 +180,7 @@ def _cases(contract: Contract, pairs: list[_Pair]) -> list[Case]:
                         workload=pair.workload,
                         path=pair.path,
                         reference=pair.reference,
-                        numerics=Numerics(execution, kv_cache),
+                        numerics=KernelNumerics(execution, kv_cache),
                         temperature=temperature,
                         column=column,
                     )
@@ -193,7 +193,7 @@ def _units(
 ) -> tuple[Unit, ...]:
     units: list[Unit] = []
     for execution, kv_cache in contract.numerics.formats():
-        numerics = Numerics(execution, kv_cache)
+        numerics = KernelNumerics(execution, kv_cache)
         for workload in contract.workloads:
             own = tuple(c for c in cases if (c.numerics, c.workload) == (numerics, workload.name))
             if contract.subject.kind == "server":
@@ -209,7 +209,7 @@ def _units(
 
 
 def _by_drawing(
-    workload: str, numerics: Numerics, cases: Sequence[Case], plans: WorkloadPlans
+    workload: str, numerics: KernelNumerics, cases: Sequence[Case], plans: WorkloadPlans
 ) -> Iterator[Unit]:
     """A unit for each path that draws: tokens cannot be forced on a server that decodes, so what
     is scored again are those that this path drew."""
@@ -244,7 +244,7 @@ def _control(contract: Contract, control: Control, relation: str, place: Placeme
         relation=relation,
         check=place.check,
         reference=place.reference,
-        numerics=Numerics(*contract.numerics.formats()[0]),
+        numerics=KernelNumerics(*contract.numerics.formats()[0]),
         workload=place.workload,
         sequences=place.sequences,
         generate=place.generate,

@@ -10,7 +10,7 @@ from kvparity_contracts.contract import Contract
 
 
 @dataclass(frozen=True)
-class Numerics:
+class KernelNumerics:
     """One combination of execution and cache dtype."""
 
     execution: str
@@ -29,7 +29,7 @@ class KernelCase:
     id: str
     check: str
     relation: str
-    numerics: Numerics
+    numerics: KernelNumerics
     keys: int = 0
     architecture: str = ""
 
@@ -64,7 +64,7 @@ def kernel_cases(contract: Contract, first: int) -> tuple[KernelCase, ...]:
         if not isinstance(check, KernelCheck):
             continue
         for formats in contract.numerics.formats():
-            numerics = Numerics(*formats)
+            numerics = KernelNumerics(*formats)
             for point in check.points(numerics.execution):
                 identity, where = f"c{first + len(cases):03d}", (point.keys, point.architecture)
                 cases.append(KernelCase(identity, check.name, check.relation, numerics, *where))

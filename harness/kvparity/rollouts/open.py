@@ -60,13 +60,13 @@ def _raw(path: Path, anomalies: Anomalies) -> Iterator[RawRollout]:
     return _foreign(chain([first], found), _chosen(first[1], first[0]), anomalies)
 
 
-class _Version(Foreign):
+class _FileVersion(Foreign):
     version: int
 
 
 def _native(first: tuple[FilePlace, JsonObject], rest: Documents) -> Iterator[RawRollout]:
     at, header = first
-    version = parsed(_Version, header, at).version
+    version = parsed(_FileVersion, header, at).version
     if version != VERSION:
         raise RolloutError(
             f"{at}: version {version} of {FORMAT}; this kvparity reads version {VERSION}"

@@ -11,7 +11,7 @@ import torch
 from kvparity.core import doing
 from kvparity.core.environment import EnvironmentDocument, environment, settle
 from kvparity.core.versions import lines as outside_line
-from kvparity.plan.kernel_cases import Numerics
+from kvparity.plan.kernel_cases import KernelNumerics
 from kvparity.plan.texts import given
 from kvparity.record.path_run import Setting
 from kvparity.relations.trace.lines import Line
@@ -35,7 +35,7 @@ class Traced:
 
     contract: dict[str, str]
     workload: str
-    numerics: Numerics
+    numerics: KernelNumerics
     trace: Trace
     lines: tuple[Line, ...]
     environment: EnvironmentDocument
@@ -120,7 +120,7 @@ def trace_contract(
             "subject's own steps, such as decode"
         )
     settle()
-    numerics = Numerics(*contract.numerics.formats()[0])
+    numerics = KernelNumerics(*contract.numerics.formats()[0])
     base = Path(loaded.path).resolve().parent
     setting = Setting(contract, subject_of(Job(contract, base, device, base), numerics))
     plans = setting.plans(name)

@@ -16,7 +16,7 @@ from kvparity.core.errors import OracleError, SubjectError, UnsupportedError
 from kvparity.core.isolation.child import stop_a_copy
 from kvparity.core.values import Json
 from kvparity.plan.cases import Case, ControlRun, Unit
-from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.plan.kernel_cases import KernelCase, KernelControl, KernelNumerics
 from kvparity.relations.accuracy.measure import Against
 from kvparity.relations.asked import Kernels, Planted, Sided
 from kvparity.relations.bits_and_limits import Comparison
@@ -56,7 +56,7 @@ class Job:
     folder: Path
 
 
-_subjects: dict[tuple[str, Numerics], Subject] = {}
+_subjects: dict[tuple[str, KernelNumerics], Subject] = {}
 
 
 def start() -> None:
@@ -65,7 +65,7 @@ def start() -> None:
     zygote.start()
 
 
-def subject_of(job: Job, numerics: Numerics) -> Subject:
+def subject_of(job: Job, numerics: KernelNumerics) -> Subject:
     """The job's subject in one numerics, loaded at the first call."""
     key = (str(job.folder), numerics)
     if key not in _subjects:

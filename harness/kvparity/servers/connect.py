@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kvparity.rollouts.layouts.base import Foreign
-from kvparity.servers.http import Address, ServerError, get
+from kvparity.servers.http import ServerAddress, ServerError, get
 from kvparity.servers.reading import as_model
 from kvparity.servers.sglang import SglangServer
 from kvparity.servers.values import Api, Server
@@ -24,7 +24,7 @@ class _Models(Foreign):
     data: list[_ModelCard]
 
 
-def connect(at: Address, api: Api | None = None, model: str | None = None) -> Server:
+def connect(at: ServerAddress, api: Api | None = None, model: str | None = None) -> Server:
     """The server at an address. ``api``: the one that is expected; None: whichever it has.
     ``model``: the name that it serves a model under; None: the only one.
 

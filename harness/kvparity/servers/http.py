@@ -36,7 +36,7 @@ class ServerError(SubjectError):
 
 
 @dataclass(frozen=True)
-class Address:
+class ServerAddress:
     """Where a server is. ``timeout``: seconds that one answer may take as a whole.
     ``key_variable``: the environment variable that holds its key, where it wants one.
 
@@ -106,7 +106,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
 
-def get(at: Address, path: str) -> JsonValue:
+def get(at: ServerAddress, path: str) -> JsonValue:
     """The JSON that ``GET path`` answers.
 
     Raises:
@@ -115,7 +115,7 @@ def get(at: Address, path: str) -> JsonValue:
     return _json(f"GET {at.url}{path}", text(at, path))
 
 
-def post(at: Address, path: str, body: JsonObject) -> JsonValue:
+def post(at: ServerAddress, path: str, body: JsonObject) -> JsonValue:
     """The JSON that ``POST path`` answers to ``body``.
 
     Raises:
@@ -124,7 +124,7 @@ def post(at: Address, path: str, body: JsonObject) -> JsonValue:
     return _json(f"POST {at.url}{path}", _asked(at, path, json.dumps(body).encode()))
 
 
-def text(at: Address, path: str) -> bytes:
+def text(at: ServerAddress, path: str) -> bytes:
     """What ``GET path`` answers.
 
     Raises:
@@ -133,7 +133,7 @@ def text(at: Address, path: str) -> bytes:
     return _asked(at, path, None)
 
 
-def command(at: Address, path: str) -> bool:
+def command(at: ServerAddress, path: str) -> bool:
     """``POST path`` without a body, whatever it answers; False where the server has no such path.
 
     Raises:
@@ -156,7 +156,7 @@ def _json(what: str, found: bytes) -> JsonValue:
     return value
 
 
-def _asked(at: Address, path: str, body: bytes | None) -> bytes:
+def _asked(at: ServerAddress, path: str, body: bytes | None) -> bytes:
     what = f"{'GET' if body is None else 'POST'} {at.url}{path}"
     headers = {"Accept": "*/*", "User-Agent": "kvparity"}
     key = at.key()

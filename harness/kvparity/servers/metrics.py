@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from kvparity.servers.http import Address, ServerError, text
+from kvparity.servers.http import ServerAddress, ServerError, text
 
 _GAUGE = re.compile(
     rb"^(?:vllm:num_requests_running|sglang:num_running_reqs)(?:\{[^}]*\})? ([0-9.eE+]+)\s*$",
@@ -19,7 +19,7 @@ _PAUSE = 0.004
 Answered = TypeVar("Answered")
 
 
-def running(at: Address) -> int | None:
+def running(at: ServerAddress) -> int | None:
     """Requests that run now; None where the server does not show it.
 
     Raises:
@@ -42,7 +42,7 @@ class RanTogether:
 
 
 def together(
-    at: Address, asks: Sequence[Callable[[], Answered]]
+    at: ServerAddress, asks: Sequence[Callable[[], Answered]]
 ) -> tuple[list[Answered], RanTogether]:
     """The answers to all requests, sent at once, and how many were seen to run together.
 

@@ -17,7 +17,7 @@ from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.layouts.base import Foreign
 from kvparity.rollouts.layouts.engines import TokenTriple, sglang_answers
 from kvparity.servers.flags import shown_flags
-from kvparity.servers.http import Address, ServerError, command, get, post
+from kvparity.servers.http import ServerAddress, ServerError, command, get, post
 from kvparity.servers.reading import as_model, drawn, one_rollout, scores
 from kvparity.servers.values import Draw, DrawnIds, ScoredIds, ServerFacts
 from kvparity_contracts.json_types import JsonObject, JsonValue
@@ -47,7 +47,7 @@ class _MoreGenerated(Foreign):
 class SglangServer:
     """A server of SGLang."""
 
-    def __init__(self, at: Address, model: str, max_tokens: int | None) -> None:
+    def __init__(self, at: ServerAddress, model: str, max_tokens: int | None) -> None:
         self.at, self.anomalies = at, Anomalies()
         found = get(at, _INFO)
         version = as_model(_ServerInfo, found, f"GET {at.url}{_INFO}").version

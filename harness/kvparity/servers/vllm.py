@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.layouts.base import Foreign
 from kvparity.rollouts.layouts.engines import vllm_answers
-from kvparity.servers.http import Address, ServerError, command, get, post
+from kvparity.servers.http import ServerAddress, ServerError, command, get, post
 from kvparity.servers.reading import as_model, drawn, one_rollout, scores
 from kvparity.servers.values import Draw, DrawnIds, ScoredIds, ServerFacts
 from kvparity_contracts.json_types import JsonObject, JsonValue
@@ -68,7 +68,7 @@ class _More(Foreign):
 class VllmServer:
     """A server of vLLM."""
 
-    def __init__(self, at: Address, model: str, max_tokens: int | None) -> None:
+    def __init__(self, at: ServerAddress, model: str, max_tokens: int | None) -> None:
         self.at, self.anomalies = at, Anomalies()
         version = as_model(_Version, get(at, "/version"), f"GET {at.url}/version").version
         shown: JsonObject = {} if max_tokens is None else {"max_model_len": max_tokens}

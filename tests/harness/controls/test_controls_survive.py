@@ -19,7 +19,7 @@ from toy import GeneratingToy
 from kvparity.controls.linears import linear_kernel_by_rows
 from kvparity.controls.table import PLANTS
 from kvparity.plan.cases import make
-from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.plan.kernel_cases import KernelCase, KernelControl, KernelNumerics
 from kvparity.plan.results import ControlLine
 from kvparity.plan.schedule import Layout, Member
 from kvparity.report.run_dir import Evidence
@@ -100,7 +100,7 @@ def test_a_control_of_kernels_that_raises_is_not_caught(
     monkeypatch.setattr(worker, "factory", lambda kind: lambda model, **options: toy.Toy())
     monkeypatch.setattr(worker, "_subjects", {})
     monkeypatch.setitem(PLANTS, "ragged-split", raising(RuntimeError("gone")))
-    case = KernelCase("c000", "order", "order", Numerics("float32", "float32"), keys=17)
+    case = KernelCase("c000", "order", "order", KernelNumerics("float32", "float32"), keys=17)
     job = worker.Job(toy.contract(), tmp_path, "cpu", tmp_path)
     worker.do_kernel_control(job, KernelControl("ragged-split", case))
     ((_, found),) = Evidence(tmp_path).read(ControlLine)

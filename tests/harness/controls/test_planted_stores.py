@@ -17,7 +17,7 @@ from kvparity.controls import linears, parts, semantics, stores, windows
 from kvparity.plan.schedule import Layout, Member
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.decoder.cache import KVCache
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.model import Ops
 from kvparity.subjects.decoder.storage import Storage
 from kvparity_kernels.keys import KeysValues
@@ -64,7 +64,7 @@ def test_codes_are_read_otherwise(plant: Any) -> None:
 
 def cached(store: str, layers: int = 1) -> tuple[Any, KVCache]:
     """A subject whose session has a cache of ours: two heads of 16 numbers."""
-    shape = DecoderConfig("llama", 9, 8, layers, 2, 2, 16, 8, 64, 1e-5)
+    shape = DecoderShape("llama", 9, 8, layers, 2, 2, 16, 8, 64, 1e-5)
     ones = torch.ones(2)
     cache = KVCache(
         shape, [Member("a", 9, 2)], Layout(), Storage(StoreFormat.parse(store)),

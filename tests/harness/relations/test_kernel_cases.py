@@ -12,7 +12,7 @@ import torch
 from attention_spy import pair_call
 from kernel_case_documents import BLIND, document
 
-from kvparity.plan.kernel_cases import KernelCase, Numerics
+from kvparity.plan.kernel_cases import KernelCase, KernelNumerics
 from kvparity.relations import bits_and_limits
 from kvparity.relations.audit import relation as auditing
 from kvparity.relations.audit.compare import Field, KernelComparison
@@ -30,7 +30,7 @@ from kvparity_contracts.subjects import Decoder
 from kvparity_kernels.attention import decode, prefill
 from kvparity_kernels.order import ReductionOrder
 
-FLOAT32 = Numerics("float32", "float32")
+FLOAT32 = KernelNumerics("float32", "float32")
 ORDER = KernelCase("c000", "order", "order", FLOAT32, keys=20)
 AUDIT = KernelCase("c001", "audit", "audit", FLOAT32, architecture="sm_90")
 

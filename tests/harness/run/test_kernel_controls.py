@@ -13,7 +13,7 @@ import torch
 from kvparity.controls.base import unchanged
 from kvparity.controls.order import retiled
 from kvparity.controls.table import PLANTS
-from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.plan.kernel_cases import KernelCase, KernelControl, KernelNumerics
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.audit import relation as auditing
 from kvparity.relations.audit.relation import AuditRelation
@@ -30,7 +30,7 @@ from kvparity_contracts.subjects import Decoder
 from kvparity_kernels.attention import decode, prefill
 from kvparity_kernels.order import ReductionOrder
 
-FLOAT32 = Numerics("float32", "float32")
+FLOAT32 = KernelNumerics("float32", "float32")
 ORDERS = [name for name, row in CONTROLS.items() if in_kernels(row) and "order" in row.relations]
 SMALL = ReductionOrder(split=16, tile=16)
 

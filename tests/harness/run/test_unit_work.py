@@ -14,7 +14,7 @@ from toy import Toy
 
 from kvparity.core import doing
 from kvparity.plan.cases import Case, make
-from kvparity.plan.kernel_cases import Numerics
+from kvparity.plan.kernel_cases import KernelNumerics
 from kvparity.plan.schedule import Member
 from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.execute import Record
@@ -253,4 +253,4 @@ def test_who_waits_is_told_the_case_and_what_it_is_held_against(
     ran(own, drawn=True)
     assert seen[0] == f"rollout by {work.rollout} over w in float32"
     assert seen[1] == case_words(bits)
-    assert work.numerics == Numerics("float32", "float32")
+    assert work.numerics == KernelNumerics("float32", "float32")

@@ -14,7 +14,7 @@ import pytest
 
 from kvparity.rollouts.anomalies import Anomaly
 from kvparity.servers import sglang, vllm
-from kvparity.servers.http import Address
+from kvparity.servers.http import ServerAddress
 from kvparity.servers.values import Draw
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
@@ -28,7 +28,7 @@ PROMPT = (3, 1, 4, 511, 5)
 def test_real_answers(module: object, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = json.loads((DATA / f"{version}.json").read_text())
 
-    def post(at: Address, path: str, body: JsonObject) -> JsonValue:
+    def post(at: ServerAddress, path: str, body: JsonObject) -> JsonValue:
         """The recorded answer to the same request."""
         (answer,) = (
             each["answer"]
@@ -39,7 +39,7 @@ def test_real_answers(module: object, version: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(module, "post", post)
     monkeypatch.setattr(module, "get", lambda at, path: {"version": version})
-    at = Address("http://recorded")
+    at = ServerAddress("http://recorded")
     server = vllm.VllmServer(at, "m", 512) if module is vllm else sglang.SglangServer(at, "m", 512)
     drawn = server.generate(Draw(PROMPT, 3, 2.0, seed=7, top=3))
     scored = server.score((*PROMPT, *drawn.ids.tolist())).logprobs

@@ -13,7 +13,7 @@ from kvparity.cli.main import main
 from kvparity.core.errors import UnsupportedError
 from kvparity.rollouts.anomalies import Anomaly
 from kvparity.servers.connect import connect
-from kvparity.servers.http import Address, ServerError
+from kvparity.servers.http import ServerAddress, ServerError
 from kvparity.servers.values import Draw
 
 IDS = (3, 1, 4, 1, 5, VOCABULARY - 1, 9)
@@ -23,7 +23,7 @@ APIS = ("vllm", "sglang")
 @pytest.mark.parametrize("api", APIS)
 def test_scores_and_draws_have_the_bits_as_sent(api: str) -> None:
     with serving(StandIn(api)) as stand_in:
-        server = connect(Address(stand_in.url))
+        server = connect(ServerAddress(stand_in.url))
         scored = server.score(IDS).logprobs
         drawn = server.generate(Draw(IDS[:3], 4, 1.0, seed=5))
         again = server.generate(Draw(IDS[:3], 4, 1.0, seed=5, top=5))
@@ -44,7 +44,7 @@ def test_scores_and_draws_have_the_bits_as_sent(api: str) -> None:
 def test_flags_are_shown_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY_KEY", "sk-1")
     with serving(StandIn("sglang")) as stand_in:
-        server = connect(Address(stand_in.url, "TOY_KEY"))
+        server = connect(ServerAddress(stand_in.url, "TOY_KEY"))
         server.score(IDS)
     assert stand_in.keys == ["Bearer sk-1"]
     assert server.facts.shown == {"dtype": "bfloat16", "tp_size": 1, "version": "0.5.23"}
@@ -78,7 +78,7 @@ def test_each_failure_is_one_sentence(
 ) -> None:
     monkeypatch.setenv("TOY_KEY", "sk-1")
     with serving(StandIn(api, frozenset({fault}))) as stand_in:
-        server = connect(Address(stand_in.url, "TOY_KEY", timeout=0.2))
+        server = connect(ServerAddress(stand_in.url, "TOY_KEY", timeout=0.2))
         with pytest.raises(ServerError) as error:
             server.score(IDS)
     said = str(error.value)
@@ -91,14 +91,14 @@ def test_each_failure_is_one_sentence(
 
 def test_an_answer_of_fewer_tokens_is_cut() -> None:
     with serving(StandIn(faults=frozenset({"short"}))) as stand_in:
-        server = connect(Address(stand_in.url))
+        server = connect(ServerAddress(stand_in.url))
         with pytest.raises(ServerError, match="the answer was cut: 3 of 4 tokens"):
             server.generate(Draw(IDS, 4, 0.0, seed=1))
 
 
 def test_what_is_no_server() -> None:
     with serving(StandIn("other")) as stand_in:
-        at = Address(stand_in.url)
+        at = ServerAddress(stand_in.url)
         with pytest.raises(ServerError, match="calls itself 'other'; expected vllm or sglang"):
             connect(at)
         stand_in.api = "vllm"
@@ -122,21 +122,21 @@ def test_what_is_no_server() -> None:
 )
 def test_addresses_that_are_refused(url: str, sentence: str) -> None:
     with pytest.raises(UnsupportedError, match=sentence) as error:
-        Address(url)
+        ServerAddress(url)
     assert "secret" not in str(error.value)
 
 
 def test_a_key_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOY_KEY", raising=False)
     with pytest.raises(UnsupportedError, match="TOY_KEY, which should hold the server's key, is"):
-        Address("http://host", "TOY_KEY")
+        ServerAddress("http://host", "TOY_KEY")
     monkeypatch.setenv("TOY_KEY", "a\nb: c")
     with pytest.raises(UnsupportedError, match="TOY_KEY holds no key"):
-        Address("http://host", "TOY_KEY")
+        ServerAddress("http://host", "TOY_KEY")
 
 
 def _recorded(path: Path, stand_in: StandIn) -> str:
-    server = connect(Address(stand_in.url))
+    server = connect(ServerAddress(stand_in.url))
     prompt = IDS[:3]
     drawn = server.generate(Draw(prompt, 4, 1.0, seed=5))
     answer = {

@@ -17,7 +17,7 @@ from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity.servers.connect import connect
-from kvparity.servers.http import Address
+from kvparity.servers.http import ServerAddress
 from kvparity.servers.semantics import logprob_semantics
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.loader import load
@@ -150,7 +150,7 @@ def test_the_semantics_of_logprobs_are_found_out_by_asking(
     draws: str, processed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(StandIn(processed=processed)) as stand_in:
-        told = logprob_semantics(connect(Address(stand_in.url)))
+        told = logprob_semantics(connect(ServerAddress(stand_in.url)))
         assert told == ("processed" if processed else "raw")
         temperature = 1.0 if draws == "greedy" else 0.7
         contract = document(

@@ -23,7 +23,7 @@ from kvparity.subjects.decoder.backends import operations
 from kvparity.subjects.decoder.batch import StepRows, pack
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.call_log import FIXED_ORDER
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.model import DecoderModel, Ops
 from kvparity.subjects.decoder.storage import Storage, store_format
 from kvparity.subjects.decoder.weights import DecoderWeights, assemble, tensor_shapes
@@ -106,9 +106,9 @@ class PreparedStep:
         return run
 
 
-def config_of(shape: ModelShape, keys: int) -> DecoderConfig:
+def config_of(shape: ModelShape, keys: int) -> DecoderShape:
     """The decoder of a shape; the angles of RoPE decide no time."""
-    return DecoderConfig(
+    return DecoderShape(
         family="qwen3" if shape.qk_norm else "llama",
         vocab=shape.vocab,
         hidden=shape.hidden,
@@ -126,7 +126,7 @@ def config_of(shape: ModelShape, keys: int) -> DecoderConfig:
 
 
 def random_weights(
-    config: DecoderConfig, dtype: torch.dtype, device: torch.device
+    config: DecoderShape, dtype: torch.dtype, device: torch.device
 ) -> DecoderWeights:
     """Drawn on the device: matrices that keep the size of what passes, norms around 1."""
     shapes = tensor_shapes(config)

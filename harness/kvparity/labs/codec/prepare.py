@@ -17,7 +17,7 @@ from kvparity.plan.schedule import Plan
 from kvparity.plan.workload import Prompts
 from kvparity.run.unit import Runner, Setting
 from kvparity.subjects.base import CacheView, Subject
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.layers import layers_of
 from kvparity_contracts.paths import PathName
 
@@ -74,12 +74,12 @@ def plan_of(subject: Subject) -> tuple[LayerKV, ...]:
             "this subject has no model with layers; a codec is examined on a decoder or a "
             "transformers model"
         )
-    if isinstance(config, DecoderConfig):
+    if isinstance(config, DecoderShape):
         return decoder_plan(config)
     return layer_plan(config)
 
 
-def decoder_plan(config: DecoderConfig) -> tuple[LayerKV, ...]:
+def decoder_plan(config: DecoderShape) -> tuple[LayerKV, ...]:
     """The layer plan of the reference decoder."""
     found = []
     for number, layer in enumerate(layers_of(config)):

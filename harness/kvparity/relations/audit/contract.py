@@ -10,7 +10,7 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.relations.audit.compare import KernelComparison
 from kvparity.relations.audit.request import ARCHITECTURES, Request, Shape, tiles_in_force
 from kvparity.relations.audit.side import audit
-from kvparity.subjects.decoder.config import DecoderConfig, from_contract
+from kvparity.subjects.decoder.config import DecoderShape, from_contract
 from kvparity.subjects.decoder.presets import preset
 from kvparity.tiles.force import words
 from kvparity_contracts import Contract, PathName
@@ -127,7 +127,7 @@ def subject_shapes(
     return order, pairs
 
 
-def _kinds(config: DecoderConfig, *, ring: bool) -> list[Shape]:
+def _kinds(config: DecoderShape, *, ring: bool) -> list[Shape]:
     """What each kind of layer of a decoder calls; layers that share a cache call the same."""
     plain = Shape(
         config.heads,
@@ -141,7 +141,7 @@ def _kinds(config: DecoderConfig, *, ring: bool) -> list[Shape]:
     return [sliding if kind == "sliding" else plain for kind in kinds]
 
 
-def _config(subject: Decoder, base: Path) -> DecoderConfig:
+def _config(subject: Decoder, base: Path) -> DecoderShape:
     if subject.preset is not None:
         return preset(subject.preset)
     if subject.config is not None:

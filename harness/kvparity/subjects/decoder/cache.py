@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kvparity.core.errors import SubjectError
 from kvparity.plan.schedule import Layout, Member, Step
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.layers import layers_of, stored_windows
 from kvparity.subjects.decoder.placement import Address, Region
 from kvparity.subjects.decoder.poisoned_store import SlotContents, Stored
@@ -42,7 +42,7 @@ class KVCache:
 
     def __init__(
         self,
-        config: DecoderConfig,
+        config: DecoderShape,
         members: Sequence[Member],
         layout: Layout,
         storage: Storage,

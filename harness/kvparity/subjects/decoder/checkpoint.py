@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.jsonfile import read_object, weight_map
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.hf_config import from_hf
 from kvparity.subjects.decoder.weights import DecoderWeights, Shape, assemble, tensor_shapes
 
@@ -40,7 +40,7 @@ class _File(Protocol):
     def get_tensor(self, name: str) -> Tensor: ...
 
 
-def read_config(folder: Path) -> DecoderConfig:
+def read_config(folder: Path) -> DecoderShape:
     """The configuration of a checkpoint folder."""
     if not folder.is_dir():
         raise UnsupportedError(f"no checkpoint folder {folder}")
@@ -49,7 +49,7 @@ def read_config(folder: Path) -> DecoderConfig:
 
 def load(
     folder: Path, dtype: torch.dtype, device: torch.device
-) -> tuple[DecoderConfig, DecoderWeights]:
+) -> tuple[DecoderShape, DecoderWeights]:
     """Read a checkpoint and round its tensors to ``dtype``.
 
     Raises ``UnsupportedError`` for a folder or a feature that cannot be used, and for a checkpoint

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvparity.core.errors import UnsupportedError
-from kvparity_contracts.decoder import DecoderConfig as ContractConfig
+from kvparity_contracts.decoder import DecoderConfig
 
 Family = Literal["llama", "qwen2", "qwen3"]
 FAMILIES: tuple[Family, ...] = ("llama", "qwen2", "qwen3")
@@ -25,7 +25,7 @@ class Llama3Scaling:
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class DecoderShape:
     """Shape and switches of one decoder. All sizes in elements.
 
     ``sliding_window``: keys that a query of a sliding layer sees, its own included (0: no layer
@@ -123,9 +123,9 @@ class DecoderConfig:
         return 1.0 / math.sqrt(self.head_dim)
 
 
-def from_contract(stated: ContractConfig) -> DecoderConfig:
+def from_contract(stated: DecoderConfig) -> DecoderShape:
     """The configuration that a contract states. ``attention_bias`` means all four projections."""
-    return DecoderConfig(
+    return DecoderShape(
         family="qwen3" if stated.qk_norm else "llama",
         vocab=stated.vocab_size,
         hidden=stated.hidden_size,

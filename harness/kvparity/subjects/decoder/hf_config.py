@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.decoder.config import (
     FAMILIES,
-    DecoderConfig,
+    DecoderShape,
     Family,
     LayerType,
     Llama3Scaling,
@@ -19,7 +19,7 @@ MOST_LAYERS = 4096
 """Far above that of any model: the names of all tensors are listed before one is read."""
 
 
-def from_hf(data: JsonObject, *, where: str) -> DecoderConfig:
+def from_hf(data: JsonObject, *, where: str) -> DecoderShape:
     """Read the keys of a Hugging Face configuration (both the v4 and the v5 RoPE keys).
 
     Missing optional keys take the defaults of transformers' ``LlamaConfig``, ``Qwen2Config`` and
@@ -49,7 +49,7 @@ def from_hf(data: JsonObject, *, where: str) -> DecoderConfig:
             f"{where}: num_hidden_layers is {layers}; expected at most {MOST_LAYERS}"
         )
     window, types = _windows(keys, family, layers)
-    return DecoderConfig(
+    return DecoderShape(
         family=family,
         vocab=keys.integer("vocab_size"),
         hidden=hidden,

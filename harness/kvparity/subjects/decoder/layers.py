@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Layer:
 
 
 @cache
-def layers_of(config: DecoderConfig) -> tuple[Layer, ...]:
+def layers_of(config: DecoderShape) -> tuple[Layer, ...]:
     """All layers in order.
 
     The last ``kv_shared_layers`` read the cache of the last layer of their own type before them
@@ -58,6 +58,6 @@ def layers_of(config: DecoderConfig) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def stored_windows(config: DecoderConfig) -> tuple[int, ...]:
+def stored_windows(config: DecoderShape) -> tuple[int, ...]:
     """The windows of the layers that write, in order (0: none)."""
     return tuple(layer.window for layer in layers_of(config) if not layer.follower)

@@ -28,7 +28,7 @@ from kvparity.subjects.decoder import emit_events
 from kvparity.subjects.decoder.batch import StepRows
 from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.call_log import noting
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.layers import Layer, layers_of
 from kvparity.subjects.decoder.uncached import UncachedKeys
 from kvparity.subjects.decoder.weights import DecoderWeights, LayerWeights
@@ -64,7 +64,7 @@ class DecoderModel:
     of the kernels beside attention, which have the same bits.
     """
 
-    config: DecoderConfig
+    config: DecoderShape
     weights: DecoderWeights
     cos: Tensor
     sin: Tensor

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.layers import Layer, layers_of
 from kvparity.subjects.decoder.weights import DecoderWeights, LayerWeights
 from kvparity_kernels.attention.naive import attend
@@ -29,7 +29,7 @@ QUERIES = 256  # attended at once: bounds the score matrix
 
 
 def logits(
-    config: DecoderConfig,
+    config: DecoderShape,
     weights: DecoderWeights,
     cos: Tensor,
     sin: Tensor,
@@ -77,7 +77,7 @@ def _rounded(x: Tensor, store: StoreFormat, scale: Tensor | None) -> Tensor:
 
 
 def _attention(
-    config: DecoderConfig, kind: Layer, layer: LayerWeights, q: Tensor, k: Tensor, v: Tensor
+    config: DecoderShape, kind: Layer, layer: LayerWeights, q: Tensor, k: Tensor, v: Tensor
 ) -> Tensor:
     parts = []
     for start in range(0, len(q), QUERIES):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 
 # https://huggingface.co/Qwen/Qwen3-8B
-_QWEN3 = DecoderConfig(
+_QWEN3 = DecoderShape(
     family="qwen3",
     vocab=151936,
     hidden=4096,
@@ -22,9 +22,9 @@ _QWEN3 = DecoderConfig(
     rope_theta=1e6,
     qk_norm=True,
 )
-PRESETS: dict[str, DecoderConfig] = {
+PRESETS: dict[str, DecoderShape] = {
     # Small enough for Triton's interpreter: bytes for tokens, every feature of qwen3 switched on.
-    "tiny": DecoderConfig(
+    "tiny": DecoderShape(
         family="qwen3",
         vocab=256,
         hidden=64,
@@ -42,7 +42,7 @@ PRESETS: dict[str, DecoderConfig] = {
     "qwen3-0.6b": replace(_QWEN3, hidden=1024, layers=28, heads=16, intermediate=3072, tied=True),
     "qwen3-8b": _QWEN3,
     # https://huggingface.co/meta-llama/Meta-Llama-3-8B
-    "llama3-8b": DecoderConfig(
+    "llama3-8b": DecoderShape(
         family="llama",
         vocab=128256,
         hidden=4096,
@@ -58,7 +58,7 @@ PRESETS: dict[str, DecoderConfig] = {
 }
 
 
-def preset(name: str) -> DecoderConfig:
+def preset(name: str) -> DecoderShape:
     """The configuration called ``name``; ``UnsupportedError`` names those that exist."""
     if name not in PRESETS:
         raise UnsupportedError(f"no decoder preset {name!r}; there are {', '.join(PRESETS)}")

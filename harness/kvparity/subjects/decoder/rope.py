@@ -11,10 +11,10 @@ import math
 import torch
 from torch import Tensor
 
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 
 
-def inverse_frequencies(config: DecoderConfig) -> Tensor:
+def inverse_frequencies(config: DecoderShape) -> Tensor:
     """Float32 ``[head_dim / 2]`` on the CPU, with Llama 3.1's scaling where configured."""
     dims = torch.arange(0, config.head_dim, 2, dtype=torch.float32)
     inv_freq = 1.0 / (config.rope_theta ** (dims / config.head_dim))
@@ -34,7 +34,7 @@ def inverse_frequencies(config: DecoderConfig) -> Tensor:
     return torch.where(wavelength < original / scaling.high_freq_factor, inv_freq, scaled)
 
 
-def tables(config: DecoderConfig, positions: int) -> tuple[Tensor, Tensor]:
+def tables(config: DecoderShape, positions: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines, float32 ``[positions, head_dim / 2]`` on the CPU.
 
     Always of all positions at once: a vectorised cosine may round an element differently by its

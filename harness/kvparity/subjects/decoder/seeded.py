@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from kvparity.core.rng import shift_right, splitmix64
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.layers import layers_of
 from kvparity.subjects.decoder.weights import DecoderWeights, Shape, assemble, tensor_shapes
 from kvparity_kernels.store import StoreFormat
@@ -37,7 +37,7 @@ _CHUNK = 1 << 22  # elements drawn at once: bounds the int64 temporaries
 
 
 def seeded(
-    config: DecoderConfig, seed: int, dtype: torch.dtype, device: torch.device
+    config: DecoderShape, seed: int, dtype: torch.dtype, device: torch.device
 ) -> DecoderWeights:
     """All weights of ``config``, drawn in float32 and rounded to ``dtype``."""
     shapes = tensor_shapes(config)
@@ -49,7 +49,7 @@ def seeded(
 
 
 def draw(
-    config: DecoderConfig,
+    config: DecoderShape,
     name: str,
     shape: Shape,
     seed: int,
@@ -75,7 +75,7 @@ def draw(
 
 
 def with_scales(
-    config: DecoderConfig, weights: DecoderWeights, form: StoreFormat, seed: int
+    config: DecoderShape, weights: DecoderWeights, form: StoreFormat, seed: int
 ) -> DecoderWeights:
     """The same weights with static scales for a cache of ``form``, if it takes any.
 
@@ -100,7 +100,7 @@ def with_scales(
     return replace(weights, layers=layers)
 
 
-def _gain(config: DecoderConfig, kind: str) -> float:
+def _gain(config: DecoderShape, kind: str) -> float:
     """Standard deviation of a projection's output for inputs of unit size."""
     logit_std = math.sqrt(2 * max(math.log(config.vocab) - ENTROPY, 1.0))
     residual = logit_std / math.sqrt(config.hidden) if config.tied else 1.0
@@ -115,7 +115,7 @@ def _gain(config: DecoderConfig, kind: str) -> float:
     return 1.0
 
 
-def _norm_weight(config: DecoderConfig, kind: str, bits: Tensor) -> Tensor:
+def _norm_weight(config: DecoderShape, kind: str, bits: Tensor) -> Tensor:
     """Around 1; q/k norms carry the score size, the final norm (``model.norm``) random signs."""
     spread = _uniform(bits, 0.25)
     if kind in ("q_norm", "k_norm"):

@@ -18,7 +18,7 @@ from kvparity.subjects.decoder import checkpoint, oracle, rope
 from kvparity.subjects.decoder.backends import Backends, attention_ops, operations
 from kvparity.subjects.decoder.backends.limits import refusal
 from kvparity.subjects.decoder.backends.table import FIXED
-from kvparity.subjects.decoder.config import DecoderConfig, from_contract
+from kvparity.subjects.decoder.config import DecoderShape, from_contract
 from kvparity.subjects.decoder.model import DecoderModel, Ops
 from kvparity.subjects.decoder.presets import preset
 from kvparity.subjects.decoder.seeded import seeded, with_scales
@@ -50,7 +50,7 @@ class DecoderSubject:
 
     def __init__(
         self,
-        config: DecoderConfig,
+        config: DecoderShape,
         weights: DecoderWeights,
         *,
         kv_cache: torch.dtype | str | StoreFormat,
@@ -281,7 +281,7 @@ def build(
     )
 
 
-def _check_storage(storage: Storage, config: DecoderConfig) -> None:
+def _check_storage(storage: Storage, config: DecoderShape) -> None:
     try:
         storage.format.groups(config.head_dim)
     except ValueError as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 from kvparity.core.errors import SubjectError
 from kvparity.plan.schedule import Member, Step
 from kvparity.subjects.decoder.cache import Scales, Visible
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.layers import stored_windows
 from kvparity.subjects.decoder.placement import Address
 from kvparity.subjects.decoder.storage import Storage
@@ -29,7 +29,7 @@ class UncachedKeys:
 
     def __init__(
         self,
-        config: DecoderConfig,
+        config: DecoderShape,
         members: Sequence[Member],
         storage: Storage,
         step: Step,

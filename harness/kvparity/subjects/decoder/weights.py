@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.layers import Layer, layers_of
 
 Shape = tuple[int, ...]
@@ -63,7 +63,7 @@ class DecoderWeights:
             yield self.head
 
 
-def tensor_shapes(config: DecoderConfig) -> dict[str, Shape]:
+def tensor_shapes(config: DecoderShape) -> dict[str, Shape]:
     """Every tensor that a checkpoint of this configuration holds: name and shape."""
     shapes: dict[str, Shape] = {"model.embed_tokens.weight": (config.vocab, config.hidden)}
     for number, layer in enumerate(layers_of(config)):
@@ -75,7 +75,7 @@ def tensor_shapes(config: DecoderConfig) -> dict[str, Shape]:
     return shapes
 
 
-def _layer_shapes(config: DecoderConfig, layer: Layer) -> dict[str, Shape]:
+def _layer_shapes(config: DecoderShape, layer: Layer) -> dict[str, Shape]:
     hidden, inner = config.hidden, config.intermediate
     q, kv = config.heads * layer.head_dim, config.kv_heads * config.head_dim
     linears: dict[str, tuple[int, int, bool]] = {
@@ -106,7 +106,7 @@ def _layer_shapes(config: DecoderConfig, layer: Layer) -> dict[str, Shape]:
     return shapes
 
 
-def assemble(config: DecoderConfig, get: Callable[[str], Tensor]) -> DecoderWeights:
+def assemble(config: DecoderShape, get: Callable[[str], Tensor]) -> DecoderWeights:
     """Build the weights from ``get(name)``, called once for every name of ``tensor_shapes``."""
     embed = get("model.embed_tokens.weight")
     layers = tuple(
@@ -119,7 +119,7 @@ def assemble(config: DecoderConfig, get: Callable[[str], Tensor]) -> DecoderWeig
 
 
 def _layer(
-    config: DecoderConfig, layer: Layer, at: str, get: Callable[[str], Tensor]
+    config: DecoderShape, layer: Layer, at: str, get: Callable[[str], Tensor]
 ) -> LayerWeights:
     def stacked(names: tuple[str, ...], kind: str, present: bool = True) -> Tensor | None:
         if not present:

@@ -9,7 +9,7 @@ from kvparity.plan.schedule import Plan, Step
 
 
 @dataclass(frozen=True)
-class Request:
+class GroupRequest:
     """One request. ``stop``: positions from it on are not computed. ``rows``: those compared.
     ``scores``: whether its tokens are given, not drawn. ``donor``: the sequence whose first
     ``shared`` tokens it must find in the cache."""
@@ -22,7 +22,7 @@ class Request:
     shared: int = 0
 
 
-def requests(plan: Plan, steps: Sequence[Step]) -> list[list[Request]]:
+def requests(plan: Plan, steps: Sequence[Step]) -> list[list[GroupRequest]]:
     """Requests in groups that run together, in the order of their first steps."""
     groups: list[set[int]] = []
     for step in steps:
@@ -41,11 +41,11 @@ def requests(plan: Plan, steps: Sequence[Step]) -> list[list[Request]]:
     return [[_request(plan, steps, each) for each in sorted(group)] for group in groups]
 
 
-def _request(plan: Plan, steps: Sequence[Step], sequence: int) -> Request:
+def _request(plan: Plan, steps: Sequence[Step], sequence: int) -> GroupRequest:
     spans = [span for step in steps for span in step if span.sequence == sequence]
     stop = max(span.stop for span in spans)
     adopts = [a for a in plan.actions if a.kind == "adopt" and a.sequence == sequence]
-    return Request(
+    return GroupRequest(
         sequence,
         stop,
         tuple(position for span in spans for position in span.rows),

@@ -14,12 +14,12 @@ from torch import Tensor
 from kvparity.core.errors import OracleError, SubjectError, UnsupportedError
 from kvparity.plan.schedule import FAR, Layout, Member, Plan, Step
 from kvparity.servers.connect import connect
-from kvparity.servers.http import Address
+from kvparity.servers.http import ServerAddress
 from kvparity.servers.metrics import together
 from kvparity.servers.semantics import Semantics, logprob_semantics
 from kvparity.servers.values import Draw, DrawnIds, Server
 from kvparity.subjects.base import SequenceAnswer, WholeAnswer
-from kvparity.subjects.server.groups import Request, requests
+from kvparity.subjects.server.groups import GroupRequest, requests
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.served import ServerSubject
 
@@ -164,7 +164,7 @@ class _PlanRun:
         compared = {sequence: answer for sequence, answer in found.items() if answer.rows}
         return WholeAnswer(compared, self.observed, self.unproved)
 
-    def _scored(self, request: Request, tokens: Sequence[int]) -> SequenceAnswer:
+    def _scored(self, request: GroupRequest, tokens: Sequence[int]) -> SequenceAnswer:
         wanted = torch.tensor(request.rows, dtype=torch.int64) + 1
         logprobs = torch.from_numpy(self.server.score(tokens[: request.stop]).logprobs)
         self.observed["server.prefill"] += 1
@@ -172,7 +172,7 @@ class _PlanRun:
         return SequenceAnswer(request.rows, targets, logprobs[wanted])
 
     def _drawn(
-        self, group: list[Request], tokens: Sequence[Sequence[int]]
+        self, group: list[GroupRequest], tokens: Sequence[Sequence[int]]
     ) -> dict[int, SequenceAnswer]:
         asks = [partial(self.server.generate, self._draw(each, tokens)) for each in group]
         answers, ran = together(self.at, asks)
@@ -188,7 +188,7 @@ class _PlanRun:
             for each, answer in zip(group, answers, strict=True)
         }
 
-    def _draw(self, request: Request, tokens: Sequence[Sequence[int]]) -> Draw:
+    def _draw(self, request: GroupRequest, tokens: Sequence[Sequence[int]]) -> Draw:
         prompt = self.plan.members[request.sequence].prompt
         return Draw(
             tuple(tokens[request.sequence][:prompt]),
@@ -197,7 +197,7 @@ class _PlanRun:
             self.subject.seed + request.sequence,
         )
 
-    def _answer(self, request: Request, answer: DrawnIds) -> SequenceAnswer:
+    def _answer(self, request: GroupRequest, answer: DrawnIds) -> SequenceAnswer:
         self.observed["server.prefill"] += 1
         self.observed["server.decode"] += len(answer.ids) - 1
         first = self.plan.members[request.sequence].prompt - 1
@@ -220,7 +220,7 @@ class _PlanRun:
                 f"{most} running together: longer ones meet"
             )
 
-    def _cached(self, request: Request, cached: int | None, *, alone: bool) -> None:
+    def _cached(self, request: GroupRequest, cached: int | None, *, alone: bool) -> None:
         """Of requests that run together, one may read what another has just written."""
         name = self.plan.members[request.sequence].id
         self.observed["server.cached_tokens"] += cached or 0
@@ -241,8 +241,8 @@ class _PlanRun:
         self.unproved = self.unproved or reason
 
 
-def _address(model: ServerSubject) -> Address:
-    return Address(model.url, model.key_variable, model.timeout)
+def _address(model: ServerSubject) -> ServerAddress:
+    return ServerAddress(model.url, model.key_variable, model.timeout)
 
 
 def connected(model: ServerSubject) -> Server:

@@ -8,14 +8,16 @@ import pytest
 from audit_cases import ORDER, SHAPE
 
 from kvparity.controls.table import RECOMPILED
-from kvparity.plan.kernel_cases import KernelCase, KernelControl, Numerics
+from kvparity.plan.kernel_cases import KernelCase, KernelControl, KernelNumerics
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.audit.relation import AuditRelation, audit
 from kvparity.relations.audit.request import Request
 from kvparity.relations.audit.views import AuditSide
 from kvparity_contracts import Contract
 
-CASE = KernelCase("c000", "audit", "audit", Numerics("bfloat16", "bfloat16"), architecture="sm_90")
+CASE = KernelCase(
+    "c000", "audit", "audit", KernelNumerics("bfloat16", "bfloat16"), architecture="sm_90"
+)
 CONTRACT = Contract.model_validate(
     {
         "version": 1,

@@ -9,7 +9,7 @@ import torch
 from order_pairs import How, decode, pair, prefill, subject
 from order_trees import TreeOracle, TreeTriples
 
-from kvparity.plan.kernel_cases import KernelCase, Numerics
+from kvparity.plan.kernel_cases import KernelCase, KernelNumerics
 from kvparity.relations.order import SumTree, certify, order_report
 from kvparity.relations.order import decoder as decoders
 from kvparity.relations.order.canonical import chain
@@ -19,7 +19,7 @@ from kvparity.subjects.attention_calls import by_keywords
 from kvparity.subjects.pair.model import Pair
 
 KEYS = ("key order",)
-CASE = KernelCase("c000", "order", "order", Numerics("float32", "float32"), keys=20)
+CASE = KernelCase("c000", "order", "order", KernelNumerics("float32", "float32"), keys=20)
 
 
 # kinds of layers

@@ -12,7 +12,7 @@ from torch import Tensor
 from kvparity.plan.paths import build
 from kvparity.plan.schedule import Layout, Member, Plan, Span, Step
 from kvparity.plan.workload import Prompts
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.presets import preset
 from kvparity.subjects.decoder.seeded import seeded, with_scales
 from kvparity.subjects.decoder.session import DecoderSession
@@ -26,7 +26,7 @@ ORDER = ReductionOrder(split=32, tile=16, block_m=16)
 Rows = dict[tuple[int, int], Tensor]
 
 
-def config(**changes: Any) -> DecoderConfig:
+def config(**changes: Any) -> DecoderShape:
     """One layer of the tiny decoder, narrow beside attention."""
     small = {"layers": 1, "hidden": 32, "intermediate": 32, "max_positions": 64}
     return replace(preset("tiny"), **small | changes)

@@ -10,7 +10,7 @@ import torch
 
 from kvparity.subjects.base import UnsupportedError
 from kvparity.subjects.decoder import oracle, rope
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.presets import PRESETS, preset
 from kvparity.subjects.decoder.seeded import draw, seeded, with_scales
 from kvparity.subjects.decoder.weights import fingerprint, tensor_shapes
@@ -69,7 +69,7 @@ def test_the_fingerprint_sees_sinks_and_scales() -> None:
 
 
 @pytest.mark.parametrize("config", [TINY, PLAIN], ids=["tiny", "plain"])
-def test_logits_are_lively(config: DecoderConfig) -> None:
+def test_logits_are_lively(config: DecoderShape) -> None:
     weights = seeded(config, 0, torch.float32, CPU)
     cos, sin = rope.tables(config, len(IDS))
     logits = oracle.logits(config, weights, cos, sin, IDS, range(len(IDS)))
@@ -83,7 +83,7 @@ def test_logits_are_lively(config: DecoderConfig) -> None:
 
 
 @pytest.mark.parametrize("config", [TINY, PLAIN], ids=["tiny", "plain"])
-def test_an_old_token_matters(config: DecoderConfig) -> None:
+def test_an_old_token_matters(config: DecoderShape) -> None:
     weights = seeded(config, 0, torch.float32, CPU)
     cos, sin = rope.tables(config, len(IDS))
 

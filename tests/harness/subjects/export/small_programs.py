@@ -12,7 +12,7 @@ from kvparity.plan.schedule import Plan
 from kvparity.plan.workload import Prompts
 from kvparity.record.execute import Record, run
 from kvparity.subjects.base import Subject
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.seeded import seeded
 from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_contracts.paths import PathName
@@ -39,7 +39,7 @@ FEATURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @cache
 def decoder(name: str = "plain") -> DecoderSubject:
     shape, more = FEATURES[name]
-    config = DecoderConfig(**(SHAPE | shape))
+    config = DecoderShape(**(SHAPE | shape))
     return DecoderSubject(
         config,
         seeded(config, 0, torch.float32, torch.device("cpu")),

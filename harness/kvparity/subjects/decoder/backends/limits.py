@@ -6,7 +6,7 @@ import torch
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
-from kvparity.subjects.decoder.config import DecoderConfig
+from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.storage import Storage
 
 _INSTEAD = "use attention: fixed-order"
@@ -14,7 +14,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def refusal(
-    name: str, config: DecoderConfig, storage: Storage, execution: torch.dtype
+    name: str, config: DecoderShape, storage: Storage, execution: torch.dtype
 ) -> str | None:
     """Why a decoder cannot have the attention ``name``, or None if it can."""
     paged = name.startswith("flashinfer")
