@@ -18,6 +18,7 @@ from kvparity.plan.kernel_cases import KernelNumerics
 from kvparity.plan.schedule import Member
 from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.execute import Record
+from kvparity.record.path_run import PathRun
 from kvparity.relations.accuracy.measure import Against
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.invariance import with_cause
@@ -243,13 +244,13 @@ def test_who_waits_is_told_the_case_and_what_it_is_held_against(
     assert case_words(near).startswith(f"case {near.id}: accuracy of ")
     assert " against " not in case_words(near)
     seen: list[str] = []
-    real = unit.run_path
+    real = PathRun.run
 
     def noting(*given: Any, **more: Any) -> Any:
         seen.append(doing.now().task)
         return real(*given, **more)
 
-    monkeypatch.setattr(unit, "run_path", noting)
+    monkeypatch.setattr(PathRun, "run", noting)
     ran(own, drawn=True)
     assert seen[0] == f"rollout by {work.rollout} over w in float32"
     assert seen[1] == case_words(bits)
