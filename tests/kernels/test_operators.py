@@ -181,3 +181,36 @@ def test_numbers_whose_type_is_the_same_in_every_triton(
     value: float, name: str, known: bool
 ) -> None:
     assert (operators.number(value, name) is not None) == known
+
+
+def test_data_of_another_dtype_than_its_type_are_left_to_triton(changes: Any) -> None:
+    """On either side: what is computed of them would not be of the type that it is called."""
+    flag = operand(tl.int1)
+    for dtype, wide in ((tl.float32, np.float64), (tl.int32, np.int64)):
+        odd = operand(dtype)
+        odd.handle.data = odd.handle.data.astype(wide) + 2**40
+        for pair in ((odd, operand(dtype)), (operand(dtype), odd)):
+            for name in ("__add__", "__mul__", "__lt__"):
+                theirs, ours = changes[tl.core.tensor, name]
+                assert told(ours, *pair) == told(theirs, *pair), name
+            theirs, ours = changes[tl, "where"]
+            assert told(ours, flag, *pair) == told(theirs, flag, *pair)
+
+
+def test_what_does_more_than_pass_a_builtin_on_is_left_as_it_is() -> None:
+    """As another Triton may put there: nothing stands in for it."""
+    stand_ins = Operators(triton_interpreter, triton_interpreter.interpreter_semantic)
+    before = tl.core.tensor.__add__
+
+    def plain(*given: Any) -> Any: ...
+
+    def of_another(*given: Any, member: Any = tl.core.tensor.__sub__) -> Any: ...
+
+    def no_builtin(*given: Any, member: Any = len) -> Any: ...
+
+    def keyword(*given: Any, member: Any = before) -> Any: ...
+
+    for after in (plain, of_another):
+        assert stand_ins.instead(tl.core.tensor, "__add__", before, after) is after
+    assert stand_ins.instead(tl.core.tensor, "__add__", len, no_builtin) is no_builtin
+    assert stand_ins.instead(tl.core.tensor, "__add__", before, keyword) is not keyword
