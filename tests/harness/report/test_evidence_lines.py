@@ -262,3 +262,12 @@ def test_of_many_lines_that_are_gone_eight_are_named(tmp_path: Path) -> None:
         evidence_check.whole(kept(tmp_path, {file: [] for file in FILES}), WORK)
     names = ", ".join(repr(case.id) for case in CASES[:8])
     assert f"has no line of {names}, which" in str(error.value)
+
+
+def test_what_only_a_report_says_of_a_case_is_no_line_of_it(tmp_path: Path) -> None:
+    found = next(case for case in CASES if case.relation == "cache")
+    line = case_line(found) | {"verdict": "differs"}
+    line |= {"tokens": 1, "differing_tokens": 1, "recheck": "differs"}
+    evidence = kept(tmp_path, {"cases.jsonl": [line]})
+    with pytest.raises(RunFolderError, match=r"cases\.jsonl:1: case .* only a report says"):
+        evidence_check.cases(evidence, CONTRACT, WORK)
