@@ -29,8 +29,7 @@ Row = npt.NDArray[np.float64]
 def logprobs_after(ids: Sequence[int], temperature: float = 1.0) -> Row:
     """Log-probabilities ``[VOCABULARY]`` of what follows ``ids``; each is a float32."""
     logits = np.random.default_rng([7, len(ids), *ids]).normal(0, 2, VOCABULARY) / temperature
-    found: Row = (logits - np.log(np.exp(logits).sum())).astype(np.float32).astype(np.float64)
-    return found
+    return (logits - np.log(np.exp(logits).sum())).astype(np.float32).astype(np.float64)
 
 
 @dataclass
