@@ -113,19 +113,23 @@ class _Waiting:
         self._held: list[tuple[bytes, int, Rollout]] | None = None
 
     def take(self, wanted: Rollout) -> Rollout | None:
-        """The sequence with the same tokens, once."""
+        """The sequence with the same tokens, once; one with further tokens where there is none."""
         if self._held is None:
             found = next(self._others, None)
-            if found is not None and _same(wanted, found):
+            if found is not None and _same(wanted, found) and _no_longer(wanted, found):
                 return found
             rest = [*([] if found is None else [found]), *self._others]
             self._held = sorted(
                 ((_key(each.ids), at, each) for at, each in enumerate(rest)), key=lambda it: it[:2]
             )
+        chosen = None
         for at in self._candidates(self._held, _key(wanted.ids)):
-            if _same(wanted, self._held[at][2]):
-                return self._held.pop(at)[2]
-        return None
+            found = self._held[at][2]
+            if _same(wanted, found):
+                if _no_longer(wanted, found):
+                    return self._held.pop(at)[2]
+                chosen = at if chosen is None else chosen
+        return None if chosen is None else self._held.pop(chosen)[2]
 
     @staticmethod
     def _candidates(held: list[tuple[bytes, int, Rollout]], key: bytes) -> Iterator[int]:
@@ -155,6 +159,14 @@ def _same(wanted: Rollout, found: Rollout) -> bool:
     return found.ids.size >= wanted.ids.size and bool(
         (found.ids[: wanted.ids.size] == wanted.ids).all()
     )
+
+
+def _no_longer(wanted: Rollout, found: Rollout) -> bool:
+    """Whether ``found`` is of these tokens alone, or scores them alone as its prompt: one that goes
+    on may belong to another sequence, which goes on so."""
+    if wanted.ids is None or found.ids is None or found.prompt_ids is None:
+        return True
+    return wanted.ids.size in (found.ids.size, found.prompt_ids.size)
 
 
 def _responses_alike(wanted: Rollout, found: Rollout) -> bool:

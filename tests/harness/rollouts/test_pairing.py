@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rollouts.recorded import LAYOUTS, SEQUENCES, Drawn, sglang_scores, vllm_scores, written
+from rollouts.recorded import (
+    LAYOUTS,
+    SEQUENCES,
+    Drawn,
+    sglang_scores,
+    vllm_rollout,
+    vllm_scores,
+    written,
+)
 
 from kvparity.rollouts import Rollout, RolloutError, RolloutWriter, read_rollouts
 from kvparity.rollouts.anomalies import Anomalies, Anomaly
@@ -87,6 +95,20 @@ def test_another_token_is_no_match(tmp_path: Path) -> None:
     wanted = Rollout("x", ids[0][:10], ids[0][10:], np.ones(1, np.bool_), np.zeros(1, np.float32))
     found, matched = _paired([wanted], [read[1]])
     assert (found, matched.unmatched, matched.unused) == ([], ["x"], ["1"])
+
+
+@pytest.mark.parametrize("scores", [vllm_scores, sglang_scores])
+def test_one_that_goes_on_is_left_for_the_longer(
+    scores: Callable[[Drawn], object], tmp_path: Path
+) -> None:
+    """A sequence that begins another, beside it in either order."""
+    short = Drawn((3, 1), (4,), (1,), (-1.0,), (-1.5,))
+    longer = Drawn((3, 1), (4, 1), (1, 1), (-1.0, -2.0), (-1.5, -2.5))
+    left = _read([vllm_rollout(short), vllm_rollout(longer)], tmp_path / "a.json")
+    right = _read([scores(longer), scores(short)], tmp_path / "b.json")
+    found, matched = _paired(left, right)
+    _check(found, (short, longer))
+    assert (matched.unmatched, matched.unused) == ([], [])
 
 
 def test_a_missing_score_is_found(tmp_path: Path) -> None:
