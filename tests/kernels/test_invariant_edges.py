@@ -13,7 +13,7 @@ from torch import Tensor
 from kvparity_kernels import invariant
 from kvparity_kernels.launch import record
 from kvparity_kernels.overrides import NotInvariantError, attention, experts, mode, products
-from kvparity_kernels.overrides.report import Report
+from kvparity_kernels.overrides.report import InvariantReport
 from kvparity_kernels.overrides.rows import row_sum
 
 aten = torch.ops.aten
@@ -70,7 +70,7 @@ def test_what_is_not_answered_is_refused(name: str) -> None:
 
 def test_a_device_that_nobody_tried_is_refused() -> None:
     there: Any = SimpleNamespace(device=SimpleNamespace(type="mps"), dtype=torch.float32)
-    fixed = mode.FixedOrder(Report(), strict=True, planted={})
+    fixed = mode.FixedOrder(InvariantReport(), strict=True, planted={})
     with pytest.raises(NotInvariantError, match=r"mm of torch\.float32 on .*mps"):
         fixed._override(aten.mm.default, "mm", (there, there), {}, [there, there])
 
@@ -86,7 +86,7 @@ def test_whole_numbers_are_torchs(name: str) -> None:
     wanted = LEFT[name]()
     with invariant() as report:
         assert LEFT[name]() == wanted
-    assert report == Report()
+    assert report == InvariantReport()
 
 
 def test_what_is_counted_has_the_name_of_its_form() -> None:

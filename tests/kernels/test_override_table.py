@@ -15,7 +15,7 @@ from kvparity_kernels import invariant
 from kvparity_kernels.launch import record
 from kvparity_kernels.overrides import attention, experts, reductions
 from kvparity_kernels.overrides.mode import FixedOrder, functional, names
-from kvparity_kernels.overrides.report import NotInvariantError, Report
+from kvparity_kernels.overrides.report import InvariantReport, NotInvariantError
 from kvparity_kernels.overrides.rows import matmul, row_sum, softmax
 
 aten = torch.ops.aten
@@ -286,7 +286,7 @@ def test_a_log_sum_exp_does_not_follow_its_place() -> None:
 
 
 def test_a_dispatch_without_keywords_is_taken() -> None:
-    mode = FixedOrder(Report(), strict=True, planted={})
+    mode = FixedOrder(InvariantReport(), strict=True, planted={})
     assert mode.__torch_dispatch__(aten.mm.default, (), (draw(2, 3), draw(3, 2))).shape == (2, 2)
 
 

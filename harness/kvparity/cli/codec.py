@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from kvparity.cli import progress, say
 from kvparity.cli.arguments import Verbs, add_contract, add_device, add_json
-from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.report.schema import SCHEMA_VERSION
+from kvparity.run.device import settle
 
 if TYPE_CHECKING:
     from kvparity.labs.codec.document import CodecDocument

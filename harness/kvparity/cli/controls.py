@@ -10,9 +10,9 @@ from pathlib import Path
 
 from kvparity.cli import progress, say
 from kvparity.cli.arguments import Verbs, add_device, add_json
-from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
+from kvparity.run.device import settle
 
 
 def add_parser(verbs: Verbs) -> None:

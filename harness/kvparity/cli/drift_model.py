@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.cli import progress
-from kvparity.cli.device import settle
 from kvparity.cli.stop import ends
+from kvparity.run.device import settle
 
 if TYPE_CHECKING:
     from kvparity.drift.explain import Explanation

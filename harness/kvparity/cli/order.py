@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from kvparity.cli import progress, say
 from kvparity.cli.arguments import Verbs, add_device, add_json
-from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
+from kvparity.run.device import settle
 
 if TYPE_CHECKING:
     from kvparity.relations.order.report import OrderReport

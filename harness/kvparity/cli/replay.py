@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs, add_device, add_json
-from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core import versions
 from kvparity.core.exit_codes import of_verdict
 from kvparity.report.schema import RESIGNED, SCHEMA_VERSION
+from kvparity.run.device import settle
 
 if TYPE_CHECKING:
     from kvparity.run.replay import Replay

@@ -10,10 +10,10 @@ from dataclasses import asdict
 
 from kvparity.cli import progress, say
 from kvparity.cli.arguments import Verbs, add_device, add_json
-from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, ends
 from kvparity.core import versions
 from kvparity.core.exit_codes import ExitCode
+from kvparity.run.device import settle
 
 _DTYPES = ("bfloat16", "float16", "float32")
 

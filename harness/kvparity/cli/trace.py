@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs, add_contract, add_device, add_json
-from kvparity.cli.device import settle
 from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.exit_codes import of_verdict
+from kvparity.run.device import settle
 
 if TYPE_CHECKING:
     from kvparity.run.trace_command import Traced

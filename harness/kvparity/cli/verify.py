@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs, add_contract, add_device
-from kvparity.cli.device import settle
 from kvparity.cli.progress import Progress
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.report.schema import SCHEMA_VERSION
+from kvparity.run.device import settle
+from kvparity.run.options import RUNS, default_jobs, new_folder, sound
 
 if TYPE_CHECKING:
     from kvparity.report.terminal import Document
     from kvparity_contracts.loader import LoadedContract
 
-_MOST_JOBS = 1024
 _TIMEOUT_S = 3600
-_LONGEST_S = 10_000_000
-_RUNS = Path(".kvparity/runs")
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -81,11 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
 
-    if args.jobs is not None and not 1 <= args.jobs <= _MOST_JOBS:
-        raise StopError(f"--jobs {args.jobs}: expected at least 1, at most {_MOST_JOBS}")
-    if not 0 < args.timeout <= _LONGEST_S:
-        words = f"--timeout {args.timeout:g}: expected seconds, more than 0, at most {_LONGEST_S}"
-        raise StopError(words)
+    with ends(ValueError, words="--"):
+        sound(args.jobs, args.timeout)
     if args.resume and args.run_dir is None:
         raise StopError("--resume needs --run-dir, the folder of the interrupted run")
     with ends(ValueError), Progress() as bar:
@@ -93,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
         loaded = load_whole(find(args.contract))
         device = settle(args.device)
     try:
-        folder = args.run_dir or _new_folder(loaded.contract.name)
+        folder = args.run_dir or new_folder(loaded.contract.name)
     except OSError as error:
-        words = f"{_RUNS} cannot be written ({error.strerror}); give a --run-dir"
+        words = f"{RUNS} cannot be written ({error.strerror}); give a --run-dir"
         raise StopError(words) from error
     try:
         if args.invariant:
@@ -106,18 +98,6 @@ def run(args: argparse.Namespace) -> int:
             with suppress(OSError):
                 folder.rmdir()  # where nothing is in it: a run that was refused
     return _print(args, found, [found])
-
-
-def _new_folder(name: str) -> Path:
-    """A folder that was not there: of runs that begin in one second, each gets its own."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    _RUNS.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        folder = _RUNS / (f"{stamp}-{name}" + (f"-{number}" if number > 1 else ""))
-        with suppress(FileExistsError):
-            folder.mkdir()
-            return folder
-    raise AssertionError("unreachable: numbers do not end")
 
 
 def _before_and_after(
@@ -165,7 +145,7 @@ def _verify(
                 loaded,
                 device=device,
                 folder=folder,
-                jobs=args.jobs or _default_jobs(device),
+                jobs=args.jobs or default_jobs(device),
                 resume=resume,
                 command=shlex.join(["kvparity", *sys.argv[1:]]),
                 progress=bar,
@@ -180,10 +160,6 @@ def _verify(
         again = f"kvparity verify {args.contract} {whole} --resume"
         words = f"interrupted{_kept(folder)}; finish with: {again}"
         raise StopError(words, ExitCode.INTERRUPTED) from None
-
-
-def _default_jobs(device: str) -> int:
-    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0))
 
 
 def _kept(folder: Path) -> str:

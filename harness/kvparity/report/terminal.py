@@ -10,6 +10,7 @@ from kvparity.relations.base import Relation
 from kvparity.relations.registry import RELATIONS
 
 Document = dict[str, Any]
+ADVICE = "to look closer: "
 
 
 def render(report: Document) -> str:
@@ -264,4 +265,4 @@ def _advice(report: Document) -> list[str]:
         return []
     bad = [c for check in report["checks"] for c in check["cases"] if c["verdict"] == "differs"]
     again = f"kvparity replay {report['run_dir']} {bad[0]['id']}"
-    return [f"to look closer: {again}", ""]
+    return [f"{ADVICE}{again}", ""]

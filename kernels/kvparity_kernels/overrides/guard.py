@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from kvparity_kernels.overrides.mode import FixedOrder, Planted
-from kvparity_kernels.overrides.report import Report
+from kvparity_kernels.overrides.report import InvariantReport
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +43,7 @@ class Invariant:
     def __init__(self, *, strict: bool = True, planted: Planted | None = None) -> None:
         self.strict, self.planted = strict, dict(planted or {})
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> InvariantReport:
         """Switch on; see :func:`invariant`."""
         global _active
         me, setting = threading.get_ident(), (self.strict, self.planted)
@@ -62,7 +62,7 @@ class Invariant:
                 _active.entries.append(_active.mode.paused)
                 _active.mode.paused = False
                 return _active.mode.report
-            mode = FixedOrder(Report(), strict=self.strict, planted=self.planted)
+            mode = FixedOrder(InvariantReport(), strict=self.strict, planted=self.planted)
             mode.__enter__()  # type: ignore[no-untyped-call] # torch leaves it so
             _active = _Active(me, setting, mode, torch.get_num_threads())
             # Torch cuts a tensor among threads at places that are no multiple of a vector.
@@ -95,16 +95,16 @@ class Invariant:
 def invariant(*, strict: bool = True) -> Invariant:
     """Compute torch's reductions in the fixed order of this project, in this thread.
 
-    A context manager that gives a :class:`Report`, and a decorator. Inside, matrix products, sums,
-    means, softmax, log_softmax and torch's RMS norm run in an order that follows neither the
-    number of rows nor a row's place; on the CPU elementwise operations run so that no place in a
-    tensor is special. float32, float16 and bfloat16, CPU (vectorised twins) and CUDA (Triton
-    kernels). Torch computes with one CPU thread inside. All is as before on exit, after an
+    A context manager that gives a :class:`InvariantReport`, and a decorator. Inside, matrix
+    products, sums, means, softmax, log_softmax and torch's RMS norm run in an order that follows
+    neither the number of rows nor a row's place; on the CPU elementwise operations run so that no
+    place in a tensor is special. float32, float16 and bfloat16, CPU (vectorised twins) and CUDA
+    (Triton kernels). Torch computes with one CPU thread inside. All is as before on exit, after an
     exception too.
 
     An operation that adds in another order, or is not known, raises ``NotInvariantError``; with
-    ``strict=False`` it runs as torch's own and is counted in ``Report.passed``. Fused attention
-    always raises. Threads that are started inside compute as torch does.
+    ``strict=False`` it runs as torch's own and is counted in ``InvariantReport.passed``. Fused
+    attention always raises. Threads that are started inside compute as torch does.
 
     Raises:
         RuntimeError: on entry, if the mode is on in another thread, or in this one with other

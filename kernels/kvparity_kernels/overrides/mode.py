@@ -12,7 +12,7 @@ from torch import Tensor
 from kvparity_kernels.arguments import FLOATS
 from kvparity_kernels.overrides import tables
 from kvparity_kernels.overrides.elementwise import ALONE, even
-from kvparity_kernels.overrides.report import NotInvariantError, Report
+from kvparity_kernels.overrides.report import InvariantReport, NotInvariantError
 from kvparity_kernels.relied.torch import OpOverload, TorchDispatchMode, composite, schema
 from kvparity_kernels.relied.torch import tree_leaves as leaves
 
@@ -25,7 +25,7 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
     ``planted`` computes the operations of these names instead; that is for controls.
     """
 
-    def __init__(self, report: Report, *, strict: bool, planted: Planted) -> None:
+    def __init__(self, report: InvariantReport, *, strict: bool, planted: Planted) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # see above
         self.report, self.strict, self.planted = report, strict, planted
         self.paused = False

@@ -11,7 +11,7 @@ class NotInvariantError(RuntimeError):
 
 
 @dataclass
-class Report:
+class InvariantReport:
     """Calls by aten name (``"mm"``, ``"mean.dim"``) while the mode was on.
 
     ``overridden``: computed in the fixed order. ``even``: elementwise, computed so that no place in

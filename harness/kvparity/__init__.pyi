@@ -1,0 +1,6 @@
+from kvparity.api.pairs import check_pair as check_pair
+from kvparity.api.reports import Report as Report
+from kvparity.api.verify import verify as verify
+
+__version__: str
+__all__ = ["Report", "__version__", "check_pair", "verify"]

@@ -1,0 +1,174 @@
+"""Two functions of the caller's, checked without a file: a pair of attention kernels."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from kvparity.api.borrowed import borrowed
+from kvparity.api.reports import Report
+from kvparity.api.verify import verify
+from kvparity.core.isolation.inside import here, inside
+from kvparity.run.options import new_folder
+from kvparity.run.verify import TIMEOUT_S
+from kvparity_contracts.json_types import JsonObject, JsonValue
+from kvparity_contracts.loader import load
+from kvparity_contracts.problems import ContractError
+
+Function = Callable[..., object]
+LENGTHS = (1, 17, 62, 63, 64, 65, 130)
+"""Prompts: one token, and both sides of an edge of 64 keys."""
+PATHS = ("decode", "batched", "permuted", "chunked(24)")
+LIMITS = {"float32": 1e-5, "float16": 3e-3, "bfloat16": 2e-2}
+"""How far out may be from float64, by dtype: what the library's contracts of pairs allow."""
+_numbers = count(1)
+
+
+def check_pair(
+    prefill: Function | str,
+    decode: Function | str,
+    *,
+    heads: tuple[int, int, int],
+    dtype: str | torch.dtype | Sequence[str | torch.dtype] = "float32",
+    lengths: Sequence[int] = LENGTHS,
+    generate: int = 3,
+    paths: Sequence[str] = PATHS,
+    max_abs: float | Mapping[str, float] | None = LIMITS,
+    controls: str | Sequence[str] = "all",
+    seed: int = 0,
+    subject: Mapping[str, JsonValue] | None = None,
+    name: str = "pair",
+    device: str | None = None,
+    run_dir: str | Path | None = None,
+    timeout: float = TIMEOUT_S,
+) -> Report:
+    """Does decode give each row the bits of prefill, and are both near float64?
+
+    Functions run in this very process, so they may come from a notebook's cell or a test. Names
+    (``module:function``, ``file.py:function``) run in processes of their own, which also lets
+    fresh processes recompute some rows. Both take keywords as docs/contracts.md describes.
+
+    Args:
+        prefill: ``(q, k, v, *, cu_seqlens_q, cu_seqlens_k, scale)`` -> out or (out, lse).
+        decode: ``(q, k_cache, v_cache, *, kv_lens, scale)`` -> out or (out, lse).
+        heads: query heads, key and value heads, width of a head.
+        dtype: of q, k and v; one or several, by torch's names.
+        lengths: tokens of the prompts.
+        generate: tokens that each sequence decodes.
+        paths: compared with prefill, bit for bit.
+        max_abs: how far elements may be from float64, for all dtypes or by dtype; None: not asked.
+        controls: planted defects by name, or ``all`` that fit.
+        seed: of all random data.
+        subject: more keys of a contract's ``subject``, such as ``{"window": 128}``.
+        name: of the report and its folder.
+        device, run_dir, timeout: as :func:`kvparity.verify`.
+
+    Raises:
+        ValueError: an argument means nothing; the message says what was expected.
+        UnsupportedError, RunFolderError, SubjectError: see there.
+    """
+    live = [each for each in (prefill, decode) if not isinstance(each, str)]
+    if len(live) == 1:
+        raise ValueError("prefill and decode: expected two functions, or two names")
+    several = [dtype] if isinstance(dtype, str | torch.dtype) else dtype
+    dtypes = [str(each).removeprefix("torch.") for each in several]
+    with _named(prefill, decode) as names:
+        document = _contract(
+            names, heads, dtypes, lengths, generate, paths, max_abs, controls, subject or {}
+        )
+        document.update(name=name, seed=seed)
+        folder = Path(run_dir) if run_dir is not None else new_folder(name)
+        file = folder.parent / f"{folder.name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        try:
+            loaded = load(file)
+            with borrowed(), here(bool(live) or inside()):
+                found = verify(
+                    loaded, device=device, run_dir=folder, timeout=timeout,
+                    command="kvparity.check_pair",
+                )  # fmt: skip
+            return replace(found, again=not live)
+        except ContractError as error:
+            words = "; ".join(_words(str(each), file) for each in error.problems)
+            raise ValueError(f"check_pair: {words}") from None
+        finally:
+            with suppress(OSError):  # it holds evidence
+                if run_dir is None:
+                    folder.rmdir()
+            if not folder.exists():  # the run was refused
+                file.unlink()
+
+
+def _contract(
+    names: tuple[str, str],
+    heads: tuple[int, int, int],
+    dtypes: Sequence[str],
+    lengths: Sequence[int],
+    generate: int,
+    paths: Sequence[str],
+    max_abs: float | Mapping[str, float] | None,
+    controls: str | Sequence[str],
+    subject: Mapping[str, JsonValue],
+) -> dict[str, JsonValue]:
+    """What a file would say."""
+    query, kv, dim = heads
+    checks: list[JsonValue] = [
+        {"name": "decode reduces like prefill", "relation": "invariance", "paths": list(paths)}
+    ]
+    if max_abs is not None:
+        limits = max_abs if isinstance(max_abs, Mapping) else dict.fromkeys(dtypes, max_abs)
+        lacking = [each for each in dtypes if each not in limits]
+        if lacking:
+            raise ValueError(f"max_abs: expected a limit for {lacking[0]}, or None for no check")
+        by_dtype: JsonObject = {each: {"max_abs": limits[each]} for each in dtypes}
+        checks.append({"name": "close to float64", "relation": "accuracy", "limits": by_dtype})
+    return {
+        "version": 1,
+        "subject": {
+            "kind": "attention",
+            "prefill": names[0],
+            "decode": names[1],
+            "heads": {"query": query, "kv": kv, "dim": dim},
+            **subject,
+        },
+        "numerics": {"execution": list(dtypes)},
+        "workloads": [{"name": "lengths", "prompt_tokens": list(lengths), "generate": generate}],
+        "checks": checks,
+        "controls": controls if isinstance(controls, str) else list(controls),
+    }
+
+
+@contextmanager
+def _named(prefill: Function | str, decode: Function | str) -> Iterator[tuple[str, str]]:
+    """Names by which a contract can say which functions are meant, as long as this lasts."""
+    if isinstance(prefill, str) and isinstance(decode, str):
+        yield _absolute(prefill), _absolute(decode)
+        return
+    module = ModuleType(f"kvparity_given_{next(_numbers)}")
+    vars(module).update(prefill=prefill, decode=decode)
+    sys.modules[module.__name__] = module
+    try:
+        yield f"{module.__name__}:prefill", f"{module.__name__}:decode"
+    finally:
+        del sys.modules[module.__name__]
+
+
+def _absolute(name: str) -> str:
+    """A file begins in the current folder, whatever the folder of the contract is."""
+    where, _, function = name.rpartition(":")
+    return f"{Path(where).resolve()}:{function}" if where.endswith(".py") else name
+
+
+def _words(problem: str, file: Path) -> str:
+    """Without the place in a file that the caller did not write."""
+    rest = problem.removeprefix(f"{file}:")
+    return rest.split(": ", 1)[-1] if rest != problem else problem

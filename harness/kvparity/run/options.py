@@ -1,0 +1,47 @@
+"""What a run is asked for, before torch is imported: numbers that mean something, and a folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+MOST_JOBS = 1024
+LONGEST_S = 10_000_000
+RUNS = Path(".kvparity/runs")
+
+
+def sound(jobs: int | None, timeout: float) -> None:
+    """Refuse numbers that mean nothing.
+
+    Raises:
+        ValueError: which, and what was expected.
+    """
+    if jobs is not None and not 1 <= jobs <= MOST_JOBS:
+        raise ValueError(f"jobs {jobs}: expected at least 1, at most {MOST_JOBS}")
+    if not 0 < timeout <= LONGEST_S:
+        expected = f"expected seconds, more than 0, at most {LONGEST_S}"
+        raise ValueError(f"timeout {timeout:g}: {expected}")
+
+
+def new_folder(name: str) -> Path:
+    """A folder that was not there: of runs that begin in one second, each gets its own.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    RUNS.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = RUNS / (f"{stamp}-{name}" + (f"-{number}" if number > 1 else ""))
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable: numbers do not end")
+
+
+def default_jobs(device: str) -> int:
+    """One on CUDA, one for each core that this process may use on a CPU."""
+    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0))

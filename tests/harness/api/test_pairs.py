@@ -1,0 +1,154 @@
+"""A pair of functions, checked from Python without a file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import kvparity
+from kvparity.core.errors import SubjectError
+from kvparity.core.isolation.inside import here
+
+Function = Callable[..., object]
+SMALL = {"heads": (2, 1, 16), "lengths": (1, 3, 9), "paths": ("decode", "batched")}
+
+
+def _row(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """One query ``[H, D]`` of keys ``[n, Hkv, D]``."""
+    group = q.shape[0] // k.shape[1]
+    k, v = (x.repeat_interleave(group, 1).float() for x in (k, v))
+    weights = torch.softmax((k * q.float()).sum(-1) * scale, 0)
+    return (weights[..., None] * v).sum(0).to(q.dtype)
+
+
+def prefill(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, scale: float
+) -> Tensor:
+    out = torch.zeros_like(q)
+    for (a, c), (b, d) in pairwise(zip(cu_seqlens_q.tolist(), cu_seqlens_k.tolist(), strict=True)):
+        for row in range(a, b):
+            keys = slice(c, d - (b - 1 - row))
+            out[row] = _row(q[row], k[keys], v[keys], scale)
+    return out
+
+
+def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scale: float) -> Tensor:
+    out = torch.zeros_like(q)
+    for row, n in enumerate(kv_lens.tolist()):
+        if n:
+            out[row] = _row(q[row], k_cache[row, :n], v_cache[row, :n], scale)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_functions_of_a_test_hold_and_leave_the_process_as_it_was() -> None:
+    torch.set_num_threads(2)
+    found = kvparity.check_pair(prefill, decode, **SMALL)
+    assert found.holds
+    assert found.verdict == "holds"
+    assert torch.get_num_threads() == 2
+    assert {case.path for case in found.cases} == {"prefill", "decode", "batched"}
+    assert all(control.caught for control in found.controls)
+    assert found.first_difference() is None
+    assert (found.run_dir / "run.json").is_file()
+    torch.set_num_threads(1)
+
+
+def test_another_order_differs_and_says_where() -> None:
+    def flipped(
+        q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scale: float
+    ) -> Tensor:
+        k, v = k_cache.clone(), v_cache.clone()
+        for row, n in enumerate(kv_lens.tolist()):
+            k[row, :n], v[row, :n] = k[row, :n].flip(0), v[row, :n].flip(0)
+        return decode(q, k, v, kv_lens=kv_lens, scale=scale)
+
+    found = kvparity.check_pair(prefill, flipped, **SMALL)
+    assert found.verdict == "differs"
+    first = found.first_difference()
+    assert first is not None
+    assert first.first_divergence is not None
+    assert "ulp" in str(found)
+    # Nobody but this process has the function: a replay is not advised.
+    assert "kvparity replay" not in str(found)
+    assert "DIFFERS" in found._repr_html_()
+
+
+def test_a_limit_that_is_broken_differs() -> None:
+    def half(*args: Tensor, **more: object) -> Tensor:
+        return prefill(*args, **more) * 0.5  # type: ignore[arg-type]
+
+    found = kvparity.check_pair(half, decode, **SMALL)
+    assert {c.name: c.verdict for c in found.checks}["close to float64"] == "differs"
+
+
+def test_without_a_limit_only_bits_are_asked_for() -> None:
+    found = kvparity.check_pair(prefill, decode, max_abs=None, **SMALL)
+    assert [check.relation for check in found.checks] == ["invariance"]
+
+
+def test_functions_by_name_run_apart_and_rows_are_recomputed() -> None:
+    name = Path(__file__)
+    Path("own.py").write_text(name.read_text().split("@pytest.fixture")[0])
+    with here(False):  # the tests' own setting is that subjects run in this process
+        found = kvparity.check_pair("own.py:prefill", "own.py:decode", **SMALL)
+    assert found.holds
+    assert found.run.recheck.rows > 0
+    assert found.run.recheck.skipped is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"paths": ("chunkd(24)",)}, "checks[0].paths[0]: found 'chunkd(24)'"),
+        ({"lengths": ()}, "workloads[0].prompt_tokens: found an empty list"),
+        ({"controls": ["stale-slott"]}, "did you mean stale-slot?"),
+        ({"heads": (3, 2, 16)}, "expected a multiple of kv (2)"),
+        ({"dtype": "float33"}, "max_abs: expected a limit for float33"),
+        ({"dtype": "float33", "max_abs": 1.0}, "found 'float33'"),
+        ({"device": "cpu:3"}, "a machine has one 'cpu'"),
+        ({"timeout": 0}, "timeout 0: expected seconds"),
+        ({"subject": {"windw": 3}}, "did you mean window?"),
+        ({"decode": "own.py:decode"}, "two functions, or two names"),
+    ],
+)
+def test_what_means_nothing_is_refused_and_leaves_nothing(
+    wrong: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=r"expected|unknown") as found:
+        kvparity.check_pair(**({"prefill": prefill, "decode": decode} | SMALL | wrong))  # type: ignore[arg-type]
+    assert words in str(found.value)
+    assert not [each for each in Path().rglob("*") if each.is_file()]
+
+
+def test_a_function_that_raises_is_the_subjects_error() -> None:
+    def broken(*args: Tensor, **more: object) -> Tensor:
+        raise RuntimeError("no such tile")
+
+    with pytest.raises(SubjectError, match="no such tile"):
+        kvparity.check_pair(prefill, broken, **SMALL)
+
+
+def test_a_report_is_no_truth_value() -> None:
+    found = kvparity.check_pair(prefill, decode, max_abs=None, **SMALL)
+    with pytest.raises(TypeError, match="holds"):
+        assert found
+
+
+def test_importing_kvparity_imports_no_torch() -> None:
+    code = (
+        "import sys, kvparity; kvparity.__version__, dir(kvparity); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
