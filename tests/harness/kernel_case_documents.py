@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from kvparity.relations import bits_and_limits
+from kvparity.relations.audit.line import AuditDetails
 
 BLIND = bits_and_limits.Comparison(
-    "void", "unknown: so", details={"architecture": "sm_90", "verdict": "unknown", "pairs": []}
+    "void",
+    "unknown: so",
+    details=AuditDetails(architecture="sm_90", verdict="unknown", pairs=()),
 )
 PAIR = {
     "kind": "attention",

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from kvparity.core.bits import differing, pattern, ulps
 from kvparity.core.drift import drift
-from kvparity.core.values import plain
+from kvparity.core.values import Texts, plain
 from kvparity.core.words import UNFINITE
-from kvparity.plan.results import Divergence, Outcome, SideName
+from kvparity.plan.results import Details, Divergence, Outcome, SideName
 from kvparity.plan.schedule import Plan
 from kvparity.record.execute import Record
-from kvparity_contracts.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Comparison:
     """What one case showed. ``tokens`` counts the compared rows, positions or probes.
 
     ``rollout``: which side's logprobs d is taken from; None where no logprob is compared.
-    ``details``: what only its relation has, as JSON values; its case's line has a model of them.
+    ``details``: what only its relation has, as its case's line has it; None where there is nothing.
     """
 
     outcome: Outcome
@@ -38,7 +38,16 @@ class Comparison:
     clipfrac0: float | None = None
     rollout: SideName | None = None
     first_divergence: Divergence | None = None
-    details: JsonObject = field(default_factory=dict)
+    details: Details | None = None
+
+
+class InvarianceDetails(Details):
+    """In the first case of a workload and its formats whose bits differ."""
+
+    faults: Texts = ()
+    """for a kernel pair (for accuracy too), what was wrong with rows that belong to no sequence"""
+    repeats: dict[str, bool] = Field(default_factory=dict)
+    """for each side, by path, whether a rerun gave the same bits"""
 
 
 class Counted(TypedDict, total=False):
@@ -170,7 +179,7 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     }
     faults = (*reference.faults, *candidate.faults)
     if faults and not bool(off.any()):
-        return Comparison("differs", faults[0], **counts, details={"faults": faults})
+        return Comparison("differs", faults[0], **counts, details=InvarianceDetails(faults=faults))
     if not bool(off.any()):
         idle = same_work(reference, candidate)
         if idle is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
+from kvparity.relations.accuracy.line import AccuracyDetails
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.subjects.attention_calls import PairCall, with_keys
 from kvparity.subjects.base import NamesColumns, Subject, column_name
@@ -24,11 +25,15 @@ def named(subject: Subject, found: Comparison) -> Comparison:
     first = found.first_divergence
     if first is not None:
         first = first.model_copy(update={"name": column_name(subject, first.column)})
-    details = dict(found.details)
-    for key in ("first", "worst"):
-        spot = details.get(key)
-        if isinstance(spot, dict):
-            details[key] = {**spot, "name": column_name(subject, spot["column"])}
+    details = found.details
+    if isinstance(details, AccuracyDetails):
+        spots = {"first": details.first, "worst": details.worst}
+        told = {
+            key: spot.model_copy(update={"name": column_name(subject, spot.column)})
+            for key, spot in spots.items()
+            if spot is not None
+        }
+        details = details.model_copy(update=told)
     return replace(found, first_divergence=first, details=details)
 
 

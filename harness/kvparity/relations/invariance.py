@@ -8,23 +8,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from kvparity.core.values import Texts
-from kvparity.plan.results import CaseLine, Details
+from kvparity.plan.results import CaseLine
 from kvparity.relations.asked import Asked, RelationAnswer, Reruns
 from kvparity.relations.base import KeptFile, PathRelation
-from kvparity.relations.bits_and_limits import Comparison, invariance
+from kvparity.relations.bits_and_limits import Comparison, InvarianceDetails, invariance
 from kvparity.relations.explain import named
 from kvparity_contracts.checks import Invariance
 from kvparity_contracts.paths import PathName
-
-
-class InvarianceDetails(Details):
-    """In the first case of a workload and its formats whose bits differ."""
-
-    faults: Texts = ()
-    """for a kernel pair (for accuracy too), what was wrong with rows that belong to no sequence"""
-    repeats: dict[str, bool] = Field(default_factory=dict)
-    """for each side, by path, whether a rerun gave the same bits"""
 
 
 class InvarianceCase(CaseLine):
@@ -86,7 +76,8 @@ class InvarianceRelation(PathRelation):
         found = named(asked.candidate.side.subject, found)
         if found.outcome == "differs" and not reruns.repeated:  # one case of a unit tells enough
             sides = {str(path): reruns.repeats(path) for path in paths}
-            found = replace(found, details={**found.details, "repeats": sides})
+            details = found.details or InvarianceDetails()
+            found = replace(found, details=details.model_copy(update={"repeats": sides}))
         return with_cause(reruns, paths, found)
 
 

@@ -51,8 +51,8 @@ def _line(
 ) -> CaseLine:
     found = {each.name: getattr(result, each.name) for each in fields(result)} | places
     found["verdict"] = found.pop("outcome")
-    if details := found.pop("details"):
-        found[case.relation] = dict(details)
+    if (details := found.pop("details")) is not None:
+        found[case.relation] = details
     head = {
         "id": case.id,
         "check": case.check,

@@ -18,6 +18,7 @@ from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.audit.compare import Field, KernelComparison
 from kvparity.relations.audit.relation import _fields
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.order.line import OrderDetails
 from kvparity.relations.order.relation import _worst
 from kvparity.run.identity import subject_files
 from kvparity.subjects.base import UnsupportedError
@@ -199,7 +200,7 @@ def test_what_of_a_checkpoint_counts(folder: Path) -> None:
 
 
 def finding(outcome: Any, reason: str) -> Comparison:
-    return Comparison(outcome, reason, details={"from": reason})
+    return Comparison(outcome, reason, details=OrderDetails.model_construct(adder=reason))
 
 
 @pytest.mark.parametrize(
@@ -218,8 +219,9 @@ def test_of_two_kinds_of_layers_the_worse_counts(
     found = {"full": finding(kinds[0], "a"), "window": finding(kinds[1], "b")}
     whole = _worst(found)
     assert (whole.outcome, whole.reason) == (outcome, reason)
-    layers = {"full": {"from": "a"}, "window": {"from": "b"}}
-    assert whole.details == {"from": details, "layers": layers}
+    layers = {"full": {"adder": "a"}, "window": {"adder": "b"}}
+    assert whole.details is not None
+    assert whole.details.document() == {"adder": details, "layers": layers}
     assert _worst({"full": found["full"]}) is found["full"]
 
 

@@ -52,7 +52,7 @@ def test_a_token_at_its_limit_is_not_the_first_over_it() -> None:
     wanted[1, 0] -= 0.5
     wanted[3, 0] += 1.0
     found = accuracy(record(), wanted, {"max_abs_dlogp": 0.5}, column=0)
-    assert (found.outcome, found.details["first"]["sequence"]) == ("differs", "w/1")
+    assert (found.outcome, found.details.first.sequence) == ("differs", "w/1")
 
 
 def test_an_oracle_that_is_not_finite_elsewhere_says_nothing_of_a_column() -> None:
@@ -129,46 +129,46 @@ def errors(*shifts: float) -> Tensor:
 def test_a_verdict_names_the_first_and_the_worst_token_also_where_it_holds() -> None:
     found = accuracy(record(), errors(0, 0.01, 0.02, 0.04, 0.03), {"max_abs_dlogp": 0.1}, column=0)
     assert found.outcome == "holds"
-    assert found.details["limits"] == {"max_abs_dlogp": 0.1}
-    first, worst = found.details["first"], found.details["worst"]
+    assert found.details.limits == {"max_abs_dlogp": 0.1}
+    first, worst = found.details.first, found.details.worst
     # A logprob at row 2 is that of the token at position 3.
-    assert (first["sequence"], first["position"], first["token"]) == ("w/0", 3, 11)
-    assert (worst["sequence"], worst["position"], worst["token"]) == ("w/1", 2, 20)
-    assert (worst["value"], worst["exact"], worst["column"]) == (-3.0, -2.96, 0)
-    assert worst["error"] == pytest.approx(0.04)
+    assert (first.sequence, first.position, first.token) == ("w/0", 3, 11)
+    assert (worst.sequence, worst.position, worst.token) == ("w/1", 2, 20)
+    assert (worst.value, worst.exact, worst.column) == (-3.0, -2.96, 0)
+    assert worst.error == pytest.approx(0.04)
 
 
 def test_where_tokens_are_over_the_limit_the_first_of_these_is_named() -> None:
     wanted = errors(0.01, 0, 0.2, 0.3, 0.2)
     found = accuracy(record(), wanted, {"max_abs_dlogp": 0.1}, column=0)
     assert found.outcome == "differs"
-    spots = [found.details[name] for name in ("first", "worst")]
-    assert [(s["sequence"], s["position"]) for s in spots] == [("w/0", 4), ("w/1", 2)]
+    spots = [getattr(found.details, name) for name in ("first", "worst")]
+    assert [(s.sequence, s.position) for s in spots] == [("w/0", 4), ("w/1", 2)]
     # A limit of all tokens together is broken by no token alone: the first that is off.
     found = accuracy(record(), wanted, {"approx_kl0": 1e-9}, column=0)
-    assert (found.details["first"]["sequence"], found.details["first"]["position"]) == ("w/0", 2)
+    assert (found.details.first.sequence, found.details.first.position) == ("w/0", 2)
 
 
 def test_a_row_of_a_pair_names_its_farthest_element() -> None:
     wanted = oracle()
     wanted[1, 0], wanted[1, 1], wanted[4, 1] = -2.25, -3.0, -4.75
     found = accuracy(record(), wanted, {"max_abs": 1.0}, column=None)
-    first, worst = found.details["first"], found.details["worst"]
+    first, worst = found.details.first, found.details.worst
     assert first == worst
-    assert (first["sequence"], first["position"], first["token"]) == ("w/0", 2, None)
-    assert (first["column"], first["value"], first["exact"], first["error"]) == (1, -2.5, -3.0, 0.5)
+    assert (first.sequence, first.position, first.token) == ("w/0", 2, None)
+    assert (first.column, first.value, first.exact, first.error) == (1, -2.5, -3.0, 0.5)
 
 
 def test_a_token_that_is_not_finite_is_named() -> None:
     found = accuracy(record(values=changed(3, 1, NAN)), oracle(), {"max_abs_dlogp": 9}, column=1)
     assert found.outcome == "differs"
-    assert found.details["first"] == found.details["worst"]
-    assert (found.details["worst"]["position"], found.details["worst"]["value"]) == (2, "nan")
+    assert found.details.first == found.details.worst
+    assert (found.details.worst.position, found.details.worst.value) == (2, "nan")
 
 
 def test_exact_values_have_no_worst_token() -> None:
     found = accuracy(record(), oracle(), LIMITS, column=0)
-    assert (found.details["first"], found.details["worst"]) == (None, None)
+    assert (found.details.first, found.details.worst) == (None, None)
 
 
 def test_what_is_kept_does_not_grow_with_the_width_of_a_row() -> None:
@@ -187,13 +187,13 @@ def test_two_tokens_that_are_not_finite_are_two() -> None:
     values[4, 0] = torch.inf
     found = accuracy(record(values=values), oracle(), {"max_abs_dlogp": 9}, column=0)
     assert (found.outcome, found.differing_tokens, found.tokens) == ("differs", 2, 5)
-    assert (found.details["first"]["position"], found.details["first"]["token"]) == (3, 11)
+    assert (found.details.first.position, found.details.first.token) == (3, 11)
 
 
 def test_what_is_wrong_with_a_row_that_is_nobodys_differs_within_every_limit() -> None:
     found = accuracy(replace(record(), faults=("a row",)), oracle(), LIMITS, column=0)
     assert (found.outcome, found.reason) == ("differs", "a row")
-    assert found.details["faults"] == ("a row",)
+    assert found.details.faults == ("a row",)
 
 
 def test_an_oracle_of_fewer_columns_is_void() -> None:
@@ -208,7 +208,7 @@ def test_the_first_row_of_a_pair_over_its_limit_is_named_and_not_the_first_that_
     wanted[0, 0], wanted[2, 1], wanted[3, 0] = -1.25, -1.5, -5.0
     found = accuracy(record(), wanted, {"max_abs": 0.5}, column=None)
     assert found.outcome == "differs"
-    places = [(found.details[n]["sequence"], found.details[n]["error"]) for n in ("first", "worst")]
+    places = [(spot.sequence, spot.error) for spot in (found.details.first, found.details.worst)]
     assert places == [("w/0", 1.0), ("w/1", 2.0)]
 
 
@@ -216,9 +216,9 @@ def test_a_distance_below_float32_is_told_as_it_is() -> None:
     wanted = oracle()
     wanted[3, 0] += 2.0**-40
     found = accuracy(record(), wanted, LIMITS, column=0)
-    assert found.max_abs_dlogp == found.details["worst"]["error"] == 2.0**-40
+    assert found.max_abs_dlogp == found.details.worst.error == 2.0**-40
     wanted[3, 0] += 1 + 2.0**-40
-    assert accuracy(record(), wanted, LIMITS, column=0).details["worst"]["error"] == 1 + 2.0**-39
+    assert accuracy(record(), wanted, LIMITS, column=0).details.worst.error == 1 + 2.0**-39
 
 
 UNIT = 2.0**-24

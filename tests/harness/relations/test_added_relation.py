@@ -81,7 +81,7 @@ class TotalRelation(PathRelation):
             outcome, reason = "void", idle
         found = Comparison(
             outcome, reason, tokens=len(apart), differing_tokens=len(off),  # type: ignore[arg-type]
-            details={"largest": largest},
+            details=TotalDetails(largest=largest),
         )  # fmt: skip
         return RelationAnswer(found, candidate)
 

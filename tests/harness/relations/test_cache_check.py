@@ -14,6 +14,7 @@ from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import CachePlace
 from kvparity.record.path_run import PathRun
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.cache.compare import CacheDetails
 from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.paths import PathName
 
@@ -51,7 +52,7 @@ def test_what_is_equal_and_as_written_holds(path: str, window: int | None) -> No
         else [n - max(0, m - window - 2) for n, m in zip(held, longer, strict=True)]
     )
     assert found.tokens == sum(lengths)
-    assert found.details == {"layers": 1, "compared": 2 * found.tokens, "differing": 0}
+    assert found.details == CacheDetails(layers=1, compared=2 * found.tokens, differing=0)
 
 
 @pytest.mark.parametrize(

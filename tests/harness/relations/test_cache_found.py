@@ -155,10 +155,10 @@ def test_what_two_caches_hold_is_what_loops_find(seed: int) -> None:
         seen[found.outcome] += 1
         if found.outcome == "differs" and "differs from" not in found.reason:
             assert found.details is not None
-            assert found.details["sides"] == ["written", "read"]
+            assert found.details.sides == ("written", "read")
             one = candidate if found.reason.startswith("the path") else reference
             held_by_it = len(every(lambda layer, row, one=one: bool(one.is_held[layer, row])))
-            assert found.details["compared"] == 2 * held_by_it
+            assert found.details.compared == 2 * held_by_it
     assert min(seen[word] for word in ("holds", "differs")) > 2
 
 

@@ -68,8 +68,8 @@ def test_what_an_order_report_means(
     found = of_order(report(statuses, equal), {"kernel": {}})
     assert found.outcome == outcome
     assert words in found.reason
-    assert found.details["keys"] == 20
-    assert found.details["kernels"] == {"kernel": {}}
+    assert found.details.keys == 20
+    assert found.details.kernels == {"kernel": {}}
 
 
 def audited(
@@ -117,8 +117,8 @@ def test_what_an_audit_means(
     assert found.outcome == outcome
     assert found.reason.startswith(words)
     assert found.reason.endswith("loop") == (outcome != "holds")  # too long to be shown
-    assert found.details["architecture"] == "sm_90"
-    assert len(found.details["pairs"]) == len(verdicts)
+    assert found.details.architecture == "sm_90"
+    assert len(found.details.pairs) == len(verdicts)
 
 
 def test_an_audit_takes_changes_of_decode_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,4 +201,4 @@ def test_a_defect_of_the_decoder_is_seen_in_its_order() -> None:
     only = ("rescale edges",)
     assert certify(decoder(), case, seed=0, only=only).outcome == "void"  # too little
     found = certify(other_tile(decoder()), case, seed=0, only=only)
-    assert (found.outcome, found.details["verdict"]) == ("differs", "different-order")
+    assert (found.outcome, found.details.verdict) == ("differs", "different-order")

@@ -42,8 +42,8 @@ def judged(path: str, *defects: str, window: int | None = None, **check: Any) ->
 def test_a_row_that_depends_on_what_it_sees_holds(path: str, window: int | None) -> None:
     found = judged(path, window=window)
     assert found.outcome == "holds", found.reason
-    assert found.tokens == found.details["probes"] > 0
-    assert found.details["dead"] == found.details["wrongly_alive"] == []
+    assert found.tokens == found.details.probes > 0
+    assert found.details.dead == found.details.wrongly_alive == ()
 
 
 def test_edges_of_tiles_and_the_last_keys_are_probed() -> None:
@@ -69,7 +69,7 @@ def test_a_dead_key_and_one_that_should_be_are_found(
     found = judged("decode", defect, window=window)
     assert found.outcome == "differs"
     assert words in found.reason
-    dead, ghosts = found.details["dead"], found.details["wrongly_alive"]
+    dead, ghosts = found.details.dead, found.details.wrongly_alive
     assert bool(dead) == ("visible" in words)
     assert bool(ghosts) == ("hidden" in words)
     assert found.differing_tokens == len(dead) + len(ghosts)
@@ -91,13 +91,13 @@ def test_a_layer_that_nobody_sees_is_named() -> None:
     side = PathRun(setting(), Deaf(), PLANS, PathName("decode"), TOKENS)
     found = probe(side).found
     assert found.outcome == "differs"
-    assert found.details["unseen_layers"] == [
+    assert found.details.unseen_layers == (
         "layer 0, by row 42 of w/0",
         "layer 0, by row 5 of w/1",
-    ]
+    )
     assert "no key is seen in layer 0" in found.reason
     assert found.differing_tokens == found.tokens == 14
-    assert len(found.details["dead"]) == 8  # the first of them
+    assert len(found.details.dead) == 8  # the first of them
 
 
 def test_probing_leaves_no_trace() -> None:

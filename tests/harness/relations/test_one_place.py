@@ -19,6 +19,7 @@ from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.path_run import PathRun
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.cache.compare import CacheDetails
 from kvparity.relations.trace.contents import Contents
 from kvparity.relations.trace.facts import Facts
 from kvparity_contracts.paths import PathName
@@ -58,7 +59,7 @@ def told_of(found: Comparison, spot: Spot) -> None:
     assert place in found.reason
     assert found.differing_tokens == 1
     assert found.details is not None
-    assert (found.details["differing"], found.details["layers"]) == (1, LAYERS)
+    assert (found.details.differing, found.details.layers) == (1, LAYERS)
     first = found.first_divergence
     assert first is not None
     assert (first.part, first.layer, first.position) == (spot.part, spot.layer, spot.position)
@@ -69,7 +70,8 @@ def told_of(found: Comparison, spot: Spot) -> None:
 def test_a_grid_without_a_wrong_number_holds() -> None:
     found = compare_caches(side("prefill"), side("decode"))
     assert found.outcome == "holds", found.reason
-    assert found.details == {"layers": LAYERS, "compared": 2 * LAYERS * sum(HELD), "differing": 0}
+    every = 2 * LAYERS * sum(HELD)
+    assert found.details == CacheDetails(layers=LAYERS, compared=every, differing=0)
 
 
 def judged(spot: Spot) -> tuple[Comparison, Comparison]:
@@ -141,7 +143,7 @@ def test_what_only_one_side_holds_is_counted_by_any_layer() -> None:
     less.is_held[1:] = False
     found = compare_caches(side("prefill"), side("decode"), (less, right("decode")))
     assert (found.outcome, found.tokens) == ("holds", sum(HELD))
-    assert found.details == {"layers": LAYERS, "compared": 2 * sum(HELD), "differing": 0}
+    assert found.details == CacheDetails(layers=LAYERS, compared=2 * sum(HELD), differing=0)
     less.is_held[0, : HELD[0]] = False
     less.is_held[0, HELD[0] + 1 :] = False
     found = compare_caches(side("prefill"), side("decode"), (less, right("decode")))
@@ -191,11 +193,11 @@ def test_one_head_that_looks_elsewhere_is_told(only: str) -> None:
     told, other = "dead", "wrongly_alive"
     if look.at < 0:
         told, other = other, told
-    (place,) = found.details[told]
-    assert found.details[other] == []
-    assert found.details["unseen_layers"] == []
+    (place,) = getattr(found.details, told)
+    assert getattr(found.details, other) == ()
+    assert found.details.unseen_layers == ()
     position = look.at if look.at >= 0 else 1  # row 4 sees 2, 3 and its own key
-    assert (place["layer"], place["head"], place["position"]) == (look.layer, look.head, position)
+    assert (place.layer, place.head, place.position) == (look.layer, look.head, position)
 
 
 @pytest.mark.parametrize("part", ["k", "v"])

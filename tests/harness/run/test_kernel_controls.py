@@ -19,6 +19,7 @@ from kvparity.relations.audit import relation as auditing
 from kvparity.relations.audit.relation import AuditRelation
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.order import relation as probing
+from kvparity.relations.order.line import OrderDetails
 from kvparity.relations.order.relation import OrderRelation
 from kvparity.subjects.base import Subject, UnsupportedError
 from kvparity.subjects.pair.model import HeadCounts, Pair
@@ -111,7 +112,7 @@ def test_a_planted_order_is_caught_and_nothing_planted_is_not(
 def test_only_another_order_catches(
     outcome: Any, verdict: str, caught: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Comparison(outcome, "bits", details={"verdict": verdict})
+    found = Comparison(outcome, "bits", details=OrderDetails.model_construct(verdict=verdict))
     monkeypatch.setattr(probing, "certify", lambda *arguments, **more: found)
     assert run_order(ours(), certificate("other-tile", 17)) == Planted(
         caught,

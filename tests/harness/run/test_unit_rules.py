@@ -188,7 +188,7 @@ def test_of_a_pair_the_rounding_of_an_lse_alone_is_not_counted() -> None:
 
     found = judged(values)
     assert found.max_abs == 2 * 4 * 2.0**-24
-    assert found.details["worst"]["column"] == 7
+    assert found.details.worst.column == 7
     # A pair that returns no LSE is held to its O.
     alone = judged(values[:, :8])
     assert alone.max_abs == found.max_abs

@@ -20,7 +20,7 @@ from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
 from kvparity.relations.accuracy.measure import Against
-from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.bits_and_limits import Comparison, InvarianceDetails
 from kvparity.relations.invariance import with_cause
 from kvparity.report.case_line import case_words
 from kvparity.report.lines import PathLine, UnitLine
@@ -124,15 +124,15 @@ def test_whether_a_path_repeats_itself_is_asked_once_of_a_unit() -> None:
     for before in (None, Before((), repeats)):
         run_unit(
             own, work, tokens=[[*ids] for ids in TOKENS], done=frozenset(), before=before,
-            emit=lambda case, found, *_: seen.append((found.outcome, dict(found.details))),
+            emit=lambda case, found, *_: seen.append((found.outcome, found.details)),
         )  # fmt: skip
-    assert seen == [("differs", {"repeats": repeats}), ("differs", {})]
+    assert seen == [("differs", InvarianceDetails(repeats=repeats)), ("differs", None)]
     right = setting(BITS)
     run_unit(
         right, work, tokens=[[*ids] for ids in TOKENS], done=frozenset(),
-        emit=lambda case, found, *_: seen.append((found.outcome, dict(found.details))),
+        emit=lambda case, found, *_: seen.append((found.outcome, found.details)),
     )  # fmt: skip
-    assert seen[2:] == [("holds", {})]
+    assert seen[2:] == [("holds", None)]
 
 
 def test_what_the_subject_cannot_do_is_said_before_any_work() -> None:

@@ -19,7 +19,7 @@ from kvparity.record.execute import Tokens
 from kvparity.relations.asked import Kernels
 from kvparity.relations.base import KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.order.relation import EDGES, PROBED, SEEN, certify
+from kvparity.relations.order.relation import EDGES, PROBED, caught, certify
 from kvparity.relations.registry import RELATIONS, kernel_relation
 from kvparity.run.control_run import compare
 from kvparity.run.unit import Runner, Setting
@@ -156,14 +156,13 @@ def _look_at_kernels(entry: Entry, built: _Built) -> tuple[str, str, str]:
 
     if in_kernels(CONTROLS[entry.control]):
         found = relation.control(kernels, KernelControl(entry.control, case))
-        caught, seen = found.caught, found.seen
+        was_caught, seen = found.caught, found.seen
     else:
         planted = look(PLANTS[entry.control](setting.subject))
-        caught = planted.outcome == "differs" and planted.details["verdict"] in SEEN
-        seen = planted.reason
+        was_caught, seen = caught(planted), planted.reason
     if key not in built.clean:
         built.clean[key] = look(setting.subject)
     clean = built.clean[key]
     if clean.outcome != "holds":
         return "decode", "void", f"with nothing planted: {clean.outcome}: {clean.reason}"
-    return "decode", "caught" if caught else "not caught", seen
+    return "decode", "caught" if was_caught else "not caught", seen

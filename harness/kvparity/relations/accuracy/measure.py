@@ -11,9 +11,8 @@ from torch import Tensor
 from kvparity.core.words import UNFINITE, of_allowed
 from kvparity.plan.results import Outcome
 from kvparity.record.execute import Record
-from kvparity.relations.accuracy.line import Spot
+from kvparity.relations.accuracy.line import AccuracyDetails, Spot
 from kvparity.relations.bits_and_limits import Comparison, aggregates, number, other_work
-from kvparity_contracts.json_types import JsonValue
 
 OF_A_TOKEN = ("max_abs", "max_abs_dlogp")
 """Limits that hold for each token alone; the others are of all tokens together."""
@@ -89,15 +88,14 @@ def accuracy(
             UNFINITE,
             tokens=tokens,
             differing_tokens=int(bad.sum()),
-            details={"limits": dict(limits), "first": first.document(), "worst": first.document()},
+            details=AccuracyDetails(limits=dict(limits), first=first, worst=first),
         )
     measured = aggregates(found, wanted, column)
     if column is not None:
         measured["rollout"] = "candidate"
     values = {name: x for name, x in measured.items() if isinstance(x, float)}
-    details: dict[str, JsonValue] = {
-        "limits": dict(limits), **_where(candidate, errors, limits, column),
-    }  # fmt: skip
+    first_spot, worst = _where(candidate, errors, limits, column)
+    details = AccuracyDetails(limits=dict(limits), first=first_spot, worst=worst)
 
     def found_so(outcome: Outcome, reason: str) -> Comparison:
         return Comparison(outcome, reason, tokens=tokens, **measured, details=details)
@@ -111,7 +109,7 @@ def accuracy(
         words = of_allowed(values, {name: limits[name] for name in over})
         return found_so("differs", f"over the limit: {words}")
     if candidate.faults:
-        details["faults"] = candidate.faults
+        details = details.model_copy(update={"faults": candidate.faults})
         return found_so("differs", candidate.faults[0])
     idle = other_work("path", candidate)
     if idle is not None:
@@ -121,17 +119,16 @@ def accuracy(
 
 def _where(
     candidate: Record, errors: Against, limits: Mapping[str, float], column: int | None
-) -> dict[str, JsonValue]:
+) -> tuple[Spot | None, Spot | None]:
     """The first token over the limit of a token, or that is not exact; and the farthest of all."""
     off = errors.error != 0  # NaN too
     for name in OF_A_TOKEN:
         over = ~(errors.error <= limits.get(name, torch.inf))
         off = over if bool(over.any()) else off
     if not bool(off.any()):
-        return {"first": None, "worst": None}
-    spots = (int(torch.nonzero(off)[0]), int(errors.error.argmax()))
-    first, worst = (_spot(candidate, errors, spot, column).document() for spot in spots)
-    return {"first": first, "worst": worst}
+        return None, None
+    first, worst = int(torch.nonzero(off)[0]), int(errors.error.argmax())
+    return _spot(candidate, errors, first, column), _spot(candidate, errors, worst, column)
 
 
 def _spot(candidate: Record, errors: Against, at: int, column: int | None) -> Spot:

@@ -41,7 +41,7 @@ class AccuracyRelation(PathRelation):
             contract = asked.candidate.side.setting.contract
             wanted = comparable(contract.subject, candidate.values, wanted)
         found = accuracy(candidate, wanted, asked.limits, column=asked.column)
-        if not found.details:  # nothing could be measured
+        if found.details is None:  # nothing could be measured
             return RelationAnswer(found, candidate)
         return RelationAnswer(found, candidate, against(candidate, wanted, column=asked.column))
 

@@ -12,14 +12,13 @@ from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.audit.compare import VERDICTS, KernelComparison
 from kvparity.relations.audit.contract import audit_contract
-from kvparity.relations.audit.line import AuditCase
+from kvparity.relations.audit.line import AuditCase, AuditDetails
 from kvparity.relations.audit.request import AuditError
 from kvparity.relations.base import Document, KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity_contracts.checks import AuditCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
-from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.subjects import order_of
 from kvparity_kernels.order import ReductionOrder
 
@@ -74,7 +73,9 @@ def audit(
     found = [result.comparison for result in results]
     verdict = next(word for word in VERDICTS if word in {pair.verdict for pair in found})
     pairs = [result.as_json() for result in results]
-    details: JsonObject = {"architecture": case.architecture, "verdict": verdict, "pairs": pairs}
+    details = AuditDetails.model_validate(
+        {"architecture": case.architecture, "verdict": verdict, "pairs": pairs}
+    )
     deciding = next(pair for pair in found if pair.verdict == verdict)
     if verdict == "same":
         count = len(deciding.fields)

@@ -7,21 +7,34 @@ that both hold. And on each side what is read is what was written, rounded as th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from kvparity.core.bits import differing, pattern, ulps
-from kvparity.plan.results import Divergence
+from kvparity.core.values import LIST, Count
+from kvparity.plan.results import Details, Divergence
 from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot
 from kvparity.relations.bits_and_limits import Comparison, number, same_work
-from kvparity_contracts.json_types import JsonObject
 from kvparity_kernels.digest import row_digest
 
 PARTS: tuple[Literal["k"], Literal["v"]] = ("k", "v")
 Again = Callable[[str, CachePlace], CacheSnapshot]
 """(side, place) -> that side (``reference`` or ``path``), rerun and the place kept."""
+
+
+class CacheDetails(Details):
+    """How much of two caches was compared."""
+
+    layers: Count
+    """storing layers"""
+    compared: Count
+    """keys and values that were compared"""
+    differing: Count
+    """keys and values that differ"""
+    sides: Annotated[tuple[str, str], LIST] = ("reference", "candidate")
+    """`["written", "read"]` where one side alone is wrong"""
 
 
 def compare(
@@ -46,12 +59,12 @@ def compare(
     if not tokens:
         return Comparison("void", "no position is held by both sides")
     off = (reference.held[:, :rows] != candidate.held[:, :rows]) & both[..., None]
-    details = {"layers": len(both), "compared": 2 * int(both.sum()), "differing": int(off.sum())}
+    details = CacheDetails(layers=len(both), compared=2 * int(both.sum()), differing=int(off.sum()))
     if not bool(off.any()):
         idle = same_work(reference.record, candidate.record)
         if idle is not None:
             return Comparison("void", idle, tokens=tokens, details=details)
-        words = f"{details['compared']} keys and values of {len(both)} layers"
+        words = f"{details.compared} keys and values of {len(both)} layers"
         return Comparison(
             "holds", f"{words} are equal, and as written", tokens=tokens, details=details
         )
@@ -113,12 +126,12 @@ def _shared(reference: CacheSnapshot, candidate: CacheSnapshot) -> int:
 def _found(
     reason: str, one: CacheSnapshot, off: Tensor, tokens: int, divergence: Divergence | None = None
 ) -> Comparison:
-    details: JsonObject = {
-        "layers": len(off),
-        "compared": 2 * int(one.is_held.sum()),
-        "differing": int(off.sum()),
-        "sides": ["written", "read"],
-    }
+    details = CacheDetails(
+        layers=len(off),
+        compared=2 * int(one.is_held.sum()),
+        differing=int(off.sum()),
+        sides=("written", "read"),
+    )
     return Comparison(
         "differs",
         reason,

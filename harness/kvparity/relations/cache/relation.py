@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from kvparity.core.values import LIST, Count
-from kvparity.plan.results import CaseLine, Details
+from kvparity.plan.results import CaseLine
 from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot
 from kvparity.relations.asked import Asked, RelationAnswer
 from kvparity.relations.base import KeptFile, PathRelation
-from kvparity.relations.cache.compare import compare
+from kvparity.relations.cache.compare import CacheDetails, compare
 from kvparity_contracts.checks import CacheCheck
-
-
-class CacheDetails(Details):
-    """How much of two caches was compared."""
-
-    layers: Count
-    """storing layers"""
-    compared: Count
-    """keys and values that were compared"""
-    differing: Count
-    """keys and values that differ"""
-    sides: Annotated[tuple[str, str], LIST] = ("reference", "candidate")
-    """`["written", "read"]` where one side alone is wrong"""
 
 
 class CacheCase(CaseLine):

@@ -20,9 +20,8 @@ from kvparity.plan.schedule import Plan, Span, Step
 from kvparity.record.execute import Record, at_work
 from kvparity.record.run_events import Watch
 from kvparity.relations.bits_and_limits import Comparison, other_work
-from kvparity.relations.liveness.line import ChangedKey
+from kvparity.relations.liveness.line import ChangedKey, LivenessDetails
 from kvparity.subjects.base import LayeredCache, Session
-from kvparity_contracts.json_types import JsonObject
 from kvparity_kernels.digest import row_digest
 
 LOUD = 64.0
@@ -227,13 +226,13 @@ def judge(prober: Prober, record: Record) -> Comparison:
     """What the probes of one run mean."""
     found = prober.found
     faults = len(found.dead) + len(found.ghosts)
-    details: JsonObject = {
-        "probes": found.probes,
-        "visible": found.visible,
-        "dead": [each.document() for each in found.dead[:SHOWN]],
-        "wrongly_alive": [each.document() for each in found.ghosts[:SHOWN]],
-        "unseen_layers": found.unseen,
-    }
+    details = LivenessDetails(
+        probes=found.probes,
+        visible=found.visible,
+        dead=tuple(found.dead[:SHOWN]),
+        wrongly_alive=tuple(found.ghosts[:SHOWN]),
+        unseen_layers=tuple(found.unseen),
+    )
 
     def found_so(outcome: Outcome, reason: str) -> Comparison:
         return Comparison(

@@ -11,7 +11,7 @@ from kvparity.plan.results import Outcome
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.base import Document, KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.order.line import OrderCase
+from kvparity.relations.order.line import OrderCase, OrderDetails
 from kvparity.subjects.base import Subject
 from kvparity_contracts.checks import OrderCheck
 from kvparity_contracts.controls import CONTROLS
@@ -59,8 +59,13 @@ class OrderRelation(KernelRelation):
         subject = PLANTS[job.control](kernels.subject())
         parts = PROBED.get(job.control, EDGES)
         found = certify(subject, job.case, seed=kernels.contract.seed, only=parts, draws=2)
-        caught = found.outcome == "differs" and found.details["verdict"] in SEEN
-        return Planted(caught, f"{job.case.keys} keys: {found.reason}")
+        return Planted(caught(found), f"{job.case.keys} keys: {found.reason}")
+
+
+def caught(found: Comparison) -> bool:
+    """Whether a planted order was seen as one."""
+    verdict = found.details.verdict if isinstance(found.details, OrderDetails) else None
+    return found.outcome == "differs" and verdict in SEEN
 
 
 def certify(
@@ -99,13 +104,19 @@ def _worst(found: Mapping[str, Comparison]) -> Comparison:
         for kind, each in found.items()
         if each.outcome == ranked[0].outcome
     )
-    layers = {kind: dict(each.details) for kind, each in found.items()}
-    return Comparison(ranked[0].outcome, reason, details={**ranked[0].details, "layers": layers})
+    layers = {kind: _details(each).document() for kind, each in found.items()}
+    worst = _details(ranked[0]).model_copy(update={"layers": layers})
+    return Comparison(ranked[0].outcome, reason, details=worst)
+
+
+def _details(found: Comparison) -> OrderDetails:
+    assert isinstance(found.details, OrderDetails)
+    return found.details
 
 
 def of_order(report: OrderReport, kernels: JsonObject) -> Comparison:
     """What an order report means for its check."""
-    details = {**report.json(), "kernels": dict(kernels)}
+    details = OrderDetails.model_validate({**report.json(), "kernels": dict(kernels)})
     words = f"{report.verdict}: {report.reason}"
     if report.verdict in ("different-order", "undeclared-order", "same-order-different-bits"):
         return Comparison("differs", words, details=details)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from kvparity.core.values import plain
 from kvparity.relations.bits_and_limits import Comparison, Counted, other_work
+from kvparity.relations.trace.case_line import TraceDetails
 from kvparity.relations.trace.tracing import Trace
-from kvparity_contracts.json_types import JsonObject
 
 SHOWN = 8
 """Broken invariants that a report lists."""
@@ -17,14 +16,14 @@ def compare(trace: Trace) -> Comparison:
     known = [seen.weights for line in trace.lines for seen in line.layers if seen.weights]
     sums = [w for w in known if not w.recomputed]
     worst = max(sums, key=lambda w: w.deviation / w.bound, default=None)
-    details: JsonObject = {
-        "layers": max((len(line.layers) for line in trace.lines), default=0),
-        "judged": found.said,
-        "broken": [each.document() for each in found.broken[:SHOWN]],
-        "weight_sum_ulps": plain(None if worst is None else worst.deviation),
-        "weight_sum_bound_ulps": plain(None if worst is None else worst.bound),
-        "largest_out_ratio": plain(max((w.out_ratio for w in known), default=None)),
-    }
+    details = TraceDetails(
+        layers=max((len(line.layers) for line in trace.lines), default=0),
+        judged=dict(found.said),
+        broken=tuple(found.broken[:SHOWN]),
+        weight_sum_ulps=None if worst is None else worst.deviation,
+        weight_sum_bound_ulps=None if worst is None else worst.bound,
+        largest_out_ratio=max((w.out_ratio for w in known), default=None),
+    )
     counts: Counted = {
         "tokens": len(trace.lines),
         "differing_tokens": len({(b.sequence, b.step, b.place) for b in found.broken}),

@@ -51,13 +51,13 @@ def kept(
 def test_one_case_looks_at_its_own_format_alone() -> None:
     found = audit(CONTRACT, Path(), CASE)
     assert found.outcome == "holds"
-    assert found.details["verdict"] == "same"
-    assert [pair["shape"]["execution"] for pair in found.details["pairs"]] == ["bfloat16"]
+    assert found.details.verdict == "same"
+    assert [pair["shape"]["execution"] for pair in found.details.pairs] == ["bfloat16"]
 
 
 def test_what_cannot_be_compared_is_void() -> None:
     found = audit(CONTRACT, Path(), CASE, against={"block_m": 16})
-    assert (found.outcome, found.details["verdict"]) == ("void", "unknown")
+    assert (found.outcome, found.details.verdict) == ("void", "unknown")
     assert found.reason.startswith("unknown: prefill and decode: matrix instruction")
 
 

@@ -50,9 +50,9 @@ def test_the_worst_kind_of_layer_counts(full, sliding, outcome, named, monkeypat
     monkeypatch.setattr(decoders, "attentions_of", lambda subject: kinds)
     found = certify_case(None, CASE, seed=0, only=KEYS, draws=1)
     assert found.outcome == outcome, found.reason
-    assert set(found.details["layers"]) == set(kinds)
+    assert set(found.details.layers) == set(kinds)
     assert {name for name in kinds if f"{name}: " in found.reason} == named
-    assert found.details["verdict"] == found.details["layers"][min(named)]["verdict"]
+    assert found.details.verdict == found.details.layers[min(named)]["verdict"]
 
 
 def unread(function):

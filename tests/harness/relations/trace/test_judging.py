@@ -149,19 +149,19 @@ def compared(*changes: Change) -> Comparison:
 
 def test_a_case_tells_the_row_that_comes_nearest_to_its_bounds() -> None:
     found = compared(weights(deviation=lambda w: 0.99 * w.bound, out_ratio=0.99))
-    ulps, bound = (found.details[f"weight_sum_{name}ulps"] for name in ("", "bound_"))
+    ulps, bound = (getattr(found.details, f"weight_sum_{name}ulps") for name in ("", "bound_"))
     assert (found.outcome, found.differing_tokens) == ("holds", 0)
     assert ulps == 0.99 * bound
-    assert found.details["largest_out_ratio"] == 0.99
+    assert found.details.largest_out_ratio == 0.99
     # What no log-sum-exp was returned for is no sum, however far off it is.
     unsaid = compared(weights(recomputed=True, deviation=1e9))
-    assert unsaid.details["weight_sum_ulps"] < ulps
+    assert unsaid.details.weight_sum_ulps < ulps
 
 
 def test_a_row_that_breaks_several_invariants_is_one_row_and_the_first_breaks_are_listed() -> None:
     found = compared(line(position=1), seen(length=1, keys=1), weights(out_ratio=2.0, flat=(0,)))
     assert (found.outcome, found.differing_tokens) == ("differs", 1)
-    broken = [each["invariant"] for each in found.details["broken"]]
+    broken = [each.invariant for each in found.details.broken]
     assert broken == [TOLD, FULL, WINDOW, FIRST, MEAN, SCORES]
     assert found.reason.startswith(f"step {honest().lines[ROW].step}, ")
 

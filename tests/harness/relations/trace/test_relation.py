@@ -103,7 +103,7 @@ def test_a_broken_invariant_is_a_difference_with_its_sentence() -> None:
         assert len(record.index) == 8
         if defects == ("wrong-donor",):
             assert found.differing_tokens == 8
-            assert found.details["broken"][0]["invariant"] == "a layer reads its owner's cache"
+            assert found.details.broken[0].invariant == "a layer reads its owner's cache"
 
 
 def test_a_pair_without_layers_cannot_show_a_wrong_donor() -> None:

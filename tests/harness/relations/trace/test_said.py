@@ -125,7 +125,7 @@ def test_breaks_are_counted_from_the_second_on_and_eight_are_listed() -> None:
     whole = judge([replace(lines[2], position=99)], facts, None)
     assert str(whole.broken[0]) == f"{at}: {whole.broken[0].sentence}"
     many = replace(one, broken=one.broken * 10)
-    assert len(compare(replace(honest(), judgement=many)).details["broken"]) == 8
+    assert len(compare(replace(honest(), judgement=many)).details.broken) == 8
 
 
 def test_stores_that_hold_the_same_are_void() -> None:
@@ -151,9 +151,9 @@ def test_a_trace_is_as_deep_as_its_deepest_row_and_as_near_as_its_nearest() -> N
     lines[1] = replace(lines[1], layers=(*lines[1].layers[:2], replace(seen, weights=near)))
     judgement = judge(lines, declared(Emitting()), None)
     found = compare(replace(trace, lines=tuple(lines), judgement=judgement))
-    assert found.details["layers"] == 3
-    assert (found.details["weight_sum_ulps"], found.details["weight_sum_bound_ulps"]) == (9.0, 10.0)
-    assert found.details["largest_out_ratio"] == 0.5
+    assert found.details.layers == 3
+    assert (found.details.weight_sum_ulps, found.details.weight_sum_bound_ulps) == (9.0, 10.0)
+    assert found.details.largest_out_ratio == 0.5
     shallow = [replace(each, layers=each.layers[:1]) for each in trace.lines[:2]]
     said = judge([*shallow, *trace.lines[2:]], declared(Emitting()), None)
     assert said.reason == f"all invariants hold in {len(trace.lines)} rows of 3 layers"
@@ -166,18 +166,18 @@ def test_a_trace_without_weights_or_of_numbers_beyond_json_is_still_told() -> No
     ]
     found = compare(replace(trace, lines=tuple(bare)))
     measures = ("weight_sum_ulps", "weight_sum_bound_ulps", "largest_out_ratio")
-    assert [found.details[name] for name in measures] == [None] * 3
+    assert [getattr(found.details, name) for name in measures] == [None] * 3
     one, seen = first_layer(trace.lines[0])
     assert seen.weights is not None
     odd = replace(seen.weights, deviation=math.inf, bound=1.0, out_ratio=math.inf, share=0.5)
     lines = (replace(one, layers=(replace(seen, weights=odd),)),)
     found = compare(replace(trace, lines=lines))
-    assert [found.details[name] for name in measures] == ["inf", 1.0, "inf"]
+    assert [getattr(found.details, name) for name in measures] == ["inf", 1.0, "inf"]
     weights = lines[0].json()["layers"][0]["weights"]
     assert (weights["deviation"], weights["out_ratio"], weights["share"]) == ("inf", "inf", 0.5)
     assert (weights["uniform"], bare[0].json()["layers"][0]["weights"]) == ([], None)
     nothing = compare(replace(trace, lines=()))
-    assert (nothing.tokens, nothing.details["layers"]) == (0, 0)
+    assert (nothing.tokens, nothing.details.layers) == (0, 0)
 
 
 def test_a_break_counts_though_the_path_did_not_decode() -> None:

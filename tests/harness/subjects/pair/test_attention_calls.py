@@ -22,6 +22,7 @@ from kvparity.plan.paths import build as plan_of
 from kvparity.plan.schedule import Span
 from kvparity.plan.workload import fill
 from kvparity.record.execute import run as record
+from kvparity.relations.bits_and_limits import InvarianceDetails
 from kvparity.run.unit import Setting
 from kvparity.subjects.base import SubjectError
 from kvparity.subjects.pair import batch
@@ -124,13 +125,13 @@ def test_an_accuracy_case_differs_for_it_too_and_evidence_believes_it() -> None:
     wrong = run(over(found, decode=no_number))["batched"]
     assert (wrong.outcome, wrong.differing_tokens) == ("differs", 0)
     (bits,) = run(over(setting(["batched"]), decode=no_number)).values()
-    bits = replace(bits, details={"faults": bits.details["faults"]})
+    bits = replace(bits, details=InvarianceDetails(faults=bits.details.faults))
     for relation, each, words in (
         ("accuracy", wrong, "it differs, and is within every limit"),
         ("invariance", bits, "it differs, and counts nothing that does"),
     ):
         case_of(relation, each)
-        unsaid = {name: it for name, it in each.details.items() if name != "faults"}
+        unsaid = each.details.model_copy(update={"faults": ()})
         with pytest.raises(ValidationError, match=words):
             case_of(relation, replace(each, details=unsaid))
 
