@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 
+from kvparity.core.environment import Environment
 from kvparity.plan.cases import Case
 from kvparity.plan.kernel_cases import KernelNumerics
-from kvparity.plan.results import ControlLine, Reach
+from kvparity.plan.results import CaseLine, ControlLine, Divergence, Reach
+from kvparity.relations.accuracy.line import Spot
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.registry import RELATIONS
 from kvparity.report.case_line import case_line
-from kvparity.report.document import RunReport
+from kvparity.report.document import (
+    CheckOfRun,
+    ContractOfRun,
+    OmittedPath,
+    Recheck,
+    RunReport,
+    TextIds,
+    UnplantedControl,
+)
+from kvparity.report.terminal import render
 from kvparity_contracts.paths import PathName
 
 Document = dict[str, Any]
@@ -148,3 +160,42 @@ def unchecked_controls(*entries: Document) -> list[ControlLine]:
         ControlLine,
         *(each | {"reach": tuple(unchecked(Reach, *each.get("reach", ())))} for each in lines),
     )
+
+
+def _unchecked_case(entry: Document) -> CaseLine:
+    """The line of its relation; what only its relation has is unchecked, too."""
+    relation = str(entry["relation"])
+    line = RELATIONS[relation].line
+    found = entry | {"first_divergence": _first(Divergence, entry["first_divergence"])}
+    if (details := found.pop(relation, None)) is not None:
+        (model, _) = get_args(line.model_fields["details"].annotation)
+        spots = {key: _first(Spot, details[key]) for key in ("first", "worst") if key in details}
+        found["details"] = _first(model, details | spots)
+    (value,) = unchecked(line, {"details": None} | found)
+    return value
+
+
+def _first(model: type[AnyValue], entry: Document | None) -> AnyValue | None:
+    return None if entry is None else unchecked(model, entry)[0]
+
+
+def rendered(document: Document) -> str:
+    """What a person reads of a report, whether or not it can be."""
+    checks = (
+        each
+        | {
+            "cases": tuple(map(_unchecked_case, each["cases"])),
+            "omitted": tuple(unchecked(OmittedPath, *each["omitted"])),
+        }
+        for each in document["checks"]
+    )
+    parts = {
+        "contract": unchecked(ContractOfRun, document["contract"])[0],
+        "environment": unchecked(Environment, document["environment"])[0],
+        "checks": tuple(unchecked(CheckOfRun, *checks)),
+        "controls": tuple(unchecked_controls(*document["controls"])),
+        "unplanted": tuple(unchecked(UnplantedControl, *document["unplanted"])),
+        "recheck": Recheck.model_validate(document["recheck"]),
+        "texts": _first(TextIds, document["texts"]),
+    }
+    return render(unchecked(RunReport, document | parts)[0])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import toy
+from run_documents import rendered
 from toy import Toy
 
-from kvparity.report.terminal import render
 from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity_contracts.loader import load
@@ -46,5 +46,5 @@ def verify(
     assert report == json.loads((tmp_path / "run" / "run.json").read_text()) | {
         "elapsed_s": report["elapsed_s"]
     }
-    assert report["verdict"].upper() in render(report).splitlines()[0]
+    assert report["verdict"].upper() in rendered(report).splitlines()[0]
     return report

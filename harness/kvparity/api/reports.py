@@ -103,7 +103,7 @@ class Report:
 
     def __str__(self) -> str:
         """The report as ``kvparity verify`` prints it."""
-        lines = render(self.run.document()).splitlines()
+        lines = render(self.run).splitlines()
         return "\n".join(each for each in lines if self.again or not each.startswith(ADVICE))
 
     def __repr__(self) -> str:

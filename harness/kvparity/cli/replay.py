@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     document = {
         "schema_version": SCHEMA_VERSION,
         "recorded_schema": found.schema,
-        "case": found.entry,
+        "case": found.entry.document(),
         "same_as_recorded": found.same,
         "row": found.row,
         "outside_tested": versions.here(),
@@ -65,11 +65,11 @@ def _text(found: Replay) -> str:
     from kvparity.report.terminal import first_lines, ulps
 
     case = found.entry
-    agreed = found.fresh if case["verdict"] == "holds" else None
-    verdict = found.verdict if agreed else str(case["verdict"])
-    lines = [f"{case['id']}: {verdict.upper()}: {agreed or case['reason']}"]
+    agreed = found.fresh if case.verdict == "holds" else None
+    verdict = found.verdict if agreed else case.verdict
+    lines = [f"{case.id}: {verdict.upper()}: {agreed or case.reason}"]
     lines += versions.lines({"outside_tested": versions.here()})
-    if case["workload"] is not None and not agreed:
+    if case.workload is not None and not agreed:
         lines += first_lines([case])
     lines.append(f"    {_repeats(found)}")
     if found.schema != SCHEMA_VERSION:
@@ -92,7 +92,7 @@ def _text(found: Replay) -> str:
 
 def _repeats(found: Replay) -> str:
     """Whether the case gave what the run recorded, and if not, why."""
-    if found.fresh is not None and found.entry["verdict"] == "holds":
+    if found.fresh is not None and found.entry.verdict == "holds":
         return (
             "As in the run, its two sides agree in one process, but not with a "
             f"process that computed nothing else: {_STATE}"
@@ -100,7 +100,7 @@ def _repeats(found: Replay) -> str:
     if found.same:
         return "the same result as the run recorded"
     if found.keeps_state:
-        alone, after = _WORDS[str(found.entry["verdict"])], _WORDS[str(found.after_others)]
+        alone, after = _WORDS[found.entry.verdict], _WORDS[str(found.after_others)]
         if alone == after:
             return (
                 f"NOT the result that the run recorded. Alone the case {alone} in another way; "

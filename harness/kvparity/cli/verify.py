@@ -20,7 +20,7 @@ from kvparity.run.device import settle
 from kvparity.run.options import RUNS, default_jobs, new_folder, sound
 
 if TYPE_CHECKING:
-    from kvparity.report.terminal import Document
+    from kvparity.report.document import RunReport
     from kvparity_contracts.loader import LoadedContract
 
 _TIMEOUT_S = 3600
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         if args.run_dir is None:
             with suppress(OSError):
                 folder.rmdir()  # where nothing is in it: a run that was refused
-    return _print(args, found, [found])
+    return _print(args, found.document(), [found])
 
 
 def _before_and_after(
@@ -114,15 +114,19 @@ def _before_and_after(
         # An interruption may have come before the second run began.
         resume = args.resume and (name == "before" or inner.exists())
         reports[name] = _verify(args, contract, device, inner, resume)
-    document = {"schema_version": SCHEMA_VERSION, "verdict": reports["after"]["verdict"], **reports}
-    words = ", ".join(f"{name}: {found['verdict'].upper()}" for name, found in reports.items())
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": reports["after"].verdict,
+        **{name: found.document() for name, found in reports.items()},
+    }
+    words = ", ".join(f"{name}: {found.verdict.upper()}" for name, found in reports.items())
     return _print(args, document, list(reports.values()), f"\nwith --invariant, {words}")
 
 
 def _print(
     args: argparse.Namespace,
     document: Mapping[str, object],
-    reports: Sequence[Document],
+    reports: Sequence[RunReport],
     last: str | None = None,
 ) -> int:
     """The document on stdout if it was asked for, the text of each report, the exit code."""
@@ -135,7 +139,7 @@ def _print(
 
 def _verify(
     args: argparse.Namespace, loaded: LoadedContract, device: str, folder: Path, resume: bool
-) -> Document:
+) -> RunReport:
     from kvparity.core.errors import SubjectError
     from kvparity.run.verify import verify
 
@@ -150,7 +154,7 @@ def _verify(
                 command=shlex.join(["kvparity", *sys.argv[1:]]),
                 progress=bar,
                 timeout=args.timeout,
-            ).document()
+            )
     except SubjectError as error:
         raise StopError(f"error: {error}{_kept(folder)}", ExitCode.ERROR) from error
     except KeyboardInterrupt:

@@ -122,6 +122,21 @@ class CaseLine(RunLine):
         return None
 
     @property
+    def sides(self) -> tuple[str, str]:
+        """The names of the two that its first divergence shows."""
+        return str(self.reference), self.path
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What was wrong with rows that belong to no sequence."""
+        return ()
+
+    @property
+    def repeats(self) -> Mapping[str, bool]:
+        """By path, whether a rerun gave the same bits; empty where there was none."""
+        return {}
+
+    @property
     def kernels(self) -> Mapping[str, Json]:
         """What only this case launched, by name."""
         return {}

@@ -8,18 +8,15 @@ To add one, write a check model (``kvparity_contracts.check_base``) and a subcla
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import CaseLine, Outcome
 from kvparity.relations.asked import Asked, ControlTrial, Kernels, Planted, RelationAnswer, Reruns
 from kvparity.relations.bits_and_limits import Comparison, measures
 from kvparity_contracts.checks import Check, KernelCheck, PathCheck
-
-Document = Mapping[str, Any]
-"""A case as the report has it."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +55,15 @@ class Relation(ABC):
         """As contracts write it."""
         return self.check.TAG
 
-    def place(self, case: Document) -> str:
+    def place(self, case: CaseLine) -> str:
         """Where a case looked, in words."""
-        return f"{case['path']} over {case['workload']}"
+        return f"{case.path} over {case.workload}"
 
-    def rows(self, cases: Sequence[Document]) -> list[str]:
+    def rows(self, cases: Sequence[CaseLine]) -> list[str]:
         """Lines under the table of a check, in the report that a person reads."""
         return []
 
-    def spots(self, case: Document) -> list[str]:
+    def spots(self, case: CaseLine) -> list[str]:
         """Lines about single tokens of a case that broke."""
         return []
 

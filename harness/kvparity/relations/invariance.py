@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -26,17 +26,26 @@ class InvarianceCase(CaseLine):
     by path, whether a rerun gave the same bits; `faults`: for a kernel pair (for accuracy too),
     what was wrong with rows that belong to no sequence"""
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Those of a pair."""
+        return () if self.details is None else self.details.faults
+
+    @property
+    def repeats(self) -> Mapping[str, bool]:
+        """Of both paths."""
+        return {} if self.details is None else self.details.repeats
+
     def contradiction(self) -> str | None:
         """Of two reruns, they are those of its two paths."""
-        repeats = {} if self.details is None else self.details.repeats
-        if not repeats.keys() <= {self.path, self.reference}:
-            return f"repeats is {repeats!r}, expected its two paths"
+        if not self.repeats.keys() <= {self.path, self.reference}:
+            return f"repeats is {self.repeats!r}, expected its two paths"
         return super().contradiction()
 
     def why_not_holds(self) -> str | None:
         """Every bit is equal."""
-        if self.details is not None and self.details.faults:
-            return f"it holds, and faults is {list(self.details.faults)!r}"
+        if self.faults:
+            return f"it holds, and faults is {list(self.faults)!r}"
         if (wrong := super().why_not_holds()) is not None:
             return wrong
         return None if self.max_ulp == 0 else f"it holds, and max_ulp is {self.max_ulp!r}"
@@ -46,8 +55,7 @@ class InvarianceCase(CaseLine):
         seen = self.differing_tokens or self.differing_rows
         if seen and self.first_divergence is None:
             return "it differs, and has no first divergence"
-        faults = self.details is not None and self.details.faults
-        return None if faults else super().why_not_differs()
+        return None if self.faults else super().why_not_differs()
 
 
 class InvarianceRelation(PathRelation):

@@ -1,79 +1,83 @@
-"""The terminal report: what a person reads first. A pure function of the ``run.json`` document."""
+"""The terminal report: what a person reads first. A pure function of the report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvparity.core.versions import lines as outside_line
 from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE, digits, rounded
+from kvparity.plan.results import CaseLine, Divergence
 from kvparity.relations.base import Relation
 from kvparity.relations.registry import RELATIONS
+from kvparity.report.document import CheckOfRun, RunReport
 
 Document = dict[str, Any]
 ADVICE = "to look closer: "
 
 
-def render(report: Document) -> str:
+def render(report: RunReport) -> str:
     """The whole report as text."""
     lines = [_headline(report), *_ground(report), ""]
-    for check in report["checks"]:
+    for check in report.checks:
         lines += [*_check(check), ""]
     lines += _controls(report)
     lines += _advice(report)
-    lines.append(f"evidence: {report['run_dir']}")
+    lines.append(f"evidence: {report.run_dir}")
     return "\n".join(lines)
 
 
-def _headline(report: Document) -> str:
-    seconds = report.get("elapsed_s")
-    tail = f"  ({seconds:.1f} s)" if seconds is not None else ""
-    return f"{report['contract']['name']}: {report['verdict'].upper()}{tail}"
+def _headline(report: RunReport) -> str:
+    tail = f"  ({report.elapsed_s:.1f} s)"
+    return f"{report.contract.name}: {report.verdict.upper()}{tail}"
 
 
-def _ground(report: Document) -> list[str]:
+def _ground(report: RunReport) -> list[str]:
     """What the verdict rests on: device, versions, how the kernels ran."""
-    found = report["environment"]
+    found = report.environment
+    subject: Mapping[str, Any] = report.subject
     versions = ", ".join(
         f"{name} {version}"
-        for name, version in found["versions"].items()
+        for name, version in found.versions.items()
         if version and name in ("torch", "triton", "transformers")
     )
-    lines = [f"  on {found['device']} ({found['device_name']}), {versions}"]
-    lines += outside_line(found)
-    if found["triton_mode"] == "interpreter" and report["kernels"]:
+    lines = [f"  on {found.device} ({found.device_name}), {versions}"]
+    lines += outside_line({"outside_tested": found.outside_tested})
+    if found.triton_mode == "interpreter" and report.kernels:
         lines.append(
             "  Triton kernels ran in the interpreter: this shows that the algorithm is invariant, "
             "not the hardware"
         )
-    if (tiles := report.get("tiles")) and tiles["arch"]:
-        lines.append(f"  tiles: {tiles['words']}")
-    if weights := report["subject"].get("weights"):
-        count = report["subject"]["parameters"]
+    if report.tiles["arch"]:
+        lines.append(f"  tiles: {report.tiles['words']}")
+    if weights := subject.get("weights"):
+        count = subject["parameters"]
         lines.append(f"  weights: {count:,} parameters, fingerprint {weights[:16]}")
-    lines += [f"  {note}" for note in report["subject"].get("notes", ())]
-    ordered = any(_relation(check).sees_order for check in report["checks"])
-    if not ordered and any(each["reason"] == NO_LSE for each in report["unplanted"]):
+    lines += [f"  {note}" for note in subject.get("notes", ())]
+    ordered = any(_relation(check).sees_order for check in report.checks)
+    if not ordered and any(each.reason == NO_LSE for each in report.unplanted):
         lines.append(
             "  the pair returns no LSE: another order of additions that the rounding of out hides "
             "is not seen; return (out, lse), or add a check with relation: order"
         )
-    if texts := report.get("texts"):
-        counts = ", ".join(f"{sum(map(len, x))} of {n}" for n, x in texts["ids"].items())
-        lines.append(f"  texts became ids ({counts}; run.json lists them): {texts['by']}")
-    if swapped := report["subject"].get("invariant"):
+    if (texts := report.texts) is not None:
+        counts = ", ".join(f"{sum(map(len, x))} of {n}" for n, x in texts.ids.items())
+        lines.append(f"  texts became ids ({counts}; run.json lists them): {texts.by}")
+    if swapped := subject.get("invariant"):
         lines.append(f"  torch's reductions ran in fixed order: {', '.join(swapped)}")
-    if ran := report["subject"].get("backends"):
-        asked = report["subject"]["requested"]
+    if ran := subject.get("backends"):
+        asked = subject["requested"]
         beside = f"; operations beside it: {asked['operations']}"
         lines.append(f"  attention {asked['attention']} ran on {', '.join(ran)}{beside}")
-    if (again := report.get("recheck")) and again["rows"]:
-        unlike = len(again["differing"])
+    again = report.recheck
+    if again.rows:
+        unlike = len(again.differing)
         words = f"{unlike} paths differ" if unlike > 1 else "1 path differs"
         lines.append(
-            f"  {again['rows']} rows of {again['paths']} of {again['of']} paths were recomputed "
+            f"  {again.rows} rows of {again.paths} of {again.of} paths were recomputed "
             f"in fresh processes: {words if unlike else 'all alike'}"
         )
-    ops = report["subject"].get("cpu_ops")
+    ops = subject.get("cpu_ops")
     if ops == "twin":
         lines.append(
             "  operations other than attention ran as vectorised CPU twins of the kernels "
@@ -82,14 +86,14 @@ def _ground(report: Document) -> list[str]:
     return lines
 
 
-def _check(check: Document) -> list[str]:
-    lines = [f"{_mark(check['verdict'])} {check['name']}  [{check['relation']}]  {check['reason']}"]
-    rows: dict[tuple[str, str], list[Document]] = {}
-    for case in check["cases"]:
-        if case["workload"] is None:
-            lines.append(f"    {_relation(case).place(case)}, {_formats(case)}: {case['reason']}")
+def _check(check: CheckOfRun) -> list[str]:
+    lines = [f"{_mark(check.verdict)} {check.name}  [{check.relation}]  {check.reason}"]
+    rows: dict[tuple[str, str], list[CaseLine]] = {}
+    for case in check.cases:
+        if case.workload is None:
+            lines.append(f"    {_relation(case).place(case)}, {_formats(case)}: {case.reason}")
             continue
-        rows.setdefault((case["path"], case["workload"]), []).append(case)
+        rows.setdefault((case.path, case.workload), []).append(case)
     paths = list(dict.fromkeys(path for path, _ in rows))
     loads = list(dict.fromkeys(load for _, load in rows))
     if paths:
@@ -98,28 +102,23 @@ def _check(check: Document) -> list[str]:
         for path in paths:
             cells = "".join(f"  {_cell(rows.get((path, load), [])):>12}" for load in loads)
             lines.append(f"    {path:<{wide}}{cells}")
-    for entry in check["omitted"]:
-        lines.append(f"    not run: {entry['path']} over {entry['workload']}: {entry['reason']}")
-    lines += _relation(check).rows(check["cases"])
-    bad = [case for case in check["cases"] if case["verdict"] in ("differs", "void")]
-    if bad and bad[0]["workload"] is not None:
+    for entry in check.omitted:
+        lines.append(f"    not run: {entry.path} over {entry.workload}: {entry.reason}")
+    lines += _relation(check).rows(check.cases)
+    bad = [case for case in check.cases if case.verdict in ("differs", "void")]
+    if bad and bad[0].workload is not None:
         lines += first_lines(bad)
     return lines
 
 
-def _relation(entry: Document) -> Relation:
+def _relation(entry: CheckOfRun | CaseLine) -> Relation:
     """The relation of a check or of a case."""
-    return RELATIONS[entry["relation"]]
+    return RELATIONS[entry.relation]
 
 
-def _details(case: Document) -> Document:
-    """What only its relation has."""
-    return case.get(case["relation"]) or {}
-
-
-def _formats(case: Document) -> str:
-    same = case["kv_cache"] == case["dtype"]
-    return str(case["dtype"]) if same else f"{case['dtype']}, kv {case['kv_cache']}"
+def _formats(case: CaseLine) -> str:
+    same = case.kv_cache == case.dtype
+    return case.dtype if same else f"{case.dtype}, kv {case.kv_cache}"
 
 
 def _mark(verdict: str) -> str:
@@ -131,72 +130,71 @@ def _mark(verdict: str) -> str:
     }.get(verdict, verdict)
 
 
-def _cell(cases: list[Document]) -> str:
+def _cell(cases: Sequence[CaseLine]) -> str:
     if not cases:
         return "."
-    tokens = sum(case["tokens"] for case in cases)
-    off = sum(max(case["differing_tokens"], case["differing_rows"]) for case in cases)
-    if any(case.get("recheck") for case in cases):
+    tokens = sum(case.tokens for case in cases)
+    off = sum(max(case.differing_tokens, case.differing_rows) for case in cases)
+    if any(case.recheck for case in cases):
         return "state"
-    if any(case["verdict"] == "differs" for case in cases):
+    if any(case.verdict == "differs" for case in cases):
         if off:
             return f"{off}/{tokens} off"
         return "over limit" if _relation(cases[0]).limited else "differs"
     for word in ("error", "void"):
-        if any(case["verdict"] == word for case in cases):
+        if any(case.verdict == word for case in cases):
             return word
     return f"{tokens} ok"
 
 
-def first_lines(bad: list[Document]) -> list[str]:
+def first_lines(bad: Sequence[CaseLine]) -> list[str]:
     """The first case that broke: where, both bit patterns, how often, what it does to RL."""
     case = bad[0]
-    where = f"{_relation(case).place(case)}, {case['dtype']}"
-    if case["temperature"] is not None:
-        where += f", temperature {case['temperature']:g}"
-    lines = [f"    first: {case['id']} ({where}): {case['reason']}"]
-    d = case["first_divergence"]
+    where = f"{_relation(case).place(case)}, {case.dtype}"
+    if case.temperature is not None:
+        where += f", temperature {case.temperature:g}"
+    lines = [f"    first: {case.id} ({where}): {case.reason}"]
+    d = case.first_divergence
     if d:
-        token = "" if d["token"] is None else f", token {d['token']}"
-        spot = f"sequence {d['sequence']}, position {d['position']}{token}"
-        if d.get("name") is not None:
-            spot += f", {d['name']}"
-        if d.get("part") is not None:
-            spot += f", layer {d['layer']}: {d['part']}, element {d['column']}"
+        token = "" if d.token is None else f", token {d.token}"
+        spot = f"sequence {d.sequence}, position {d.position}{token}"
+        if d.name is not None:
+            spot += f", {d.name}"
+        if d.part is not None:
+            spot += f", layer {d.layer}: {d.part}, element {d.column}"
         lines.append(f"      {spot}:")
-        names = _details(case).get("sides", (case["reference"], case["path"]))
-        for side, name in zip(("reference", "candidate"), names, strict=True):
-            lines.append(
-                f"        {name:<12} {digits(d[side]):>16}  bits {d[side + '_bits']}  "
-                f"row {d[side + '_digest']}"
-            )
-        if d["reference_bits"] == d["candidate_bits"]:
+        shown = (
+            (d.reference, d.reference_bits, d.reference_digest),
+            (d.candidate, d.candidate_bits, d.candidate_digest),
+        )
+        for name, (value, bits, digest) in zip(case.sides, shown, strict=True):
+            lines.append(f"        {name:<12} {digits(value):>16}  bits {bits}  row {digest}")
+        if d.reference_bits == d.candidate_bits:
             lines.append(f"        {_alike(d)}")
-        elif d["ulps"] is not None:
-            lines.append(f"        {ulps(d['ulps'])} apart")
+        elif d.ulps is not None:
+            lines.append(f"        {ulps(d.ulps)} apart")
     lines += _relation(case).spots(case)
-    if _details(case).get("faults"):
+    if case.faults:
         lines.append(f"      {NO_KEY}")
     lines += _often(case)
     lines += _again(case)
     return lines
 
 
-def _alike(divergence: Document) -> str:
+def _alike(divergence: Divergence) -> str:
     """What is wrong with a row where the bits that are shown are equal."""
-    if isinstance(divergence["reference"], str):  # JSON names what is no finite number
+    if isinstance(divergence.reference, str):  # JSON names what is no finite number
         return "NaN or Inf on both sides, whatever the path"
-    if divergence["reference_digest"] == divergence["candidate_digest"]:
+    if divergence.reference_digest == divergence.candidate_digest:
         return "the same bits in the whole row, which holds NaN or Inf elsewhere"
     return "the same bits here, different ones elsewhere in the row"
 
 
-def _again(case: Document) -> list[str]:
+def _again(case: CaseLine) -> list[str]:
     """Whether what differs is a matter of paths at all."""
-    sides = _details(case).get("repeats", {})
-    if not sides:
+    if not case.repeats:
         return []
-    unsteady = [name for name, steady in sides.items() if not steady]
+    unsteady = [name for name, steady in case.repeats.items() if not steady]
     if not unsteady:
         return ["      rerun, both sides repeated their own bits"]
     return [
@@ -210,59 +208,62 @@ def ulps(count: int) -> str:
     return f"{count} ulp{'' if count == 1 else 's'}"
 
 
-def _often(case: Document) -> list[str]:
+def _often(case: CaseLine) -> list[str]:
     lines = []
     counted = _relation(case).counted
-    if counted != Relation.counted and case["differing_tokens"]:
-        what = f"{case['differing_tokens']} of {case['tokens']} {counted}"
+    if counted != Relation.counted and case.differing_tokens:
+        what = f"{case.differing_tokens} of {case.tokens} {counted}"
         lines.append(f"      {what} are wrong")
-    elif case["differing_tokens"] or case["differing_rows"]:
+    elif case.differing_tokens or case.differing_rows:
         words = (
-            f"{case['differing_tokens']} of {case['tokens']} tokens and "
-            f"{case['differing_rows']} of {case['tokens']} rows differ"
+            f"{case.differing_tokens} of {case.tokens} tokens and "
+            f"{case.differing_rows} of {case.tokens} rows differ"
         )
-        farthest = "" if case["max_ulp"] is None else f"by up to {ulps(case['max_ulp'])}"
-        if case["reason"] == UNFINITE:
+        farthest = "" if case.max_ulp is None else f"by up to {ulps(case.max_ulp)}"
+        if case.reason == UNFINITE:
             words += " or are NaN or Inf"
-            alone = case["max_ulp"] == 0
+            alone = case.max_ulp == 0
             farthest = "all others are equal" if alone else farthest and f"the others {farthest}"
         lines.append("      " + ", ".join(filter(None, (words, farthest))))
-    if case["max_abs_dlogp"] is not None:
+    drift = {
+        "max |dlogp|": case.max_abs_dlogp,
+        "approx_kl0": case.approx_kl0,
+        "clipfrac0": case.clipfrac0,
+    }
+    if case.max_abs_dlogp is not None:
         lines.append(
-            f"      in RL terms (rollout {case['rollout']}, trainer {case['trainer']}): "
-            f"max |dlogp| {rounded(case['max_abs_dlogp'])}, "
-            f"approx_kl0 {rounded(case['approx_kl0'])}, "
-            f"clipfrac0 {rounded(case['clipfrac0'])}"
+            f"      in RL terms (rollout {case.rollout}, trainer {case.trainer}): "
+            + ", ".join(f"{name} {rounded(x)}" for name, x in drift.items() if x is not None)
         )
-    unmeasured = case["max_abs"] is None or (case["reason"] == UNFINITE and not case["max_abs"])
-    if not unmeasured and "limits" not in _details(case):  # which tell it
-        lines.append(f"      largest distance {rounded(case['max_abs'])}")
+    shown = case.max_abs if case.limits is None else None  # which tell it
+    if shown is not None and (shown or case.reason != UNFINITE):
+        lines.append(f"      largest distance {rounded(shown)}")
     return lines
 
 
-def _controls(report: Document) -> list[str]:
-    controls = report["controls"]
-    caught = [c for c in controls if c["caught"]]
+def _controls(report: RunReport) -> list[str]:
+    controls = report.controls
+    caught = [c for c in controls if c.caught]
     lines = [f"controls: {len(caught)} of {len(controls)} planted defects caught"]
     left_out: dict[str, list[str]] = {}
-    for entry in report["unplanted"]:
-        left_out.setdefault(entry["reason"], []).append(entry["control"])
+    for entry in report.unplanted:
+        left_out.setdefault(entry.reason, []).append(entry.control)
     # Many for one reason are counted; run.json names them.
     told = [
         (names[0] if len(names) == 1 else f"({len(names)} controls)", reason)
         for reason, names in left_out.items()
     ]
-    wide = max(map(len, [*(c["name"] for c in controls), *(who for who, _ in told)]), default=0)
+    wide = max(map(len, [*(c.name for c in controls), *(who for who, _ in told)]), default=0)
     for control in controls:
-        word = "caught" if control["caught"] else "MISSED"
-        lines.append(f"    {control['name']:<{wide}}  {word}  {control['seen']}")
+        word = "caught" if control.caught else "MISSED"
+        lines.append(f"    {control.name:<{wide}}  {word}  {control.seen}")
     lines += [f"    {who:<{wide}}  not planted: {reason}" for who, reason in told]
     return [*lines, ""]
 
 
-def _advice(report: Document) -> list[str]:
-    if report["verdict"] != "differs":
+def _advice(report: RunReport) -> list[str]:
+    if report.verdict != "differs":
         return []
-    bad = [c for check in report["checks"] for c in check["cases"] if c["verdict"] == "differs"]
-    again = f"kvparity replay {report['run_dir']} {bad[0]['id']}"
+    bad = [c for check in report.checks for c in check.cases if c.verdict == "differs"]
+    again = f"kvparity replay {report.run_dir} {bad[0].id}"
     return [f"{ADVICE}{again}", ""]

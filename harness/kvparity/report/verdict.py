@@ -74,7 +74,7 @@ def judge_check(
 
 def _words(case: CaseLine) -> str:
     """Where a case looked, and what it found."""
-    return f"{RELATIONS[case.relation].place(case.document())}: {case.reason}"
+    return f"{RELATIONS[case.relation].place(case)}: {case.reason}"
 
 
 def _controls_allow(

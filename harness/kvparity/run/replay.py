@@ -15,6 +15,7 @@ from kvparity.core.environment import settle
 from kvparity.core.values import Json
 from kvparity.plan.cases import Case, Unit, make
 from kvparity.plan.kernel_cases import KernelCase
+from kvparity.plan.results import CaseLine
 from kvparity.plan.texts import given
 from kvparity.record.execute import Record
 from kvparity.record.path_run import Setting
@@ -63,7 +64,7 @@ class Replay:
     ``fresh``: what the run found when fresh processes computed rows of a case that held.
     """
 
-    entry: Json
+    entry: CaseLine
     recorded: Json
     same: bool
     row: UnlikeColumns | None
@@ -80,10 +81,10 @@ class Replay:
         Alone it is another than in the run, and behind the others it is the same; or its two sides
         agree only where one process computes both.
         """
-        if self.fresh is not None and self.entry["verdict"] == "holds":
+        if self.fresh is not None and self.entry.verdict == "holds":
             return True
         verdict = self.recorded.get("verdict")
-        turned = self.after_others == verdict != self.entry["verdict"]
+        turned = self.after_others == verdict != self.entry.verdict
         return turned or bool(self.as_in_run)
 
     @property
@@ -92,7 +93,7 @@ class Replay:
 
         What differs again once the others have run does not hold, alone or not.
         """
-        now = str(self.entry["verdict"])
+        now = self.entry.verdict
         if now == "holds" and self.fresh is not None:
             return "differs"
         if now == "holds" != self.recorded.get("verdict"):
@@ -153,17 +154,18 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
         raise edited(place, f"its sequences have {found} ids, and {lengths} are planned")
     runner = Runner(setting, plans, tokens)
     result, row = _again(setting, runner, case)
-    now = case_line(case, result).document()
+    entry = case_line(case, result)
+    now = entry.document()
     old = recorded[case_id]
     schema = schema_of(identity)
     same = _lasting(now, schema) == _lasting(old, schema)
     fresh = told(folder, case_id)
     if same:
-        return Replay(now, old, same, row, schema, fresh=fresh)
+        return Replay(entry, old, same, row, schema, fresh=fresh)
     ready = list(ended)
     after = _after_others(setting, loaded, unit, case, ready[: ready.index(unit.id)])
     alike, still = (_lasting(after, schema) == _lasting(each, schema) for each in (old, now))
-    return Replay(now, old, same, row, schema, str(after["verdict"]), alike, not still, fresh)
+    return Replay(entry, old, same, row, schema, str(after["verdict"]), alike, not still, fresh)
 
 
 def _after_others(
@@ -191,8 +193,8 @@ def _after_others(
 
 def _look_again(job: Job, case: KernelCase, recorded: Json, schema: int) -> Replay:
     """An order certificate or an audit again; it needs no tokens. Cost in seconds may vary."""
-    now = kernel_line(case, look(job, case)).document()
-    sides = (_timeless(_lasting(each, schema)) for each in (now, recorded))
+    now = kernel_line(case, look(job, case))
+    sides = (_timeless(_lasting(each, schema)) for each in (now.document(), recorded))
     return Replay(now, recorded, next(sides) == next(sides), None, schema)
 
 

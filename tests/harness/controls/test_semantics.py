@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import toy
+from run_documents import rendered
 from torch import Tensor
 
 from kvparity.controls.reach import reaches
@@ -18,7 +19,6 @@ from kvparity.controls.semantics import PLANTED, ROWS
 from kvparity.plan.cases import make
 from kvparity.plan.schedule import Member
 from kvparity.record.path_run import Setting
-from kvparity.report.terminal import render
 from kvparity.run import verify as verification
 from kvparity.run.control_run import plant
 from kvparity.subjects.base import UnsupportedError
@@ -94,7 +94,7 @@ def test_a_limit_that_cannot_see_a_shared_fault_is_void_and_names_one_that_can(
         assert reason.startswith(f"its limits cannot see {name}, which measures max_abs ")
         assert f" of {loose:g} allowed in bfloat16; exact rows rounded to bfloat16 meas" in reason
         assert not control(report, name)["caught"]
-        assert f"{name}       MISSED"[:20] in render(report)
+        assert f"{name}       MISSED"[:20] in rendered(report)
     # It is measured alone: whether the pair has the fault itself makes no difference.
     assert control(right, name)["reach"] == control(wrong, name)["reach"]
     told = re.search(r": a limit of (\S+) tells them apart", near(right)[1])

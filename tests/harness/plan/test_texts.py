@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import toy
+from run_documents import rendered
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toy import Toy
 from transformers import PreTrainedTokenizerFast
 
 from kvparity.plan.texts import BYTES, TokenisedContract, given
 from kvparity.report.run_dir import RunFolderError
-from kvparity.report.terminal import render
 from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity.run.replay import replay
@@ -165,7 +165,7 @@ def test_a_report_says_which_ids_a_text_became_and_only_the_same_are_resumed(
 ) -> None:
     report = verify(folder, monkeypatch)
     assert report["texts"]["ids"] == {"chat": [[3, 4], [5, 6, 3, 4, 6]]}
-    line = next(x for x in render(report).splitlines() if "texts became ids" in x)
+    line = next(x for x in rendered(report).splitlines() if "texts became ids" in x)
     assert "7 of chat" in line
     assert "which has no chat template" in line
     kept = (folder.parent / "run" / "units.jsonl").read_text().splitlines()
@@ -199,5 +199,5 @@ def test_a_replay_takes_no_other_ids_than_the_run(
 def test_a_report_shows_what_is_not_followed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = verify(folder, monkeypatch)
     noted = {**report, "subject": {**report["subject"], "notes": ["generation_config is not"]}}
-    assert "  generation_config is not" in render(noted).splitlines()
-    assert "  generation_config is not" not in render(report).splitlines()
+    assert "  generation_config is not" in rendered(noted).splitlines()
+    assert "  generation_config is not" not in rendered(report).splitlines()

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import toy
+from run_documents import rendered
 from safetensors import safe_open
 from toy import Toy
 
-from kvparity.report.terminal import render
 from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity_contracts.loader import load
@@ -54,7 +54,7 @@ def test_what_was_compared_is_kept_whatever_the_verdict(
         worst = case["accuracy"]["worst"]
         sequence, row = index[int(errors.argmax())]
         assert (worst["sequence"], worst["position"]) == (f"w/{sequence}", row + 1)
-    text = render(report)
+    text = rendered(report)
     assert f"max_abs_dlogp {case_of(report)['max_abs_dlogp']:.3g} of 1e-05 allowed" in text
     assert "worst token" in text
     # A control shows what it measured beside what it broke.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 import toy
 from pydantic import Field
+from run_documents import rendered
 from toy import Toy
 
 from kvparity.controls.base import unchanged
@@ -19,9 +20,8 @@ from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import CaseLine, Details
 from kvparity.relations import registry
 from kvparity.relations.asked import Asked, Kernels, Planted, RelationAnswer
-from kvparity.relations.base import Document, KernelRelation, PathRelation, Relation
+from kvparity.relations.base import KernelRelation, PathRelation, Relation
 from kvparity.relations.bits_and_limits import Comparison, same_work
-from kvparity.report.terminal import render
 from kvparity.run import verify as running
 from kvparity.run import worker
 from kvparity.run.replay import replay
@@ -85,9 +85,9 @@ class TotalRelation(PathRelation):
         )  # fmt: skip
         return RelationAnswer(found, candidate)
 
-    def rows(self, cases: Sequence[Document]) -> list[str]:
+    def rows(self, cases: Sequence[CaseLine]) -> list[str]:
         """The largest gap."""
-        return [f"    largest gap {max(case['total']['largest'] for case in cases):g}"]
+        return [f"    largest gap {max(case.details.largest for case in cases):g}"]
 
 
 class StableCheck(KernelCheck):
@@ -114,9 +114,9 @@ class StableRelation(KernelRelation):
     holds = "decode is stable"
     finds, catches = "holds", True
 
-    def place(self, case: Document) -> str:
+    def place(self, case: CaseLine) -> str:
         """Which case."""
-        return f"probe {case['id']}"
+        return f"probe {case.id}"
 
     def words(self, case: KernelCase) -> str:
         """What is looked at."""
@@ -176,7 +176,7 @@ def test_added_relations_are_planned_run_controlled_and_told(
     assert {(c["name"], c["relation"]) for c in report["controls"]} == {
         ("temperature-ignored", "total"), ("other-tile", "stable"),
     }  # fmt: skip
-    text = render(report)
+    text = rendered(report)
     assert "    largest gap 0\n" in text
     assert "    probe c004, float32: 40 keys\n" in text
     first = report["checks"][0]["cases"][0]

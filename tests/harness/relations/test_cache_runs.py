@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import toy
+from run_documents import rendered
 from safetensors import safe_open
 from toy import Toy
 
-from kvparity.report.terminal import render
 from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity.run.replay import replay
@@ -66,7 +66,7 @@ def test_caches_and_keys_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert held["cases"][0]["cache"] == {"layers": 1, "compared": 2 * 29, "differing": 0}
     assert live["cases"][0]["liveness"]["dead"] == []
     assert live["cases"][0]["tokens"] == live["cases"][0]["liveness"]["probes"] > 0
-    text = render(report)
+    text = rendered(report)
     assert "29 ok" in text
     assert [c["seen"] for c in report["controls"] if c["relation"] == "liveness"]
     observed = json.loads((tmp_path / "run/units.jsonl").read_text())["observed"]
@@ -91,13 +91,13 @@ def test_a_wrong_cache_is_kept_as_evidence_and_replayed(
         rows = off.any(-1).any(0).nonzero().flatten().tolist()
         assert [index[row] for row in rows] == [[0, 5], [1, 22]]
         assert file.get_tensor("reference.is_held").all()
-    text = render(report)
+    text = rendered(report)
     assert "layer 0: k, element 0" in text
     assert "written" in text
     assert "2 of 29 positions are wrong" in text
     again = replay(load(tmp_path / "contract.yaml"), tmp_path / "run", case["id"], "cpu")
     assert again.same
-    assert again.entry["verdict"] == "differs"
+    assert again.entry.verdict == "differs"
     assert again.row is None
 
 
@@ -113,7 +113,7 @@ def test_a_dead_key_differs_and_is_replayed(
         for name, row in (("w/0", 5), ("w/1", 22))
     ]
     assert case["first_divergence"] is None
-    assert "2 of 11 changed keys are wrong" in render(report)
+    assert "2 of 11 changed keys are wrong" in rendered(report)
     again = replay(load(tmp_path / "contract.yaml"), tmp_path / "run", case["id"], "cpu")
     assert again.same
 

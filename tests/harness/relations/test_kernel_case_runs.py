@@ -9,11 +9,11 @@ from typing import Any
 import naive_pair
 import pytest
 from kernel_case_documents import BLIND, document
+from run_documents import rendered
 
 from kvparity.plan.kernel_cases import KernelCase
 from kvparity.relations.asked import Planted
 from kvparity.relations.registry import RELATIONS
-from kvparity.report.terminal import render
 from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity.run.replay import replay
@@ -54,7 +54,7 @@ def test_a_pair_with_one_order_holds(tmp_path: Path) -> None:
     planted = {(c["name"], c["relation"], c["caught"]) for c in seen["controls"]}
     assert planted == {("other-tile", "order", True), ("ragged-split", "order", True)}
     assert all(c["seen"].startswith("66 keys: different-order: ") for c in seen["controls"])
-    text = render(seen)
+    text = rendered(seen)
     assert "    20 keys, float32: consistent: 5 of 5 parts are the same" in text
     assert "first:" not in text
 
@@ -65,11 +65,11 @@ def test_a_pair_of_two_orders_differs_and_can_be_replayed(tmp_path: Path) -> Non
     (check,) = seen["checks"]
     assert (check["verdict"], check["reason"]) == ("differs", "1 of 1 cases differ")
     assert check["cases"][0]["order"]["verdict"] == "different-order"
-    assert "    20 keys, float32: different-order: key order: " in render(seen)
+    assert "    20 keys, float32: different-order: key order: " in rendered(seen)
     again = replay(load(tmp_path / "contract.yaml"), tmp_path / "run", "c000", "cpu")
     assert again.same
     assert again.row is None
-    assert again.entry["verdict"] == "differs"
+    assert again.entry.verdict == "differs"
 
 
 def test_without_a_log_sum_exp_one_control_is_left(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_void_case_is_told_by_its_place(tmp_path: Path, monkeypatch: pytest.Mo
     seen = verify(tmp_path, checks=checks)
     (check,) = seen["checks"]
     assert (check["verdict"], check["reason"]) == ("void", "sm_90: unknown: so")
-    assert "    sm_90, float32: unknown: so" in render(seen)
+    assert "    sm_90, float32: unknown: so" in rendered(seen)
     assert {(c["name"], c["relation"]) for c in seen["controls"]} == {
         ("other-tile", "audit"),
         ("other-warps", "audit"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from run_documents import case, report
-
-from kvparity.report.terminal import render
+from run_documents import case, rendered, report
 
 Document = dict[str, Any]
 
@@ -36,7 +34,7 @@ def measured(largest: float | str, limit: float = 0.02, **changes: Any) -> Docum
 def lines(*cases: Document, verdict: str = "holds") -> list[str]:
     whole = report(verdict, *cases)
     whole["checks"][0]["relation"] = "accuracy"
-    return render(whole).splitlines()
+    return rendered(whole).splitlines()
 
 
 def test_what_holds_shows_how_near_it_came_and_where() -> None:

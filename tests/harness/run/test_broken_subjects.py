@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_documents import rendered
 from toy import GeneratingToy, Toy
 from toy_verification import BITS, NEAR, verify
 
 from kvparity.core.exit_codes import ExitCode, of_verdict
-from kvparity.report.terminal import render
 from kvparity.run import worker
 from kvparity.subjects.base import OracleError, SubjectError, UnsupportedError
 
@@ -58,4 +58,4 @@ def test_without_an_oracle_accuracy_is_an_error_and_the_rest_is_judged(
     assert of_verdict(report["verdict"]) == ExitCode.ERROR
     lost = [entry for entry in report["unplanted"] if "float64: 0x7f" in entry["reason"]]
     assert {entry["relation"] for entry in lost} == {"accuracy"}
-    assert "[ERROR]   near" in render(report)
+    assert "[ERROR]   near" in rendered(report)

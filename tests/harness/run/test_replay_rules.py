@@ -9,6 +9,7 @@ import pytest
 import torch
 from records import DECODE, VALUES, changed, record
 
+from kvparity.plan.results import CaseLine
 from kvparity.record.path_run import Setting
 from kvparity.relations.asked import RelationAnswer
 from kvparity.relations.bits_and_limits import Comparison, invariance
@@ -78,15 +79,14 @@ RULES: dict[str, tuple[str, str, tuple[bool, str | None, bool | None], str | Non
 @pytest.mark.parametrize("name", RULES)
 def test_the_verdict_of_a_replay_and_what_decides_it(name: str) -> None:
     now, then, (same, after, alike), fresh, wanted = RULES[name]
-    found = Replay(
-        {"verdict": now}, {"verdict": then}, same, None, 2, after, alike, fresh=fresh
-    )  # fmt: skip
+    entry = CaseLine.model_construct(verdict=now)
+    found = Replay(entry, {"verdict": then}, same, None, 2, after, alike, fresh=fresh)
     assert (found.verdict, found.keeps_state) == wanted
     assert not found.moves  # nobody said so
 
 
 def test_a_case_of_an_unknown_verdict_is_void_where_it_holds_now() -> None:
-    found = Replay({"verdict": HOLDS}, {}, False, None, 2, HOLDS, False)
+    found = Replay(CaseLine.model_construct(verdict=HOLDS), {}, False, None, 2, HOLDS, False)
     assert found.verdict == VOID
 
 

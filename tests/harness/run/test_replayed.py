@@ -120,7 +120,7 @@ def test_a_case_is_rerun_alone_and_then_after_what_came_before_it(name: str, aga
     assert (found.same, found.after_others, found.as_in_run, found.moves) == wanted
     assert (found.verdict, found.fresh, found.schema) == (verdict, None, 2)
     assert (found.entry, found.recorded) == (
-        case_line(CASE, again.now).document(), case_line(CASE, again.then).document(),
+        case_line(CASE, again.now), case_line(CASE, again.then).document(),
     )  # fmt: skip
     assert found.row == {"columns": 3}
     assert again.settled == 1

@@ -62,18 +62,23 @@ class AccuracyCase(CaseLine):
         """Those of its check."""
         return None if self.details is None else self.details.limits
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Those of a pair."""
+        return () if self.details is None else self.details.faults
+
     def _over(self) -> list[str]:
         """The measures that are missing, not finite, or over their limit."""
-        limits = {} if self.details is None else self.details.limits
+        limits = self.limits or {}
         found = {name: getattr(self, name, None) for name in limits}
         return [n for n, x in found.items() if not isinstance(x, float) or x > limits[n]]
 
     def why_not_holds(self) -> str | None:
         """Every measure is within its limit."""
-        if self.details is None or not self.details.limits:
+        if not self.limits:
             return "it holds, and no measure is not within its limit"
-        if self.details.faults:
-            return f"it holds, and faults is {list(self.details.faults)!r}"
+        if self.faults:
+            return f"it holds, and faults is {list(self.faults)!r}"
         if over := self._over():
             return f"it holds, and {', '.join(over)} is not within its limit"
         return super().why_not_holds()
@@ -81,5 +86,4 @@ class AccuracyCase(CaseLine):
     def why_not_differs(self) -> str | None:
         """A token, a row that belongs to no sequence or a measure is off."""
         seen = self.differing_tokens or self.differing_rows or self._over()
-        faults = self.details is not None and self.details.faults
-        return None if seen or faults else "it differs, and is within every limit"
+        return None if seen or self.faults else "it differs, and is within every limit"

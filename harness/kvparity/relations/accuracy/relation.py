@@ -10,12 +10,13 @@ from kvparity.controls.reach import reaches
 from kvparity.controls.semantics import ROWS
 from kvparity.core.lse import lse_rounded
 from kvparity.core.words import of_allowed, rounded
+from kvparity.plan.results import CaseLine
 from kvparity.record.path_run import PathRun
 from kvparity.relations.accuracy.line import AccuracyCase
 from kvparity.relations.accuracy.measure import accuracy, against
 from kvparity.relations.accuracy.text import nearest_lines, spot_lines
 from kvparity.relations.asked import Asked, ControlTrial, Planted, RelationAnswer, Reruns
-from kvparity.relations.base import Document, KeptFile, PathRelation
+from kvparity.relations.base import KeptFile, PathRelation
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.explain import named
 from kvparity.subjects.pair.subject import AttentionSubject
@@ -56,11 +57,11 @@ class AccuracyRelation(PathRelation):
             return _by_reach(trial, pair)
         return super().control(trial)
 
-    def rows(self, cases: Sequence[Document]) -> list[str]:
+    def rows(self, cases: Sequence[CaseLine]) -> list[str]:
         """The cases that are nearest to their limits."""
         return nearest_lines(cases)
 
-    def spots(self, case: Document) -> list[str]:
+    def spots(self, case: CaseLine) -> list[str]:
         """The first and the worst token."""
         return spot_lines(case)
 

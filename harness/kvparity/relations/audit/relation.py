@@ -9,12 +9,13 @@ from pathlib import Path
 from kvparity.controls.table import RECOMPILED
 from kvparity.core.errors import SubjectError
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
+from kvparity.plan.results import CaseLine
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.audit.compare import VERDICTS, KernelComparison
 from kvparity.relations.audit.contract import audit_contract
 from kvparity.relations.audit.line import AuditCase, AuditDetails
 from kvparity.relations.audit.request import AuditError
-from kvparity.relations.base import Document, KernelRelation
+from kvparity.relations.base import KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity_contracts.checks import AuditCheck
 from kvparity_contracts.contract import Contract
@@ -30,9 +31,10 @@ class AuditRelation(KernelRelation):
     line = AuditCase
     holds = "no difference of compiled code was found"
 
-    def place(self, case: Document) -> str:
+    def place(self, case: CaseLine) -> str:
         """For which GPU."""
-        return str(case[self.name]["architecture"])
+        assert isinstance(case.details, AuditDetails)
+        return case.details.architecture
 
     def words(self, case: KernelCase) -> str:
         """For which GPU."""

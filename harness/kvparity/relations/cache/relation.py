@@ -22,6 +22,12 @@ class CacheCase(CaseLine):
     """for a cache check: storing `layers`, keys and values `compared`, and how many of these are
     `differing`; `sides` if one side does not hold what was written on it"""
 
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Of one side alone, what was written and what is read."""
+        told = self.details is not None and "sides" in self.details.model_fields_set
+        return self.details.sides if told and self.details is not None else super().sides
+
     def why_not_holds(self) -> str | None:
         """Nothing that is stored differs."""
         if self.details is not None and self.details.differing:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from kvparity.controls.table import PLANTS
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
-from kvparity.plan.results import Outcome
+from kvparity.plan.results import CaseLine, Outcome
 from kvparity.relations.asked import Kernels, Planted
-from kvparity.relations.base import Document, KernelRelation
+from kvparity.relations.base import KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.order.line import OrderCase, OrderDetails
 from kvparity.subjects.base import Subject
@@ -36,9 +36,9 @@ class OrderRelation(KernelRelation):
     holds = "no difference of order was found"
     sees_order = True
 
-    def place(self, case: Document) -> str:
+    def place(self, case: CaseLine) -> str:
         """At how many keys."""
-        return f"{case[self.name]['keys']} keys"
+        return f"{_details(case).keys} keys"
 
     def words(self, case: KernelCase) -> str:
         """The order of so many keys."""
@@ -109,7 +109,7 @@ def _worst(found: Mapping[str, Comparison]) -> Comparison:
     return Comparison(ranked[0].outcome, reason, details=worst)
 
 
-def _details(found: Comparison) -> OrderDetails:
+def _details(found: Comparison | CaseLine) -> OrderDetails:
     assert isinstance(found.details, OrderDetails)
     return found.details
 

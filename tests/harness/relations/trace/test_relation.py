@@ -10,10 +10,10 @@ import toy
 from asking import ask
 from emitting import Emitting
 from ruamel.yaml import YAML
+from run_documents import rendered
 
 from kvparity.plan.cases import make
 from kvparity.record.path_run import PathRun, Setting
-from kvparity.report.terminal import render
 from kvparity.run import verify
 from kvparity.run.replay import replay
 from kvparity_contracts import Contract, ContractError, load
@@ -61,7 +61,7 @@ def test_a_contract_asks_for_traces(tmp_path: Path) -> None:
     report = verify.verify(
         loaded, device="cpu", folder=folder, jobs=1, resume=False, command="", progress=print_none
     ).document()
-    assert report["verdict"] == "holds", render(report)
+    assert report["verdict"] == "holds", rendered(report)
     (check,) = report["checks"]
     # a case for each path and format; temperatures have no say
     assert [(c["path"], c["dtype"], c["temperature"]) for c in check["cases"]] == [
@@ -74,7 +74,7 @@ def test_a_contract_asks_for_traces(tmp_path: Path) -> None:
     assert first["trace"]["weight_sum_ulps"] < first["trace"]["weight_sum_bound_ulps"]
     assert all(first["trace"]["judged"].values())
     assert {c["name"] for c in report["controls"] if c["caught"]} == set(CONTROLS)
-    assert "16 ok" in render(report)
+    assert "16 ok" in rendered(report)
     again = replay(loaded, folder, first["id"], "cpu")
     assert again.same
 

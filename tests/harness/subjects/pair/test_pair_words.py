@@ -9,11 +9,10 @@ import naive_pair
 import pytest
 import torch
 from engine_calls import differs, over, run, setting
-from run_documents import case, report
+from run_documents import case, rendered, report
 from torch import Tensor
 
 from kvparity.controls.order import cut_decode
-from kvparity.report.terminal import render
 from kvparity.subjects.attention_calls import PairDecodeCall, by_keywords
 from kvparity.subjects.base import SubjectError, UnsupportedError
 
@@ -105,8 +104,8 @@ def test_a_pair_without_an_lse_is_told_what_stays_hidden() -> None:
     left = {"control": "split-by-batch", "reason": str(found.value)}
 
     whole = report("holds", case(), unplanted=[left])
-    assert NOTE in render(whole).splitlines()
+    assert NOTE in rendered(whole).splitlines()
     other = left | {"reason": "the contract has no cache check"}
-    assert "LSE" not in render(report("holds", case(), unplanted=[other]))
+    assert "LSE" not in rendered(report("holds", case(), unplanted=[other]))
     whole["checks"].append(whole["checks"][0] | {"relation": "order", "cases": []})
-    assert NOTE not in render(whole)
+    assert NOTE not in rendered(whole)
