@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from kvparity.cli import verify
 from kvparity.cli.main import main
 from kvparity.core.exit_codes import ExitCode
 from kvparity.report.run_dir import Evidence, RunFolderError
+from kvparity.run import options
 
 CONTRACT = {
     "version": 1,
@@ -35,12 +35,12 @@ def test_runs_that_begin_in_one_moment_get_a_folder_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(verify.time, "strftime", lambda _: "20260101-000000")
+    monkeypatch.setattr(options.time, "strftime", lambda _: "20260101-000000")
     together = Barrier(16)
 
     def begin(_: int) -> Path:
         together.wait()
-        return verify._new_folder("smoke")
+        return options.new_folder("smoke")
 
     with ThreadPoolExecutor(16) as threads:
         folders = set(threads.map(begin, range(16)))
