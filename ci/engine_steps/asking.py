@@ -1,0 +1,140 @@
+"""What a server is asked: a contract of the library, rollouts to record, and their rescoring."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+from kvparity.rollouts import RolloutWriter, read_rollouts
+from kvparity.servers.connect import connect
+from kvparity.servers.http import ServerAddress
+from kvparity.servers.values import Draw, DrawnIds, Server
+from kvparity_contracts.json_types import JsonObject
+from kvparity_contracts.library import find
+
+LENGTHS = (9, 12, 17, 31, 24, 13)
+"""Tokens of the prompts that are recorded."""
+COUNT = 64
+"""Tokens that each draws."""
+STRANGERS, LONGER, AHEAD_S = 6, 200, 1.0
+"""Requests that run beside them, over and over; fewest tokens of each; seconds they are ahead."""
+
+
+class StepError(Exception):
+    """A command gave no document; the message has its last words."""
+
+
+def contract(api: str, url: str, vocabulary: int, folder: Path) -> Path:
+    """The library's contract for an engine, with this server's address."""
+    text = find(f"{api}-decode-prefill").read_text()
+    text = re.sub(r"url: \S+", f"url: {url}", text)
+    text = re.sub(r"vocabulary: \d+", f"vocabulary: {vocabulary}", text)
+    path = folder / f"{api}.yaml"
+    path.write_text(text)
+    return path
+
+
+def kvparity(*words: str) -> JsonObject:
+    """The document that a verb prints with ``--json``, whatever its verdict.
+
+    Raises:
+        StepError: it printed none.
+    """
+    command = [sys.executable, "-m", "kvparity", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        found: JsonObject = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise StepError(f"kvparity {words[0]} ended with code {done.returncode}: {last}") from None
+    if "error" in found:
+        raise StepError(f"kvparity {words[0]}: {found['error']}")
+    return found
+
+
+def record(url: str, path: Path, *, together: bool, temperature: float, vocabulary: int) -> Path:
+    """Draw from seeded prompts, one at a time or all at once, and write what was drawn.
+
+    Together, strangers draw from before the first to after the last of them, so that no step has
+    one row.
+    """
+    drawn = random.Random(11)
+    prompts = [tuple(drawn.randrange(vocabulary) for _ in range(n)) for n in LENGTHS]
+    server = connect(ServerAddress(url))
+    asked = [Draw(each, COUNT, temperature, 100 + i) for i, each in enumerate(prompts)]
+    server.generate(Draw((1, 2, 3), 1, 1.0, 1))  # a first request warms the server up
+    server.empty_cache()
+    answers = _at_once(server, asked) if together else [server.generate(it) for it in asked]
+    path.unlink(missing_ok=True)
+    with RolloutWriter(path, {"engine": server.facts.words(), "together": together}) as writer:
+        for one, answer in zip(asked, answers, strict=True):
+            ids, logprobs = answer.ids.tolist(), answer.logprobs.tolist()
+            writer.write(one.prompt, ids, logprobs, temperature=temperature)
+    return path
+
+
+def _at_once(server: Server, asked: Sequence[Draw]) -> list[DrawnIds]:
+    ended = Event()
+
+    def stranger(seed: int) -> None:
+        while not ended.is_set():
+            server.generate(Draw((7, 7, seed), LONGER + 30 * seed, 1.0, seed))
+
+    with ThreadPoolExecutor(len(asked) + STRANGERS) as pool:
+        beside = [pool.submit(stranger, seed) for seed in range(1, STRANGERS + 1)]
+        time.sleep(AHEAD_S)
+        try:
+            answers = list(pool.map(server.generate, asked))
+        finally:
+            ended.set()
+        for each in beside:
+            each.result()
+    return answers
+
+
+def rescore(url: str, recorded: Path, path: Path) -> Path:
+    """Write what the server's prefill says of a recording: the other side, as a file."""
+    server = connect(ServerAddress(url))
+    path.unlink(missing_ok=True)
+    with RolloutWriter(path, {"engine": server.facts.words(), "scored": True}) as writer:
+        for each in read_rollouts(recorded):
+            assert each.prompt_ids is not None, "record writes them"
+            assert each.response_ids is not None, "and these"
+            prompt, response = each.prompt_ids.tolist(), each.response_ids.tolist()
+            scored = server.score([*prompt, *response]).logprobs[len(prompt) :]
+            writer.write(prompt, response, scored.tolist())
+    return path
+
+
+def drift(path: Path, against: str, *more: str) -> JsonObject:
+    """How far the recording and another side are apart."""
+    return kvparity("drift", str(path), "--against", against, *more)
+
+
+def verified(path: Path, run: Path) -> JsonObject:
+    """A contract's report."""
+    return kvparity("verify", str(path), "--run-dir", str(run), "--device", "cpu")
+
+
+def text_of(command: Sequence[str], timeout: float) -> str:
+    """What a script printed.
+
+    Raises:
+        StepError: it failed, or took too long.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise StepError(f"stopped after {timeout:.0f} s") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise StepError(f"ended with code {done.returncode}: {last[-300:]}")
+    return done.stdout

@@ -1,0 +1,166 @@
+"""ci/engines: servers are started and stopped, what failed is asked again, and the page is true."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from engine_steps import asking, command, page, serving
+from engine_steps.plan import SESSIONS, Session
+
+from kvparity_contracts.files import load_whole
+
+SERVER = """
+import http.server, os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open(sys.argv[2], "w").write(f"{os.getpid()} {child.pid}")
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
+"""
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def started(code: str, *words: str) -> serving.Command:
+    return serving.Command([sys.executable, "-c", code, *words], {"HF_HUB_OFFLINE": "1"})
+
+
+@pytest.mark.parametrize("raised", [None, KeyboardInterrupt, RuntimeError])
+def test_nothing_of_a_server_stays(tmp_path: Path, raised: type[BaseException] | None) -> None:
+    port, pids = serving.free_port(), tmp_path / "pids"
+    try:
+        with serving.served(started(SERVER, str(port), str(pids)), port, tmp_path / "log") as url:
+            assert url.endswith(str(port))
+            both = [int(each) for each in pids.read_text().split()]
+            assert all(map(runs, both))
+            if raised is not None:
+                raise raised
+    except (KeyboardInterrupt, RuntimeError):
+        assert raised is not None
+    until = time.monotonic() + 5
+    while any(map(runs, both)) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not any(map(runs, both))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import sys; sys.exit('no such model')", "ended with code 1: no such model"),
+        ("import time; print('loading', flush=True); time.sleep(60)", "in 1 s: loading"),
+    ],
+)
+def test_a_server_that_does_not_come_is_one_sentence(tmp_path: Path, code: str, words: str) -> None:
+    began = time.monotonic()
+    with (
+        pytest.raises(serving.ServeError, match=words),
+        serving.served(started(code), serving.free_port(), tmp_path / "log", start_s=1),
+    ):
+        raise AssertionError("it does not answer")
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("api", ["vllm", "sglang"])
+def test_a_contract_has_the_servers_address(tmp_path: Path, api: str) -> None:
+    found = load_whole(asking.contract(api, "http://127.0.0.1:7", 512, tmp_path)).contract
+    assert found.subject.model_dump()["url"] == "http://127.0.0.1:7"
+    assert found.subject.model_dump()["vocabulary"] == 512
+
+
+def test_a_verb_that_prints_no_document_is_said() -> None:
+    with pytest.raises(asking.StepError, match=r"kvparity drift: .*many"):
+        asking.kvparity("drift", "absent.jsonl", "--worst", "many")
+
+
+def test_what_failed_is_asked_again_and_the_rest_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def works(_: object) -> dict[str, object]:
+        asked.append("works")
+        return {"verdict": "holds"}
+
+    def fails(_: object) -> dict[str, object]:
+        asked.append("fails")
+        if asked.count("fails") == 1:
+            raise asking.StepError("it said nothing")
+        return {"verdict": "differs"}
+
+    class Stood:
+        def __enter__(self) -> str:
+            return "http://127.0.0.1:1"
+
+        def __exit__(self, *_: object) -> None:
+            asked.append("stopped")
+
+    monkeypatch.setattr(command.models, "make", lambda name, root: root)
+    monkeypatch.setattr(command.serving, "served", lambda *_: Stood())
+    own = Session("own", "vllm", "seeded", (), {"fails": fails, "works": works})  # type: ignore[dict-item]
+    monkeypatch.setattr(command, "SESSIONS", (own,))
+    assert command.run(tmp_path, tmp_path / "out", None) == 1
+    assert command.run(tmp_path, tmp_path / "out", None) == 0
+    assert command.run(tmp_path, tmp_path / "out", None) == 0
+    assert asked == ["fails", "works", "stopped", "fails", "stopped"]
+
+
+def answer(**more: object) -> dict[str, object]:
+    every = {"mean_abs_d": 0.25, "max_abs_d": 0.5, "k3": 0.125}
+    return {
+        "verdict": "differs",
+        "reason": "1 of 4 tokens differ in bits",
+        "metrics": {"tokens": 4, "equal_bits": 0.75, "all": every},
+        "patterns": [{"name": "temperature"}],
+        **more,
+    }
+
+
+CASE = {"path": "decode", "reference": "prefill", "verdict": "void", "tokens": 3,
+        "differing_tokens": 2, "max_abs_dlogp": None, "reason": "no proof"}  # fmt: skip
+CONTRACT = {
+    "verdict": "void",
+    "checks": [{"cases": [CASE]}],
+    "controls": [{"caught": True}, {"caught": False}],
+}
+
+
+def test_the_page_says_what_was_found_and_what_was_not_run(tmp_path: Path) -> None:
+    steps = {"contract": CONTRACT, "alone": answer(), "grpo": {"error": "no trl"}}
+    about = {"vllm": "1", "sglang": "2", "trl": "3", "cpu": "a cpu", "python": "3"}
+    (tmp_path / "engines.md").write_text("old\n\n## What it means\n\nKept.\n")
+    page.publish({"versions": about, "own": {"steps": steps}}, tmp_path)  # type: ignore[dict-item]
+    text = (tmp_path / "engines.md").read_text()
+    assert "| own | decode against prefill | void: no proof | 3 | 2 |  |  |  |  |" in text
+    assert "| own | controls | 1 of 2 planted defects caught |" in text
+    assert "| own | alone | differs | 4 | 1 | 0.25 | 0.5 | 0.12 | temperature |" in text
+    assert "| own | grpo | not run: no trl |" in text
+    assert text.endswith("\n## What it means\n\nKept.\n")
+    assert "old" not in text
+    assert '"differing": 1' in (tmp_path / "engines.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "steps", [{"alone": {"verdict": "holds"}}, {"alone": answer(patterns=None)}, [1]]
+)
+def test_another_file_is_no_page(steps: object) -> None:
+    with pytest.raises((KeyError, TypeError)):
+        list(page.rows({"own": {"steps": steps}}))  # type: ignore[dict-item]
+
+
+def test_every_session_records_before_it_is_rescored() -> None:
+    for session in SESSIONS:
+        names = list(session.steps)
+        if "float32" in names:
+            assert names.index("alone") < names.index("float32")
+    assert os.access(Path(__file__).parents[2] / "ci/engines", os.X_OK)
