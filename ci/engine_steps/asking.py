@@ -7,15 +7,14 @@ import random
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from threading import Event
 
 from kvparity.rollouts import RolloutWriter, read_rollouts
 from kvparity.servers.connect import connect
 from kvparity.servers.http import ServerAddress
+from kvparity.servers.metrics import together
 from kvparity.servers.values import Draw, DrawnIds, Server
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.library import find
@@ -24,8 +23,9 @@ LENGTHS = (9, 12, 17, 31, 24, 13)
 """Tokens of the prompts that are recorded."""
 COUNT = 64
 """Tokens that each draws."""
-STRANGERS, LONGER, AHEAD_S = 6, 200, 1.0
-"""Requests that run beside them, over and over; fewest tokens of each; seconds they are ahead."""
+STRANGERS, LONGER = 2, 300
+"""Requests that run beside them, and longer: no step has one row. Tokens of each."""
+TRIES = 20
 
 
 class StepError(Exception):
@@ -60,44 +60,43 @@ def kvparity(*words: str) -> JsonObject:
     return found
 
 
-def record(url: str, path: Path, *, together: bool, temperature: float, vocabulary: int) -> Path:
+def record(url: str, path: Path, *, alone: bool, temperature: float, vocabulary: int) -> Path:
     """Draw from seeded prompts, one at a time or all at once, and write what was drawn.
 
-    Together, strangers draw from before the first to after the last of them, so that no step has
-    one row.
+    Together, two strangers outlast them, and the server's own metrics show all of them at once.
+
+    Raises:
+        StepError: they never do.
     """
     drawn = random.Random(11)
     prompts = [tuple(drawn.randrange(vocabulary) for _ in range(n)) for n in LENGTHS]
-    server = connect(ServerAddress(url))
+    at = ServerAddress(url)
+    server = connect(at)
     asked = [Draw(each, COUNT, temperature, 100 + i) for i, each in enumerate(prompts)]
     server.generate(Draw((1, 2, 3), 1, 1.0, 1))  # a first request warms the server up
     server.empty_cache()
-    answers = _at_once(server, asked) if together else [server.generate(it) for it in asked]
+    answers = [server.generate(it) for it in asked] if alone else at_once(server, at, asked)
     path.unlink(missing_ok=True)
-    with RolloutWriter(path, {"engine": server.facts.words(), "together": together}) as writer:
+    with RolloutWriter(path, {"engine": server.facts.words(), "at_once": not alone}) as writer:
         for one, answer in zip(asked, answers, strict=True):
             ids, logprobs = answer.ids.tolist(), answer.logprobs.tolist()
             writer.write(one.prompt, ids, logprobs, temperature=temperature)
     return path
 
 
-def _at_once(server: Server, asked: Sequence[Draw]) -> list[DrawnIds]:
-    ended = Event()
+def at_once(server: Server, at: ServerAddress, asked: Sequence[Draw]) -> list[DrawnIds]:
+    """The answers to requests of which the server's metrics showed that all ran at one moment.
 
-    def stranger(seed: int) -> None:
-        while not ended.is_set():
-            server.generate(Draw((7, 7, seed), LONGER + 30 * seed, 1.0, seed))
-
-    with ThreadPoolExecutor(len(asked) + STRANGERS) as pool:
-        beside = [pool.submit(stranger, seed) for seed in range(1, STRANGERS + 1)]
-        time.sleep(AHEAD_S)
-        try:
-            answers = list(pool.map(server.generate, asked))
-        finally:
-            ended.set()
-        for each in beside:
-            each.result()
-    return answers
+    Raises:
+        StepError: they do not, however often it is tried.
+    """
+    strangers = [Draw((7, 7, seed), LONGER, 1.0, seed) for seed in range(1, STRANGERS + 1)]
+    every = [*strangers, *asked]
+    for _ in range(TRIES):
+        answers, ran = together(at, [partial(server.generate, each) for each in every])
+        if ran.most is not None and ran.most >= len(every):
+            return answers[STRANGERS:]
+    raise StepError(f"in {TRIES} tries the server never showed {len(every)} requests at once")
 
 
 def rescore(url: str, recorded: Path, path: Path) -> Path:

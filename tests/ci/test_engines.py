@@ -6,11 +6,16 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from engine_steps import asking, command, page, serving
-from engine_steps.plan import SESSIONS, Session
+from engine_steps.plan import SESSIONS, ServerSession
 
+from kvparity.servers.http import ServerAddress
+from kvparity.servers.metrics import RanTogether
+from kvparity.servers.values import Draw, Server
 from kvparity_contracts.files import load_whole
 
 SERVER = """
@@ -83,6 +88,27 @@ def test_a_verb_that_prints_no_document_is_said() -> None:
         asking.kvparity("drift", "absent.jsonl", "--worst", "many")
 
 
+@pytest.mark.parametrize(("seen", "proved"), [(8, True), (7, False), (None, False)])
+def test_at_once_is_what_the_servers_metrics_show(
+    monkeypatch: pytest.MonkeyPatch, seen: int | None, proved: bool
+) -> None:
+    tried: list[int] = []
+
+    def together(_: object, asks: list[object]) -> tuple[list[int], RanTogether]:
+        tried.append(len(asks))
+        return list(range(len(asks))), RanTogether(seen)
+
+    monkeypatch.setattr(asking, "together", together)
+    six = [Draw((1,), 4, 1.0, 1)] * 6
+    server, at = cast(Server, SimpleNamespace(generate=print)), ServerAddress("http://127.0.0.1:1")
+    if proved:
+        assert asking.at_once(server, at, six) == [2, 3, 4, 5, 6, 7]
+        assert tried == [8]
+    else:
+        with pytest.raises(asking.StepError, match="never showed 8 requests at once"):
+            asking.at_once(server, at, six)
+
+
 def test_what_failed_is_asked_again_and_the_rest_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +133,7 @@ def test_what_failed_is_asked_again_and_the_rest_stays(
 
     monkeypatch.setattr(command.models, "make", lambda name, root: root)
     monkeypatch.setattr(command.serving, "served", lambda *_: Stood())
-    own = Session("own", "vllm", "seeded", (), {"fails": fails, "works": works})  # type: ignore[dict-item]
+    own = ServerSession("own", "vllm", "seeded", (), {"fails": fails, "works": works})  # type: ignore[dict-item]
     monkeypatch.setattr(command, "SESSIONS", (own,))
     assert command.run(tmp_path, tmp_path / "out", None) == 1
     assert command.run(tmp_path, tmp_path / "out", None) == 0

