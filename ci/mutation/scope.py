@@ -15,16 +15,22 @@ HARNESS, KERNELS, CONTRACTS = (
 _DECIDING = {
     HARNESS: """
         core/bits core/drift core/lse core/offline core/plain_tensor
+        drift/curves drift/explain drift/forward drift/merged drift/model_side drift/pattern
+        drift/patterns drift/position_patterns drift/report drift/sides drift/weights
         plan/cases plan/kernel_cases plan/paths plan/results plan/schedule
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/accuracy/* relations/audit/* relations/cache/* relations/liveness/*
         relations/order/* relations/trace/*
+        rollouts/* rollouts/layouts/* servers/* subjects/server/*
         report/case_line report/evidence_check report/evidence_paths
         report/lines report/run_dir report/unit_paths report/verdict
         run/control_run run/identity run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*
     """,
-    KERNELS: "fixed_arithmetic interpreter launch rules tiles store/* overrides/*",
+    KERNELS: """
+        fixed_arithmetic interpreter interpreter_fastpath launch operators rules tiles
+        store/* overrides/*
+    """,
     CONTRACTS: """
         abilities check_base checks consistency faint features few_rows grouping idling
         kernel_checks limits lint_controls linter order path_checks paths placing planning
