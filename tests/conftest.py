@@ -13,9 +13,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+with suppress(ImportError):  # a device is measured without hypothesis, too
+    from hypothesis import settings
+
+    # A machine that does other work meanwhile is no fault of a test.
+    settings.register_profile("kvparity", deadline=None)
+    settings.load_profile("kvparity")
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 COMPILERS = frozenset({"sides", "run_compiler"})

@@ -79,7 +79,7 @@ def contracts(draw: st.DrawFn) -> Contract:
 
 
 @given(contracts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_the_linter_says_of_a_control_is_what_the_plan_does(contract: Contract) -> None:
     work = make(contract)
     said = {(f.control.name, f.relation): f for f in fates(contract)}

@@ -82,7 +82,7 @@ def compared(plan: Plan) -> list[tuple[Place, int]]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn())
 def test_any_schedule_in_order_gives_the_rows_of_prefill(given: Drawn) -> None:
     check_schedule(given.plan.members, given.plan.schedule, given.plan.actions)
@@ -97,11 +97,11 @@ def test_the_control_plans_are_drawn_that_show_a_defect_of_sessions(defect: str)
         whole = recorded(alone(given), given.tokens)
         return any(found[place] != whole[place] for place in found)
 
-    quick = settings(max_examples=300, deadline=None, database=None, phases=[Phase.generate])
+    quick = settings(max_examples=300, database=None, phases=[Phase.generate])
     find(drawn(), shows, settings=quick)  # raises where there is none
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn())
 def test_a_defect_of_a_batch_shows_in_its_rows_and_in_no_other(given: Drawn) -> None:
     found = recorded(given.plan, given.tokens, "batch-dependent")
@@ -110,7 +110,7 @@ def test_a_defect_of_a_batch_shows_in_its_rows_and_in_no_other(given: Drawn) -> 
     assert wrong == {place for place, together in compared(given.plan) if together > 1}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawn(actions=False), st.data())
 def test_a_step_left_out_or_done_twice_is_refused(given: Drawn, data: st.DataObject) -> None:
     steps = list(given.plan.schedule)

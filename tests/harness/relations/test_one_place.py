@@ -93,7 +93,7 @@ def test_one_wrong_number_of_a_cache_is_told(only: str, told: bool) -> None:
         assert against in found.reason
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8, derandomize=True)
 @given(st.data())
 def test_wherever_one_wrong_number_is_it_is_told(data: st.DataObject) -> None:
     sequence = data.draw(st.integers(0, 1))

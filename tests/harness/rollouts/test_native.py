@@ -23,7 +23,7 @@ PROMPTS = st.lists(st.integers(0, 9), max_size=4)
 RESPONSES = st.lists(st.tuples(st.integers(0, 9), LOGPROB, st.integers(0, 1)), max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sequences=st.lists(st.tuples(PROMPTS, RESPONSES), max_size=4))
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory,

@@ -14,7 +14,7 @@ trees = st.builds(random_tree, st.integers(1, 90), st.integers(0, 10**6), st.int
 binary = st.builds(random_tree, st.integers(2, 90), st.integers(0, 10**6))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(trees, st.integers(0, 3))
 def test_any_tree_is_recovered(tree, seed):
     found, _ = recover(TreeOracle(tree), seed=seed)
@@ -22,7 +22,7 @@ def test_any_tree_is_recovered(tree, seed):
     assert certify(TreeOracle(tree), tree).holds
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(binary, st.integers(0, 3))
 def test_any_binary_tree_is_recovered_from_triples(tree, seed):
     found, _ = recover_triples(TreeTriples(tree), seed=seed)
