@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
+_OF_EXPLAIN = ("seconds", "trials", "candidate", "try_compile")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options, all absent by default: what is not given is that of ``Settings``."""
@@ -87,13 +89,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="keep finished trials in FILE, and begin with those that are in it",
     )
+    group.add_argument(
+        "--candidate",
+        type=Path,
+        action="append",
+        default=absent,
+        metavar="FOLDER",
+        help="also try the weights, and the head alone, of this checkpoint; may be repeated",
+    )
+    group.add_argument(
+        "--try-compile",
+        action="store_true",
+        default=absent,
+        help="also try torch.compile, which takes minutes",
+    )
 
 
 def given(args: argparse.Namespace) -> list[str]:
     """Options of a model that are there."""
     from kvparity.drift.settings import Settings
 
-    known = (*(each.name for each in fields(Settings)), "explain", "seconds", "trials")
+    more = ("explain", *_OF_EXPLAIN)
+    known = (*(each.name for each in fields(Settings)), *more)
     names = (name for name in known if hasattr(args, name))
     return [
         "--no-position-ids" if name == "position_ids" else f"--{name.replace('_', '-')}"
@@ -110,8 +127,12 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
     with ends(ValueError):
         base = settings(args)
         explain = hasattr(args, "explain")
-        if not explain and (hasattr(args, "seconds") or hasattr(args, "trials")):
-            raise ValueError("--seconds and --trials: of --explain; expected --explain, too")
+        alone = [f"--{name.replace('_', '-')}" for name in _OF_EXPLAIN if hasattr(args, name)]
+        if alone and not explain:
+            raise ValueError(f"{', '.join(alone)}: of --explain; expected --explain, too")
+        for folder in getattr(args, "candidate", ()):
+            if not (folder / "config.json").is_file():
+                raise ValueError(f"--candidate {folder}: expected a checkpoint's folder")
         device = settle(args.device)
     import torch
 
@@ -144,10 +165,11 @@ def _explain(
     score: Callable[[Settings], MatchedSides],
 ) -> Explanation:
     from kvparity.drift import trials
-    from kvparity.drift.explain import Explainer, FlipTrial
+    from kvparity.drift.explain import Explainer, FlipTrial, MoreFactors
 
     path: Path | None = getattr(args, "trials", None)
-    of = trials.fingerprint(args.rollouts, args.against)
+    candidates: list[Path] = getattr(args, "candidate", [])
+    of = trials.fingerprint(args.rollouts, args.against, *candidates)
     known = [] if path is None else trials.read(path, of)
 
     def keep(trial: FlipTrial) -> None:
@@ -157,7 +179,9 @@ def _explain(
     def tokens(settings: Settings) -> Tokens:
         return both.tokens if settings == base else score(settings).tokens
 
-    return Explainer(base, tokens, getattr(args, "seconds", 3600.0), known, keep).explain()
+    more = MoreFactors(tuple(map(str, candidates)), hasattr(args, "try_compile"))
+    seconds = getattr(args, "seconds", 3600.0)
+    return Explainer(base, tokens, seconds, known, keep, more).explain()
 
 
 def settings(args: argparse.Namespace) -> Settings:

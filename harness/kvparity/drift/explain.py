@@ -29,8 +29,20 @@ class Factor:
     changes: tuple[tuple[str, object], ...]
 
 
-def factors(base: Settings) -> Iterator[Factor]:
+@dataclass(frozen=True)
+class MoreFactors:
+    """What is tried if it was asked for. ``candidates``: folders of other weights. ``compiled``:
+    torch.compile, which takes minutes."""
+
+    candidates: tuple[str, ...] = ()
+    compiled: bool = False
+
+
+def factors(base: Settings, more: MoreFactors = MoreFactors()) -> Iterator[Factor]:
     """What is flipped from ``base``, in the order tried: likely causes first."""
+    for folder in more.candidates:
+        yield Factor(f"weights of {folder}", (("weights", folder),))
+        yield Factor(f"head of {folder}", (("head_weights", folder),))
     yield Factor("logprobs after temperature and top-p", (("processed", not base.processed),))
     for dtype in ("float32", "bfloat16"):
         if dtype != base.dtype:
@@ -58,6 +70,9 @@ def factors(base: Settings) -> Iterator[Factor]:
     else:
         plain = (("attention", "eager"), ("autocast", None), ("compile", False))
         yield Factor("fixed order of sums", (("invariant", True), *plain))
+    if more.compiled:
+        name = "not compiled" if base.compile else "compiled"
+        yield Factor(name, (("compile", not base.compile), ("invariant", False)))
 
 
 def _layouts(base: Settings) -> Iterator[Factor]:
@@ -126,9 +141,15 @@ class Explainer:
     """
 
     def __init__(
-        self, base: Settings, score: Score, seconds: float, known: Sequence[FlipTrial], told: Told
+        self,
+        base: Settings,
+        score: Score,
+        seconds: float,
+        known: Sequence[FlipTrial],
+        told: Told,
+        more: MoreFactors = MoreFactors(),
     ) -> None:
-        self.base, self.score, self.told = base, score, told
+        self.base, self.score, self.told, self.more = base, score, told, more
         self.until = time.monotonic() + seconds
         self.known = {trial.settings: trial for trial in known}
         self.untried: list[str] = []
@@ -140,7 +161,11 @@ class Explainer:
         the right dtype beside the wrong attention may be farther off than the wrong one.
         """
         base = self._trial((), self.base)
-        every = {each.name: each for each in factors(self.base)}
+        every = {each.name: each for each in factors(self.base, self.more)}
+        if not self.more.candidates:
+            self.untried.append("other weights: no folder of them was given")
+        if not self.more.compiled:
+            self.untried.append("torch.compile: it takes minutes, and was not asked for")
         singles = sorted(filter(None, (self._flip((it,)) for it in every.values())), key=_worse)
         together: dict[frozenset[str], FlipTrial] = {}
         if base.numbers is not None and singles and not any(_equal(it) for it in singles):

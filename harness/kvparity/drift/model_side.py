@@ -31,15 +31,20 @@ class ModelSide:
 
     def __init__(self, folder: Path, settings: Settings, device: torch.device) -> None:
         self.settings, self.device = settings, device
-        loaded = from_folder(
-            folder,
-            dtype=getattr(torch, settings.dtype),
-            attention=settings.attention,
-            device=device,
-        )
+        dtype = getattr(torch, settings.dtype)
+        given = Path(settings.weights or folder)
+        loaded = from_folder(given, dtype=dtype, attention=settings.attention, device=device)
         self.model = loaded.model
         self.notes = loaded.notes
         self.vocabulary: int = self.model.config.get_text_config(decoder=True).vocab_size
+        if settings.head_weights is not None:
+            other = from_folder(
+                Path(settings.head_weights),
+                dtype=dtype,
+                attention=settings.attention,
+                device=device,
+            )
+            _head_of(self.model, other.model)
         _prepare(self.model, settings)
         self._call: Callable[..., object] = (
             torch.compile(self.model) if settings.compile else self.model
@@ -127,18 +132,36 @@ def _prepare(model: CausalLM, settings: Settings) -> None:
         getattr(model, new if hasattr(model, new) else "gradient_checkpointing_enable")()
 
 
+def _head_of(model: CausalLM, other: CausalLM) -> None:
+    """The other model's head on this one; an embedding that shares its own stays.
+
+    Raises:
+        UnsupportedError: the two heads do not have one shape.
+    """
+    own, wanted = (_linear(each) for each in (model, other))
+    if own.weight.shape != wanted.weight.shape:
+        shapes = " and ".join(str(tuple(each.weight.shape)) for each in (own, wanted))
+        raise UnsupportedError(f"head_weights: heads of {shapes}; expected one shape")
+    model.set_output_embeddings(wanted)  # type: ignore[attr-defined]
+
+
+def _linear(model: object) -> nn.Linear:
+    head = model.get_output_embeddings()  # type: ignore[attr-defined]
+    if not isinstance(head, nn.Linear):
+        raise UnsupportedError(
+            f"head_dtype: the head of {type(model).__name__} is {type(head).__name__}; expected a "
+            "Linear"
+        )
+    return head
+
+
 def _head(model: nn.Module, dtype: torch.dtype) -> None:
     """The head's weights and input in another dtype; an embedding that shares them keeps its own.
 
     Raises:
         UnsupportedError: the model has no head that is one product.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    if not isinstance(head, nn.Linear):
-        raise UnsupportedError(
-            f"head_dtype: the head of {type(model).__name__} is {type(head).__name__}; expected a "
-            "Linear"
-        )
+    head = _linear(model)
     other = nn.Linear(head.in_features, head.out_features, head.bias is not None, device="meta")
     other = other.to_empty(device=head.weight.device).to(dtype)
     with torch.no_grad():

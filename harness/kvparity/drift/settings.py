@@ -24,9 +24,10 @@ class Settings:
     on a side, or ``micro_batch`` sequences packed into one row. ``position_ids``: given, from 0 in
     each sequence; without them a model counts pads, or a packed row, through.
     ``log_softmax``: of logits made float32, of logits as they are, or of float32 in vocabulary
-    chunks. ``processed``: after the recorded temperature and top-p, as a sampler's logprobs.
-    ``train``: train mode, so dropout acts, from ``seed``. ``invariant``: torch's reductions in
-    kvparity's fixed order.
+    chunks. ``weights``: the folder whose weights are loaded in place of the checkpoint's;
+    ``head_weights``: the folder whose head alone is. ``processed``: after the recorded temperature
+    and top-p, as a sampler's logprobs. ``train``: train mode, so dropout acts, from ``seed``.
+    ``invariant``: torch's reductions in kvparity's fixed order.
     """
 
     dtype: Dtype = "bfloat16"
@@ -43,6 +44,8 @@ class Settings:
     gradient_checkpointing: bool = False
     compile: bool = False
     invariant: bool = False
+    weights: str | None = None
+    head_weights: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses what would be given and not used.

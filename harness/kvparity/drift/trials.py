@@ -22,16 +22,17 @@ class _Line(TypedDict):
 _LINE = TypeAdapter(_Line)
 
 
-def fingerprint(recording: Path, checkpoint: Path) -> str:
-    """Of what trials are about: the recording's bytes, the checkpoint's config and its files."""
+def fingerprint(recording: Path, *checkpoints: Path) -> str:
+    """Of what trials are about: the recording's bytes, each checkpoint's config and its files."""
     made = hashlib.sha256()
     with recording.open("rb") as file:
         while block := file.read(1 << 20):
             made.update(block)
-    made.update((checkpoint / "config.json").read_bytes())
-    for each in sorted(checkpoint.glob("*.safetensors")):
-        facts = each.stat()
-        made.update(f"{each.name} {facts.st_size} {facts.st_mtime_ns}".encode())
+    for checkpoint in checkpoints:
+        made.update((checkpoint / "config.json").read_bytes())
+        for each in sorted(checkpoint.glob("*.safetensors")):
+            facts = each.stat()
+            made.update(f"{each.name} {facts.st_size} {facts.st_mtime_ns}".encode())
     return made.hexdigest()[:16]
 
 

@@ -116,7 +116,7 @@ def test_a_model_scores(model: tuple[str, str], capsys: pytest.CaptureFixture[st
         (["--against", "MODEL", "--attention", "x"], "cannot be loaded"),
         (
             ["--against", "MODEL", "--seconds", "1"],
-            "--seconds and --trials: of --explain",
+            ": of --explain; expected --explain, too",
         ),
         (["--explain"], "--explain: of a model; expected --against a checkpoint's folder"),
         (["--against", "EMPTY"], "config.json is missing; a checkpoint needs it"),
