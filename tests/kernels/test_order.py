@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -62,21 +64,40 @@ def test_this_process_interprets() -> None:
         runtime.select("tpu")
 
 
-def python(code: str, interpret: str | None) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[subprocess.Popen[str]]:
+    """A process that has imported torch alone, and runs each line of code in a copy of itself."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": str(KERNELS), "CUDA_VISIBLE_DEVICES": ""}
-    if interpret is not None:
-        environment["TRITON_INTERPRET"] = interpret
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+    environment |= {"OMP_NUM_THREADS": "1"}  # a process of one thread can be copied
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", COPIES],
         env=environment,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
-        check=False,
-    )
+    ) as process:
+        yield process
 
 
+COPIES = """
+import json, os, sys, traceback
+import torch
+assert not any(name.startswith(("triton", "kvparity")) for name in sys.modules)
+for line in sys.stdin:
+    code, interpret = json.loads(line)
+    if not os.fork():
+        said = ""
+        if interpret is not None:
+            os.environ["TRITON_INTERPRET"] = interpret
+        try:
+            exec(code, {})
+        except BaseException:
+            said = traceback.format_exc()
+        print(json.dumps(said), flush=True)
+        os._exit(0)
+    os.wait()
+"""
 TRY = """
 import torch
 q = torch.ones(1, 1, 16)
@@ -107,10 +128,11 @@ assert torch.equal(out, q)
     ],
     ids=["triton first", "selected", "explicit", "cpu against 0", "cuda against 1"],
 )
-def test_choosing_the_mode(code: str, interpret: str | None, says: str) -> None:
-    done = python(code, interpret)
-    if says:
-        assert done.returncode == 1
-        assert says in done.stderr
-    else:
-        assert done.returncode == 0, done.stderr
+def test_choosing_the_mode(
+    fresh: subprocess.Popen[str], code: str, interpret: str | None, says: str
+) -> None:
+    assert fresh.stdin is not None
+    assert fresh.stdout is not None
+    print(json.dumps([code, interpret]), file=fresh.stdin, flush=True)
+    said = json.loads(fresh.stdout.readline())
+    assert says in said if says else not said, said

@@ -41,11 +41,12 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
     assert (evidence.folder / "failures").is_dir()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_processes_that_append_at_once_do_not_mix_their_lines(tmp_path: Path) -> None:
     evidence = started(tmp_path / "run")
-    spawn = get_context("spawn")
+    fork = get_context("fork")
     workers = [
-        spawn.Process(target=append_many, args=(str(evidence.folder), n, 150)) for n in range(2)
+        fork.Process(target=append_many, args=(str(evidence.folder), n, 150)) for n in range(2)
     ]
     for worker in workers:
         worker.start()
