@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvparity.cli import drift_model, drift_server, say
 from kvparity.cli.arguments import Verbs, add_device, add_json
 from kvparity.cli.stop import StopError, ends
+from kvparity.core.errors import UnsupportedError
 from kvparity.core.exit_codes import of_verdict
+
+if TYPE_CHECKING:
+    from kvparity.drift.spelling import Spelling
 
 FRAMEWORKS = (
     "verl",
@@ -65,6 +71,12 @@ def add_parser(verbs: Verbs) -> None:
         "--worst", type=int, default=10, metavar="N", help="tokens to show (default: 10)"
     )
     parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="show the text of tokens by the tokenizer in FOLDER (default: that of the checkpoint)",
+    )
+    parser.add_argument(
         "--html", type=Path, metavar="FILE", help="also write the report as one page to FILE"
     )
     add_json(parser)
@@ -88,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from kvparity.drift.text import render
     from kvparity.rollouts.names import named
 
+    spelling = _spelling(args)
     explained = None
     if isinstance(args.against, str):
         _refuse_model(args)
@@ -107,12 +120,29 @@ def run(args: argparse.Namespace) -> int:
         trainer=both.trainer,
         limits=limits,
         worst=args.worst,
+        spelling=spelling,
     )
     names = {each: named(each, both.tokens) for each in args.names} if both.tokens.count else {}
     if args.html is not None:
-        _write(args.html, page(found, both.tokens, names))
+        _write(args.html, page(found, both.tokens, names, spelling))
     say.result(args, document(found, names, explained), render(found, names, explained))
     return of_verdict(found.verdict)
+
+
+def _spelling(args: argparse.Namespace) -> Spelling | None:
+    """What gives tokens their text, or None; one that was not asked for may be unreadable."""
+    from kvparity.core import tokenizer
+    from kvparity.drift.spelling import Spelling
+
+    if args.tokenizer is not None:
+        return Spelling(args.tokenizer)
+    if not isinstance(args.against, Path) or not tokenizer.there(args.against):
+        return None
+    try:
+        return Spelling(args.against)
+    except UnsupportedError as error:
+        say.tell(f"kvparity: no text of tokens: {error}", file=sys.stderr)
+        return None
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,7 +9,9 @@ from importlib import resources
 
 import numpy as np
 
-from kvparity.drift.report import DriftReport, Token, document, token
+from kvparity.drift.report import DriftReport, document, token
+from kvparity.drift.spelling import Spelling, line
+from kvparity.drift.token import Token
 from kvparity.rollouts.tokens import Tokens
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
@@ -18,7 +20,12 @@ MOST_ROWS, MOST_COLUMNS = 120, 256
 WORST_SEQUENCES = 20
 
 
-def page(found: DriftReport, tokens: Tokens, names: Mapping[str, Mapping[str, float]]) -> str:
+def page(
+    found: DriftReport,
+    tokens: Tokens,
+    names: Mapping[str, Mapping[str, float]],
+    spelling: Spelling | None = None,
+) -> str:
     """The file's text. It holds at most 120 × 256 tokens, whatever the recording has."""
     whole = dict(document(found, names))
     whole.pop("by_sequence")
@@ -27,7 +34,7 @@ def page(found: DriftReport, tokens: Tokens, names: Mapping[str, Mapping[str, fl
         "report": whole,
         "worst": [_clicked(each) for each in found.worst],
         "sequences": [asdict(each) for each in farthest],
-        "map": _map(tokens),
+        "map": _map(tokens, spelling),
     }
     text = resources.files("kvparity.drift").joinpath("page.html").read_text(encoding="utf-8")
     # A name that ends the script early would be read as markup.
@@ -35,7 +42,7 @@ def page(found: DriftReport, tokens: Tokens, names: Mapping[str, Mapping[str, fl
     return text.replace("/*DATA*/", inside)
 
 
-def _map(tokens: Tokens) -> JsonObject:
+def _map(tokens: Tokens, spelling: Spelling | None) -> JsonObject:
     """Rows of cells ``[largest |d|, its token's number]``, null where nothing is compared."""
     size = np.abs(tokens.d)
     first = int(tokens.positions.min()) if tokens.count else 0
@@ -54,7 +61,7 @@ def _map(tokens: Tokens) -> JsonObject:
             inside = start + np.flatnonzero(places == column)
             worst = int(inside[size[inside].argmax()])
             cells[int(column)] = [float(size[worst]), len(shown)]
-            shown.append(_clicked(token(tokens, worst)))
+            shown.append(_clicked(token(tokens, worst, spelling)))
         rows.append(cells)
     apart = size[size > 0]
     low, high = (float(np.log10(it)) for it in (apart.min(), apart.max())) if apart.size else (0, 0)
@@ -74,4 +81,7 @@ def _clicked(each: Token) -> JsonObject:
         f"{side}_bits": f"0x{np.float32(value).view(np.uint32):08x}"
         for side, value in (("rollout", each.rollout), ("trainer", each.trainer))
     }
-    return {**asdict(each), **bits, "before": list(each.before), "after": list(each.after)}
+    known = {name: value for name, value in asdict(each).items() if name != "text"}
+    if each.text is not None:
+        bits["text"] = line(each)
+    return {**known, **bits, "before": list(each.before), "after": list(each.after)}

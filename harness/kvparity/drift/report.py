@@ -13,6 +13,8 @@ from kvparity.drift.curves import Bin, OneSequence, by_logprob, by_position, by_
 from kvparity.drift.explain import Explanation
 from kvparity.drift.pattern import Pattern
 from kvparity.drift.patterns import patterns
+from kvparity.drift.spelling import Spelling
+from kvparity.drift.token import Token
 from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.metrics import Metrics, metrics
 from kvparity.rollouts.pairing import Matched
@@ -34,20 +36,6 @@ class Source:
 
     name: str
     layout: str
-
-
-@dataclass(frozen=True)
-class Token:
-    """One compared token. ``before``, ``after``: ids of compared tokens beside it; -1: no id."""
-
-    sequence: str
-    position: int
-    token_id: int
-    rollout: float
-    trainer: float
-    d: float
-    before: tuple[int, ...]
-    after: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -91,9 +79,10 @@ def report(
     trainer: Source,
     limits: Mapping[str, float],
     worst: int = 10,
+    spelling: Spelling | None = None,
 ) -> DriftReport:
     """Everything that is said of two sides. ``worst``: tokens to name, largest abs(d) first, none
-    where d is 0."""
+    where d is 0. ``spelling``: gives their text."""
     measured = metrics(tokens) if tokens.count else None
     verdict, reason = judge(tokens, measured, matched, anomalies, limits)
     return DriftReport(
@@ -117,7 +106,7 @@ def report(
         ),
         limits=dict(limits),
         metrics=measured,
-        worst=_worst(tokens, worst),
+        worst=_worst(tokens, worst, spelling),
         by_position=by_position(tokens),
         by_logprob=by_logprob(tokens),
         by_sequence=by_sequence(tokens),
@@ -167,20 +156,20 @@ def _limited(measured: Metrics) -> Mapping[str, float]:
     return dict(zip(LIMITS, values, strict=True))
 
 
-def _worst(tokens: Tokens, most: int) -> tuple[Token, ...]:
+def _worst(tokens: Tokens, most: int, spelling: Spelling | None) -> tuple[Token, ...]:
     size = np.abs(tokens.d)
     most = min(most, tokens.count)
     at = np.argpartition(-size, most - 1)[:most] if most else np.zeros(0, dtype=np.int64)
     at = at[np.lexsort((at, -size[at]))]
     at = at[size[at] > 0]
-    return tuple(token(tokens, int(each)) for each in at)
+    return tuple(token(tokens, int(each), spelling) for each in at)
 
 
-def token(tokens: Tokens, at: int) -> Token:
+def token(tokens: Tokens, at: int, spelling: Spelling | None = None) -> Token:
     """The compared token number ``at``."""
     sequence = tokens.sequence_of(at)
     start, stop = int(tokens.starts[sequence]), int(tokens.starts[sequence + 1])
-    return Token(
+    found = Token(
         sequence=tokens.names[sequence],
         position=int(tokens.positions[at]),
         token_id=int(tokens.token_ids[at]),
@@ -190,6 +179,7 @@ def token(tokens: Tokens, at: int) -> Token:
         before=tuple(tokens.token_ids[max(start, at - 3) : at].tolist()),
         after=tuple(tokens.token_ids[at + 1 : min(stop, at + 4)].tolist()),
     )
+    return found if spelling is None else spelling.of(found)
 
 
 def document(

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping
 from kvparity.drift.curves import Bin
 from kvparity.drift.explain import Explanation, FlipTrial
 from kvparity.drift.pattern import Pattern
-from kvparity.drift.report import DriftReport, Token
+from kvparity.drift.report import DriftReport
+from kvparity.drift.spelling import line
+from kvparity.drift.token import Token
 from kvparity.rollouts.metrics import Core, Metrics
 
 BAR = 24
 """Columns of the longest bar."""
+TEXT = 40
+"""Columns of a token's text with those beside it."""
 
 
 def render(
@@ -93,12 +97,14 @@ def _percentiles(found: tuple[tuple[float, float], ...]) -> str:
 
 
 def _worst(worst: tuple[Token, ...]) -> Iterator[str]:
-    yield "worst tokens         position   token      rollout      trainer            d"
+    head = "worst tokens         position   token      rollout      trainer            d"
+    yield head if all(each.text is None for each in worst) else f"{head}  text"
     for each in worst:
-        yield (
+        numbers = (
             f"  {each.sequence[:18]:<18} {each.position:>8} {each.token_id:>7} "
             f"{each.rollout:>12.6g} {each.trainer:>12.6g} {each.d:>12.4g}"
         )
+        yield f"{numbers}  {line(each, TEXT)}".rstrip()
 
 
 def _bars(along: str, bins: tuple[Bin, ...]) -> Iterator[str]:

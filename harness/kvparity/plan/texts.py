@@ -10,29 +10,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from kvparity.core import offline
+from kvparity.core import tokenizer
 from kvparity.core.errors import UnsupportedError
-from kvparity.core.jsonfile import read_object
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.workloads import Workload
 
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "tekken.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
-"""A checkpoint with one of these has a tokenizer."""
 BYTES = "each UTF-8 byte is one id: there is no tokenizer"
+INSTEAD = "give prompts as ids"
 Ids = tuple[int, ...]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ def given(loaded: LoadedContract) -> TokenisedContract:
         return TokenisedContract(loaded, None, {})
     checkpoint = getattr(loaded.contract.subject, "checkpoint", None)
     folder = None if checkpoint is None else Path(loaded.path).resolve().parent / checkpoint
-    if folder is None or not any((folder / name).exists() for name in FILES):
+    if folder is None or not tokenizer.there(folder):
         return TokenisedContract(loaded, BYTES, {each.name: _each(each, _bytes) for each in texts})
     encode, by = _tokenizer(folder)
     ids = {each.name: _each(each, encode) for each in texts}
@@ -104,49 +91,24 @@ def _each(workload: Workload, encode: Callable[[str], Ids]) -> tuple[Ids, ...]:
 
 def _tokenizer(folder: Path) -> tuple[Callable[[str], Ids], str]:
     """How a checkpoint reads a text, and who does it in words. No code of the folder is run."""
-    offline.ensure()
-    for name in ("config.json", "tokenizer_config.json"):
-        fetched = offline.fetches(read_object(folder / name)) if (folder / name).exists() else None
-        if fetched is not None:
-            raise UnsupportedError(f"{folder / name}: {fetched}; nothing is fetched here")
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise UnsupportedError(
-            f"{folder} has a tokenizer, and reading it needs transformers: {error}; install "
-            "kvparity[transformers], or give prompts as ids"
-        ) from error
-
-    def guarded(what: str, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except Exception as error:  # other people's code, templates and files
-            words = " ".join(str(error).split())[:300]
-            raise UnsupportedError(
-                f"the tokenizer of {folder} {what}: {type(error).__name__}: {words}; give prompts "
-                "as ids"
-            ) from error
-
-    tokenizer = guarded(
-        "cannot be loaded",
-        lambda: AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        ),
-    )
-    chat = getattr(tokenizer, "chat_template", None) is not None
+    found = tokenizer.load(folder, INSTEAD)
+    chat = getattr(found, "chat_template", None) is not None
 
     def encode(text: str) -> Ids:
         if not chat:
-            return tuple(guarded("refuses a text", lambda: tokenizer(text)["input_ids"]))
+            what = "refuses a text"
+            return tuple(tokenizer.guarded(folder, what, INSTEAD, lambda: found(text)["input_ids"]))
         said = [{"role": "user", "content": text}]
         return tuple(
-            guarded(
+            tokenizer.guarded(
+                folder,
                 "refuses a text in its chat template",
-                lambda: tokenizer.apply_chat_template(
+                INSTEAD,
+                lambda: found.apply_chat_template(
                     said, add_generation_prompt=True, tokenize=True, return_dict=False
                 ),
             )
         )
 
     how = "and its chat template" if chat else "which has no chat template"
-    return encode, f"the checkpoint's {type(tokenizer).__name__} {how}"
+    return encode, f"the checkpoint's {type(found).__name__} {how}"
