@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import drift_model, drift_server, say
+from kvparity.cli import drift_files, drift_model, drift_server, say
 from kvparity.cli.arguments import Verbs, add_device, add_json
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.errors import UnsupportedError
@@ -76,9 +76,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="FOLDER",
         help="show the text of tokens by the tokenizer in FOLDER (default: that of the checkpoint)",
     )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also write the report as one page to FILE"
-    )
+    drift_files.add_arguments(parser)
     add_json(parser)
     drift_model.add_arguments(parser)
     drift_server.add_arguments(parser)
@@ -94,12 +92,12 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--worst {args.worst}: expected a number from 0")
         if args.vocabulary is not None and args.vocabulary < 1:
             raise ValueError(f"--vocabulary {args.vocabulary}: expected a number from 1")
-    from kvparity.drift.page import page
     from kvparity.drift.report import document, report
     from kvparity.drift.sides import recordings
     from kvparity.drift.text import render
     from kvparity.rollouts.names import named
 
+    drift_files.check(args)
     spelling = _spelling(args)
     explained = None
     if isinstance(args.against, str):
@@ -123,8 +121,7 @@ def run(args: argparse.Namespace) -> int:
         spelling=spelling,
     )
     names = {each: named(each, both.tokens) for each in args.names} if both.tokens.count else {}
-    if args.html is not None:
-        _write(args.html, page(found, both.tokens, names, spelling))
+    drift_files.write(args, found, both.tokens, names, spelling)
     say.result(args, document(found, names, explained), render(found, names, explained))
     return of_verdict(found.verdict)
 
@@ -143,13 +140,6 @@ def _spelling(args: argparse.Namespace) -> Spelling | None:
     except UnsupportedError as error:
         say.tell(f"kvparity: no text of tokens: {error}", file=sys.stderr)
         return None
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StopError(f"--html {path} cannot be written: {error.strerror}") from error
 
 
 def _refuse_model(args: argparse.Namespace) -> None:

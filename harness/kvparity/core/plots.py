@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS = ("#1f6fb4", "#d1641b", "#2b8a57", "#8a4fbf", "#b3273e", "#6b5b2a", "#0f8b8d", "#555f6b")
@@ -71,6 +72,17 @@ def whole_numbers(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def plain_logarithmic(axis: Axis, low: float, high: float) -> None:
+    """Label an axis that is logarithmic from ``low`` to ``high`` with numbers, not with powers in
+    the mark-up that is turned off here."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    few = high < 100 * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def limit(axes: Axes, *, x: float | None = None, y: float | None = None, name: str) -> None:

@@ -12,11 +12,10 @@ import numpy as np
 from kvparity.drift.report import DriftReport, document, token
 from kvparity.drift.spelling import Spelling, line
 from kvparity.drift.token import Token
+from kvparity.drift.token_map import token_map
 from kvparity.rollouts.tokens import Tokens
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
-MOST_ROWS, MOST_COLUMNS = 120, 256
-"""Of the map. More sequences than that: those that are farthest apart; more positions: together."""
 WORST_SEQUENCES = 20
 
 
@@ -44,23 +43,16 @@ def page(
 
 def _map(tokens: Tokens, spelling: Spelling | None) -> JsonObject:
     """Rows of cells ``[largest |d|, its token's number]``, null where nothing is compared."""
-    size = np.abs(tokens.d)
-    first = int(tokens.positions.min()) if tokens.count else 0
-    span = int(tokens.positions.max(initial=first)) - first + 1
-    step = -(-span // MOST_COLUMNS)
-    means = tokens.sums(size) / np.maximum(tokens.lengths, 1)
-    chosen = np.sort(np.argsort(-means, kind="stable")[:MOST_ROWS])
+    found, size = token_map(tokens), np.abs(tokens.d)
     rows: list[JsonValue] = []
     shown: list[JsonValue] = []
-    columns = -(-span // step)
-    for sequence in chosen:
-        cells: list[JsonValue] = [None] * columns
-        start, stop = int(tokens.starts[sequence]), int(tokens.starts[sequence + 1])
-        places = (tokens.positions[start:stop] - first) // step
-        for column in np.unique(places):
-            inside = start + np.flatnonzero(places == column)
-            worst = int(inside[size[inside].argmax()])
-            cells[int(column)] = [float(size[worst]), len(shown)]
+    for row in found.worst.tolist():
+        cells: list[JsonValue] = []
+        for worst in row:
+            if worst < 0:
+                cells.append(None)
+                continue
+            cells.append([float(size[worst]), len(shown)])
             shown.append(_clicked(token(tokens, worst, spelling)))
         rows.append(cells)
     apart = size[size > 0]
@@ -68,8 +60,8 @@ def _map(tokens: Tokens, spelling: Spelling | None) -> JsonObject:
     return {
         "rows": rows,
         "tokens": shown,
-        "columns": columns,
-        "step": step,
+        "columns": found.worst.shape[1],
+        "step": found.step,
         "sequences": len(tokens.names),
         "low": low,
         "high": high,

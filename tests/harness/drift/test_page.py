@@ -11,8 +11,9 @@ import pytest
 from rollouts.recorded import LAYOUTS, written
 
 from kvparity.cli.main import main
-from kvparity.drift.page import MOST_COLUMNS, MOST_ROWS, page
+from kvparity.drift.page import page
 from kvparity.drift.report import Source, report
+from kvparity.drift.token_map import MOST_COLUMNS, MOST_ROWS
 from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.pairing import Matched
 from kvparity.rollouts.tokens import ScoredSequence, Tokens
