@@ -19,6 +19,9 @@ SECTIONS = {
     "DecoderCache": "`cache` of a decoder",
     "Transformers": "`subject` with `kind: transformers`",
     "ServerSubject": "`subject` with `kind: server`",
+    "Sides": "`subject` with `kind: sides`",
+    "RecordedSide": "A side with `kind: recorded`",
+    "ModelSideSpec": "A side with `kind: model`",
     "Order": "`order`",
     "Numerics": "`numerics`",
     "Workload": "One of `workloads`",
@@ -29,6 +32,7 @@ SECTIONS = {
     "LivenessCheck": "One of `checks` with `relation: liveness`",
     "OrderCheck": "One of `checks` with `relation: order`",
     "AuditCheck": "One of `checks` with `relation: audit`",
+    "ParityCheck": "One of `checks` with `relation: parity`",
     "Limits": "`limits`",
     "LimitsByDType": "`limits` by format",
 }

@@ -33,6 +33,7 @@ from kvparity.subjects.decoder.storage import store_format
 from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity_contracts import Contract, PathName, find, load
 from kvparity_contracts.served import ServerSubject
+from kvparity_contracts.sides import Sides
 from kvparity_contracts.subjects import OWN_KERNELS, Attention, Decoder, Transformers
 from kvparity_contracts.workloads import Workload
 from kvparity_kernels import rules
@@ -99,7 +100,7 @@ def of_contract(contract: Contract, base: Path, arch: str) -> Iterator[Launch]:
         with captured() as seen, using(_tiles(arch, execution)):
             if isinstance(subject, Decoder):
                 _run(contract, _decoder(subject, dtype, store))
-            elif not isinstance(subject, ServerSubject):  # whose kernels run elsewhere
+            elif not isinstance(subject, (ServerSubject, Sides)):  # whose kernels run elsewhere
                 _score(subject, dtype)
         others = isinstance(subject, Decoder) and subject.attention != FIXED
         yield from (each for each in seen if not (others and each.kernel.name.startswith(OURS)))

@@ -7,6 +7,7 @@ each other, path by path.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from kvparity_contracts.base import Fault, KeyPath
 from kvparity_contracts.checks import PathCheck
@@ -47,6 +48,7 @@ UNABLE: Mapping[str, Mapping[PathKind, str]] = {
         "prefix-paged": _PAGES,
         "far": "the cache of a transformers model is its own",
     },
+    "sides": dict.fromkeys(get_args(PathKind), "two sides are compared without a path"),
     "server": {
         "generate": "a server always generates: its paths are decode and batched",
         "chunked": _SCHEDULED,

@@ -129,7 +129,7 @@ class KernelPoint:
 
 
 class KernelCheck(Check):
-    """A check that looks at the kernels themselves: it has no paths and no workloads.
+    """A check without paths and workloads: of the kernels themselves, or of two sides.
 
     ``COMPARES``: what it does, in a sentence, where somebody gives it paths.
     """

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from kvparity_contracts.check_base import Check, KernelCheck, PathCheck
 from kvparity_contracts.kernel_checks import ARCHITECTURES, AuditCheck, OrderCheck
+from kvparity_contracts.parity_check import ParityCheck
 from kvparity_contracts.path_checks import (
     Accuracy,
     CacheCheck,
@@ -21,14 +22,15 @@ from kvparity_contracts.path_checks import (
 
 __all__ = [
     "ARCHITECTURES", "CHECKS", "Accuracy", "AuditCheck", "CacheCheck", "Check",
-    "Invariance", "KernelCheck", "LivenessCheck", "OneCheck", "OrderCheck", "PathCheck",
-    "TraceCheck", "register", "withdraw",
+    "Invariance", "KernelCheck", "LivenessCheck", "OneCheck", "OrderCheck", "ParityCheck",
+    "PathCheck", "TraceCheck", "register", "withdraw",
 ]  # fmt: skip
 
 CHECKS: dict[str, type[Check]] = {
     each.TAG: each
     for each in (
         Invariance, Accuracy, CacheCheck, LivenessCheck, TraceCheck, OrderCheck, AuditCheck,
+        ParityCheck,
     )
 }  # fmt: skip
 """The model of a check by the name of its relation, in the order in which they are listed."""

@@ -12,6 +12,7 @@ from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.idling import idle
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.served import ServerSubject, numerics_faults
+from kvparity_contracts.sides import Sides
 from kvparity_contracts.subjects import Decoder, known, order_of
 
 LONGEST = 2**24
@@ -38,6 +39,8 @@ def faults(contract: Parts) -> Iterator[Fault]:
     if isinstance(contract.subject, ServerSubject):
         yield from numerics_faults(contract.subject, contract.numerics)
         yield from _logprobs_alone(contract)
+    if isinstance(contract.subject, Sides):
+        yield from _parity_alone(contract)
 
 
 def _logprobs_alone(contract: Parts) -> Iterator[Fault]:
@@ -48,6 +51,13 @@ def _logprobs_alone(contract: Parts) -> Iterator[Fault]:
                 "of logits, no cache, no float64"
             )
             yield Fault(("checks", i, "relation"), found, "invariance")
+
+
+def _parity_alone(contract: Parts) -> Iterator[Fault]:
+    for i, check in enumerate(contract.checks):
+        if check.relation != "parity":
+            message = f"found {check.relation!r} beside a subject of kind sides"
+            yield Fault(("checks", i, "relation"), message, "parity")
 
 
 def _names(contract: Parts) -> Iterator[Fault]:

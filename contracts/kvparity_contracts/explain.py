@@ -93,10 +93,10 @@ def _one(
         key = str(context["discriminator"]).strip("'")
         if not isinstance(found, dict):
             return Fault(path, f"found {show(found)}", "a mapping"), False
-        return Fault(path, f"the key {key!r} is missing", one_of(_tags(path))), True
+        return Fault(path, f"the key {key!r} is missing", one_of(_tags(path, model))), True
     if kind == "union_tag_invalid":
         key = str(context["discriminator"]).strip("'")
-        return _choice((*path, key), context["tag"], _tags(path)), False
+        return _choice((*path, key), context["tag"], _tags(path, model)), False
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", str(context["expected"]))
         return _choice(
@@ -191,8 +191,9 @@ def resolve(loc: tuple[int | str, ...]) -> tuple[KeyPath, type[BaseModel] | None
     return tuple(path), inside
 
 
-def _tags(path: KeyPath) -> list[str]:
-    field = Contract.model_fields[str(path[0])]
+def _tags(path: KeyPath, model: type[BaseModel] | None) -> list[str]:
+    key = next(part for part in reversed(path) if isinstance(part, str))
+    field = (model or Contract).model_fields[key]
     return [getattr(each, "TAG", "") for each in _models(field.annotation)]
 
 

@@ -6,10 +6,11 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kvparity_contracts.base import Fault, closest
+from kvparity_contracts.base import Fault, KeyPath, closest
 from kvparity_contracts.loader import LoadedContract, load, problem
 from kvparity_contracts.problems import ContractError, Problem
 from kvparity_contracts.served import ServerSubject
+from kvparity_contracts.sides import ModelSideSpec, Sides
 from kvparity_contracts.subjects import Attention
 
 BIGGEST = 4_000_000
@@ -48,8 +49,21 @@ def _faults(loaded: LoadedContract) -> Iterator[Fault]:
     if isinstance(subject, Attention):
         for key in ("prefill", "decode"):
             yield from _function(loaded.base, key, getattr(subject, key))
+    elif isinstance(subject, Sides):
+        yield from _sides(loaded.base, subject)
     elif not isinstance(subject, ServerSubject) and subject.checkpoint is not None:
-        yield from _checkpoint(loaded.base, subject.checkpoint)
+        yield from _checkpoint(loaded.base, ("subject", "checkpoint"), subject.checkpoint)
+
+
+def _sides(base: Path, sides: Sides) -> Iterator[Fault]:
+    for key, side in (("rollout", sides.rollout), ("trainer", sides.trainer)):
+        if isinstance(side, ModelSideSpec):
+            yield from _checkpoint(base, ("subject", key, "checkpoint"), side.checkpoint)
+        elif not (file := base / side.file).is_file():
+            near = closest(file.name, [each.name for each in _beside(file.parent, "*")])
+            expected = "a file of rollouts; a relative path begins in the folder of the contract"
+            found = str(Path(side.file).with_name(near)) if near else ""
+            yield Fault(("subject", key, "file"), f"there is no file {file}", expected, found)
 
 
 def _function(base: Path, key: str, name: str) -> Iterator[Fault]:
@@ -112,8 +126,8 @@ def _bound(nodes: Iterable[ast.AST]) -> set[str] | None:
     return None if names & set(DYNAMIC) else names
 
 
-def _checkpoint(base: Path, name: str) -> Iterator[Fault]:
-    at, folder = ("subject", "checkpoint"), base / name
+def _checkpoint(base: Path, at: KeyPath, name: str) -> Iterator[Fault]:
+    folder = base / name
     expected = "a folder with config.json and safetensors; a relative path begins in that of the "
     expected += "contract, and nothing is downloaded"
     try:

@@ -45,7 +45,7 @@ def _asked(control: Control) -> Iterator[str]:
         yield "a temperature other than 1"
     if "invariance" not in control.relations:
         yield _check(control.relations)
-    if control.relations == ("audit",):
+    if control.relations in (("audit",), ("parity",)):
         return
     yield _on(control)
     if control.sequences > 1:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
+from pydantic_core import PydanticKnownError
 
 from kvparity_contracts.base import (
     Fault,
@@ -22,6 +30,7 @@ from kvparity_contracts.checks import Check, OneCheck, PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.numerics import Numerics
 from kvparity_contracts.paths import PathName
+from kvparity_contracts.sides import Sides
 from kvparity_contracts.subjects import Subject
 from kvparity_contracts.workloads import Workload
 
@@ -67,6 +76,27 @@ Controls = Annotated[
 ]
 
 
+_UNSAID = Numerics(execution=("float32",))
+"""Of two sides, which say their formats themselves: their logprobs are compared as float32."""
+
+
+def _unless_sides(
+    value: object, check: ValidatorFunctionWrapHandler, info: ValidationInfo
+) -> object:
+    sides = isinstance(info.data.get("subject"), Sides)
+    if value is _UNSAID or value == ():
+        if not sides:
+            raise PydanticKnownError("missing")
+        return value
+    if sides:
+        found = f"found {info.field_name} beside a subject of kind sides, which needs none"
+        raise refusal(Fault((), found, f"no {info.field_name}"))
+    return check(value)
+
+
+_UnlessSides = WrapValidator(_unless_sides)
+
+
 class Parts(Model):
     """What a contract holds, before its parts are checked against each other."""
 
@@ -80,10 +110,10 @@ class Parts(Model):
     """Seed of weights, prompts and sampling."""
     subject: Subject
     """What is under verification."""
-    numerics: Numerics
-    """Number formats and temperatures."""
-    workloads: Several[Workload]
-    """Prompts, and how much is generated from them."""
+    numerics: Annotated[Numerics, _UnlessSides] = Field(_UNSAID, validate_default=True)
+    """Number formats and temperatures; two sides say their own."""
+    workloads: Annotated[Several[Workload], _UnlessSides] = Field((), validate_default=True)
+    """Prompts, and how much is generated from them; two sides have recorded ones."""
     checks: Several[OneCheck]
     """What must hold."""
     controls: Controls = "all"

@@ -1,5 +1,5 @@
-"""What is under verification: a pair of attention kernels, the reference decoder, a model, or a
-running server."""
+"""What is under verification: a pair of attention kernels, the reference decoder, a model, a
+running server, or two sides that score the same tokens."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
 from kvparity_contracts.presets import PRESETS, KnownModel, Preset
 from kvparity_contracts.served import ServerSubject
+from kvparity_contracts.sides import Sides
 
 FUNCTION = re.compile(
     r"(?P<where>[^:]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)"
@@ -215,13 +216,13 @@ class Transformers(Model):
             yield Fault(("invariant",), found, "attention: eager, sdpa or kvparity")
 
 
-Subject = Annotated[Attention | Decoder | Transformers | ServerSubject, Field(discriminator="kind")]
-AnySubject = Attention | Decoder | Transformers | ServerSubject
+AnySubject = Attention | Decoder | Transformers | ServerSubject | Sides
+Subject = Annotated[AnySubject, Field(discriminator="kind")]
 
 
 def order_of(subject: AnySubject) -> Order | None:
     """The reduction order, declared or default; None where the project does not decide it."""
-    if isinstance(subject, ServerSubject):
+    if isinstance(subject, (ServerSubject, Sides)):
         return None
     if isinstance(subject, Transformers) and subject.attention != "kvparity":
         return None

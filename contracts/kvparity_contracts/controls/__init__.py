@@ -22,6 +22,7 @@ from kvparity_contracts.controls.reuse import REUSE
 from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.controls.scores import SCORES
 from kvparity_contracts.controls.semantics import SEMANTICS
+from kvparity_contracts.controls.sides import OF_SIDES
 from kvparity_contracts.controls.stores import STORES
 from kvparity_contracts.controls.windows import WINDOWS
 
@@ -46,6 +47,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *PROGRAMS,
             *CALLS,
             *OF_KERNELS,
+            *OF_SIDES,
         )
     }
 )

@@ -28,10 +28,11 @@ Feature = Literal[
     "softcap",
     "sinks",
     "groups",
+    "model-side",
 ]
 """What a contract must have beside paths and lengths for a defect to be possible."""
 
-SubjectKind = Literal["attention", "decoder", "transformers", "server"]
+SubjectKind = Literal["attention", "decoder", "transformers", "server", "sides"]
 DECODER: tuple[SubjectKind, ...] = ("decoder",)
 PAIRS: tuple[SubjectKind, ...] = ("attention",)
 LANGUAGE: tuple[SubjectKind, ...] = ("decoder", "transformers")
@@ -57,7 +58,7 @@ TOGETHER: tuple[PathKind, ...] = (
 
 
 Keys = Literal["any", "whole-tile", "tile", "split", "window"]
-Side = Literal["rollout", "rescore", "both", "handover"]
+Side = Literal["rollout", "rescore", "both", "handover", "sides"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Control:
     ``relations``: a check of one of them sees it, and it is planted for each that the contract has.
     ``paths``: with ``controls: all``, such a check has at least one of them (empty: any will do).
     ``path``: the path that runs with the defect. ``side``: who has it: the ``rollout`` (that path),
-    the ``rescore`` (the check's reference), ``both``, or the ids between them (``handover``).
+    the ``rescore`` (the check's reference), ``both``, the ids between them (``handover``), or the
+    logprobs of two ``sides``.
     ``keys``: a row, or a number of keys of an order check, sees a whole tile, or more keys than a
     tile, a split or the sliding window have, and at least ``fewest``. ``sequences``: a workload
     has so many prompts of different length. ``generate``: it generates at least so many tokens.

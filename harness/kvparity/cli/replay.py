@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(found: Replay) -> str:
     from kvparity.core.words import digits, rounded
+    from kvparity.relations.registry import RELATIONS
     from kvparity.report.terminal import first_lines, ulps
 
     case = found.entry
@@ -71,6 +72,8 @@ def _text(found: Replay) -> str:
     lines += versions.lines({"outside_tested": versions.here()})
     if case.workload is not None and not agreed:
         lines += first_lines([case])
+    elif not agreed:
+        lines += RELATIONS[str(case["relation"])].spots(case)
     lines.append(f"    {_repeats(found)}")
     if found.schema != SCHEMA_VERSION:
         lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from kvparity.drift.spelling import Spelling
 from kvparity.drift.token import Token
 from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.metrics import Metrics, metrics
+from kvparity.rollouts.names import FRAMEWORKS, named
 from kvparity.rollouts.pairing import Matched
 from kvparity.rollouts.tokens import Tokens
 from kvparity_contracts.json_types import JsonObject, JsonValue
@@ -106,7 +107,7 @@ def report(
         ),
         limits=dict(limits),
         metrics=measured,
-        worst=_worst(tokens, worst, spelling),
+        worst=worst_tokens(tokens, worst, spelling),
         by_position=by_position(tokens),
         by_logprob=by_logprob(tokens),
         by_sequence=by_sequence(tokens),
@@ -120,15 +121,20 @@ def judge(
     matched: Matched,
     anomalies: Anomalies,
     limits: Mapping[str, float],
+    *,
+    unmatched: int = 0,
 ) -> tuple[Verdict, str]:
-    """``differs`` outranks ``void``, which outranks ``holds``."""
+    """``differs`` outranks ``void``, which outranks ``holds``.
+
+    ``unmatched``: sequences that may lack a counterpart.
+    """
     if anomalies.counts[Anomaly.NOT_FINITE]:
         return "differs", f"{anomalies.counts[Anomaly.NOT_FINITE]} logprobs are NaN or infinite"
     if measured is None:
         return "void", "no token is compared"
     over = [
         f"{name} {found:.3g} is above its limit {limits[name]:g}"
-        for name, found in _limited(measured).items()
+        for name, found in limited(tokens, measured, limits).items()
         if name in limits and not found <= limits[name]
     ]
     if over:
@@ -136,7 +142,7 @@ def judge(
     differing = int((~tokens.equal).sum())
     if not limits and differing:
         return "differs", f"{differing} of {tokens.count} tokens differ in bits"
-    if matched.unmatched:
+    if len(matched.unmatched) > unmatched:
         names = ", ".join(matched.unmatched[:3]) + (", …" if len(matched.unmatched) > 3 else "")
         return "void", f"{len(matched.unmatched)} sequences have no counterpart ({names})"
     if anomalies.counts[Anomaly.MISSING] or anomalies.counts[Anomaly.SENTINEL]:
@@ -150,13 +156,22 @@ def judge(
     return "holds", f"all {tokens.count} tokens have equal bits"
 
 
-def _limited(measured: Metrics) -> Mapping[str, float]:
+def limited(tokens: Tokens, measured: Metrics, names: Collection[str]) -> dict[str, float]:
+    """What limits are set for; of the names that frameworks log, those in ``names``."""
     every = measured.all
     values = (every.max_abs_d, every.mean_abs_d, abs(every.k1), every.k3, measured.outside_clip)
-    return dict(zip(LIMITS, values, strict=True))
+    found = dict(zip(LIMITS, values, strict=True))
+    asked = set(names) - found.keys()
+    for framework in FRAMEWORKS if asked else ():
+        logged = named(framework, tokens)
+        found |= {name: logged[name] for name in logged if name in asked}
+    return found
 
 
-def _worst(tokens: Tokens, most: int, spelling: Spelling | None) -> tuple[Token, ...]:
+def worst_tokens(
+    tokens: Tokens, most: int, spelling: Spelling | None = None
+) -> tuple[Token, ...]:
+    """At most so many, largest abs(d) first; none where d is 0."""
     size = np.abs(tokens.d)
     most = min(most, tokens.count)
     at = np.argpartition(-size, most - 1)[:most] if most else np.zeros(0, dtype=np.int64)

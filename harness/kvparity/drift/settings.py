@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from kvparity_contracts.sides import unused
+
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -53,27 +55,8 @@ class Settings:
         Raises:
             ValueError: in words.
         """
-        if self.micro_batch < 1:
-            raise ValueError(f"micro_batch {self.micro_batch}: expected a number from 1")
-        if self.layout == "alone" and self.micro_batch > 1:
-            raise ValueError(
-                f"micro_batch {self.micro_batch} with layout alone: expected layout right, left or "
-                "packed"
-            )
-        if self.layout == "alone" and not self.position_ids:
-            raise ValueError(
-                "no position_ids with layout alone: nothing would change; expected layout right, "
-                "left or packed"
-            )
-        if self.gradient_checkpointing and not self.train:
-            raise ValueError("gradient_checkpointing acts in train mode alone: expected train, too")
-        if self.invariant and self.attention != "eager":
-            raise ValueError(
-                f"invariant with attention {self.attention}: its sums cannot be replaced; expected "
-                "attention eager"
-            )
-        if self.invariant and (self.compile or self.autocast):
-            raise ValueError("invariant with compile or autocast: expected neither")
+        for _, found, expected in unused(self):
+            raise ValueError(f"{found}: expected {expected}")
 
     def changes(self, other: Settings) -> dict[str, object]:
         """What ``other`` has otherwise, by name."""

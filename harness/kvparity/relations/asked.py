@@ -115,8 +115,12 @@ class Planted:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Where kernels are looked at. ``subject`` loads it: a relation that runs none does not ask."""
+    """Where kernels are looked at. ``subject`` loads it: a relation that runs none does not ask.
+
+    ``device``: where what a relation runs itself is to run.
+    """
 
     contract: Contract
     base: Path
     subject: Callable[[], Subject]
+    device: str = "cpu"

@@ -110,8 +110,11 @@ class PathRelation(Relation):
 
 
 class KernelRelation(Relation):
-    """A relation of decode's kernels and prefill's: no path runs, and no workload."""
+    """A relation of decode's kernels and prefill's, or of two recorded sides: no path runs, and no
+    workload. ``sides``: what is compared with what, as a case has it.
+    """
 
+    sides: ClassVar[tuple[str, str]] = ("prefill", "decode")
     check: ClassVar[type[KernelCheck]]
 
     @abstractmethod

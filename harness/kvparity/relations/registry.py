@@ -9,6 +9,7 @@ from kvparity.relations.cache.relation import CacheRelation
 from kvparity.relations.invariance import InvarianceRelation
 from kvparity.relations.liveness.relation import LivenessRelation
 from kvparity.relations.order.relation import OrderRelation
+from kvparity.relations.parity.relation import ParityRelation
 from kvparity.relations.trace.relation import TraceRelation
 from kvparity_contracts import checks
 
@@ -22,6 +23,7 @@ RELATIONS: dict[str, Relation] = {
         TraceRelation(),
         OrderRelation(),
         AuditRelation(),
+        ParityRelation(),
     )
 }
 """In the order in which they are listed."""

@@ -9,7 +9,7 @@ from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import CaseLine, ControlLine, Formats, SideName
 from kvparity.relations.asked import Planted
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.registry import RELATIONS
+from kvparity.relations.registry import RELATIONS, kernel_relation
 from kvparity_contracts.controls import CONTROLS
 
 ORACLE = "float64"
@@ -40,7 +40,8 @@ def case_line(case: Case, result: Comparison, evidence: str | None = None) -> Ca
 def kernel_line(case: KernelCase, found: Comparison) -> CaseLine:
     """What one case of a check of kernels showed."""
     alone: dict[str, object] = dict.fromkeys(("workload", "temperature", "rollout", "trainer"))
-    return _line(case, found, alone | {"reference": "prefill", "path": "decode"}, {})
+    reference, path = kernel_relation(case.relation).sides
+    return _line(case, found, alone | {"reference": reference, "path": path}, {})
 
 
 def _line(
@@ -86,7 +87,7 @@ def planned_of(job: ControlRun | KernelControl) -> dict[str, object]:
     return {
         "by": place.check,
         "workload": place.workload if isinstance(place, ControlRun) else None,
-        "path": str(fact.path),
+        "path": "trainer" if fact.side == "sides" else str(fact.path),
         "numerics": Formats(**asdict(place.numerics)),
         "expected": fact.expect,
     }

@@ -14,6 +14,7 @@ from kvparity.subjects.server.subject import connected
 from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.served import ServerSubject
+from kvparity_contracts.sides import Sides
 from kvparity_contracts.subjects import Attention
 
 _OF_A_CHECKPOINT = (".json", ".safetensors", ".model", ".txt", ".jinja")
@@ -50,9 +51,18 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
             _source(name.rpartition(":")[0], base) for name in (subject.prefill, subject.decode)
         }
         return {str(path): _hash(path) for path in sorted(paths - {None}, key=str) if path}
+    if isinstance(subject, Sides):
+        names = [
+            each.file for each in (subject.rollout, subject.trainer) if each.kind == "recorded"
+        ]
+        files = {str(base / name): _hash(base / name) for name in names}
+        return files | _checkpoint(base, getattr(subject.trainer, "checkpoint", None))
     if isinstance(subject, ServerSubject):
         return {subject.url: connected(subject).facts.words()}
-    checkpoint = getattr(subject, "checkpoint", None)
+    return _checkpoint(base, getattr(subject, "checkpoint", None))
+
+
+def _checkpoint(base: Path, checkpoint: str | None) -> dict[str, str]:
     if checkpoint is None:
         return {}
     facts = {}

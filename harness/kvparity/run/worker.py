@@ -199,7 +199,7 @@ def _kernels(job: Job, case: KernelCase, words: str) -> Kernels:
         return found
 
     doing.task(words)
-    return Kernels(job.contract, job.base, subject)
+    return Kernels(job.contract, job.base, subject, job.device)
 
 
 def do_kernel_control(job: Job, control: KernelControl) -> Json:

@@ -1,0 +1,50 @@
+"""Controls of parity checks: what makes a trainer's logprobs another rollout's."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from kvparity_contracts.controls.base import Control
+
+_sides = partial(Control, subjects=("sides",), relations=("parity",), side="sides")
+
+OF_SIDES = (
+    _sides(
+        "unscaled-logprobs",
+        "the rollout's logprobs are before a temperature of 0.8, the trainer's behind it",
+        "huggingface/trl#4159",
+    ),
+    _sides(
+        "shifted-logprobs",
+        "each stored logprob belongs to the token before",
+        "eval-protocol#457",
+    ),
+    _sides(
+        "stored-zero",
+        "one logprob is missing, and is stored as 0",
+        "NVIDIA-NeMo/RL#4218",
+    ),
+    _sides(
+        "foreign-sequence",
+        "sequences have the logprobs of their neighbours, cut or repeated to their length",
+        "LightRFT#53",
+    ),
+    _sides(
+        "dropped-sequences",
+        "one sequence more than may be unmatched has no counterpart",
+        "eval-protocol#457",
+        expect="void",
+    ),
+    _sides(
+        "stale-weights",
+        "the trainer scores with weights that are 1 % off",
+        "huggingface/trl#5312",
+        features=("model-side",),
+    ),
+    _sides(
+        "other-dtype",
+        "the trainer computes in another format",
+        "NVIDIA-NeMo/RL#1801",
+        features=("model-side",),
+    ),
+)

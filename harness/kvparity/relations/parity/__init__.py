@@ -1,0 +1,1 @@
+"""Two sides that score the same tokens: their logprobs, token by token."""

@@ -1,0 +1,167 @@
+"""Relation *parity*: two sides that score the same tokens, by bits or within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from kvparity.controls.sides import OF_NUMBERS, disturb, less
+from kvparity.core.values import plain
+from kvparity.drift.report import judge, limited, worst_tokens
+from kvparity.drift.sides import MatchedSides
+from kvparity.plan.kernel_cases import KernelCase, KernelControl
+from kvparity.relations.asked import Kernels, Planted
+from kvparity.relations.base import Document, KernelRelation
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.parity.line import ParityCase
+from kvparity.relations.parity.scored import scored, sides_of
+from kvparity.rollouts.metrics import metrics
+from kvparity_contracts.checks import ParityCheck
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.json_types import JsonObject
+from kvparity_contracts.sides import ModelSideSpec
+
+
+class ParityRelation(KernelRelation):
+    """A trainer gives the rollout's tokens the logprobs that the rollout recorded."""
+
+    check = ParityCheck
+    line = ParityCase
+    holds = "both sides agree"
+    limited = True
+    sides = ("rollout", "trainer")
+
+    def place(self, case: Document) -> str:
+        """The sides."""
+        found = case.get(self.name)
+        return f"{found['trainer']} against {found['rollout']}" if found else "both sides"
+
+    def words(self, case: KernelCase) -> str:
+        """Both are scored."""
+        return "parity of both sides"
+
+    def look(self, kernels: Kernels, case: KernelCase) -> Comparison:
+        """Score and compare."""
+        check = kernels.contract.check(case.check)
+        assert isinstance(check, ParityCheck)
+        return compared(scored(kernels), check)
+
+    def control(self, kernels: Kernels, job: KernelControl) -> Planted:
+        """Plant a defect in the numbers or the model; every parity check must see it."""
+        found = planted(kernels, job.control)
+        seen = [
+            (check, compared(_dropped(found, check, job.control), check))
+            for check in _checks(kernels.contract)
+        ]
+        expect = CONTROLS[job.control].expect
+        missed = [(check, each) for check, each in seen if each.outcome != expect]
+        check, told = (missed or seen)[0]
+        where = f" ({check.name})" if missed else ""
+        return Planted(not missed, f"{told.outcome}: {told.reason}{where}", _measured(told))
+
+    def rows(self, cases: Sequence[Document]) -> list[str]:
+        """What was measured, and the worst token."""
+        lines = []
+        for case in cases:
+            found = case.get(self.name)
+            if found:
+                shown = found["limits"] or dict.fromkeys(found["measured"])
+                words = [
+                    f"{name} {value:.3g}" + (f" of {shown[name]:g}" if shown[name] else "")
+                    for name, value in found["measured"].items()
+                    if name in shown and isinstance(value, float)
+                ]
+                lines.append(f"    {case['id']}: {', '.join(words) or 'nothing was compared'}")
+                lines += [f"    {each}" for each in found["found"]]
+            lines += self.spots(case)
+        return lines
+
+    def spots(self, case: Document) -> list[str]:
+        """The worst token."""
+        worst = (case.get(self.name) or {}).get("worst")
+        if worst is None:
+            return []
+        return [
+            f"    worst token: {worst['sequence']} position {worst['position']}, token "
+            f"{worst['token']}: rollout {worst['rollout']}, trainer {worst['trainer']}, d "
+            f"{worst['d']}"
+        ]
+
+
+def _checks(contract: Contract) -> list[ParityCheck]:
+    return [each for each in contract.checks if isinstance(each, ParityCheck)]
+
+
+def _measured(found: Comparison) -> dict[str, float | str]:
+    values = found.details["measured"]
+    assert isinstance(values, dict)
+    return {name: value for name, value in values.items() if isinstance(value, (float, str))}
+
+
+def planted(kernels: Kernels, control: str) -> MatchedSides:
+    """Both sides with a defect; what is dropped depends on the check.
+
+    Raises:
+        UnsupportedError: it cannot be planted in these sides.
+    """
+    trainer = sides_of(kernels).trainer
+    if control in OF_NUMBERS:
+        found = scored(kernels)
+        return replace(found, tokens=OF_NUMBERS[control](found.tokens))
+    if control == "stale-weights":
+        return scored(kernels, weights=partial(disturb, seed=kernels.contract.seed))
+    if control == "other-dtype":
+        assert isinstance(trainer, ModelSideSpec)
+        return scored(kernels, dtype="float32" if trainer.dtype != "float32" else "bfloat16")
+    return scored(kernels)
+
+
+def _dropped(found: MatchedSides, check: ParityCheck, control: str) -> MatchedSides:
+    if control != "dropped-sequences":
+        return found
+    matched = found.matched
+    dropped = max(check.unmatched + 1 - len(matched.unmatched), 1)
+    tokens = less(found.tokens, dropped)
+    names = found.tokens.names[len(tokens.names) :]
+    unmatched = [*matched.unmatched, *names]
+    return replace(found, tokens=tokens, matched=replace(matched, unmatched=unmatched))
+
+
+def compared(found: MatchedSides, check: ParityCheck) -> Comparison:
+    """What a check says of two sides."""
+    tokens, limits = found.tokens, check.limits or {}
+    measured = metrics(tokens) if tokens.count else None
+    outcome, reason = judge(
+        tokens, measured, found.matched, found.anomalies, limits, unmatched=check.unmatched
+    )
+    values = {} if measured is None else dict(limited(tokens, measured, limits))
+    (worst,) = worst_tokens(tokens, 1) or (None,)
+    details: JsonObject = {
+        "limits": dict(limits),
+        "measured": {name: plain(value) for name, value in values.items()},
+        "rollout": f"{found.rollout.name} ({found.rollout.layout})",
+        "trainer": f"{found.trainer.name} ({found.trainer.layout})",
+        "sequences": found.matched.pairs,
+        "unmatched": len(found.matched.unmatched),
+        "allowed": check.unmatched,
+        "found": found.anomalies.sentences(),
+        "worst": None
+        if worst is None
+        else {
+            "sequence": worst.sequence,
+            "position": worst.position,
+            "token": worst.token_id,
+            "rollout": plain(worst.rollout),
+            "trainer": plain(worst.trainer),
+            "d": plain(worst.d),
+        },
+    }
+    return Comparison(
+        outcome,
+        reason,
+        tokens=tokens.count,
+        differing_tokens=int((~tokens.equal).sum()),
+        details=details,
+    )
