@@ -131,6 +131,8 @@ def controls() -> str:
 
 
 def _side(control: Control) -> str:
+    if control.side == "sides":
+        return "the trainer" if "model-side" in control.features else "the recorded numbers"
     if in_kernels(control):
         return "decode's kernels"
     if control.side == "both":

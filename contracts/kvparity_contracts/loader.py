@@ -114,7 +114,9 @@ def _parse(source: str, file: str) -> tuple[Contract, Text]:
         problems = [Problem(file, 1, 1, "", f"found {empty}", expected)]
     if isinstance(text.data, dict):
         try:
-            contract = Contract.model_validate(text.data)
+            subject = text.data.get("subject")
+            kind = subject.get("kind") if isinstance(subject, dict) else None
+            contract = Contract.model_validate(text.data, context=kind)
         except ValidationError as error:
             told_of = [
                 (replace(fault, at=text.shown(fault.at)), key) for fault, key in explain(error)

@@ -61,12 +61,8 @@ def _limit(name: object, limit: object) -> Iterator[Fault]:
         near = closest(name, PARITY_LIMITS)
         tails = {each.rpartition("/")[2]: each for each in PARITY_LIMITS}
         near = near or tails.get(closest(name, tails), "")
-        yield Fault(
-            at,
-            f"found {show(name)}",
-            "a number that kvparity drift or a framework logs, such as k3 or mismatch_kl",
-            near,
-        )
+        expected = "a number that kvparity drift or a framework logs, such as k3 or mismatch_kl"
+        yield Fault(at, f"found the unknown limit {show(name)}", near or expected)
         return
     least, most = PARITY_LIMITS[str(name)]
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not math.isfinite(limit):

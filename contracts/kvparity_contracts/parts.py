@@ -84,6 +84,7 @@ def _unless_sides(
     value: object, check: ValidatorFunctionWrapHandler, info: ValidationInfo
 ) -> object:
     sides = isinstance(info.data.get("subject"), Sides)
+    sides |= info.context == Sides.TAG  # a subject with faults of its own is not in what is valid
     if value is _UNSAID or value == ():
         if not sides:
             raise PydanticKnownError("missing")

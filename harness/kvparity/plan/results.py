@@ -148,6 +148,11 @@ class CaseLine(RunLine):
             raise ValueError(wrong)
         return self
 
+    def measure(self, name: str) -> float | str | None:
+        """What a limit of this name is compared with."""
+        found: float | str | None = getattr(self, name)
+        return found
+
     def rechecked(self, reason: str) -> CaseLine:
         """The same of a report, where a fresh process gave other bits: ``differs``."""
         more = {"verdict": "differs", "reason": reason, "recheck": "differs"}

@@ -81,7 +81,7 @@ def apart(missed: ControlLine, names: Sequence[str], results: Sequence[CaseLine]
     ``results``: the cases of the check, for what the subject itself measures.
     """
     for name in names:
-        own = [float(found) for case in results if (found := getattr(case, name)) is not None]
+        own = [float(found) for case in results if (found := case.measure(name)) is not None]
         if name not in missed.measured or not own:
             continue
         measured, most = float(missed.measured[name]), max(own)

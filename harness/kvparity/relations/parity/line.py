@@ -67,6 +67,10 @@ class ParityCase(KernelCaseLine):
         """Those of its check."""
         return None if self.details is None else self.details.limits
 
+    def measure(self, name: str) -> float | str | None:
+        """By the names of its limits."""
+        return None if self.details is None else self.details.measured.get(name)
+
     def _over(self) -> list[str]:
         """The limited measures that are missing, not finite, or over their limit."""
         if self.details is None:

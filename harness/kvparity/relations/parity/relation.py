@@ -7,20 +7,18 @@ from dataclasses import replace
 from functools import partial
 
 from kvparity.controls.sides import OF_NUMBERS, disturb, less
-from kvparity.core.values import plain
 from kvparity.drift.report import judge, limited, worst_tokens
 from kvparity.drift.sides import MatchedSides
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.base import Document, KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.parity.line import ParityCase
+from kvparity.relations.parity.line import ParityCase, ParityDetails, SideToken
 from kvparity.relations.parity.scored import scored, sides_of
 from kvparity.rollouts.metrics import metrics
 from kvparity_contracts.checks import ParityCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
-from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.sides import ModelSideSpec
 
 
@@ -56,8 +54,11 @@ class ParityRelation(KernelRelation):
             for check in _checks(kernels.contract)
         ]
         expect = CONTROLS[job.control].expect
-        missed = [(check, each) for check, each in seen if each.outcome != expect]
-        check, told = (missed or seen)[0]
+        # Of a check that differs without it, too, a void shows nothing: that verdict outranks it.
+        silent = [(check, each) for check, each in seen if each.outcome == "holds"]
+        shown = [(check, each) for check, each in seen if each.outcome == expect]
+        missed = silent or ([] if shown else seen)
+        check, told = (missed or shown)[0]
         where = f" ({check.name})" if missed else ""
         return Planted(not missed, f"{told.outcome}: {told.reason}{where}", _measured(told))
 
@@ -95,9 +96,7 @@ def _checks(contract: Contract) -> list[ParityCheck]:
 
 
 def _measured(found: Comparison) -> dict[str, float | str]:
-    values = found.details["measured"]
-    assert isinstance(values, dict)
-    return {name: value for name, value in values.items() if isinstance(value, (float, str))}
+    return dict(found.details.measured) if isinstance(found.details, ParityDetails) else {}
 
 
 def planted(kernels: Kernels, control: str) -> MatchedSides:
@@ -138,26 +137,26 @@ def compared(found: MatchedSides, check: ParityCheck) -> Comparison:
     )
     values = {} if measured is None else dict(limited(tokens, measured, limits))
     (worst,) = worst_tokens(tokens, 1) or (None,)
-    details: JsonObject = {
-        "limits": dict(limits),
-        "measured": {name: plain(value) for name, value in values.items()},
-        "rollout": f"{found.rollout.name} ({found.rollout.layout})",
-        "trainer": f"{found.trainer.name} ({found.trainer.layout})",
-        "sequences": found.matched.pairs,
-        "unmatched": len(found.matched.unmatched),
-        "allowed": check.unmatched,
-        "found": found.anomalies.sentences(),
-        "worst": None
+    details = ParityDetails(
+        limits=dict(limits),
+        measured=values,
+        rollout=found.rollout.name,
+        trainer=f"{found.trainer.name} ({found.trainer.layout})",
+        sequences=found.matched.pairs,
+        unmatched=len(found.matched.unmatched),
+        allowed=check.unmatched,
+        found=tuple(found.anomalies.sentences()),
+        worst=None
         if worst is None
-        else {
-            "sequence": worst.sequence,
-            "position": worst.position,
-            "token": worst.token_id,
-            "rollout": plain(worst.rollout),
-            "trainer": plain(worst.trainer),
-            "d": plain(worst.d),
-        },
-    }
+        else SideToken(
+            sequence=worst.sequence,
+            position=worst.position,
+            token=worst.token_id,
+            rollout=worst.rollout,
+            trainer=worst.trainer,
+            d=worst.d,
+        ),
+    )
     return Comparison(
         outcome,
         reason,

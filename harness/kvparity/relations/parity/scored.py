@@ -43,7 +43,7 @@ def scored(
     trainer = sides.trainer
     if not isinstance(trainer, ModelSideSpec):
         other = None if own_numbers(sides) else kernels.base / trainer.file
-        return recordings(path, other, None)
+        return _as_written(recordings(path, other, None), sides.rollout.file, trainer.file)
     folder = kernels.base / trainer.checkpoint
     settings = Settings(**trainer.model_dump(exclude={"kind", "checkpoint"}))
     side = ModelSide(
@@ -57,4 +57,14 @@ def scored(
         )
     if weights is not None:
         weights(side.model)
-    return with_model(path, folder, side, lambda _: None)
+    found = with_model(path, folder, side, lambda _: None)
+    return _as_written(found, sides.rollout.file, trainer.checkpoint)
+
+
+def _as_written(found: MatchedSides, rollout: str, trainer: str) -> MatchedSides:
+    """Names of the contract: a run says the same wherever its files lie."""
+    return replace(
+        found,
+        rollout=replace(found.rollout, name=rollout),
+        trainer=replace(found.trainer, name=trainer),
+    )
