@@ -17,7 +17,7 @@ OF_SIDES = (
     _sides(
         "shifted-logprobs",
         "each stored logprob belongs to the token before",
-        "eval-protocol#457",
+        "modelscope/ms-swift#8196",
     ),
     _sides(
         "stored-zero",
@@ -27,12 +27,12 @@ OF_SIDES = (
     _sides(
         "foreign-sequence",
         "sequences have the logprobs of their neighbours, cut or repeated to their length",
-        "LightRFT#53",
+        "google/tunix#820",
     ),
     _sides(
         "dropped-sequences",
         "one sequence more than may be unmatched has no counterpart",
-        "eval-protocol#457",
+        "PrimeIntellect-ai/prime-rl#2277",
         expect="void",
     ),
     _sides(

@@ -73,7 +73,7 @@ def _text(found: Replay) -> str:
     if case.workload is not None and not agreed:
         lines += first_lines([case])
     elif not agreed:
-        lines += RELATIONS[str(case["relation"])].spots(case)
+        lines += RELATIONS[case.relation].spots(case)
     lines.append(f"    {_repeats(found)}")
     if found.schema != SCHEMA_VERSION:
         lines.append(

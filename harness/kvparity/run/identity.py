@@ -59,7 +59,8 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
         return files | _checkpoint(base, getattr(subject.trainer, "checkpoint", None))
     if isinstance(subject, ServerSubject):
         return {subject.url: connected(subject).facts.words()}
-    return _checkpoint(base, getattr(subject, "checkpoint", None))
+    checkpoint = getattr(subject, "checkpoint", None)
+    return _checkpoint(base, checkpoint)
 
 
 def _checkpoint(base: Path, checkpoint: str | None) -> dict[str, str]:

@@ -10,8 +10,9 @@ from kvparity.controls.sides import OF_NUMBERS, disturb, less
 from kvparity.drift.report import judge, limited, worst_tokens
 from kvparity.drift.sides import MatchedSides
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
+from kvparity.plan.results import CaseLine
 from kvparity.relations.asked import Kernels, Planted
-from kvparity.relations.base import Document, KernelRelation
+from kvparity.relations.base import KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.parity.line import ParityCase, ParityDetails, SideToken
 from kvparity.relations.parity.scored import scored, sides_of
@@ -31,10 +32,12 @@ class ParityRelation(KernelRelation):
     limited = True
     sides = ("rollout", "trainer")
 
-    def place(self, case: Document) -> str:
+    def place(self, case: CaseLine) -> str:
         """The sides."""
-        found = case.get(self.name)
-        return f"{found['trainer']} against {found['rollout']}" if found else "both sides"
+        found = case.details
+        if not isinstance(found, ParityDetails):
+            return "both sides"
+        return f"{found.trainer} against {found.rollout}"
 
     def words(self, case: KernelCase) -> str:
         """Both are scored."""
@@ -62,33 +65,34 @@ class ParityRelation(KernelRelation):
         where = f" ({check.name})" if missed else ""
         return Planted(not missed, f"{told.outcome}: {told.reason}{where}", _measured(told))
 
-    def rows(self, cases: Sequence[Document]) -> list[str]:
+    def rows(self, cases: Sequence[CaseLine]) -> list[str]:
         """What was measured, and the worst token."""
         lines = []
         for case in cases:
-            found = case.get(self.name)
-            if found:
-                shown = found["limits"] or dict.fromkeys(found["measured"])
-                words = [
-                    f"{name} {value:.3g}" + (f" of {shown[name]:g}" if shown[name] else "")
-                    for name, value in found["measured"].items()
-                    if name in shown and isinstance(value, float)
-                ]
-                lines.append(f"    {case['id']}: {', '.join(words) or 'nothing was compared'}")
-                lines += [f"    {each}" for each in found["found"]]
+            if isinstance(found := case.details, ParityDetails):
+                words = _words(found) or "nothing was compared"
+                lines += [f"    {case.id}: {words}", *(f"    {each}" for each in found.found)]
             lines += self.spots(case)
         return lines
 
-    def spots(self, case: Document) -> list[str]:
+    def spots(self, case: CaseLine) -> list[str]:
         """The worst token."""
-        worst = (case.get(self.name) or {}).get("worst")
-        if worst is None:
+        found = case.details
+        if not isinstance(found, ParityDetails) or (worst := found.worst) is None:
             return []
         return [
-            f"    worst token: {worst['sequence']} position {worst['position']}, token "
-            f"{worst['token']}: rollout {worst['rollout']}, trainer {worst['trainer']}, d "
-            f"{worst['d']}"
+            f"    worst token: {worst.sequence} position {worst.position}, token {worst.token}: "
+            f"rollout {worst.rollout}, trainer {worst.trainer}, d {worst.d}"
         ]
+
+
+def _words(found: ParityDetails) -> str:
+    """Where limits are set, what they limit; else all that was measured."""
+    return ", ".join(
+        f"{name} {value:.3g}" + (f" of {found.limits[name]:g}" if name in found.limits else "")
+        for name, value in found.measured.items()
+        if isinstance(value, float) and (name in found.limits or not found.limits)
+    )
 
 
 def _checks(contract: Contract) -> list[ParityCheck]:
@@ -135,7 +139,9 @@ def compared(found: MatchedSides, check: ParityCheck) -> Comparison:
     outcome, reason = judge(
         tokens, measured, found.matched, found.anomalies, limits, unmatched=check.unmatched
     )
-    values = {} if measured is None else dict(limited(tokens, measured, limits))
+    values: dict[str, float | str] = (
+        {} if measured is None else dict(limited(tokens, measured, limits))
+    )
     (worst,) = worst_tokens(tokens, 1) or (None,)
     details = ParityDetails(
         limits=dict(limits),
