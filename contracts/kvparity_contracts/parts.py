@@ -78,6 +78,8 @@ Controls = Annotated[
 
 _UNSAID = Numerics(execution=("float32",))
 """Of two sides, which say their formats themselves: their logprobs are compared as float32."""
+_DUMPED: tuple[object, ...] = (_UNSAID.model_dump(), _UNSAID.model_dump(mode="json"), [])
+"""What is left out, as a contract that was read is written again."""
 
 
 def _unless_sides(
@@ -85,14 +87,15 @@ def _unless_sides(
 ) -> object:
     sides = isinstance(info.data.get("subject"), Sides)
     sides |= info.context == Sides.TAG  # a subject with faults of its own is not in what is valid
-    if value is _UNSAID or value == ():
-        if not sides:
-            raise PydanticKnownError("missing")
-        return value
-    if sides:
+    unset = _UNSAID if info.field_name == "numerics" else ()
+    if value is unset and not sides:
+        raise PydanticKnownError("missing")
+    if not sides:
+        return check(value)
+    if value != unset and value not in _DUMPED:
         found = f"found {info.field_name} beside a subject of kind sides, which needs none"
         raise refusal(Fault((), found, f"no {info.field_name}"))
-    return check(value)
+    return unset
 
 
 _UnlessSides = WrapValidator(_unless_sides)
@@ -111,10 +114,15 @@ class Parts(Model):
     """Seed of weights, prompts and sampling."""
     subject: Subject
     """What is under verification."""
-    numerics: Annotated[Numerics, _UnlessSides] = Field(_UNSAID, validate_default=True)
-    """Number formats and temperatures; two sides say their own."""
-    workloads: Annotated[Several[Workload], _UnlessSides] = Field((), validate_default=True)
-    """Prompts, and how much is generated from them; two sides have recorded ones."""
+    numerics: Annotated[Numerics, _UnlessSides] = Field(
+        default_factory=lambda: _UNSAID, validate_default=True
+    )
+    """Number formats and temperatures: required, but beside two sides, which say their own."""
+    workloads: Annotated[Several[Workload], _UnlessSides] = Field(
+        default_factory=tuple, validate_default=True
+    )
+    """Prompts, and how much is generated from them: required, but beside two sides, which have
+    recorded ones."""
     checks: Several[OneCheck]
     """What must hold."""
     controls: Controls = "all"

@@ -22,7 +22,7 @@ OPEN = ("environment.versions", "environment.variables", "tiles",
         "subject", "kernels",
         "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
         "checks[].cases[].cache", "checks[].cases[].liveness",
-        "checks[].cases[].invariance", "checks[].cases[].accuracy",
+        "checks[].cases[].invariance", "checks[].cases[].accuracy", "checks[].cases[].parity",
         "controls[].measured")  # fmt: skip
 """Mappings whose keys are not fixed, told as ``name.*``."""
 RUNS = ("good", "reversed", "too-short", "qwen3")
@@ -80,7 +80,8 @@ def looked() -> list[dict]:
         for case in cases
     ]
     found.append({"recheck": "differs"})
-    return [*found, {"trace": {"layers": 1}}, {"cache": {"layers": 1}}, {"liveness": {"probes": 1}}]
+    return [*found, {"trace": {"layers": 1}}, {"cache": {"layers": 1}}, {"liveness": {"probes": 1}},
+            {"parity": {"sequences": 1}}]  # fmt: skip
 
 
 def compare(found: set[str], table: dict[str, str]) -> tuple[set[str], set[str]]:

@@ -215,7 +215,7 @@ def test_every_row_is_planted_and_nothing_else_is() -> None:
 def test_a_defect_is_planted_on_the_side_that_its_row_names() -> None:
     seen = set()
     for row in CONTROLS.values():
-        if row.relations == AUDIT:
+        if row.relations == AUDIT or row.side == "sides":
             continue
         given = planting(row)
         differ = {

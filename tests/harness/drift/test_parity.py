@@ -16,6 +16,7 @@ from kvparity.drift.settings import Settings
 from kvparity.relations.parity import relation as parity
 from kvparity.relations.parity import scored
 from kvparity.relations.parity.line import ParityCase
+from kvparity.report.document import RunReport
 from kvparity.report.terminal import render
 from kvparity.rollouts import RolloutWriter
 from kvparity.rollouts.names import FRAMEWORKS, named
@@ -51,11 +52,15 @@ def contract(folder: Path, *checks: dict[str, Any], **parts: Any) -> Path:
     return folder / "c.yaml"
 
 
-def verify(file: Path, *, resume: bool = False) -> dict[str, Any]:
+def ran(file: Path, *, resume: bool = False) -> RunReport:
     return running.verify(
         load_whole(file), device="cpu", folder=file.parent / "run", jobs=1, resume=resume,
         command="", progress=lambda *_: None,
-    ).document()  # fmt: skip
+    )  # fmt: skip
+
+
+def verify(file: Path, *, resume: bool = False) -> dict[str, Any]:
+    return ran(file, resume=resume).document()
 
 
 def off(by: float) -> np.ndarray:
@@ -106,12 +111,13 @@ def test_a_control_that_plants_nothing_voids_the_check(
 def test_a_run_is_told_resumed_and_replayed(tmp_path: Path) -> None:
     written(tmp_path / "rollout.jsonl", OWN, off(0.25))
     file = contract(tmp_path, NEAR, EQUAL)
-    report = verify(file)
+    found = ran(file)
+    report = found.document()
     first = report["checks"][0]["cases"][0]
     assert (first["reference"], first["path"], first["tokens"]) == ("rollout", "trainer", 18)
     assert first["parity"]["measured"]["mean_abs_d"] == pytest.approx(0.25 / 18)
     assert (first["parity"]["rollout"], first["parity"]["unmatched"]) == ("rollout.jsonl", 0)
-    text = render(report)
+    text = render(found)
     assert "    worst token: 1 position 4, token 9: rollout " in text
     assert f"mean_abs_d {0.25 / 18:.3g} of 0.01, mismatch_kl " in text
     assert verify(file, resume=True)["checks"] == report["checks"]
@@ -127,6 +133,21 @@ def test_a_model_is_a_side_and_its_own_controls_are_caught(tmp_path: Path) -> No
         each.name: True for each in CONTROLS.values() if each.side == "sides"
     }
     assert {each["path"] for each in report["controls"]} == {"trainer"}
+
+
+@pytest.mark.parametrize("control", ["stale-weights", "other-dtype"])
+def test_a_control_that_leaves_the_model_as_it_is_voids_the_check(
+    control: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if control == "stale-weights":
+        monkeypatch.setattr(parity, "disturb", lambda model, seed: None)
+    else:
+        monkeypatch.setattr(parity, "scored", lambda kernels, dtype=None: scored.scored(kernels))
+    tiny.rollout(tiny.checkpoint(tmp_path / "model"), tmp_path / "rollout.jsonl")
+    model = {"kind": "model", "checkpoint": "model"}
+    file = contract(tmp_path, EQUAL, subject={"trainer": model}, controls=[control])
+    (check,) = verify(file)["checks"]
+    assert (check["verdict"], check["reason"]) == ("void", f"planted and not caught: {control}")
 
 
 def test_a_side_that_did_not_run_as_asked_is_no_verdict(

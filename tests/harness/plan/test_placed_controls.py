@@ -11,7 +11,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.planning import in_kernels, planned, shows
 
-OF_KERNELS = {name for name, row in CONTROLS.items() if in_kernels(row)}
+OF_KERNELS = {name for name, row in CONTROLS.items() if in_kernels(row) and row.side != "sides"}
 
 
 def runs(work: Work) -> dict[str, ControlRun]:

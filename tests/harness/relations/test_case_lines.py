@@ -32,6 +32,10 @@ DETAILS: dict[str, dict[str, Any]] = {
         "notes": [], "kernels": {},
     },
     "audit": {"architecture": "sm_90", "verdict": "same", "pairs": []},
+    "parity": {
+        "limits": {"k3": 0.5}, "measured": {"k3": 0.5}, "rollout": "a", "trainer": "b",
+        "sequences": 1, "unmatched": 0, "allowed": 0, "found": [], "worst": None,
+    },
 }  # fmt: skip
 
 
