@@ -19,7 +19,11 @@ from kvparity_contracts.controls.programs import PROGRAMS
 from kvparity_contracts.planning import in_kernels
 
 TRACED = {each.name for each in PROGRAMS}  # slow to trace; held by the tests of programs
-HERE = {name: row for name, row in CONTROLS.items() if row.subjects != ("server",)}
+SIDES = {name for name, row in CONTROLS.items() if row.side == "sides"}
+"""Planted in no subject, but in logprobs: tests/harness/drift/test_parity.py."""
+HERE = {
+    name: row for name, row in CONTROLS.items() if row.subjects != ("server",) and name not in SIDES
+}
 """Controls that need no server; the others are planted in tests/harness/subjects/test_server.py."""
 PLANTED = [name for name, row in HERE.items() if name not in TRACED and not in_kernels(row)]
 
@@ -42,7 +46,7 @@ def test_a_control_is_caught_by_what_must_and_its_fixture_is_clean(name: str) ->
 def test_every_control_has_an_entry_for_each_relation_that_must() -> None:
     every = entries()
     assert len(every) == len(set(every))
-    assert set(CONTROLS) - set(HERE) == {"id-reported-as-another"}
+    assert set(CONTROLS) - set(HERE) == {"id-reported-as-another", *SIDES}
     for name, control in HERE.items():
         seen = {entry.relation for entry in every if entry.control == name}
         assert set(control.relations) <= seen, name
@@ -98,7 +102,7 @@ def test_orders_are_probed_too() -> None:
     (result,) = work.compute([entry], "cpu")
     assert result["found"] == "caught", result
     probed = {each.control for each in entries() if each.relation == "order"}
-    of_kernels = {name for name, row in CONTROLS.items() if in_kernels(row)}
+    of_kernels = {name for name, row in HERE.items() if in_kernels(row)}
     assert of_kernels - probed == {"other-warps"}
 
 
