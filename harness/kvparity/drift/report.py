@@ -168,9 +168,7 @@ def limited(tokens: Tokens, measured: Metrics, names: Collection[str]) -> dict[s
     return found
 
 
-def worst_tokens(
-    tokens: Tokens, most: int, spelling: Spelling | None = None
-) -> tuple[Token, ...]:
+def worst_tokens(tokens: Tokens, most: int, spelling: Spelling | None = None) -> tuple[Token, ...]:
     """At most so many, largest abs(d) first; none where d is 0."""
     size = np.abs(tokens.d)
     most = min(most, tokens.count)
