@@ -16,6 +16,7 @@ import torch
 from kvparity.api.borrowed import borrowed
 from kvparity.api.reports import Report
 from kvparity.api.verify import verify
+from kvparity.core.errors import RunFolderError
 from kvparity.core.isolation.inside import here, inside
 from kvparity.run.options import new_folder
 from kvparity.run.verify import TIMEOUT_S
@@ -76,7 +77,7 @@ def check_pair(
         UnsupportedError, RunFolderError, SubjectError: see there.
     """
     live = [each for each in (prefill, decode) if not isinstance(each, str)]
-    if len(live) == 1:
+    if len(live) == 1 or not all(map(callable, live)):
         raise ValueError("prefill and decode: expected two functions, or two names")
     several = [dtype] if isinstance(dtype, str | torch.dtype) else dtype
     dtypes = [str(each).removeprefix("torch.") for each in several]
@@ -88,7 +89,14 @@ def check_pair(
         folder = Path(run_dir) if run_dir is not None else new_folder(name)
         file = folder.parent / f"{folder.name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        text = json.dumps(document, indent=1)
+        try:
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(text)
+        except FileExistsError:
+            raise RunFolderError(
+                f"{file} is there, and what is checked is written there; give another run_dir"
+            ) from None
         try:
             loaded = load(file)
             with borrowed(), here(bool(live) or inside()):

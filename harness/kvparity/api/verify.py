@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from kvparity.api.borrowed import borrowed
 from kvparity.api.reports import Report
 from kvparity.run.device import default, settle
 from kvparity.run.options import default_jobs, new_folder, sound
@@ -51,18 +52,19 @@ def verify(
     asked = settle(device or default())
     folder = Path(run_dir) if run_dir is not None else new_folder(loaded.contract.name)
     try:
-        return Report(
-            run(
-                loaded,
-                device=asked,
-                folder=folder,
-                jobs=jobs or default_jobs(asked),
-                resume=resume,
-                command=command,
-                progress=progress or _silent,
-                timeout=timeout,
+        with borrowed():
+            return Report(
+                run(
+                    loaded,
+                    device=asked,
+                    folder=folder,
+                    jobs=jobs or default_jobs(asked),
+                    resume=resume,
+                    command=command,
+                    progress=progress or _silent,
+                    timeout=timeout,
+                )
             )
-        )
     finally:
         if run_dir is None:
             with suppress(OSError):

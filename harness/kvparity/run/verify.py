@@ -89,6 +89,7 @@ def verify(
         try:
             # A server is asked by one process at a time, or alone would not be alone.
             jobs = 1 if contract.subject.kind == "server" else jobs
+            worker.forget()
             with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
                 tokens = _cases(pool, job, work, evidence, tell)
                 unplanted = _controls(pool, job, work, evidence, tokens, tell)

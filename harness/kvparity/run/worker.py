@@ -59,6 +59,11 @@ class Job:
 _subjects: dict[tuple[str, KernelNumerics], Subject] = {}
 
 
+def forget() -> None:
+    """Of earlier runs in this process: a folder's name may come again, with other functions."""
+    _subjects.clear()
+
+
 def start() -> None:
     """The first task of a worker process."""
     settle()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 import kvparity
-from kvparity.core.errors import SubjectError
+from kvparity.core.errors import RunFolderError, SubjectError
 from kvparity.core.isolation.inside import here
 
 Function = Callable[..., object]
@@ -152,3 +154,37 @@ def test_importing_kvparity_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def _off(*args: Tensor, **more: object) -> Tensor:
+    return decode(*args, **more) * (1 + 2**-20)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_used_again_has_the_functions_of_this_call() -> None:
+    """The process remembers no function by the name of a folder."""
+    assert kvparity.check_pair(prefill, decode, run_dir="run", **SMALL).holds
+    shutil.rmtree("run")
+    Path("run.json").unlink()
+    assert kvparity.check_pair(prefill, _off, run_dir="run", **SMALL).verdict == "differs"
+
+
+@pytest.mark.parametrize("more", [{}, {"generate": -1}], ids=["sound", "refused"])
+def test_a_file_beside_run_dir_is_left_alone(more: dict[str, int]) -> None:
+    Path("run.json").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"run\.json is there"):
+        kvparity.check_pair(prefill, decode, run_dir="run", **SMALL, **more)  # type: ignore[arg-type]
+    assert Path("run.json").read_text() == "mine"
+
+
+def test_calls_in_threads_take_turns() -> None:
+    def call(number: int) -> str:
+        return kvparity.check_pair(prefill, (decode, _off)[number % 2], **SMALL).verdict
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(call, range(4))) == ["holds", "differs"] * 2
+
+
+@pytest.mark.parametrize("wrong", [None, 3])
+def test_what_is_no_function_is_refused(wrong: object) -> None:
+    with pytest.raises(ValueError, match="expected two functions, or two names"):
+        kvparity.check_pair(wrong, decode, **SMALL)  # type: ignore[arg-type]

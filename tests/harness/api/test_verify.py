@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from pair_contracts import write
 
 import kvparity
@@ -51,3 +52,11 @@ def test_a_finished_folder_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError):
         kvparity.verify(write(tmp_path), run_dir=tmp_path / "run", jobs=1)
     assert kvparity.verify(write(tmp_path), run_dir=tmp_path / "run", jobs=1, resume=True).holds
+
+
+def test_the_callers_switches_are_put_back(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    kvparity.verify(write(tmp_path), run_dir=tmp_path / "run", device="cpu", jobs=1)
+    found = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert found == 2
