@@ -154,7 +154,7 @@ def test_the_positions_of_dynamic_angles_are_no_limit() -> None:
 
 
 def test_a_contract_with_dynamic_angles_differs(tmp_path: Path) -> None:
-    whole = contract({**ROPE}).model_dump(mode="json", exclude_defaults=True)
+    whole = contract({**ROPE}).model_dump(mode="json", exclude_unset=True)
     file = tmp_path / "long.yaml"
     file.write_text(json.dumps({**whole, "controls": ["stale-slot"]}))
     report = verify.verify(
