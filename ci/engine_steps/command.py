@@ -45,6 +45,7 @@ def main(given: list[str] | None = None) -> int:
     if args.verb == "page":
         page.publish(json.loads((args.out / FILE).read_text()))
         return 0
+    serving.end_on_signals()
     return run(args.root.resolve(), args.out.resolve(), args.only)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,6 +87,12 @@ def served(command: Command, port: int, log: Path, start_s: float = START_S) -> 
         yield url
     finally:
         stop(process)
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: its server is stopped first."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def stop(process: subprocess.Popen[bytes], grace_s: float = 20.0) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -37,6 +39,14 @@ def runs(pid: int) -> bool:
         return False
 
 
+def ended(pids: list[int]) -> bool:
+    """Whether none runs; the system may need a moment for what was killed."""
+    until = time.monotonic() + 5
+    while any(map(runs, pids)) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not any(map(runs, pids))
+
+
 def started(code: str, *words: str) -> serving.Command:
     return serving.Command([sys.executable, "-c", code, *words], {"HF_HUB_OFFLINE": "1"})
 
@@ -53,10 +63,33 @@ def test_nothing_of_a_server_stays(tmp_path: Path, raised: type[BaseException] |
                 raise raised
     except (KeyboardInterrupt, RuntimeError):
         assert raised is not None
-    until = time.monotonic() + 5
-    while any(map(runs, both)) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not any(map(runs, both))
+    assert ended(both)
+
+
+SERVES = """
+import sys, time
+from pathlib import Path
+from engine_steps import serving
+serving.end_on_signals()
+port, log = serving.free_port(), Path(sys.argv[3])
+command = serving.Command([sys.executable, "-c", sys.argv[1], str(port), sys.argv[2]], {})
+with serving.served(command, port, log):
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_stops_its_server(tmp_path: Path, number: signal.Signals) -> None:
+    pids = tmp_path / "pids"
+    words = [sys.executable, "-c", SERVES, SERVER, str(pids), str(tmp_path / "log")]
+    own = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=own) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        process.send_signal(number)
+    assert process.returncode == 128 + number
+    assert ended([int(each) for each in pids.read_text().split()])
 
 
 @pytest.mark.parametrize(
