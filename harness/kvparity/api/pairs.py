@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import torch
 
@@ -25,6 +27,7 @@ from kvparity_contracts.loader import load
 from kvparity_contracts.problems import ContractError
 
 Function = Callable[..., object]
+_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 LENGTHS = (1, 17, 62, 63, 64, 65, 130)
 """Prompts: one token, and both sides of an edge of 64 keys."""
 PATHS = ("decode", "batched", "permuted", "chunked(24)")
@@ -79,17 +82,23 @@ def check_pair(
     live = [each for each in (prefill, decode) if not isinstance(each, str)]
     if len(live) == 1 or not all(map(callable, live)):
         raise ValueError("prefill and decode: expected two functions, or two names")
-    several = [dtype] if isinstance(dtype, str | torch.dtype) else dtype
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+        raise ValueError(f"name: found {name!r}, expected lower-case letters, digits and hyphens")
+    several = dtype if isinstance(dtype, list | tuple) else [dtype]
     dtypes = [str(each).removeprefix("torch.") for each in several]
     with _named(prefill, decode) as names:
         document = _contract(
             names, heads, dtypes, lengths, generate, paths, max_abs, controls, subject or {}
         )
         document.update(name=name, seed=seed)
+        try:
+            text = json.dumps(document, indent=1)
+        except TypeError as error:
+            expected = "expected numbers, texts, and lists or mappings of them"
+            raise ValueError(f"check_pair: {error}; {expected}") from None
         folder = Path(run_dir) if run_dir is not None else new_folder(name)
         file = folder.parent / f"{folder.name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(document, indent=1)
         try:
             with file.open("x", encoding="utf-8") as opened:
                 opened.write(text)
@@ -105,6 +114,9 @@ def check_pair(
                     command="kvparity.check_pair",
                 )  # fmt: skip
             return replace(found, again=not live)
+        except RunFolderError:
+            file.unlink()  # the folder is another's
+            raise
         except ContractError as error:
             words = "; ".join(_words(str(each), file) for each in error.problems)
             raise ValueError(f"check_pair: {words}") from None
@@ -113,7 +125,7 @@ def check_pair(
                 if run_dir is None:
                     folder.rmdir()
             if not folder.exists():  # the run was refused
-                file.unlink()
+                file.unlink(missing_ok=True)
 
 
 def _contract(
@@ -128,9 +140,14 @@ def _contract(
     subject: Mapping[str, JsonValue],
 ) -> dict[str, JsonValue]:
     """What a file would say."""
-    query, kv, dim = heads
+    named = "query", "kv", "dim"
+    if not isinstance(heads, list | tuple) or len(heads) != len(named):
+        expected = "expected three numbers: query heads, key and value heads, width of a head"
+        raise ValueError(f"heads: found {heads!r}, {expected}")
+    if twice := sorted({"kind", "prefill", "decode", "heads"} & set(subject)):
+        raise ValueError(f"subject: found {twice[0]!r}, which is an argument of its own")
     checks: list[JsonValue] = [
-        {"name": "decode reduces like prefill", "relation": "invariance", "paths": list(paths)}
+        {"name": "decode reduces like prefill", "relation": "invariance", "paths": _listed(paths)}
     ]
     if max_abs is not None:
         limits = max_abs if isinstance(max_abs, Mapping) else dict.fromkeys(dtypes, max_abs)
@@ -145,14 +162,19 @@ def _contract(
             "kind": "attention",
             "prefill": names[0],
             "decode": names[1],
-            "heads": {"query": query, "kv": kv, "dim": dim},
+            "heads": dict(zip(named, heads, strict=True)),
             **subject,
         },
         "numerics": {"execution": list(dtypes)},
-        "workloads": [{"name": "lengths", "prompt_tokens": list(lengths), "generate": generate}],
+        "workloads": [{"name": "lengths", "prompt_tokens": _listed(lengths), "generate": generate}],
         "checks": checks,
-        "controls": controls if isinstance(controls, str) else list(controls),
+        "controls": _listed(controls),
     }
+
+
+def _listed(value: object) -> JsonValue:
+    """A sequence as JSON has it; anything else as it is, for the contract to refuse."""
+    return cast(JsonValue, list(value) if isinstance(value, tuple | range) else value)
 
 
 @contextmanager

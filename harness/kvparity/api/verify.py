@@ -49,7 +49,7 @@ def verify(
     if resume and run_dir is None:
         raise ValueError("resume needs run_dir, the folder of the interrupted run")
     loaded = contract if isinstance(contract, LoadedContract) else load_whole(find(str(contract)))
-    asked = settle(device or default())
+    asked = settle(str(device) if device is not None else default())
     folder = Path(run_dir) if run_dir is not None else new_folder(loaded.contract.name)
     try:
         with borrowed():

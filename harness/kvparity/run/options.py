@@ -21,8 +21,10 @@ def sound(jobs: int | None, timeout: float) -> None:
     """
     if jobs is not None and not 1 <= jobs <= MOST_JOBS:
         raise ValueError(f"jobs {jobs}: expected at least 1, at most {MOST_JOBS}")
+    expected = f"expected seconds, more than 0, at most {LONGEST_S}"
+    if not isinstance(timeout, int | float):
+        raise ValueError(f"timeout {timeout!r}: {expected}")
     if not 0 < timeout <= LONGEST_S:
-        expected = f"expected seconds, more than 0, at most {LONGEST_S}"
         raise ValueError(f"timeout {timeout:g}: {expected}")
 
 

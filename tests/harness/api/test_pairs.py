@@ -123,15 +123,36 @@ def test_functions_by_name_run_apart_and_rows_are_recomputed() -> None:
         ({"timeout": 0}, "timeout 0: expected seconds"),
         ({"subject": {"windw": 3}}, "did you mean window?"),
         ({"decode": "own.py:decode"}, "two functions, or two names"),
+        ({"heads": (2, 1)}, "heads: found (2, 1), expected three numbers"),
+        ({"heads": 4}, "heads: found 4, expected three numbers"),
+        ({"heads": (torch.tensor(2), 1, 16)}, "expected numbers, texts, and lists"),
+        ({"dtype": None}, "max_abs: expected a limit for None"),
+        ({"lengths": "9"}, "workloads[0].prompt_tokens: found '9'"),
+        ({"controls": None}, "controls: found"),
+        ({"paths": None}, "checks[0].paths: found"),
+        ({"subject": {"prefill": "a:b"}}, "subject: found 'prefill'"),
+        ({"subject": {"window": {3}}}, "expected numbers, texts, and lists"),
+        ({"name": "a/b"}, "name: found 'a/b', expected lower-case letters"),
+        ({"name": 3}, "name: found 3, expected lower-case letters"),
+        ({"timeout": "3"}, "timeout '3': expected seconds"),
+        ({"device": torch.device("meta")}, "device 'meta' is unknown"),
     ],
 )
 def test_what_means_nothing_is_refused_and_leaves_nothing(
     wrong: dict[str, object], words: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"expected|unknown") as found:
+    with pytest.raises(ValueError, match=r"expected|unknown|argument of its own|found") as found:
         kvparity.check_pair(**({"prefill": prefill, "decode": decode} | SMALL | wrong))  # type: ignore[arg-type]
     assert words in str(found.value)
     assert not [each for each in Path().rglob("*") if each.is_file()]
+
+
+def test_a_folder_of_others_stays_as_it_is() -> None:
+    Path("theirs").mkdir()
+    Path("theirs/note.txt").write_text("mine")
+    with pytest.raises(RunFolderError):
+        kvparity.check_pair(prefill, decode, run_dir="theirs", **SMALL)
+    assert [str(each) for each in Path().rglob("*") if each.is_file()] == ["theirs/note.txt"]
 
 
 def test_a_function_that_raises_is_the_subjects_error() -> None:
