@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from in_turns import in_turns
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
 TOKENS, READ, SEQUENCES = 10_000_000, 1_000_000, 24
@@ -42,18 +42,6 @@ def checkpoint(folder: Path) -> Path:
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
-
-
-def in_turns(runs: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, run alternately after one warm-up."""
-    times: list[list[float]] = [[] for _ in runs]
-    for number in range(repeats + 1):
-        for run, spent in zip(runs, times, strict=True):
-            begin = time.perf_counter()
-            run()
-            if number:
-                spent.append(time.perf_counter() - begin)
-    return [statistics.median(each) for each in times]
 
 
 def model_side(repeats: int) -> dict[str, object]:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from in_turns import in_turns
 
 from kvparity.core.relied.transformers import cache_argument
 from kvparity.plan.schedule import Layout, Member, Span
@@ -70,18 +68,6 @@ def harness(subject: TransformersSubject, ids: list[int], cuts: list[int]) -> to
         rows.extend(session.forward((Span(0, start, stop, rows_from=start),), [ids[start:stop]]))
         start = stop
     return torch.cat(rows)
-
-
-def in_turns(runs: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, run alternately after one warm-up."""
-    times: list[list[float]] = [[] for _ in runs]
-    for number in range(repeats + 1):
-        for run, spent in zip(runs, times, strict=True):
-            begin = time.perf_counter()
-            run()
-            if number:
-                spent.append(time.perf_counter() - begin)
-    return [statistics.median(t) for t in times]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from studies import marked_table
+from marked_table import put
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/harness"))
@@ -96,7 +96,7 @@ def main() -> None:
     }
     text = json.dumps({"about": about, "rows": rows}, indent=1)
     (RESULTS / "drift-causes.json").write_text(text + "\n")
-    marked_table.put(RESULTS / "drift-causes.md", table(rows))
+    put(RESULTS / "drift-causes.md", table(rows))
 
 
 if __name__ == "__main__":
