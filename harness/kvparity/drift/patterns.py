@@ -75,25 +75,33 @@ def _shifted(tokens: Tokens, step: int) -> Doubles:
 
 
 def temperature(tokens: Tokens) -> Iterator[Pattern]:
-    """Raw logprobs against those after temperature (vime#64): z/T - lse against z - lse."""
+    """Raw logprobs against those after temperature (vime#64): z/T - lse against z - lse.
+
+    Then d follows both sides' logprobs, in one direction. Where one side has a large error of its
+    own (dropout, other positions), d is that error and follows that side alone.
+    """
     slope, share = line(tokens.rollout.astype(np.float64), tokens.d)
-    if share > 0.5 and abs(slope) > 0.02:
+    other, also = line(tokens.trainer.astype(np.float64), tokens.d)
+    chance = max(0.1, 8 / tokens.count)
+    both = slope * other > 0 and min(share, also) > chance and max(share, also) > 0.5
+    if both and abs(slope) > 0.02:
         yield Pattern(
             "temperature",
             "one side's logprobs are after temperature, the other's are not",
-            f"d follows the rollout's logprob: slope {slope:+.3g}, {share:.0%} of its variance; a "
-            f"rollout at temperature T against raw logprobs has a slope near T - 1 (T = "
-            f"{1 + slope:.2f})",
+            f"d follows the logprobs of both sides: slope {slope:+.3g} and {share:.0%} of its "
+            f"variance on the rollout's, {other:+.3g} and {also:.0%} on the trainer's; a rollout "
+            f"at temperature T against raw logprobs has a slope near T - 1 (T = {1 + slope:.2f})",
             "score again with the logits divided by the temperature of the rollout",
         )
 
 
 def offset(tokens: Tokens) -> Iterator[Pattern]:
-    """Top-p renormalisation adds -log of the kept mass (processed logprobs)."""
+    """Top-p renormalisation adds -log of the kept mass (processed logprobs), which is no tiny one:
+    what is farther off was drawn by another model."""
     d = tokens.d
     low, middle, high = (float(it) for it in np.percentile(d, (5, 50, 95)))
     one_sided = min(abs(low), abs(high)) > -0.02 * abs(middle) and low * high >= 0
-    if abs(middle) > 1e-3 and one_sided and abs(high - low) < 3 * abs(middle):
+    if 1e-3 < abs(middle) < 3 and one_sided and abs(high - low) < 3 * abs(middle):
         far = max(abs(low), abs(high))
         yield Pattern(
             "offset",

@@ -187,7 +187,8 @@ def _packed(given: Given) -> Values:
 
 @dataclass(frozen=True, eq=False)
 class Cause:
-    """``factor``: what --explain must rank first; STALE in it stands for the stale folder."""
+    """``factor``: what --explain must rank first; STALE in it stands for the stale folder.
+    ``patterns``: what the numbers alone suggest."""
 
     name: str
     script: Script
@@ -195,6 +196,7 @@ class Cause:
     compiled: bool = False
     temperature: float | None = 1.0
     top_p: float | None = None
+    patterns: tuple[str, ...] = ()
 
 
 def sampled(each: Rollout, temperature: float | None, top_p: float | None) -> Rollout:
@@ -219,8 +221,14 @@ STALE, SAMPLER = "STALE", "logprobs after temperature and top-p"
 CAUSES = (
     Cause("rollout eager, trainer sdpa", _loaded(attention="eager"), "attention eager"),
     Cause("float32 rollout, bfloat16 trainer", _loaded(torch.float32), "dtype float32"),
-    Cause("logprobs after temperature 0.6", _by(_cooler), SAMPLER, temperature=TEMPERATURE),
-    Cause("top-p 0.9 renormalised", _by(_top_p), SAMPLER, top_p=TOP_P),
+    Cause(
+        "logprobs after temperature 0.6",
+        _by(_cooler),
+        SAMPLER,
+        temperature=TEMPERATURE,
+        patterns=("temperature",),
+    ),
+    Cause("top-p 0.9 renormalised", _by(_top_p), SAMPLER, top_p=TOP_P, patterns=("offset",)),
     Cause(
         "left padding without position_ids",
         lambda given: _padded(given, left=True),
