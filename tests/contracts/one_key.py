@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from editor import underlined
+
 from kvparity_contracts import ContractError, lint, load
 
 Doc = dict[str, Any]
@@ -74,6 +76,7 @@ def said(whole: Doc, folder: Path, controls: bool = False) -> list[str]:
         loaded = load(file)
     except ContractError as error:
         return [f"error {each.key}: {each.message}, {each.expected}" for each in error.problems]
+    assert underlined(whole) == []
     found = [f"warning {each.key}: {each.message}" for each in lint(loaded)]
     if controls:
         return found

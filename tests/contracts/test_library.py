@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from editor import underlined
+from ruamel.yaml import YAML
 
 from kvparity_contracts import Contract, ContractError, find, json_schema, library, lint, load
 from kvparity_contracts.presets import PRESETS
@@ -32,6 +34,9 @@ def test_a_contract_of_the_library_names_the_schema(name: str) -> None:
     first = find(name).read_text(encoding="utf-8").splitlines()[0]
     assert first == "# yaml-language-server: $schema=contract.schema.json"
     assert (library.FOLDER / "contract.schema.json").is_file()
+    whole = YAML(typ="safe", pure=True).load(find(name))
+    assert underlined(whole) == []
+    assert underlined(whole | {"more": 1}) != []
 
 
 def test_the_committed_schema_is_fresh() -> None:

@@ -9,11 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from editor import underlined
 from one_key import BITS, Doc, changed
 from pydantic import TypeAdapter, ValidationError
 from test_one_key import SHORT, order
 
-from kvparity_contracts import lint, load, paths
+from kvparity_contracts import lint, load
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
@@ -58,24 +59,24 @@ def test_paths_are_named_as_they_are_written() -> None:
     assert told == "one of decode, chunked(n), batched, batched(n)"
 
 
-def test_the_schema_of_a_path_names_those_that_stand_alone() -> None:
-    def alone(kind: str) -> bool:
-        try:
-            return str(PathName.parse(kind)) == kind
-        except PathError:
-            return False
+@pytest.mark.parametrize("after", ["", "(3)", "(0)", "(x)"], ids=["alone", "3", "0", "x"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_editor_takes_the_paths_that_a_contract_takes(kind: str, after: str) -> None:
+    written = kind + after
+    try:
+        taken = str(PathName.parse(written)) == written
+    except PathError:
+        taken = False
+    assert (underlined(changed("decoder", {"checks.0.paths": [written]})) == []) == taken
 
-    alike, numbered = TypeAdapter(paths.Path).json_schema()["anyOf"]
-    assert alike["enum"] == [kind for kind in KINDS if alone(kind)]
-    assert numbered["type"] == "string"
 
-
-def test_the_schema_of_stores_takes_a_list_of_one() -> None:
-    one, several = TypeAdapter(Stores).json_schema()["anyOf"]
-    assert several["items"] == one
-    assert several["minItems"] == 1
-    with pytest.raises(ValidationError):
-        TypeAdapter(Stores).validate_python([])
+@pytest.mark.parametrize("stores", ["float32", ["float32"], ["int8(16)", "float32"], [], ["int8"]])
+def test_an_editor_takes_the_stores_that_a_contract_takes(stores: object) -> None:
+    try:
+        taken = bool(TypeAdapter(Stores).validate_python(stores))
+    except ValidationError:
+        taken = False
+    assert (underlined(changed("decoder", {"numerics.kv_cache": stores})) == []) == taken
 
 
 DIGITS = sorted(float(f"{digit}e{power}") for digit in range(1, 10) for power in range(-6, 2))

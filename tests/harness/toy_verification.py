@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import toy
+from conforming import findings
 from run_documents import rendered
 from toy import Toy
 
@@ -46,5 +47,6 @@ def verify(
     assert report == json.loads((tmp_path / "run" / "run.json").read_text()) | {
         "elapsed_s": report["elapsed_s"]
     }
+    assert list(findings(tmp_path / "run")) == []
     assert report["verdict"].upper() in rendered(report).splitlines()[0]
     return report

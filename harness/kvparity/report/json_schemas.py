@@ -30,7 +30,7 @@ def files() -> dict[Path, str]:
     """By shipped file: what it should hold."""
     return {
         FOLDER / f"{name.partition('.')[0]}.schema.json": json.dumps(
-            {"$schema": _DRAFT, "title": name} | found, indent=1
+            {"$schema": _DRAFT} | found | {"title": name}, indent=1
         )
         + "\n"
         for name, found in schemas().items()

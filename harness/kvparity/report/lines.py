@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
 
 from kvparity.core.errors import RunFolderError, SubjectError
 from kvparity.core.values import (
@@ -45,9 +46,17 @@ class Launches(Value):
     """by name: constants, dtypes, options and the hash of the compiled code"""
 
 
+_ROWS_UNLESS_PROBED: JsonDict = {
+    "if": {"properties": {"probed": {"const": True}}},
+    "then": {"properties": {"rows": False}},
+    "else": {"required": ["rows"]},
+}
+
+
 class PathLine(RunLine):
     """A path of a unit that has run. ``rows``: of a path that was not probed."""
 
+    model_config = ConfigDict(json_schema_extra=_ROWS_UNLESS_PROBED)
     file: ClassVar[str] = "paths.jsonl"
     unit: str
     """workload and format"""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conforming import findings
 from drift import tiny
 
 from kvparity.controls import sides as plants
@@ -53,10 +54,12 @@ def contract(folder: Path, *checks: dict[str, Any], **parts: Any) -> Path:
 
 
 def ran(file: Path, *, resume: bool = False) -> RunReport:
-    return running.verify(
+    found = running.verify(
         load_whole(file), device="cpu", folder=file.parent / "run", jobs=1, resume=resume,
         command="", progress=lambda *_: None,
     )  # fmt: skip
+    assert list(findings(file.parent / "run")) == []
+    return found
 
 
 def verify(file: Path, *, resume: bool = False) -> dict[str, Any]:

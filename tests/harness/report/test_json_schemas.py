@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import run_documents
+from conforming import documents, findings, validators
 from pydantic import TypeAdapter, ValidationError
 from toy import Toy
 from toy_verification import BITS, NEAR, verify
@@ -42,12 +43,18 @@ def test_a_run_is_read_as_it_was_written(
     workloads = [{"name": "w", "prompt_tokens": [3, 17], "generate": 2}]
     verify(tmp_path, monkeypatch, Toy(*defects), checks=CHECKS, numerics=numerics,
            workloads=workloads)  # fmt: skip
+    run = tmp_path / "run"
+    assert schemas().keys() == validators().keys() == MODELS.keys()
+    assert {file.name for file in run.glob("*.json*")} == {*MODELS, "identity.json"}
     for name, model in MODELS.items():
-        text = (tmp_path / "run" / name).read_text()
-        for line in [text] if name == "run.json" else text.splitlines():
-            value = json.loads(line)
+        for value in documents(run / name):
             assert model.validate_python(value).document() == value
-    assert schemas().keys() == MODELS.keys()
+    assert list(findings(run)) == []
+    for name in MODELS:
+        first, *others = documents(run / name)
+        (run / name).write_text("\n".join(map(json.dumps, [first | {"more": 1}, *others])))
+    found = [each.partition(": $: ")[0] for each in findings(run)]
+    assert found == [f"{name}:1" for name in validators()]
 
 
 def test_the_shipped_schemas_are_those_of_the_models() -> None:
@@ -108,12 +115,21 @@ def places(value: Any, at: Place = ()) -> Iterator[Place]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_field_is_needed_and_has_its_type(name: str) -> None:
-    model, good = MODELS[name], GOOD[name]
+    model, schema, good = MODELS[name], validators()[name], GOOD[name]
     assert model.validate_python(good).document() == good
+    assert schema.is_valid(good)
     for place in places(good):
         for bad in spoilt(good, place):
             with pytest.raises(ValidationError):
                 model.validate_python(bad)
+            assert not schema.is_valid(bad), place
+
+
+@pytest.mark.parametrize("probed", [True, False])
+@pytest.mark.parametrize("rows", [{}, {"rows": PATH["rows"]}], ids=["no rows", "rows"])
+def test_the_schema_knows_of_which_path_rows_are_kept(probed: bool, rows: dict[str, Any]) -> None:
+    line = {key: PATH[key] for key in PATH.keys() - {"rows"}} | {"probed": probed} | rows
+    assert validators()["paths.jsonl"].is_valid(line) == (probed != bool(rows))
 
 
 def spoilt(good: dict[str, Any], place: Place) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conforming import findings
 from transformers import AutoConfig, AutoModelForCausalLM
 from warm import Warm
 
@@ -26,6 +27,7 @@ def verify(name: str, run: Path, warm: Warm, jobs: int = 1) -> tuple[int, dict]:
     done = warm.run(*arguments, jobs=jobs)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stdout, done.stderr
+    assert list(findings(run)) == []
     return done.returncode, json.loads(done.stdout)
 
 
