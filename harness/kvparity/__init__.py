@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 # Lazily (scientific-python's SPEC 1), with types in __init__.pyi: `import kvparity` takes no time.
 _PLACES = {
     "Report": "reports",
+    "assert_parity": "assertions",
     "check_pair": "pairs",
     "verify": "verify",
 }

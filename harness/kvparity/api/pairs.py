@@ -30,7 +30,7 @@ Function = Callable[..., object]
 _NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 LENGTHS = (1, 17, 62, 63, 64, 65, 130)
 """Prompts: one token, and both sides of an edge of 64 keys."""
-PATHS = ("decode", "batched", "permuted", "chunked(24)")
+CHUNK = 24
 LIMITS = {"float32": 1e-5, "float16": 3e-3, "bfloat16": 2e-2}
 """How far out may be from float64, by dtype: what the library's contracts of pairs allow."""
 _numbers = count(1)
@@ -44,7 +44,7 @@ def check_pair(
     dtype: str | torch.dtype | Sequence[str | torch.dtype] = "float32",
     lengths: Sequence[int] = LENGTHS,
     generate: int = 3,
-    paths: Sequence[str] = PATHS,
+    paths: Sequence[str] | None = None,
     max_abs: float | Mapping[str, float] | None = LIMITS,
     controls: str | Sequence[str] = "all",
     seed: int = 0,
@@ -67,7 +67,8 @@ def check_pair(
         dtype: of q, k and v; one or several, by torch's names.
         lengths: tokens of the prompts.
         generate: tokens that each sequence decodes.
-        paths: compared with prefill, bit for bit.
+        paths: compared with prefill, bit for bit; left out, ``decode``, ``batched``, ``permuted``
+            and ``chunked(24)``, or smaller chunks where no sequence is that long.
         max_abs: how far elements may be from float64, for all dtypes or by dtype; None: not asked.
         controls: planted defects by name, or ``all`` that fit.
         seed: of all random data.
@@ -134,7 +135,7 @@ def _contract(
     dtypes: Sequence[str],
     lengths: Sequence[int],
     generate: int,
-    paths: Sequence[str],
+    paths: Sequence[str] | None,
     max_abs: float | Mapping[str, float] | None,
     controls: str | Sequence[str],
     subject: Mapping[str, JsonValue],
@@ -146,6 +147,8 @@ def _contract(
         raise ValueError(f"heads: found {heads!r}, {expected}")
     if twice := sorted({"kind", "prefill", "decode", "heads"} & set(subject)):
         raise ValueError(f"subject: found {twice[0]!r}, which is an argument of its own")
+    if paths is None:
+        paths = _default_paths(lengths, generate)
     checks: list[JsonValue] = [
         {"name": "decode reduces like prefill", "relation": "invariance", "paths": _listed(paths)}
     ]
@@ -170,6 +173,15 @@ def _contract(
         "checks": checks,
         "controls": _listed(controls),
     }
+
+
+def _default_paths(lengths: Sequence[int], generate: int) -> Sequence[str]:
+    """Those that can differ: a chunk is shorter than the longest sequence."""
+    paths = ["decode", "batched", "permuted"]
+    with suppress(TypeError, ValueError):  # for the contract to refuse
+        longest = max(lengths) + generate
+        paths += [f"chunked({min(CHUNK, longest - 1)})"] if longest > 1 else []
+    return paths
 
 
 def _listed(value: object) -> JsonValue:

@@ -67,6 +67,14 @@ def test_functions_of_a_test_hold_and_leave_the_process_as_it_was() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.mark.parametrize("lengths", [(1,), (1, 2), (2, 5), (30,)])
+def test_default_paths_fit_any_lengths(lengths: tuple[int, ...]) -> None:
+    found = kvparity.check_pair(prefill, decode, heads=(2, 1, 16), lengths=lengths)
+    paths = [case.path for case in found.cases]
+    assert ("chunked(24)" in paths) == (max(lengths) > 24)
+    assert "decode" in paths
+
+
 def test_another_order_differs_and_says_where() -> None:
     def flipped(
         q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scale: float
@@ -129,7 +137,7 @@ def test_functions_by_name_run_apart_and_rows_are_recomputed() -> None:
         ({"dtype": None}, "max_abs: expected a limit for None"),
         ({"lengths": "9"}, "workloads[0].prompt_tokens: found '9'"),
         ({"controls": None}, "controls: found"),
-        ({"paths": None}, "checks[0].paths: found"),
+        ({"paths": 3}, "checks[0].paths: found"),
         ({"subject": {"prefill": "a:b"}}, "subject: found 'prefill'"),
         ({"subject": {"window": {3}}}, "expected numbers, texts, and lists"),
         ({"name": "a/b"}, "name: found 'a/b', expected lower-case letters"),
