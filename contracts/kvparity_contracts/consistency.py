@@ -10,10 +10,11 @@ from kvparity_contracts.base import Fault, KeyPath, closest, repeated
 from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.idling import idle
+from kvparity_contracts.pair_faults import pair_faults
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.served import ServerSubject, numerics_faults
 from kvparity_contracts.sides import Sides
-from kvparity_contracts.subjects import Decoder, known, order_of
+from kvparity_contracts.subjects import Attention, Decoder, known, order_of
 
 LONGEST = 2**24
 """Tokens of a sequence, where the subject does not say how many it takes."""
@@ -34,8 +35,9 @@ def faults(contract: Parts) -> Iterator[Fault]:
             yield replace(fault, at=("checks", i, *fault.at))
     yield from abilities.faults(contract)
     yield from _controls(contract)
-    if contract.subject.kind == "attention":
+    if isinstance(contract.subject, Attention):
         yield from _no_tokens(contract)
+        yield from pair_faults(contract.subject)
     if isinstance(contract.subject, ServerSubject):
         yield from numerics_faults(contract.subject, contract.numerics)
         yield from _logprobs_alone(contract)

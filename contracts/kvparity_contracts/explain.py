@@ -25,8 +25,6 @@ UNVERIFIED: dict[str, tuple[str, str]] = {
     "attn_bias": ("biases of scores", _PLAIN),
     "mask": ("masks", "window, or a pair that is causal"),
     "attn_mask": ("masks", "window, or a pair that is causal"),
-    "sinks": ("sinks", "attention_sinks of a decoder, or " + _PLAIN),
-    "sink": ("sinks", "attention_sinks of a decoder, or " + _PLAIN),
     "block_table": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),
     "page": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),
     "page_size": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),

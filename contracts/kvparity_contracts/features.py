@@ -55,6 +55,8 @@ def _ring(contract: Parts) -> bool:
 
 
 def _sinks(contract: Parts) -> bool:
+    if isinstance(contract.subject, Attention):
+        return contract.subject.sinks is not None
     config = _config(contract)
     return config is not None and config.attention_sinks
 

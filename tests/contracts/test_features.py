@@ -104,6 +104,7 @@ FEATURES: list[Row] = [
     ("sinks", "decoder", {LAYERS: CONFIG | {"attention_sinks": True}}, True),
     ("sinks", "decoder", {LAYERS: None, "subject.preset": "tiny"}, False),
     ("sinks", "pair", {}, False),
+    ("sinks", "pair", {"subject.sinks": [0, 1]}, True),
     ("groups", "pair", heads(8, 2), True),
     ("groups", "pair", heads(2, 2), False),
     ("groups", "pair", heads(8, 1), False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -11,13 +12,17 @@ from torch import Tensor
 Both = tuple[Tensor, Tensor]
 
 
-def _row(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float = 0.0) -> Both:
+def _row(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float = 0.0,
+    sinks: Tensor | None = None,
+) -> Both:  # fmt: skip
     group = q.shape[0] // k.shape[1]
     keys, values = (x.float().repeat_interleave(group, 1) for x in (k, v))
     scores = (q.float()[None] * keys).sum(-1) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
-    lse = torch.logsumexp(scores, 0)
+    joined = scores if sinks is None else torch.cat([scores, sinks[None]])
+    lse = torch.logsumexp(joined, 0)
     return (torch.exp(scores - lse)[..., None] * values).sum(0).to(q.dtype), lse
 
 
@@ -55,6 +60,15 @@ def prefill_uncapped(*args: Any, softcap: float, **more: Any) -> Both:
 
 def decode_uncapped(*args: Any, softcap: float, **more: Any) -> Both:
     return decode(*args, **more)
+
+
+def prefill_twice(*args: Any, sinks: Tensor, **more: Any) -> Both:
+    """The sink joins the denominators of two splits."""
+    return prefill(*args, sinks=sinks + math.log(2), **more)
+
+
+def decode_twice(*args: Any, sinks: Tensor, **more: Any) -> Both:
+    return decode(*args, sinks=sinks + math.log(2), **more)
 
 
 def prefill_longer(*args: Any, window: int, **more: Any) -> Both:

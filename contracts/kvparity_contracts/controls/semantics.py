@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from kvparity_contracts.controls.base import DECODER, PAIRS, Control
+from kvparity_contracts.controls.base import KERNELS, PAIRS, Control
 from kvparity_contracts.paths import PREFILL
 
 _alike = partial(
@@ -32,7 +32,7 @@ SEMANTICS = (
         "sink-twice",
         "both kernels count the attention sink twice",
         "ROCm/rocm-libraries#12227",
-        subjects=DECODER,
+        subjects=KERNELS,
         features=("sinks",),
     ),
     _alike(

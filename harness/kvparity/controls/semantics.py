@@ -18,9 +18,13 @@ from kvparity.controls.reference import changed_calls
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.attention_calls import SlotsCall
 from kvparity.subjects.base import Subject
+from kvparity.subjects.decoder.subject import DecoderSubject
 from kvparity.subjects.pair.exact import Rows, exact, exact_pair
 from kvparity.subjects.pair.model import PairModel
 from kvparity.subjects.pair.subject import AttentionSubject
+
+TWICE = math.log(2)
+"""e^s twice is e^(s + ln 2)."""
 
 
 def _no_softcap(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -31,6 +35,12 @@ def _no_softcap(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _longer_window(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The window counts the keys before a row's own: huggingface/transformers#39408."""
     return exact(replace(subject, window=subject.window + 1), q, k, v)
+
+
+def _two_sinks(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The sink joins the denominator of two splits: ROCm/rocm-libraries#12227."""
+    low, high = subject.sink_range
+    return exact(replace(subject, sink_range=(low + TWICE, high + TWICE)), q, k, v)
 
 
 def _padded_scale(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -52,14 +62,17 @@ def _interleaved(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 ROWS: dict[str, Rows] = {
     "softcap-ignored": _no_softcap,
     "window-one-long": _longer_window,
+    "sink-twice": _two_sinks,
     "scale-of-padded-head": _padded_scale,
     "kv-heads-interleaved": _interleaved,
 }
 """What kernels with the fault give, by control."""
 
 
-def _planted(rows: Rows) -> Plant:
+def _planted(name: str, rows: Rows) -> Plant:
     def plant(subject: Subject) -> Subject:
+        if name in OF_DECODERS and isinstance(subject, DecoderSubject):
+            return OF_DECODERS[name](subject)
         if not isinstance(subject, AttentionSubject):
             raise UnsupportedError("this defect needs a pair of kernels")
         return subject.with_pair(exact_pair(subject, rows))
@@ -68,13 +81,12 @@ def _planted(rows: Rows) -> Plant:
 
 
 def _twice(call: SlotsCall) -> SlotsCall:
-    """The sink joins the denominator of two splits: ROCm/rocm-libraries#12227."""
     if call.sinks is None:
         raise UnsupportedError("this defect needs attention sinks, and a layer has none")
-    return replace(call, sinks=call.sinks + math.log(2))  # e^s twice is e^(s + ln 2)
+    return replace(call, sinks=call.sinks + TWICE)
 
 
-PLANTED: dict[str, Plant] = {name: _planted(rows) for name, rows in ROWS.items()} | {
-    "sink-twice": changed_calls(_twice)
-}
+OF_DECODERS: dict[str, Plant] = {"sink-twice": changed_calls(_twice)}
+"""Those that a decoder may have, too: planted in the calls of its attention."""
+PLANTED: dict[str, Plant] = {name: _planted(name, rows) for name, rows in ROWS.items()}
 """How each is planted, into both sides."""

@@ -129,7 +129,11 @@ class _PairCall(_ScoreRules):
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that are given to the kernel and that it may not change, by name."""
-        return {"q": self.q} | self.stored.tensors() | self.lengths()
+        return {"q": self.q} | self.stored.tensors() | self.lengths() | self.beside()
+
+    def beside(self) -> dict[str, Tensor]:
+        """What scores take beside q and k, by keyword: where the contract declares it."""
+        return {} if self.sinks is None else {"sinks": self.sinks}
 
     @property
     def stored(self) -> StoredKV:
@@ -147,9 +151,7 @@ class _PairCall(_ScoreRules):
             found["window"] = self.window
         if self.softcap:
             found["softcap"] = self.softcap
-        if self.sinks is not None:
-            found["sinks"] = self.sinks
-        return found
+        return found | self.beside()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +199,9 @@ def test_the_faults_are_what_they_are_called() -> None:
     o, of = (x[:, :48].view(8, 6, 8) for x in (wrong, right))
     # Heads 0 .. 2 should read KV head 0: modulo two, heads 0, 2 and 4 do.
     assert [torch.equal(o[:, h], of[:, h]) for h in range(6)] == [1, 0, 1, 1, 0, 1]
+    wrong, right, found = rows("sink-twice", sinks=[2, 2])
+    assert torch.equal(wrong, exact(replace(found, sink_range=(2 + math.log(2),) * 2), *inputs))
+    assert not torch.equal(wrong, right)
     for name in ROWS:
         with pytest.raises(UnsupportedError, match="needs a pair of kernels"):
             PLANTED[name](toy.Toy())

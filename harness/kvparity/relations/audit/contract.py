@@ -101,7 +101,10 @@ def subject_shapes(
             )
         heads = (subject.heads.query, subject.heads.kv, subject.heads.dim)
         plain = Shape(
-            *heads, window=subject.window is not None, softcap=subject.softcap is not None
+            *heads,
+            window=subject.window is not None,
+            softcap=subject.softcap is not None,
+            sinks=subject.sinks is not None,
         )
         kinds = [plain]
     elif isinstance(subject, Decoder):

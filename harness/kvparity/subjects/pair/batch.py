@@ -50,18 +50,25 @@ def sizes(sequences: Sequence[Span | None]) -> tuple[list[int], list[int]]:
     return queries, [0 if each is None else each.stop for each in sequences]
 
 
-def fault_of(name: str, rows: Tensor, width: int, *, sinks: bool = False) -> str | None:
+def fault_of(name: str, rows: Tensor, width: int, *, sinks: Tensor | None = None) -> str | None:
     """What is wrong with rows ``[n, width (+ Hq)]`` that see no key, or None.
 
-    ``sinks``: the LSE counts a sink, so it is the sink's logit.
+    ``sinks`` ``[Hq]``: the LSE counts them, so it may also be the sink's logit.
     """
     out, lse = rows[:, :width], rows[:, width:]
     wrong = out[out != 0]
     if len(wrong):
         return f"{name} gave {_named(wrong[0])} in a row with kv_lens 0; expected 0"
-    wrong = lse[torch.isnan(lse) if sinks else ~torch.isinf(lse)]
+    right = torch.isinf(lse)
+    if sinks is not None and lse.shape[1]:
+        right |= torch.isclose(lse, sinks.expand_as(lse), rtol=1e-5, atol=1e-5)
+    wrong = lse[~right]
     if len(wrong):
-        return f"{name} gave an LSE of {_named(wrong[0])} for a row with kv_lens 0; expected -inf"
+        expected = "-inf" if sinks is None else "-inf, or the logit of its sink"
+        return (
+            f"{name} gave an LSE of {_named(wrong[0])} for a row with kv_lens 0; "
+            f"expected {expected}"
+        )
     return None
 
 

@@ -47,6 +47,7 @@ def attended(
                 lse=rows[i, width:] if rows.shape[1] > width else None,
                 scale=subject.scale,
                 softcap=subject.softcap,
+                sinks=subject.drawn_sinks(),
                 decode=span.decode,
             )
         )

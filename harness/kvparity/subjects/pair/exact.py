@@ -1,6 +1,6 @@
 """Float64 rows of a pair of attention kernels, and pairs whose kernels are exact but for a fault.
 
-Written for whatever the subject draws: only its declared window, softcap and scale are looked at.
+Written for whatever the subject draws: only what it declares of scores is looked at.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ aligned at the end: O by head, then the LSE."""
 def exact(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The rows as the contract declares them."""
     out, lse = naive.attend(
-        q, k, v, scale=subject.scale, window=subject.window, softcap=subject.softcap
-    )
+        q, k, v, scale=subject.scale, window=subject.window, softcap=subject.softcap,
+        sinks=subject.drawn_sinks(),
+    )  # fmt: skip
     return torch.cat([out.reshape(len(q), -1), lse.reshape(len(q), -1)], dim=1)
 
 

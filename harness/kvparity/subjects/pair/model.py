@@ -54,10 +54,10 @@ class PairModel:
 
     ``format``: what the cache stores (None: numbers in the dtype ``kv_cache``). ``window``: how
     many keys a row sees (0: all). ``softcap``: 0 for none. ``sinks``: the pair takes logits of
-    sinks, which only who calls it directly can give. ``layout``: whether slots or heads come first
-    in memory. ``mixture``: of the data, None for standard normals, whose queries are of very
-    different lengths with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and
-    sequences without a token.
+    sinks, drawn from ``sink_range``. ``layout``: whether slots or heads come first in memory.
+    ``mixture``: of the data, None for standard normals, whose queries are of very different lengths
+    with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and sequences without
+    a token.
     """
 
     pair: Pair
@@ -74,6 +74,7 @@ class PairModel:
     window: int = 0
     softcap: float = 0.0
     sinks: bool = False
+    sink_range: tuple[float, float] = (0.0, 0.0)
     layout: str = "slot-head"
     mixture: Mixture | None = MIXED
     sharp: bool = False
@@ -96,6 +97,15 @@ class PairModel:
         shape = DrawnShape(self.seed, self.heads.query, self.heads.kv, self.heads.dim, self.device)
         drawing = Drawing(shape, self.mixture, self.sharp)
         return drawing.draw(purpose, name, positions).to(self.execution)
+
+    def drawn_sinks(self) -> Tensor | None:
+        """float32 ``[query heads]``, the same in every call; None where the pair takes none."""
+        if not self.sinks:
+            return None
+        low, high = self.sink_range
+        heads = torch.arange(self.heads.query, dtype=torch.int64)
+        drawn = low + uniform(stream(self.seed, "heads", "sinks"), heads) * (high - low)
+        return drawn.float().to(self.device)
 
     def static_scale(self, part: str) -> Tensor | None:
         """float32 ``[kv heads]`` of fp8 keys (``k``) or values, another for each; None elsewhere.
@@ -128,14 +138,14 @@ class PairModel:
     ) -> Tensor:
         """Call prefill; what came back, checked and copied, as float32 ``[n, Hq * D (+ Hq)]``.
 
-        ``coded``: codes and their scales are passed on with their format. Raises as
-        ``call.checked``.
+        ``coded``: codes and their scales are passed on with their format. ``sinks``: in place of
+        drawn ones. Raises as ``call.checked``.
         """
         call = PairPrefillCall(
             q=inputs.q, **vars(inputs.given),
             format=self.store if coded else None, cu_seqlens_q=cu_seqlens_q,
             cu_seqlens_k=cu_seqlens_k, scale=self.scale, order=self.order, window=self.window,
-            softcap=self.softcap, sinks=sinks,
+            softcap=self.softcap, sinks=self.drawn_sinks() if sinks is None else sinks,
         )  # fmt: skip
         return checked(self.pair.prefill_name, self.pair.prefill, call, inputs)
 
@@ -146,6 +156,7 @@ class PairModel:
         call = PairDecodeCall(
             q=inputs.q, **vars(inputs.given),
             format=self.store if coded else None, kv_lens=kv_lens, scale=self.scale,
-            order=self.order, window=self.window, softcap=self.softcap, sinks=sinks,
+            order=self.order, window=self.window, softcap=self.softcap,
+            sinks=self.drawn_sinks() if sinks is None else sinks,
         )  # fmt: skip
         return checked(self.pair.decode_name, self.pair.decode, call, inputs)

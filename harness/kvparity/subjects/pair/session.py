@@ -243,7 +243,7 @@ class AttentionSession:
             self.subject.pair.decode_name,
             rows[[0, -1]],
             heads.query * heads.dim,
-            sinks=self.subject.sinks,
+            sinks=self.subject.drawn_sinks(),
         )
         if fault is not None and fault not in self._faults:
             self._faults.append(fault)

@@ -146,11 +146,12 @@ def test_a_planted_session_tells_of_faults_too() -> None:
 
 
 def test_where_sinks_count_the_lse_of_a_row_without_a_key_is_a_number() -> None:
-    rows = torch.tensor([[0.0, -0.0, 1.5]])
-    assert batch.fault_of("decode", rows, 2, sinks=True) is None
+    rows, sinks = torch.tensor([[0.0, -0.0, 1.5]]), torch.tensor([1.5])
+    assert batch.fault_of("decode", rows, 2, sinks=sinks) is None
     assert "LSE of 1.5" in str(batch.fault_of("decode", rows, 2))
+    assert "LSE of 1.5" in str(batch.fault_of("decode", rows, 2, sinks=sinks + 1e-3))
     rows[0, 2] = torch.nan
-    assert "LSE of nan" in str(batch.fault_of("decode", rows, 2, sinks=True))
+    assert "LSE of nan" in str(batch.fault_of("decode", rows, 2, sinks=sinks))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_kernels.order import ReductionOrder
 
 PLAIN = {
-    "scale": 8**-0.5, "window": 0, "softcap": 0.0, "sinks": False, "layout": "slot-head",
+    "scale": 8**-0.5, "window": 0, "softcap": 0.0, "sinks": False, "sink_range": (0.0, 0.0),
+    "layout": "slot-head",
     "mixture": MIXED, "sharp": False, "strided": True, "empties": True, "order": None,
     "format": None, "kv_cache": torch.float32, "execution": torch.float32, "seed": 1,
 }  # fmt: skip
@@ -28,6 +29,7 @@ CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "scale": ({"scale": 0.5}, {"scale": 0.5}),
     "window": ({"window": 9}, {"window": 9}),
     "softcap": ({"softcap": 1.5}, {"softcap": 1.5}),
+    "sinks": ({"sinks": [-1, 3]}, {"sinks": True, "sink_range": (-1, 3)}),
     "layout": ({"layout": "head-slot"}, {"layout": "head-slot"}),
     "normal": ({"queries": "normal"}, {"mixture": None}),
     "sharp": ({"queries": "sharp"}, {"mixture": None, "sharp": True}),
@@ -69,7 +71,8 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode", "heads": HEADS,
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "window": None,
-    "softcap": None, "queries": "mixed", "inputs": "strided", "empty": "zero", "notes": [],
+    "softcap": None, "sinks": None, "queries": "mixed", "inputs": "strided", "empty": "zero",
+    "notes": [],
 }  # fmt: skip
 CONTIGUOUS = "inputs: contiguous, so q, k and v were never views of a fused tensor"
 NEVER = "empty: never, so no sequence without a token was given to the pair"
@@ -81,6 +84,7 @@ NEVER = "empty: never, so no sequence without a token was given to the pair"
         ({}, {}),
         ({"window": 9}, {"window": 9}),
         ({"softcap": 1.5}, {"softcap": 1.5}),
+        ({"sinks": [-1, 3]}, {"sinks": [-1, 3]}),
         ({"queries": "normal"}, {"queries": "normal"}),
         ({"queries": "sharp"}, {"queries": "sharp"}),
         ({"inputs": "contiguous"}, {"inputs": "contiguous", "notes": [CONTIGUOUS]}),

@@ -1,0 +1,74 @@
+"""What a contract declares of a pair's scores and shapes: a right pair holds, a faulty one not.
+
+Each part with a fault that both kernels share: their bits agree, and float64 tells.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import semantic_pairs
+
+from kvparity import Report, check_pair
+from kvparity.core.errors import SubjectError
+from kvparity_contracts.pair_faults import PASSED, TAKES
+from kvparity_kernels.attention.launching import RowLimits
+
+PARTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    # what is declared, what the faulty functions of ``semantic_pairs`` end with, its control
+    "sinks": ({"sinks": [-1, 3]}, "twice", "sink-twice"),
+}
+
+
+def checked(folder: Path, fault: str = "", **subject: Any) -> Report:
+    """Bits and float64 of the pair whose functions end with ``fault``."""
+    prefill, decode = (
+        getattr(semantic_pairs, f"{name}_{fault}".rstrip("_")) for name in ("prefill", "decode")
+    )
+    return check_pair(
+        prefill, decode, heads=(4, 2, 8), dtype="bfloat16", lengths=(5, 30), generate=2,
+        paths=("decode", "batched", "chunked(24)"), subject=subject, run_dir=folder / "run",
+    )  # fmt: skip
+
+
+def verdicts(report: Report) -> tuple[str, str]:
+    return tuple(each.verdict for each in report.checks)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_right_pair_holds_and_the_planted_fault_is_caught(tmp_path: Path, name: str) -> None:
+    declared, _, control = PARTS[name]
+    report = checked(tmp_path, **declared)
+    assert verdicts(report) == ("holds", "holds")
+    assert {each.name: each.caught for each in report.controls}[control]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_fault_that_both_kernels_share_is_told_by_float64(tmp_path: Path, name: str) -> None:
+    declared, fault, _ = PARTS[name]
+    report = checked(tmp_path, fault, **declared, empty="never")
+    assert verdicts(report) == ("holds", "differs")
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_what_is_not_declared_is_not_passed(tmp_path: Path, name: str) -> None:
+    """A faulty function asks for its part by keyword, and is not given it."""
+    declared, fault, _ = PARTS[name]
+    with pytest.raises(SubjectError, match=f"{next(iter(declared))}"):
+        checked(tmp_path, fault)
+
+
+@pytest.mark.parametrize("module", TAKES)
+def test_what_known_functions_take_is_what_they_are_written_for(module: str) -> None:
+    """The contract refuses what their signatures lack, and nothing else."""
+    for name, function in vars(import_module(module)).items():
+        if name.rpartition("_")[2] not in ("prefill", "decode") or name.startswith(("_", "attend")):
+            continue
+        names = set(signature(function).parameters)
+        if "limits" in names:
+            names |= set(RowLimits.__annotations__)
+        assert {each for each in PASSED if each in names} == set(TAKES[module]), name
