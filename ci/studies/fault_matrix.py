@@ -270,7 +270,7 @@ def _cells(row: FaultRow) -> list[str]:
     if audit is not None:
         words = ", ".join(audit["fields"])
         verdicts = {"same": "not seen", "different": f"seen: {words}"}
-        cells[2] = verdicts.get(audit["verdict"], f"unknown: {words}")
+        cells[2] = verdicts.get(audit["verdict"], f"{audit['verdict']}: {words}")
     return cells
 
 

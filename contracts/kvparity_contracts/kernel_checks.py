@@ -72,6 +72,9 @@ class AuditCheck(KernelCheck):
     """audit: kernels of this project are compiled for GPUs that need not be here, and compared."""
     architectures: Distinct[Architecture] = ARCHITECTURES
     """What the kernels are compiled for: each is a case."""
+    by_model: Literal["void", "accepted"] = "void"
+    """What a case is where two kinds of matrix instruction add alike by a model alone:
+    ``accepted`` lets it hold."""
 
     def points(self, execution: str) -> Iterator[KernelPoint]:
         """One for each architecture."""

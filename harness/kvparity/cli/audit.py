@@ -12,7 +12,7 @@ from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.relations.audit import words
 
-_EXIT = {"same": ExitCode.HOLDS, "different": ExitCode.DIFFERS, "unknown": ExitCode.VOID}
+_EXIT = {"same": ExitCode.HOLDS, "different": ExitCode.DIFFERS}  # else void
 _ORDER = ("split", "tile", "block_m", "num_warps")
 
 
@@ -24,7 +24,7 @@ def add_parser(verbs: Verbs) -> None:
         description="Compile the attention kernels that a contract would launch, without running "
         "them and without a GPU, and compare decode with prefill.",
         epilog=f"{words.cannot()}\n\nexit codes: 0 same, 1 different, 2 bad input, 3 a kernel "
-        "does not compile, 5 unknown",
+        "does not compile, 5 unknown or equal by model",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_contract(parser)
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
     report = AuditReport(contract, tuple(results), time.monotonic() - started, here())
     say.result(args, report.json(), report.text(args.verbose), beside=False)
-    return _EXIT[report.verdict]
+    return _EXIT.get(report.verdict, ExitCode.VOID)
 
 
 def _change(text: str) -> tuple[str, int]:

@@ -139,6 +139,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown program": (
         line("audit", "holds", {"verdict": "unknown"}), "the audit found 'unknown'",
     ),
+    "a program by a model": (
+        line("audit", "holds", {"verdict": "equal by model"}), "the audit found 'equal by model'",
+    ),
     "accuracy that differs in nothing": (
         line("accuracy", "differs", differing_rows=0), "it differs, and is within every limit",
     ),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from kvparity.relations.audit.chains import Chain
 from kvparity.relations.audit.flow import Skeleton
+from kvparity.relations.audit.lanes import same_rows
+from kvparity.relations.audit.model import Likeness, add_alike
 from kvparity.relations.audit.signature import Signature
 from kvparity.relations.audit.views import AuditSide, View, views
 from kvparity.relations.audit.words import MEANING
 from kvparity_contracts.json_types import JsonObject
 
-Verdict = Literal["same", "different", "unknown"]
-VERDICTS: tuple[Verdict, ...] = ("different", "unknown", "same")  # the worst first
+Verdict = Literal["same", "equal by model", "different", "unknown"]
+# The worst first.
+VERDICTS: tuple[Verdict, ...] = ("different", "unknown", "equal by model", "same")
 _NONE = "none"
 _HIDDEN = "not visible"
 _MANY = 4  # kinds of values; a longer list tells nobody anything
@@ -24,7 +27,8 @@ _MANY = 4  # kinds of values; a longer list tells nobody anything
 class Field:
     """One thing that decides the order: what each side has, and whether that is the same.
 
-    ``note`` says why it is unknown, or which values only one side has.
+    ``note`` says why it is unknown, on what it rests that it is equal by the model, or which values
+    only one side has.
     """
 
     name: str
@@ -36,7 +40,7 @@ class Field:
 
 @dataclass(frozen=True)
 class KernelComparison:
-    """Two sides compared. The verdict is the worst of the fields: different, unknown, same."""
+    """Two sides compared. The verdict is the worst of the fields (``VERDICTS``)."""
 
     left: str
     right: str
@@ -45,9 +49,8 @@ class KernelComparison:
 
     @property
     def verdict(self) -> Verdict:
-        """``different`` if any field differs, else ``unknown`` if any is, else ``same``."""
-        found = {each.verdict for each in self.fields}
-        return next((v for v in VERDICTS if v in found), "same")
+        """``same`` only if every field is."""
+        return worst(each.verdict for each in self.fields)
 
     @property
     def deciding(self) -> tuple[Field, ...]:
@@ -72,6 +75,12 @@ class KernelComparison:
         }
 
 
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The one of several that decides."""
+    found = set(verdicts)
+    return next((each for each in VERDICTS if each in found), "same")
+
+
 def compare(left: AuditSide, right: AuditSide) -> KernelComparison:
     """Compare field by field."""
     fields = tuple(_fields(left, right))
@@ -80,15 +89,13 @@ def compare(left: AuditSide, right: AuditSide) -> KernelComparison:
 
 def _fields(left: AuditSide, right: AuditSide) -> Iterator[Field]:
     a, b = left.walk, right.walk
-    # Other instructions need other layouts and so another dataflow: that tells nothing new.
-    alike = a.families == b.families
-    kinds = "" if alike else "another kind of matrix instruction; how it adds inside is not known"
+    kinds = _kinds_of(a, b)
     yield _equal("built for", _built(a), _built(b))
     yield _equal("formats", _formats(a), _formats(b))
     yield _equal("split, tile", _cut(a), _cut(b))
     yield _equal("matrix instruction", _join(a.instructions), _join(b.instructions), kinds)
     yield _equal("input precision", _precision(a), _precision(b))
-    yield _equal("layout of reductions", _layouts(a), _layouts(b), kinds)
+    yield _equal("layout of reductions", _layouts(a), _layouts(b), _rows(a, b, kinds))
     yield from _walks(left, right, kinds)
     yield _equal("exp", _exp(left), _exp(right))
     yield _forbidden("contraction", _made(left) + _made(right), _fusion(left), _fusion(right))
@@ -96,7 +103,23 @@ def _fields(left: AuditSide, right: AuditSide) -> Iterator[Field]:
     yield _forbidden("atomics", sum(atomics), *map(str, atomics))
 
 
-def _walks(left: AuditSide, right: AuditSide, kinds: str) -> Iterator[Field]:
+def _kinds_of(a: Signature, b: Signature) -> Likeness | None:
+    """What is known of two kinds of matrix instruction; None where there is one kind."""
+    if a.families == b.families:
+        return None
+    return add_alike(a, b)
+
+
+def _rows(a: Signature, b: Signature, kinds: Likeness | None) -> Likeness | None:
+    """Other instructions need other layouts: by the model where each row lies in them alike."""
+    if kinds is None:
+        return None
+    if same_rows(a.structure.reduces, b.structure.reduces):
+        return Likeness(grounds="each row's columns lie in the same lanes, in the same order")
+    return Likeness(doubt="another kind of matrix instruction; each row lies in other lanes")
+
+
+def _walks(left: AuditSide, right: AuditSide, kinds: Likeness | None) -> Iterator[Field]:
     found = views(left, right)
     if isinstance(found, str):
         for name in ("K chains", "before the loop", "loop", "merge", "finish"):
@@ -106,12 +129,36 @@ def _walks(left: AuditSide, right: AuditSide, kinds: str) -> Iterator[Field]:
     labels = (left.label, right.label)
     # A walk that is no loop is woven into the loop that merges; a difference may be the weaving.
     woven = "the walk over tiles is not a loop of its own" if left.straight else ""
-    unlike = kinds or woven
-    yield _equal("K chains", _chains(one.chains), _chains(two.chains), unlike)
-    yield _flow("before the loop", labels, (one.before, two.before), unlike)
-    yield _flow("loop", labels, (one.loop, two.loop), unlike)
-    yield _flow("merge", labels, (one.merge, two.merge), woven or _ends(one, two), blurred=True)
-    yield _flow("finish", labels, (one.finish, two.finish), woven, blurred=True)
+    unlike = _doubt(woven) or kinds
+    depths = _grounded(unlike, "the same groups of products, in the same order along K")
+    yield _equal("K chains", _chains(one.chains), _chains(two.chains), depths)
+    walks = (left.walk, right.walk)
+    yield _flow("before the loop", labels, (one.before, two.before), _part("before", walks, unlike))
+    yield _flow("loop", labels, (one.loop, two.loop), _part("loop", walks, unlike))
+    merge = _doubt(woven or _ends(one, two))
+    yield _flow("merge", labels, (one.merge, two.merge), merge, blurred=True)
+    yield _flow("finish", labels, (one.finish, two.finish), _doubt(woven), blurred=True)
+
+
+def _grounded(unlike: Likeness | None, words: str) -> Likeness | None:
+    """What a field rests on where the products are known to be equal."""
+    return unlike if unlike is None or not unlike.grounds else Likeness(grounds=words)
+
+
+def _doubt(words: str) -> Likeness | None:
+    return Likeness(doubt=words) if words else None
+
+
+def _part(
+    part: Literal["before", "loop"], walks: tuple[Signature, Signature], unlike: Likeness | None
+) -> Likeness | None:
+    """What else than products a part computes, if the products are known to be equal."""
+    if unlike is None or not unlike.grounds:
+        return unlike
+    one, two = (walk.kindless(part) for walk in walks)
+    if one == two:
+        return _grounded(unlike, f"beside the products the same {len(one.nodes)} values")
+    return Likeness(doubt="another kind of matrix instruction; other values beside the products")
 
 
 def _ends(one: View, two: View) -> str:
@@ -123,18 +170,22 @@ def _ends(one: View, two: View) -> str:
     return "the walks differ, and a pipelined walk ends after its loop"
 
 
-def _equal(name: str, left: str, right: str, unlike: str = "") -> Field:
-    """``unlike``: why unequal texts are no difference."""
+def _equal(name: str, left: str, right: str, unlike: Likeness | None = None) -> Field:
+    """``unlike``: what is known of sides that need not have equal texts."""
     if left == right:
         return Field(name, left, right, "same")
-    return Field(name, left, right, "unknown" if unlike else "different", unlike)
+    if unlike is None:
+        return Field(name, left, right, "different")
+    if unlike.grounds:
+        return Field(name, left, right, "equal by model", unlike.grounds)
+    return Field(name, left, right, "different" if unlike.differs else "unknown", unlike.doubt)
 
 
 def _flow(
     name: str,
     labels: tuple[str, str],
     flows: tuple[Skeleton, Skeleton],
-    unlike: str = "",
+    unlike: Likeness | None = None,
     *,
     blurred: bool = False,
 ) -> Field:
@@ -146,7 +197,7 @@ def _flow(
         note = "alike; some values pass through shared memory, which hides where they come from"
         return Field(name, first, second, "same", note)
     plain = _equal(name, first, second, unlike)
-    if plain.verdict != "different":
+    if plain.verdict != "different" or unlike is not None:
         return plain
     beyond = (left.beyond(right), right.beyond(left))
     note = "; ".join(

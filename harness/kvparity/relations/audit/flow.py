@@ -121,15 +121,17 @@ def skeleton(
     *,
     exchanges: bool = True,
     constants: Mapping[str, str] = MappingProxyType({}),
+    kinds: bool = True,
 ) -> Skeleton:
     """Walk a stretch once, in order. What was computed before it are leaves.
 
     ``constants``: registers that hold one number all the time (``ptx.constants``).
     ``leaves``: hashes of values to take as given, as if they had been loaded. ``exchanges``: an
     exchange between threads makes a value, as in a sum over threads; False where nothing is summed
-    and it only moves one.
+    and it only moves one. ``kinds``: False makes a chain of matrix products one value, whichever
+    instruction adds it in however many steps.
     """
-    walk = _FlowWalk(leaves, exchanges, constants)
+    walk = _FlowWalk(leaves, exchanges, constants, kinds)
     for each in part:
         walk.step(each)
     return Skeleton(tuple(sorted(walk.nodes.values())))
@@ -149,10 +151,15 @@ def _hash(*parts: str) -> str:
 
 class _FlowWalk:
     def __init__(
-        self, leaves: AbstractSet[str], exchanges: bool, constants: Mapping[str, str]
+        self,
+        leaves: AbstractSet[str],
+        exchanges: bool,
+        constants: Mapping[str, str],
+        kinds: bool,
     ) -> None:
         self.leaves = leaves
         self.exchanges = exchanges
+        self.kinds = kinds
         self.values: dict[str, str] = dict(constants)
         self.nodes: dict[str, Node] = {}
         self.choices: dict[str, frozenset[str]] = {}  # of a select
@@ -271,6 +278,17 @@ class _FlowWalk:
         else:
             inputs = [*self.many(operands[1]), "|", *self.many(operands[2])]
             before = self.many(operands[3])
+        if not self.kinds:
+            known = [each for each in self.many(operands[1]) if each != LEAF]
+            made = [self.product(_hash(*known), each) for each in before]
+            self.values.update(zip(targets, made, strict=True))
+            return
         shared = _hash(*inputs, "|", *flags)
         made = [self.make(op, shared, each) for each in before]
         self.values.update(zip(targets, made, strict=True))
+
+    def product(self, left: str, before: str) -> str:
+        start = LEAF if before in ("zero", "0f00000000") else before
+        known = self.nodes.get(start)
+        more = known is not None and (known.op, known.parts[0]) == ("product", left)
+        return start if more else self.make("product", left, start)

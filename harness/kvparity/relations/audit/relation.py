@@ -9,11 +9,11 @@ from pathlib import Path
 from kvparity.controls.table import RECOMPILED
 from kvparity.core.errors import SubjectError
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
-from kvparity.plan.results import CaseLine
+from kvparity.plan.results import CaseLine, Outcome
 from kvparity.relations.asked import Kernels, Planted
-from kvparity.relations.audit.compare import VERDICTS, KernelComparison
+from kvparity.relations.audit.compare import KernelComparison, worst
 from kvparity.relations.audit.contract import audit_contract
-from kvparity.relations.audit.line import AuditCase, AuditDetails
+from kvparity.relations.audit.line import AuditCase, AuditDetails, agrees
 from kvparity.relations.audit.request import AuditError
 from kvparity.relations.base import KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
@@ -73,18 +73,35 @@ def audit(
     except AuditError as error:
         raise SubjectError(f"audit for {case.architecture}: {error}") from error
     found = [result.comparison for result in results]
-    verdict = next(word for word in VERDICTS if word in {pair.verdict for pair in found})
-    pairs = [result.as_json() for result in results]
+    verdict = worst(pair.verdict for pair in found)
+    by_model = _by_model(contract, case)
     details = AuditDetails.model_validate(
-        {"architecture": case.architecture, "verdict": verdict, "pairs": pairs}
+        {
+            "architecture": case.architecture,
+            "verdict": verdict,
+            "by_model": by_model,
+            "pairs": [result.as_json() for result in results],
+        }
     )
     deciding = next(pair for pair in found if pair.verdict == verdict)
+    outcome: Outcome = "differs" if verdict == "different" else "void"
+    if agrees(verdict, by_model):
+        outcome = "holds"
     if verdict == "same":
         count = len(deciding.fields)
         words = f"same: all {count} fields of {len(found)} pairs agree"
-        return Comparison("holds", words, details=details)
-    words = f"{verdict}: {deciding.left} and {deciding.right}: {_fields(deciding)}"
-    return Comparison("void" if verdict == "unknown" else "differs", words, details=details)
+    else:
+        words = f"{verdict}: {deciding.left} and {deciding.right}: {_fields(deciding)}"
+    if verdict == "equal by model":
+        words += f" ({deciding.deciding[0].note})"
+        words += "" if outcome == "holds" else "; the check does not say by_model: accepted"
+    return Comparison(outcome, words, details=details)
+
+
+def _by_model(contract: Contract, case: KernelCase) -> str:
+    """What the check of a case says of kernels that are equal by model."""
+    own = (each for each in contract.checks if each.name == case.check)
+    return next((each.by_model for each in own if isinstance(each, AuditCheck)), "void")
 
 
 def _fields(pair: KernelComparison) -> str:

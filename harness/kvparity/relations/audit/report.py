@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from kvparity.core.versions import lines as outside_line
-from kvparity.relations.audit.compare import VERDICTS, Field, Verdict
+from kvparity.relations.audit.compare import Field, Verdict, worst
 from kvparity.relations.audit.contract import Result
 from kvparity.relations.audit.words import CANNOT, MEANING
 from kvparity_contracts.json_types import JsonObject
 
 _WIDTH = 60
+_VERDICT = len("equal by model")
+_NEXT = _VERDICT + 6
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,7 @@ class AuditReport:
     @property
     def verdict(self) -> Verdict:
         """The worst of the pairs."""
-        found = {each.comparison.verdict for each in self.results}
-        return next(each for each in VERDICTS if each in found)
+        return worst(each.comparison.verdict for each in self.results)
 
     def json(self) -> JsonObject:
         """JSON values."""
@@ -74,7 +75,7 @@ def pair_lines(pair: Result, verbose: bool) -> list[str]:
         if verbose or each.verdict != "same":
             lines += _field(each, labels)
     if same and not verbose:
-        lines.append(f"    same       {', '.join(same)}")
+        lines.append(f"    {'same':<{_VERDICT}}  {', '.join(same)}")
     return lines
 
 
@@ -85,7 +86,7 @@ def _changes(pair: Result) -> str:
 
 
 def _field(field: Field, labels: tuple[str, str]) -> list[str]:
-    head = f"    {field.verdict:<9}  {field.name:<20}"
+    head = f"    {field.verdict:<{_VERDICT}}  {field.name:<20}"
     sides = dict(zip(labels, (field.left, field.right), strict=True))
     if field.left == field.right:
         lines = [f"{head}  {field.left}"]
@@ -93,5 +94,5 @@ def _field(field: Field, labels: tuple[str, str]) -> list[str]:
         lines = [f"{head}  {' | '.join(sides.values())}"]
     else:
         lines = [head.rstrip()]
-        lines += [f"{'':<15}{label}: {text}" for label, text in sides.items()]
-    return lines + ([f"{'':<15}({field.note})"] if field.note else [])
+        lines += [f"{'':<{_NEXT}}{label}: {text}" for label, text in sides.items()]
+    return lines + ([f"{'':<{_NEXT}}({field.note})"] if field.note else [])

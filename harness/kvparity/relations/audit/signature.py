@@ -58,6 +58,7 @@ class Signature:
     hash: str = field(compare=False)
     parts: cfg.LoopParts = field(compare=False, repr=False)
     held: Mapping[str, str] = field(compare=False, repr=False)
+    k_widths: tuple[int, ...] = ()
 
     @property
     def families(self) -> frozenset[str]:
@@ -68,6 +69,10 @@ class Signature:
         """The dataflow of a part that sums nothing over threads, with ``given`` as if loaded."""
         names = frozenset[str]() if given is None else given.names
         return flow.skeleton(getattr(self.parts, part), names, exchanges=False, constants=self.held)
+
+    def kindless(self, part: str) -> Skeleton:
+        """The dataflow of a part; a product is one value, whichever instruction makes it."""
+        return flow.skeleton(getattr(self.parts, part), constants=self.held, kinds=False)
 
     def as_json(self) -> JsonObject:
         """JSON values without the code's hash, which also depends on line numbers."""
@@ -132,4 +137,5 @@ def sign(kernel: Artefact) -> Signature:
         hash=kernel.hash,
         parts=parts,
         held=held,
+        k_widths=ttgir.k_widths(kernel.ttgir),
     )

@@ -76,6 +76,12 @@ def parse(text: str) -> Structure:
     return Structure(tuple(sorted(dots)), tuple(sorted(reduces)), len(_ATOMIC.findall(text)))
 
 
+def k_widths(text: str) -> tuple[int, ...]:
+    """How many neighbours along K a lane holds of dots' operands in registers, each once."""
+    told = (re.findall(r"kWidth = (\d+)", rest) for _, rest in _DOT.findall(text))
+    return tuple(sorted({int(width) for each in told for width in each}))
+
+
 def _dot(op: str, rest: str, layouts: dict[str, str]) -> Dot:
     types = _TYPE.findall(rest)
     if len(types) < 3:

@@ -14,12 +14,19 @@ UNKNOWN = (
     "The compiled code cannot be compared in all that decides an order, so the audit says nothing "
     "about the bits. Only a run on the device can."
 )
-MEANING = {"same": SAME, "different": DIFFERENT, "unknown": UNKNOWN}
+BY_MODEL = (
+    "The compiled code multiplies with two kinds of matrix instruction, which add alike by a model "
+    "of tensor cores; nothing else decides another order or other roundings. No device has been "
+    "asked, so it is not 'same'; run the contract on the device."
+)
+SETTLED = "settled on a device: not measured"
+MEANING = {"same": SAME, "different": DIFFERENT, "unknown": UNKNOWN, "equal by model": BY_MODEL}
 
 CANNOT = (
     "how one matrix instruction adds inside (order, kept bits, flushing)",
     "that a row's result is independent of its place in the tile and of the other rows",
-    "that two kinds of matrix instruction (mma.sync, wgmma, tcgen05) add alike; they are unknown",
+    "that two kinds of matrix instruction (mma.sync, wgmma, tcgen05) add alike: where a model of "
+    "them says so it is 'equal by model', else unknown",
     "that a matrix instruction with zero operands leaves its accumulator unchanged",
     "trip counts, masks, addresses, the order of launches, and races",
     "the order along K of mma.sync and of plain fma, whose operands are registers",

@@ -124,7 +124,9 @@ def plant(folder: Path) -> dict[str, Planted]:
             "atomics",
         ),
         "tile": planted(order(tile=16), "different", "split, tile", "layout of reductions"),
-        "block_m": planted(order(block_m=16), "unknown", "matrix instruction", "K chains"),
+        "block_m": planted(
+            order(block_m=16), "equal by model", "matrix instruction", "K chains", "loop"
+        ),
         "merge in another form": planted(source("naive decode", *NAIVE), "different", "merge"),
         "one merge of eight": planted(
             source(

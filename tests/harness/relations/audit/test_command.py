@@ -57,13 +57,15 @@ def test_the_same(audit, capsys: pytest.CaptureFixture[str]) -> None:  # type: i
     assert all(each in out for each in CANNOT)
 
 
-def test_unknown_says_so_and_is_no_green_light(audit, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_equal_by_model_says_so_and_is_no_green_light(
+    audit, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[no-untyped-def]
     assert audit("--arch", "sm_90", "--against", "block_m=16") == 5
     out = capsys.readouterr().out
-    assert "small: UNKNOWN" in out
+    assert "small: EQUAL BY MODEL" in out
     assert "decode with block_m 16 for 64" in out
-    assert "another kind of matrix instruction" in out
-    assert "says nothing" in out
+    assert "wgmma on sm_90: L 16, F 25" in out
+    assert "settled on a device: not measured" in out
 
 
 def test_different_exits_1(audit, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]

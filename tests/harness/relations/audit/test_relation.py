@@ -14,6 +14,7 @@ from kvparity.relations.audit.relation import AuditRelation, audit
 from kvparity.relations.audit.request import Request
 from kvparity.relations.audit.views import AuditSide
 from kvparity_contracts import Contract
+from kvparity_kernels import tensor_cores
 
 CASE = KernelCase(
     "c000", "audit", "audit", KernelNumerics("bfloat16", "bfloat16"), architecture="sm_90"
@@ -55,8 +56,30 @@ def test_one_case_looks_at_its_own_format_alone() -> None:
     assert [pair["shape"]["execution"] for pair in found.details.pairs] == ["bfloat16"]
 
 
-def test_what_cannot_be_compared_is_void() -> None:
-    found = audit(CONTRACT, Path(), CASE, against={"block_m": 16})
+@pytest.mark.parametrize(
+    ("said", "outcome", "ends"),
+    [
+        ({}, "void", "; the check does not say by_model: accepted"),
+        ({"by_model": "accepted"}, "holds", "settled on a device: not measured)"),
+    ],
+)
+def test_what_is_equal_by_model_holds_where_the_check_accepts_it(
+    said: dict[str, str], outcome: str, ends: str
+) -> None:
+    document = CONTRACT.model_dump(exclude_unset=True, mode="json")
+    document["checks"][0] |= said
+    contract = Contract.model_validate(document)
+    found = audit(contract, Path(), CASE, against={"block_m": 16})
+    assert (found.outcome, found.details.verdict) == (outcome, "equal by model")
+    assert found.reason.startswith("equal by model: prefill and decode: matrix instruction")
+    assert found.reason.endswith(ends)
+
+
+def test_what_cannot_be_compared_is_void(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_cores, "TABLE", ())
+    document = CONTRACT.model_dump(exclude_unset=True, mode="json")
+    document["checks"][0]["by_model"] = "accepted"
+    found = audit(Contract.model_validate(document), Path(), CASE, against={"block_m": 16})
     assert (found.outcome, found.details.verdict) == ("void", "unknown")
     assert found.reason.startswith("unknown: prefill and decode: matrix instruction")
 
