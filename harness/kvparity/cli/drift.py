@@ -11,7 +11,7 @@ from kvparity.cli import drift_files, drift_model, drift_server, say
 from kvparity.cli.arguments import Verbs, add_device, add_json
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.errors import UnsupportedError
-from kvparity.core.exit_codes import of_verdict
+from kvparity.core.exit_codes import ExitCode, of_verdict
 
 if TYPE_CHECKING:
     from kvparity.drift.spelling import Spelling
@@ -121,9 +121,9 @@ def run(args: argparse.Namespace) -> int:
         spelling=spelling,
     )
     names = {each: named(each, both.tokens) for each in args.names} if both.tokens.count else {}
-    drift_files.write(args, found, both.tokens, names, spelling)
     say.result(args, document(found, names, explained), render(found, names, explained))
-    return of_verdict(found.verdict)
+    written = drift_files.write(args, found, both.tokens, names, spelling)
+    return of_verdict(found.verdict) if written else ExitCode.USAGE
 
 
 def _spelling(args: argparse.Namespace) -> Spelling | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import stop
+from kvparity.cli import say, stop
+from kvparity.core.errors import UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -37,22 +39,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """What is asked for can be made here.
+    """What is asked for can be made here, and writes over nothing else.
 
     Raises:
-        StopError: it cannot.
+        StopError: it cannot, or would.
     """
+    given = {
+        f"--{name}": path for name in _FILES if (path := getattr(args, name, None)) is not None
+    }
+    taken = {args.rollouts.resolve(): "the recording itself"}
+    if isinstance(args.against, Path):
+        taken.setdefault(args.against.resolve(), "what --against names")
+    for option, path in given.items():
+        if (other := taken.setdefault(path.resolve(), option)) is not option:
+            raise stop.StopError(f"{option} {path} is {other}; expected another")
+        if option != "--plots" and not path.parent.is_dir():
+            raise stop.StopError(f"{option} {path}: there is no folder {path.parent}")
+    if args.html is not None and not _may_be_page(args.html):
+        raise stop.StopError(f"--html {args.html} exists and is no HTML page; expected a new file")
     if args.plots is not None:
         stop.drawable(f"--plots {args.plots}")
+        if args.plots.exists() and not args.plots.is_dir():
+            raise stop.StopError(f"--plots {args.plots} is a file; expected a folder")
     if args.tokens is not None:
-        from kvparity.rollouts.parquet import MISSING
+        _check_tokens(args.tokens)
 
-        try:
-            import_module("pyarrow.parquet")
-        except ImportError:
-            raise stop.StopError(f"--tokens: {MISSING}", ExitCode.ERROR) from None
-        if args.tokens.exists():
-            raise stop.StopError(f"--tokens {args.tokens} exists; expected a new file")
+
+_FILES = ("html", "tokens", "plots", "trials")
+
+
+def _may_be_page(path: Path) -> bool:
+    """Whether a page may be written there: nothing is lost but a page."""
+    if not path.exists():
+        return True
+    if not path.is_file():
+        return not path.is_dir()  # /dev/null
+    with stop.ends(OSError, words="--html: "), path.open("rb") as file:
+        return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html")) or (
+            path.stat().st_size == 0
+        )
+
+
+def _check_tokens(path: Path) -> None:
+    from kvparity.rollouts.parquet import MISSING
+
+    try:
+        import_module("pyarrow.parquet")
+    except ImportError:
+        raise stop.StopError(f"--tokens: {MISSING}", ExitCode.ERROR) from None
+    if path.exists():
+        raise stop.StopError(f"--tokens {path} exists; expected a new file")
+    if path.suffix not in ("", ".parquet"):
+        raise stop.StopError(
+            f"--tokens {path}: it will be Parquet; expected a name that ends in .parquet"
+        )
 
 
 def write(
@@ -61,29 +101,53 @@ def write(
     tokens: Tokens,
     names: Mapping[str, Mapping[str, float]],
     spelling: Spelling | None,
+) -> bool:
+    """All that is asked for. Once everything is computed and said, one that cannot be written is
+    told and keeps no other back; False then."""
+    written = True
+    for asked, make in (
+        (args.html, lambda: _page(args.html, found, tokens, names, spelling)),
+        (args.tokens, lambda: _tokens(args.tokens, tokens)),
+        (args.plots, lambda: _plots(args.plots, found, tokens)),
+    ):
+        try:
+            if asked is not None:
+                make()
+        except (stop.StopError, UnsupportedError) as error:
+            say.tell(f"kvparity: {error}", file=sys.stderr)
+            written = False
+    return written
+
+
+def _page(
+    path: Path,
+    found: DriftReport,
+    tokens: Tokens,
+    names: Mapping[str, Mapping[str, float]],
+    spelling: Spelling | None,
 ) -> None:
-    """All that is asked for.
+    from kvparity.drift.page import page
 
-    Raises:
-        StopError: one cannot be written.
-    """
-    if args.html is not None:
-        from kvparity.drift.page import page
+    _write(f"--html {path}", path, page(found, tokens, names, spelling))
 
-        _write(f"--html {args.html}", args.html, page(found, tokens, names, spelling))
-    if args.tokens is not None:
-        from kvparity.rollouts.token_file import write_tokens
 
-        write_tokens(tokens, args.tokens)
-    if args.plots is not None:
-        from kvparity.drift.pictures import pictures
+def _tokens(path: Path, tokens: Tokens) -> None:
+    from kvparity.rollouts.token_file import write_tokens
 
-        if not tokens.count:
-            raise stop.StopError(f"--plots {args.plots}: no token is compared: nothing to draw")
-        with stop.ends(OSError, words=f"--plots {args.plots} cannot be made: "):
-            args.plots.mkdir(parents=True, exist_ok=True)
-        for name, text in pictures(found, tokens):
-            _write(f"--plots {args.plots / name}", args.plots / name, text)
+    with stop.ends(UnsupportedError, words="--tokens: "):
+        write_tokens(tokens, path)
+
+
+def _plots(path: Path, found: DriftReport, tokens: Tokens) -> None:
+    from kvparity.drift.pictures import pictures
+
+    if not tokens.count:
+        say.tell(f"--plots {path}: no token is compared, so nothing is drawn", file=sys.stderr)
+        return
+    with stop.ends(OSError, words=f"--plots {path} cannot be made: "):
+        path.mkdir(parents=True, exist_ok=True)
+    for name, text in pictures(found, tokens):
+        _write(f"--plots {path / name}", path / name, text)
 
 
 def _write(option: str, path: Path, text: str) -> None:

@@ -65,7 +65,8 @@ def logprobs(rows: Tensor, tokens: Tensor, log_softmax: str, sampling: Sampling 
     """Float32 ``[r]`` of ``rows [r, vocab]``; after temperature and top-p if ``sampling`` is given.
 
     The kept mass of top-p is the smallest set of most likely tokens that reaches it, as vLLM and
-    SGLang have it; a token outside of it has -inf.
+    SGLang have it; a token outside of it has -inf. At temperature 0, where the likeliest token is
+    taken, logprobs are those of the model, as both have them.
     """
     if log_softmax != "logits":
         rows = rows.float()

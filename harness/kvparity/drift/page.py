@@ -9,7 +9,7 @@ from importlib import resources
 
 import numpy as np
 
-from kvparity.drift.report import DriftReport, document, token
+from kvparity.drift.report import DriftReport, document, plain_document, token
 from kvparity.drift.spelling import Spelling, line
 from kvparity.drift.token import Token
 from kvparity.drift.token_map import token_map
@@ -37,7 +37,7 @@ def page(
     }
     text = resources.files("kvparity.drift").joinpath("page.html").read_text(encoding="utf-8")
     # A name that ends the script early would be read as markup.
-    inside = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    inside = json.dumps(plain_document(data), allow_nan=False).replace("<", "\\u003c")
     return text.replace("/*DATA*/", inside)
 
 

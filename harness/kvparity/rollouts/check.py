@@ -37,8 +37,10 @@ class Checker:
 
         Raises:
             RolloutError: lists whose lengths do not fit, ids outside of the vocabulary, a mask of
-                anything but 0 and 1, a logprob above 0, or no logprobs at all.
+                anything but 0 and 1, a logprob above 0, no logprobs at all, a temperature or
+                top-p that is none, or a name that is no text.
         """
+        _text_and_sampling(raw)
         length = _length(raw)
         counts = _mask(raw, length)
         logprobs = self._logprobs(raw, "logprobs", raw.logprobs, counts)
@@ -129,6 +131,17 @@ class Checker:
                 self.anomalies.add(kind, raw.sequence, found)
         usable: Mask = ~(missing | not_finite | sentinel)
         return usable
+
+
+def _text_and_sampling(raw: RawRollout) -> None:
+    for name, text in (("sequence", raw.sequence), *(("weight", it) for it in raw.weight_versions)):
+        if any("\ud800" <= each <= "\udfff" for each in text):
+            raise RolloutError(f"{raw.at}: {name} {text!r} has half a character; expected text")
+    temperature, top_p = raw.sampling.temperature, raw.sampling.top_p
+    if temperature is not None and not 0 <= temperature < np.inf:
+        raise _error(raw, f"temperature is {temperature}; expected a finite number from 0")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise _error(raw, f"top_p is {top_p}; expected a number above 0, at most 1")
 
 
 def _length(raw: RawRollout) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from errno import ENOSPC
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -114,34 +115,85 @@ def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert {each.name for each in plots.iterdir()} == PLOTS
 
 
+REFUSED = {
+    "tokens over the recording": (["--tokens", "SHARD"], "shard.json is the recording itself"),
+    "a page over the recording": (["--html", "SHARD"], "shard.json is the recording itself"),
+    "tokens over a file": (["--tokens", "OTHER"], "other.txt exists; expected a new file"),
+    "a page over a file": (["--html", "OTHER"], "other.txt exists and is no HTML page"),
+    "a page over a folder": (["--html", "DIR"], "exists and is no HTML page"),
+    "plots in a file": (["--plots", "OTHER"], "other.txt is a file; expected a folder"),
+    "tokens in no folder": (["--tokens", "DIR/no/t.parquet"], "there is no folder "),
+    "a page in no folder": (["--html", "DIR/no/p.html"], "there is no folder "),
+    "tokens of another format": (
+        ["--tokens", "DIR/t.csv"],
+        "expected a name that ends in .parquet",
+    ),
+    "one file for two": (["--html", "DIR/x", "--tokens", "DIR/no/../x"], "x is --html; expected"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_written_is_refused_first(
+    case: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more, message = REFUSED[case]
+    monkeypatch.setattr("kvparity.drift.sides.recordings", None)  # nothing is computed
+    shard = str(written(LAYOUTS["slime train shard"](), tmp_path / "shard.json"))
+    other = tmp_path / "other.txt"
+    other.write_text("mine")
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    places = {"SHARD": shard, "OTHER": str(other)}
+    given = [places.get(it, it.replace("DIR", str(tmp_path))) for it in more]
+    assert main(["drift", shard, *given]) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize(
-    ("more", "gone", "code", "message"),
+    ("more", "gone", "message"),
     [
-        (["--tokens", "SHARD"], "", 2, "shard.json exists; expected a new file"),
-        (["--tokens", "DIR/no/t.parquet"], "", 2, "t.parquet cannot be written: No such file"),
-        (["--plots", "SHARD"], "", 2, "cannot be made: "),
-        (["--tokens", "DIR/t.parquet"], "pyarrow.parquet", 3, "--tokens: pyarrow is not installed"),
-        (["--plots", "DIR"], "matplotlib.figure", 3, 'pip install "kvparity[report]"'),
+        ("--tokens", "pyarrow.parquet", "--tokens: pyarrow is not installed"),
+        ("--plots", "matplotlib.figure", 'pip install "kvparity[report]"'),
     ],
 )
-def test_what_cannot_be_written(
-    more: list[str],
+def test_what_is_not_installed(
+    more: str,
     gone: str,
-    code: int,
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shard = str(written(LAYOUTS["slime train shard"](), tmp_path / "shard.json"))
-    if gone:
-        monkeypatch.setitem(sys.modules, gone, None)
-    given = [it.replace("SHARD", shard).replace("DIR", str(tmp_path)) for it in more]
-    assert main(["drift", shard, *given]) == code
-    err = capsys.readouterr().err.strip()
-    assert message in err
-    assert len(err.splitlines()) == 1
+    monkeypatch.setitem(sys.modules, gone, None)
+    assert main(["drift", shard, more, str(tmp_path / "new")]) == 3
+    assert message in capsys.readouterr().err
     assert [each.name for each in tmp_path.iterdir()] == ["shard.json"]
+
+
+def test_what_fails_at_last_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report is said and the other files are made."""
+    shard = str(written(LAYOUTS["slime train shard"](), tmp_path / "shard.json"))
+    file = tmp_path / "t"
+
+    def full(path: Path, text: str, encoding: str) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    given = ["--html", str(tmp_path / "p.html"), "--tokens", str(file)]
+    assert main(["drift", shard, *given, "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["verdict"] == "differs"
+    assert "p.html cannot be written: No space left on device" in said.err
+    with ParquetFile(file) as found:
+        assert found.metadata.num_rows == 7
 
 
 def test_no_token_no_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +201,11 @@ def test_no_token_no_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         str(written([vllm_rollout(each)], tmp_path / f"{name}.json"))
         for name, each in (("left", SEQUENCES[0]), ("right", SEQUENCES[1]))
     )
-    plots = tmp_path / "plots"
-    assert main(["drift", left, "--against", right, "--plots", str(plots)]) == 2
-    assert "no token is compared: nothing to draw" in capsys.readouterr().err
+    plots, page = tmp_path / "plots", tmp_path / "page.html"
+    given = ["--plots", str(plots), "--html", str(page), "--json"]
+    assert main(["drift", left, "--against", right, *given]) == 5
+    said = capsys.readouterr()
+    assert json.loads(said.out)["reason"] == "no token is compared"
+    assert f"--plots {plots}: no token is compared, so nothing is drawn" in said.err
     assert not plots.exists()
+    assert page.exists()

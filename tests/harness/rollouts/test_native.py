@@ -117,6 +117,13 @@ def test_findings_do_not_grow() -> None:
         ({"routes": [[1]]}, r":3: routes\[0\]\[0\]"),
         ({"routes": [[[1, 2]]]}, "routes is no list of .tokens, layers, experts. for 4 tokens"),
         ({"prompt_logprobs": [None, -1.0]}, "prompt_ids 1, prompt_logprobs 2; expected one value"),
+        ({"temperature": -0.5}, "temperature is -0.5; expected a finite number from 0"),
+        ({"temperature": 1e400}, "temperature is inf; expected a finite number from 0"),
+        ({"temperature": math.nan}, "temperature is nan; expected a finite number from 0"),
+        ({"top_p": 0.0}, "top_p is 0.0; expected a number above 0, at most 1"),
+        ({"top_p": 90.0}, "top_p is 90.0; expected a number above 0, at most 1"),
+        ({"sequence": "a\ud800"}, r":3: sequence 'a\\ud800' has half a character"),
+        ({"weight_versions": ["\udfff"]}, r":3: weight '\\udfff' has half a character"),
     ],
 )
 def test_a_line_that_is_wrong(line: dict[str, object], message: str, tmp_path: Path) -> None:
