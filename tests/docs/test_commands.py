@@ -108,7 +108,7 @@ def test_a_command_that_does_not_parse_is_seen(bad, capsys):
         "ci/gpu --strict",
         "ci/mutants --strict",
         "--allow-void",
-        "kvparity contract lint\\|show",
+        "kvparity contract lint\\|shw",
     ],
 )
 def test_a_name_that_does_not_exist_is_seen(bad):

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from kvparity.cli import say
+from kvparity.cli import contract_new, contract_views, say
 from kvparity.cli.arguments import Verbs
 from kvparity_contracts import (
     ContractError,
@@ -29,6 +29,8 @@ EXAMPLES = """\
 examples:
   kvparity contract lint smoke               a contract of the library
   kvparity contract lint mine.yaml --strict  warnings count as errors
+  kvparity contract explain smoke            what a run would do
+  kvparity contract diff old.yaml new.yaml   what a change means
   kvparity contract schema > contract.schema.json
 """
 
@@ -37,8 +39,8 @@ def add_parser(top: Verbs) -> None:
     """Add the verb with its own verbs; each sets ``run`` to a function of the arguments."""
     verb = top.add_parser(
         "contract",
-        help="check contract files, print their schema, list the library",
-        description="Check contract files, print their schema, list the library.",
+        help="write, check, explain and compare contract files",
+        description="Write, check, explain and compare contract files; list the library.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -58,7 +60,37 @@ def add_parser(top: Verbs) -> None:
     schema.set_defaults(run=run_schema)
 
     names = verbs.add_parser("list", help="list the contracts that come with kvparity")
+    names.add_argument("--json", action="store_true", help="print one JSON document")
     names.set_defaults(run=run_list)
+
+    new = verbs.add_parser(
+        "new",
+        help="write a contract for a pair of kernels, a checkpoint or a server",
+        description="Write a contract. What no option says is asked on a terminal.",
+        epilog=contract_new.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    contract_new.add_options(new)
+
+    one = "a file or a library name"
+    show = verbs.add_parser("show", help="print the text of a contract")
+    show.add_argument("contract", metavar="CONTRACT", help=one)
+    show.set_defaults(run=contract_views.run_show)
+
+    told = verbs.add_parser("explain", help="say what a run would do, without running it")
+    told.add_argument("contract", metavar="CONTRACT", help=one)
+    told.set_defaults(run=contract_views.run_explain)
+
+    diff = verbs.add_parser(
+        "diff",
+        help="say what a change of a contract means",
+        description="Exit 0: the new contract claims as much as the old one, or more. Exit 1: "
+        "something is lost, weakened, or claimed about another subject.",
+    )
+    diff.add_argument("old", metavar="OLD", help=one)
+    diff.add_argument("new", metavar="NEW", help=one)
+    diff.add_argument("--json", action="store_true", help="print one JSON document")
+    diff.set_defaults(run=contract_views.run_diff)
 
 
 @dataclass(frozen=True)
@@ -108,6 +140,14 @@ def run_schema(args: argparse.Namespace) -> int:
 def run_list(args: argparse.Namespace) -> int:
     """Print name and purpose of every contract in the library."""
     width = max(map(len, library.names()))
-    for name in library.names():
-        say.tell(f"{name:{width}}  {load(find(name)).contract.about}")
+    every = {name: load(find(name)).contract for name in library.names()}
+    if args.json:
+        rows = [
+            {"name": name, "kind": each.subject.kind, "about": each.about}
+            for name, each in every.items()
+        ]
+        say.document({"schema_version": 1, "contracts": rows}, indent=2)
+        return VALID
+    for name, each in every.items():
+        say.tell(f"{name:{width}}  {each.about}")
     return VALID
