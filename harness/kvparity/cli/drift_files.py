@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,11 +105,12 @@ def write(
     """All that is asked for. Once everything is computed and said, one that cannot be written is
     told and keeps no other back; False then."""
     written = True
-    for asked, make in (
+    files: tuple[tuple[Path | None, Callable[[], None]], ...] = (
         (args.html, lambda: _page(args.html, found, tokens, names, spelling)),
         (args.tokens, lambda: _tokens(args.tokens, tokens)),
         (args.plots, lambda: _plots(args.plots, found, tokens)),
-    ):
+    )
+    for asked, make in files:
         try:
             if asked is not None:
                 make()
