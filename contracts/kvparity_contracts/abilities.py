@@ -13,9 +13,9 @@ from kvparity_contracts.base import Fault, KeyPath
 from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import KINDS, PathKind, PathName, example, one_of_the_paths
-from kvparity_contracts.subjects import AnySubject, Decoder, Transformers
+from kvparity_contracts.subjects import AnySubject, Attention, Decoder, Transformers
 
-_PAGED = "a paged cache (a block table) is not part of the signature of a pair"
+_PAGED = "the pair is not declared to take pages (subject.page)"
 _PADDED = "a padded batch is not part of the signature of a pair"
 _TRACED = "a pair of kernels is called as it is, not through a traced program"
 _TOGETHER = "a transformers model takes one sequence a step, or a padded batch"
@@ -82,6 +82,8 @@ PROGRAMS = ("exported", "compiled")
 def cannot(subject: AnySubject, path: PathName) -> str | None:
     """Why a subject cannot run a path, or None."""
     reason = UNABLE[subject.kind].get(path.kind)
+    if reason == _PAGED and isinstance(subject, Attention) and subject.page:
+        return None
     if reason is None and path.kind in PROGRAMS:
         return _untraced(subject, path)
     return reason

@@ -25,11 +25,10 @@ UNVERIFIED: dict[str, tuple[str, str]] = {
     "attn_bias": ("biases of scores", _PLAIN),
     "mask": ("masks", "window, or a pair that is causal"),
     "attn_mask": ("masks", "window, or a pair that is causal"),
-    "block_table": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),
-    "page": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),
-    "page_size": ("pages", "paths paged(n) of a decoder, or a pair over a contiguous cache"),
 }
 """Keys of a pair that people look for, what they stand for, and what can be had instead."""
+MEANT = {"block_table": "page", "block_size": "page"}
+"""Keys of a pair by other names, too far from their own to be taken for a slip."""
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -149,7 +148,8 @@ def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
     expected = one_of(fields)
     if ":" in key:  # YAML takes a colon without a space as part of a word
         expected += "; and a space behind the colon of a key"
-    return Fault(path, f"found the unknown key {show(key)}", expected, closest(key, fields))
+    near = MEANT.get(key, "") if model is Attention else ""
+    return Fault(path, f"found the unknown key {show(key)}", expected, near or closest(key, fields))
 
 
 def _choice(path: KeyPath, found: object, options: list[str]) -> Fault:

@@ -8,7 +8,7 @@ from kvparity_contracts.controls.base import Feature as Feature
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.sides import Sides
+from kvparity_contracts.sides import ModelSideSpec, Sides
 from kvparity_contracts.stores import FP8, Store, parse
 from kvparity_contracts.subjects import Attention, Decoder, known, narrow, order_of
 from kvparity_contracts.workloads import Workload
@@ -111,6 +111,10 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
     "fp8": ("a cache in fp8", lambda contract: _store(contract).name in FP8),
     "strided": ("inputs: strided", _strided),
     "empties": ("empty: zero", _empties),
+    "pages": (
+        "a page",
+        lambda c: isinstance(c.subject, Attention) and c.subject.page is not None,
+    ),
     "wide-batch": ("more than 16 rows of one batch", _wide),
     "softcap": (
         "a softcap",
@@ -122,16 +126,8 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
     "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),
     "shared-prompt": ("prompts that all begin with the same tile of tokens", _shared),
     "model-side": (
-        "a side that is a model",
-        lambda c: isinstance(c.subject, Sides) and bool(c.subject.models),
-    ),
-    "scoring-side": (
-        "a side that scores the tokens",
-        lambda c: isinstance(c.subject, Sides) and c.subject.scores is not None,
-    ),
-    "one-format": (
-        "no two models in different formats",
-        lambda c: isinstance(c.subject, Sides) and len({m.dtype for m in c.subject.models}) < 2,
+        "a trainer that is a model",
+        lambda c: isinstance(c.subject, Sides) and isinstance(c.subject.trainer, ModelSideSpec),
     ),
     "ascii": ("a vocabulary that holds all ASCII bytes", _ascii),
     "float32": ("execution in float32", lambda c: c.numerics.formats()[0][0] == "float32"),

@@ -18,6 +18,7 @@ _KEYS = {
     "tile": "a sequence longer than one tile",
     "split": "a sequence longer than one split",
     "window": "a sequence longer than the window",
+    "page": "a sequence longer than one page",
 }
 
 

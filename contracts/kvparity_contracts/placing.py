@@ -58,7 +58,9 @@ def split_and_tile(contract: Parts) -> tuple[int, int]:
 
 def fewest_keys(control: Control, contract: Parts) -> int:
     """Keys that a sequence must have for the control to show in this contract's subject."""
-    return control.at_least(*split_and_tile(contract), known(contract.subject).sliding_window)
+    page = getattr(contract.subject, "page", None) or 0
+    window = known(contract.subject).sliding_window
+    return control.at_least(*split_and_tile(contract), window, page)
 
 
 def place(

@@ -118,6 +118,9 @@ class Attention(Model):
     and passed as `sinks`; left out, none."""
     layout: Literal["slot-head", "head-slot"] = "slot-head"
     """What comes first in the cache's memory: all heads of a slot, or all slots of a head."""
+    page: Width | None = None
+    """Slots of a page: decode is given k and v in pages, and `block_table`; left out, one cache for
+    each sequence."""
     queries: Literal["mixed", "normal", "sharp"] = "mixed"
     """mixed: queries, keys and values as trained models have them, beside plain ones; normal:
     standard normals all; sharp: the same with queries 1, 4, 16 or 64 times as long by position."""
@@ -249,7 +252,7 @@ def known(subject: AnySubject) -> KnownModel:
         return hf_config.known(subject.config)
     if isinstance(subject, Attention):
         return KnownModel(head_dim=subject.heads.dim, sliding_window=subject.window)
-    if isinstance(subject, (ServerSubject, Sides)):
+    if isinstance(subject, ServerSubject):
         return KnownModel(vocab_size=subject.vocabulary)
     return KnownModel()
 

@@ -217,3 +217,29 @@ def test_an_unread_scale_does_not_matter() -> None:
     assert attend_decode(case.rows[0][40:], kv, **more)[0].isnan().any()
     assert attend_decode(case.rows[0][40:], kv, window=40, **more)[0].isfinite().all()
     assert last(case, [40])[0].isfinite().all()
+
+
+@pytest.mark.parametrize("store", ["float32", "int8(8)"])
+@pytest.mark.parametrize("page", [1, 8])
+def test_a_pair_reads_pages_as_it_reads_caches(store: str, page: int) -> None:
+    format, lens = StoreFormat.parse(store), torch.tensor([19, 6], dtype=torch.int32)
+    x = torch.randn(3, 2, 24, 1, 16, generator=torch.Generator().manual_seed(0))
+    parts = [encode(each.flatten(0, 1), format, None) for each in x[1:]]
+    caches = [y if y is None else y.view(2, 24, *y.shape[1:]) for part in parts for y in part]
+    table = torch.randperm(48 // page, generator=torch.Generator().manual_seed(1)).view(2, -1)
+
+    def paged(cache: Any) -> Any:
+        found = torch.full_like(cache.flatten(0, 1), 0).view(-1, page, *cache.shape[2:])
+        found[table.flatten()] = cache.reshape(found.shape)
+        return found
+
+    def call(k: Any, k_scale: Any, v: Any, v_scale: Any, **more: Any) -> Any:
+        coded = {"format": format, "k_scale": k_scale, "v_scale": v_scale} if format.dynamic else {}
+        return decode(x[0, :, :2].flatten(1, 2), k, v, kv_lens=lens, scale=0.25, **coded, **more)
+
+    plain = call(*caches)
+    own = call(*(y if y is None else paged(y) for y in caches), block_table=table.int())
+    assert all(torch.equal(a, b) for a, b in zip(plain, own, strict=True))
+    apart = [y if y is None else paged(y).repeat_interleave(2, 0)[::2] for y in caches]
+    with pytest.raises(ValueError, match="pages of k_cache do not lie one behind the other"):
+        call(*apart, block_table=table.int())

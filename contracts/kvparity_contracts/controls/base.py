@@ -25,12 +25,11 @@ Feature = Literal[
     "strided",
     "empties",
     "wide-batch",
+    "pages",
     "softcap",
     "sinks",
     "groups",
     "model-side",
-    "scoring-side",
-    "one-format",
 ]
 """What a contract must have beside paths and lengths for a defect to be possible."""
 
@@ -59,7 +58,7 @@ TOGETHER: tuple[PathKind, ...] = (
 )
 
 
-Keys = Literal["any", "whole-tile", "tile", "split", "window"]
+Keys = Literal["any", "whole-tile", "tile", "split", "window", "page"]
 Side = Literal["rollout", "rescore", "both", "handover", "sides"]
 
 
@@ -76,11 +75,11 @@ class Control:
     the ``rescore`` (the check's reference), ``both``, the ids between them (``handover``), or the
     logprobs of two ``sides``.
     ``keys``: a row, or a number of keys of an order check, sees a whole tile, or more keys than a
-    tile, a split or the sliding window have, and at least ``fewest``. ``sequences``: a workload
-    has so many prompts of different length. ``generate``: it generates at least so many tokens.
-    ``tempered``: a temperature is not 1. ``scores_prompt``: both sides run ``prefill`` and every
-    token but the first is compared, prompt included: for a defect that one token shows only by
-    chance.
+    tile, a split, the sliding window or a page have, and at least ``fewest``. ``sequences``: a
+    workload has so many prompts of different length. ``generate``: it generates at least so many
+    tokens. ``tempered``: a temperature is not 1. ``scores_prompt``: both sides run ``prefill`` and
+    every token but the first is compared, prompt included: for a defect that one token shows only
+    by chance.
     ``expect``: what the check must say. ``features``: what the contract has beside.
     ``kvparity_contracts.needs`` says all that in words.
     """
@@ -102,8 +101,10 @@ class Control:
     scores_prompt: bool = False
     features: tuple[Feature, ...] = ()
 
-    def at_least(self, split: int, tile: int, window: int | None) -> int:
+    def at_least(self, split: int, tile: int, window: int | None, page: int) -> int:
         """Keys that a sequence must have for the defect to show in a subject of this order."""
+        if self.keys == "page":
+            return max(self.fewest, page + 1)
         # Another tile has at least 16 keys: only a row of more is cut in another place.
         if self.keys in ("tile", "whole-tile"):
             return max(tile, 17) + (self.keys == "tile")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from kvparity_contracts.controls.base import PAIRS, Control
+from kvparity_contracts.controls.base import PAIRS, Control, decodes
 from kvparity_contracts.paths import PathName
 
 EDGE = 16
@@ -49,5 +49,21 @@ CALLS = (
         subjects=PAIRS,
         paths=("far",),
         path=PathName("far"),
+    ),
+    decodes(
+        "pages-in-order",
+        "decode takes every page of a sequence to lie behind the one before it",
+        "hw-native-sys/pypto#470",
+        subjects=PAIRS,
+        keys="page",
+        features=("pages",),
+    ),
+    decodes(
+        "page-past-the-end",
+        "decode loads one slot more than a sequence has, or all that is left of its last page, and "
+        "multiplies it by zero",
+        "vllm-project/vllm#47305, flashinfer-ai/flashinfer#941",
+        subjects=PAIRS,
+        features=("pages",),
     ),
 )

@@ -139,9 +139,7 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
     from kvparity.core import doing
     from kvparity.core.environment import settle as settle_process
     from kvparity.drift.model_side import ModelSide
-    from kvparity.drift.report import Source
-    from kvparity.drift.sides import with_scorer
-    from kvparity.rollouts.anomalies import Anomalies
+    from kvparity.drift.sides import with_model
 
     settle_process()
     shown = progress.Progress()
@@ -154,8 +152,7 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
         def tell(done: int) -> None:
             shown(done, 0, f"{done} sequences scored ({settings.words()})")
 
-        trainer = Source(str(args.against), settings.words())
-        return with_scorer(args.rollouts, side, trainer, Anomalies(), tell)
+        return with_model(args.rollouts, args.against, side, tell)
 
     both = score(base)
     return both, _explain(args, base, both, score) if explain and both.tokens.count else None

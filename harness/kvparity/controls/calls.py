@@ -166,11 +166,7 @@ def _chosen_pair(pair: Pair, choose: Choose, each: bool) -> Pair:
             return pair.decode(asked(call))
         parts = []
         for b in range(len(call.kv_lens)):
-            one = slice(b, b + 1)
-            own = replace(
-                with_keys(call, itemgetter(one)), q=call.q[one], kv_lens=call.kv_lens[one]
-            )
-            parts.append(pair.decode(asked(own)))
+            parts.append(pair.decode(asked(call.sequences(slice(b, b + 1)))))
         return _joined(parts)
 
     return replace(pair, prefill=prefill, decode=decode)

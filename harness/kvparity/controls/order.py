@@ -23,6 +23,7 @@ from kvparity.subjects.attention_calls import (
     PairDecode,
     PairDecodeCall,
     PrefillCall,
+    over_caches,
     with_keys,
 )
 from kvparity.subjects.base import Subject
@@ -175,7 +176,11 @@ def _plant(
 
     def plant(subject: Subject) -> Subject:
         if isinstance(subject, AttentionSubject):
-            return subject.with_pair(replace(subject.pair, decode=decode(subject)))
+            pair = subject.pair
+            planted = over_caches(
+                lambda inner: decode(subject.with_pair(replace(pair, decode=inner))), pair.decode
+            )
+            return subject.with_pair(replace(pair, decode=planted))
         if isinstance(subject, DecoderSubject):
             if ours:
                 subject.require_order()

@@ -13,14 +13,20 @@ from torch import Tensor
 
 from kvparity.controls.base import Plant
 from kvparity.core.errors import UnsupportedError
-from kvparity.subjects.attention_calls import PairCall, PairDecode, PairPrefill, PairPrefillCall
+from kvparity.subjects.attention_calls import (
+    PairCall,
+    PairDecode,
+    PairDecodeCall,
+    PairPrefill,
+    PairPrefillCall,
+)
 from kvparity.subjects.base import Subject
 from kvparity.subjects.pair.sparse import BEYOND
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.controls.calls import EDGE
 
 
-def _plant(
+def plant_in_pair(
     *,
     prefill: Callable[[PairPrefill], PairPrefill] | None = None,
     decode: Callable[[PairDecode], PairDecode] | None = None,
@@ -49,39 +55,38 @@ def _side_by_side(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], 
 
 
 def _up_to_the_edge(decode: PairDecode) -> PairDecode:
-    return lambda call: _overwritten(decode(call), slice(EDGE, None), 0.0, 0.0)
+    return lambda call: overwritten(decode(call), slice(EDGE, None), 0.0, 0.0)
 
 
 def _early_exit(prefill: PairPrefill) -> PairPrefill:
     def planted(call: PairPrefillCall) -> object:
         starts, stops = call.cu_seqlens_q[:-1], call.cu_seqlens_q[1:]
         before = starts[(starts == stops) & (starts > 0)].long() - 1
-        return _overwritten(prefill(call), before, 0.0, -torch.inf)
+        return overwritten(prefill(call), before, 0.0, -torch.inf)
 
     return planted
 
 
 def _nan_without_keys(decode: PairDecode) -> PairDecode:
-    return lambda call: _overwritten(decode(call), call.kv_lens == 0, torch.nan, -torch.inf)
+    return lambda call: overwritten(decode(call), call.kv_lens == 0, torch.nan, -torch.inf)
 
 
-def _in_32_bits(
-    slots: int,
-) -> Callable[[Callable[[PairCall], object]], Callable[[PairCall], object]]:
-    """``slots``: the dimension of slots in k and v."""
+def _in_32_bits(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], object]:
+    def planted(call: PairCall) -> object:
+        # Slots of a whole cache follow those of another one; else slots or pages come first.
+        caches = isinstance(call, PairDecodeCall) and call.block_table is None
 
-    def reached(cache: Tensor) -> Tensor:
-        place = torch.arange(cache.shape[slots], device=cache.device)
-        place = torch.where(place * cache.stride(slots) < BEYOND, place, 0)
-        return cache.index_select(slots, place)
+        def reached(cache: Tensor) -> Tensor:
+            place = torch.arange(cache.shape[caches], device=cache.device)
+            place = torch.where(place * cache.stride(int(caches)) < BEYOND, place, 0)
+            return cache.index_select(int(caches), place)
 
-    def change(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], object]:
-        return lambda call: kernel(replace(call, k=reached(call.k), v=reached(call.v)))
+        return kernel(replace(call, k=reached(call.k), v=reached(call.v)))
 
-    return change
+    return planted
 
 
-def _overwritten(found: object, rows: Tensor | slice, out: float, lse: float) -> object:
+def overwritten(found: object, rows: Tensor | slice, out: float, lse: float) -> object:
     """What a kernel returned with other numbers in some rows; no tensor of its own is written."""
     parts = found if isinstance(found, tuple) else (found,)
     changed = tuple(part.clone() for part in parts)
@@ -90,17 +95,17 @@ def _overwritten(found: object, rows: Tensor | slice, out: float, lse: float) ->
     return changed if isinstance(found, tuple) else changed[0]
 
 
-strides_ignored = _plant(prefill=_side_by_side, decode=_side_by_side)
+strides_ignored = plant_in_pair(prefill=_side_by_side, decode=_side_by_side)
 """Both kernels compute the strides of q from its shape."""
 
-batch_edge = _plant(decode=_up_to_the_edge)
+batch_edge = plant_in_pair(decode=_up_to_the_edge)
 """Rows of a batch from ``EDGE`` on are never computed."""
 
-empty_writes_neighbour = _plant(prefill=_early_exit)
+empty_writes_neighbour = plant_in_pair(prefill=_early_exit)
 """An empty sequence writes to the row before it."""
 
-nan_without_keys = _plant(decode=_nan_without_keys)
+nan_without_keys = plant_in_pair(decode=_nan_without_keys)
 """A row that sees no key is NaN."""
 
-offset_int32 = _plant(prefill=_in_32_bits(0), decode=_in_32_bits(1))
+offset_int32 = plant_in_pair(prefill=_in_32_bits, decode=_in_32_bits)
 """Offsets beyond 2**31 elements read the first slot."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from kvparity_kernels.keys import KeysValues
@@ -175,13 +177,45 @@ class PairDecodeCall(_PairCall):
     """One row per sequence over caches: q ``[B, Hq, D]``, k, v ``[B, capacity, Hkv, D]``.
 
     ``kv_lens`` int32 ``[B]``: a row sees so many keys of its cache; what lies behind is not read.
+    ``block_table`` int32 ``[B, max_pages]``: k, v are then ``[pages, page, Hkv, D]``, scales beside
+    tokens likewise, and key i of sequence b is slot ``i % page`` of page ``block_table[b, i //
+    page]``. What is behind its last page names pages that hold nothing.
     """
 
     kv_lens: Tensor
+    block_table: Tensor | None = None
 
     def lengths(self) -> dict[str, Tensor]:
-        """The numbers of keys."""
-        return {"kv_lens": self.kv_lens}
+        """The numbers of keys, and their pages where there are any."""
+        table = {} if self.block_table is None else {"block_table": self.block_table}
+        return {"kv_lens": self.kv_lens} | table
+
+    def sequences(self, some: slice) -> PairDecodeCall:
+        """The call of some of its sequences alone."""
+        found = replace(self, q=self.q[some], kv_lens=self.kv_lens[some])
+        if self.block_table is None:
+            return with_keys(found, itemgetter(some))
+        return replace(found, block_table=self.block_table[some])
+
+    def gathered(self) -> PairDecodeCall:
+        """The same over caches ``[B, capacity, Hkv, D]``: copies of the pages, if there are any."""
+        if self.block_table is None:
+            return self
+        table = self.block_table.long()
+        return replace(with_keys(self, lambda x: x[table].flatten(1, 2)), block_table=None)
+
+    def in_pages(self, page: int) -> PairDecodeCall:
+        """The same over pages: copies of the caches, one sequence's pages behind another's."""
+        batch, capacity = self.k.shape[:2]
+        count = -(-capacity // page)
+
+        def cut(x: Tensor) -> Tensor:
+            whole = x.new_zeros(batch, count * page, *x.shape[2:])
+            whole[:, :capacity] = x
+            return whole.view(batch * count, page, *x.shape[2:])
+
+        own = torch.arange(batch * count, dtype=torch.int32, device=self.kv_lens.device)
+        return replace(with_keys(self, cut), block_table=own.view(batch, count))
 
 
 PairCall = TypeVar("PairCall", PairPrefillCall, PairDecodeCall)
@@ -196,6 +230,18 @@ PairPrefill = Callable[[PairPrefillCall], object]
 """A pair's prefill: it should return out, or (out, lse), which is checked where it is called."""
 PairDecode = Callable[[PairDecodeCall], object]
 """A pair's decode; what it returns is checked where it is called."""
+
+
+def over_caches(change: Callable[[PairDecode], PairDecode], decode: PairDecode) -> PairDecode:
+    """What ``change`` makes of a decode, whatever the caches of its calls: it sees no pages."""
+
+    def called(call: PairDecodeCall) -> object:
+        if call.block_table is None:
+            return change(decode)(call)
+        page = call.k.shape[1]
+        return change(lambda each: decode(each.in_pages(page)))(call.gathered())
+
+    return called
 
 
 def by_keywords(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kvparity_kernels.arguments import require
-from kvparity_kernels.attention.caches import packed, rectangle
+from kvparity_kernels.attention.caches import Coded, packed, pages, rectangle
 from kvparity_kernels.attention.launching import (
     FAR,
     RowLimits,
@@ -199,17 +199,23 @@ def decode(
     v_scale: Tensor | None = None,
     format: StoreFormat | None = None,
     ring: int = 0,
+    block_table: Tensor | None = None,
     **limits: Unpack[RowLimits],
 ) -> tuple[Tensor, Tensor]:
     """``attend_decode`` over caches ``[B, capacity, Hkv, D]`` and int32 ``[B]`` lengths.
 
+    With a ``block_table``, int32 ``[B, max_pages]``, over pages ``[pages, page, Hkv, D]``.
+
     Slots past ``kv_lens`` are never read. Nothing waits for the device: the number of splits
     follows from the capacity, or from the window, and splits without keys end at once.
     ``format``, ``k_scale``, ``v_scale``, ``ring`` as in ``KeysValues``, except that scales of
-    integers are ``[B, capacity, Hkv, groups]``; a ring is no longer than the capacity.
+    integers are ``[B, capacity, Hkv, groups]``, or lie in pages; a ring is no longer than the
+    capacity.
     """
-    kv = rectangle(
-        k_cache, v_cache, kv_lens, format=format, k_scale=k_scale, v_scale=v_scale, ring=ring
-    )
-    most = FAR if ring else k_cache.shape[1]
+    coded: Coded = {"format": format, "k_scale": k_scale, "v_scale": v_scale}
+    if block_table is not None:
+        kv, capacity = pages(k_cache, v_cache, kv_lens, block_table, ring=ring, **coded)
+    else:
+        kv, capacity = rectangle(k_cache, v_cache, kv_lens, ring=ring, **coded), k_cache.shape[1]
+    most = FAR if ring else capacity
     return attend_decode(q, kv, max_kv=most, scale=scale, order=order, **limits)

@@ -1,14 +1,29 @@
-"""The two plain layouts, seen as ``KeysValues`` without copying."""
+"""The plain layouts of a pair's caches, seen as ``KeysValues`` without copying."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from kvparity_kernels.keys import KeysValues
 from kvparity_kernels.store.format import StoreFormat
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+SCALES: tuple[Literal["k_scale"], Literal["v_scale"]] = ("k_scale", "v_scale")
+
+
+class Coded(TypedDict):
+    """What k and v hold, as in ``KeysValues``."""
+
+    format: StoreFormat | None
+    k_scale: Tensor | None
+    v_scale: Tensor | None
 
 
 def packed(
@@ -109,6 +124,51 @@ def rectangle(
         v_scale=flat.get("v_scale", v_scale),
         ring=ring,
     )
+
+
+def pages(
+    k_cache: Tensor,
+    v_cache: Tensor,
+    kv_lens: Tensor,
+    block_table: Tensor,
+    *,
+    ring: int = 0,
+    **coded: Unpack[Coded],
+) -> tuple[KeysValues, int]:
+    """Caches ``[pages, page, Hkv, D]`` whose pages lie one behind the other, and the capacity.
+
+    Scales that are stored with the tokens, ``[pages, page, Hkv, groups]``, lie as these do.
+    """
+    if k_cache.dim() != 4 or k_cache.shape != v_cache.shape or not k_cache.shape[1]:
+        raise ValueError(
+            f"k_cache {tuple(k_cache.shape)} and v_cache {tuple(v_cache.shape)} must both be "
+            "[pages, page, kv_heads, head_dim]"
+        )
+    page, flat = k_cache.shape[1], {}
+    stored = {"k_cache": k_cache, "v_cache": v_cache}
+    if coded["format"] is not None and coded["format"].dynamic:
+        stored |= {name: x for name in SCALES if (x := coded[name]) is not None}
+    for name, each in stored.items():
+        if each.dim() != 4 or each.shape[:3] != k_cache.shape[:3]:
+            raise ValueError(f"{name} is {tuple(each.shape)}, k_cache is {tuple(k_cache.shape)}")
+        if each.shape[0] > 1 and each.stride(0) != page * each.stride(1):
+            raise ValueError(
+                f"the pages of {name} do not lie one behind the other: strides {each.stride()}; "
+                "use .contiguous()"
+            )
+        flat[name] = each.flatten(0, 1) if page > 1 else each[:, 0]
+    kv = KeysValues(
+        flat["k_cache"],
+        flat["v_cache"],
+        kv_lens,
+        block_table=block_table,
+        page=page,
+        ring=ring,
+        format=coded["format"],
+        k_scale=flat.get("k_scale", coded["k_scale"]),
+        v_scale=flat.get("v_scale", coded["v_scale"]),
+    )
+    return kv, block_table.shape[1] * page
 
 
 def _slots(cache: Tensor) -> tuple[int, Tensor]:

@@ -22,7 +22,8 @@ def caught(found: Setting) -> dict[str, bool]:
     }
 
 
-NAMES = [each.name for each in CALLS]
+NAMES = [each.name for each in CALLS if "pages" not in each.features]
+ALL = [each.name for each in CALLS]
 
 
 @pytest.mark.parametrize("module", ["naive_pair.py", "wide_pair.py"])
@@ -30,6 +31,13 @@ NAMES = [each.name for each in CALLS]
 def test_the_controls_are_caught(module: str, lengths: list[int]) -> None:
     found = setting([*README[:3], "far"], NAMES, lengths=lengths, module=module)
     assert caught(found) == dict.fromkeys(NAMES, True)
+
+
+@pytest.mark.parametrize(("lengths", "page"), [([1], 2), ([3, 30], 16)])
+def test_over_pages_they_are_caught_too(lengths: list[int], page: int) -> None:
+    paths, module = [*README[:3], "far"], "paged_pair.py"
+    found = setting(paths, ALL, lengths=lengths, module=module, page=page)
+    assert caught(found) == dict.fromkeys(ALL, True)
 
 
 def test_all_of_them_are_planned_where_a_contract_asks_for_all() -> None:

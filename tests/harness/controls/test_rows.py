@@ -20,7 +20,7 @@ from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.placing import place
 from kvparity_contracts.planning import PlantedControl, fates, workloads_run
 
-CONTRACTS = [FIXTURES[name].contract for name in ("plain", "ring", "masked-pair")]
+CONTRACTS = [FIXTURES[name].contract for name in ("plain", "ring", "masked-pair", "paged-pair")]
 RAN = [workloads_run(contract) for contract in CONTRACTS]
 
 

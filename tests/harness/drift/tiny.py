@@ -14,12 +14,10 @@ PROMPTS = ((3, 9, 17, 2, 40), (5, 8), (33, 1, 60, 12, 7, 7, 20))
 RESPONSE = 9
 
 
-def checkpoint(
-    folder: Path, *, dropout: float = 0.0, seed: int = 0, vocabulary: int = VOCABULARY
-) -> Path:
+def checkpoint(folder: Path, *, dropout: float = 0.0, seed: int = 0) -> Path:
     """A Llama of two layers with a head that is tied to its embedding, as a folder."""
     config = LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,

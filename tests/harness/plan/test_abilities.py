@@ -34,6 +34,13 @@ SUBJECTS: dict[str, dict[str, Any]] = {
         "decode": "kvparity_kernels.attention:decode",
         "heads": {"query": 2, "kv": 1, "dim": 16},
     },
+    "pair over pages": {
+        "kind": "attention",
+        "prefill": "kvparity_kernels.attention:prefill",
+        "decode": "kvparity_kernels.attention:decode",
+        "heads": {"query": 2, "kv": 1, "dim": 16},
+        "page": 16,
+    },
     "decoder": {"kind": "decoder", "config": SHAPE},
     "server": {"kind": "server", "api": "vllm", "vocabulary": 256, "url": "http://127.0.0.1:1"},
     "decoder on sdpa": {"kind": "decoder", "config": SHAPE, "attention": "sdpa"},
@@ -102,7 +109,7 @@ def test_what_a_subject_refuses_is_a_fault_of_the_contract(
 @pytest.mark.parametrize(
     ("kind", "relation", "path", "more", "words"),
     [
-        ("pair", "invariance", "paged(16)", {}, "checks.0.*block table.*signature"),
+        ("pair", "invariance", "paged(16)", {}, "not declared to take pages"),
         ("pair", "invariance", "padded-left", {}, "padded batch is not part of the signature"),
         ("pair", "accuracy", "generate", {}, "generates no tokens"),
         ("decoder", "invariance", "decode", {"reference": "generate"}, "no generate.. loop"),

@@ -103,6 +103,14 @@ _ALL = (
         workloads=({**_EDGE, "pad": []},), wants=("window", "softcap", "groups"),
     ),
     FixtureContract(
+        "paged-pair", "the same over pages of 8 slots",
+        {
+            "kind": "attention", "prefill": f"{_KERNELS}:prefill", "decode": f"{_KERNELS}:decode",
+            "heads": {"query": 2, "kv": 1, "dim": 16}, "order": ORDER, "page": 8,
+        },
+        workloads=({**_EDGE, "pad": []},), wants=("pages",),
+    ),
+    FixtureContract(
         "sinks", "two layers of full attention with sinks", _decoder(attention_sinks=True),
         workloads=(_EDGE,), wants=("sinks",),
     ),

@@ -155,7 +155,9 @@ def _config(subject: Decoder, base: Path) -> DecoderShape:
 
 
 def _pages(contract: Contract) -> set[int]:
-    return {path.page for path in _paths(contract) if path.page}
+    subject = contract.subject
+    own = subject.page if isinstance(subject, Attention) else None
+    return {path.page for path in _paths(contract) if path.page} | ({own} if own else set())
 
 
 def _paths(contract: Contract) -> Iterator[PathName]:

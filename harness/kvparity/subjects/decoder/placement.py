@@ -72,7 +72,8 @@ def place(lengths: Sequence[int], layout: Layout, seed: int) -> Placement:
     """Lay out sequences that need so many slots each.
 
     Packed: end to end, ``slack`` slots behind each. Padded: a rectangle of the longest one plus
-    ``slack``, pads before (left) or after (right) the keys. Paged: pages shuffled by ``seed``.
+    ``slack``, pads before (left) or after (right) the keys. Paged: pages shuffled by ``seed``, none
+    of a sequence right behind the one before it.
     """
     longest = max(lengths)
     if layout.page:
@@ -90,15 +91,26 @@ def place(lengths: Sequence[int], layout: Layout, seed: int) -> Placement:
 def _paged(lengths: Sequence[int], layout: Layout, seed: int) -> Paged:
     counts = [-(-(n + layout.slack) // layout.page) for n in lengths]
     total = sum(counts) + SPARE_PAGES
-    pages = list(range(total))
-    random.Random(seed).shuffle(pages)
-    spare = pages[-1]
-    tables, taken = [], 0
+    *taken, spare = _anywhere(total, counts, seed)
+    tables = []
     for count in counts:
-        own = pages[taken : taken + count]
+        own, taken = taken[:count], taken[count:]
         tables.append(tuple(own + [spare] * (max(counts) - count)))
-        taken += count
     return Paged(total * layout.page, tuple(tables), layout.page)
+
+
+def _anywhere(total: int, counts: Sequence[int], seed: int) -> list[int]:
+    """All pages, shuffled; the first ``counts[0]`` are those of one sequence, and so on.
+
+    A kernel that takes a page to lie right behind the one before it must not be right by chance.
+    """
+    pages, shuffled = list(range(total)), random.Random(seed)
+    ends = {sum(counts[: i + 1]) for i in range(len(counts))}
+    while True:
+        shuffled.shuffle(pages)
+        behind = {i for i in range(1, sum(counts)) if pages[i] == pages[i - 1] + 1}
+        if behind <= ends:
+            return pages
 
 
 class Region:

@@ -1,7 +1,8 @@
 """The cache that a pair of attention kernels reads: one layer, the harness's own.
 
-Slots that hold nothing read as NaN: bands before the first and behind the last slot, the slack
-behind each sequence, and what was forgotten.
+Sequences lie in a rectangle, or in pages, shuffled, of which two sequences may share some. Slots
+that hold nothing read as NaN: bands before the first and behind the last slot, the slack behind
+each sequence (in pages, what is left of its last one, and pages of nobody), and what was forgotten.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kvparity.core.errors import SubjectError
 from kvparity.plan.schedule import Member
 from kvparity.subjects.attention_calls import StoredKV
+from kvparity.subjects.decoder.placement import Paged, Region
 from kvparity.subjects.decoder.poisoned_store import SlotContents, Stored
 
 FIRST = -1
@@ -55,7 +58,7 @@ class PairCache:
     def __init__(
         self,
         members: Sequence[Member],
-        capacity: int,
+        region: Region,
         kind: KVStores,
         twin: KVStores,
         *,
@@ -63,20 +66,30 @@ class PairCache:
         execution: torch.dtype,
         lead: int,
     ) -> None:
-        """``kind`` and ``twin`` hold ``capacity`` slots for each member, all poison.
+        """``kind`` and ``twin`` hold the slots of ``region``, all poison.
 
         No kernel is given the twin, so it shows what the harness wrote and nobody else. ``lead``:
         so many sequences that never hold anything lie before the members, and as many behind.
         """
-        self.members, self.capacity, self.kind = tuple(members), capacity, kind
+        self.members, self.region, self.kind = tuple(members), region, kind
         self.lead = lead
+        self.capacity = region.placement.slots // max(len(members) + 2 * lead, 1)
         self.twin = twin
         self.width, self.execution = window, execution
         self.filled = [0] * len(members)
 
-    def place(self, sequence: int, start: int, stop: int) -> range:
-        """The slots of the positions ``start .. stop-1``."""
-        first = (self.lead + sequence) * self.capacity
+    @property
+    def page(self) -> int:
+        """Slots of a page, 0 where sequences lie in a rectangle."""
+        placement = self.region.placement
+        return placement.page if isinstance(placement, Paged) else 0
+
+    def place(self, sequence: int, start: int, stop: int) -> Sequence[int]:
+        """The slots of the positions ``start .. stop-1``; a range where they follow each other."""
+        own = self.lead + sequence
+        if self.page:
+            return [self.region.slot(own, position) for position in range(start, stop)]
+        first = self.region.slot(own, 0)
         return range(first + start, first + stop)
 
     def slots(self, sequence: int, start: int, stop: int) -> Tensor:
@@ -90,6 +103,25 @@ class PairCache:
         """
         rows = [self.lead + each for each in sequences]
         return self._both(lambda each: rectangle(each, rows, self.capacity, spare))
+
+    def pages(self) -> tuple[StoredKV, StoredKV]:
+        """The whole cache and its twin as views ``[pages, page, ...]``."""
+
+        def cut(x: Tensor) -> Tensor:
+            return x.view(-1, self.page, *x.shape[1:])
+
+        def whole(stored: Stored) -> SlotContents:
+            scales = stored.scales
+            return SlotContents(cut(stored.codes), None if scales is None else cut(scales))
+
+        return self._both(whole)
+
+    def block_table(self, sequences: Sequence[int]) -> Tensor:
+        """int32 ``[B, max_pages]``: the pages of some sequences, numbered as in ``rectangles``."""
+        own = [self.lead + each for each in sequences]
+        table = self.region.address(own, self.kind.k.codes.device).block_table
+        assert table is not None  # there are pages
+        return table
 
     def packed(self, lengths: Sequence[tuple[int, int]], spare: Spare) -> tuple[StoredKV, StoredKV]:
         """The first tokens of some (sequence, length), one after the other, and of the twin."""
@@ -149,8 +181,17 @@ class PairCache:
         )
 
     def truncate(self, sequence: int, length: int) -> None:
-        """Forget the positions from ``length`` on."""
-        self._poison(self.slots(sequence, length, self.capacity))
+        """Forget the positions from ``length`` on.
+
+        Raises ``SubjectError`` for positions that lie in pages of another sequence.
+        """
+        shared = self.region.shared[self.lead + sequence]
+        if length < shared:
+            raise SubjectError(
+                f"{self.members[sequence].id} cannot be cut to {length} positions: the first "
+                f"{shared} lie in pages of another sequence"
+            )
+        self._poison(self.slots(sequence, length, max(self.filled[sequence], length)))
         self.filled[sequence] = min(self.filled[sequence], length)
 
     # kvparity.subjects.base.Reusable
@@ -158,11 +199,13 @@ class PairCache:
     def reset(self) -> None:
         """Forget everything."""
         self._poison(None)
+        self.region.reset()
         self.filled = [0] * len(self.filled)
 
     def adopt(self, sequence: int, donor: int, tokens: int) -> None:
-        """Copy a donor's first ``tokens`` codes."""
-        to, of = self.slots(sequence, 0, tokens), self.slots(donor, 0, tokens)
+        """Share the pages that a donor's first ``tokens`` tokens fill, and copy the others."""
+        shared = self.region.share_pages(self.lead + sequence, self.lead + donor, tokens)
+        to, of = self.slots(sequence, shared, tokens), self.slots(donor, shared, tokens)
         for stored in (self.kind.k, self.kind.v, self.twin.k, self.twin.v):
             stored.put(to, stored.get(of))
         self.filled[sequence] = tokens
@@ -186,9 +229,12 @@ def rectangle(
     return SlotContents(_unflatten(found.codes, count, capacity), scales)
 
 
-def packed(stored: Stored, parts: Sequence[range], spare: Spare) -> SlotContents:
-    """The slots of ``parts`` one after the other: a view of the only one."""
-    return _view(stored, parts[0]) if len(parts) == 1 else _copy(stored, parts, spare)
+def packed(stored: Stored, parts: Sequence[Sequence[int]], spare: Spare) -> SlotContents:
+    """The slots of ``parts`` one after the other: a view of the only one, if it is a range."""
+    first, *more = parts
+    if isinstance(first, range) and not more:
+        return _view(stored, first)
+    return _copy(stored, parts, spare)
 
 
 def _view(stored: Stored, part: range) -> SlotContents:
@@ -196,15 +242,15 @@ def _view(stored: Stored, part: range) -> SlotContents:
     return SlotContents(stored.codes[part.start : part.stop], scales)
 
 
-def _copy(stored: Stored, parts: Sequence[range], spare: Spare) -> SlotContents:
+def _copy(stored: Stored, parts: Sequence[Sequence[int]], spare: Spare) -> SlotContents:
     copied = spare(sum(map(len, parts)))
     copied.put(_on(stored, [range(len(copied.codes))]), stored.get(_on(stored, parts)))
     return SlotContents(copied.codes, copied.scales)
 
 
-def _on(stored: Stored, parts: Sequence[range]) -> Tensor:
-    device = stored.codes.device
-    return torch.cat([torch.arange(each.start, each.stop, device=device) for each in parts])
+def _on(stored: Stored, parts: Sequence[Sequence[int]]) -> Tensor:
+    slots = [slot for part in parts for slot in part]
+    return torch.tensor(slots, dtype=torch.int64, device=stored.codes.device)
 
 
 def _unflatten(x: Tensor, batch: int, capacity: int) -> Tensor:

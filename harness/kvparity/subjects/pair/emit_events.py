@@ -58,6 +58,9 @@ def part(given: StoredKV, keys: slice) -> StoredKV:
     return given.each(itemgetter(keys))
 
 
-def row(given: StoredKV, at: int) -> StoredKV:
-    """The keys and scales of one row of a rectangle."""
-    return given.each(itemgetter(at))
+def row(given: StoredKV, at: int, table: Tensor | None) -> StoredKV:
+    """The keys and scales of one row of a rectangle; with a block table, of its pages."""
+    if table is None:
+        return given.each(itemgetter(at))
+    pages = table[at].long()
+    return given.each(lambda x: x[pages].flatten(0, 1))

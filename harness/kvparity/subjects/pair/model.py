@@ -57,7 +57,7 @@ class PairModel:
     sinks, drawn from ``sink_range``. ``layout``: whether slots or heads come first in memory.
     ``mixture``: of the data, None for standard normals, whose queries are of very different lengths
     with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and sequences without
-    a token.
+    a token. ``page``: slots of a page of the cache that decode is given, 0 where it has none.
     """
 
     pair: Pair
@@ -80,6 +80,7 @@ class PairModel:
     sharp: bool = False
     strided: bool = True
     empties: bool = True
+    page: int = 0
 
     @property
     def store(self) -> StoreFormat:
@@ -150,13 +151,25 @@ class PairModel:
         return checked(self.pair.prefill_name, self.pair.prefill, call, inputs)
 
     def call_decode(
-        self, inputs: Inputs, kv_lens: Tensor, *, coded: bool, sinks: Tensor | None = None
+        self,
+        inputs: Inputs,
+        kv_lens: Tensor,
+        *,
+        coded: bool,
+        sinks: Tensor | None = None,
+        block_table: Tensor | None = None,
     ) -> Tensor:
-        """Call decode; otherwise as ``call_prefill``."""
+        """Call decode; otherwise as ``call_prefill``.
+
+        Without a ``block_table`` k and v are caches ``[B, capacity, Hkv, D]``, which are put into
+        pages where the pair takes nothing else.
+        """
         call = PairDecodeCall(
             q=inputs.q, **vars(inputs.given),
-            format=self.store if coded else None, kv_lens=kv_lens, scale=self.scale,
-            order=self.order, window=self.window, softcap=self.softcap,
+            format=self.store if coded else None, kv_lens=kv_lens, block_table=block_table,
+            scale=self.scale, order=self.order, window=self.window, softcap=self.softcap,
             sinks=self.drawn_sinks() if sinks is None else sinks,
         )  # fmt: skip
+        if self.page and block_table is None:
+            call = call.in_pages(self.page)
         return checked(self.pair.decode_name, self.pair.decode, call, inputs)

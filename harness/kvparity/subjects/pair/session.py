@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from kvparity.core.errors import SubjectError
 from kvparity.plan.schedule import Layout, Member, Span, Step
 from kvparity.subjects import events
 from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall, StoredKV
+from kvparity.subjects.decoder.placement import Region
 from kvparity.subjects.decoder.poisoned_store import Stored
 from kvparity.subjects.pair import emit_events
 from kvparity.subjects.pair.batch import fault_of, sizes, with_empties
@@ -28,13 +30,17 @@ class AttentionSession:
 
     def __init__(self, subject: PairModel, members: Sequence[Member], layout: Layout):
         self.subject, self.members, self.layout = subject, tuple(members), layout
-        self.capacity = max((m.length for m in members), default=0) + layout.slack
         self._empties = layout.empties and subject.empties
-        sequences = len(self.members) + (2 if self._empties else 0)
-        slots = sequences * self.capacity if layout.cached else 0
+        nobody = [0] * self._empties
+        # A rectangle, whatever the batch, or pages.
+        place = replace(layout, batch="right", page=layout.page or subject.page)
+        region = Region(
+            [*nobody, *(m.length for m in members), *nobody] or [0], place, subject.seed
+        )
+        slots = region.placement.slots if layout.cached else 0
         self._cache = PairCache(
             members,
-            self.capacity,
+            region,
             KVStores(self._stored(slots, 0), self._stored(slots, 1)),
             KVStores(self._stored(slots, 0), self._stored(slots, 1)),
             window=subject.window,
@@ -199,17 +205,22 @@ class AttentionSession:
         if self._empties:
             q = torch.cat([self._nobody, q, self._nobody])
             sequences, lens = [FIRST, *sequences, len(self.members)], [0, *lens, 0]
-        given, twin = self._cache.rectangles(sequences, self._spare)
+        table = None
+        if self._cache.page:
+            (given, twin), table = self._cache.pages(), self._cache.block_table(sequences)
+        else:
+            given, twin = self._cache.rectangles(sequences, self._spare)
         plain = Inputs(q, given, self._empties, twin=twin)
         first = spans[0].sequence
         inputs = self._laid("attention.decode", plain, keys=False, first=first)
         kv_lens = torch.tensor(lens, dtype=torch.int32, device=q.device)
-        rows = self.subject.call_decode(inputs, kv_lens, coded=kind.coded)
+        rows = self.subject.call_decode(inputs, kv_lens, coded=kind.coded, block_table=table)
         self._check_memory(self.subject.pair.decode_name)
         listener, before = events.current(), int(self._empties)
         if listener is not None:
             for i, span in enumerate(spans, start=before):
-                one = emit_events.part(emit_events.row(inputs.given, i), slice(0, span.stop))
+                mine = emit_events.row(inputs.given, i, table)
+                one = emit_events.part(mine, slice(0, span.stop))
                 emit_events.attended(
                     self.subject, listener, span, inputs.q[i : i + 1], rows[i : i + 1], one,
                     kind.coded,

@@ -35,11 +35,11 @@ class AttentionSubject(PairModel):
         return replace(self, pair=pair)
 
     def unsupported(self, plan: Plan) -> str | None:
-        """Padded and paged layouts are not part of the pair's signature."""
+        """A padded layout is not part of the pair's signature, and pages are where it says so."""
         if plan.generate:
             return "an attention subject generates no tokens"
-        if plan.layout.page:
-            return "a paged cache is not part of the attention pair's signature"
+        if plan.layout.page and not self.page:
+            return "the pair is not declared to take pages"
         if plan.layout.batch != "packed":
             return "a padded batch is not part of the attention pair's signature"
         if plan.layout.program != "eager":
@@ -95,6 +95,7 @@ class AttentionSubject(PairModel):
             "order": None if self.order is None else asdict(self.order),
             "kv_cache": str(self.store),
             "layout": self.layout,
+            "page": self.page or None,
             "window": self.window or None,
             "softcap": self.softcap or None,
             "sinks": list(self.sink_range) if self.sinks else None,
@@ -154,5 +155,6 @@ def build(
         sharp=model.queries == "sharp",
         strided=model.inputs == "strided",
         empties=model.empty == "zero",
+        page=model.page or 0,
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
     )

@@ -21,21 +21,17 @@ from kvparity.servers.values import Draw, DrawnIds, Server
 from kvparity.subjects.base import SequenceAnswer, WholeAnswer
 from kvparity.subjects.server.groups import GroupRequest, requests
 from kvparity_contracts.json_types import JsonObject
-from kvparity_contracts.served import NamedServer, ServerSubject
+from kvparity_contracts.served import ServerSubject
 
 _UNLIMITED = 2**24
 _STEPS = "a server schedules its own steps: of its paths a request can ask for these alone"
 
 
 class ServedModel:
-    """Behind the seam. ``device``: where what it sends is compared. ``any_logprobs``: those after a
-    temperature are taken, too, by somebody who does not compare them with its scores."""
+    """Behind the seam. ``device``: where what it sends is compared."""
 
-    def __init__(
-        self, model: ServerSubject, server: Server, seed: int, *, any_logprobs: bool = False
-    ) -> None:
+    def __init__(self, model: ServerSubject, server: Server, seed: int) -> None:
         self.model, self.server, self.seed = model, server, seed
-        self.any_logprobs = any_logprobs
         self.vocab = model.vocabulary
         # A prompt that is scored is drawn from, too.
         self.max_positions = (server.facts.max_tokens or _UNLIMITED) - 1
@@ -130,8 +126,7 @@ class _PlanRun:
         self.temperature = temperature if subject.model.draws == "sampled" else 0.0
         self.observed: Counter[str] = Counter()
         self.unproved: str | None = None
-        compared = self.temperature not in (0.0, 1.0) and not subject.any_logprobs
-        if compared and subject.semantics != "raw":
+        if self.temperature not in (0.0, 1.0) and subject.semantics != "raw":
             raise UnsupportedError(
                 f"temperature {temperature:g}: drawn logprobs of this server are "
                 f"{subject.semantics} (found out by asking), and those of given tokens are the "
@@ -246,11 +241,11 @@ class _PlanRun:
         self.unproved = self.unproved or reason
 
 
-def _address(model: NamedServer) -> ServerAddress:
+def _address(model: ServerSubject) -> ServerAddress:
     return ServerAddress(model.url, model.key_variable, model.timeout)
 
 
-def connected(model: NamedServer) -> Server:
+def connected(model: ServerSubject) -> Server:
     """The server that a contract names.
 
     Raises:

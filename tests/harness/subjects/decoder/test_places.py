@@ -185,3 +185,12 @@ def test_a_copy_on_other_kernels_tells_its_own_and_not_the_originals() -> None:
     play(copied.session(which.members, which.layout), which)
     assert copied.describe()["used"]["attention"] == "fixed-order"
     assert subject.describe()["used"]["attention"] is None
+
+
+def test_no_page_lies_right_behind_the_one_before_it() -> None:
+    """Over seeds of which many would shuffle two pages of a sequence into their order."""
+    for seed in range(20):
+        found = place([9, 7], Layout(page=2), seed)
+        assert isinstance(found, Paged)
+        for table, pages in zip(found.tables, (6, 5), strict=True):
+            assert all(b != a + 1 for a, b in pairwise(table[:pages]))

@@ -76,7 +76,7 @@ def test_both_kinds_of_span_are_called_once_a_step_and_come_in_span_order() -> N
 
 def test_what_a_pair_cannot_do_is_said() -> None:
     found = subject()
-    for layout, word in ((Layout(page=4), "paged"), (Layout(batch="left"), "padded")):
+    for layout, word in ((Layout(page=4), "pages"), (Layout(batch="left"), "padded")):
         with pytest.raises(UnsupportedError, match=word):
             rows(found, Plan((Member("a", 3, 1),), (), layout))
     with pytest.raises(UnsupportedError, match="generates no tokens"):

@@ -150,6 +150,6 @@ def test_a_pair_says_what_it_cannot_do() -> None:
             seed=0,
             base=HERE,
         )
-    with pytest.raises(UnsupportedError, match="paged"):
+    with pytest.raises(UnsupportedError, match="take pages"):
         PathRun(setting(WIDE), subject, WorkloadPlans(Prompts("w", ("w/0",), ((0,) * 20,), 3), 1),
              PathName("prefix-paged", 16), [[0] * 23]).run()  # fmt: skip

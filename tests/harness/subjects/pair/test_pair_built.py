@@ -70,9 +70,9 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 
 TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode", "heads": HEADS,
-    "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "window": None,
-    "softcap": None, "sinks": None, "queries": "mixed", "inputs": "strided", "empty": "zero",
-    "notes": [],
+    "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
+    "window": None, "softcap": None, "sinks": None, "queries": "mixed", "inputs": "strided",
+    "empty": "zero", "notes": [],
 }  # fmt: skip
 CONTIGUOUS = "inputs: contiguous, so q, k and v were never views of a fused tensor"
 NEVER = "empty: never, so no sequence without a token was given to the pair"
@@ -108,7 +108,7 @@ LATER = ((Span(0, 0, 3, 3),), (Span(0, 3, 4, 3),))
         ("meta", {}, {}, None),
         ("cpu", {"far": True}, {}, None),
         ("meta", {"far": True}, {}, "memory of which few pages are touched is the CPU's, not me"),
-        ("cpu", {"page": 4}, {}, "a paged cache is not part of the attention pair's signature"),
+        ("cpu", {"page": 4}, {}, "the pair is not declared to take pages"),
         ("cpu", {"batch": "left"}, {}, "a padded batch is not part of the attention pair's sign"),
         ("cpu", {"batch": "right"}, {}, "a padded batch is not part of"),
         ("cpu", {"program": "exported"}, {}, "a pair of kernels is called as it is, not through"),

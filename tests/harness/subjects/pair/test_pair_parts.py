@@ -15,7 +15,7 @@ import semantic_pairs
 
 from kvparity import Report, check_pair
 from kvparity.core.errors import SubjectError
-from kvparity_contracts.pair_faults import PASSED, TAKES
+from kvparity_contracts.pair_faults import DECODED, PASSED, TAKES
 from kvparity_kernels.attention.launching import RowLimits
 
 PARTS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -71,4 +71,7 @@ def test_what_known_functions_take_is_what_they_are_written_for(module: str) -> 
         names = set(signature(function).parameters)
         if "limits" in names:
             names |= set(RowLimits.__annotations__)
-        assert {each for each in PASSED if each in names} == set(TAKES[module]), name
+        takes = {each for each in PASSED if each in names}
+        if name.endswith("decode"):
+            takes |= {each for each, keyword in DECODED.items() if keyword in names}
+        assert takes == {each for each in TAKES[module] if each in PASSED or "decode" in name}, name
