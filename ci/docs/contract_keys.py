@@ -22,6 +22,7 @@ SECTIONS = {
     "Sides": "`subject` with `kind: sides`",
     "RecordedSide": "A side with `kind: recorded`",
     "ModelSideSpec": "A side with `kind: model`",
+    "ServerSide": "A side with `kind: server`",
     "Order": "`order`",
     "Numerics": "`numerics`",
     "Workload": "One of `workloads`",

@@ -132,7 +132,7 @@ def controls() -> str:
 
 def _side(control: Control) -> str:
     if control.side == "sides":
-        return "the trainer" if "model-side" in control.features else "the recorded numbers"
+        return "the side that scores" if control.features else "the rollout's numbers"
     if in_kernels(control):
         return "decode's kernels"
     if control.side == "both":

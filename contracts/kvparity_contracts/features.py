@@ -8,7 +8,7 @@ from kvparity_contracts.controls.base import Feature as Feature
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import PathName
-from kvparity_contracts.sides import ModelSideSpec, Sides
+from kvparity_contracts.sides import Sides
 from kvparity_contracts.stores import FP8, Store, parse
 from kvparity_contracts.subjects import Attention, Decoder, known, narrow, order_of
 from kvparity_contracts.workloads import Workload
@@ -126,8 +126,16 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
     "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),
     "shared-prompt": ("prompts that all begin with the same tile of tokens", _shared),
     "model-side": (
-        "a trainer that is a model",
-        lambda c: isinstance(c.subject, Sides) and isinstance(c.subject.trainer, ModelSideSpec),
+        "a side that is a model",
+        lambda c: isinstance(c.subject, Sides) and bool(c.subject.models),
+    ),
+    "scoring-side": (
+        "a side that scores the tokens",
+        lambda c: isinstance(c.subject, Sides) and c.subject.scores is not None,
+    ),
+    "one-format": (
+        "sides in one format: of two, another may be nearer",
+        lambda c: isinstance(c.subject, Sides) and len({m.dtype for m in c.subject.models}) < 2,
     ),
     "ascii": ("a vocabulary that holds all ASCII bytes", _ascii),
     "float32": ("execution in float32", lambda c: c.numerics.formats()[0][0] == "float32"),

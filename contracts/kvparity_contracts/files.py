@@ -10,7 +10,7 @@ from kvparity_contracts.base import Fault, KeyPath, closest
 from kvparity_contracts.loader import LoadedContract, load, problem
 from kvparity_contracts.problems import ContractError, Problem
 from kvparity_contracts.served import ServerSubject
-from kvparity_contracts.sides import ModelSideSpec, Sides
+from kvparity_contracts.sides import ModelSideSpec, RecordedSide, Sides
 from kvparity_contracts.subjects import Attention
 
 BIGGEST = 4_000_000
@@ -56,14 +56,21 @@ def _faults(loaded: LoadedContract) -> Iterator[Fault]:
 
 
 def _sides(base: Path, sides: Sides) -> Iterator[Fault]:
+    if sides.tokens is not None:
+        yield from _recording(base, ("subject", "tokens"), sides.tokens)
     for key, side in (("rollout", sides.rollout), ("trainer", sides.trainer)):
         if isinstance(side, ModelSideSpec):
             yield from _checkpoint(base, ("subject", key, "checkpoint"), side.checkpoint)
-        elif not (file := base / side.file).is_file():
-            near = closest(file.name, [each.name for each in _beside(file.parent, "*")])
-            expected = "a file of rollouts; a relative path begins in the folder of the contract"
-            found = str(Path(side.file).with_name(near)) if near else ""
-            yield Fault(("subject", key, "file"), f"there is no file {file}", expected, found)
+        elif isinstance(side, RecordedSide):
+            yield from _recording(base, ("subject", key, "file"), side.file)
+
+
+def _recording(base: Path, at: KeyPath, name: str) -> Iterator[Fault]:
+    if not (file := base / name).is_file():
+        near = closest(file.name, [each.name for each in _beside(file.parent, "*")])
+        expected = "a file of rollouts; a relative path begins in the folder of the contract"
+        found = str(Path(name).with_name(near)) if near else ""
+        yield Fault(at, f"there is no file {file}", expected, found)
 
 
 def _function(base: Path, key: str, name: str) -> Iterator[Fault]:

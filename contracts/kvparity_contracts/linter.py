@@ -145,6 +145,11 @@ def _crossed(check: OrderCheck, window: int, tile: int) -> bool:
 
 
 def _unused(contract: Contract) -> Iterator[Note]:
+    if isinstance(contract.subject, Sides):  # whose rollout draws for all of them
+        for i, workload in enumerate(contract.workloads):
+            if workload.pad:
+                yield ("workloads", i, "pad"), "two sides are drawn without a padded path"
+        return
     used = {each.name for check in contract.path_checks for each in contract.workloads_of(check)}
     for i, workload in enumerate(contract.workloads):
         runs = [check for check in contract.path_checks if workload in contract.workloads_of(check)]

@@ -85,16 +85,20 @@ _DUMPED: tuple[object, ...] = (_UNSAID.model_dump(), _UNSAID.model_dump(mode="js
 def _unless_sides(
     value: object, check: ValidatorFunctionWrapHandler, info: ValidationInfo
 ) -> object:
-    sides = isinstance(info.data.get("subject"), Sides)
-    sides |= info.context == Sides.TAG  # a subject with faults of its own is not in what is valid
-    unset = _UNSAID if info.field_name == "numerics" else ()
-    if value is unset and not sides:
+    name, subject = info.field_name, info.data.get("subject")
+    unset = _UNSAID if name == "numerics" else ()
+    # A subject with faults of its own is not in what is valid: whether it draws is not known.
+    faulty = subject is None and info.context == Sides.TAG
+    own = isinstance(subject, Sides) and not (name == "workloads" and subject.draws)
+    if value is unset and not own and not faulty:
         raise PydanticKnownError("missing")
-    if not sides:
+    if not own and not (faulty and (name == "numerics" or value is unset)):
         return check(value)
     if value != unset and value not in _DUMPED:
-        found = f"found {info.field_name} beside a subject of kind sides, which needs none"
-        raise refusal(Fault((), found, f"no {info.field_name}"))
+        found = f"found {name} beside a subject of kind sides, which needs none"
+        if name == "workloads":
+            found = "found workloads beside two sides whose tokens are given"
+        raise refusal(Fault((), found, f"no {name}"))
     return unset
 
 
@@ -121,8 +125,8 @@ class Parts(Model):
     workloads: Annotated[Several[Workload], _UnlessSides] = Field(
         default_factory=tuple, validate_default=True
     )
-    """Prompts, and how much is generated from them: required, but beside two sides, which have
-    recorded ones."""
+    """Prompts, and how much is generated from them: required, but beside two sides whose tokens
+    are given."""
     checks: Several[OneCheck]
     """What must hold."""
     controls: Controls = "all"

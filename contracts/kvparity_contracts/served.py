@@ -14,8 +14,8 @@ from kvparity_contracts.numerics import Numerics
 _EXPECTED = "http://HOST:PORT or https://HOST:PORT"
 
 
-class ServerSubject(Model):
-    """A running server of vLLM or SGLang, asked over HTTP."""
+class ServerAsked(Model):
+    """Which running server of vLLM or SGLang is asked over HTTP, and how."""
 
     TAG: ClassVar[str] = "server"
 
@@ -31,10 +31,6 @@ class ServerSubject(Model):
     """Name of the environment variable with the server's key, which is neither printed nor kept."""
     timeout: Annotated[float, Field(gt=0, le=86400)] = 120.0
     """Seconds that one answer may take."""
-    draws: Literal["greedy", "sampled"] = "greedy"
-    """greedy: the likeliest token each time; sampled: at the temperature, with the seed."""
-    vocabulary: Positive
-    """Size of the model's vocabulary, as its config.json has it: ids are below it."""
 
     def own_faults(self) -> Iterator[Fault]:
         """An address that is none, or that holds what reports must not keep."""
@@ -51,6 +47,15 @@ class ServerSubject(Model):
             yield Fault(("url",), f"found {self.url!r}", _EXPECTED)
         elif parts.query or parts.fragment:
             yield Fault(("url",), "found an address with a query or a fragment", _EXPECTED)
+
+
+class ServerSubject(ServerAsked):
+    """A server as the subject."""
+
+    draws: Literal["greedy", "sampled"] = "greedy"
+    """greedy: the likeliest token each time; sampled: at the temperature, with the seed."""
+    vocabulary: Positive
+    """Size of the model's vocabulary, as its config.json has it: ids are below it."""
 
 
 def numerics_faults(subject: ServerSubject, numerics: Numerics) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""Two sides that score the same tokens: what a rollout recorded, and what a trainer gives it."""
+"""Two sides that score the same tokens: what a rollout gave them, and what a trainer does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
-from kvparity_contracts.base import DType, Fault, Model
+from kvparity_contracts.base import DType, Fault, Model, Positive
+from kvparity_contracts.served import ServerAsked
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -85,7 +86,7 @@ class RecordedSide(Model):
 
 
 class ModelSideSpec(Model):
-    """A checkpoint that scores the rollout's tokens, with the settings of `kvparity drift`."""
+    """A checkpoint that scores tokens, with the settings of `kvparity drift`, or draws."""
 
     TAG: ClassVar[str] = "model"
 
@@ -128,19 +129,112 @@ class ModelSideSpec(Model):
             yield Fault((key,), found, expected)
 
 
+class ServerSide(ServerAsked):
+    """A server that draws the tokens or scores them, with the bits that it sends."""
+
+    dtype: DType | None = None
+    """What it computes in: void where it does not say so (vLLM does not)."""
+    path: Literal["decode", "batched"] = "decode"
+    """Where it draws: each prompt alone, or all of a workload at once with two strangers, which its
+    metrics must show."""
+    vocabulary: Positive | None = None
+    """Size of the model's vocabulary, as its config.json has it: ids are below it. Needed where it
+    draws."""
+
+
+ScoringSide = ModelSideSpec | ServerSide
+"""What computes logprobs, rather than having them recorded."""
+AnySide = RecordedSide | ScoringSide
+_Side = Annotated[AnySide, Field(discriminator="kind")]
+
+
 class Sides(Model):
     """Two sides that score the same tokens."""
 
     TAG: ClassVar[str] = "sides"
 
     kind: Literal["sides"]
-    """sides: a recorded rollout, and what is to score its tokens as it does."""
-    rollout: RecordedSide
-    """What drew the tokens."""
-    trainer: Annotated[RecordedSide | ModelSideSpec, Field(discriminator="kind")]
+    """sides: a rollout, and what is to score its tokens as it does."""
+    rollout: _Side
+    """What drew the tokens, or draws them."""
+    trainer: _Side
     """What rescores them: d is its logprob minus the rollout's."""
+    tokens: Name | None = None
+    """A recording whose tokens both sides score, by their ids alone. Without it they are the
+    rollout's: recorded, or drawn for the contract's workloads by a model or server."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """At which the rollout draws: 1 if left out, and 0 takes the likeliest token each time."""
+
+    def own_faults(self) -> Iterator[Fault]:
+        """What would be given and not used, what cannot be known, and a side beside itself."""
+        if self.tokens is not None and isinstance(self.rollout, RecordedSide):
+            found = "found tokens beside a recorded rollout, which has its own"
+            yield Fault(("tokens",), found, "no tokens, or a rollout that is a model or a server")
+        if self.draws and isinstance(self.trainer, RecordedSide):
+            found = "found a recorded trainer beside a rollout that draws its tokens anew"
+            expected = "tokens that both have, or a trainer that is a model or a server"
+            yield Fault(("trainer", "kind"), found, expected)
+        if self.temperature is not None and not self.draws:
+            found = "found a temperature beside a rollout that draws no tokens"
+            yield Fault(("temperature",), found, "no temperature")
+        yield from self._of_servers()
+        if self._one_side_twice:
+            found = "found the rollout's own settings, with which it would agree with itself"
+            yield Fault(("trainer",), found, "another checkpoint, server or setting")
+
+    def _of_servers(self) -> Iterator[Fault]:
+        for key, side in (("rollout", self.rollout), ("trainer", self.trainer)):
+            if not isinstance(side, ServerSide):
+                continue
+            draws = key == "rollout" and self.draws
+            if "path" in side.model_fields_set and not draws:
+                found = f"found path: {side.path} of a server that scores given tokens"
+                yield Fault((key, "path"), found, "no path: it scores by its prefill")
+            if side.vocabulary is None and draws:
+                found = "found no vocabulary of a server that draws"
+                yield Fault((key,), found, "vocabulary, the vocab_size of its model's config.json")
+
+    @property
+    def _one_side_twice(self) -> bool:
+        if isinstance(self.rollout, ServerSide):
+            # What it draws by decode steps, it scores by prefill.
+            alike = ("api", "url", "model", "dtype")
+            other = self.trainer
+            same = isinstance(other, ServerSide) and all(
+                getattr(self.rollout, key) == getattr(other, key) for key in alike
+            )
+            return same and not self.draws
+        return isinstance(self.rollout, ModelSideSpec) and self.rollout == self.trainer
+
+    @property
+    def draws(self) -> bool:
+        """Whether the rollout draws tokens for the contract's workloads."""
+        return self.tokens is None and not isinstance(self.rollout, RecordedSide)
+
+    @property
+    def scores(self) -> ScoringSide | None:
+        """The side in which a defect of scoring is planted: the trainer, or else the rollout."""
+        found = self.rollout if isinstance(self.trainer, RecordedSide) else self.trainer
+        return None if isinstance(found, RecordedSide) else found
+
+    @property
+    def models(self) -> tuple[ModelSideSpec, ...]:
+        """The sides that are models, the trainer first: defects of models are planted there."""
+        return tuple(
+            each for each in (self.trainer, self.rollout) if isinstance(each, ModelSideSpec)
+        )
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Of a rollout that is a model: its tokenizer makes the ids of texts."""
+        return getattr(self.rollout, "checkpoint", None)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Of a server that draws."""
+        return getattr(self.rollout, "vocabulary", None)
 
 
 def own_numbers(sides: Sides) -> bool:
     """Whether both sides lie in one file."""
-    return isinstance(sides.trainer, RecordedSide) and sides.trainer.file == sides.rollout.file
+    return isinstance(sides.trainer, RecordedSide) and sides.trainer == sides.rollout

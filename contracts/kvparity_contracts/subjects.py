@@ -252,7 +252,7 @@ def known(subject: AnySubject) -> KnownModel:
         return hf_config.known(subject.config)
     if isinstance(subject, Attention):
         return KnownModel(head_dim=subject.heads.dim, sliding_window=subject.window)
-    if isinstance(subject, ServerSubject):
+    if isinstance(subject, (ServerSubject, Sides)):
         return KnownModel(vocab_size=subject.vocabulary)
     return KnownModel()
 

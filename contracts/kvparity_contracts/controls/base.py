@@ -30,6 +30,8 @@ Feature = Literal[
     "sinks",
     "groups",
     "model-side",
+    "scoring-side",
+    "one-format",
 ]
 """What a contract must have beside paths and lengths for a defect to be possible."""
 

@@ -36,15 +36,22 @@ OF_SIDES = (
         expect="void",
     ),
     _sides(
+        "doubled-first-token",
+        "each prompt is scored with its first token twice, as if a template and a tokenizer added "
+        "it",
+        "huggingface/trl#3853",
+        features=("scoring-side",),
+    ),
+    _sides(
         "stale-weights",
-        "the trainer scores with weights that are 1 % off",
+        "a model scores with weights that are 1 % off",
         "huggingface/trl#5312",
         features=("model-side",),
     ),
     _sides(
         "other-dtype",
-        "the trainer computes in another format",
+        "a model computes in another format",
         "NVIDIA-NeMo/RL#1801",
-        features=("model-side",),
+        features=("model-side", "one-format"),
     ),
 )

@@ -139,7 +139,9 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
     from kvparity.core import doing
     from kvparity.core.environment import settle as settle_process
     from kvparity.drift.model_side import ModelSide
-    from kvparity.drift.sides import with_model
+    from kvparity.drift.report import Source
+    from kvparity.drift.sides import with_scorer
+    from kvparity.rollouts.anomalies import Anomalies
 
     settle_process()
     shown = progress.Progress()
@@ -152,7 +154,8 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
         def tell(done: int) -> None:
             shown(done, 0, f"{done} sequences scored ({settings.words()})")
 
-        return with_model(args.rollouts, args.against, side, tell)
+        trainer = Source(str(args.against), settings.words())
+        return with_scorer(args.rollouts, side, trainer, Anomalies(), tell)
 
     both = score(base)
     return both, _explain(args, base, both, score) if explain and both.tokens.count else None

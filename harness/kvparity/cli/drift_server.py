@@ -60,7 +60,8 @@ def compare(args: argparse.Namespace) -> MatchedSides:
         ServerError: the server does not answer as it must.
     """
     from kvparity.core import doing
-    from kvparity.drift.sides import with_server
+    from kvparity.drift.report import Source
+    from kvparity.drift.sides import ServerScorer, with_scorer
     from kvparity.servers.connect import connect
     from kvparity.servers.http import ServerAddress
 
@@ -74,4 +75,6 @@ def compare(args: argparse.Namespace) -> MatchedSides:
     def tell(done: int) -> None:
         shown(done, 0, f"{done} sequences scored ({server.facts.words()})")
 
-    return with_server(args.rollouts, args.against, server, args.vocabulary, tell)
+    scorer = ServerScorer(server, args.vocabulary)
+    trainer = Source(args.against, server.facts.words())
+    return with_scorer(args.rollouts, scorer, trainer, server.anomalies, tell)

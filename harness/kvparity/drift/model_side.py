@@ -14,7 +14,7 @@ from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.raised import told
 from kvparity.drift.forward import TokenBatch, batch, logprobs, of_response
 from kvparity.drift.settings import Settings
-from kvparity.rollouts.record import Logprobs, Rollout, RolloutError, Sampling, scorable
+from kvparity.rollouts.record import Ids, Logprobs, Rollout, RolloutError, Sampling, scorable
 from kvparity.subjects.hf.loading import from_folder
 from kvparity.subjects.hf.protocols import CausalLM
 from kvparity_kernels import invariant
@@ -60,6 +60,21 @@ class ModelSide:
         while part := list(islice(rollouts, self.settings.micro_batch)):
             yield from zip(part, self._scored(part), strict=True)
 
+    def row_behind(self, ids: Ids) -> torch.Tensor:
+        """Logits ``[vocab]`` of what follows one sequence, without torch.compile: each length is
+        another.
+
+        Raises:
+            SubjectError: the model fails.
+        """
+        try:
+            with ExitStack() as stack:
+                self._enter(stack)
+                made = batch([ids], "alone", position_ids=self.settings.position_ids)
+                return self._logits(made, self.model).detach()[0, -1]
+        except Exception as error:  # other people's code
+            raise SubjectError(f"the model raised {told(error)}") from error
+
     def _scored(self, part: Sequence[Rollout]) -> list[Logprobs]:
         made = batch(
             [scorable(each) for each in part],
@@ -69,7 +84,7 @@ class ModelSide:
         try:
             with ExitStack() as stack:
                 self._enter(stack)
-                logits = self._logits(made).detach()
+                logits = self._logits(made, self._call).detach()
                 found = []
                 for each, place in zip(part, made.places, strict=True):
                     rows, tokens = of_response(logits, each, place)
@@ -96,7 +111,7 @@ class ModelSide:
         if settings.invariant:
             stack.enter_context(invariant())
 
-    def _logits(self, made: TokenBatch) -> torch.Tensor:
+    def _logits(self, made: TokenBatch, call: Callable[..., object]) -> torch.Tensor:
         given = {"input_ids": made.input_ids.to(self.device), "use_cache": False}
         if made.attention_mask is not None:
             given["attention_mask"] = made.attention_mask.to(self.device)
@@ -105,7 +120,7 @@ class ModelSide:
         kind = self.settings.autocast
         dtype = getattr(torch, kind) if kind else None
         with torch.autocast(self.device.type, dtype=dtype, enabled=kind is not None):
-            output = self._call(**given)
+            output = call(**given)
         logits: torch.Tensor = output.logits  # type: ignore[attr-defined]
         return logits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from kvparity.drift.report import Source
 from kvparity.rollouts import Rollout, read_rollouts
@@ -15,9 +15,6 @@ from kvparity.rollouts.pairing import Matched, both_recorded, paired, scored_by
 from kvparity.rollouts.record import Logprobs, scorable
 from kvparity.rollouts.tokens import Tokens
 from kvparity.servers.values import Server
-
-if TYPE_CHECKING:
-    from kvparity.drift.model_side import ModelSide
 
 Progress = Callable[[int], None]
 """Called with the number of sequences that are scored."""
@@ -52,44 +49,51 @@ def recordings(path: Path, against: Path | None, vocabulary: int | None) -> Matc
     return MatchedSides(tokens, matched, anomalies, left, right)
 
 
-def with_model(path: Path, folder: Path, side: ModelSide, progress: Progress) -> MatchedSides:
-    """A recording with the logprobs that a model gives its tokens.
+class Scorer(Protocol):
+    """What gives tokens their logprobs: a model or a server."""
 
-    Raises:
-        RolloutError: the recording cannot be used, or has no prompts.
-        SubjectError: the model fails.
-    """
-    anomalies, matched = Anomalies(), Matched()
-    rollouts = read_rollouts(path, anomalies, side.vocabulary)
-    left = Source(str(path), layout_of(path))
-    tokens = Tokens.of(scored_by(_counted(side.score(rollouts), progress), matched, anomalies))
-    return MatchedSides(
-        tokens, matched, anomalies, left, Source(str(folder), side.settings.words())
-    )
+    @property
+    def vocabulary(self) -> int | None:
+        """Ids must be below it; None: whatever they are."""
+
+    def score(self, rollouts: Iterator[Rollout]) -> Iterator[tuple[Rollout, Logprobs]]:
+        """Each sequence with the logprobs of its response, float32 ``[r]``, in order.
+
+        Raises:
+            RolloutError: a sequence has no prompt or no ids.
+            SubjectError: it fails, or does not answer as it must.
+        """
 
 
-def with_server(
-    path: Path, url: str, server: Server, vocabulary: int | None, progress: Progress
+def with_scorer(
+    path: Path, scorer: Scorer, trainer: Source, anomalies: Anomalies, progress: Progress
 ) -> MatchedSides:
-    """A recording with the logprobs that a server gives its tokens, one sequence at a time.
+    """A recording with the logprobs that a model or server gives its tokens.
 
     Raises:
         RolloutError: the recording cannot be used, or has no prompts.
-        ServerError: the server does not answer as it must.
+        SubjectError: the model or server fails.
     """
-    anomalies, matched = server.anomalies, Matched()
-    rollouts = read_rollouts(path, anomalies, vocabulary)
+    matched = Matched()
+    rollouts = read_rollouts(path, anomalies, scorer.vocabulary)
     left = Source(str(path), layout_of(path))
-    scored = _by_server(server, rollouts)
-    tokens = Tokens.of(scored_by(_counted(scored, progress), matched, anomalies))
-    return MatchedSides(tokens, matched, anomalies, left, Source(url, server.facts.words()))
+    tokens = Tokens.of(scored_by(_counted(scorer.score(rollouts), progress), matched, anomalies))
+    return MatchedSides(tokens, matched, anomalies, left, trainer)
 
 
-def _by_server(server: Server, rollouts: Iterator[Rollout]) -> Iterator[tuple[Rollout, Logprobs]]:
-    for each in rollouts:
-        ids = scorable(each)
-        scored = server.score(ids.tolist())
-        yield each, scored.logprobs[len(ids) - len(each.mask) :]
+@dataclass(frozen=True)
+class ServerScorer:
+    """A server that scores given tokens, one sequence at a time. Ids are below ``vocabulary``."""
+
+    server: Server
+    vocabulary: int | None = None
+
+    def score(self, rollouts: Iterator[Rollout]) -> Iterator[tuple[Rollout, Logprobs]]:
+        """See :class:`Scorer`."""
+        for each in rollouts:
+            ids = scorable(each)
+            scored = self.server.score(ids.tolist())
+            yield each, scored.logprobs[len(ids) - len(each.mask) :]
 
 
 def _counted(

@@ -117,10 +117,14 @@ class Planted:
 class Kernels:
     """Where kernels are looked at. ``subject`` loads it: a relation that runs none does not ask.
 
-    ``device``: where what a relation runs itself is to run.
+    ``device``: where what a relation runs itself is to run. ``folder``: the run's, where a relation
+    keeps tokens that it drew; None: nowhere, so it cannot draw. ``kept``: what it computed for the
+    other cases and controls of the run in this process.
     """
 
     contract: Contract
     base: Path
     subject: Callable[[], Subject]
     device: str = "cpu"
+    folder: Path | None = None
+    kept: list[object] = field(default_factory=list)

@@ -67,6 +67,13 @@ class Anomalies:
         kept = self.examples.setdefault(kind, [])
         kept += [Example(kind, sequence, token) for token in at[: MOST_EXAMPLES - len(kept)]]
 
+    def join(self, other: Anomalies) -> None:
+        """What another reader found is found here, too."""
+        self.counts += other.counts
+        for kind, examples in other.examples.items():
+            kept = self.examples.setdefault(kind, [])
+            kept += examples[: MOST_EXAMPLES - len(kept)]
+
     def sentences(self) -> list[str]:
         """One for each kind that was found, in the order of :class:`Anomaly`."""
         return [self._sentence(kind) for kind in Anomaly if self.counts[kind]]

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from kvparity.core.values import sentence
 from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.check import Checker
 from kvparity.rollouts.record import (
@@ -21,6 +22,7 @@ from kvparity.rollouts.record import (
     RolloutError,
     Sampling,
 )
+from kvparity_contracts.json_types import JsonObject
 
 FORMAT: Literal["kvparity-rollouts"] = "kvparity-rollouts"
 VERSION: Literal[1] = 1
@@ -210,6 +212,20 @@ def _number(value: float) -> Number:
     if math.isfinite(value):
         return value
     return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+def made_by(path: Path) -> JsonObject:
+    """What a file of ours says of what produced its tokens.
+
+    Raises:
+        RolloutError: its first line is no header.
+    """
+    with path.open(encoding="utf-8") as file:
+        first = file.readline()
+    try:
+        return Header.model_validate_json(first).made_by
+    except ValidationError as error:
+        raise RolloutError(f"{path}:1 is no header of {FORMAT}: {sentence(error)}") from error
 
 
 def is_header(document: object) -> bool:

@@ -14,7 +14,7 @@ from kvparity.subjects.server.subject import connected
 from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.served import ServerSubject
-from kvparity_contracts.sides import Sides
+from kvparity_contracts.sides import AnySide, RecordedSide, ServerSide, Sides
 from kvparity_contracts.subjects import Attention
 
 _OF_A_CHECKPOINT = (".json", ".safetensors", ".model", ".txt", ".jinja")
@@ -52,15 +52,27 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
         }
         return {str(path): _hash(path) for path in sorted(paths - {None}, key=str) if path}
     if isinstance(subject, Sides):
-        names = [
-            each.file for each in (subject.rollout, subject.trainer) if each.kind == "recorded"
-        ]
-        files = {str(base / name): _hash(base / name) for name in names}
-        return files | _checkpoint(base, getattr(subject.trainer, "checkpoint", None))
+        files = {} if subject.tokens is None else _recording(base, subject.tokens)
+        for side in (subject.rollout, subject.trainer):
+            files |= _side(base, side)
+        return files
     if isinstance(subject, ServerSubject):
         return {subject.url: connected(subject).facts.words()}
     checkpoint = getattr(subject, "checkpoint", None)
     return _checkpoint(base, checkpoint)
+
+
+def _side(base: Path, side: AnySide) -> dict[str, str]:
+    if isinstance(side, RecordedSide):
+        return _recording(base, side.file)
+    if isinstance(side, ServerSide):
+        return {side.url: connected(side).facts.words()}
+    found = _checkpoint(base, side.checkpoint)
+    return {f"{side.checkpoint}/{name}": about for name, about in found.items()}
+
+
+def _recording(base: Path, name: str) -> dict[str, str]:
+    return {str(base / name): _hash(base / name)}
 
 
 def _checkpoint(base: Path, checkpoint: str | None) -> dict[str, str]:

@@ -29,7 +29,7 @@ from kvparity.report.schema import RESIGNED, schema_of
 from kvparity.run.invariant_switch import asked, with_invariant
 from kvparity.run.recheck.outcome import told
 from kvparity.run.unit import Runner, run_case, run_unit
-from kvparity.run.worker import Job, look, subject_of
+from kvparity.run.worker import Job, forget, look, subject_of
 from kvparity.subjects.base import Subject, column_name
 from kvparity_contracts.loader import LoadedContract
 
@@ -193,6 +193,7 @@ def _after_others(
 
 def _look_again(job: Job, case: KernelCase, recorded: Json, schema: int) -> Replay:
     """An order certificate or an audit again; it needs no tokens. Cost in seconds may vary."""
+    forget()  # what a run in this process has scored
     now = kernel_line(case, look(job, case))
     sides = (_timeless(_lasting(each, schema)) for each in (now.document(), recorded))
     return Replay(now, recorded, next(sides) == next(sides), None, schema)

@@ -87,8 +87,9 @@ def verify(
 
         tell("starting")
         try:
-            # A server is asked by one process at a time, or alone would not be alone.
-            jobs = 1 if contract.subject.kind == "server" else jobs
+            # A server is asked by one process at a time, or alone would not be alone; of two
+            # sides one process keeps what they gave.
+            jobs = 1 if contract.subject.kind in ("server", "sides") else jobs
             worker.forget()
             with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
                 tokens = _cases(pool, job, work, evidence, tell)

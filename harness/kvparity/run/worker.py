@@ -57,11 +57,14 @@ class Job:
 
 
 _subjects: dict[tuple[str, KernelNumerics], Subject] = {}
+_kept: list[object] = []
+"""Of one run: another's begins with :func:`forget`, or in another process."""
 
 
 def forget() -> None:
     """Of earlier runs in this process: a folder's name may come again, with other functions."""
     _subjects.clear()
+    _kept.clear()
 
 
 def start() -> None:
@@ -204,7 +207,7 @@ def _kernels(job: Job, case: KernelCase, words: str) -> Kernels:
         return found
 
     doing.task(words)
-    return Kernels(job.contract, job.base, subject, job.device)
+    return Kernels(job.contract, job.base, subject, job.device, job.folder, _kept)
 
 
 def do_kernel_control(job: Job, control: KernelControl) -> Json:

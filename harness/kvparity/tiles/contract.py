@@ -8,7 +8,7 @@ from kvparity.core.errors import SubjectError
 from kvparity.tiles.check import TilesCheck, require
 from kvparity.tiles.force import describe
 from kvparity_contracts import Contract
-from kvparity_contracts.sides import ModelSideSpec, Sides
+from kvparity_contracts.sides import Sides
 from kvparity_contracts.subjects import Attention, Decoder, Transformers, order_of
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.rules import RulesError
@@ -31,7 +31,7 @@ def formats(contract: Contract) -> tuple[str, ...]:
     elif isinstance(subject, Transformers):
         own = subject.invariant or subject.attention == "kvparity"
     elif isinstance(subject, Sides):
-        own = isinstance(subject.trainer, ModelSideSpec) and subject.trainer.invariant
+        own = any(each.invariant for each in subject.models)
     else:
         own = True
     order = order_of(subject)

@@ -14,8 +14,8 @@ from drift import tiny
 from kvparity.controls import sides as plants
 from kvparity.drift.report import LIMITS
 from kvparity.drift.settings import Settings
+from kvparity.relations.parity import opened, scored
 from kvparity.relations.parity import relation as parity
-from kvparity.relations.parity import scored
 from kvparity.relations.parity.line import ParityCase
 from kvparity.report.document import RunReport
 from kvparity.report.terminal import render
@@ -119,7 +119,9 @@ def test_a_run_is_told_resumed_and_replayed(tmp_path: Path) -> None:
     first = report["checks"][0]["cases"][0]
     assert (first["reference"], first["path"], first["tokens"]) == ("rollout", "trainer", 18)
     assert first["parity"]["measured"]["mean_abs_d"] == pytest.approx(0.25 / 18)
-    assert (first["parity"]["rollout"], first["parity"]["unmatched"]) == ("rollout.jsonl", 0)
+    assert (first["parity"]["rollout"]["name"], first["parity"]["unmatched"]) == (
+        "rollout.jsonl", 0,
+    )  # fmt: skip
     text = render(found)
     assert "    worst token: 1 position 4, token 9: rollout " in text
     assert f"mean_abs_d {0.25 / 18:.3g} of 0.01, mismatch_kl " in text
@@ -145,7 +147,7 @@ def test_a_control_that_leaves_the_model_as_it_is_voids_the_check(
     if control == "stale-weights":
         monkeypatch.setattr(parity, "disturb", lambda model, seed: None)
     else:
-        monkeypatch.setattr(parity, "scored", lambda kernels, dtype=None: scored.scored(kernels))
+        monkeypatch.setattr(parity, "scored", lambda kernels, defect=None: scored.scored(kernels))
     tiny.rollout(tiny.checkpoint(tmp_path / "model"), tmp_path / "rollout.jsonl")
     model = {"kind": "model", "checkpoint": "model"}
     file = contract(tmp_path, EQUAL, subject={"trainer": model}, controls=[control])
@@ -156,12 +158,12 @@ def test_a_control_that_leaves_the_model_as_it_is_voids_the_check(
 def test_a_side_that_did_not_run_as_asked_is_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Other(scored.ModelSide):
+    class Other(opened.ModelSide):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             self.model.config._attn_implementation = "eager"
 
-    monkeypatch.setattr(scored, "ModelSide", Other)
+    monkeypatch.setattr(opened, "ModelSide", Other)
     tiny.rollout(tiny.checkpoint(tmp_path / "model"), tmp_path / "rollout.jsonl")
     model = {"kind": "model", "checkpoint": "model"}
     with pytest.raises(Exception, match="'sdpa' was asked for, and the model uses 'eager'"):
@@ -238,7 +240,7 @@ def test_a_control_that_these_sides_cannot_show_is_told_and_voids(tmp_path: Path
     (finding,) = lint(load_whole(file))
     assert finding.key == "controls[1]"
     assert '"stale-weights"' in file.read_text().splitlines()[finding.line - 1]
-    assert "cannot be planted: it takes a trainer that is a model" in finding.message
+    assert "cannot be planted: it takes a side that is a model" in finding.message
     (check,) = verify(file)["checks"]
     assert check["verdict"] == "void"
     assert "control stale-weights was asked for and not planted" in check["reason"]

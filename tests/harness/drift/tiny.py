@@ -14,10 +14,12 @@ PROMPTS = ((3, 9, 17, 2, 40), (5, 8), (33, 1, 60, 12, 7, 7, 20))
 RESPONSE = 9
 
 
-def checkpoint(folder: Path, *, dropout: float = 0.0, seed: int = 0) -> Path:
+def checkpoint(
+    folder: Path, *, dropout: float = 0.0, seed: int = 0, vocabulary: int = VOCABULARY
+) -> Path:
     """A Llama of two layers with a head that is tied to its embedding, as a folder."""
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from kvparity.core.values import Count, Finite, Number, Texts, Value
+from kvparity.core.values import Count, Finite, Json, Number, Texts, Value
 from kvparity.plan.results import Details
 from kvparity.relations.kernel_line import KernelCaseLine
 
@@ -29,6 +29,21 @@ class SideToken(Value):
     """trainer minus rollout"""
 
 
+class SideFacts(Value):
+    """What a side is, and what it rests on."""
+
+    kind: Literal["recorded", "model", "server"]
+    """as in the contract"""
+    name: str
+    """the file, checkpoint or address"""
+    about: str
+    """the layout of a file, the settings of a model, API, version and model of a server"""
+    fingerprint: str | None
+    """of a model the one that `kvparity weights` gives its checkpoint, of a file its SHA-256"""
+    flags: Json
+    """that a server shows, without keys"""
+
+
 class ParityDetails(Details):
     """What two sides gave."""
 
@@ -37,10 +52,12 @@ class ParityDetails(Details):
     measured: dict[str, Number]
     """the numbers of `kvparity drift`, and those that a limit names; empty if no token is
     compared"""
-    rollout: str
-    """what drew the tokens"""
-    trainer: str
-    """what rescored them, with its settings"""
+    ids: str
+    """where the tokens are from: `recorded in`, `given in` or `drawn into` which file"""
+    rollout: SideFacts
+    """what drew the tokens, or scored those that are given"""
+    trainer: SideFacts
+    """what rescored them"""
     sequences: Count
     """that were matched"""
     unmatched: Count
@@ -58,9 +75,10 @@ class ParityCase(KernelCaseLine):
 
     relation: Literal["parity"]
     details: ParityDetails | None = Field(None, alias="parity")
-    """for a parity check: its `limits`, what was `measured`, the sides `rollout` and `trainer` in
-    words, how many `sequences` were matched, how many are `unmatched` and how many `allowed` to
-    be, what was `found` in the recordings, and the `worst` token"""
+    """for a parity check: its `limits`, what was `measured`, where the `ids` are from, the sides
+    `rollout` and `trainer` (kind, name, what it is about, fingerprint, flags), how many
+    `sequences` were matched, how many are `unmatched` and how many `allowed` to be, what was
+    `found` in the recordings, and the `worst` token"""
 
     @property
     def limits(self) -> Mapping[str, float] | None:

@@ -8,19 +8,18 @@ from functools import partial
 
 from kvparity.controls.sides import OF_NUMBERS, disturb, less
 from kvparity.drift.report import judge, limited, worst_tokens
-from kvparity.drift.sides import MatchedSides
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
-from kvparity.plan.results import CaseLine
+from kvparity.plan.results import CaseLine, Outcome
 from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.base import KernelRelation
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.parity.line import ParityCase, ParityDetails, SideToken
-from kvparity.relations.parity.scored import scored, sides_of
+from kvparity.relations.parity.opened import ScoringDefect
+from kvparity.relations.parity.scored import ScoredSides, scored, sides_of
 from kvparity.rollouts.metrics import metrics
 from kvparity_contracts.checks import ParityCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
-from kvparity_contracts.sides import ModelSideSpec
 
 
 class ParityRelation(KernelRelation):
@@ -37,7 +36,7 @@ class ParityRelation(KernelRelation):
         found = case.details
         if not isinstance(found, ParityDetails):
             return "both sides"
-        return f"{found.trainer} against {found.rollout}"
+        return f"{found.trainer.name} ({found.trainer.about}) against {found.rollout.name}"
 
     def words(self, case: KernelCase) -> str:
         """Both are scored."""
@@ -103,42 +102,51 @@ def _measured(found: Comparison) -> dict[str, float | str]:
     return dict(found.details.measured) if isinstance(found.details, ParityDetails) else {}
 
 
-def planted(kernels: Kernels, control: str) -> MatchedSides:
+def planted(kernels: Kernels, control: str) -> ScoredSides:
     """Both sides with a defect; what is dropped depends on the check.
 
     Raises:
         UnsupportedError: it cannot be planted in these sides.
     """
-    trainer = sides_of(kernels).trainer
     if control in OF_NUMBERS:
-        found = scored(kernels)
-        return replace(found, tokens=OF_NUMBERS[control](found.tokens))
+        both = scored(kernels)
+        tokens = OF_NUMBERS[control](both.found.tokens)
+        return replace(both, found=replace(both.found, tokens=tokens))
     if control == "stale-weights":
-        return scored(kernels, weights=partial(disturb, seed=kernels.contract.seed))
-    if control == "other-dtype":
-        assert isinstance(trainer, ModelSideSpec)
-        return scored(kernels, dtype="float32" if trainer.dtype != "float32" else "bfloat16")
-    return scored(kernels)
+        defect = ScoringDefect(weights=partial(disturb, seed=kernels.contract.seed))
+    elif control == "other-dtype":
+        own = sides_of(kernels).models[0].dtype
+        defect = ScoringDefect(dtype="float32" if own != "float32" else "bfloat16")
+    elif control == "doubled-first-token":
+        defect = ScoringDefect(doubled=True)
+    else:
+        return scored(kernels)
+    return scored(kernels, defect)
 
 
-def _dropped(found: MatchedSides, check: ParityCheck, control: str) -> MatchedSides:
+def _dropped(both: ScoredSides, check: ParityCheck, control: str) -> ScoredSides:
     if control != "dropped-sequences":
-        return found
-    matched = found.matched
+        return both
+    found, matched = both.found, both.found.matched
     dropped = max(check.unmatched + 1 - len(matched.unmatched), 1)
     tokens = less(found.tokens, dropped)
     names = found.tokens.names[len(tokens.names) :]
     unmatched = [*matched.unmatched, *names]
-    return replace(found, tokens=tokens, matched=replace(matched, unmatched=unmatched))
+    less_found = replace(found, tokens=tokens, matched=replace(matched, unmatched=unmatched))
+    return replace(both, found=less_found)
 
 
-def compared(found: MatchedSides, check: ParityCheck) -> Comparison:
+def compared(both: ScoredSides, check: ParityCheck) -> Comparison:
     """What a check says of two sides."""
+    found = both.found
     tokens, limits = found.tokens, check.limits or {}
     measured = metrics(tokens) if tokens.count else None
+    outcome: Outcome
     outcome, reason = judge(
         tokens, measured, found.matched, found.anomalies, limits, unmatched=check.unmatched
     )
+    if outcome == "holds" and both.unproved is not None:
+        outcome, reason = "void", both.unproved
     values: dict[str, float | str] = (
         {} if measured is None else dict(limited(tokens, measured, limits))
     )
@@ -146,8 +154,9 @@ def compared(found: MatchedSides, check: ParityCheck) -> Comparison:
     details = ParityDetails(
         limits=dict(limits),
         measured=values,
-        rollout=found.rollout.name,
-        trainer=f"{found.trainer.name} ({found.trainer.layout})",
+        ids=both.ids,
+        rollout=both.rollout,
+        trainer=both.trainer,
         sequences=found.matched.pairs,
         unmatched=len(found.matched.unmatched),
         allowed=check.unmatched,

@@ -21,17 +21,21 @@ from kvparity.servers.values import Draw, DrawnIds, Server
 from kvparity.subjects.base import SequenceAnswer, WholeAnswer
 from kvparity.subjects.server.groups import GroupRequest, requests
 from kvparity_contracts.json_types import JsonObject
-from kvparity_contracts.served import ServerSubject
+from kvparity_contracts.served import ServerAsked, ServerSubject
 
 _UNLIMITED = 2**24
 _STEPS = "a server schedules its own steps: of its paths a request can ask for these alone"
 
 
 class ServedModel:
-    """Behind the seam. ``device``: where what it sends is compared."""
+    """Behind the seam. ``device``: where what it sends is compared. ``any_logprobs``: those after a
+    temperature are taken, too, by somebody who does not compare them with its scores."""
 
-    def __init__(self, model: ServerSubject, server: Server, seed: int) -> None:
+    def __init__(
+        self, model: ServerSubject, server: Server, seed: int, *, any_logprobs: bool = False
+    ) -> None:
         self.model, self.server, self.seed = model, server, seed
+        self.any_logprobs = any_logprobs
         self.vocab = model.vocabulary
         # A prompt that is scored is drawn from, too.
         self.max_positions = (server.facts.max_tokens or _UNLIMITED) - 1
@@ -126,7 +130,8 @@ class _PlanRun:
         self.temperature = temperature if subject.model.draws == "sampled" else 0.0
         self.observed: Counter[str] = Counter()
         self.unproved: str | None = None
-        if self.temperature not in (0.0, 1.0) and subject.semantics != "raw":
+        compared = self.temperature not in (0.0, 1.0) and not subject.any_logprobs
+        if compared and subject.semantics != "raw":
             raise UnsupportedError(
                 f"temperature {temperature:g}: drawn logprobs of this server are "
                 f"{subject.semantics} (found out by asking), and those of given tokens are the "
@@ -241,11 +246,11 @@ class _PlanRun:
         self.unproved = self.unproved or reason
 
 
-def _address(model: ServerSubject) -> ServerAddress:
+def _address(model: ServerAsked) -> ServerAddress:
     return ServerAddress(model.url, model.key_variable, model.timeout)
 
 
-def connected(model: ServerSubject) -> Server:
+def connected(model: ServerAsked) -> Server:
     """The server that a contract names.
 
     Raises:

@@ -1,0 +1,357 @@
+"""Every kind of side in a contract of two sides: recorded, model or server, given tokens or drawn.
+
+Servers are stand-ins of this process, models tiny and seeded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from drift import tiny
+from server_stand_in import StandIn, serving
+
+from kvparity.core.errors import SubjectError
+from kvparity.drift.sides import ServerScorer
+from kvparity.plan.kernel_cases import KernelControl, kernel_cases
+from kvparity.relations.asked import Kernels
+from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.parity import relation as parity
+from kvparity.relations.parity.scored import scored
+from kvparity.rollouts import Rollout, RolloutWriter, read_rollouts
+from kvparity.run import verify as running
+from kvparity.run.replay import replay
+from kvparity.servers.connect import connect
+from kvparity.servers.http import ServerAddress
+from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.files import load_whole
+from kvparity_contracts.linter import lint
+from kvparity_contracts.parity_check import ParityCheck
+from kvparity_contracts.planning import planned
+from kvparity_contracts.problems import ContractError
+
+BITS = {"bits": "equal"}
+NEAR = {"limits": {"mean_abs_d": 0.05}}
+TIGHT = {"limits": {"max_abs_d": 1e-5}}
+PROMPTS = [{"name": "w", "prompts": [[5, 9, 2], [7, 1, 3, 3]], "generate": 6}]
+FILE = {"kind": "recorded", "file": "ids.jsonl"}
+SCORED = {"kind": "recorded", "file": "scored.jsonl"}
+MODEL = {"kind": "model", "checkpoint": "model"}
+PADDED = MODEL | {"layout": "right", "micro_batch": 3}
+SINGLE = MODEL | {"dtype": "float32"}
+OTHER = {"kind": "model", "checkpoint": "other"}
+WIDE = {"kind": "model", "checkpoint": "wide"}
+SERVER = {"kind": "server", "api": "vllm", "vocabulary": 256, "timeout": 5.0}
+BATCHED = SERVER | {"path": "batched"}
+GIVEN = {"tokens": "ids.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints, what the first one drew, and what the stand-in gives these tokens."""
+    base = tmp_path_factory.mktemp("sides")
+    tiny.checkpoint(base / "other", seed=1)
+    tiny.checkpoint(base / "wide", vocabulary=256)
+    tiny.rollout(tiny.checkpoint(base / "model"), base / "ids.jsonl")
+    with serving(StandIn()) as stand_in, RolloutWriter(base / "scored.jsonl") as writer:
+        server = connect(ServerAddress(stand_in.url))
+        for each in read_rollouts(base / "ids.jsonl"):
+            assert each.ids is not None
+            assert each.prompt_ids is not None
+            values = server.score(each.ids.tolist()).logprobs[each.prompt_ids.size :]
+            writer.write(
+                each.prompt_ids.tolist(), each.ids[each.prompt_ids.size :].tolist(), values
+            )
+    return base
+
+
+def written(
+    folder: Path, url: str, check: dict[str, Any], subject: dict[str, Any], **more: Any
+) -> Path:
+    at = {"url": url}
+    sides = {
+        key: at | side if isinstance(side, dict) and side["kind"] == "server" else side
+        for key, side in subject.items()
+    }
+    own = isinstance(sides["rollout"], dict) and sides["rollout"]["kind"] == "recorded"
+    document = {
+        "version": 1,
+        "name": "sides",
+        "seed": 3,
+        "subject": {"kind": "sides", **sides},
+        **({} if own or "tokens" in sides else {"workloads": PROMPTS}),
+        "checks": [{"name": "alike", "relation": "parity", **check}],
+        **more,
+    }
+    document = {key: value for key, value in document.items() if value is not None}
+    file = folder / "c.yaml"
+    file.write_text(json.dumps(document, indent=1))
+    return file
+
+
+def kernels_of(file: Path, run: Path) -> Kernels:
+    loaded = load_whole(file)
+    return Kernels(loaded.contract, file.parent, lambda: pytest.fail("no subject"), folder=run)
+
+
+def look(kernels: Kernels) -> Comparison:
+    (check,) = kernels.contract.checks
+    assert isinstance(check, ParityCheck)
+    return parity.compared(scored(kernels), check)
+
+
+ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
+    # sides, check, faults of the server, verdict, words of it
+    "recorded-server": ({"rollout": SCORED, "trainer": SERVER}, BITS, "", "holds", ""),
+    "recorded-another server": ({"rollout": FILE, "trainer": SERVER}, BITS, "", "differs", ""),
+    "recorded-model": ({"rollout": FILE, "trainer": PADDED}, NEAR, "", "holds", ""),
+    "recorded-another model": ({"rollout": FILE, "trainer": OTHER}, NEAR, "", "differs", ""),
+    "server-recorded": ({"rollout": SERVER, "trainer": SCORED, **GIVEN}, BITS, "", "holds", ""),
+    "server-model": ({"rollout": SERVER, "trainer": MODEL, **GIVEN}, NEAR, "", "differs", ""),
+    "model-recorded": ({"rollout": MODEL, "trainer": FILE, **GIVEN}, BITS, "", "holds", ""),
+    "model-server": ({"rollout": MODEL, "trainer": SERVER, **GIVEN}, NEAR, "", "differs", ""),
+    "model-settings": ({"rollout": MODEL, "trainer": PADDED, **GIVEN}, NEAR, "", "holds", ""),
+    "model-models": ({"rollout": MODEL, "trainer": OTHER, **GIVEN}, NEAR, "", "differs", ""),
+    "model draws-settings": ({"rollout": MODEL, "trainer": SINGLE}, NEAR, "", "holds", ""),
+    "model draws-server": ({"rollout": MODEL, "trainer": SERVER}, NEAR, "", "differs", ""),
+    "server draws-server": ({"rollout": SERVER, "trainer": SERVER}, BITS, "", "holds", ""),
+    "server draws-model": ({"rollout": SERVER, "trainer": WIDE}, NEAR, "", "differs", ""),
+    "server draws alone": (
+        {"rollout": SERVER, "trainer": SERVER}, BITS, "alone-differs", "differs", "10 of 12",
+    ),
+    "server draws together": (
+        {"rollout": BATCHED, "trainer": SERVER}, BITS, "alone-differs", "holds", "",
+    ),
+    "server hides that it does": (
+        {"rollout": BATCHED, "trainer": SERVER}, BITS, "hides-batching", "void", "at most 1 run",
+    ),
+    "server warm": (
+        {"rollout": SERVER, "trainer": SERVER}, BITS, "warm cannot-empty", "void", "path is cold",
+    ),
+    "server without a format": (
+        {"rollout": SCORED, "trainer": SERVER | {"dtype": "bfloat16"}}, BITS, "",
+        "void", "does not say what it runs in",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_pair_of_sides_has_its_verdict(row: str, folder: Path, tmp_path: Path) -> None:
+    subject, check, faults, verdict, words = ROWS[row]
+    together = subject["rollout"] is BATCHED
+    with serving(StandIn(faults=frozenset(faults.split()), holds=together)) as stand_in:
+        found = look(kernels_of(written(folder, stand_in.url, check, subject), tmp_path))
+    assert (found.outcome, words in found.reason) == (verdict, True), found.reason
+    assert found.tokens == (12 if "draws" in row or faults else 27)
+
+
+def controls_of(kernels: Kernels) -> dict[str, bool]:
+    relation = parity.ParityRelation()
+    (case,) = kernel_cases(kernels.contract, 0)
+    names = [each.name for each in planned(kernels.contract)]
+    return {name: relation.control(kernels, KernelControl(name, case)).caught for name in names}
+
+
+OF_NUMBERS = {each.name for each in CONTROLS.values() if each.side == "sides" and not each.features}
+SCORING = OF_NUMBERS | {"doubled-first-token"}
+OF_MODELS = SCORING | {"stale-weights", "other-dtype"}
+CAUGHT: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
+    "recorded": ({"rollout": FILE, "trainer": FILE | {"file": "again.jsonl"}}, BITS, OF_NUMBERS),
+    "server": ({"rollout": SCORED, "trainer": SERVER}, BITS, SCORING),
+    "server draws": ({"rollout": SERVER, "trainer": SERVER}, BITS, SCORING),
+    "rollout is a server": ({"rollout": SERVER, "trainer": SCORED, **GIVEN}, BITS, SCORING),
+    "rollout is a model": ({"rollout": MODEL, "trainer": FILE, **GIVEN}, BITS, OF_MODELS),
+    "two settings": (
+        {"rollout": SINGLE, "trainer": SINGLE | {"attention": "eager"}, **GIVEN}, TIGHT, OF_MODELS,
+    ),
+    "two formats": (
+        {"rollout": MODEL, "trainer": SINGLE}, NEAR, OF_MODELS - {"other-dtype"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", CAUGHT)
+def test_each_pair_of_sides_has_its_controls(pair: str, folder: Path, tmp_path: Path) -> None:
+    subject, check, names = CAUGHT[pair]
+    (folder / "again.jsonl").write_bytes((folder / "ids.jsonl").read_bytes())
+    with serving(StandIn()) as stand_in:
+        kernels = kernels_of(written(folder, stand_in.url, check, subject), tmp_path)
+        assert look(kernels).outcome == "holds"
+        assert controls_of(kernels) == dict.fromkeys(names, True)
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+    "tokens beside recorded ones": (
+        {"rollout": FILE, "trainer": MODEL, **GIVEN}, {}, "subject.tokens", "which has its own",
+    ),
+    "recorded beside drawn anew": (
+        {"rollout": MODEL, "trainer": FILE}, {}, "subject.trainer.kind", "draws its tokens anew",
+    ),
+    "a temperature of nothing drawn": (
+        {"rollout": FILE, "trainer": MODEL, "temperature": 0.7}, {},
+        "subject.temperature", "a rollout that draws no tokens",
+    ),
+    "a path of a trainer": (
+        {"rollout": SCORED, "trainer": BATCHED}, {}, "subject.trainer.path", "by its prefill",
+    ),
+    "a path with given tokens": (
+        {"rollout": BATCHED, "trainer": MODEL, **GIVEN}, {}, "subject.rollout.path", "no path",
+    ),
+    "no vocabulary": (
+        {"rollout": {k: v for k, v in SERVER.items() if k != "vocabulary"}, "trainer": MODEL}, {},
+        "subject.rollout", "expected vocabulary, the vocab_size",
+    ),
+    "a model beside itself": (
+        {"rollout": MODEL, "trainer": MODEL, **GIVEN}, {}, "subject.trainer", "agree with itself",
+    ),
+    "a model that draws beside itself": (
+        {"rollout": MODEL, "trainer": MODEL}, {}, "subject.trainer", "agree with itself",
+    ),
+    "a server beside itself": (
+        {"rollout": SERVER, "trainer": SERVER | {"timeout": 9.0}, **GIVEN}, {},
+        "subject.trainer", "agree with itself",
+    ),
+    "no workloads": (
+        {"rollout": MODEL, "trainer": SINGLE}, {"workloads": None},
+        "", "the key 'workloads' is missing",
+    ),
+    "workloads beside recorded tokens": (
+        {"rollout": FILE, "trainer": MODEL}, {"workloads": PROMPTS},
+        "workloads", "whose tokens are given",
+    ),
+    "workloads beside given tokens": (
+        {"rollout": MODEL, "trainer": SINGLE, **GIVEN}, {"workloads": PROMPTS},
+        "workloads", "whose tokens are given",
+    ),
+    "ids outside of the vocabulary": (
+        {"rollout": SERVER, "trainer": WIDE},
+        {"workloads": [{"name": "w", "prompts": [[256]], "generate": 2}]},
+        "workloads[0].prompts[0]", "ids below 256",
+    ),
+    "an address with a key": (
+        {"rollout": FILE, "trainer": SERVER | {"url": "http://me:secret@host"}}, {},
+        "subject.trainer.url", "no name or password",
+    ),
+    "no file of tokens": (
+        {"rollout": MODEL, "trainer": SINGLE, "tokens": "idz.jsonl"}, {},
+        "subject.tokens", "mean ids.jsonl?",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_told_at_its_place(mistake: str, folder: Path) -> None:
+    subject, parts, key, words = MISTAKES[mistake]
+    file = written(folder, "http://127.0.0.1:1", BITS, subject, **parts)
+    with pytest.raises(ContractError) as caught:
+        load_whole(file)
+    (problem,) = caught.value.problems
+    assert (problem.key, words in str(problem)) == (key, True), str(problem)
+    last = f'"{key.rpartition(".")[2].partition("[")[0]}"'
+    lines = file.read_text().splitlines()
+    assert key == "" or last in "".join(lines[problem.line - 2 : problem.line])
+    assert "secret" not in str(problem)
+
+
+def test_what_would_not_be_used_or_shown_is_told(folder: Path) -> None:
+    subject = {"rollout": MODEL, "trainer": SINGLE}
+    workloads = [PROMPTS[0] | {"pad": ["left"]}]
+    named = {"controls": ["stored-zero", "other-dtype"], "workloads": workloads}
+    pad, control = lint(load_whole(written(folder, "", NEAR, subject, **named)))
+    assert (pad.key, control.key) == ("workloads[0].pad", "controls[1]")
+    assert "cannot be planted: it takes a side that is a model, sides in one" in control.message
+
+
+def ran(file: Path, run: Path, *, resume: bool = False) -> dict[str, Any]:
+    return running.verify(
+        load_whole(file), device="cpu", folder=run, jobs=2, resume=resume, command="",
+        progress=lambda *_: None,
+    ).document()  # fmt: skip
+
+
+def test_a_run_with_a_server_keeps_its_tokens_and_no_key(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_KEY", "sk-1")
+    side = SERVER | {"api": "sglang", "key_variable": "TOY_KEY", "dtype": "bfloat16"}
+    subject = {"rollout": side | {"path": "decode"}, "trainer": side, "temperature": 0.7}
+    run = tmp_path / "run"
+    with serving(StandIn("sglang", frozenset({"dies"}), answers_before_fault=5)) as stand_in:
+        file = written(folder, stand_in.url, BITS, subject)
+        assert lint(load_whole(file)) == []
+        with pytest.raises(SubjectError, match="did it die"):
+            ran(file, run)
+        drawn = (run / "rollouts.jsonl").read_bytes()
+        stand_in.faults = frozenset()
+        report = ran(file, run, resume=True)
+        (check,) = report["checks"]
+        assert (check["verdict"], (run / "rollouts.jsonl").read_bytes()) == ("holds", drawn)
+        case = check["cases"][0]
+        assert replay(load_whole(file), run, case["id"], "cpu").same
+        stand_in.faults = frozenset({"unsteady"})
+        assert replay(load_whole(file), run, case["id"], "cpu").same  # scores alone are asked again
+        file = written(
+            folder, stand_in.url, BITS, subject | {"trainer": side | {"dtype": "float32"}}
+        )
+        with pytest.raises(SubjectError, match="runs in 'bfloat16'"):
+            ran(file, tmp_path / "other")
+    found = case["parity"]
+    digest = hashlib.sha256(drawn).hexdigest()
+    assert found["ids"] == f"drawn into rollouts.jsonl, SHA-256 {digest}"
+    assert found["trainer"]["flags"] == {"dtype": "bfloat16", "tp_size": 1, "version": "0.5.23"}
+    assert found["trainer"]["about"] == "sglang 0.5.23, model toy"
+    first = next(iter(read_rollouts(run / "rollouts.jsonl")))
+    assert (first.sampling.temperature, first.sampling.processed) == (0.7, False)
+    assert "Bearer sk-1" in stand_in.keys
+    files = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    assert not any(b"sk-1" in each for each in files)
+
+
+def test_a_model_that_draws_is_repeated_and_told_by_its_fingerprint(
+    folder: Path, tmp_path: Path
+) -> None:
+    subject = {"rollout": SINGLE, "trainer": MODEL | {"train": False}, "temperature": 0}
+    file = written(folder, "", NEAR, subject)
+    report = ran(file, tmp_path / "run")
+    (check,) = report["checks"]
+    assert check["verdict"] == "holds", check["reason"]
+    found = check["cases"][0]["parity"]
+    assert found["rollout"]["fingerprint"] == found["trainer"]["fingerprint"]
+    assert found["rollout"]["about"].startswith("float32")
+    model = tiny.plain(folder / "model", torch.float32)
+    for each in read_rollouts(tmp_path / "run" / "rollouts.jsonl"):
+        assert each.ids is not None
+        assert each.logprobs is not None
+        assert each.prompt_ids is not None
+        ids, first = torch.from_numpy(each.ids), each.prompt_ids.size
+        rows = model(input_ids=ids[None], use_cache=False).logits[0, first - 1 : -1]
+        assert rows.argmax(-1).tolist() == each.ids[first:].tolist()
+        assert each.logprobs.tolist() == tiny.script(model, ids, first).tolist()
+    assert (
+        json.loads((tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()[0])["made_by"][
+            "engine"
+        ]
+        == "transformers"
+    )
+
+
+def test_a_rollout_that_scores_a_token_as_nan_differs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_nan(self: ServerScorer, rollouts: Iterator[Rollout]) -> Iterator[tuple[Any, Any]]:
+        for each, logprobs in own(self, rollouts):
+            logprobs[2] = np.nan
+            yield each, logprobs
+
+    own = ServerScorer.score
+    monkeypatch.setattr(ServerScorer, "score", one_nan)
+    subject = {"rollout": SERVER, "trainer": SCORED, **GIVEN}
+    with serving(StandIn()) as stand_in:
+        found = look(kernels_of(written(folder, stand_in.url, BITS, subject), tmp_path))
+    assert (found.outcome, found.reason) == ("differs", "3 logprobs are NaN or infinite")
