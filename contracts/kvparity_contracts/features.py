@@ -134,7 +134,7 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         lambda c: isinstance(c.subject, Sides) and c.subject.scores is not None,
     ),
     "one-format": (
-        "sides in one format: of two, another may be nearer",
+        "no two models in different formats",
         lambda c: isinstance(c.subject, Sides) and len({m.dtype for m in c.subject.models}) < 2,
     ),
     "ascii": ("a vocabulary that holds all ASCII bytes", _ascii),

@@ -12,6 +12,8 @@ import torch
 from kvparity.rollouts import RolloutWriter, read_rollouts
 from kvparity.rollouts.anomalies import Anomaly
 from kvparity.rollouts.open import LAYOUTS
+from kvparity_contracts.linter import lint
+from kvparity_contracts.loader import load
 
 PAGE = (Path(__file__).parents[2] / "docs/rollouts.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -66,3 +68,11 @@ def test_the_tables_are_whole() -> None:
     assert {layout.name.removesuffix(", with requests") for layout in LAYOUTS} <= named
     rows = PAGE.split("| found | what is done |")[1].split("\n\n")[0]
     assert rows.count("| left out |") == sum(kind.rule.value == "left out" for kind in Anomaly)
+
+
+def test_the_contracts_are_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        (tmp_path / "c.yaml").write_text(block)
+        assert lint(load(tmp_path / "c.yaml")) == []

@@ -265,7 +265,7 @@ def test_what_would_not_be_used_or_shown_is_told(folder: Path) -> None:
     named = {"controls": ["stored-zero", "other-dtype"], "workloads": workloads}
     pad, control = lint(load_whole(written(folder, "", NEAR, subject, **named)))
     assert (pad.key, control.key) == ("workloads[0].pad", "controls[1]")
-    assert "cannot be planted: it takes a side that is a model, sides in one" in control.message
+    assert "it takes a side that is a model, no two models in different" in control.message
 
 
 def ran(file: Path, run: Path, *, resume: bool = False) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from kvparity.relations.registry import RELATIONS
 LIMITS = {"max_abs_dlogp": 0.5, "clipfrac0": 0.0}
 KEY = {"sequence": "w/0", "row": 4, "layer": 0, "head": 0, "position": 1}
 BROKEN = {"invariant": "x", "step": 0, "sequence": "w/0", "place": 1, "layer": None, "sentence": ""}
+SIDE = {"kind": "recorded", "name": "a", "about": "b", "fingerprint": None, "flags": {}}
 DETAILS: dict[str, dict[str, Any]] = {
     "invariance": {},
     "accuracy": {"limits": LIMITS, "first": None, "worst": None},
@@ -33,8 +34,9 @@ DETAILS: dict[str, dict[str, Any]] = {
     },
     "audit": {"architecture": "sm_90", "verdict": "same", "pairs": []},
     "parity": {
-        "limits": {"k3": 0.5}, "measured": {"k3": 0.5}, "rollout": "a", "trainer": "b",
-        "sequences": 1, "unmatched": 0, "allowed": 0, "found": [], "worst": None,
+        "limits": {"k3": 0.5}, "measured": {"k3": 0.5}, "ids": "given in a",
+        "rollout": SIDE, "trainer": SIDE, "sequences": 1, "unmatched": 0, "allowed": 0,
+        "found": [], "worst": None,
     },
 }  # fmt: skip
 
