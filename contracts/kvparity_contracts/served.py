@@ -14,7 +14,7 @@ from kvparity_contracts.numerics import Numerics
 _EXPECTED = "http://HOST:PORT or https://HOST:PORT"
 
 
-class ServerAsked(Model):
+class NamedServer(Model):
     """Which running server of vLLM or SGLang is asked over HTTP, and how."""
 
     TAG: ClassVar[str] = "server"
@@ -49,7 +49,7 @@ class ServerAsked(Model):
             yield Fault(("url",), "found an address with a query or a fragment", _EXPECTED)
 
 
-class ServerSubject(ServerAsked):
+class ServerSubject(NamedServer):
     """A server as the subject."""
 
     draws: Literal["greedy", "sampled"] = "greedy"

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Protocol
 from pydantic import Field
 
 from kvparity_contracts.base import DType, Fault, Model, Positive
-from kvparity_contracts.served import ServerAsked
+from kvparity_contracts.served import NamedServer
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -129,7 +129,7 @@ class ModelSideSpec(Model):
             yield Fault((key,), found, expected)
 
 
-class ServerSide(ServerAsked):
+class ServerSide(NamedServer):
     """A server that draws the tokens or scores them, with the bits that it sends."""
 
     dtype: DType | None = None

@@ -21,7 +21,7 @@ from kvparity.servers.values import Draw, DrawnIds, Server
 from kvparity.subjects.base import SequenceAnswer, WholeAnswer
 from kvparity.subjects.server.groups import GroupRequest, requests
 from kvparity_contracts.json_types import JsonObject
-from kvparity_contracts.served import ServerAsked, ServerSubject
+from kvparity_contracts.served import NamedServer, ServerSubject
 
 _UNLIMITED = 2**24
 _STEPS = "a server schedules its own steps: of its paths a request can ask for these alone"
@@ -246,11 +246,11 @@ class _PlanRun:
         self.unproved = self.unproved or reason
 
 
-def _address(model: ServerAsked) -> ServerAddress:
+def _address(model: NamedServer) -> ServerAddress:
     return ServerAddress(model.url, model.key_variable, model.timeout)
 
 
-def connected(model: ServerAsked) -> Server:
+def connected(model: NamedServer) -> Server:
     """The server that a contract names.
 
     Raises:
