@@ -16,7 +16,7 @@ from kvparity.servers.connect import connect
 from kvparity.servers.http import ServerAddress
 from kvparity.servers.metrics import together
 from kvparity.servers.values import Draw, DrawnIds, Server
-from kvparity_contracts.json_types import JsonObject
+from kvparity_contracts.json_types import JsonObject, JsonValue
 from kvparity_contracts.library import find
 
 LENGTHS = (9, 12, 17, 31, 24, 13)
@@ -26,6 +26,8 @@ COUNT = 64
 STRANGERS, LONGER = 2, 300
 """Requests that run beside them, and longer: no step has one row. Tokens of each."""
 TRIES = 20
+CONTROLS = ("stored-zero", "shifted-logprobs", "dropped-sequences", "doubled-first-token")
+"""Of contracts of two sides, whatever the sides are."""
 
 
 class StepError(Exception):
@@ -40,6 +42,32 @@ def contract(api: str, url: str, vocabulary: int, folder: Path) -> Path:
     path = folder / f"{api}.yaml"
     path.write_text(text)
     return path
+
+
+def sides(rollout: JsonObject, trainer: JsonObject, check: JsonObject, folder: Path) -> Path:
+    """A contract of two sides; what the rollout draws is behind the prompts that are recorded."""
+    path = folder / "sides.yaml"
+    subject: JsonObject = {"kind": "sides", "rollout": rollout, "trainer": trainer}
+    vocabulary = rollout["vocabulary"]
+    assert isinstance(vocabulary, int)
+    asked: list[JsonValue] = [list(each) for each in prompts(vocabulary)]
+    models: tuple[JsonValue, ...] = ("stale-weights",) if trainer["kind"] == "model" else ()
+    document: JsonObject = {
+        "version": 1,
+        "name": "sides",
+        "subject": subject,
+        "workloads": [{"name": "prompts", "prompts": asked, "generate": COUNT}],
+        "checks": [{"name": "alike", "relation": "parity", **check}],
+        "controls": [*CONTROLS, *models],
+    }
+    path.write_text(json.dumps(document, indent=1))
+    return path
+
+
+def prompts(vocabulary: int) -> list[tuple[int, ...]]:
+    """Seeded ids."""
+    drawn = random.Random(11)
+    return [tuple(drawn.randrange(vocabulary) for _ in range(n)) for n in LENGTHS]
 
 
 def kvparity(*words: str) -> JsonObject:
@@ -68,11 +96,9 @@ def record(url: str, path: Path, *, alone: bool, temperature: float, vocabulary:
     Raises:
         StepError: they never do.
     """
-    drawn = random.Random(11)
-    prompts = [tuple(drawn.randrange(vocabulary) for _ in range(n)) for n in LENGTHS]
     at = ServerAddress(url)
     server = connect(at)
-    asked = [Draw(each, COUNT, temperature, 100 + i) for i, each in enumerate(prompts)]
+    asked = [Draw(it, COUNT, temperature, 100 + i) for i, it in enumerate(prompts(vocabulary))]
     server.generate(Draw((1, 2, 3), 1, 1.0, 1))  # a first request warms the server up
     server.empty_cache()
     answers = [server.generate(it) for it in asked] if alone else at_once(server, at, asked)

@@ -54,6 +54,8 @@ def rows(found: JsonObject) -> Iterator[Row]:
 def _rows(session: str, step: str, answer: JsonObject) -> Iterator[Row]:
     if "error" in answer:
         yield Row(session, step, "not run", error=str(answer["error"]))
+    elif step.startswith("sides-"):
+        yield from _sides(session, step, answer)
     elif step == "contract":
         for check in _list(answer["checks"]):
             for each in _list(_mapping(check)["cases"]):
@@ -63,12 +65,29 @@ def _rows(session: str, step: str, answer: JsonObject) -> Iterator[Row]:
                     _count(case["tokens"]), _count(case["differing_tokens"]),
                     max_abs_d=_number(case["max_abs_dlogp"]), reason=str(case["reason"]),
                 )  # fmt: skip
-        controls = [_mapping(each) for each in _list(answer["controls"])]
-        caught = sum(bool(each["caught"]) for each in controls)
-        words = f"{caught} of {len(controls)} planted defects caught"
-        yield Row(session, "controls", str(answer["verdict"]), reason=words)
+        yield _controls(session, "controls", answer)
     else:
         yield _drift(session, step, answer)
+
+
+def _sides(session: str, step: str, answer: JsonObject) -> Iterator[Row]:
+    """The row of a contract of two sides, and that of its controls."""
+    (check,) = map(_mapping, _list(answer["checks"]))
+    (case,) = map(_mapping, _list(check["cases"]))
+    measured = _mapping(_mapping(case["parity"])["measured"])
+    yield Row(
+        session, step, str(check["verdict"]), _count(case["tokens"]),
+        _count(case["differing_tokens"]), _number(measured["mean_abs_d"]),
+        _number(measured["max_abs_d"]), _number(measured["k3"]), reason=str(check["reason"]),
+    )  # fmt: skip
+    yield _controls(session, f"{step} controls", answer)
+
+
+def _controls(session: str, step: str, answer: JsonObject) -> Row:
+    controls = [_mapping(each) for each in _list(answer["controls"])]
+    caught = sum(bool(each["caught"]) for each in controls)
+    words = f"{caught} of {len(controls)} planted defects caught"
+    return Row(session, step, str(answer["verdict"]), reason=words)
 
 
 def _drift(session: str, step: str, answer: JsonObject) -> Row:
@@ -121,6 +140,12 @@ each; the contracts are the library's, with the server's address.
 - `temperature-0.7`: drawn at temperature 0.7, against the server's prefill, which scores the
   model's own distribution.
 - `bfloat16`, `bfloat16-eager`, `float32`: the recording of `alone` against transformers.
+- `prefill-bfloat16` and so on: the server's prefill of the same tokens (`files`) against
+  transformers.
+- `sides-decode`, `sides-batched`: a contract of two sides with `bits: equal`; the server draws
+  behind the same prompts, one at a time or all at once with two strangers, and scores.
+- `sides-trainer`: a contract of two sides with limits; the server draws all at once, and
+  transformers in bfloat16 scores.
 - `grpo`: what one step of TRL's GRPO trainer saw, with rollouts from the server.
 """
 
@@ -134,7 +159,7 @@ def page(found: list[Row], about: JsonObject) -> str:
         if row.error:
             lines.append(f"| {row.session} | {row.step} | not run: {row.error} | | | | | | |")
             continue
-        if row.step == "controls":
+        if row.step.endswith("controls"):
             lines.append(f"| {row.session} | {row.step} | {row.reason} | | | | | | |")
             continue
         numbers = (row.mean_abs_d, row.max_abs_d, row.k3)

