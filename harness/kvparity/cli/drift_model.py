@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import progress
+from kvparity.cli import progress, say
 from kvparity.cli.stop import ends
 from kvparity.run.device import settle
 
 if TYPE_CHECKING:
-    from kvparity.drift.explain import Explanation
+    from kvparity.drift.explain import Explanation, FlipTrial
     from kvparity.drift.settings import Settings
     from kvparity.drift.sides import MatchedSides
     from kvparity.rollouts.tokens import Tokens
@@ -130,9 +131,7 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
         alone = [f"--{name.replace('_', '-')}" for name in _OF_EXPLAIN if hasattr(args, name)]
         if alone and not explain:
             raise ValueError(f"{', '.join(alone)}: of --explain; expected --explain, too")
-        for folder in getattr(args, "candidate", ()):
-            if not (folder / "config.json").is_file():
-                raise ValueError(f"--candidate {folder}: expected a checkpoint's folder")
+        _check_explain(args)
         device = settle(args.device)
     import torch
 
@@ -144,6 +143,7 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
     from kvparity.rollouts.anomalies import Anomalies
 
     settle_process()
+    known, keep = _trials(args, device) if explain else _NO_TRIALS
     shown = progress.Progress()
 
     def score(settings: Settings) -> MatchedSides:
@@ -158,33 +158,53 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
         return with_scorer(args.rollouts, side, trainer, Anomalies(), tell)
 
     both = score(base)
-    return both, _explain(args, base, both, score) if explain and both.tokens.count else None
-
-
-def _explain(
-    args: argparse.Namespace,
-    base: Settings,
-    both: MatchedSides,
-    score: Callable[[Settings], MatchedSides],
-) -> Explanation:
-    from kvparity.drift import trials
-    from kvparity.drift.explain import Explainer, FlipTrial, MoreFactors
-
-    path: Path | None = getattr(args, "trials", None)
-    candidates: list[Path] = getattr(args, "candidate", [])
-    of = trials.fingerprint(args.rollouts, args.against, *candidates)
-    known = [] if path is None else trials.read(path, of)
-
-    def keep(trial: FlipTrial) -> None:
-        if path is not None:
-            trials.append(path, of, trial)
+    if not explain:
+        return both, None
+    if not both.tokens.count:
+        say.tell("--explain: no token is compared, so nothing is explained", file=sys.stderr)
+        return both, None
+    from kvparity.drift.explain import Explainer, MoreFactors
 
     def tokens(settings: Settings) -> Tokens:
         return both.tokens if settings == base else score(settings).tokens
 
-    more = MoreFactors(tuple(map(str, candidates)), hasattr(args, "try_compile"))
+    more = MoreFactors(_candidates(args), hasattr(args, "try_compile"))
     seconds = getattr(args, "seconds", 3600.0)
-    return Explainer(base, tokens, seconds, known, keep, more).explain()
+    return both, Explainer(base, tokens, seconds, known, keep, more).explain()
+
+
+def _candidates(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(map(str, getattr(args, "candidate", ())))
+
+
+def _check_explain(args: argparse.Namespace) -> None:
+    if not getattr(args, "seconds", 0.0) >= 0:
+        raise ValueError(f"--seconds {args.seconds}: expected a number from 0")
+    for folder in getattr(args, "candidate", ()):
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"--candidate {folder}: expected a checkpoint's folder")
+        if folder.samefile(args.against):
+            raise ValueError(f"--candidate {folder} is --against itself; expected other weights")
+
+
+_NO_TRIALS: tuple[list[FlipTrial], Callable[[FlipTrial], None]] = ([], lambda trial: None)
+
+
+def _trials(
+    args: argparse.Namespace, device: str
+) -> tuple[list[FlipTrial], Callable[[FlipTrial], None]]:
+    """Those that are known, and what keeps a new one: read before anything is computed."""
+    path: Path | None = getattr(args, "trials", None)
+    if path is None:
+        return _NO_TRIALS
+    import torch
+
+    from kvparity.core import environment
+    from kvparity.drift import trials
+
+    ran_on = f"{environment.versions()} {environment.device_name(torch.device(device))}"
+    about = trials.source(args.rollouts, args.against, _candidates(args), ran_on)
+    return trials.read(path, about), lambda trial: trials.append(path, about, trial)
 
 
 def settings(args: argparse.Namespace) -> Settings:

@@ -38,11 +38,17 @@ class MoreFactors:
     compiled: bool = False
 
 
+def of_candidate(folder: str) -> tuple[str, str]:
+    """Names of the factors that a folder of other weights makes: all of them, the head alone."""
+    return f"weights of {folder}", f"head of {folder}"
+
+
 def factors(base: Settings, more: MoreFactors = MoreFactors()) -> Iterator[Factor]:
     """What is flipped from ``base``, in the order tried: likely causes first."""
     for folder in more.candidates:
-        yield Factor(f"weights of {folder}", (("weights", folder),))
-        yield Factor(f"head of {folder}", (("head_weights", folder),))
+        whole, head_alone = of_candidate(folder)
+        yield Factor(whole, (("weights", folder),))
+        yield Factor(head_alone, (("head_weights", folder),))
     yield Factor("logprobs after temperature and top-p", (("processed", not base.processed),))
     for dtype in ("float32", "bfloat16"):
         if dtype != base.dtype:
@@ -111,7 +117,8 @@ class FlipTrial:
 
 @dataclass(frozen=True)
 class Explanation:
-    """``singles``, ``together``: best first. ``smallest``: the fewest flips that reach equal bits.
+    """``singles``, ``together``: best first. ``smallest``: the fewest flips that reach equal bits;
+    none, and nothing is tried, where there is no gap.
 
     ``untried``: what was left out, each with its reason.
     """
@@ -161,6 +168,8 @@ class Explainer:
         the right dtype beside the wrong attention may be farther off than the wrong one.
         """
         base = self._trial((), self.base)
+        if _equal(base):
+            return Explanation(base, (), (), (), ())
         every = {each.name: each for each in factors(self.base, self.more)}
         if not self.more.candidates:
             self.untried.append("other weights: no folder of them was given")

@@ -142,6 +142,9 @@ def _patterns(found: tuple[Pattern, ...]) -> Iterator[str]:
 
 def _explained(found: Explanation) -> Iterator[str]:
     yield ""
+    if found.smallest == ():
+        yield "nothing to explain: as it is, every token has equal bits"
+        return
     yield "flipped                                                 k3      removed   equal bits"
     yield _trial(found, found.base, "nothing")
     for each in (*found.singles, *found.together[:5]):

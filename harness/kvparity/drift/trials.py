@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.drift.explain import FlipTrial
+from kvparity.drift.explain import FlipTrial, of_candidate
 
 
 class _Line(TypedDict):
@@ -22,30 +23,71 @@ class _Line(TypedDict):
 _LINE = TypeAdapter(_Line)
 
 
-def fingerprint(recording: Path, *checkpoints: Path) -> str:
-    """Of what trials are about: the recording's bytes, each checkpoint's config and its files."""
-    made = hashlib.sha256()
-    with recording.open("rb") as file:
-        while block := file.read(1 << 20):
-            made.update(block)
-    for checkpoint in checkpoints:
-        made.update((checkpoint / "config.json").read_bytes())
-        for each in sorted(checkpoint.glob("*.safetensors")):
-            facts = each.stat()
-            made.update(f"{each.name} {facts.st_size} {facts.st_mtime_ns}".encode())
-    return made.hexdigest()[:16]
+_READ = (".json", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".model")
+"""Settings and weights of a checkpoint, and whatever may be read as such."""
 
 
-def read(path: Path, of: str) -> list[FlipTrial]:
-    """The trials in ``path`` that are about ``of``; none where there is no file.
+@dataclass(frozen=True)
+class TrialSource:
+    """What trials are about. ``candidates``: the digest of each folder of other weights."""
+
+    given: str
+    candidates: Mapping[str, str]
+
+    def of(self, factors: Collection[str]) -> str:
+        """What one trial is about: a folder of other weights only where it is used."""
+        used = (
+            digest
+            for folder, digest in self.candidates.items()
+            if not set(of_candidate(folder)).isdisjoint(factors)
+        )
+        return hashlib.sha256("\n".join((self.given, *sorted(used))).encode()).hexdigest()[:16]
+
+
+def source(
+    recording: Path, checkpoint: Path, candidates: Iterable[str], ran_on: str
+) -> TrialSource:
+    """By contents: times and sizes may be those of other files, of an archive or an image.
+
+    ``ran_on``: versions and device.
 
     Raises:
-        UnsupportedError: a line is no trial; the message names it.
+        UnsupportedError: a file cannot be read.
     """
-    if not path.exists():
+    given = f"{_contents(recording)}\n{_folder(checkpoint)}\n{ran_on}"
+    return TrialSource(given, {each: _folder(Path(each)) for each in candidates})
+
+
+def _folder(checkpoint: Path) -> str:
+    files = sorted(each for each in checkpoint.iterdir() if each.suffix in _READ)
+    return "\n".join(f"{each.name} {_contents(each)}" for each in files if each.is_file())
+
+
+def _contents(path: Path) -> str:
+    made = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                made.update(block)
+    except OSError as error:
+        raise UnsupportedError(f"{path} cannot be read: {error.strerror}") from error
+    return made.hexdigest()
+
+
+def read(path: Path, about: TrialSource) -> list[FlipTrial]:
+    """The trials in ``path`` that are about the same; none where there is no file.
+
+    Raises:
+        UnsupportedError: it cannot be read, or a line is no trial; the message names it.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UnsupportedError(f"--trials {path} cannot be read: {error.strerror}") from error
     found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             value = _LINE.validate_json(line)
         except ValidationError:
@@ -53,12 +95,12 @@ def read(path: Path, of: str) -> list[FlipTrial]:
                 f"{path}:{number} is no trial of kvparity drift: remove the line, or name another "
                 "--trials"
             ) from None
-        if value["of"] == of:
+        if value["of"] == about.of(value["trial"].factors):
             found.append(value["trial"])
     return found
 
 
-def append(path: Path, of: str, trial: FlipTrial) -> None:
+def append(path: Path, about: TrialSource, trial: FlipTrial) -> None:
     """One line, on the disk when this returns.
 
     Raises:
@@ -66,6 +108,6 @@ def append(path: Path, of: str, trial: FlipTrial) -> None:
     """
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"of": of, "trial": asdict(trial)}) + "\n")
+            file.write(json.dumps({"of": about.of(trial.factors), "trial": asdict(trial)}) + "\n")
     except OSError as error:
         raise UnsupportedError(f"--trials {path} cannot be written: {error.strerror}") from error

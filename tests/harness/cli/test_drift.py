@@ -14,6 +14,7 @@ from rollouts.recorded import LAYOUTS, SEQUENCES, vllm_rollout, vllm_scores, wri
 from kvparity.cli import drift as verb
 from kvparity.cli.main import main
 from kvparity.drift.report import LIMITS
+from kvparity.rollouts import RolloutWriter
 from kvparity.rollouts.names import FRAMEWORKS
 
 
@@ -119,6 +120,18 @@ def test_a_model_scores(model: tuple[str, str], capsys: pytest.CaptureFixture[st
             ": of --explain; expected --explain, too",
         ),
         (["--explain"], "--explain: of a model; expected --against a checkpoint's folder"),
+        (
+            ["--against", "MODEL", "--explain", "--seconds", "nan"],
+            "--seconds nan: expected a number from 0",
+        ),
+        (
+            ["--against", "MODEL", "--explain", "--candidate", "MODEL/../model0"],
+            "is --against itself; expected other weights",
+        ),
+        (
+            ["--against", "MODEL", "--explain", "--candidate", "EMPTY"],
+            ": expected a checkpoint's folder",
+        ),
         (["--against", "EMPTY"], "config.json is missing; a checkpoint needs it"),
     ],
 )
@@ -131,7 +144,8 @@ def test_bad_settings(
 ) -> None:
     folder, recorded = model
     places = {"MODEL": folder, "EMPTY": str(tmp_path)}
-    assert main(["drift", recorded, *(places.get(it, it) for it in more)]) == 2
+    given = [places.get(it, it.replace("MODEL", folder)) for it in more]
+    assert main(["drift", recorded, *given]) == 2
     err = capsys.readouterr().err.strip()
     assert message in err
     assert len(err.splitlines()) == 1
@@ -159,6 +173,21 @@ def test_the_gap_is_explained(
     trials.write_text(kept + '{"of": 1')
     assert main(command) == 2
     assert f"{trials}:{len(kept.splitlines()) + 1} is no trial" in capsys.readouterr().err
+
+
+def test_no_gap_needs_no_explanation(
+    model: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, recorded = model
+    assert main(["drift", recorded, "--against", folder, "--explain"]) == 0
+    said = capsys.readouterr()
+    assert "nothing to explain: as it is, every token has equal bits" in said.out
+    assert "flipped" not in said.out
+    none = tmp_path / "none.jsonl"
+    with RolloutWriter(none) as writer:
+        writer.write([1], [2], [-1.0], mask=[0])
+    assert main(["drift", str(none), "--against", folder, "--explain"]) == 5
+    assert "--explain: no token is compared" in capsys.readouterr().err
 
 
 def test_no_torch_is_imported(rollout: str) -> None:

@@ -104,7 +104,7 @@ def test_without_a_cause_nothing_is_explained(given: Given, scores: Scores) -> N
     found = explained(clean, given, scores)
     assert found.base.numbers is not None
     assert found.base.numbers.equal_bits == 1
-    assert all(found.removed(trial) == 0.0 for trial in found.singles)
+    assert (found.singles, found.together, found.smallest) == ((), (), ())
 
 
 def test_one_stored_zero_is_a_pattern(given: Given, scores: Scores) -> None:
