@@ -14,6 +14,8 @@ SECTIONS = {
     "Contract": "The file",
     "Attention": "`subject` with `kind: attention`",
     "Heads": "`heads`",
+    "AlibiBias": "`bias` with `kind: alibi`",
+    "RelativeBias": "`bias` with `kind: relative`",
     "Decoder": "`subject` with `kind: decoder`",
     "DecoderConfig": "`config` of a decoder",
     "DecoderCache": "`cache` of a decoder",

@@ -17,12 +17,16 @@ TOLERANCE = re.compile(
     r"limits?|tol(erance)?|[ar]tol|threshold|epsilon|max_abs.*|approx_kl.*|clip.*"
 )
 PATHS = ("reference", "paths", "workloads")
-_PLAIN = "a pair that is called without them: leave the key out, and what it does is not claimed"
+DECLARED_BY = {
+    "alibi_slopes": "bias: {kind: alibi}",
+    "alibi": "bias: {kind: alibi}",
+    "attn_bias": "bias: {kind: relative, distances: 32}",
+    "relative_bias": "bias: {kind: relative, distances: 32}",
+    "sink": "sinks: [-1, 3]",
+    "s_aux": "sinks: [-1, 3]",
+}
+"""Keys of a pair that people look for, and what declares it."""
 UNVERIFIED: dict[str, tuple[str, str]] = {
-    "alibi_slopes": ("ALiBi slopes", _PLAIN),
-    "alibi": ("ALiBi slopes", _PLAIN),
-    "bias": ("biases of scores", _PLAIN),
-    "attn_bias": ("biases of scores", _PLAIN),
     "mask": ("masks", "window, or a pair that is causal"),
     "attn_mask": ("masks", "window, or a pair that is causal"),
 }
@@ -145,6 +149,8 @@ def _unknown(path: KeyPath, model: type[BaseModel] | None) -> Fault:
         what, instead = UNVERIFIED[key]
         message = f"found {key!r}, but {what} are not part of the signature of a pair yet"
         return Fault(path, f"{message}: what they add is not verified", instead)
+    if model is Attention and key in DECLARED_BY:
+        return Fault(path, f"found the unknown key {show(key)}", DECLARED_BY[key])
     expected = one_of(fields)
     if ":" in key:  # YAML takes a colon without a space as part of a word
         expected += "; and a space behind the colon of a key"

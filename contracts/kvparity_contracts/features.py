@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from kvparity_contracts.controls.base import Feature as Feature
 from kvparity_contracts.decoder import DecoderConfig
+from kvparity_contracts.pair_keys import Bias, RelativeBias
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.sides import Sides
@@ -59,6 +60,10 @@ def _sinks(contract: Parts) -> bool:
         return contract.subject.sinks is not None
     config = _config(contract)
     return config is not None and config.attention_sinks
+
+
+def _bias(contract: Parts) -> Bias | None:
+    return contract.subject.bias if isinstance(contract.subject, Attention) else None
 
 
 def _groups(contract: Parts) -> bool:
@@ -121,6 +126,8 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         lambda c: isinstance(c.subject, Attention) and bool(c.subject.softcap),
     ),
     "sinks": ("attention sinks", _sinks),
+    "bias": ("a bias of scores", lambda c: _bias(c) is not None),
+    "bias-table": ("a bias by distance", lambda c: isinstance(_bias(c), RelativeBias)),
     "groups": ("several KV heads, several query heads for each", _groups),
     "layers": ("at least two layers", _layers),
     "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),

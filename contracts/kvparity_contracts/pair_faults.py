@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from kvparity_contracts.base import Fault
 from kvparity_contracts.subjects import Attention
 
-PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks")
+PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias")
 """Keys that are passed to both functions of a pair where a contract declares them."""
 DECODED: Mapping[str, str] = {"page": "block_table"}
 """Keys that change what decode alone is called with, and the keyword that it is then given."""

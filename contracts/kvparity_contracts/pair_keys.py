@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from kvparity_contracts.base import Fault, as_tuple, refuse
+from kvparity_contracts.base import Fault, Model, as_tuple, refuse
 
 TWO = "two, the smaller one first"
 
@@ -31,3 +31,27 @@ Range = Annotated[
     WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
 ]
 """The least and the largest of numbers that are drawn."""
+
+
+class AlibiBias(Model):
+    """Scores fall with the distance of a key from the row's own, in a straight line."""
+
+    TAG: ClassVar[str] = "alibi"
+
+    kind: Literal["alibi"]
+    """alibi: slopes between 2^-8 and 1, one for each query head, passed as `alibi_slopes`."""
+
+
+class RelativeBias(Model):
+    """A number for each query head and distance of a key from the row's own is added to scores."""
+
+    TAG: ClassVar[str] = "relative"
+
+    kind: Literal["relative"]
+    """relative: normals of standard deviation 2, passed as `bias`."""
+    distances: Annotated[int, Field(ge=2, le=2**20)]
+    """How many distances have a number of their own: the last one is of all farther keys."""
+
+
+Bias = Annotated[AlibiBias | RelativeBias, Field(discriminator="kind")]
+"""What is added to scores by head and distance."""

@@ -14,7 +14,7 @@ from kvparity_contracts.base import Fault, Model, Positive, exactly_one, refuse
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
-from kvparity_contracts.pair_keys import Range
+from kvparity_contracts.pair_keys import Bias, Range
 from kvparity_contracts.presets import PRESETS, KnownModel, Preset
 from kvparity_contracts.served import ServerSubject
 from kvparity_contracts.sides import Sides
@@ -116,6 +116,8 @@ class Attention(Model):
     sinks: Range | None = None
     """Logits of one more key for each query head, whose value is 0, drawn between these two numbers
     and passed as `sinks`; left out, none."""
+    bias: Bias | None = None
+    """What is added to scores by head and distance, drawn and passed; left out, nothing."""
     layout: Literal["slot-head", "head-slot"] = "slot-head"
     """What comes first in the cache's memory: all heads of a slot, or all slots of a head."""
     page: Width | None = None

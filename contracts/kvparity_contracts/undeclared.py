@@ -21,8 +21,8 @@ SPOKEN: Mapping[str, str] = {
     "sinks": "sinks",
 }
 """Parts of names, and what they stand for."""
-KEYS: Mapping[str, str] = {"sinks": "sinks"}
-"""The key that declares it, where there is one."""
+KEYS: Mapping[str, str] = {"sinks": "sinks", "ALiBi slopes": "bias"}
+"""The key that declares it."""
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -41,19 +41,13 @@ def undeclared(loaded: LoadedContract) -> Iterator[tuple[KeyPath, str]]:
         if not target.endswith(".py"):
             continue
         for what, (name, line) in _named(loaded.base / target, function).items():
-            declared_by = KEYS.get(what, "")
-            if what not in told and not getattr(subject, declared_by, None):
+            if what not in told and getattr(subject, KEYS[what]) is None:
                 told.add(what)
-                reason = (
-                    f"which this contract does not declare (subject.{declared_by})"
-                    if declared_by
-                    else "which a contract of a pair cannot declare yet"
-                )
                 yield (
                     ("subject", key),
-                    f"{target}:{line} names {what} ({name}), {reason}: float64 counts none, so an "
-                    "accuracy check differs by what they add, and without one nothing shows "
-                    "whether they are right",
+                    f"{target}:{line} names {what} ({name}), which this contract does not declare "
+                    f"(subject.{KEYS[what]}): float64 counts none, so an accuracy check differs by "
+                    "what they add, and without one nothing shows whether they are right",
                 )
 
 

@@ -14,13 +14,18 @@ Both = tuple[Tensor, Tensor]
 
 def _row(
     q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float = 0.0,
-    sinks: Tensor | None = None,
+    sinks: Tensor | None = None, alibi_slopes: Tensor | None = None, bias: Tensor | None = None,
 ) -> Both:  # fmt: skip
     group = q.shape[0] // k.shape[1]
     keys, values = (x.float().repeat_interleave(group, 1) for x in (k, v))
     scores = (q.float()[None] * keys).sum(-1) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
+    distance = torch.arange(len(k) - 1, -1, -1)
+    if alibi_slopes is not None:
+        scores = scores - distance[:, None] * alibi_slopes
+    if bias is not None:
+        scores = scores + bias[:, distance.clamp(max=bias.shape[1] - 1)].T
     joined = scores if sinks is None else torch.cat([scores, sinks[None]])
     lse = torch.logsumexp(joined, 0)
     return (torch.exp(scores - lse)[..., None] * values).sum(0).to(q.dtype), lse
@@ -69,6 +74,24 @@ def prefill_twice(*args: Any, sinks: Tensor, **more: Any) -> Both:
 
 def decode_twice(*args: Any, sinks: Tensor, **more: Any) -> Both:
     return decode(*args, sinks=sinks + math.log(2), **more)
+
+
+def prefill_uphill(*args: Any, alibi_slopes: Tensor, **more: Any) -> Both:
+    """Far keys gain what they should lose."""
+    return prefill(*args, alibi_slopes=-alibi_slopes, **more)
+
+
+def decode_uphill(*args: Any, alibi_slopes: Tensor, **more: Any) -> Both:
+    return decode(*args, alibi_slopes=-alibi_slopes, **more)
+
+
+def prefill_farther(*args: Any, bias: Tensor, **more: Any) -> Both:
+    """Distances count from the key behind the row's own."""
+    return prefill(*args, bias=torch.cat([bias[:, 1:], bias[:, -1:]], 1), **more)
+
+
+def decode_farther(*args: Any, bias: Tensor, **more: Any) -> Both:
+    return decode(*args, bias=torch.cat([bias[:, 1:], bias[:, -1:]], 1), **more)
 
 
 def prefill_longer(*args: Any, window: int, **more: Any) -> Both:

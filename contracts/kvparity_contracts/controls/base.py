@@ -28,6 +28,8 @@ Feature = Literal[
     "pages",
     "softcap",
     "sinks",
+    "bias",
+    "bias-table",
     "groups",
     "model-side",
     "scoring-side",

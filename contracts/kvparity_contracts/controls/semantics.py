@@ -36,6 +36,18 @@ SEMANTICS = (
         features=("sinks",),
     ),
     _alike(
+        "bias-with-wrong-sign",
+        "both kernels add a bias of scores with the wrong sign",
+        "meta-pytorch/attention-gym#86",
+        features=("bias",),
+    ),
+    _alike(
+        "bias-one-off",
+        "both kernels take the bias of the next distance",
+        "vllm-project/vllm#945",
+        features=("bias-table",),
+    ),
+    _alike(
         "scale-of-padded-head",
         "both kernels scale scores by the head dimension that they pad to",
         "intel/ipex-llm#12619",

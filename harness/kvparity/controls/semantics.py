@@ -39,8 +39,24 @@ def _longer_window(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tenso
 
 def _two_sinks(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The sink joins the denominator of two splits: ROCm/rocm-libraries#12227."""
-    low, high = subject.sink_range
-    return exact(replace(subject, sink_range=(low + TWICE, high + TWICE)), q, k, v)
+    terms = subject.terms()
+    assert terms.sinks is not None, "it is planted where a pair has sinks"
+    return exact(subject, q, k, v, replace(terms, sinks=terms.sinks + TWICE))
+
+
+def _other_sign(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Far keys gain what they should lose: meta-pytorch/attention-gym#86."""
+    terms = subject.terms()
+    slopes, bias = (None if x is None else -x for x in (terms.alibi_slopes, terms.bias))
+    return exact(subject, q, k, v, replace(terms, alibi_slopes=slopes, bias=bias))
+
+
+def _one_farther(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Distances count from the key behind the row's own: vllm-project/vllm#945."""
+    terms = subject.terms()
+    assert terms.bias is not None, "it is planted where a pair has a bias by distance"
+    farther = torch.cat([terms.bias[:, 1:], terms.bias[:, -1:]], 1)
+    return exact(subject, q, k, v, replace(terms, bias=farther))
 
 
 def _padded_scale(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -63,6 +79,8 @@ ROWS: dict[str, Rows] = {
     "softcap-ignored": _no_softcap,
     "window-one-long": _longer_window,
     "sink-twice": _two_sinks,
+    "bias-with-wrong-sign": _other_sign,
+    "bias-one-off": _one_farther,
     "scale-of-padded-head": _padded_scale,
     "kv-heads-interleaved": _interleaved,
 }

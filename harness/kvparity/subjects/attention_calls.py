@@ -111,15 +111,35 @@ class StoredKV:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class HeadTerms:
+    """What the scores of each query head take beside q and k, float32; None: not declared.
+
+    ``sinks`` ``[Hq]``: logits of one more key whose value is 0. The others are added to scores
+    after scale and softcap, by the distance of a key from the row's own. ``alibi_slopes`` ``[Hq]``:
+    ``- slope * distance``. ``bias`` ``[Hq, distances]``: its last column is of all farther keys.
+    """
+
+    sinks: Tensor | None = None
+    alibi_slopes: Tensor | None = None
+    bias: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that there are, by keyword."""
+        return {name: each for name, each in vars(self).items() if each is not None}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _PairCall(_ScoreRules):
     """``q`` ``[rows, Hq, D]``, ``k`` and ``v``: numbers, or codes of ``format`` with ``k_scale``
     and ``v_scale`` float32, ``[Hkv]`` or one for each group of each key. ``order``: None where the
-    contract declares none.
+    contract declares none. ``alibi_slopes`` and ``bias`` as in ``HeadTerms``.
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
+    alibi_slopes: Tensor | None = None
+    bias: Tensor | None = None
     k_scale: Tensor | None = None
     v_scale: Tensor | None = None
     format: StoreFormat | None = None
@@ -131,11 +151,12 @@ class _PairCall(_ScoreRules):
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that are given to the kernel and that it may not change, by name."""
-        return {"q": self.q} | self.stored.tensors() | self.lengths() | self.beside()
+        return {"q": self.q} | self.stored.tensors() | self.lengths() | self.terms.tensors()
 
-    def beside(self) -> dict[str, Tensor]:
-        """What scores take beside q and k, by keyword: where the contract declares it."""
-        return {} if self.sinks is None else {"sinks": self.sinks}
+    @property
+    def terms(self) -> HeadTerms:
+        """What scores take beside q and k."""
+        return HeadTerms(sinks=self.sinks, alibi_slopes=self.alibi_slopes, bias=self.bias)
 
     @property
     def stored(self) -> StoredKV:
@@ -153,7 +174,7 @@ class _PairCall(_ScoreRules):
             found["window"] = self.window
         if self.softcap:
             found["softcap"] = self.softcap
-        return found | self.beside()
+        return found | self.terms.tensors()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -44,7 +44,8 @@ class Attended:
     ``[q_heads, head_dim]``; ``k``, ``v`` ``[n, kv_heads, head_dim]``: the keys from ``first`` on
     that the row sees, read from where the kernel reads them. ``out`` ``[q_heads, head_dim]`` is
     what came back, ``lse`` float32 ``[q_heads]`` its log-sum-exp (None: not returned).
-    ``sinks`` float32 ``[q_heads]``. ``decode``: the single-query kernel computed it.
+    ``sinks`` float32 ``[q_heads]``; ``bias`` float64 ``[q_heads, n]``, added to scores after scale
+    and softcap (None: none). ``decode``: the single-query kernel computed it.
     """
 
     layer: int
@@ -61,6 +62,7 @@ class Attended:
     scale: float
     softcap: float = 0.0
     sinks: Tensor | None = None
+    bias: Tensor | None = None
     decode: bool = False
 
 

@@ -6,6 +6,21 @@ import torch
 from torch import Tensor
 
 
+def score_bias(distance: Tensor, alibi_slopes: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """Float64, what is added to scores of keys so far from the row's own, or None.
+
+    ``distance`` integers; ``- slope * distance``, or the entry of ``bias`` ``[..., distances]`` at
+    the distance, the last one for all farther keys. With slopes ``[Hq]`` a distance ``[n]`` gives
+    ``[Hq, n]``; those of one head give the shape of ``distance``.
+    """
+    if alibi_slopes is not None:
+        slopes = alibi_slopes.double()
+        return -(slopes[:, None] if slopes.dim() else slopes) * distance
+    if bias is None:
+        return None
+    return bias.double()[..., distance.clamp(0, bias.shape[-1] - 1)]
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -15,6 +30,8 @@ def attend(
     window: int = 0,
     softcap: float = 0.0,
     sinks: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    bias: Tensor | None = None,
     first_key: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Causal attention of one sequence in float64, aligned at the end.
@@ -22,7 +39,8 @@ def attend(
     ``q`` ``[Tq, Hq, D]``, ``k``, ``v`` ``[Tk, Hkv, D]``, ``Hq`` a multiple of ``Hkv``: row t sees
     keys ``0 .. Tk-Tq+t``; of these with ``window`` only the last so many, and with ``first_key``
     (integers ``[Tq]``) only those from ``first_key[t]``. ``softcap`` c makes of a score s
-    ``c tanh(s / c)``; ``sinks`` ``[Hq]`` are logits that join the denominator. Returns float64
+    ``c tanh(s / c)``; then ``alibi_slopes`` ``[Hq]`` or ``bias`` ``[Hq, distances]`` are added as
+    ``score_bias`` says. ``sinks`` ``[Hq]`` are logits that join the denominator. Returns float64
     ``out`` ``[Tq, Hq, D]`` and natural log-sum-exp ``lse`` ``[Tq, Hq]``, sinks included; a row
     that sees no key has out 0 and, without sinks, lse -inf. Works on any device.
     """
@@ -40,6 +58,9 @@ def attend(
         scores = q[:, head] @ k[:, head // group].T * scale
         if softcap:
             scores = softcap * torch.tanh(scores / softcap)
+        more = score_bias(last - key, *(x if x is None else x[head] for x in (alibi_slopes, bias)))
+        if more is not None:
+            scores = scores + more
         scores = scores.masked_fill(hidden, -torch.inf)
         total = torch.logsumexp(scores, -1)
         if sinks is not None:

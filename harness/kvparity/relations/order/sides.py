@@ -14,7 +14,7 @@ from torch import Tensor
 from kvparity.relations.order.encoding import split_log2
 from kvparity.relations.order.errors import NotATree, NotMeasured
 from kvparity.relations.order.storing import draw, exactly
-from kvparity.subjects.attention_calls import StoredKV
+from kvparity.subjects.attention_calls import HeadTerms, StoredKV
 from kvparity.subjects.pair.inputs import Inputs
 from kvparity.subjects.pair.subject import AttentionSubject
 
@@ -163,7 +163,13 @@ class Side:
         logits = torch.full((self.heads.kv, self.group), COLD)
         if sinks is not None:
             logits[:, : sinks.shape[1]] = sinks
-        return self._call(q, given, logits.flatten() * math.log(2))
+        own = self.subject.terms()
+        if own.alibi_slopes is not None or own.bias is not None:
+            self.notes["a bias of scores is 0 in probes"] = None
+        zero = {name: torch.zeros_like(each) for name, each in own.tensors().items()}
+        if own.sinks is not None:
+            zero["sinks"] = (logits.flatten() * math.log(2)).to(own.sinks)
+        return self._call(q, given, HeadTerms(**zero))
 
     def random(self, rng: torch.Generator) -> Answer:
         """The last row for random normal q, k, v and sinks, stored as a writer would store them."""
@@ -171,31 +177,32 @@ class Side:
         q = torch.randn(self.batch, heads.query, heads.dim, generator=rng)
         k = torch.randn(self.batch, self.total, heads.kv, heads.dim, generator=rng)
         v = torch.randn(self.batch, self.total, heads.kv, heads.dim, generator=rng)
-        sinks = torch.randn(heads.query, generator=rng)
+        own = self.subject.terms().tensors()
+        terms = {name: torch.randn(x.shape, generator=rng).to(x) for name, x in own.items()}
         if self.coded:
             (k, k_scale), (v, v_scale) = draw(k, self.subject, "k"), draw(v, self.subject, "v")
             given = StoredKV(k, v, k_scale, v_scale)
         else:
             given = StoredKV(k.to(self.stored), v.to(self.stored))
-        return self._call(q, given, sinks)
+        return self._call(q, given, HeadTerms(**terms))
 
-    def _call(self, q: Tensor, given: StoredKV, sinks: Tensor) -> Answer:
+    def _call(self, q: Tensor, given: StoredKV, terms: HeadTerms) -> Answer:
         """One call. Scales that lie beside tokens are ``[B, total, Hkv, groups]``."""
         subject, batch, device = self.subject, self.batch, self.device
         q = q.to(device, self.out)
         scales = (x if x is None else x.to(device) for x in (given.k_scale, given.v_scale))
         given = StoredKV(given.k.to(device), given.v.to(device), *scales)
-        own = sinks.to(device) if subject.sinks else None
         self.calls += 1
         if self.which == "decode":
             lens = torch.full((batch,), self.total, dtype=torch.int32, device=device)
-            rows = subject.call_decode(Inputs(q, given), lens, coded=self.coded, sinks=own)
+            rows = subject.call_decode(Inputs(q, given), lens, coded=self.coded, terms=terms)
         else:
             count = torch.arange(batch + 1, dtype=torch.int32, device=device)
             q, given = q.repeat_interleave(self.rows, 0), given.each(lambda x: x.flatten(0, 1))
             rows = subject.call_prefill(
-                Inputs(q, given), count * self.rows, count * self.total, coded=self.coded, sinks=own
-            )
+                Inputs(q, given), count * self.rows, count * self.total, coded=self.coded,
+                terms=terms,
+            )  # fmt: skip
         if self.which == "prefill":
             rows = rows[self.rows - 1 :: self.rows]
         width = self.heads.query * self.heads.dim

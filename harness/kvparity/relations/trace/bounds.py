@@ -7,6 +7,7 @@ by at most ``u`` times the sum of
 
 - ``(2 D + 4) * sum_j w_j S_j``: D products added in float32 (a tensor core may cut instead of
   rounding, which is two ``u`` each), scale * log2(e) rounded, the product with it rounded;
+- the same of a bias that is added to scores: ``S_j`` counts its size;
 - ``16 c``: tanh of a softcap ``c``, made of exp2 and a division; a cap shrinks errors otherwise;
 - ``sum_j w_j (m - s_j) + 4``: the argument of exp2 rounded, and exp2 (2^-22 on a GPU); over the
   steps of a running maximum the arguments' parts add up to the same ``m - s_j``;

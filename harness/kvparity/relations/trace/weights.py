@@ -65,6 +65,10 @@ def weigh(event: Attended, order: tuple[int, int] | None) -> Weights | None:
     products = products * abs(event.scale)
     if event.softcap:
         scores = event.softcap * torch.tanh(scores / event.softcap)
+    alone = scores
+    if event.bias is not None:
+        bias = event.bias.detach().cpu().double()
+        scores, products = scores + bias, products + bias.abs()
     joined = scores
     if event.sinks is not None:
         joined = torch.cat([scores, event.sinks.detach().cpu().double()[:, None]], dim=1)
@@ -88,7 +92,7 @@ def weigh(event: Attended, order: tuple[int, int] | None) -> Weights | None:
     error = (out - wanted).abs()
     plain = torch.softmax(scores, 1)
     near, far = _uniform(out, wanted, spread, terms, allowed)
-    flat, spread_out = _flat(dots, plain, event.softcap, q.shape[1])
+    flat, spread_out = _flat(dots, torch.softmax(alone, 1), event.softcap, q.shape[1])
 
     entropy = float(torch.special.entr(plain).sum(1).mean())
     largest = int(torch.argmax(terms.weights))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from operator import itemgetter
 
+import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Span
 from kvparity.subjects import events
 from kvparity.subjects.attention_calls import StoredKV
 from kvparity.subjects.pair.model import PairModel
+from kvparity_kernels.attention import naive
 
 
 def attended(
@@ -27,10 +29,11 @@ def attended(
         return
     heads = subject.heads
     k, v = (subject.decoded(part, given) for part in "kv") if coded else (given.k, given.v)
-    width = heads.query * heads.dim
+    width, terms = heads.query * heads.dim, subject.terms()
     for position in wanted:
         i = position - span.start
         first = max(0, position + 1 - subject.window) if subject.window else 0
+        keys = torch.arange(first, position + 1, device=q.device)
         out = rows[i, :width].view(heads.query, heads.dim).to(subject.execution)
         listener.attended(
             events.Attended(
@@ -47,7 +50,8 @@ def attended(
                 lse=rows[i, width:] if rows.shape[1] > width else None,
                 scale=subject.scale,
                 softcap=subject.softcap,
-                sinks=subject.drawn_sinks(),
+                sinks=terms.sinks,
+                bias=naive.score_bias(position - keys, terms.alibi_slopes, terms.bias),
                 decode=span.decode,
             )
         )

@@ -13,7 +13,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kvparity.subjects.attention_calls import Outputs, PairDecodeCall, PairPrefillCall, StoredKV
+from kvparity.subjects.attention_calls import (
+    HeadTerms,
+    Outputs,
+    PairDecodeCall,
+    PairPrefillCall,
+    StoredKV,
+)
 from kvparity.subjects.pair.model import Pair, PairModel
 from kvparity_kernels.attention import naive
 from kvparity_kernels.store import StoreFormat
@@ -24,11 +30,13 @@ Rows = Callable[[PairModel, Tensor, Tensor, Tensor], Tensor]
 aligned at the end: O by head, then the LSE."""
 
 
-def exact(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The rows as the contract declares them."""
+def exact(
+    subject: PairModel, q: Tensor, k: Tensor, v: Tensor, terms: HeadTerms | None = None
+) -> Tensor:
+    """The rows as the contract declares them; with other ``terms``, as these make them."""
     out, lse = naive.attend(
         q, k, v, scale=subject.scale, window=subject.window, softcap=subject.softcap,
-        sinks=subject.drawn_sinks(),
+        **vars(terms or subject.terms()),
     )  # fmt: skip
     return torch.cat([out.reshape(len(q), -1), lse.reshape(len(q), -1)], dim=1)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kvparity.core.rng import stream, uniform
 from kvparity.subjects.attention_calls import (
+    HeadTerms,
     PairDecode,
     PairDecodeCall,
     PairPrefill,
@@ -20,6 +21,7 @@ from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.callables import Kernel
 from kvparity.subjects.pair.data import MIXED, Drawing, DrawnShape, Mixture
 from kvparity.subjects.pair.inputs import Inputs
+from kvparity.subjects.pair.terms import draw as draw_terms
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat, decode
 
@@ -54,7 +56,8 @@ class PairModel:
 
     ``format``: what the cache stores (None: numbers in the dtype ``kv_cache``). ``window``: how
     many keys a row sees (0: all). ``softcap``: 0 for none. ``sinks``: the pair takes logits of
-    sinks, drawn from ``sink_range``. ``layout``: whether slots or heads come first in memory.
+    sinks, drawn from ``sink_range``; ``alibi``: slopes; ``distances``: a bias for each of so many
+    (0: none). ``layout``: whether slots or heads come first in memory.
     ``mixture``: of the data, None for standard normals, whose queries are of very different lengths
     with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and sequences without
     a token. ``page``: slots of a page of the cache that decode is given, 0 where it has none.
@@ -75,6 +78,8 @@ class PairModel:
     softcap: float = 0.0
     sinks: bool = False
     sink_range: tuple[float, float] = (0.0, 0.0)
+    alibi: bool = False
+    distances: int = 0
     layout: str = "slot-head"
     mixture: Mixture | None = MIXED
     sharp: bool = False
@@ -87,6 +92,11 @@ class PairModel:
         """What the cache stores."""
         return self.format or StoreFormat.parse(str(self.kv_cache).removeprefix("torch."))
 
+    @property
+    def shape(self) -> DrawnShape:
+        """What every draw has in common."""
+        return DrawnShape(self.seed, self.heads.query, self.heads.kv, self.heads.dim, self.device)
+
     def draw(self, name: str, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q ``[n, query heads, dim]``, k and v ``[n, kv heads, dim]`` in the execution dtype."""
         q = self.drawn("q", name, positions)
@@ -95,18 +105,13 @@ class PairModel:
 
     def drawn(self, purpose: str, name: str, positions: Tensor) -> Tensor:
         """``q``, ``k`` or ``v`` alone."""
-        shape = DrawnShape(self.seed, self.heads.query, self.heads.kv, self.heads.dim, self.device)
-        drawing = Drawing(shape, self.mixture, self.sharp)
+        drawing = Drawing(self.shape, self.mixture, self.sharp)
         return drawing.draw(purpose, name, positions).to(self.execution)
 
-    def drawn_sinks(self) -> Tensor | None:
-        """float32 ``[query heads]``, the same in every call; None where the pair takes none."""
-        if not self.sinks:
-            return None
-        low, high = self.sink_range
-        heads = torch.arange(self.heads.query, dtype=torch.int64)
-        drawn = low + uniform(stream(self.seed, "heads", "sinks"), heads) * (high - low)
-        return drawn.float().to(self.device)
+    def terms(self) -> HeadTerms:
+        """What scores take beside q and k, the same in every call."""
+        sinks = self.sink_range if self.sinks else None
+        return draw_terms(self.shape, sinks=sinks, alibi=self.alibi, distances=self.distances)
 
     def static_scale(self, part: str) -> Tensor | None:
         """float32 ``[kv heads]`` of fp8 keys (``k``) or values, another for each; None elsewhere.
@@ -135,18 +140,18 @@ class PairModel:
         cu_seqlens_k: Tensor,
         *,
         coded: bool,
-        sinks: Tensor | None = None,
+        terms: HeadTerms | None = None,
     ) -> Tensor:
         """Call prefill; what came back, checked and copied, as float32 ``[n, Hq * D (+ Hq)]``.
 
-        ``coded``: codes and their scales are passed on with their format. ``sinks``: in place of
+        ``coded``: codes and their scales are passed on with their format. ``terms``: in place of
         drawn ones. Raises as ``call.checked``.
         """
         call = PairPrefillCall(
             q=inputs.q, **vars(inputs.given),
             format=self.store if coded else None, cu_seqlens_q=cu_seqlens_q,
             cu_seqlens_k=cu_seqlens_k, scale=self.scale, order=self.order, window=self.window,
-            softcap=self.softcap, sinks=self.drawn_sinks() if sinks is None else sinks,
+            softcap=self.softcap, **vars(terms or self.terms()),
         )  # fmt: skip
         return checked(self.pair.prefill_name, self.pair.prefill, call, inputs)
 
@@ -156,7 +161,7 @@ class PairModel:
         kv_lens: Tensor,
         *,
         coded: bool,
-        sinks: Tensor | None = None,
+        terms: HeadTerms | None = None,
         block_table: Tensor | None = None,
     ) -> Tensor:
         """Call decode; otherwise as ``call_prefill``.
@@ -168,7 +173,7 @@ class PairModel:
             q=inputs.q, **vars(inputs.given),
             format=self.store if coded else None, kv_lens=kv_lens, block_table=block_table,
             scale=self.scale, order=self.order, window=self.window, softcap=self.softcap,
-            sinks=self.drawn_sinks() if sinks is None else sinks,
+            **vars(terms or self.terms()),
         )  # fmt: skip
         if self.page and block_table is None:
             call = call.in_pages(self.page)

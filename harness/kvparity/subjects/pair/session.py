@@ -254,7 +254,7 @@ class AttentionSession:
             self.subject.pair.decode_name,
             rows[[0, -1]],
             heads.query * heads.dim,
-            sinks=self.subject.drawn_sinks(),
+            sinks=self.subject.terms().sinks,
         )
         if fault is not None and fault not in self._faults:
             self._faults.append(fault)

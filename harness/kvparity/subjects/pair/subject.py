@@ -21,6 +21,7 @@ from kvparity.subjects.pair.exact import exact
 from kvparity.subjects.pair.model import HeadCounts, Pair, PairModel
 from kvparity.subjects.pair.session import AttentionSession
 from kvparity_contracts.json_types import JsonObject
+from kvparity_contracts.pair_keys import AlibiBias, RelativeBias
 from kvparity_contracts.subjects import Attention
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.store import StoreFormat, round_trip
@@ -99,11 +100,17 @@ class AttentionSubject(PairModel):
             "window": self.window or None,
             "softcap": self.softcap or None,
             "sinks": list(self.sink_range) if self.sinks else None,
+            "bias": self._bias(),
             "queries": "mixed" if self.mixture else "sharp" if self.sharp else "normal",
             "inputs": "strided" if self.strided else "contiguous",
             "empty": "zero" if self.empties else "never",
             "notes": self._notes(),
         }
+
+    def _bias(self) -> JsonObject | None:
+        if self.alibi:
+            return {"kind": "alibi"}
+        return {"kind": "relative", "distances": self.distances} if self.distances else None
 
     def _notes(self) -> list[str]:
         """What the pair is spared, for the first lines of a report."""
@@ -150,6 +157,8 @@ def build(
         softcap=model.softcap or 0.0,
         sinks=model.sinks is not None,
         sink_range=model.sinks or (0.0, 0.0),
+        alibi=isinstance(model.bias, AlibiBias),
+        distances=model.bias.distances if isinstance(model.bias, RelativeBias) else 0,
         layout=model.layout,
         mixture=MIXED if model.queries == "mixed" else None,
         sharp=model.queries == "sharp",

@@ -19,6 +19,7 @@ from kvparity_kernels.order import ReductionOrder
 
 PLAIN = {
     "scale": 8**-0.5, "window": 0, "softcap": 0.0, "sinks": False, "sink_range": (0.0, 0.0),
+    "alibi": False, "distances": 0,
     "layout": "slot-head",
     "mixture": MIXED, "sharp": False, "strided": True, "empties": True, "order": None,
     "format": None, "kv_cache": torch.float32, "execution": torch.float32, "seed": 1,
@@ -30,6 +31,8 @@ CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "window": ({"window": 9}, {"window": 9}),
     "softcap": ({"softcap": 1.5}, {"softcap": 1.5}),
     "sinks": ({"sinks": [-1, 3]}, {"sinks": True, "sink_range": (-1, 3)}),
+    "alibi": ({"bias": {"kind": "alibi"}}, {"alibi": True}),
+    "relative": ({"bias": {"kind": "relative", "distances": 5}}, {"distances": 5}),
     "layout": ({"layout": "head-slot"}, {"layout": "head-slot"}),
     "normal": ({"queries": "normal"}, {"mixture": None}),
     "sharp": ({"queries": "sharp"}, {"mixture": None, "sharp": True}),
@@ -71,7 +74,8 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode", "heads": HEADS,
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
-    "window": None, "softcap": None, "sinks": None, "queries": "mixed", "inputs": "strided",
+    "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
+    "inputs": "strided",
     "empty": "zero", "notes": [],
 }  # fmt: skip
 CONTIGUOUS = "inputs: contiguous, so q, k and v were never views of a fused tensor"
@@ -85,6 +89,11 @@ NEVER = "empty: never, so no sequence without a token was given to the pair"
         ({"window": 9}, {"window": 9}),
         ({"softcap": 1.5}, {"softcap": 1.5}),
         ({"sinks": [-1, 3]}, {"sinks": [-1, 3]}),
+        ({"bias": {"kind": "alibi"}}, {"bias": {"kind": "alibi"}}),
+        (
+            {"bias": {"kind": "relative", "distances": 5}},
+            {"bias": {"kind": "relative", "distances": 5}},
+        ),
         ({"queries": "normal"}, {"queries": "normal"}),
         ({"queries": "sharp"}, {"queries": "sharp"}),
         ({"inputs": "contiguous"}, {"inputs": "contiguous", "notes": [CONTIGUOUS]}),

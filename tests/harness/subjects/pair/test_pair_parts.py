@@ -5,6 +5,7 @@ Each part with a fault that both kernels share: their bits agree, and float64 te
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -13,14 +14,18 @@ from typing import Any
 import pytest
 import semantic_pairs
 
-from kvparity import Report, check_pair
+from kvparity import Report, check_pair, verify
 from kvparity.core.errors import SubjectError
+from kvparity.core.isolation.inside import here
 from kvparity_contracts.pair_faults import DECODED, PASSED, TAKES
 from kvparity_kernels.attention.launching import RowLimits
 
+HEADS = {"query": 4, "kv": 2, "dim": 8}
 PARTS: dict[str, tuple[dict[str, Any], str, str]] = {
-    # what is declared, what the faulty functions of ``semantic_pairs`` end with, its control
+    # what is passed: what is declared, what the faulty functions end with, its control
     "sinks": ({"sinks": [-1, 3]}, "twice", "sink-twice"),
+    "alibi_slopes": ({"bias": {"kind": "alibi"}}, "uphill", "bias-with-wrong-sign"),
+    "bias": ({"bias": {"kind": "relative", "distances": 6}}, "farther", "bias-one-off"),
 }
 
 
@@ -30,7 +35,7 @@ def checked(folder: Path, fault: str = "", **subject: Any) -> Report:
         getattr(semantic_pairs, f"{name}_{fault}".rstrip("_")) for name in ("prefill", "decode")
     )
     return check_pair(
-        prefill, decode, heads=(4, 2, 8), dtype="bfloat16", lengths=(5, 30), generate=2,
+        prefill, decode, heads=tuple(HEADS.values()), dtype="bfloat16", lengths=(5, 30), generate=2,
         paths=("decode", "batched", "chunked(24)"), subject=subject, run_dir=folder / "run",
     )  # fmt: skip
 
@@ -57,9 +62,8 @@ def test_a_fault_that_both_kernels_share_is_told_by_float64(tmp_path: Path, name
 @pytest.mark.parametrize("name", PARTS)
 def test_what_is_not_declared_is_not_passed(tmp_path: Path, name: str) -> None:
     """A faulty function asks for its part by keyword, and is not given it."""
-    declared, fault, _ = PARTS[name]
-    with pytest.raises(SubjectError, match=f"{next(iter(declared))}"):
-        checked(tmp_path, fault)
+    with pytest.raises(SubjectError, match=f"missing 1 required keyword-only argument: '{name}'"):
+        checked(tmp_path, PARTS[name][1])
 
 
 @pytest.mark.parametrize("module", TAKES)
@@ -75,3 +79,30 @@ def test_what_known_functions_take_is_what_they_are_written_for(module: str) -> 
         if name.endswith("decode"):
             takes |= {each for each, keyword in DECODED.items() if keyword in names}
         assert takes == {each for each in TAKES[module] if each in PASSED or "decode" in name}, name
+
+
+OTHERS = (
+    {"name": "live", "relation": "liveness", "paths": ["decode"]},
+    {"name": "traced", "relation": "trace", "paths": ["decode"]},
+    {"name": "ordered", "relation": "order", "keys": [5]},
+)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_other_relations_know_the_parts(tmp_path: Path, name: str) -> None:
+    """Right functions hold; what the faulty ones share is seen by a trace alone."""
+    for fault, traced in (("", "holds"), (f"_{PARTS[name][1]}", "differs")):
+        pair = {each: f"{semantic_pairs.__file__}:{each}{fault}" for each in ("prefill", "decode")}
+        file = tmp_path / "c.yaml"
+        file.write_text(json.dumps({
+            "version": 1, "name": "others", "checks": OTHERS,
+            "subject": {"kind": "attention", "heads": HEADS, "queries": "normal", **pair,
+                        **PARTS[name][0]},
+            "numerics": {"execution": "float32"},
+            "workloads": [{"name": "w", "prompt_tokens": [14], "generate": 2}],
+            "controls": ["stale-slot"],
+        }))  # fmt: skip
+        with here(True):
+            report = verify(file, run_dir=tmp_path / f"run{fault}")
+        found = {check.name: {case.verdict for case in check.cases} for check in report.checks}
+        assert found == {"live": {"holds"}, "traced": {traced}, "ordered": {"holds"}}

@@ -174,7 +174,7 @@ def test_rows_without_a_key_that_are_right_hold() -> None:
     assert run(over(setting(["batched"]), decode=kept))["batched"].outcome == "holds"
 
 
-@pytest.mark.parametrize("name", ["q", "k", "v", "k_scale", "v_scale", "kv_lens", "sinks"])
+@pytest.mark.parametrize("name", ["q", "k", "v", "k_scale", "v_scale", "kv_lens", "sinks", "bias"])
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_one_write_to_an_input_is_an_error(name: str, place: str) -> None:
     def kernel(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
@@ -185,7 +185,7 @@ def test_one_write_to_an_input_is_an_error(name: str, place: str) -> None:
             x[at] = 3
         return out
 
-    found = replace(subject(kernel, "int8(8)"), sinks=True)
+    found = replace(subject(kernel, "int8(8)"), sinks=True, distances=3)
     session = found.session([Member("m", 4, 3)], Layout())
     list(session.forward((Span(0, 0, 3, 2),), [[0] * 3]))
     with pytest.raises(SubjectError, match=f"decode wrote to its input {name}$"):
