@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -19,6 +19,9 @@ def _only_false(value: object) -> object:
     return value
 
 
+Device = Literal["sm_80", "sm_89", "sm_90", "sm_100"]
+"""An architecture whose products are modelled."""
+ARCHITECTURES: tuple[Device, ...] = get_args(Device)
 DTypes = Annotated[
     OneOrMore[DType], WithJsonSchema(or_list({"enum": ["float32", "float16", "bfloat16"]}))
 ]
@@ -42,6 +45,9 @@ class Numerics(Model):
     """TF32 is off: it would round every float32 product."""
     temperatures: Temperatures = (1.0,)
     """Sampling temperatures, above 0. Logprobs are those of the logits divided by it."""
+    device: Device | None = None
+    """On a CPU, compute products as this architecture's matrix instructions do; left out, as a
+    chain of additions."""
 
     def formats(self) -> tuple[tuple[DType, str], ...]:
         """All pairs (execution, kv_cache), in the order of the contract."""

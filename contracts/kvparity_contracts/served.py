@@ -67,6 +67,9 @@ def numerics_faults(subject: ServerSubject, numerics: Numerics) -> Iterator[Faul
     if numerics.kv_cache is not None:
         found = "found a cache format, but the server decides that"
         yield Fault((*at, "kv_cache"), found, "no kv_cache")
+    if numerics.device is not None:
+        found = f"found {numerics.device!r}, but the server computes on a device of its own"
+        yield Fault((*at, "device"), found, "no device")
     if len(numerics.temperatures) > 1:
         found = "found several temperatures, but a server gives the logprob at one"
         yield Fault((*at, "temperatures"), found, "one temperature")

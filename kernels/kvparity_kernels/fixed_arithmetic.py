@@ -30,6 +30,38 @@ def dot(a: Array, b: Array, start: Array) -> Array:
     return out
 
 
+def fma_dot(a: Array, b: Array, start: Array) -> Array:
+    """``start + a @ b`` as :func:`dot`, of float32, each product added by one fused multiply-add.
+
+    In float64 the product is exact, and its sum rounded twice is right but where the first rounding
+    lands halfway between two float32 numbers or in the range of subnormal ones. Such a step is
+    computed by :func:`fma`.
+    """
+    columns = np.ascontiguousarray(np.swapaxes(a, -1, -2), np.float64)
+    rows = np.ascontiguousarray(b, np.float64)
+    out = np.array(start, np.float32, order="C")
+    wide = out.astype(np.float64)
+    total = np.empty_like(wide)
+    for k in range(rows.shape[-2]):
+        x, y = columns[..., k, :, None], rows[..., k, None, :]
+        np.multiply(x, y, out=total)
+        total += wide
+        if _lands_badly(total):
+            out = fma(x, y, out)
+        else:
+            np.copyto(out, total, casting="same_kind")
+        np.copyto(wide, out)
+    return out
+
+
+def _lands_badly(total: Array) -> bool:
+    """Whether rounding to float32 may differ from rounding what was rounded to ``total``."""
+    size = np.abs(total)
+    size[size == 0] = 1.0
+    halfway = (total.view(np.int64) & 0x1FFFFFFF) == 0x10000000
+    return bool(halfway.any()) or size.min() < 2.0**-126
+
+
 def fma(x: Array, y: Array, z: Array) -> Array:
     """``x * y + z`` of float32 with one rounding.
 

@@ -14,6 +14,7 @@ from kvparity_kernels.fixed_arithmetic import Array
 from kvparity_kernels.tensor_cores import LEAST_EXPONENT, FusedAdd, Operand
 
 _FLOAT32_LEAST = -126
+_MOST = 256  # of what is no infinity
 _ABSENT = -(2**14)
 _NAN = np.uint32(0x7FFFFFFF)
 
@@ -26,44 +27,50 @@ def dot(a: Array, b: Array, start: Array, operand: Operand, unit: FusedAdd) -> A
     nothing but its own row of ``a`` and ``start``.
     """
     with np.errstate(invalid="ignore", over="ignore"):  # infinities and NaN are values here
-        left, right = _operand(a, operand), _operand(b, operand)
-        left_e = _exponents(left, LEAST_EXPONENT[operand])
-        right_e = _exponents(right, LEAST_EXPONENT[operand])
+        # k first, so that a group is one array; exponents in 16 bits, of which two absent fit.
+        left, right = (
+            np.ascontiguousarray(np.moveaxis(_operand(x, operand), k, 0))
+            for x, k in ((a, -1), (b, -2))
+        )
+        least = LEAST_EXPONENT[operand]
+        left_e, right_e = (_exponents(x, least).astype(np.int16) for x in (left, right))
         total = np.asarray(start, np.float64)
-        for k in range(0, left.shape[-1], unit.terms):
+        for k in range(0, len(left), unit.terms):
             ks = slice(k, k + unit.terms)
-            total = _step(
-                left[..., ks], right[..., ks, :], left_e[..., ks], right_e[..., ks, :], total, unit
-            )
+            terms = left[ks, ..., :, None] * right[ks, ..., None, :]
+            tops = left_e[ks, ..., :, None] + right_e[ks, ..., None, :]
+            total = _step(terms, np.maximum.reduce(tops, axis=0), total, unit)
         out = total.astype(np.float32)
     out.view(np.uint32)[np.isnan(out)] = _NAN
     return out
 
 
-def _step(a: Array, b: Array, a_e: Array, b_e: Array, c: Array, unit: FusedAdd) -> Array:
-    """One group, in float64: every number here is exact in it."""
+def _step(terms: Array, top: Array, c: Array, unit: FusedAdd) -> Array:
+    """One group, in float64: every number here is exact in it.
+
+    ``terms``: its products, which are overwritten; ``top``: the greatest of their exponents.
+    """
     # A product of zero counts with e_zero, too: never more than what the accumulator counts with.
-    top = _exponents(c, _FLOAT32_LEAST, absent=unit.e_zero)
-    for i in range(a.shape[-1]):
-        np.maximum(top, a_e[..., :, i, None] + b_e[..., None, i, :], out=top)
-    scale = np.ldexp(1.0, unit.kept - top)
+    top = np.maximum(top, _exponents(c, _FLOAT32_LEAST, absent=unit.e_zero))
+    scale = _power(unit.kept - top)
+    np.multiply(terms, scale, out=terms)
     total = _cut(c * scale)
-    term = np.empty_like(total)
-    for i in range(a.shape[-1]):
-        np.multiply(a[..., :, i, None], b[..., None, i, :], out=term)
-        np.multiply(term, scale, out=term)
-        total += _cut(term)
+    total += np.add.reduce(_cut(terms, terms), axis=0)
     total /= scale
-    ulp = np.ldexp(1.0, unit.result - _exponents(total, _FLOAT32_LEAST, absent=0))
-    total = _cut(total * ulp) / ulp + 0.0  # -0 becomes +0
+    ulp = _power(unit.result - _exponents(total, _FLOAT32_LEAST, absent=0))
+    total *= ulp
+    _cut(total, total)
+    total /= ulp
+    total += 0.0  # -0 becomes +0
     over = np.abs(total) >= 2.0**128
-    total[over] = np.copysign(np.inf, total[over])
-    return np.asarray(total)
+    if over.any():
+        total[over] = np.copysign(np.inf, total[over])
+    return total
 
 
-def _cut(x: Array) -> Array:
-    out: Array = np.trunc(x)
-    return out
+def _cut(x: Array, out: Array | None = None) -> Array:
+    found: Array = np.trunc(x, out)
+    return found
 
 
 def _operand(x: Array, operand: Operand) -> Array:
@@ -75,5 +82,10 @@ def _operand(x: Array, operand: Operand) -> Array:
 
 def _exponents(x: Array, least: int, absent: int = _ABSENT) -> Array:
     """floor(log2 |x|), at least ``least``; ``absent`` for zeros. Of Inf and NaN: any number."""
-    exponents = np.maximum(np.frexp(x)[1] - 1, least)
-    return np.where(x == 0, absent, exponents)
+    exponents = ((x.view(np.int64) >> 52) & 0x7FF) - 1023
+    return np.where(x == 0, absent, np.clip(exponents, least, _MOST))
+
+
+def _power(exponents: Array) -> Array:
+    """2 to the power of each."""
+    return ((exponents + 1023) << 52).view(np.float64)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import triton.language as tl
 
-from kvparity_kernels import fixed_arithmetic, interpreter_fastpath
+from kvparity_kernels import device_model, fixed_arithmetic, interpreter_fastpath
 from kvparity_kernels.relied import triton as relied
 
 _installed = False
@@ -74,9 +74,23 @@ def _dot(
 ) -> Any:
     if d.data.dtype == np.float16 or d.dtype.scalar == tl.bfloat16:
         raise NotImplementedError("tl.dot accumulates in float32 here, not in a 16-bit float")
-    return _handle(
-        fixed_arithmetic.dot(_wide(a.data, a.dtype), _wide(b.data, b.dtype), d.data), d.dtype
-    )
+    operand = _operand(a.dtype.scalar, b.dtype.scalar, input_precision)
+    found = device_model.dot(_wide(a.data, a.dtype), _wide(b.data, b.dtype), d.data, operand)
+    return _handle(found, d.dtype)
+
+
+_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
+
+
+def _operand(left: Any, right: Any, precision: Any) -> str:
+    """The format of a product's operands as its instruction reads them.
+
+    ``precision``: Triton's word for how float32 is read; products of other formats have it, too.
+    """
+    names = dict.fromkeys(_NAMES.get(each.name, each.name) for each in (left, right))
+    if list(names) == ["float32"] and precision.name != "IEEE":
+        return str(precision.name.lower())
+    return " and ".join(names)
 
 
 def _cast(original: Callable[..., Any]) -> Callable[..., Any]:

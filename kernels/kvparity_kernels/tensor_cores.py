@@ -2,7 +2,7 @@
 
 Two public models, each tested on silicon by its authors, agree on these numbers: MMA-Sim
 (arXiv 2511.10909, the package ``mmasim`` 2.1.1) and Khattak and Mikaitis (arXiv 2512.07004).
-Accumulators are float32. No contract and no command uses these numbers yet.
+Accumulators are float32.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from kvparity_contracts.controls.base import Control
 from kvparity_contracts.controls.calls import CALLS
 from kvparity_contracts.controls.dispatch import DISPATCH
 from kvparity_contracts.controls.inside import INSIDE
+from kvparity_contracts.controls.instructions import INSTRUCTIONS
 from kvparity_contracts.controls.kernels import OF_KERNELS
 from kvparity_contracts.controls.linears import LINEARS
 from kvparity_contracts.controls.orders import ORDERS
@@ -38,6 +39,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *SEMANTICS,
             *DISPATCH,
             *LINEARS,
+            *INSTRUCTIONS,
             *POSITIONS,
             *SAMPLING,
             *WINDOWS,

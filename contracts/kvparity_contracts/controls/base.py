@@ -34,6 +34,7 @@ Feature = Literal[
     "model-side",
     "scoring-side",
     "one-format",
+    "instruction",
 ]
 """What a contract must have beside paths and lengths for a defect to be possible."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from kvparity.api.borrowed import borrowed
 from kvparity.api.reports import Report
 from kvparity.run.device import default, settle
+from kvparity.run.device_switch import with_device
 from kvparity.run.options import default_jobs, new_folder, sound
 from kvparity.run.verify import TIMEOUT_S, Progress
 from kvparity.run.verify import verify as run
@@ -24,6 +25,7 @@ def verify(
     run_dir: str | Path | None = None,
     resume: bool = False,
     timeout: float = TIMEOUT_S,
+    modelled: str | None = None,
     command: str = "kvparity.verify",
     progress: Progress | None = None,
 ) -> Report:
@@ -37,6 +39,8 @@ def verify(
         run_dir: where evidence is written; left out, ``.kvparity/runs/<time>-<name>``.
         resume: finish the interrupted run in ``run_dir``.
         timeout: seconds that one case, rollout, control or loading may take at most.
+        modelled: an architecture such as ``sm_90``, whose products are computed on a CPU, as
+            ``numerics.device`` in the contract asks for it.
         command: what the evidence says of how the run began.
         progress: called with (cases finished, cases in all, what runs).
 
@@ -49,6 +53,7 @@ def verify(
     if resume and run_dir is None:
         raise ValueError("resume needs run_dir, the folder of the interrupted run")
     loaded = contract if isinstance(contract, LoadedContract) else load_whole(find(str(contract)))
+    loaded = with_device(loaded, modelled)
     asked = settle(str(device) if device is not None else default())
     folder = Path(run_dir) if run_dir is not None else new_folder(loaded.contract.name)
     try:

@@ -91,7 +91,7 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
     from kvparity.labs.codec.lab import examine_codec
     from kvparity.labs.codec.prepare import prepare
     from kvparity.plan import texts
-    from kvparity.plan.kernel_cases import KernelNumerics
+    from kvparity.plan.kernel_cases import all_numerics
     from kvparity.run.unit import Setting
     from kvparity.run.worker import Job, subject_of
     from kvparity_contracts.files import load_whole
@@ -102,16 +102,16 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
     lengths, contexts = _numbers("--lengths", args.lengths), _numbers("--contexts", args.contexts)
     workload = _workload(loaded, args.workload)
     given = [_pair(text) for text in args.codec or ()]
-    execution, kv_cache = loaded.contract.numerics.formats()[0]
-    _check_subject(loaded, str(kv_cache))
+    numerics = all_numerics(loaded.contract)[0]
+    _check_subject(loaded, numerics.kv_cache)
     environment.settle()
     job = Job(loaded.contract, loaded.base, device, Path())
-    subject = subject_of(job, KernelNumerics(execution, kv_cache))
+    subject = subject_of(job, numerics)
     doing.task(f"rollout and rescore of {workload}")
     bench = prepare(
         Setting(loaded.contract, subject),
         workload,
-        execution=getattr(torch, execution),
+        execution=getattr(torch, numerics.execution),
         dtype=None if args.dequantise is None else getattr(torch, args.dequantise),
         lengths=lengths,
         progress=progress.line,
@@ -128,9 +128,9 @@ def _report(args: argparse.Namespace, device: str) -> CodecDocument:
             "path": str(loaded.path),
             "sha256": loaded.sha256,
         },
-        environment=environment.environment(torch.device(device)).document(),
+        environment=environment.environment(torch.device(device), numerics.device).document(),
         subject=dict(subject.describe()),
-        run=bench.run(workload, str(kv_cache)),
+        run=bench.run(workload, numerics.kv_cache),
         layer_plan=tuple(
             PlannedLayer(**asdict(layer), layer=number) for number, layer in enumerate(bench.plan)
         ),

@@ -99,6 +99,7 @@ def _examine(
     from kvparity.relations.order.examine import order_report
     from kvparity.relations.order.text import render
     from kvparity.run.worker import still_settled
+    from kvparity_kernels import device_model
 
     reports = []
     with ends(ValueError):
@@ -116,7 +117,7 @@ def _examine(
                 )
             )
             still_settled(f"{n} keys")
-    facts = environment(torch.device(device)).document()
+    facts = environment(torch.device(device), device_model.in_force()).document()
     verdict = min((report.verdict for report in reports), key=_WORST.index)
     if args.svg is not None:
         try:
@@ -192,10 +193,12 @@ def _scale(given: float | None, dim: int) -> float:
 def _from_contract(name: str, device: str) -> AttentionSubject:
     import torch
 
+    from kvparity.run.device_switch import require_cpu
     from kvparity.subjects.pair.subject import build
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
     from kvparity_contracts.subjects import Attention
+    from kvparity_kernels import device_model
 
     loaded = load_whole(find(name))
     contract = loaded.contract
@@ -205,6 +208,8 @@ def _from_contract(name: str, device: str) -> AttentionSubject:
             "attention only"
         )
     numerics = contract.numerics
+    require_cpu(contract, device)
+    device_model.use(numerics.device)
     execution = numerics.execution[0]
     return build(
         contract.subject,

@@ -18,6 +18,7 @@ from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.run.device import settle
 from kvparity.run.options import RUNS, default_jobs, new_folder, sound
+from kvparity_contracts.numerics import ARCHITECTURES
 
 if TYPE_CHECKING:
     from kvparity.report.document import RunReport
@@ -66,6 +67,13 @@ def add_parser(verbs: Verbs) -> None:
         "order; the exit code is that of the second run",
     )
     parser.add_argument(
+        "--as",
+        dest="modelled",
+        choices=ARCHITECTURES,
+        help="on a CPU, compute products as this architecture's matrix instructions do, as "
+        "numerics.device in the contract asks for it",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print the report as one JSON document on stdout"
     )
     parser.set_defaults(run=run)
@@ -73,6 +81,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify; returns the exit code."""
+    from kvparity.run.device_switch import with_device
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
 
@@ -82,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         raise StopError("--resume needs --run-dir, the folder of the interrupted run")
     with ends(ValueError), Progress() as bar:
         bar(0, 0, "loading torch")
-        loaded = load_whole(find(args.contract))
+        loaded = with_device(load_whole(find(args.contract)), args.modelled)
         device = settle(args.device)
     try:
         folder = args.run_dir or new_folder(loaded.contract.name)
@@ -161,7 +170,8 @@ def _verify(
         whole = (
             f"--invariant --run-dir {folder.parent}" if args.invariant else f"--run-dir {folder}"
         )
-        again = f"kvparity verify {args.contract} {whole} --resume"
+        model = f"--as {args.modelled} " if args.modelled else ""
+        again = f"kvparity verify {args.contract} {model}{whole} --resume"
         words = f"interrupted{_kept(folder)}; finish with: {again}"
         raise StopError(words, ExitCode.INTERRUPTED) from None
 

@@ -11,6 +11,7 @@ from kvparity.controls import (
     dispatch,
     exponent,
     export,
+    instructions,
     linears,
     order,
     pages,
@@ -29,8 +30,8 @@ from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_kernels.order import ReductionOrder
 
 _MODULES = (
-    attended, cache, dispatch, exponent, export, linears, order, pages, pair_calls, parts, reuse,
-    rope, score, sequence, stores, windows,
+    attended, cache, dispatch, exponent, export, instructions, linears, order, pages, pair_calls,
+    parts, reuse, rope, score, sequence, stores, windows,
 )  # fmt: skip
 _FUNCTIONS = {name: found for module in _MODULES for name, found in vars(module).items()}
 PLANTS: dict[str, Plant] = {

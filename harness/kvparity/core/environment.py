@@ -170,6 +170,9 @@ class Environment(Value):
     reduced_precision_reduction: ReducedPrecision
     threads: int
     """CPU threads of torch in the main process"""
+    numerics_device: str | None = None
+    """the architecture whose products were computed ([device numerics](device-numerics.md)); null:
+    none"""
     variables: dict[str, str]
     """environment variables that can affect bits, if they are set"""
 
@@ -187,8 +190,8 @@ class CudaEnvironment(Environment):
     """CUDA version of torch (CUDA only)"""
 
 
-def environment(device: torch.device) -> Environment:
-    """Versions, device and flags as they are now."""
+def environment(device: torch.device, modelled: str | None = None) -> Environment:
+    """Versions, device and flags as they are now; ``modelled``: whose products are computed."""
     flags = torch.backends.cuda.matmul
     found = Environment(
         python=platform.python_version(),
@@ -204,6 +207,7 @@ def environment(device: torch.device) -> Environment:
             bfloat16=flags.allow_bf16_reduced_precision_reduction,
         ),
         threads=torch.get_num_threads(),
+        numerics_device=modelled,
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
     )
     if device.type != "cuda":

@@ -10,6 +10,7 @@ from kvparity.plan.kernel_cases import (
     KernelControl,
     KernelNumerics,
     Unplanted,
+    all_numerics,
     kernel_cases,
     kernel_control,
 )
@@ -169,7 +170,7 @@ def _columns(contract: Contract, relation: str) -> list[tuple[float | None, int 
 
 def _cases(contract: Contract, pairs: list[_Pair]) -> list[Case]:
     cases: list[Case] = []
-    for execution, kv_cache in contract.numerics.formats():
+    for numerics in all_numerics(contract):
         for pair in pairs:
             for temperature, column in _columns(contract, pair.check.relation):
                 cases.append(
@@ -180,7 +181,7 @@ def _cases(contract: Contract, pairs: list[_Pair]) -> list[Case]:
                         workload=pair.workload,
                         path=pair.path,
                         reference=pair.reference,
-                        numerics=KernelNumerics(execution, kv_cache),
+                        numerics=numerics,
                         temperature=temperature,
                         column=column,
                     )
@@ -192,8 +193,7 @@ def _units(
     contract: Contract, cases: list[Case], plans: dict[str, WorkloadPlans]
 ) -> tuple[Unit, ...]:
     units: list[Unit] = []
-    for execution, kv_cache in contract.numerics.formats():
-        numerics = KernelNumerics(execution, kv_cache)
+    for numerics in all_numerics(contract):
         for workload in contract.workloads:
             own = tuple(c for c in cases if (c.numerics, c.workload) == (numerics, workload.name))
             if contract.subject.kind == "server":
@@ -244,7 +244,7 @@ def _control(contract: Contract, control: Control, relation: str, place: Placeme
         relation=relation,
         check=place.check,
         reference=place.reference,
-        numerics=KernelNumerics(*contract.numerics.formats()[0]),
+        numerics=all_numerics(contract)[0],
         workload=place.workload,
         sequences=place.sequences,
         generate=place.generate,

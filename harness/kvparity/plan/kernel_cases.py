@@ -11,15 +11,22 @@ from kvparity_contracts.contract import Contract
 
 @dataclass(frozen=True)
 class KernelNumerics:
-    """One combination of execution and cache dtype."""
+    """One combination of execution and cache dtype; ``device``: whose products are computed."""
 
     execution: str
     kv_cache: str
+    device: str | None = None
 
     def __str__(self) -> str:
-        if self.execution == self.kv_cache:
-            return self.execution
-        return f"{self.execution}, kv {self.kv_cache}"
+        same = self.execution == self.kv_cache
+        formats = self.execution if same else f"{self.execution}, kv {self.kv_cache}"
+        return formats if self.device is None else f"{formats}, as {self.device}"
+
+
+def all_numerics(contract: Contract) -> tuple[KernelNumerics, ...]:
+    """Every combination that a contract has, in its order."""
+    numerics = contract.numerics
+    return tuple(KernelNumerics(*formats, numerics.device) for formats in numerics.formats())
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,7 @@ def kernel_cases(contract: Contract, first: int) -> tuple[KernelCase, ...]:
     for check in contract.checks:
         if not isinstance(check, KernelCheck):
             continue
-        for formats in contract.numerics.formats():
-            numerics = KernelNumerics(*formats)
+        for numerics in all_numerics(contract):
             for point in check.points(numerics.execution):
                 identity, where = f"c{first + len(cases):03d}", (point.keys, point.architecture)
                 cases.append(KernelCase(identity, check.name, check.relation, numerics, *where))

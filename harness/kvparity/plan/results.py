@@ -76,6 +76,9 @@ class CaseLine(RunLine):
     """execution format"""
     kv_cache: str
     """cache format"""
+    device: str | None = None
+    """the architecture whose products were computed ([device numerics](device-numerics.md)); null:
+    none"""
     temperature: Finite | None
     """null for a kernel pair, and if no logprob is compared"""
     rollout: str | None
@@ -224,6 +227,8 @@ class Formats(Value):
     """in this format"""
     kv_cache: str
     """and this cache format"""
+    device: str | None = None
+    """and with the products of this architecture"""
 
 
 class ControlLine(RunLine):

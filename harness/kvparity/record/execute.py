@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.plan.schedule import Action, Plan, Step, check_schedule
+from kvparity.record.products import counting
 from kvparity.record.run_events import Acted, Ended, Opened, Stepped
 from kvparity.record.scoring import Choose as Choose
 from kvparity.record.scoring import RowScorer, Scored
@@ -211,7 +212,7 @@ def run(
         return _whole(subject, plan, tokens, before, temperatures)
     collector = RowScorer(subject, tokens, temperatures, choose, keep, _rows(plan))
     faults: tuple[str, ...] = ()
-    with torch.inference_mode(), record_launches() as log:
+    with torch.inference_mode(), record_launches() as log, counting() as products:
         if plan.generate:
             observed = _run_generate(subject, plan, collector)
         else:
@@ -224,4 +225,4 @@ def run(
             emit(Ended(session))
             observed = session.observed()
             faults = tuple(session.faults()) if isinstance(session, Faulting) else ()
-    return _record(collector, plan, observed, _work(log, observed), faults)
+    return _record(collector, plan, observed + products, _work(log, observed), faults)

@@ -14,6 +14,7 @@ from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.plain_tensor import plain
 from kvparity.subjects.base import Subject
 from kvparity_kernels.digest import row_digest
+from kvparity_kernels.overrides.watch import unwatched
 from kvparity_kernels.relied import GoneError
 
 Tokens = list[list[int]]
@@ -91,7 +92,8 @@ class RowScorer:
     def _target(self, sequence: int, position: int, row: Tensor) -> int:
         known = self.tokens[sequence]
         if position + 1 == len(known) and self.choose is not None:
-            known.append(self.choose(sequence, position + 1, row))
+            with unwatched():  # what draws a token is no part of the subject
+                known.append(self.choose(sequence, position + 1, row))
         if position + 1 >= len(known):
             raise SubjectError(
                 f"a row at position {position} of sequence {sequence} came too early: only "

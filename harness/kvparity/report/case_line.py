@@ -60,6 +60,7 @@ def _line(
         "relation": case.relation,
         "dtype": case.numerics.execution,
         "kv_cache": case.numerics.kv_cache,
+        "device": case.numerics.device,
     }
     return RELATIONS[case.relation].line.model_validate(head | found | more)
 

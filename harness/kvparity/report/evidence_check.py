@@ -143,6 +143,7 @@ def _misplaced(case: Case | KernelCase, line: CaseLine) -> str | None:
         "check": case.check,
         "dtype": case.numerics.execution,
         "kv_cache": case.numerics.kv_cache,
+        "device": case.numerics.device,
     }
     if isinstance(case, Case):
         wanted |= {

@@ -43,7 +43,12 @@ def _ground(report: RunReport) -> list[str]:
     )
     lines = [f"  on {found.device} ({found.device_name}), {versions}"]
     lines += outside_line({"outside_tested": found.outside_tested})
-    if found.triton_mode == "interpreter" and report.kernels:
+    if found.numerics_device is not None:
+        lines.append(
+            f"  computed under the model of {found.numerics_device}'s products: sums and maxima "
+            "along a row, and values of exp2, are the interpreter's, not the device's"
+        )
+    elif found.triton_mode == "interpreter" and report.kernels:
         lines.append(
             "  Triton kernels ran in the interpreter: this shows that the algorithm is invariant, "
             "not the hardware"

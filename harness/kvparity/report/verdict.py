@@ -9,6 +9,7 @@ from kvparity.core.errors import SubjectError
 from kvparity.plan.cases import Case, Omitted, Work
 from kvparity.plan.kernel_cases import KernelCase, Unplanted
 from kvparity.plan.results import CaseLine, ControlLine, Outcome
+from kvparity.record.products import MODEL, TORCH
 from kvparity.relations.blind import apart, blind, seen_instead
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.lines import UnitLine
@@ -175,3 +176,21 @@ def other_than_requested(units: Sequence[UnitLine]) -> str | None:
             if used[key] != value:
                 return f"{key} {value!r} was asked for, but {used[key]!r} was used"
     return None
+
+
+def not_modelled(contract: Contract, units: Sequence[UnitLine]) -> str | None:
+    """What did not compute as the device that the contract asks for, or None."""
+    device = contract.numerics.device
+    if device is None:
+        return None
+    asked = f"products of {device} were asked for"
+    for unit in units:
+        for path, counts in unit.observed.items():
+            place = f"{path} over {unit.unit}"
+            if own := [name for name in counts if name.startswith(TORCH)]:
+                return f"{asked}, and {place} took {', '.join(own)}, which the model does not reach"
+            if counts.get(f"{MODEL}{device} tf32"):
+                return f"{asked} with TF32 off, and {place} took products of float32 cut to TF32"
+            if not any(name.startswith(f"{MODEL}{device} ") for name in counts):
+                return f"{asked}, and {place} computed none that the model reaches"
+    return None if units else f"{asked}, and no path ran whose products are counted"

@@ -34,6 +34,7 @@ def identity(
         "triton_mode": environment.triton_mode,
         "subject_files": subject_files(loaded),
         "invariant": asked(loaded),
+        "numerics_device": loaded.contract.numerics.device,
         "tiles": tiles,
     }
 

@@ -26,12 +26,14 @@ from kvparity.report.lines import edited
 from kvparity.report.recorded import RecordedCase, RecordedUnit
 from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
 from kvparity.report.schema import RESIGNED, schema_of
+from kvparity.run.device_switch import require_cpu, with_device
 from kvparity.run.invariant_switch import asked, with_invariant
 from kvparity.run.recheck.outcome import told
 from kvparity.run.unit import Runner, run_case, run_unit
 from kvparity.run.worker import Job, forget, look, subject_of
 from kvparity.subjects.base import Subject, column_name
 from kvparity_contracts.loader import LoadedContract
+from kvparity_kernels import device_model
 
 
 class FarColumn(TypedDict):
@@ -114,6 +116,7 @@ def contract_path(folder: Path) -> tuple[Path, str]:
     return Path(str(identity["path"])), str(identity.get("contract"))
 
 
+@device_model.using(None)  # what is put in force for the case ends with it
 def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> Replay:
     """Run the case again on the tokens of the run.
 
@@ -123,6 +126,9 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     identity = read_identity(folder / "identity.json")
     switched = identity.get("invariant")
     loaded = with_invariant(loaded, switched if isinstance(switched, bool) else asked(loaded))
+    modelled = identity.get("numerics_device")
+    loaded = with_device(loaded, modelled if isinstance(modelled, str) else None)
+    require_cpu(loaded.contract, device)
     texts = given(loaded)
     loaded = texts.loaded
     if texts.identity().get("texts") != identity.get("texts"):

@@ -11,7 +11,7 @@ import torch
 from kvparity.core import doing
 from kvparity.core.environment import EnvironmentDocument, environment, settle
 from kvparity.core.versions import lines as outside_line
-from kvparity.plan.kernel_cases import KernelNumerics
+from kvparity.plan.kernel_cases import KernelNumerics, all_numerics
 from kvparity.plan.texts import given
 from kvparity.record.path_run import Setting
 from kvparity.relations.trace.lines import Line
@@ -120,7 +120,7 @@ def trace_contract(
             "subject's own steps, such as decode"
         )
     settle()
-    numerics = KernelNumerics(*contract.numerics.formats()[0])
+    numerics = all_numerics(contract)[0]
     base = Path(loaded.path).resolve().parent
     setting = Setting(contract, subject_of(Job(contract, base, device, base), numerics))
     plans = setting.plans(name)
@@ -147,7 +147,7 @@ def trace_contract(
         numerics=numerics,
         trace=trace,
         lines=tuple(x for x in trace.lines if sequence is None or x.sequence == sequence),
-        environment=environment(torch.device(device)).document(),
+        environment=environment(torch.device(device), numerics.device).document(),
     )
 
 

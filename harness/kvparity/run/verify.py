@@ -24,8 +24,9 @@ from kvparity.report.document import CheckOfRun, OmittedPath, RunReport
 from kvparity.report.lines import AnyLine, ControlEnd, FreshRows, UnitLine, answered
 from kvparity.report.run_dir import Evidence
 from kvparity.report.schema import SCHEMA_VERSION
-from kvparity.report.verdict import Judged, judge, other_than_requested
+from kvparity.report.verdict import Judged, judge, not_modelled, other_than_requested
 from kvparity.run import worker
+from kvparity.run.device_switch import require_cpu
 from kvparity.run.identity import identity
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
 from kvparity.run.recheck.selection import select
@@ -34,6 +35,7 @@ from kvparity.run.worker import Job
 from kvparity.tiles import contract as tiles
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.loader import LoadedContract
+from kvparity_kernels import device_model
 
 TIMEOUT_S = 3600.0
 """The longest that one case, rollout, control or loading may take, where nothing else is asked."""
@@ -41,6 +43,7 @@ Progress = Callable[[int, int, str], None]
 """(cases finished, cases in all, what runs or ended)"""
 
 
+@device_model.using(None)  # what is put in force in this very process ends with it
 def verify(
     loaded: LoadedContract,
     *,
@@ -71,7 +74,8 @@ def verify(
     forced = overridden(device)
     if forced is not None:
         raise UnsupportedError(forced)
-    setting = environment(torch.device(device))
+    require_cpu(contract, device)
+    setting = environment(torch.device(device), contract.numerics.device)
     evidence = Evidence(folder.resolve())  # a subject may change the current folder
     about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
     about |= texts.identity()
@@ -227,7 +231,7 @@ def _report(
         [u.id for u in work.units],
         lambda line: line.unit,
     )
-    replaced = other_than_requested(units)
+    replaced = other_than_requested(units) or not_modelled(loaded.contract, units)
     verdict, checks = judge(loaded.contract, work, results, controls, unplanted, replaced)
     return {
         "schema_version": SCHEMA_VERSION,

@@ -42,6 +42,7 @@ from kvparity.subjects.base import Subject
 from kvparity.subjects.registry import factory
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
+from kvparity_kernels import device_model
 
 Result = TypeVar("Result")
 
@@ -74,7 +75,11 @@ def start() -> None:
 
 
 def subject_of(job: Job, numerics: KernelNumerics) -> Subject:
-    """The job's subject in one numerics, loaded at the first call."""
+    """The job's subject in one numerics, loaded at the first call.
+
+    From then on this process computes products as the contract's device does, or as no device.
+    """
+    device_model.use(job.contract.numerics.device)
     key = (str(job.folder), numerics)
     if key not in _subjects:
         for old in [name for name in _subjects if name[0] != key[0]]:

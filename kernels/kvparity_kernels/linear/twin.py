@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kvparity_kernels import device_model
 from kvparity_kernels.arguments import from_numpy, to_numpy
 
 # Bounds on one block, chosen for speed alone: an accumulator that stays in the first-level cache,
@@ -19,11 +20,15 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None, out_dtype: torch.dtype) ->
     """Accumulate ascending over K in float32, product and sum rounded separately.
 
     The chain of one element is ``acc = acc + x[k] * w[k]`` from zero, then the bias, then one
-    rounding to ``out_dtype``.
+    rounding to ``out_dtype``. Under the model of a device the products are the model's.
     """
     rows, columns = x.shape[0], w.shape[0]
     left, right = to_numpy(x.T), to_numpy(w.T)  # [K, M], [K, N]
     out = np.empty((rows, columns), np.float32)
+    if device_model.in_force() is not None:
+        start, operand = np.zeros_like(out), str(x.dtype).removeprefix("torch.")
+        out = device_model.dot(left.T, right, start, operand)
+        return from_numpy(out if bias is None else out + to_numpy(bias), out_dtype)
     step_n = min(columns, ACCUMULATOR)
     step_m = max(1, ACCUMULATOR // step_n)
     for n in range(0, columns, step_n):

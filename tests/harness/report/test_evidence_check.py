@@ -104,6 +104,7 @@ CASES: dict[str, tuple[str, Change, str]] = {
     "another format": ("good", first({"dtype": "float16"}), "dtype is 'float16'"),
     "another check": ("good", first({"check": "close to float64"}), "check is 'close to float64'"),
     "another relation": ("good", first({"relation": "cache"}), "relation is 'cache', and"),
+    "another device": ("good", first({"device": "sm_90"}), "device is 'sm_90', and None"),
     "another cache": ("good", first({"kv_cache": "float16"}), "kv_cache is 'float16', and"),
     "another workload": ("good", first({"workload": "long"}), "workload is 'long', and"),
     "another reference": ("good", first({"reference": "decode"}), "reference is 'decode', and"),

@@ -22,10 +22,47 @@ from kvparity.report.document import CheckOfRun, OmittedPath
 from kvparity.report.lines import Launches, UnitLine
 from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.run_dir import Evidence
-from kvparity.report.verdict import Judged, other_than_requested
+from kvparity.report.verdict import Judged, not_modelled, other_than_requested
 from kvparity.run import verify as running
 from kvparity.run.recheck.outcome import Outcome
 from kvparity.subjects.base import UnsupportedError
+
+OURS, TORCH = "products of sm_90 bfloat16", "torch's own mm"
+SM_90 = "products of sm_90 were asked for"
+UNMODELLED: dict[str, tuple[list[dict[str, Any]], str | None]] = {
+    "all are the model's": (
+        [{"decode": {OURS: 3}, "prefill": {OURS: 1, "attention.decode": 4}}], None,
+    ),
+    "in float32": ([{"decode": {"products of sm_90 float32": 3}}], None),
+    "no unit": ([], f"{SM_90}, and no path ran whose products are counted"),
+    "none in the last path of the last unit": (
+        [{"decode": {OURS: 3}}, {"prefill": {OURS: 3}, "decode": {"attention.decode": 4}}],
+        f"{SM_90}, and decode over u1 computed none that the model reaches",
+    ),
+    "those of another device": (
+        [{"decode": {"products of sm_80 bfloat16": 3}}],
+        f"{SM_90}, and decode over u0 computed none that the model reaches",
+    ),
+    "torch's beside them": (
+        [{"decode": {OURS: 3, TORCH: 1}}],
+        f"{SM_90}, and decode over u0 took {TORCH}, which the model does not reach",
+    ),
+    "in TF32": (
+        [{"decode": {OURS: 3, "products of sm_90 tf32": 1}}],
+        f"{SM_90} with TF32 off, and decode over u0 took products of float32 cut to TF32",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNMODELLED)
+def test_a_product_that_no_model_reached_is_told(name: str) -> None:
+    counts, words = UNMODELLED[name]
+    rows = ({"unit": f"u{i}", "observed": each} for i, each in enumerate(counts))
+    units = unchecked(UnitLine, *rows)
+    asked = contract(numerics={"execution": ["bfloat16"], "device": "sm_90"})
+    assert not_modelled(asked, units) == words
+    assert not_modelled(contract(), units) is None
+
 
 FAST, SLOW = {"attention": "fast"}, {"attention": "slow"}
 REPLACED: dict[str, tuple[list[dict[str, Any]], str | None]] = {
@@ -164,7 +201,7 @@ def verified(
     made_up: dict[str, Any] = {
         "given": lambda loaded: texts,
         "settle": lambda: seen.append("settled"),
-        "environment": lambda device: SimpleNamespace(document=dict),
+        "environment": lambda *device: SimpleNamespace(document=dict),
         "identity": lambda *_: {"kvparity": 1},
         "time": SimpleNamespace(perf_counter=lambda: next(clock)),
         "Here": lambda: Noting(seen, error),

@@ -19,6 +19,7 @@ import kvparity
 from kvparity.core import environment, versions
 from kvparity.report.run_dir import RunFolderError
 from kvparity.run import identity
+from kvparity.run.device_switch import with_device
 from kvparity.run.invariant_switch import with_invariant
 from kvparity.run.verify import verify
 from kvparity.tiles import force
@@ -118,6 +119,11 @@ def invariant(place: Place) -> None:
     place.patch.setitem(globals(), "load", lambda path: with_invariant(as_it_was(path), True))
 
 
+def modelled(place: Place) -> None:
+    as_it_was = load
+    place.patch.setitem(globals(), "load", lambda path: with_device(as_it_was(path), "sm_90"))
+
+
 def moved(place: Place) -> None:
     """The same contract, in a folder of its own."""
     (place.folder / "deep").mkdir()
@@ -143,6 +149,7 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
         "tiles",
     ),
     "invariant": ("model", invariant, "invariant, tiles"),
+    "numerics device": ("decoder", modelled, "numerics_device"),
     "texts": ("decoder", spelt, "texts"),
     "kvparity": ("decoder", patched(kvparity, "__version__", "0.0.1"), "versions"),
     "torch": ("decoder", version("torch"), "versions"),
@@ -236,6 +243,7 @@ KEYS = (
     "triton_mode",
     "subject_files",
     "invariant",
+    "numerics_device",
     "tiles",
     "texts",
 )

@@ -14,7 +14,7 @@ from kvparity.labs.defect_matrix.entries import Entry, part_of, seen_by
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
 from kvparity.labs.defect_matrix.results import EntryResult
 from kvparity.plan.cases import ControlRun
-from kvparity.plan.kernel_cases import KernelCase, KernelControl, KernelNumerics
+from kvparity.plan.kernel_cases import KernelCase, KernelControl, KernelNumerics, all_numerics
 from kvparity.record.execute import Tokens
 from kvparity.relations.asked import Kernels
 from kvparity.relations.base import KernelRelation
@@ -58,7 +58,7 @@ _all_built: dict[tuple[str, str], _Built] = {}
 def _build(fixture: str, device: str) -> _Built:
     if (fixture, device) not in _all_built:
         contract = FIXTURES[fixture].contract
-        numerics = KernelNumerics(*contract.numerics.formats()[0])
+        numerics = all_numerics(contract)[0]
         subject = factory(contract.subject.kind)(
             contract.subject,
             execution=numerics.execution,

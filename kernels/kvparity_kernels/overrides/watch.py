@@ -1,0 +1,64 @@
+"""Which operations of torch's multiply matrices or add floats, counted as they run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor
+
+from kvparity_kernels.overrides import tables
+from kvparity_kernels.overrides.mode import names
+from kvparity_kernels.relied.torch import OpOverload, TorchDispatchMode
+from kvparity_kernels.relied.torch import tree_leaves as leaves
+
+_unwatched: ContextVar[bool] = ContextVar("kvparity_unwatched", default=False)
+
+
+class _Sums(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is all of the class
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # see above
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name, base = names(func)
+        if (
+            not _unwatched.get()
+            and _sums(name, base)
+            and any(isinstance(x, Tensor) and x.is_floating_point() for x in leaves((args, kwargs)))
+        ):
+            self.found[name] += 1
+        return func(*args, **kwargs)
+
+
+def _sums(name: str, base: str) -> bool:
+    attends = any(part in base for part in tables.ATTENTION)
+    return name in tables.OVERRIDES or base in tables.REDUCES or attends
+
+
+@contextmanager
+def watching_sums() -> Iterator[Counter[str]]:
+    """By name, how often torch itself multiplied matrices or added floats inside."""
+    mode = _Sums()
+    with mode:
+        yield mode.found
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Count nothing inside: what runs there is the watcher's own."""
+    token = _unwatched.set(True)
+    try:
+        yield
+    finally:
+        _unwatched.reset(token)
