@@ -56,7 +56,14 @@ class SchemaField(TypedDict, total=False):
     items: SchemaField
     anyOf: list[SchemaField]
     oneOf: list[SchemaField]
+    allOf: list[SchemaCondition]
     pattern: str
+
+
+class SchemaCondition(TypedDict, total=False):
+    """What holds of one kind of a value that has several."""
+
+    then: SchemaField
 
 
 class SchemaObject(TypedDict):
@@ -107,7 +114,9 @@ def _kind(field: SchemaField) -> str:
         return f"`{_plain(field['const'])}`"
     if "enum" in field:
         return ", ".join(f"`{_plain(each)}`" for each in field["enum"])
-    options = [o for o in field.get("anyOf", field.get("oneOf", ())) if o.get("type") != "null"]
+    kinds = [each["then"] for each in field.get("allOf", ())]
+    every = field.get("anyOf", field.get("oneOf", kinds))
+    options = [o for o in every if o.get("type") != "null"]
     if any("chunked" in option.get("pattern", "") for option in options):
         return "[path](#paths)"
     if len(options) == 2 and options[1].get("items") == options[0]:

@@ -44,7 +44,9 @@ def contract(api: str, url: str, vocabulary: int, folder: Path) -> Path:
     return path
 
 
-def sides(rollout: JsonObject, trainer: JsonObject, check: JsonObject, folder: Path) -> Path:
+def sides(
+    rollout: JsonObject, trainer: JsonObject, check: JsonObject, folder: Path, count: int
+) -> Path:
     """A contract of two sides; what the rollout draws is behind the prompts that are recorded."""
     path = folder / "sides.yaml"
     subject: JsonObject = {"kind": "sides", "rollout": rollout, "trainer": trainer}
@@ -56,7 +58,7 @@ def sides(rollout: JsonObject, trainer: JsonObject, check: JsonObject, folder: P
         "version": 1,
         "name": "sides",
         "subject": subject,
-        "workloads": [{"name": "prompts", "prompts": asked, "generate": COUNT}],
+        "workloads": [{"name": "prompts", "prompts": asked, "generate": count}],
         "checks": [{"name": "alike", "relation": "parity", **check}],
         "controls": [*CONTROLS, *models],
     }

@@ -143,7 +143,8 @@ each; the contracts are the library's, with the server's address.
 - `prefill-bfloat16` and so on: the server's prefill of the same tokens (`files`) against
   transformers.
 - `sides-decode`, `sides-batched`: a contract of two sides with `bits: equal`; the server draws
-  behind the same prompts, one at a time or all at once with two strangers, and scores.
+  behind the same prompts, one at a time or all at once with two strangers, and scores. Of the
+  seeded models 256 tokens each.
 - `sides-trainer`: a contract of two sides with limits; the server draws all at once, and
   transformers in bfloat16 scores.
 - `grpo`: what one step of TRL's GRPO trainer saw, with rollouts from the server.

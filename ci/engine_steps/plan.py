@@ -72,10 +72,12 @@ def cooler(scene: Scene) -> JsonObject:
 
 
 LIMITS: dict[str, JsonObject] = {
-    "seeded": {"k3": 1e-4, "mean_abs_d": 0.01, "max_abs_d": 0.05},
+    "seeded": {"k3": 1e-4, "mean_abs_d": 0.006, "max_abs_d": 0.03},
     "smollm2": {"k3": 0.01, "mean_abs_d": 0.1, "max_abs_d": 1.0},
 }
-"""Of a trainer in bfloat16 beside an engine in bfloat16: some three times what they are apart."""
+"""Of a trainer in bfloat16 beside an engine in bfloat16: some twice what they are apart."""
+GENERATED = {"seeded": 256, "smollm2": asking.COUNT}
+"""Tokens of each sequence of these contracts: a quick model's metrics show none of a few."""
 
 
 def _server(scene: Scene) -> JsonObject:
@@ -87,8 +89,7 @@ def _itself(path: str) -> Step:
 
     def step(scene: Scene) -> JsonObject:
         rollout: JsonObject = {**_server(scene), "path": path}
-        folder = scene.folder / f"itself-{path}"
-        return _verified_sides(rollout, _server(scene), {"bits": "equal"}, folder)
+        return _verified_sides(scene, rollout, _server(scene), {"bits": "equal"}, f"itself-{path}")
 
     return step
 
@@ -98,16 +99,18 @@ def trainer(scene: Scene) -> JsonObject:
     model: JsonObject = {"kind": "model", "checkpoint": str(scene.checkpoint.resolve())}
     check: JsonObject = {"limits": LIMITS[scene.model]}
     rollout: JsonObject = {**_server(scene), "path": "batched"}
-    return _verified_sides(rollout, model, check, scene.folder / "trainer")
+    return _verified_sides(scene, rollout, model, check, "trainer")
 
 
 def _verified_sides(
-    rollout: JsonObject, trainer: JsonObject, check: JsonObject, folder: Path
+    scene: Scene, rollout: JsonObject, trainer: JsonObject, check: JsonObject, name: str
 ) -> JsonObject:
     """A run that failed before is not gone on with: its tokens are drawn anew."""
+    folder = scene.folder / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    found = asking.verified(asking.sides(rollout, trainer, check, folder), folder / "run")
+    file = asking.sides(rollout, trainer, check, folder, GENERATED[scene.model])
+    found = asking.verified(file, folder / "run")
     return {name: found[name] for name in ("verdict", "checks", "controls")}
 
 

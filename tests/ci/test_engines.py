@@ -19,6 +19,8 @@ from kvparity.servers.http import ServerAddress
 from kvparity.servers.metrics import RanTogether
 from kvparity.servers.values import Draw, Server
 from kvparity_contracts.files import load_whole
+from kvparity_contracts.json_types import JsonValue
+from kvparity_contracts.linter import lint
 
 SERVER = """
 import http.server, os, subprocess, sys
@@ -114,6 +116,20 @@ def test_a_contract_has_the_servers_address(tmp_path: Path, api: str) -> None:
     found = load_whole(asking.contract(api, "http://127.0.0.1:7", 512, tmp_path)).contract
     assert found.subject.model_dump()["url"] == "http://127.0.0.1:7"
     assert found.subject.model_dump()["vocabulary"] == 512
+
+
+@pytest.mark.parametrize("kind", ["server", "model"])
+def test_a_contract_of_two_sides_is_one(tmp_path: Path, kind: str) -> None:
+    server: dict[str, JsonValue] = {"kind": "server", "api": "vllm", "url": "http://127.0.0.1:7"}
+    (tmp_path / "config.json").write_text("{}")
+    model: dict[str, JsonValue] = {"kind": "model", "checkpoint": str(tmp_path)}
+    rollout = server | {"vocabulary": 512, "path": "batched"}
+    trainer = server if kind == "server" else model
+    found = load_whole(asking.sides(rollout, trainer, {"bits": "equal"}, tmp_path, 9))
+    assert lint(found) == []
+    assert found.contract.workloads[0].generate == 9
+    assert [len(each) for each in found.contract.workloads[0].prompts or ()] == [*asking.LENGTHS]
+    assert ("stale-weights" in found.contract.controls) == (kind == "model")
 
 
 def test_a_verb_that_prints_no_document_is_said() -> None:
