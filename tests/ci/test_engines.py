@@ -209,15 +209,33 @@ CONTRACT = {
     "controls": [{"caught": True}, {"caught": False}],
 }
 
+MEASURED = {"mean_abs_d": 0.25, "max_abs_d": 0.5, "k3": 0.125}
+SIDES = {
+    "verdict": "void",
+    "checks": [
+        {
+            "verdict": "void",
+            "reason": "no proof",
+            "cases": [CASE | {"parity": {"measured": MEASURED}}],
+        }
+    ],
+    "controls": [{"caught": True}, {"caught": True}],
+}
+
 
 def test_the_page_says_what_was_found_and_what_was_not_run(tmp_path: Path) -> None:
-    steps = {"contract": CONTRACT, "alone": answer(), "grpo": {"error": "no trl"}}
+    steps = {
+        "contract": CONTRACT, "alone": answer(), "grpo": {"error": "no trl"},
+        "sides-batched": SIDES,
+    }  # fmt: skip
     about = {"vllm": "1", "sglang": "2", "trl": "3", "cpu": "a cpu", "python": "3"}
     (tmp_path / "engines.md").write_text("old\n\n## What it means\n\nKept.\n")
     page.publish({"versions": about, "own": {"steps": steps}}, tmp_path)  # type: ignore[dict-item]
     text = (tmp_path / "engines.md").read_text()
     assert "| own | decode against prefill | void: no proof | 3 | 2 |  |  |  |  |" in text
     assert "| own | controls | 1 of 2 planted defects caught |" in text
+    assert "| own | sides-batched | void: no proof | 3 | 2 | 0.25 | 0.5 | 0.12 |  |" in text
+    assert "| own | sides-batched controls | 2 of 2 planted defects caught |" in text
     assert "| own | alone | differs | 4 | 1 | 0.25 | 0.5 | 0.12 | temperature |" in text
     assert "| own | grpo | not run: no trl |" in text
     assert text.endswith("\n## What it means\n\nKept.\n")
@@ -238,4 +256,6 @@ def test_every_session_records_before_it_is_rescored() -> None:
         names = list(session.steps)
         if "float32" in names:
             assert names.index("alone") < names.index("float32")
+        if "prefill-float32" in names:
+            assert names.index("files") < names.index("prefill-float32")
     assert os.access(Path(__file__).parents[2] / "ci/engines", os.X_OK)
