@@ -22,6 +22,7 @@ from kvparity.drift.sides import ServerScorer
 from kvparity.plan.kernel_cases import KernelControl, kernel_cases
 from kvparity.relations.asked import Kernels
 from kvparity.relations.bits_and_limits import Comparison
+from kvparity.relations.parity import drawn
 from kvparity.relations.parity import relation as parity
 from kvparity.relations.parity.scored import scored
 from kvparity.rollouts import Rollout, RolloutWriter, read_rollouts
@@ -142,7 +143,10 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_each_pair_of_sides_has_its_verdict(row: str, folder: Path, tmp_path: Path) -> None:
+def test_each_pair_of_sides_has_its_verdict(
+    row: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawn, "TRIES", 2)
     subject, check, faults, verdict, words = ROWS[row]
     together = subject["rollout"] is BATCHED
     with serving(StandIn(faults=frozenset(faults.split()), holds=together)) as stand_in:
@@ -287,11 +291,11 @@ def test_a_run_with_a_server_keeps_its_tokens_and_no_key(
         assert lint(load_whole(file)) == []
         with pytest.raises(SubjectError, match="did it die"):
             ran(file, run)
-        drawn = (run / "rollouts.jsonl").read_bytes()
+        tokens = (run / "rollouts.jsonl").read_bytes()
         stand_in.faults = frozenset()
         report = ran(file, run, resume=True)
         (check,) = report["checks"]
-        assert (check["verdict"], (run / "rollouts.jsonl").read_bytes()) == ("holds", drawn)
+        assert (check["verdict"], (run / "rollouts.jsonl").read_bytes()) == ("holds", tokens)
         case = check["cases"][0]
         assert replay(load_whole(file), run, case["id"], "cpu").same
         stand_in.faults = frozenset({"unsteady"})
@@ -302,7 +306,7 @@ def test_a_run_with_a_server_keeps_its_tokens_and_no_key(
         with pytest.raises(SubjectError, match="runs in 'bfloat16'"):
             ran(file, tmp_path / "other")
     found = case["parity"]
-    digest = hashlib.sha256(drawn).hexdigest()
+    digest = hashlib.sha256(tokens).hexdigest()
     assert found["ids"] == f"drawn into rollouts.jsonl, SHA-256 {digest}"
     assert found["trainer"]["flags"] == {"dtype": "bfloat16", "tp_size": 1, "version": "0.5.23"}
     assert found["trainer"]["about"] == "sglang 0.5.23, model toy"

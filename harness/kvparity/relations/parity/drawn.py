@@ -36,7 +36,7 @@ from kvparity_contracts.sides import ModelSideSpec, ServerSide, Sides
 FILE = "rollouts.jsonl"
 """In the run folder: also for `kvparity drift`."""
 
-TRIES = 3
+TRIES = 10
 """Of a workload whose requests a server did not show to run as was asked; the last one is kept."""
 
 
