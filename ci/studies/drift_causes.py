@@ -27,7 +27,6 @@ from drift import causes, test_causes, tiny  # noqa: E402 - the tests' own scrip
 
 from kvparity.drift.patterns import patterns  # noqa: E402
 from kvparity.drift.settings import Settings  # noqa: E402
-from kvparity.rollouts import read_rollouts  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
 
@@ -82,12 +81,12 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
-        folder = tiny.checkpoint(base / "model", dropout=0.3)
-        drawn = causes.drawn(folder, base / "drawn.jsonl", 1.0, None)
-        stale = causes.stale(folder, base / "stale")
-        given = causes.Given(folder, stale, list(read_rollouts(drawn)))
+        (base / "of mixture").mkdir()
+        dense = causes.made(tiny.checkpoint(base / "model", dropout=0.3), base)
+        made = causes.made(tiny.mixture(base / "mixture"), base / "of mixture")
+        mixture = causes.routed(made)
         tried = [each for each in causes.CAUSES if args.compile or not each.compiled]
-        rows = [row(each, given) for each in tried]
+        rows = [row(each, mixture if each.mixture else dense) for each in tried]
     about = {
         "torch": torch.__version__,
         "transformers": transformers.__version__,

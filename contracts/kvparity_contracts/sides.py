@@ -52,6 +52,10 @@ class Scoring(Protocol):
     def invariant(self) -> bool:
         """Fixed order."""
 
+    @property
+    def routes(self) -> str:
+        """Whose choice of experts."""
+
 
 def unused(settings: Scoring) -> Iterator[tuple[str, str, str]]:
     """(key, what is found, what is expected) of what would be given and not used."""
@@ -71,6 +75,9 @@ def unused(settings: Scoring) -> Iterator[tuple[str, str, str]]:
         yield "invariant", found, "attention eager"
     if settings.invariant and (settings.compile or settings.autocast):
         yield "invariant", "invariant with compile or autocast", "neither"
+    if settings.routes == "recorded" and settings.compile:
+        found = "recorded routes with compile: a compiled choice of experts cannot be replaced"
+        yield "routes", found, "routes own, or no compile"
 
 
 class RecordedSide(Model):
@@ -122,6 +129,8 @@ class ModelSideSpec(Model):
     """By torch.compile."""
     invariant: bool = False
     """Torch's reductions in kvparity's fixed order, with attention: eager."""
+    routes: Literal["own", "recorded"] = "own"
+    """Experts of a mixture: the model's own choice, or those that the rollout recorded."""
 
     def own_faults(self) -> Iterator[Fault]:
         """Settings that would not act."""
@@ -177,6 +186,9 @@ class Sides(Model):
         if self.temperature is not None and not self.draws:
             found = "found a temperature beside a rollout that draws no tokens"
             yield Fault(("temperature",), found, "no temperature")
+        if self.draws and any(each.routes == "recorded" for each in self.models):
+            found = "found routes: recorded beside a rollout that draws: it records none"
+            yield Fault(("trainer",), found, "routes: own, or a recorded rollout")
         yield from self._of_servers()
         if self._one_side_twice:
             found = "found the rollout's own settings, with which it would agree with itself"

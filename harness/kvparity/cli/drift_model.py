@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         group.add_argument(f"--{name}", choices=choices, default=absent, help=told)
     group.add_argument(
+        "--routes",
+        choices=("own", "recorded"),
+        default=absent,
+        help="experts of a mixture: the model's own choice (default), or the recorded ones",
+    )
+    group.add_argument(
         "--attention", default=absent, help="transformers' attention (default: sdpa)"
     )
     group.add_argument(
@@ -137,6 +143,7 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
 
     from kvparity.core import doing
     from kvparity.core.environment import settle as settle_process
+    from kvparity.drift.flips import SeenExperts
     from kvparity.drift.model_side import ModelSide
     from kvparity.drift.report import Source
     from kvparity.drift.sides import with_scorer
@@ -145,17 +152,20 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
     settle_process()
     known, keep = _trials(args, device) if explain else _NO_TRIALS
     shown = progress.Progress()
+    unseen: list[str] = []
 
     def score(settings: Settings) -> MatchedSides:
         doing.task("loading the model")
-        side = ModelSide(args.against, settings, torch.device(device))
+        side = ModelSide(args.against, settings, torch.device(device), watch=explain)
+        unseen[:] = [side.unseen] if side.unseen else []
         doing.task(f"scoring ({settings.words()})")
 
         def tell(done: int) -> None:
             shown(done, 0, f"{done} sequences scored ({settings.words()})")
 
         trainer = Source(str(args.against), settings.words())
-        return with_scorer(args.rollouts, side, trainer, Anomalies(), tell)
+        seen = None if side.routing is None else SeenExperts(side, side.routing)
+        return with_scorer(args.rollouts, side, trainer, Anomalies(), tell, seen)
 
     both = score(base)
     if not explain:
@@ -163,12 +173,25 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
     if not both.tokens.count:
         say.tell("--explain: no token is compared, so nothing is explained", file=sys.stderr)
         return both, None
-    from kvparity.drift.explain import Explainer, MoreFactors
+    from kvparity.drift.explain import Explainer
+    from kvparity.drift.factors import MoreFactors
+    from kvparity.drift.flips import RouteFlips, from_base, from_recorded
 
-    def tokens(settings: Settings) -> Tokens:
-        return both.tokens if settings == base else score(settings).tokens
+    def tokens(settings: Settings) -> tuple[Tokens, RouteFlips | None]:
+        if settings == base:
+            return both.tokens, from_recorded(both.tokens, both.experts)
+        other = score(settings)
+        return other.tokens, from_base(both.tokens, both.experts, other.experts)
 
-    more = MoreFactors(_candidates(args), hasattr(args, "try_compile"))
+    experts = both.experts
+    if experts is not None and experts.why:
+        unseen.append(f"routes recorded: {experts.why}")
+    more = MoreFactors(
+        _candidates(args),
+        hasattr(args, "try_compile"),
+        routes=experts is not None and experts.recorded is not None,
+        untried=tuple(unseen),
+    )
     seconds = getattr(args, "seconds", 3600.0)
     return both, Explainer(base, tokens, seconds, known, keep, more).explain()
 

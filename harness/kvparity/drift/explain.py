@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.drift.factors import NO_MORE, Factor, MoreFactors, factors
+from kvparity.drift.flips import RouteFlips
 from kvparity.drift.settings import Settings
 from kvparity.rollouts.metrics import metrics
 from kvparity.rollouts.tokens import Tokens
@@ -18,82 +20,6 @@ MOST_PAIRED = 4
 """Factors, best first, that are tried in pairs."""
 MOST_TOGETHER = 3
 """Factors that are flipped at once."""
-MICRO_BATCH = 4
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One thing that may be otherwise. ``changes``: of ``Settings``, by name."""
-
-    name: str
-    changes: tuple[tuple[str, object], ...]
-
-
-@dataclass(frozen=True)
-class MoreFactors:
-    """What is tried if it was asked for. ``candidates``: folders of other weights. ``compiled``:
-    torch.compile, which takes minutes."""
-
-    candidates: tuple[str, ...] = ()
-    compiled: bool = False
-
-
-def of_candidate(folder: str) -> tuple[str, str]:
-    """Names of the factors that a folder of other weights makes: all of them, the head alone."""
-    return f"weights of {folder}", f"head of {folder}"
-
-
-def factors(base: Settings, more: MoreFactors = MoreFactors()) -> Iterator[Factor]:
-    """What is flipped from ``base``, in the order tried: likely causes first."""
-    for folder in more.candidates:
-        whole, head_alone = of_candidate(folder)
-        yield Factor(whole, (("weights", folder),))
-        yield Factor(head_alone, (("head_weights", folder),))
-    yield Factor("logprobs after temperature and top-p", (("processed", not base.processed),))
-    for dtype in ("float32", "bfloat16"):
-        if dtype != base.dtype:
-            yield Factor(f"dtype {dtype}", (("dtype", dtype), ("autocast", None)))
-    for attention in ("sdpa", "eager"):
-        if attention != base.attention:
-            yield Factor(f"attention {attention}", (("attention", attention),))
-    yield from _layouts(base)
-    head = None if base.head_dtype else "float32"
-    yield Factor(f"head {head or 'as the rest'}", (("head_dtype", head),))
-    for way in ("float32", "logits"):
-        if way != base.log_softmax:
-            yield Factor(f"log_softmax of {way}", (("log_softmax", way),))
-    if base.autocast is None:
-        under = (("dtype", "float32"), ("autocast", "bfloat16"))
-        yield Factor("autocast bfloat16 over float32", under)
-    else:
-        yield Factor("no autocast", (("autocast", None),))
-    yield Factor(
-        "eval mode" if base.train else "train mode (dropout)",
-        (("train", not base.train), ("gradient_checkpointing", False)),
-    )
-    if base.invariant:
-        yield Factor("torch's own order of sums", (("invariant", False),))
-    else:
-        plain = (("attention", "eager"), ("autocast", None), ("compile", False))
-        yield Factor("fixed order of sums", (("invariant", True), *plain))
-    if more.compiled:
-        name = "not compiled" if base.compile else "compiled"
-        yield Factor(name, (("compile", not base.compile), ("invariant", False)))
-
-
-def _layouts(base: Settings) -> Iterator[Factor]:
-    for name, layout, positions in (
-        ("each sequence alone", "alone", True),
-        ("padded right", "right", True),
-        ("padded left", "left", True),
-        ("padded left, positions counted through pads", "left", False),
-        ("packed", "packed", True),
-        ("packed, positions counted through", "packed", False),
-    ):
-        if (layout, positions) != (base.layout, base.position_ids):
-            many = 1 if layout == "alone" else max(base.micro_batch, MICRO_BATCH)
-            changes = (("layout", layout), ("position_ids", positions), ("micro_batch", many))
-            yield Factor(name, changes)
 
 
 @dataclass(frozen=True)
@@ -107,12 +33,17 @@ class Numbers:
 
 @dataclass(frozen=True)
 class FlipTrial:
-    """One run: which factors were flipped, and the gap then. ``skipped``: why there is none."""
+    """One run: which factors were flipped, and the gap then. ``skipped``: why there is none.
+
+    ``flips``: of the base, choices of experts other than the recorded ones; of another run, other
+    than the base's. None: no mixture of experts, or nothing to compare with.
+    """
 
     factors: tuple[str, ...]
     settings: str
     numbers: Numbers | None
     skipped: str = ""
+    flips: RouteFlips | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +67,7 @@ class Explanation:
         return 1 - trial.numbers.k3 / self.base.numbers.k3
 
 
-Score = Callable[[Settings], Tokens]
+Score = Callable[[Settings], tuple[Tokens, RouteFlips | None]]
 Told = Callable[[FlipTrial], None]
 
 
@@ -154,12 +85,12 @@ class Explainer:
         seconds: float,
         known: Sequence[FlipTrial],
         told: Told,
-        more: MoreFactors = MoreFactors(),
+        more: MoreFactors = NO_MORE,
     ) -> None:
         self.base, self.score, self.told, self.more = base, score, told, more
         self.until = time.monotonic() + seconds
         self.known = {trial.settings: trial for trial in known}
-        self.untried: list[str] = []
+        self.untried = list(more.untried)
 
     def explain(self) -> Explanation:
         """All single flips, pairs, and the best with one more at a time.
@@ -250,8 +181,8 @@ class Explainer:
         if words in self.known:
             return replace(self.known[words], factors=names)
         try:
-            tokens = self.score(settings)
-            trial = FlipTrial(names, words, _numbers(tokens))
+            tokens, flips = self.score(settings)
+            trial = FlipTrial(names, words, _numbers(tokens), flips=flips)
         except (UnsupportedError, SubjectError) as error:
             if not names:
                 raise

@@ -26,6 +26,11 @@ class TokenBatch:
     position_ids: Tensor | None
     places: tuple[tuple[int, int], ...]
 
+    def rows_of(self, sequences: Sequence[Ids]) -> list[slice]:
+        """Where the tokens of each lie in ``[B * T]``."""
+        starts = (row * self.input_ids.shape[1] + first for row, first in self.places)
+        return [slice(at, at + ids.size) for at, ids in zip(starts, sequences, strict=True)]
+
 
 def batch(sequences: Sequence[Ids], layout: str, *, position_ids: bool) -> TokenBatch:
     """Sequences as rows of their own, padded to the longest, or packed into one row."""

@@ -7,14 +7,24 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.raised import told
 from kvparity.drift.forward import TokenBatch, batch, logprobs, of_response
+from kvparity.drift.routing import Routing
 from kvparity.drift.settings import Settings
-from kvparity.rollouts.record import Ids, Logprobs, Rollout, RolloutError, Sampling, scorable
+from kvparity.rollouts.record import (
+    Ids,
+    Logprobs,
+    Rollout,
+    RolloutError,
+    Routes,
+    Sampling,
+    scorable,
+)
 from kvparity.subjects.hf.loading import from_folder
 from kvparity.subjects.hf.protocols import CausalLM
 from kvparity_kernels import invariant
@@ -25,11 +35,20 @@ Scored = tuple[Rollout, Logprobs]
 class ModelSide:
     """A checkpoint with settings. ``vocabulary``: ids must be below it.
 
+    ``watch``: see which experts tokens take, where the model has some; ``unseen`` says why not.
+    ``routing``: what sees them. ``last``: the sequence that was given last and the experts of its
+    tokens, [tokens, layers, per token].
+
     Raises:
         UnsupportedError: the checkpoint cannot be loaded so, or a setting does not act on it.
     """
 
-    def __init__(self, folder: Path, settings: Settings, device: torch.device) -> None:
+    last: tuple[Rollout, Routes] | None = None
+    unseen = ""
+
+    def __init__(
+        self, folder: Path, settings: Settings, device: torch.device, *, watch: bool = False
+    ) -> None:
         self.settings, self.device = settings, device
         dtype = getattr(torch, settings.dtype)
         given = Path(settings.weights or folder)
@@ -45,6 +64,7 @@ class ModelSide:
                 device=device,
             )
             _head_of(self.model, other.model)
+        self.routing = self._routed(watch)
         _prepare(self.model, settings)
         self._call: Callable[..., object] = (
             torch.compile(self.model) if settings.compile else self.model
@@ -58,7 +78,9 @@ class ModelSide:
             SubjectError: the model fails.
         """
         while part := list(islice(rollouts, self.settings.micro_batch)):
-            yield from zip(part, self._scored(part), strict=True)
+            for each, (found, experts) in zip(part, self._scored(part), strict=True):
+                self.last = None if experts is None else (each, experts)
+                yield each, found
 
     def row_behind(self, ids: Ids) -> torch.Tensor:
         """Logits ``[vocab]`` of what follows one sequence, without torch.compile: each length is
@@ -69,27 +91,45 @@ class ModelSide:
         """
         try:
             with ExitStack() as stack:
-                self._enter(stack)
+                self._enter(stack, None)
                 made = batch([ids], "alone", position_ids=self.settings.position_ids)
                 return self._logits(made, self.model).detach()[0, -1]
         except Exception as error:  # other people's code
             raise SubjectError(f"the model raised {told(error)}") from error
 
-    def _scored(self, part: Sequence[Rollout]) -> list[Logprobs]:
-        made = batch(
-            [scorable(each) for each in part],
-            self.settings.layout,
-            position_ids=self.settings.position_ids,
-        )
+    def _routed(self, watch: bool) -> Routing | None:
+        recorded = self.settings.routes == "recorded"
+        if not (watch or recorded) or self.settings.compile:
+            return None
+        assert isinstance(self.model, nn.Module)
+        try:
+            found = Routing.of(self.model)
+        except UnsupportedError as error:
+            if recorded:
+                raise
+            self.unseen = str(error)
+            return None
+        if found is None and recorded:
+            raise UnsupportedError(
+                f"routes: {type(self.model).__name__} has no mixture of experts, so recorded "
+                "routes change nothing; expected routes own"
+            )
+        return found
+
+    def _scored(self, part: Sequence[Rollout]) -> list[tuple[Logprobs, Routes | None]]:
+        ids = [scorable(each) for each in part]
+        made = batch(ids, self.settings.layout, position_ids=self.settings.position_ids)
+        rows_of = made.rows_of(ids)
+        wanted = self._wanted(part, rows_of, made.input_ids.numel())
         try:
             with ExitStack() as stack:
-                self._enter(stack)
+                self._enter(stack, wanted)
                 logits = self._logits(made, self._call).detach()
+                taken = None if self.routing is None else self.routing.taken().cpu().numpy()
                 found = []
-                for each, place in zip(part, made.places, strict=True):
-                    rows, tokens = of_response(logits, each, place)
-                    sampling = _sampling(each) if self.settings.processed else None
-                    found.append(logprobs(rows, tokens, self.settings.log_softmax, sampling))
+                for each, place, rows in zip(part, made.places, rows_of, strict=True):
+                    experts = None if taken is None else taken[rows].astype(np.int32)
+                    found.append((self._of_response(logits, each, place), experts))
                 return found
         except torch.OutOfMemoryError as error:
             raise SubjectError(
@@ -101,7 +141,19 @@ class ModelSide:
         except Exception as error:  # other people's code
             raise SubjectError(f"the model raised {told(error)}") from error
 
-    def _enter(self, stack: ExitStack) -> None:
+    def _of_response(self, logits: torch.Tensor, each: Rollout, place: tuple[int, int]) -> Logprobs:
+        rows, tokens = of_response(logits, each, place)
+        sampling = _sampling(each) if self.settings.processed else None
+        return logprobs(rows, tokens, self.settings.log_softmax, sampling)
+
+    def _wanted(
+        self, part: Sequence[Rollout], places: Sequence[slice], rows: int
+    ) -> torch.Tensor | None:
+        if self.routing is None or self.settings.routes == "own":
+            return None
+        return self.routing.wanted(part, places, rows)
+
+    def _enter(self, stack: ExitStack, wanted: torch.Tensor | None) -> None:
         settings = self.settings
         if settings.train:
             stack.enter_context(torch.random.fork_rng())
@@ -110,6 +162,8 @@ class ModelSide:
             stack.enter_context(torch.no_grad())
         if settings.invariant:
             stack.enter_context(invariant())
+        if self.routing is not None:
+            stack.enter_context(self.routing.begin(wanted))
 
     def _logits(self, made: TokenBatch, call: Callable[..., object]) -> torch.Tensor:
         given = {"input_ids": made.input_ids.to(self.device), "use_cache": False}

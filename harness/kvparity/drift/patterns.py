@@ -156,7 +156,7 @@ def jump(tokens: Tokens) -> Iterator[Pattern]:
             "a discrete choice fell otherwise: an expert of a MoE, a token id, a mask",
             f"{outside} of {tokens.count} tokens are far off (up to {size[-1]:.3g}); 99 % of the "
             f"others are below {usual:.3g}",
-            "compare routed experts at these tokens, or replay the recorded routes",
+            "replay the recorded routes: --routes recorded, or see --explain",
         )
 
 

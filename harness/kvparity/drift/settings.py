@@ -14,6 +14,7 @@ Layout = Literal["alone", "right", "left", "packed"]
 LAYOUTS = ("alone", "right", "left", "packed")
 LogSoftmax = Literal["float32", "logits", "chunked"]
 LOG_SOFTMAX = ("float32", "logits", "chunked")
+RoutesFrom = Literal["own", "recorded"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Settings:
     chunks. ``weights``: the folder whose weights are loaded in place of the checkpoint's;
     ``head_weights``: the folder whose head alone is. ``processed``: after the recorded temperature
     and top-p, as a sampler's logprobs. ``train``: train mode, so dropout acts, from ``seed``.
-    ``invariant``: torch's reductions in kvparity's fixed order.
+    ``invariant``: torch's reductions in kvparity's fixed order. ``routes``: experts of a mixture
+    are the model's own choice, or the recorded ones, with the model's own weights.
     """
 
     dtype: Dtype = "bfloat16"
@@ -46,6 +48,7 @@ class Settings:
     gradient_checkpointing: bool = False
     compile: bool = False
     invariant: bool = False
+    routes: RoutesFrom = "own"
     weights: str | None = None
     head_weights: str | None = None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kvparity.drift.flips import SeenExperts, TakenExperts
 from kvparity.drift.report import Source
 from kvparity.rollouts import Rollout, read_rollouts
 from kvparity.rollouts.anomalies import Anomalies
@@ -22,13 +23,14 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class MatchedSides:
-    """Both sides' tokens, and what was met on the way."""
+    """Both sides' tokens, and what was met on the way. ``experts``: of a model that was watched."""
 
     tokens: Tokens
     matched: Matched
     anomalies: Anomalies
     rollout: Source
     trainer: Source
+    experts: TakenExperts | None = None
 
 
 def recordings(path: Path, against: Path | None, vocabulary: int | None) -> MatchedSides:
@@ -66,9 +68,15 @@ class Scorer(Protocol):
 
 
 def with_scorer(
-    path: Path, scorer: Scorer, trainer: Source, anomalies: Anomalies, progress: Progress
+    path: Path,
+    scorer: Scorer,
+    trainer: Source,
+    anomalies: Anomalies,
+    progress: Progress,
+    seen: SeenExperts | None = None,
 ) -> MatchedSides:
-    """A recording with the logprobs that a model or server gives its tokens.
+    """A recording with the logprobs that a model or server gives its tokens. ``seen``: what keeps
+    the experts of a model that is watched.
 
     Raises:
         RolloutError: the recording cannot be used, or has no prompts.
@@ -77,8 +85,11 @@ def with_scorer(
     matched = Matched()
     rollouts = read_rollouts(path, anomalies, scorer.vocabulary)
     left = Source(str(path), layout_of(path))
-    tokens = Tokens.of(scored_by(_counted(scorer.score(rollouts), progress), matched, anomalies))
-    return MatchedSides(tokens, matched, anomalies, left, trainer)
+    scored = scored_by(_counted(scorer.score(rollouts), progress), matched, anomalies)
+    if seen is None:
+        return MatchedSides(Tokens.of(scored), matched, anomalies, left, trainer)
+    tokens = Tokens.of(map(seen.kept, scored))
+    return MatchedSides(tokens, matched, anomalies, left, trainer, seen.all())
 
 
 @dataclass(frozen=True)

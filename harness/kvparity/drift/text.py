@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from kvparity.drift.curves import Bin
 from kvparity.drift.explain import Explanation, FlipTrial
+from kvparity.drift.flips import RouteFlips
 from kvparity.drift.pattern import Pattern
 from kvparity.drift.report import DriftReport
 from kvparity.drift.spelling import line
@@ -145,7 +146,9 @@ def _explained(found: Explanation) -> Iterator[str]:
     if found.smallest == ():
         yield "nothing to explain: as it is, every token has equal bits"
         return
-    yield "flipped                                                 k3      removed   equal bits"
+    shown = any(each.flips is not None for each in (found.base, *found.singles))
+    head = "flipped                                                 k3      removed   equal bits"
+    yield head + "   rerouted" * shown
     yield _trial(found, found.base, "nothing")
     for each in (*found.singles, *found.together[:5]):
         yield _trial(found, each, " + ".join(each.factors))
@@ -153,7 +156,24 @@ def _explained(found: Explanation) -> Iterator[str]:
         yield f"explained: {' + '.join(found.smallest)} gives equal bits"
     else:
         yield "not explained: no flip and no combination that was tried gives equal bits"
+    if found.base.flips is not None:
+        yield from _rerouted(found.base.flips)
     yield from (f"not tried: {each}" for each in found.untried)
+
+
+def _rerouted(found: RouteFlips) -> Iterator[str]:
+    yield (
+        f"experts: {found.rerouted} of {found.tokens} tokens took others than recorded, with "
+        f"{found.k3:.1%} of k3 and {found.abs_d:.1%} of |d|"
+    )
+    if found.rerouted:
+        layers = ", ".join(f"layer {layer}: {count}" for layer, count in found.layers if count)
+        yield f"  {layers}"
+    for each in found.worst:
+        yield (
+            f"  {each.sequence} position {each.position}, first in layer {each.layer}: recorded "
+            f"{list(each.before)}, model {list(each.after)}, d {each.d:.4g}"
+        )
 
 
 def _trial(found: Explanation, trial: FlipTrial, name: str) -> str:
@@ -163,4 +183,7 @@ def _trial(found: Explanation, trial: FlipTrial, name: str) -> str:
     removed = f"{share:.1%}" if share > -1 else f"grew ×{1 - share:.3g}"
     removed = "" if trial is found.base else removed
     wide = f"  {name:<48}" if len(name) <= 48 else f"  {name}\n{'':<50}"
-    return f"{wide} {numbers.k3:>9.2e} {removed:>12} {numbers.equal_bits:>12.1%}"
+    line = f"{wide} {numbers.k3:>9.2e} {removed:>12} {numbers.equal_bits:>12.1%}"
+    if trial.flips is None or trial is found.base:
+        return line
+    return f"{line} {trial.flips.rerouted / trial.flips.tokens:>10.1%}"

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.drift.explain import FlipTrial, of_candidate
+from kvparity.drift.explain import FlipTrial
+from kvparity.drift.factors import of_candidate
 
 
 class _Line(TypedDict):

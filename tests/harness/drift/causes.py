@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from drift import tiny
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from kvparity.rollouts import Rollout, RolloutWriter
+from kvparity.rollouts import Rollout, RolloutWriter, read_rollouts
 
 TEMPERATURE, TOP_P = 0.6, 0.9
 Values = list[Tensor]
@@ -67,6 +68,12 @@ def stale(folder: Path, to: Path) -> Path:
             each.mul_(1 + 0.01 * torch.randn(each.shape, generator=noise))
     model.to(torch.bfloat16).save_pretrained(to)
     return to
+
+
+def made(folder: Path, base: Path) -> Given:
+    """The checkpoint in ``folder``, with what else is made in ``base``."""
+    rollouts = list(read_rollouts(drawn(folder, base / "drawn.jsonl", 1.0, None)))
+    return Given(folder, stale(folder, base / "stale"), rollouts)
 
 
 Script = Callable[[Given], Values]
@@ -185,15 +192,39 @@ def _packed(given: Given) -> Values:
     return [chosen(part, x, prompt) for part, (x, prompt) in zip(parts, given.rows, strict=True)]
 
 
+def other_experts(given: Given) -> tuple[Values, list[Tensor]]:
+    """Experts chosen by scores with a bias that the trainer does not have, as one that balances
+    load; their weights are of the scores alone. And the choices, ``[T, layers, k]``."""
+    bias = 0.1 * torch.randn(8, generator=torch.Generator().manual_seed(3))
+    topk, seen = torch.topk, list[Tensor]()
+
+    def biased(scores: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
+        seen.append(topk(scores + bias, k, dim).indices)
+        return scores.gather(dim, seen[-1]), seen[-1]
+
+    with patch("torch.topk", biased):
+        values = trainer(given)
+    layers = len(seen) // len(given.rows)
+    return values, [torch.stack(seen[at : at + layers], 1) for at in range(0, len(seen), layers)]
+
+
+def routed(given: Given) -> Given:
+    """With the experts that the rollout took."""
+    routes = [each.to(torch.int32).numpy() for each in other_experts(given)[1]]
+    both = zip(given.rollouts, routes, strict=True)
+    return replace(given, rollouts=[replace(each, routes=found) for each, found in both])
+
+
 @dataclass(frozen=True, eq=False)
 class Cause:
     """``factor``: what --explain must rank first; STALE in it stands for the stale folder.
-    ``patterns``: what the numbers alone suggest."""
+    ``mixture``: of a model that has experts. ``patterns``: what the numbers alone suggest."""
 
     name: str
     script: Script
     factor: str
     compiled: bool = False
+    mixture: bool = False
     temperature: float | None = 1.0
     top_p: float | None = None
     patterns: tuple[str, ...] = ()
@@ -247,4 +278,10 @@ CAUSES = (
         "log_softmax of logits",
     ),
     Cause("micro batch of several", lambda given: _padded(given, left=False), "padded right"),
+    Cause(
+        "experts chosen by other scores",
+        lambda given: other_experts(given)[0],
+        "routes recorded",
+        mixture=True,
+    ),
 )

@@ -12,11 +12,11 @@ import torch
 from drift import causes, tiny
 from drift.causes import CAUSES, STALE, Cause, Given
 
-from kvparity.drift.explain import Explainer, Explanation, MoreFactors
+from kvparity.drift.explain import Explainer, Explanation
+from kvparity.drift.factors import MoreFactors
 from kvparity.drift.model_side import ModelSide
 from kvparity.drift.patterns import patterns
 from kvparity.drift.settings import Settings
-from kvparity.rollouts import read_rollouts
 from kvparity.rollouts.anomalies import Anomalies
 from kvparity.rollouts.metrics import metrics
 from kvparity.rollouts.pairing import Matched, scored_by
@@ -29,9 +29,13 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     base = tmp_path_factory.mktemp("causes")
-    folder = tiny.checkpoint(base / "model", dropout=0.3)
-    drawn = causes.drawn(folder, base / "drawn.jsonl", 1.0, None)
-    return Given(folder, causes.stale(folder, base / "stale"), list(read_rollouts(drawn)))
+    return causes.made(tiny.checkpoint(base / "model", dropout=0.3), base)
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    base = tmp_path_factory.mktemp("mixture")
+    return causes.routed(causes.made(tiny.mixture(base / "model"), base))
 
 
 Scores = Callable[[Settings, float | None, float | None], list[Logprobs]]
@@ -60,12 +64,10 @@ def tokens(cause: Cause, given: Given, values: list[Logprobs]) -> Tokens:
 
 
 def explained(cause: Cause, given: Given, scores: Scores) -> Explanation:
-    def score(settings: Settings) -> Tokens:
-        values = scores(settings, cause.temperature, cause.top_p)
-        scored = zip(causes.recorded(cause, given), values, strict=True)
-        return Tokens.of(scored_by(scored, Matched(), Anomalies()))
+    def score(settings: Settings) -> tuple[Tokens, None]:
+        return tokens(cause, given, scores(settings, cause.temperature, cause.top_p)), None
 
-    more = MoreFactors((str(given.stale),), compiled=cause.compiled)
+    more = MoreFactors((str(given.stale),), compiled=cause.compiled, routes=cause.mixture)
     return Explainer(Settings(), score, 600.0, (), lambda trial: None, more).explain()
 
 
@@ -78,11 +80,13 @@ EVERY = [
 
 @pytest.mark.parametrize("cause", EVERY)
 def test_the_number_is_the_scripts_and_the_cause_is_first(
-    cause: Cause, given: Given, scores: Scores
+    cause: Cause, given: Given, mixture: Given, scores: Scores
 ) -> None:
     if cause.compiled:  # each length of a sequence is compiled anew
         given = replace(given, rollouts=given.rollouts[:1])
         scores = scorer(given)
+    if cause.mixture:
+        given, scores = mixture, scorer(mixture)
     found = explained(cause, given, scores)
     apart = zip(causes.trainer(given), cause.script(given), strict=True)
     truth = np.mean(np.abs(torch.cat([(a.double() - b.double()) for a, b in apart]).numpy()))

@@ -13,7 +13,8 @@ import torch
 from drift import tiny
 
 from kvparity.core.errors import UnsupportedError
-from kvparity.drift.explain import Explainer, Explanation, FlipTrial, factors
+from kvparity.drift.explain import Explainer, Explanation, FlipTrial
+from kvparity.drift.factors import factors
 from kvparity.drift.model_side import ModelSide
 from kvparity.drift.settings import Settings
 from kvparity.rollouts import Rollout, read_rollouts
@@ -59,9 +60,9 @@ def _explained(
     """Of the rollout as an engine with the settings ``true`` would have recorded it."""
     recorded = [replace(e, logprobs=it) for e, it in zip(drawn, scores(true), strict=True)]
 
-    def score(settings: Settings) -> Tokens:
+    def score(settings: Settings) -> tuple[Tokens, None]:
         scored = zip(recorded, scores(settings), strict=True)
-        return Tokens.of(scored_by(scored, Matched(), Anomalies()))
+        return Tokens.of(scored_by(scored, Matched(), Anomalies())), None
 
     told: list[FlipTrial] = []
     return Explainer(Settings(), score, seconds, known, told.append).explain(), told
@@ -95,12 +96,12 @@ def test_it_is_resumed_and_says_what_it_did_not_try(drawn: list[Rollout], scores
 def test_what_cannot_be_flipped_is_told() -> None:
     ints = np.arange(30, dtype=np.int32)
 
-    def score(settings: Settings) -> Tokens:
+    def score(settings: Settings) -> tuple[Tokens, None]:
         if settings.dtype == "float32":
             raise UnsupportedError("no memory for float32")
         values = -np.ones(30, dtype=np.float32)
         shift = np.float32(0 if settings.attention == "eager" else 0.5)
-        return Tokens.of([ScoredSequence("a", values, values - shift, ints, ints)])
+        return Tokens.of([ScoredSequence("a", values, values - shift, ints, ints)]), None
 
     found = Explainer(Settings(), score, 60.0, (), lambda trial: None).explain()
     assert any(it == "dtype float32: no memory for float32" for it in found.untried)

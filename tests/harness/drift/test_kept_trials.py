@@ -10,7 +10,8 @@ import pytest
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.drift import trials
-from kvparity.drift.explain import FlipTrial, Numbers, of_candidate
+from kvparity.drift.explain import FlipTrial, Numbers
+from kvparity.drift.factors import of_candidate
 
 STALE = "stale"
 BASE = FlipTrial((), "bfloat16, sdpa", Numbers(0.5, 0.25, 0.0))

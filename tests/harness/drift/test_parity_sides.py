@@ -201,6 +201,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"rollout": FILE, "trainer": MODEL, "temperature": 0.7}, {},
         "subject.temperature", "a rollout that draws no tokens",
     ),
+    "recorded routes of tokens that are drawn": (
+        {"rollout": MODEL, "trainer": MODEL | {"routes": "recorded"}}, {},
+        "subject.trainer", "a rollout that draws: it records none",
+    ),
     "a path of a trainer": (
         {"rollout": SCORED, "trainer": BATCHED}, {}, "subject.trainer.path", "by its prefill",
     ),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from kvparity.rollouts import RolloutWriter
 
@@ -37,11 +43,33 @@ def checkpoint(
     return folder
 
 
+def mixture(folder: Path) -> Path:
+    """A Mixtral of two layers with eight experts, of which a token takes two."""
+    config = MixtralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MixtralForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
 def plain(
     folder: Path, dtype: torch.dtype = torch.bfloat16, attention: str = "sdpa"
 ) -> LlamaForCausalLM:
     """The model as a script loads it."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    load = AutoModelForCausalLM.from_pretrained
+    model: LlamaForCausalLM = load(folder, dtype=dtype, attn_implementation=attention)
     return model.eval()
 
 

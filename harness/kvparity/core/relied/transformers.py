@@ -37,10 +37,6 @@ class _Settings(Protocol):
     num_hidden_layers: int
 
 
-class _Experts(Protocol):
-    def set_experts_implementation(self, name: str) -> None: ...
-
-
 class _CountingLayer(Protocol):
     cumulative_length: torch.Tensor | int
     cumulative_length_int: int
@@ -142,13 +138,6 @@ def attention_of(model: _HasConfig) -> str:
     except AttributeError:
         what = f"`_attn_implementation` of {type(model.config).__name__}"
         raise gone("transformers", what, "tell which attention a model took") from None
-
-
-def eager_experts(model: object) -> None:
-    """Let a mixture of experts compute one expert at a time; nothing for a model that has none."""
-    able = getattr(model, "_can_set_experts_implementation", None)  # since transformers 5
-    if able is not None and able():
-        cast(_Experts, model).set_experts_implementation("eager")
 
 
 def forget_sizes(model: object) -> None:

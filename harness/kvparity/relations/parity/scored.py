@@ -91,9 +91,9 @@ def _scored(kernels: Kernels, defect: ScoringDefect) -> ScoredSides:
     for each in open_sides:
         anomalies.join(each.anomalies)
     doubts = (*(each.unproved for each in open_sides), left.unproved)
-    sources = (Source(each.name, each.about) for each in (left.facts, right))
+    rollout, against = (Source(each.name, each.about) for each in (left.facts, right))
     return ScoredSides(
-        MatchedSides(tokens, matched, anomalies, *sources),
+        MatchedSides(tokens, matched, anomalies, rollout, against),
         left.facts,
         right,
         left.ids,

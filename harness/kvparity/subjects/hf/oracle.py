@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kvparity.core.errors import OracleError
 from kvparity.core.raised import in_one_line
-from kvparity.core.relied.transformers import eager_experts
+from kvparity.core.relied.transformers_experts import eager_experts
 from kvparity.subjects.hf.protocols import CausalLM
 
 
