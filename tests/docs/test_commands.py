@@ -61,7 +61,7 @@ def refused(command: str) -> str | None:
 def unknown(code: str) -> str | None:
     """What a piece of inline code names and the parser does not have, or None."""
     words, name = code.replace("\\|", "|").split(), ""
-    if words[0] in ("python", "vllm", "pytest"):
+    if words[0] in ("python", "vllm", "pytest", "check-jsonschema"):
         return None  # a program with options of its own
     if words[0] == "kvparity" and len(words) > 1:
         name = "kvparity"
