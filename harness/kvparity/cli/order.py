@@ -14,7 +14,7 @@ from kvparity.core.exit_codes import ExitCode
 from kvparity.run.device import settle
 
 if TYPE_CHECKING:
-    from kvparity.relations.order.report import OrderReport
+    from kvparity.relations.order.tree import SumTree
     from kvparity.subjects.pair.subject import AttentionSubject
 
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -58,7 +58,16 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--dim", type=int, metavar="D", help="head dimension (default: 64)")
     parser.add_argument("--dtype", choices=_DTYPES, help="of q, k, v and out (default: float32)")
     parser.add_argument("--scale", type=float, help="factor of the scores (default: dim ** -0.5)")
-    parser.add_argument("--batch", type=int, default=1, metavar="B", help="sequences in each call")
+    parser.add_argument(
+        "--as",
+        dest="arch",
+        metavar="ARCH",
+        help="the tree that the tensor cores of sm_80, sm_89, sm_90 or sm_100 add, for this "
+        "project's own kernels: compiled, modelled, not run",
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="B", help="sequences in each call (default: 1)"
+    )
     parser.add_argument(
         "--rows",
         type=int,
@@ -66,9 +75,9 @@ def add_parser(verbs: Verbs) -> None:
         help="query rows of each prefill call (default: all, a whole prompt)",
     )
     parser.add_argument(
-        "--draws", type=int, default=8, metavar="C", help="random calls to compare (default: 8)"
+        "--draws", type=int, metavar="C", help="random calls to compare (default: 8)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random calls")
+    parser.add_argument("--seed", type=int, metavar="S", help="of the random calls (default: 0)")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the trees into FILE")
     add_json(parser)
     add_device(parser)
@@ -82,11 +91,52 @@ def run(args: argparse.Namespace) -> int:
 
     with ends(ValueError):
         keys = _numbers("--keys", args.keys)
-        device = settle(args.device)
+        if args.arch is not None:
+            _none_of(args, "--as runs nothing", "batch", "rows", "draws", "seed", "scale", "device")
+        device = settle("cpu" if args.arch is not None else args.device)
         settle_process()
         doing.task("loading the pair")
         subject = _subject(args, device)
+    if args.arch is not None:
+        return _model(args, subject, keys)
     return _examine(args, subject, keys, device)
+
+
+def _none_of(args: argparse.Namespace, why: str, *names: str) -> None:
+    given = [f"--{name}" for name in names if getattr(args, name) is not None]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: {why}; leave {'it' if len(given) == 1 else 'them'} out"
+        )
+
+
+def _model(args: argparse.Namespace, subject: AttentionSubject, keys: list[int]) -> int:
+    """The trees of tensor cores; the exit code is that of an audit."""
+    from kvparity.cli.audit import exit_code
+    from kvparity.relations.audit.request import AuditError
+    from kvparity.relations.order.modelled import modelled
+    from kvparity.relations.order.modelled_subject import ask
+    from kvparity.relations.order.modelled_text import render_modelled
+
+    with ends(ValueError), ends(AuditError, code=ExitCode.ERROR, words="error: "):
+        shape, order, window = ask(subject, keys)
+        found = modelled(args.arch, shape, order, keys, window=window)
+    if args.svg is not None:
+        panels = [
+            (f"{one.part}, {each.keys} keys, {side.label} on {each.arch}", one.tree)
+            for each in found
+            for side in each.sides
+            for one in side.sums
+        ]
+        _write_svg(args.svg, panels)
+    verdict = found[0].compiled.verdict
+    document = {
+        "schema_version": 1,
+        "verdict": verdict,
+        "reports": [each.json() for each in found],
+    }
+    say.result(args, document, render_modelled(found))
+    return exit_code(verdict)
 
 
 def _examine(
@@ -109,10 +159,10 @@ def _examine(
                 order_report(
                     subject,
                     n,
-                    batch=args.batch,
+                    batch=1 if args.batch is None else args.batch,
                     rows=None if args.rows is None else min(args.rows, n),
-                    draws=args.draws,
-                    seed=args.seed,
+                    draws=8 if args.draws is None else args.draws,
+                    seed=args.seed or 0,
                     progress=_progress,
                 )
             )
@@ -120,10 +170,13 @@ def _examine(
     facts = environment(torch.device(device), device_model.in_force()).document()
     verdict = min((report.verdict for report in reports), key=_WORST.index)
     if args.svg is not None:
-        try:
-            _draw(args.svg, reports)
-        except OSError as error:
-            raise StopError(f"--svg {args.svg}: {error.strerror}") from error
+        panels = [
+            (f"{part.name}, {report.keys} keys, {side}", tree)
+            for report in reports
+            for part in report.parts
+            for side, tree in part.trees.items()
+        ]
+        _write_svg(args.svg, panels)
     document = {
         "schema_version": 1,
         "verdict": verdict,
@@ -178,7 +231,7 @@ def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
         execution=dtype,
         kv_cache=dtype,
         device=torch.device(device),
-        seed=args.seed,
+        seed=args.seed or 0,
     )
 
 
@@ -228,16 +281,13 @@ def _numbers(name: str, text: str) -> list[int]:
         raise ValueError(f"{name} {text!r}: expected whole numbers with commas between") from None
 
 
-def _draw(path: Path, reports: list[OrderReport]) -> None:
+def _write_svg(path: Path, panels: list[tuple[str, SumTree]]) -> None:
     from kvparity.relations.order.picture import draw
 
-    panels = [
-        (f"{part.name}, {report.keys} keys, {side}", tree)
-        for report in reports
-        for part in report.parts
-        for side, tree in part.trees.items()
-    ]
-    path.write_text(draw(panels), encoding="utf-8")
+    try:
+        path.write_text(draw(panels), encoding="utf-8")
+    except OSError as error:
+        raise StopError(f"--svg {path}: {error.strerror}") from error
 
 
 def _progress(what: str) -> None:

@@ -12,7 +12,7 @@ import torch
 import triton
 
 from kvparity.relations.audit.capture import Argument, Launch
-from kvparity.relations.audit.request import ARCHITECTURES
+from kvparity.relations.audit.request import TARGETS
 from kvparity_kernels.launch import Kernel
 from kvparity_kernels.relied import triton as relied
 
@@ -80,7 +80,7 @@ def compile_launch(launch: Launch, arch: str, fusion: bool | None = None) -> Bui
     }
     constants = {name: arguments[name] for name, kind in signature.items() if kind == "constexpr"}
     source = relied.SOURCE.get()(kernel.function, signature, constexprs=constants, attrs=attributes)
-    target = relied.TARGET.get()("cuda", ARCHITECTURES[arch], 32)
+    target = relied.TARGET.get()("cuda", TARGETS[arch], 32)
     built: Built = triton.compile(source, target=target, options=options)
     return built
 
@@ -95,7 +95,7 @@ def _type(kernel: Kernel, name: str, value: Argument) -> str:
 
 def ptxas(arch: str) -> Tool:
     """The assembler that Triton uses for an architecture."""
-    tool: Tool = relied.PTXAS.get()(ARCHITECTURES[arch])
+    tool: Tool = relied.PTXAS.get()(TARGETS[arch])
     return tool
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.relations.audit.compare import KernelComparison
-from kvparity.relations.audit.request import ARCHITECTURES, Request, Shape, tiles_in_force
+from kvparity.relations.audit.request import ARCHITECTURES, TARGETS, Request, Shape, tiles_in_force
 from kvparity.relations.audit.side import audit
 from kvparity.subjects.decoder.config import DecoderShape, from_contract
 from kvparity.subjects.decoder.presets import preset
@@ -175,9 +175,9 @@ def present() -> tuple[str, ...]:
         return tuple(ARCHITECTURES)
     major, minor = torch.cuda.get_device_capability()
     name = f"sm_{major}{minor}"
-    if name not in ARCHITECTURES:
+    if name not in TARGETS:
         raise UnsupportedError(
             f"this device is {name}, which the audit does not know; choose with --arch one of "
-            f"{', '.join(ARCHITECTURES)}"
+            f"{', '.join(TARGETS)}"
         )
     return (name,)

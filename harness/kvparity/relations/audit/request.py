@@ -17,6 +17,9 @@ SideName = Literal["prefill", "decode"]
 Constant = bool | int | float | str | None
 """What a kernel is compiled with."""
 ARCHITECTURES: dict[str, int] = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
+"""Those that are looked at if nobody names one."""
+TARGETS: dict[str, int] = {"sm_80": 80, "sm_89": 89, "sm_90": 90, "sm_100": 100}
+"""All that kernels are compiled for."""
 
 
 class AuditError(RuntimeError):
@@ -79,9 +82,9 @@ class Request:
 
     def __post_init__(self) -> None:
         """Check the architecture; settle the tiles."""
-        if self.arch not in ARCHITECTURES:
+        if self.arch not in TARGETS:
             raise ValueError(
-                f"architecture {self.arch!r} is unknown; expected one of {', '.join(ARCHITECTURES)}"
+                f"architecture {self.arch!r} is unknown; expected one of {', '.join(TARGETS)}"
             )
         if self.tiles is None:
             found = tiles_in_force(self.arch, self.shape.execution, self.order)

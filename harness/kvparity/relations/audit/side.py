@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from kvparity.relations.audit.compare import KernelComparison, compare
@@ -37,6 +38,18 @@ def read_side(request: Request, kernels: Sequence[Artefact]) -> AuditSide:
         raise AuditError(f"{request.side} for {request.arch} is not readable: {error}") from error
 
 
+def read_all(
+    requests: Iterable[Request], *, folder: Path | None = None, jobs: int | None = None
+) -> dict[Request, AuditSide]:
+    """Every request, compiled and read. Raises ``AuditError``."""
+    wanted = list(dict.fromkeys(requests))
+    compiled = compile_all(wanted, folder=folder, jobs=jobs)
+    return {
+        request: read_side(request, kernels)
+        for request, kernels in zip(wanted, compiled, strict=True)
+    }
+
+
 def audit(
     pairs: Sequence[tuple[Request, Request]],
     *,
@@ -44,10 +57,5 @@ def audit(
     jobs: int | None = None,
 ) -> list[KernelComparison]:
     """Compile both requests of every pair and compare them, in order. Raises ``AuditError``."""
-    requests = list(dict.fromkeys(request for pair in pairs for request in pair))
-    compiled = compile_all(requests, folder=folder, jobs=jobs)
-    sides = {
-        request: read_side(request, kernels)
-        for request, kernels in zip(requests, compiled, strict=True)
-    }
+    sides = read_all(chain.from_iterable(pairs), folder=folder, jobs=jobs)
     return [compare(sides[left], sides[right]) for left, right in pairs]

@@ -7,6 +7,8 @@ a tile; only the chain of tiles and the merge of splits is declared.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from kvparity.relations.order.tree import SumTree
 from kvparity_kernels.order import ReductionOrder
 
@@ -16,12 +18,20 @@ class _Grower:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.nodes: list[tuple[int, int]] = []
+        self.nodes: list[tuple[int, ...]] = []
 
     def add(self, a: int | None, b: int | None) -> int | None:
         if a is None or b is None:
             return b if a is None else a
         self.nodes.append((a, b))
+        return self.n + len(self.nodes) - 1
+
+    def fuse(self, total: int | None, terms: Iterable[int]) -> int | None:
+        """All at once, as a tensor core adds a group of products and its accumulator."""
+        children = (*(() if total is None else (total,)), *terms)
+        if len(children) < 2:
+            return children[0] if children else None
+        self.nodes.append(children)
         return self.n + len(self.nodes) - 1
 
     def done(self) -> SumTree:
@@ -49,6 +59,37 @@ def key_order(order: ReductionOrder, n: int, first: int = 0) -> SumTree:
         part: int | None = None
         for x in range(max(split, first), min(split + order.split, n)):
             part = tree.add(part, x - first)
+        total = tree.add(total, part)
+    return tree.done()
+
+
+def fused_chain(n: int, groups: Sequence[int]) -> SumTree:
+    """Groups of terms into one accumulator; terms past the last are zeros, which change nothing."""
+    tree, total, start = _Grower(n), None, 0
+    for size in groups:
+        total = tree.fuse(total, range(start, min(start + size, n)))
+        start += size
+    return tree.done()
+
+
+def fused_key_order(
+    order: ReductionOrder, n: int, groups: Sequence[int], first: int = 0
+) -> SumTree:
+    """How the P V of the keys ``first .. n-1`` are added by tensor cores.
+
+    ``groups``: how many keys each fused addition of a tile takes. Keys that are not seen weigh
+    zero, which changes nothing.
+    """
+    tree = _Grower(n - first)
+    total: int | None = None
+    for split in range(first - first % order.split, n, order.split):
+        part: int | None = None
+        for tile in range(split, split + order.split, order.tile):
+            start = tile
+            for size in groups:
+                seen = range(max(start, first), min(start + size, n))
+                part = tree.fuse(part, (x - first for x in seen))
+                start += size
         total = tree.add(total, part)
     return tree.done()
 

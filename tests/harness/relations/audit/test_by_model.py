@@ -182,11 +182,33 @@ def mma(version: str, warps: str, shape: str) -> str:
 def test_a_row_in_its_lanes() -> None:
     wide = row_of(mma("3", "1", "16, 32, 16"), 32)
     assert wide is not None
-    assert wide[1] == (2, 3, 10, 11, 18, 19, 26, 27)
+    assert wide.columns[1] == (2, 3, 10, 11, 18, 19, 26, 27)
     assert wide == row_of(mma("2", "1", "16, 8"), 32) == row_of(mma("3", "1", "16, 16, 16"), 32)
     two = row_of(mma("2", "2", "16, 8"), 32)
     assert two is not None
-    assert (two[1], two[5]) == ((2, 3, 18, 19), (10, 11, 26, 27))
+    assert (two.columns[1], two.columns[5]) == ((2, 3, 18, 19), (10, 11, 26, 27))
     assert row_of(mma("3", "2", "16, 16, 16"), 32) != two
-    for columns, layout in ((32, "blocked(order = [1, 0])"), (8, mma("2", "2", "16, 8"))):
+    for columns, layout in (
+        (32, "blocked(order = [1, 0])"), (8, mma("2", "2", "16, 8")), (16, TENSOR),
+        (32, TENSOR.replace("[1, 0]", "[1, 1]")),
+    ):  # fmt: skip
         assert row_of(layout, columns) is None
+
+
+TENSOR = (
+    "linear(register = [[0, 1], [0, 2], [0, 4], [0, 8]], lane = [[1, 0], [2, 0], [4, 0], [8, 0], "
+    "[0, 16]], warp = [[16, 0], [32, 0]], block = [])"
+)
+
+
+def test_a_row_of_tensor_memory_in_its_lanes() -> None:
+    found = row_of(TENSOR, 32)
+    assert found is not None
+    assert (found.apart, found.warps) == ((16,), 1)
+    assert found.columns == (tuple(range(16)), tuple(range(16, 32)))
+    turned = row_of(TENSOR.replace("[0, 1], [0, 2]", "[0, 2], [0, 1]"), 32)
+    assert turned is not None
+    assert turned.columns[0][:4] == (0, 2, 1, 3)
+    shared = row_of(TENSOR.replace("[32, 0]]", "[0, 32]]"), 64)
+    assert shared is not None
+    assert (shared.warps, shared.columns[2][:2]) == (2, (32, 33))

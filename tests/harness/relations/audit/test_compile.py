@@ -27,7 +27,7 @@ def test_a_request_survives_json() -> None:
 
 
 def test_an_unknown_architecture_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'sm_91' is unknown; expected one of sm_80, sm_90"):
+    with pytest.raises(ValueError, match=r"'sm_91' is unknown; expected one of sm_80, sm_89"):
         Request("decode", "sm_91", SHAPE)
 
 
