@@ -63,6 +63,10 @@ class MultipliesMatrices(Protocol):
         """What it is compiled for."""
 
     @property
+    def instructions(self) -> tuple[str, ...]:
+        """All that multiply matrices."""
+
+    @property
     def chains(self) -> tuple[Chain, ...]:
         """Its matrix products."""
 
@@ -134,6 +138,8 @@ def add_alike(one: MultipliesMatrices, two: MultipliesMatrices) -> Likeness:
 def _sums(kernel: MultipliesMatrices) -> dict[Sum, TensorCoreRow] | str:
     """How the accumulators of a kernel are summed, each with its row; or why that is not known."""
     found: dict[Sum, TensorCoreRow] = {}
+    if set(kernel.instructions) != {chain.op for chain in kernel.chains}:
+        return "not every matrix instruction is in a chain of the walk over tiles"
     for chain in kernel.chains:
         told = products(chain.op)
         if told is None:

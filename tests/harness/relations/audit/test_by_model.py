@@ -74,7 +74,11 @@ def test_a_kind_without_a_row_is_unknown(
 
 
 def chained(change: Callable[[Chain], Chain]) -> Kernel:
-    return lambda walk: replace(walk, chains=tuple(map(change, walk.chains)))
+    def changed(walk: Signature) -> Signature:
+        made = tuple(map(change, walk.chains))
+        return replace(walk, chains=made, instructions=tuple(sorted({each.op for each in made})))
+
+    return changed
 
 
 def in_warps(walk: Signature) -> Signature:
@@ -86,6 +90,11 @@ def in_warps(walk: Signature) -> Signature:
     return replace(walk, structure=replace(walk.structure, reduces=reduces))
 
 
+def beside(walk: Signature) -> Signature:
+    """The same loop, and another instruction somewhere else."""
+    return replace(walk, instructions=(*walk.instructions, "mma.m16n8k8.f32.bf16.bf16.f32"))
+
+
 def more(walk: Signature) -> Signature:
     loop = (*walk.parts.loop, Instruction("neg.f32", ("%r9", "%r8")))
     return replace(walk, parts=replace(walk.parts, loop=loop))
@@ -93,6 +102,7 @@ def more(walk: Signature) -> Signature:
 
 CASES: dict[str, tuple[str, Kernel, str, str]] = {
     "another layout of rows": ("decode", in_warps, "unknown", "layout of reductions"),
+    "products beside the walk": ("decode", beside, "unknown", "K chains"),
     "more than products": ("decode", more, "unknown", "loop"),
     "lanes with other neighbours along K": (
         "decode", lambda walk: replace(walk, k_widths=(4,)), "unknown", "K chains",
