@@ -24,7 +24,7 @@ _BASE = re.compile(r"\[(\d+), (\d+)\]")
 
 
 @dataclass(frozen=True)
-class Row:
+class RowInLanes:
     """A row in its threads: the columns of each in its order, by warp along the row, then by lane.
 
     ``apart``: how far apart its lanes are, one number for each doubling of them.
@@ -35,7 +35,7 @@ class Row:
     columns: tuple[tuple[int, ...], ...]
 
 
-def row_of(layout: str, columns: int) -> Row | None:
+def row_of(layout: str, columns: int) -> RowInLanes | None:
     """The row of a layout with so many columns; None if it is of no kind that is known here."""
     if found := _LINEAR.match(layout):
         return _linear(found[1], found[2], found[3], columns)
@@ -54,10 +54,10 @@ def row_of(layout: str, columns: int) -> Row | None:
         for warp in range(warps)
         for lane in range(4)
     )
-    return Row((1, 2), warps, own)
+    return RowInLanes((1, 2), warps, own)
 
 
-def _linear(register: str, lane: str, warp: str, columns: int) -> Row | None:
+def _linear(register: str, lane: str, warp: str, columns: int) -> RowInLanes | None:
     """Registers, lanes and warps each as the places that their bits stand for."""
     parts = [[(int(r), int(c)) for r, c in _BASE.findall(text)] for text in (register, lane, warp)]
     if any(r and c for part in parts for r, c in part):
@@ -71,7 +71,7 @@ def _linear(register: str, lane: str, warp: str, columns: int) -> Row | None:
     )
     if sorted(c for each in own for c in each) != list(range(columns)):
         return None
-    return Row(apart, 2 ** len(warps), own)
+    return RowInLanes(apart, 2 ** len(warps), own)
 
 
 def _sums(bases: Sequence[int]) -> Iterable[int]:
@@ -85,7 +85,7 @@ def same_rows(left: tuple[Reduce, ...], right: tuple[Reduce, ...]) -> bool:
     return one is not None and one == two
 
 
-def _rows(reduces: tuple[Reduce, ...]) -> frozenset[tuple[str, int, Row]] | None:
+def _rows(reduces: tuple[Reduce, ...]) -> frozenset[tuple[str, int, RowInLanes]] | None:
     found = []
     for each in reduces:
         row = row_of(each.layout, each.size) if each.axis == 1 else None
