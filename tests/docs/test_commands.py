@@ -32,7 +32,7 @@ VERBS = verbs(parser())
 PROGRAMS = {
     name: set(re.findall(r'"(--[a-z-]+)"', (ROOT / "ci" / file).read_text())) | OTHERS
     for name, file in (("ci/gpu", "gpu_steps/run.py"), ("ci/mutants", "mutation/command.py"))
-}
+} | {"check-jsonschema": {"--schemafile"}}  # a program of others
 OPTIONS = {option for options in (*VERBS.values(), *PROGRAMS.values()) for option in options}
 
 
