@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
         controls,
         doctor,
         drift,
+        locate,
         order,
         replay,
         tiles,
@@ -75,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"kvparity {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    modules = (verify, drift, weights, trace, order, replay, audit, codec, bench, tiles)
+    modules = (verify, drift, weights, trace, order, replay, locate, audit, codec, bench, tiles)
     for module in (*modules, contract, controls, doctor):
         module.add_parser(verbs)
     return top

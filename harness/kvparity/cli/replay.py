@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     with ends(ValueError):
         device = settle(args.device)
-    from kvparity.run.replay import contract_path, replay
+    from kvparity.run.reopen import contract_path
+    from kvparity.run.replay import replay
 
     with ends(ValueError):
         path, sha = contract_path(args.run_dir)

@@ -11,26 +11,20 @@ import torch
 from pydantic import JsonValue
 
 from kvparity.core.bits import differing, ulps
-from kvparity.core.environment import settle
 from kvparity.core.values import Json
 from kvparity.plan.cases import Case, Unit, make
 from kvparity.plan.kernel_cases import KernelCase
 from kvparity.plan.results import CaseLine
-from kvparity.plan.texts import given
 from kvparity.record.execute import Record
 from kvparity.record.path_run import Setting
 from kvparity.relations.bits_and_limits import Comparison, number
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.case_line import case_line, kernel_line
-from kvparity.report.lines import edited
-from kvparity.report.recorded import RecordedCase, RecordedUnit
-from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
-from kvparity.report.schema import RESIGNED, schema_of
-from kvparity.run.device_switch import require_cpu, with_device
-from kvparity.run.invariant_switch import asked, with_invariant
+from kvparity.report.schema import RESIGNED
 from kvparity.run.recheck.outcome import told
+from kvparity.run.reopen import reopen, unit_of
 from kvparity.run.unit import Runner, run_case, run_unit
-from kvparity.run.worker import Job, forget, look, subject_of
+from kvparity.run.worker import Job, forget, look
 from kvparity.subjects.base import Subject, column_name
 from kvparity_contracts.loader import LoadedContract
 from kvparity_kernels import device_model
@@ -103,19 +97,6 @@ class Replay:
         return now
 
 
-def contract_path(folder: Path) -> tuple[Path, str]:
-    """The contract file of a run and the hash it had.
-
-    Raises:
-        RunFolderError: the folder holds no run.
-    """
-    head = folder / "identity.json"
-    if not head.is_file():
-        raise RunFolderError(f"{folder} holds no run (no identity.json in it)")
-    identity = read_identity(head)
-    return Path(str(identity["path"])), str(identity.get("contract"))
-
-
 @device_model.using(None)  # what is put in force for the case ends with it
 def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> Replay:
     """Run the case again on the tokens of the run.
@@ -123,53 +104,19 @@ def replay(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     Raises:
         RunFolderError: the run has no such case, or its unit has no evidence yet.
     """
-    identity = read_identity(folder / "identity.json")
-    switched = identity.get("invariant")
-    loaded = with_invariant(loaded, switched if isinstance(switched, bool) else asked(loaded))
-    modelled = identity.get("numerics_device")
-    loaded = with_device(loaded, modelled if isinstance(modelled, str) else None)
-    require_cpu(loaded.contract, device)
-    texts = given(loaded)
-    loaded = texts.loaded
-    if texts.identity().get("texts") != identity.get("texts"):
-        raise RunFolderError(
-            f"the texts of {loaded.path} are different ids now than in {folder}: was the "
-            "tokenizer or its chat template changed? (some templates write the date)"
-        )
-    evidence = Evidence(folder)
-    recorded = {line.id: line.document() for _, line in evidence.read(RecordedCase)}
-    if case_id not in recorded:
-        known = ", ".join(list(recorded)[:8])
-        raise RunFolderError(f"{folder} has no case {case_id!r}; it has {known}, ...")
-    job = Job(loaded.contract, Path(loaded.path).resolve().parent, device, folder)
-    for kernel_case in make(loaded.contract).kernel_cases:
-        if kernel_case.id == case_id:
-            return _look_again(job, kernel_case, recorded[case_id], schema_of(identity))
-    unit, case = _find(loaded, case_id)
-    units = {line.unit: (number, line) for number, line in evidence.read(RecordedUnit)}
-    ended = {name: line.tokens for name, (_, line) in units.items()}
-    if unit.id not in ended:
-        raise RunFolderError(f"the unit {unit.id!r} of {case_id} was interrupted; resume it first")
-    settle()
-    setting = Setting(loaded.contract, subject_of(job, case.numerics))
-    plans, tokens = setting.plans(case.workload), ended[unit.id]
-    lengths = [plans.prompts.length(i) for i in range(len(plans.prompts.ids))]
-    if [len(own) for own in tokens] != lengths:
-        found = [len(own) for own in tokens]
-        place = f"{evidence.folder / RecordedUnit.file}:{units[unit.id][0]}"
-        raise edited(place, f"its sequences have {found} ids, and {lengths} are planned")
-    runner = Runner(setting, plans, tokens)
-    result, row = _again(setting, runner, case)
+    found = reopen(loaded, folder, case_id, device)
+    if found.kernel_case is not None:
+        return _look_again(found.job, found.kernel_case, found.recorded, found.schema)
+    opened = unit_of(found)
+    case, schema, old = opened.case, found.schema, found.recorded
+    result, row = _again(opened.setting, opened.runner, case)
     entry = case_line(case, result)
     now = entry.document()
-    old = recorded[case_id]
-    schema = schema_of(identity)
     same = _lasting(now, schema) == _lasting(old, schema)
     fresh = told(folder, case_id)
     if same:
         return Replay(entry, old, same, row, schema, fresh=fresh)
-    ready = list(ended)
-    after = _after_others(setting, loaded, unit, case, ready[: ready.index(unit.id)])
+    after = _after_others(opened.setting, found.loaded, opened.unit, case, opened.before)
     alike, still = (_lasting(after, schema) == _lasting(each, schema) for each in (old, now))
     return Replay(entry, old, same, row, schema, str(after["verdict"]), alike, not still, fresh)
 
@@ -221,14 +168,6 @@ def _timeless(value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
         return {key: _timeless(inner) for key, inner in value.items() if key != "seconds"}
     return [_timeless(each) for each in value] if isinstance(value, list) else value
-
-
-def _find(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
-    for unit in make(loaded.contract).units:
-        for case in unit.cases:
-            if case.id == case_id:
-                return unit, case
-    raise RunFolderError(f"the contract has no case {case_id}: was it changed since the run?")
 
 
 def _again(setting: Setting, runner: Runner, case: Case) -> tuple[Comparison, UnlikeColumns | None]:

@@ -79,6 +79,25 @@ class Ran:
     name: str
 
 
+Places = Sequence[Sequence[tuple[str, int] | None]]
+"""By row of a batch and column: the sequence's id and the position, None for padding."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What one operation of a forward call gave for each token: ``rows`` ``[B, T, ...]``.
+
+    It is a view: what a listener writes there is what the model goes on with. ``operation``: the
+    module's own name, with ``attention``, ``keys`` or ``input`` behind it where it is not the
+    module's result. ``read``: rows are not new, they were read from the cache.
+    """
+
+    operation: str
+    rows: Tensor
+    places: Places
+    read: bool = False
+
+
 @dataclass(frozen=True)
 class RowsOffered:
     """Rows of a span could be reported. Who wants some calls ``want`` with their positions."""

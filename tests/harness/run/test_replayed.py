@@ -18,8 +18,10 @@ from kvparity.plan.results import Divergence
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import case_line
 from kvparity.report.run_dir import RunFolderError
+from kvparity.run import reopen as reopening
 from kvparity.run import replay as replaying
-from kvparity.run.replay import Replay, contract_path, replay
+from kvparity.run.reopen import contract_path
+from kvparity.run.replay import Replay, replay
 from kvparity.run.unit import run_unit
 
 CONTRACT = toy.contract(
@@ -58,15 +60,17 @@ class Again:
             {"unit": u.id, "sequences": [{"ids": [1, 2, 3, i]}]} for i, u in enumerate(WORK.units)
         ]
         self.write("units.jsonl", *lines, {"unit": "u9", "sequences": []})
-        patches: dict[str, Any] = {
+        opening: dict[str, Any] = {
             "given": lambda loaded: SimpleNamespace(
                 loaded=loaded, identity=lambda: {"texts": self.texts}
             ),
-            "settle": self.settle, "subject_of": lambda job, numerics: Toy(),
-            "_again": self.again, "run_unit": self.run_unit,
-        }  # fmt: skip
-        for name, value in patches.items():
-            monkeypatch.setattr(replaying, name, value)
+            "settle": self.settle,
+            "subject_of": lambda job, numerics: Toy(),
+        }
+        for name, value in opening.items():
+            monkeypatch.setattr(reopening, name, value)
+        monkeypatch.setattr(replaying, "_again", self.again)
+        monkeypatch.setattr(replaying, "run_unit", self.run_unit)
 
     def write(self, name: str, *values: Any) -> None:
         (self.folder / name).write_text("".join(json.dumps(value) + "\n" for value in values))

@@ -50,7 +50,7 @@ class StepRows:
     ``ids``, ``positions`` int64 ``[rows]``, pads included. ``tokens``: the rows that are no pads,
     int64 ``[n]`` (None: all); ``slots`` int64 ``[n]``: where their keys go, for each region of the
     cache. ``wanted``: the rows whose logits are wanted, in span order. ``step``: the spans, of
-    which number ``i`` begins in row ``firsts[i]``.
+    which number ``i`` begins in row ``firsts[i]``. ``names``: the ids of all sequences.
     """
 
     ids: Tensor
@@ -62,6 +62,7 @@ class StepRows:
     wanted: Tensor
     step: Step = ()
     firsts: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def pack(

@@ -14,7 +14,8 @@ from torch import Tensor
 from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
 from kvparity.subjects.decoder.batch import StepRows
 from kvparity.subjects.decoder.read_back import keys_read
-from kvparity.subjects.events import Attended, Listener, Wrote
+from kvparity.subjects.events import Attended, Computed, Listener, Wrote
+from kvparity_kernels.stream import emit, heard
 
 
 def wrote(listener: Listener, batch: StepRows, stored: int, k: Tensor, v: Tensor) -> None:
@@ -24,6 +25,48 @@ def wrote(listener: Listener, batch: StepRows, stored: int, k: Tensor, v: Tensor
         stop = at + span.stop - span.start
         listener.wrote(Wrote(stored, span.sequence, span.start, k[at:stop], v[at:stop]))
         at = stop
+
+
+def computed(batch: StepRows, operation: str, rows: Tensor) -> None:
+    """Report what an operation gave each row ``[rows, ...]`` of the step, if somebody listens.
+
+    A step that is traced has no names, and reports nothing.
+    """
+    if not batch.names or not heard(Computed):
+        return
+    places: list[tuple[str, int] | None] = [None] * len(rows)
+    for span, first in zip(batch.step, batch.firsts, strict=True):
+        name = batch.names[span.sequence]
+        for position in range(span.start, span.stop):
+            places[first + position - span.start] = name, position
+    emit(Computed(operation, rows[None], [places]))
+
+
+def wanted(batch: StepRows, operation: str, rows: Tensor, start: int) -> None:
+    """The same of the wanted rows from number ``start`` on."""
+    if heard(Computed):
+        places = [(batch.names[span.sequence], p) for span in batch.step for p in span.rows]
+        emit(Computed(operation, rows[None], [places[start : start + len(rows)]]))
+
+
+def read(
+    batch: StepRows,
+    layer: int,
+    spans: Sequence[int],
+    handed: PrefillCall | DecodeCall,
+    noted: Sequence[PrefillCall | DecodeCall],
+) -> None:
+    """Report the keys and values that an attention call reads, by sequence and position."""
+    call = noted[0] if len(noted) == 1 and _alike(noted[0], handed) else handed
+    lengths = call.kv.kv_lens.tolist()
+    for number, index in enumerate(spans):
+        stop = min(lengths[number], batch.step[index].stop)
+        first = max(0, stop - call.kv.ring) if call.kv.ring else 0
+        name = batch.names[batch.step[index].sequence]
+        places = [[(name, position) for position in range(first, stop)]]
+        found = keys_read(call.kv, number, first, stop, call.q.dtype)
+        for part, rows in zip(("keys", "values"), found, strict=True):
+            emit(Computed(f"layers.{layer} {part} read", rows[None], places, read=True))
 
 
 def attended(

@@ -37,6 +37,7 @@ from kvparity_kernels.linear import linear
 from kvparity_kernels.norm import rms_norm
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.rope import rotate
+from kvparity_kernels.stream import heard
 from kvparity_kernels.swiglu import swiglu
 
 HEAD_BYTES = 64 << 20  # logits held at once
@@ -81,30 +82,39 @@ class DecoderModel:
         """
         cos, sin = self.cos[batch.positions], self.sin[batch.positions]
         x = self.ops.embed(batch.ids, self.weights.embed, twin=self.twin)
+        emit_events.computed(batch, "embed", x)
         layers = zip(layers_of(self.config), self.weights.layers, strict=True)
         for number, (kind, layer) in enumerate(layers):
-            normed = self._norm(x, layer.input_norm)
-            q, k, v = self._projected(normed, kind, layer, cos, sin)
+
+            def told(operation: str, rows: Tensor, number: int = number) -> Tensor:
+                emit_events.computed(batch, f"layers.{number} {operation}", rows)
+                return rows
+
+            normed = told("input norm", self._norm(x, layer.input_norm))
+            q, k, v = self._projected(normed, kind, layer, cos, sin, told)
             if k is not None and v is not None:
                 self._write(kind.stored, k, v, batch, cache)
-            mixed = self._attend(q, batch, cache, number)[..., : kind.head_dim]
-            x = x + self._linear(mixed.flatten(1), layer.o, layer.o_bias)
-            normed = self._norm(x, layer.post_norm)
-            gate, up = self._linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=1)
-            gated = self.ops.swiglu(gate, up, twin=self.twin)
-            x = x + self._linear(gated, layer.down, layer.down_bias)
+            mixed = told("attention", self._attend(q, batch, cache, number)[..., : kind.head_dim])
+            x = x + told("o_proj", self._linear(mixed.flatten(1), layer.o, layer.o_bias))
+            normed = told("post-attention norm", self._norm(x, layer.post_norm))
+            both = told("gate_up_proj", self._linear(normed, layer.gate_up, layer.gate_up_bias))
+            gate, up = both.chunk(2, dim=1)
+            gated = told("swiglu", self.ops.swiglu(gate, up, twin=self.twin))
+            x = x + told("down_proj", self._linear(gated, layer.down, layer.down_bias))
         return x[batch.wanted]
 
-    def logits(self, hidden: Tensor) -> Iterator[Tensor]:
+    def logits(self, hidden: Tensor, batch: StepRows | None = None) -> Iterator[Tensor]:
         """Final norm and head of ``hidden[w, hidden]``: float32 blocks ``[r, vocab]``.
 
         Logits are the float32 accumulators, not rounded to the execution dtype, so that no
-        difference is rounded away. At most ``HEAD_BYTES`` are held at once.
+        difference is rounded away. At most ``HEAD_BYTES`` are held at once. ``batch``: whose rows
+        they are, for whoever listens.
         """
         block = max(1, HEAD_BYTES // (4 * self.config.vocab))
+        start = 0
         for rows in torch.split(hidden, block):
             normed = self._norm(rows, self.weights.final_norm)
-            yield self.ops.linear(
+            found = self.ops.linear(
                 normed,
                 self.weights.head,
                 None,
@@ -112,9 +122,20 @@ class DecoderModel:
                 out_dtype=torch.float32,
                 twin=self.twin,
             )
+            if batch is not None:  # of a trace, the number of rows would become a constant
+                emit_events.wanted(batch, "final norm", normed, start)
+                emit_events.wanted(batch, "logits", found, start)
+                start += len(rows)
+            yield found
 
     def _projected(
-        self, x: Tensor, kind: Layer, layer: LayerWeights, cos: Tensor, sin: Tensor
+        self,
+        x: Tensor,
+        kind: Layer,
+        layer: LayerWeights,
+        cos: Tensor,
+        sin: Tensor,
+        told: Callable[[str, Tensor], Tensor],
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Queries, keys and values ``[rows, heads, head_dim]``, normed and rotated.
 
@@ -122,16 +143,17 @@ class DecoderModel:
         rotated, so that each column turns with the key's column.
         """
         config = self.config
-        stacked = self._linear(x, layer.qkv, layer.qkv_bias)
+        stacked = told("qkv_proj", self._linear(x, layer.qkv, layer.qkv_bias))
         stacked = stacked.view(x.shape[0], -1, kind.head_dim)  # len() is a constant of a trace
         if kind.follower:
             q = stacked if layer.q_norm is None else self._norm(stacked, layer.q_norm)
             q = pad(q, (0, config.head_dim - kind.head_dim))
-            return self._rotate(q, cos, sin), None, None
+            return told("query", self._rotate(q, cos, sin)), None, None
         q, k, v = torch.split(stacked, [config.heads, config.kv_heads, config.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
-        return self._rotate(q, cos, sin), self._rotate(k, cos, sin), v
+        q, k = told("query", self._rotate(q, cos, sin)), told("key", self._rotate(k, cos, sin))
+        return q, k, told("value", v)
 
     def _write(
         self, stored: int, k: Tensor, v: Tensor, batch: StepRows, cache: KVCache | UncachedKeys
@@ -191,11 +213,15 @@ class DecoderModel:
         number: int,
         spans: Sequence[int],
     ) -> Tensor:
-        listener = events.current()
-        if listener is None:
+        listener, located = events.current(), bool(batch.names) and heard(events.Computed)
+        if listener is None and not located:
             return attend(call)[0]
         with noting() as noted:
             result = attend(call)
+        if located:
+            emit_events.read(batch, number, spans, call, noted)
+        if listener is None:
+            return result[0]
         emit_events.attended(listener, batch, number, spans, call, noted, result)
         return result[0]
 

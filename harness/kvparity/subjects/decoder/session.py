@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -84,11 +85,12 @@ class DecoderSession:
             vocab=self.model.config.vocab,
             positions=len(self.model.cos),
         )
+        batch = replace(batch, names=tuple(member.id for member in self.members))
         size = f"in a step of {len(batch.ids)} rows, {len(batch.wanted)} of them wanted"
         with self._watched(size):
             hidden = self.model.hidden(batch, cache)
         cache.advance(step)
-        blocks = self.model.logits(hidden)
+        blocks = self.model.logits(hidden, batch)
         while True:
             with self._watched(size):
                 block = next(blocks, None) if len(hidden) else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,8 +12,10 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from kvparity.core.errors import SubjectError
 from kvparity.core.relied.transformers import forget_sizes
 from kvparity.subjects.hf.caches import CacheRow, SessionCache
+from kvparity.subjects.hf.operations import reporting
 from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
-from kvparity.subjects.hf.run_counts import Observation
+from kvparity.subjects.hf.run_counts import ForwardCalled, Observation
+from kvparity_kernels.stream import listening
 
 Choose = Callable[[int, Tensor], int]
 """(position, float32 logits[vocab]) -> the token at ``position``."""
@@ -47,8 +50,24 @@ class _Choosing(LogitsProcessor):  # type: ignore[misc] # transformers is untype
         return forced
 
 
+@contextmanager
+def _reporting(model: CausalLM, name: str) -> Iterator[None]:
+    """Report what each forward of the loop computes, if somebody listens."""
+    with reporting(model) as reporter:
+
+        def begun(call: ForwardCalled) -> None:
+            filled = 0 if call.cache is None else int(call.cache.get_seq_length())
+            stop = filled + call.tokens
+            reporter.places = [[(name, p) for p in range(filled, stop)]]
+            reporter.columns = [[(name, p) for p in range(stop)]]
+
+        with listening(ForwardCalled, begun):
+            yield
+
+
 def generate(
     model: CausalLM,
+    name: str,
     prompt: Sequence[int],
     length: int,
     choose: Choose,
@@ -58,7 +77,9 @@ def generate(
     seen: Observation,
     after_step: AfterStep | None,
 ) -> None:
-    """Run ``generate()`` until ``length`` tokens are there; greedy over what ``choose`` forces.
+    """Run ``generate()`` over the sequence ``name`` until ``length`` tokens are there.
+
+    It is greedy over what ``choose`` forces.
 
     No end token, no penalties, no other processors: ``choose`` sees the raw next-token logits,
     which transformers converts to float32. Compiling is off, because a compiled graph could not be
@@ -83,7 +104,7 @@ def generate(
         length, choose, seen, after_step, model.config.get_text_config(decoder=True)
     )
     ids = torch.tensor([list(prompt)], dtype=torch.int64, device=model.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), _reporting(model, name):
         out = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),

@@ -106,3 +106,4 @@ class CausalLM(Protocol):
     requires_grad_: Callable[[bool], CausalLM]
     set_attn_implementation: Callable[[str], None]
     register_forward_pre_hook: Callable[..., object]
+    named_modules: Callable[[], Iterator[tuple[str, torch.nn.Module]]]

@@ -20,6 +20,7 @@ from torch import Tensor
 from kvparity.core.relied.transformers import attention_functions, given_cache
 from kvparity.subjects.events import BACKEND, Ran, counting
 from kvparity.subjects.hf.emit_events import EventEmitter
+from kvparity.subjects.hf.operations import attended
 from kvparity.subjects.hf.protocols import AttentionFunction, Cache, CausalLM, ModelInputs
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.stream import emit, heard, listening
@@ -95,7 +96,7 @@ def observing(seen: Observation) -> Iterator[None]:
 
         def reporting(*args: object, **kwargs: object) -> tuple[Tensor, Tensor | None]:
             emit(Ran(f"{BACKEND}{name}"))
-            return inner(*args, **kwargs)
+            return attended(inner)(*args, **kwargs)
 
         return reporting
 

@@ -17,6 +17,7 @@ from kvparity.plan.schedule import FAR, Layout, Member, Step
 from kvparity.subjects import events
 from kvparity.subjects.hf import caches
 from kvparity.subjects.hf.emit_events import EventEmitter
+from kvparity.subjects.hf.operations import reporting
 from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelInputs
 from kvparity.subjects.hf.run_counts import Observation
 from kvparity_kernels.order import ReductionOrder
@@ -160,7 +161,10 @@ class Packed(_Session):
                 listener, self.config, sequence=span.sequence, filled=span.start
             )
         try:
-            logits = self._call(place.cache, inputs)[0]
+            name = self.members[span.sequence].id
+            own, seen = ([(name, p) for p in range(b, span.stop)] for b in (span.start, 0))
+            with reporting(self.host.model, [own], [seen]):
+                logits = self._call(place.cache, inputs)[0]
         finally:
             self.seen.emitter = None
         place.slots.extend(range(span.start, span.stop))
@@ -224,6 +228,7 @@ class Padded(_Session):
         tokens = [[self.host.pad_token] * width for _ in self.members]
         positions = [[0] * width for _ in self.members]
         real = [[0] * width for _ in self.members]
+        places: list[list[tuple[str, int] | None]] = [[None] * width for _ in self.members]
         offsets = []
         for span, part in zip(step, ids, strict=True):
             size, row, first = len(part), span.sequence, span.start + span.position_shift
@@ -232,19 +237,28 @@ class Padded(_Session):
             tokens[row][at : at + size] = part
             positions[row][at : at + size] = range(first, first + size)
             real[row][at : at + size] = [1] * size
+            name = self.members[row].id
+            places[row][at : at + size] = [(name, p) for p in range(span.start, span.stop)]
             self.places[row].slots.extend(range(columns + at, columns + at + size))
         self.mask = torch.cat([self.mask, self._integers(real)], dim=1)
         for place in self.places:
             place.columns = columns + width
-        logits = self._call(
-            self.places[0].cache,
-            {
-                "input_ids": self._integers(tokens),
-                "position_ids": self._integers(positions),
-                "attention_mask": self.mask,
-            },
-        )
+        inputs: ModelInputs = {
+            "input_ids": self._integers(tokens),
+            "position_ids": self._integers(positions),
+            "attention_mask": self.mask,
+        }
+        read = [self._columns(row) for row in range(len(self.members))]
+        with reporting(self.host.model, places, read):
+            logits = self._call(self.places[0].cache, inputs)
         for span, at in zip(step, offsets, strict=True):
             begin = at + span.rows.start - span.start
             if len(span.rows):
                 yield from float_rows(logits[span.sequence, begin : begin + len(span.rows)])
+
+    def _columns(self, row: int) -> list[tuple[str, int] | None]:
+        """The position in each column of the cache, None for padding."""
+        found: list[tuple[str, int] | None] = [None] * self.mask.shape[1]
+        for position, column in enumerate(self.places[row].slots):
+            found[column] = self.members[row].id, position
+        return found

@@ -161,6 +161,7 @@ class TransformersSubject:
         with self.observing(seen):
             generation.generate(
                 self.model,
+                member.id,
                 prompt,
                 member.length,
                 paused()(choose),  # of the harness, computed as everywhere else in it

@@ -1,0 +1,66 @@
+"""``kvparity locate``: the operations in which two paths of a run part."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kvparity.cli import say
+from kvparity.cli.arguments import Verbs, add_device, add_json
+from kvparity.cli.stop import StopError, drawable, ends
+from kvparity.core.exit_codes import ExitCode
+from kvparity.run.device import settle
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "locate",
+        help="find the operations in which the two sides of a case part, and the cause",
+        description="Run both sides of a case again, on the tokens of the run, compare what every "
+        "operation gave each token, and find those that gave other bits for equal inputs (births). "
+        "Then put these rows right, and nothing else, and see whether all compared rows are equal.",
+        epilog="Exit codes: 0 the births account for the whole difference, 2 bad input, 3 the "
+        "subject failed, 5 they do not, or nothing differs now.",
+    )
+    parser.add_argument("run_dir", type=Path, help="the folder of the run")
+    parser.add_argument("case", help="the case's id, such as c007")
+    parser.add_argument(
+        "--svg",
+        type=Path,
+        metavar="FILE",
+        help="draw operations by position (needs the extra report)",
+    )
+    add_device(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Locate; returns the exit code."""
+    from kvparity_contracts.loader import load
+
+    if args.svg is not None:
+        drawable(str(args.svg))
+    with ends(ValueError):
+        device = settle(args.device)
+    from kvparity.run.locate import locate
+    from kvparity.run.reopen import contract_path
+
+    with ends(ValueError):
+        path, sha = contract_path(args.run_dir)
+        loaded = load(path)
+        if loaded.sha256 != sha:
+            raise StopError(f"{path} changed since the run; locate needs the contract as it was")
+        found = locate(loaded, args.run_dir, args.case, device)
+    text = found.text()
+    if args.svg is not None:
+        from kvparity.locate.picture import draw
+
+        try:
+            args.svg.write_text(draw(found.account), encoding="utf-8")
+        except OSError as error:
+            raise StopError(f"{args.svg} cannot be written: {error.strerror}") from error
+        text += f"\nwritten: {args.svg}"
+    say.result(args, found.json(), text)
+    return ExitCode.HOLDS if found.account.complete else ExitCode.VOID

@@ -1,0 +1,107 @@
+"""The account of a difference: its births, and what is equal once these are put right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from kvparity.core.bits import differing
+from kvparity.locate.digests import digest_pass
+from kvparity.locate.transplant import Birth, Key, births, capture, replaced
+from kvparity.record.execute import Record
+from kvparity.record.path_run import PathRun
+
+ROOM = 1 << 28
+"""Bytes of rows that are kept at once."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """What was found out about two paths.
+
+    ``rows``: compared rows; ``differing``: of these, with other bits; ``still``: of these, how many
+    differ once the births alone are the reference's. ``operations``: how many both sides reported.
+    ``unlike``: operations and rows with other bits, in the order of computation; ``first`` of them.
+    ``moved``: what the candidate read from its cache a second time with other bits than the first.
+    ``logits_differ``: whether rows of logits differ, not only what was made of them.
+    ``left_out``: rows that did not fit into memory. ``gap`` and ``gap_left``: sums of absolute
+    differences of the compared values.
+    """
+
+    rows: int
+    differing: int
+    still: int
+    operations: int
+    first: Key | None
+    unlike: tuple[Key, ...]
+    moved: tuple[str, ...]
+    logits_differ: bool
+    births: tuple[Birth, ...]
+    left_out: int
+    gap: float
+    gap_left: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether putting the births right, and nothing else, made every compared row equal."""
+        return bool(self.births) and not self.still and not self.left_out
+
+    @property
+    def explained(self) -> float:
+        """The share of the gap that is gone with the births."""
+        return 1.0 if not self.gap else max(0.0, 1.0 - self.gap_left / self.gap)
+
+    def by_operation(self) -> Counter[str]:
+        """How many rows were born in each operation, in the order of computation."""
+        return Counter(each.operation for each in self.births)
+
+
+def account(reference: PathRun, candidate: PathRun, *, room: int = ROOM) -> Account:
+    """Locate where a path parts from its reference.
+
+    Four more runs: digests of both, the reference's rows where something differs, the candidate
+    with these put in, and the candidate with its births alone put right.
+    """
+    a, a_digests = digest_pass(reference)
+    b, b_digests = digest_pass(candidate)
+    unlike = list(a_digests.unlike(b_digests))
+    off, gap = _apart(a, b)
+    operations = len(a_digests.by_operation.keys() & b_digests.by_operation.keys())
+    moved = tuple(b_digests.moved)
+    logits = _digests_differ(a, b)
+    if not unlike:
+        return Account(len(a.index), off, off, operations, None, (), moved, logits, (), 0, gap, gap)
+    order = {name: number for number, name in enumerate(a_digests.by_operation)}
+    kept = capture(reference, {place for _, place in unlike}, room)
+    born = births(candidate, kept)
+    keys = {(each.operation, (each.sequence, each.position)) for each in born}
+    mended = replaced(candidate, {key: row for key, row in kept.rows.items() if key in keys})
+    still, left = _apart(a, mended)
+    return Account(
+        rows=len(a.index),
+        differing=off,
+        still=still,
+        operations=operations,
+        first=min(unlike, key=lambda each: each[1]),
+        unlike=tuple(unlike),
+        moved=moved,
+        logits_differ=logits,
+        births=tuple(sorted(born, key=lambda each: order[each.operation])),
+        left_out=kept.left_out,
+        gap=gap,
+        gap_left=left,
+    )
+
+
+def _digests_differ(a: Record, b: Record) -> bool:
+    there = dict(zip(b.index, b.digests.tolist(), strict=True))
+    return any(there[place] != d for place, d in zip(a.index, a.digests.tolist(), strict=True))
+
+
+def _apart(a: Record, b: Record) -> tuple[int, float]:
+    """How many rows differ in value or digest, and the sum of absolute differences of values."""
+    there = {place: row for row, place in enumerate(b.index)}
+    rows = [there[place] for place in a.index]
+    values = b.values.to(a.values.device)[rows]
+    off = (a.digests != b.digests.to(a.digests.device)[rows]) | differing(a.values, values).any(-1)
+    return int(off.sum()), float((a.values.double() - values.double()).abs().nansum())

@@ -1,0 +1,75 @@
+"""One pass over a path: a digest of each row of each operation. Nothing else is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kvparity.record.execute import Record
+from kvparity.record.path_run import PathRun
+from kvparity.subjects.events import Computed
+from kvparity_kernels.digest import row_digest
+from kvparity_kernels.stream import listening
+
+Place = tuple[str, int]
+"""A sequence's id, and a position."""
+
+
+@dataclass
+class Digests:
+    """By operation, in the order of computation, and place. A row that is computed again (in a
+    session that is used again) has its last digest, one that is read again (a cached key) its
+    first: later reads that are unlike it are in ``moved``."""
+
+    by_operation: dict[str, dict[Place, int]] = field(default_factory=dict)
+    moved: dict[str, set[Place]] = field(default_factory=dict)
+
+    def hear(self, event: Computed) -> None:
+        """Take the rows of one operation."""
+        own = self.by_operation.setdefault(event.operation, {})
+        places, rows = _owned(event)
+        for place, digest in zip(places, _digested(rows), strict=True):
+            if event.read and place in own:
+                if own[place] != digest:
+                    self.moved.setdefault(event.operation, set()).add(place)
+            else:
+                own[place] = digest
+
+    def unlike(self, other: Digests) -> Iterator[tuple[str, Place]]:
+        """Operations and places that both have, with other bits, in the order of this one."""
+        for operation, own in self.by_operation.items():
+            theirs = other.by_operation.get(operation, {})
+            for place in sorted(own.keys() & theirs.keys()):
+                if own[place] != theirs[place]:
+                    yield operation, place
+
+    @property
+    def rows(self) -> int:
+        """How many rows were seen."""
+        return sum(map(len, self.by_operation.values()))
+
+
+def digest_pass(run: PathRun) -> tuple[Record, Digests]:
+    """Run a path and keep the digests of what its operations gave."""
+    found = Digests()
+    with listening(Computed, found.hear):
+        record = run.run()
+    return record, found
+
+
+def _owned(event: Computed) -> tuple[list[Place], Tensor]:
+    """The places that are no padding, and their rows ``[n, ...]``."""
+    at = [(b, t) for b, row in enumerate(event.places) for t, p in enumerate(row) if p is not None]
+    places = [place for row in event.places for place in row if place is not None]
+    if not at:
+        return [], event.rows.new_empty(0, 1)
+    b, t = torch.tensor(at, device=event.rows.device).unbind(1)
+    return places, event.rows[b, t]
+
+
+def _digested(rows: Tensor) -> list[int]:
+    found: list[int] = row_digest(rows.reshape(len(rows), -1).contiguous()).tolist()
+    return found

@@ -1,0 +1,93 @@
+"""An account for people: where bits part, whether that is all, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kvparity.core.words import digits, rounded
+from kvparity.locate.account import Account
+from kvparity.locate.causes import cause
+from kvparity.locate.transplant import Birth
+
+SHOWN = 12
+"""Operations that are listed."""
+
+
+def lines(found: Account, reference: str, candidate: str) -> Iterator[str]:
+    """The account, the first birth first."""
+    why = cause(found)
+    yield (
+        f"{candidate} against {reference}: {found.differing} of {found.rows} compared rows differ; "
+        f"{found.operations} operations were compared row by row"
+    )
+    if found.births:
+        yield from _born(found, reference, candidate)
+    yield f"cause: {why.kind}: {why.words}"
+
+
+def _born(found: Account, reference: str, candidate: str) -> Iterator[str]:
+    first = min(found.births, key=lambda each: (each.sequence, each.position))
+    yield (
+        f"born in {first.operation}, sequence {first.sequence}, position {first.position}: inputs "
+        f"are equal, {first.elements} of {first.of} elements differ by up to {_ulps(first.ulps)}"
+    )
+    yield (
+        f"    element {first.column}: {reference} {digits(first.reference)}, "
+        f"{candidate} {digits(first.candidate)}"
+    )
+    for name, ran in zip((reference, candidate), first.ran, strict=True):
+        if ran:
+            yield f"    {name} ran {_last(ran)}"
+    yield "all operations that part by themselves, in the order of computation:"
+    counts = found.by_operation()
+    for operation in list(counts)[:SHOWN]:
+        far = max(each.ulps for each in found.births if each.operation == operation)
+        rows = f"{counts[operation]} row{'' if counts[operation] == 1 else 's'}"
+        yield f"    {operation:<44} {rows:>9}, up to {_ulps(far)}"
+    if len(counts) > SHOWN:
+        yield f"    and {len(counts) - SHOWN} more"
+    yield _account(found, reference)
+
+
+def _account(found: Account, reference: str) -> str:
+    rows = f"these {len(found.births)} rows" if len(found.births) > 1 else "this one row"
+    if found.complete:
+        return (
+            f"with {rows} replaced by {reference}'s, and nothing else, every compared row is equal"
+        )
+    share = f"{rounded(100 * found.explained)} % of the distance between logprobs is gone"
+    words = (
+        f"with {rows} replaced by {reference}'s, {found.still} compared rows still differ; {share}"
+    )
+    if found.left_out:
+        words += f"; {found.left_out} rows did not fit into memory and were not looked at"
+    return words
+
+
+def _last(ran: Sequence[str]) -> str:
+    """What computed the result; an operation of many operators by the last ones."""
+    return ", ".join(ran[-3:])
+
+
+def _ulps(count: int) -> str:
+    return f"{count} ulp{'' if count == 1 else 's'}"
+
+
+def births_json(births: Sequence[Birth]) -> list[dict[str, object]]:
+    """The births as JSON values."""
+    return [
+        {
+            "operation": each.operation,
+            "sequence": each.sequence,
+            "position": each.position,
+            "elements": each.elements,
+            "of": each.of,
+            "ulps": each.ulps,
+            "column": each.column,
+            "reference": digits(each.reference),
+            "candidate": digits(each.candidate),
+            "reference_ran": list(each.ran[0]),
+            "candidate_ran": list(each.ran[1]),
+        }
+        for each in births
+    ]

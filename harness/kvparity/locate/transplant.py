@@ -1,0 +1,144 @@
+"""The same path with rows of the other one put in: which operations part by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kvparity.core.bits import differing, ulps
+from kvparity.locate.digests import Place
+from kvparity.locate.operators import Executed, hearing
+from kvparity.record.execute import Record
+from kvparity.record.path_run import PathRun
+from kvparity.subjects.events import Computed
+from kvparity_kernels.stream import listening
+
+Key = tuple[str, Place]
+"""An operation and a row of it."""
+
+
+@dataclass(frozen=True)
+class Birth:
+    """An operation that gave a row other bits although all that it was given was equal.
+
+    ``elements``: how many of ``of`` differ, by up to ``ulps``; ``column``: the first. ``reference``
+    and ``candidate``: its value on both sides. ``ran``: what torch executed for it, on both sides.
+    """
+
+    operation: str
+    sequence: str
+    position: int
+    elements: int
+    of: int
+    ulps: int
+    column: int
+    reference: float
+    candidate: float
+    ran: tuple[Executed, Executed]
+    read: bool
+
+
+@dataclass
+class KeptRows:
+    """Rows of one path, as far as they fit into ``room`` bytes; ``left_out`` did not."""
+
+    wanted: Collection[Place]
+    room: int
+    rows: dict[Key, Tensor] = field(default_factory=dict)
+    ran: dict[str, Executed] = field(default_factory=dict)
+    left_out: int = 0
+
+    def hear(self, event: Computed, ran: Executed) -> None:
+        """Keep the rows of the wanted places."""
+        for place, row in _rows(event):
+            key = event.operation, place
+            if place not in self.wanted or (event.read and key in self.rows):
+                continue
+            self.ran[event.operation] = ran
+            size = row.numel() * row.element_size()
+            if size > self.room and key not in self.rows:
+                self.left_out += 1
+                continue
+            self.room -= size if key not in self.rows else 0
+            self.rows[key] = row.clone()
+
+
+def capture(run: PathRun, wanted: Collection[Place], room: int) -> KeptRows:
+    """Run a path and keep its rows at the wanted places."""
+    found = KeptRows(wanted, room)
+    with hearing(found.hear):
+        run.run()
+    return found
+
+
+def births(run: PathRun, reference: KeptRows) -> list[Birth]:
+    """Run a path in which every operation is given the reference's rows, and see which part.
+
+    Each row that is unlike the reference's is counted as born there and then replaced by it, so
+    what comes after is given equal inputs again.
+    """
+    found: dict[Key, Birth] = {}
+
+    def hear(event: Computed, ran: Executed) -> None:
+        for place, row in _rows(event):
+            wanted = reference.rows.get((event.operation, place))
+            if wanted is None or wanted.shape != row.shape:
+                continue
+            off = differing(wanted, row)
+            if bool(off.any()):
+                key = event.operation, place
+                sides = reference.ran.get(event.operation, ()), ran
+                found.setdefault(key, _birth(event, place, wanted, row, off, sides))
+                row.copy_(wanted)
+
+    with hearing(hear):
+        run.run()
+    return list(found.values())
+
+
+def replaced(run: PathRun, rows: Mapping[Key, Tensor]) -> Record:
+    """Run a path in which these rows, and no others, are the reference's."""
+
+    def hear(event: Computed) -> None:
+        for place, row in _rows(event):
+            wanted = rows.get((event.operation, place))
+            if wanted is not None:
+                row.copy_(wanted)
+
+    with listening(Computed, hear):
+        return run.run()
+
+
+def _rows(event: Computed) -> Iterator[tuple[Place, Tensor]]:
+    """Each row that is no padding, as a view."""
+    for b, places in enumerate(event.places):
+        for t, place in enumerate(places):
+            if place is not None:
+                yield place, event.rows[b, t]
+
+
+def _birth(
+    event: Computed,
+    place: Place,
+    reference: Tensor,
+    candidate: Tensor,
+    off: Tensor,
+    ran: tuple[Executed, Executed],
+) -> Birth:
+    column = int(torch.nonzero(off.reshape(-1))[0])
+    return Birth(
+        operation=event.operation,
+        sequence=place[0],
+        position=place[1],
+        elements=int(off.sum()),
+        of=off.numel(),
+        ulps=int(ulps(reference, candidate).max()),
+        column=column,
+        reference=float(reference.reshape(-1)[column]),
+        candidate=float(candidate.reshape(-1)[column]),
+        ran=ran,
+        read=event.read,
+    )

@@ -1,0 +1,81 @@
+"""Where a case of a run parts, looked for on the run's own tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvparity.core.errors import UnsupportedError
+from kvparity.locate.account import ROOM, Account, account
+from kvparity.locate.causes import cause
+from kvparity.locate.text import births_json, lines
+from kvparity.run.reopen import reopen, unit_of
+from kvparity_contracts.loader import LoadedContract
+from kvparity_kernels import device_model
+
+SCHEMA_VERSION = 1
+RELATION = "invariance"
+
+
+@dataclass(frozen=True)
+class Located:
+    """The account of a case, with the names of its sides."""
+
+    case: str
+    workload: str
+    dtype: str
+    reference: str
+    candidate: str
+    account: Account
+
+    def text(self) -> str:
+        """What a person reads."""
+        head = f"{self.case}: {self.candidate} against {self.reference}"
+        first, *rest = lines(self.account, self.reference, self.candidate)
+        counted = first.partition(": ")[2]
+        return "\n".join([f"{head} over {self.workload}, {self.dtype}: {counted}", *rest])
+
+    def json(self) -> dict[str, object]:
+        """The document."""
+        found, why = self.account, cause(self.account)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "case": self.case,
+            "reference": self.reference,
+            "candidate": self.candidate,
+            "rows": found.rows,
+            "differing_rows": found.differing,
+            "operations": found.operations,
+            "births": births_json(found.births),
+            "complete": found.complete,
+            "still_differing_rows": found.still,
+            "explained": found.explained,
+            "left_out": found.left_out,
+            "cause": {"kind": why.kind, "words": why.words},
+        }
+
+
+@device_model.using(None)  # what is put in force for the case ends with it
+def locate(
+    loaded: LoadedContract, folder: Path, case_id: str, device: str, *, room: int = ROOM
+) -> Located:
+    """Run both sides of a case again, on the tokens of the run, and account for the difference.
+
+    Raises:
+        RunFolderError: the run has no such case, or its unit has no evidence yet.
+        UnsupportedError: the case compares no bits of two paths.
+    """
+    found = reopen(loaded, folder, case_id, device)
+    relation = str(found.recorded.get("relation"))
+    if found.kernel_case is not None or relation != RELATION:
+        raise UnsupportedError(
+            f"{case_id} is a case of {relation}; where bits part is looked for in cases of "
+            f"{RELATION}"
+        )
+    opened = unit_of(found)
+    case, runner = opened.case, opened.runner
+    assert case.reference is not None  # a case of invariance has one
+    got = account(runner.side(case.reference), runner.side(case.path), room=room)
+    return Located(
+        case_id, case.workload, case.numerics.execution, str(case.reference), str(case.path), got
+    )

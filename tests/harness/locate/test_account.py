@@ -1,0 +1,160 @@
+"""Unmodified transformers models: where their paths part, and that this is all of it."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import torch
+from tiny_transformers import CONFIG, tiny
+from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from kvparity.core.bits import bits
+from kvparity.locate.account import Account, account
+from kvparity.locate.causes import cause
+from kvparity.locate.picture import draw
+from kvparity.plan.workload import fill
+from kvparity.plan.workload_plans import WorkloadPlans
+from kvparity.record.path_run import PathRun, Setting
+from kvparity.subjects.events import Computed
+from kvparity.subjects.hf.subject import build
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.paths import PREFILL, PathName
+from kvparity_contracts.subjects import Transformers
+from kvparity_kernels.stream import listening
+
+LENGTHS, GENERATE = (9, 30), 6
+CONTRACT = {
+    "version": 1,
+    "name": "tiny",
+    "subject": {"kind": "transformers", "config": CONFIG, "attention": "sdpa"},
+    "numerics": {"execution": "bfloat16"},
+    "workloads": [{"name": "w", "prompt_tokens": list(LENGTHS), "generate": GENERATE}],
+    "checks": [{"name": "x", "relation": "invariance", "paths": ["decode"]}],
+    "controls": ["stale-slot"],
+}
+
+
+def sides(subject: Any, *paths: str) -> tuple[PathRun, PathRun]:
+    contract = Contract.model_validate(CONTRACT)
+    plans = WorkloadPlans(fill(contract.workloads[0], seed=0, vocab=subject.vocab), 0)
+    own = [list(range(3, 3 + n + GENERATE)) for n in LENGTHS]
+    first, second = (
+        PathRun(Setting(contract, subject), subject, plans, PathName.parse(path), own)
+        for path in paths
+    )
+    return first, second
+
+
+@cache
+def subject_of(kind: str, attention: str, dtype: str) -> Any:
+    if kind == "qwen3":
+        return tiny(attention, execution=dtype)
+    config = {**CONFIG, "model_type": kind}
+    model = Transformers(kind="transformers", config=config, attention=attention)
+    return build(
+        model, execution=dtype, kv_cache=dtype, device=torch.device("cpu"), seed=0, base=None
+    )  # type: ignore[arg-type]
+
+
+@cache
+def found(kind: str, attention: str, dtype: str, path: str) -> Account:
+    return account(*sides(subject_of(kind, attention, dtype), str(PREFILL), path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        *(("qwen3", path) for path in ("decode", "generate", "chunked(4)", "padded-left")),
+        *((kind, "decode") for kind in ("llama", "gemma3_text", "mixtral")),
+    ],
+)
+def test_sdpa_in_bfloat16_is_located_and_the_account_is_complete(kind: str, path: str) -> None:
+    got = found(kind, "sdpa", "bfloat16", path)
+    assert got.differing
+    assert got.complete
+    assert got.explained == 1.0
+    born = {each.operation for each in got.births}
+    assert any(name.endswith("self_attn attention") for name in born)
+    assert cause(got).kind in ("attention", "reduction order")
+
+
+def test_eager_in_float32_is_born_in_every_linear_layer_and_all_of_it_is_found() -> None:
+    got = found("qwen3", "eager", "float32", "decode")
+    assert got.complete
+    born = {each.operation for each in got.births}
+    for part in ("q_proj", "k_proj", "v_proj"):
+        assert f"model.layers.0.self_attn.{part}" in born
+    assert cause(got).kind == "reduction order"
+
+
+def test_a_path_against_itself_has_no_births() -> None:
+    first, second = sides(subject_of("qwen3", "sdpa", "bfloat16"), "decode", "decode")
+    got = account(first, second)
+    assert (got.differing, got.births, got.complete) == (0, (), False)
+    assert got.operations > 20
+
+
+@pytest.mark.parametrize(("attention", "dtype"), [("sdpa", "bfloat16"), ("eager", "float32")])
+def test_births_are_those_of_the_operation_computed_by_hand(attention: str, dtype: str) -> None:
+    """On both shapes: all rows at once, and one row of a decode step."""
+    subject = subject_of("qwen3", attention, dtype)
+    got = found("qwen3", attention, dtype, "decode")
+    given: dict[tuple[str, str], Tensor] = {}
+
+    def hear(event: Computed) -> None:
+        place = event.places[0][0]
+        assert place is not None
+        given[event.operation, place[0]] = event.rows.clone()
+
+    with torch.inference_mode(), listening(Computed, hear):
+        sides(subject, str(PREFILL), "decode")[0].run()
+    modules = dict(subject.model.named_modules())
+    prompts = {f"w/{n}": length for n, length in enumerate(LENGTHS)}
+    looked = 0
+    for birth in got.births:
+        prompt = prompts[birth.sequence]
+        # Rows of a prompt are computed together, those that are decoded alone.
+        step = slice(0, prompt) if birth.position < prompt else slice(birth.position, None)
+        inputs = partial(_input, given, birth.operation, birth.sequence)
+        if birth.operation.endswith("attention") and attention == "sdpa":
+            whole, alone = _by_sdpa(inputs, birth.position, step)
+        elif birth.operation in modules and hasattr(modules[birth.operation], "weight"):
+            x, weight = inputs("input"), modules[birth.operation].weight
+            if birth.operation.endswith("norm"):
+                continue
+            whole = linear(x, weight)[0, birth.position]
+            stop = step.stop or birth.position + 1
+            part = linear(x[:, step.start : stop].clone(), weight)
+            alone = part[0, birth.position - step.start]
+        else:
+            continue
+        values = torch.tensor([birth.reference, birth.candidate], dtype=getattr(torch, dtype))
+        by_hand = torch.stack([each.flatten()[birth.column] for each in (whole, alone)])
+        assert torch.equal(bits(values), bits(by_hand)), birth
+        looked += 1
+    assert looked >= 3
+
+
+def _input(
+    given: dict[tuple[str, str], Tensor], operation: str, sequence: str, part: str
+) -> Tensor:
+    return given[f"{operation.removesuffix(' attention')} {part}", sequence]
+
+
+def _by_sdpa(inputs: Any, position: int, step: slice) -> tuple[Tensor, Tensor]:
+    q, k, v = (inputs(part).transpose(1, 2) for part in ("query", "keys", "values"))
+    whole = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    rows = slice(step.start, step.stop or position + 1)
+    q, k, v = q[:, :, rows].clone(), k[:, :, : rows.stop].clone(), v[:, :, : rows.stop].clone()
+    part = scaled_dot_product_attention(q, k, v, is_causal=not step.start, enable_gqa=True)
+    return whole[0, :, position], part[0, :, position - step.start]
+
+
+def test_the_picture_has_a_square_for_each_birth() -> None:
+    pytest.importorskip("matplotlib")
+    text = draw(found("qwen3", "sdpa", "bfloat16", "decode"))
+    assert "model.layers.0.self_attn attention" in text
+    assert "born here" in text
