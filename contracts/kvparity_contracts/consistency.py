@@ -107,7 +107,17 @@ def _stores(contract: Parts) -> Iterator[Fault]:
                 f"found {text!r}, but {store.group} does not divide the head dimension {dim}",
                 f"a group that divides {dim}",
             )
+        values = contract.subject.heads.v_dim if isinstance(contract.subject, Attention) else None
+        if values is not None and store.group and values % store.group:
+            yield Fault(
+                ("numerics", "kv_cache", i),
+                f"found {text!r}, but {store.group} does not divide v_dim {values}",
+                f"a group that divides {values}",
+            )
     coded = stores.lossy(contract.numerics.kv_cache or ())
+    if coded and isinstance(contract.subject, Attention) and contract.subject.values == "latent":
+        message = f"found a cache in {coded[0]}, whose scales values cannot share with keys"
+        yield Fault(("numerics", "kv_cache"), message, "float32, float16 or bfloat16")
     if coded and isinstance(contract.subject, Decoder) and order_of(contract.subject) is None:
         message = f"found a cache in {coded[0]} beside attention: {contract.subject.attention}"
         yield Fault(("numerics", "kv_cache"), message, "float32, float16 or bfloat16")

@@ -66,6 +66,13 @@ def _bias(contract: Parts) -> Bias | None:
     return contract.subject.bias if isinstance(contract.subject, Attention) else None
 
 
+def _narrow(contract: Parts) -> bool:
+    subject = contract.subject
+    return isinstance(subject, Attention) and (
+        subject.heads.v_dim is not None and subject.heads.v_dim < subject.heads.dim
+    )
+
+
 def _groups(contract: Parts) -> bool:
     """Whether several query heads share each of several KV heads."""
     subject = contract.subject
@@ -128,6 +135,7 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
     "sinks": ("attention sinks", _sinks),
     "bias": ("a bias of scores", lambda c: _bias(c) is not None),
     "bias-table": ("a bias by distance", lambda c: isinstance(_bias(c), RelativeBias)),
+    "narrow-values": ("values narrower than keys", _narrow),
     "groups": ("several KV heads, several query heads for each", _groups),
     "layers": ("at least two layers", _layers),
     "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),

@@ -51,6 +51,12 @@ class OrderCheck(KernelCheck):
         if window is not None and window < FEWEST_KEYS:
             message = f"found 'order' beside a window of {window} keys, which has only one order"
             yield Fault(("relation",), message, f"a window of at least {FEWEST_KEYS} keys")
+        if isinstance(subject, Attention) and subject.heads.v_dim not in (None, subject.heads.dim):
+            message = f"found 'order' beside values of another width ({subject.heads.v_dim})"
+            yield Fault(("relation",), message, "values as wide as keys: probes write both")
+        elif isinstance(subject, Attention) and subject.values == "latent":
+            message = "found 'order' beside latent values: a probe needs values of its own"
+            yield Fault(("relation",), message, "values: own")
         longest = known(subject).max_positions
         for j, keys in enumerate(self.keys):
             if longest is not None and keys > longest:

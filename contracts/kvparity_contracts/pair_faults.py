@@ -19,8 +19,30 @@ TAKES: Mapping[str, Collection[str]] = {
 """Of these, those that the functions of a module take."""
 
 
+ONE_WIDTH = ("kvparity.pairs.flashinfer", "kvparity_kernels.attention")
+"""Modules whose functions take values of the width of keys alone."""
+
+
 def pair_faults(subject: Attention) -> Iterator[Fault]:
-    """Declared keys that a function of the subject does not take."""
+    """Declared keys that a function of the subject does not take, widths that it does not have."""
+    yield from _keys(subject)
+    yield from _values(subject)
+
+
+def _values(subject: Attention) -> Iterator[Fault]:
+    heads, at = subject.heads, ("subject", "heads", "v_dim")
+    if subject.values == "latent" and (heads.v_dim is None or heads.v_dim > heads.dim):
+        found = "none" if heads.v_dim is None else str(heads.v_dim)
+        expected = f"at most {heads.dim}, the columns of keys that are values"
+        yield Fault(at if heads.v_dim else at[:2], f"found v_dim {found} beside latent", expected)
+    for name in (subject.prefill, subject.decode):
+        if name.partition(":")[0] in ONE_WIDTH and heads.v_dim not in (None, heads.dim):
+            message = f"found {heads.v_dim}, but {name} takes values as wide as keys"
+            yield Fault(at, message, f"{heads.dim}, or no v_dim")
+            break
+
+
+def _keys(subject: Attention) -> Iterator[Fault]:
     for key in (*PASSED, *DECODED):
         if getattr(subject, key) is None:
             continue

@@ -85,6 +85,13 @@ class Heads(Model):
     """Key and value heads."""
     dim: Width
     """Width of one head."""
+    v_dim: Width | None = None
+    """Width of one value, and of one head of `out`; left out, dim."""
+
+    @property
+    def out(self) -> int:
+        """Numbers in one row of ``out``."""
+        return self.query * (self.v_dim or self.dim)
 
     def own_faults(self) -> Iterator[Fault]:
         """Query heads that cannot be shared out."""
@@ -123,6 +130,9 @@ class Attention(Model):
     page: Width | None = None
     """Slots of a page: decode is given k and v in pages, and `block_table`; left out, one cache for
     each sequence."""
+    values: Literal["own", "latent"] = "own"
+    """own: values lie in a cache of their own; latent: v is a view of the first v_dim columns of k,
+    as in MLA."""
     queries: Literal["mixed", "normal", "sharp"] = "mixed"
     """mixed: queries, keys and values as trained models have them, beside plain ones; normal:
     standard normals all; sharp: the same with queries 1, 4, 16 or 64 times as long by position."""

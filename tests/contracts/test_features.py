@@ -25,6 +25,12 @@ def heads(query: int, kv: int) -> Doc:
     return {"subject.heads": {"query": query, "kv": kv, "dim": 16}}
 
 
+def wide(values: int) -> Doc:
+    """Values so wide, keys of 16."""
+    plain = {"subject.prefill": "m:f", "subject.decode": "m:f", "subject.order": None}
+    return plain | {"subject.heads": {"query": 4, "kv": 2, "dim": 16, "v_dim": values}}
+
+
 def prompts(*each: list[int]) -> Doc:
     return {f"{W}.prompt_tokens": None, f"{W}.prompts": list(each)}
 
@@ -114,6 +120,10 @@ FEATURES: list[Row] = [
     ("bias", "decoder", {}, False),
     ("bias-table", "pair", {"subject.bias": {"kind": "alibi"}}, False),
     ("bias-table", "pair", {"subject.bias": {"kind": "relative", "distances": 2}}, True),
+    ("narrow-values", "pair", {}, False),
+    ("narrow-values", "pair", wide(15), True),
+    ("narrow-values", "pair", wide(16), False),
+    ("narrow-values", "decoder", {}, False),
     ("groups", "pair", heads(8, 2), True),
     ("groups", "pair", heads(2, 2), False),
     ("groups", "pair", heads(8, 1), False),

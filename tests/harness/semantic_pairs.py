@@ -94,6 +94,15 @@ def decode_farther(*args: Any, bias: Tensor, **more: Any) -> Both:
     return decode(*args, bias=torch.cat([bias[:, 1:], bias[:, -1:]], 1), **more)
 
 
+def prefill_columns(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Both:
+    """Scores of as many columns as values have."""
+    return prefill(q[..., : v.shape[-1]], k[..., : v.shape[-1]], v, **more)
+
+
+def decode_columns(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Both:
+    return decode(q[..., : v.shape[-1]], k[..., : v.shape[-1]], v, **more)
+
+
 def prefill_longer(*args: Any, window: int, **more: Any) -> Both:
     return prefill(*args, window=window + 1, **more)
 

@@ -30,6 +30,7 @@ Feature = Literal[
     "sinks",
     "bias",
     "bias-table",
+    "narrow-values",
     "groups",
     "model-side",
     "scoring-side",

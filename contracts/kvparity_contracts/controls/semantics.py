@@ -48,6 +48,12 @@ SEMANTICS = (
         features=("bias-table",),
     ),
     _alike(
+        "scores-of-first-columns",
+        "both kernels compute scores of as many columns as values have",
+        "triton-lang/triton#621",
+        features=("narrow-values",),
+    ),
+    _alike(
         "scale-of-padded-head",
         "both kernels scale scores by the head dimension that they pad to",
         "intel/ipex-llm#12619",

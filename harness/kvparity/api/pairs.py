@@ -40,7 +40,7 @@ def check_pair(
     prefill: Function | str,
     decode: Function | str,
     *,
-    heads: tuple[int, int, int],
+    heads: Sequence[int],
     dtype: str | torch.dtype | Sequence[str | torch.dtype] = "float32",
     lengths: Sequence[int] = LENGTHS,
     generate: int = 3,
@@ -63,7 +63,7 @@ def check_pair(
     Args:
         prefill: ``(q, k, v, *, cu_seqlens_q, cu_seqlens_k, scale)`` -> out or (out, lse).
         decode: ``(q, k_cache, v_cache, *, kv_lens, scale)`` -> out or (out, lse).
-        heads: query heads, key and value heads, width of a head.
+        heads: query heads, key and value heads, width of a head, and of a value if it is another.
         dtype: of q, k and v; one or several, by torch's names.
         lengths: tokens of the prompts.
         generate: tokens that each sequence decodes.
@@ -131,7 +131,7 @@ def check_pair(
 
 def _contract(
     names: tuple[str, str],
-    heads: tuple[int, int, int],
+    heads: Sequence[int],
     dtypes: Sequence[str],
     lengths: Sequence[int],
     generate: int,
@@ -141,8 +141,8 @@ def _contract(
     subject: Mapping[str, JsonValue],
 ) -> dict[str, JsonValue]:
     """What a file would say."""
-    named = "query", "kv", "dim"
-    if not isinstance(heads, list | tuple) or len(heads) != len(named):
+    named = "query", "kv", "dim", "v_dim"
+    if not isinstance(heads, list | tuple) or len(heads) not in (3, 4):
         expected = "expected three numbers: query heads, key and value heads, width of a head"
         raise ValueError(f"heads: found {heads!r}, {expected}")
     if twice := sorted({"kind", "prefill", "decode", "heads"} & set(subject)):
@@ -165,7 +165,7 @@ def _contract(
             "kind": "attention",
             "prefill": names[0],
             "decode": names[1],
-            "heads": dict(zip(named, heads, strict=True)),
+            "heads": dict(zip(named, heads, strict=False)),
             **subject,
         },
         "numerics": {"execution": list(dtypes)},

@@ -60,7 +60,7 @@ def _measured(
 ) -> tuple[float, float]:  # fmt: skip
     """(of the fault, of rounding), at most; shorter sequences first, until the fault is seen."""
     fault = rounding = 0.0
-    width = subject.heads.query * subject.heads.dim
+    width = subject.heads.out
     for member, wanted in _sequences(setting, check):
         inputs = subject.stored(member, wanted)
         right = exact(subject, *inputs)

@@ -59,6 +59,12 @@ def _one_farther(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return exact(subject, q, k, v, replace(terms, bias=farther))
 
 
+def _first_columns(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scores of the columns that values have too, in MLA those without RoPE: triton#621."""
+    width = subject.heads.values
+    return exact(subject, q[..., :width], k[..., :width], v)
+
+
 def _padded_scale(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Heads are padded to the next power of two, and scores scaled by that: intel/ipex-llm#12619.
 
@@ -81,6 +87,7 @@ ROWS: dict[str, Rows] = {
     "sink-twice": _two_sinks,
     "bias-with-wrong-sign": _other_sign,
     "bias-one-off": _one_farther,
+    "scores-of-first-columns": _first_columns,
     "scale-of-padded-head": _padded_scale,
     "kv-heads-interleaved": _interleaved,
 }

@@ -35,9 +35,9 @@ def _call(backend: str, q: Tensor, k: Tensor, v: Tensor, scale: float, *, causal
     return out.transpose(1, 2)
 
 
-def _without_keys(q: Tensor) -> Tensor:
+def _without_keys(q: Tensor, v: Tensor) -> Tensor:
     """A row that sees no key: backends refuse to be asked, or do not say what they give."""
-    return torch.zeros_like(q)
+    return q.new_zeros(len(q), v.shape[-1])
 
 
 def _prefill(
@@ -81,7 +81,7 @@ def _decode(
         _call(backend, q[b][None, None], k_cache[b : b + 1, :n], v_cache[b : b + 1, :n], scale,
               causal=False)[:, 0]
         if n
-        else _without_keys(q[b])[None]
+        else _without_keys(q[b], v_cache)[None]
         for b, n in enumerate(lengths)
     ]  # fmt: skip
     return torch.cat(parts)
@@ -127,7 +127,7 @@ def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, *, kv_lens: Tensor, scal
             enable_gqa=True,
         )[0, :, 0]
         if n
-        else _without_keys(q[b])
+        else _without_keys(q[b], v_cache)
         for b, n in enumerate(kv_lens.tolist())
     ]
     return torch.stack(rows)

@@ -36,13 +36,13 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Causal attention of one sequence in float64, aligned at the end.
 
-    ``q`` ``[Tq, Hq, D]``, ``k``, ``v`` ``[Tk, Hkv, D]``, ``Hq`` a multiple of ``Hkv``: row t sees
-    keys ``0 .. Tk-Tq+t``; of these with ``window`` only the last so many, and with ``first_key``
-    (integers ``[Tq]``) only those from ``first_key[t]``. ``softcap`` c makes of a score s
-    ``c tanh(s / c)``; then ``alibi_slopes`` ``[Hq]`` or ``bias`` ``[Hq, distances]`` are added as
-    ``score_bias`` says. ``sinks`` ``[Hq]`` are logits that join the denominator. Returns float64
-    ``out`` ``[Tq, Hq, D]`` and natural log-sum-exp ``lse`` ``[Tq, Hq]``, sinks included; a row
-    that sees no key has out 0 and, without sinks, lse -inf. Works on any device.
+    ``q`` ``[Tq, Hq, D]``, ``k`` ``[Tk, Hkv, D]``, ``v`` ``[Tk, Hkv, Dv]``, ``Hq`` a multiple of
+    ``Hkv``: row t sees keys ``0 .. Tk-Tq+t``; of these with ``window`` only the last so many, and
+    with ``first_key`` (integers ``[Tq]``) only those from ``first_key[t]``. ``softcap`` c makes of
+    a score s ``c tanh(s / c)``; then ``alibi_slopes`` ``[Hq]`` or ``bias`` ``[Hq, distances]`` are
+    added as ``score_bias`` says. ``sinks`` ``[Hq]`` are logits that join the denominator. Returns
+    float64 ``out`` ``[Tq, Hq, Dv]`` and natural log-sum-exp ``lse`` ``[Tq, Hq]``, sinks included; a
+    row that sees no key has out 0 and, without sinks, lse -inf. Works on any device.
     """
     q, k, v = q.double(), k.double(), v.double()
     rows, keys, group = q.shape[0], k.shape[0], q.shape[1] // k.shape[1]
@@ -53,7 +53,7 @@ def attend(
         hidden = hidden | (key <= last - window)
     if first_key is not None:
         hidden = hidden | (key < first_key[:, None])
-    out, lse = torch.empty_like(q), q.new_empty(q.shape[:2])
+    out, lse = q.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(q.shape[:2])
     for head in range(q.shape[1]):  # one head at a time, to keep rows x keys small
         scores = q[:, head] @ k[:, head // group].T * scale
         if softcap:

@@ -167,12 +167,13 @@ def test_a_neighbour_may_be_as_long_as_the_subject_and_no_longer(short: int, fit
         ran(subject, check)
 
 
-def test_of_a_pair_the_rounding_of_an_lse_alone_is_not_counted() -> None:
+@pytest.mark.parametrize("dim", [4, 3], ids=["as wide as keys", "wider than keys"])
+def test_of_a_pair_the_rounding_of_an_lse_alone_is_not_counted(dim: int) -> None:
     """Two heads of four columns, and an LSE for each; all are off by four half units."""
     document = toy.document(
         subject={
             "kind": "attention", "prefill": "a.py:prefill", "decode": "a.py:decode",
-            "heads": {"query": 2, "kv": 1, "dim": 4},
+            "heads": {"query": 2, "kv": 1, "dim": dim, "v_dim": 4},
         },
         numerics={"execution": "float32"},
         workloads=[{"name": "w", "prompt_tokens": [2], "generate": 3}],

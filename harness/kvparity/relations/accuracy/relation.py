@@ -71,13 +71,13 @@ def comparable(subject: AnySubject, found: Tensor, wanted: Tensor) -> Tensor:
     wanted = wanted[:, : found.shape[1]]
     if not isinstance(subject, Attention):
         return wanted
-    return lse_rounded(found, wanted, subject.heads.query * subject.heads.dim)
+    return lse_rounded(found, wanted, subject.heads.out)
 
 
 def _by_reach(trial: ControlTrial, pair: AttentionSubject) -> Planted:
     plans, tokens = trial.part()
     side = PathRun(trial.setting, pair, plans, PREFILL, tokens)
-    lse = side.run().values.shape[1] > pair.heads.query * pair.heads.dim
+    lse = side.run().values.shape[1] > pair.heads.out
     found = tuple(reaches(trial.setting, pair, ROWS[trial.control.name], lse=lse))
     first = next((each for each in found if not each.seen), found[0])
     words = of_allowed({"max_abs": first.measured}, {"max_abs": first.limit})

@@ -205,19 +205,18 @@ def _silent(span: Span) -> Span:
 
 
 def _loud(k: Tensor, v: Tensor, head: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Other keys and values ``[1, kv_heads, head_dim]`` for one head.
+    """Other keys and values ``[1, kv_heads, width]`` for one head.
 
     Signs by column, and their opposites: a query that turns from one of two opposite keys turns to
     the other.
     """
-    dim = k.shape[2]
-    column = torch.arange(dim, device=k.device)
+    column = torch.arange(max(k.shape[2], v.shape[2]), device=k.device)
     for sign in (1 - 2 * (column % 2), 2 * (column % 2) - 1, torch.ones_like(column)):
         changed = []
         for old in (k, v):
             new = old.clone()
             size = max(float(old[0].abs().max()), 1.0) * LOUD
-            new[0, head] = (sign * size).to(old.dtype)
+            new[0, head] = (sign[: old.shape[2]] * size).to(old.dtype)
             changed.append(new)
         yield changed[0], changed[1]
 

@@ -47,7 +47,7 @@ class Stored:
         device: torch.device,
         lay: Lay | None = None,
     ) -> None:
-        self.format = format
+        self.format, self.head_dim = format, head_dim
         self.static = static if format.static else None
         guard = GUARD if lay is None else 1
         total = slots + 2 * guard

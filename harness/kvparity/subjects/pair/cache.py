@@ -25,10 +25,14 @@ FIRST = -1
 
 @dataclass(frozen=True)
 class KVStores:
-    """How keys and values lie in memory: formats, and which of slots and heads come first."""
+    """How keys and values lie in memory: formats, and which of slots and heads come first.
+
+    ``latent``: ``v`` is ``k``, of which values are so many columns (0: they have their own).
+    """
 
     k: Stored
     v: Stored
+    latent: int = 0
 
     @property
     def coded(self) -> bool:
@@ -37,6 +41,8 @@ class KVStores:
 
     def given(self, k: SlotContents, v: SlotContents) -> StoredKV:
         """What a call is given, for codes and scales of any shape."""
+        if self.latent:
+            return StoredKV(k.codes, k.codes[..., : self.latent])
         if not self.coded:
             return StoredKV(k.codes, v.codes)
         dynamic = self.k.format.dynamic
@@ -48,8 +54,8 @@ class KVStores:
         )
 
 
-Spare = Callable[[int], Stored]
-"""(slots) -> fresh poisoned slots of the same kind."""
+Spare = Callable[[int, int], Stored]
+"""(slots, width of a head) -> fresh poisoned slots of the same kind."""
 
 
 class PairCache:
@@ -149,11 +155,15 @@ class PairCache:
         """Copies of keys and values, decoded where codes are stored."""
         where = self.slots(sequence, start, stop)
         k, v = self.kind.k, self.kind.v
-        return k.decode(k.get(where), self.execution), v.decode(v.get(where), self.execution)
+        keys = k.decode(k.get(where), self.execution)
+        if self.kind.latent:
+            return keys, keys[..., : self.kind.latent].clone()
+        return keys, v.decode(v.get(where), self.execution)
 
     def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
-        """Encode and store keys and values from position ``start`` on."""
+        """Encode and store keys and values from position ``start`` on; of latent ones the keys."""
         where = self.slots(sequence, start, start + len(k))
+        v = k if self.kind.latent else v
         for stored, twin, x in ((self.kind.k, self.twin.k, k), (self.kind.v, self.twin.v, v)):
             held = stored.encode(x)
             stored.put(where, held)
@@ -243,7 +253,7 @@ def _view(stored: Stored, part: range) -> SlotContents:
 
 
 def _copy(stored: Stored, parts: Sequence[Sequence[int]], spare: Spare) -> SlotContents:
-    copied = spare(sum(map(len, parts)))
+    copied = spare(sum(map(len, parts)), stored.head_dim)
     copied.put(_on(stored, [range(len(copied.codes))]), stored.get(_on(stored, parts)))
     return SlotContents(copied.codes, copied.scales)
 

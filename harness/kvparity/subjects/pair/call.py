@@ -22,11 +22,12 @@ from kvparity_kernels.stream import emit
 
 
 def checked(
-    name: str, kernel: Callable[[PairCall], object], call: PairCall, inputs: Inputs
+    name: str, kernel: Callable[[PairCall], object], call: PairCall, inputs: Inputs, width: int = 0
 ) -> Tensor:
-    """Rows of one call of the kernel ``name``, a copy: float32 ``[n, Hq * D (+ Hq)]``.
+    """Rows of one call of the kernel ``name``, a copy: float32 ``[n, Hq * Dv (+ Hq)]``.
 
-    ``inputs``: the memory in which q, k and v of the call lie. The call is an event of the stream.
+    ``width``: Dv (0: as wide as q). ``inputs``: the memory in which q, k and v of the call lie. The
+    call is an event of the stream.
 
     Raises:
         SubjectError: it raised, returned another shape, dtype or device, or wrote to an input or
@@ -58,7 +59,7 @@ def checked(
         if not torch.equal(_bits(whole), before):
             raise SubjectError(f"{name} wrote outside its inputs, which are views of one tensor")
     out, lse = _parts(name, result)
-    rows = _expect(name, "out", out, q.shape, q.dtype, q.device)
+    rows = _expect(name, "out", out, (len(q), q.shape[1], width or q.shape[2]), q.dtype, q.device)
     rows = rows.to(torch.float32, copy=True).flatten(1)
     if lse is None:
         return rows

@@ -29,12 +29,12 @@ def attended(
         return
     heads = subject.heads
     k, v = (subject.decoded(part, given) for part in "kv") if coded else (given.k, given.v)
-    width, terms = heads.query * heads.dim, subject.terms()
+    width, terms = heads.out, subject.terms()
     for position in wanted:
         i = position - span.start
         first = max(0, position + 1 - subject.window) if subject.window else 0
         keys = torch.arange(first, position + 1, device=q.device)
-        out = rows[i, :width].view(heads.query, heads.dim).to(subject.execution)
+        out = rows[i, :width].view(heads.query, heads.values).to(subject.execution)
         listener.attended(
             events.Attended(
                 layer=0,

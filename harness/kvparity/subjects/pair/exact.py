@@ -26,7 +26,7 @@ from kvparity_kernels.store import StoreFormat
 
 M = TypeVar("M", bound=PairModel)
 Rows = Callable[[PairModel, Tensor, Tensor, Tensor], Tensor]
-"""(subject, q ``[Tq, Hq, D]``, k, v ``[Tk, Hkv, D]``) -> float64 ``[Tq, Hq * D + Hq]``, causal and
+"""(subject, q ``[Tq, Hq, D]``, k, v ``[Tk, Hkv, D]``) -> float64 ``[Tq, Hq * Dv + Hq]``, causal and
 aligned at the end: O by head, then the LSE."""
 
 
@@ -43,7 +43,7 @@ def exact(
 
 def rounded(subject: PairModel, rows: Tensor) -> Tensor:
     """Float64 rows as a kernel returns them at best: O in the execution dtype, LSE in float32."""
-    width = subject.heads.query * subject.heads.dim
+    width = subject.heads.out
     parts = rows[:, :width].to(subject.execution), rows[:, width:].float()
     return torch.cat([part.double() for part in parts], dim=1)
 
@@ -68,8 +68,9 @@ def exact_pair(subject: PairModel, rows: Rows) -> Pair:
         return rows(subject, q, k, v)
 
     def outputs(q: Tensor, parts: Sequence[Tensor]) -> Outputs:
-        whole, width = torch.cat(list(parts)), subject.heads.query * subject.heads.dim
-        return whole[:, :width].to(q.dtype).view(q.shape), whole[:, width:].float()
+        whole, width = torch.cat(list(parts)), subject.heads.out
+        out = whole[:, :width].to(q.dtype).view(*q.shape[:2], subject.heads.values)
+        return out, whole[:, width:].float()
 
     def prefill(call: PairPrefillCall) -> Outputs:
         given = call.stored

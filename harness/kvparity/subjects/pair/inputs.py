@@ -60,13 +60,15 @@ def strided(inputs: Inputs, *, spare: int, keys: bool) -> Inputs:
 def _fused(parts: Sequence[Tensor], spare: int) -> tuple[list[Tensor], Tensor]:
     """Views ``[n, heads, width]`` of one tensor that holds the heads of all parts, and it."""
     one = parts[0]
-    heads = [part.shape[1] for part in parts]
-    row = (sum(heads) + spare, one.shape[2])
+    sizes = [part.shape[1] * part.shape[2] for part in parts]
+    row = sum(sizes) + spare * one.shape[2]
     # Bytes of ones are NaN in every float format.
-    size = (len(one) + 2 * BAND, row[0] * row[1] * one.element_size())
+    size = (len(one) + 2 * BAND, row * one.element_size())
     whole = torch.full(size, 255, dtype=torch.uint8, device=one.device).view(one.dtype)
-    inside = whole.view(-1, *row)[BAND : BAND + len(one)]
-    views = list(torch.split(inside, [*heads, spare], dim=1))
-    for view, part in zip(views, parts, strict=False):
+    views = [
+        whole.as_strided(part.shape, (row, part.shape[2], 1), BAND * row + sum(sizes[:i]))
+        for i, part in enumerate(parts)
+    ]
+    for view, part in zip(views, parts, strict=True):
         view.copy_(part)
-    return views[: len(parts)], whole
+    return views, whole

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from kvparity.core.rng import stream, uniform
+from kvparity.core.rng import normal, stream, uniform
 from kvparity.subjects.attention_calls import (
     HeadTerms,
     PairDecode,
@@ -43,11 +43,22 @@ class Pair:
 
 @dataclass(frozen=True)
 class HeadCounts:
-    """Head counts and the head dimension."""
+    """Head counts and the width of a head; ``v_dim``: of a value (0: the same)."""
 
     query: int
     kv: int
     dim: int
+    v_dim: int = 0
+
+    @property
+    def values(self) -> int:
+        """Width of one value, and of one head of the result."""
+        return self.v_dim or self.dim
+
+    @property
+    def out(self) -> int:
+        """Numbers in one row of the result."""
+        return self.query * self.values
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,8 @@ class PairModel:
     ``format``: what the cache stores (None: numbers in the dtype ``kv_cache``). ``window``: how
     many keys a row sees (0: all). ``softcap``: 0 for none. ``sinks``: the pair takes logits of
     sinks, drawn from ``sink_range``; ``alibi``: slopes; ``distances``: a bias for each of so many
-    (0: none). ``layout``: whether slots or heads come first in memory.
+    (0: none). ``latent``: values are the first columns of keys. ``layout``: whether slots
+    or heads come first in memory.
     ``mixture``: of the data, None for standard normals, whose queries are of very different lengths
     with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and sequences without
     a token. ``page``: slots of a page of the cache that decode is given, 0 where it has none.
@@ -80,6 +92,7 @@ class PairModel:
     sink_range: tuple[float, float] = (0.0, 0.0)
     alibi: bool = False
     distances: int = 0
+    latent: bool = False
     layout: str = "slot-head"
     mixture: Mixture | None = MIXED
     sharp: bool = False
@@ -98,15 +111,39 @@ class PairModel:
         return DrawnShape(self.seed, self.heads.query, self.heads.kv, self.heads.dim, self.device)
 
     def draw(self, name: str, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q ``[n, query heads, dim]``, k and v ``[n, kv heads, dim]`` in the execution dtype."""
+        """q ``[n, query heads, dim]``, k and v ``[n, kv heads, width]``, execution dtype."""
         q = self.drawn("q", name, positions)
         k, v = (self.drawn(each, name, positions) for each in "kv")
         return q, k, v
 
     def drawn(self, purpose: str, name: str, positions: Tensor) -> Tensor:
         """``q``, ``k`` or ``v`` alone."""
-        drawing = Drawing(self.shape, self.mixture, self.sharp)
-        return drawing.draw(purpose, name, positions).to(self.execution)
+        if self.latent and purpose != "v":
+            return self._latent(purpose, name, positions)
+        return self._draw(purpose, name, positions, self._width(purpose)).to(self.execution)
+
+    def _latent(self, purpose: str, name: str, positions: Tensor) -> Tensor:
+        """Keys that begin with their values, and queries for them.
+
+        What is special of keys is in the columns behind, where RoPE is: values stay as small as
+        others are.
+        """
+        width = self.heads.values
+        parts = [self._draw("v", name, positions, width)]
+        if purpose == "q":
+            key = stream(self.seed, name, "latent q")
+            flat = normal(key, positions, self.heads.query * width)
+            parts = [flat.view(-1, self.heads.query, width)]
+        if behind := self.heads.dim - width:
+            parts.append(self._draw(purpose, name, positions, behind))
+        return torch.cat(parts, 2).to(self.execution)
+
+    def _draw(self, purpose: str, name: str, positions: Tensor, width: int) -> Tensor:
+        drawing = Drawing(replace(self.shape, dim=width), self.mixture, self.sharp)
+        return drawing.draw(purpose, name, positions)
+
+    def _width(self, purpose: str) -> int:
+        return self.heads.values if purpose == "v" else self.heads.dim
 
     def terms(self) -> HeadTerms:
         """What scores take beside q and k, the same in every call."""
@@ -142,7 +179,7 @@ class PairModel:
         coded: bool,
         terms: HeadTerms | None = None,
     ) -> Tensor:
-        """Call prefill; what came back, checked and copied, as float32 ``[n, Hq * D (+ Hq)]``.
+        """Call prefill; what came back, checked and copied, as float32 ``[n, Hq * Dv (+ Hq)]``.
 
         ``coded``: codes and their scales are passed on with their format. ``terms``: in place of
         drawn ones. Raises as ``call.checked``.
@@ -153,7 +190,8 @@ class PairModel:
             cu_seqlens_k=cu_seqlens_k, scale=self.scale, order=self.order, window=self.window,
             softcap=self.softcap, **vars(terms or self.terms()),
         )  # fmt: skip
-        return checked(self.pair.prefill_name, self.pair.prefill, call, inputs)
+        name, width = self.pair.prefill_name, self.heads.values
+        return checked(name, self.pair.prefill, call, inputs, width)
 
     def call_decode(
         self,
@@ -177,4 +215,5 @@ class PairModel:
         )  # fmt: skip
         if self.page and block_table is None:
             call = call.in_pages(self.page)
-        return checked(self.pair.decode_name, self.pair.decode, call, inputs)
+        name, width = self.pair.decode_name, self.heads.values
+        return checked(name, self.pair.decode, call, inputs, width)

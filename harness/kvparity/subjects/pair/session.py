@@ -41,8 +41,8 @@ class AttentionSession:
         self._cache = PairCache(
             members,
             region,
-            KVStores(self._stored(slots, 0), self._stored(slots, 1)),
-            KVStores(self._stored(slots, 0), self._stored(slots, 1)),
+            self._stores(slots),
+            self._stores(slots),
             window=subject.window,
             execution=subject.execution,
             lead=int(self._empties),
@@ -52,14 +52,20 @@ class AttentionSession:
         self._led: Counter[tuple[str, int]] = Counter()
         self._width: int | None = None
 
-    def _stored(self, slots: int, which: int) -> Stored:
+    def _stores(self, slots: int) -> KVStores:
+        heads, keys = self.subject.heads, self._stored(slots, 0, self.subject.heads.dim)
+        if self.subject.latent:
+            return KVStores(keys, keys, heads.values)
+        return KVStores(keys, self._stored(slots, 1, heads.values))
+
+    def _stored(self, slots: int, which: int, width: int) -> Stored:
         subject, prompts = self.subject, [member.prompt for member in self.members]
         heads_first = subject.layout == "head-slot"
         spread = spread_for(max(prompts, default=1), heads_first=heads_first)
         return Stored(
             slots,
             subject.heads.kv,
-            subject.heads.dim,
+            width,
             subject.store,
             heads_first=heads_first,
             lay=spread.lay if self.layout.far else None,
@@ -177,6 +183,8 @@ class AttentionSession:
         """Whole sequences without a cache: what a reader would get, used at once."""
         pairs = [self._cache.round_trip(0, k, v) for _, k, v in fresh]
         k, v = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
+        if self.subject.latent:
+            v = k[..., : self.subject.heads.values]
         inputs = Inputs(q, StoredKV(k, v), self._empties)
         return self._call_prefill(spans, inputs, coded=False)
 
@@ -235,12 +243,13 @@ class AttentionSession:
         self._led[counted, first] += 1
         if number % 2 or not self.subject.strided:
             return plain
-        keys = keys and not self.layout.far  # there they are views already, and of more memory
+        # There they are views already: of more memory, or one of the other.
+        keys = keys and not (self.layout.far or self.subject.latent)
         return strided(plain, spare=2 * self.subject.heads.kv, keys=keys)
 
-    def _spare(self, slots: int) -> Stored:
+    def _spare(self, slots: int, width: int) -> Stored:
         """Slots for a copy, of keys or of values: it is their codes and scales that are copied."""
-        return self._stored(slots, 0)
+        return self._stored(slots, 0, width)
 
     @property
     def _nobody(self) -> Tensor:
@@ -249,11 +258,10 @@ class AttentionSession:
         return self.subject.draw("(empty)", place)[0]
 
     def _without_empties(self, rows: Tensor) -> Tensor:
-        heads = self.subject.heads
         fault = fault_of(
             self.subject.pair.decode_name,
             rows[[0, -1]],
-            heads.query * heads.dim,
+            self.subject.heads.out,
             sinks=self.subject.terms().sinks,
         )
         if fault is not None and fault not in self._faults:

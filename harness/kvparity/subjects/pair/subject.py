@@ -57,10 +57,10 @@ class AttentionSubject(PairModel):
 
     def column(self, number: int) -> str:
         """The head and element of O, or whose LSE: a row is O by head, then the LSE of all."""
-        head, dim = divmod(number, self.heads.dim)
+        head, dim = divmod(number, self.heads.values)
         if head < self.heads.query:
             return f"head {head}, dim {dim}"
-        return f"lse of head {number - self.heads.query * self.heads.dim}"
+        return f"lse of head {number - self.heads.out}"
 
     def values(self, rows: Tensor, targets: Tensor, temperatures: Sequence[float]) -> Tensor:
         """The rows themselves."""
@@ -91,7 +91,8 @@ class AttentionSubject(PairModel):
             "kind": "attention",
             "prefill": self.pair.prefill_name,
             "decode": self.pair.decode_name,
-            "heads": {"query": self.heads.query, "kv": self.heads.kv, "dim": self.heads.dim},
+            "heads": asdict(self.heads) | {"v_dim": self.heads.values},
+            "values": "latent" if self.latent else "own",
             "scale": self.scale,
             "order": None if self.order is None else asdict(self.order),
             "kv_cache": str(self.store),
@@ -141,9 +142,11 @@ def build(
         prefill_name=model.prefill,
         decode_name=model.decode,
     )
-    heads = HeadCounts(model.heads.query, model.heads.kv, model.heads.dim)
+    declared = model.heads
+    heads = HeadCounts(declared.query, declared.kv, declared.dim, declared.v_dim or 0)
     store = StoreFormat.parse(kv_cache)
     store.groups(heads.dim)
+    store.groups(heads.values)
     return AttentionSubject(
         pair=pair,
         heads=heads,
@@ -157,6 +160,7 @@ def build(
         softcap=model.softcap or 0.0,
         sinks=model.sinks is not None,
         sink_range=model.sinks or (0.0, 0.0),
+        latent=model.values == "latent",
         alibi=isinstance(model.bias, AlibiBias),
         distances=model.bias.distances if isinstance(model.bias, RelativeBias) else 0,
         layout=model.layout,

@@ -19,7 +19,7 @@ from kvparity_kernels.order import ReductionOrder
 
 PLAIN = {
     "scale": 8**-0.5, "window": 0, "softcap": 0.0, "sinks": False, "sink_range": (0.0, 0.0),
-    "alibi": False, "distances": 0,
+    "alibi": False, "distances": 0, "latent": False,
     "layout": "slot-head",
     "mixture": MIXED, "sharp": False, "strided": True, "empties": True, "order": None,
     "format": None, "kv_cache": torch.float32, "execution": torch.float32, "seed": 1,
@@ -72,12 +72,14 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 
 
 TOLD: dict[str, Any] = {
-    "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode", "heads": HEADS,
+    "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode",
+    "heads": HEADS | {"v_dim": 8}, "values": "own",
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
     "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
     "inputs": "strided",
     "empty": "zero", "notes": [],
 }  # fmt: skip
+MLA = {"query": 4, "kv": 1, "dim": 12, "v_dim": 8}
 CONTIGUOUS = "inputs: contiguous, so q, k and v were never views of a fused tensor"
 NEVER = "empty: never, so no sequence without a token was given to the pair"
 
@@ -89,6 +91,10 @@ NEVER = "empty: never, so no sequence without a token was given to the pair"
         ({"window": 9}, {"window": 9}),
         ({"softcap": 1.5}, {"softcap": 1.5}),
         ({"sinks": [-1, 3]}, {"sinks": [-1, 3]}),
+        (
+            {"heads": MLA, "values": "latent", "scale": 0.5},
+            {"heads": MLA, "values": "latent", "scale": 0.5},
+        ),
         ({"bias": {"kind": "alibi"}}, {"bias": {"kind": "alibi"}}),
         (
             {"bias": {"kind": "relative", "distances": 5}},
@@ -105,6 +111,22 @@ def test_what_a_subject_tells_of_itself(said: Mapping[str, Any], wanted: dict[st
     assert subject(**said).describe() == TOLD | wanted
     told = subject(order=ORDER).describe()["order"]
     assert {key: told[key] for key in ORDER} == ORDER
+
+
+def test_latent_values_are_the_first_columns_of_keys() -> None:
+    """Queries and keys behind them are drawn as for a head of the columns that are left."""
+    found = subject(heads=MLA, values="latent")
+    positions = torch.arange(40)
+    q, k, v = found.draw("a", positions)
+    assert (q.shape, k.shape, v.shape) == ((40, 4, 12), (40, 1, 12), (40, 1, 8))
+    assert torch.equal(v, k[..., :8])
+    assert torch.equal(v, found.drawn("v", "a", positions))
+    behind = subject(heads={"query": 4, "kv": 1, "dim": 4})
+    assert torch.equal(q[..., 8:], behind.drawn("q", "a", positions))
+    assert torch.equal(k[..., 8:], behind.drawn("k", "a", positions))
+    assert float(v.abs().max()) < 4 < float(k.abs().max())
+    alone = replace(found, heads=replace(found.heads, dim=8))
+    assert torch.equal(alone.drawn("k", "a", positions), v)
 
 
 LATER = ((Span(0, 0, 3, 3),), (Span(0, 3, 4, 3),))
