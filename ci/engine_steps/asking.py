@@ -121,7 +121,7 @@ def at_once(server: Server, at: ServerAddress, asked: Sequence[Draw]) -> list[Dr
     strangers = [Draw((7, 7, seed), LONGER, 1.0, seed) for seed in range(1, STRANGERS + 1)]
     every = [*strangers, *asked]
     for _ in range(TRIES):
-        answers, ran = together(at, [partial(server.generate, each) for each in every])
+        answers, ran = together(at, [partial(server.generate, each) for each in every], STRANGERS)
         if ran.most is not None and ran.most >= len(every):
             return answers[STRANGERS:]
     raise StepError(f"in {TRIES} tries the server never showed {len(every)} requests at once")

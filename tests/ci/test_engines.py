@@ -143,8 +143,9 @@ def test_at_once_is_what_the_servers_metrics_show(
 ) -> None:
     tried: list[int] = []
 
-    def together(_: object, asks: list[object]) -> tuple[list[int], RanTogether]:
+    def together(_: object, asks: list[object], first: int) -> tuple[list[int], RanTogether]:
         tried.append(len(asks))
+        assert first == asking.STRANGERS
         return list(range(len(asks))), RanTogether(seen)
 
     monkeypatch.setattr(asking, "together", together)

@@ -16,6 +16,7 @@ _GAUGE = re.compile(
     re.MULTILINE,
 )
 _PAUSE = 0.004
+PATIENCE = 1.0
 Answered = TypeVar("Answered")
 
 
@@ -42,16 +43,26 @@ class RanTogether:
 
 
 def together(
-    at: ServerAddress, asks: Sequence[Callable[[], Answered]]
+    at: ServerAddress, asks: Sequence[Callable[[], Answered]], first: int = 0
 ) -> tuple[list[Answered], RanTogether]:
     """The answers to all requests, sent at once, and how many were seen to run together.
+
+    ``first``: so many are sent before the others, which wait until these are seen to run, or for
+    :data:`PATIENCE` seconds: none of the others then begins alone.
 
     Raises:
         ServerError: one of them, or the metrics, fails.
     """
     most: int | None = None
     with ThreadPoolExecutor(len(asks)) as pool:
-        waiting: list[Future[Answered]] = [pool.submit(ask) for ask in asks]
+        waiting: list[Future[Answered]] = [pool.submit(ask) for ask in asks[:first]]
+        until = time.monotonic() + PATIENCE
+        while first and time.monotonic() < until and not any(each.done() for each in waiting):
+            most = running(at)
+            if most is None or most >= first:
+                break
+            time.sleep(_PAUSE)
+        waiting += [pool.submit(ask) for ask in asks[first:]]
         while not all(each.done() for each in waiting):
             now = running(at)
             if now is None:

@@ -28,6 +28,7 @@ from kvparity.relations.parity.scored import scored
 from kvparity.rollouts import Rollout, RolloutWriter, read_rollouts
 from kvparity.run import verify as running
 from kvparity.run.replay import replay
+from kvparity.servers import metrics
 from kvparity.servers.connect import connect
 from kvparity.servers.http import ServerAddress
 from kvparity_contracts.controls import CONTROLS
@@ -147,6 +148,7 @@ def test_each_pair_of_sides_has_its_verdict(
     row: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drawn, "TRIES", 2)
+    monkeypatch.setattr(metrics, "PATIENCE", 0.1)
     subject, check, faults, verdict, words = ROWS[row]
     together = subject["rollout"] is BATCHED
     with serving(StandIn(faults=frozenset(faults.split()), holds=together)) as stand_in:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from server_stand_in import VOCABULARY, StandIn, logprobs_after, serving
 from kvparity.cli.main import main
 from kvparity.core.errors import UnsupportedError
 from kvparity.rollouts.anomalies import Anomaly
+from kvparity.servers import metrics
 from kvparity.servers.connect import connect
 from kvparity.servers.http import ServerAddress, ServerError
 from kvparity.servers.values import Draw
@@ -87,6 +89,26 @@ def test_each_failure_is_one_sentence(
     assert "\n" not in said
     assert "sk-1" not in said
     assert "/elsewhere" not in stand_in.asked
+
+
+def test_the_others_wait_until_the_first_are_seen_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    others = threading.Event()
+
+    def running(_: ServerAddress) -> int:
+        said.append(int(len(said) > 1))
+        return int(len(said) > 2)
+
+    def other() -> str:
+        said.append("other")
+        others.set()
+        return "other"
+
+    monkeypatch.setattr(metrics, "running", running)
+    at = ServerAddress("http://host")
+    answers, _ = metrics.together(at, [lambda: str(others.wait(5)), other], 1)
+    assert answers == ["True", "other"]
+    assert said[:4] == [0, 0, 1, "other"]
 
 
 def test_an_answer_of_fewer_tokens_is_cut() -> None:

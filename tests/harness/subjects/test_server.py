@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,13 @@ from server_stand_in import StandIn, serving
 from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity.run import verify as verification
 from kvparity.run import worker
+from kvparity.servers import metrics
 from kvparity.servers.connect import connect
 from kvparity.servers.http import ServerAddress
+from kvparity.servers.metrics import RanTogether
 from kvparity.servers.semantics import logprob_semantics
+from kvparity.servers.values import DrawnIds
+from kvparity.subjects.server import subject
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.loader import load
 
@@ -108,10 +113,26 @@ def test_each_fault_has_its_verdict(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(metrics, "PATIENCE", 0.1)
     with serving(StandIn("vllm", frozenset(faults.split()), **more)) as stand_in:  # type: ignore[arg-type]
         report = verify(tmp_path, monkeypatch, document(stand_in.url, paths))
     assert found(report)[0] == verdict, found(report)
     assert words in found(report)[1]
+
+
+def test_strangers_begin_first_and_end_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, list[int]]] = []
+
+    def together(at: object, asks: list[partial[DrawnIds]], first: int) -> object:
+        sent.append((first, [each.args[0].count for each in asks]))
+        return [ask() for ask in asks], RanTogether(len(asks))
+
+    monkeypatch.setattr(subject, "together", together)
+    with serving(StandIn()) as stand_in:
+        verify(tmp_path, monkeypatch, document(stand_in.url, ("batched",)))
+    assert sent[0] == (2, [10, 10, 5, 5])
 
 
 def test_every_path_holds_on_sglang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -179,8 +180,13 @@ class _PlanRun:
     def _drawn(
         self, group: list[GroupRequest], tokens: Sequence[Sequence[int]]
     ) -> dict[int, SequenceAnswer]:
-        asks = [partial(self.server.generate, self._draw(each, tokens)) for each in group]
-        answers, ran = together(self.at, asks)
+        # Strangers begin first and end last, or a step of the others might have one row.
+        group = sorted(group, key=lambda each: bool(each.rows))
+        strangers = sum(not each.rows for each in group) if len(group) > 1 else 0
+        draws = [self._draw(each, tokens) for each in group]
+        longer = [self._longer(each) for each in draws[:strangers]]
+        asks = [partial(self.server.generate, each) for each in (*longer, *draws[strangers:])]
+        answers, ran = together(self.at, asks, strangers)
         self.observed["server.together"] = max(self.observed["server.together"], ran.most or 0)
         if len(group) > 1:
             self._prove_together(len(group), ran.most)
@@ -201,6 +207,10 @@ class _PlanRun:
             self.temperature,
             self.subject.seed + request.sequence,
         )
+
+    def _longer(self, draw: Draw) -> Draw:
+        room = self.subject.max_positions - len(draw.prompt)
+        return replace(draw, count=min(2 * draw.count, room))
 
     def _answer(self, request: GroupRequest, answer: DrawnIds) -> SequenceAnswer:
         self.observed["server.prefill"] += 1
