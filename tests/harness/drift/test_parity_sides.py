@@ -22,7 +22,6 @@ from kvparity.drift.sides import ServerScorer
 from kvparity.plan.kernel_cases import KernelControl, kernel_cases
 from kvparity.relations.asked import Kernels
 from kvparity.relations.bits_and_limits import Comparison
-from kvparity.relations.parity import drawn
 from kvparity.relations.parity import relation as parity
 from kvparity.relations.parity.scored import scored
 from kvparity.rollouts import Rollout, RolloutWriter, read_rollouts
@@ -31,6 +30,7 @@ from kvparity.run.replay import replay
 from kvparity.servers import metrics
 from kvparity.servers.connect import connect
 from kvparity.servers.http import ServerAddress
+from kvparity.subjects.server import subject as subject_of_servers
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.files import load_whole
 from kvparity_contracts.linter import lint
@@ -147,7 +147,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
 def test_each_pair_of_sides_has_its_verdict(
     row: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawn, "TRIES", 2)
+    monkeypatch.setattr(subject_of_servers, "TRIES", 2)
     monkeypatch.setattr(metrics, "PATIENCE", 0.1)
     subject, check, faults, verdict, words = ROWS[row]
     together = subject["rollout"] is BATCHED

@@ -36,9 +36,6 @@ from kvparity_contracts.sides import ModelSideSpec, ServerSide, Sides
 FILE = "rollouts.jsonl"
 """In the run folder: also for `kvparity drift`."""
 
-TRIES = 10
-"""Of a workload whose requests a server did not show to run as was asked; the last one is kept."""
-
 
 @dataclass(frozen=True)
 class DrawnRollout:
@@ -108,11 +105,8 @@ def _by_server(kernels: Kernels, side: ServerSide, server: Server, temperature: 
     for workload in contract.workloads:
         plans = setting.plans(workload.name)
         prompts = plans.prompts.prompts
-        for _ in range(TRIES):  # that all met is a matter of moments
-            tokens = [list(each) for each in prompts]
-            record = PathRun(setting, served, plans, PathName(side.path), tokens).run()
-            if record.unproved is None:
-                break
+        tokens = [list(each) for each in prompts]
+        record = PathRun(setting, served, plans, PathName(side.path), tokens).run()
         unproved = unproved or record.unproved
         owner = np.array([sequence for sequence, _ in record.index])
         for number, name in enumerate(plans.prompts.ids):
