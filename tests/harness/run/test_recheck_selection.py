@@ -87,17 +87,35 @@ def test_a_large_run_is_looked_at_for_a_tenth_of_its_tokens(
     assert found.paths == found.of // 10
 
 
-def test_a_path_that_only_other_relations_compare_is_not_looked_at() -> None:
-    checks = [
-        {"name": "bits", "relation": "invariance", "paths": ["batched"]},
-        {"name": "held", "relation": "cache", "paths": ["mixed"]},
-    ]
-    contract = toy.contract(checks=checks)
-    work = make(contract)
-    holding = {case.id: "holds" for unit in work.units for case in unit.cases}
-    assert {path for _, path in asked(select(contract, work.units, holding))} == {
-        "batched", "prefill",
-    }  # fmt: skip
+@pytest.mark.parametrize("relation", ["cache", "trace", "liveness"])
+def test_what_another_relation_compares_is_no_reason_to_look(
+    relation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of a path, and not for more tokens: whatever they may cost."""
+    monkeypatch.setattr(selection, "FLOOR", 10**9)
+    bits = {"name": "bits", "relation": "invariance", "paths": ["batched"]}
+    other = {"name": "other", "relation": relation, "paths": ["mixed"]}
+    alone, both = (toy.contract(checks=checks) for checks in ([bits], [bits, other]))
+    verdicts = {case.id: "holds" for unit in make(both).units for case in unit.cases}
+    found = select(both, make(both).units, verdicts)
+    assert {path for _, path in asked(found)} == {"batched", "prefill"}
+    monkeypatch.setattr(selection, "FLOOR", 0)
+    monkeypatch.setattr(selection, "SHARE", 0.5)
+    monkeypatch.setattr(selection, "tokens_of", lambda plan: 10)
+    assert [select(c, make(c).units, verdicts).paths for c in (alone, both)] == [found.of // 2] * 2
+
+
+@pytest.mark.parametrize("verdict", ["differs", "void", "error", None])
+def test_only_paths_of_a_case_that_holds_are_looked_at(
+    verdict: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing rests on the others; a reference is looked at for each case that it gives."""
+    monkeypatch.setattr(selection, "FLOOR", 10**9)
+    (unit, *_), (kept, *_) = WORK.units, WORK.units[0].cases
+    verdicts = {case.id: verdict for case in unit.cases if verdict} | {kept.id: "holds"}
+    found = select(CONTRACT, [unit], verdicts)
+    assert asked(found) == {(unit.id, str(path)) for path in (kept.path, kept.reference) if path}
+    assert select(CONTRACT, [unit], verdicts | {kept.id: verdict or "void"}).requests == ()
 
 
 def test_the_paths_of_one_side_go_together_and_the_references_alone() -> None:
