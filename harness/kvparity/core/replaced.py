@@ -15,10 +15,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -37,29 +39,37 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _TORCH = f"{Path(str(torch.__file__)).parent}/"
 
-Known = dict[tuple[int, str], tuple[object, object, object]]
-"""By the owner's identity and the name: the owner, what it had under the name, and its code."""
-_OfOne = tuple[Callable[[str], object], list[str], list[object]]
-"""How what an owner has is looked up, names, and what it had under them."""
+
+class Owned(NamedTuple):
+    """What an owner had by name, and the code of what has one."""
+
+    owner: object
+    values: dict[str, object]
+    codes: dict[str, object]
+
+
+Known = dict[int, Owned]
+"""By the owner's identity."""
 
 
 def functions() -> Known:
     """All functions and methods that count, as they are now."""
     found: Known = {}
     for owner in _owners():
-        if isinstance(owner, type):
-            for name in dir(owner) if owner in _TYPES else list(vars(owner)):
-                if name not in _NO_FUNCTION:
-                    value = _had(owner, name)
-                    found[id(owner), name] = (owner, value, _code(value))
-        else:
-            for name, value in vars(owner).items():
-                if callable(value) and (id(owner), name) not in _OURS_TO_REPLACE:
-                    found[id(owner), name] = (owner, value, _code(value))
-    for name, module in list(sys.modules.items()):
-        if _own(name):
-            found[id(sys.modules), name] = (sys.modules, module, None)
-    return found
+        values = _values(owner)
+        codes = {k: code for k, value in values.items() if (code := _code(value)) is not None}
+        found[id(owner)] = Owned(owner, values, codes)
+    modules: dict[str, object] = {k: v for k, v in list(sys.modules.items()) if _own(k)}
+    return found | {id(sys.modules): Owned(sys.modules, modules, {})}
+
+
+def _values(owner: object) -> dict[str, object]:
+    if not isinstance(owner, type):
+        left_out = [name for number, name in _OURS_TO_REPLACE if number == id(owner)]
+        return {k: v for k, v in vars(owner).items() if callable(v) and k not in left_out}
+    if owner in _TYPES:
+        return {name: _had(owner, name) for name in dir(owner) if name not in _NO_FUNCTION}
+    return {name: value for name, value in vars(owner).items() if name not in _NO_FUNCTION}
 
 
 def _had(owner: object, name: str) -> object:
@@ -97,47 +107,70 @@ def watching(known: Known) -> Callable[[], str | None]:
 
     Bound now: nothing that is replaced later has a part in the look.
     """
-    had, code, of_torch, named = _had, _code, _of_torch, _name
-    every, each, same, code_of = all, map, operator.is_, operator.attrgetter("__code__")
-    direct, other = _sorted(known)
-    functions = [value for _, value, inner in known.values() if _plain(value, inner)]
-    codes = [inner for _, value, inner in known.values() if _plain(value, inner)]
+    had, code, of_torch, named, untouched = _had, _code, _of_torch, _name, _untouched(known)
 
     def look() -> str | None:
-        settled = every(each(same, each(code_of, functions), codes)) and every(
-            every(each(same, each(get, names), values)) for get, names, values in direct
-        )
-        for (_, name), (owner, value, inner) in (other if settled else known).items():
-            now = had(owner, name)
-            unchanged = now is value and (inner is None or code(now) is inner)
-            if not unchanged and not of_torch(now):
-                return f"{named(owner)}.{name} is no longer the function that it was"
+        if untouched():
+            return None
+        for owner, values, codes in known.values():
+            for name, value in values.items():
+                now = had(owner, name)
+                same = now is value and (name not in codes or code(now) is codes[name])
+                if not same and not of_torch(now):
+                    return f"{named(owner)}.{name} is no longer the function that it was"
         return None
 
     return look
 
 
-def _sorted(known: Known) -> tuple[list[_OfOne], Known]:
-    """What owners have themselves, in lists that are quickly compared; and what they inherit.
+def _untouched(known: Known) -> Callable[[], bool]:
+    """Whether all is as it was: a look at thousands of functions comes with every case.
 
-    A look comes with every case of a verification, at thousands of functions.
+    What stands where is compared in one go; and what is inherited must still not be hidden.
     """
-    found: dict[int, _OfOne] = {}
-    other: Known = {}
-    for (number, name), (owner, value, inner) in known.items():
-        own = owner if isinstance(owner, dict) else vars(owner)
-        # None is also what is no longer there
-        if value is None or name not in own or not (inner is None or _plain(value, inner)):
-            other[number, name] = (owner, value, inner)
-        else:
-            _, names, values = found.setdefault(number, (own.get, [], []))
-            names.append(name)
-            values.append(value)
-    return list(found.values()), other
+    picked: list[tuple[operator.itemgetter[tuple[object, ...]], Mapping[str, object]]] = []
+    had: list[object] = []
+    hidden: list[tuple[KeysView[str], frozenset[str]]] = []
+    for owner, values, _ in known.values():
+        rest = values
+        for place in _places(owner):
+            here = [name for name in rest if name in place]
+            if here:  # one name twice: of two or more a getter makes a tuple
+                names = (*here, here[0])
+                picked.append((operator.itemgetter(*names), place))
+                had += map(rest.__getitem__, names)
+            if len(here) == len(rest):
+                break
+            rest = {name: rest[name] for name in rest.keys() - here}
+            hidden.append((place.keys(), frozenset(rest)))
+    types = [one.owner for one in known.values() if isinstance(one.owner, type)]
+    orders = [one.__mro__ for one in types]
+    functions = [one.values[name] for one in known.values() for name in one.codes]
+    codes = [code for one in known.values() for code in one.codes.values()]
+    every, each, same, joined = all, map, operator.is_, chain.from_iterable
+    code_of, order_of = operator.attrgetter("__code__"), operator.attrgetter("__mro__")
+    gone = (KeyError, AttributeError)
+
+    def untouched() -> bool:
+        try:
+            return (
+                every(each(same, each(code_of, functions), codes))
+                and every(each(same, each(order_of, types), orders))
+                and every(own.isdisjoint(names) for own, names in hidden)
+                and every(each(same, joined(pick(at) for pick, at in picked), had))
+            )
+        except gone:
+            return False
+
+    return untouched
 
 
-def _plain(value: object, code: object) -> bool:
-    return code is not None and isinstance(value, FunctionType)
+def _places(owner: object) -> Iterator[Mapping[str, object]]:
+    """Where what an owner has is looked up, in this order."""
+    if isinstance(owner, dict):
+        yield owner
+    else:
+        yield from map(vars, owner.__mro__ if isinstance(owner, type) else (owner,))
 
 
 def _of_torch(function: object, *, folder: str = _TORCH) -> bool:
@@ -148,15 +181,16 @@ def _of_torch(function: object, *, folder: str = _TORCH) -> bool:
 
 def put_back(known: Known) -> None:
     """Undo what was replaced."""
-    for (_, name), (owner, value, code) in known.items():
-        if isinstance(owner, dict):
-            owner[name] = value
-            continue
-        if code is not None and _code(value) is not code:
-            setattr(value, "__code__", code)  # noqa: B010 - whatever has one
-        if _had(owner, name) is not value:
-            with suppress(AttributeError, TypeError):
-                setattr(owner, name, value)
+    for owner, values, codes in known.values():
+        for name, value in values.items():
+            if isinstance(owner, dict):
+                owner[name] = value
+                continue
+            if name in codes and _code(value) is not codes[name]:
+                setattr(value, "__code__", codes[name])  # noqa: B010 - whatever has one
+            if _had(owner, name) is not value:
+                with suppress(AttributeError, TypeError):
+                    setattr(owner, name, value)
 
 
 def handlers() -> dict[int, interrupts.Handler]:

@@ -66,6 +66,21 @@ def test_every_kind_of_place_is_looked_at(
     assert look() is None
 
 
+def test_a_class_that_is_put_between_parameters_and_tensors_is_seen() -> None:
+    class Between(torch.Tensor):
+        def view(self, *_: object) -> torch.Tensor:  # type: ignore[override]
+            return self
+
+    look, bases = replaced.watching(replaced.functions()), torch.nn.Parameter.__bases__
+    torch.nn.Parameter.__bases__ = (Between,)
+    try:
+        found = look()
+    finally:
+        torch.nn.Parameter.__bases__ = bases
+    assert str(found).endswith("Parameter.view is no longer the function that it was")
+    assert look() is None
+
+
 def test_a_comparison_that_is_blind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     class Agreeing(TorchFunctionMode):
         """What was entered and not left: every difference is none."""
