@@ -38,15 +38,27 @@ def add_parser(verbs: Verbs) -> None:
     what.add_argument(
         "--check", action="store_true", help="check the rows in force here with a short probe"
     )
+    what.add_argument(
+        "--predict",
+        action="store_true",
+        help="compile rows and warps of attention, and compare them with the base by the code and "
+        "a model of tensor cores; runs nothing, puts nothing in force",
+    )
+    parser.add_argument(
+        "--arch",
+        nargs="+",
+        metavar="ARCH",
+        help="what to predict for: sm_80, sm_89, sm_90, sm_100 (default: as kvparity audit)",
+    )
     parser.add_argument(
         "--dtype",
         nargs="+",
         choices=_DTYPES,
         metavar="DTYPE",
-        help="formats to measure or check (default: bfloat16 float16 float32)",
+        help="formats to measure, check or predict (default: bfloat16 float16 float32)",
     )
     parser.add_argument(
-        "--choice", nargs="+", metavar="NAME", help="choices to measure (default: all)"
+        "--choice", nargs="+", metavar="NAME", help="choices to measure or predict (default: all)"
     )
     parser.add_argument(
         "--evidence",
@@ -73,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
         raise StopError(wrong)
     from kvparity_kernels.rules import RulesError
 
+    if args.predict:
+        return _predict(args)
     with ends(ValueError):
         device = settle(args.device)
     from kvparity.core.environment import settle as settle_process
@@ -87,10 +101,14 @@ def run(args: argparse.Namespace) -> int:
 def _misused(args: argparse.Namespace) -> str | None:
     from kvparity_kernels.rules import choices
 
+    if args.arch and not args.predict:
+        return "--arch says what to predict for; add --predict"
+    if args.predict and args.device:
+        return "--device: --predict runs on none; name what to predict for with --arch"
     given = [name for name in ("choice", "evidence", "jobs") if getattr(args, name)]
-    if given and not args.measure:
-        return f"--{given[0]} says how to measure; add --measure"
-    if args.dtype and not (args.measure or args.check):
+    if given and not (args.measure or (args.predict and given == ["choice"])):
+        return f"--{given[-1]} says how to measure; add --measure"
+    if args.dtype and not (args.measure or args.check or args.predict):
         return "--dtype says what to measure or check; add --measure or --check"
     if args.jobs is not None and args.jobs < 1:
         return f"--jobs {args.jobs}: expected at least 1"
@@ -100,18 +118,46 @@ def _misused(args: argparse.Namespace) -> str | None:
     return None
 
 
+def _predict(args: argparse.Namespace) -> int:
+    from kvparity.relations.audit.contract import present
+    from kvparity.relations.audit.predict import candidates, predict
+    from kvparity.relations.audit.request import AuditError
+    from kvparity.tiles import text
+
+    for name in args.choice or ():
+        if name not in candidates():
+            raise StopError(
+                f"--choice {name!r} is not predicted; one of: {'; '.join(candidates())}"
+            )
+    with ends(ValueError), ends(AuditError, code=ExitCode.ERROR, words="error: "):
+        found = predict(
+            tuple(dict.fromkeys(args.arch or present())),
+            tuple(dict.fromkeys(args.dtype or _DTYPES)),
+            args.choice and tuple(dict.fromkeys(args.choice)),
+        )
+    document = {"schema_version": 1, "predicted": [each.as_json() for each in found]}
+    say.result(args, document, text.predictions([each.line for each in found]), beside=False)
+    return ExitCode.HOLDS
+
+
 def _show(args: argparse.Namespace, device: str) -> int:
     import torch
 
     from kvparity.tiles import text
     from kvparity.tiles.force import describe
+    from kvparity.tiles.predicted import predicted
     from kvparity_kernels import rules
 
     found = describe(torch.device(device))
+    hoped = [each for each in predicted() if found["arch"] in (None, each.arch)]
     table, names = rules.table(), list(rules.choices())
     rows = [vars(rule) for rule in table]
     document = {"schema_version": 1, "rows": rows, "choices": names, "here": found}
+    document["predicted"] = [vars(each) for each in hoped]
     words = f"{text.table(table)}\n{text.here(found, device)}"
+    if hoped:
+        lines = [(e.arch, e.triton, e.dtype, e.choice, e.word, "") for e in hoped]
+        words += f"\n{text.predictions(lines)}"
     say.result(args, document, words, beside=False)
     return ExitCode.HOLDS
 
@@ -121,13 +167,17 @@ def _measure(args: argparse.Namespace, device: str) -> int:
 
     from kvparity.tiles import text
     from kvparity.tiles.document import measurement
+    from kvparity.tiles.force import place
+    from kvparity.tiles.predicted import first
     from kvparity_kernels.rules import choices
 
     cores = len(os.sched_getaffinity(0))
+    dtypes = tuple(dict.fromkeys(args.dtype or _DTYPES))
+    named = first(reversed(choices()), place(torch.device(device)).arch, dtypes)
     found = measurement(
         torch.device(device),
-        tuple(dict.fromkeys(args.dtype or _DTYPES)),
-        tuple(dict.fromkeys(args.choice or reversed(choices()))),
+        dtypes,
+        tuple(dict.fromkeys(args.choice or named)),
         jobs=args.jobs or (min(16, cores) if device.startswith("cuda") else 1),
         evidence=args.evidence,
         progress=progress.line,

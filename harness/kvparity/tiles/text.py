@@ -34,6 +34,17 @@ def table(found: Sequence[Rule]) -> str:
     return "\n".join(aligned([_HEAD, *lines], indent="  "))
 
 
+def predictions(rows: Sequence[tuple[str, ...]]) -> str:
+    """What compiled code and the model say of choices; nothing of it is in force."""
+    head = ("arch", "Triton", "dtype", "choice", "predicted", "by")
+    return "\n".join(
+        [
+            "Predicted, not in force (no device was asked; settle it with --measure):",
+            *aligned([head, *rows], indent="  "),
+        ]
+    )
+
+
 def here(found: TilesInForce, device: str) -> str:
     """What is in force on a device."""
     where = f"{found['arch']}, Triton {found['triton']}: " if found["arch"] else ""
