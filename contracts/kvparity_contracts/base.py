@@ -140,8 +140,9 @@ def one_or_more(value: object) -> object:
     return as_tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
-"""A name that is also a file name: lower-case letters, digits, single hyphens."""
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$", max_length=64)]
+"""A name that is also a file name: lower-case letters, digits, and single hyphens or
+underscores between them."""
 
 Title = Annotated[str, Field(pattern=r"^\S[^\r\n]*$", max_length=120)]
 """A name for people: one line."""

@@ -168,7 +168,7 @@ def _name(model: type[BaseModel] | None, found: str) -> tuple[str, str]:
     if model is not None and issubclass(model, Check):
         return "one line of text", " ".join(found.split())
     slug = re.sub(r"[^a-z0-9]+", "-", found.lower()).strip("-")
-    return "lower-case letters, digits and single hyphens", slug
+    return "lower-case letters, digits and single hyphens or underscores", slug
 
 
 def one_of(options: list[str]) -> str:

@@ -111,7 +111,7 @@ class Parts(Model):
     version: Annotated[Literal[1], BeforeValidator(_version)]
     """Version of this format: 1."""
     name: Slug
-    """Name of the contract: lower-case letters, digits and hyphens."""
+    """Name of the contract: lower-case letters, digits, hyphens and underscores."""
     about: str = ""
     """What the contract is for, in a sentence."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -29,7 +29,7 @@ class Workload(Model):
     """Some prompts and what is generated from them."""
 
     name: Slug
-    """Name of the workload: lower-case letters, digits and hyphens."""
+    """Name of the workload: lower-case letters, digits, hyphens and underscores."""
     prompt_tokens: Several[Positive] | None = None
     """Lengths of prompts, in tokens; the tokens are bytes of real text, chosen by the seed."""
     prompts: Several[Ids] | None = None

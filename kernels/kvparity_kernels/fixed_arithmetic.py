@@ -33,33 +33,43 @@ def dot(a: Array, b: Array, start: Array) -> Array:
 def fma_dot(a: Array, b: Array, start: Array) -> Array:
     """``start + a @ b`` as :func:`dot`, of float32, each product added by one fused multiply-add.
 
-    In float64 the product is exact, and its sum rounded twice is right but where the first rounding
-    lands halfway between two float32 numbers or in the range of subnormal ones. Such a step is
-    computed by :func:`fma`.
+    In float64 the product is exact, and rounding its sum twice is right but where the first
+    rounding cuts something off and lands halfway between two float32 numbers, or among those below
+    the least normal one. Steps of which one does so are computed by :func:`fma`.
     """
-    columns = np.ascontiguousarray(np.swapaxes(a, -1, -2), np.float64)
-    rows = np.ascontiguousarray(b, np.float64)
+    left = np.ascontiguousarray(np.moveaxis(a, -1, 0), np.float64)[..., :, None]
+    right = np.ascontiguousarray(np.moveaxis(b, -2, 0), np.float64)[..., None, :]
     out = np.array(start, np.float32, order="C")
-    wide = out.astype(np.float64)
-    total = np.empty_like(wide)
-    for k in range(rows.shape[-2]):
-        x, y = columns[..., k, :, None], rows[..., k, None, :]
-        np.multiply(x, y, out=total)
-        total += wide
-        if _lands_badly(total):
-            out = fma(x, y, out)
-        else:
-            np.copyto(out, total, casting="same_kind")
-        np.copyto(wide, out)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities and NaN are values here
+        for k in range(0, len(left), _STEPS):
+            x, y = left[k : k + _STEPS], right[k : k + _STEPS]
+            products = x * y
+            totals, before, wide = np.empty_like(products), out, out.astype(np.float64)
+            for product, total in zip(products, totals, strict=True):
+                np.add(product, wide, out=total)
+                out = total.astype(np.float32)
+                np.copyto(wide, out)
+            if _rounds_badly(products, totals, before):
+                out = before
+                for row, column in zip(x, y, strict=True):
+                    out = fma(row, column, out)
     return out
 
 
-def _lands_badly(total: Array) -> bool:
-    """Whether rounding to float32 may differ from rounding what was rounded to ``total``."""
-    size = np.abs(total)
-    size[size == 0] = 1.0
-    halfway = (total.view(np.int64) & 0x1FFFFFFF) == 0x10000000
-    return bool(halfway.any()) or size.min() < 2.0**-126
+_STEPS = 16
+"""So many are computed together: for speed alone."""
+
+
+def _rounds_badly(products: Array, totals: Array, start: Array) -> bool:
+    """Whether rounding some of ``totals`` to float32 may differ from rounding the exact sum."""
+    halfway = (totals.view(np.int64) & 0x1FFFFFFF) == 0x10000000
+    small = (np.abs(totals) < 2.0**-126) & (totals != 0)
+    if not halfway.any() and not small.any():
+        return False
+    added = np.concatenate([start[None], totals[:-1].astype(np.float32)]).astype(np.float64)
+    part = totals - products
+    error = (products - (totals - part)) + (added - part)
+    return bool(((halfway | small) & (error != 0)).any())
 
 
 def fma(x: Array, y: Array, z: Array) -> Array:

@@ -29,6 +29,20 @@ def test_a_contract_of_the_library_is_valid_and_strong(name: str) -> None:
     assert Contract.model_validate(contract.model_dump(mode="json")) == contract
 
 
+def test_smoke_under_a_model_is_smoke_with_a_device_and_its_control() -> None:
+    plain, modelled = (load(find(name)).contract for name in ("smoke", "smoke-sm_90"))
+    numerics = modelled.numerics.model_copy(
+        update={"execution": plain.numerics.execution, "device": None}
+    )
+    assert set(modelled.numerics.execution) == set(plain.numerics.execution)
+    same = {"name": plain.name, "about": plain.about, "numerics": numerics}
+    assert isinstance(plain.controls, tuple)
+    same |= {"controls": ("other-instruction", *plain.controls)}
+    assert modelled.model_copy(update=same) == plain.model_copy(
+        update={"controls": same["controls"]}
+    )
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_contract_of_the_library_names_the_schema(name: str) -> None:
     first = find(name).read_text(encoding="utf-8").splitlines()[0]

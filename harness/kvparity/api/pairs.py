@@ -27,7 +27,7 @@ from kvparity_contracts.loader import load
 from kvparity_contracts.problems import ContractError
 
 Function = Callable[..., object]
-_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+_NAME = r"[a-z0-9]+([-_][a-z0-9]+)*"
 LENGTHS = (1, 17, 62, 63, 64, 65, 130)
 """Prompts: one token, and both sides of an edge of 64 keys."""
 CHUNK = 24
@@ -84,7 +84,9 @@ def check_pair(
     if len(live) == 1 or not all(map(callable, live)):
         raise ValueError("prefill and decode: expected two functions, or two names")
     if not isinstance(name, str) or not re.fullmatch(_NAME, name):
-        raise ValueError(f"name: found {name!r}, expected lower-case letters, digits and hyphens")
+        raise ValueError(
+            f"name: found {name!r}, expected lower-case letters, digits, hyphens and underscores"
+        )
     several = dtype if isinstance(dtype, list | tuple) else [dtype]
     dtypes = [str(each).removeprefix("torch.") for each in several]
     with _named(prefill, decode) as names:

@@ -77,6 +77,17 @@ def test_smoke_holds_on_every_workload_and_path(tmp_path, warm):
     )
 
 
+@pytest.mark.slow
+def test_smoke_holds_under_the_model_of_a_device(tmp_path, warm):
+    code, report = verify("smoke-sm_90", tmp_path / "run", warm, jobs=2)
+    assert code == ExitCode.HOLDS, report
+    assert report["environment"]["numerics_device"] == "sm_90"
+    assert {case["device"] for each in report["checks"] for case in each["cases"]} == {"sm_90"}
+    caught = {each["name"] for each in report["controls"] if each["caught"]}
+    assert caught == set(load(find("smoke-sm_90")).contract.controls)
+    assert report["unplanted"] == []
+
+
 @pytest.mark.compile
 def test_the_compiled_kernels_are_the_same_for_three_architectures(tmp_path, monkeypatch, warm):
     monkeypatch.setenv("KVPARITY_AUDIT_CACHE", str(tmp_path / "compiled"))
