@@ -62,8 +62,11 @@ def digest_pass(run: PathRun) -> tuple[Record, Digests]:
 
 def _owned(event: Computed) -> tuple[list[Place], Tensor]:
     """The places that are no padding, and their rows ``[n, ...]``."""
+    whole = [place for row in event.places for place in row]
+    if None not in whole:
+        return [place for place in whole if place is not None], event.rows.flatten(0, 1)
     at = [(b, t) for b, row in enumerate(event.places) for t, p in enumerate(row) if p is not None]
-    places = [place for row in event.places for place in row if place is not None]
+    places = [place for place in whole if place is not None]
     if not at:
         return [], event.rows.new_empty(0, 1)
     b, t = torch.tensor(at, device=event.rows.device).unbind(1)

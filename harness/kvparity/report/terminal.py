@@ -14,6 +14,9 @@ from kvparity.report.document import CheckOfRun, RunReport
 
 Document = dict[str, Any]
 ADVICE = "to look closer: "
+WHERE = "in which operation it begins: "
+_LOCATED = ("decoder", "transformers")
+"""Kinds of subjects that report their operations."""
 
 
 def render(report: RunReport) -> str:
@@ -270,5 +273,8 @@ def _advice(report: RunReport) -> list[str]:
     if report.verdict != "differs":
         return []
     bad = [c for check in report.checks for c in check.cases if c.verdict == "differs"]
-    again = f"kvparity replay {report.run_dir} {bad[0].id}"
-    return [f"{ADVICE}{again}", ""]
+    lines = [f"{ADVICE}kvparity replay {report.run_dir} {bad[0].id}"]
+    where = [case for case in bad if case.relation == "invariance"]
+    if where and report.subject.get("kind") in _LOCATED:
+        lines.append(f"{WHERE}kvparity locate {report.run_dir} {where[0].id}")
+    return [*lines, ""]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from located import located
 
@@ -48,3 +50,10 @@ def test_what_does_not_fit_into_memory_is_said() -> None:
     found = located("plain", "split-by-batch", room=1 << 12)
     assert found.left_out
     assert not found.complete
+
+
+def test_an_account_of_a_part_is_not_complete() -> None:
+    whole = located("plain", "split-by-batch")
+    assert whole.complete
+    for change in ({"left_out": 1}, {"still": 1}, {"births": ()}):
+        assert not replace(whole, **change).complete

@@ -151,7 +151,8 @@ class DecoderModel:
             return told("query", self._rotate(q, cos, sin)), None, None
         q, k, v = torch.split(stacked, [config.heads, config.kv_heads, config.kv_heads], dim=1)
         if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
+            q = told("query norm", self._norm(q, layer.q_norm))
+            k = told("key norm", self._norm(k, layer.k_norm))
         q, k = told("query", self._rotate(q, cos, sin)), told("key", self._rotate(k, cos, sin))
         return q, k, told("value", v)
 

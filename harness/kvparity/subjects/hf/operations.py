@@ -8,6 +8,7 @@ places, never guessed from ids.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,9 @@ from torch.utils.hooks import RemovableHandle
 from kvparity.subjects.events import Computed, Places
 from kvparity.subjects.hf.protocols import AttentionFunction, CausalLM
 from kvparity_kernels.stream import emit, heard
+
+_RECENT = 4
+"""An input that is one of the last so many tensors was reported already."""
 
 
 @dataclass
@@ -33,6 +37,7 @@ class Reporter:
     places: Places = ()
     columns: Places = ()
     names: dict[int, str] = field(default_factory=dict)
+    told: deque[Tensor] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     def hooks(self) -> Iterator[RemovableHandle]:
         """Hook every module but the model itself."""
@@ -44,7 +49,7 @@ class Reporter:
 
     def _before(self, name: str) -> Callable[..., None]:
         def given(module: object, args: tuple[object, ...]) -> None:
-            if args:
+            if args and not any(args[0] is each for each in self.told):
                 self.tell(f"{name} input", args[0])
 
         return given
@@ -60,6 +65,7 @@ class Reporter:
         """Report the rows of a value that has them."""
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return
+        self.told.append(value)
         batch, width = len(self.places), max(map(len, self.places), default=0)
         shape = tuple(value.shape)
         if len(shape) == 3 and shape[:2] == (batch, width):
