@@ -27,7 +27,7 @@ def test_the_third_party_model_prints_what_is_shown(third_party):
     assert weights == [line for line in printed if line.startswith("  weights: ")]
     if page[0].startswith(f"{name}: {word}"):  # else bits are equal here, and less is said
         folders = [line for line in page if ".kvparity/runs" in line]
-        assert len(folders) == 2  # where the run lies is the machine's, too
+        assert len(folders) == 3  # where the run lies is the machine's, too
         assert missing([line for line in page if line not in folders], printed) is None
 
 
