@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -52,11 +53,13 @@ FILES = {
 
 EXAMPLE = Prompts("w", ("a", "b"), ((0,) * 2, (0,) * 3), generate=2)
 NAMES = "abxyzw"
-ARGUMENTS = {"chunked": 2, "paged": 4, "streamed": 2, "prefix": 1, "prefix-paged": 2}
+ARGUMENTS = {
+    "chunked": 2, "paged": 4, "streamed": 2, "verify": 2, "prefix": 1, "prefix-paged": 2,
+}  # fmt: skip
 
 
 def paths() -> str:
-    """Every path with its steps for two sequences of 2 + 2 and 3 + 2 tokens."""
+    """Every path with its steps for two sequences of 2 + 2 and 3 + 2 tokens, or 2 more of each."""
 
     def rows() -> Iterator[Sequence[str]]:
         for kind in KINDS:
@@ -64,7 +67,7 @@ def paths() -> str:
                 yield f"`{kind}`", ABOUT[kind], "", ""
                 continue
             name = PathName(kind, ARGUMENTS.get(kind))  # type: ignore[arg-type] # from KINDS
-            plan = build(name, EXAMPLE, seed=0)
+            plan = build(name, replace(EXAMPLE, generate=4 if kind == "verify" else 2), seed=0)
             steps = "its own" if plan.generate else "<br>".join(_steps(plan))
             written = f"{kind}(n)" if kind in WITH_ARGUMENT else kind
             yield f"`{written}`", ABOUT[kind], steps, _layout(plan)
@@ -93,7 +96,8 @@ def _span(span: Span) -> str:
     name = NAMES[span.sequence]
     if span.decode:
         return f"{name}{span.start}*"
-    return f"{name}{span.start}-{span.stop - 1}"
+    drafts = "?" if span.rejected else ""
+    return f"{name}{span.start}-{span.stop - 1}{drafts}"
 
 
 def _layout(plan: Plan) -> str:

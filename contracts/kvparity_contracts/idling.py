@@ -26,6 +26,8 @@ def why_idle(path: PathName, workload: Workload) -> str | None:
     """Why a path would show nothing in a workload, whatever it is compared with."""
     if workload.generate == 1 and path.kind in UNDECODED:
         return "the one token comes from the prompt's own step: nothing is decoded"
+    if path.kind == "verify" and workload.generate < 3:
+        return "no step has a second row: at least 3 tokens have to be generated"
     if path.kind == "streamed" and idle(path, workload):
         return f"every prompt fits into one chunk of {path.argument}: it is decode"
     if path.kind in ("prefix", "prefix-paged") and idle(path, workload):
@@ -42,6 +44,9 @@ def _plain(path: PathName, workload: Workload) -> PathName:
     """The path without an argument whose steps it runs here, or itself."""
     if path == ALONE:
         return DECODE
+    if path.kind == "verify":  # no step has more rows than there are tokens to compute
+        rows = min(path.argument or 0, max(workload.generate - 2, 1))
+        return PathName("verify", rows) if workload.generate > 1 else PathName("batched")
     if not idle(path, workload):
         return path
     if path.kind == "chunked":

@@ -9,12 +9,12 @@ from kvparity_contracts.subjects import Attention
 
 PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias")
 """Keys that are passed to both functions of a pair where a contract declares them."""
-DECODED: Mapping[str, str] = {"page": "block_table"}
+DECODED: Mapping[str, str] = {"page": "block_table", "rows": "cu_seqlens_q"}
 """Keys that change what decode alone is called with, and the keyword that it is then given."""
 TAKES: Mapping[str, Collection[str]] = {
     "kvparity.pairs.sdpa": (),
     "kvparity.pairs.flashinfer": (),
-    "kvparity_kernels.attention": ("order", "window", "softcap", "sinks", "page"),
+    "kvparity_kernels.attention": ("order", "window", "softcap", "sinks", "page", "rows"),
 }
 """Of these, those that the functions of a module take."""
 
@@ -44,7 +44,7 @@ def _values(subject: Attention) -> Iterator[Fault]:
 
 def _keys(subject: Attention) -> Iterator[Fault]:
     for key in (*PASSED, *DECODED):
-        if getattr(subject, key) is None:
+        if getattr(subject, key) in (None, "one"):
             continue
         for name in (subject.decode,) if key in DECODED else (subject.prefill, subject.decode):
             takes = TAKES.get(name.partition(":")[0], (*PASSED, *DECODED))

@@ -26,6 +26,7 @@ PathKind = Literal[
     "padded",
     "uncached",
     "streamed",
+    "verify",
     "reset",
     "prefix",
     "prefix-paged",
@@ -53,6 +54,8 @@ ABOUT: dict[str, str] = {
     "uncached": "each sequence alone, whole, without a cache: keys and values are rounded as it "
     "would round them, and used fresh",
     "streamed": "each sequence alone: the prompt in chunks of n tokens, then one token a step",
+    "verify": "all sequences side by side among filler sequences, prompts first, then in one step "
+    "a token and n drafts of each; rejected drafts are computed again with other tokens",
     "reset": "decode in a session that computed other tokens before and was reset",
     "prefix": "decode, the first n tokens taken over from the cache of another sequence",
     "prefix-paged": "the same with pages of 16 slots, which the two sequences may share",
@@ -65,6 +68,7 @@ EXAMPLES = {
     "chunked": "chunked(64)",
     "paged": "paged(16)",
     "streamed": "streamed(7)",
+    "verify": "verify(3)",
     "prefix": "prefix(24)",
     "prefix-paged": "prefix-paged(24)",
 }

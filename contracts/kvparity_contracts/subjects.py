@@ -130,6 +130,9 @@ class Attention(Model):
     page: Width | None = None
     """Slots of a page: decode is given k and v in pages, and `block_table`; left out, one cache for
     each sequence."""
+    rows: Literal["one", "many"] = "one"
+    """one: decode is given one row of each sequence; many: any number, packed, and `cu_seqlens_q`,
+    so that it, not prefill, computes the rows of verify(n)."""
     values: Literal["own", "latent"] = "own"
     """own: values lie in a cache of their own; latent: v is a view of the first v_dim columns of k,
     as in MLA."""

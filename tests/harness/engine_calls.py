@@ -64,5 +64,13 @@ def run(found: Setting) -> Found:
     return results
 
 
+def caught(found: Setting) -> dict[str, bool]:
+    """Each planned control, and whether it is caught."""
+    zeros = [[0] * n for n in found.contract.workloads[0].totals()]
+    return {
+        job.control: toy.run_control(found, job, zeros)[0] for job in make(found.contract).controls
+    }
+
+
 def differs(found: Found) -> set[str]:
     return {path for path, result in found.items() if result.outcome == "differs"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +21,61 @@ def decode(q: Tensor, k: Tensor, v: Tensor, *, block_table: Tensor, **more: Any)
     place = torch.arange(rows)
     slots = block_table.long()[:, place // size] * size + place % size
     return over_caches(q, *(x.flatten(0, 1)[slots] for x in (k, v)), **more)
+
+
+def decode_rows(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, kv_lens: Tensor, window: int = 0,
+    step_window: bool = False, unmasked: bool = False, **more: Any,
+) -> Any:  # fmt: skip
+    """Any number of rows of each sequence, over caches or over pages."""
+    out, lse = torch.zeros_like(q), torch.full(q.shape[:2], -torch.inf)
+    ends, table = cu_seqlens_q.tolist(), more.pop("block_table", None)
+    for b, n in enumerate(kv_lens.tolist()):
+        for t in range(ends[b], ends[b + 1]):
+            stop = n if unmasked else n - (ends[b + 1] - 1 - t)
+            first = max(0, (n if step_window else stop) - window) if window else 0
+            keys, values = k, v
+            if table is not None:
+                keys, values = (x[table[b].long()].flatten(0, 1)[None] for x in (k, v))
+            own = slice(0, 1) if table is not None else slice(b, b + 1)
+            seen = (x[own, first:stop] for x in (keys, values))
+            lens = torch.tensor([max(stop - first, 0)])
+            out[t : t + 1], lse[t : t + 1] = over_caches(q[t : t + 1], *seen, kv_lens=lens, **more)
+    return out, lse
+
+
+def decode_step_window(*args: Any, **more: Any) -> Any:
+    """All rows of a step see the window of its last row."""
+    return decode_rows(*args, step_window=True, **more)
+
+
+def decode_unmasked(*args: Any, **more: Any) -> Any:
+    """All rows of a step see all of its drafts."""
+    return decode_rows(*args, unmasked=True, **more)
+
+
+def prefill_window(
+    q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **more: Any
+) -> Any:
+    """With a window, by rows over the keys of each sequence."""
+    ends = cu_seqlens_k.tolist()
+    most = max(b - a for a, b in pairwise(ends))
+    caches = [x.new_zeros(len(ends) - 1, most, *x.shape[1:]) for x in (k, v)]
+    for b, (start, stop) in enumerate(pairwise(ends)):
+        for cache, x in zip(caches, (k, v), strict=True):
+            cache[b, : stop - start] = x[start:stop]
+    return decode_rows(q, *caches, cu_seqlens_q=cu_seqlens_q, kv_lens=cu_seqlens_k.diff(), **more)
+
+
+def prefill_step_window(*args: Any, **more: Any) -> Any:
+    """A step of up to 8 rows sees the window of its last row."""
+    few = max(more["cu_seqlens_q"].diff().tolist()) <= 8
+    return prefill_window(*args, step_window=few, **more)
+
+
+def decode_window(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Any:
+    """One row of each sequence, with a window."""
+    return decode_rows(q, k, v, cu_seqlens_q=torch.arange(len(q) + 1), **more)
 
 
 def decode_in_order(*args: Any, block_table: Tensor, **more: Any) -> Any:

@@ -34,7 +34,7 @@ class Spy:
             self.given.append({"q": q, "k": k, "v": v, "kind": "pd"[which], **more})
             out = torch.zeros_like(q)
             lse = torch.full(q.shape[:2], -torch.inf)
-            if which:
+            if which and self.nobody:
                 out[more["kv_lens"] == 0] += self.nobody
             return (out, lse) if self.lse[which] else out
 

@@ -15,6 +15,7 @@ from kvparity_contracts.controls.inside import INSIDE
 from kvparity_contracts.controls.instructions import INSTRUCTIONS
 from kvparity_contracts.controls.kernels import OF_KERNELS
 from kvparity_contracts.controls.linears import LINEARS
+from kvparity_contracts.controls.many_rows import MANY_ROWS
 from kvparity_contracts.controls.orders import ORDERS
 from kvparity_contracts.controls.places import PLACES
 from kvparity_contracts.controls.positions import POSITIONS
@@ -48,6 +49,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *INSIDE,
             *PROGRAMS,
             *CALLS,
+            *MANY_ROWS,
             *OF_KERNELS,
             *OF_SIDES,
         )

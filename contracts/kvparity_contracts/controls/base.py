@@ -48,16 +48,24 @@ EVERY: tuple[SubjectKind, ...] = ("attention", "decoder", "transformers")
 BY_IDS: tuple[SubjectKind, ...] = (*LANGUAGE, "server")
 """Subjects that are handed token ids; of a server nothing else can be planted."""
 
-_UNDECODED: tuple[PathKind, ...] = ("prefill", "chunked", "permuted", "padded", "uncached")
+_UNDECODED: tuple[PathKind, ...] = (
+    "prefill",
+    "chunked",
+    "verify",
+    "permuted",
+    "padded",
+    "uncached",
+)
 DECODING: tuple[PathKind, ...] = tuple(
     kind for kind in get_args(PathKind) if kind not in _UNDECODED
 )
-CACHING: tuple[PathKind, ...] = (*DECODING, "chunked")
+CACHING: tuple[PathKind, ...] = (*DECODING, "chunked", "verify")
 TOGETHER: tuple[PathKind, ...] = (
     "batched",
     "uniform",
     "permuted",
     "mixed",
+    "verify",
     "paged",
     "padded-left",
     "padded-right",

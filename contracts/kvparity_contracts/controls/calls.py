@@ -10,7 +10,6 @@ from kvparity_contracts.paths import PathName
 EDGE = 16
 """Rows that the control ``batch-edge`` computes."""
 _batched = partial(Control, subjects=PAIRS, path=PathName("batched"))
-
 CALLS = (
     Control(
         "strides-ignored",

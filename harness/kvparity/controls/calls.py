@@ -166,7 +166,8 @@ def _chosen_pair(pair: Pair, choose: Choose, each: bool) -> Pair:
             return pair.decode(asked(call))
         parts = []
         for b in range(len(call.kv_lens)):
-            parts.append(pair.decode(asked(call.sequences(slice(b, b + 1)))))
+            if call.queries[b]:
+                parts.append(pair.decode(asked(call.sequence(b))))
         return _joined(parts)
 
     return replace(pair, prefill=prefill, decode=decode)
@@ -175,9 +176,8 @@ def _chosen_pair(pair: Pair, choose: Choose, each: bool) -> Pair:
 def _pair_facts(call: PairPrefillCall | PairDecodeCall) -> CallFacts:
     if isinstance(call, PairDecodeCall):
         keys = tuple(call.kv_lens.tolist())
-        return CallFacts(
-            True, (1,) * len(keys), keys, call.q.shape[1] // call.k.shape[2], call.window
-        )
+        group = call.q.shape[1] // call.k.shape[2]
+        return CallFacts(True, call.queries, keys, group, call.window)
     queries, keys = (tuple(x.diff().tolist()) for x in (call.cu_seqlens_q, call.cu_seqlens_k))
     return CallFacts(False, queries, keys, call.q.shape[1] // call.k.shape[1], call.window)
 

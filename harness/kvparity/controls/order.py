@@ -23,7 +23,7 @@ from kvparity.subjects.attention_calls import (
     PairDecode,
     PairDecodeCall,
     PrefillCall,
-    over_caches,
+    plainly,
     with_keys,
 )
 from kvparity.subjects.base import Subject
@@ -177,7 +177,7 @@ def _plant(
     def plant(subject: Subject) -> Subject:
         if isinstance(subject, AttentionSubject):
             pair = subject.pair
-            planted = over_caches(
+            planted = plainly(
                 lambda inner: decode(subject.with_pair(replace(pair, decode=inner))), pair.decode
             )
             return subject.with_pair(replace(pair, decode=planted))

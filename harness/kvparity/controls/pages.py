@@ -26,8 +26,8 @@ def _past_the_end(decode: PairDecode) -> PairDecode:
     def planted(call: PairDecodeCall) -> object:
         if call.block_table is None:
             raise UnsupportedError(NO_PAGES)
-        lens, page = call.kv_lens.long()[:, None], call.k.shape[1]
-        caches = call.gathered()
+        caches, page = call.plain(), call.k.shape[1]
+        lens = caches.kv_lens.long()[:, None]
         loaded = caches.v if caches.v_scale is None or caches.v_scale.dim() == 1 else caches.v_scale
         place = torch.arange(loaded.shape[1], device=loaded.device)
         masked = (place >= lens) & (place < (lens // page + 1) * page)

@@ -68,7 +68,7 @@ def _early_exit(prefill: PairPrefill) -> PairPrefill:
 
 
 def _nan_without_keys(decode: PairDecode) -> PairDecode:
-    return lambda call: overwritten(decode(call), call.kv_lens == 0, torch.nan, -torch.inf)
+    return lambda call: overwritten(decode(call), call.plain().kv_lens == 0, torch.nan, -torch.inf)
 
 
 def _in_32_bits(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], object]:

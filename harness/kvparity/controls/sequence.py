@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kvparity.controls.base import PlantedSession, PlantedSubject
 from kvparity.core.errors import UnsupportedError
-from kvparity.plan.schedule import Layout, Member, Span, Step
+from kvparity.plan.schedule import Layout, Member, Step
 from kvparity.subjects.base import Session, Subject
 
 
@@ -26,13 +26,12 @@ class _LeakingPads(PlantedSession):
         for span, own in zip(step, ids, strict=True):
             pad = self.pads[span.sequence]
             moved.append(
-                Span(
-                    span.sequence,
-                    span.start + pad if span.start else 0,
-                    span.stop + pad,
+                replace(
+                    span,
+                    start=span.start + pad if span.start else 0,
+                    stop=span.stop + pad,
                     rows_from=span.rows.start + pad,
                     rows_to=span.rows.stop + pad,
-                    decode=span.decode,
                 )
             )
             tokens.append([0] * (pad if span.start == 0 else 0) + list(own))

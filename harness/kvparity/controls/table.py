@@ -13,6 +13,7 @@ from kvparity.controls import (
     export,
     instructions,
     linears,
+    many_rows,
     order,
     pages,
     pair_calls,
@@ -30,7 +31,8 @@ from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_kernels.order import ReductionOrder
 
 _MODULES = (
-    attended, cache, dispatch, exponent, export, instructions, linears, order, pages, pair_calls,
+    attended, cache, dispatch, exponent, export, instructions, linears, many_rows, order, pages,
+    pair_calls,
     parts, reuse, rope, score, sequence, stores, windows,
 )  # fmt: skip
 _FUNCTIONS = {name: found for module in _MODULES for name, found in vars(module).items()}

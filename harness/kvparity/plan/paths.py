@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import cast
 
 from kvparity.plan.schedule import FULL, Action, Layout, Member, Plan, Program, Schedule, Span, Step
@@ -41,6 +42,21 @@ class _Sequence:
             for start in range(0, self.prompt, size)
         ]
         spans += [self.decode(position) for position in range(self.prompt, self.total - 1)]
+        return spans
+
+    def verified(self, size: int) -> list[Span]:
+        """The prompt, then spans of ``size`` tokens, of which ever more are rejected.
+
+        Of the first span none is, if the sequence is the first; of the next one its last draft, and
+        so on until all drafts of one are, then none again.
+        """
+        spans, start, turn = [self.prefill(0, self.prompt)], self.prompt, self.index
+        while start < self.total - 1:
+            stop = min(start + size, self.total - 1)
+            rejected = turn % (stop - start)
+            whole = Span(self.index, start, stop, start, rows_to=stop - rejected, verify=True)
+            spans.append(replace(whole, rejected=rejected))
+            start, turn = stop - rejected, turn + 1
         return spans
 
 
@@ -107,6 +123,11 @@ def _build(path: PathName, prompts: Prompts, seed: int) -> Plan:
         if argument:
             return _sized(members, own, argument)
         return Plan(members + others, _together(own, extra), Layout(empties=True))
+    if kind == "verify":
+        spans = [s.verified(argument + 1) for s in own]
+        spans += [[_silent(span) for span in s.verified(argument + 1)] for s in extra]
+        schedule = tuple(tuple(filter(None, step)) for step in zip_longest(*spans))
+        return Plan(members + others, schedule, Layout(empties=True))
     if kind == "far":
         return Plan(members, _prompts_alone(own), Layout(far=True))
     if kind == "uniform":
@@ -162,7 +183,7 @@ def _chunked(own: list[_Sequence], size: int) -> Schedule:
 
 def _silent(span: Span) -> Span:
     """The same span with no rows wanted: a stranger's."""
-    return Span(span.sequence, span.start, span.stop, rows_from=span.stop, decode=span.decode)
+    return replace(span, rows_from=span.stop, rows_to=span.stop)
 
 
 def _spans(own: list[_Sequence], extra: list[_Sequence]) -> list[list[Span]]:

@@ -38,7 +38,8 @@ class Span:
     ``rows_from .. rows_to-1`` (``rows_to`` None: up to the end; equal: none). ``decode`` asks for
     the single-query path and needs ``stop == start + 1``; a chunk of one token without it goes
     through the prefill path. ``position_shift`` is added to every position that the model is told;
-    anything but 0 is a planted defect.
+    anything but 0 is a planted defect. ``verify``: one token and drafts behind it, in one call; the
+    last ``rejected`` of them hold other ids and count as not computed.
     """
 
     sequence: int
@@ -48,14 +49,23 @@ class Span:
     decode: bool = False
     position_shift: int = 0
     rows_to: int | None = None
+    verify: bool = False
+    rejected: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
             raise ValueError(f"an empty or negative span: {self.start}..{self.stop}")
         if not self.start <= self.rows.start <= self.rows.stop <= self.stop:
             raise ValueError(f"rows {self.rows} outside {self.start}..{self.stop}")
+        if self.rows.stop > max(self.end, self.rows.start):
+            raise ValueError(f"rows {self.rows} among {self.rejected} rejected of {self.stop}")
         if self.decode and self.stop != self.start + 1:
             raise ValueError("a decode span holds exactly one position")
+
+    @property
+    def end(self) -> int:
+        """The position behind the last one that counts as computed."""
+        return self.stop - self.rejected
 
     @property
     def rows(self) -> range:
@@ -170,6 +180,6 @@ def check_schedule(
                     f"step {number}: sequence {span.sequence} is filled to "
                     f"{filled[span.sequence]}, but the span starts at {span.start}"
                 )
-            filled[span.sequence] = span.stop
+            filled[span.sequence] = span.end
             if span.stop > members[span.sequence].length:
                 raise ValueError(f"step {number} runs past the end of sequence {span.sequence}")

@@ -89,7 +89,14 @@ def _rows(plan: Plan) -> int:
     return sum(len(span.rows) for step in plan.schedule for span in step)
 
 
-def _run_steps(session: Session, plan: Plan, collector: RowScorer, before: Tokens | None) -> None:
+def unlike(ids: Sequence[int], vocab: int) -> list[int]:
+    """Ids that differ from the given ones everywhere; of an attention subject, 1 (see there)."""
+    return [(each + 1) % max(vocab, 2) for each in ids]
+
+
+def _run_steps(
+    session: Session, plan: Plan, collector: RowScorer, before: Tokens | None, vocab: int
+) -> None:
     if plan.actions and not isinstance(session, Reusable):
         raise UnsupportedError("a session of this subject cannot be reset or shared")
     for number, step in enumerate(plan.schedule):
@@ -98,8 +105,9 @@ def _run_steps(session: Session, plan: Plan, collector: RowScorer, before: Token
                 _act(session, action)
                 emit(Acted(action))
         known = collector.tokens if number >= plan.warm_up or before is None else before
-        ids = [known[s.sequence][s.start : s.stop] for s in step]
+        ids = [list(known[s.sequence][s.start : s.stop]) for s in step]
         for span, part in zip(step, ids, strict=True):
+            part[len(part) - span.rejected :] = unlike(part[len(part) - span.rejected :], vocab)
             if len(part) != span.stop - span.start:
                 raise SubjectError(
                     f"the step asks for positions {span.start}..{span.stop} of "
@@ -221,7 +229,7 @@ def run(
                 if not plan.layout.cached and session.cache() is not None:
                     raise SubjectError("the path is without a cache, but the session has one")
             emit(Opened(session))
-            _run_steps(session, plan, collector, before)
+            _run_steps(session, plan, collector, before, subject.vocab)
             emit(Ended(session))
             observed = session.observed()
             faults = tuple(session.faults()) if isinstance(session, Faulting) else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvparity.core.errors import UnsupportedError
@@ -10,7 +10,7 @@ from kvparity.plan.schedule import Member, Plan
 from kvparity.plan.workload import Prompts, fill, text_tokens
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot, take_snapshot
-from kvparity.record.execute import Choose, Record, Tokens, run
+from kvparity.record.execute import Choose, Record, Tokens, run, unlike
 from kvparity.subjects.base import Subject
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import PathName
@@ -83,7 +83,7 @@ class PathRun:
             temperatures=self.setting.contract.numerics.temperatures,
             choose=choose,
             keep=keep,
-            before=[_unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
+            before=[unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
         )
 
     def take_snapshot(self, keep: frozenset[CachePlace] = frozenset()) -> CacheSnapshot:
@@ -95,12 +95,7 @@ def _others(plan: Plan, member: Member, tokens: Tokens, seed: int, vocab: int) -
     """Tokens of a stranger, or of a donor, which begins like one of the workload's own."""
     if member.like:
         own = tokens[[each.id for each in plan.members].index(member.like)]
-        return own[: member.shared] + _unlike(own[member.shared : member.length], vocab)
+        return own[: member.shared] + unlike(own[member.shared : member.length], vocab)
     if vocab:
         return list(text_tokens(seed, member.id, member.length))
     return [0] * member.length
-
-
-def _unlike(ids: Sequence[int], vocab: int) -> list[int]:
-    """Ids that differ from the given ones everywhere; of an attention subject, 1 (see there)."""
-    return [(each + 1) % max(vocab, 2) for each in ids]

@@ -198,6 +198,9 @@ class PairDecodeCall(_PairCall):
     """One row per sequence over caches: q ``[B, Hq, D]``, k, v ``[B, capacity, Hkv, D]``.
 
     ``kv_lens`` int32 ``[B]``: a row sees so many keys of its cache; what lies behind is not read.
+    ``cu_seqlens_q`` int32 ``[B+1]``: q is then packed, ``[rows, Hq, D]``, sequence b has the rows
+    from ``cu_seqlens_q[b]`` to before ``cu_seqlens_q[b+1]``, and each but the last of them sees one
+    key less than the row behind it.
     ``block_table`` int32 ``[B, max_pages]``: k, v are then ``[pages, page, Hkv, D]``, scales beside
     tokens likewise, and key i of sequence b is slot ``i % page`` of page ``block_table[b, i //
     page]``. What is behind its last page names pages that hold nothing.
@@ -205,25 +208,66 @@ class PairDecodeCall(_PairCall):
 
     kv_lens: Tensor
     block_table: Tensor | None = None
+    cu_seqlens_q: Tensor | None = None
 
     def lengths(self) -> dict[str, Tensor]:
-        """The numbers of keys, and their pages where there are any."""
-        table = {} if self.block_table is None else {"block_table": self.block_table}
-        return {"kv_lens": self.kv_lens} | table
+        """The numbers of keys, and where there are any, their pages and the rows' offsets."""
+        found = {"kv_lens": self.kv_lens}
+        if self.block_table is not None:
+            found["block_table"] = self.block_table
+        if self.cu_seqlens_q is not None:
+            found["cu_seqlens_q"] = self.cu_seqlens_q
+        return found
 
-    def sequences(self, some: slice) -> PairDecodeCall:
-        """The call of some of its sequences alone."""
-        found = replace(self, q=self.q[some], kv_lens=self.kv_lens[some])
-        if self.block_table is None:
-            return with_keys(found, itemgetter(some))
-        return replace(found, block_table=self.block_table[some])
+    @property
+    def queries(self) -> tuple[int, ...]:
+        """How many rows each sequence has."""
+        ends = self.cu_seqlens_q
+        return (1,) * len(self.kv_lens) if ends is None else tuple(ends.diff().tolist())
 
-    def gathered(self) -> PairDecodeCall:
-        """The same over caches ``[B, capacity, Hkv, D]``: copies of the pages, if there are any."""
+    def rows_behind(self) -> Tensor:
+        """int64 ``[rows]``: how many rows of its sequence come behind a row."""
+        counts = self.queries
+        found = [n - 1 - i for n in counts for i in range(n)]
+        return torch.tensor(found, dtype=torch.int64, device=self.q.device)
+
+    def sequence(self, b: int) -> PairDecodeCall:
+        """The call of one sequence alone."""
+        one, first = slice(b, b + 1), sum(self.queries[:b])
+        count = self.queries[b]
+        found = replace(self, q=self.q[first : first + count], kv_lens=self.kv_lens[one])
+        if self.cu_seqlens_q is not None:
+            found = replace(found, cu_seqlens_q=self.cu_seqlens_q.new_tensor([0, count]))
         if self.block_table is None:
-            return self
-        table = self.block_table.long()
-        return replace(with_keys(self, lambda x: x[table].flatten(1, 2)), block_table=None)
+            return with_keys(found, itemgetter(one))
+        return replace(found, block_table=self.block_table[one])
+
+    def plain(self) -> PairDecodeCall:
+        """The same for sequences of one row over caches, copied where it is called otherwise."""
+        found = self
+        if found.cu_seqlens_q is not None:
+            counts = found.cu_seqlens_q.diff()
+            owner = torch.arange(len(counts), device=self.q.device).repeat_interleave(counts)
+            lens = (found.kv_lens[owner] - self.rows_behind()).to(found.kv_lens.dtype)
+            found = replace(found, cu_seqlens_q=None, kv_lens=lens)
+            if found.block_table is None:
+                found = with_keys(found, lambda x: x[owner])
+            else:
+                found = replace(found, block_table=found.block_table[owner])
+        if found.block_table is None:
+            return found
+        table = found.block_table.long()
+        return replace(with_keys(found, lambda x: x[table].flatten(1, 2)), block_table=None)
+
+    def like(self, other: PairDecodeCall) -> PairDecodeCall:
+        """A plain call in the form of another one: over pages, with offsets of its rows."""
+        found = self if other.block_table is None else self.in_pages(other.k.shape[1])
+        return found if other.cu_seqlens_q is None else found.with_offsets()
+
+    def with_offsets(self) -> PairDecodeCall:
+        """A call of one row per sequence that says so."""
+        ends = torch.arange(len(self.q) + 1, dtype=torch.int32, device=self.q.device)
+        return replace(self, cu_seqlens_q=ends)
 
     def in_pages(self, page: int) -> PairDecodeCall:
         """The same over pages: copies of the caches, one sequence's pages behind another's."""
@@ -253,16 +297,9 @@ PairDecode = Callable[[PairDecodeCall], object]
 """A pair's decode; what it returns is checked where it is called."""
 
 
-def over_caches(change: Callable[[PairDecode], PairDecode], decode: PairDecode) -> PairDecode:
-    """What ``change`` makes of a decode, whatever the caches of its calls: it sees no pages."""
-
-    def called(call: PairDecodeCall) -> object:
-        if call.block_table is None:
-            return change(decode)(call)
-        page = call.k.shape[1]
-        return change(lambda each: decode(each.in_pages(page)))(call.gathered())
-
-    return called
+def plainly(change: Callable[[PairDecode], PairDecode], decode: PairDecode) -> PairDecode:
+    """What ``change`` makes of a decode, whatever its calls are: it sees plain ones."""
+    return lambda call: change(lambda each: decode(each.like(call)))(call.plain())
 
 
 def by_keywords(

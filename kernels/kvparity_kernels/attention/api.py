@@ -200,11 +200,14 @@ def decode(
     format: StoreFormat | None = None,
     ring: int = 0,
     block_table: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
     **limits: Unpack[RowLimits],
 ) -> tuple[Tensor, Tensor]:
     """``attend_decode`` over caches ``[B, capacity, Hkv, D]`` and int32 ``[B]`` lengths.
 
-    With a ``block_table``, int32 ``[B, max_pages]``, over pages ``[pages, page, Hkv, D]``.
+    With a ``block_table``, int32 ``[B, max_pages]``, over pages ``[pages, page, Hkv, D]``. With
+    ``cu_seqlens_q``, int32 ``[B+1]`` offsets of the rows of each sequence, which are its last ones,
+    as in ``attend_prefill``, whose kernel computes them.
 
     Slots past ``kv_lens`` are never read. Nothing waits for the device: the number of splits
     follows from the capacity, or from the window, and splits without keys end at once.
@@ -217,5 +220,10 @@ def decode(
         kv, capacity = pages(k_cache, v_cache, kv_lens, block_table, ring=ring, **coded)
     else:
         kv, capacity = rectangle(k_cache, v_cache, kv_lens, ring=ring, **coded), k_cache.shape[1]
+    if cu_seqlens_q is not None:
+        starts, counts = cu_seqlens_q[:-1], torch.diff(cu_seqlens_q)
+        return attend_prefill(
+            q, kv, q_starts=starts, q_lens=counts, max_q=len(q), scale=scale, order=order, **limits
+        )
     most = FAR if ring else capacity
     return attend_decode(q, kv, max_kv=most, scale=scale, order=order, **limits)

@@ -5,22 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import toy
-from engine_calls import README, setting
+from engine_calls import README, caught, setting
 
 from kvparity.labs.defect_matrix import matrix
 from kvparity.plan.cases import make
-from kvparity.run.unit import Setting
 from kvparity.subjects.pair import sparse
 from kvparity_contracts.controls.calls import CALLS
-
-
-def caught(found: Setting) -> dict[str, bool]:
-    zeros = [[0] * n for n in found.contract.workloads[0].totals()]
-    return {
-        job.control: toy.run_control(found, job, zeros)[0] for job in make(found.contract).controls
-    }
-
 
 NAMES = [each.name for each in CALLS if "pages" not in each.features]
 ALL = [each.name for each in CALLS]

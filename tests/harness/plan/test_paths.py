@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvparity.plan.paths import ALIKE, build, strangers
-from kvparity.plan.schedule import Action, Layout, Plan, check_schedule
+from kvparity.plan.schedule import Action, Layout, Plan, Span, check_schedule
 from kvparity.plan.workload import Prompts
 from kvparity_contracts.controls import base as controls
 from kvparity_contracts.paths import KINDS, PathName
@@ -28,6 +28,7 @@ EVERY = [
     "padded-right",
     "uncached",
     "streamed(7)",
+    "verify(3)",
     "reset",
     "prefix(5)",
     "prefix-paged(5)",
@@ -51,7 +52,7 @@ DECODING = (
     "compiled",
     "far",
 )
-NEIGHBOURS = ("batched", "permuted", "mixed")
+NEIGHBOURS = ("batched", "permuted", "mixed", "verify(3)")
 LENGTHS = st.lists(st.integers(1, 130), min_size=1, max_size=5)
 
 
@@ -99,8 +100,26 @@ def test_every_plan_computes_in_order_and_compares_each_row_once(
     wanted = [(i, p) for i, n in enumerate(lengths) for p in range(n - 1, n + generate - 1)]
     assert sorted(rows(found)) == wanted  # each once, and no stranger's
     # A trainer is given all tokens; a rollout never computes the one drawn last.
-    decodes = PathName.parse(path).kind in DECODING
+    decodes = PathName.parse(path).kind in (*DECODING, "verify")
     assert [filled(found)[i] for i in range(own)] == [n + generate - decodes for n in lengths]
+
+
+def test_drafts_are_verified_and_ever_more_of_them_rejected() -> None:
+    found = plan("verify(3)", [5, 9], 9)
+    for sequence, prompt in ((0, 5), (1, 9)):
+        own = [s for step in found.schedule[1:] for s in step if s.sequence == sequence]
+        at, turn = prompt, sequence
+        for span in own:
+            rows = min(4, prompt + 8 - at)
+            assert (span.start, span.stop, span.verify) == (at, at + rows, True)
+            assert span.rejected == turn % rows
+            assert span.rows == range(at, at + rows - span.rejected)
+            at, turn = span.end, turn + 1
+        assert at == prompt + 8
+    assert {s.rejected for step in found.schedule for s in step} == {0, 1, 2, 3}
+    assert not any(s.verify for s in found.schedule[0])
+    with pytest.raises(ValueError, match="among 1 rejected of 8"):
+        Span(0, 5, 8, 5, verify=True, rejected=1)
 
 
 @given(LENGTHS, st.integers(1, 20), st.sampled_from(EVERY))

@@ -4,7 +4,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from kvparity.plan.paths import build
 from kvparity.plan.schedule import Layout, Member, Plan, Step
 from kvparity.record.execute import Choose, run
 from kvparity.record.path_run import PathRun
+from kvparity.record.run_events import Watch, watching
 from kvparity.subjects.base import SubjectError, UnsupportedError
 from kvparity_contracts.paths import PathName
 from kvparity_kernels.digest import naive
@@ -47,6 +48,7 @@ def row(position: int, ids: list[int]) -> Tensor:
         "mixed",
         "uncached",
         "streamed(2)",
+        "verify(2)",
         "reset",
         "prefix(2)",
         "prefix-paged(2)",
@@ -244,3 +246,25 @@ def test_more_rows_than_the_plan_has_are_a_subject_error() -> None:
 
     with pytest.raises(SubjectError, match="gave more than the 8 rows of the plan"):
         record("generate", Longer())
+
+
+def test_rejected_drafts_are_handed_over_as_other_tokens() -> None:
+    class Ids(Watch):
+        seen: ClassVar[list[tuple[Step, Sequence[Sequence[int]]]]] = []
+
+        def stepped(self, session: Any, step: Step, ids: Sequence[Sequence[int]]) -> None:
+            self.seen.append((step, ids))
+
+    with watching(Ids()):
+        record("verify(2)")
+    rejected = 0
+    for step, ids in Ids.seen:
+        for span, own in zip(step, ids, strict=True):
+            if span.sequence >= len(TOKENS):
+                continue  # a stranger
+            given = TOKENS[span.sequence][span.start : span.stop]
+            kept = span.end - span.start
+            assert own[:kept] == given[:kept]
+            assert own[kept:] == [(each + 1) % VOCAB for each in given[kept:]]
+            rejected += span.rejected
+    assert rejected

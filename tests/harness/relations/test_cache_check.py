@@ -23,7 +23,7 @@ PLANS = WorkloadPlans(PROMPTS, 3)
 TOKENS = [[5, 6, 7, 80, 81, 82, 83], [9, 90, 91, 92, 93]]
 EVERY = (
     "decode", "chunked(2)", "batched", "permuted", "mixed", "paged(2)", "streamed(2)", "reset",
-    "prefix(2)", "prefix-paged(2)",
+    "prefix(2)", "prefix-paged(2)", "verify(1)",
 )  # fmt: skip
 
 

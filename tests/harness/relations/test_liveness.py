@@ -23,7 +23,7 @@ TOKENS = [[*own, 80, 81, 82, 83] for own in PROMPTS.prompts]
 CHECK = {"name": "live", "relation": "liveness", "paths": ["decode"]}
 EVERY = (
     "decode", "chunked(5)", "batched", "mixed", "paged(2)", "streamed(2)", "reset", "prefix(2)",
-    "prefix-paged(2)",
+    "prefix-paged(2)", "verify(1)",
 )  # fmt: skip
 
 

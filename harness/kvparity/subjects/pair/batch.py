@@ -10,6 +10,7 @@ whatever looks at the whole batch after attention, a scale of it for one
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +33,35 @@ def with_empties(spans: Sequence[Span]) -> list[Span | None]:
     ends = [None] * min(room, 1), [None] * (room > 1)
     between = min(max(_first_wanted(spans) - 1, 1), MOST, room - len(ends[0]) - len(ends[1]))
     return [*ends[0], first, *[None] * between, *rest, *ends[1]]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One sequence of a decode call: so many ``rows`` at the end of so many ``keys``.
+
+    ``span``: None for padding. ``sequence``: whose cache it is.
+    """
+
+    sequence: int
+    keys: int
+    rows: int
+    span: Span | None = None
+
+
+def decoded(
+    spans: Sequence[Span], *, empties: bool, first: int, last: int, rows: bool
+) -> list[Decoded]:
+    """The sequences of one decode call.
+
+    ``empties``: a first and a last one without keys, in caches ``first`` and ``last`` that hold
+    nothing; and where a sequence may have any number of ``rows``, one behind the first compared one
+    that has none, with a number of keys that is left from another batch.
+    """
+    found = [Decoded(s.sequence, s.stop, s.stop - s.start, s) for s in spans]
+    if not empties:
+        return found
+    left = [Decoded(first, 1, 0)] if rows else []
+    return [Decoded(first, 0, 1), found[0], *left, *found[1:], Decoded(last, 0, 1)]
 
 
 def _first_wanted(spans: Sequence[Span]) -> int:

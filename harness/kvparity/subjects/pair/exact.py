@@ -82,8 +82,9 @@ def exact_pair(subject: PairModel, rows: Rows) -> Pair:
         return outputs(call.q, parts)
 
     def decode(call: PairDecodeCall) -> Outputs:
-        given, parts = call.gathered().stored, []
-        for b, n in enumerate(call.kv_lens.tolist()):
+        plain = call.plain()
+        given, parts = plain.stored, []
+        for b, n in enumerate(plain.kv_lens.tolist()):
             one = given.each(itemgetter((b, slice(n))))
             parts.append(found(call, call.q[b : b + 1], one))
         return outputs(call.q, parts)

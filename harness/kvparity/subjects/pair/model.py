@@ -73,6 +73,7 @@ class PairModel:
     ``mixture``: of the data, None for standard normals, whose queries are of very different lengths
     with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and sequences without
     a token. ``page``: slots of a page of the cache that decode is given, 0 where it has none.
+    ``rows``: decode takes many rows of a sequence.
     """
 
     pair: Pair
@@ -99,6 +100,7 @@ class PairModel:
     strided: bool = True
     empties: bool = True
     page: int = 0
+    rows: bool = False
 
     @property
     def store(self) -> StoreFormat:
@@ -201,11 +203,12 @@ class PairModel:
         coded: bool,
         terms: HeadTerms | None = None,
         block_table: Tensor | None = None,
+        cu_seqlens_q: Tensor | None = None,
     ) -> Tensor:
         """Call decode; otherwise as ``call_prefill``.
 
         Without a ``block_table`` k and v are caches ``[B, capacity, Hkv, D]``, which are put into
-        pages where the pair takes nothing else.
+        pages where the pair takes nothing else; without ``cu_seqlens_q`` a sequence has one row.
         """
         call = PairDecodeCall(
             q=inputs.q, **vars(inputs.given),
@@ -213,7 +216,10 @@ class PairModel:
             scale=self.scale, order=self.order, window=self.window, softcap=self.softcap,
             **vars(terms or self.terms()),
         )  # fmt: skip
+        call = replace(call, cu_seqlens_q=cu_seqlens_q)
         if self.page and block_table is None:
             call = call.in_pages(self.page)
+        if self.rows and cu_seqlens_q is None:
+            call = call.with_offsets()
         name, width = self.pair.decode_name, self.heads.values
         return checked(name, self.pair.decode, call, inputs, width)

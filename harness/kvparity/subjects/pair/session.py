@@ -17,7 +17,7 @@ from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall, S
 from kvparity.subjects.decoder.placement import Region
 from kvparity.subjects.decoder.poisoned_store import Stored
 from kvparity.subjects.pair import emit_events
-from kvparity.subjects.pair.batch import fault_of, sizes, with_empties
+from kvparity.subjects.pair.batch import decoded, fault_of, sizes, with_empties
 from kvparity.subjects.pair.cache import FIRST, KVStores, PairCache
 from kvparity.subjects.pair.inputs import Inputs, strided
 from kvparity.subjects.pair.model import PairModel
@@ -115,7 +115,7 @@ class AttentionSession:
                 listener.wrote(events.Wrote(0, span.sequence, span.start, k, v))
         outputs: dict[int, Tensor] = {}
         for decode in (False, True):
-            chosen = [i for i, span in enumerate(step) if span.decode == decode]
+            chosen = [i for i, span in enumerate(step) if self._decodes(span) == decode]
             if not chosen:
                 continue
             spans = [step[i] for i in chosen]
@@ -132,6 +132,10 @@ class AttentionSession:
         for i, span in enumerate(step):
             if len(span.rows):
                 yield outputs[i][span.rows.start - span.start : span.rows.stop - span.start]
+
+    def _decodes(self, span: Span) -> bool:
+        """Whether decode computes it: drafts where it takes many rows, else prefill does."""
+        return span.decode or (span.verify and self.subject.rows)
 
     def _check_width(self, rows: Tensor) -> None:
         if self._width not in (None, rows.shape[1]):
@@ -208,31 +212,37 @@ class AttentionSession:
         return rows
 
     def _decode(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
-        kind = self._cache.kind
-        sequences, lens = [s.sequence for s in spans], [s.stop for s in spans]
+        coded, many = self._cache.kind.coded, self.subject.rows
+        batch = decoded(
+            spans, empties=self._empties, first=FIRST, last=len(self.members), rows=many
+        )
         if self._empties:
             q = torch.cat([self._nobody, q, self._nobody])
-            sequences, lens = [FIRST, *sequences, len(self.members)], [0, *lens, 0]
-        table = None
+        sequences, table = [each.sequence for each in batch], None
         if self._cache.page:
             (given, twin), table = self._cache.pages(), self._cache.block_table(sequences)
         else:
             given, twin = self._cache.rectangles(sequences, self._spare)
         plain = Inputs(q, given, self._empties, twin=twin)
-        first = spans[0].sequence
-        inputs = self._laid("attention.decode", plain, keys=False, first=first)
-        kv_lens = torch.tensor(lens, dtype=torch.int32, device=q.device)
-        rows = self.subject.call_decode(inputs, kv_lens, coded=kind.coded, block_table=table)
+        inputs = self._laid("attention.decode", plain, keys=False, first=spans[0].sequence)
+        rows = self.subject.call_decode(
+            inputs,
+            torch.tensor([each.keys for each in batch], dtype=torch.int32, device=q.device),
+            coded=coded,
+            block_table=table,
+            cu_seqlens_q=self._offsets([each.rows for each in batch]) if many else None,
+        )
         self._check_memory(self.subject.pair.decode_name)
-        listener, before = events.current(), int(self._empties)
-        if listener is not None:
-            for i, span in enumerate(spans, start=before):
-                mine = emit_events.row(inputs.given, i, table)
-                one = emit_events.part(mine, slice(0, span.stop))
+        listener, row = events.current(), 0
+        for i, each in enumerate(batch if listener is not None else ()):
+            mine = slice(row, row + each.rows)
+            row = mine.stop
+            if each.span is not None and listener is not None:
+                own = emit_events.row(inputs.given, i, table)
+                own = emit_events.part(own, slice(0, each.keys))
                 emit_events.attended(
-                    self.subject, listener, span, inputs.q[i : i + 1], rows[i : i + 1], one,
-                    kind.coded,
-                )  # fmt: skip
+                    self.subject, listener, each.span, inputs.q[mine], rows[mine], own, coded
+                )
         return self._without_empties(rows) if self._empties else rows
 
     def _laid(self, counted: str, plain: Inputs, *, keys: bool, first: int) -> Inputs:

@@ -98,6 +98,7 @@ class AttentionSubject(PairModel):
             "kv_cache": str(self.store),
             "layout": self.layout,
             "page": self.page or None,
+            "rows": "many" if self.rows else "one",
             "window": self.window or None,
             "softcap": self.softcap or None,
             "sinks": list(self.sink_range) if self.sinks else None,
@@ -169,5 +170,6 @@ def build(
         strided=model.inputs == "strided",
         empties=model.empty == "zero",
         page=model.page or 0,
+        rows=model.rows == "many",
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
     )

@@ -73,7 +73,8 @@ def traced(
 @pytest.mark.parametrize(
     "path",
     ["prefill", "decode", "chunked(4)", "streamed(3)", "batched", "permuted", "mixed", "paged(16)",
-     "padded-left", "padded-right", "reset", "prefix(2)", "prefix-paged(2)", "uncached"],
+     "padded-left", "padded-right", "reset", "prefix(2)", "prefix-paged(2)", "verify(2)",
+     "uncached"],
 )  # fmt: skip
 def test_the_decoder_holds_on_every_path(path: str) -> None:
     trace = traced(path)

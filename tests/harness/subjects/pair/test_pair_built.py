@@ -75,7 +75,7 @@ TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode",
     "heads": HEADS | {"v_dim": 8}, "values": "own",
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
-    "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
+    "rows": "one", "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
     "inputs": "strided",
     "empty": "zero", "notes": [],
 }  # fmt: skip

@@ -113,11 +113,11 @@ def test_calls_over_pages_and_over_caches_are_the_same_call() -> None:
     )
     paged = call.in_pages(2)
     assert paged.k.shape == (6, 2, 1, 3)
-    assert (paged.sequences(slice(1, 2)).gathered().k[:, :5] == k[1:]).all()
-    back = paged.gathered()
+    assert (paged.sequence(1).plain().k[:, :5] == k[1:]).all()
+    back = paged.plain()
     assert (back.block_table, back.k.shape[1]) == (None, 6)
     assert torch.equal(back.v[:, :5], -k)
-    assert call.gathered() is call
+    assert call.plain() is call
 
 
 def test_what_a_pair_of_other_kernels_is_called_with_is_in_pages_too() -> None:
