@@ -52,6 +52,7 @@ HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim")
 ELSEWHERE = {
     "doctor": "its subjects are tiny, and compile in seconds when they are tried",
     "compile": "it compiles this list",
+    "products": "one kernel of its own in six forms, which compile in seconds",
     "tiles": "it compiles, in processes of its own, what no other step launches",
     **dict.fromkeys(
         ("audit-attention", "audit-decoder", "audit-block-m"),

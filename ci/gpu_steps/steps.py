@@ -151,6 +151,16 @@ STEPS = (
     ),
     _verify("bits-place", f"{DEVICE}/place.yaml", "place and neighbours do not matter?"),
     Step(
+        "products",
+        "does each matrix instruction add as the table says?",
+        _program("products"),
+        read_verdict,
+        frozenset({"equal"}),
+        expect_s=20,
+        timeout_s=60,
+        may_lack=("is not in the table of tensor cores",),
+    ),
+    Step(
         "tiles",
         "which other tiles give the same bits?",
         _kvparity("tiles", "--measure", "--device", "cuda", "--json"),

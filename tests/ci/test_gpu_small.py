@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from gpu_steps.record import StepOutcome
@@ -13,8 +14,9 @@ from small_steps import CANNOT, contract, small
 from kvparity.cli.main import main
 from kvparity.core.isolation.inside import here
 
-HERE = [step for step in STEPS if step.name not in (*CANNOT, "compile")]
-"""``compile`` runs in a process of its own: ``test_gpu_kernels.py``."""
+PROGRAMS = {"compile": "test_gpu_kernels.py", "products": "test_gpu_products.py"}
+"""Steps that are no verb of kvparity, and where they run on a CPU."""
+HERE = [step for step in STEPS if step.name not in (*CANNOT, *PROGRAMS)]
 BY_NAME = {step.name: step for step in STEPS}
 
 
@@ -56,7 +58,9 @@ def test_a_step_has_its_answer_on_a_cpu(step, run, tmp_path):
 
 
 def test_every_step_runs_here_or_says_why_it_cannot():
-    ran = {step.name for step in HERE} | {"compile"}
+    ran = {step.name for step in HERE} | set(PROGRAMS)
+    for step, file in PROGRAMS.items():
+        assert f"gpu_steps import {step}" in (Path(__file__).parent / file).read_text()
     assert ran | set(CANNOT) == set(BY_NAME)
     assert ran & set(CANNOT) == set()
     assert all(CANNOT.values())
