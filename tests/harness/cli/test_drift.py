@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from drift import tiny
-from rollouts.recorded import LAYOUTS, SEQUENCES, vllm_rollout, vllm_scores, written
+from rollouts.recorded import (
+    LAYOUTS,
+    SEQUENCES,
+    Drawn,
+    sglang_rollout,
+    vllm_rollout,
+    vllm_scores,
+    written,
+)
 
 from kvparity.cli import drift as verb
 from kvparity.cli.main import main
@@ -105,6 +116,37 @@ def test_a_model_scores(model: tuple[str, str], capsys: pytest.CaptureFixture[st
     assert found["metrics"]["tokens"] == 27
     assert main(["drift", recorded, "--against", folder, "--dtype", "float32"]) == 1
     assert "trainer  " + folder + " (float32, sdpa)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("engine", [vllm_rollout, sglang_rollout])
+def test_answers_of_an_engine_against_a_model_are_a_plain_scripts(
+    model: tuple[str, str],
+    engine: Callable[[Drawn], object],
+    dtype: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every count, mean and maximum, from the engine's own JSON."""
+    made = np.random.default_rng(5)
+    scorer, answers, apart = tiny.plain(Path(model[0]), getattr(torch, dtype)), [], []
+    for prompt in tiny.PROMPTS:
+        ids = [*prompt, *made.integers(0, tiny.VOCABULARY, 6).tolist()]
+        values = tiny.script(scorer, torch.tensor(ids), len(prompt)).numpy()
+        drawn = values * np.float32([1, 1, 1, 1.001, 0.9, 0.999])
+        given = tuple(drawn.tolist())
+        answers.append(engine(Drawn(prompt, tuple(ids[len(prompt) :]), (1,) * 6, given, given)))
+        apart.append(values.astype(np.float64) - drawn)
+    path = str(written(answers, tmp_path / "answers.json"))
+    assert main(["drift", path, "--against", model[0], "--dtype", dtype, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    d = np.concatenate(apart)
+    measured = found["metrics"]["all"]
+    assert found["reason"] == f"{np.count_nonzero(d)} of 18 tokens differ in bits"
+    assert measured["max_abs_d"] == np.abs(d).max() == abs(found["worst"][0]["d"])
+    assert measured["mean_abs_d"] == pytest.approx(np.abs(d).mean(), rel=1e-12)
+    assert measured["k1"] == pytest.approx(-d.mean(), rel=1e-9)
+    assert measured["k3"] == pytest.approx((np.exp(d) - 1 - d).mean(), rel=1e-9)
 
 
 @pytest.mark.parametrize(
