@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -154,3 +155,43 @@ def test_a_class_name_has_one_meaning() -> None:
                 found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert len(found) > 500
     assert {name: places for name, places in found.items() if len(places) > 1} == {}
+
+
+EXTRAS = {"transformers", "flashinfer", "pyarrow", "matplotlib"}
+STARTED = ("kvparity.run.verify", "kvparity.run.worker", "kvparity.api.pairs")
+"""What every contract goes through, and every notebook."""
+
+
+@cache
+def at_once(path: Path) -> set[str]:
+    """What a file imports when it is imported itself: not in functions, not for types alone."""
+    tree = ast.parse(path.read_text())
+    top = [each for each in tree.body if isinstance(each, (ast.Import, ast.ImportFrom))]
+    return set(imported(ast.Module(body=list(top), type_ignores=[])))
+
+
+def reached(files: Mapping[str, Path], start: str) -> set[str]:
+    """All that is imported with a module, the project's files and other packages."""
+    found, open_ = set(), {start}
+    while open_:
+        name = open_.pop()
+        found.add(name)
+        parts = name.split(".")
+        names = {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+        more = {each for it in names & files.keys() for each in at_once(files[it])}
+        open_ |= (more | names) - found
+    return found
+
+
+@pytest.mark.parametrize("start", STARTED)
+def test_nothing_that_is_optional_is_needed_to_start(start: str) -> None:
+    files = {
+        ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__"): path
+        for package, base in PACKAGES.items()
+        for path in (base / package).rglob("*.py")
+    }
+    found = reached(files, start)
+    assert {"torch", "kvparity.relations.parity.opened"} <= found
+    assert {each.partition(".")[0] for each in found} & EXTRAS == set()
+    needs = reached(files, "kvparity.subjects.hf.loading")
+    assert "transformers" in {each.partition(".")[0] for each in needs}

@@ -25,7 +25,6 @@ from kvparity.rollouts.record import (
     Sampling,
     scorable,
 )
-from kvparity.subjects.hf.loading import from_folder
 from kvparity.subjects.hf.protocols import CausalLM
 from kvparity_kernels import invariant
 
@@ -41,6 +40,7 @@ class ModelSide:
 
     Raises:
         UnsupportedError: the checkpoint cannot be loaded so, or a setting does not act on it.
+        SubjectError: transformers is missing.
     """
 
     last: tuple[Rollout, Routes] | None = None
@@ -49,6 +49,13 @@ class ModelSide:
     def __init__(
         self, folder: Path, settings: Settings, device: torch.device, *, watch: bool = False
     ) -> None:
+        try:  # here: no other contract or recording needs transformers
+            from kvparity.subjects.hf.loading import from_folder
+        except ImportError as error:
+            raise SubjectError(
+                f"{folder} is scored by transformers, which cannot be imported ({error}): pip "
+                'install "kvparity[transformers]"'
+            ) from error
         self.settings, self.device = settings, device
         dtype = getattr(torch, settings.dtype)
         given = Path(settings.weights or folder)

@@ -34,8 +34,8 @@ def both_recorded(rollouts: Iterator[Rollout], matched: Matched) -> Iterator[Sco
     for each in rollouts:
         if each.logprobs is None or each.trainer_logprobs is None:
             raise RolloutError(
-                f"sequence {each.sequence} has logprobs of one side alone: name the other with "
-                "--against"
+                f"sequence {each.sequence} has logprobs of one side alone: name what has the "
+                "other's, by --against or as the trainer of a contract"
             )
         matched.pairs += 1
         yield _scored(each, each.logprobs, each.trainer_logprobs, each.mask)

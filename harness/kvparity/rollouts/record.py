@@ -91,7 +91,7 @@ def scorable(each: Rollout) -> Ids:
     if each.ids is None or each.prompt_ids is None or not each.prompt_ids.size:
         raise RolloutError(
             f"sequence {each.sequence} has no prompt tokens: a model cannot score it. Record them, "
-            "or name a recording with --against"
+            "or compare with a recording"
         )
     return each.ids
 

@@ -74,7 +74,7 @@ def test_equal_bits_hold_and_what_is_lacking_is_void(rollout: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "sequence 0 has logprobs of one side alone: name the other with --against"),
+        ([], "sequence 0 has logprobs of one side alone: name what has the other's, by --against"),
         (["--against", "no.json"], "no.json cannot be read: No such file or directory"),
         (["--limit", "k3"], "--limit k3: expected a number from 0 behind k3="),
         (["--limit", "k3=nan"], "--limit k3=nan: expected a number from 0 behind k3="),
@@ -230,6 +230,17 @@ def test_no_gap_needs_no_explanation(
         writer.write([1], [2], [-1.0], mask=[0])
     assert main(["drift", str(none), "--against", folder, "--explain"]) == 5
     assert "--explain: no token is compared" in capsys.readouterr().err
+
+
+def test_a_model_needs_transformers(
+    model: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "kvparity.subjects.hf.loading", raising=False)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main(["drift", model[1], "--against", model[0]]) == 3
+    err = capsys.readouterr().err.strip()
+    assert 'pip install "kvparity[transformers]"' in err
+    assert len(err.splitlines()) == 1
 
 
 def test_no_torch_is_imported(rollout: str) -> None:
