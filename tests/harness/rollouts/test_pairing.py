@@ -63,7 +63,7 @@ def test_one_recording_with_both_sides(tmp_path: Path) -> None:
     _check(list(both_recorded(iter(read), matched)))
     assert matched.pairs == 3
     alone = _read(LAYOUTS["prime-rl tokens"](), tmp_path / "b.json")
-    with pytest.raises(RolloutError, match="sequence 0 has logprobs of one side alone: name the"):
+    with pytest.raises(RolloutError, match="sequence 0 has logprobs of one side alone: name what"):
         list(both_recorded(iter(alone), matched))
 
 
