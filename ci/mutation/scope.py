@@ -21,7 +21,7 @@ _DECIDING = {
         plan/cases plan/kernel_cases plan/paths plan/results plan/schedule
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/accuracy/* relations/audit/* relations/cache/* relations/liveness/*
-        relations/order/* relations/trace/*
+        relations/order/* relations/parity/* relations/trace/*
         rollouts/* rollouts/layouts/* servers/* subjects/server/*
         report/case_line report/evidence_check report/evidence_paths
         report/lines report/run_dir report/unit_paths report/verdict
@@ -34,8 +34,8 @@ _DECIDING = {
     """,
     CONTRACTS: """
         abilities check_base checks consistency faint features few_rows grouping idling
-        kernel_checks limits lint_controls linter order path_checks paths placing planning
-        stores undeclared
+        kernel_checks limits lint_controls linter order parity_check path_checks paths placing
+        planning sides stores undeclared
     """,
 }
 _SHOW = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kvparity_contracts.base import show
-from kvparity_contracts.checks import KernelCheck, PathCheck
+from kvparity_contracts.checks import KernelCheck, ParityCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.idling import runs
 from kvparity_contracts.json_types import JsonValue
@@ -63,7 +63,11 @@ def claims(contract: Contract) -> Iterator[Claim]:
     temperatures = contract.numerics.temperatures
     for execution, kv_cache in contract.numerics.formats():
         for check in contract.checks:
-            if isinstance(check, KernelCheck):
+            if isinstance(check, ParityCheck):
+                where = "equal bits" if check.bits else ""
+                for name in [each.name for each in contract.workloads] or [""]:
+                    yield Claim(check.relation, where, name, execution, kv_cache, None)
+            elif isinstance(check, KernelCheck):
                 for point in check.points(execution):
                     where = point.architecture or (f"{point.keys} keys" if point.keys else "")
                     yield Claim(check.relation, where, "", execution, kv_cache, None)
@@ -141,6 +145,9 @@ def _limits_of(contract: Contract) -> dict[str, float]:
             for name, value in check.limits_in(execution).items():
                 key = f"{check.relation} in {execution}, {name}"
                 found[key] = min(value, found.get(key, value))
+        if isinstance(check, ParityCheck):
+            key = f"{check.relation}, unmatched"
+            found[key] = min(check.unmatched, found.get(key, check.unmatched))
     return found
 
 

@@ -246,6 +246,19 @@ class Sides(Model):
         """Of a server that draws."""
         return getattr(self.rollout, "vocabulary", None)
 
+    def words(self) -> str:
+        """What is compared, in one line."""
+        told = "the recorded tokens" if self.tokens is None else f"the tokens of {self.tokens}"
+        if self.draws:
+            at = 1.0 if self.temperature is None else self.temperature
+            told = f"tokens that it draws at temperature {at:g}"
+        return f"{_named(self.trainer)} against {_named(self.rollout)}, on {told}"
+
+
+def _named(side: AnySide) -> str:
+    name = getattr(side, "file", None) or getattr(side, "checkpoint", None)
+    return f"{side.kind} {name or getattr(side, 'url', '')}"
+
 
 def own_numbers(sides: Sides) -> bool:
     """Whether both sides lie in one file."""

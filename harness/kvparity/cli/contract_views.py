@@ -17,6 +17,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.files import load_whole
 from kvparity_contracts.loader import LoadedContract
 from kvparity_contracts.planning import LeftOut, PlantedControl, fates
+from kvparity_contracts.sides import Sides
 from kvparity_contracts.subjects import order_of
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def _checks(contract: Contract, work: Work) -> Iterator[str]:
             against = f" against {reference}" if reference else ""
             formats = _each(str(case.numerics) for case in own)
             yield f"    {paths}{against}, over {loads}, in {formats}"
-        if inner:
+        if inner and isinstance(contract.subject, Sides):
+            yield f"    {contract.subject.words()}"
+        elif inner:
             points = _each(each.architecture or f"{each.keys} keys" for each in inner)
             yield f"    {points}, in {_each(str(each.numerics) for each in inner)}"
         for each in work.omitted:
@@ -96,6 +99,10 @@ def _extent(contract: Contract, work: Work) -> Iterator[str]:
 
     order = order_of(contract.subject)
     for workload in contract.workloads:
+        if isinstance(contract.subject, Sides):
+            prompts = _count(len(workload.lengths()), "prompt")
+            yield f"workload {workload.name}: {prompts}, {workload.generate} tokens drawn from each"
+            continue
         ranges = compared(workload)
         shown = _each(f"{r[0]}" if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in ranges)
         edges = crossed(ranges, (order.tile, order.split) if order else ())

@@ -15,6 +15,23 @@ import numpy as np
 import pytest
 import torch
 from drift import tiny
+from drift.sided import (
+    BATCHED,
+    BITS,
+    FILE,
+    GIVEN,
+    MODEL,
+    NEAR,
+    OTHER,
+    PADDED,
+    SCORED,
+    SERVER,
+    SINGLE,
+    TIGHT,
+    WIDE,
+    made,
+    written,
+)
 from server_stand_in import StandIn, serving
 
 from kvparity.core.errors import SubjectError
@@ -24,77 +41,21 @@ from kvparity.relations.asked import Kernels
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.parity import relation as parity
 from kvparity.relations.parity.scored import scored
-from kvparity.rollouts import Rollout, RolloutWriter, read_rollouts
+from kvparity.rollouts import Rollout, read_rollouts
 from kvparity.run import verify as running
 from kvparity.run.replay import replay
 from kvparity.servers import metrics
-from kvparity.servers.connect import connect
-from kvparity.servers.http import ServerAddress
 from kvparity.subjects.server import subject as subject_of_servers
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.files import load_whole
 from kvparity_contracts.linter import lint
 from kvparity_contracts.parity_check import ParityCheck
 from kvparity_contracts.planning import planned
-from kvparity_contracts.problems import ContractError
-
-BITS = {"bits": "equal"}
-NEAR = {"limits": {"mean_abs_d": 0.05}}
-TIGHT = {"limits": {"max_abs_d": 1e-5}}
-PROMPTS = [{"name": "w", "prompts": [[5, 9, 2], [7, 1, 3, 3]], "generate": 6}]
-FILE = {"kind": "recorded", "file": "ids.jsonl"}
-SCORED = {"kind": "recorded", "file": "scored.jsonl"}
-MODEL = {"kind": "model", "checkpoint": "model"}
-PADDED = MODEL | {"layout": "right", "micro_batch": 3}
-SINGLE = MODEL | {"dtype": "float32"}
-OTHER = {"kind": "model", "checkpoint": "other"}
-WIDE = {"kind": "model", "checkpoint": "wide"}
-SERVER = {"kind": "server", "api": "vllm", "vocabulary": 256, "timeout": 5.0}
-BATCHED = SERVER | {"path": "batched"}
-GIVEN = {"tokens": "ids.jsonl"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two checkpoints, what the first one drew, and what the stand-in gives these tokens."""
-    base = tmp_path_factory.mktemp("sides")
-    tiny.checkpoint(base / "other", seed=1)
-    tiny.checkpoint(base / "wide", vocabulary=256)
-    tiny.rollout(tiny.checkpoint(base / "model"), base / "ids.jsonl")
-    with serving(StandIn()) as stand_in, RolloutWriter(base / "scored.jsonl") as writer:
-        server = connect(ServerAddress(stand_in.url))
-        for each in read_rollouts(base / "ids.jsonl"):
-            assert each.ids is not None
-            assert each.prompt_ids is not None
-            values = server.score(each.ids.tolist()).logprobs[each.prompt_ids.size :]
-            writer.write(
-                each.prompt_ids.tolist(), each.ids[each.prompt_ids.size :].tolist(), values
-            )
-    return base
-
-
-def written(
-    folder: Path, url: str, check: dict[str, Any], subject: dict[str, Any], **more: Any
-) -> Path:
-    at = {"url": url}
-    sides = {
-        key: at | side if isinstance(side, dict) and side["kind"] == "server" else side
-        for key, side in subject.items()
-    }
-    own = isinstance(sides["rollout"], dict) and sides["rollout"]["kind"] == "recorded"
-    document = {
-        "version": 1,
-        "name": "sides",
-        "seed": 3,
-        "subject": {"kind": "sides", **sides},
-        **({} if own or "tokens" in sides else {"workloads": PROMPTS}),
-        "checks": [{"name": "alike", "relation": "parity", **check}],
-        **more,
-    }
-    document = {key: value for key, value in document.items() if value is not None}
-    file = folder / "c.yaml"
-    file.write_text(json.dumps(document, indent=1))
-    return file
+    return made(tmp_path_factory.mktemp("sides"))
 
 
 def kernels_of(file: Path, run: Path) -> Kernels:
@@ -116,6 +77,9 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
     "recorded-another model": ({"rollout": FILE, "trainer": OTHER}, NEAR, "", "differs", ""),
     "server-recorded": ({"rollout": SERVER, "trainer": SCORED, **GIVEN}, BITS, "", "holds", ""),
     "server-model": ({"rollout": SERVER, "trainer": MODEL, **GIVEN}, NEAR, "", "differs", ""),
+    "server-server": (
+        {"rollout": SERVER, "trainer": SERVER | {"model": "toy"}, **GIVEN}, BITS, "", "holds", "",
+    ),
     "model-recorded": ({"rollout": MODEL, "trainer": FILE, **GIVEN}, BITS, "", "holds", ""),
     "model-server": ({"rollout": MODEL, "trainer": SERVER, **GIVEN}, NEAR, "", "differs", ""),
     "model-settings": ({"rollout": MODEL, "trainer": PADDED, **GIVEN}, NEAR, "", "holds", ""),
@@ -151,6 +115,7 @@ def test_each_pair_of_sides_has_its_verdict(
     monkeypatch.setattr(metrics, "PATIENCE", 0.1)
     subject, check, faults, verdict, words = ROWS[row]
     together = subject["rollout"] is BATCHED
+    (tmp_path / "rollouts.jsonl.part").write_text("of a run that was killed")
     with serving(StandIn(faults=frozenset(faults.split()), holds=together)) as stand_in:
         found = look(kernels_of(written(folder, stand_in.url, check, subject), tmp_path))
     assert (found.outcome, words in found.reason) == (verdict, True), found.reason
@@ -190,92 +155,6 @@ def test_each_pair_of_sides_has_its_controls(pair: str, folder: Path, tmp_path: 
         kernels = kernels_of(written(folder, stand_in.url, check, subject), tmp_path)
         assert look(kernels).outcome == "holds"
         assert controls_of(kernels) == dict.fromkeys(names, True)
-
-
-MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
-    "tokens beside recorded ones": (
-        {"rollout": FILE, "trainer": MODEL, **GIVEN}, {}, "subject.tokens", "which has its own",
-    ),
-    "recorded beside drawn anew": (
-        {"rollout": MODEL, "trainer": FILE}, {}, "subject.trainer.kind", "draws its tokens anew",
-    ),
-    "a temperature of nothing drawn": (
-        {"rollout": FILE, "trainer": MODEL, "temperature": 0.7}, {},
-        "subject.temperature", "a rollout that draws no tokens",
-    ),
-    "recorded routes of tokens that are drawn": (
-        {"rollout": MODEL, "trainer": MODEL | {"routes": "recorded"}}, {},
-        "subject.trainer", "a rollout that draws: it records none",
-    ),
-    "a path of a trainer": (
-        {"rollout": SCORED, "trainer": BATCHED}, {}, "subject.trainer.path", "by its prefill",
-    ),
-    "a path with given tokens": (
-        {"rollout": BATCHED, "trainer": MODEL, **GIVEN}, {}, "subject.rollout.path", "no path",
-    ),
-    "no vocabulary": (
-        {"rollout": {k: v for k, v in SERVER.items() if k != "vocabulary"}, "trainer": MODEL}, {},
-        "subject.rollout", "expected vocabulary, the vocab_size",
-    ),
-    "a model beside itself": (
-        {"rollout": MODEL, "trainer": MODEL, **GIVEN}, {}, "subject.trainer", "agree with itself",
-    ),
-    "a model that draws beside itself": (
-        {"rollout": MODEL, "trainer": MODEL}, {}, "subject.trainer", "agree with itself",
-    ),
-    "a server beside itself": (
-        {"rollout": SERVER, "trainer": SERVER | {"timeout": 9.0}, **GIVEN}, {},
-        "subject.trainer", "agree with itself",
-    ),
-    "no workloads": (
-        {"rollout": MODEL, "trainer": SINGLE}, {"workloads": None},
-        "", "the key 'workloads' is missing",
-    ),
-    "workloads beside recorded tokens": (
-        {"rollout": FILE, "trainer": MODEL}, {"workloads": PROMPTS},
-        "workloads", "whose tokens are given",
-    ),
-    "workloads beside given tokens": (
-        {"rollout": MODEL, "trainer": SINGLE, **GIVEN}, {"workloads": PROMPTS},
-        "workloads", "whose tokens are given",
-    ),
-    "ids outside of the vocabulary": (
-        {"rollout": SERVER, "trainer": WIDE},
-        {"workloads": [{"name": "w", "prompts": [[256]], "generate": 2}]},
-        "workloads[0].prompts[0]", "ids below 256",
-    ),
-    "an address with a key": (
-        {"rollout": FILE, "trainer": SERVER | {"url": "http://me:secret@host"}}, {},
-        "subject.trainer.url", "no name or password",
-    ),
-    "no file of tokens": (
-        {"rollout": MODEL, "trainer": SINGLE, "tokens": "idz.jsonl"}, {},
-        "subject.tokens", "mean ids.jsonl?",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_each_mistake_is_told_at_its_place(mistake: str, folder: Path) -> None:
-    subject, parts, key, words = MISTAKES[mistake]
-    file = written(folder, "http://127.0.0.1:1", BITS, subject, **parts)
-    with pytest.raises(ContractError) as caught:
-        load_whole(file)
-    (problem,) = caught.value.problems
-    assert (problem.key, words in str(problem)) == (key, True), str(problem)
-    last = f'"{key.rpartition(".")[2].partition("[")[0]}"'
-    lines = file.read_text().splitlines()
-    assert key == "" or last in "".join(lines[problem.line - 2 : problem.line])
-    assert "secret" not in str(problem)
-
-
-def test_what_would_not_be_used_or_shown_is_told(folder: Path) -> None:
-    subject = {"rollout": MODEL, "trainer": SINGLE}
-    workloads = [PROMPTS[0] | {"pad": ["left"]}]
-    named = {"controls": ["stored-zero", "other-dtype"], "workloads": workloads}
-    pad, control = lint(load_whole(written(folder, "", NEAR, subject, **named)))
-    assert (pad.key, control.key) == ("workloads[0].pad", "controls[1]")
-    assert "it takes a side that is a model, no two models in different" in control.message
 
 
 def ran(file: Path, run: Path, *, resume: bool = False) -> dict[str, Any]:
