@@ -15,9 +15,9 @@ HARNESS, KERNELS, CONTRACTS = (
 _DECIDING = {
     HARNESS: """
         core/bits core/drift core/lse core/offline core/plain_tensor
-        drift/curves drift/explain drift/factors drift/flips drift/forward drift/merged
-        drift/model_side drift/pattern drift/patterns drift/position_patterns drift/report
-        drift/routing drift/sides drift/weights
+        drift/adapters drift/curves drift/explain drift/factors drift/flips drift/forward
+        drift/merged drift/model_side drift/pattern drift/patterns drift/position_patterns
+        drift/report drift/routing drift/sides drift/weights
         plan/cases plan/kernel_cases plan/paths plan/results plan/schedule
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/accuracy/* relations/audit/* relations/cache/* relations/liveness/*

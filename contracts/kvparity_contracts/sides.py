@@ -56,6 +56,18 @@ class Scoring(Protocol):
     def routes(self) -> str:
         """Whose choice of experts."""
 
+    @property
+    def adapter(self) -> str | None:
+        """A folder."""
+
+    @property
+    def merged(self) -> bool:
+        """Into the weights."""
+
+    @property
+    def adapter_dtype(self) -> str:
+        """Of its product."""
+
 
 def unused(settings: Scoring) -> Iterator[tuple[str, str, str]]:
     """(key, what is found, what is expected) of what would be given and not used."""
@@ -78,6 +90,12 @@ def unused(settings: Scoring) -> Iterator[tuple[str, str, str]]:
     if settings.routes == "recorded" and settings.compile:
         found = "recorded routes with compile: a compiled choice of experts cannot be replaced"
         yield "routes", found, "routes own, or no compile"
+
+    if settings.adapter is None and settings.merged:
+        yield "merged", "merged without an adapter: nothing would change", "adapter, too"
+    if settings.adapter is None and settings.adapter_dtype != "float32":
+        found = f"adapter_dtype {settings.adapter_dtype} without an adapter"
+        yield "adapter_dtype", found, "adapter, too"
 
 
 class RecordedSide(Model):
@@ -131,6 +149,12 @@ class ModelSideSpec(Model):
     """Torch's reductions in kvparity's fixed order, with attention: eager."""
     routes: Literal["own", "recorded"] = "own"
     """Experts of a mixture: the model's own choice, or those that the rollout recorded."""
+    adapter: Name | None = None
+    """The folder of a PEFT adapter that is put on the checkpoint, relative to this file."""
+    merged: bool = False
+    """Into the checkpoint's weights, in their dtype; else the adapter is computed beside them."""
+    adapter_dtype: Literal["float32", "model"] = "float32"
+    """An adapter in 16 bits is made float32, as peft trains it, or has the model's dtype."""
 
     def own_faults(self) -> Iterator[Fault]:
         """Settings that would not act."""

@@ -47,6 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="experts of a mixture: the model's own choice (default), or the recorded ones",
     )
     group.add_argument(
+        "--adapter",
+        default=absent,
+        metavar="FOLDER",
+        help="put this PEFT adapter on the checkpoint; needs kvparity[peft]",
+    )
+    group.add_argument(
+        "--adapter-dtype",
+        choices=("float32", "model"),
+        default=absent,
+        help="of an adapter in 16 bits: float32, as peft trains it (default), or the model's",
+    )
+    group.add_argument(
         "--attention", default=absent, help="transformers' attention (default: sdpa)"
     )
     group.add_argument(
@@ -71,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("train", "train mode: dropout acts"),
         ("gradient-checkpointing", "recompute as training does, with --train"),
         ("compile", "compile the model by torch.compile"),
+        ("merged", "merge the adapter into the weights; else it is computed beside them"),
         ("invariant", "torch's reductions in kvparity's fixed order, with --attention eager"),
     ):
         group.add_argument(f"--{name}", action="store_true", default=absent, help=told)
@@ -153,11 +166,15 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
     known, keep = _trials(args, device) if explain else _NO_TRIALS
     shown = progress.Progress()
     unseen: list[str] = []
+    told: set[str] = set()
 
     def score(settings: Settings) -> MatchedSides:
         doing.task("loading the model")
         side = ModelSide(args.against, settings, torch.device(device), watch=explain)
         unseen[:] = [side.unseen] if side.unseen else []
+        for note in set(side.adapter_notes) - told:
+            say.tell(f"kvparity: {note}", file=sys.stderr)
+        told.update(side.adapter_notes)
         doing.task(f"scoring ({settings.words()})")
 
         def tell(done: int) -> None:
@@ -226,7 +243,9 @@ def _trials(
     from kvparity.drift import trials
 
     ran_on = f"{environment.versions()} {environment.device_name(torch.device(device))}"
-    about = trials.source(args.rollouts, args.against, _candidates(args), ran_on)
+    adapter = [Path(args.adapter)] if hasattr(args, "adapter") else []
+    folders = [args.against, *adapter]
+    about = trials.source(args.rollouts, folders, _candidates(args), ran_on)
     return trials.read(path, about), lambda trial: trials.append(path, about, trial)
 
 

@@ -17,7 +17,7 @@ from kvparity.core import versions as tested
 from kvparity.core.values import Json, Value
 from kvparity_kernels import runtime
 
-_PACKAGES = ("torch", "triton", "numpy", "transformers", "flashinfer-python")
+_PACKAGES = ("torch", "triton", "numpy", "transformers", "peft", "flashinfer-python")
 _found: dict[str, bool] = {}
 """The switches as this process was settled with them."""
 _functions: replaced.Known = {}

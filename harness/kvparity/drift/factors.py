@@ -44,6 +44,7 @@ def factors(base: Settings, more: MoreFactors = NO_MORE) -> Iterator[Factor]:
         whole, head_alone = of_candidate(folder)
         yield Factor(whole, (("weights", folder),))
         yield Factor(head_alone, (("head_weights", folder),))
+    yield from _adapters(base)
     yield Factor("logprobs after temperature and top-p", (("processed", not base.processed),))
     if base.routes == "recorded":
         yield Factor("routes of its own", (("routes", "own"),))
@@ -78,6 +79,18 @@ def factors(base: Settings, more: MoreFactors = NO_MORE) -> Iterator[Factor]:
     if more.compiled:
         name = "not compiled" if base.compile else "compiled"
         yield Factor(name, (("compile", not base.compile), ("invariant", False)))
+
+
+def _adapters(base: Settings) -> Iterator[Factor]:
+    if base.adapter is None:
+        return
+    name = "adapter beside the weights" if base.merged else "adapter merged into the weights"
+    yield Factor(name, (("merged", not base.merged),))
+    other = "model" if base.adapter_dtype == "float32" else "float32"
+    words = "the model's dtype" if other == "model" else other
+    yield Factor(f"adapter in {words}", (("adapter_dtype", other),))
+    nothing = (("adapter", None), ("merged", False), ("adapter_dtype", "float32"))
+    yield Factor("no adapter", nothing)
 
 
 def _layouts(base: Settings) -> Iterator[Factor]:

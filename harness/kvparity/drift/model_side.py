@@ -13,6 +13,7 @@ from torch import nn
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.raised import told
+from kvparity.drift import adapters
 from kvparity.drift.forward import TokenBatch, batch, logprobs, of_response
 from kvparity.drift.routing import Routing
 from kvparity.drift.settings import Settings
@@ -34,9 +35,10 @@ Scored = tuple[Rollout, Logprobs]
 class ModelSide:
     """A checkpoint with settings. ``vocabulary``: ids must be below it.
 
-    ``watch``: see which experts tokens take, where the model has some; ``unseen`` says why not.
-    ``routing``: what sees them. ``last``: the sequence that was given last and the experts of its
-    tokens, [tokens, layers, per token].
+    ``adapter_notes``: what peft says of an adapter on this model. ``watch``: see which experts
+    tokens take, where the model has some; ``unseen`` says why not. ``routing``: what sees them.
+    ``last``: the sequence that was given last and the experts of its tokens, [tokens, layers, per
+    token].
 
     Raises:
         UnsupportedError: the checkpoint cannot be loaded so, or a setting does not act on it.
@@ -45,6 +47,7 @@ class ModelSide:
 
     last: tuple[Rollout, Routes] | None = None
     unseen = ""
+    adapter_notes: tuple[str, ...] = ()
 
     def __init__(
         self, folder: Path, settings: Settings, device: torch.device, *, watch: bool = False
@@ -58,6 +61,8 @@ class ModelSide:
             ) from error
         self.settings, self.device = settings, device
         dtype = getattr(torch, settings.dtype)
+        adapter = Path(settings.adapter) if settings.adapter else None
+        adapter_settings = None if adapter is None else adapters.checked(adapter)
         given = Path(settings.weights or folder)
         loaded = from_folder(given, dtype=dtype, attention=settings.attention, device=device)
         self.model = loaded.model
@@ -71,6 +76,14 @@ class ModelSide:
                 device=device,
             )
             _head_of(self.model, other.model)
+        if adapter is not None:
+            self.model, self.adapter_notes = adapters.adapted(
+                self.model,
+                adapter,
+                adapter_settings,
+                merged=settings.merged,
+                float32=settings.adapter_dtype == "float32",
+            )
         self.routing = self._routed(watch)
         _prepare(self.model, settings)
         self._call: Callable[..., object] = (
@@ -225,8 +238,8 @@ def _linear(model: object) -> nn.Linear:
     head = model.get_output_embeddings()  # type: ignore[attr-defined]
     if not isinstance(head, nn.Linear):
         raise UnsupportedError(
-            f"head_dtype: the head of {type(model).__name__} is {type(head).__name__}; expected a "
-            "Linear"
+            f"head_dtype: the head of {type(model).__name__} is {type(head).__name__} of "
+            f"{type(head).__module__}; expected torch's Linear"
         )
     return head
 

@@ -15,6 +15,7 @@ LAYOUTS = ("alone", "right", "left", "packed")
 LogSoftmax = Literal["float32", "logits", "chunked"]
 LOG_SOFTMAX = ("float32", "logits", "chunked")
 RoutesFrom = Literal["own", "recorded"]
+AdapterDtype = Literal["float32", "model"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Settings:
     ``head_weights``: the folder whose head alone is. ``processed``: after the recorded temperature
     and top-p, as a sampler's logprobs. ``train``: train mode, so dropout acts, from ``seed``.
     ``invariant``: torch's reductions in kvparity's fixed order. ``routes``: experts of a mixture
-    are the model's own choice, or the recorded ones, with the model's own weights.
+    are the model's own choice, or the recorded ones, with the model's own weights. ``adapter``: the
+    folder of a PEFT adapter, computed beside the layers or ``merged`` into them; one in 16 bits is
+    made float32, as peft trains it, or has the dtype of the ``model``.
     """
 
     dtype: Dtype = "bfloat16"
@@ -49,6 +52,9 @@ class Settings:
     compile: bool = False
     invariant: bool = False
     routes: RoutesFrom = "own"
+    adapter: str | None = None
+    merged: bool = False
+    adapter_dtype: AdapterDtype = "float32"
     weights: str | None = None
     head_weights: str | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,16 +46,17 @@ class TrialSource:
 
 
 def source(
-    recording: Path, checkpoint: Path, candidates: Iterable[str], ran_on: str
+    recording: Path, folders: Sequence[Path], candidates: Iterable[str], ran_on: str
 ) -> TrialSource:
     """By contents: times and sizes may be those of other files, of an archive or an image.
 
-    ``ran_on``: versions and device.
+    ``folders``: the checkpoint, and the adapter on it. ``ran_on``: versions and device.
 
     Raises:
         UnsupportedError: a file cannot be read.
     """
-    given = f"{_contents(recording)}\n{_folder(checkpoint)}\n{ran_on}"
+    model = "\n".join(map(_folder, folders))
+    given = f"{_contents(recording)}\n{model}\n{ran_on}"
     return TrialSource(given, {each: _folder(Path(each)) for each in candidates})
 
 

@@ -68,8 +68,11 @@ def _side(base: Path, side: AnySide) -> dict[str, str]:
         return _recording(base, side.file)
     if isinstance(side, ServerSide):
         return {side.url: connected(side).facts.words()}
-    found = _checkpoint(base, side.checkpoint)
-    return {f"{side.checkpoint}/{name}": about for name, about in found.items()}
+    return {
+        f"{folder}/{name}": about
+        for folder in (side.checkpoint, side.adapter)
+        for name, about in _checkpoint(base, folder).items()
+    }
 
 
 def _recording(base: Path, name: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _source(candidates: tuple[str, ...] = (STALE,), ran_on: str = "cpu") -> trials.TrialSource:
-    return trials.source(Path("r.jsonl"), Path("model"), candidates, ran_on)
+    return trials.source(Path("r.jsonl"), [Path("model")], candidates, ran_on)
 
 
 def _same_size_and_time(path: Path) -> None:

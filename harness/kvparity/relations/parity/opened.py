@@ -98,6 +98,8 @@ def model_of(kernels: Kernels, side: ModelSideSpec, defect: ScoringDefect = NO_D
     """
     settings = Settings(**side.model_dump(exclude={"kind", "checkpoint"}))
     used = replace(settings, dtype=defect.dtype) if defect.dtype else settings
+    if side.adapter is not None:
+        used = replace(used, adapter=str(kernels.base / side.adapter))
     found = ModelSide(kernels.base / side.checkpoint, used, torch.device(kernels.device))
     assert isinstance(found.model, nn.Module)
     attention = getattr(found.model.config, "_attn_implementation", None)
@@ -111,12 +113,13 @@ def model_of(kernels: Kernels, side: ModelSideSpec, defect: ScoringDefect = NO_D
 
 
 def facts_of_model(kernels: Kernels, side: ModelSideSpec, settings: Settings) -> SideFacts:
-    """Of a checkpoint."""
+    """Of a checkpoint, and of the adapter on it."""
+    folders = [each for each in (side.checkpoint, side.adapter) if each is not None]
     return SideFacts(
         kind="model",
         name=side.checkpoint,
-        about=settings.words(),
-        fingerprint=fingerprint(stored(kernels.base / side.checkpoint)),
+        about=replace(settings, adapter=side.adapter).words(),
+        fingerprint="+".join(fingerprint(stored(kernels.base / each)) for each in folders),
         flags={},
     )
 

@@ -154,6 +154,12 @@ def _check_folder(folder: Path) -> str:
             "*.safetensors); nothing is downloaded"
         )
     path = folder / "config.json"
+    if (folder / "adapter_config.json").exists():
+        raise UnsupportedError(
+            f"{folder} holds an adapter of another model (adapter_config.json); merge it into its "
+            "model first, or name the folder of that model and, as the adapter, this one: a model "
+            "that scores tokens (kvparity drift, relation parity) takes both"
+        )
     if not path.exists():
         raise UnsupportedError(f"{path} is missing; a checkpoint needs it beside its weights")
     config = read_object(path)
@@ -165,11 +171,6 @@ def _check_folder(folder: Path) -> str:
             "the installed transformers"
         )
     _acceptable(config, str(path))
-    if (folder / "adapter_config.json").exists():
-        raise UnsupportedError(
-            f"{folder} holds an adapter of another model (adapter_config.json); merge it into its "
-            "model first"
-        )
     for name in _files(folder / "model.safetensors.index.json"):
         if not (folder / name).is_file():
             pickled = sorted(p.name for p in folder.glob("*.bin"))
