@@ -19,6 +19,7 @@ import triton.language as tl
 
 from kvparity_kernels import device_model, fixed_arithmetic, interpreter_fastpath
 from kvparity_kernels.relied import triton as relied
+from kvparity_kernels.tensor_cores import UnmodelledError
 
 _installed = False
 
@@ -37,6 +38,8 @@ def install() -> None:
     interpreter_fastpath.install()
     builder = relied.interpreter().InterpreterBuilder
     builder.create_dot = _dot
+    if (scaled := relied.scaled_dot()) is not None:
+        builder.create_dot_scaled = _unmodelled(scaled, "tl.dot_scaled")
     builder.cast_impl = _cast(builder.cast_impl)
     builder.create_fp_to_fp = _convert(builder.create_fp_to_fp)
     builder.create_fma = _fma(builder.create_fma)
@@ -77,6 +80,17 @@ def _dot(
     operand = _operand(a.dtype.scalar, b.dtype.scalar, input_precision)
     found = device_model.dot(_wide(a.data, a.dtype), _wide(b.data, b.dtype), d.data, operand)
     return _handle(found, d.dtype)
+
+
+def _unmodelled(original: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """``original``, whose products have an order of their own, where no device is asked for."""
+
+    def create(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if device_model.in_force() is not None:
+            raise UnmodelledError(f"{name} on {device_model.in_force()} is not modelled")
+        return original(self, *args, **kwargs)
+
+    return create
 
 
 _NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}

@@ -22,6 +22,7 @@ from kvparity_kernels.launch import kernel, launch
 from kvparity_kernels.linear import linear
 from kvparity_kernels.order import ReductionOrder
 from kvparity_kernels.overrides.watch import unwatched, watching_sums
+from kvparity_kernels.relied import triton as relied
 from kvparity_kernels.stream import listening
 from kvparity_kernels.tensor_cores import ARCHITECTURES, Architecture, unit
 
@@ -167,6 +168,27 @@ def test_what_is_not_modelled_is_an_error(
 ) -> None:
     with pytest.raises(InterpreterError, match=words):
         multiplied(drawn(0, DTYPES[left]), drawn(1, DTYPES[right]), "ieee", device)
+
+
+@kernel
+def scaled(A, B, C):
+    rows, lanes = tl.arange(0, 16), tl.arange(0, 32)
+    a = tl.load(A + rows[:, None] * 32 + lanes[None, :])
+    b = tl.load(B + lanes[:, None] * 16 + rows[None, :])
+    one = tl.full((16, 1), 127, tl.uint8)
+    c = tl.dot_scaled(a, one, "e5m2", b, one, "e5m2")
+    tl.store(C + rows[:, None] * 16 + rows[None, :], c)
+
+
+@pytest.mark.skipif(relied.scaled_dot() is None, reason="this Triton does not interpret it")
+def test_a_scaled_product_is_an_error() -> None:
+    a, b = (drawn(s).repeat(1, 2).to(torch.float8_e5m2).view(torch.uint8) for s in (0, 1))
+    c = torch.empty(SIDE, SIDE)
+    launch(scaled, (1,), a, b, c)
+    assert c.isfinite().all()
+    words = r"tl\.dot_scaled on sm_90 is not modelled"
+    with device_model.using("sm_90"), pytest.raises(InterpreterError, match=words):
+        launch(scaled, (1,), a, b, c)
 
 
 def test_float64_is_an_error_and_integers_are_exact() -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from kvparity.subjects.events import Computed
+from kvparity_kernels.relied.torch import TorchDispatchMode
 from kvparity_kernels.stream import listening
 
 Executed = tuple[str, ...]

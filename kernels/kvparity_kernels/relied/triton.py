@@ -107,6 +107,11 @@ def has_fma() -> bool:
     return _hook("_interpreter.fma_fp32").find() is not None
 
 
+def scaled_dot() -> Any:
+    """What the interpreter computes ``tl.dot_scaled`` by, None where it cannot."""
+    return _hook("InterpreterBuilder.create_dot_scaled").find()
+
+
 def import_early() -> None:
     """Import now what Triton imports in the middle of its first launch.
 
