@@ -12,7 +12,7 @@ from subprocess import CalledProcessError
 
 from engine_steps import models, page, serving
 from engine_steps.asking import StepError
-from engine_steps.environments import SGLANG, TRL, VLLM, setup
+from engine_steps.environments import SGLANG, TRL, VLLM, SetupError, ready, setup
 from engine_steps.plan import SESSIONS, Scene, ServerSession
 from kvparity.rollouts.record import RolloutError
 from kvparity.servers.http import ServerError
@@ -37,16 +37,49 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(given: list[str] | None = None) -> int:
-    """0: all was done; 1: a step failed or was not run."""
+    """0: all was done; 1: a step failed or was not run; 2: it cannot begin, in one sentence."""
     args = parser().parse_args(given)
-    if args.verb == "setup":
-        setup(args.root.resolve(), tell)
-        return 0
-    if args.verb == "page":
-        page.publish(json.loads((args.out / FILE).read_text()))
-        return 0
-    serving.end_on_signals()
-    return run(args.root.resolve(), args.out.resolve(), args.only)
+    try:
+        if args.verb == "setup":
+            setup(args.root.resolve(), tell)
+            return 0
+        if args.verb == "page":
+            publish(args.out / FILE)
+            return 0
+        serving.end_on_signals()
+        return run(args.root.resolve(), args.out.resolve(), args.only)
+    except SetupError as error:
+        tell(str(error))
+        return 2
+
+
+def publish(file: Path) -> None:
+    """The page of a run.
+
+    Raises:
+        SetupError: there is none, or the file is another.
+    """
+    if not file.exists():
+        raise SetupError(f"there is no {file}; expected the folder of run")
+    try:
+        page.publish(written(file))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SetupError(f"{file} is not what run writes: {error!r}") from error
+
+
+def written(file: Path) -> JsonObject:
+    """What a run has written so far.
+
+    Raises:
+        SetupError: the file holds something else.
+    """
+    try:
+        found: JsonValue = json.loads(file.read_text()) if file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{file} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise SetupError(f"{file} is not what run writes: it holds no object")
+    return found
 
 
 def tell(what: str) -> None:
@@ -55,14 +88,21 @@ def tell(what: str) -> None:
 
 
 def run(root: Path, out: Path, only: list[str] | None) -> int:
-    """All steps that have no answer yet; what is finished stays in the file."""
-    out.mkdir(parents=True, exist_ok=True)
+    """All steps that have no answer yet; what is finished stays in the file.
+
+    Raises:
+        SetupError: an environment is missing, or ``out`` cannot be used.
+    """
+    sessions = [each for each in SESSIONS if not only or each.name in only]
+    ready(root, sorted({each.api for each in sessions}))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"--out {out} cannot be made: {error.strerror}") from error
     file = out / FILE
-    found: dict[str, JsonValue] = json.loads(file.read_text()) if file.exists() else {}
+    found = dict(written(file))
     failed = False
-    for session in SESSIONS:
-        if only and session.name not in only:
-            continue
+    for session in sessions:
         done = dict(answers(found.get(session.name)))
         left = [name for name in session.steps if name not in done]
         if not left:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 VLLM, SGLANG, TRL = "0.32.0", "0.5.23", "1.16.0"
@@ -18,21 +18,56 @@ def python(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+class SetupError(Exception):
+    """What cannot be made or is not there, in words."""
+
+
+def ready(root: Path, names: Iterable[str]) -> None:
+    """Nothing, where these environments are in ``root``.
+
+    Raises:
+        SetupError: one is not.
+    """
+    for name in names:
+        if not (root / name / DONE).exists():
+            raise SetupError(f"{root} has no environment {name}; expected the folder of setup")
+
+
 def setup(root: Path, tell: Callable[[str], None]) -> None:
     """Make what is not there yet: ``vllm``, ``sglang`` and ``trl`` in ``root``.
 
     Raises:
-        subprocess.CalledProcessError: pip failed; its words are on stderr.
+        SetupError: pip failed (its words are on stderr), or a folder holds something else.
     """
     for name, make in MAKERS.items():
         folder = root / name
         if (folder / DONE).exists():
             tell(f"{name}: there")
             continue
+        _clearable(folder)
         tell(f"{name}: installing into {folder}")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        make(folder, root)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            make(folder, root)
+        except subprocess.CalledProcessError as error:
+            raise SetupError(f"{name}: {' '.join(error.cmd[:4])} … ended with "
+                             f"{error.returncode}") from error  # fmt: skip
         (folder / DONE).touch()
+
+
+def _clearable(folder: Path) -> None:
+    """An environment that was not finished is made anew; nothing else is cleared.
+
+    Raises:
+        SetupError: it is something else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "pyvenv.cfg").exists() or not any(folder.iterdir()):
+            return
+    except OSError as error:
+        raise SetupError(f"{folder} cannot be made: {error.strerror}") from error
+    raise SetupError(f"{folder} holds something that is no environment; expected another folder")
 
 
 def _pip(folder: Path, *what: str) -> None:

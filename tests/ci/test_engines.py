@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from engine_steps import asking, command, page, serving
+from engine_steps import asking, command, environments, page, serving
 from engine_steps.plan import SESSIONS, ServerSession
 
 from kvparity.servers.http import ServerAddress
@@ -185,6 +185,8 @@ def test_what_failed_is_asked_again_and_the_rest_stays(
     monkeypatch.setattr(command.serving, "served", lambda *_: Stood())
     own = ServerSession("own", "vllm", "seeded", (), {"fails": fails, "works": works})  # type: ignore[dict-item]
     monkeypatch.setattr(command, "SESSIONS", (own,))
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / environments.DONE).touch()
     assert command.run(tmp_path, tmp_path / "out", None) == 1
     assert command.run(tmp_path, tmp_path / "out", None) == 0
     assert command.run(tmp_path, tmp_path / "out", None) == 0
@@ -250,6 +252,46 @@ def test_the_page_says_what_was_found_and_what_was_not_run(tmp_path: Path) -> No
 def test_another_file_is_no_page(steps: object) -> None:
     with pytest.raises((KeyError, TypeError)):
         list(page.rows({"own": {"steps": steps}}))  # type: ignore[dict-item]
+
+
+REFUSED = {
+    "a page of no run": ("page DIR", "engines.json; expected the folder of run"),
+    "a page of no JSON": ("page CUT", "engines.json cannot be read: "),
+    "a page of a list": ("page LIST", "engines.json is not what run writes: it holds no object"),
+    "a page of nothing": ("page EMPTY", "is not what run writes: KeyError('versions')"),
+    "no environments": ("run DIR --out DIR/o", "DIR has no environment sglang; expected the"),
+    "out is a file": ("run READY --out FILE", "--out FILE cannot be made: File exists"),
+    "out holds a list": ("run READY --out LIST", "is not what run writes: it holds no object"),
+    "setup over sources": ("setup SOURCES", "SOURCES/vllm holds something that is no environment"),
+    "setup in a file": ("setup FILE", "FILE/vllm cannot be made: Not a directory"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_begin_is_one_sentence(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command.serving, "end_on_signals", lambda: None)
+    monkeypatch.setattr(environments.subprocess, "run", None)
+    given, words = REFUSED[case]
+    for name, text in (("CUT", "{"), ("LIST", "[]"), ("EMPTY", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / command.FILE).write_text(text)
+    for name in ("vllm", "sglang"):
+        (tmp_path / "READY" / name).mkdir(parents=True)
+        (tmp_path / "READY" / name / environments.DONE).touch()
+    (tmp_path / "FILE").write_text("mine")
+    (tmp_path / "SOURCES" / "vllm").mkdir(parents=True)
+    (tmp_path / "SOURCES" / "vllm" / "mine.py").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for place in ("CUT", "LIST", "EMPTY", "READY", "FILE", "SOURCES", "DIR"):
+        at = str(tmp_path if place == "DIR" else tmp_path / place)
+        given, words = given.replace(place, at), words.replace(place, at)
+    assert command.main(given.split()) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_every_session_records_before_it_is_rescored() -> None:
