@@ -24,6 +24,9 @@ _SCHEDULED = "a server schedules the steps of its requests itself"
 _OWN_CACHE = "the cache of a server is its own"
 _NO_PADS = "a server pads nothing that a request could ask for"
 _NO_PROGRAM = "a server runs its own programs; start it with or without them"
+_CUT = "a row that sees keys behind its own (causal: false) needs its whole sequence in one step"
+UNCUT: tuple[PathKind, ...] = ("prefill", "permuted", "uncached")
+"""Paths whose steps compute whole sequences."""
 UNABLE: Mapping[str, Mapping[PathKind, str]] = {
     "attention": {
         "generate": "a pair of attention kernels generates no tokens",
@@ -86,6 +89,8 @@ def cannot(subject: AnySubject, path: PathName) -> str | None:
     reason = UNABLE[subject.kind].get(path.kind)
     if reason == _PAGED and isinstance(subject, Attention) and subject.page:
         return None
+    if isinstance(subject, Attention) and not subject.causal and path.kind not in UNCUT:
+        return reason or _CUT
     if reason is None and path.kind in PROGRAMS:
         return _untraced(subject, path)
     return reason

@@ -31,7 +31,7 @@ def rounding(subject: Attention, dtype: DType) -> float:
 
 def faint(subject: Attention) -> Iterator[tuple[str, float]]:
     """(control, about what it measures) of the faults whose size the contract alone tells."""
-    if subject.window is not None:
+    if subject.window is not None and subject.causal:
         yield "window-one-long", EXTRA_KEY[subject.queries] / subject.window
     if subject.softcap is not None:
         yield "softcap-ignored", IGNORED_CAP[subject.queries] / subject.softcap**2

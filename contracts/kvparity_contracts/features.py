@@ -136,6 +136,10 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
     "bias": ("a bias of scores", lambda c: _bias(c) is not None),
     "bias-table": ("a bias by distance", lambda c: isinstance(_bias(c), RelativeBias)),
     "narrow-values": ("values narrower than keys", _narrow),
+    "both-ways": (
+        "causal: false",
+        lambda c: isinstance(c.subject, Attention) and not c.subject.causal,
+    ),
     "groups": ("several KV heads, several query heads for each", _groups),
     "layers": ("at least two layers", _layers),
     "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),

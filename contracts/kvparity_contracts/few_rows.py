@@ -21,7 +21,7 @@ def few_rows(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
     decode that takes several rows, no path does yet.
     """
     subject = contract.subject
-    if not isinstance(subject, Attention) or subject.window is None:
+    if not isinstance(subject, Attention) or subject.window is None or not subject.causal:
         return
     for check in contract.path_checks:
         chunks = [p for p in check.paths if p.kind == "chunked" and p.argument in FEW]

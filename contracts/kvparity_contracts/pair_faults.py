@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from kvparity_contracts.base import Fault
 from kvparity_contracts.subjects import Attention
 
-PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias")
+PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias", "causal")
 """Keys that are passed to both functions of a pair where a contract declares them."""
 DECODED: Mapping[str, str] = {"page": "block_table", "rows": "cu_seqlens_q"}
 """Keys that change what decode alone is called with, and the keyword that it is then given."""
@@ -19,6 +19,8 @@ TAKES: Mapping[str, Collection[str]] = {
 """Of these, those that the functions of a module take."""
 
 
+WHOLE = ("invariance", "accuracy")
+"""What whole sequences can show."""
 ONE_WIDTH = ("kvparity.pairs.flashinfer", "kvparity_kernels.attention")
 """Modules whose functions take values of the width of keys alone."""
 
@@ -27,6 +29,14 @@ def pair_faults(subject: Attention) -> Iterator[Fault]:
     """Declared keys that a function of the subject does not take, widths that it does not have."""
     yield from _keys(subject)
     yield from _values(subject)
+
+
+def whole_faults(subject: Attention, relations: Sequence[str]) -> Iterator[Fault]:
+    """Relations that look at a cache or at single calls, where a row sees keys behind its own."""
+    for i, relation in enumerate(relations if not subject.causal else ()):
+        if relation not in WHOLE:
+            message = f"found {relation!r} beside causal: false, where no row follows a cache"
+            yield Fault(("checks", i, "relation"), message, " or ".join(WHOLE))
 
 
 def _values(subject: Attention) -> Iterator[Fault]:
@@ -44,7 +54,7 @@ def _values(subject: Attention) -> Iterator[Fault]:
 
 def _keys(subject: Attention) -> Iterator[Fault]:
     for key in (*PASSED, *DECODED):
-        if getattr(subject, key) in (None, "one"):
+        if getattr(subject, key) == Attention.model_fields[key].default:
             continue
         for name in (subject.decode,) if key in DECODED else (subject.prefill, subject.decode):
             takes = TAKES.get(name.partition(":")[0], (*PASSED, *DECODED))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from kvparity_contracts.abilities import cannot
 from kvparity_contracts.checks import CHECKS, Check, KernelCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
@@ -15,7 +16,7 @@ from kvparity_contracts.features import has
 from kvparity_contracts.idling import runs
 from kvparity_contracts.needs import needs
 from kvparity_contracts.placing import Placement, part_of, place, split_and_tile
-from kvparity_contracts.subjects import order_of
+from kvparity_contracts.subjects import Attention, order_of
 from kvparity_contracts.workloads import Workload
 
 
@@ -85,6 +86,8 @@ def _fate(
     kind = contract.subject.kind
     if kind not in control.subjects:
         return f"cannot be planted in a subject of kind {kind}"
+    if reason := _unable(control, contract):
+        return f"it is planted on {control.path}, and {reason}"
     if issubclass(CHECKS[relation], KernelCheck):
         return _in_kernels(control, relation, contract)
     if "order" in control.features and order_of(contract.subject) is None:
@@ -133,7 +136,14 @@ def meant(contract: Contract) -> tuple[Control, ...]:
 
 def possible(control: Control, contract: Contract) -> bool:
     """Whether the contract has what the defect lives in: a window, a ring, a store of codes."""
-    return all(has(contract, feature) for feature in control.features)
+    features = all(has(contract, feature) for feature in control.features)
+    return features and _unable(control, contract) is None
+
+
+def _unable(control: Control, contract: Contract) -> str | None:
+    """Why a pair cannot run the path on which a defect is planted, or None."""
+    subject = contract.subject
+    return cannot(subject, control.path) if isinstance(subject, Attention) else None
 
 
 def shows(control: Control, contract: Contract) -> bool:

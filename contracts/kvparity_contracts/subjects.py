@@ -118,6 +118,9 @@ class Attention(Model):
     """Reduction order passed to both functions as `order`; leave it out where they take none."""
     window: Positive | None = None
     """How many keys a row sees, its own included, passed as `window`; left out, all."""
+    causal: bool = True
+    """false: a row sees the keys behind its own, too (in a window as many as before it), passed as
+    `causal`. Prefill is then called with whole sequences alone, and decode never."""
     softcap: Annotated[float, Field(gt=0)] | None = None
     """Scores become c * tanh(s / c) with this c, passed as `softcap`; left out, they stay."""
     sinks: Range | None = None

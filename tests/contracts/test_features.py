@@ -31,6 +31,11 @@ def wide(values: int) -> Doc:
     return plain | {"subject.heads": {"query": 4, "kv": 2, "dim": 16, "v_dim": values}}
 
 
+AHEAD: Doc = wide(16) | {"subject.causal": False, "checks": [
+    {"name": "a", "relation": "invariance", "paths": ["permuted"]},
+]}  # fmt: skip
+
+
 def prompts(*each: list[int]) -> Doc:
     return {f"{W}.prompt_tokens": None, f"{W}.prompts": list(each)}
 
@@ -124,6 +129,9 @@ FEATURES: list[Row] = [
     ("narrow-values", "pair", wide(15), True),
     ("narrow-values", "pair", wide(16), False),
     ("narrow-values", "decoder", {}, False),
+    ("both-ways", "pair", {}, False),
+    ("both-ways", "pair", AHEAD, True),
+    ("both-ways", "decoder", {}, False),
     ("groups", "pair", heads(8, 2), True),
     ("groups", "pair", heads(2, 2), False),
     ("groups", "pair", heads(8, 1), False),

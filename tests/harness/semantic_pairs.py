@@ -37,7 +37,7 @@ def _stacked(rows: list[Both]) -> Both:
 
 def prefill(
     q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, scale: float,
-    window: int = 0, **more: Any,
+    window: int = 0, causal: bool = True, **more: Any,
 ) -> Both:  # fmt: skip
     rows = []
     edges = list(zip(cu_seqlens_q.tolist(), cu_seqlens_k.tolist(), strict=True))
@@ -45,6 +45,8 @@ def prefill(
         for t in range(q0, q1):
             stop = k1 - (q1 - 1 - t)
             first = max(k0, stop - window) if window else k0
+            if not causal:
+                stop = min(k1, stop - 1 + window) if window else k1
             rows.append(_row(q[t], k[first:stop], v[first:stop], scale, **more))
     return _stacked(rows)
 
@@ -101,6 +103,11 @@ def prefill_columns(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Both:
 
 def decode_columns(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Both:
     return decode(q[..., : v.shape[-1]], k[..., : v.shape[-1]], v, **more)
+
+
+def prefill_hiding(*args: Any, causal: bool, **more: Any) -> Both:
+    """The keys behind a row's own are hidden."""
+    return prefill(*args, **more)
 
 
 def prefill_longer(*args: Any, window: int, **more: Any) -> Both:

@@ -31,6 +31,7 @@ Feature = Literal[
     "bias",
     "bias-table",
     "narrow-values",
+    "both-ways",
     "groups",
     "model-side",
     "scoring-side",

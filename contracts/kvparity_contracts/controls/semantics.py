@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from kvparity_contracts.controls.base import KERNELS, PAIRS, Control
-from kvparity_contracts.paths import PREFILL
+from kvparity_contracts.paths import PREFILL, PathName
 
 _alike = partial(
     Control, subjects=PAIRS, relations=("accuracy",), side="both", path=PREFILL, generate=1
@@ -52,6 +52,22 @@ SEMANTICS = (
         "both kernels compute scores of as many columns as values have",
         "triton-lang/triton#621",
         features=("narrow-values",),
+    ),
+    _alike(
+        "later-keys-hidden",
+        "both kernels hide the keys behind a row's own, which it should see",
+        "sgl-project/sglang#35434",
+        features=("both-ways",),
+    ),
+    Control(
+        "reads-into-neighbour",
+        "a row sees the first key of the sequence that lies behind its own in the call",
+        "Tencent-Hunyuan/HunyuanVideo#310",
+        subjects=PAIRS,
+        paths=("permuted",),
+        path=PathName("permuted"),
+        generate=1,
+        features=("both-ways",),
     ),
     _alike(
         "scale-of-padded-head",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from kvparity.subjects.attention_calls import (
     PairDecodeCall,
     PairPrefill,
     PairPrefillCall,
+    with_keys,
 )
 from kvparity.subjects.base import Subject
 from kvparity.subjects.pair.sparse import BEYOND
@@ -67,6 +70,30 @@ def _early_exit(prefill: PairPrefill) -> PairPrefill:
     return planted
 
 
+def _into_neighbour(prefill: PairPrefill) -> PairPrefill:
+    """Each sequence by itself, with one key more where another one lies behind it."""
+
+    def planted(call: PairPrefillCall) -> object:
+        q_ends, k_ends = call.cu_seqlens_q.tolist(), call.cu_seqlens_k.tolist()
+        found = []
+        for b, (first, last) in enumerate(pairwise(q_ends)):
+            if first == last:
+                continue
+            keys = slice(k_ends[b], min(k_ends[b + 1] + 1, len(call.k)))
+            one = replace(
+                with_keys(call, itemgetter(keys)),
+                q=call.q[first:last],
+                cu_seqlens_q=call.cu_seqlens_q.new_tensor([0, last - first]),
+                cu_seqlens_k=call.cu_seqlens_k.new_tensor([0, keys.stop - keys.start]),
+            )
+            rows = prefill(one)
+            found.append(rows if isinstance(rows, tuple) else (rows,))
+        whole = tuple(torch.cat(each) for each in zip(*found, strict=True))
+        return whole if len(whole) > 1 else whole[0]
+
+    return planted
+
+
 def _nan_without_keys(decode: PairDecode) -> PairDecode:
     return lambda call: overwritten(decode(call), call.plain().kv_lens == 0, torch.nan, -torch.inf)
 
@@ -103,6 +130,9 @@ batch_edge = plant_in_pair(decode=_up_to_the_edge)
 
 empty_writes_neighbour = plant_in_pair(prefill=_early_exit)
 """An empty sequence writes to the row before it."""
+
+reads_into_neighbour = plant_in_pair(prefill=_into_neighbour)
+"""A row sees a key of the sequence behind its own."""
 
 nan_without_keys = plant_in_pair(decode=_nan_without_keys)
 """A row that sees no key is NaN."""

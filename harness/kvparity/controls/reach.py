@@ -63,9 +63,9 @@ def _measured(
     width = subject.heads.out
     for member, wanted in _sequences(setting, check):
         inputs = subject.stored(member, wanted)
-        right = exact(subject, *inputs)
+        right = exact(subject, *inputs)[: len(wanted)]
         rounding = max(rounding, _distance(rounded(subject, right), right, width, lse))
-        wrong = rounded(subject, rows(subject, *inputs))
+        wrong = rounded(subject, rows(subject, *inputs)[: len(wanted)])
         fault = max(fault, _distance(wrong, right, width, lse))
         if fault > limit:
             break

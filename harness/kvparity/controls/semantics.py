@@ -65,6 +65,11 @@ def _first_columns(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tenso
     return exact(subject, q[..., :width], k[..., :width], v)
 
 
+def _hidden(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Encoders are computed as decoders are: sgl-project/sglang#35434."""
+    return exact(replace(subject, causal=True), q, k, v)
+
+
 def _padded_scale(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Heads are padded to the next power of two, and scores scaled by that: intel/ipex-llm#12619.
 
@@ -88,6 +93,7 @@ ROWS: dict[str, Rows] = {
     "bias-with-wrong-sign": _other_sign,
     "bias-one-off": _one_farther,
     "scores-of-first-columns": _first_columns,
+    "later-keys-hidden": _hidden,
     "scale-of-padded-head": _padded_scale,
     "kv-heads-interleaved": _interleaved,
 }

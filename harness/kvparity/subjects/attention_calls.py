@@ -133,6 +133,7 @@ class _PairCall(_ScoreRules):
     """``q`` ``[rows, Hq, D]``, ``k`` and ``v``: numbers, or codes of ``format`` with ``k_scale``
     and ``v_scale`` float32, ``[Hkv]`` or one for each group of each key. ``order``: None where the
     contract declares none. ``alibi_slopes`` and ``bias`` as in ``HeadTerms``.
+    ``causal`` false: a row sees keys behind its own, too, in a window as many as before it.
     """
 
     q: Tensor
@@ -140,6 +141,7 @@ class _PairCall(_ScoreRules):
     v: Tensor
     alibi_slopes: Tensor | None = None
     bias: Tensor | None = None
+    causal: bool = True
     k_scale: Tensor | None = None
     v_scale: Tensor | None = None
     format: StoreFormat | None = None
@@ -172,6 +174,8 @@ class _PairCall(_ScoreRules):
             found["order"] = self.order
         if self.window:
             found["window"] = self.window
+        if not self.causal:
+            found["causal"] = False
         if self.softcap:
             found["softcap"] = self.softcap
         return found | self.terms.tensors()

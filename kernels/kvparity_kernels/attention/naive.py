@@ -33,8 +33,9 @@ def attend(
     alibi_slopes: Tensor | None = None,
     bias: Tensor | None = None,
     first_key: Tensor | None = None,
+    causal: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Causal attention of one sequence in float64, aligned at the end.
+    """Attention of one sequence in float64, rows aligned at the end of the keys.
 
     ``q`` ``[Tq, Hq, D]``, ``k`` ``[Tk, Hkv, D]``, ``v`` ``[Tk, Hkv, Dv]``, ``Hq`` a multiple of
     ``Hkv``: row t sees keys ``0 .. Tk-Tq+t``; of these with ``window`` only the last so many, and
@@ -42,15 +43,16 @@ def attend(
     a score s ``c tanh(s / c)``; then ``alibi_slopes`` ``[Hq]`` or ``bias`` ``[Hq, distances]`` are
     added as ``score_bias`` says. ``sinks`` ``[Hq]`` are logits that join the denominator. Returns
     float64 ``out`` ``[Tq, Hq, Dv]`` and natural log-sum-exp ``lse`` ``[Tq, Hq]``, sinks included; a
-    row that sees no key has out 0 and, without sinks, lse -inf. Works on any device.
+    row that sees no key has out 0 and, without sinks, lse -inf. Not ``causal``, rows see later keys
+    too, in a window as many as earlier ones. Works on any device.
     """
     q, k, v = q.double(), k.double(), v.double()
     rows, keys, group = q.shape[0], k.shape[0], q.shape[1] // k.shape[1]
     key = torch.arange(keys, device=q.device)[None, :]
     last = torch.arange(rows, device=q.device)[:, None] + (keys - rows)
-    hidden = key > last
+    hidden = (key > last) if causal else torch.zeros_like(key > last)
     if window:
-        hidden = hidden | (key <= last - window)
+        hidden = hidden | ((last - key).abs() >= window)
     if first_key is not None:
         hidden = hidden | (key < first_key[:, None])
     out, lse = q.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(q.shape[:2])
@@ -58,7 +60,9 @@ def attend(
         scores = q[:, head] @ k[:, head // group].T * scale
         if softcap:
             scores = softcap * torch.tanh(scores / softcap)
-        more = score_bias(last - key, *(x if x is None else x[head] for x in (alibi_slopes, bias)))
+        more = score_bias(
+            (last - key).abs(), *(x if x is None else x[head] for x in (alibi_slopes, bias))
+        )
         if more is not None:
             scores = scores + more
         scores = scores.masked_fill(hidden, -torch.inf)

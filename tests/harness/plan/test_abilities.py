@@ -18,6 +18,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.paths import EXAMPLES, KINDS, PathName
 from kvparity_contracts.workloads import Workload
 
+PAIRS = Path(__file__).parents[1] / "semantic_pairs.py"
 SHAPE = {
     "vocab_size": 256, "hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 1,
     "kv_heads": 1, "head_dim": 16, "max_positions": 64,
@@ -40,6 +41,13 @@ SUBJECTS: dict[str, dict[str, Any]] = {
         "decode": "kvparity_kernels.attention:decode",
         "heads": {"query": 2, "kv": 1, "dim": 16},
         "page": 16,
+    },
+    "pair that looks ahead": {
+        "kind": "attention",
+        "prefill": f"{PAIRS}:prefill",
+        "decode": f"{PAIRS}:decode",
+        "heads": {"query": 2, "kv": 1, "dim": 16},
+        "causal": False,
     },
     "decoder": {"kind": "decoder", "config": SHAPE},
     "server": {"kind": "server", "api": "vllm", "vocabulary": 256, "url": "http://127.0.0.1:1"},
@@ -85,9 +93,10 @@ program's."""
 def test_what_a_subject_refuses_is_a_fault_of_the_contract(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    known = "permuted" if kind == "pair that looks ahead" else "decode"
     with serving(StandIn()) as stand_in:
         monkeypatch.setitem(SUBJECTS["server"], "url", stand_in.url)
-        contract = Contract.model_validate(document(kind, "invariance", "decode"))
+        contract = Contract.model_validate(document(kind, "invariance", known))
         subject = factory(contract.subject.kind)(
             contract.subject, execution="float32", kv_cache="float32", device=torch.device("cpu"),
             seed=0, base=Path(),

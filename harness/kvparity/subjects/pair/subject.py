@@ -47,6 +47,12 @@ class AttentionSubject(PairModel):
             return "a pair of kernels is called as it is, not through a traced program"
         if plan.layout.far and self.device.type != "cpu":
             return f"memory of which few pages are touched is the CPU's, not {self.device.type}'s"
+        if not self.causal and any(
+            s.start or s.stop != plan.members[s.sequence].length or s.decode
+            for step in plan.schedule
+            for s in step
+        ):
+            return "a row that sees keys behind its own needs its whole sequence in one step"
         if not plan.layout.cached and any(s.start for step in plan.schedule for s in step):
             return "without a cache, every sequence must be computed whole"
         return None
@@ -68,11 +74,15 @@ class AttentionSubject(PairModel):
 
     def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
         """Float64 O and LSE of the same rows, from the stored data: rounded as it is declared."""
-        return exact(self, *self.stored(member, rows))
+        return exact(self, *self.stored(member, rows))[: len(rows)]
 
     def stored(self, member: Member, rows: range) -> tuple[Tensor, Tensor, Tensor]:
-        """q of the rows and k, v of all keys up to the last, as a reader of the cache gets them."""
-        positions = torch.arange(rows.stop, dtype=torch.int64, device=self.device)
+        """q of the rows and k, v of all keys up to the last, as a reader of the cache gets them.
+
+        Where rows see later keys, both go on to the end of the sequence.
+        """
+        stop = rows.stop if self.causal else member.length
+        positions = torch.arange(stop, dtype=torch.int64, device=self.device)
         q = self.drawn("q", member.id, positions[rows.start :])
         k, v = (
             round_trip(
@@ -100,6 +110,7 @@ class AttentionSubject(PairModel):
             "page": self.page or None,
             "rows": "many" if self.rows else "one",
             "window": self.window or None,
+            "causal": self.causal,
             "softcap": self.softcap or None,
             "sinks": list(self.sink_range) if self.sinks else None,
             "bias": self._bias(),
@@ -161,6 +172,7 @@ def build(
         softcap=model.softcap or 0.0,
         sinks=model.sinks is not None,
         sink_range=model.sinks or (0.0, 0.0),
+        causal=model.causal,
         latent=model.values == "latent",
         alibi=isinstance(model.bias, AlibiBias),
         distances=model.bias.distances if isinstance(model.bias, RelativeBias) else 0,

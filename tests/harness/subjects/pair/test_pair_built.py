@@ -19,7 +19,7 @@ from kvparity_kernels.order import ReductionOrder
 
 PLAIN = {
     "scale": 8**-0.5, "window": 0, "softcap": 0.0, "sinks": False, "sink_range": (0.0, 0.0),
-    "alibi": False, "distances": 0, "latent": False,
+    "alibi": False, "distances": 0, "latent": False, "causal": True,
     "layout": "slot-head",
     "mixture": MIXED, "sharp": False, "strided": True, "empties": True, "order": None,
     "format": None, "kv_cache": torch.float32, "execution": torch.float32, "seed": 1,
@@ -33,6 +33,7 @@ CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sinks": ({"sinks": [-1, 3]}, {"sinks": True, "sink_range": (-1, 3)}),
     "alibi": ({"bias": {"kind": "alibi"}}, {"alibi": True}),
     "relative": ({"bias": {"kind": "relative", "distances": 5}}, {"distances": 5}),
+    "causal": ({"causal": False}, {"causal": False}),
     "layout": ({"layout": "head-slot"}, {"layout": "head-slot"}),
     "normal": ({"queries": "normal"}, {"mixture": None}),
     "sharp": ({"queries": "sharp"}, {"mixture": None, "sharp": True}),
@@ -73,7 +74,7 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 
 TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode",
-    "heads": HEADS | {"v_dim": 8}, "values": "own",
+    "heads": HEADS | {"v_dim": 8}, "values": "own", "causal": True,
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
     "rows": "one", "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
     "inputs": "strided",
@@ -91,6 +92,7 @@ NEVER = "empty: never, so no sequence without a token was given to the pair"
         ({"window": 9}, {"window": 9}),
         ({"softcap": 1.5}, {"softcap": 1.5}),
         ({"sinks": [-1, 3]}, {"sinks": [-1, 3]}),
+        ({"causal": False}, {"causal": False}),
         (
             {"heads": MLA, "values": "latent", "scale": 0.5},
             {"heads": MLA, "values": "latent", "scale": 0.5},

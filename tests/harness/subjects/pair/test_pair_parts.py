@@ -6,6 +6,7 @@ Each part with a fault that both kernels share: their bits agree, and float64 te
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -20,6 +21,7 @@ from kvparity.core.isolation.inside import here
 from kvparity_contracts.pair_faults import DECODED, PASSED, TAKES
 from kvparity_kernels.attention.launching import RowLimits
 
+PATHS = ("decode", "batched", "chunked(24)")
 HEADS = {"query": 4, "kv": 2, "dim": 8}
 PARTS: dict[str, tuple[dict[str, Any], str, str]] = {
     # what is declared, what the faulty functions end with, its control
@@ -35,15 +37,19 @@ PARTS: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
-def checked(folder: Path, fault: str = "", **subject: Any) -> Report:
-    """Bits and float64 of the pair whose functions end with ``fault``."""
+def checked(
+    folder: Path, fault: str = "", paths: Sequence[str] = PATHS,
+    functions: Mapping[str, Any] | None = None, **subject: Any,
+) -> Report:  # fmt: skip
+    """Bits and float64 of given functions, or of those that end with ``fault``."""
     prefill, decode = (
-        getattr(semantic_pairs, f"{name}_{fault}".rstrip("_")) for name in ("prefill", "decode")
+        (functions or vars(semantic_pairs))[f"{name}_{fault}".rstrip("_")]
+        for name in ("prefill", "decode")
     )
     heads = tuple(subject.pop("heads", HEADS).values())
     return check_pair(
         prefill, decode, heads=heads, dtype="bfloat16", lengths=(5, 30), generate=2,
-        paths=("decode", "batched", "chunked(24)"), subject=subject, run_dir=folder / "run",
+        paths=paths, subject=subject, run_dir=folder / "run",
     )  # fmt: skip
 
 
@@ -119,3 +125,21 @@ def test_the_other_relations_know_the_parts(tmp_path: Path, name: str) -> None:
             report = verify(file, run_dir=tmp_path / f"run{fault}")
         found = {check.name: {case.verdict for case in check.cases} for check in report.checks}
         assert found == {"live": {"holds"}, "traced": {traced}} | orders
+
+
+@pytest.mark.parametrize("window", [None, 9])
+def test_rows_that_see_later_keys(tmp_path: Path, window: int | None) -> None:
+    """Whole sequences alone and together have the same bits, and both faults are caught."""
+    subject = {"causal": False} if window is None else {"causal": False, "window": window}
+    report = checked(tmp_path, paths=("permuted", "uncached"), **subject)
+    assert verdicts(report) == ("holds", "holds")
+    caught = {each.name: each.caught for each in report.controls}
+    assert caught["later-keys-hidden"]
+    assert caught["reads-into-neighbour"]
+    assert "strides-ignored" not in caught  # planted in decode, which such a pair lacks
+
+
+def test_later_keys_that_are_hidden_differ_from_float64(tmp_path: Path) -> None:
+    pair = {"prefill": semantic_pairs.prefill_hiding, "decode": semantic_pairs.decode}
+    report = checked(tmp_path, paths=("permuted",), functions=pair, causal=False)
+    assert verdicts(report) == ("holds", "differs")
