@@ -67,7 +67,8 @@ def _sides(base: Path, sides: Sides) -> Iterator[Fault]:
 
 def _recording(base: Path, at: KeyPath, name: str) -> Iterator[Fault]:
     if not (file := base / name).is_file():
-        near = closest(file.name, [each.name for each in _beside(file.parent, "*")])
+        beside = [each.name for each in _beside(file.parent, "*") if each.is_file()]
+        near = closest(file.name, beside)
         expected = "a file of rollouts; a relative path begins in the folder of the contract"
         found = str(Path(name).with_name(near)) if near else ""
         yield Fault(at, f"there is no file {file}", expected, found)

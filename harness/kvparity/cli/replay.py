@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     with ends(ValueError):
         device = settle(args.device)
+    from kvparity.run.identity import changed_files
     from kvparity.run.reopen import contract_path
     from kvparity.run.replay import replay
 
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         if loaded.sha256 != sha:
             raise StopError(f"{path} changed since the run; replay needs the contract as it was")
         found = replay(loaded, args.run_dir, args.case, device)
+        changed = changed_files(loaded, args.run_dir)
     document = {
         "schema_version": SCHEMA_VERSION,
         "recorded_schema": found.schema,
@@ -56,12 +59,13 @@ def run(args: argparse.Namespace) -> int:
         "outside_tested": versions.here(),
         "after_others": found.after_others,
         "keeps_state": found.keeps_state,
+        "changed_files": list(changed),
     }
-    say.result(args, document, _text(found), beside=False)
+    say.result(args, document, _text(found, changed), beside=False)
     return of_verdict(found.verdict)
 
 
-def _text(found: Replay) -> str:
+def _text(found: Replay, changed: Sequence[str]) -> str:
     from kvparity.core.words import digits, rounded
     from kvparity.relations.registry import RELATIONS
     from kvparity.report.terminal import first_lines, ulps
@@ -75,7 +79,7 @@ def _text(found: Replay) -> str:
         lines += first_lines([case])
     elif not agreed:
         lines += RELATIONS[case.relation].spots(case)
-    lines.append(f"    {_repeats(found)}")
+    lines.append(f"    {_repeats(found, ', '.join(changed))}")
     if found.schema != SCHEMA_VERSION:
         lines.append(
             f"    the run has schema {found.schema}, with the other sign of d: "
@@ -94,15 +98,19 @@ def _text(found: Replay) -> str:
     return "\n".join(lines)
 
 
-def _repeats(found: Replay) -> str:
-    """Whether the case gave what the run recorded, and if not, why."""
+def _repeats(found: Replay, changed: str) -> str:
+    """Whether the case gave what the run recorded, and if not, why. ``changed``: the subject's
+    files that are others now."""
     if found.fresh is not None and found.entry.verdict == "holds":
         return (
             "As in the run, its two sides agree in one process, but not with a "
             f"process that computed nothing else: {_STATE}"
         )
     if found.same:
-        return "the same result as the run recorded"
+        beside = f", though what it had has changed: {changed}" if changed else ""
+        return f"the same result as the run recorded{beside}"
+    if changed:
+        return f"NOT the result that the run recorded, since what it had has changed: {changed}"
     if found.keeps_state:
         alone, after = _WORDS[found.entry.verdict], _WORDS[str(found.after_others)]
         if alone == after:

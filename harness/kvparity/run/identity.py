@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kvparity.core.environment import Environment
+from kvparity.report.run_dir import read_identity
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.run.invariant_switch import asked
 from kvparity.subjects.server.subject import connected
@@ -77,6 +78,18 @@ def _side(base: Path, side: AnySide) -> dict[str, str]:
 
 def _recording(base: Path, name: str) -> dict[str, str]:
     return {str(base / name): _hash(base / name)}
+
+
+def changed_files(loaded: LoadedContract, folder: Path) -> tuple[str, ...]:
+    """Names of the subject's files that are others now than when the run in ``folder`` began."""
+    before, now = (
+        read_identity(folder / "identity.json").get("subject_files"),
+        subject_files(loaded),
+    )
+    if not isinstance(before, dict):
+        return ()
+    names = sorted(before.keys() | now.keys())
+    return tuple(Path(each).name for each in names if before.get(each) != now.get(each))
 
 
 def _checkpoint(base: Path, checkpoint: str | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 from conforming import findings
 from drift import tiny
 
+from kvparity.cli.main import main
 from kvparity.controls import sides as plants
 from kvparity.drift.report import LIMITS
 from kvparity.drift.settings import Settings
@@ -127,6 +128,24 @@ def test_a_run_is_told_resumed_and_replayed(tmp_path: Path) -> None:
     assert f"mean_abs_d {0.25 / 18:.3g} of 0.01, mismatch_kl " in text
     assert verify(file, resume=True)["checks"] == report["checks"]
     assert replay(load_whole(file), tmp_path / "run", first["id"], "cpu").same
+
+
+def test_a_replay_says_which_file_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = written(tmp_path / "rollout.jsonl", OWN, off(0.25))
+    ran(contract(tmp_path, NEAR))
+    command = ["replay", str(tmp_path / "run"), "c000"]
+    assert main(command) == 1
+    assert "the same result as the run recorded\n" in capsys.readouterr().out
+    recording.unlink()
+    written(recording, OWN, off(0.5))
+    assert main([*command, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["changed_files"] == ["rollout.jsonl"]
+    assert main(command) == 1
+    said = capsys.readouterr().out
+    assert "since what it had has changed: rollout.jsonl" in said
+    assert "not deterministic" not in said
 
 
 def test_a_model_is_a_side_and_its_own_controls_are_caught(tmp_path: Path) -> None:
