@@ -95,6 +95,7 @@ def serve() -> None:
             if not name.startswith("transformers.models."):  # else: a type that this one has not
                 raise
     gc.freeze()  # what a collection looks through, every copy would have to copy
+    gc.set_threshold(50_000, 20, 100)  # as in the process of the tests
     for line in sys.stdin:
         if not (copy := os.fork()):
             _command(*json.loads(line))
