@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import kvparity
 
@@ -14,12 +17,12 @@ BLOCKS = re.findall(r"```python[^\n]*\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_pair_of_the_page_holds_and_a_broken_one_does_not(tmp_path: Path) -> None:
-    broken = BLOCKS[0].replace("k_cache[i, :n]", "k_cache[i, :n].flip(0)")
-    for text, code in ((BLOCKS[0], 0), (broken, 1)):
-        (tmp_path / "pair.py").write_text(text)
-        done = subprocess.run([sys.executable, "pair.py"], cwd=tmp_path, capture_output=True)
-        assert done.returncode == code, done.stderr.decode()
-    assert b"DIFFERS" in done.stderr
+    (tmp_path / "pair.py").write_text(BLOCKS[0])
+    done = subprocess.run([sys.executable, "pair.py"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    (tmp_path / "pair.py").write_text(BLOCKS[0].replace("k_cache[i, :n]", "k_cache[i, :n].flip(0)"))
+    with pytest.raises(AssertionError, match="DIFFERS"):
+        runpy.run_path(str(tmp_path / "pair.py"), run_name="__main__")
 
 
 def test_what_the_page_names_is_there() -> None:

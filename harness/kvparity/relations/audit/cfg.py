@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from kvparity.relations.audit.ptx import Instruction, PtxProgram
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _BRANCHES = ("bra", "brx")  # brx takes its label from a table, which nothing here reads
 _LEAVES = ("ret", "exit", "trap")
@@ -65,6 +67,8 @@ def control_flow(program: PtxProgram) -> Flow:
     Raises ``ValueError`` for a branch to a label that is not there.
     """
     blocks, successors = _blocks(program)
+    import networkx as nx  # not with this module, which every run imports
+
     graph = nx.DiGraph(successors)
     order = tuple(reversed([*nx.dfs_postorder_nodes(graph, 0)]))
     return Flow(blocks, successors, order, _loops(graph.subgraph(order), order))
@@ -115,6 +119,8 @@ def matrix_loop(flow: Flow) -> Loop | None:
 
 def _reach(flow: Flow, start: frozenset[int], allowed: frozenset[int]) -> frozenset[int]:
     """The blocks of ``allowed`` to which a way leads from ``start`` that stays in them."""
+    import networkx as nx
+
     graph = nx.DiGraph(flow.successors).subgraph(start | allowed)
     found = set[int]().union(*(nx.descendants(graph, each) for each in start))
     return frozenset(found & allowed)
@@ -151,6 +157,8 @@ def _loops(graph: nx.DiGraph, order: tuple[int, ...]) -> tuple[Loop, ...]:
 
     If the start does, the header does not dominate, and there is no natural loop.
     """
+    import networkx as nx
+
     bodies: dict[int, set[int]] = {}
     for at, number in enumerate(order):
         for header in (each for each in graph[number] if each in order[: at + 1]):
