@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import torch
+from fma_order import fma_order
 
 from kvparity.relations.audit.build import compile_launch
 from kvparity.relations.audit.capture import Launch
@@ -27,7 +28,8 @@ def facts(launch: Launch, arch: str, *, fusion: bool = False) -> dict[str, list[
     """Compile a launch, and list the distinct instructions that match each pattern."""
     built = compile_launch(launch, arch, fusion)
     code = re.sub(r"//[^\n]*", "", built.asm["ptx"])
-    return {name: sorted(set(re.findall(p, code))) for name, p in PATTERNS.items()}
+    found = {name: sorted(set(re.findall(p, code))) for name, p in PATTERNS.items()}
+    return found | {"fma_order": fma_order(code)}
 
 
 def empty(*size: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fma_order import fma_order
 
 ARCHS = ["sm_80", "sm_90", "sm_100"]
 Facts = dict[str, dict[str, dict[str, list[str]]]]
@@ -54,6 +55,27 @@ def test_products_take_the_matrix_instruction_of_their_gpu(compiled: Facts, name
         assert facts["tf32"] == []
         # By pairs on sm_100 with Triton 3.7: two roundings to the nearest, as without.
         assert facts["fma"][0].removesuffix("x2") == "fma.rn.f32"
+
+
+@pytest.mark.parametrize("name", ["linear fp32", "matmul fp32"])
+def test_float32_products_are_chains_of_fma_along_ascending_k(compiled: Facts, name: str) -> None:
+    """What the model of a device computes for them (``fixed_arithmetic.fma_dot``)."""
+    for arch in ARCHS:
+        assert compiled[name][arch]["fma_order"] == ["ascending"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [(range(16), ["ascending"]), ([*range(8), 9, 8, *range(10, 16)], ["other"]), (range(15), [])],
+)
+def test_another_order_of_a_chain_is_told(steps: Sequence[int], told: list[str]) -> None:
+    loads = [f"ld.shared.v2.b32 {{%a{i}, %a{i + 1}}}, [%r1+{4 * i}];" for i in range(0, 16, 2)]
+    loads += [f"ld.shared.b32 %b{i}, [%r2+{256 * i}];" for i in range(16)]
+    adds = [
+        f"fma.rn.f32 %c{n + 1}, %a{i}, %b{i}, {f'%c{n}' if n else '0f00000000'};"
+        for n, i in enumerate(steps)
+    ]
+    assert fma_order("\n".join(loads + adds)) == told
 
 
 def test_products_and_sums_are_not_contracted(compiled: Facts) -> None:

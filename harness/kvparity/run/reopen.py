@@ -15,7 +15,7 @@ from kvparity.report.lines import edited
 from kvparity.report.recorded import RecordedCase, RecordedUnit
 from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
 from kvparity.report.schema import schema_of
-from kvparity.run.device_switch import require_cpu, with_device
+from kvparity.run.device_switch import with_device
 from kvparity.run.invariant_switch import asked, with_invariant
 from kvparity.run.unit import Runner
 from kvparity.run.worker import Job, subject_of
@@ -69,7 +69,6 @@ def reopen(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> R
     loaded = with_invariant(loaded, switched if isinstance(switched, bool) else asked(loaded))
     modelled = identity.get("numerics_device")
     loaded = with_device(loaded, modelled if isinstance(modelled, str) else None)
-    require_cpu(loaded.contract, device)
     texts = given(loaded)
     loaded = texts.loaded
     if texts.identity().get("texts") != identity.get("texts"):

@@ -35,6 +35,7 @@ from kvparity.report.lines import (
 from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.report.unit_paths import Before
 from kvparity.run.control_run import plant
+from kvparity.run.device_switch import require_cpu
 from kvparity.run.recheck import zygote
 from kvparity.run.recheck.work import again
 from kvparity.run.unit import Setting, Tokens, run_unit
@@ -79,6 +80,7 @@ def subject_of(job: Job, numerics: KernelNumerics) -> Subject:
 
     From then on this process computes products as the contract's device does, or as no device.
     """
+    require_cpu(job.contract, job.device)
     device_model.use(job.contract.numerics.device)
     key = (str(job.folder), numerics)
     if key not in _subjects:

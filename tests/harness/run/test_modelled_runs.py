@@ -12,6 +12,8 @@ import pytest
 from kvparity.cli.main import main
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.exit_codes import ExitCode
+from kvparity.plan.kernel_cases import all_numerics
+from kvparity.run import worker
 from kvparity.run.device_switch import require_cpu, with_device
 from kvparity.run.replay import replay
 from kvparity_contracts.contract import Contract
@@ -108,6 +110,9 @@ def test_another_device_than_the_contract_states_is_refused(tmp_path: Path) -> N
         with_device(stated, "sm_80")
     with pytest.raises(UnsupportedError, match="modelled on a CPU alone, and the run is on cuda"):
         require_cpu(stated.contract, "cuda")
+    job = worker.Job(stated.contract, tmp_path, "cuda", tmp_path)  # as traces and codecs begin
+    with pytest.raises(UnsupportedError, match="the run is on cuda"):
+        worker.subject_of(job, all_numerics(stated.contract)[0])
     require_cpu(load(contract(tmp_path, DECODER)).contract, "cuda")
 
 
