@@ -29,6 +29,10 @@ def contract(base: str, changes: Doc) -> Contract:
     return Contract.model_validate(changed(base, changes))
 
 
+WHOLE: Doc = {
+    "subject.prefill": "m:f", "subject.decode": "m:f", "subject.order": None,
+    "checks": [{"name": "a", "relation": "invariance", "paths": ["permuted"]}],
+}  # fmt: skip
 SHOWN: list[tuple[str, str, Doc, bool]] = [
     # A control, a contract with all controls, and whether it is run.
     ("stale-slot", "decoder", {}, True),
@@ -60,6 +64,11 @@ SHOWN: list[tuple[str, str, Doc, bool]] = [
     ("other-warps", "decoder", {"checks.+": order(33)}, False),
     ("padding-leaks", "decoder", {f"{PATHS}.+": "padded", "workloads.0.pad": ["left"]}, True),
     ("padding-leaks", "decoder", {f"{PATHS}.+": "padded", "workloads.0.pad": ["right"]}, False),
+    # A pair whose rows see later keys never decodes.
+    ("strides-ignored", "pair", WHOLE, True),
+    ("strides-ignored", "pair", WHOLE | {"subject.causal": False}, False),
+    ("reads-into-neighbour", "pair", WHOLE, False),
+    ("reads-into-neighbour", "pair", WHOLE | {"subject.causal": False}, True),
 ]  # fmt: skip
 
 
