@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,20 @@ def _vllm(**change: object) -> object:
     return document
 
 
+def _tinker(token: float | None) -> object:
+    ids = {"data": [4, token, 5]}
+    return [{"loss_fn_inputs": {"target_tokens": ids, "logprobs": {"data": [-1.0, -1.0, -1.0]}}}]
+
+
+def _named(*tokens: str) -> object:
+    logprobs = {"content": [{"token": each, "logprob": -1.0} for each in tokens]}
+    return [{"choices": [{"index": 0, "message": {}, "logprobs": logprobs}]}]
+
+
 REFUSED = {
+    "an id that is infinite": (_tinker(math.inf), r"target_tokens\[1\] is inf; expected the id of"),
+    "an id between two": (_tinker(3.5), r"target_tokens\[1\] is 3.5; expected the id of a token"),
+    "an id that is none": (_named("token_id:3", "token_id:x"), "no ids of their tokens"),
     "longer list": (
         _slime(rollout_log_probs=[-1.0, -1.0, -1.0]),
         "sequence rollout0.1: its lists differ in length: response_length 2, rollout_log_probs 3, "

@@ -222,12 +222,19 @@ def _tinker(document: JsonObject, at: FilePlace, anomalies: Anomalies) -> Iterat
     yield RawRollout(
         at=at,
         sequence=str(at.number or 0),
-        response_ids=[int(it) for it in targets if it is not None],
+        response_ids=[_whole(it, f"{at}: target_tokens[{n}]") for n, it in enumerate(targets)],
         mask=None if mask is None else [it or 0 for it in _list(mask)],
         logprobs=_list(found.logprobs),
         sampling=Sampling(),
         field_names={"response_ids": "target_tokens"},
     )
+
+
+def _whole(value: float | int | None, what: str) -> int:
+    """An id that a tensor of floats may hold."""
+    if value is None or value % 1:  # of NaN and infinity, too: their rest is NaN
+        raise RolloutError(f"{what} is {value}; expected the id of a token")
+    return int(value)
 
 
 def _list(values: _Tensor | Sequence[float | int | None]) -> Sequence[float | int | None]:

@@ -10,6 +10,7 @@ An answer that scores a prompt (``prompt_logprobs``, ``input_token_logprobs``) g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.layouts.base import FileLayout, Foreign, Ids, Values, layout, parsed
 from kvparity.rollouts.record import FilePlace, RawRollout, RolloutError, Sampling
 from kvparity_contracts.json_types import JsonObject
+
+_TOKEN_ID = re.compile("token_id:[0-9]{1,18}")
 
 
 class _Params(Foreign):
@@ -80,7 +83,7 @@ class _Logprobs(Foreign):
         if self.content is not None and all(it.token_id is not None for it in self.content):
             return [it.token_id for it in self.content if it.token_id is not None]
         names = self.tokens or [it.token for it in self.content or ()]
-        if names and all(name.startswith("token_id:") for name in names):
+        if names and all(map(_TOKEN_ID.fullmatch, names)):
             return [int(name.removeprefix("token_id:")) for name in names]
         return None
 
