@@ -127,6 +127,10 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         "a page",
         lambda c: isinstance(c.subject, Attention) and c.subject.page is not None,
     ),
+    "append": (
+        "an append",
+        lambda c: isinstance(c.subject, Attention) and c.subject.append is not None,
+    ),
     "wide-batch": ("more than 16 rows of one batch", _wide),
     "softcap": (
         "a softcap",

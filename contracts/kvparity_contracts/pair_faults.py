@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from kvparity_contracts.base import Fault
+from kvparity_contracts.stores import lossy
 from kvparity_contracts.subjects import Attention
 
 PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias", "causal")
@@ -63,3 +64,15 @@ def _keys(subject: Attention) -> Iterator[Fault]:
                 message = f"found {key!r}, but {name} takes none{others}"
                 yield Fault(("subject", key), message, "a pair that takes it, or no such key")
                 break
+
+
+def append_faults(subject: Attention, stores: Sequence[str]) -> Iterator[Fault]:
+    """A writer beside a cache whose contents are not the fresh numbers, each in its slot."""
+    if subject.append is None:
+        return
+    expected = "no append, or a cache of numbers, values in one of their own"
+    if coded := lossy(stores):
+        message = f"found an append beside a cache in {coded[0]}: which code it writes is its own"
+        yield Fault(("subject", "append"), message, expected)
+    if subject.values == "latent":
+        yield Fault(("subject", "append"), "found an append beside values: latent", expected)

@@ -136,6 +136,9 @@ class Attention(Model):
     rows: Literal["one", "many"] = "one"
     """one: decode is given one row of each sequence; many: any number, packed, and `cu_seqlens_q`,
     so that it, not prefill, computes the rows of verify(n)."""
+    append: FunctionName | None = None
+    """The function that writes fresh keys and values into the cache, named in the same way; left
+    out, kvparity does."""
     values: Literal["own", "latent"] = "own"
     """own: values lie in a cache of their own; latent: v is a view of the first v_dim columns of k,
     as in MLA."""

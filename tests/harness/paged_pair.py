@@ -130,3 +130,42 @@ def decode_first_scale(*args: Any, k_scale: Tensor, v_scale: Tensor, **more: Any
     for new, old in zip(caught, (k_scale, v_scale), strict=True):
         new[table.long()] = old[first % len(old)]
     return decode_codes(*args, k_scale=caught[0], v_scale=caught[1], **more)
+
+
+def append(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, *, slots: Tensor) -> None:
+    """Each token into its slot, and padding nowhere."""
+    for i, slot in enumerate(slots.tolist()):
+        if slot >= 0:
+            for x, cache in ((k, k_cache), (v, v_cache)):
+                page = cache.shape[1]
+                cache[slot if cache.dim() == 3 else (slot // page, slot % page)] = x[i]
+
+
+def append_before(*args: Tensor, slots: Tensor) -> None:
+    """One slot too early, and the first token nowhere."""
+    append(*args, slots=torch.where(slots < 0, slots, slots - 1))
+
+
+def append_all_but_one(k: Tensor, v: Tensor, *caches: Tensor, slots: Tensor) -> None:
+    """The last token of a call is left out."""
+    append(k, v, *caches, slots=torch.where(slots == slots[slots >= 0][-1], -1, slots))
+
+
+def append_keys_twice(k: Tensor, v: Tensor, *caches: Tensor, slots: Tensor) -> None:
+    """Keys where values should be."""
+    append(k, k, *caches, slots=slots)
+
+
+def append_padding(k: Tensor, v: Tensor, *caches: Tensor, slots: Tensor) -> None:
+    """Padding into slot 0."""
+    append(k, v, *caches, slots=slots.clamp(min=0))
+
+
+def append_spoils(k: Tensor, v: Tensor, *caches: Tensor, slots: Tensor) -> None:
+    """Writes what it should read."""
+    append(k, v, *caches, slots=slots)
+    k[0] = 1
+
+
+def append_raises(*args: Tensor, slots: Tensor) -> None:
+    raise ZeroDivisionError("no blocks")

@@ -26,6 +26,7 @@ Feature = Literal[
     "empties",
     "wide-batch",
     "pages",
+    "append",
     "softcap",
     "sinks",
     "bias",

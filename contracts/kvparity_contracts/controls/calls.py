@@ -49,6 +49,13 @@ CALLS = (
         paths=("far",),
         path=PathName("far"),
     ),
+    _batched(
+        "append-writes-padding",
+        "append writes padding, which has slot -1, to the last slot of the cache",
+        "vllm-project/vllm#43869",
+        paths=("batched", "mixed"),
+        features=("append", "empties"),
+    ),
     decodes(
         "pages-in-order",
         "decode takes every page of a sequence to lie behind the one before it",

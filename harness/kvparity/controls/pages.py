@@ -1,4 +1,4 @@
-"""Defects of a decode over pages: which page is read, and how far."""
+"""Defects of a cache's places: which page is read, how far, and which slot is written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from kvparity.controls.pair_calls import overwritten, plant_in_pair
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.attention_calls import PairDecode, PairDecodeCall
+from kvparity.subjects.base import Subject
+from kvparity.subjects.pair.append import PADDING, AppendCall
+from kvparity.subjects.pair.subject import AttentionSubject
 
 
 def _in_order(decode: PairDecode) -> PairDecode:
@@ -44,3 +47,17 @@ pages_in_order = plant_in_pair(decode=_in_order)
 
 page_past_the_end = plant_in_pair(decode=_past_the_end)
 """Whole pages are loaded, one at least behind the last key, and masked by a factor of zero."""
+
+
+def append_writes_padding(subject: Subject) -> Subject:
+    """Slot -1 is an index like any other: the last one."""
+    if not isinstance(subject, AttentionSubject) or subject.pair.append is None:
+        raise UnsupportedError("this defect is in how a pair writes its cache")
+
+    def wrapped(call: AppendCall) -> AppendCall:
+        k = call.k_cache
+        last = (k.shape[0] if k.dim() == 3 else k.shape[0] * k.shape[1]) - 1
+        return replace(call, slots=torch.where(call.slots == PADDING, last, call.slots))
+
+    changed = subject.pair.append.changed(wrapped)
+    return subject.with_pair(replace(subject.pair, append=changed))

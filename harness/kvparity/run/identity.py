@@ -50,7 +50,9 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
     base, subject = Path(loaded.path).resolve().parent, loaded.contract.subject
     if isinstance(subject, Attention):
         paths = {
-            _source(name.rpartition(":")[0], base) for name in (subject.prefill, subject.decode)
+            _source(name.rpartition(":")[0], base)
+            for name in (subject.prefill, subject.decode, subject.append)
+            if name is not None
         }
         return {str(path): _hash(path) for path in sorted(paths - {None}, key=str) if path}
     if isinstance(subject, Sides):

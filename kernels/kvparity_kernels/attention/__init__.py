@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from kvparity_kernels.attention.api import attend_decode, attend_prefill, decode, prefill
+from kvparity_kernels.attention.caches import append
 
-__all__ = ["attend_decode", "attend_prefill", "decode", "prefill"]
+__all__ = ["append", "attend_decode", "attend_prefill", "decode", "prefill"]

@@ -171,6 +171,18 @@ def pages(
     return kv, block_table.shape[1] * page
 
 
+def append(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, *, slots: Tensor) -> None:
+    """Write keys and values ``[n, Hkv, D]`` into slots, int64 ``[n]``; a negative one is padding.
+
+    Of caches ``[slots, Hkv, D]``, or of pages ``[pages, page, Hkv, D]``. Waits for the device.
+    """
+    own = torch.nonzero(slots >= 0).flatten()
+    for x, cache in ((k, k_cache), (v, v_cache)):
+        place = slots[own]
+        where = (place,) if cache.dim() == 3 else (place // cache.shape[1], place % cache.shape[1])
+        cache.index_put_(where, x[own].to(cache.dtype))
+
+
 def _slots(cache: Tensor) -> tuple[int, Tensor]:
     """``[B, capacity, ...]`` as ``[slots, ...]``, and the slots from one sequence to the next."""
     batch, capacity, heads, dim = cache.shape

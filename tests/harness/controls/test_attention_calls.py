@@ -12,7 +12,7 @@ from kvparity.plan.cases import make
 from kvparity.subjects.pair import sparse
 from kvparity_contracts.controls.calls import CALLS
 
-NAMES = [each.name for each in CALLS if "pages" not in each.features]
+NAMES = [each.name for each in CALLS if not {"pages", "append"} & {*each.features}]
 ALL = [each.name for each in CALLS]
 
 
@@ -26,7 +26,9 @@ def test_the_controls_are_caught(module: str, lengths: list[int]) -> None:
 @pytest.mark.parametrize(("lengths", "page"), [([1], 2), ([3, 30], 16)])
 def test_over_pages_they_are_caught_too(lengths: list[int], page: int) -> None:
     paths, module = [*README[:3], "far"], "paged_pair.py"
-    found = setting(paths, ALL, lengths=lengths, module=module, page=page)
+    found = setting(
+        paths, ALL, lengths=lengths, module=module, **{"page": page, "append": f"{module}:append"}
+    )
     assert caught(found) == dict.fromkeys(ALL, True)
 
 

@@ -103,12 +103,13 @@ _ALL = (
         workloads=({**_EDGE, "pad": []},), wants=("window", "softcap", "groups"),
     ),
     FixtureContract(
-        "paged-pair", "the same over pages of 8 slots",
+        "paged-pair", "the same over pages of 8 slots, with the writer of its cache",
         {
             "kind": "attention", "prefill": f"{_KERNELS}:prefill", "decode": f"{_KERNELS}:decode",
             "heads": {"query": 2, "kv": 1, "dim": 16}, "order": ORDER, "page": 8,
+            "append": f"{_KERNELS}:append",
         },
-        workloads=({**_EDGE, "pad": []},), wants=("pages",),
+        workloads=({**_EDGE, "pad": []},), wants=("pages", "append"),
     ),
     FixtureContract(
         "sinks", "two layers of full attention with sinks", _decoder(attention_sinks=True),
@@ -119,6 +120,7 @@ FIXTURES = {each.name: each for each in _ALL}
 
 _PATHS = [
     "decode", "chunked(4)", "chunked(16)", "batched", "permuted", "mixed", "streamed(4)",
+    "verify(3)",
 ]  # fmt: skip
 _OF_PAIRS = ["batched(17)", "far"]
 _OF_DECODERS = ["paged(16)", "reset", "prefix(8)", "exported"]

@@ -139,6 +139,25 @@ class PairCache:
         own, twin = (each.given(taken(each.k), taken(each.v)) for each in (self.kind, self.twin))
         return own, twin
 
+    def written(self) -> StoredKV:
+        """Where a writer finds the slots: ``[slots, ...]``, or ``[pages, page, ...]``."""
+        if self.page:
+            return self.pages()[0]
+        return StoredKV(self.kind.k.codes, self.kind.v.codes)
+
+    def expect(self, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
+        """Keys and values that somebody else writes: only the twin is written."""
+        self._put((self.twin,), sequence, start, k, v)
+
+    def _put(self, to: Sequence[KVStores], sequence: int, start: int, k: Tensor, v: Tensor) -> None:
+        where = self.slots(sequence, start, start + len(k))
+        v = k if self.kind.latent else v
+        for part, x in (("k", k), ("v", v)):
+            held = getattr(self.kind, part).encode(x)
+            for stores in to:
+                getattr(stores, part).put(where, held)
+        self.filled[sequence] = max(self.filled[sequence], start + len(k))
+
     def intact(self) -> bool:
         """Whether all memory, bands and unused slots included, is as the harness wrote it."""
         mine, other = self.kind, self.twin
@@ -162,13 +181,7 @@ class PairCache:
 
     def write(self, layer: int, sequence: int, start: int, k: Tensor, v: Tensor) -> None:
         """Encode and store keys and values from position ``start`` on; of latent ones the keys."""
-        where = self.slots(sequence, start, start + len(k))
-        v = k if self.kind.latent else v
-        for stored, twin, x in ((self.kind.k, self.twin.k, k), (self.kind.v, self.twin.v, v)):
-            held = stored.encode(x)
-            stored.put(where, held)
-            twin.put(where, held)
-        self.filled[sequence] = max(self.filled[sequence], start + len(k))
+        self._put((self.kind, self.twin), sequence, start, k, v)
 
     def live(self, layer: int, sequence: int) -> range:
         """All positions so far: the cache of a pair is no ring."""

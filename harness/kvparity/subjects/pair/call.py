@@ -36,10 +36,10 @@ def checked(
     q = call.q
     same = inputs.twin.tensors() if inputs.twin else {}  # no copy of a long cache at every step
     kept = [
-        (label, _bits(x), _bits(x).clone() if (other := same.get(label)) is None else _bits(other))
+        (label, bits(x), bits(x).clone() if (other := same.get(label)) is None else bits(other))
         for label, x in call.tensors().items()
     ]
-    beside = [_bits(whole).clone() for whole in inputs.memory]
+    beside = [bits(whole).clone() for whole in inputs.memory]
     emit(call)
     try:
         with doing.calling(name):
@@ -56,7 +56,7 @@ def checked(
         if not torch.equal(now, before):
             raise SubjectError(f"{name} wrote to its input {label}")
     for whole, before in zip(inputs.memory, beside, strict=True):
-        if not torch.equal(_bits(whole), before):
+        if not torch.equal(bits(whole), before):
             raise SubjectError(f"{name} wrote outside its inputs, which are views of one tensor")
     out, lse = _parts(name, result)
     rows = _expect(name, "out", out, (len(q), q.shape[1], width or q.shape[2]), q.dtype, q.device)
@@ -89,7 +89,7 @@ def _hint(inputs: Inputs, keywords: Iterable[str], error: BaseException) -> str:
     return f" (it was given {'; and '.join(hints)})" if hints else ""
 
 
-def _bits(tensor: Tensor) -> Tensor:
+def bits(tensor: Tensor) -> Tensor:
     """The same memory as integers: a NaN is equal to itself there."""
     return tensor.view(_INTEGERS[tensor.element_size()])
 

@@ -17,6 +17,7 @@ from kvparity.subjects.attention_calls import (
     StoredKV,
     by_keywords,
 )
+from kvparity.subjects.pair.append import Appending
 from kvparity.subjects.pair.call import checked
 from kvparity.subjects.pair.callables import Kernel
 from kvparity.subjects.pair.data import MIXED, Drawing, DrawnShape, Mixture
@@ -28,12 +29,16 @@ from kvparity_kernels.store import StoreFormat, decode
 
 @dataclass(frozen=True)
 class Pair:
-    """The two functions under verification and the names that the contract gave them."""
+    """The two functions under verification and the names that the contract gave them.
+
+    ``append``: what writes the cache, None where kvparity does.
+    """
 
     prefill: PairPrefill
     decode: PairDecode
     prefill_name: str
     decode_name: str
+    append: Appending | None = None
 
     @classmethod
     def of(cls, prefill: Kernel, decode: Kernel, prefill_name: str, decode_name: str) -> Pair:

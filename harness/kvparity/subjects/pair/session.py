@@ -17,6 +17,7 @@ from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall, S
 from kvparity.subjects.decoder.placement import Region
 from kvparity.subjects.decoder.poisoned_store import Stored
 from kvparity.subjects.pair import emit_events
+from kvparity.subjects.pair.append import FreshKeys, append
 from kvparity.subjects.pair.batch import decoded, fault_of, sizes, with_empties
 from kvparity.subjects.pair.cache import FIRST, KVStores, PairCache
 from kvparity.subjects.pair.inputs import Inputs, strided
@@ -108,11 +109,14 @@ class AttentionSession:
         """Draw q, k, v of the step, store k and v, and call the kernel of each kind of span."""
         fresh = [self._draw(span, own) for span, own in zip(step, ids, strict=True)]
         listener = events.current()
-        for span, (_, k, v) in zip(step, fresh, strict=True):
-            if self.layout.cached:
-                self._cache.write(0, span.sequence, span.start, k, v)
+        tokens = [
+            FreshKeys(s.sequence, s.start, *kv) for s, (_, *kv) in zip(step, fresh, strict=True)
+        ]
+        if self.layout.cached:
+            self._store(tokens)
+        for each in tokens:
             if listener is not None:
-                listener.wrote(events.Wrote(0, span.sequence, span.start, k, v))
+                listener.wrote(events.Wrote(0, each.sequence, each.start, each.k, each.v))
         outputs: dict[int, Tensor] = {}
         for decode in (False, True):
             chosen = [i for i, span in enumerate(step) if self._decodes(span) == decode]
@@ -132,6 +136,20 @@ class AttentionSession:
         for i, span in enumerate(step):
             if len(span.rows):
                 yield outputs[i][span.rows.start - span.start : span.rows.stop - span.start]
+
+    def _store(self, tokens: Sequence[FreshKeys]) -> None:
+        """Into the cache, by the function of the contract or by the harness."""
+        writer = self.subject.pair.append
+        if writer is None:
+            for each in tokens:
+                self._cache.write(0, each.sequence, each.start, each.k, each.v)
+            return
+        self._counts["attention.append"] += 1
+        self._found(append(writer, self._cache, tokens, padding=self._empties))
+
+    def _found(self, fault: str | None) -> None:
+        if fault is not None and fault not in self._faults:
+            self._faults.append(fault)
 
     def _decodes(self, span: Span) -> bool:
         """Whether decode computes it: drafts where it takes many rows, else prefill does."""
@@ -274,8 +292,7 @@ class AttentionSession:
             self.subject.heads.out,
             sinks=self.subject.terms().sinks,
         )
-        if fault is not None and fault not in self._faults:
-            self._faults.append(fault)
+        self._found(fault)
         return rows[1:-1]
 
     def _offsets(self, sizes: Sequence[int]) -> Tensor:

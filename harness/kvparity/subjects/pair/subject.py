@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Layout, Member, Plan
+from kvparity.subjects.pair.append import Appending
 from kvparity.subjects.pair.callables import load_callable
 from kvparity.subjects.pair.data import MIXED
 from kvparity.subjects.pair.exact import exact
@@ -101,6 +102,7 @@ class AttentionSubject(PairModel):
             "kind": "attention",
             "prefill": self.pair.prefill_name,
             "decode": self.pair.decode_name,
+            "append": None if self.pair.append is None else self.pair.append.name,
             "heads": asdict(self.heads) | {"v_dim": self.heads.values},
             "values": "latent" if self.latent else "own",
             "scale": self.scale,
@@ -154,6 +156,9 @@ def build(
         prefill_name=model.prefill,
         decode_name=model.decode,
     )
+    if model.append is not None:
+        writer = Appending.of(load_callable(model.append, base), model.append)
+        pair = replace(pair, append=writer)
     declared = model.heads
     heads = HeadCounts(declared.query, declared.kv, declared.dim, declared.v_dim or 0)
     store = StoreFormat.parse(kv_cache)

@@ -74,11 +74,10 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 
 TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode",
-    "heads": HEADS | {"v_dim": 8}, "values": "own", "causal": True,
+    "heads": HEADS | {"v_dim": 8}, "values": "own", "append": None, "causal": True,
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
     "rows": "one", "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
-    "inputs": "strided",
-    "empty": "zero", "notes": [],
+    "inputs": "strided", "empty": "zero", "notes": [],
 }  # fmt: skip
 MLA = {"query": 4, "kv": 1, "dim": 12, "v_dim": 8}
 CONTIGUOUS = "inputs: contiguous, so q, k and v were never views of a fused tensor"
