@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from safetensors.torch import load_file, save_file
 
 from kvparity.cli.main import main
 from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.drift.explain import Explainer
 from kvparity.drift.model_side import ModelSide
 from kvparity.drift.settings import Settings
 from kvparity.drift.weights import fingerprint, stored
 from kvparity.relations.asked import Kernels
 from kvparity.relations.parity.scored import scored as scored_sides
 from kvparity.rollouts import Rollout, RolloutWriter, read_rollouts
+from kvparity.rollouts.anomalies import Anomalies
+from kvparity.rollouts.pairing import Matched, scored_by
+from kvparity.rollouts.tokens import Tokens
 from kvparity.run.identity import subject_files
 from kvparity_contracts.files import load_whole
 
@@ -260,15 +265,25 @@ def test_a_merged_adapter_is_explained(
     base: Path, rollouts: list[Rollout], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The engine computed it beside the weights; the trainer merged it into bfloat16."""
-    folder = made(base, tmp_path / "adapter", KINDS["lora"]())
+    folder = str(made(base, tmp_path / "adapter", KINDS["lora"]()))
     path = tmp_path / "rollout.jsonl"
-    written(path, rollouts, script(base, folder, rollouts, merged=False))
-    command = ["drift", str(path), "--against", str(base), "--adapter", str(folder)]
+    written(path, rollouts, script(base, Path(folder), rollouts, merged=False))
+    recorded = list(read_rollouts(path))
+    merged = Settings(adapter=folder, merged=True)
+
+    def score(settings: Settings) -> tuple[Tokens, None]:
+        if replace(settings, adapter=folder, merged=True, adapter_dtype="float32") != merged:
+            raise UnsupportedError("another setting than the adapter's")
+        found = ModelSide(base, settings, CPU).score(iter(recorded))
+        return Tokens.of(scored_by(found, Matched(), Anomalies())), None
+
+    found = Explainer(merged, score, 600.0, (), lambda trial: None).explain()
+    assert found.singles[0].factors == ("adapter beside the weights",)
+    assert found.smallest == ("adapter beside the weights",)
+    tried = {name for each in found.singles for name in each.factors}
+    assert tried == {"adapter beside the weights", "adapter in the model's dtype", "no adapter"}
+    command = ["drift", str(path), "--against", str(base), "--adapter", folder]
     assert main(command) == 0
-    capsys.readouterr()
-    assert main([*command, "--merged", "--explain", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)["explanation"]
-    assert found["singles"][0]["factors"] == ["adapter beside the weights"]
-    assert found["smallest"] == ["adapter beside the weights"]
-    tried = {name for each in found["singles"] for name in each["factors"]}
-    assert {"adapter in the model's dtype", "no adapter"} <= tried
+    assert main([*command, "--merged", "--adapter-dtype", "model"]) == 1
+    words = f"bfloat16, sdpa, adapter {folder}, merged, adapter_dtype model"
+    assert words in capsys.readouterr().out
