@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.relied.transformers_experts import decoder_layers, experts_of
-from kvparity.rollouts.record import Rollout, RolloutError, Routes
+from kvparity.rollouts.record import Rollout, RolloutError, Routes, scorable
 
 _CHOOSES = (torch.topk, Tensor.topk)
 
@@ -71,7 +71,9 @@ class Routing(TorchFunctionMode):
         return torch.stack([self._seen[layer][0] for layer in self.layers], dim=1)
 
     def recorded(self, each: Rollout) -> Routes:
-        """The recorded experts, [tokens, layers, per token], of layers that have some.
+        """The recorded experts, [tokens - 1, layers, per token], of layers that have some.
+
+        The row of the last token scores nothing, and engines have none for it (prime-rl: zeros).
 
         Raises:
             RolloutError: there are none, or they are not of this model.
@@ -82,7 +84,8 @@ class Routing(TorchFunctionMode):
                 "replay them"
             )
         start = f"sequence {each.sequence}: its routes"
-        _, layers, width = each.routes.shape
+        routes = each.routes[: scorable(each).size - 1]
+        _, layers, width = routes.shape
         if layers not in (self.depth, len(self.layers)):
             every = f", or all {self.depth}" if self.depth > len(self.layers) else ""
             raise RolloutError(
@@ -93,7 +96,7 @@ class Routing(TorchFunctionMode):
             raise RolloutError(
                 f"{start} name {width} experts for each token; the model takes {self.per_token}"
             )
-        found = each.routes[:, list(self.layers)] if layers == self.depth else each.routes
+        found = routes[:, list(self.layers)] if layers == self.depth else routes
         outside = (found < 0) | (found >= self.experts)
         ranked = np.sort(found, axis=-1)
         twice = (ranked[..., 1:] == ranked[..., :-1]).any(-1)

@@ -93,7 +93,13 @@ def _tokens(each: Drawn) -> dict[str, object]:
         "completion_ids": list(each.response),
         "completion_mask": list(each.mask),
         "completion_logprobs": list(each.rollout),
+        "routed_experts": routes(each),
     }
+
+
+def routes(each: Drawn) -> list[list[list[int]]]:
+    """Two experts of one layer for all tokens but the last, as engines record them."""
+    return [[[at % 3, 3]] for at in range(len(each.prompt) + len(each.response) - 1)]
 
 
 def _slime() -> dict[str, object]:
@@ -104,6 +110,7 @@ def _slime() -> dict[str, object]:
             "response_length": len(each.response),
             "loss_mask": list(each.mask),
             "rollout_log_probs": list(each.rollout),
+            "rollout_routed_experts": routes(each),
             "weight_versions": ["7"],
             "status": "completed",
         }

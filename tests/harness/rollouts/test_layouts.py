@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rollouts.recorded import LAYOUTS, SEQUENCES, VOCABULARY, sglang_scores, vllm_scores, written
+from rollouts.recorded import (
+    LAYOUTS,
+    SEQUENCES,
+    VOCABULARY,
+    routes,
+    sglang_scores,
+    vllm_scores,
+    written,
+)
 
 from kvparity.rollouts import RolloutError, read_rollouts
 from kvparity.rollouts.anomalies import Anomalies, Anomaly
@@ -20,6 +28,7 @@ NO_MASK = {"TRL server", "vLLM answers", "vLLM answers, with requests"}
 NO_MASK |= {"SGLang answers, with requests"}
 BOTH = {"prime-rl token export", "slime train shard", "verl batch", "TRL batch"}
 BOTH |= {"OpenRLHF experience"}
+ROUTES = {"prime-rl tokens", "verifiers trajectory", "slime rollout"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -44,6 +53,9 @@ def test_a_layout_gives_the_rollout(layout: str, tmp_path: Path) -> None:
         assert (found.trainer_logprobs is not None) == (name in BOTH)
         if found.trainer_logprobs is not None:
             assert found.trainer_logprobs[:n].tolist() == list(each.trainer)
+        assert (found.routes is not None) == (name in ROUTES)
+        if found.routes is not None:
+            assert found.routes.tolist() == routes(each)
 
 
 def test_every_layout_has_a_row() -> None:

@@ -99,6 +99,7 @@ class _Tokens(Foreign):
     completion_ids: Ids
     completion_mask: Flags
     completion_logprobs: Values
+    routed_experts: list[list[list[int]]] | None = None
     temperature: float | None = None
 
 
@@ -115,7 +116,9 @@ def _turn(tokens: _Tokens, at: FilePlace, sequence: str) -> RawRollout:
         mask=tokens.completion_mask,
         logprobs=tokens.completion_logprobs,
         sampling=Sampling(tokens.temperature),
+        routes=tokens.routed_experts,
         field_names={
+            "routes": "routed_experts",
             "response_ids": "completion_ids",
             "mask": "completion_mask",
             "logprobs": "completion_logprobs",
