@@ -55,12 +55,16 @@ def run(args: argparse.Namespace) -> int:
         found = locate(loaded, args.run_dir, args.case, device)
     text = found.text()
     if args.svg is not None:
+        from kvparity.locate.account import Account
         from kvparity.locate.picture import draw
 
+        if not isinstance(found.found, Account):
+            raise StopError("--svg: a pair of kernels has no operations to draw")
+
         try:
-            args.svg.write_text(draw(found.account), encoding="utf-8")
+            args.svg.write_text(draw(found.found), encoding="utf-8")
         except OSError as error:
             raise StopError(f"{args.svg} cannot be written: {error.strerror}") from error
         text += f"\nwritten: {args.svg}"
     say.result(args, found.json(), text)
-    return ExitCode.HOLDS if found.account.complete else ExitCode.VOID
+    return ExitCode.HOLDS if found.complete else ExitCode.VOID

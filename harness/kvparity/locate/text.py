@@ -91,3 +91,18 @@ def births_json(births: Sequence[Birth]) -> list[dict[str, object]]:
         }
         for each in births
     ]
+
+
+def account_json(found: Account) -> dict[str, object]:
+    """The account as JSON values."""
+    why = cause(found)
+    return {
+        "rows": found.rows,
+        "differing_rows": found.differing,
+        "operations": found.operations,
+        "births": births_json(found.births),
+        "still_differing_rows": found.still,
+        "explained": found.explained,
+        "left_out": found.left_out,
+        "cause": {"kind": why.kind, "words": why.words},
+    }

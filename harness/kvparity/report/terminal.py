@@ -14,9 +14,9 @@ from kvparity.report.document import CheckOfRun, RunReport
 
 Document = dict[str, Any]
 ADVICE = "to look closer: "
-WHERE = "in which operation it begins: "
-_LOCATED = ("decoder", "transformers")
-"""Kinds of subjects that report their operations."""
+WHERE = "where it begins: "
+_LOCATED = ("attention", "decoder", "transformers")
+"""Kinds of subjects in which a difference can be looked for."""
 
 
 def render(report: RunReport) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.locate.account import ROOM, Account, account
-from kvparity.locate.causes import cause
-from kvparity.locate.text import births_json, lines
+from kvparity.locate.pairs import PairAccount, pair_account
+from kvparity.locate.text import account_json, lines
 from kvparity.run.reopen import reopen, unit_of
+from kvparity.subjects.base import column_name
 from kvparity_contracts.loader import LoadedContract
 from kvparity_kernels import device_model
 
@@ -26,33 +27,34 @@ class Located:
     dtype: str
     reference: str
     candidate: str
-    account: Account
+    found: Account | PairAccount
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole difference is accounted for."""
+        return self.found.complete
 
     def text(self) -> str:
         """What a person reads."""
         head = f"{self.case}: {self.candidate} against {self.reference}"
-        first, *rest = lines(self.account, self.reference, self.candidate)
+        sides = self.reference, self.candidate
+        own = self.found
+        told = own.lines(*sides) if isinstance(own, PairAccount) else lines(own, *sides)
+        first, *rest = told
         counted = first.partition(": ")[2]
         return "\n".join([f"{head} over {self.workload}, {self.dtype}: {counted}", *rest])
 
     def json(self) -> dict[str, object]:
         """The document."""
-        found, why = self.account, cause(self.account)
-        return {
+        head = {
             "schema_version": SCHEMA_VERSION,
             "case": self.case,
             "reference": self.reference,
             "candidate": self.candidate,
-            "rows": found.rows,
-            "differing_rows": found.differing,
-            "operations": found.operations,
-            "births": births_json(found.births),
-            "complete": found.complete,
-            "still_differing_rows": found.still,
-            "explained": found.explained,
-            "left_out": found.left_out,
-            "cause": {"kind": why.kind, "words": why.words},
+            "complete": self.complete,
         }
+        own = self.found
+        return head | (own.json() if isinstance(own, PairAccount) else account_json(own))
 
 
 @device_model.using(None)  # what is put in force for the case ends with it
@@ -75,7 +77,14 @@ def locate(
     opened = unit_of(found)
     case, runner = opened.case, opened.runner
     assert case.reference is not None  # a case of invariance has one
-    got = account(runner.side(case.reference), runner.side(case.path), room=room)
+    sides = runner.side(case.reference), runner.side(case.path)
+    subject = opened.setting.subject
+    got: Account | PairAccount
+    if subject.vocab:
+        got = account(*sides, room=room)
+    else:
+        first, second = (side.run() for side in sides)
+        got = pair_account(first, second, runner.exact(), lambda n: column_name(subject, n))
     return Located(
         case_id, case.workload, case.numerics.execution, str(case.reference), str(case.path), got
     )

@@ -1,0 +1,72 @@
+"""A pair of kernels: where its rows part, and whether one side is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pair_contracts import PAIRS, verify, write
+
+from kvparity.cli.main import main
+
+KERNEL = f"""
+import importlib.util
+
+spec = importlib.util.spec_from_file_location("given_pairs", {str(PAIRS)!r})
+pairs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pairs)
+
+
+def decode(q, k_cache, v_cache, *, kv_lens, scale):
+    k, v = k_cache.clone(), v_cache.clone()
+    lens = kv_lens.clone()
+    for b, n in enumerate(kv_lens.tolist()):
+        CHANGE
+    return pairs.decode(q, k, v, kv_lens=lens, scale=scale)
+"""
+TURNED = "k[b, :n], v[b, :n] = k[b, :n].flip(0), v[b, :n].flip(0)"
+CHANGES = {
+    "another order of all keys": (TURNED, "reduction order", None),
+    "another order from 12 keys on": (f"if n >= 12: {TURNED}", "reduction order", 12),
+    "a key too few from 7 keys on": ("lens[b] -= int(n >= 7)", "values", 7),
+}
+
+
+def located(folder: Path, change: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    (folder / "mine.py").write_text(KERNEL.replace("CHANGE", change))
+    contract = write(folder, decode="mine.py:decode")
+    text = contract.read_text()
+    contract.write_text(text.replace("[2, 5]", "[2, 5, 6, 8, 10]"))
+    assert verify(contract, folder / "run") in (0, 1)
+    capsys.readouterr()
+    code = main(["locate", str(folder / "run"), "c000", "--json"])
+    return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_rows_part_where_the_kernel_changes(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, kind, edge = CHANGES[name]
+    code, out = located(tmp_path, change, capsys)
+    found = json.loads(out)
+    assert code == 0
+    assert found["cause"]["kind"] == kind
+    assert found["wrong_side"] == (1 if kind == "values" else None)
+    if edge is not None:
+        assert found["equal_up_to_keys"] == edge - 1
+        assert found["differs_from_keys"] == edge
+    assert found["first"]["position"] == found["differs_from_keys"] - 1
+    main(["locate", str(tmp_path / "run"), "c000"])
+    text = capsys.readouterr().out
+    assert f"cause: {kind}: " in text
+    assert ("decode is wrong" in text) is (kind == "values")
+
+
+def test_equal_rows_have_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = located(tmp_path, "pass", capsys)
+    found = json.loads(out)
+    assert code == 5
+    assert (found["differing_rows"], found["cause"]["kind"]) == (0, "no difference")
+    assert main(["locate", str(tmp_path / "run"), "c004", "--svg", "x.svg"]) == 2
