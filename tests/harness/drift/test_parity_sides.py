@@ -24,6 +24,7 @@ from drift.sided import (
     NEAR,
     OTHER,
     PADDED,
+    PROMPTS,
     SCORED,
     SERVER,
     SINGLE,
@@ -37,7 +38,9 @@ from server_stand_in import StandIn, serving
 from kvparity.core.errors import SubjectError
 from kvparity.drift.sides import ServerScorer
 from kvparity.plan.kernel_cases import KernelControl, kernel_cases
-from kvparity.relations.asked import Kernels
+from kvparity.record.execute import Record
+from kvparity.record.path_run import PathRun
+from kvparity.relations.asked import Kernels, Planted
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.parity import relation as parity
 from kvparity.relations.parity.scored import scored
@@ -100,6 +103,9 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
     "server warm": (
         {"rollout": SERVER, "trainer": SERVER}, BITS, "warm cannot-empty", "void", "path is cold",
     ),
+    "server warm draws and differs": (
+        {"rollout": SERVER, "trainer": WIDE}, NEAR, "warm cannot-empty", "differs", "mean_abs_d",
+    ),
     "server without a format": (
         {"rollout": SCORED, "trainer": SERVER | {"dtype": "bfloat16"}}, BITS, "",
         "void", "does not say what it runs in",
@@ -122,11 +128,14 @@ def test_each_pair_of_sides_has_its_verdict(
     assert found.tokens == (12 if "draws" in row or faults else 27)
 
 
-def controls_of(kernels: Kernels) -> dict[str, bool]:
-    relation = parity.ParityRelation()
+def control(kernels: Kernels, name: str) -> Planted:
     (case,) = kernel_cases(kernels.contract, 0)
+    return parity.ParityRelation().control(kernels, KernelControl(name, case))
+
+
+def controls_of(kernels: Kernels) -> dict[str, bool]:
     names = [each.name for each in planned(kernels.contract)]
-    return {name: relation.control(kernels, KernelControl(name, case)).caught for name in names}
+    return {name: control(kernels, name).caught for name in names}
 
 
 OF_NUMBERS = {each.name for each in CONTROLS.values() if each.side == "sides" and not each.features}
@@ -155,6 +164,51 @@ def test_each_pair_of_sides_has_its_controls(pair: str, folder: Path, tmp_path: 
         kernels = kernels_of(written(folder, stand_in.url, check, subject), tmp_path)
         assert look(kernels).outcome == "holds"
         assert controls_of(kernels) == dict.fromkeys(names, True)
+    # Once for all that is planted in numbers, and once for the doubled token: three sequences.
+    assert pair != "server" or stand_in.asked.count("/v1/completions") == 2 * 3
+
+
+def test_a_void_shows_nothing_of_a_check_that_differs(folder: Path, tmp_path: Path) -> None:
+    kernels = kernels_of(written(folder, "", NEAR, {"rollout": FILE, "trainer": OTHER}), tmp_path)
+    seen = control(kernels, "dropped-sequences")
+    assert not seen.caught
+    assert seen.seen.startswith("differs: ")
+    assert seen.seen.endswith(" (alike)")
+    assert float(seen.measured["mean_abs_d"]) > 0.05
+
+
+def test_as_many_are_dropped_as_show(folder: Path, tmp_path: Path) -> None:
+    """One more than may lack a counterpart, whatever the recordings lack already."""
+    lines = (folder / "ids.jsonl").read_text().splitlines(keepends=True)
+    (folder / "fewer.jsonl").write_text("".join(lines[:-1]))
+    subject = {"rollout": FILE, "trainer": FILE | {"file": "fewer.jsonl"}}
+    kernels = kernels_of(written(folder, "", BITS | {"unmatched": 1}, subject), tmp_path)
+    assert look(kernels).outcome == "holds"
+    seen = control(kernels, "dropped-sequences")
+    assert (seen.caught, seen.seen) == (True, "void: 2 sequences have no counterpart (2, 1)")
+
+
+def test_a_doubt_of_one_workload_is_one_of_all(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject_of_servers, "TRIES", 1)
+    monkeypatch.setattr(metrics, "PATIENCE", 0.1)
+    workloads = [PROMPTS[0], PROMPTS[0] | {"name": "v"}]
+    subject = {"rollout": BATCHED, "trainer": SERVER}
+    with serving(StandIn(faults=frozenset({"hides-batching"}), holds=True)) as stand_in:
+        kernels = kernels_of(
+            written(folder, stand_in.url, BITS, subject, workloads=workloads), tmp_path
+        )
+        drawn = PathRun.run
+
+        def second_is_shown(run: PathRun) -> Record:
+            found = drawn(run)
+            stand_in.faults = frozenset()
+            return found
+
+        monkeypatch.setattr(PathRun, "run", second_is_shown)
+        found = look(kernels)
+    assert (found.outcome, found.tokens) == ("void", 24)
 
 
 def ran(file: Path, run: Path, *, resume: bool = False) -> dict[str, Any]:
