@@ -63,7 +63,7 @@ class Routing(TorchFunctionMode):
         """Before a forward. ``wanted``: int64 [rows, layers, per token]; -1: the model's own."""
         self._seen, self._layer, self._wanted = {}, None, {}
         if wanted is not None:
-            self._wanted = dict(zip(self.layers, wanted.unbind(1), strict=True))
+            self._wanted = {layer: wanted[:, at] for at, layer in enumerate(self.layers)}
         return self
 
     def taken(self) -> Tensor:

@@ -17,7 +17,7 @@ from transformers_families import TYPES
 
 from kvparity.cli.main import main
 from kvparity.core.errors import UnsupportedError
-from kvparity.drift.flips import Rerouted, flips
+from kvparity.drift.flips import Rerouted, TakenExperts, flips, from_base, from_recorded
 from kvparity.drift.model_side import ModelSide
 from kvparity.drift.settings import Settings
 from kvparity.rollouts import Rollout, RolloutWriter
@@ -178,6 +178,14 @@ def test_flips_and_their_share_of_the_gap() -> None:
         Rerouted("a", 6, 3, (0, 3), (0, 4), pytest.approx(0.5)),
         Rerouted("a", 7, 0, (1, 2), (1, 5), pytest.approx(-0.1)),
     )
+    assert from_recorded(tokens, None) is None
+    assert from_recorded(tokens, TakenExperts((0, 3), after, None)) is None
+    taken = TakenExperts((0, 3), after, before)
+    assert from_recorded(tokens, taken) == found
+    base = TakenExperts((0, 3), before, None)
+    assert from_base(tokens, base, taken) == found
+    assert from_base(tokens, base, TakenExperts((0, 3), after[:3], None)) is None
+    assert from_base(tokens, None, taken) is None
     after[1] = before[1]
     part = flips(tokens, (0, 3), before, after)
     assert part.abs_d == pytest.approx(0.1 / 0.6)
