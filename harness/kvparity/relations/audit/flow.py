@@ -163,6 +163,7 @@ class _FlowWalk:
         self.values: dict[str, str] = dict(constants)
         self.nodes: dict[str, Node] = {}
         self.choices: dict[str, frozenset[str]] = {}  # of a select
+        self.origins: dict[str, frozenset[str]] = {}  # so, and where it is given
         self.lanes: dict[str, list[str]] = {}  # of a 64-bit register with two floats
 
     def get(self, operand: str) -> str:
@@ -252,7 +253,12 @@ class _FlowWalk:
     def select(self, operands: tuple[str, ...]) -> None:
         # Compilers turn conditions round, form one from two, or select twice; all say the same.
         inputs = [self.get(operand) for operand in operands[1:3]]
+        whole = frozenset[str]().union(*(self.origins.get(each, {each}) for each in inputs))
+        given = _hash("selp.f32", *_ordered("selp.f32", whole))
+        self.origins[given] = whole
         choices = frozenset[str]().union(*map(self.chosen, inputs))
+        if given in self.leaves:
+            choices = frozenset({given})
         if len(choices) == 1:  # integers; or equal values of two places, which were exchanged
             (self.values[operands[0]],) = choices
             return

@@ -74,6 +74,7 @@ def trees(
     """All values that a program makes. Those of ``given`` are taken as if they were loaded."""
     held: dict[str, Tree] = {}  # a pair holds a tuple of two under its name and no op
     found: set[Tree] = set()
+    selects: set[Tree] = set()
 
     def get(name: str) -> Tree:
         return name if name.startswith("0f") else held.get(name, LEAF)
@@ -92,6 +93,11 @@ def trees(
     def select(op: str, *values: Tree) -> Tree:
         if op == "selp.b32" and values == (LEAF, LEAF):
             return LEAF
+        flat = [value[1:] if value in selects else [value] for value in values]
+        whole = tree("selp.f32", list({choice for each in flat for choice in each}))
+        selects.add(whole)
+        if whole in given:  # as it was made where it is given, from choices that are given, too
+            return whole
         choices: set[Tree] = set()
         for value in values:
             if value in given and value[0] != "selp.f32":

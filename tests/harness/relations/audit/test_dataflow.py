@@ -43,6 +43,21 @@ def test_the_values_of_a_program_with_some_given(exchanges: bool) -> None:
         ), seed
 
 
+def test_where_all_is_given_nothing_is_left() -> None:
+    """Scores that are masked, as in a walk that is woven into the loop that merges."""
+    text = """{
+    mul.rn.f32 %r2, %r1, %r1;
+    selp.f32 %r3, %r2, 0fFF800000, %p1;
+    max.f32 %r4, %r3, %r3;
+    selp.f32 %r5, 0f00000000, %r4, %p2;
+    sub.rn.f32 %r6, %r3, %r5;
+    }"""
+    program = parse(text.replace("    ", "")).instructions
+    known = skeleton(program)
+    assert len(known.nodes) == 5
+    assert skeleton(program, known.names).nodes == ()
+
+
 def test_what_a_value_is_made_from() -> None:
     for seed in SEEDS:
         found = read(seed)
