@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     )
     names = {each: named(each, both.tokens) for each in args.names} if both.tokens.count else {}
     say.result(args, document(found, names, explained), render(found, names, explained))
-    written = drift_files.write(args, found, both.tokens, names, spelling)
+    written = drift_files.write(args, found, both.tokens, names, spelling, explained)
     return of_verdict(found.verdict) if written else ExitCode.USAGE
 
 

@@ -14,6 +14,7 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from kvparity.drift.explain import Explanation
     from kvparity.drift.report import DriftReport
     from kvparity.drift.spelling import Spelling
     from kvparity.rollouts.tokens import Tokens
@@ -101,12 +102,19 @@ def write(
     tokens: Tokens,
     names: Mapping[str, Mapping[str, float]],
     spelling: Spelling | None,
+    explained: Explanation | None,
 ) -> bool:
     """All that is asked for. Once everything is computed and said, one that cannot be written is
     told and keeps no other back; False then."""
+
+    def page() -> str:
+        from kvparity.drift.page import page
+
+        return page(found, tokens, names, spelling, explained)
+
     written = True
     files: tuple[tuple[Path | None, Callable[[], None]], ...] = (
-        (args.html, lambda: _page(args.html, found, tokens, names, spelling)),
+        (args.html, lambda: _write(f"--html {args.html}", args.html, page())),
         (args.tokens, lambda: _tokens(args.tokens, tokens)),
         (args.plots, lambda: _plots(args.plots, found, tokens)),
     )
@@ -118,18 +126,6 @@ def write(
             say.tell(f"kvparity: {error}", file=sys.stderr)
             written = False
     return written
-
-
-def _page(
-    path: Path,
-    found: DriftReport,
-    tokens: Tokens,
-    names: Mapping[str, Mapping[str, float]],
-    spelling: Spelling | None,
-) -> None:
-    from kvparity.drift.page import page
-
-    _write(f"--html {path}", path, page(found, tokens, names, spelling))
 
 
 def _tokens(path: Path, tokens: Tokens) -> None:

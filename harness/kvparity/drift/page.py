@@ -9,8 +9,10 @@ from importlib import resources
 
 import numpy as np
 
+from kvparity.drift.explain import Explanation
 from kvparity.drift.report import DriftReport, document, plain_document, token
 from kvparity.drift.spelling import Spelling, line
+from kvparity.drift.text import explained_lines
 from kvparity.drift.token import Token
 from kvparity.drift.token_map import token_map
 from kvparity.rollouts.tokens import Tokens
@@ -24,6 +26,7 @@ def page(
     tokens: Tokens,
     names: Mapping[str, Mapping[str, float]],
     spelling: Spelling | None = None,
+    explained: Explanation | None = None,
 ) -> str:
     """The file's text. It holds at most 120 × 256 tokens, whatever the recording has."""
     whole = dict(document(found, names))
@@ -34,6 +37,7 @@ def page(
         "worst": [_clicked(each) for each in found.worst],
         "sequences": [asdict(each) for each in farthest],
         "map": _map(tokens, spelling),
+        "explained": [] if explained is None else list(explained_lines(explained)),
     }
     text = resources.files("kvparity.drift").joinpath("page.html").read_text(encoding="utf-8")
     # A name that ends the script early would be read as markup.

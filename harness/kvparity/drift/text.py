@@ -25,7 +25,9 @@ def render(
     explained: Explanation | None = None,
 ) -> str:
     """For people; the verdict last."""
-    lines = [*_lines(found, names), *([] if explained is None else _explained(explained))]
+    lines = [*_lines(found, names)]
+    if explained is not None:
+        lines += ["", *explained_lines(explained)]
     return "\n".join([*lines, "", f"{found.verdict.upper()}: {found.reason}"])
 
 
@@ -141,8 +143,8 @@ def _patterns(found: tuple[Pattern, ...]) -> Iterator[str]:
         yield f"  to confirm: {each.confirm}"
 
 
-def _explained(found: Explanation) -> Iterator[str]:
-    yield ""
+def explained_lines(found: Explanation) -> Iterator[str]:
+    """What was flipped, and what that removed."""
     if found.smallest == ():
         yield "nothing to explain: as it is, every token has equal bits"
         return

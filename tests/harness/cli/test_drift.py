@@ -209,7 +209,9 @@ def test_the_gap_is_explained(
     again = capsys.readouterr().out
     assert again == first, "all of it is known"
     assert trials.read_text() == kept
-    assert main([*command, "--seconds", "0", "--json"]) == 1
+    page = tmp_path / "page.html"
+    assert main([*command, "--seconds", "0", "--json", "--html", str(page)]) == 1
+    assert "explained: dtype bfloat16 + attention sdpa gives equal bits" in page.read_text()
     found = json.loads(capsys.readouterr().out)["explanation"]
     assert found["smallest"] == ["dtype bfloat16", "attention sdpa"]
     trials.write_text(kept + '{"of": 1')
