@@ -131,6 +131,10 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         "an append",
         lambda c: isinstance(c.subject, Attention) and c.subject.append is not None,
     ),
+    "out": (
+        "out: given",
+        lambda c: isinstance(c.subject, Attention) and c.subject.out == "given",
+    ),
     "wide-batch": ("more than 16 rows of one batch", _wide),
     "softcap": (
         "a softcap",

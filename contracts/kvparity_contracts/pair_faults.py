@@ -8,14 +8,14 @@ from kvparity_contracts.base import Fault
 from kvparity_contracts.stores import lossy
 from kvparity_contracts.subjects import Attention
 
-PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias", "causal")
+PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias", "causal", "out")
 """Keys that are passed to both functions of a pair where a contract declares them."""
 DECODED: Mapping[str, str] = {"page": "block_table", "rows": "cu_seqlens_q"}
 """Keys that change what decode alone is called with, and the keyword that it is then given."""
 TAKES: Mapping[str, Collection[str]] = {
     "kvparity.pairs.sdpa": (),
     "kvparity.pairs.flashinfer": (),
-    "kvparity_kernels.attention": ("order", "window", "softcap", "sinks", "page", "rows"),
+    "kvparity_kernels.attention": ("order", "window", "softcap", "sinks", "page", "rows", "out"),
 }
 """Of these, those that the functions of a module take."""
 

@@ -139,6 +139,9 @@ class Attention(Model):
     append: FunctionName | None = None
     """The function that writes fresh keys and values into the cache, named in the same way; left
     out, kvparity does."""
+    out: Literal["returned", "given"] = "returned"
+    """given: both functions write into the `out` that they are given, and return it, or with the
+    LSE, or nothing; returned: they return one of their own."""
     values: Literal["own", "latent"] = "own"
     """own: values lie in a cache of their own; latent: v is a view of the first v_dim columns of k,
     as in MLA."""

@@ -169,3 +169,35 @@ def append_spoils(k: Tensor, v: Tensor, *caches: Tensor, slots: Tensor) -> None:
 
 def append_raises(*args: Tensor, slots: Tensor) -> None:
     raise ZeroDivisionError("no blocks")
+
+
+def prefill_out(*args: Tensor, out: Tensor, **more: Any) -> Any:
+    """Into the tensor that is given."""
+    found, lse = prefill(*args, **more)
+    out.copy_(found)
+    return out, lse
+
+
+def decode_out(*args: Tensor, out: Tensor, **more: Any) -> Any:
+    found, lse = over_caches(*args, **more)
+    out.copy_(found)
+    return out, lse
+
+
+def decode_out_skips(*args: Tensor, out: Tensor, **more: Any) -> Any:
+    """The last row of a batch is never written."""
+    found, lse = over_caches(*args, **more)
+    out[:-1] = found[:-1]
+    return out, lse
+
+
+def decode_out_beside(*args: Tensor, out: Tensor, **more: Any) -> Any:
+    """One head too many of the last row."""
+    result = decode_out(*args, out=out, **more)
+    out.as_strided(out.shape, out.stride(), out.storage_offset() + out.shape[2])[-1, -1] = 0
+    return result
+
+
+def decode_out_other(*args: Tensor, out: Tensor, **more: Any) -> Any:
+    """A tensor of its own is returned, too."""
+    return tuple(x.clone() for x in decode_out(*args, out=out, **more))

@@ -27,6 +27,7 @@ Feature = Literal[
     "wide-batch",
     "pages",
     "append",
+    "out",
     "softcap",
     "sinks",
     "bias",

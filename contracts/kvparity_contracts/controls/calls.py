@@ -50,6 +50,13 @@ CALLS = (
         path=PathName("far"),
     ),
     _batched(
+        "out-left-unwritten",
+        "decode leaves rows of its out without a key as it found them",
+        "vllm-project/vllm#37442",
+        paths=("batched", "mixed"),
+        features=("empties", "out"),
+    ),
+    _batched(
         "append-writes-padding",
         "append writes padding, which has slot -1, to the last slot of the cache",
         "vllm-project/vllm#43869",

@@ -137,5 +137,8 @@ reads_into_neighbour = plant_in_pair(prefill=_into_neighbour)
 nan_without_keys = plant_in_pair(decode=_nan_without_keys)
 """A row that sees no key is NaN."""
 
+out_left_unwritten = nan_without_keys
+"""The buffer holds NaN, so a row that is not written is NaN."""
+
 offset_int32 = plant_in_pair(prefill=_in_32_bits, decode=_in_32_bits)
 """Offsets beyond 2**31 elements read the first slot."""

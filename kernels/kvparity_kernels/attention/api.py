@@ -171,9 +171,10 @@ def prefill(
     k_scale: Tensor | None = None,
     v_scale: Tensor | None = None,
     format: StoreFormat | None = None,
+    out: Tensor | None = None,
     **limits: Unpack[RowLimits],
 ) -> tuple[Tensor, Tensor]:
-    """``attend_prefill`` over packed sequences.
+    """``attend_prefill`` over packed sequences; ``out``: like q, to copy the result to.
 
     ``q`` ``[sum Tq, Hq, D]``, ``k``, ``v`` ``[sum Tk, Hkv, D]``, int32 ``[B+1]`` offsets, which are
     read back from the device once and checked (``ValueError``). ``format``, ``k_scale``,
@@ -182,9 +183,14 @@ def prefill(
     kv, q_starts, q_lens, max_q = packed(
         q, k, v, cu_seqlens_q, cu_seqlens_k, format=format, k_scale=k_scale, v_scale=v_scale
     )
-    return attend_prefill(
+    found = attend_prefill(
         q, kv, q_starts=q_starts, q_lens=q_lens, max_q=max_q, scale=scale, order=order, **limits
     )
+    return _copied(found, out)
+
+
+def _copied(found: tuple[Tensor, Tensor], out: Tensor | None) -> tuple[Tensor, Tensor]:
+    return found if out is None else (out.copy_(found[0]), found[1])
 
 
 def decode(
@@ -201,13 +207,14 @@ def decode(
     ring: int = 0,
     block_table: Tensor | None = None,
     cu_seqlens_q: Tensor | None = None,
+    out: Tensor | None = None,
     **limits: Unpack[RowLimits],
 ) -> tuple[Tensor, Tensor]:
     """``attend_decode`` over caches ``[B, capacity, Hkv, D]`` and int32 ``[B]`` lengths.
 
     With a ``block_table``, int32 ``[B, max_pages]``, over pages ``[pages, page, Hkv, D]``. With
     ``cu_seqlens_q``, int32 ``[B+1]`` offsets of the rows of each sequence, which are its last ones,
-    as in ``attend_prefill``, whose kernel computes them.
+    as in ``attend_prefill``, whose kernel computes them. ``out``: like q, to copy the result to.
 
     Slots past ``kv_lens`` are never read. Nothing waits for the device: the number of splits
     follows from the capacity, or from the window, and splits without keys end at once.
@@ -222,8 +229,10 @@ def decode(
         kv, capacity = rectangle(k_cache, v_cache, kv_lens, ring=ring, **coded), k_cache.shape[1]
     if cu_seqlens_q is not None:
         starts, counts = cu_seqlens_q[:-1], torch.diff(cu_seqlens_q)
-        return attend_prefill(
+        found = attend_prefill(
             q, kv, q_starts=starts, q_lens=counts, max_q=len(q), scale=scale, order=order, **limits
         )
+        return _copied(found, out)
     most = FAR if ring else capacity
-    return attend_decode(q, kv, max_kv=most, scale=scale, order=order, **limits)
+    found = attend_decode(q, kv, max_kv=most, scale=scale, order=order, **limits)
+    return _copied(found, out)

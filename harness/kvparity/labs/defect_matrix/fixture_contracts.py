@@ -107,9 +107,9 @@ _ALL = (
         {
             "kind": "attention", "prefill": f"{_KERNELS}:prefill", "decode": f"{_KERNELS}:decode",
             "heads": {"query": 2, "kv": 1, "dim": 16}, "order": ORDER, "page": 8,
-            "append": f"{_KERNELS}:append",
+            "append": f"{_KERNELS}:append", "out": "given",
         },
-        workloads=({**_EDGE, "pad": []},), wants=("pages", "append"),
+        workloads=({**_EDGE, "pad": []},), wants=("pages", "append", "out"),
     ),
     FixtureContract(
         "sinks", "two layers of full attention with sinks", _decoder(attention_sinks=True),

@@ -80,6 +80,7 @@ class PairModel:
     with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and sequences without
     a token. ``page``: slots of a page of the cache that decode is given, 0 where it has none.
     ``rows``: decode takes many rows of a sequence.
+    ``given_out``: both are given the tensor that they write to, which is told, and no more.
     """
 
     pair: Pair
@@ -108,6 +109,7 @@ class PairModel:
     empties: bool = True
     page: int = 0
     rows: bool = False
+    given_out: bool = False
 
     @property
     def store(self) -> StoreFormat:

@@ -109,9 +109,7 @@ class AttentionSession:
         """Draw q, k, v of the step, store k and v, and call the kernel of each kind of span."""
         fresh = [self._draw(span, own) for span, own in zip(step, ids, strict=True)]
         listener = events.current()
-        tokens = [
-            FreshKeys(s.sequence, s.start, *kv) for s, (_, *kv) in zip(step, fresh, strict=True)
-        ]
+        tokens = [FreshKeys(s.sequence, s.start, *x[1:]) for s, x in zip(step, fresh, strict=True)]
         if self.layout.cached:
             self._store(tokens)
         for each in tokens:

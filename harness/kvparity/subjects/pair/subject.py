@@ -20,6 +20,7 @@ from kvparity.subjects.pair.callables import load_callable
 from kvparity.subjects.pair.data import MIXED
 from kvparity.subjects.pair.exact import exact
 from kvparity.subjects.pair.model import HeadCounts, Pair, PairModel
+from kvparity.subjects.pair.out_buffers import into_buffers
 from kvparity.subjects.pair.session import AttentionSession
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.pair_keys import AlibiBias, RelativeBias
@@ -109,6 +110,7 @@ class AttentionSubject(PairModel):
             "order": None if self.order is None else asdict(self.order),
             "kv_cache": str(self.store),
             "layout": self.layout,
+            "out": "given" if self.given_out else "returned",
             "page": self.page or None,
             "rows": "many" if self.rows else "one",
             "window": self.window or None,
@@ -150,12 +152,15 @@ def build(
 
     Raises ``ValueError`` if a name does not import, or the format cannot hold the heads.
     """
-    pair = Pair.of(
-        prefill=load_callable(model.prefill, base),
-        decode=load_callable(model.decode, base),
-        prefill_name=model.prefill,
-        decode_name=model.decode,
-    )
+    prefill, decode = (load_callable(name, base) for name in (model.prefill, model.decode))
+    pair = Pair.of(prefill, decode, prefill_name=model.prefill, decode_name=model.decode)
+    if model.out == "given":
+        width, apart = model.heads.v_dim or model.heads.dim, model.inputs == "strided"
+        pair = replace(
+            pair,
+            prefill=into_buffers(prefill, model.prefill, width=width, apart=apart),
+            decode=into_buffers(decode, model.decode, width=width, apart=apart),
+        )
     if model.append is not None:
         writer = Appending.of(load_callable(model.append, base), model.append)
         pair = replace(pair, append=writer)
@@ -187,6 +192,7 @@ def build(
         strided=model.inputs == "strided",
         empties=model.empty == "zero",
         page=model.page or 0,
+        given_out=model.out == "given",
         rows=model.rows == "many",
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
     )

@@ -74,7 +74,8 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 
 TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode",
-    "heads": HEADS | {"v_dim": 8}, "values": "own", "append": None, "causal": True,
+    "heads": HEADS | {"v_dim": 8}, "values": "own", "append": None, "out": "returned",
+    "causal": True,
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
     "rows": "one", "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
     "inputs": "strided", "empty": "zero", "notes": [],
