@@ -14,6 +14,7 @@ HARNESS, KERNELS, CONTRACTS = (
 )
 _DECIDING = {
     HARNESS: """
+        api/*
         core/bits core/drift core/lse core/offline core/plain_tensor
         drift/adapters drift/curves drift/explain drift/factors drift/flips drift/forward
         drift/merged drift/model_side drift/pattern drift/patterns drift/position_patterns
@@ -25,7 +26,7 @@ _DECIDING = {
         rollouts/* rollouts/layouts/* servers/* subjects/server/*
         report/case_line report/evidence_check report/evidence_paths
         report/lines report/run_dir report/unit_paths report/verdict
-        run/control_run run/identity run/replay run/trace_command run/unit
+        run/control_run run/identity run/options run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*
     """,
     KERNELS: """

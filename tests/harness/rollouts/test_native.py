@@ -61,6 +61,9 @@ def _file(path: Path, **line: object) -> Path:
     return path
 
 
+TRAINED = {"logprobs": None, "trainer_logprobs": [-1.0, -2.0, -3.0]}
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "token", "kept"),
     [
@@ -72,6 +75,7 @@ def _file(path: Path, **line: object) -> Path:
         ({"logprobs": [-1.0, -0.1, -3.0]}, Anomaly.ROUNDED, 1, [1, 1, 1]),
         ({"trainer_logprobs": [-1.0, None, -3.0]}, Anomaly.MISSING, 1, [1, 0, 1]),
         ({"mask": [0, 0, 0]}, Anomaly.NO_TOKEN, None, [0, 0, 0]),
+        (TRAINED | {"mask": [0, 0, 0]}, Anomaly.NO_TOKEN, None, [0, 0, 0]),
         ({"prompt_ids": None}, Anomaly.NO_PROMPT, None, [1, 1, 1]),
         ({"prompt_ids": None, "response_ids": None}, Anomaly.NO_IDS, None, [1, 1, 1]),
     ],
@@ -94,6 +98,29 @@ def test_what_is_masked_is_not_looked_at(tmp_path: Path) -> None:
     line = {"mask": [1, 0, 0], "logprobs": [-1.0, 0.0, None]}
     list(read_rollouts(_file(tmp_path / "r.jsonl", **line), anomalies))
     assert not anomalies.counts
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"temperature": 0.0, "top_p": 1.0},
+        {"response_ids": [0, 2**31 - 1, 3]},
+        {"routes": [[[1]]] * 4},
+        {"routes": [[[1]]] * 3},  # the last token is not routed
+    ],
+)
+def test_what_is_at_its_limit_is_right(line: dict[str, object], tmp_path: Path) -> None:
+    anomalies = Anomalies()
+    assert len(list(read_rollouts(_file(tmp_path / "r.jsonl", **line), anomalies))) == 2
+    assert not anomalies.counts
+
+
+def test_a_prompt_that_was_scored_alone_has_no_token_that_counts(tmp_path: Path) -> None:
+    line = dict.fromkeys(("response_ids", "logprobs", "mask"), None) | {"prompt_logprobs": [-1.0]}
+    anomalies = Anomalies()
+    found = list(read_rollouts(_file(tmp_path / "r.jsonl", **line), anomalies))[1]
+    assert (found.mask.size, found.logprobs) == (0, None)
+    assert dict(anomalies.counts) == {Anomaly.NO_IDS: 1}
 
 
 def test_findings_do_not_grow() -> None:
@@ -122,6 +149,11 @@ def test_findings_do_not_grow() -> None:
         ({"temperature": math.nan}, "temperature is nan; expected a finite number from 0"),
         ({"top_p": 0.0}, "top_p is 0.0; expected a number above 0, at most 1"),
         ({"top_p": 90.0}, "top_p is 90.0; expected a number above 0, at most 1"),
+        ({"top_p": 1.0000001}, "top_p is 1.0000001; expected a number above 0, at most 1"),
+        ({"response_ids": [2, 0, 2**70]}, r":3: .*response_ids\[2\] is 11805916207174113034"),
+        ({"response_ids": [2, 2**31 - 1, 2**70]}, r":3: .*response_ids\[2\] is 1180591620717411"),
+        ({"routes": [[[1, 2]], [[1]]]}, "routes is no list of .tokens, layers, experts. for 4"),
+        ({"routes": [[[1]]], "prompt_ids": []}, "routes is no list of .* for 3 tokens"),
         ({"sequence": "a\ud800"}, r":3: sequence 'a\\ud800' has half a character"),
         ({"weight_versions": ["\udfff"]}, r":3: weight '\\udfff' has half a character"),
     ],
