@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +22,18 @@ from kvparity_contracts.planning import in_kernels
 TRACED = {each.name for each in PROGRAMS}  # slow to trace; held by the tests of programs
 SIDES = {name for name, row in CONTROLS.items() if row.side == "sides"}
 """Planted in no subject, but in logprobs: tests/harness/drift/test_parity.py."""
+SERVED = {name for name, row in CONTROLS.items() if row.subjects == ("server",)}
+"""Planted in a server's answers: tests/harness/subjects/test_server.py."""
+UNTAKEN = {
+    "bias-with-wrong-sign", "bias-one-off", "scores-of-first-columns", "later-keys-hidden",
+    "reads-into-neighbour",
+}  # fmt: skip
+"""Of what no kernel of this project takes: planted in tests/harness/subjects/pair."""
+MODELLED = {"other-instruction"}
+"""Of a device's products, which no fixture asks for: tests/harness/run/test_modelled_runs.py."""
 HERE = {
-    name: row for name, row in CONTROLS.items() if row.subjects != ("server",) and name not in SIDES
+    name: row for name, row in CONTROLS.items() if name not in SIDES | SERVED | UNTAKEN | MODELLED
 }
-"""Controls that need no server; the others are planted in tests/harness/subjects/test_server.py."""
 PLANTED = [name for name, row in HERE.items() if name not in TRACED and not in_kernels(row)]
 
 
@@ -46,10 +55,18 @@ def test_a_control_is_caught_by_what_must_and_its_fixture_is_clean(name: str) ->
 def test_every_control_has_an_entry_for_each_relation_that_must() -> None:
     every = entries()
     assert len(every) == len(set(every))
-    assert set(CONTROLS) - set(HERE) == {"id-reported-as-another", *SIDES}
+    assert {"id-reported-as-another"} == SERVED
+    assert not {entry.control for entry in every} & {*SERVED, *SIDES, *UNTAKEN, *MODELLED}
     for name, control in HERE.items():
         seen = {entry.relation for entry in every if entry.control == name}
         assert set(control.relations) <= seen, name
+
+
+@pytest.mark.parametrize(("names", "where"), [(UNTAKEN, "subjects/pair"), (MODELLED, "run")])
+def test_what_has_no_fixture_is_planted_elsewhere(names: set[str], where: str) -> None:
+    files = (Path(__file__).parents[2] / where).glob("test_*.py")
+    text = "".join(each.read_text() for each in files)
+    assert [name for name in sorted(names) if f'"{name}"' not in text] == []
 
 
 def test_every_fixture_contract_has_controls() -> None:
