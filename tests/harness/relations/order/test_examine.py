@@ -85,7 +85,7 @@ def test_the_subject_and_its_notes_are_in_the_report():
     which = subject(pair(), torch.bfloat16, (2, 1, 8), softcap=5.0)
     found = order_report(which, 5, rows=1, draws=1, only=("division",))
     assert (found.subject["execution"], found.subject["kv_cache"]) == ("bfloat16", "bfloat16")
-    assert found.subject["heads"] == {"query": 2, "kv": 1, "dim": 8}
+    assert found.subject["heads"] == {"query": 2, "kv": 1, "dim": 8, "v_dim": 8}
     assert len(found.notes) == 1  # of both sides, once
     assert "a softcap of 5" in found.notes[0]
     mixed = replace(which, execution=torch.float32)

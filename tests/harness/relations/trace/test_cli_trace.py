@@ -101,7 +101,9 @@ def test_json_is_one_document(
     found = json.loads(out)
     assert found["verdict"] == "differs"
     assert found["path"] == "decode"
-    assert found["numerics"] == {"execution": "float32", "kv_cache": "float32"}
+    assert found["numerics"] == {
+        "execution": "float32", "kv_cache": "float32", "device": None,
+    }  # fmt: skip
     assert found["broken"][0]["invariant"] == "keys and values are as written"
     assert found["judged"]["weights sum to one"] == 24
     assert "inf" in {x["layers"][0]["weights"]["out_ratio"] for x in found["lines"]}

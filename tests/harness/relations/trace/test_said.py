@@ -242,7 +242,7 @@ def test_one_sequence_of_a_trace_is_shown_and_all_are_judged(
     for name in ("settle", "still_settled"):
         monkeypatch.setattr(trace_command, name, lambda *_: None)
     place = SimpleNamespace(document=dict)
-    monkeypatch.setattr(trace_command, "environment", lambda device: place)
+    monkeypatch.setattr(trace_command, "environment", lambda *_: place)
     every = trace_command.trace_contract(loaded, "cpu")
     assert {line.sequence for line in every.lines} == {0, 1}
     for number in (0, 1):

@@ -50,7 +50,7 @@ def test_a_loop_that_ends_early_is_an_error_though_it_follows() -> None:
 
     with pytest.raises(SubjectError, match="returned 4 tokens of which 4 are the chosen ones"):
         generation.generate(
-            Early(), [1, 1], 5, lambda *_: 1, static=False, pad_token=0,
+            Early(), "w/0", [1, 1], 5, lambda *_: 1, static=False, pad_token=0,
             seen=Observation(cache=SimpleNamespace(layers=[])), after_step=None,
         )  # fmt: skip
 

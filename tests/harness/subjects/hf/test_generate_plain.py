@@ -32,7 +32,7 @@ def test_generate_is_asked_for_one_greedy_sequence(static: bool, watched: bool) 
         steps.append((place.slots, filled))
 
     generation.generate(
-        model, [1, 1, 1], 7, choose, static=static, pad_token=2, seen=seen,
+        model, "w/0", [1, 1, 1], 7, choose, static=static, pad_token=2, seen=seen,
         after_step=after if watched else None,
     )  # fmt: skip
     assert shown == [(position, [0.0, 1.0, 2.0]) for position in range(3, 7)]
@@ -61,4 +61,4 @@ def test_a_loop_that_did_not_follow_is_an_error(spoil: Any, words: str) -> None:
     model.spoil = spoil
     how: dict[str, Any] = {"static": False, "pad_token": 0, "seen": Observation()}
     with pytest.raises(SubjectError, match=words):
-        generation.generate(model, [1, 1], 5, lambda p, row: 1, after_step=None, **how)
+        generation.generate(model, "w/0", [1, 1], 5, lambda p, row: 1, after_step=None, **how)
