@@ -89,6 +89,17 @@ def decode_first_table(*args: Any, block_table: Tensor, **more: Any) -> Any:
     return decode(*args, block_table=block_table[:1].expand_as(block_table), **more)
 
 
+def decode_kept_table() -> Any:
+    """A table is kept for each shape, as a plan of a captured batch is."""
+    kept: dict[torch.Size, Tensor] = {}
+
+    def found(*args: Any, block_table: Tensor, **more: Any) -> Any:
+        table = kept.setdefault(block_table.shape, block_table.clone())
+        return decode(*args, block_table=table, **more)
+
+    return found
+
+
 def decode_whole_pages(q: Tensor, k: Tensor, v: Tensor, *, block_table: Tensor, **more: Any) -> Any:
     """What is left of the last page is weighted by zero, not left out."""
     out, lse = decode(q, k, v, block_table=block_table, **more)

@@ -125,7 +125,8 @@ class Region:
     ) -> None:
         self.ring, self.window = ring, window
         needed = [ring] * len(lengths) if ring else lengths
-        self.empty = self.placement = place(needed, layout, seed)
+        self._needed, self._layout, self._seed = needed, layout, seed
+        self.placement = place(needed, layout, seed)
         self.oldest = [0] * len(lengths)
         self.shared = [0] * len(lengths)  # positions of a sequence that lie in a donor's pages
 
@@ -160,7 +161,8 @@ class Region:
         return self.shared[sequence]
 
     def reset(self) -> None:
-        """Everything is as before the first use."""
-        self.placement = self.empty
+        """Everything is as before the first use, but for pages: they are others than before."""
+        self._seed += 1
+        self.placement = place(self._needed, self._layout, self._seed)
         self.oldest = [0] * len(self.oldest)
         self.shared = [0] * len(self.shared)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from engine_calls import differs, run, setting
+from engine_calls import differs, over, run, setting
+from paged_pair import decode_kept_table
+from paged_pair import prefill as prefill_alone
 from spied_pair import MEMBERS, Spy, decode, prefill
 from spied_pair import run as step
 
@@ -71,6 +73,11 @@ def test_pages_lie_anywhere_and_their_ends_hold_nothing() -> None:
         assert torch.equal(mine[:keys], held.read(0, sequence, 0, keys)[0])
         assert bool(mine[keys:].isnan().all())
     assert bool(k[table[[0, 3], 0].long()].isnan().all())
+
+
+def test_a_table_kept_over_a_reset_differs() -> None:
+    one = over_pages(paths=["decode", "reset"], lengths=[30])
+    assert differs(run(over(one, prefill=prefill_alone, decode=decode_kept_table()))) == {"reset"}
 
 
 def test_a_prefix_shares_whole_pages_and_no_other() -> None:
