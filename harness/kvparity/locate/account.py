@@ -44,7 +44,7 @@ class Account:
     @property
     def complete(self) -> bool:
         """Whether putting the births right, and nothing else, made every compared row equal."""
-        return bool(self.births) and not self.still and not self.left_out
+        return bool(self.births and self.differing) and not self.still and not self.left_out
 
     @property
     def explained(self) -> float:

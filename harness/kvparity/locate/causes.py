@@ -23,14 +23,14 @@ Kind = Literal[
     "unknown",
 ]
 _PLACES: tuple[tuple[str, Kind], ...] = (
-    (r"(keys|values)( read)?$", "memory"),
-    (r"(rotary_emb|query|key)$", "position"),
-    (r"attention$", "attention"),
+    (r" (keys|values)( read)?$", "memory"),
+    (r"(rotary_emb| query| key)$", "position"),
+    (r" attention$", "attention"),
     (r"(embed|embed_tokens|wte)( input)?$", "weights or tokens"),
     (r"", "reduction order"),
 )
 """By the end of an operation's name, what makes such an operation give other bits for equal
-inputs."""
+inputs. Behind a space is what attention was given; a module may be called ``query``, too."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
+from kvparity.record.run_events import Acted
 from kvparity.subjects.events import Computed
 from kvparity_kernels.digest import row_digest
 from kvparity_kernels.stream import listening
@@ -20,9 +22,9 @@ Place = tuple[str, int]
 
 @dataclass
 class Digests:
-    """By operation, in the order of computation, and place. A row that is computed again (in a
-    session that is used again) has its last digest, one that is read again (a cached key) its
-    first: later reads that are unlike it are in ``moved``."""
+    """By operation, in the order of computation, and place. A row that is computed again has its
+    last digest, one that is read again (a cached key) its first: later reads that are unlike it are
+    in ``moved``."""
 
     by_operation: dict[str, dict[Place, int]] = field(default_factory=dict)
     moved: dict[str, set[Place]] = field(default_factory=dict)
@@ -52,10 +54,36 @@ class Digests:
         return sum(map(len, self.by_operation.values()))
 
 
+@contextmanager
+def computing(run: PathRun, hear: Callable[[Computed], None]) -> Iterator[None]:
+    """Call ``hear`` with what a path computes of the tokens that are compared.
+
+    Before a reset it computes other tokens. A prefix is computed by its donor: its rows are those
+    of the sequence that takes them over.
+    """
+    resets = sum(each.kind == "reset" for each in run.plan.actions)
+    donors = {each.id: each for each in run.plan.members if each.like}
+
+    def own(place: Place | None) -> Place | None:
+        donor = donors.get(place[0]) if place else None
+        return (donor.like, place[1]) if place and donor and place[1] < donor.shared else place
+
+    def acted(event: Acted) -> None:
+        nonlocal resets
+        resets -= event.action.kind == "reset"
+
+    def heard(event: Computed) -> None:
+        if not resets:
+            hear(replace(event, places=[[*map(own, row)] for row in event.places]))
+
+    with listening(Acted, acted), listening(Computed, heard):
+        yield
+
+
 def digest_pass(run: PathRun) -> tuple[Record, Digests]:
     """Run a path and keep the digests of what its operations gave."""
     found = Digests()
-    with listening(Computed, found.hear):
+    with computing(run, found.hear):
         record = run.run()
     return record, found
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from kvparity.locate.digests import computing
+from kvparity.record.path_run import PathRun
 from kvparity.subjects.events import Computed
 from kvparity_kernels.relied.torch import TorchDispatchMode
-from kvparity_kernels.stream import listening
 
 Executed = tuple[str, ...]
 """Names of operators that compute, in order, each with the shapes of its tensors."""
@@ -50,13 +51,13 @@ class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
 
 
 @contextmanager
-def hearing(hear: Callable[[Computed, Executed], None]) -> Iterator[None]:
-    """Call ``hear`` with every report and what torch executed for it."""
+def hearing(run: PathRun, hear: Callable[[Computed, Executed], None]) -> Iterator[None]:
+    """Call ``hear`` with what a path computes and what torch executed for it."""
     operators = OperatorLog()
 
     def heard(event: Computed) -> None:
         hear(event, operators.taken())
         operators.taken()  # what the listener itself computed
 
-    with operators, listening(Computed, heard):
+    with operators, computing(run, heard):
         yield

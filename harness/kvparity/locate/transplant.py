@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from kvparity.core.bits import differing, ulps
-from kvparity.locate.digests import Place
+from kvparity.locate.digests import Place, computing
 from kvparity.locate.operators import Executed, hearing
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.events import Computed
-from kvparity_kernels.stream import listening
 
 Key = tuple[str, Place]
 """An operation and a row of it."""
@@ -69,7 +68,7 @@ class KeptRows:
 def capture(run: PathRun, wanted: Collection[Place], room: int) -> KeptRows:
     """Run a path and keep its rows at the wanted places."""
     found = KeptRows(wanted, room)
-    with hearing(found.hear):
+    with hearing(run, found.hear):
         run.run()
     return found
 
@@ -94,7 +93,7 @@ def births(run: PathRun, reference: KeptRows) -> list[Birth]:
                 found.setdefault(key, _birth(event, place, wanted, row, off, sides))
                 row.copy_(wanted)
 
-    with hearing(hear):
+    with hearing(run, hear):
         run.run()
     return list(found.values())
 
@@ -108,7 +107,7 @@ def replaced(run: PathRun, rows: Mapping[Key, Tensor]) -> Record:
             if wanted is not None:
                 row.copy_(wanted)
 
-    with listening(Computed, hear):
+    with computing(run, hear):
         return run.run()
 
 

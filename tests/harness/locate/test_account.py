@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,3 +172,53 @@ def test_the_picture_has_a_square_for_each_birth() -> None:
     text = draw(found("qwen3", "sdpa", "bfloat16", "decode"))
     assert "model.layers.0.self_attn attention" in text
     assert "born here" in text
+
+
+@pytest.mark.parametrize("path", ["reset", "prefix(5)"])
+def test_another_use_of_a_session_gives_no_births(path: str) -> None:
+    """Other tokens before a reset are not compared; a prefix is its donor's work."""
+    found = account(*sides(tiny("sdpa"), "prefill", path))
+    assert found.births
+    assert {each.operation.rpartition(" ")[2] for each in found.births} == {"attention"}
+    assert cause(found).kind == "attention"
+
+
+def test_a_module_that_layers_share_is_an_operation_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = tiny("sdpa")
+    alone = account(*sides(subject, "prefill", "decode"))
+    first, second = subject.model.model.layers
+    monkeypatch.setitem(second.mlp._modules, "act_fn", first.mlp.act_fn)
+    found = account(*sides(subject, "prefill", "decode"))
+    assert alone.births
+    assert found.by_operation() == alone.by_operation()
+
+
+def test_rows_in_experts_are_no_tokens() -> None:
+    more = {"num_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    config = {**CONFIG, **more, "model_type": "qwen3_moe"}
+    model = Transformers(kind="transformers", config=config, attention="sdpa")
+    cpu = torch.device("cpu")
+    subject = build(
+        model, execution="bfloat16", kv_cache="bfloat16", device=cpu, seed=0, base=Path()
+    )
+    found = account(*sides(subject, "prefill", "decode"))
+    assert found.births
+    assert not any(".experts." in operation for operation, _ in found.unlike)
+
+
+def test_a_norm_of_heads_is_not_taken_for_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = tiny("sdpa")
+    norm = subject.model.model.layers[0].self_attn.q_norm
+    own = norm.forward
+    monkeypatch.setattr(norm, "forward", lambda x: own(x) * (1.5 if x.shape[1] == 1 else 1.0))
+    found = account(*sides(subject, "prefill", "decode"))
+    assert found.births[0].operation == "model.layers.0.self_attn.q_norm"
+    assert cause(found).kind == "reduction order"
+
+
+def test_a_module_called_query_is_no_position() -> None:
+    found = account(*sides(tiny("sdpa"), "prefill", "decode"))
+    born = tuple(replace(each, operation="h.0.attention.query") for each in found.births)
+    assert cause(replace(found, births=born)).kind == "reduction order"

@@ -19,7 +19,7 @@ PLANTED: dict[str, tuple[str, list[str], str, bool]] = {
     "rope-table-bfloat16": ("plain", ["query", "key"], "position", True),
     "linear-kernel-by-rows": ("plain", LINEAR, "reduction order", True),
     "linear-split-by-tokens": ("plain", LINEAR, "reduction order", True),
-    "stale-after-update": ("plain", ["embed", "qkv_proj"], "weights or tokens", True),
+    "stale-after-update": ("plain", ["attention"], "memory", True),
     "temperature-ignored": ("plain", [], "logprob semantics", False),
     "inlined-logprob": ("plain", [], "logprob semantics", False),
     "order-by-launch": ("plain", ["attention"], "state", False),
@@ -55,5 +55,5 @@ def test_what_does_not_fit_into_memory_is_said() -> None:
 def test_an_account_of_a_part_is_not_complete() -> None:
     whole = located("plain", "split-by-batch")
     assert whole.complete
-    for change in ({"left_out": 1}, {"still": 1}, {"births": ()}):
+    for change in ({"left_out": 1}, {"still": 1}, {"births": ()}, {"differing": 0}):
         assert not replace(whole, **change).complete

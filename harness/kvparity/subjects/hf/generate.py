@@ -58,8 +58,8 @@ def _reporting(model: CausalLM, name: str) -> Iterator[None]:
         def begun(call: ForwardCalled) -> None:
             filled = 0 if call.cache is None else int(call.cache.get_seq_length())
             stop = filled + call.tokens
-            reporter.places = [[(name, p) for p in range(filled, stop)]]
-            reporter.columns = [[(name, p) for p in range(stop)]]
+            own, seen = ([(name, p) for p in range(b, stop)] for b in (filled, 0))
+            reporter.begin([own], [seen])
 
         with listening(ForwardCalled, begun):
             yield

@@ -1,14 +1,15 @@
 """What every module of a transformers model gives for each token, reported while it runs.
 
 Modules are hooked only while somebody listens for :class:`~kvparity.subjects.events.Computed`. A
-result has a row for each token if it is ``[B, T, width]`` or ``[B * T, width]``; others (weights of
-attention, tokens that were sent to an expert) are not reported. Rows are owned by the step's own
-places, never guessed from ids.
+result has a row for each token if it is ``[B, T, width]``, ``[B, T, heads, width]`` or
+``[B * T, width]``; others (weights of attention) are not reported, nor what lies inside experts,
+whose rows are tokens in another order. Rows are owned by the step's own places, never guessed from
+ids. What a forward calls again (a module that layers share) is an operation of its own.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -38,26 +39,40 @@ class Reporter:
     columns: Places = ()
     names: dict[int, str] = field(default_factory=dict)
     told: deque[Tensor] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def begin(self, places: Places, columns: Places) -> None:
+        """Another forward, with these places and columns."""
+        self.places, self.columns = places, columns
+        self.calls.clear()
+
+    def call(self, operation: str) -> str:
+        """Its name in this call: without the number, rows of the last call would stand for all."""
+        self.calls[operation] += 1
+        number = self.calls[operation]
+        return operation if number == 1 else f"call {number} of {operation}"
 
     def hooks(self) -> Iterator[RemovableHandle]:
         """Hook every module but the model itself."""
         for name, module in self.model.named_modules():
             if name:
                 self.names[id(module)] = name
+            if name and ".experts." not in name:
                 yield module.register_forward_pre_hook(self._before(name))
                 yield module.register_forward_hook(self._after(name))
 
     def _before(self, name: str) -> Callable[..., None]:
         def given(module: object, args: tuple[object, ...]) -> None:
+            operation = self.call(f"{name} input")
             if args and not any(args[0] is each for each in self.told):
-                self.tell(f"{name} input", args[0])
+                self.tell(operation, args[0])
 
         return given
 
     def _after(self, name: str) -> Callable[..., None]:
         def gave(module: object, args: object, out: object) -> None:
             first = out[0] if isinstance(out, tuple) and out else out
-            self.tell(name, first)
+            self.tell(self.call(name), first)
 
         return gave
 
@@ -68,7 +83,8 @@ class Reporter:
         self.told.append(value)
         batch, width = len(self.places), max(map(len, self.places), default=0)
         shape = tuple(value.shape)
-        if len(shape) == 3 and shape[:2] == (batch, width):
+        heads = len(shape) == 4 and shape[2] != width  # [B, heads, T, width] where both are as many
+        if (len(shape) == 3 or heads) and shape[:2] == (batch, width):
             emit(Computed(operation, value, self.places))
         elif len(shape) == 2 and shape[0] == batch * width:
             emit(Computed(operation, value.view(batch, width, -1), self.places))
@@ -80,12 +96,15 @@ class Reporter:
             module: object, query: Tensor, key: Tensor, value: Tensor, *args: object, **more: object
         ) -> tuple[Tensor, Tensor | None]:
             name = self.names.get(id(module), type(module).__name__)
-            emit(Computed(f"{name} query", query.transpose(1, 2), self.places))
+            query_name, attention = self.call(f"{name} query"), self.call(f"{name} attention")
+            emit(Computed(query_name, query.transpose(1, 2), self.places))
             for part, read in (("keys", key), ("values", value)):
                 columns = _columns(self.columns, read.shape[2])
-                emit(Computed(f"{name} {part}", read.transpose(1, 2), columns, read=True))
+                emit(
+                    Computed(self.call(f"{name} {part}"), read.transpose(1, 2), columns, read=True)
+                )
             found = function(module, query, key, value, *args, **more)
-            emit(Computed(f"{name} attention", found[0], self.places))
+            emit(Computed(attention, found[0], self.places))
             return found
 
         return attending
