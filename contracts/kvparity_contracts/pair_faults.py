@@ -40,6 +40,18 @@ def whole_faults(subject: Attention, relations: Sequence[str]) -> Iterator[Fault
             yield Fault(("checks", i, "relation"), message, " or ".join(WHOLE))
 
 
+def ahead_faults(subject: Attention, generated: Sequence[int]) -> Iterator[Fault]:
+    """A window whose end ahead of a row no compared row could show.
+
+    The first row that is compared has as many keys behind it as its workload generates tokens.
+    """
+    most = max(generated, default=0)
+    if subject.window is not None and not subject.causal and most < subject.window:
+        found = f"found {subject.window} beside causal: false, and no compared row has more than"
+        expected = f"a workload that generates at least {subject.window} tokens, or no window"
+        yield Fault(("subject", "window"), f"{found} {most} keys behind it", expected)
+
+
 def _values(subject: Attention) -> Iterator[Fault]:
     heads, at = subject.heads, ("subject", "heads", "v_dim")
     if subject.values == "latent" and (heads.v_dim is None or heads.v_dim > heads.dim):

@@ -127,7 +127,7 @@ def test_the_other_relations_know_the_parts(tmp_path: Path, name: str) -> None:
         assert found == {"live": {"holds"}, "traced": {traced}} | orders
 
 
-@pytest.mark.parametrize("window", [None, 9])
+@pytest.mark.parametrize("window", [None, 2])
 def test_rows_that_see_later_keys(tmp_path: Path, window: int | None) -> None:
     """Whole sequences alone and together have the same bits, and both faults are caught."""
     subject = {"causal": False} if window is None else {"causal": False, "window": window}
