@@ -56,7 +56,7 @@ def contract_text(
         [
             f"# yaml-language-server: $schema={SCHEMA}",
             "version: 1",
-            f"name: {name}",
+            f"name: {_quoted(name)}",
             f"about: {about}",
             "",
             "subject:",

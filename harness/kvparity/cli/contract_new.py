@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     for each in findings:
         say.tell(each)
-    say.tell(f"{file} is written; next: kvparity verify {file}")
+    say.tell(f"{file} is written; next: kvparity verify {shlex.quote(str(file))}")
     return 0
 
 

@@ -44,7 +44,10 @@ class Cause:
 def cause(found: Account) -> Cause:
     """What the births say, and what no birth says."""
     if not found.differing:
-        return Cause("no difference", "both sides gave the same bits now; nothing was located")
+        words = "both sides gave the same bits now; nothing was located"
+        if found.births:
+            words = "every compared row is equal now; what parts inside shows in none"
+        return Cause("no difference", words)
     kinds = [_kind(each) for each in found.births]
     if "weights or tokens" in kinds:  # all else follows from them
         words = "embeddings differ for the same position: other token ids, or other weights"

@@ -55,6 +55,8 @@ def _account(found: Account, reference: str) -> str:
         return (
             f"with {rows} replaced by {reference}'s, and nothing else, every compared row is equal"
         )
+    if not found.differing:
+        return f"no compared row differs, with or without {rows}"
     share = f"{rounded(100 * found.explained)} % of the distance between logprobs is gone"
     words = (
         f"with {rows} replaced by {reference}'s, {found.still} compared rows still differ; {share}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kvparity.pytest_plugin.fixture import Parity
 
 _SESSION = pytest.StashKey[RunSession]()
-_CONTRACT = re.compile(r'^\s*"?(subject|checks)"?\s*:', re.MULTILINE)
+_CONTRACT = re.compile(r'(^|[{,])\s*["\']?(subject|checks)["\']?\s*:', re.MULTILINE)
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -77,7 +77,11 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ContractFi
         return None
     if not (parent.session.isinitpath(file_path) or _matches(parent.config, file_path)):
         return None
-    if not _CONTRACT.search(file_path.read_text(encoding="utf-8", errors="replace")):
+    try:
+        text = file_path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = "subject:"  # collecting it says why it cannot be read
+    if not _CONTRACT.search(text):
         return None  # another plugin's
     from kvparity.pytest_plugin.collect import ContractFile
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ KINDS = {
     "vllm": ("--server", "http://localhost:8000", "--vocabulary", "200"),
     "sglang": ("--server", "http://localhost:1", "--vocabulary", "126", "--api", "sglang"),
 }
+
+
+@pytest.mark.parametrize("name", ["1", "true", "null", "1e5", "it's mine"])
+def test_any_name_of_a_file_will_do(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["contract", "new", f"{name}.yaml", *PAIR]) == 0
+    command = capsys.readouterr().out.partition("next: ")[2]
+    assert shlex.split(command) == ["kvparity", "verify", f"{name}.yaml"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -57,3 +57,4 @@ def test_an_account_of_a_part_is_not_complete() -> None:
     assert whole.complete
     for change in ({"left_out": 1}, {"still": 1}, {"births": ()}, {"differing": 0}):
         assert not replace(whole, **change).complete
+    assert "inside" in cause(replace(whole, differing=0)).words

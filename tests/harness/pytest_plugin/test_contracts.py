@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
 import io
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from pair_contracts import PAIRS, write
 
 # What is first imported in a pytest of its own is taken away with it.
@@ -175,6 +180,35 @@ def test_only_contracts_that_are_named_are_collected(
     (pytester.path / "contracts/other.yaml").write_text("stages: [build]\n")
     found = ran(pytester, "--collect-only", "-q", argument)
     assert found.stdout.str().count(".yaml::") == tests
+
+
+def test_a_contract_of_one_line_of_json_is_collected(pytester: pytest.Pytester) -> None:
+    path = write(pytester.path)
+    (pytester.path / "pair.json").write_text(json.dumps(yaml.safe_load(path.read_text())))
+    found = ran(pytester, "--collect-only", "-q", "pair.json")
+    assert found.stdout.str().count("pair.json::") == 10
+
+
+def test_a_contract_that_cannot_be_read_is_an_error_in_words(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(pytester.path)
+
+    def denied(opened: Callable[..., object]) -> Callable[..., object]:
+        def opening(file: object, *args: Any, **more: Any) -> object:
+            if str(file).endswith("pair.yaml"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(file))
+            return opened(file, *args, **more)
+
+        return opening
+
+    for module in (io, builtins, os):
+        monkeypatch.setattr(module, "open", denied(module.open))
+    found = ran(pytester, path.name)
+    found.assert_outcomes(errors=1)
+    found.stdout.fnmatch_lines(["*ERROR collecting pair.yaml*", "*ermission denied*"])
+    assert "Traceback" not in found.stdout.str()
+    assert str(HARNESS) not in found.stdout.str()
 
 
 def test_the_plugin_alone_imports_next_to_nothing(pytester: pytest.Pytester) -> None:
