@@ -210,6 +210,9 @@ def _sums(x: Tensor) -> Iterator[tuple[str, Callable[[], object], bool]]:
     yield "batched", lambda: torch.bmm(batch[0], batch[0]), True
     yield "einsum", lambda: torch.einsum("ij,jk->ik", x, x), True
     yield "attention", lambda: scaled_dot_product_attention(batch, batch, batch), True
+    yield "into a given tensor", lambda: torch.mm(x, x, out=torch.empty(SIDE, SIDE)), True
+    yield "complex", lambda: x.to(torch.complex64) @ x.to(torch.complex64), True
+    yield "a solver", lambda: torch.linalg.eigvalsh(x), True
     yield "a sum", lambda: (x * x).sum(-1), True
     yield "a norm", lambda: torch.linalg.vector_norm(x), True
     yield "in place", lambda: torch.empty(SIDE, SIDE).addmm_(x, x, beta=0), True
@@ -218,12 +221,14 @@ def _sums(x: Tensor) -> Iterator[tuple[str, Callable[[], object], bool]]:
     yield "whole numbers", lambda: x.long().sum(), False
 
 
+@pytest.mark.parametrize("recorded", [True, False], ids=["", "inference"])
 @pytest.mark.parametrize("name", [name for name, *_ in _sums(torch.zeros(SIDE, SIDE))])
-def test_sums_of_torch_are_seen(name: str) -> None:
+def test_sums_of_torch_are_seen(name: str, recorded: bool) -> None:
+    """Also where no gradient could be asked for, as subjects run: ``@`` is one call there."""
     call, seen = next((call, seen) for each, call, seen in _sums(drawn()) if each == name)
-    with watching_sums() as found:
+    with torch.inference_mode(not recorded), watching_sums() as found:
         call()
         assert bool(found) is seen
-    with watching_sums() as found, unwatched():
+    with torch.inference_mode(not recorded), watching_sums() as found, unwatched():
         call()
     assert not found

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from kvparity_kernels.overrides import tables
 from kvparity_kernels.overrides.mode import names
-from kvparity_kernels.relied.torch import OpOverload, TorchDispatchMode
+from kvparity_kernels.relied.torch import OpOverload, TorchDispatchMode, composite
 from kvparity_kernels.relied.torch import tree_leaves as leaves
 
 _unwatched: ContextVar[bool] = ContextVar("kvparity_unwatched", default=False)
+
+_PRODUCTS = frozenset(name.split(".")[0] for name in tables.OVERRIDES)
+"""Whatever their overload: also into a given ``out``."""
 
 
 class _Sums(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is all of the class
@@ -35,15 +38,23 @@ class _Sums(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is all of 
         if (
             not _unwatched.get()
             and _sums(name, base)
-            and any(isinstance(x, Tensor) and x.is_floating_point() for x in leaves((args, kwargs)))
+            and any(isinstance(x, Tensor) and _real(x) for x in leaves((args, kwargs)))
         ):
             self.found[name] += 1
+        elif composite(func):  # without autograd, ``@`` comes whole: its products are inside
+            with self:
+                return func.decompose(*args, **kwargs)
         return func(*args, **kwargs)
 
 
 def _sums(name: str, base: str) -> bool:
     attends = any(part in base for part in tables.ATTENTION)
-    return name in tables.OVERRIDES or base in tables.REDUCES or attends
+    solves = base.startswith(("linalg_", "_linalg_", "_fft_", "_sparse_"))
+    return name in tables.OVERRIDES or base in _PRODUCTS | tables.REDUCES or attends or solves
+
+
+def _real(x: Tensor) -> bool:
+    return x.is_floating_point() or x.is_complex()
 
 
 @contextmanager
