@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from posixpath import normpath
 from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
@@ -240,7 +241,7 @@ class Sides(Model):
                 getattr(self.rollout, key) == getattr(other, key) for key in alike
             )
             return same and not self.draws
-        return isinstance(self.rollout, ModelSideSpec) and self.rollout == self.trainer
+        return isinstance(self.rollout, ModelSideSpec) and _alike(self.rollout, self.trainer)
 
     @property
     def draws(self) -> bool:
@@ -286,4 +287,13 @@ def _named(side: AnySide) -> str:
 
 def own_numbers(sides: Sides) -> bool:
     """Whether both sides lie in one file."""
-    return isinstance(sides.trainer, RecordedSide) and sides.trainer == sides.rollout
+    return isinstance(sides.trainer, RecordedSide) and _alike(sides.trainer, sides.rollout)
+
+
+def _alike(side: AnySide, other: AnySide) -> bool:
+    """Whether both are one, however their files are spelled: ``./model/`` is ``model``."""
+    one, another = (
+        {key: normpath(x) if isinstance(x, str) else x for key, x in each.model_dump().items()}
+        for each in (side, other)
+    )
+    return one == another

@@ -61,6 +61,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "a model beside itself": (
         {"rollout": MODEL, "trainer": MODEL, **GIVEN}, {}, "subject.trainer", "agree with itself",
     ),
+    "a model beside itself, spelled otherwise": (
+        {"rollout": MODEL, "trainer": MODEL | {"checkpoint": f"./{MODEL['checkpoint']}/"}}, {},
+        "subject.trainer", "agree with itself",
+    ),
     "a model that draws beside itself": (
         {"rollout": MODEL, "trainer": MODEL}, {}, "subject.trainer", "agree with itself",
     ),
