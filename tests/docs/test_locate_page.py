@@ -56,7 +56,9 @@ def test_what_cannot_be_located_is_refused(
         ([str(third_party / "run"), "c000", "--svg", str(tmp_path)], "cannot be written"),
     ):
         assert main(["locate", *arguments]) == 2
-        assert words in capsys.readouterr().err
+        out, err = capsys.readouterr()
+        assert words in err
+        assert ("cause: " in out) == ("--svg" in arguments)  # the account is not lost
 
 
 def test_every_kind_of_cause_has_its_row() -> None:

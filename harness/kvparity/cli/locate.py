@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             args.svg.write_text(draw(found.found), encoding="utf-8")
         except OSError as error:
+            say.result(args, found.json(), text)  # what was found is not lost with its picture
             raise StopError(f"{args.svg} cannot be written: {error.strerror}") from error
         text += f"\nwritten: {args.svg}"
     say.result(args, found.json(), text)
