@@ -15,20 +15,23 @@ def fma_order(ptx: str) -> list[str]:
     Empty where there is no chain of 16; of operands that are packed in other registers nothing is
     known.
     """
-    places: dict[str, tuple[str, int]] = {}
-    for registers, base, offset in _LOAD.findall(ptx):
-        for i, register in enumerate(registers.split(",")):
-            places[register.strip()] = base, int(offset or 0) + 4 * i
-    chain: list[tuple[str, str]] = []
+    places: dict[str, tuple[str, int]] = {}  # by register, as it was last loaded
+    chain: list[tuple[tuple[str, int] | None, tuple[str, int] | None]] = []
     last = None
-    for result, a, b, accumulator in _FMA.findall(ptx):
-        if last in (None, accumulator):
-            chain.append((a, b))
-            last = result
+    for line in ptx.splitlines():
+        if found := _LOAD.search(line):
+            registers, base, offset = found.groups()
+            for i, register in enumerate(registers.split(",")):
+                places[register.strip()] = base, int(offset or 0) + 4 * i
+        elif found := _FMA.search(line):
+            result, a, b, accumulator = found.groups()
+            if last in (None, accumulator):
+                chain.append((places.get(a), places.get(b)))
+                last = result
     if len(chain) < _FEWEST:
         return []
     for side in zip(*chain, strict=True):
-        known = [places[each] for each in side if each in places]
+        known = [each for each in side if each is not None]
         one = {base for base, _ in known}
         if len(one) != 1 or known != sorted(set(known)) or len(known) < _FEWEST:
             return ["other"]

@@ -59,9 +59,13 @@ def test_products_take_the_matrix_instruction_of_their_gpu(compiled: Facts, name
 
 @pytest.mark.parametrize("name", ["linear fp32", "matmul fp32"])
 def test_float32_products_are_chains_of_fma_along_ascending_k(compiled: Facts, name: str) -> None:
-    """What the model of a device computes for them (``fixed_arithmetic.fma_dot``)."""
-    for arch in ARCHS:
-        assert compiled[name][arch]["fma_order"] == ["ascending"]
+    """What the model of a device computes for them (``fixed_arithmetic.fma_dot``).
+
+    Two accumulators in one instruction (sm_100 with Triton 3.7) are not read.
+    """
+    read = [arch for arch in ARCHS if not any("x2" in f for f in compiled[name][arch]["fma"])]
+    assert read[:2] == ARCHS[:2]
+    assert {tuple(compiled[name][arch]["fma_order"]) for arch in read} == {("ascending",)}
 
 
 @pytest.mark.parametrize(

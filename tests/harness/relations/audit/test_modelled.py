@@ -75,7 +75,8 @@ def test_the_trees_of_an_architecture(arch: str, terms: int, kept_bits: int, lan
         assert f"F {kept_bits} bits" in each.words
         assert "toward zero" in each.words
     assert decode.denominator.startswith(f"each of {lanes} lanes adds its {32 // lanes} of ")
-    assert "as a balanced tree" in decode.denominator  # with the Triton that is installed
+    ways = ("as a balanced tree", "one after the other; then lanes")  # of Triton 3.9, and before
+    assert sum(way in decode.denominator for way in ways) == 1
     said = render_modelled([found])
     assert "SAME on" in said
     assert "decode and prefill" in said

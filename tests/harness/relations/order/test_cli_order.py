@@ -98,7 +98,7 @@ def test_a_contract_brings_its_own_shape(module, tmp_path, capsys):
     more = ["--keys", "20", "--rows", "2", "--draws", "1", "--device", "cpu"]
     assert main(["order", str(contract), *more, "--json"]) == ExitCode.HOLDS
     found = json.loads(capsys.readouterr().out)["reports"][0]
-    assert found["subject"]["heads"] == {"query": 2, "kv": 1, "dim": 16}
+    assert found["subject"]["heads"] == {"query": 2, "kv": 1, "dim": 16, "v_dim": 16}
     assert main(["order", str(contract), *more, "--dim", "8"]) == ExitCode.USAGE
     assert "a contract says this itself" in capsys.readouterr().err
 
