@@ -6,6 +6,7 @@ import re
 
 _FMA = re.compile(r"\bfma\.rn\.f32\s+(%\w+), (%\w+), (%\w+), (%\w+|0f\w+);")
 _LOAD = re.compile(r"\bld\.shared\S*\s+\{?([^}\[]*)\}?,\s*\[(%\w+)(?:\+(\d+))?\]")
+_ADD = re.compile(r"\badd\.[su]32\s+(%\w+), (%\w+), (-?\d+);")
 _FEWEST = 16
 
 
@@ -16,13 +17,19 @@ def fma_order(ptx: str) -> list[str]:
     known.
     """
     places: dict[str, tuple[str, int]] = {}  # by register, as it was last loaded
+    bases: dict[str, tuple[str, int]] = {}  # an address that is another and a constant
     chain: list[tuple[tuple[str, int] | None, tuple[str, int] | None]] = []
     last = None
     for line in ptx.splitlines():
         if found := _LOAD.search(line):
-            registers, base, offset = found.groups()
+            registers, address, offset = found.groups()
+            base, start = bases.get(address, (address, 0))
             for i, register in enumerate(registers.split(",")):
-                places[register.strip()] = base, int(offset or 0) + 4 * i
+                places[register.strip()] = base, start + int(offset or 0) + 4 * i
+        elif found := _ADD.search(line):
+            result, address, constant = found.groups()
+            base, start = bases.get(address, (address, 0))
+            bases[result] = base, start + int(constant)
         elif found := _FMA.search(line):
             result, a, b, accumulator = found.groups()
             if last in (None, accumulator):
