@@ -56,7 +56,8 @@ POSITIONS = (
     "prefix-shifts-positions"
 )
 MEMORY = (
-    "stale-slot narrow-cache ring-stale-on-reuse scale-ignored-in-prefill scale-from-first-input"
+    "stale-slot narrow-cache ring-stale-on-reuse scale-ignored-in-prefill scale-from-first-input "
+    "stale-after-update"
 )
 LOGPROBS = (
     "temperature-ignored log-of-softmax raw-rollout-logprobs scaled-logprobs top-p-renormalised "
@@ -71,7 +72,6 @@ TRUTH = {
     **dict.fromkeys(("padding-leaks", "padding-mask-skipped-alone"), "attention"),
     **dict.fromkeys(("baked-cache", "baked-position", "frozen-length"), "not reported"),
     "order-by-launch": "state",
-    "stale-after-update": "weights or tokens",
 }
 
 
