@@ -38,20 +38,15 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Locate; returns the exit code."""
-    from kvparity_contracts.loader import load
-
     if args.svg is not None:
         drawable(str(args.svg))
     with ends(ValueError):
         device = settle(args.device)
     from kvparity.run.locate import locate
-    from kvparity.run.reopen import contract_path
+    from kvparity.run.reopen import contract_of
 
     with ends(ValueError):
-        path, sha = contract_path(args.run_dir)
-        loaded = load(path)
-        if loaded.sha256 != sha:
-            raise StopError(f"{path} changed since the run; locate needs the contract as it was")
+        loaded = contract_of(args.run_dir)
         found = locate(loaded, args.run_dir, args.case, device)
     text = found.text()
     if args.svg is not None:

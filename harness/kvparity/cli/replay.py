@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs, add_device, add_json
-from kvparity.cli.stop import StopError, ends
+from kvparity.cli.stop import ends
 from kvparity.core import versions
 from kvparity.core.exit_codes import of_verdict
 from kvparity.report.schema import RESIGNED, SCHEMA_VERSION
@@ -35,19 +35,14 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay; the exit code is that of the case's verdict now, if that is no better than it was."""
-    from kvparity_contracts.loader import load
-
     with ends(ValueError):
         device = settle(args.device)
     from kvparity.run.identity import changed_files
-    from kvparity.run.reopen import contract_path
+    from kvparity.run.reopen import contract_of
     from kvparity.run.replay import replay
 
     with ends(ValueError):
-        path, sha = contract_path(args.run_dir)
-        loaded = load(path)
-        if loaded.sha256 != sha:
-            raise StopError(f"{path} changed since the run; replay needs the contract as it was")
+        loaded = contract_of(args.run_dir)
         found = replay(loaded, args.run_dir, args.case, device)
         changed = changed_files(loaded, args.run_dir)
     document = {
