@@ -20,7 +20,6 @@ Kind = Literal[
     "not reported",
     "state",
     "no difference",
-    "unknown",
 ]
 _PLACES: tuple[tuple[str, Kind], ...] = (
     (r" (keys|values)( read)?$", "memory"),
