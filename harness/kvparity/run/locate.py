@@ -44,6 +44,13 @@ class Located:
         counted = first.partition(": ")[2]
         return "\n".join([f"{head} over {self.workload}, {self.dtype}: {counted}", *rest])
 
+    def brief(self) -> list[str]:
+        """The same in five lines: the head, the first birth or row, what is known, the cause."""
+        told = self.text().splitlines()
+        if isinstance(self.found, PairAccount):
+            return told if len(told) < 5 else [*told[:2], *told[-3:]]
+        return told if len(told) < 5 else [*told[:3], *told[-2:]]
+
     def json(self) -> dict[str, object]:
         """The document."""
         head = {
