@@ -39,7 +39,7 @@ def test_the_command_prints_what_the_page_shows(
 def test_the_run_located_its_case_and_has_every_birth(third_party: Path) -> None:
     document = json.loads((third_party / "run" / "located" / "c000.json").read_text())
     printed = [line.strip() for line in (third_party / "out").read_text().splitlines()]
-    assert {line.strip() for line in document["words"]} < set(printed)
+    assert {line.strip() for line in document["words"].splitlines()} < set(printed)
     assert document["complete"] is True
     assert document["births"]
     assert document["still_differing_rows"] == 0

@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from kvparity.core.environment import CudaEnvironment, Environment
-from kvparity.core.values import LIST, Count, Json, Seconds, Texts, Value
+from kvparity.core.values import LIST, Count, Json, Seconds, Value
 from kvparity.plan.results import CaseLine, ControlLine, Outcome
 from kvparity.relations.registry import RELATIONS
 
@@ -138,8 +138,8 @@ class LocatedCase(Value):
     case: str | None
     """a case that was [located](locate.md), the first of its check that differs; null where none
     can be"""
-    words: Texts
-    """what was found, or why nothing was"""
+    words: str
+    """what was found, in lines, or why nothing was"""
     file: str | None
     """the whole account, in this folder; null if there is none"""
 

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
 
 from kvparity.core import doing
 from kvparity.core.errors import SubjectError, UnsupportedError
@@ -47,7 +46,7 @@ def located(
         return ()
     cases = list(_first_cases(report))
     if words := _why_not(report, cases):
-        return (LocatedCase(case=None, words=(f"not located: {words}",), file=None),)
+        return (LocatedCase(case=None, words=f"not located: {words}", file=None),)
     until, otherwise = time.monotonic() + budget, ""
 
     def watched(what: str) -> None:
@@ -88,9 +87,9 @@ def _locate_all(loaded: LoadedContract, folder: Path, cases: Sequence[str], devi
         doing.task(f"case {case}")
         try:
             found = locate(loaded, folder, case, device)
-            document = found.json() | {"words": list(found.brief())}
+            document = found.json() | {"words": found.brief()}
         except UnsupportedError as error:
-            document = {"words": [f"{case}: not located: {error}"]}
+            document = {"words": f"{case}: not located: {error}"}
         part = _file(folder, case).with_suffix(".part")
         part.write_text(json.dumps(document, indent=1, allow_nan=False))
         part.replace(_file(folder, case))
@@ -100,10 +99,9 @@ def _locate_all(loaded: LoadedContract, folder: Path, cases: Sequence[str], devi
 def _told(folder: Path, case: str, otherwise: str) -> LocatedCase:
     file = _file(folder, case)
     if not file.is_file():
-        words = f"{case}: not located: {otherwise}"
-        return LocatedCase(case=case, words=(words,), file=None)
-    lines = cast(list[str], json.loads(file.read_text())["words"])
-    return LocatedCase(case=case, words=tuple(lines), file=f"{FOLDER}/{file.name}")
+        return LocatedCase(case=case, words=f"{case}: not located: {otherwise}", file=None)
+    words = str(json.loads(file.read_text())["words"])
+    return LocatedCase(case=case, words=words, file=f"{FOLDER}/{file.name}")
 
 
 def _file(folder: Path, case: str) -> Path:
