@@ -165,10 +165,8 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         lambda c: isinstance(c.subject, Sides) and len({m.dtype for m in c.subject.models}) < 2,
     ),
     "ascii": ("a vocabulary that holds all ASCII bytes", _ascii),
-    "instruction": (
-        "numerics.device, with 16-bit execution first",
-        lambda c: c.numerics.device is not None and c.numerics.formats()[0][0] != "float32",
-    ),
+    "instruction": ("numerics.device", lambda c: c.numerics.device is not None),
+    "sixteen-bit": ("16-bit execution first", lambda c: c.numerics.formats()[0][0] != "float32"),
     "float32": ("execution in float32", lambda c: c.numerics.formats()[0][0] == "float32"),
 }
 """Each in words, in the order in which they are said, and whether a contract has it."""

@@ -62,6 +62,8 @@ SHOWN: list[tuple[str, str, Doc, bool]] = [
     ("ragged-split", "decoder", {"checks.+": AUDIT}, False),
     ("other-warps", "decoder", {"checks.+": AUDIT}, True),
     ("other-warps", "decoder", {"checks.+": order(33)}, False),
+    ("other-architecture", "decoder", {"checks.+": AUDIT, "numerics.execution": "float16"}, True),
+    ("other-architecture", "decoder", {"checks.+": AUDIT, "numerics.execution": "float32"}, False),
     ("padding-leaks", "decoder", {f"{PATHS}.+": "padded", "workloads.0.pad": ["left"]}, True),
     ("padding-leaks", "decoder", {f"{PATHS}.+": "padded", "workloads.0.pad": ["right"]}, False),
     # A pair whose rows see later keys never decodes.

@@ -39,6 +39,7 @@ Feature = Literal[
     "scoring-side",
     "one-format",
     "instruction",
+    "sixteen-bit",
 ]
 """What a contract must have beside paths and lengths for a defect to be possible."""
 

@@ -120,7 +120,7 @@ def test_orders_are_probed_too() -> None:
     assert result["found"] == "caught", result
     probed = {each.control for each in entries() if each.relation == "order"}
     of_kernels = {name for name, row in HERE.items() if in_kernels(row)}
-    assert of_kernels - probed == {"other-warps"}
+    assert of_kernels - probed == {"other-warps", "other-architecture"}
 
 
 def test_tasks_hold_every_entry_once() -> None:
