@@ -148,6 +148,14 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         "causal: false",
         lambda c: isinstance(c.subject, Attention) and not c.subject.causal,
     ),
+    "window-ahead": (
+        "a window that ends ahead of a row",
+        lambda c: (
+            isinstance(c.subject, Attention)
+            and not c.subject.causal
+            and c.subject.sides[1] is not None
+        ),
+    ),
     "groups": ("several KV heads, several query heads for each", _groups),
     "layers": ("at least two layers", _layers),
     "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),
