@@ -10,7 +10,13 @@ from kvparity_contracts.base import Fault, KeyPath, closest, repeated
 from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.idling import idle
-from kvparity_contracts.pair_faults import ahead_faults, append_faults, pair_faults, whole_faults
+from kvparity_contracts.pair_faults import (
+    ahead_faults,
+    append_faults,
+    coded_faults,
+    pair_faults,
+    whole_faults,
+)
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.served import ServerSubject, numerics_faults
 from kvparity_contracts.sides import Sides
@@ -41,6 +47,7 @@ def faults(contract: Parts) -> Iterator[Fault]:
         yield from whole_faults(contract.subject, [each.relation for each in contract.checks])
         yield from ahead_faults(contract.subject, [each.generate for each in contract.workloads])
         yield from append_faults(contract.subject, contract.numerics.kv_cache or ())
+        yield from coded_faults(contract.subject, contract.numerics.kv_cache or ())
     if isinstance(contract.subject, ServerSubject):
         yield from numerics_faults(contract.subject, contract.numerics)
         yield from _logprobs_alone(contract)

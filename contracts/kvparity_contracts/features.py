@@ -133,7 +133,7 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
     ),
     "out": (
         "out: given",
-        lambda c: isinstance(c.subject, Attention) and c.subject.out == "given",
+        lambda c: isinstance(c.subject, Attention) and c.subject.gives_out,
     ),
     "wide-batch": ("more than 16 rows of one batch", _wide),
     "softcap": (
@@ -147,14 +147,6 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
     "both-ways": (
         "causal: false",
         lambda c: isinstance(c.subject, Attention) and not c.subject.causal,
-    ),
-    "window-ahead": (
-        "a window that ends ahead of a row",
-        lambda c: (
-            isinstance(c.subject, Attention)
-            and not c.subject.causal
-            and c.subject.sides[1] is not None
-        ),
     ),
     "groups": ("several KV heads, several query heads for each", _groups),
     "layers": ("at least two layers", _layers),
@@ -173,8 +165,10 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         lambda c: isinstance(c.subject, Sides) and len({m.dtype for m in c.subject.models}) < 2,
     ),
     "ascii": ("a vocabulary that holds all ASCII bytes", _ascii),
-    "instruction": ("numerics.device", lambda c: c.numerics.device is not None),
-    "sixteen-bit": ("16-bit execution first", lambda c: c.numerics.formats()[0][0] != "float32"),
+    "instruction": (
+        "numerics.device, with 16-bit execution first",
+        lambda c: c.numerics.device is not None and c.numerics.formats()[0][0] != "float32",
+    ),
     "float32": ("execution in float32", lambda c: c.numerics.formats()[0][0] == "float32"),
 }
 """Each in words, in the order in which they are said, and whether a contract has it."""

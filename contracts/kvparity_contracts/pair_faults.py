@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from kvparity_contracts.base import Fault
+from kvparity_contracts.signatures import Signature, lacking_faults, part_fault
 from kvparity_contracts.stores import lossy
 from kvparity_contracts.subjects import Attention
 
-PASSED: tuple[str, ...] = (
-    "order",
-    "window",
-    "softcap",
-    "sinks",
-    "bias",
-    "causal",
-    "window_size",
-    "out",
-)
+PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias", "causal", "out")
 """Keys that are passed to both functions of a pair where a contract declares them."""
 DECODED: Mapping[str, str] = {"page": "block_table", "rows": "cu_seqlens_q"}
 """Keys that change what decode alone is called with, and the keyword that it is then given."""
@@ -37,7 +29,7 @@ ONE_WIDTH = ("kvparity.pairs.flashinfer", "kvparity_kernels.attention")
 
 def pair_faults(subject: Attention) -> Iterator[Fault]:
     """Declared keys that a function of the subject does not take, widths that it does not have."""
-    yield from _keys(subject)
+    yield from _keys(subject) if subject.signature is None else _signed(subject, subject.signature)
     yield from _values(subject)
 
 
@@ -54,17 +46,11 @@ def ahead_faults(subject: Attention, generated: Sequence[int]) -> Iterator[Fault
 
     The first row that is compared has as many keys behind it as its workload generates tokens.
     """
-    sides, at = subject.window_size, ("subject", "window_size")
-    if sides is not None and (subject.causal or subject.window is not None):
-        beside = "a causal pair" if subject.causal else "a window"
-        yield Fault(at, f"found window_size beside {beside}", "it beside causal: false, alone")
-        return
-    most, ends = max(generated, default=0), subject.sides[1]
-    if ends is not None and not subject.causal and most < ends:
-        key, said = ("window", ends) if sides is None else ("window_size", list(sides))
-        found = f"found {said} beside causal: false, and no compared row has more than"
-        expected = f"a workload that generates at least {ends} tokens, or no {key}"
-        yield Fault(("subject", key), f"{found} {most} keys behind it", expected)
+    most = max(generated, default=0)
+    if subject.window is not None and not subject.causal and most < subject.window:
+        found = f"found {subject.window} beside causal: false, and no compared row has more than"
+        expected = f"a workload that generates at least {subject.window} tokens, or no window"
+        yield Fault(("subject", "window"), f"{found} {most} keys behind it", expected)
 
 
 def _values(subject: Attention) -> Iterator[Fault]:
@@ -80,10 +66,27 @@ def _values(subject: Attention) -> Iterator[Fault]:
             break
 
 
+def _signed(subject: Attention, signature: Signature) -> Iterator[Fault]:
+    for key in _declared(subject):
+        word = f"bias: {{kind: {subject.bias.kind}}}" if key == "bias" and subject.bias else key
+        fault = part_fault(signature, key, word, subject.page)
+        yield from [fault] if fault else []
+    ahead = subject.window is not None and not subject.causal
+    yield from lacking_faults(signature, subject.page, ahead=ahead)
+    for name in (subject.prefill, subject.decode):
+        if name.partition(":")[0] in TAKES:
+            message = f"found {signature!r}, but {name} is called with kvparity's keywords"
+            yield Fault(("subject", "signature"), message, "no signature")
+            break
+
+
+def _declared(subject: Attention) -> Iterator[str]:
+    keys = (*PASSED, *DECODED)
+    return (k for k in keys if getattr(subject, k) != Attention.model_fields[k].default)
+
+
 def _keys(subject: Attention) -> Iterator[Fault]:
-    for key in (*PASSED, *DECODED):
-        if getattr(subject, key) == Attention.model_fields[key].default:
-            continue
+    for key in _declared(subject):
         for name in (subject.decode,) if key in DECODED else (subject.prefill, subject.decode):
             takes = TAKES.get(name.partition(":")[0], (*PASSED, *DECODED))
             if key not in takes:
@@ -91,6 +94,14 @@ def _keys(subject: Attention) -> Iterator[Fault]:
                 message = f"found {key!r}, but {name} takes none{others}"
                 yield Fault(("subject", key), message, "a pair that takes it, or no such key")
                 break
+
+
+def coded_faults(subject: Attention, stores: Sequence[str]) -> Iterator[Fault]:
+    """Codes and scales beside a signature: each project has a form of its own for them."""
+    if subject.signature is not None and (coded := lossy(stores)):
+        message = f"found a cache in {coded[0]} beside signature {subject.signature}"
+        expected = "float32, float16 or bfloat16, or no signature"
+        yield Fault(("numerics", "kv_cache"), message, expected)
 
 
 def append_faults(subject: Attention, stores: Sequence[str]) -> Iterator[Fault]:

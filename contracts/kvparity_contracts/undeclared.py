@@ -30,10 +30,11 @@ def undeclared(loaded: LoadedContract) -> Iterator[tuple[KeyPath, str]]:
     """One warning for each thing that the functions of a pair name, and float64 knows nothing of.
 
     Nothing is imported: the functions, and those of the same file that they name, are read. Of a
-    pair that is named by its module nothing is said.
+    pair that is named by its module nothing is said, nor of one with another project's signature,
+    which has its keywords whether they are used or not.
     """
     subject = loaded.contract.subject
-    if not isinstance(subject, Attention):
+    if not isinstance(subject, Attention) or subject.signature is not None:
         return
     told: set[str] = set()
     for key in ("prefill", "decode"):

@@ -68,6 +68,7 @@ def test_sinks_and_slopes_of_a_pair_are_said_to_be_undeclared(
     declared = {"bias": {"kind": "alibi"}} if function == "other" else {"sinks": [-1, 3]}
     assert f"which this contract does not declare (subject.{next(iter(declared))})" in note.message
     assert found(tmp_path, **both, **declared) == []
+    assert found(tmp_path, **both, signature="sdpa") == []  # another project's names of keywords
 
 
 def test_a_file_that_cannot_be_read_is_no_warning(tmp_path: Path) -> None:

@@ -25,6 +25,15 @@ def test_the_pair_of_the_page_holds_and_a_broken_one_does_not(tmp_path: Path) ->
         runpy.run_path(str(tmp_path / "pair.py"), run_name="__main__")
 
 
+def test_functions_of_another_signature_are_checked_as_the_page_says(tmp_path: Path) -> None:
+    (example,) = (each for each in BLOCKS if "signature=" in each)
+    assert len(example.strip().splitlines()) <= 10
+    (tmp_path / "signature.py").write_text(example)
+    done = subprocess.run([sys.executable, "signature.py"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"decode reduces like prefill" in done.stdout
+
+
 def test_what_the_page_names_is_there() -> None:
     for name in re.findall(r"kvparity\.(\w+)\(", PAGE):
         assert callable(getattr(kvparity, name))

@@ -48,6 +48,7 @@ def check_pair(
     max_abs: float | Mapping[str, float] | None = LIMITS,
     controls: str | Sequence[str] = "all",
     seed: int = 0,
+    signature: str | None = None,
     subject: Mapping[str, JsonValue] | None = None,
     name: str = "pair",
     device: str | None = None,
@@ -58,7 +59,8 @@ def check_pair(
 
     Functions run in this very process, so they may come from a notebook's cell or a test. Names
     (``module:function``, ``file.py:function``) run in processes of their own, which also lets
-    fresh processes recompute some rows. Both take keywords as docs/contracts.md describes.
+    fresh processes recompute some rows. Both take keywords as docs/contracts.md describes, or as
+    the project of ``signature`` documents its own.
 
     Args:
         prefill: ``(q, k, v, *, cu_seqlens_q, cu_seqlens_k, scale)`` -> out or (out, lse).
@@ -72,6 +74,7 @@ def check_pair(
         max_abs: how far elements may be from float64, for all dtypes or by dtype; None: not asked.
         controls: planted defects by name, or ``all`` that fit.
         seed: of all random data.
+        signature: ``flash-attn``, ``flashinfer``, ``vllm``, ``sglang`` or ``sdpa``.
         subject: more keys of a contract's ``subject``, such as ``{"window": 128}``.
         name: of the report and its folder.
         device, run_dir, timeout: as :func:`kvparity.verify`.
@@ -91,7 +94,15 @@ def check_pair(
     dtypes = [str(each).removeprefix("torch.") for each in several]
     with _named(prefill, decode) as names:
         document = _contract(
-            names, heads, dtypes, lengths, generate, paths, max_abs, controls, subject or {}
+            names,
+            heads,
+            dtypes,
+            lengths,
+            generate,
+            paths,
+            max_abs,
+            controls,
+            {"signature": signature} | dict(subject or {}) if signature else subject or {},
         )
         document.update(name=name, seed=seed)
         try:

@@ -95,8 +95,7 @@ class _PairCall(_ScoreRules):
     """``q`` ``[rows, Hq, D]``, ``k`` and ``v``: numbers, or codes of ``format`` with ``k_scale``
     and ``v_scale`` float32, ``[Hkv]`` or one for each group of each key. ``order``: None where the
     contract declares none. ``alibi_slopes`` and ``bias`` as in ``HeadTerms``.
-    ``causal`` false: a row sees keys behind its own, too, in a window as many as before it;
-    ``window_size``: so many before and behind at most (-1: all; None: no such limit).
+    ``causal`` false: a row sees keys behind its own, too, in a window as many as before it.
     """
 
     q: Tensor
@@ -105,7 +104,6 @@ class _PairCall(_ScoreRules):
     alibi_slopes: Tensor | None = None
     bias: Tensor | None = None
     causal: bool = True
-    window_size: tuple[int, int] | None = None
     k_scale: Tensor | None = None
     v_scale: Tensor | None = None
     format: StoreFormat | None = None
@@ -140,8 +138,6 @@ class _PairCall(_ScoreRules):
             found["window"] = self.window
         if not self.causal:
             found["causal"] = False
-        if self.window_size is not None:
-            found["window_size"] = self.window_size
         if self.softcap:
             found["softcap"] = self.softcap
         return found | self.terms.tensors()
@@ -272,12 +268,22 @@ def plainly(change: Callable[[PairDecode], PairDecode], decode: PairDecode) -> P
     return lambda call: change(lambda each: decode(each.like(call)))(call.plain())
 
 
-def by_keywords(
-    kernel: Callable[..., object],
-) -> Callable[[PairPrefillCall | PairDecodeCall], object]:
-    """A function of a contract, ``kernel(q, k, v, **keywords)``, as one that takes calls."""
+def ask(kernel: Callable[..., object], *given: object, **keywords: object) -> object:
+    """Call a function of the user's: where it takes no such call, the error is raised right here.
 
-    def called(call: PairPrefillCall | PairDecodeCall) -> object:
-        return kernel(call.q, call.k, call.v, **call.keywords())
+    So a message can say what it is called with.
+    """
+    return kernel(*given, **keywords)
+
+
+def by_keywords(kernel: Callable[..., object]) -> Callable[..., object]:
+    """A function of a contract, ``kernel(q, k, v, **keywords)``, as one that takes calls.
+
+    It may also be given the ``out`` that the function is to write to.
+    """
+
+    def called(call: PairPrefillCall | PairDecodeCall, out: Tensor | None = None) -> object:
+        given = {} if out is None else {"out": out}
+        return ask(kernel, call.q, call.k, call.v, **given, **call.keywords())
 
     return called

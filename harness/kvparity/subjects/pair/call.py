@@ -7,7 +7,7 @@ with the twin of the cache: a sum of them would miss two writes that make up for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from traceback import walk_tb
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from kvparity.core import doing
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.plain_tensor import plain
-from kvparity.subjects.attention_calls import PairCall
+from kvparity.subjects.attention_calls import PairCall, ask
 from kvparity.subjects.pair.inputs import Inputs
 from kvparity_kernels.stream import emit
 
@@ -51,7 +51,7 @@ def checked(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise SubjectError.of(name, error, _hint(inputs, call.keywords(), error)) from error
+        raise SubjectError.of(name, error, _hint(inputs, error)) from error
     for label, now, before in kept:
         if not torch.equal(now, before):
             raise SubjectError(f"{name} wrote to its input {label}")
@@ -73,11 +73,14 @@ ON_ANY_CALL = (TypeError, AttributeError, NameError, ImportError)
 """Mistakes of a function's own text, which no layout of its inputs brings about."""
 
 
-def _hint(inputs: Inputs, keywords: Iterable[str], error: BaseException) -> str:
+def _hint(inputs: Inputs, error: BaseException) -> str:
     """What of the call a kernel may not be made for, and how a contract says so."""
-    frames = list(walk_tb(error.__traceback__))
-    if isinstance(error, TypeError) and len(frames) == 2:  # of ``checked`` and ``by_keywords``
-        return f" (it is called with q, k, v, {', '.join(f'{each}=' for each in keywords)})"
+    *_, (last, _) = walk_tb(error.__traceback__)
+    if isinstance(error, TypeError) and last.f_code is ask.__code__:
+        count = len(last.f_locals["given"])
+        first = "q, k, v" if count == 3 else f"{count} by position"
+        names = (first, *(f"{each}=" for each in last.f_locals["keywords"]))
+        return f" (it is called with {', '.join(names)})"
     hints = []
     if inputs.empties:
         hints.append(

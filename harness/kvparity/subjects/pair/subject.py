@@ -22,6 +22,7 @@ from kvparity.subjects.pair.exact import exact
 from kvparity.subjects.pair.model import HeadCounts, Pair, PairModel
 from kvparity.subjects.pair.out_buffers import into_buffers
 from kvparity.subjects.pair.session import AttentionSession
+from kvparity.subjects.pair.signatures.table import adapted
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.pair_keys import AlibiBias, RelativeBias
 from kvparity_contracts.subjects import Attention
@@ -103,6 +104,7 @@ class AttentionSubject(PairModel):
             "kind": "attention",
             "prefill": self.pair.prefill_name,
             "decode": self.pair.decode_name,
+            "signature": self.signature,
             "append": None if self.pair.append is None else self.pair.append.name,
             "heads": asdict(self.heads) | {"v_dim": self.heads.values},
             "values": "latent" if self.latent else "own",
@@ -115,7 +117,6 @@ class AttentionSubject(PairModel):
             "rows": "many" if self.rows else "one",
             "window": self.window or None,
             "causal": self.causal,
-            "window_size": list(self.window_size) if self.window_size else None,
             "softcap": self.softcap or None,
             "sinks": list(self.sink_range) if self.sinks else None,
             "bias": self._bias(),
@@ -154,13 +155,14 @@ def build(
     Raises ``ValueError`` if a name does not import, or the format cannot hold the heads.
     """
     prefill, decode = (load_callable(name, base) for name in (model.prefill, model.decode))
-    pair = Pair.of(prefill, decode, prefill_name=model.prefill, decode_name=model.decode)
-    if model.out == "given":
+    called = adapted(model.signature, prefill, decode, model.page or 0)
+    pair = Pair(called.prefill, called.decode, model.prefill, model.decode)
+    if model.gives_out:
         width, apart = model.heads.v_dim or model.heads.dim, model.inputs == "strided"
         pair = replace(
             pair,
-            prefill=into_buffers(prefill, model.prefill, width=width, apart=apart),
-            decode=into_buffers(decode, model.decode, width=width, apart=apart),
+            prefill=into_buffers(called.prefill, model.prefill, width=width, apart=apart),
+            decode=into_buffers(called.decode, model.decode, width=width, apart=apart),
         )
     if model.append is not None:
         writer = Appending.of(load_callable(model.append, base), model.append)
@@ -184,7 +186,6 @@ def build(
         sinks=model.sinks is not None,
         sink_range=model.sinks or (0.0, 0.0),
         causal=model.causal,
-        window_size=model.window_size,
         latent=model.values == "latent",
         alibi=isinstance(model.bias, AlibiBias),
         distances=model.bias.distances if isinstance(model.bias, RelativeBias) else 0,
@@ -194,7 +195,8 @@ def build(
         strided=model.inputs == "strided",
         empties=model.empty == "zero",
         page=model.page or 0,
-        given_out=model.out == "given",
+        given_out=model.gives_out,
+        signature=model.signature,
         rows=model.rows == "many",
         order=None if model.order is None else ReductionOrder(**model.order.model_dump()),
     )

@@ -1,0 +1,1 @@
+"""Attention as other projects call it: one file for each of their signatures."""
