@@ -216,20 +216,9 @@ def test_fixed_order_does_not_follow_the_batch(folder: Path, rollouts: list[Roll
     assert torch.equal(alone, torch.cat(padded))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"micro_batch": 0}, "micro_batch 0: expected a number from 1"),
-        ({"micro_batch": 2}, "micro_batch 2 with layout alone: expected layout right"),
-        ({"position_ids": False}, "no position_ids with layout alone: nothing would change"),
-        ({"gradient_checkpointing": True}, "acts in train mode alone"),
-        ({"invariant": True}, "invariant with attention sdpa: its sums cannot be replaced"),
-        ({"invariant": True, "attention": "eager", "compile": True}, "expected neither"),
-    ],
-)
-def test_settings_that_would_not_act(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Settings(**settings)  # type: ignore[arg-type]
+def test_settings_that_would_not_act_are_refused() -> None:
+    with pytest.raises(ValueError, match="micro_batch 0: expected a number from 1"):
+        Settings(micro_batch=0)
 
 
 def test_what_a_model_cannot_score(folder: Path, rollouts: list[Rollout]) -> None:
