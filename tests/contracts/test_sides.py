@@ -57,7 +57,7 @@ def test_settings_that_would_not_act(settings: dict[str, object], found: dict[st
 def test_where_a_defect_of_scoring_is_planted(
     rollout: str, trainer: str, tokens: str | None, scores: str | None, models: str, draws: bool
 ) -> None:
-    sides = Sides.model_construct(
+    sides = Sides(
         kind="sides", rollout=_side(rollout, "r"), trainer=_side(trainer, "t"), tokens=tokens
     )
     places = {"rollout": sides.rollout, "trainer": sides.trainer, None: None}
@@ -73,7 +73,7 @@ def _side(kind: str, name: str) -> RecordedSide | ModelSideSpec | ServerSide:
         return RecordedSide(kind="recorded", file=name)
     if kind == "model":
         return ModelSideSpec(kind="model", checkpoint=name)
-    return ServerSide.model_construct(kind="server", url=name, vocabulary=9)
+    return ServerSide(kind="server", api="vllm", url="http://h:1", model=name, vocabulary=9)
 
 
 @pytest.mark.parametrize("key", ["api", "url", "model", "dtype"])
@@ -84,3 +84,21 @@ def test_a_server_scores_beside_another_that_draws(key: str) -> None:
     assert alike._one_side_twice
     assert not Sides.model_construct(rollout=one, trainer=other, tokens="t")._one_side_twice
     assert not Sides.model_construct(rollout=one, trainer=one, tokens=None)._one_side_twice
+
+
+def test_what_only_a_rollout_that_draws_must_say() -> None:
+    scorer = ServerSide(kind="server", api="vllm", url="http://h:1", model="t")
+    recorded = ModelSideSpec.model_validate(MODEL | {"routes": "recorded"})
+    assert Sides(kind="sides", rollout=_side("model", "r"), trainer=scorer).draws
+    assert not Sides(kind="sides", rollout=_side("recorded", "r"), trainer=recorded).draws
+
+
+@pytest.mark.parametrize(("temperature", "words"), [(None, "1"), (0.5, "0.5"), (0.0, "0")])
+def test_words_of_what_is_drawn(temperature: float | None, words: str) -> None:
+    sides = Sides(
+        kind="sides",
+        rollout=_side("model", "r"),
+        trainer=_side("server", "t"),
+        temperature=temperature,
+    )
+    assert sides.words().endswith(f", on tokens that it draws at temperature {words}")

@@ -77,7 +77,7 @@ class Checker:
             return None
         most = LARGEST if self.vocabulary is None else min(self.vocabulary - 1, LARGEST)
         try:
-            wide = np.asarray(ids, dtype=np.int64).reshape(-1)
+            wide = np.asarray(ids, dtype=np.int64)
         except OverflowError:  # one that no int64 holds
             at = next(at for at, each in enumerate(ids) if not 0 <= each <= most)
         else:

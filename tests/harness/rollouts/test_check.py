@@ -32,7 +32,7 @@ def checked(vocabulary: int | None = None, **changes: object) -> tuple[Rollout, 
         ({"response_ids": [3, 4, 10]}, "response_ids[2] is 10; expected ids from 0 to 9"),
         ({"response_ids": [3, -1, 10]}, "response_ids[1] is -1; expected ids from 0 to 9"),
         ({"prompt_ids": [10, 2]}, "prompt_ids[0] is 10; expected ids from 0 to 9"),
-        ({"prompt_ids": [1, 2**64]}, f"prompt_ids[1] is {2**64}; expected ids from 0 to 9"),
+        ({"prompt_ids": [9, 2**64]}, f"prompt_ids[1] is {2**64}; expected ids from 0 to 9"),
         ({"prompt_ids": [0, -(2**64)]}, f"prompt_ids[1] is {-(2**64)}; expected ids from 0 to 9"),
         ({"logprobs": [-1.0, 0.5, 0.25]}, "logprobs[1] is 0.5; a logprob is never above 0"),
         ({"trainer_logprobs": [1.0, -1, -1]}, "trainer_logprobs[0] is 1.0; a logprob is never"),
@@ -64,7 +64,7 @@ def test_refused(changes: dict[str, object], words: str) -> None:
 
 @pytest.mark.parametrize("name", ["sequence", "weight"])
 def test_half_a_character(name: str) -> None:
-    odd = {"sequence": "\ud800"} if name == "sequence" else {"weight_versions": ("a", "\udfff")}
+    odd = {"sequence": "a\ud800"} if name == "sequence" else {"weight_versions": ("a", "\udfff")}
     with pytest.raises(RolloutError, match=rf"r\.jsonl:1: {name} '.*' has half a character"):
         checked(**odd)
     plain = {"sequence": "\ud7ff\ue000"}
@@ -113,8 +113,13 @@ def test_what_is_no_logprob_is_told_and_not_compared(values: str) -> None:
 
 def test_nothing_is_left() -> None:
     assert [*checked(mask=[0, 0, 0])[1].counts] == [Anomaly.NO_TOKEN]
+    trainer = {"logprobs": None, "trainer_logprobs": [-1.0, -2.0, -3.0]}
+    assert checked(**trainer)[0].mask.tolist() == [True] * 3
+    assert [*checked(mask=[0, 0, 0], **trainer)[1].counts] == [Anomaly.NO_TOKEN]
     only_prompt = {"logprobs": None, "prompt_logprobs": [None, -1.0], "mask": [0, 0, 0]}
     assert not checked(**only_prompt)[1].counts
+    bare = checked(**only_prompt | {"response_ids": None, "mask": None, "prompt_ids": None})[0]
+    assert bare.mask.size == 0
     both = {"response_ids": None, "prompt_ids": None}
     assert [*checked(**both)[1].counts] == [Anomaly.NO_IDS]
     assert [*checked(prompt_ids=None)[1].counts] == [Anomaly.NO_PROMPT]
