@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kvparity_contracts.sides import ModelSideSpec, RecordedSide, ServerSide, Sides, unused
+from kvparity_contracts.sides import (
+    ModelSideSpec,
+    RecordedSide,
+    ServerSide,
+    Sides,
+    own_numbers,
+    unused,
+)
 
 MODEL: dict[str, object] = {"kind": "model", "checkpoint": "m"}
 RIGHT: dict[str, object] = {"layout": "right"}
@@ -102,3 +109,13 @@ def test_words_of_what_is_drawn(temperature: float | None, words: str) -> None:
         temperature=temperature,
     )
     assert sides.words().endswith(f", on tokens that it draws at temperature {words}")
+
+
+def test_numbers_of_one_file() -> None:
+    def of(rollout: str, trainer: str, file: str = "f") -> Sides:
+        return Sides(kind="sides", rollout=_side(rollout, "f"), trainer=_side(trainer, file))
+
+    assert own_numbers(of("recorded", "recorded"))
+    assert own_numbers(of("recorded", "recorded", "./f"))
+    assert not own_numbers(of("recorded", "recorded", "g"))
+    assert not own_numbers(of("server", "server"))  # scores what it drew

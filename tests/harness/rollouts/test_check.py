@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from kvparity.rollouts.anomalies import Anomalies, Anomaly
-from kvparity.rollouts.check import LARGEST, Checker
+from kvparity.rollouts.check import Checker
 from kvparity.rollouts.record import RawRollout, Rollout, RolloutError, Sampling
+
+LARGEST = 2147483647
+"""Ids are at most an int32."""
 
 
 def raw(**changes: object) -> RawRollout:
