@@ -30,7 +30,7 @@ from kvparity.report.lines import PathLine, UnitLine
 from kvparity_contracts import CONTROLS, PathName
 from kvparity_contracts.controls import Control
 from kvparity_contracts.needs import needs
-from kvparity_contracts.paths import ABOUT, KINDS, WITH_ARGUMENT
+from kvparity_contracts.paths import ABOUT, KINDS, SHORTHANDS, WITH_ARGUMENT
 from kvparity_contracts.planning import in_kernels
 from kvparity_kernels.overrides import tables
 
@@ -55,6 +55,7 @@ EXAMPLE = Prompts("w", ("a", "b"), ((0,) * 2, (0,) * 3), generate=2)
 NAMES = "abxyzw"
 ARGUMENTS = {
     "chunked": 2, "paged": 4, "streamed": 2, "verify": 2, "prefix": 1, "prefix-paged": 2,
+    "drawn": 6,
 }  # fmt: skip
 
 
@@ -63,13 +64,17 @@ def paths() -> str:
 
     def rows() -> Iterator[Sequence[str]]:
         for kind in KINDS:
-            if kind == "padded":
-                yield f"`{kind}`", ABOUT[kind], "", ""
+            written = f"{kind}(n)" if kind in WITH_ARGUMENT else kind
+            if kind in SHORTHANDS:
+                yield f"`{written}`", ABOUT[kind], "", ""
                 continue
-            name = PathName(kind, ARGUMENTS.get(kind))  # type: ignore[arg-type] # from KINDS
+            if kind == "steps":
+                written, steps = "steps(...)", "page 4 / 0:0-1 1:0 / 1:1-2 / 0:2* 1:3*"
+                name = PathName(kind, steps=steps)
+            else:
+                name = PathName(kind, ARGUMENTS.get(kind))  # type: ignore[arg-type] # from KINDS
             plan = build(name, replace(EXAMPLE, generate=4 if kind == "verify" else 2), seed=0)
             steps = "its own" if plan.generate else "<br>".join(_steps(plan))
-            written = f"{kind}(n)" if kind in WITH_ARGUMENT else kind
             yield f"`{written}`", ABOUT[kind], steps, _layout(plan)
 
     return table(["path", "stands for", "steps of the example", "layout"], rows())

@@ -13,6 +13,7 @@ from kvparity_contracts.base import Fault, KeyPath
 from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import KINDS, PathKind, PathName, example, one_of_the_paths
+from kvparity_contracts.steps import WrittenSteps
 from kvparity_contracts.subjects import AnySubject, Attention, Decoder, Transformers
 
 _PAGED = "the pair is not declared to take pages (subject.page)"
@@ -61,6 +62,9 @@ UNABLE: Mapping[str, Mapping[PathKind, str]] = {
         "mixed": _SCHEDULED,
         "streamed": _SCHEDULED,
         "verify": _SCHEDULED,
+        "random": _SCHEDULED,
+        "drawn": _SCHEDULED,
+        "steps": _SCHEDULED,
         "paged": _OWN_CACHE,
         "prefix-paged": _OWN_CACHE,
         "uncached": _OWN_CACHE,
@@ -86,7 +90,7 @@ PROGRAMS = ("exported", "compiled")
 
 def cannot(subject: AnySubject, path: PathName) -> str | None:
     """Why a subject cannot run a path, or None."""
-    reason = UNABLE[subject.kind].get(path.kind)
+    reason = UNABLE[subject.kind].get(path.kind) or _unwritten(subject, path)
     if reason == _PAGED and isinstance(subject, Attention) and subject.page:
         return None
     if isinstance(subject, Attention) and not subject.causal and path.kind not in UNCUT:
@@ -94,6 +98,17 @@ def cannot(subject: AnySubject, path: PathName) -> str | None:
     if reason is None and path.kind in PROGRAMS:
         return _untraced(subject, path)
     return reason
+
+
+def _unwritten(subject: AnySubject, path: PathName) -> str | None:
+    """What written steps hold that another path of the subject is refused for, or None."""
+    if path.kind != "steps":
+        return None
+    written, unable = WrittenSteps.parse(path.steps), UNABLE[subject.kind]
+    together = any(len(step) > 1 for step in written.steps)
+    return (unable.get("paged") if written.page else None) or (
+        unable.get("mixed") if together else None
+    )
 
 
 def _untraced(subject: AnySubject, path: PathName) -> str | None:
@@ -115,9 +130,9 @@ def _untraced(subject: AnySubject, path: PathName) -> str | None:
 
 def able(contract: Parts) -> str:
     """The paths that the contract's subject can do, as they are written."""
-    paths = [PathName.parse(example(kind)) for kind in KINDS]
+    paths = [PathName.parse(example(kind)) for kind in KINDS if kind != "steps"]
     kinds = [path.kind for path in paths if cannot(contract.subject, path) is None]
-    return one_of_the_paths(kinds)
+    return one_of_the_paths([*kinds, "steps"] if "drawn" in kinds else kinds)
 
 
 def faults(contract: Parts) -> Iterator[Fault]:

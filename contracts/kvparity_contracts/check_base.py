@@ -11,7 +11,7 @@ from pydantic import Field
 from kvparity_contracts.base import Distinct, Fault, Model, Title
 from kvparity_contracts.controls.base import Control
 from kvparity_contracts.numerics import Numerics
-from kvparity_contracts.paths import DECODE, PREFILL, Path, PathKind, PathName
+from kvparity_contracts.paths import DECODE, PREFILL, UNNAMED, Path, PathKind, PathName
 from kvparity_contracts.subjects import AnySubject, Transformers
 
 Paths = Distinct[Path]
@@ -114,6 +114,8 @@ class Compared(PathCheck, _Reference):  # in this order a contract's keys are li
         """No path is the reference, and the reference is one path."""
         if self.reference.kind == "padded":
             yield Fault(("reference",), "found 'padded'", "a single path", "padded-left")
+        elif self.reference.kind in UNNAMED:
+            yield Fault(("reference",), f"found '{self.reference}'", "a path by name", "prefill")
         for i, path in enumerate(self.paths):
             if path == self.reference:
                 message = f"found '{path}', which is the reference itself"

@@ -20,6 +20,7 @@ from kvparity_contracts.pair_faults import (
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.served import ServerSubject, numerics_faults
 from kvparity_contracts.sides import Sides
+from kvparity_contracts.steps import WrittenSteps
 from kvparity_contracts.subjects import Attention, Decoder, known, order_of
 
 LONGEST = 2**24
@@ -37,6 +38,7 @@ def faults(contract: Parts) -> Iterator[Fault]:
             yield from _workload_names(contract, ("checks", i), check)
             yield from _padding(contract, ("checks", i), check)
             yield from _chunks(contract, ("checks", i), check)
+            yield from _steps(contract, ("checks", i), check)
         for fault in check.faults(contract.subject, contract.numerics):
             yield replace(fault, at=("checks", i, *fault.at))
     yield from abilities.faults(contract)
@@ -176,6 +178,20 @@ def _chunks(contract: Parts, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
         else:
             found += f"no prompt is longer than {prompt} tokens, so none goes on behind the prefix"
             yield Fault(where, found, f"a prefix shorter than {prompt}")
+
+
+def _steps(contract: Parts, at: KeyPath, check: PathCheck) -> Iterator[Fault]:
+    """Written steps belong to one shape of workload."""
+    for j, path in enumerate(check.paths):
+        if path.kind != "steps" or abilities.cannot(contract.subject, path) is not None:
+            continue
+        for workload in filter(contract.counted, contract.workloads_of(check)):
+            written = WrittenSteps.parse(path.steps)
+            wrong = written.wrong(workload.lengths(), workload.generate)
+            if wrong is not None:
+                found = f"found steps that do not compute {workload.name}: {wrong}"
+                yield Fault((*at, "paths", j), found, "steps of every workload of the check")
+                break
 
 
 def _controls(contract: Parts) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ from kvparity_contracts.paths import DECODE, MOST, PREFILL, PathKind, PathName
 from kvparity_contracts.workloads import Workload
 
 ALONE = PathName("batched", 1)
-UNDECODED: tuple[PathKind, ...] = ("decode", "generate", "mixed", "exported", "compiled")
+UNDECODED: tuple[PathKind, ...] = ("decode", "generate", "mixed", "exported", "compiled", "drawn")
 """Paths that are named for decoding and do none where one token is generated."""
 
 

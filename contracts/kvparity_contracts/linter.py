@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from kvparity_contracts import lint_controls
+from kvparity_contracts import drawn_edges, lint_controls
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.checks import Accuracy, Invariance, OrderCheck, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls.base import DECODING
+from kvparity_contracts.draws import USUAL_TILE
 from kvparity_contracts.faint import between, faint, rounding
 from kvparity_contracts.few_rows import few_rows
 from kvparity_contracts.grouping import hidden_mapping
@@ -24,33 +25,42 @@ from kvparity_contracts.subjects import Attention, known, order_of
 from kvparity_contracts.undeclared import undeclared
 from kvparity_contracts.workloads import LARGEST_BYTE
 
-USUAL_TILE = 64
-"""Keys per tile of common attention kernels, where a contract cannot say."""
-
 Note = tuple[KeyPath, str]
 
 
 @dataclass(frozen=True)
 class LintFinding:
-    """One warning at one place: ``line`` and ``col`` count from 1."""
+    """One warning, or note, at one place: ``line`` and ``col`` count from 1."""
 
     file: str
     line: int
     col: int
     key: str
     message: str
+    level: str = "warning"
 
     def __str__(self) -> str:
-        """``file:line:col: warning: key: message``."""
+        """``file:line:col: warning: key: message``, or ``note``."""
         place = f"{self.file}:{self.line}:{self.col}"
-        return f"{plain(place)}: warning: {plain(self.key)}: {plain(self.message, LINE)}"
+        return f"{plain(place)}: {self.level}: {plain(self.key)}: {plain(self.message, LINE)}"
 
 
 def lint(loaded: LoadedContract) -> list[LintFinding]:
     """All warnings for a valid contract, in the order of the file."""
     notes = [note for rule in RULES for note in rule(loaded.contract)]
     notes += undeclared(loaded)
-    found = [LintFinding(loaded.file, *loaded.place(at), dotted(at), text) for at, text in notes]
+    return _placed(loaded, notes, "warning")
+
+
+def told(loaded: LoadedContract) -> list[LintFinding]:
+    """What is said of a valid contract and is no warning: which edges its draws reach."""
+    return _placed(loaded, drawn_edges.told(loaded.contract), "note")
+
+
+def _placed(loaded: LoadedContract, notes: Iterable[Note], level: str) -> list[LintFinding]:
+    found = [
+        LintFinding(loaded.file, *loaded.place(at), dotted(at), text, level) for at, text in notes
+    ]
     return sorted(found, key=lambda each: (each.line, each.col))
 
 
@@ -268,6 +278,7 @@ RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _few_keys,
     _unused,
     _chunks,
+    drawn_edges.missed,
     _small_vocabulary,
     _loose_limits,
     _wide_limits,

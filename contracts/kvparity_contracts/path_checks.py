@@ -13,7 +13,7 @@ from kvparity_contracts.check_base import Compared, PathCheck, Paths
 from kvparity_contracts.controls.base import Control
 from kvparity_contracts.limits import TOKEN_LIMITS, AnyLimits, Limits
 from kvparity_contracts.numerics import Numerics
-from kvparity_contracts.paths import CACHELESS, DECODE, PREFILL, UNTOLD, PathName
+from kvparity_contracts.paths import CACHELESS, DECODE, PREFILL, UNNAMED, UNTOLD, PathName
 from kvparity_contracts.subjects import AnySubject, Transformers
 
 
@@ -135,7 +135,7 @@ class LivenessCheck(PathCheck):
     def own_faults(self) -> Iterator[Fault]:
         """The last row of each path reads keys of earlier steps."""
         expected = "a path whose last row reads keys of earlier steps from a cache"
-        yield from self.elsewhere((*CACHELESS, "prefill", "permuted"), expected)
+        yield from self.elsewhere((*CACHELESS, "prefill", "permuted", *UNNAMED), expected)
 
 
 class TraceCheck(PathCheck):

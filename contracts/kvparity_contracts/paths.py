@@ -10,6 +10,7 @@ from typing import Annotated, Literal, cast, get_args
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 from kvparity_contracts.base import Fault, closest, refusal, show
+from kvparity_contracts.steps import FORM, STEPS_PATTERN, WrittenSteps
 
 PathKind = Literal[
     "prefill",
@@ -33,6 +34,9 @@ PathKind = Literal[
     "exported",
     "compiled",
     "far",
+    "random",
+    "drawn",
+    "steps",
 ]
 
 KINDS: tuple[str, ...] = get_args(PathKind)
@@ -63,6 +67,10 @@ ABOUT: dict[str, str] = {
     "compiled": "decode, each step by what torch.compile made",
     "far": "all sequences side by side, each prompt by itself, the slots of the cache so far apart "
     "that elements beyond 2^31 are read; few pages of that memory are touched",
+    "random": "shorthand: the first n draws, `drawn(1)` to `drawn(n)`",
+    "drawn": "draw n of the seed: chunks cut beside edges of tiles, splits, pages and windows, in "
+    "steps of one or many sequences, with or without pages, fillers and an earlier use",
+    "steps": "steps written out: what a draw is in the evidence of a run",
 }
 EXAMPLES = {
     "chunked": "chunked(64)",
@@ -71,9 +79,17 @@ EXAMPLES = {
     "verify": "verify(3)",
     "prefix": "prefix(24)",
     "prefix-paged": "prefix-paged(24)",
+    "random": "random(20)",
+    "drawn": "drawn(3)",
 }
 WITH_ARGUMENT = tuple(EXAMPLES)
 MAY_HAVE_ARGUMENT = ("batched",)
+SHORTHANDS: tuple[PathKind, ...] = ("padded", "random")
+"""What stands for several paths."""
+UNNAMED: tuple[PathKind, ...] = ("random", "drawn", "steps")
+"""Paths that no steps by name are: of a draw, or written out."""
+MOST_DRAWS = 1000
+"""Of ``random(n)``: each is a case of every workload, number format and temperature."""
 UNTOLD: tuple[PathKind, ...] = ("generate", "exported", "compiled")
 """Paths on which a subject cannot tell what its layers look at."""
 ON_CPU: tuple[PathKind, ...] = ("far",)
@@ -83,6 +99,7 @@ CACHELESS: tuple[PathKind, ...] = ("generate", "uncached")
 MOST = 2**24
 """The largest argument: no sequence has more tokens."""
 RANGE = f"a whole number from 1 to {MOST} in the brackets"
+_STEPS = re.compile(r"steps\(([^()]*)\)")
 NUMBERED = re.compile(r"([a-z]+(?:-[a-z]+)?)\(([^()]*)\)")
 GRAMMAR = re.compile(r"([a-z]+(?:-[a-z]+)?)(?:\(([1-9][0-9]*)\))?")
 
@@ -101,10 +118,14 @@ class PathError(ValueError):
 
 @dataclass(frozen=True)
 class PathName:
-    """A path: its kind, and the argument where it takes one, as in ``chunked(n)``."""
+    """A path: its kind, and the argument where it takes one, as in ``chunked(n)``.
+
+    ``steps``: as they are written, of a path of this kind.
+    """
 
     kind: PathKind
     argument: int | None = None
+    steps: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a kind that is unknown or has the wrong number of arguments."""
@@ -115,10 +136,16 @@ class PathName:
             raise PathError(f"found {str(self)!r}", repr(example(self.kind)), example(self.kind))
         if self.argument is not None and not 1 <= self.argument <= MOST:
             raise PathError(f"found {str(self)!r}", RANGE, example(self.kind))
+        if self.kind == "random" and (self.argument or 0) > MOST_DRAWS:
+            raise PathError(f"found {str(self)!r}", f"at most {MOST_DRAWS} draws", "random(20)")
+        if (self.kind == "steps") != bool(self.steps):
+            raise PathError(f"found {str(self)!r}", FORM)
 
     @classmethod
     def parse(cls, text: str) -> PathName:
         """Read ``decode``, ``chunked(64)``, ...; raise ``PathError`` for anything else."""
+        if text.startswith("steps"):
+            return cls._written(text)
         match = GRAMMAR.fullmatch(text)
         if match and len(match[2] or "") > len(str(MOST)):
             match = None  # no number that Python need read
@@ -129,8 +156,20 @@ class PathName:
             raise PathError(f"found {show(text)}", RANGE, suggest(text))
         raise PathError(f"found {show(text)}", one_of_the_paths(), suggest(text))
 
+    @classmethod
+    def _written(cls, text: str) -> PathName:
+        found = _STEPS.fullmatch(text)
+        if not found:
+            raise PathError(f"found {show(text)}", FORM)
+        try:
+            return cls("steps", steps=str(WrittenSteps.parse(found[1])))
+        except ValueError as error:
+            raise PathError(str(error), FORM) from None
+
     def __str__(self) -> str:
         """The path as a contract writes it; ``parse`` reads it back."""
+        if self.kind == "steps":
+            return f"steps({self.steps})"
         return self.kind if self.argument is None else f"{self.kind}({self.argument})"
 
     @property
@@ -141,7 +180,12 @@ class PathName:
         return self.argument or 0 if self.kind == "paged" else 0
 
     def expand(self, pad: Sequence[str]) -> tuple[PathName, ...]:
-        """``padded`` becomes one path for each side in ``pad``; any other path is itself."""
+        """``padded`` becomes a path for each side in ``pad``, ``random`` one for each draw.
+
+        Any other path is itself.
+        """
+        if self.kind == "random":
+            return tuple(PathName("drawn", n + 1) for n in range(self.argument or 0))
         if self.kind != "padded":
             return (self,)
         return tuple(PathName(cast(PathKind, f"padded-{side}")) for side in pad)
@@ -152,7 +196,7 @@ DECODE = PathName("decode")
 
 
 def example(kind: str) -> str:
-    """How a path of this kind is written."""
+    """How a path of this kind is written, but for steps: these are a workload's own."""
     return EXAMPLES.get(kind, kind)
 
 
@@ -160,6 +204,9 @@ def one_of_the_paths(kinds: Sequence[str] = KINDS) -> str:
     """All paths, or those of some kinds, as they are written, for a message."""
     written = []
     for kind in kinds:
+        if kind == "steps":
+            written.append("steps(...)")
+            continue
         written += [] if kind in WITH_ARGUMENT else [kind]
         written += [f"{kind}(n)"] if kind in (*WITH_ARGUMENT, *MAY_HAVE_ARGUMENT) else []
     return "one of " + ", ".join(written)
@@ -199,8 +246,9 @@ Path = Annotated[
         {
             "description": "A path: a schedule and a layout.",
             "anyOf": [
-                {"enum": [kind for kind in KINDS if kind not in WITH_ARGUMENT]},
+                {"enum": [kind for kind in KINDS if kind not in (*WITH_ARGUMENT, "steps")]},
                 {"type": "string", "pattern": PATTERN},
+                {"type": "string", "pattern": rf"^steps\({STEPS_PATTERN}\)$"},
             ],
         }
     ),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from kvparity_contracts import LoadedContract, lint
+from kvparity_contracts.linter import told
 
 Loads = Callable[..., LoadedContract]
 Change = tuple[str, str]
@@ -84,6 +85,11 @@ WEAK: dict[str, tuple[list[Change], str, str]] = {
         [("chunked(7)", "§chunked(25)")],
         "checks[0].paths[2]",
         "every sequence of short fits into one chunk",
+    ),
+    "an edge at which no draw cuts": (
+        [("chunked(7)", "§random(1)")],
+        "checks[0].paths[2]",
+        "no draw of 'random(1)' cuts a prompt of short on the edge of a page of 16; random(2) does",
     ),
     "an unused workload": (
         [
@@ -274,3 +280,17 @@ def test_a_vocabulary_that_text_may_not_fit_is_told(loads: Loads, size: int) -> 
     loaded = loads((old, f"subject: {{kind: decoder, config: {config}}}"))
     found = [each.key for each in lint(loaded) if "bytes of text, up to 125" in each.message]
     assert found == ([f"workloads[{i}].prompt_tokens" for i in (0, 1)] if size == 125 else [])
+
+
+def test_what_draws_reach_is_told_and_is_no_warning(
+    marked: Callable[..., tuple[LoadedContract, tuple[int, int]]],
+) -> None:
+    loaded, place = marked(("chunked(7)", "§random(6)"))
+    assert lint(loaded) == []  # six sides of edges: before, on and behind a tile and a split
+    notes = told(loaded)
+    assert {(each.line, each.col, each.key) for each in notes} == {(*place, "checks[0].paths[2]")}
+    (long,) = [each for each in notes if "over long " in each.message]
+    tile = "one before, on, one behind the edge of a tile of 64"
+    assert f"{tile}; one before, on, one behind the edge of a split of 128; of 6" in long.message
+    assert str(long).partition(" note: ")[0].endswith(f":{place[0]}:{place[1]}:")
+    assert told(marked(("batched, ", "§batched, "))[0]) == []

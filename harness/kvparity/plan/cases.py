@@ -19,6 +19,7 @@ from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity_contracts.checks import CHECKS, PathCheck
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import Control
+from kvparity_contracts.draws import means
 from kvparity_contracts.idling import why_idle
 from kvparity_contracts.paths import PREFILL, PathName
 from kvparity_contracts.placing import Placement, split_and_tile
@@ -115,7 +116,7 @@ class Work:
 def make(contract: Contract) -> Work:
     """Everything that verifying ``contract`` takes, in a fixed order."""
     plans = {
-        w.name: WorkloadPlans(fill(w, seed=contract.seed, vocab=0), contract.seed)
+        w.name: WorkloadPlans(fill(w, seed=contract.seed, vocab=0), contract.seed, means(contract))
         for w in contract.workloads
     }
     pairs = list(_pairs(contract, plans))

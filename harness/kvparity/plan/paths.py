@@ -15,7 +15,10 @@ from typing import cast
 
 from kvparity.plan.schedule import FULL, Action, Layout, Member, Plan, Program, Schedule, Span, Step
 from kvparity.plan.workload import Prompts
+from kvparity.plan.written import plan_of
+from kvparity_contracts.draws import ANYTHING, DrawMeans, draw
 from kvparity_contracts.paths import PathName
+from kvparity_contracts.steps import WrittenSteps
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,22 @@ def strangers(prompts: Prompts) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def build(path: PathName, prompts: Prompts, *, seed: int) -> Plan:
-    """The plan of one path over one workload."""
-    plan = _build(path, prompts, seed)
+def build(path: PathName, prompts: Prompts, *, seed: int, given: DrawMeans = ANYTHING) -> Plan:
+    """The plan of one path over one workload; ``given``: of what a draw may be made."""
+    written = steps_of(path, prompts, seed, given)
+    plan = _build(path, prompts, seed) if written is None else plan_of(written, prompts)
     chunk = max((span.stop - span.start for step in plan.schedule for span in step), default=0)
     return replace(plan, layout=replace(plan.layout, chunk=chunk))
+
+
+def steps_of(path: PathName, prompts: Prompts, seed: int, given: DrawMeans) -> WrittenSteps | None:
+    """What is written or drawn, or None for a path by name."""
+    if path.kind == "steps":
+        return WrittenSteps.parse(path.steps)
+    if path.kind != "drawn":
+        return None
+    lengths = tuple(map(len, prompts.prompts))
+    return draw(path.argument or 0, seed, prompts.name, lengths, prompts.generate, given)
 
 
 def _build(path: PathName, prompts: Prompts, seed: int) -> Plan:

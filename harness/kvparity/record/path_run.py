@@ -13,6 +13,7 @@ from kvparity.record.cache_snapshot import CachePlace, CacheSnapshot, take_snaps
 from kvparity.record.execute import Choose, Record, Tokens, run, unlike
 from kvparity.subjects.base import Subject
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.draws import means
 from kvparity_contracts.paths import PathName
 
 
@@ -40,7 +41,7 @@ class Setting:
                 f"workload {workload}: its longest sequence has {prompts.longest} tokens, but the "
                 f"subject has {self.subject.max_positions} positions; shorten prompt or generate"
             )
-        return WorkloadPlans(prompts, self.contract.seed)
+        return WorkloadPlans(prompts, self.contract.seed, means(self.contract))
 
 
 @dataclass(frozen=True)

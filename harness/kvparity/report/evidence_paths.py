@@ -11,6 +11,7 @@ from kvparity.plan.cases import Unit, Work
 from kvparity.relations.registry import path_relation
 from kvparity.report.lines import PathLine, edited
 from kvparity.report.run_dir import Evidence
+from kvparity_contracts.paths import PathName
 
 
 def check(evidence: Evidence, work: Work) -> None:
@@ -32,6 +33,20 @@ def check(evidence: Evidence, work: Work) -> None:
         if key in seen:
             raise edited(place, f"line {seen[key]} holds {what} already")
         seen[key] = number
+    for unit in work.units:
+        require_drawn(evidence, unit)
+
+
+def require_drawn(evidence: Evidence, unit: Unit) -> None:
+    """Look whether the drawn paths of a unit ran the steps that are drawn now.
+
+    Raises:
+        RunFolderError: one ran others; another version drew them, or they were edited.
+    """
+    for number, line in evidence.read(PathLine):
+        if line.unit == unit.id and line.steps != unit.plans.steps(PathName.parse(line.path)):
+            place = f"{evidence.folder / line.file}:{number}"
+            raise edited(place, f"path {line.path} ran other steps than are drawn now")
 
 
 def of_unit(evidence: Evidence, unit: Unit) -> Iterator[PathLine]:

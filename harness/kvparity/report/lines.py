@@ -72,6 +72,8 @@ class PathLine(RunLine):
     """how long it ran"""
     rows: Rows = ()
     """as in `units.jsonl`; only of a path that was not probed"""
+    steps: str = ""
+    """of a path that was drawn: its steps, as a contract would write them"""
 
     @model_validator(mode="after")
     def _rows_unless_probed(self) -> PathLine:

@@ -31,7 +31,7 @@ class UnitPaths:
     """The lines of a unit's paths, each told once, before a case rests on it.
 
     ``ran``: those of an interrupted run. ``rows``: what is kept of a path's record, to be computed
-    again.
+    again; ``steps``: of a path that was drawn.
     """
 
     def __init__(
@@ -40,8 +40,9 @@ class UnitPaths:
         ran: Iterable[PathLine],
         tell: Callable[[PathLine], None],
         rows: Callable[[PathName, Record], tuple[Row, ...]],
+        steps: Callable[[PathName], str],
     ) -> None:
-        self.unit, self.tell, self.rows = unit, tell, rows
+        self.unit, self.tell, self.rows, self.steps = unit, tell, rows, steps
         self.known = {line.key: line for line in ran}
 
     def look(
@@ -55,18 +56,21 @@ class UnitPaths:
             for path, record in found.items():
                 if (str(path), probing) in self.known:
                     continue
-                rows = {} if probing else {"rows": self.rows(path, record)}
-                line = PathLine(
-                    unit=self.unit,
-                    path=str(path),
-                    probed=probing,
-                    observed=dict(record.observed),
-                    launches=Launches(
+                own: dict[str, object] = {
+                    "unit": self.unit,
+                    "path": str(path),
+                    "probed": probing,
+                    "observed": dict(record.observed),
+                    "launches": Launches(
                         counts=dict(record.launches.counts), kernels=record.launches.kernels
                     ),
-                    seconds=seconds.get(str(path)),
-                    **rows,
-                )
+                    "seconds": seconds.get(str(path)),
+                }
+                if not probing:  # what is not set is not written
+                    own["rows"] = self.rows(path, record)
+                if drawn := self.steps(path):
+                    own["steps"] = drawn
+                line = PathLine.model_validate(own)
                 self.known[line.key] = line
                 self.tell(line)
 

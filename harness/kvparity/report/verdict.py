@@ -60,7 +60,7 @@ def judge_check(
         return "void", f"{len(missing)} of {len(planned)} cases did not run: {missing[0]}, ..."
     if isinstance(check, PathCheck):
         paths = {str(case.path) for case in planned if isinstance(case, Case)}
-        wanted = {str(path) for path in check.paths if path.kind != "padded"}
+        wanted = {str(path) for each in check.paths for path in each.expand(())}
         if wanted - paths:
             skipped = ", ".join(sorted(wanted - paths))
             return "void", f"{skipped}: shows nothing in any workload and was not run"

@@ -11,6 +11,7 @@ from kvparity.plan.cases import Case, Unit, make
 from kvparity.plan.kernel_cases import KernelCase
 from kvparity.plan.texts import given
 from kvparity.record.path_run import Setting
+from kvparity.report import evidence_paths
 from kvparity.report.lines import edited
 from kvparity.report.recorded import RecordedCase, RecordedUnit
 from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
@@ -113,6 +114,7 @@ def unit_of(run: ReopenedRun) -> ReopenedUnit:
     if unit.id not in units:
         words = f"the unit {unit.id!r} of {run.case_id} was interrupted; resume it first"
         raise RunFolderError(words)
+    evidence_paths.require_drawn(evidence, unit)
     settle()
     setting = Setting(run.loaded.contract, subject_of(run.job, case.numerics))
     number, line = units[unit.id]

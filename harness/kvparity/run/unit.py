@@ -193,6 +193,7 @@ def run_unit(
         before.ran,
         ran,
         lambda path, record: recheck.recorded(plans, unit.id, path, record),
+        plans.steps,
     )
     paths.look(runner.records, runner.probed, runner.seconds)
     for case in in_order(unit.cases):

@@ -15,7 +15,8 @@ from kvparity.plan.workload import fill
 from kvparity.subjects.registry import factory
 from kvparity_contracts.abilities import cannot
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.paths import EXAMPLES, KINDS, PathName
+from kvparity_contracts.draws import means
+from kvparity_contracts.paths import EXAMPLES, KINDS, SHORTHANDS, PathName
 from kvparity_contracts.workloads import Workload
 
 PAIRS = Path(__file__).parents[1] / "semantic_pairs.py"
@@ -89,6 +90,10 @@ _OF_TRANSFORMERS_4 = {
 program's."""
 
 
+MIXED = "0:0-17 1:0-29 / 0:18* 1:30* / 0:19* 1:31*"
+OWN = {"chunked": "chunked(7)", "steps": "steps(page 16 / 0:0-17 1:0-8 / 1:9-31 / 0:18* / 0:19*)"}
+
+
 @pytest.mark.parametrize("kind", [name for name in SUBJECTS if name != "flex"])  # slow to load
 def test_what_a_subject_refuses_is_a_fault_of_the_contract(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -103,11 +108,12 @@ def test_what_a_subject_refuses_is_a_fault_of_the_contract(
         )  # fmt: skip
     prompts = fill(Workload.model_validate(document(kind, "", "")["workloads"][0]), seed=0, vocab=0)
     for name in KINDS:
-        if name == "padded":
+        if name in SHORTHANDS:
             continue
         # A chunk that holds a whole sequence is prefill.
-        path = PathName.parse((EXAMPLES | {"chunked": "chunked(7)"}).get(name, name))
-        refused = subject.unsupported(build(path, prompts, seed=0)) is not None
+        path = PathName.parse((EXAMPLES | OWN).get(name, name))
+        plan = build(path, prompts, seed=0, given=means(contract))
+        refused = subject.unsupported(plan) is not None
         told = cannot(contract.subject, path) is not None
         if (path.kind, kind) in _OF_TRANSFORMERS_4 and transformers.__version__ < "5":
             assert (refused, told) == (True, False), f"{kind}: {path}"  # a contract runs on both
@@ -125,6 +131,12 @@ def test_what_a_subject_refuses_is_a_fault_of_the_contract(
         ("eager", "trace", "padded-right", {}, "a trace check cannot look into a padded batch"),
         ("eager", "liveness", "padded-left", {}, "a liveness check cannot look into a padded"),
         ("flex", "trace", "decode", {}, "its mask is not a matrix"),
+        ("server", "invariance", "random(3)", {}, "schedules the steps of its requests itself"),
+        ("decoder", "liveness", "random(3)", {}, "a path whose last row reads keys"),
+        ("decoder", "invariance", "decode", {"reference": "drawn(2)"}, "a path by name"),
+        ("eager", "invariance", f"steps({MIXED})", {}, "takes one sequence a step"),
+        ("pair", "invariance", f"steps(page 16 / {MIXED})", {}, "not declared to take pages"),
+        ("decoder", "invariance", f"steps({MIXED} / 1:32-33)", {}, "steps that do not compute w"),
     ],
 )
 def test_it_is_said_at_the_path(

@@ -10,7 +10,7 @@ from kvparity.plan.paths import ALIKE, build, strangers
 from kvparity.plan.schedule import Action, Layout, Plan, Span, check_schedule
 from kvparity.plan.workload import Prompts
 from kvparity_contracts.controls import base as controls
-from kvparity_contracts.paths import KINDS, PathName
+from kvparity_contracts.paths import KINDS, UNNAMED, PathName
 
 EVERY = [
     "prefill",
@@ -78,8 +78,10 @@ def filled(found: Plan) -> dict[int, int]:
 
 
 def test_no_kind_of_path_is_left_out() -> None:
-    assert {PathName.parse(path).kind for path in EVERY} == {*KINDS} - {"padded"}
-    assert {*DECODING, "generate"} == {*controls.DECODING}  # where controls of decode are planted
+    assert {PathName.parse(path).kind for path in EVERY} == {*KINDS} - {"padded", *UNNAMED}
+    assert {*DECODING, "generate", "drawn", "steps"} == {
+        *controls.DECODING
+    }  # where controls of decode are planted
 
 
 @given(LENGTHS, st.integers(1, 20), st.sampled_from(EVERY), st.integers(0, 3))

@@ -15,14 +15,14 @@ from kvparity.plan.workload import fill
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.idling import same_steps
-from kvparity_contracts.paths import KINDS, WITH_ARGUMENT, PathName
+from kvparity_contracts.paths import KINDS, UNNAMED, WITH_ARGUMENT, PathName
 from kvparity_contracts.planning import LeftOut, fates
 from kvparity_contracts.workloads import Workload
 
 PATHS = ["batched(5)"] + [
     f"{kind}({n})" if kind in WITH_ARGUMENT else kind
     for kind in KINDS
-    if kind != "padded"
+    if kind not in ("padded", *UNNAMED)
     for n in ((3, 16, 30, 500) if kind in WITH_ARGUMENT else (0,))
 ]
 WORKLOADS = st.builds(

@@ -183,6 +183,7 @@ def test_ids_of_a_kernel_pair_are_zeros(tmp_path: Path) -> None:
 PATHS: dict[str, tuple[dict[str, Any], str]] = {
     "another unit": ({"unit": "w"}, "the unit 'w' is not in this contract's plan"),
     "another path": ({"path": "shifted(7)"}, "without a probe is not planned"),
+    "steps that are not drawn": ({"steps": "steps(0:0)"}, "ran other steps than are drawn now"),
     "rows that are not in order": ({"rows": rows_at((0, 2), (0, 1))}, "its rows are at [[0, 2]"),
 }
 

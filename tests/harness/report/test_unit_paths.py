@@ -24,7 +24,7 @@ def kept(path: PathName) -> tuple[Row, ...]:
 
 def paths(*ran: PathLine) -> tuple[UnitPaths, list[PathLine]]:
     told: list[PathLine] = []
-    return UnitPaths("u", ran, told.append, lambda path, _: kept(path)), told
+    return UnitPaths("u", ran, told.append, lambda path, _: kept(path), lambda _: ""), told
 
 
 def ended(**counts: int) -> Record:
