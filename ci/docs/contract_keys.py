@@ -35,6 +35,7 @@ SECTIONS = {
     "LivenessCheck": "One of `checks` with `relation: liveness`",
     "OrderCheck": "One of `checks` with `relation: order`",
     "AuditCheck": "One of `checks` with `relation: audit`",
+    "DecodeTiles": "`decode` of an audit check",
     "ParityCheck": "One of `checks` with `relation: parity`",
     "Limits": "`limits`",
     "LimitsByDType": "`limits` by format",

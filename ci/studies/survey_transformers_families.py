@@ -101,9 +101,9 @@ def verify(family: str, attention: str, execution: str, limit: float) -> TypeRow
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "survey.yaml"
         file.write_text(json.dumps(contract(family, attention, execution, limit)))
-        command = [sys.executable, "-m", "kvparity", "verify", str(file), "--json"]
+        command = [sys.executable, "-m", "kvparity", "verify", str(file)]
         ended = subprocess.run(
-            [*command, "--jobs", "1", "--run-dir", f"{folder}/run"],
+            [*command, "--json", "--no-locate", "--jobs", "1", "--run-dir", f"{folder}/run"],
             capture_output=True, text=True, env=surroundings, cwd=folder, check=False,
         )  # fmt: skip
     document = json.loads(ended.stdout)

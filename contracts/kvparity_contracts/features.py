@@ -148,6 +148,14 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         "causal: false",
         lambda c: isinstance(c.subject, Attention) and not c.subject.causal,
     ),
+    "window-ahead": (
+        "a window that ends ahead of a row",
+        lambda c: (
+            isinstance(c.subject, Attention)
+            and not c.subject.causal
+            and c.subject.sides[1] is not None
+        ),
+    ),
     "groups": ("several KV heads, several query heads for each", _groups),
     "layers": ("at least two layers", _layers),
     "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),
@@ -165,10 +173,8 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
         lambda c: isinstance(c.subject, Sides) and len({m.dtype for m in c.subject.models}) < 2,
     ),
     "ascii": ("a vocabulary that holds all ASCII bytes", _ascii),
-    "instruction": (
-        "numerics.device, with 16-bit execution first",
-        lambda c: c.numerics.device is not None and c.numerics.formats()[0][0] != "float32",
-    ),
+    "instruction": ("numerics.device", lambda c: c.numerics.device is not None),
+    "sixteen-bit": ("16-bit execution first", lambda c: c.numerics.formats()[0][0] != "float32"),
     "float32": ("execution in float32", lambda c: c.numerics.formats()[0][0] == "float32"),
 }
 """Each in words, in the order in which they are said, and whether a contract has it."""

@@ -10,7 +10,15 @@ from pydantic import Field
 from kvparity_contracts.base import Distinct, Fault
 from kvparity_contracts.check_base import KernelCheck, KernelPoint
 from kvparity_contracts.numerics import DTypes, Numerics
-from kvparity_contracts.subjects import OWN_KERNELS, AnySubject, Attention, Decoder, known
+from kvparity_contracts.order import DecodeTiles
+from kvparity_contracts.subjects import (
+    OWN_KERNELS,
+    AnySubject,
+    Attention,
+    Decoder,
+    known,
+    order_of,
+)
 
 Architecture = Literal["sm_80", "sm_90", "sm_100"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
@@ -81,6 +89,9 @@ class AuditCheck(KernelCheck):
     by_model: Literal["void", "accepted"] = "void"
     """What a case is where two kinds of matrix instruction add alike by a model alone:
     ``accepted`` lets it hold."""
+    decode: DecodeTiles | None = None
+    """Tiles on which decode is compiled for this check, beside prefill on those of the order. The
+    paths of the contract run on the order's all the same."""
 
     def points(self, execution: str) -> Iterator[KernelPoint]:
         """One for each architecture."""
@@ -99,3 +110,7 @@ class AuditCheck(KernelCheck):
         elif subject.kind == "transformers":
             message = f"found 'audit', but it does not know the kernels of a {subject.kind} model"
             yield Fault(("relation",), message, expected)
+        tiles, order = self.decode, order_of(subject)
+        if tiles and order and (tiles.block_m, tiles.num_warps) == (order.block_m, order.num_warps):
+            message = "found the rows and warps of the order, which prefill has, too"
+            yield Fault(("decode",), message, "other rows or warps, or no decode")

@@ -19,6 +19,7 @@ _KEYS = {
     "split": "a sequence longer than one split",
     "window": "a sequence longer than the window",
     "page": "a sequence longer than one page",
+    "ahead": "more generated tokens than a row sees ahead",
 }
 
 

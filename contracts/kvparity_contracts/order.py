@@ -10,6 +10,19 @@ from pydantic import Field
 from kvparity_contracts.base import Fault, Model
 
 
+class DecodeTiles(Model):
+    """Rows and warps of decode's programs, where they are not those of prefill's."""
+
+    block_m: Annotated[int, Field(ge=16)]
+    """Query rows per program of decode: a power of two."""
+    num_warps: Literal[1, 2, 4, 8, 16]
+    """Warps per program of decode."""
+
+    def own_faults(self) -> Iterator[Fault]:
+        """What no kernel has."""
+        yield from _uneven(self, "block_m")
+
+
 class Order(Model):
     """Keys are cut at absolute multiples of `split` and walked in whole tiles of `tile` keys."""
 
@@ -24,10 +37,14 @@ class Order(Model):
 
     def own_faults(self) -> Iterator[Fault]:
         """What contradicts itself."""
-        for name in ("split", "tile", "block_m"):
-            value: int = getattr(self, name)
-            if value & (value - 1):
-                near = 1 << (value.bit_length() - 1)
-                yield Fault((name,), f"found {value}", "a power of two", str(near))
+        yield from _uneven(self, "split", "tile", "block_m")
         if self.split % self.tile:
             yield Fault(("split",), f"found {self.split}", f"a multiple of tile ({self.tile})")
+
+
+def _uneven(model: Model, *names: str) -> Iterator[Fault]:
+    for name in names:
+        value: int = getattr(model, name)
+        if value & (value - 1):
+            near = 1 << (value.bit_length() - 1)
+            yield Fault((name,), f"found {value}", "a power of two", str(near))

@@ -9,7 +9,16 @@ from kvparity_contracts.signatures import Signature, lacking_faults, part_fault
 from kvparity_contracts.stores import lossy
 from kvparity_contracts.subjects import Attention
 
-PASSED: tuple[str, ...] = ("order", "window", "softcap", "sinks", "bias", "causal", "out")
+PASSED: tuple[str, ...] = (
+    "order",
+    "window",
+    "softcap",
+    "sinks",
+    "bias",
+    "causal",
+    "window_size",
+    "out",
+)
 """Keys that are passed to both functions of a pair where a contract declares them."""
 DECODED: Mapping[str, str] = {"page": "block_table", "rows": "cu_seqlens_q"}
 """Keys that change what decode alone is called with, and the keyword that it is then given."""
@@ -46,11 +55,17 @@ def ahead_faults(subject: Attention, generated: Sequence[int]) -> Iterator[Fault
 
     The first row that is compared has as many keys behind it as its workload generates tokens.
     """
-    most = max(generated, default=0)
-    if subject.window is not None and not subject.causal and most < subject.window:
-        found = f"found {subject.window} beside causal: false, and no compared row has more than"
-        expected = f"a workload that generates at least {subject.window} tokens, or no window"
-        yield Fault(("subject", "window"), f"{found} {most} keys behind it", expected)
+    sides, at = subject.window_size, ("subject", "window_size")
+    if sides is not None and (subject.causal or subject.window is not None):
+        beside = "a causal pair" if subject.causal else "a window"
+        yield Fault(at, f"found window_size beside {beside}", "it beside causal: false, alone")
+        return
+    most, ends = max(generated, default=0), subject.sides[1]
+    if ends is not None and not subject.causal and most < ends:
+        key, said = ("window", ends) if sides is None else ("window_size", list(sides))
+        found = f"found {said} beside causal: false, and no compared row has more than"
+        expected = f"a workload that generates at least {ends} tokens, or no {key}"
+        yield Fault(("subject", key), f"{found} {most} keys behind it", expected)
 
 
 def _values(subject: Attention) -> Iterator[Fault]:

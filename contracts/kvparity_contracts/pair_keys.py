@@ -11,10 +11,10 @@ from kvparity_contracts.base import Fault, Model, as_tuple, refuse
 TWO = "two, the smaller one first"
 
 
-def _two(value: object) -> object:
+def _two(value: object, expected: str = TWO) -> object:
     found = as_tuple(value)
     if isinstance(found, tuple) and len(found) != 2:
-        refuse([Fault((), f"found {len(found)} numbers", TWO)])
+        refuse([Fault((), f"found {len(found)} numbers", expected)])
     return found
 
 
@@ -31,6 +31,29 @@ Range = Annotated[
     WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
 ]
 """The least and the largest of numbers that are drawn."""
+
+
+def _bounded(sides: tuple[int, int]) -> tuple[int, int]:
+    if sides == (-1, -1):
+        refuse([Fault((), "found -1 on both sides, which hides nothing", "no window_size")])
+    return sides
+
+
+_Side = Annotated[int, Field(ge=-1, le=2**20)]
+WindowSides = Annotated[
+    tuple[_Side, _Side],
+    BeforeValidator(lambda value: _two(value, "two, before and behind a row's own")),
+    AfterValidator(_bounded),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": -1, "maximum": 2**20},
+            "minItems": 2,
+            "maxItems": 2,
+        }
+    ),
+]
+"""So many keys before and behind a row's own; -1: all."""
 
 
 class AlibiBias(Model):

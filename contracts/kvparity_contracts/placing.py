@@ -6,7 +6,7 @@ Read off the contract alone, so that the linter says what a verification will do
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.controls import Control
@@ -15,7 +15,7 @@ from kvparity_contracts.needs import needs
 from kvparity_contracts.order import Order
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import PREFILL, PathName
-from kvparity_contracts.subjects import known, narrow
+from kvparity_contracts.subjects import Attention, known, narrow
 from kvparity_contracts.workloads import Workload
 
 TOKENS = 4
@@ -133,6 +133,9 @@ def part_of(control: Control, contract: Parts, workload: Workload) -> WorkloadPa
     if "shared-prompt" in control.features and not shares_prompt(workload, tile):
         return None
     keys, edge = fewest_keys(control, contract), edge_of(control, contract)
+    if control.keys == "ahead" and isinstance(contract.subject, Attention):
+        # As many are behind the first compared row, and the next one is hidden.
+        control = replace(control, generate=contract.subject.sides[1] or 1)
     return smallest(control, workload.lengths(), workload.generate, keys, edge)
 
 
@@ -201,7 +204,13 @@ def smallest(
         cost = total if enough else 10**9 - total
         return WorkloadPart((totals.index(total),), generate, cost)
     taken = control.path.argument or 0 if control.path.kind.startswith("prefix") else 0
-    tokens = [_tokens(length, generate, keys, edge) if length > taken else 0 for length in lengths]
+    most = max(TOKENS, control.generate)
+    tokens = [
+        min(max(most, wanted), generate)
+        if length > taken and (wanted := _tokens(length, generate, keys, edge))
+        else 0
+        for length in lengths
+    ]
     long_enough = [i for i, number in enumerate(tokens) if number]
     if not long_enough:
         return None
@@ -225,4 +234,4 @@ def _tokens(length: int, generate: int, keys: int, edge: Edge | None) -> int:
         if position is None:
             return 0
         wanted = position - length + 2
-    return min(max(TOKENS, wanted), generate) if wanted <= generate else 0
+    return max(TOKENS, wanted) if wanted <= generate else 0

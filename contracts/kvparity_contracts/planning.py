@@ -106,7 +106,7 @@ def _in_kernels(control: Control, relation: str, contract: Contract) -> str | No
     checks = [each for each in contract.checks_of(relation) if isinstance(each, KernelCheck)]
     if not checks:
         return f"the contract has no {' or '.join(control.relations)} check"
-    if control.side == "sides" and not possible(control, contract):
+    if "order" not in control.relations and not possible(control, contract):
         return f"it takes {needs(control)}"
     hidden = [each.hidden(split_and_tile(contract)[1]) for each in checks]
     return None if None in hidden else hidden[0]

@@ -3,40 +3,22 @@ running server, or two sides that score the same tokens."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from kvparity_contracts import hf_config
-from kvparity_contracts.base import Fault, Model, Positive, exactly_one, refuse
+from kvparity_contracts.attention import OWN_KERNELS as OWN_KERNELS
+from kvparity_contracts.attention import Attention as Attention
+from kvparity_contracts.attention import Heads as Heads
+from kvparity_contracts.base import Fault, Model, exactly_one, refuse
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.json_types import JsonValue
 from kvparity_contracts.order import Order
-from kvparity_contracts.pair_keys import Bias, Range
 from kvparity_contracts.presets import PRESETS, KnownModel, Preset
 from kvparity_contracts.served import ServerSubject
 from kvparity_contracts.sides import Sides
-from kvparity_contracts.signatures import SIGNATURES, Signature
-
-FUNCTION = re.compile(
-    r"(?P<where>[^:]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)"
-)
-
-
-OWN_KERNELS = ("kvparity_kernels.attention:prefill", "kvparity_kernels.attention:decode")
-"""The pair of this project, by name."""
-
-
-def _function(text: str) -> str:
-    if not FUNCTION.fullmatch(text):
-        expected = "'module:function' or 'path/to/file.py:function'"
-        expected += "" if ":" in text else "; the function stands behind a colon"
-        called = text.removesuffix("()")
-        meant = called if FUNCTION.fullmatch(called) else ""
-        refuse([Fault((), f"found {text!r}", expected, meant)])
-    return text
 
 
 def _typed(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -54,12 +36,6 @@ def _orderless(model: Decoder | Transformers, own: str) -> Iterator[Fault]:
         yield Fault(("order",), f"found an order with attention: {model.attention}", expected)
 
 
-FunctionName = Annotated[
-    str,
-    AfterValidator(_function),
-    WithJsonSchema({"type": "string", "pattern": r"^[^:]+:[A-Za-z_]\w*$"}),
-]
-
 ModelConfig = Annotated[
     dict[str, JsonValue],
     AfterValidator(_typed),
@@ -71,99 +47,6 @@ ModelConfig = Annotated[
         }
     ),
 ]
-
-
-Width = Annotated[int, Field(ge=1, le=4096)]
-"""Far above that of any kernel, and far below what no memory holds."""
-
-
-class Heads(Model):
-    """Heads of an attention kernel."""
-
-    query: Width
-    """Query heads: a multiple of kv."""
-    kv: Width
-    """Key and value heads."""
-    dim: Width
-    """Width of one head."""
-    v_dim: Width | None = None
-    """Width of one value, and of one head of `out`; left out, dim."""
-
-    @property
-    def out(self) -> int:
-        """Numbers in one row of ``out``."""
-        return self.query * (self.v_dim or self.dim)
-
-    def own_faults(self) -> Iterator[Fault]:
-        """Query heads that cannot be shared out."""
-        if self.query % self.kv:
-            yield Fault(("query",), f"found {self.query}", f"a multiple of kv ({self.kv})")
-
-
-class Attention(Model):
-    """A pair of attention functions, called with random queries, keys and values."""
-
-    TAG: ClassVar[str] = "attention"
-
-    kind: Literal["attention"]
-    """attention: a pair of kernels."""
-    prefill: FunctionName
-    """The prefill function: 'module:function', or 'path/to/file.py:function' beside this file."""
-    decode: FunctionName
-    """The decode function, named in the same way."""
-    signature: Signature | None = None
-    """Whose functions they are like: they are then called as that project documents its own; left
-    out, with kvparity's keywords."""
-    heads: Heads
-    """Heads that the pair is called with."""
-    scale: Annotated[float, Field(gt=0)] | None = None
-    """Factor of the scores; left out, dim ** -0.5."""
-    order: Order | None = None
-    """Reduction order passed to both functions as `order`; leave it out where they take none."""
-    window: Positive | None = None
-    """How many keys a row sees, its own included, passed as `window`; left out, all."""
-    causal: bool = True
-    """false: a row sees the keys behind its own, too (in a window as many as before it), passed as
-    `causal`. Prefill is then called with whole sequences alone, and decode never."""
-    softcap: Annotated[float, Field(gt=0)] | None = None
-    """Scores become c * tanh(s / c) with this c, passed as `softcap`; left out, they stay."""
-    sinks: Range | None = None
-    """Logits of one more key for each query head, whose value is 0, drawn between these two numbers
-    and passed as `sinks`; left out, none."""
-    bias: Bias | None = None
-    """What is added to scores by head and distance, drawn and passed; left out, nothing."""
-    layout: Literal["slot-head", "head-slot"] = "slot-head"
-    """What comes first in the cache's memory: all heads of a slot, or all slots of a head."""
-    page: Width | None = None
-    """Slots of a page: decode is given k and v in pages, and `block_table`; left out, one cache for
-    each sequence."""
-    rows: Literal["one", "many"] = "one"
-    """one: decode is given one row of each sequence; many: any number, packed, and `cu_seqlens_q`,
-    so that it, not prefill, computes the rows of verify(n)."""
-    append: FunctionName | None = None
-    """The function that writes fresh keys and values into the cache, named in the same way; left
-    out, kvparity does."""
-    out: Literal["returned", "given"] = "returned"
-    """given: both functions write into the `out` that they are given, and return it, or with the
-    LSE, or nothing; returned: they return one of their own."""
-    values: Literal["own", "latent"] = "own"
-    """own: values lie in a cache of their own; latent: v is a view of the first v_dim columns of k,
-    as in MLA."""
-    queries: Literal["mixed", "normal", "sharp"] = "mixed"
-    """mixed: queries, keys and values as trained models have them, beside plain ones; normal:
-    standard normals all; sharp: the same with queries 1, 4, 16 or 64 times as long by position."""
-    inputs: Literal["strided", "contiguous"] = "strided"
-    """strided: every other call is given q, k and v as views of fused tensors, as engines pass
-    them; contiguous: the pair takes no such views, and none are given."""
-    empty: Literal["zero", "never"] = "zero"
-    """zero: sequences without a token are given where sequences run together, and a row that sees
-    no key must be 0; never: the pair is never given one."""
-
-    @property
-    def gives_out(self) -> bool:
-        """Whether both functions are given the tensor that they write to."""
-        writes = self.signature is not None and SIGNATURES[self.signature].writes
-        return writes or self.out == "given"
 
 
 class DecoderCache(Model):
@@ -285,7 +168,7 @@ def known(subject: AnySubject) -> KnownModel:
     if isinstance(subject, Transformers) and subject.config is not None:
         return hf_config.known(subject.config)
     if isinstance(subject, Attention):
-        return KnownModel(head_dim=subject.heads.dim, sliding_window=subject.window)
+        return KnownModel(head_dim=subject.heads.dim, sliding_window=subject.sides[0])
     if isinstance(subject, (ServerSubject, Sides)):
         return KnownModel(vocab_size=subject.vocabulary)
     return KnownModel()

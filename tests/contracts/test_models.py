@@ -146,7 +146,7 @@ def test_the_table_of_controls() -> None:
     }
     assert set(by_relation["accuracy"]) >= {"wrong-input", "positions-inexact"}
     assert by_relation["order"] == ["other-tile", "ragged-split"]
-    assert by_relation["audit"] == ["other-tile", "other-warps"]
+    assert by_relation["audit"] == ["other-tile", "other-warps", "other-architecture"]
     assert all(by_relation.values()), "a relation without a control is void"
 
 

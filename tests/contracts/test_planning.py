@@ -62,6 +62,8 @@ SHOWN: list[tuple[str, str, Doc, bool]] = [
     ("ragged-split", "decoder", {"checks.+": AUDIT}, False),
     ("other-warps", "decoder", {"checks.+": AUDIT}, True),
     ("other-warps", "decoder", {"checks.+": order(33)}, False),
+    ("other-architecture", "decoder", {"checks.+": AUDIT, "numerics.execution": "float16"}, True),
+    ("other-architecture", "decoder", {"checks.+": AUDIT, "numerics.execution": "float32"}, False),
     ("padding-leaks", "decoder", {f"{PATHS}.+": "padded", "workloads.0.pad": ["left"]}, True),
     ("padding-leaks", "decoder", {f"{PATHS}.+": "padded", "workloads.0.pad": ["right"]}, False),
     # A pair whose rows see later keys never decodes.
@@ -83,6 +85,20 @@ def test_with_all_a_control_runs_where_it_can_show(
     assert (CONTROLS[control] in planned(given)) is shown
     planted = {fate.control.name for fate in fates(given) if isinstance(fate, PlantedControl)}
     assert (control in planted) is shown
+
+
+def test_a_window_ahead_is_planted_where_rows_have_its_next_key() -> None:
+    one = contract("pair", WHOLE | ALL | {
+        "subject.causal": False, "subject.window_size": [-1, 6], "workloads.0.generate": 9,
+        "checks.0.relation": "accuracy", "checks.0.limits": {"max_abs": 0.1},
+    })  # fmt: skip
+    (place,) = (
+        fate.place
+        for fate in fates(one)
+        if isinstance(fate, PlantedControl) and fate.control.name == "window-ahead-one-long"
+    )
+    assert place is not None
+    assert place.generate == 7
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from one_key import CONFIG, Doc, changed
-from test_one_key import W, order
+from test_one_key import AUDIT, W, order
 
 from kvparity_contracts import ContractError, lint, load
 from kvparity_contracts.controls import CONTROLS
@@ -23,6 +23,8 @@ NO_IDS = {W: None, "workloads.0.prompts": [[1, 2, 3], [1] * 62]}
 REASONS: list[tuple[str, str, Doc, str]] = [
     # control, contract, its changes, why it cannot be planted
     ("other-warps", "decoder", {}, "the contract has no audit check"),
+    ("other-architecture", "decoder", {"checks.+": AUDIT},
+     "it takes 16-bit execution first, and an audit check"),
     ("other-tile", "decoder", {"checks.+": order(32)},
      "no order check has more than 32 keys, one tile"),
     ("tile-by-mean-query", "pair", {"subject.order": None},
@@ -124,6 +126,7 @@ def test_each_feature_is_said_of_the_controls_that_need_it(feature: Feature) -> 
          "than one tile or an audit check"),
         ("ragged-split", "an order check with more keys than one tile"),
         ("other-warps", "an audit check"),
+        ("other-architecture", "16-bit execution first, and an audit check"),
     ],
 )  # fmt: skip
 def test_what_a_control_needs_in_words(control: str, words: str) -> None:

@@ -37,7 +37,7 @@ def _stacked(rows: list[Both]) -> Both:
 
 def prefill(
     q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, scale: float,
-    window: int = 0, causal: bool = True, **more: Any,
+    window: int = 0, causal: bool = True, window_size: tuple[int, int] = (-1, -1), **more: Any,
 ) -> Both:  # fmt: skip
     rows = []
     edges = list(zip(cu_seqlens_q.tolist(), cu_seqlens_k.tolist(), strict=True))
@@ -46,7 +46,9 @@ def prefill(
             stop = k1 - (q1 - 1 - t)
             first = max(k0, stop - window) if window else k0
             if not causal:
-                stop = min(k1, stop - 1 + window) if window else k1
+                left, right = (window - 1, window - 1) if window else window_size
+                first = max(k0, stop - 1 - left) if left >= 0 else k0
+                stop = min(k1, stop + right) if right >= 0 else k1
             rows.append(_row(q[t], k[first:stop], v[first:stop], scale, **more))
     return _stacked(rows)
 
@@ -108,6 +110,10 @@ def decode_columns(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Both:
 def prefill_hiding(*args: Any, causal: bool, **more: Any) -> Both:
     """The keys behind a row's own are hidden."""
     return prefill(*args, **more)
+
+
+def prefill_farther_ahead(*args: Any, window_size: tuple[int, int], **more: Any) -> Both:
+    return prefill(*args, window_size=(window_size[0], window_size[1] + 1), **more)
 
 
 def prefill_longer(*args: Any, window: int, **more: Any) -> Both:

@@ -34,11 +34,13 @@ Feature = Literal[
     "bias-table",
     "narrow-values",
     "both-ways",
+    "window-ahead",
     "groups",
     "model-side",
     "scoring-side",
     "one-format",
     "instruction",
+    "sixteen-bit",
 ]
 """What a contract must have beside paths and lengths for a defect to be possible."""
 
@@ -76,7 +78,7 @@ TOGETHER: tuple[PathKind, ...] = (
 )
 
 
-Keys = Literal["any", "whole-tile", "tile", "split", "window", "page"]
+Keys = Literal["any", "whole-tile", "tile", "split", "window", "page", "ahead"]
 Side = Literal["rollout", "rescore", "both", "handover", "sides"]
 
 
@@ -93,7 +95,8 @@ class Control:
     the ``rescore`` (the check's reference), ``both``, the ids between them (``handover``), or the
     logprobs of two ``sides``.
     ``keys``: a row, or a number of keys of an order check, sees a whole tile, or more keys than a
-    tile, a split, the sliding window or a page have, and at least ``fewest``. ``sequences``: a
+    tile, a split, the sliding window or a page have, and at least ``fewest``; or has more of them
+    behind it than its window shows (``ahead``). ``sequences``: a
     workload has so many prompts of different length. ``generate``: it generates at least so many
     tokens. ``tempered``: a temperature is not 1. ``scores_prompt``: both sides run ``prefill`` and
     every token but the first is compared, prompt included: for a defect that one token shows only

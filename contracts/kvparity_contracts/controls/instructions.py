@@ -14,6 +14,6 @@ INSTRUCTIONS = (
         "decode's products are those of another architecture's matrix instruction",
         "microsoft/onnxruntime#24027",
         subjects=DECODER,
-        features=("instruction",),
+        features=("instruction", "sixteen-bit"),
     ),
 )

@@ -27,4 +27,12 @@ OF_KERNELS = (
         subjects=KERNELS,
         relations=("audit",),
     ),
+    Control(
+        "other-architecture",
+        "decode is compiled for an architecture whose matrix instruction adds in another way",
+        "microsoft/onnxruntime#24027",
+        subjects=KERNELS,
+        relations=("audit",),
+        features=("sixteen-bit",),
+    ),
 )

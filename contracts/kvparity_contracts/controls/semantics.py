@@ -59,6 +59,20 @@ SEMANTICS = (
         "sgl-project/sglang#35434",
         features=("both-ways",),
     ),
+    _alike(
+        "window-before-one-long",
+        "both kernels see one key more before a row's own than its window has on that side",
+        "huggingface/transformers#39408",
+        keys="window",
+        features=("both-ways", "window"),
+    ),
+    _alike(
+        "window-ahead-one-long",
+        "both kernels see one key more behind a row's own than its window has on that side",
+        "huggingface/transformers#39408",
+        keys="ahead",
+        features=("window-ahead",),
+    ),
     Control(
         "reads-into-neighbour",
         "a row sees the first key of the sequence that lies behind its own in the call",

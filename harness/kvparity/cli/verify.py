@@ -17,7 +17,7 @@ from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.run.device import settle
-from kvparity.run.options import RUNS, default_jobs, new_folder, sound
+from kvparity.run.options import BUDGET_S, RUNS, default_jobs, new_folder, seconds, sound
 from kvparity_contracts.numerics import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -74,6 +74,16 @@ def add_parser(verbs: Verbs) -> None:
         "numerics.device in the contract asks for it",
     )
     parser.add_argument(
+        "--locate-budget",
+        type=float,
+        metavar="SECONDS",
+        help="if the run differs, the longest that is spent on where its cases part (default: "
+        f"{BUDGET_S:g})",
+    )
+    parser.add_argument(
+        "--no-locate", action="store_true", help="do not look for where cases that differ part"
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print the report as one JSON document on stdout"
     )
     parser.set_defaults(run=run)
@@ -85,8 +95,14 @@ def run(args: argparse.Namespace) -> int:
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
 
+    if args.no_locate and args.locate_budget is not None:
+        raise StopError("--locate-budget means nothing with --no-locate; leave out one of them")
+    if args.locate_budget is None:
+        args.locate_budget = 0.0 if args.no_locate else BUDGET_S
     with ends(ValueError, words="--"):
         sound(args.jobs, args.timeout)
+        if not args.no_locate:
+            seconds("locate-budget", args.locate_budget)
     if args.resume and args.run_dir is None:
         raise StopError("--resume needs --run-dir, the folder of the interrupted run")
     with ends(ValueError), Progress() as bar:
@@ -163,6 +179,7 @@ def _verify(
                 command=shlex.join(["kvparity", *sys.argv[1:]]),
                 progress=bar,
                 timeout=args.timeout,
+                locate_s=args.locate_budget,
             )
     except SubjectError as error:
         raise StopError(f"error: {error}{_kept(folder)}", ExitCode.ERROR) from error

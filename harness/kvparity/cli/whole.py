@@ -10,7 +10,7 @@ from kvparity.cli import say
 from kvparity.cli.progress import Progress
 from kvparity.core.exit_codes import ExitCode
 
-VERBS = ("trace", "order", "replay", "codec")
+VERBS = ("trace", "order", "replay", "locate", "codec")
 """Which load a subject. ``verify`` has processes of its own, and so has what ``audit`` compiles."""
 _CODES = {int(code) for code in ExitCode}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from kvparity.plan.schedule import Step
 from kvparity_kernels import device_model
 from kvparity_kernels.tensor_cores import Architecture
 
-OTHER: dict[Architecture, Architecture] = {
+OTHER: Mapping[str, Architecture] = {
     "sm_80": "sm_90",
     "sm_89": "sm_90",
     "sm_90": "sm_80",

@@ -37,6 +37,22 @@ def _longer_window(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tenso
     return exact(replace(subject, window=subject.window + 1), q, k, v)
 
 
+def _longer_before(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """A window is passed on as keys beside a row's own, of which it counts one."""
+    return exact(_sided(subject, before=1, ahead=0), q, k, v)
+
+
+def _longer_ahead(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same on the other side."""
+    return exact(_sided(subject, before=0, ahead=1), q, k, v)
+
+
+def _sided(subject: PairModel, *, before: int, ahead: int) -> PairModel:
+    """Rows that see so many keys more on each side."""
+    left, right = subject.window_size or (subject.window - 1, subject.window - 1)
+    return replace(subject, window=0, window_size=(left + before, right + ahead))
+
+
 def _two_sinks(subject: PairModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The sink joins the denominator of two splits: ROCm/rocm-libraries#12227."""
     terms = subject.terms()
@@ -94,6 +110,8 @@ ROWS: dict[str, Rows] = {
     "bias-one-off": _one_farther,
     "scores-of-first-columns": _first_columns,
     "later-keys-hidden": _hidden,
+    "window-before-one-long": _longer_before,
+    "window-ahead-one-long": _longer_ahead,
     "scale-of-padded-head": _padded_scale,
     "kv-heads-interleaved": _interleaved,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kvparity.controls import (
@@ -58,6 +58,9 @@ RECOMPILED: dict[str, Callable[[ReductionOrder], ReductionOrder]] = {
     "other-warps": order.rewarped,
 }
 """The order that decode is compiled in where an audit must see another than prefill's."""
+
+ELSEWHERE: dict[str, Mapping[str, str]] = {"other-architecture": instructions.OTHER}
+"""What decode is compiled for where an audit must see that it is another architecture's."""
 
 
 @dataclass(frozen=True)

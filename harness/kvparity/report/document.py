@@ -132,6 +132,18 @@ class TextIds(Value):
     """of every text, by workload"""
 
 
+class LocatedCase(Value):
+    """Where a case parts, or why that is not known."""
+
+    case: str | None
+    """a case that was [located](locate.md), the first of its check that differs; null where none
+    can be"""
+    words: str
+    """what was found, in lines, or why nothing was"""
+    file: str | None
+    """the whole account, in this folder; null if there is none"""
+
+
 class RunReport(Value):
     """The whole of ``run.json``."""
 
@@ -168,5 +180,7 @@ class RunReport(Value):
     texts: TextIds | None
     """null without texts; else `by` what they were encoded (the checkpoint's tokenizer, with its
     chat template or without; or byte by byte), and the `ids` of every text, by workload"""
+    located: Annotated[tuple[LocatedCase, ...], LIST] = ()
+    """only in a run that differs, unless `--no-locate` was given"""
     elapsed_s: Seconds
     """seconds; for a resumed run, those of its last part"""

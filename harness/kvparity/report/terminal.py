@@ -277,4 +277,7 @@ def _advice(report: RunReport) -> list[str]:
     where = [case for case in bad if case.relation == "invariance"]
     if where and report.subject.get("kind") in _LOCATED:
         lines.append(f"{WHERE}kvparity locate {report.run_dir} {where[0].id}")
+    for found in report.located:
+        first, *rest = found.words.splitlines()
+        lines += ["", first, *(f"    {line}" for line in rest)]
     return [*lines, ""]

@@ -44,6 +44,12 @@ class Located:
         counted = first.partition(": ")[2]
         return "\n".join([f"{head} over {self.workload}, {self.dtype}: {counted}", *rest])
 
+    def brief(self) -> str:
+        """The same in five lines: the head, the first birth or row, what is known, the cause."""
+        told = self.text().splitlines()
+        head = 2 if isinstance(self.found, PairAccount) else 3
+        return "\n".join(told if len(told) < 5 else [*told[:head], *told[head - 5 :]])
+
     def json(self) -> dict[str, object]:
         """The document."""
         head = {

@@ -10,6 +10,8 @@ from pathlib import Path
 
 MOST_JOBS = 1024
 LONGEST_S = 10_000_000
+BUDGET_S = 20.0
+"""Seconds that ``verify`` spends on where cases that differ part, where nothing else is asked."""
 RUNS = Path(".kvparity/runs")
 
 
@@ -21,11 +23,20 @@ def sound(jobs: int | None, timeout: float) -> None:
     """
     if jobs is not None and not 1 <= jobs <= MOST_JOBS:
         raise ValueError(f"jobs {jobs}: expected at least 1, at most {MOST_JOBS}")
+    seconds("timeout", timeout)
+
+
+def seconds(name: str, value: float) -> None:
+    """Refuse a time that means nothing.
+
+    Raises:
+        ValueError: see there.
+    """
     expected = f"expected seconds, more than 0, at most {LONGEST_S}"
-    if not isinstance(timeout, int | float):
-        raise ValueError(f"timeout {timeout!r}: {expected}")
-    if not 0 < timeout <= LONGEST_S:
-        raise ValueError(f"timeout {timeout:g}: {expected}")
+    if not isinstance(value, int | float):
+        raise ValueError(f"{name} {value!r}: {expected}")
+    if not 0 < value <= LONGEST_S:
+        raise ValueError(f"{name} {value:g}: {expected}")
 
 
 def new_folder(name: str) -> Path:

@@ -28,6 +28,7 @@ from kvparity.report.verdict import Judged, judge, not_modelled, other_than_requ
 from kvparity.run import worker
 from kvparity.run.device_switch import require_cpu
 from kvparity.run.identity import identity
+from kvparity.run.locate_red import located
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
 from kvparity.run.recheck.selection import select
 from kvparity.run.unit import Tokens
@@ -54,11 +55,13 @@ def verify(
     command: str,
     progress: Progress,
     timeout: float = TIMEOUT_S,
+    locate_s: float = 0.0,
 ) -> RunReport:
     """Verify a contract and return the report, which is also ``run.json`` in ``folder``.
 
     The subject runs in ``jobs`` processes of its own (:mod:`kvparity.core.isolation`), of which
-    only plain data comes back. ``timeout``: seconds.
+    only plain data comes back. ``timeout``: seconds. ``locate_s``: seconds that are spent on where
+    cases that differ part; none for 0.
 
     Raises:
         RunFolderError, UnsupportedError, SubjectError: see there; finished cases are on disk
@@ -66,7 +69,7 @@ def verify(
         InternalError: a process failed by a fault of kvparity.
     """
     start = time.perf_counter()
-    texts = given(loaded)
+    as_given, texts = loaded, given(loaded)
     loaded = texts.loaded
     contract = loaded.contract
     work = make(contract)
@@ -114,6 +117,9 @@ def verify(
             }
         )
         evidence.finish(report)
+        if locate_s and (found := located(report, as_given, folder, device, locate_s, tell)):
+            report = report.model_copy(update={"located": found})
+            evidence.finish(report)
     return report
 
 

@@ -95,7 +95,8 @@ class _PairCall(_ScoreRules):
     """``q`` ``[rows, Hq, D]``, ``k`` and ``v``: numbers, or codes of ``format`` with ``k_scale``
     and ``v_scale`` float32, ``[Hkv]`` or one for each group of each key. ``order``: None where the
     contract declares none. ``alibi_slopes`` and ``bias`` as in ``HeadTerms``.
-    ``causal`` false: a row sees keys behind its own, too, in a window as many as before it.
+    ``causal`` false: a row sees keys behind its own, too, in a window as many as before it;
+    ``window_size``: so many before and behind at most (-1: all; None: no such limit).
     """
 
     q: Tensor
@@ -104,6 +105,7 @@ class _PairCall(_ScoreRules):
     alibi_slopes: Tensor | None = None
     bias: Tensor | None = None
     causal: bool = True
+    window_size: tuple[int, int] | None = None
     k_scale: Tensor | None = None
     v_scale: Tensor | None = None
     format: StoreFormat | None = None
@@ -138,6 +140,8 @@ class _PairCall(_ScoreRules):
             found["window"] = self.window
         if not self.causal:
             found["causal"] = False
+        if self.window_size is not None:
+            found["window_size"] = self.window_size
         if self.softcap:
             found["softcap"] = self.softcap
         return found | self.terms.tensors()

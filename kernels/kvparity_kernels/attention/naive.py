@@ -34,6 +34,7 @@ def attend(
     bias: Tensor | None = None,
     first_key: Tensor | None = None,
     causal: bool = True,
+    window_size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of one sequence in float64, rows aligned at the end of the keys.
 
@@ -44,7 +45,8 @@ def attend(
     added as ``score_bias`` says. ``sinks`` ``[Hq]`` are logits that join the denominator. Returns
     float64 ``out`` ``[Tq, Hq, Dv]`` and natural log-sum-exp ``lse`` ``[Tq, Hq]``, sinks included; a
     row that sees no key has out 0 and, without sinks, lse -inf. Not ``causal``, rows see later keys
-    too, in a window as many as earlier ones. Works on any device.
+    too, in a window as many as earlier ones. ``window_size``: of earlier and of later keys, a row
+    sees so many at most (-1: all). Works on any device.
     """
     q, k, v = q.double(), k.double(), v.double()
     rows, keys, group = q.shape[0], k.shape[0], q.shape[1] // k.shape[1]
@@ -53,6 +55,8 @@ def attend(
     hidden = (key > last) if causal else torch.zeros_like(key > last)
     if window:
         hidden = hidden | ((last - key).abs() >= window)
+    for most, away in zip(window_size or (), (last - key, key - last), strict=False):
+        hidden = hidden | (away > most if most >= 0 else False)
     if first_key is not None:
         hidden = hidden | (key < first_key[:, None])
     out, lse = q.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(q.shape[:2])

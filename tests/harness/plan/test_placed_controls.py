@@ -177,11 +177,14 @@ def test_the_library_plants_what_it_promises() -> None:
     assert reasons(work) == {}
     audit = make(load(find("fixed-order-audit")).contract)
     assert [(c.architecture, str(c.numerics)) for c in audit.kernel_cases] == [
+        ("sm_90", "bfloat16"),
         ("sm_80", "bfloat16"),
         ("sm_90", "bfloat16"),
         ("sm_100", "bfloat16"),
     ]
-    assert set(places(audit)) == {("other-tile", "audit"), ("other-warps", "audit")}
+    assert set(places(audit)) == {
+        ("other-tile", "audit"), ("other-warps", "audit"), ("other-architecture", "audit"),
+    }  # fmt: skip
 
 
 def places(work: Work) -> dict[tuple[str, str], int | str]:
@@ -205,7 +208,8 @@ def test_controls_of_kernels_take_the_smallest_case_of_the_first_format() -> Non
         ("other-warps", "audit"): "sm_90",
     }
     assert {str(run.case.numerics) for run in work.kernel_controls} == {"float32"}
-    assert not set(reasons(work)) & OF_KERNELS
+    assert set(reasons(work)) & OF_KERNELS == {"other-architecture"}  # float32 comes first
+    assert "it takes 16-bit execution first" in reasons(work)["other-architecture"]
 
 
 def test_controls_of_kernels_that_cannot_show_are_left_out_or_asked_for() -> None:

@@ -24,7 +24,7 @@ PLAIN = runpy.run_path(str(Path(__file__).parents[1] / "plain_transformers.py"))
 
 def verify(name: str, run: Path, warm: Warm, jobs: int = 1) -> tuple[int, dict]:
     arguments = ["verify", name, "--json", "--run-dir", str(run), "--jobs", str(jobs)]
-    done = warm.run(*arguments, jobs=jobs)
+    done = warm.run(*arguments, "--no-locate", jobs=jobs)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stdout, done.stderr
     assert list(findings(run)) == []
@@ -93,7 +93,11 @@ def test_the_compiled_kernels_are_the_same_for_three_architectures(tmp_path, mon
     monkeypatch.setenv("KVPARITY_AUDIT_CACHE", str(tmp_path / "compiled"))
     code, report = verify("fixed-order-audit", tmp_path / "run", warm)
     assert code == ExitCode.HOLDS, report
-    audit, *others = report["checks"]
+    by_model, audit, *others = report["checks"]
+    (case,) = by_model["cases"]
+    assert (case["verdict"], case["audit"]["verdict"]) == ("holds", "equal by model")
+    assert "wgmma on sm_90: L 16, F 25, e_zero -133; mma.sync on sm_90: L 16" in case["reason"]
+    assert case["reason"].endswith("settled on a device: not measured)")
     assert [found["verdict"] for found in others] == ["holds"] * 2
     cases = {case["audit"]["architecture"]: case for case in audit["cases"]}
     assert list(cases) == ["sm_80", "sm_90", "sm_100"]
@@ -105,6 +109,7 @@ def test_the_compiled_kernels_are_the_same_for_three_architectures(tmp_path, mon
     caught = {(c["name"], c["relation"]): c["caught"] for c in report["controls"]}
     assert caught[("other-tile", "audit")]
     assert caught[("other-warps", "audit")]
+    assert caught[("other-architecture", "audit")]
     assert all(caught.values())
 
 

@@ -93,7 +93,7 @@ def _fields(left: AuditSide, right: AuditSide) -> Iterator[Field]:
     yield _equal("built for", _built(a), _built(b))
     yield _equal("formats", _formats(a), _formats(b))
     yield _equal("split, tile", _cut(a), _cut(b))
-    yield _equal("matrix instruction", _join(a.instructions), _join(b.instructions), kinds)
+    yield _equal("matrix instruction", *_instructions(a, b), kinds)
     yield _equal("input precision", _precision(a), _precision(b))
     yield _equal("layout of reductions", _layouts(a), _layouts(b), _rows(a, b, kinds))
     yield from _walks(left, right, kinds)
@@ -104,8 +104,11 @@ def _fields(left: AuditSide, right: AuditSide) -> Iterator[Field]:
 
 
 def _kinds_of(a: Signature, b: Signature) -> Likeness | None:
-    """What is known of two kinds of matrix instruction; None where there is one kind."""
-    if a.families == b.families:
+    """What is known of two kinds of matrix instruction; None where there is one kind.
+
+    What one architecture adds need not be what another one adds by the same instruction.
+    """
+    if (a.arch, a.families) == (b.arch, b.families):
         return None
     return add_alike(a, b)
 
@@ -213,6 +216,12 @@ def _forbidden(name: str, count: int, left: str, right: str) -> Field:
     if count == 0:
         return Field(name, left, right, "same")
     return Field(name, left, right, "different", "the declared order has none")
+
+
+def _instructions(a: Signature, b: Signature) -> tuple[str, str]:
+    if a.arch == b.arch:
+        return _join(a.instructions), _join(b.instructions)
+    return f"{_join(a.instructions)} ({a.arch})", f"{_join(b.instructions)} ({b.arch})"
 
 
 def _built(kernel: Signature) -> str:

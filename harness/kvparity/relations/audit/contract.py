@@ -29,6 +29,16 @@ class Result:
     order: ReductionOrder
     candidate_order: ReductionOrder
     comparison: KernelComparison
+    candidate_arch: str
+
+    @property
+    def changes(self) -> str:
+        """What decode is compiled with that prefill is not, such as ``block_m 16 for 64``."""
+        old, new = asdict(self.order), asdict(self.candidate_order)
+        changed = [f"{name} {new[name]} for {old[name]}" for name in old if new[name] != old[name]]
+        if self.candidate_arch != self.arch:
+            changed.append(f"{self.candidate_arch} for {self.arch}")
+        return ", ".join(changed)
 
     def as_json(self) -> JsonObject:
         """JSON values."""
@@ -36,14 +46,22 @@ class Result:
             "shape": asdict(self.shape),
             "order": asdict(self.order),
             "candidate_order": asdict(self.candidate_order),
-            "tiles": self.tiles(self.order),
-            "candidate_tiles": self.tiles(self.candidate_order),
+            "tiles": self.tiles,
+            "candidate_tiles": self.candidate_tiles,
             **self.comparison.as_json(),
         }
 
-    def tiles(self, order: ReductionOrder) -> str:
-        """Those in force for an order, in words."""
-        return words(tiles_in_force(self.arch, self.shape.execution, order))
+    @property
+    def tiles(self) -> str:
+        """Those in force for prefill, in words."""
+        return words(tiles_in_force(self.arch, self.shape.execution, self.order))
+
+    @property
+    def candidate_tiles(self) -> str:
+        """Those in force for decode, in words."""
+        return words(
+            tiles_in_force(self.candidate_arch, self.shape.execution, self.candidate_order)
+        )
 
 
 def audit_contract(
@@ -53,6 +71,7 @@ def audit_contract(
     *,
     formats: Sequence[tuple[str, str]] | None = None,
     against: Mapping[str, int] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
     folder: Path | None = None,
     jobs: int | None = None,
 ) -> list[Result]:
@@ -60,7 +79,8 @@ def audit_contract(
 
     ``base``: the folder that a checkpoint is relative to. ``formats``: pairs of execution and cache
     dtype, by default all of the contract. ``against``: changes of the order on decode's side alone
-    (``{"block_m": 16}``), to see what they would do.
+    (``{"block_m": 16}``), to see what they would do. ``elsewhere``: what decode is compiled for
+    where prefill is compiled for an architecture.
 
     Raises ``UnsupportedError`` if the subject has no kernels of ours, ``AuditError`` if they do not
     compile, ``ValueError`` for an architecture or an order that does not exist.
@@ -68,7 +88,10 @@ def audit_contract(
     order, shapes = subject_shapes(contract, base, formats)
     changed = replace(order, **(against or {}))
     pairs = [
-        (Request("prefill", arch, reference, order), Request("decode", arch, shape, changed))
+        (
+            Request("prefill", arch, reference, order),
+            Request("decode", (elsewhere or {}).get(arch, arch), shape, changed),
+        )
         for arch in archs
         for reference, shape in shapes
     ]
@@ -80,7 +103,7 @@ def audit_contract(
     ]
     found = audit(pairs, folder=folder, jobs=jobs)
     return [
-        Result(right.arch, right.shape, left.order, right.order, comparison)
+        Result(left.arch, right.shape, left.order, right.order, comparison, right.arch)
         for (left, right), comparison in zip(pairs, found, strict=True)
     ]
 

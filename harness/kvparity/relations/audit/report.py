@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from kvparity.core.versions import lines as outside_line
 from kvparity.relations.audit.compare import Field, Verdict, worst
@@ -66,8 +66,9 @@ def pair_lines(pair: Result, verbose: bool) -> list[str]:
     """One pair of kernels."""
     found = pair.comparison
     labels = (found.left, found.right)
-    lines = [f"[{found.verdict}] {found.arch}  {' | '.join(labels)}  {pair.shape}{_changes(pair)}"]
-    tiles = [pair.tiles(pair.order), pair.tiles(pair.candidate_order)]
+    changes = f", decode with {pair.changes}" if pair.changes else ""
+    lines = [f"[{found.verdict}] {found.arch}  {' | '.join(labels)}  {pair.shape}{changes}"]
+    tiles = [pair.tiles, pair.candidate_tiles]
     if tiles != ["base", "base"]:
         lines.append(f"    tiles in force for it: {' | '.join(dict.fromkeys(tiles))}")
     same = [each.name for each in found.fields if each.verdict == "same"]
@@ -77,12 +78,6 @@ def pair_lines(pair: Result, verbose: bool) -> list[str]:
     if same and not verbose:
         lines.append(f"    {'same':<{_VERDICT}}  {', '.join(same)}")
     return lines
-
-
-def _changes(pair: Result) -> str:
-    old, new = asdict(pair.order), asdict(pair.candidate_order)
-    changed = [f"{name} {new[name]} for {old[name]}" for name in old if new[name] != old[name]]
-    return f", decode with {', '.join(changed)}" if changed else ""
 
 
 def _field(field: Field, labels: tuple[str, str]) -> list[str]:

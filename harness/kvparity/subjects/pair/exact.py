@@ -36,8 +36,7 @@ def exact(
     """The rows as the contract declares them; with other ``terms``, as these make them."""
     out, lse = naive.attend(
         q, k, v, scale=subject.scale, window=subject.window, softcap=subject.softcap,
-        causal=subject.causal,
-        **vars(terms or subject.terms()),
+        causal=subject.causal, window_size=subject.window_size, **vars(terms or subject.terms()),
     )  # fmt: skip
     return torch.cat([out.reshape(len(q), -1), lse.reshape(len(q), -1)], dim=1)
 

@@ -74,8 +74,8 @@ class PairModel:
     many keys a row sees (0: all). ``softcap``: 0 for none. ``sinks``: the pair takes logits of
     sinks, drawn from ``sink_range``; ``alibi``: slopes; ``distances``: a bias for each of so many
     (0: none). ``latent``: values are the first columns of keys. ``causal``
-    false: a row sees keys behind its own. ``layout``: whether slots
-    or heads come first in memory.
+    false: a row sees keys behind its own, and ``window_size``: how many before and behind it at
+    most (None: all). ``layout``: whether slots or heads come first in memory.
     ``mixture``: of the data, None for standard normals, whose queries are of very different lengths
     with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and sequences without
     a token. ``page``: slots of a page of the cache that decode is given, 0 where it has none.
@@ -103,6 +103,7 @@ class PairModel:
     distances: int = 0
     latent: bool = False
     causal: bool = True
+    window_size: tuple[int, int] | None = None
     layout: str = "slot-head"
     mixture: Mixture | None = MIXED
     sharp: bool = False
@@ -201,7 +202,8 @@ class PairModel:
             q=inputs.q, **vars(inputs.given),
             format=self.store if coded else None, cu_seqlens_q=cu_seqlens_q,
             cu_seqlens_k=cu_seqlens_k, scale=self.scale, order=self.order, window=self.window,
-            softcap=self.softcap, causal=self.causal, **vars(terms or self.terms()),
+            softcap=self.softcap, causal=self.causal,
+            window_size=self.window_size, **vars(terms or self.terms()),
         )  # fmt: skip
         name, width = self.pair.prefill_name, self.heads.values
         return checked(name, self.pair.prefill, call, inputs, width)

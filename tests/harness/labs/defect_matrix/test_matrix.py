@@ -26,7 +26,7 @@ SERVED = {name for name, row in CONTROLS.items() if row.subjects == ("server",)}
 """Planted in a server's answers: tests/harness/subjects/test_server.py."""
 UNTAKEN = {
     "bias-with-wrong-sign", "bias-one-off", "scores-of-first-columns", "later-keys-hidden",
-    "reads-into-neighbour",
+    "window-before-one-long", "window-ahead-one-long", "reads-into-neighbour",
 }  # fmt: skip
 """Of what no kernel of this project takes: planted in tests/harness/subjects/pair."""
 MODELLED = {"other-instruction"}
@@ -120,7 +120,7 @@ def test_orders_are_probed_too() -> None:
     assert result["found"] == "caught", result
     probed = {each.control for each in entries() if each.relation == "order"}
     of_kernels = {name for name, row in HERE.items() if in_kernels(row)}
-    assert of_kernels - probed == {"other-warps"}
+    assert of_kernels - probed == {"other-warps", "other-architecture"}
 
 
 def test_tasks_hold_every_entry_once() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from audit_cases import Planted, compared
+from audit_cases import pair as audited
 
 from kvparity.relations.audit.chains import Chain
 from kvparity.relations.audit.compare import KernelComparison, compare, worst
@@ -62,6 +63,19 @@ def test_another_parameter_of_one_kind_differs(
     monkeypatch.setattr(tensor_cores, "TABLE", tuple(table))
     seen = unlike(compare(*pair))
     assert {seen[name] for name in WALK} == {"different"}
+
+
+def test_one_instruction_of_two_architectures_is_two_kinds(
+    sides: dict[Request, AuditSide], planted: dict[str, Planted]
+) -> None:
+    _, small = planted["block_m"].faulty
+    _, old = audited("sm_80")
+    assert sides[small].walk.families == sides[old].walk.families == {"mma.sync"}
+    found = {each.name: each for each in compare(sides[old], sides[small]).fields}
+    instruction = found["matrix instruction"]
+    assert instruction.verdict == "different"
+    assert instruction.left == instruction.right.replace("sm_90", "sm_80")
+    assert "mma.sync on sm_80: L 8" in instruction.note
 
 
 def test_a_kind_without_a_row_is_unknown(

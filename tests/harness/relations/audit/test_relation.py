@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,21 @@ def test_what_is_equal_by_model_holds_where_the_check_accepts_it(
     found = audit(contract, Path(), CASE, against={"block_m": 16})
     assert (found.outcome, found.details.verdict) == (outcome, "equal by model")
     assert found.reason.startswith("equal by model: prefill and decode: matrix instruction")
+    assert ", decode with block_m 16 for 64 (by the table of tensor cores (" in found.reason
     assert found.reason.endswith(ends)
+
+
+def on_tiles(**decode: int) -> Contract:
+    document = CONTRACT.model_dump(exclude_unset=True, mode="json")
+    document["checks"][0] |= {"by_model": "accepted", "decode": decode}
+    return Contract.model_validate(document)
+
+
+def test_a_check_gives_decode_tiles_of_its_own() -> None:
+    found = audit(on_tiles(block_m=16, num_warps=4), Path(), CASE)
+    assert (found.outcome, found.details.verdict) == ("holds", "equal by model")
+    assert ", decode with block_m 16 for 64 (" in found.reason
+    assert [pair["candidate_order"]["block_m"] for pair in found.details.pairs] == [16]
 
 
 def test_what_cannot_be_compared_is_void(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +97,23 @@ def test_what_cannot_be_compared_is_void(monkeypatch: pytest.MonkeyPatch) -> Non
     found = audit(Contract.model_validate(document), Path(), CASE, against={"block_m": 16})
     assert (found.outcome, found.details.verdict) == ("void", "unknown")
     assert found.reason.startswith("unknown: prefill and decode: matrix instruction")
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_another_architecture_is_caught_by_what_its_instruction_adds(
+    alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if alike:  # so that nothing but what it was built for is another
+        unit = tensor_cores.unit("sm_90", "bfloat16")
+        table = tuple(replace(each, unit=unit) for each in tensor_cores.TABLE)
+        monkeypatch.setattr(tensor_cores, "TABLE", table)
+    kernels = Kernels(CONTRACT, Path(), lambda: pytest.fail("it needs no subject"))
+    found = AuditRelation().control(kernels, KernelControl("other-architecture", CASE))
+    assert found.caught is not alike
+    assert "built for" in found.seen
+    assert ", decode with sm_80 for sm_90" in found.seen
+    words = "they add otherwise: wgmma on sm_90: L 16, F 25, e_zero -133; mma.sync on sm_80: L 8"
+    assert (words in found.seen) is not alike
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from kvparity_kernels.order import ReductionOrder
 PLAIN = {
     "scale": 8**-0.5, "window": 0, "softcap": 0.0, "sinks": False, "sink_range": (0.0, 0.0),
     "alibi": False, "distances": 0, "latent": False, "causal": True,
+    "window_size": None,
     "layout": "slot-head",
     "mixture": MIXED, "sharp": False, "strided": True, "empties": True, "order": None,
     "format": None, "kv_cache": torch.float32, "execution": torch.float32, "seed": 1,
@@ -34,6 +35,9 @@ CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "alibi": ({"bias": {"kind": "alibi"}}, {"alibi": True}),
     "relative": ({"bias": {"kind": "relative", "distances": 5}}, {"distances": 5}),
     "causal": ({"causal": False}, {"causal": False}),
+    "sides": (
+        {"causal": False, "window_size": [3, -1]}, {"causal": False, "window_size": (3, -1)},
+    ),
     "layout": ({"layout": "head-slot"}, {"layout": "head-slot"}),
     "normal": ({"queries": "normal"}, {"mixture": None}),
     "sharp": ({"queries": "sharp"}, {"mixture": None, "sharp": True}),
@@ -75,7 +79,7 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode",
     "heads": HEADS | {"v_dim": 8}, "values": "own", "append": None, "out": "returned",
-    "causal": True,
+    "causal": True, "window_size": None,
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
     "rows": "one", "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
     "inputs": "strided", "empty": "zero", "notes": [],
@@ -93,6 +97,7 @@ NEVER = "empty: never, so no sequence without a token was given to the pair"
         ({"softcap": 1.5}, {"softcap": 1.5}),
         ({"sinks": [-1, 3]}, {"sinks": [-1, 3]}),
         ({"causal": False}, {"causal": False}),
+        ({"causal": False, "window_size": [3, 0]}, {"causal": False, "window_size": [3, 0]}),
         (
             {"heads": MLA, "values": "latent", "scale": 0.5},
             {"heads": MLA, "values": "latent", "scale": 0.5},

@@ -127,18 +127,27 @@ def test_the_other_relations_know_the_parts(tmp_path: Path, name: str) -> None:
         assert found == {"live": {"holds"}, "traced": {traced}} | orders
 
 
-@pytest.mark.parametrize("window", [None, 2])
-def test_rows_that_see_later_keys(tmp_path: Path, window: int | None) -> None:
+@pytest.mark.parametrize("seen", [{}, {"window": 2}, {"window_size": [9, 1]}], ids=str)
+def test_rows_that_see_later_keys(tmp_path: Path, seen: dict[str, Any]) -> None:
     """Whole sequences alone and together have the same bits, and both faults are caught."""
-    subject = {"causal": False} if window is None else {"causal": False, "window": window}
-    report = checked(tmp_path, paths=("permuted", "uncached"), **subject)
+    report = checked(tmp_path, paths=("permuted", "uncached"), causal=False, **seen)
     assert verdicts(report) == ("holds", "holds")
     caught = {each.name: each.caught for each in report.controls}
     assert caught["later-keys-hidden"]
     assert caught["reads-into-neighbour"]
+    assert caught.get("window-ahead-one-long") is (True if seen else None)
+    assert caught.get("window-before-one-long") is (True if seen else None)
 
 
-def test_later_keys_that_are_hidden_differ_from_float64(tmp_path: Path) -> None:
-    pair = {"prefill": semantic_pairs.prefill_hiding, "decode": semantic_pairs.decode}
-    report = checked(tmp_path, paths=("permuted",), functions=pair, causal=False)
+@pytest.mark.parametrize(
+    ("fault", "seen"), [("hiding", {}), ("farther_ahead", {"window_size": [-1, 0]})]
+)
+def test_other_later_keys_differ_from_float64(
+    tmp_path: Path, fault: str, seen: dict[str, Any]
+) -> None:
+    pair = {
+        "prefill": vars(semantic_pairs)[f"prefill_{fault}"],
+        "decode": semantic_pairs.decode,
+    }
+    report = checked(tmp_path, paths=("permuted",), functions=pair, causal=False, **seen)
     assert verdicts(report) == ("holds", "differs")

@@ -1,0 +1,108 @@
+"""At the end of a run that differs: where its cases part, looked for within a time budget."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from kvparity.core import doing
+from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.core.isolation.inside import inside
+from kvparity.core.isolation.pool import Apart, InternalError, PoolTask
+from kvparity.report.document import LocatedCase, RunReport
+from kvparity.report.run_dir import RunFolderError
+from kvparity.run.locate import RELATION, locate
+from kvparity_contracts.loader import LoadedContract
+
+FOLDER = "located"
+_UNSEEN = {
+    "server": "a server shows no operations of its model",
+    "sides": "recorded rollouts have no operations, and models that score them are not opened",
+}
+"""Kinds of subjects that cannot be looked into, and why."""
+
+
+class _OverError(Exception):
+    """The time is over."""
+
+
+def located(
+    report: RunReport,
+    loaded: LoadedContract,
+    folder: Path,
+    device: str,
+    budget: float,
+    tell: Callable[[str], None],
+) -> tuple[LocatedCase, ...]:
+    """Locate the first differing case of each check, for ``budget`` seconds in all.
+
+    The subject runs in a process of its own, which is killed when they are over. Nothing of this
+    touches the verdict: what goes wrong is said, never raised.
+    """
+    if report.verdict != "differs":
+        return ()
+    cases = list(_first_cases(report))
+    if words := _why_not(report, cases):
+        return (LocatedCase(case=None, words=f"not located: {words}", file=None),)
+    until, otherwise = time.monotonic() + budget, ""
+
+    def watched(what: str) -> None:
+        if time.monotonic() > until:
+            raise _OverError
+        tell(f"locating: {what}")
+
+    try:
+        with Apart(1, math.inf, watched) as pool:
+            list(pool.run([PoolTask(_locate_all, (loaded, folder, cases, device))]))
+    except _OverError:
+        again = f"kvparity locate {report.run_dir}"
+        otherwise = f"the {budget:g} s of --locate-budget ended before; without a limit: {again}"
+    except (SubjectError, UnsupportedError, RunFolderError, InternalError) as error:
+        otherwise = str(error)
+    return tuple(_told(folder, case, otherwise) for case in cases)
+
+
+def _first_cases(report: RunReport) -> Iterator[str]:
+    for check in report.checks:
+        differing = (c.id for c in check.cases if c.verdict == "differs" and c.recheck is None)
+        if check.relation == RELATION and (first := next(differing, None)):
+            yield first
+
+
+def _why_not(report: RunReport, cases: Sequence[str]) -> str | None:
+    if not cases:
+        return "no two paths of the run differ in bits, and only that can be located"
+    if inside():
+        return "the subject ran in the process that asked for the run, and is not loaded again"
+    return _UNSEEN.get(str(report.subject.get("kind")))
+
+
+def _locate_all(loaded: LoadedContract, folder: Path, cases: Sequence[str], device: str) -> bool:
+    """Write the document of each case as soon as it is known; the task of the process."""
+    (folder / FOLDER).mkdir(exist_ok=True)
+    for case in cases:
+        doing.task(f"case {case}")
+        try:
+            found = locate(loaded, folder, case, device)
+            document = found.json() | {"words": found.brief()}
+        except UnsupportedError as error:
+            document = {"words": f"{case}: not located: {error}"}
+        part = _file(folder, case).with_suffix(".part")
+        part.write_text(json.dumps(document, indent=1, allow_nan=False))
+        part.replace(_file(folder, case))
+    return True
+
+
+def _told(folder: Path, case: str, otherwise: str) -> LocatedCase:
+    file = _file(folder, case)
+    if not file.is_file():
+        return LocatedCase(case=case, words=f"{case}: not located: {otherwise}", file=None)
+    words = str(json.loads(file.read_text())["words"])
+    return LocatedCase(case=case, words=words, file=f"{FOLDER}/{file.name}")
+
+
+def _file(folder: Path, case: str) -> Path:
+    return folder / FOLDER / f"{case}.json"
