@@ -32,6 +32,8 @@ COMPILERS = frozenset({"sides", "run_compiler"})
 GPU_RUN = os.environ.get("KVPARITY_GPU_TESTS") == "1"
 os.environ["TRITON_INTERPRET"] = "0" if GPU_RUN else "1"
 
+for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):  # where CI runs them, tests are not its job
+    os.environ.pop(name, None)
 
 # A shell or nohup may have started this with signals ignored, which processes of the tests inherit.
 for number, own in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.plan.results import CaseLine, ControlLine, Outcome
+from kvparity.report.badge import COLOURS
 from kvparity.report.document import CheckOfRun, RunReport
 from kvparity.report.terminal import ADVICE, render
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_COLOURS = {"holds": "#1a7f37", "differs": "#cf222e", "void": "#9a6700", "error": "#cf222e"}
 _COLUMNS = (
     "id",
     "check",
@@ -130,4 +130,4 @@ def _html(report: Report) -> Iterator[str]:
 
 
 def _badge(verdict: str) -> str:
-    return f"<b style='color:{_COLOURS[verdict]}'>{verdict.upper()}</b>"
+    return f"<b style='color:{COLOURS[verdict]}'>{verdict.upper()}</b>"

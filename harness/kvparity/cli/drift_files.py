@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import say, stop
+from kvparity.cli import replaceable, say, stop
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 
@@ -56,8 +56,8 @@ def check(args: argparse.Namespace) -> None:
             raise stop.StopError(f"{option} {path} is {other}; expected another")
         if option != "--plots" and not path.parent.is_dir():
             raise stop.StopError(f"{option} {path}: there is no folder {path.parent}")
-    if args.html is not None and not _may_be_page(args.html):
-        raise stop.StopError(f"--html {args.html} exists and is no HTML page; expected a new file")
+    if args.html is not None:
+        replaceable.may_replace("--html", args.html, "HTML page", (b"<!doctype html", b"<html"))
     if args.plots is not None:
         stop.drawable(f"--plots {args.plots}")
         if args.plots.exists() and not args.plots.is_dir():
@@ -67,18 +67,6 @@ def check(args: argparse.Namespace) -> None:
 
 
 _FILES = ("html", "tokens", "plots", "trials")
-
-
-def _may_be_page(path: Path) -> bool:
-    """Whether a page may be written there: nothing is lost but a page."""
-    if not path.exists():
-        return True
-    if not path.is_file():
-        return not path.is_dir()  # /dev/null
-    with stop.ends(OSError, words="--html: "), path.open("rb") as file:
-        return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html")) or (
-            path.stat().st_size == 0
-        )
 
 
 def _check_tokens(path: Path) -> None:
@@ -114,7 +102,7 @@ def write(
 
     written = True
     files: tuple[tuple[Path | None, Callable[[], None]], ...] = (
-        (args.html, lambda: _write(f"--html {args.html}", args.html, page())),
+        (args.html, lambda: replaceable.write("--html", args.html, page())),
         (args.tokens, lambda: _tokens(args.tokens, tokens)),
         (args.plots, lambda: _plots(args.plots, found, tokens)),
     )
@@ -144,11 +132,4 @@ def _plots(path: Path, found: DriftReport, tokens: Tokens) -> None:
     with stop.ends(OSError, words=f"--plots {path} cannot be made: "):
         path.mkdir(parents=True, exist_ok=True)
     for name, text in pictures(found, tokens):
-        _write(f"--plots {path / name}", path / name, text)
-
-
-def _write(option: str, path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise stop.StopError(f"{option} cannot be written: {error.strerror}") from error
+        replaceable.write("--plots", path / name, text)

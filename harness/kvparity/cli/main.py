@@ -123,7 +123,7 @@ def _answered(given: list[str]) -> int:
 
 
 def _run(args: argparse.Namespace, given: list[str]) -> int:
-    from kvparity.cli import stop, whole
+    from kvparity.cli import ci_files, stop, whole
     from kvparity.core.isolation.inside import inside
     from kvparity.subjects.pair.callables import forget
 
@@ -137,6 +137,7 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
     except BaseException as error:  # SystemExit, too: it is not for a subject to end us
         found = stop.of(error)
         if found is not None:
+            ci_files.failed(error, found.message)
             return found.told(json=getattr(args, "json", False))
         if isinstance(error, KeyboardInterrupt) or interrupts.came():
             say.tell("kvparity: interrupted", file=sys.stderr)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import say
+from kvparity.cli import ci_files, say
 from kvparity.cli.arguments import Verbs, add_contract, add_device
 from kvparity.cli.progress import Progress
 from kvparity.cli.stop import StopError, ends
@@ -73,6 +73,7 @@ def add_parser(verbs: Verbs) -> None:
         help="on a CPU, compute products as this architecture's matrix instructions do, as "
         "numerics.device in the contract asks for it",
     )
+    ci_files.add_arguments(parser)
     parser.add_argument(
         "--locate-budget",
         type=float,
@@ -91,6 +92,11 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify; returns the exit code."""
+    with ci_files.told(args) as tell:
+        return _run(args, tell)
+
+
+def _run(args: argparse.Namespace, tell: ci_files.Tell) -> int:
     from kvparity.run.device_switch import with_device
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
@@ -116,17 +122,22 @@ def run(args: argparse.Namespace) -> int:
         raise StopError(words) from error
     try:
         if args.invariant:
-            return _before_and_after(args, loaded, device, folder)
+            return _before_and_after(args, loaded, device, folder, tell)
         found = _verify(args, loaded, device, folder, args.resume)
     finally:
         if args.run_dir is None:
             with suppress(OSError):
                 folder.rmdir()  # where nothing is in it: a run that was refused
-    return _print(args, found.document(), [found])
+    code = _print(args, found.document(), [found])
+    return code if tell(found, loaded) else ExitCode.ERROR
 
 
 def _before_and_after(
-    args: argparse.Namespace, loaded: LoadedContract, device: str, folder: Path
+    args: argparse.Namespace,
+    loaded: LoadedContract,
+    device: str,
+    folder: Path,
+    tell: ci_files.Tell,
 ) -> int:
     """Without and with torch's reductions in fixed order; the second decides."""
     from kvparity.run.invariant_switch import with_invariant
@@ -145,7 +156,8 @@ def _before_and_after(
         **{name: found.document() for name, found in reports.items()},
     }
     words = ", ".join(f"{name}: {found.verdict.upper()}" for name, found in reports.items())
-    return _print(args, document, list(reports.values()), f"\nwith --invariant, {words}")
+    code = _print(args, document, list(reports.values()), f"\nwith --invariant, {words}")
+    return code if tell(reports["after"], sides["after"]) else ExitCode.ERROR
 
 
 def _print(
