@@ -41,7 +41,7 @@ ALIBI, RELATIVE = (f"bias: {{kind: {each.TAG}}}" for each in (AlibiBias, Relativ
 SIGNATURES: Mapping[Signature, Calls] = {
     "flash-attn": Calls(
         "flash_attn_varlen_func and flash_attn_with_kvcache",
-        ("window", "softcap", ALIBI, "causal", "page"),
+        ("window", "softcap", ALIBI, "causal", "window_size", "page"),
     ),
     "flashinfer": Calls(
         "single_prefill_with_kv_cache and single_decode_with_kv_cache, with a page "
@@ -63,7 +63,7 @@ SIGNATURES: Mapping[Signature, Calls] = {
     ),
     "sdpa": Calls(
         "scaled_dot_product_attention, both",
-        ("window", ALIBI, RELATIVE, "causal"),
+        ("window", ALIBI, RELATIVE, "causal", "window_size"),
     ),
 }
 

@@ -45,10 +45,10 @@ def flash_attn_varlen_func(
 ) -> Tensor:  # fmt: skip
     assert max_seqlen_q == int(cu_seqlens_q.diff().max())
     assert max_seqlen_k == int(cu_seqlens_k.diff().max())
-    assert window_size[1] in (-1, 0) if causal else window_size[1] == window_size[0]
+    sides = {"window": window_size[0] + 1} if causal else {"window_size": window_size}
     return semantic_pairs.prefill(
         q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, scale=softmax_scale,
-        window=window_size[0] + 1, causal=causal, softcap=softcap, alibi_slopes=alibi_slopes,
+        causal=causal, softcap=softcap, alibi_slopes=alibi_slopes, **sides,
     )[0]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ SINKS, ALIBI, RELATIVE = [-1, 3], {"kind": "alibi"}, {"kind": "relative", "dista
 RIGHT: dict[str, tuple[Signature, Both, dict[str, Any]]] = {
     "flash-attn": ("flash-attn", FLASH, {"softcap": 3.0, "bias": ALIBI}),
     "flash-attn-pages": ("flash-attn", FLASH, {"page": 4, "window": 7}),
-    "flash-attn-ahead": ("flash-attn", FLASH, {"causal": False, "window": 2}),
+    "flash-attn-ahead": ("flash-attn", FLASH, {"causal": False, "window_size": [3, 1]}),
     "flashinfer": ("flashinfer", SINGLE, {"softcap": 3.0, "window": 7}),
     "flashinfer-pages": (
         "flashinfer", PLANNED, {"page": 4, "softcap": 3.0, "window": 7, "sinks": SINKS}
@@ -44,7 +44,7 @@ RIGHT: dict[str, tuple[Signature, Both, dict[str, Any]]] = {
     "sglang-ahead": ("sglang", SGLANG, {"causal": False, "window": 2}),
     "sdpa": ("sdpa", SDPA, {"bias": RELATIVE, "window": 7}),
     "sdpa-alibi": ("sdpa", SDPA, {"bias": ALIBI}),
-    "sdpa-ahead": ("sdpa", SDPA, {"causal": False, "window": 2}),
+    "sdpa-ahead": ("sdpa", SDPA, {"causal": False, "window_size": [3, 1]}),
 }  # fmt: skip
 FLAWED: dict[str, tuple[str, Both]] = {
     # what is right about it, and its functions

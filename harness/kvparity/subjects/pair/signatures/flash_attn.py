@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall, ask
 from kvparity.subjects.pair.callables import Kernel
-from kvparity.subjects.pair.signatures.packed import longest
+from kvparity.subjects.pair.signatures.packed import longest, sides
 
 
 def prefill(kernel: Kernel, page: int, call: PairPrefillCall, out: Tensor | None = None) -> object:
@@ -41,11 +41,10 @@ def decode(kernel: Kernel, page: int, call: PairDecodeCall, out: Tensor | None =
 
 
 def _rules(call: PairPrefillCall | PairDecodeCall) -> dict[str, object]:
-    """What both take of a contract; ``window_size`` counts keys beside the row's own."""
+    """What both take of a contract."""
     found: dict[str, object] = {"softmax_scale": call.scale, "causal": call.causal}
-    if call.window:
-        beside = call.window - 1
-        found["window_size"] = (beside, 0 if call.causal else beside)
+    if (found_sides := sides(call)) != (-1, -1):
+        found["window_size"] = found_sides
     if call.softcap:
         found["softcap"] = call.softcap
     if call.alibi_slopes is not None:

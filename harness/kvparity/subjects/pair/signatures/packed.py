@@ -15,6 +15,14 @@ def longest(ends: Tensor) -> int:
     return int(ends.diff().max()) if len(ends) > 1 else 0
 
 
+def sides(call: PairPrefillCall | PairDecodeCall) -> tuple[int, int]:
+    """How many keys before and behind its own a row sees; -1: all, and behind it as it may."""
+    if call.window_size is not None:
+        return call.window_size
+    beside = call.window - 1
+    return beside, 0 if call.window and call.causal else beside
+
+
 @dataclass(frozen=True, eq=False)
 class PagedKeys:
     """``k``, ``v`` ``[pages, page, Hkv, D]``; ``table`` int32 ``[B, most]``, ``lens`` ``[B]``.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall, ask
 from kvparity.subjects.pair.callables import Kernel
+from kvparity.subjects.pair.signatures.packed import sides
 from kvparity.subjects.pair.signatures.parts import BySequence, SequenceCall, put
 
 Call = PairPrefillCall | PairDecodeCall
@@ -48,13 +49,16 @@ def _keywords(call: Call, rows: int, keys: int) -> dict[str, object]:
     if call.q.shape[1] != call.k.shape[-2]:
         found["enable_gqa"] = True
     biased = call.alibi_slopes is not None or call.bias is not None
-    if not (biased or call.window) and (rows in (1, keys) or not call.causal):
+    before, behind = sides(call)
+    if not (biased or before >= 0 or behind >= 0) and (rows in (1, keys) or not call.causal):
         return found | ({"is_causal": True} if call.causal and rows > 1 else {})
     own = torch.arange(keys - rows, keys, device=call.q.device)[:, None]
     ahead = torch.arange(keys, device=call.q.device) - own
     hidden = ahead > 0 if call.causal else torch.zeros_like(ahead, dtype=torch.bool)
-    if call.window:
-        hidden = hidden | (ahead.abs() >= call.window)
+    if before >= 0:
+        hidden = hidden | (ahead < -before)
+    if behind >= 0:
+        hidden = hidden | (ahead > behind)
     if not biased:
         return found | {"attn_mask": ~hidden}
     added = torch.zeros(call.q.shape[1], rows, keys, device=call.q.device)

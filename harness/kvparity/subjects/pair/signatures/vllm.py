@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvparity.subjects.attention_calls import PairDecodeCall, PairPrefillCall, ask
 from kvparity.subjects.pair.callables import Kernel
-from kvparity.subjects.pair.signatures.packed import PagedKeys, longest
+from kvparity.subjects.pair.signatures.packed import PagedKeys, longest, sides
 
 
 def prefill(kernel: Kernel, page: int, call: PairPrefillCall, out: Tensor | None = None) -> object:
@@ -31,14 +31,13 @@ def _called(
     kernel: Kernel, call: PairPrefillCall | PairDecodeCall, keys: PagedKeys, ends: Tensor,
     out: Tensor | None,
 ) -> object:  # fmt: skip
-    beside = call.window - 1  # -1: all
     more = {"alibi_slopes": call.alibi_slopes, "sinks": call.sinks}
     return ask(
         kernel, call.q, keys.k, keys.v, out=out,
         cu_seqlens_q=ends, max_seqlen_q=longest(ends),
         seqused_k=keys.lens, max_seqlen_k=int(keys.lens.max()),
         softmax_scale=call.scale, causal=call.causal,
-        window_size=(beside, 0 if call.window and call.causal else beside),
+        window_size=sides(call),
         block_table=keys.table, softcap=call.softcap,
         q_descale=None, k_descale=None, v_descale=None,
         **{name: each for name, each in more.items() if each is not None},
