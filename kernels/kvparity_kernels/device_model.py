@@ -13,9 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kvparity_kernels import fixed_arithmetic, fused_products, stream
+from kvparity_kernels import distinct, fixed_arithmetic, fused_products, stream
 from kvparity_kernels.fixed_arithmetic import Array
-from kvparity_kernels.tensor_cores import OPERANDS, Architecture, UnmodelledError, unit
+from kvparity_kernels.tensor_cores import (
+    OPERANDS,
+    Architecture,
+    FusedAdd,
+    Operand,
+    UnmodelledError,
+    unit,
+)
 
 _device: Architecture | None = None
 
@@ -50,6 +57,10 @@ def using(device: Architecture | None) -> Iterator[None]:
         use(before)
 
 
+def _fused(operand: Operand, how: FusedAdd) -> distinct.Product:
+    return lambda a, b, start: fused_products.dot(a, b, start, operand, how)
+
+
 def dot(a: Array, b: Array, start: Array, operand: str) -> Array:
     """``start + a @ b`` for ``[..., M, K]`` and ``[..., K, N]`` under what is in force.
 
@@ -62,9 +73,9 @@ def dot(a: Array, b: Array, start: Array, operand: str) -> Array:
     if _device is None:
         return fixed_arithmetic.dot(a, b, start)
     if operand in OPERANDS:
-        found = fused_products.dot(a, b, start, operand, unit(_device, operand))
+        found = distinct.once(_fused(operand, unit(_device, operand)), a, b, start)
     elif operand == "float32":
-        found = fixed_arithmetic.fma_dot(a, b, start)
+        found = distinct.once(fixed_arithmetic.fma_dot, a, b, start)
     elif start.dtype.kind in "iu":  # sums of integers are exact in any order
         found = fixed_arithmetic.dot(a, b, start)
     else:

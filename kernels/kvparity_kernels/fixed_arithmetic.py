@@ -40,9 +40,10 @@ def fma_dot(a: Array, b: Array, start: Array) -> Array:
     left = np.ascontiguousarray(np.moveaxis(a, -1, 0), np.float64)[..., :, None]
     right = np.ascontiguousarray(np.moveaxis(b, -2, 0), np.float64)[..., None, :]
     out = np.array(start, np.float32, order="C")
+    steps = max(1, min(_STEPS, ELEMENTS // max(1, out.size)))
     with np.errstate(invalid="ignore", over="ignore"):  # infinities and NaN are values here
-        for k in range(0, len(left), _STEPS):
-            x, y = left[k : k + _STEPS], right[k : k + _STEPS]
+        for k in range(0, len(left), steps):
+            x, y = left[k : k + steps], right[k : k + steps]
             products = x * y
             totals, before, wide = np.empty_like(products), out, out.astype(np.float64)
             for product, total in zip(products, totals, strict=True):
@@ -57,7 +58,9 @@ def fma_dot(a: Array, b: Array, start: Array) -> Array:
 
 
 _STEPS = 16
-"""So many are computed together: for speed alone."""
+ELEMENTS = 1 << 14
+"""At most so many steps, and float64 numbers, at once. For speed alone: more of them are more
+memory than an allocator keeps, and each page of it is fetched anew."""
 
 
 def _rounds_badly(products: Array, totals: Array, start: Array) -> bool:

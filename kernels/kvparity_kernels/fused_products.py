@@ -35,11 +35,15 @@ def dot(a: Array, b: Array, start: Array, operand: Operand, unit: FusedAdd) -> A
         least = LEAST_EXPONENT[operand]
         left_e, right_e = (_exponents(x, least).astype(np.int16) for x in (left, right))
         total = np.asarray(start, np.float64)
+        # One memory for all groups: as much as an allocator would give back and fetch each time.
+        group = (min(unit.terms, len(left)), *np.shape(start))
+        terms, tops = np.empty(group), np.empty(group, np.int16)
         for k in range(0, len(left), unit.terms):
             ks = slice(k, k + unit.terms)
-            terms = left[ks, ..., :, None] * right[ks, ..., None, :]
-            tops = left_e[ks, ..., :, None] + right_e[ks, ..., None, :]
-            total = _step(terms, np.maximum.reduce(tops, axis=0), total, unit)
+            some = slice(len(left[ks]))
+            np.multiply(left[ks, ..., :, None], right[ks, ..., None, :], out=terms[some])
+            np.add(left_e[ks, ..., :, None], right_e[ks, ..., None, :], out=tops[some])
+            total = _step(terms[some], np.maximum.reduce(tops[some], axis=0), total, unit)
         out = total.astype(np.float32)
     out.view(np.uint32)[np.isnan(out)] = _NAN
     return out
@@ -83,7 +87,7 @@ def _operand(x: Array, operand: Operand) -> Array:
 def _exponents(x: Array, least: int, absent: int = _ABSENT) -> Array:
     """floor(log2 |x|), at least ``least``; ``absent`` for zeros. Of Inf and NaN: any number."""
     exponents = ((x.view(np.int64) >> 52) & 0x7FF) - 1023
-    return np.where(x == 0, absent, np.clip(exponents, least, _MOST))
+    return np.where(x == 0, absent, np.minimum(np.maximum(exponents, least), _MOST))
 
 
 def _power(exponents: Array) -> Array:

@@ -205,7 +205,7 @@ def test_contracts_name_the_architectures_of_the_table() -> None:
 
 
 def _sums(x: Tensor) -> Iterator[tuple[str, Callable[[], object], bool]]:
-    batch = x[None, None]
+    batch, rows = x[None, None], torch.tensor([0, 1, 1])
     yield "a product", lambda: x @ x, True
     yield "batched", lambda: torch.bmm(batch[0], batch[0]), True
     yield "einsum", lambda: torch.einsum("ij,jk->ik", x, x), True
@@ -216,6 +216,14 @@ def _sums(x: Tensor) -> Iterator[tuple[str, Callable[[], object], bool]]:
     yield "a sum", lambda: (x * x).sum(-1), True
     yield "a norm", lambda: torch.linalg.vector_norm(x), True
     yield "in place", lambda: torch.empty(SIDE, SIDE).addmm_(x, x, beta=0), True
+    yield "a transform", lambda: torch.fft.fft(x), True
+    yield "into places", lambda: x.index_put((rows,), x[:3], accumulate=True), True
+    yield "set into places", lambda: x.index_put((rows,), x[:3]), False
+    yield "put", lambda: x.clone().put_(rows, x[0, :3].clone(), True), True
+    yield "scattered", lambda: x.scatter(0, rows[None], 1.0, reduce="add"), True
+    yield "set by scattering", lambda: x.scatter(0, rows[None], x[:1].clone()), False
+    yield "counted", lambda: torch.bincount(rows, weights=x[0, :3]), True
+    yield "a loss", lambda: torch.nn.functional.mse_loss(x, x + 1), True
     yield "elementwise", lambda: (x * x + x).exp(), False
     yield "a maximum", lambda: x.max(), False
     yield "whole numbers", lambda: x.long().sum(), False

@@ -92,7 +92,11 @@ REDUCES = _words(
     " native_group_norm native_layer_norm nansum norm prod scatter_add scatter_reduce std"
     " std_mean trace upsample_bilinear2d var var_mean _trilinear _weight_norm_interface"
     " _scaled_mm _scaled_grouped_mm _int_mm _weight_int4pack_mm _weight_int8pack_mm"
-    " mkldnn_linear mkldnn_convolution renorm dist"
+    " mkldnn_linear mkldnn_convolution renorm dist bincount col2im segment_reduce"
+    " _adaptive_avg_pool3d _ctc_loss _embedding_bag_forward_only _foreach_norm _pdist_forward"
+    " grid_sampler_3d huber_loss mse_loss multi_margin_loss multilabel_margin_loss_forward"
+    " nll_loss2d_forward nll_loss_forward smooth_l1_loss soft_margin_loss"
+    " upsample_bicubic2d upsample_linear1d upsample_trilinear3d"
 )
 """Known to reduce, and not swapped: the error says so instead of "not known"."""
 
