@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.plan.results import CaseLine, ControlLine, Outcome
-from kvparity.report.badge import COLOURS
+from kvparity.report.advice import ADVICE
 from kvparity.report.document import CheckOfRun, RunReport
-from kvparity.report.terminal import ADVICE, render
+from kvparity.report.page.render import brief
+from kvparity.report.terminal import render
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -111,23 +110,5 @@ class Report:
         return str(self)
 
     def _repr_html_(self) -> str:
-        """For notebooks: the verdict, a row for each check, and the whole text to unfold."""
-        return "".join(_html(self))
-
-
-def _html(report: Report) -> Iterator[str]:
-    yield f"<div><b>{escape(report.run.contract.name)}</b> {_badge(report.verdict)}"
-    yield "<table><thead><tr><th>check</th><th>relation</th><th>verdict</th><th>cases</th>"
-    yield "<th>why</th></tr></thead><tbody>"
-    for check in report.checks:
-        cells = (escape(check.name), escape(check.relation), _badge(check.verdict),
-                 str(len(check.cases)), escape(check.reason))  # fmt: skip
-        yield "<tr>" + "".join(f"<td style='text-align:left'>{each}</td>" for each in cells)
-        yield "</tr>"
-    yield "</tbody></table>"
-    yield f"<details><summary>the whole report</summary><pre>{escape(str(report))}</pre></details>"
-    yield "</div>"
-
-
-def _badge(verdict: str) -> str:
-    return f"<b style='color:{COLOURS[verdict]}'>{verdict.upper()}</b>"
+        """For notebooks: the verdict, a row for each check and each case, the text to unfold."""
+        return brief(self.run, str(self))

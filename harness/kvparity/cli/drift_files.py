@@ -57,7 +57,7 @@ def check(args: argparse.Namespace) -> None:
         if option != "--plots" and not path.parent.is_dir():
             raise stop.StopError(f"{option} {path}: there is no folder {path.parent}")
     if args.html is not None:
-        replaceable.may_replace("--html", args.html, "HTML page", (b"<!doctype html", b"<html"))
+        replaceable.may_replace("--html", args.html, *replaceable.PAGE)
     if args.plots is not None:
         stop.drawable(f"--plots {args.plots}")
         if args.plots.exists() and not args.plots.is_dir():
@@ -104,7 +104,7 @@ def write(
     files: tuple[tuple[Path | None, Callable[[], None]], ...] = (
         (args.html, lambda: replaceable.write("--html", args.html, page())),
         (args.tokens, lambda: _tokens(args.tokens, tokens)),
-        (args.plots, lambda: _plots(args.plots, found, tokens)),
+        (args.plots, lambda: _plots(args.plots, tokens)),
     )
     for asked, make in files:
         try:
@@ -123,7 +123,7 @@ def _tokens(path: Path, tokens: Tokens) -> None:
         write_tokens(tokens, path)
 
 
-def _plots(path: Path, found: DriftReport, tokens: Tokens) -> None:
+def _plots(path: Path, tokens: Tokens) -> None:
     from kvparity.drift.pictures import pictures
 
     if not tokens.count:
@@ -131,5 +131,5 @@ def _plots(path: Path, found: DriftReport, tokens: Tokens) -> None:
         return
     with stop.ends(OSError, words=f"--plots {path} cannot be made: "):
         path.mkdir(parents=True, exist_ok=True)
-    for name, text in pictures(found, tokens):
+    for name, text in pictures(tokens):
         replaceable.write("--plots", path / name, text)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs, add_device, add_json
 from kvparity.cli.stop import StopError, drawable, ends
+from kvparity.core.errors import RunFolderError
 from kvparity.core.exit_codes import ExitCode
 from kvparity.run.device import settle
 
@@ -49,15 +51,18 @@ def run(args: argparse.Namespace) -> int:
         loaded = contract_of(args.run_dir)
         found = locate(loaded, args.run_dir, args.case, device)
     text = found.text()
+    try:
+        found.keep(args.run_dir)
+    except RunFolderError as error:  # what was found is told, and evidence may be read-only
+        say.tell(f"kvparity: a report of this run will not show it: {error}", file=sys.stderr)
     if args.svg is not None:
-        from kvparity.locate.account import Account
         from kvparity.locate.picture import draw
 
-        if not isinstance(found.found, Account):
+        if found.map is None:
             raise StopError("--svg: a pair of kernels has no operations to draw")
 
         try:
-            args.svg.write_text(draw(found.found), encoding="utf-8")
+            args.svg.write_text(draw(found.map), encoding="utf-8")
         except OSError as error:
             say.result(args, found.json(), text)  # what was found is not lost with its picture
             raise StopError(f"{args.svg} cannot be written: {error.strerror}") from error

@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         locate,
         order,
         replay,
+        report,
         tiles,
         trace,
         verify,
@@ -76,7 +77,20 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"kvparity {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    modules = (verify, drift, weights, trace, order, replay, locate, audit, codec, bench, tiles)
+    modules = (
+        verify,
+        drift,
+        weights,
+        trace,
+        order,
+        replay,
+        report,
+        locate,
+        audit,
+        codec,
+        bench,
+        tiles,
+    )
     for module in (*modules, contract, controls, doctor):
         module.add_parser(verbs)
     return top

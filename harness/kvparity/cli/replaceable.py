@@ -6,6 +6,9 @@ from pathlib import Path
 
 from kvparity.cli.stop import StopError, ends
 
+PAGE = "HTML page", (b"<!doctype html", b"<html")
+"""What a page is, and how one begins."""
+
 
 def may_replace(option: str, path: Path, what: str, heads: tuple[bytes, ...]) -> None:
     """End the command where ``path`` holds anything but ``what``, which begins with ``heads``.

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvparity.core.plots import COLOURS, plain_logarithmic, svg
-from kvparity.drift.curves import Bin
-from kvparity.drift.report import DriftReport
+from kvparity.drift.curves import Bin, by_logprob, by_position
 from kvparity.drift.token_map import token_map
 from kvparity.rollouts.tokens import Tokens
 
@@ -22,12 +21,12 @@ PARTS = 60
 """Of the histogram."""
 
 
-def pictures(found: DriftReport, tokens: Tokens) -> Iterator[tuple[str, str]]:
+def pictures(tokens: Tokens) -> Iterator[tuple[str, str]]:
     """(name of a file, SVG), where a token is compared; matplotlib is there."""
     if not tokens.count:
         return
-    yield "position.svg", _bins("position in the sequence", found.by_position)
-    yield "logprob.svg", _bins("logprob of the rollout, nats", found.by_logprob)
+    yield "position.svg", _bins("position in the sequence", by_position(tokens))
+    yield "logprob.svg", _bins("logprob of the rollout, nats", by_logprob(tokens))
     yield "histogram.svg", svg(lambda figure: _histogram(figure, tokens), 7.0, 3.6)
     tall = min(8.0, max(2.4, 1.4 + 0.2 * len(tokens.names)))
     yield "map.svg", svg(lambda figure: _map(figure, tokens), 9.0, tall)

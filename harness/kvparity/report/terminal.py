@@ -10,22 +10,19 @@ from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE, digits, rounded
 from kvparity.plan.results import CaseLine, Divergence
 from kvparity.relations.base import Relation
 from kvparity.relations.registry import RELATIONS
+from kvparity.report.advice import advice
 from kvparity.report.document import CheckOfRun, RunReport
 
 Document = dict[str, Any]
-ADVICE = "to look closer: "
-WHERE = "where it begins: "
-_LOCATED = ("attention", "decoder", "transformers")
-"""Kinds of subjects in which a difference can be looked for."""
 
 
 def render(report: RunReport) -> str:
     """The whole report as text."""
-    lines = [_headline(report), *_ground(report), ""]
+    lines = [_headline(report), *ground(report), ""]
     for check in report.checks:
         lines += [*_check(check), ""]
     lines += _controls(report)
-    lines += _advice(report)
+    lines += advice(report)
     lines.append(f"evidence: {report.run_dir}")
     return "\n".join(lines)
 
@@ -35,7 +32,7 @@ def _headline(report: RunReport) -> str:
     return f"{report.contract.name}: {report.verdict.upper()}{tail}"
 
 
-def _ground(report: RunReport) -> list[str]:
+def ground(report: RunReport) -> list[str]:
     """What the verdict rests on: device, versions, how the kernels ran."""
     found = report.environment
     subject: Mapping[str, Any] = report.subject
@@ -99,7 +96,7 @@ def _check(check: CheckOfRun) -> list[str]:
     rows: dict[tuple[str, str], list[CaseLine]] = {}
     for case in check.cases:
         if case.workload is None:
-            lines.append(f"    {_relation(case).place(case)}, {_formats(case)}: {case.reason}")
+            lines.append(f"    {_relation(case).place(case)}, {formats(case)}: {case.reason}")
             continue
         rows.setdefault((case.path, case.workload), []).append(case)
     paths = list(dict.fromkeys(path for path, _ in rows))
@@ -108,7 +105,7 @@ def _check(check: CheckOfRun) -> list[str]:
         wide = max(len(p) for p in paths)
         lines.append("    " + " " * wide + "".join(f"  {load:>12}" for load in loads))
         for path in paths:
-            cells = "".join(f"  {_cell(rows.get((path, load), [])):>12}" for load in loads)
+            cells = "".join(f"  {cell(rows.get((path, load), [])):>12}" for load in loads)
             lines.append(f"    {path:<{wide}}{cells}")
     for entry in check.omitted:
         lines.append(f"    not run: {entry.path} over {entry.workload}: {entry.reason}")
@@ -124,7 +121,8 @@ def _relation(entry: CheckOfRun | CaseLine) -> Relation:
     return RELATIONS[entry.relation]
 
 
-def _formats(case: CaseLine) -> str:
+def formats(case: CaseLine) -> str:
+    """The formats of a case in words."""
     same = case.kv_cache == case.dtype
     return case.dtype if same else f"{case.dtype}, kv {case.kv_cache}"
 
@@ -138,7 +136,8 @@ def _mark(verdict: str) -> str:
     }.get(verdict, verdict)
 
 
-def _cell(cases: Sequence[CaseLine]) -> str:
+def cell(cases: Sequence[CaseLine]) -> str:
+    """Cases of one path and workload in a word or two."""
     if not cases:
         return "."
     tokens = sum(case.tokens for case in cases)
@@ -162,6 +161,12 @@ def first_lines(bad: Sequence[CaseLine]) -> list[str]:
     if case.temperature is not None:
         where += f", temperature {case.temperature:g}"
     lines = [f"    first: {case.id} ({where}): {case.reason}"]
+    lines += _divergence(case)
+    return lines + beside(case)
+
+
+def _divergence(case: CaseLine) -> list[str]:
+    lines = []
     d = case.first_divergence
     if d:
         token = "" if d.token is None else f", token {d.token}"
@@ -181,7 +186,12 @@ def first_lines(bad: Sequence[CaseLine]) -> list[str]:
             lines.append(f"        {_alike(d)}")
         elif d.ulps is not None:
             lines.append(f"        {ulps(d.ulps)} apart")
-    lines += _relation(case).spots(case)
+    return lines
+
+
+def beside(case: CaseLine) -> list[str]:
+    """What is said of a case that broke beside its first divergence."""
+    lines = _relation(case).spots(case)
     if case.faults:
         lines.append(f"      {NO_KEY}")
     lines += _often(case)
@@ -266,18 +276,4 @@ def _controls(report: RunReport) -> list[str]:
         word = "caught" if control.caught else "MISSED"
         lines.append(f"    {control.name:<{wide}}  {word}  {control.seen}")
     lines += [f"    {who:<{wide}}  not planted: {reason}" for who, reason in told]
-    return [*lines, ""]
-
-
-def _advice(report: RunReport) -> list[str]:
-    if report.verdict != "differs":
-        return []
-    bad = [c for check in report.checks for c in check.cases if c.verdict == "differs"]
-    lines = [f"{ADVICE}kvparity replay {report.run_dir} {bad[0].id}"]
-    where = [case for case in bad if case.relation == "invariance"]
-    if where and report.subject.get("kind") in _LOCATED:
-        lines.append(f"{WHERE}kvparity locate {report.run_dir} {where[0].id}")
-    for found in report.located:
-        first, *rest = found.words.splitlines()
-        lines += ["", first, *(f"    {line}" for line in rest)]
     return [*lines, ""]

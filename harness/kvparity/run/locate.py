@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.locate.account import ROOM, Account, account
+from kvparity.locate.document import KeptAccount, LocatedMap, map_of, write
 from kvparity.locate.pairs import PairAccount, pair_account
 from kvparity.locate.text import account_json, lines
 from kvparity.run.reopen import reopen, unit_of
@@ -49,6 +50,25 @@ class Located:
         told = self.text().splitlines()
         head = 2 if isinstance(self.found, PairAccount) else 3
         return "\n".join(told if len(told) < 5 else [*told[:head], *told[head - 5 :]])
+
+    @property
+    def map(self) -> LocatedMap | None:
+        """Which operations differ, and where; None of a pair of kernels, which has none."""
+        return None if isinstance(self.found, PairAccount) else map_of(self.found)
+
+    def keep(self, folder: Path) -> None:
+        """Leave the account in the run folder, in place of an earlier one, for its report.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        kept = KeptAccount(
+            case=self.case,
+            words=self.brief(),
+            said=tuple(self.text().splitlines()),
+            map=self.map,
+        )
+        write(folder, self.case, self.json() | kept.document())
 
     def json(self) -> dict[str, object]:
         """The document."""

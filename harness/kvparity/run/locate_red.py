@@ -12,12 +12,13 @@ from kvparity.core import doing
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.isolation.inside import inside
 from kvparity.core.isolation.pool import Apart, InternalError, PoolTask
+from kvparity.locate import document
+from kvparity.locate.document import KeptAccount
 from kvparity.report.document import LocatedCase, RunReport
 from kvparity.report.run_dir import RunFolderError
 from kvparity.run.locate import RELATION, locate
 from kvparity_contracts.loader import LoadedContract
 
-FOLDER = "located"
 _UNSEEN = {
     "server": "a server shows no operations of its model",
     "sides": "recorded rollouts have no operations, and models that score them are not opened",
@@ -82,27 +83,19 @@ def _why_not(report: RunReport, cases: Sequence[str]) -> str | None:
 
 def _locate_all(loaded: LoadedContract, folder: Path, cases: Sequence[str], device: str) -> bool:
     """Write the document of each case as soon as it is known; the task of the process."""
-    (folder / FOLDER).mkdir(exist_ok=True)
     for case in cases:
         doing.task(f"case {case}")
         try:
-            found = locate(loaded, folder, case, device)
-            document = found.json() | {"words": found.brief()}
+            locate(loaded, folder, case, device).keep(folder)
         except UnsupportedError as error:
-            document = {"words": f"{case}: not located: {error}"}
-        part = _file(folder, case).with_suffix(".part")
-        part.write_text(json.dumps(document, indent=1, allow_nan=False))
-        part.replace(_file(folder, case))
+            words = f"{case}: not located: {error}"
+            document.write(folder, case, KeptAccount(case=case, words=words).document())
     return True
 
 
 def _told(folder: Path, case: str, otherwise: str) -> LocatedCase:
-    file = _file(folder, case)
+    file = document.file_of(folder, case)
     if not file.is_file():
         return LocatedCase(case=case, words=f"{case}: not located: {otherwise}", file=None)
     words = str(json.loads(file.read_text())["words"])
-    return LocatedCase(case=case, words=words, file=f"{FOLDER}/{file.name}")
-
-
-def _file(folder: Path, case: str) -> Path:
-    return folder / FOLDER / f"{case}.json"
+    return LocatedCase(case=case, words=words, file=f"{document.FOLDER}/{file.name}")

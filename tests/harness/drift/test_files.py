@@ -87,7 +87,7 @@ def test_tokens_come_back(
 def test_plots(tokens: Tokens) -> None:
     """Each holds what it is of; matplotlib warns of nothing."""
     found = report(tokens, Matched(), Anomalies(), rollout=SIDE, trainer=SIDE, limits={})
-    drawn = dict(pictures(found, tokens))
+    drawn = dict(pictures(tokens))
     assert set(drawn) == PLOTS
     said = {
         name: "".join(ElementTree.fromstring(text).itertext()).replace("−", "-")

@@ -16,6 +16,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from kvparity.core.bits import bits
 from kvparity.locate.account import Account, account
 from kvparity.locate.causes import cause
+from kvparity.locate.document import map_of
 from kvparity.locate.picture import draw
 from kvparity.plan.workload import fill
 from kvparity.plan.workload_plans import WorkloadPlans
@@ -169,7 +170,7 @@ def _by_sdpa(inputs: Any, position: int, step: slice) -> tuple[Tensor, Tensor]:
 
 def test_the_picture_has_a_square_for_each_birth() -> None:
     pytest.importorskip("matplotlib")
-    text = draw(found("qwen3", "sdpa", "bfloat16", "decode"))
+    text = draw(map_of(found("qwen3", "sdpa", "bfloat16", "decode")))
     assert "model.layers.0.self_attn attention" in text
     assert "born here" in text
 

@@ -1,0 +1,1 @@
+"""A run as one HTML file that opens offline: everything in it comes from the run folder."""
