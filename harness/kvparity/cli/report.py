@@ -7,10 +7,10 @@ from pathlib import Path
 
 from kvparity.cli import replaceable, say
 from kvparity.cli.arguments import Verbs, add_json
-from kvparity.cli.stop import drawable
+from kvparity.cli.stop import StopError, drawable
 from kvparity.core.exit_codes import ExitCode
 
-PAGE = "report.html"
+PAGE, COMPARED = "report.html", "compare.html"
 """Of a run folder, where no other file is named."""
 
 
@@ -18,20 +18,29 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "report",
-        help="show the report of a run again, as text or as one HTML page",
-        description="Show what a run found, from its folder alone; nothing is run.",
-        epilog="Exit codes: 0 the report was made, whatever its verdict; 2 the folder holds no "
-        "finished run, or a file cannot be written; 3 the extra report is missing.",
+        help="show the report of a run again, or what changed between two, as text or HTML page",
+        description="Show what a run found, or what changed between two, from their folders alone; "
+        "nothing is run.",
+        epilog="Exit codes: 0 the report was made, whatever its verdict, or both runs gave the "
+        "same results; 1 they gave other results; 2 a folder holds no finished run, or a file "
+        "cannot be written; 3 the extra report is missing.",
     )
-    parser.add_argument("run_dir", type=Path, help="the folder of the run")
+    parser.add_argument("run_dir", type=Path, nargs="?", help="the folder of the run")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="what changed from the run in A to the one in B",
+    )
     parser.add_argument(
         "--html",
         type=Path,
         nargs="?",
         const=Path(),
         metavar="FILE",
-        help="write one page that opens offline to FILE, by default RUN_DIR/report.html (needs the "
-        "extra report)",
+        help=f"write one page that opens offline to FILE, by default RUN_DIR/{PAGE} (needs the "
+        f"extra report) or B/{COMPARED}",
     )
     add_json(parser)
     parser.set_defaults(run=run)
@@ -39,20 +48,55 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show it, and write what is asked for."""
+    if (args.run_dir is None) == (args.compare is None):
+        raise StopError(_which(args))
+    folder: Path = args.run_dir or args.compare[1]
     file: Path | None = None
     if args.html is not None:
-        file = args.run_dir / PAGE if args.html == Path() else args.html
-        drawable(f"--html {file}")
+        file = args.html
+        if file == Path():
+            file = folder / (PAGE if args.compare is None else COMPARED)
+        if args.compare is None:
+            drawable(f"--html {file}")
         replaceable.may_replace("--html", file, *replaceable.PAGE)
+    if args.compare is not None:
+        return _compare(args, file)
     from kvparity.report.finished import finished
     from kvparity.report.terminal import render
 
-    report = finished(args.run_dir)
+    report = finished(folder)
     text = render(report)
     if file is not None:
         from kvparity.report.page.render import page
 
-        replaceable.write("--html", file, page(args.run_dir, report))
+        replaceable.write("--html", file, page(folder, report))
         text += f"\nwritten: {file}"
     say.result(args, report.document(), text, beside=False)
     return ExitCode.HOLDS
+
+
+def _which(args: argparse.Namespace) -> str:
+    if args.compare is not None:
+        return f"found {args.run_dir} and --compare; expected one of them"
+    if args.html not in (None, Path()):
+        return (
+            f"expected RUN_DIR, and --html took {args.html} for the name of its file; write "
+            f"kvparity report {args.html} --html"
+        )
+    return "expected RUN_DIR, or --compare A B"
+
+
+def _compare(args: argparse.Namespace, file: Path | None) -> int:
+    from kvparity.report.compare.changes import compare
+    from kvparity.report.compare.text import lines
+    from kvparity.report.finished import read
+
+    found = compare(*map(read, args.compare))
+    text = "\n".join(lines(found))
+    if file is not None:
+        from kvparity.report.page.render import compared
+
+        replaceable.write("--html", file, compared(found))
+        text += f"\nwritten: {file}"
+    say.result(args, found.document(), text, beside=False)
+    return ExitCode.HOLDS if found.same else ExitCode.DIFFERS

@@ -12,6 +12,8 @@ from kvparity.core.values import sentence
 from kvparity.locate.document import KeptAccount, file_of
 from kvparity.plan.results import CaseLine
 from kvparity.report import run_files
+from kvparity.report.compare.changes import FolderRead
+from kvparity.report.compare.rows import ran
 from kvparity.report.document import RunReport
 from kvparity.report.schema import SCHEMA_VERSION, schema_of
 
@@ -81,3 +83,13 @@ def contract_text(report: RunReport) -> str | None:
     if hashlib.sha256(found).hexdigest() != report.contract.sha256:
         return None
     return found.decode("utf-8")
+
+
+def read(folder: Path) -> FolderRead:
+    """All of a finished run that is compared with another's.
+
+    Raises:
+        RunFolderError: see :func:`finished`.
+    """
+    report = finished(folder)
+    return FolderRead(folder, report, contract_text(report), ran(folder))

@@ -10,6 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kvparity import __version__
 from kvparity.core.words import digits
+from kvparity.report.compare.changes import RunsCompared
+from kvparity.report.compare.text import SECTIONS
 from kvparity.report.document import RunReport
 from kvparity.report.page.view import Picture, page_view
 
@@ -40,6 +42,16 @@ def page(folder: Path, report: RunReport) -> str:
 def brief(report: RunReport, text: str) -> str:
     """The verdict and the tables of checks and cases for a notebook, with ``text`` to unfold."""
     return _markup().get_template("brief.html").render(report=report, text=text)
+
+
+def compared(found: RunsCompared) -> str:
+    """What changed between two runs, as a page like the others."""
+    style = _HERE.joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        _markup()
+        .get_template("compare.html")
+        .render(found=found, sections=SECTIONS, style=style, version=__version__)
+    )
 
 
 def _markup() -> Environment:

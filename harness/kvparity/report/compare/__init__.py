@@ -1,0 +1,1 @@
+"""What changed between two runs: results, and what they rest on."""
