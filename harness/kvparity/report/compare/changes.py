@@ -25,7 +25,7 @@ _MEASURES = ("max_abs", "max_abs_dlogp", "approx_kl0", "clipfrac0")
 
 
 @dataclass(frozen=True)
-class Change:
+class RunChange:
     """One thing that is another now. ``worse``: a verdict that is, or a control that was caught."""
 
     what: str
@@ -52,13 +52,13 @@ class RunsCompared:
 
     before: FolderRead
     after: FolderRead
-    verdicts: tuple[Change, ...]
-    measures: tuple[Change, ...]
-    bits: tuple[Change, ...]
-    controls: tuple[Change, ...]
-    environment: tuple[Change, ...]
-    subject: tuple[Change, ...]
-    contract: tuple[Change, ...]
+    verdicts: tuple[RunChange, ...]
+    measures: tuple[RunChange, ...]
+    bits: tuple[RunChange, ...]
+    controls: tuple[RunChange, ...]
+    environment: tuple[RunChange, ...]
+    subject: tuple[RunChange, ...]
+    contract: tuple[RunChange, ...]
     diff: tuple[str, ...]
     alike: int
 
@@ -108,7 +108,7 @@ def compare(before: FolderRead, after: FolderRead) -> RunsCompared:
             ),
         ),
         measures=tuple(change for _, found in measures for change in found),
-        bits=tuple(Change(*each) for each in bits_apart(before.ran, after.ran)),
+        bits=tuple(RunChange(*each) for each in bits_apart(before.ran, after.ran)),
         controls=_controls(a, b),
         environment=(
             *_values(a.environment.document(), b.environment.document()),
@@ -141,27 +141,27 @@ def _cases(report: RunReport) -> dict[str, CaseLine]:
     return found
 
 
-def _verdict(what: str, before: Outcome | None, after: Outcome | None) -> Iterator[Change]:
+def _verdict(what: str, before: Outcome | None, after: Outcome | None) -> Iterator[RunChange]:
     if before != after:
         worse = (
             before is not None and after is not None and (ORDER.index(after) < ORDER.index(before))
         )
-        yield Change(what, before or NOTHING, after or NOTHING, worse or after is None)
+        yield RunChange(what, before or NOTHING, after or NOTHING, worse or after is None)
 
 
-def _named(before: Mapping[str, Outcome], after: Mapping[str, Outcome]) -> Iterator[Change]:
+def _named(before: Mapping[str, Outcome], after: Mapping[str, Outcome]) -> Iterator[RunChange]:
     for what in dict.fromkeys((*before, *after)):
         yield from _verdict(what, before.get(what), after.get(what))
 
 
-def _measures(name: str, before: CaseLine, after: CaseLine) -> Iterator[Change]:
+def _measures(name: str, before: CaseLine, after: CaseLine) -> Iterator[RunChange]:
     for field in (*_COUNTS, *_MEASURES):
         a, b = getattr(before, field), getattr(after, field)
         if a != b:
-            yield Change(f"{name}: {field}", _number(a), _number(b))
+            yield RunChange(f"{name}: {field}", _number(a), _number(b))
     a, b = _first(before.first_divergence), _first(after.first_divergence)
     if a != b:
-        yield Change(f"{name}: first divergence", a, b)
+        yield RunChange(f"{name}: first divergence", a, b)
 
 
 def _number(value: float | str | None) -> str:
@@ -177,7 +177,7 @@ def _first(found: Divergence | None) -> str:
     return f"{found.sequence}, position {found.position}, {found.name or ''}: {sides}; {rows}"
 
 
-def _controls(before: RunReport, after: RunReport) -> tuple[Change, ...]:
+def _controls(before: RunReport, after: RunReport) -> tuple[RunChange, ...]:
     def seen(report: RunReport) -> dict[str, str]:
         lines = {
             f"{each.name} ({each.relation})": ("missed: ", "caught: ")[each.caught] + each.seen
@@ -191,7 +191,7 @@ def _controls(before: RunReport, after: RunReport) -> tuple[Change, ...]:
 
     a, b = seen(before), seen(after)
     return tuple(
-        Change(
+        RunChange(
             name,
             a.get(name, NOTHING),
             b.get(name, NOTHING),
@@ -202,12 +202,12 @@ def _controls(before: RunReport, after: RunReport) -> tuple[Change, ...]:
     )
 
 
-def _values(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> Iterator[Change]:
+def _values(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> Iterator[RunChange]:
     """Every leaf that is another, by its dotted name."""
     a, b = dict(_leaves(before)), dict(_leaves(after))
     for name in dict.fromkeys((*a, *b)):
         if a.get(name) != b.get(name):
-            yield Change(name, a.get(name, NOTHING), b.get(name, NOTHING))
+            yield RunChange(name, a.get(name, NOTHING), b.get(name, NOTHING))
 
 
 def _leaves(

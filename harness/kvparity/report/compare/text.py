@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kvparity.report.compare.changes import Change, RunsCompared
+from kvparity.report.compare.changes import RunChange, RunsCompared
 
 SHOWN = 20
 """Changes of a kind that are listed; ``--json`` and ``--html`` have all."""
@@ -28,7 +28,7 @@ def lines(found: RunsCompared) -> Iterator[str]:
     yield "the same results" if found.same else "other results"
     yield f"{found.alike} cases alike"
     for field, title in SECTIONS:
-        changes: Sequence[Change] = getattr(found, field)
+        changes: Sequence[RunChange] = getattr(found, field)
         if changes:
             yield ""
             yield f"{title}: {len(changes)}"
