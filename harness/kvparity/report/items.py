@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from kvparity.plan.results import CaseLine
 from kvparity.relations.registry import RELATIONS
+from kvparity.report.advice import ADVICE
 from kvparity.report.document import CheckOfRun, RunReport
-from kvparity.report.terminal import ADVICE, first_lines
+from kvparity.report.terminal import first_lines
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.check_base import PathCheck
 from kvparity_contracts.loader import LoadedContract
