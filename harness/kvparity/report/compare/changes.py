@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from kvparity.core.words import digits, rounded
 from kvparity.plan.results import CaseLine, Divergence, Outcome
 from kvparity.relations.registry import RELATIONS
-from kvparity.report.compare.rows import Ran, bits_apart
+from kvparity.report.compare.rows import UnitsRan, bits_apart
 from kvparity.report.document import RunReport
 from kvparity.report.verdict import ORDER
 
@@ -41,7 +41,7 @@ class FolderRead:
     folder: Path
     report: RunReport
     contract: str | None
-    ran: Ran
+    ran: UnitsRan
 
 
 @dataclass(frozen=True)

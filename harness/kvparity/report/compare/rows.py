@@ -11,24 +11,24 @@ from kvparity.report.run_dir import Evidence
 
 
 @dataclass(frozen=True)
-class Ran:
+class UnitsRan:
     """By unit: the tokens of its sequences, and the kept rows of each path."""
 
     tokens: Mapping[str, list[list[int]]]
     rows: Mapping[str, Mapping[str, Rows]]
 
 
-def ran(folder: Path) -> Ran:
+def ran(folder: Path) -> UnitsRan:
     """What the units of a run kept.
 
     Raises:
         RunFolderError: a line is not as it was written.
     """
     units = [line for _, line in Evidence(folder).read(UnitLine)]
-    return Ran({u.unit: u.tokens for u in units}, {u.unit: u.rows for u in units})
+    return UnitsRan({u.unit: u.tokens for u in units}, {u.unit: u.rows for u in units})
 
 
-def bits_apart(before: Ran, after: Ran) -> Iterator[tuple[str, str, str]]:
+def bits_apart(before: UnitsRan, after: UnitsRan) -> Iterator[tuple[str, str, str]]:
     """(what, before, after) of every path of which both kept a row, where its bits are others.
 
     Of a unit that drew other tokens nothing else is said: then rows are of other texts.
