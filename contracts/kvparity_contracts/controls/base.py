@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
+from kvparity_contracts.causes import CauseKind, Part
 from kvparity_contracts.paths import DECODE, PREFILL, PathKind, PathName
 
 Feature = Literal[
@@ -102,6 +103,8 @@ class Control:
     every token but the first is compared, prompt included: for a defect that one token shows only
     by chance.
     ``expect``: what the check must say. ``features``: what the contract has beside.
+    ``cause`` and ``born``: of one that changes bits between paths, what ``kvparity locate`` should
+    name: the kind of cause, and the part of the model that has it (None: it changes none).
     ``kvparity_contracts.needs`` says all that in words.
     """
 
@@ -121,6 +124,8 @@ class Control:
     tempered: bool = False
     scores_prompt: bool = False
     features: tuple[Feature, ...] = ()
+    cause: CauseKind | None = None
+    born: Part | None = None
 
     def at_least(self, split: int, tile: int, window: int | None, page: int) -> int:
         """Keys that a sequence must have for the defect to show in a subject of this order."""
@@ -135,10 +140,25 @@ class Control:
 
 
 reorders = partial(
-    Control, subjects=KERNELS, paths=DECODING, keys="tile", features=("order",), side="both"
+    Control,
+    subjects=KERNELS,
+    paths=DECODING,
+    keys="tile",
+    features=("order",),
+    side="both",
+    cause="reduction order",
+    born="attention",
 )
 """Rows of another order: by default on decode, in a sequence longer than one tile."""
 decodes = partial(Control, paths=DECODING)
 """Rows of what every decoded token shows."""
-scores = partial(Control, subjects=LANGUAGE, path=PREFILL, generate=1, scores_prompt=True)
+scores = partial(
+    Control,
+    subjects=LANGUAGE,
+    path=PREFILL,
+    generate=1,
+    scores_prompt=True,
+    cause="logprob semantics",
+    born="sampler",
+)
 """Rows of equal logits that give other logprobs, in a token or two: the prompt is scored, too."""

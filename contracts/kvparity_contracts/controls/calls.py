@@ -18,6 +18,8 @@ CALLS = (
         subjects=PAIRS,
         side="both",
         features=("strided",),
+        cause="memory",
+        born="attention",
     ),
     _batched(
         "batch-edge",
@@ -26,6 +28,8 @@ CALLS = (
         paths=("batched",),
         path=PathName("batched", EDGE + 1),
         features=("wide-batch",),
+        cause="memory",
+        born="attention",
     ),
     _batched(
         "empty-writes-neighbour",
@@ -33,6 +37,8 @@ CALLS = (
         "Dao-AILab/flash-attention#2842",
         paths=("batched", "mixed", "permuted"),
         features=("empties",),
+        cause="memory",
+        born="attention",
     ),
     _batched(
         "nan-without-keys",
@@ -40,6 +46,8 @@ CALLS = (
         "deepseek-ai/FlashMLA#11, vllm-project/vllm#37442",
         paths=("batched", "mixed"),
         features=("empties",),
+        cause="mask or window",
+        born="attention",
     ),
     Control(
         "offset-int32",
@@ -48,6 +56,8 @@ CALLS = (
         subjects=PAIRS,
         paths=("far",),
         path=PathName("far"),
+        cause="memory",
+        born="cache",
     ),
     _batched(
         "out-left-unwritten",
@@ -55,6 +65,8 @@ CALLS = (
         "vllm-project/vllm#37442",
         paths=("batched", "mixed"),
         features=("empties", "out"),
+        cause="memory",
+        born="attention",
     ),
     _batched(
         "append-writes-padding",
@@ -62,6 +74,8 @@ CALLS = (
         "vllm-project/vllm#43869",
         paths=("batched", "mixed"),
         features=("append", "empties"),
+        cause="memory",
+        born="cache",
     ),
     decodes(
         "pages-in-order",
@@ -70,6 +84,8 @@ CALLS = (
         subjects=PAIRS,
         keys="page",
         features=("pages",),
+        cause="memory",
+        born="cache",
     ),
     decodes(
         "page-past-the-end",
@@ -78,5 +94,7 @@ CALLS = (
         "vllm-project/vllm#47305, flashinfer-ai/flashinfer#941",
         subjects=PAIRS,
         features=("pages",),
+        cause="memory",
+        born="cache",
     ),
 )

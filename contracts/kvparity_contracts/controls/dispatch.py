@@ -63,7 +63,10 @@ DISPATCH = (
         side="rollout",
     ),
     _chooses(
-        "order-by-launch", "half of all launches add in another order", "vllm-project/vllm#53906"
+        "order-by-launch",
+        "half of all launches add in another order",
+        "vllm-project/vllm#53906",
+        cause="not deterministic",
     ),
     _chooses(
         "replays-captured-splits",
@@ -99,5 +102,6 @@ DISPATCH = (
         "Dao-AILab/flash-attention#2596",
         subjects=DECODER,
         keys="split",
+        cause="another kernel",
     ),
 )

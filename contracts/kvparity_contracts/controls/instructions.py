@@ -15,5 +15,7 @@ INSTRUCTIONS = (
         "microsoft/onnxruntime#24027",
         subjects=DECODER,
         features=("instruction", "sixteen-bit"),
+        cause="another instruction",
+        born="linear",
     ),
 )

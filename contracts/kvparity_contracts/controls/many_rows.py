@@ -18,10 +18,14 @@ MANY_ROWS = (
         "flashinfer-ai/flashinfer#3864",
         keys="window",
         features=("window",),
+        cause="mask or window",
+        born="attention",
     ),
     _verified(
         "draft-sees-later",
         "all rows of a step see all of its drafts, those behind their own, too",
         "ROCm/aiter#3046",
+        cause="mask or window",
+        born="attention",
     ),
 )

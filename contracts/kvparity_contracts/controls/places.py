@@ -12,6 +12,8 @@ PLACES = (
         "waybarrios/vllm-mlx#311, Blaizzy/mlx-vlm#1983",
         subjects=LANGUAGE,
         relations=("invariance", "trace"),
+        cause="position",
+        born="rotary",
     ),
     decodes(
         "stale-slot",
@@ -20,6 +22,8 @@ PLACES = (
         subjects=EVERY,
         relations=("invariance", "cache", "trace"),
         fewest=3,
+        cause="memory",
+        born="cache",
     ),
     Control(
         "padding-leaks",
@@ -30,6 +34,8 @@ PLACES = (
         path=PathName("padded-left"),
         sequences=2,
         generate=1,
+        cause="mask or window",
+        born="attention",
     ),
     Control(
         "narrow-cache",
@@ -40,5 +46,7 @@ PLACES = (
         paths=CACHING,
         side="both",
         features=("numbers",),
+        cause="store",
+        born="cache",
     ),
 )

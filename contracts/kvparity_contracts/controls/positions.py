@@ -16,6 +16,8 @@ POSITIONS = (
         "pytorch/torchtitan bitwise_parity.md",
         subjects=DECODER,
         side="rescore",
+        cause="position",
+        born="rotary",
     ),
     Control(
         "positions-inexact",
@@ -33,6 +35,8 @@ POSITIONS = (
         "Blaizzy/mlx-vlm#1983",
         subjects=LANGUAGE,
         relations=("invariance", "trace"),
+        cause="position",
+        born="rotary",
     ),
     _padded(
         "padding-shifts-positions",
@@ -40,10 +44,14 @@ POSITIONS = (
         "TransformerLensOrg/TransformerLens#1609",
         relations=("invariance", "trace"),
         sequences=2,
+        cause="position",
+        born="rotary",
     ),
     _padded(
         "padding-mask-skipped-alone",
         "a batch of one has no padding mask",
         "huggingface/transformers#46773",
+        cause="mask or window",
+        born="attention",
     ),
 )

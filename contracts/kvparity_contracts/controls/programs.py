@@ -17,16 +17,22 @@ PROGRAMS = (
         "the decode step was traced with the cache as a constant",
         "pytorch/pytorch#160066",
         relations=("invariance", "liveness"),
+        cause="traced program",
+        born="program",
     ),
     _traced(
         "baked-position",
         "the decode step was traced with the position as a constant",
         "huggingface/candle#3728, sonos/torch-to-nnef#217",
+        cause="traced program",
+        born="program",
     ),
     _traced(
         "frozen-length",
         "the decode step keeps the number of keys that it was captured with",
         "paiml/aprender#2030",
         relations=("invariance", "liveness"),
+        cause="traced program",
+        born="program",
     ),
 )

@@ -14,6 +14,8 @@ REUSE = (
         paths=("reset",),
         path=PathName("reset"),
         fewest=4,
+        cause="memory",
+        born="cache",
     ),
     Control(
         "prefix-shifts-positions",
@@ -24,5 +26,7 @@ REUSE = (
         paths=("prefix", "prefix-paged"),
         path=PathName("prefix", 8),
         keys="tile",
+        cause="position",
+        born="rotary",
     ),
 )

@@ -12,6 +12,8 @@ SAMPLING = (
         "huggingface/trl#4159",
         subjects=LANGUAGE,
         tempered=True,
+        cause="logprob semantics",
+        born="sampler",
     ),
     scores(
         "scaled-logprobs",
@@ -25,6 +27,8 @@ SAMPLING = (
         "the rollout's logprobs are of the renormalised nucleus",
         "huggingface/trl#6789, vllm-project/vllm#42259",
         subjects=LANGUAGE,
+        cause="logprob semantics",
+        born="sampler",
     ),
     scores(
         "inlined-logprob",
@@ -39,6 +43,8 @@ SAMPLING = (
         paths=("batched", "mixed"),
         path=PathName("batched"),
         side="both",
+        cause="logprob semantics",
+        born="sampler",
     ),
     scores(
         "cached-rows-uninitialised",
@@ -46,5 +52,6 @@ SAMPLING = (
         "vllm-project/vllm#42245",
         paths=("chunked",),
         path=PathName("chunked", 16),
+        cause="memory",
     ),
 )

@@ -26,6 +26,8 @@ SCORES = (
         subjects=BY_IDS,
         side="handover",
         features=("ascii",),
+        cause="weights or tokens",
+        born="tokens",
     ),
     Control(
         "id-reported-as-another",
@@ -35,6 +37,8 @@ SCORES = (
         paths=("batched",),
         path=PathName("batched"),
         side="handover",
+        cause="weights or tokens",
+        born="tokens",
     ),
     Control(
         "unequal-lengths",
@@ -51,5 +55,7 @@ SCORES = (
         subjects=EVERY,
         relations=("accuracy",),
         scores_prompt=False,
+        cause=None,
+        born=None,
     ),
 )

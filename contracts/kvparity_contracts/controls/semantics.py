@@ -82,6 +82,8 @@ SEMANTICS = (
         path=PathName("permuted"),
         generate=1,
         features=("both-ways",),
+        cause="memory",
+        born="attention",
     ),
     _alike(
         "scale-of-padded-head",

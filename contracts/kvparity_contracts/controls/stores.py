@@ -21,12 +21,16 @@ STORES = (
         "scale-ignored-in-prefill",
         "prefill forgets the scales of keys and values",
         "flashinfer-ai/flashinfer#4979",
+        cause="store",
+        born="cache",
     ),
     _scaled(
         "scale-from-first-input",
         "the scales of a layer are fixed by its first real input",
         "vllm-project/vllm#11906",
         path=PathName("batched"),
+        cause="store",
+        born="cache",
     ),
     _scaled(
         "dequant-rounds",

@@ -42,6 +42,8 @@ WINDOWS = (
         relations=("invariance", "liveness", "trace"),
         paths=DECODING,
         features=("window",),
+        cause="mask or window",
+        born="attention",
     ),
     _windowed(
         "ring-overwritten",
@@ -66,5 +68,7 @@ WINDOWS = (
         paths=("prefix", "prefix-paged"),
         path=PathName("prefix", 8),
         features=("window",),
+        cause="memory",
+        born="cache",
     ),
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvparity.core.bits import differing
 from kvparity.locate.digests import digest_pass
+from kvparity.locate.signs import Signs, alike, observed, without_program
 from kvparity.locate.transplant import Birth, Key, births, capture, replaced
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
@@ -22,8 +23,7 @@ class Account:
     ``rows``: compared rows; ``differing``: of these, with other bits; ``still``: of these, how many
     differ once the births alone are the reference's. ``operations``: how many both sides reported.
     ``unlike``: operations and rows with other bits, in the order of computation; ``first`` of them.
-    ``moved``: what the candidate read from its cache a second time with other bits than the first.
-    ``logits_differ``: whether rows of logits differ, not only what was made of them.
+    ``signs``: what was observed beside the births.
     ``left_out``: rows that did not fit into memory. ``gap`` and ``gap_left``: sums of absolute
     differences of the compared values.
     """
@@ -34,8 +34,7 @@ class Account:
     operations: int
     first: Key | None
     unlike: tuple[Key, ...]
-    moved: tuple[str, ...]
-    logits_differ: bool
+    signs: Signs
     births: tuple[Birth, ...]
     left_out: int
     gap: float
@@ -60,23 +59,27 @@ def account(reference: PathRun, candidate: PathRun, *, room: int = ROOM) -> Acco
     """Locate where a path parts from its reference.
 
     Four more runs: digests of both, the reference's rows where something differs, the candidate
-    with these put in, and the candidate with its births alone put right.
+    with these put in, and the candidate with its births alone put right. Where that leaves most of
+    the difference, one more, of the candidate as it is; where nothing was reported of a traced
+    program, one of the same steps without it.
     """
     a, a_digests = digest_pass(reference)
     b, b_digests = digest_pass(candidate)
     unlike = list(a_digests.unlike(b_digests))
     off, gap = _apart(a, b)
     operations = len(a_digests.by_operation.keys() & b_digests.by_operation.keys())
-    moved = tuple(b_digests.moved)
-    logits = _digests_differ(a, b)
+    signs = observed(a, a_digests, b, b_digests)
     if not unlike:
-        return Account(len(a.index), off, off, operations, None, (), moved, logits, (), 0, gap, gap)
+        eager = without_program(candidate) if signs.logits_differ else None
+        signs = replace(signs, traced=eager is not None and _apart(a, eager)[0] == 0)
+        return Account(len(a.index), off, off, operations, None, (), signs, (), 0, gap, gap)
     order = {name: number for number, name in enumerate(a_digests.by_operation)}
     kept = capture(reference, {place for _, place in unlike}, room)
-    born = births(candidate, kept)
+    born, walked = births(candidate, kept, a_digests.by_operation)
     keys = {(each.operation, (each.sequence, each.position)) for each in born}
     mended = replaced(candidate, {key: row for key, row in kept.rows.items() if key in keys})
     still, left = _apart(a, mended)
+    unsteady = bool(born and still) and not alike(b, candidate.run())
     return Account(
         rows=len(a.index),
         differing=off,
@@ -84,18 +87,12 @@ def account(reference: PathRun, candidate: PathRun, *, room: int = ROOM) -> Acco
         operations=operations,
         first=min(unlike, key=lambda each: each[1]),
         unlike=tuple(unlike),
-        moved=moved,
-        logits_differ=logits,
+        signs=replace(signs, walked=walked, unsteady=unsteady),
         births=tuple(sorted(born, key=lambda each: order[each.operation])),
         left_out=kept.left_out,
         gap=gap,
         gap_left=left,
     )
-
-
-def _digests_differ(a: Record, b: Record) -> bool:
-    there = dict(zip(b.index, b.digests.tolist(), strict=True))
-    return any(there[place] != d for place, d in zip(a.index, a.digests.tolist(), strict=True))
 
 
 def _apart(a: Record, b: Record) -> tuple[int, float]:

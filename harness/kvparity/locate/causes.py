@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from kvparity.locate.account import Account
 from kvparity.locate.transplant import Birth
+from kvparity_contracts.causes import CauseKind, Part
 
-Kind = Literal[
-    "reduction order",
-    "attention",
-    "position",
-    "weights or tokens",
-    "memory",
-    "logprob semantics",
-    "not reported",
-    "state",
-    "no difference",
-]
-_PLACES: tuple[tuple[str, Kind], ...] = (
-    (r" (keys|values)( read)?$", "memory"),
-    (r"(rotary_emb| query| key)$", "position"),
-    (r" attention$", "attention"),
-    (r"(embed|embed_tokens|wte)( input)?$", "weights or tokens"),
-    (r"", "reduction order"),
+_PLACES: tuple[tuple[str, CauseKind, Part], ...] = (
+    (r" keys seen$", "mask or window", "attention"),
+    (r" (keys|values)( read)?$", "memory", "cache"),
+    (r"(rotary_emb| query| key)$", "position", "rotary"),
+    (r" attention$", "reduction order", "attention"),
+    (r"(embed|embed_tokens|wte)( input)?$", "weights or tokens", "tokens"),
+    (r"(norm|ln_\w+)$", "reduction order", "norm"),
+    (r"(proj|logits|lm_head|gate|router|dense|fc\d*|query|key|value)$", "reduction order", "linear"),
+    (r"", "reduction order", "other"),
 )
 """By the end of an operation's name, what makes such an operation give other bits for equal
-inputs. Behind a space is what attention was given; a module may be called ``query``, too."""
+inputs, and its part of the model. Behind a space is what attention was given; a module may be
+called ``query``, too."""
+_KERNEL = re.compile(r"(mm|bmm|addmm|addmv|mv|dot|matmul|linear|baddbmm|einsum|\w*attention\w*) ")
+"""Operators that multiply matrices or attend, as they are noted with their shapes."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """``kind`` from the closed list; ``words``: what was observed, in a sentence."""
+    """``kind`` from the closed list; ``words``: what was observed, in a sentence; ``part``: where
+    the first operation lies that parts (None: none was found)."""
 
-    kind: Kind
+    kind: CauseKind
     words: str
+    part: Part | None = None
+
+
+def first_birth(found: Account) -> Birth:
+    """The first operation that parts, of the first position of the first sequence with one."""
+    return min(found.births, key=lambda each: (each.sequence, each.position))
 
 
 def cause(found: Account) -> Cause:
@@ -47,44 +48,98 @@ def cause(found: Account) -> Cause:
         if found.births:
             words = "every compared row is equal now; what parts inside shows in none"
         return Cause("no difference", words)
-    kinds = [_kind(each) for each in found.births]
-    if "weights or tokens" in kinds:  # all else follows from them
-        words = "embeddings differ for the same position: other token ids, or other weights"
-        return Cause("weights or tokens", words)
-    if found.moved:
-        what = ", ".join(found.moved[:3])
-        return Cause("memory", f"cells of the cache changed after they were read once: {what}")
     if not found.births:
         return _without(found)
-    if found.still and found.explained < 0.5:
+    signs = found.signs
+    kinds = [_place(each)[0] for each in found.births]
+    if "weights or tokens" in kinds:  # all else follows from them
+        return _of_tokens(found)
+    read = [each for each in found.births if each.read]
+    if read and all(each.same for each in read):
+        words = "keys or values are read as they were written, but in another format or scale"
+        return Cause("store", words, "cache")
+    if signs.moved:
+        what = ", ".join(signs.moved[:3])
+        words = f"cells of the cache changed after they were read once: {what}"
+        return Cause("memory", words, "cache")
+    if found.still and (signs.unsteady or found.explained < 0.5):
         words = "rows that were put right came out wrong again: something is kept between calls"
-        return Cause("state", words)
-    return _of(kinds)
+        if signs.unsteady:
+            words = "the same side, run again, gave other bits: something is kept between calls"
+        return Cause("not deterministic", words, _place(first_birth(found))[1])
+    return _of(found)
 
 
 def _without(found: Account) -> Cause:
-    if not found.logits_differ:
+    signs = found.signs
+    if not signs.logits_differ and signs.unwritten:
+        words = f"all logits are equal; {signs.unwritten} values are NaN, as what nobody wrote is"
+        return Cause("memory", words, "sampler")
+    if not signs.logits_differ:
         words = "all logits are equal; what is made of them differs (temperature, softmax, sampler)"
-        return Cause("logprob semantics", words)
+        return Cause("logprob semantics", words, "sampler")
+    if signs.traced:
+        words = "the same steps without a traced program give the reference's bits"
+        return Cause("traced program", words, "program")
     if not found.operations:
-        return Cause("not reported", "the subject reports no operation of this path")
+        return Cause("unknown", "the subject reports no operation of this path")
     words = "every operation that is reported is equal; it lies in code that is not"
-    return Cause("not reported", words)
+    return Cause("unknown", words)
 
 
-def _of(kinds: Sequence[Kind]) -> Cause:
-    """A wrong position or cell comes before the sums that it changes."""
-    first = next((kind for kind in kinds if kind in ("position", "memory")), kinds[0])
-    words = {
-        "memory": "a key or value is read with other bits than it was written with",
-        "position": "queries or keys are rotated by other angles for the same position",
-        "attention": "attention gives other bits for equal queries, keys and values: another "
-        "order of its sums, another kernel, another mask or window",
-        "reduction order": "an operation gives other bits for equal inputs: another kernel or "
-        "another order of its sums for another shape",
-    }[first]
-    return Cause(first, words)
+def _of_tokens(found: Account) -> Cause:
+    if found.signs.shifted:
+        words = (
+            f"tokens stand {found.signs.shifted} positions behind where they should: pads before "
+            "them are attended to as tokens"
+        )
+        return Cause("mask or window", words, "tokens")
+    words = "embeddings differ for the same position: other token ids, or other weights"
+    return Cause("weights or tokens", words, "tokens")
 
 
-def _kind(birth: Birth) -> Kind:
-    return next(kind for ending, kind in _PLACES if re.search(ending, birth.operation))
+def _of(found: Account) -> Cause:
+    """A wrong position, cell or mask comes before the sums that it changes."""
+    places = [(each, *_place(each)) for each in found.births]
+    sums = "reduction order"
+    wrong = next((each for each in places if each[1] != sums), None)
+    first, kind, part = wrong or (first_birth(found), *_place(first_birth(found)))
+    if kind == sums:
+        kind, words = _of_sums(found, first)
+    else:
+        words = {
+            "memory": "a key or value is read with other bits than it was written with",
+            "position": "queries or keys are rotated by other angles for the same position",
+            "mask or window": "attention is given other keys to see for the same position",
+        }[kind]
+    return Cause(kind, words, part)
+
+
+def _of_sums(found: Account, first: Birth) -> tuple[CauseKind, str]:
+    """Of an operation that gives other bits for equal inputs."""
+    ours, theirs = found.signs.products
+    if ours != theirs:
+        words = f"the products of one side are {', '.join(ours)}, of the other {', '.join(theirs)}"
+        return "another instruction", words
+    if found.signs.walked:
+        what = ", ".join(found.signs.walked[:3])
+        return "reduction order", f"keys are read in another order than they were written: {what}"
+    a, b = (tuple(dict.fromkeys(_kernels(each))) for each in first.ran)
+    if a and b and set(a) != set(b):
+        words = f"equal inputs, and another operator: {', '.join(a)} here, {', '.join(b)} there"
+        return "another kernel", words
+    words = (
+        "an operation gives other bits for equal inputs, of which it is given all: another order "
+        "of its sums for another shape, or another kernel or instruction that rounds otherwise"
+    )
+    return "reduction order", words
+
+
+def _kernels(ran: tuple[str, ...]) -> list[str]:
+    return [each.partition(" ")[0] for each in ran if _KERNEL.match(each)]
+
+
+def _place(birth: Birth) -> tuple[CauseKind, Part]:
+    return next(
+        (kind, part) for ending, kind, part in _PLACES if re.search(ending, birth.operation)
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +25,7 @@ Place = tuple[str, int]
 class Digests:
     """By operation, in the order of computation, and place. A row that is computed again has its
     last digest, one that is read again (a cached key) its first: later reads that are unlike it are
-    in ``moved``."""
+    in ``moved``, unless all that was read is there, in another order."""
 
     by_operation: dict[str, dict[Place, int]] = field(default_factory=dict)
     moved: dict[str, set[Place]] = field(default_factory=dict)
@@ -32,13 +33,17 @@ class Digests:
     def hear(self, event: Computed) -> None:
         """Take the rows of one operation."""
         own = self.by_operation.setdefault(event.operation, {})
-        places, rows = _owned(event)
-        for place, digest in zip(places, _digested(rows), strict=True):
-            if event.read and place in own:
-                if own[place] != digest:
+        places, rows = owned(event)
+        digests = digested(rows)
+        if not event.read:
+            own.update(zip(places, digests, strict=True))
+            return
+        for at in by_sequence(places):
+            here = [places[n] for n in at]
+            found = in_order(own, here, [digests[n] for n in at])
+            for place, digest in zip(here, found, strict=True):
+                if own.setdefault(place, digest) != digest:
                     self.moved.setdefault(event.operation, set()).add(place)
-            else:
-                own[place] = digest
 
     def unlike(self, other: Digests) -> Iterator[tuple[str, Place]]:
         """Operations and places that both have, with other bits, in the order of this one."""
@@ -88,7 +93,27 @@ def digest_pass(run: PathRun) -> tuple[Record, Digests]:
     return record, found
 
 
-def _owned(event: Computed) -> tuple[list[Place], Tensor]:
+def by_sequence(places: Sequence[Place]) -> list[list[int]]:
+    """The numbers of the places of each sequence."""
+    found: dict[str, list[int]] = {}
+    for number, (name, _) in enumerate(places):
+        found.setdefault(name, []).append(number)
+    return list(found.values())
+
+
+def in_order(known: Mapping[Place, int], places: list[Place], read: list[int]) -> list[int]:
+    """What was read at the places: in the known order, if all that is known was read in another."""
+    there = [known[place] for place in places if place in known]
+    if all(known.get(place, digest) == digest for place, digest in zip(places, read, strict=True)):
+        return read
+    fresh = Counter(read) - Counter(there)
+    if fresh.total() != len(read) - len(there):
+        return read  # something known was not read
+    left = iter(fresh.elements())
+    return [known[place] if place in known else next(left) for place in places]
+
+
+def owned(event: Computed) -> tuple[list[Place], Tensor]:
     """The places that are no padding, and their rows ``[n, ...]``."""
     whole = [place for row in event.places for place in row]
     if None not in whole:
@@ -101,6 +126,6 @@ def _owned(event: Computed) -> tuple[list[Place], Tensor]:
     return places, event.rows[b, t]
 
 
-def _digested(rows: Tensor) -> list[int]:
+def digested(rows: Tensor) -> list[int]:
     found: list[int] = row_digest(rows.reshape(len(rows), -1).contiguous()).tolist()
     return found

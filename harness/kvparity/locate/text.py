@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from kvparity.core.words import digits, rounded
 from kvparity.locate.account import Account
-from kvparity.locate.causes import cause
+from kvparity.locate.causes import cause, first_birth
 from kvparity.locate.transplant import Birth
 
 SHOWN = 12
@@ -26,7 +26,7 @@ def lines(found: Account, reference: str, candidate: str) -> Iterator[str]:
 
 
 def _born(found: Account, reference: str, candidate: str) -> Iterator[str]:
-    first = min(found.births, key=lambda each: (each.sequence, each.position))
+    first = first_birth(found)
     yield (
         f"born in {first.operation}, sequence {first.sequence}, position {first.position}: inputs "
         f"are equal, {first.elements} of {first.of} elements differ by up to {_ulps(first.ulps)}"
@@ -106,5 +106,5 @@ def account_json(found: Account) -> dict[str, object]:
         "still_differing_rows": found.still,
         "explained": found.explained,
         "left_out": found.left_out,
-        "cause": {"kind": why.kind, "words": why.words},
+        "cause": {"kind": why.kind, "part": why.part, "words": why.words},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kvparity.core.bits import differing, ulps
-from kvparity.locate.digests import Place, computing
+from kvparity.locate.digests import Place, by_sequence, computing, digested, owned
 from kvparity.locate.operators import Executed, hearing
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
@@ -25,6 +26,8 @@ class Birth:
 
     ``elements``: how many of ``of`` differ, by up to ``ulps``; ``column``: the first. ``reference``
     and ``candidate``: its value on both sides. ``ran``: what torch executed for it, on both sides.
+    ``read``: it was read from the cache; ``same``: it is what the reference read, in another format
+    or at another scale.
     """
 
     operation: str
@@ -38,6 +41,12 @@ class Birth:
     candidate: float
     ran: tuple[Executed, Executed]
     read: bool
+    same: bool
+
+
+NEAR = 0.125
+"""The share of a row that may be left when it is taken for another at some scale: three bits of
+fraction are what the narrowest formats of a cache keep."""
 
 
 @dataclass
@@ -73,18 +82,25 @@ def capture(run: PathRun, wanted: Collection[Place], room: int) -> KeptRows:
     return found
 
 
-def births(run: PathRun, reference: KeptRows) -> list[Birth]:
+def births(
+    run: PathRun, reference: KeptRows, read: Mapping[str, Mapping[Place, int]]
+) -> tuple[list[Birth], tuple[str, ...]]:
     """Run a path in which every operation is given the reference's rows, and see which part.
 
     Each row that is unlike the reference's is counted as born there and then replaced by it, so
-    what comes after is given equal inputs again.
+    what comes after is given equal inputs again. ``read``: digests of the reference's rows by
+    operation. A sequence of which the same rows are read in another order has no births there; the
+    operations that read so are named beside the births.
     """
     found: dict[Key, Birth] = {}
+    walked: dict[str, None] = {}
 
     def hear(event: Computed, ran: Executed) -> None:
+        turned = _turned(event, read.get(event.operation, {})) if event.read else ()
+        walked.update(dict.fromkeys([event.operation] if turned else []))
         for place, row in _rows(event):
             wanted = reference.rows.get((event.operation, place))
-            if wanted is None or wanted.shape != row.shape:
+            if wanted is None or wanted.shape != row.shape or place[0] in turned:
                 continue
             off = differing(wanted, row)
             if bool(off.any()):
@@ -95,7 +111,18 @@ def births(run: PathRun, reference: KeptRows) -> list[Birth]:
 
     with hearing(run, hear):
         run.run()
-    return list(found.values())
+    return list(found.values()), tuple(walked)
+
+
+def _turned(event: Computed, known: Mapping[Place, int]) -> Collection[str]:
+    """The sequences of which all known rows are read, in another order."""
+    places, rows = owned(event)
+    digests, found = digested(rows), set()
+    for at in by_sequence(places):
+        ours, theirs = [digests[n] for n in at], [known.get(places[n]) for n in at]
+        if ours != theirs and Counter(ours) == Counter(theirs):
+            found.add(places[at[0]][0])
+    return found
 
 
 def replaced(run: PathRun, rows: Mapping[Key, Tensor]) -> Record:
@@ -140,4 +167,11 @@ def _birth(
         candidate=float(candidate.reshape(-1)[column]),
         ran=ran,
         read=event.read,
+        same=event.read and _scaled(reference.double().flatten(), candidate.double().flatten()),
     )
+
+
+def _scaled(a: Tensor, b: Tensor) -> bool:
+    """Whether ``b`` is ``a`` times a number, as nearly as a narrow format rounds."""
+    factor = float(a @ b) / max(float(a @ a), 1e-300)
+    return bool((b - factor * a).norm() <= NEAR * b.norm())

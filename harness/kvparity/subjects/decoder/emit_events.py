@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
@@ -56,9 +57,13 @@ def read(
     handed: PrefillCall | DecodeCall,
     noted: Sequence[PrefillCall | DecodeCall],
 ) -> None:
-    """Report the keys and values that an attention call reads, by sequence and position."""
+    """Report the keys and values that an attention call reads, by sequence and position.
+
+    And of each row the first key that it is given to see, and how many.
+    """
     call = noted[0] if len(noted) == 1 and _alike(noted[0], handed) else handed
     lengths = call.kv.kv_lens.tolist()
+    _keys_seen(batch, layer, spans, call, lengths)
     for number, index in enumerate(spans):
         stop = min(lengths[number], batch.step[index].stop)
         first = max(0, stop - call.kv.ring) if call.kv.ring else 0
@@ -67,6 +72,27 @@ def read(
         found = keys_read(call.kv, number, first, stop, call.q.dtype)
         for part, rows in zip(("keys", "values"), found, strict=True):
             emit(Computed(f"layers.{layer} {part} read", rows[None], places, read=True))
+
+
+def _keys_seen(
+    batch: StepRows,
+    layer: int,
+    spans: Sequence[int],
+    call: PrefillCall | DecodeCall,
+    lengths: Sequence[int],
+) -> None:
+    decodes = isinstance(call, DecodeCall)
+    ends = [1] * len(lengths) if isinstance(call, DecodeCall) else call.q_lens.tolist()
+    places, seen = [], []
+    for number, index in enumerate(spans):
+        span = batch.step[index]
+        for t, position in enumerate(range(span.start, span.stop)):
+            length = lengths[number] - ends[number] + t + 1
+            first = _first(call, number if decodes else batch.firsts[index] + t, length)
+            places.append((batch.names[span.sequence], position))
+            seen.append([first, length - first])
+    rows = torch.tensor([seen], dtype=torch.float32)
+    emit(Computed(f"layers.{layer} keys seen", rows, [places]))
 
 
 def attended(
