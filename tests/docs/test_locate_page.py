@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from kvparity.cli.main import main
-from kvparity.locate.causes import Kind
+from kvparity_contracts.causes import CauseKind
 
 PAGE = (Path(__file__).parents[2] / "docs/locate.md").read_text()
 SHOWN = re.findall(r"```\n(c000: .*?)```", PAGE, re.DOTALL)[0]
@@ -43,7 +43,7 @@ def test_the_run_located_its_case_and_has_every_birth(third_party: Path) -> None
     assert document["complete"] is True
     assert document["births"]
     assert document["still_differing_rows"] == 0
-    assert document["cause"]["kind"] in get_args(Kind)
+    assert document["cause"]["kind"] in get_args(CauseKind)
 
 
 def test_what_cannot_be_located_is_refused(
@@ -61,4 +61,4 @@ def test_what_cannot_be_located_is_refused(
 
 
 def test_every_kind_of_cause_has_its_row() -> None:
-    assert set(re.findall(r"^\| `([a-z ]+)` \|", PAGE, re.MULTILINE)) == {*get_args(Kind), "values"}
+    assert set(re.findall(r"^\| `([a-z ]+)` \|", PAGE, re.MULTILINE)) == {*get_args(CauseKind)}

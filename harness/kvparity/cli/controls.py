@@ -22,7 +22,7 @@ def add_parser(verbs: Verbs) -> None:
         help="list the planted defects, or run them all and say what catches them",
         description="List every control: what it plants, where it comes from, where it applies "
         "and which relation must catch it. With --run, plant each in small decoders and kernel "
-        "pairs and run every relation.",
+        "pairs, run every relation, and name causes as locate does.",
         epilog="Exit codes of --run: 0 each control is caught by all relations that must, 1 one "
         "is not, 2 bad input, 3 a backend failed. Some minutes on two CPU cores.",
     )
@@ -75,7 +75,8 @@ def _matrix(args: argparse.Namespace) -> int:
     settle_process()
     facts = environment(torch.device(device)).document()
     results = matrix.run(args.only, device=device, jobs=jobs, progress=_progress)
-    found = matrix.document(results, facts, time.perf_counter() - start)
+    located = matrix.located(results, device=device, jobs=jobs, progress=_located)
+    found = matrix.document(results, located, facts, time.perf_counter() - start)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         whole = json.dumps(found, indent=1, allow_nan=False)
@@ -87,3 +88,7 @@ def _matrix(args: argparse.Namespace) -> int:
 
 def _progress(done: int, total: int) -> None:
     progress.line(f"{done} of {total} entries", end="\n" if done == total else "")
+
+
+def _located(done: int, total: int) -> None:
+    progress.line(f"{done} of {total} located", end="\n" if done == total else "")

@@ -16,7 +16,11 @@ _PLACES: tuple[tuple[str, CauseKind, Part], ...] = (
     (r" attention$", "reduction order", "attention"),
     (r"(embed|embed_tokens|wte)( input)?$", "weights or tokens", "tokens"),
     (r"(norm|ln_\w+)$", "reduction order", "norm"),
-    (r"(proj|logits|lm_head|gate|router|dense|fc\d*|query|key|value)$", "reduction order", "linear"),
+    (
+        r"(proj|logits|lm_head|gate|router|dense|fc\d*|query|key|value)$",
+        "reduction order",
+        "linear",
+    ),
     (r"", "reduction order", "other"),
 )
 """By the end of an operation's name, what makes such an operation give other bits for equal
@@ -72,15 +76,15 @@ def cause(found: Account) -> Cause:
 
 def _without(found: Account) -> Cause:
     signs = found.signs
-    if not signs.logits_differ and signs.unwritten:
-        words = f"all logits are equal; {signs.unwritten} values are NaN, as what nobody wrote is"
-        return Cause("memory", words, "sampler")
-    if not signs.logits_differ:
+    if not signs.logits_differ and not signs.unwritten:
         words = "all logits are equal; what is made of them differs (temperature, softmax, sampler)"
         return Cause("logprob semantics", words, "sampler")
     if signs.traced:
         words = "the same steps without a traced program give the reference's bits"
         return Cause("traced program", words, "program")
+    if signs.unwritten and found.operations:
+        words = f"every operation that is reported is equal, and {signs.unwritten} rows are NaN"
+        return Cause("memory", f"{words}: they are read where nobody wrote them", "sampler")
     if not found.operations:
         return Cause("unknown", "the subject reports no operation of this path")
     words = "every operation that is reported is equal; it lies in code that is not"

@@ -127,5 +127,6 @@ def owned(event: Computed) -> tuple[list[Place], Tensor]:
 
 
 def digested(rows: Tensor) -> list[int]:
+    """A digest of each row ``[n, ...]``."""
     found: list[int] = row_digest(rows.reshape(len(rows), -1).contiguous()).tolist()
     return found

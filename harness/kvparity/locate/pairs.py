@@ -5,7 +5,7 @@ A kernel cannot be entered, so what is said is read off its rows and off float64
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,14 @@ from torch import Tensor
 
 from kvparity.core.bits import differing, ulps
 from kvparity.core.words import digits, rounded
-from kvparity.record.execute import Record
+from kvparity.locate.causes import Cause
+from kvparity.locate.pair_causes import FAR, ROUNDINGS, Wrong, fault_cause, pair_of, wrong_cause
+from kvparity.locate.signs import alike
+from kvparity.record.path_run import PathRun
+from kvparity.subjects.base import column_name
 
-FAR = 16.0
-"""A side whose error is so many times the other's is called the wrong one."""
+NOW = "both sides gave the same bits now; nothing was located"
+SUMS = "both sides are as near to float64: another order of sums, or another rounding"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class PairAccount:
     keys than that which are equal. ``columns``: of these rows how many columns differ, of all;
     ``first``: the sequence, position and column of the first, with both values. ``errors``: the
     largest distance from float64 where bits differ, of the reference and of the candidate.
+    ``wrong``: the side that is off from float64 (0: reference, 1: candidate), or None: both are
+    alike. ``fault``: what was wrong with rows that nobody compares. ``cause``: why.
     """
 
     rows: int
@@ -40,25 +46,23 @@ class PairAccount:
     first: tuple[str, int, str]
     values: tuple[float, float]
     errors: tuple[float, float]
+    wrong: int | None
+    fault: str
+    cause: Cause
 
     @property
     def complete(self) -> bool:
         """Whether something differs: all that can be said of it from outside is."""
-        return self.differing > 0
-
-    @property
-    def wrong(self) -> int | None:
-        """The side that is off from float64 (0: reference, 1: candidate), or None: both alike."""
-        low, high = min(self.errors), max(self.errors)
-        return None if high <= FAR * low else self.errors.index(high)
+        return self.differing > 0 or bool(self.fault)
 
     def lines(self, reference: str, candidate: str) -> Iterator[str]:
         """For people, the numbers of rows first."""
         yield (
             f"{candidate} against {reference}: {self.differing} of {self.rows} compared rows differ"
         )
+        why = f"cause: {self.cause.kind}: {self.cause.words}"
         if not self.differing:
-            yield "cause: no difference: both sides gave the same bits now; nothing was located"
+            yield why
             return
         sequence, position, name = self.first
         yield (
@@ -72,7 +76,7 @@ class PairAccount:
             f"from float64, where bits differ: {reference} is off by up to "
             f"{rounded(self.errors[0])}, {candidate} by up to {rounded(self.errors[1])}"
         )
-        yield f"cause: {self.cause(reference, candidate)}"
+        yield why
 
     def _far(self) -> str:
         return f"{self.ulps} ulp{'' if self.ulps == 1 else 's'}"
@@ -89,25 +93,9 @@ class PairAccount:
             words += f"; {self.equal_above} rows with more keys are equal"
         return words
 
-    def cause(self, reference: str, candidate: str) -> str:
-        """The kind of cause, and what it rests on."""
-        if self.wrong is None:
-            return (
-                "reduction order: both sides are as near to float64: another order of sums, or "
-                "another rounding"
-            )
-        side = (reference, candidate)[self.wrong]
-        return (
-            f"values: {side} is wrong, not only otherwise rounded: another key, mask, window, "
-            "scale or cell"
-        )
-
     def json(self) -> dict[str, object]:
         """As JSON values."""
         sequence, position, name = self.first
-        kind = "no difference"
-        if self.differing:
-            kind = "reduction order" if self.wrong is None else "values"
         return {
             "rows": self.rows,
             "differing_rows": self.differing,
@@ -121,35 +109,49 @@ class PairAccount:
             "values": [digits(each) for each in self.values],
             "errors": list(self.errors),
             "wrong_side": self.wrong,
-            "cause": {"kind": kind},
+            "fault": self.fault or None,
+            "cause": {"kind": self.cause.kind, "part": self.cause.part, "words": self.cause.words},
         }
 
 
-def pair_account(
-    reference: Record, candidate: Record, exact: Tensor, named: Callable[[int], str]
-) -> PairAccount:
-    """Compare the rows of two records, ``exact`` float64 ``[rows, width]`` beside them.
-
-    ``named``: what a column is called.
-    """
-    there = {place: row for row, place in enumerate(candidate.index)}
-    order = [there[place] for place in reference.index]
-    a = reference.values.cpu()
-    b = candidate.values.cpu()[order]
+def pair_account(reference: PathRun, candidate: PathRun, exact: Tensor) -> PairAccount:
+    """Run both sides and compare their rows, ``exact`` float64 ``[rows, width]`` beside them."""
+    first, second = reference.run(), candidate.run()
+    there = {place: row for row, place in enumerate(second.index)}
+    a, true = first.values.cpu(), exact.cpu()
+    b = second.values.cpu()[[there[place] for place in first.index]]
     off = differing(a, b)
     rows = off.any(-1)
-    names = [member.id for member in reference.plan.members]
-    keys = torch.tensor([position + 1 for _, position in reference.index])
+    keys = torch.tensor([position + 1 for _, position in first.index])
+    fault = next(iter((*second.faults, *first.faults)), "")
     if not bool(rows.any()):
+        cause = fault_cause(candidate.subject, fault) if fault else Cause("no difference", NOW)
         return PairAccount(len(a), 0, int(keys.max()), 0, 0, (0, a.shape[1]), 0, ("", 0, ""),
-                           (0.0, 0.0), (0.0, 0.0))  # fmt: skip
+                           (0.0, 0.0), (0.0, 0.0), None, fault, cause)  # fmt: skip
     fewest = int(keys[rows].min())
     equal = keys[~rows & (keys < fewest)]
     row = min(torch.nonzero(rows)[:, 0].tolist(), key=lambda r: (int(keys[r]), r))
     column = int(torch.nonzero(off[row])[0])
-    sequence, position = reference.index[row]
-    true = exact.cpu()
-    errors = [float((x.double() - true)[off].abs().nan_to_num(torch.inf).max()) for x in (a, b)]
+    sequence, position = first.index[row]
+    distances = [(x.double() - true).abs().nan_to_num(torch.inf) for x in (a, b)]
+    errors = float(distances[0][off].max()), float(distances[1][off].max())
+    rounding = torch.finfo(pair_of(candidate).execution).eps
+    near = ROUNDINGS * rounding * float(true[rows].nan_to_num(0.0, 0, 0).abs().max())
+    wrong = _wrong(errors, near)
+    cause = Cause("reduction order", SUMS)
+    if wrong is None and not all(
+        alike(x, y.run()) for x, y in ((first, reference), (second, candidate))
+    ):
+        cause = Cause("not deterministic", "one side, run again, gave other bits")
+    if wrong is not None:
+        side, values, name = (
+            (reference, a, str(reference.path)),
+            (candidate, b, str(candidate.path)),
+        )[wrong]
+        worst = int(distances[wrong].max(-1).values.argmax())
+        near = max(near, FAR * min(errors)) if max(errors) > FAR * min(errors) else near
+        at = first.index[worst]
+        cause = wrong_cause(Wrong(side, *at, values[worst].double(), true[worst], near, name))
     return PairAccount(
         rows=len(a),
         differing=int(rows.sum()),
@@ -158,7 +160,18 @@ def pair_account(
         equal_above=int((~rows & (keys > fewest)).sum()),
         columns=(int(off[rows].sum()), int(rows.sum()) * a.shape[1]),
         ulps=int(ulps(a, b)[off].max()),
-        first=(names[sequence], position, named(column)),
+        first=(first.plan.members[sequence].id, position, column_name(reference.subject, column)),
         values=(float(a[row, column]), float(b[row, column])),
-        errors=(errors[0], errors[1]),
+        errors=errors,
+        wrong=wrong,
+        fault=fault,
+        cause=cause,
     )
+
+
+def _wrong(errors: tuple[float, float], near: float) -> int | None:
+    """The side that is off: much farther than the other, or, where both are, the candidate."""
+    low, high = min(errors), max(errors)
+    if high > FAR * low:
+        return errors.index(high)
+    return 1 if low > near else None

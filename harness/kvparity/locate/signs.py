@@ -21,8 +21,8 @@ class Signs:
     ``moved``: what the candidate read from its cache a second time with other bits than the first.
     ``walked``: what it read in another order than the reference. ``shifted``: by how many positions
     its tokens stand behind the reference's (0: they do not). ``logits_differ``: rows of logits
-    differ, not only what was made of them. ``unwritten``: compared rows with equal logits of which
-    one side's value is NaN, which is what memory holds that nobody wrote. ``products``: the
+    differ, not only what was made of them. ``unwritten``: compared rows of which one side alone is
+    NaN, which is what memory holds that nobody wrote. ``products``: the
     devices whose products each side computed. ``traced``: the same steps give the reference's bits
     where no program was traced. ``unsteady``: the candidate, run again, gave other bits.
     """
@@ -48,7 +48,7 @@ def observed(a: Record, a_digests: Digests, b: Record, b_digests: Digests) -> Si
         moved=tuple(b_digests.moved),
         shifted=_shifted(a_digests.by_operation, b_digests.by_operation),
         logits_differ=not bool(equal.all()),
-        unwritten=int((equal & nan).sum()),
+        unwritten=int(nan.sum()),
         products=(_products(a), _products(b)),
     )
 
@@ -84,11 +84,11 @@ def _shifted(
     own, other = _sequences(ours[first]), _sequences(theirs[first])
     for name in own.keys() & other.keys():
         a, b = own[name], other[name]
-        if a == b[: len(a)] or len(set(a)) < 2:
+        if a[: len(b)] == b[: len(a)] or len(set(a)) < 2:
             continue
-        moves = (n for n in range(1, len(b) - len(a) + 2) if b[n : n + len(a)] == a[: len(b) - n])
+        moves = (n for n in range(1, len(b) - 1) if b[n : n + len(a)] == a[: len(b) - n])
         found[next(moves, 0)] += 1
-    return max(found) if found and min(found) else 0
+    return max(found, default=0) if found.get(0, 0) == 0 else 0
 
 
 def _sequences(rows: Mapping[Place, int]) -> dict[str, list[int]]:

@@ -167,11 +167,11 @@ def _birth(
         candidate=float(candidate.reshape(-1)[column]),
         ran=ran,
         read=event.read,
-        same=event.read and _scaled(reference.double().flatten(), candidate.double().flatten()),
+        same=event.read and scaled(reference.double().flatten(), candidate.double().flatten()),
     )
 
 
-def _scaled(a: Tensor, b: Tensor) -> bool:
+def scaled(a: Tensor, b: Tensor) -> bool:
     """Whether ``b`` is ``a`` times a number, as nearly as a narrow format rounds."""
     factor = float(a @ b) / max(float(a @ a), 1e-300)
     return bool((b - factor * a).norm() <= NEAR * b.norm())

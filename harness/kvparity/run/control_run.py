@@ -15,6 +15,7 @@ from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.registry import path_relation
 from kvparity.run.unit import oracle_values
 from kvparity_contracts.controls import CONTROLS, Control
+from kvparity_contracts.paths import PathName
 
 
 def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
@@ -42,6 +43,29 @@ def compare(
 ) -> Comparison:
     """What a check of the job's relation finds where ``control`` is planted, with ``defect``."""
     plans, own = _part(setting, job, tokens)
+    rescored, candidate = sides(setting, control, defect, plans, own, job.reference, job.alone)
+    plans = candidate.plans
+    asked = Asked(
+        setting.contract.check(job.check), job.numerics.execution, job.column,
+        _computed(candidate), lambda: _computed(rescored),
+        lambda: oracle_values(setting, plans, own),
+    )  # fmt: skip
+    return path_relation(job.relation).compare(asked).found
+
+
+def sides(
+    setting: Setting,
+    control: Control,
+    defect: Planting,
+    plans: WorkloadPlans,
+    own: Tokens,
+    reference: PathName,
+    alone: bool = False,
+) -> tuple[PathRun, PathRun]:
+    """The rescoring and the rollout of ``own`` with ``defect``.
+
+    ``alone``: the rollout's path is not compared otherwise, and the rescoring has no defect.
+    """
     prompts = plans.prompts
     if control.scores_prompt:
         # All that is known is scored: a prompt of one token, and the rest its continuation.
@@ -52,18 +76,12 @@ def compare(
     ids = [defect.handover(t, len(prompts.prompts[n])) for n, t in enumerate(own)]
     if setting.subject.vocab and max(map(max, ids)) >= setting.subject.vocab:
         raise UnsupportedError("this defect needs a vocabulary that holds all ASCII bytes")
-    candidate = PathRun(setting, defect.rollout(setting.subject), plans, control.path, own)
-
-    def reference() -> ComparedSide:
-        short = replace(prompts, generate=prompts.generate - (len(own[0]) - len(ids[0])))
-        rescoring = setting.subject if job.alone else defect.rescore(setting.subject)
-        return _computed(PathRun(setting, rescoring, plans.over(short), job.reference, ids))
-
-    asked = Asked(
-        setting.contract.check(job.check), job.numerics.execution, job.column,
-        _computed(candidate), reference, lambda: oracle_values(setting, plans, own),
-    )  # fmt: skip
-    return path_relation(job.relation).compare(asked).found
+    short = replace(prompts, generate=prompts.generate - (len(own[0]) - len(ids[0])))
+    rescoring = setting.subject if alone else defect.rescore(setting.subject)
+    return (
+        PathRun(setting, rescoring, plans.over(short), reference, ids),
+        PathRun(setting, defect.rollout(setting.subject), plans, control.path, own),
+    )
 
 
 def _computed(side: PathRun) -> ComparedSide:

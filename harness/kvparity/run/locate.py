@@ -11,7 +11,6 @@ from kvparity.locate.document import KeptAccount, LocatedMap, map_of, write
 from kvparity.locate.pairs import PairAccount, pair_account
 from kvparity.locate.text import account_json, lines
 from kvparity.run.reopen import reopen, unit_of
-from kvparity.subjects.base import column_name
 from kvparity_contracts.loader import LoadedContract
 from kvparity_kernels import device_model
 
@@ -105,12 +104,7 @@ def locate(
     assert case.reference is not None  # a case of invariance has one
     sides = runner.side(case.reference), runner.side(case.path)
     subject = opened.setting.subject
-    got: Account | PairAccount
-    if subject.vocab:
-        got = account(*sides, room=room)
-    else:
-        first, second = (side.run() for side in sides)
-        got = pair_account(first, second, runner.exact(), lambda n: column_name(subject, n))
+    got = account(*sides, room=room) if subject.vocab else pair_account(*sides, runner.exact())
     return Located(
         case_id, case.workload, case.numerics.execution, str(case.reference), str(case.path), got
     )

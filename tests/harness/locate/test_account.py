@@ -13,6 +13,7 @@ from tiny_transformers import CONFIG, tiny
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from kvparity.controls.table import planting
 from kvparity.core.bits import bits
 from kvparity.locate.account import Account, account
 from kvparity.locate.causes import cause
@@ -24,6 +25,7 @@ from kvparity.record.path_run import PathRun, Setting
 from kvparity.subjects.events import Computed
 from kvparity.subjects.hf.subject import build
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.paths import PREFILL, PathName
 from kvparity_contracts.subjects import Transformers
 from kvparity_kernels.stream import listening
@@ -81,7 +83,7 @@ def test_sdpa_in_bfloat16_is_located_and_the_account_is_complete(kind: str, path
     assert got.explained == 1.0
     born = {each.operation for each in got.births}
     assert any(name.endswith("self_attn attention") for name in born)
-    assert cause(got).kind in ("attention", "reduction order")
+    assert cause(got).kind == "reduction order"
 
 
 def test_eager_in_float32_is_born_in_every_linear_layer_and_all_of_it_is_found() -> None:
@@ -181,7 +183,7 @@ def test_another_use_of_a_session_gives_no_births(path: str) -> None:
     found = account(*sides(tiny("sdpa"), "prefill", path))
     assert found.births
     assert {each.operation.rpartition(" ")[2] for each in found.births} == {"attention"}
-    assert cause(found).kind == "attention"
+    assert cause(found).kind == "reduction order"
 
 
 def test_a_module_that_layers_share_is_an_operation_of_each(
@@ -223,3 +225,16 @@ def test_a_module_called_query_is_no_position() -> None:
     found = account(*sides(tiny("sdpa"), "prefill", "decode"))
     born = tuple(replace(each, operation="h.0.attention.query") for each in found.births)
     assert cause(replace(found, births=born)).kind == "reduction order"
+
+
+@pytest.mark.parametrize("control", ["window-one-short", "position-off-by-one", "stale-slot"])
+def test_the_cause_of_a_planted_defect_is_that_of_the_control(control: str) -> None:
+    config = {**CONFIG, "model_type": "mistral", "sliding_window": 6}
+    model = Transformers(kind="transformers", config=config, attention="sdpa")
+    cpu, float32 = torch.device("cpu"), "float32"
+    subject = build(model, execution=float32, kv_cache=float32, device=cpu, seed=0, base=Path())
+    first, second = sides(subject, "prefill", "decode")
+    row = CONTROLS[control]
+    found = account(first, replace(second, subject=planting(row).rollout(subject)))
+    assert cause(found).kind == row.cause
+    assert cause(found).part == row.born

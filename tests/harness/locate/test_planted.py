@@ -1,60 +1,162 @@
-"""Planted defects of the reference decoder: the operation that has each is named, and why."""
+"""Planted defects: the operation that has each is named, and why; the truth is the control's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import pytest
+import torch
 from located import located
+from torch import Tensor
 
+from kvparity.controls.base import PlantedSession, each_session
+from kvparity.controls.table import PLANTS
+from kvparity.labs.defect_matrix.locating import cause_of, placed
+from kvparity.labs.defect_matrix.locating import located as locate
+from kvparity.locate.account import Account
 from kvparity.locate.causes import cause
+from kvparity.locate.transplant import scaled
+from kvparity.plan.schedule import Step
+from kvparity_contracts.controls import CONTROLS
+from kvparity_contracts.paths import PathName
 
 LINEAR = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "logits"]
-PLANTED: dict[str, tuple[str, list[str], str, bool]] = {
-    "split-by-batch": ("plain", ["attention"], "attention", True),
-    "tile-by-query-length": ("plain", ["attention"], "attention", True),
-    "stale-slot": ("plain", ["attention"], "memory", True),
-    "polynomial-exp2": ("plain", ["attention"], "attention", True),
-    "position-off-by-one": ("plain", ["query", "key"], "position", True),
-    "rope-table-bfloat16": ("plain", ["query", "key"], "position", True),
-    "linear-kernel-by-rows": ("plain", LINEAR, "reduction order", True),
-    "linear-split-by-tokens": ("plain", LINEAR, "reduction order", True),
-    "stale-after-update": ("plain", ["attention"], "memory", True),
-    "temperature-ignored": ("plain", [], "logprob semantics", False),
-    "inlined-logprob": ("plain", [], "logprob semantics", False),
-    "order-by-launch": ("plain", ["attention"], "state", False),
-    "baked-cache": ("plain", [], "not reported", False),
+READ = ["keys read", "values read", "attention"]
+PLANTED: dict[str, tuple[str, list[str], bool]] = {
+    "split-by-batch": ("plain", ["attention"], True),
+    "split-from-chunk": ("plain", ["attention"], True),
+    "stale-slot": ("plain", ["attention"], True),
+    "narrow-cache": ("plain", READ, True),
+    "window-one-short": ("window", ["keys seen", "attention"], True),
+    "position-off-by-one": ("plain", ["query", "key"], True),
+    "rope-table-bfloat16": ("plain", ["query", "key"], True),
+    "norm-block-by-rows": ("plain", ["key norm", "query norm"], True),
+    "linear-kernel-by-rows": ("plain", LINEAR, True),
+    "stale-after-update": ("plain", ["attention"], True),
+    "retokenised": ("plain", ["embed"], False),
+    "temperature-ignored": ("plain", [], False),
+    "inlined-logprob": ("plain", [], False),
+    "cached-rows-uninitialised": ("plain", [], False),
+    "order-by-launch": ("plain", ["attention"], False),
+    "baked-cache": ("plain", [], False),
 }
+PAIRS = {
+    "split-by-batch": "pair",
+    "order-by-launch": "pair",
+    "stale-slot": "pair",
+    "narrow-cache": "pair",
+    "strides-ignored": "pair",
+    "nan-without-keys": "pair",
+    "out-left-unwritten": "paged-pair",
+    "append-writes-padding": "paged-pair",
+    "page-past-the-end": "paged-pair",
+    "window-of-last-row": "masked-pair",
+}
+
+
+@cache
+def account(fixture: str, control: str | None, *, room: int = 1 << 28) -> Account:
+    found = located(fixture, control, room=room)
+    assert isinstance(found, Account)
+    return found
 
 
 @pytest.mark.parametrize("control", PLANTED)
 def test_a_planted_defect_is_born_where_it_was_planted(control: str) -> None:
-    fixture, operations, kind, complete = PLANTED[control]
-    found = located(fixture, control)
+    fixture, operations, complete = PLANTED[control]
+    found, true = account(fixture, control), CONTROLS[control]
     assert found.differing
     born = {each.operation.partition(" ")[2] or each.operation for each in found.births}
     assert born <= set(operations), born
     assert bool(born) == bool(operations)
-    assert cause(found).kind == kind
+    assert (cause(found).kind, cause(found).part) == (true.cause, true.born)
     assert found.complete is complete
 
 
-def test_without_a_defect_nothing_is_located() -> None:
-    found = located("plain", None)
-    assert (found.differing, found.births, found.complete) == (0, (), False)
-    assert cause(found).kind == "no difference"
-    assert found.operations > 10
+def test_pads_that_are_taken_for_tokens_are_no_other_weights() -> None:
+    """They are seen first where tokens enter, not where they are attended to."""
+    control = "padding-mask-skipped-alone"
+    why = cause(account("plain", control))
+    assert (why.kind, why.part) == (CONTROLS[control].cause, "tokens")
+
+
+@pytest.mark.parametrize("control", PAIRS)
+def test_the_cause_in_a_pair_is_that_of_the_control(control: str) -> None:
+    found = located(PAIRS[control], control)
+    assert found.complete
+    assert cause_of(found).kind == CONTROLS[control].cause
+
+
+def test_a_foreign_cell_is_no_other_format() -> None:
+    narrow = account("plain", "narrow-cache")
+    assert all(each.same for each in narrow.births if each.read)
+    a, b = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).double()
+    assert [scaled(a, 3 * a.bfloat16().double()), scaled(a, b), scaled(b, a)] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_program_is_not_accused_of_what_its_steps_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defect is in every step, traced or not, and in code that reports nothing."""
+    row = replace(CONTROLS["raw-rollout-logprobs"], path=PathName("exported"))
+    setting, plans, own = placed("plain", "edge", "baked-cache")
+    plant = each_session(OneUp)
+    monkeypatch.setitem(PLANTS, row.name, plant)
+    found = locate(setting, plans, own, row)
+    assert isinstance(found, Account)
+    assert (cause(found).kind, found.signs.traced, found.births) == ("unknown", False, ())
+
+
+class OneUp(PlantedSession):
+    def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        yield from (rows + 1 for rows in self.inner.forward(step, ids))
+
+
+def test_a_row_that_nobody_computed_is_said_to_be_so() -> None:
+    assert "not computed" in cause_of(located("pair", "batch-edge")).words
+
+
+@pytest.mark.parametrize("fixture", ["plain", "pair"])
+def test_without_a_defect_nothing_is_located(fixture: str) -> None:
+    found = located(fixture, None)
+    assert (found.differing, found.complete) == (0, False)
+    assert cause_of(found).kind == "no difference"
+    if isinstance(found, Account):
+        assert not found.births
+        assert found.operations > 10
 
 
 def test_what_does_not_fit_into_memory_is_said() -> None:
-    found = located("plain", "split-by-batch", room=1 << 12)
+    found = account("plain", "split-by-batch", room=1 << 12)
     assert found.left_out
     assert not found.complete
 
 
 def test_an_account_of_a_part_is_not_complete() -> None:
-    whole = located("plain", "split-by-batch")
+    whole = account("plain", "split-by-batch")
     assert whole.complete
     for change in ({"left_out": 1}, {"still": 1}, {"births": ()}, {"differing": 0}):
         assert not replace(whole, **change).complete
     assert "inside" in cause(replace(whole, differing=0)).words
+
+
+def test_sums_of_another_instruction_or_kernel_are_no_other_order() -> None:
+    whole = account("plain", "split-by-batch")
+    other = replace(whole.signs, products=(("sm_80",), ("sm_80", "sm_90")))
+    assert cause(replace(whole, signs=other)).kind == "another instruction"
+    ran = (("bmm [1, 2, 3] [1, 3, 4]",), ("scaled_dot_product_attention [1] [1] [1]",))
+    born = tuple(replace(each, ran=ran) for each in whole.births)
+    assert cause(replace(whole, births=born)).kind == "another kernel"
+    assert cause(
+        replace(whole, births=tuple(replace(x, ran=(ran[0],) * 2) for x in born))
+    ).kind == ("reduction order")
+
+
+def test_every_control_that_changes_bits_has_its_truth() -> None:
+    for each in CONTROLS.values():
+        shows = "invariance" in each.relations and each.expect == "differs"
+        assert (each.cause is not None) is (each.born is not None) is shows, each.name

@@ -23,8 +23,25 @@ class EntryResult(TypedDict):
     seconds: float
 
 
+class LocatedControl(TypedDict):
+    """What ``kvparity locate`` named of one control. ``born``: the first operation that parts."""
+
+    control: str
+    habitat: str
+    born: str | None
+    complete: bool
+    cause: str
+    truth: str
+    part: str | None
+    """The part of the model with the first operation; None of a pair, which is one operation."""
+    truth_part: str | None
+    cause_right: bool
+    first_right: bool | None
+
+
 class ControlSummary(TypedDict):
-    """Which relations caught one control. ``missed``: of ``must``, those that did not."""
+    """Which relations caught one control. ``missed``: of ``must``, those that did not. ``located``:
+    what was named as its cause; None where it changes no bits between paths."""
 
     control: str
     defects: list[int]
@@ -32,6 +49,7 @@ class ControlSummary(TypedDict):
     must: list[str]
     missed: list[str]
     habitats: list[str]
+    located: LocatedControl | None
 
 
 class DefectCount(TypedDict):
@@ -41,6 +59,16 @@ class DefectCount(TypedDict):
     expressed: int
 
 
+class LocatedScore(TypedDict):
+    """Of how many controls that were located the cause and the first operation are right. A pair of
+    kernels is one operation, so ``of_first`` are the others."""
+
+    cause: int
+    of: int
+    first: int
+    of_first: int
+
+
 class MatrixDocument(TypedDict):
     """The whole result. ``ok``: each control was caught by all relations that must."""
 
@@ -48,6 +76,7 @@ class MatrixDocument(TypedDict):
     ok: bool
     environment: EnvironmentDocument
     defects: DefectCount
+    located: LocatedScore
     controls: list[ControlSummary]
     cells: list[EntryResult]
     elapsed_s: float
@@ -62,5 +91,7 @@ class ListedControl(TypedDict):
     subjects: list[str]
     needs: str
     must: list[str]
+    cause: str | None
+    born: str | None
     expect: str
     defects: list[int]

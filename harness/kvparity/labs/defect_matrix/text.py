@@ -6,7 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from kvparity.core.columns import aligned
 from kvparity.core.versions import lines as outside_line
-from kvparity.labs.defect_matrix.results import ControlSummary, ListedControl, MatrixDocument
+from kvparity.labs.defect_matrix.results import (
+    ControlSummary,
+    ListedControl,
+    LocatedControl,
+    MatrixDocument,
+)
 from kvparity_contracts.checks import CHECKS
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.defects import DEFECTS, defects_of
@@ -24,6 +29,8 @@ def listed(control: Control) -> ListedControl:
         "subjects": list(control.subjects),
         "needs": needs(control),
         "must": list(control.relations),
+        "cause": control.cause,
+        "born": control.born,
         "expect": control.expect,
         "defects": list(defects_of(control.name)),
     }
@@ -54,12 +61,36 @@ def rows(controls: Sequence[ControlSummary]) -> Iterator[list[str]]:
             MARKS[each["by"][relation]] + ("!" if relation in each["missed"] else "")
             for relation in CHECKS
         ]
-        yield [each["control"], ", ".join(map(str, each["defects"])), *marks]
+        numbers = ", ".join(map(str, each["defects"]))
+        yield [each["control"], numbers, *marks, *_named(each["located"])]
+
+
+NAMED = ("cause", "first operation")
+
+
+def _named(found: LocatedControl | None) -> tuple[str, str]:
+    """What was named, and what is true where that is another."""
+    if found is None:
+        return "", ""
+    part = found["part"] or "" if found["first_right"] is not None else "the pair"
+    cause = found["cause"] + ("" if found["cause_right"] else f" (is: {found['truth']})")
+    if found["first_right"] is False:
+        part = f"{part or 'none'} (is: {found['truth_part']})"
+    return cause, part
+
+
+def scored(document: MatrixDocument) -> str:
+    """How often the right cause and the right first operation were named."""
+    found = document["located"]
+    return (
+        f"named by kvparity locate: the cause of {found['cause']} of {found['of']} controls, the "
+        f"first operation of {found['first']} of {found['of_first']}"
+    )
 
 
 def terminal(document: MatrixDocument) -> str:
     """The matrix with aligned columns, and what was missed."""
-    head = ["control", "defects", *CHECKS]
+    head = ["control", "defects", *CHECKS, *NAMED]
     lines = aligned([head, *rows(document["controls"])])
     lines.append(
         "\nx caught   . not caught   ? void: not clean without the defect   ! must catch it"
@@ -69,14 +100,15 @@ def terminal(document: MatrixDocument) -> str:
         lines.append(f"MISSED  {each['control']}: not caught by {', '.join(each['missed'])}")
     count = len(document["controls"])
     lines.append(f"{count - len(missed)} of {count} controls caught by all that must")
+    lines.append(scored(document))
     return "\n".join(lines + outside_line(document["environment"]))
 
 
 def page(document: MatrixDocument) -> str:
     """The same as a page of the documentation."""
     facts = document["environment"]
-    head = ["control", "defects", *CHECKS]
-    rule = [":--", ":--", *(":-:" for _ in CHECKS)]
+    head = ["control", "defects", *CHECKS, *NAMED]
+    rule = [":--", ":--", *(":-:" for _ in CHECKS), ":--", ":--"]
     table = [head, rule, *([f"`{row[0]}`", *row[1:]] for row in rows(document["controls"]))]
     missed = sum(bool(each["missed"]) for each in document["controls"])
     count = len(document["controls"])
@@ -85,13 +117,16 @@ def page(document: MatrixDocument) -> str:
         "Reported defects of engines and trainers, each planted as a control in a small contract "
         "that can show it, and looked at with every relation. `x`: caught. `.`: not caught. "
         "`?`: void, because the contract was not clean without the defect. Empty: the relation "
-        "does not apply. `!`: missed by a relation that must catch it.",
+        "does not apply. `!`: missed by a relation that must catch it. Of a control that changes "
+        "bits between paths: the cause, and the part of the model with the first operation that "
+        "parts, as [`kvparity locate`](../locate.md) names them, and what is true where it names "
+        "another.",
         f"`kvparity controls --run --out docs/results`: {count - missed} of {count} controls are "
         f"caught by all that must; {document['defects']['expressed']} of "
-        f"{document['defects']['listed']} listed defects are expressed. Device "
-        f"{facts['device']}, {facts['triton_mode']}; {document['elapsed_s']:.0f} s. On a CPU this "
-        "shows the algorithm, not the hardware. Every entry is in "
-        "[defect-zoo.json](defect-zoo.json).",
+        f"{document['defects']['listed']} listed defects are expressed. "
+        f"{scored(document).capitalize()}. Device {facts['device']}, {facts['triton_mode']}; "
+        f"{document['elapsed_s']:.0f} s. On a CPU this shows the algorithm, not the "
+        "hardware. Every entry is in [defect-zoo.json](defect-zoo.json).",
         "\n".join("| " + " | ".join(row) + " |" for row in table),
         "## The defects",
         "\n".join(_defects()),

@@ -36,7 +36,7 @@ AUDITED = "sm_90"
 
 
 @dataclass
-class _Built:
+class BuiltFixture:
     """A fixture in this process: its subject, the tokens of its workloads, the clean outcomes."""
 
     setting: Setting
@@ -45,6 +45,7 @@ class _Built:
     clean: dict[tuple[object, ...], Comparison] = field(default_factory=dict)
 
     def known(self, workload: str) -> Tokens:
+        """The tokens of a workload, drawn once."""
         if workload not in self.tokens:
             runner = Runner(self.setting, self.setting.plans(workload), None)
             runner.rollout(DECODE)
@@ -52,10 +53,11 @@ class _Built:
         return self.tokens[workload]
 
 
-_all_built: dict[tuple[str, str], _Built] = {}
+_all_built: dict[tuple[str, str], BuiltFixture] = {}
 
 
-def _build(fixture: str, device: str) -> _Built:
+def build(fixture: str, device: str) -> BuiltFixture:
+    """A fixture in this process, built once."""
     if (fixture, device) not in _all_built:
         contract = FIXTURES[fixture].contract
         numerics = all_numerics(contract)[0]
@@ -67,7 +69,7 @@ def _build(fixture: str, device: str) -> _Built:
             seed=contract.seed,
             base=Path(),
         )
-        _all_built[fixture, device] = _Built(Setting(contract, subject), numerics)
+        _all_built[fixture, device] = BuiltFixture(Setting(contract, subject), numerics)
     return _all_built[fixture, device]
 
 
@@ -98,12 +100,12 @@ def _result(entry: Entry, device: str) -> EntryResult:
 
 def _look(entry: Entry, device: str) -> tuple[str, str, str]:
     if isinstance(RELATIONS[entry.relation], KernelRelation):
-        return _look_at_kernels(entry, _build(entry.fixture, device))
+        return _look_at_kernels(entry, build(entry.fixture, device))
     control = seen_by(CONTROLS[entry.control], entry.relation)
     part = part_of(CONTROLS[entry.control], FIXTURES[entry.fixture], entry.workload)
     assert control is not None  # or it would be no entry
     assert part is not None
-    built = _build(entry.fixture, device)
+    built = build(entry.fixture, device)
     contract = built.setting.contract
     check = next(each for each in contract.checks if each.relation == entry.relation)
     attention = contract.subject.kind == "attention"
@@ -131,7 +133,7 @@ def _look(entry: Entry, device: str) -> tuple[str, str, str]:
     return str(control.path), "caught" if caught else "not caught", planted.reason
 
 
-def _clean(built: _Built, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
+def _clean(built: BuiltFixture, job: ControlRun, control: Control, tokens: Tokens) -> Comparison:
     key = (
         job.relation, job.workload, job.sequences, job.generate, job.column, control.path,
         control.scores_prompt,
@@ -141,7 +143,7 @@ def _clean(built: _Built, job: ControlRun, control: Control, tokens: Tokens) -> 
     return built.clean[key]
 
 
-def _look_at_kernels(entry: Entry, built: _Built) -> tuple[str, str, str]:
+def _look_at_kernels(entry: Entry, built: BuiltFixture) -> tuple[str, str, str]:
     setting, relation = built.setting, kernel_relation(entry.relation)
     kernels = Kernels(setting.contract, Path(), lambda: setting.subject)
     where = {"keys": ORDER_KEYS} if relation.sees_order else {"architecture": AUDITED}

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -103,11 +104,40 @@ class Reporter:
                 emit(
                     Computed(self.call(f"{name} {part}"), read.transpose(1, 2), columns, read=True)
                 )
+            self._seen(name, query, args[0] if args else more.get("attention_mask"))
             found = function(module, query, key, value, *args, **more)
             emit(Computed(attention, found[0], self.places))
             return found
 
         return attending
+
+    def _seen(self, name: str, query: Tensor, mask: object) -> None:
+        """Report of each row the first position that its mask shows, and how many.
+
+        Without a mask a single query sees all keys, and of several each all up to its own, as
+        torch's causal attention has it.
+        """
+        operation, rows = self.call(f"{name} keys seen"), query.shape[2]
+        if mask is None:
+            width = max(map(len, self.columns), default=0)
+            shown = torch.ones(rows, width, dtype=torch.bool)
+            mask = (shown if rows == 1 else shown.tril()).expand(len(self.columns), 1, -1, -1)
+        if not isinstance(mask, Tensor) or mask.dim() != 4:
+            return
+        visible = (
+            mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] > torch.finfo(mask.dtype).min / 2
+        )
+        columns = _columns(self.columns, visible.shape[2])
+        positions = torch.tensor(
+            [[-1 if each is None else each[1] for each in row] for row in columns]
+        )
+        own = (
+            positions[:, None, :]
+            .expand(-1, rows, -1)
+            .where(visible.cpu() & (positions >= 0)[:, None], 1 << 23)
+        )
+        seen = torch.stack([own.amin(-1), (own < 1 << 23).sum(-1)], -1).float()
+        emit(Computed(operation, seen, self.places))
 
 
 def _columns(columns: Places, width: int) -> Places:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from located import located
 
 from kvparity.cli.main import main
 from kvparity.core.exit_codes import ExitCode
-from kvparity.labs.defect_matrix import matrix
+from kvparity.labs.defect_matrix import locating, matrix, text
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.defects import DEFECTS, defects_of
 
@@ -27,9 +28,11 @@ def test_the_list_needs_no_torch() -> None:
     assert [each["name"] for each in listed] == list(CONTROLS)
     first = listed[0]
     assert set(first) == {
-        "name", "about", "source", "subjects", "needs", "must", "expect", "defects",
+        "name", "about", "source", "subjects", "needs", "must", "cause", "born", "expect",
+        "defects",
     }  # fmt: skip
     assert (first["defects"], first["must"]) == ([13], ["invariance"])
+    assert (first["cause"], first["born"]) == ("reduction order", "attention")
 
 
 def test_the_list_in_words(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +80,25 @@ def test_a_run_of_one_control(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert found["controls"][0]["by"]["invariance"] == "caught"
     assert found["controls"][0]["by"]["liveness"] == "does not apply"
     assert "1 of 1 controls caught by all that must" in captured.err
-    assert "| `raw-rollout-logprobs` | 2 | x |" in (tmp_path / "defect-zoo.md").read_text()
+    page = (tmp_path / "defect-zoo.md").read_text()
+    assert "| `raw-rollout-logprobs` | 2 | x |" in page
+    assert "| logprob semantics | sampler |" in page
+    assert found["located"] == {"cause": 1, "of": 1, "first": 1, "of_first": 1}
+    assert "the cause of 1 of 1 controls, the first operation of 1 of 1" in captured.err
+
+
+def test_what_is_named_wrong_is_told_beside_what_is_true() -> None:
+    right = locating.row(CONTROLS["stale-slot"], "plain", located("plain", "stale-slot"))
+    wrong = locating.row(CONTROLS["narrow-cache"], "plain", located("plain", "stale-slot"))
+    rows = list(text.rows(matrix.summary(
+        [{"control": each["control"], "habitat": "plain", "workload": "edge", "path": "decode",
+          "relation": "invariance", "found": "caught", "seen": "", "seconds": 0.0}
+         for each in (right, wrong)], located=[right, wrong],
+    )))  # fmt: skip
+    assert [row[-2:] for row in rows] == [
+        ["memory", "cache"], ["memory (is: store)", "cache"],
+    ]  # fmt: skip
+    assert matrix.score([right, wrong]) == {"cause": 1, "of": 2, "first": 2, "of_first": 2}
 
 
 def test_a_missed_control_is_exit_one(

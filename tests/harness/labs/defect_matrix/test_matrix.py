@@ -87,7 +87,7 @@ def test_what_changes_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None
     assert (result["found"], result["seen"]) == ("not caught", "every bit is equal")
     (found,) = matrix.summary([result])
     assert found["missed"] == ["invariance", "trace"]
-    result = matrix.document([result], {}, 1.0)
+    result = matrix.document([result], [], {}, 1.0)
     assert not result["ok"]
     assert "MISSED  position-off-by-one: not caught by invariance, trace" in text.terminal(result)
 

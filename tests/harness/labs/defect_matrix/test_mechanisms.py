@@ -12,7 +12,7 @@ from kvparity.controls import dispatch, exponent, linears, parts, rope
 from kvparity.controls.calls import CallFacts, chosen
 from kvparity.core.bits import differing
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
-from kvparity.labs.defect_matrix.work import _build
+from kvparity.labs.defect_matrix.work import build
 from kvparity.subjects.attention_calls import DecodeCall, PrefillCall
 from kvparity.subjects.decoder.call_log import FIXED_ORDER
 from kvparity.subjects.decoder.subject import DecoderSubject
@@ -121,7 +121,7 @@ def test_the_blocked_norm_is_the_norm_when_it_has_one_block(width: int) -> None:
 
 
 def decoder() -> DecoderSubject:
-    subject = _build("plain", "cpu").setting.subject
+    subject = build("plain", "cpu").setting.subject
     assert isinstance(subject, DecoderSubject)
     return subject
 

@@ -1,0 +1,156 @@
+"""Why two kernels of a pair part: what their rows, their caches and a plainer call show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from kvparity.core.errors import UnsupportedError
+from kvparity.locate.causes import Cause
+from kvparity.locate.transplant import scaled
+from kvparity.record.cache_snapshot import CachePlace
+from kvparity.record.path_run import PathRun
+from kvparity.subjects.pair.subject import AttentionSubject
+from kvparity_contracts.causes import CauseKind
+from kvparity_contracts.paths import DECODE, PREFILL
+from kvparity_kernels.attention import naive
+
+FAR = 16.0
+"""A side whose error is so many times the other's is called the wrong one."""
+ROUNDINGS = 64.0
+"""Both sides are wrong where their errors are so many roundings of the largest element."""
+REACH = 8
+"""Keys by which a mask or a window may be off: its ends are tried this far on both sides."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A row that is not only otherwise rounded: of ``side``, sequence number and position.
+
+    ``row``: its values, ``exact``: float64's; both ``[width]``. ``near``: how far a right row may
+    be off. ``name``: what the side is called.
+    """
+
+    side: PathRun
+    sequence: int
+    position: int
+    row: Tensor
+    exact: Tensor
+    near: float
+    name: str
+
+
+def pair_of(side: PathRun) -> AttentionSubject:
+    """The pair as the contract has it."""
+    subject = side.setting.subject
+    assert isinstance(subject, AttentionSubject)  # rows of others are logits
+    return subject
+
+
+def fault_cause(subject: object, fault: str) -> Cause:
+    """Of rows without a key, which nobody compares, or of what was written beside its slots."""
+    if not isinstance(subject, AttentionSubject):
+        return Cause("unknown", fault)
+    if subject.pair.append is not None and fault.startswith(subject.pair.append.name):
+        return Cause("memory", fault, "cache")
+    if subject.given_out:
+        return Cause("memory", f"{fault}: NaN, which its out held before, so nobody wrote it")
+    return Cause("mask or window", f"{fault}: a row that sees no key has to be masked whole")
+
+
+def wrong_cause(found: Wrong) -> Cause:
+    """Of a row that is wrong: each sign is looked for until one is seen."""
+    wrong = f"{found.name} is wrong, not only otherwise rounded:"
+    if bool(found.row.isnan().any()):
+        return Cause("memory", f"{wrong} it gave NaN, as only memory holds that is not its own")
+    if _empty(found):
+        return Cause("memory", f"{wrong} it left rows 0, as if they saw no key: not computed")
+    held = _held_otherwise(found)
+    if held is not None:
+        kind, words = held
+        return Cause(kind, f"{wrong} {words}", "cache")
+    if _right_alone(found):
+        words = "its row is right in a call of its own, so it depends on what lies beside it"
+        return Cause("memory", f"{wrong} {words}")
+    seen = _other_keys(found)
+    if seen is not None:
+        words = f"its row is as if it saw keys {seen.start} to {seen.stop - 1}, and no others"
+        return Cause("mask or window", f"{wrong} {words}")
+    words = "no range of its keys gives what it gave: another key, scale or bias"
+    return Cause("unknown", f"{wrong} {words}")
+
+
+def _empty(found: Wrong) -> bool:
+    """Whether O is 0 where float64's is not."""
+    width = pair_of(found.side).heads.out
+    return not bool(found.row[:width].any()) and bool(found.exact[:width].any())
+
+
+def _held_otherwise(found: Wrong) -> tuple[CauseKind, str] | None:
+    """What the cache holds, beside what was written to it."""
+    try:
+        kept = found.side.take_snapshot()
+    except UnsupportedError:
+        return None
+    off = (kept.held != kept.written).any(-1) & kept.is_held & kept.is_written & kept.needed
+    if not bool(off.any()):
+        return None
+    layer, row = torch.nonzero(off)[0].tolist()
+    sequence, position = kept.index[row]
+    place = CachePlace(layer, sequence, position)
+    read, written = found.side.take_snapshot(frozenset({place})).values[place]
+    parts = [
+        scaled(a.double().flatten(), b.double().flatten())
+        for a, b in zip(written, read, strict=True)
+    ]
+    where = f"its cache holds position {position} of {found.side.plan.members[sequence].id}"
+    if all(parts):
+        return "store", f"{where} in another format or scale than it was written in"
+    return "memory", f"{where} with other bits than were written there"
+
+
+def _right_alone(found: Wrong) -> bool:
+    """Whether the same row is right where its sequence is alone, in memory of its own."""
+    side, subject = found.side, found.side.subject
+    if isinstance(subject, AttentionSubject):
+        subject = replace(subject, strided=False, empties=False)
+    decodes = any(span.decode for step in side.plan.schedule for span in step)
+    path = side.path if side.path.kind == "verify" else DECODE if decodes else PREFILL
+    part = side.plans.part((found.sequence,), side.prompts.generate)
+    alone = PathRun(side.setting, subject, part, path, [side.tokens[found.sequence]])
+    record = alone.run()
+    row = record.values[record.index.index((0, found.position))].cpu().double()
+    return bool((row - found.exact).abs().max() <= found.near)
+
+
+def _other_keys(found: Wrong) -> range | None:
+    """A range of the sequence's keys, other than the row's, that gives what it gave."""
+    model, member = pair_of(found.side), found.side.plan.members[found.sequence]
+    q, k, v = model.stored(member, range(member.length))
+    terms = {name: each for name, each in vars(model.terms()).items() if each is not None}
+    if terms.keys() & {"alibi_slopes", "bias"}:
+        return None  # these follow the distance of a key, which another range changes
+    for keys in _ranges(found.position, len(k), model.window):
+        out, lse = naive.attend(
+            q[found.position : found.position + 1], k[keys.start : keys.stop],
+            v[keys.start : keys.stop], scale=model.scale, softcap=model.softcap, **terms,
+        )  # fmt: skip
+        row = torch.cat([out.flatten(), lse.flatten()])[: len(found.row)].cpu()
+        if float((row - found.row.double()).abs().max()) <= found.near:
+            return keys
+    return None
+
+
+def _ranges(position: int, length: int, window: int) -> Iterator[range]:
+    own = max(0, position + 1 - window) if window else 0
+    firsts = sorted({0, *range(max(0, own - REACH), own + REACH + 1)})
+    lasts = sorted(
+        {length, *range(max(1, position + 1 - REACH), min(length, position + 1 + REACH) + 1)}
+    )
+    for first, stop in product(firsts, lasts):
+        if first < stop and (first, stop) != (own, position + 1):
+            yield range(first, stop)
