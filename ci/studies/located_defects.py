@@ -1,10 +1,11 @@
-"""Planted defects of the reference decoder, located; and what a pass of digests takes.
+"""Planted defects of every subject, located; and what a pass of digests takes.
 
     python ci/studies/located_defects.py          writes docs/results/located-defects.*
 
-Each control that a check of invariance must catch is planted in the first fixture of the matrix of
-defects that shows it. ``TRUTH`` says where it was planted, written from the controls' own words.
-The cost is that of a transformers model of hidden size 1024, with and without digests, in turns.
+Each control that changes bits between paths is planted in one of each kind of subject that shows
+it: a fixture of the matrix of defects, or a contract below. What is true of it is its own row in
+the contracts' table of controls. The cost is that of a transformers model of hidden size 1024,
+with and without digests, in turns.
 """
 
 from __future__ import annotations
@@ -22,107 +23,65 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 import torch
 import transformers
 from in_turns import in_turns
+from located_places import opened_contract, places
 from marked_table import put
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/harness"))
+from kvparity.labs.defect_matrix.locating import cause_of, row
+from kvparity.labs.defect_matrix.results import LocatedControl
+from kvparity.locate.digests import digest_pass
+from kvparity.record.path_run import PathRun, Setting
+from kvparity.run.unit import Runner
+from kvparity.subjects.hf.subject import build
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.controls import CONTROLS, Control
+from kvparity_contracts.paths import PathName
 
-from located import NothingPlantedError, located  # noqa: E402 - the tests' own
-
-from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES  # noqa: E402
-from kvparity.locate.account import Account  # noqa: E402
-from kvparity.locate.causes import cause  # noqa: E402
-from kvparity.locate.digests import digest_pass  # noqa: E402
-from kvparity.record.path_run import PathRun, Setting  # noqa: E402
-from kvparity.run.unit import Runner  # noqa: E402
-from kvparity.subjects.hf.subject import build  # noqa: E402
-from kvparity_contracts.contract import Contract  # noqa: E402
-from kvparity_contracts.paths import PathName  # noqa: E402
-
-RESULTS = ROOT / "docs/results"
-ATTENTION = (
-    "split-by-batch tile-by-query-length split-from-chunk tile-by-neighbour "
-    "kernel-by-longest-query tile-by-mean-query splits-over-batch mask-follows-alignment "
-    "tile-by-query-count kernel-by-bucket tuned-elsewhere replays-captured-splits "
-    "cascade-of-shared-prefix hit-merges-states chunk-from-budget polynomial-exp2 "
-    "window-drops-split window-one-short tile-by-store"
-)
-SUMS = (
-    "norm-block-by-rows linear-kernel-by-rows linear-split-where-narrow linear-split-by-tokens "
-    "linear-contracts-by-rows linear-by-rows-per-request"
-)
-POSITIONS = (
-    "position-off-by-one rope-table-bfloat16 decode-at-position-zero padding-shifts-positions "
-    "prefix-shifts-positions"
-)
-MEMORY = (
-    "stale-slot narrow-cache ring-stale-on-reuse scale-ignored-in-prefill scale-from-first-input "
-    "stale-after-update"
-)
-LOGPROBS = (
-    "temperature-ignored log-of-softmax raw-rollout-logprobs scaled-logprobs top-p-renormalised "
-    "inlined-logprob sampler-by-batch"
-)
-TRUTH = {
-    **dict.fromkeys(ATTENTION.split(), "attention"),
-    **dict.fromkeys(SUMS.split(), "reduction order"),
-    **dict.fromkeys(POSITIONS.split(), "position"),
-    **dict.fromkeys(MEMORY.split(), "memory"),
-    **dict.fromkeys(LOGPROBS.split(), "logprob semantics"),
-    **dict.fromkeys(("padding-leaks", "padding-mask-skipped-alone"), "attention"),
-    **dict.fromkeys(("baked-cache", "baked-position", "frozen-length"), "not reported"),
-    "order-by-launch": "state",
-}
+RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
+KINDS = ("decoder", "attention", "transformers")
+CLEAN = ("mistral", "seen both ways", "as sm_90")
+"""Contracts in which nothing planted must be located as nothing."""
 
 
-def first_found(control: str) -> tuple[str, Account] | None:
-    """The account in the first fixture in which the defect changes a compared row."""
-    for name, fixture in FIXTURES.items():
-        if fixture.contract.subject.kind != "decoder":
-            continue
-        try:
-            found = located(name, control)
-        except NothingPlantedError:
-            continue
-        if found.differing:
-            return name, found
-    return None
+def rows(control: Control) -> list[LocatedControl]:
+    """What was found of one planted defect, by kind of subject."""
+    found = []
+    for kind in KINDS:
+        if kind in control.subjects:
+            shown = (
+                each for each in places(control, kind) if each[1].differing or each[1].complete
+            )
+            first = next(shown, None)
+            if first is None:
+                print(f"{control.name}: no place of {kind} shows it", file=sys.stderr)
+            else:
+                found.append(row(control, *first))
+    return found
 
 
-def row(control: str) -> dict[str, object]:
-    """What was found of one planted defect."""
-    got = first_found(control)
-    if got is None:
-        return {"control": control, "fixture": None, "truth": TRUTH[control], "right": False}
-    fixture, found = got
-    born = dict.fromkeys(
-        each.operation.partition(" ")[2] or each.operation for each in found.births
+def right(own: list[LocatedControl]) -> bool:
+    """Whether cause and first operation are right in every kind of subject."""
+    return bool(own) and all(
+        each["cause_right"] and each["first_right"] is not False for each in own
     )
-    kind = cause(found).kind
-    return {
-        "control": control,
-        "fixture": fixture,
-        "differing": found.differing,
-        "born": list(born),
-        "complete": found.complete,
-        "cause": kind,
-        "truth": TRUTH[control],
-        "right": kind == TRUTH[control],
-    }
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """The rows as a table."""
+def table(found: list[LocatedControl], clean: dict[str, str]) -> str:
+    """The rows as a table; what is wrong is bold, with what is true behind it."""
     lines = [
-        "| planted | born in | account | cause | planted in |",
+        "| planted | in | first born in | account | cause |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for each in rows:
-        born = ", ".join(map(str, each.get("born") or ())) or "–"
-        account = "complete" if each.get("complete") else "–"
-        kind = each.get("cause", "no fixture shows it")
-        mark = kind if each["right"] else f"**{kind}**"
-        lines.append(f"| {each['control']} | {born} | {account} | {mark} | {each['truth']} |")
+    for each in found:
+        cause = each["cause"]
+        if not each["cause_right"]:
+            cause = f"**{cause}** ({each['truth']})"
+        born = "the pair" if each["first_right"] is None else each["born"] or each["part"] or "–"
+        if each["first_right"] is False:
+            born = f"**{born}** ({each['truth_part']})"
+        account = "complete" if each["complete"] else "–"
+        lines.append(f"| {each['control']} | {each['habitat']} | {born} | {account} | {cause} |")
+    for place, cause in clean.items():
+        lines.append(f"| nothing | {place} | – | – | {cause} |")
     return "\n".join(lines)
 
 
@@ -168,10 +127,22 @@ def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--kept-cost", action="store_true", help="keep the cost of the last time")
+    parser.add_argument("--only", nargs="+", metavar="CONTROL", help="print these rows alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row(control) for control in TRUTH]
-    right = sum(bool(each["right"]) for each in rows)
+    page = RESULTS / "located-defects.json"
+    own = {
+        control.name: rows(control)
+        for control in CONTROLS.values()
+        if control.cause and set(control.subjects) & set(KINDS)
+        if not args.only or control.name in args.only
+    }
+    whole = [each for found in own.values() for each in found]
+    if args.only:
+        print(table(whole, {}))
+        return 0
+    clean = {name: cause_of(opened_contract(name).located(None)).kind for name in CLEAN}
     document = {
         "command": "python ci/studies/located_defects.py",
         "versions": {
@@ -180,14 +151,15 @@ def main() -> int:
             "transformers": transformers.__version__,
         },
         "machine": platform.machine(),
-        "right": right,
-        "of": len(rows),
-        "rows": rows,
-        "cost": cost(args.repeats),
+        "right": sum(map(right, own.values())),
+        "of": len(own),
+        "rows": whole,
+        "clean": clean,
+        "cost": json.loads(page.read_text())["cost"] if args.kept_cost else cost(args.repeats),
     }
-    RESULTS.joinpath("located-defects.json").write_text(json.dumps(document, indent=1) + "\n")
-    put(RESULTS / "located-defects.md", table(rows))
-    print(f"{right} of {len(rows)} causes right; cost {document['cost']}")
+    page.write_text(json.dumps(document, indent=1) + "\n")
+    put(RESULTS / "located-defects.md", table(whole, clean))
+    print(f"{document['right']} of {len(own)} right; cost {document['cost']}")
     return 0
 
 

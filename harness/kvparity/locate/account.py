@@ -21,7 +21,8 @@ class Account:
     """What was found out about two paths.
 
     ``rows``: compared rows; ``differing``: of these, with other bits; ``still``: of these, how many
-    differ once the births alone are the reference's. ``operations``: how many both sides reported.
+    differ once the births alone are the reference's, ``still_logits`` in their logits.
+    ``operations``: how many both sides reported.
     ``unlike``: operations and rows with other bits, in the order of computation; ``first`` of them.
     ``signs``: what was observed beside the births.
     ``left_out``: rows that did not fit into memory. ``gap`` and ``gap_left``: sums of absolute
@@ -31,6 +32,7 @@ class Account:
     rows: int
     differing: int
     still: int
+    still_logits: int
     operations: int
     first: Key | None
     unlike: tuple[Key, ...]
@@ -66,24 +68,27 @@ def account(reference: PathRun, candidate: PathRun, *, room: int = ROOM) -> Acco
     a, a_digests = digest_pass(reference)
     b, b_digests = digest_pass(candidate)
     unlike = list(a_digests.unlike(b_digests))
-    off, gap = _apart(a, b)
+    off, off_logits, gap = _apart(a, b)
     operations = len(a_digests.by_operation.keys() & b_digests.by_operation.keys())
     signs = observed(a, a_digests, b, b_digests)
     if not unlike:
         eager = without_program(candidate) if signs.logits_differ else None
         signs = replace(signs, traced=eager is not None and _apart(a, eager)[0] == 0)
-        return Account(len(a.index), off, off, operations, None, (), signs, (), 0, gap, gap)
+        return Account(
+            len(a.index), off, off, off_logits, operations, None, (), signs, (), 0, gap, gap
+        )
     order = {name: number for number, name in enumerate(a_digests.by_operation)}
     kept = capture(reference, {place for _, place in unlike}, room)
     born, walked = births(candidate, kept, a_digests.by_operation)
     keys = {(each.operation, (each.sequence, each.position)) for each in born}
     mended = replaced(candidate, {key: row for key, row in kept.rows.items() if key in keys})
-    still, left = _apart(a, mended)
+    still, still_logits, left = _apart(a, mended)
     unsteady = bool(born and still) and not alike(b, candidate.run())
     return Account(
         rows=len(a.index),
         differing=off,
         still=still,
+        still_logits=still_logits,
         operations=operations,
         first=min(unlike, key=lambda each: each[1]),
         unlike=tuple(unlike),
@@ -95,10 +100,15 @@ def account(reference: PathRun, candidate: PathRun, *, room: int = ROOM) -> Acco
     )
 
 
-def _apart(a: Record, b: Record) -> tuple[int, float]:
-    """How many rows differ in value or digest, and the sum of absolute differences of values."""
+def _apart(a: Record, b: Record) -> tuple[int, int, float]:
+    """How many rows differ in value or digest, how many in their digest, and how far values are.
+
+    That is the sum of absolute differences.
+    """
     there = {place: row for row, place in enumerate(b.index)}
     rows = [there[place] for place in a.index]
     values = b.values.to(a.values.device)[rows]
-    off = (a.digests != b.digests.to(a.digests.device)[rows]) | differing(a.values, values).any(-1)
-    return int(off.sum()), float((a.values.double() - values.double()).abs().nansum())
+    logits = a.digests != b.digests.to(a.digests.device)[rows]
+    off = logits | differing(a.values, values).any(-1)
+    gap = float((a.values.double() - values.double()).abs().nansum())
+    return int(off.sum()), int(logits.sum()), gap

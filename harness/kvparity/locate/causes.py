@@ -66,6 +66,10 @@ def cause(found: Account) -> Cause:
         what = ", ".join(signs.moved[:3])
         words = f"cells of the cache changed after they were read once: {what}"
         return Cause("memory", words, "cache")
+    if found.still and signs.unwritten:
+        return _unwritten(signs.unwritten)
+    if found.still and not found.still_logits:
+        return _of_scores("once the births are put right, ")
     if found.still and (signs.unsteady or found.explained < 0.5):
         words = "rows that were put right came out wrong again: something is kept between calls"
         if signs.unsteady:
@@ -77,18 +81,26 @@ def cause(found: Account) -> Cause:
 def _without(found: Account) -> Cause:
     signs = found.signs
     if not signs.logits_differ and not signs.unwritten:
-        words = "all logits are equal; what is made of them differs (temperature, softmax, sampler)"
-        return Cause("logprob semantics", words, "sampler")
+        return _of_scores("")
     if signs.traced:
         words = "the same steps without a traced program give the reference's bits"
         return Cause("traced program", words, "program")
     if signs.unwritten and found.operations:
-        words = f"every operation that is reported is equal, and {signs.unwritten} rows are NaN"
-        return Cause("memory", f"{words}: they are read where nobody wrote them", "sampler")
+        return _unwritten(signs.unwritten)
     if not found.operations:
         return Cause("unknown", "the subject reports no operation of this path")
     words = "every operation that is reported is equal; it lies in code that is not"
     return Cause("unknown", words)
+
+
+def _unwritten(rows: int) -> Cause:
+    words = f"behind all operations that are reported {rows} rows are NaN: nobody wrote them"
+    return Cause("memory", words, "sampler")
+
+
+def _of_scores(when: str) -> Cause:
+    words = "all logits are equal; what is made of them differs (temperature, softmax, sampler)"
+    return Cause("logprob semantics", when + words, "sampler")
 
 
 def _of_tokens(found: Account) -> Cause:

@@ -21,6 +21,8 @@ _MOVES = {
     "unsafe_split", "unsqueeze", "view",
 }  # fmt: skip
 """What gives no new number: it moves or rounds what is there."""
+SEEN = " keys seen"
+"""The end of the name under which a row's first key, and how many it sees, are told."""
 
 
 class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
@@ -34,6 +36,10 @@ class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         """What ran since this was last asked."""
         found, self._ran = tuple(self._ran), []
         return found
+
+    def kept(self, ran: Executed) -> None:
+        """Go on as if this had run alone."""
+        self._ran = list(ran)
 
     def __torch_dispatch__(
         self,
@@ -52,12 +58,18 @@ class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
 
 @contextmanager
 def hearing(run: PathRun, hear: Callable[[Computed, Executed], None]) -> Iterator[None]:
-    """Call ``hear`` with what a path computes and what torch executed for it."""
+    """Call ``hear`` with what a path computes and what torch executed for it.
+
+    What attention was given may be told when it has run: that is not what was executed for.
+    """
     operators = OperatorLog()
 
     def heard(event: Computed) -> None:
-        hear(event, operators.taken())
+        ran = operators.taken()
+        hear(event, ran)
         operators.taken()  # what the listener itself computed
+        if event.read or event.operation.endswith(SEEN):
+            operators.kept(ran)
 
     with operators, computing(run, heard):
         yield

@@ -156,6 +156,12 @@ def test_sums_of_another_instruction_or_kernel_are_no_other_order() -> None:
     ).kind == ("reduction order")
 
 
+def test_rows_that_nobody_wrote_are_seen_behind_births() -> None:
+    whole = account("plain", "split-by-batch")
+    left = replace(whole, still=1, still_logits=1, signs=replace(whole.signs, unwritten=1))
+    assert cause(left).kind == "memory"
+
+
 def test_every_control_that_changes_bits_has_its_truth() -> None:
     for each in CONTROLS.values():
         shows = "invariance" in each.relations and each.expect == "differs"
