@@ -23,7 +23,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 import torch
 import transformers
 from in_turns import in_turns
-from located_places import opened_contract, places
+from located_places import clean_places, places
 from marked_table import put
 
 from kvparity.labs.defect_matrix.locating import cause_of, row
@@ -38,8 +38,6 @@ from kvparity_contracts.paths import PathName
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
 KINDS = ("decoder", "attention", "transformers")
-CLEAN = ("mistral", "seen both ways", "as sm_90")
-"""Contracts in which nothing planted must be located as nothing."""
 
 
 def rows(control: Control) -> list[LocatedControl]:
@@ -131,6 +129,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="CONTROL", help="print these rows alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    clean = {name: cause_of(found).kind for name, found in clean_places()}
     page = RESULTS / "located-defects.json"
     own = {
         control.name: rows(control)
@@ -142,7 +141,6 @@ def main() -> int:
     if args.only:
         print(table(whole, {}))
         return 0
-    clean = {name: cause_of(opened_contract(name).located(None)).kind for name in CLEAN}
     document = {
         "command": "python ci/studies/located_defects.py",
         "versions": {

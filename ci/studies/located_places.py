@@ -21,7 +21,7 @@ from kvparity.record.path_run import Setting
 from kvparity.run.unit import Runner
 from kvparity.subjects.registry import factory
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.controls import CONTROLS, Control
+from kvparity_contracts.controls import Control
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.paths import DECODE, PREFILL
 from kvparity_contracts.placing import part_of as placed
@@ -87,19 +87,22 @@ class _Opened:
             runner.rollout(DECODE if subject.vocab else PREFILL)
             self.tokens = runner.known()
 
-    def located(self, control: Control | None) -> Found:
-        """What is found of a control, in the part of the workload that shows it.
-
-        Raises:
-            UnsupportedError: it cannot be planted here.
-        """
-        part = placed(control or CONTROLS["stale-slot"], self.contract, self.contract.workloads[0])
-        if part is None:
-            raise UnsupportedError("no part of the workload shows it")
+    def located(self, control: Control) -> Found | None:
+        """What is found of a control where a part of the workload shows it."""
+        part = placed(control, self.contract, self.contract.workloads[0])
+        if part is None or not possible(control, self.contract):
+            return None
         plans = self.setting.plans("w").part(part.sequences, part.generate)
         own = [self.tokens[i][: plans.prompts.length(n)] for n, i in enumerate(part.sequences)]
-        with device_model.using(self.contract.numerics.device):
+        with device_model.using(self.contract.numerics.device), suppress(UnsupportedError):
             return located(self.setting, plans, own, control)
+        return None
+
+    def clean(self) -> Found:
+        """What is found where nothing is planted, on the first path of the contract."""
+        path = self.contract.checks[0].paths[0]
+        with device_model.using(self.contract.numerics.device):
+            return located(self.setting, self.setting.plans("w"), self.tokens, None, clean=path)
 
 
 @cache
@@ -119,7 +122,15 @@ def places(control: Control, kind: str) -> Iterator[tuple[str, Found]]:
     for name, document in CONTRACTS.items():
         if document["subject"]["kind"] != kind:  # type: ignore[index,call-overload]
             continue
-        opened = opened_contract(name)
-        if possible(control, opened.contract):
-            with suppress(UnsupportedError):
-                yield name, opened.located(control)
+        found = opened_contract(name).located(control)
+        if found is not None:
+            yield name, found
+
+
+def clean_places() -> Iterator[tuple[str, Found]]:
+    """What is found where nothing is planted, in one of each kind of subject."""
+    for name in ("plain", "pair"):
+        own = fixture_part(name, "edge", "stale-slot")
+        yield name, located(*own, None)
+    for name in CONTRACTS:
+        yield name, opened_contract(name).clean()

@@ -14,8 +14,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
+
+from kvparity_kernels.relied.torch import lower_right
 
 BACKENDS = {
     "math": SDPBackend.MATH,
@@ -107,7 +108,7 @@ def prefill(
             q[q0:q1].transpose(0, 1)[None],
             k[k0:k1].transpose(0, 1)[None],
             v[k0:k1].transpose(0, 1)[None],
-            attn_mask=None if square else causal_lower_right(q1 - q0, k1 - k0),
+            attn_mask=None if square else lower_right(q1 - q0, k1 - k0),
             is_causal=square,
             scale=scale,
             enable_gqa=True,

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
+
 from kvparity_kernels.relied import ReliedItem, gone, needed
 
 if TYPE_CHECKING:
@@ -40,6 +43,18 @@ INDUCTOR = ReliedItem(
     ("torch._inductor.compile_fx:compile_fx",),
     "count the runs of what torch.compile compiled",
 )
+
+MODES_OFF = ReliedItem(
+    "torch",
+    ("torch.utils._python_dispatch:_disable_current_modes",),
+    "make a causal mask while operations are watched",
+)
+
+
+def lower_right(rows: int, keys: int) -> Tensor:
+    """torch's ``causal_lower_right``, which cannot be made where a mode sees every operation."""
+    with MODES_OFF.get()():
+        return causal_lower_right(rows, keys)
 
 
 def schema(operation: OpOverload) -> FunctionSchema:

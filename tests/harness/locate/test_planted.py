@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,9 @@ from kvparity.locate.account import Account
 from kvparity.locate.causes import cause
 from kvparity.locate.transplant import scaled
 from kvparity.plan.schedule import Step
+from kvparity.record.path_run import Setting
+from kvparity.subjects.decoder.subject import build
+from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.paths import PathName
 
@@ -114,6 +118,31 @@ def test_a_program_is_not_accused_of_what_its_steps_do(monkeypatch: pytest.Monke
 class OneUp(PlantedSession):
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         yield from (rows + 1 for rows in self.inner.forward(step, ids))
+
+
+def test_sdpa_under_a_rectangular_mask_is_watched() -> None:
+    """torch makes no such mask where a mode sees every operation."""
+    shape = {"vocab_size": 256, "hidden_size": 32, "intermediate_size": 32, "layers": 1, "heads": 2,
+             "kv_heads": 1, "head_dim": 16, "max_positions": 32}  # fmt: skip
+    contract = Contract.model_validate({
+        "version": 1, "name": "sdpa", "controls": ["position-off-by-one"],
+        "subject": {"kind": "decoder", "config": shape, "attention": "sdpa"},
+        "numerics": {"execution": "float32"},
+        "workloads": [{"name": "w", "prompt_tokens": [9], "generate": 2}],
+        "checks": [{"name": "bits", "relation": "invariance", "paths": ["chunked(4)"]}],
+    })  # fmt: skip
+    subject = build(
+        contract.subject, execution="float32", kv_cache="float32", device=torch.device("cpu"),
+        seed=0, base=Path(),
+    )  # type: ignore[arg-type] # fmt: skip
+    setting = Setting(contract, subject)
+    path = PathName("chunked", 4)
+    found = locate(setting, setting.plans("w"), [list(range(11))], None, clean=path)
+    assert isinstance(found, Account)
+    assert found.differing
+    assert found.complete
+    ran = {name.partition(" ")[0] for each in found.births for side in each.ran for name in side}
+    assert "scaled_dot_product_attention" in ran
 
 
 def test_a_row_that_nobody_computed_is_said_to_be_so() -> None:

@@ -18,7 +18,7 @@ from kvparity.run.control_run import sides
 from kvparity.run.unit import oracle_values
 from kvparity_contracts.checks import Invariance
 from kvparity_contracts.controls import CONTROLS, Control
-from kvparity_contracts.paths import DECODE, PREFILL
+from kvparity_contracts.paths import DECODE, PREFILL, PathName
 
 
 def placed(
@@ -46,15 +46,16 @@ def located(
     control: Control | None,
     *,
     room: int = ROOM,
+    clean: PathName = DECODE,
 ) -> Account | PairAccount:
-    """What is found of a control; None: of nothing planted.
+    """What is found of a control; None: of nothing planted, on the path ``clean``.
 
     Raises:
         UnsupportedError: the control cannot be planted here.
     """
     if control is None:
         first, second = (
-            PathRun(setting, setting.subject, plans, path, own) for path in (PREFILL, DECODE)
+            PathRun(setting, setting.subject, plans, path, own) for path in (PREFILL, clean)
         )
     else:
         first, second = sides(setting, control, planting(control), plans, own, PREFILL)

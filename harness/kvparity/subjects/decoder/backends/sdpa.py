@@ -14,7 +14,6 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from kvparity.core.errors import SubjectError
@@ -26,6 +25,7 @@ from kvparity.subjects.decoder.backends.limits import require_plain
 from kvparity.subjects.decoder.backends.per_step_cache import Memo
 from kvparity.subjects.events import Ran
 from kvparity_kernels.keys import KeysValues
+from kvparity_kernels.relied.torch import lower_right
 from kvparity_kernels.stream import emit
 
 
@@ -86,7 +86,7 @@ class Sdpa:
             grouped = False
         mask = piece.mask
         if piece.seen == "lower-right":  # flash has this one built in, and takes no other mask
-            mask = causal_lower_right(piece.rows, piece.keys)
+            mask = lower_right(piece.rows, piece.keys)
         square = piece.seen == "square"
 
         def call() -> Tensor:
