@@ -42,6 +42,8 @@ class LoadedContract:
     sha256: str
     file: str
     text: Text = field(repr=False)
+    raw: bytes = field(repr=False)
+    """The file's bytes."""
 
     @property
     def base(self) -> Path:
@@ -59,8 +61,16 @@ def load(path: str | Path) -> LoadedContract:
     Raises:
         ContractError: with every problem that was found, each with its line and column.
     """
+    return load_bytes(_bytes(Path(path), str(path)), path)
+
+
+def load_bytes(raw: bytes, path: str | Path) -> LoadedContract:
+    """Validate what a contract file at ``path`` holds, or held.
+
+    Raises:
+        ContractError: see :func:`load`.
+    """
     file = str(path)
-    raw = _bytes(Path(path), file)
     try:
         source = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -69,7 +79,7 @@ def load(path: str | Path) -> LoadedContract:
         message = f"found the byte 0x{raw[error.start]:02x}, which is not UTF-8"
         raise ContractError([Problem(file, line, col, "", message, "UTF-8 text")]) from None
     contract, text = _parse(source, file)
-    return LoadedContract(contract, Path(path), hashlib.sha256(raw).hexdigest(), file, text)
+    return LoadedContract(contract, Path(path), hashlib.sha256(raw).hexdigest(), file, text, raw)
 
 
 def _bytes(path: Path, file: str) -> bytes:

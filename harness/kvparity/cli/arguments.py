@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from kvparity.run.device import VARIABLE, default
+
+if TYPE_CHECKING:
+    from kvparity.run.kept import Since
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What a verb is added to."""
@@ -30,3 +33,24 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         help="cpu (Triton's interpreter), cuda or cuda:N; default: "
         f"${VARIABLE}, else cuda where there is one, else cpu",
     )
+
+
+def add_current(parser: argparse.ArgumentParser) -> None:
+    """Add ``--current``."""
+    parser.add_argument(
+        "--current",
+        action="store_true",
+        help="run a pair's source files as they are now, where they were edited since the run; "
+        "left out, the copies that the run kept",
+    )
+
+
+def since_words(since: Since) -> list[str]:
+    """What is said of files of which the kept copy ran."""
+    if not since.kept:
+        return []
+    has = "has" if len(since.kept) == 1 else "have"
+    return [
+        f"{', '.join(since.kept)} {has} changed since the run: what the run kept was run "
+        "(--current runs what is there now)"
+    ]

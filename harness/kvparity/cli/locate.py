@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from kvparity.cli import say
-from kvparity.cli.arguments import Verbs, add_device, add_json
+from kvparity.cli.arguments import Verbs, add_current, add_device, add_json, since_words
 from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.errors import RunFolderError
 from kvparity.core.exit_codes import ExitCode
@@ -33,6 +33,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="FILE",
         help="draw operations by position (needs the extra report)",
     )
+    add_current(parser)
     add_device(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -44,13 +45,14 @@ def run(args: argparse.Namespace) -> int:
         drawable(str(args.svg))
     with ends(ValueError):
         device = settle(args.device)
+    from kvparity.run.kept import as_in, contract_of
     from kvparity.run.locate import locate
-    from kvparity.run.reopen import contract_of
 
     with ends(ValueError):
         loaded = contract_of(args.run_dir)
-        found = locate(loaded, args.run_dir, args.case, device)
-    text = found.text()
+        with as_in(args.run_dir, loaded, current=args.current) as since:
+            found = locate(loaded, args.run_dir, args.case, device)
+    text = "\n".join([found.text(), *since_words(since)])
     try:
         found.keep(args.run_dir)
     except RunFolderError as error:  # what was found is told, and evidence may be read-only

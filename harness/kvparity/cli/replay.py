@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.cli import say
-from kvparity.cli.arguments import Verbs, add_device, add_json
+from kvparity.cli.arguments import Verbs, add_current, add_device, add_json, since_words
 from kvparity.cli.stop import ends
 from kvparity.core import versions
 from kvparity.core.exit_codes import of_verdict
@@ -16,6 +15,7 @@ from kvparity.report.schema import RESIGNED, SCHEMA_VERSION
 from kvparity.run.device import settle
 
 if TYPE_CHECKING:
+    from kvparity.run.kept import Since
     from kvparity.run.replay import Replay
 
 
@@ -28,6 +28,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("run_dir", type=Path, help="the folder of the run")
     parser.add_argument("case", help="the case's id, such as c007")
+    add_current(parser)
     add_device(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -37,14 +38,13 @@ def run(args: argparse.Namespace) -> int:
     """Replay; the exit code is that of the case's verdict now, if that is no better than it was."""
     with ends(ValueError):
         device = settle(args.device)
-    from kvparity.run.identity import changed_files
-    from kvparity.run.reopen import contract_of
+    from kvparity.run.kept import as_in, contract_of
     from kvparity.run.replay import replay
 
     with ends(ValueError):
         loaded = contract_of(args.run_dir)
-        found = replay(loaded, args.run_dir, args.case, device)
-        changed = changed_files(loaded, args.run_dir)
+        with as_in(args.run_dir, loaded, current=args.current) as since:
+            found = replay(loaded, args.run_dir, args.case, device)
     document = {
         "schema_version": SCHEMA_VERSION,
         "recorded_schema": found.schema,
@@ -54,13 +54,14 @@ def run(args: argparse.Namespace) -> int:
         "outside_tested": versions.here(),
         "after_others": found.after_others,
         "keeps_state": found.keeps_state,
-        "changed_files": list(changed),
+        "changed_files": list(since.changed),
+        "kept_files": list(since.kept),
     }
-    say.result(args, document, _text(found, changed), beside=False)
+    say.result(args, document, _text(found, since), beside=False)
     return of_verdict(found.verdict)
 
 
-def _text(found: Replay, changed: Sequence[str]) -> str:
+def _text(found: Replay, since: Since) -> str:
     from kvparity.core.words import digits, rounded
     from kvparity.relations.registry import RELATIONS
     from kvparity.report.terminal import first_lines, ulps
@@ -74,7 +75,8 @@ def _text(found: Replay, changed: Sequence[str]) -> str:
         lines += first_lines([case])
     elif not agreed:
         lines += RELATIONS[case.relation].spots(case)
-    lines.append(f"    {_repeats(found, ', '.join(changed))}")
+    lines += [f"    {words}" for words in since_words(since)]
+    lines.append(f"    {_repeats(found, ', '.join(since.changed))}")
     if found.schema != SCHEMA_VERSION:
         lines.append(
             f"    the run has schema {found.schema}, with the other sign of d: "

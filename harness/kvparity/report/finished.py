@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,6 +14,7 @@ from kvparity.report import run_files
 from kvparity.report.compare.changes import FolderRead
 from kvparity.report.compare.rows import ran
 from kvparity.report.document import RunReport
+from kvparity.report.kept_contract import contract_bytes
 from kvparity.report.schema import SCHEMA_VERSION, schema_of
 
 _HALVES = ("before", "after")
@@ -73,16 +73,13 @@ def located(folder: Path, case: CaseLine) -> KeptAccount | None:
     return account
 
 
-def contract_text(report: RunReport) -> str | None:
-    """The contract as it was in the run; None where its file has changed or is not there."""
-    path = Path(report.contract.path)
+def contract_text(folder: Path, report: RunReport) -> str | None:
+    """The contract as it was in the run; None where nothing is left of it."""
     try:
-        found = path.read_bytes()
-    except OSError:
+        found = contract_bytes(folder, Path(report.contract.path), report.contract.sha256)
+    except RunFolderError:
         return None
-    if hashlib.sha256(found).hexdigest() != report.contract.sha256:
-        return None
-    return found.decode("utf-8")
+    return found.decode("utf-8-sig")
 
 
 def read(folder: Path) -> FolderRead:
@@ -92,4 +89,4 @@ def read(folder: Path) -> FolderRead:
         RunFolderError: see :func:`finished`.
     """
     report = finished(folder)
-    return FolderRead(folder, report, contract_text(report), ran(folder))
+    return FolderRead(folder, report, contract_text(folder, report), ran(folder))

@@ -8,6 +8,7 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -18,6 +19,7 @@ from kvparity.core.values import Json, RunLine
 from kvparity.relations.asked import Sided
 from kvparity.report import run_files, tracebacks
 from kvparity.report.document import RunReport
+from kvparity.report.kept_contract import FOLDER as KEPT
 from kvparity.report.lines import AnyLine, parsed
 from kvparity.report.schema import schema_of
 from kvparity_contracts.json_types import JsonObject
@@ -146,11 +148,12 @@ class Evidence:
 
     def _withdraw(self, *, keep_folder: bool) -> None:
         """Leave nothing of a run that finished nothing but what a subject raised."""
-        own = {"identity.json", "failures", "paths.jsonl"}
+        own = {"identity.json", "failures", "paths.jsonl", KEPT}
         with suppress(OSError):  # a subject may have taken the folder away
             if any(each.name not in own for each in self.folder.iterdir()):
                 return
             (self.folder / "paths.jsonl").unlink(missing_ok=True)
+            rmtree(self.folder / KEPT, ignore_errors=True)
             if tracebacks.in_folder(self.folder):
                 (self.folder / "identity.json").unlink()
                 return

@@ -49,12 +49,7 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
     """
     base, subject = Path(loaded.path).resolve().parent, loaded.contract.subject
     if isinstance(subject, Attention):
-        paths = {
-            _source(name.rpartition(":")[0], base)
-            for name in (subject.prefill, subject.decode, subject.append)
-            if name is not None
-        }
-        return {str(path): _hash(path) for path in sorted(paths - {None}, key=str) if path}
+        return {str(path): hash_of(path) for path in sources(loaded)}
     if isinstance(subject, Sides):
         files = {} if subject.tokens is None else _recording(base, subject.tokens)
         for side in (subject.rollout, subject.trainer):
@@ -64,6 +59,16 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
         return {subject.url: connected(subject).facts.words()}
     checkpoint = getattr(subject, "checkpoint", None)
     return _checkpoint(base, checkpoint)
+
+
+def sources(loaded: LoadedContract) -> list[Path]:
+    """The source files of a kernel pair, those that can be found."""
+    base, subject = Path(loaded.path).resolve().parent, loaded.contract.subject
+    if not isinstance(subject, Attention):
+        return []
+    names = (subject.prefill, subject.decode, subject.append)
+    found = {_source(name.rpartition(":")[0], base) for name in names if name is not None}
+    return sorted((path for path in found if path is not None), key=str)
 
 
 def _side(base: Path, side: AnySide) -> dict[str, str]:
@@ -79,11 +84,11 @@ def _side(base: Path, side: AnySide) -> dict[str, str]:
 
 
 def _recording(base: Path, name: str) -> dict[str, str]:
-    return {str(base / name): _hash(base / name)}
+    return {str(base / name): hash_of(base / name)}
 
 
 def changed_files(loaded: LoadedContract, folder: Path) -> tuple[str, ...]:
-    """Names of the subject's files that are others now than when the run in ``folder`` began."""
+    """The subject's files that are others now than when the run in ``folder`` began."""
     before, now = (
         read_identity(folder / "identity.json").get("subject_files"),
         subject_files(loaded),
@@ -91,7 +96,7 @@ def changed_files(loaded: LoadedContract, folder: Path) -> tuple[str, ...]:
     if not isinstance(before, dict):
         return ()
     names = sorted(before.keys() | now.keys())
-    return tuple(Path(each).name for each in names if before.get(each) != now.get(each))
+    return tuple(each for each in names if before.get(each) != now.get(each))
 
 
 def _checkpoint(base: Path, checkpoint: str | None) -> dict[str, str]:
@@ -130,5 +135,6 @@ def _module(folder: Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _hash(path: Path) -> str:
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file, or that there is none."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"

@@ -20,7 +20,7 @@ from kvparity.run.device_switch import with_device
 from kvparity.run.invariant_switch import asked, with_invariant
 from kvparity.run.unit import Runner
 from kvparity.run.worker import Job, subject_of
-from kvparity_contracts.loader import LoadedContract, load
+from kvparity_contracts.loader import LoadedContract
 
 
 @dataclass(frozen=True)
@@ -44,34 +44,6 @@ class ReopenedUnit:
     unit: Unit
     case: Case
     before: tuple[str, ...]
-
-
-def contract_path(folder: Path) -> tuple[Path, str]:
-    """The contract file of a run and the hash it had.
-
-    Raises:
-        RunFolderError: the folder holds no run.
-    """
-    head = folder / "identity.json"
-    if not head.is_file():
-        raise RunFolderError(f"{folder} holds no run (no identity.json in it)")
-    identity = read_identity(head)
-    return Path(str(identity["path"])), str(identity.get("contract"))
-
-
-def contract_of(folder: Path) -> LoadedContract:
-    """The contract of a run, as it was then.
-
-    Raises:
-        RunFolderError: the folder holds no run, or the contract changed since.
-        ContractError: its file is not there.
-    """
-    path, sha = contract_path(folder)
-    loaded = load(path)
-    if loaded.sha256 != sha:
-        words = "changed since the run; to run a case again takes the contract as it was"
-        raise RunFolderError(f"{path} {words}")
-    return loaded
 
 
 def reopen(loaded: LoadedContract, folder: Path, case_id: str, device: str) -> ReopenedRun:

@@ -28,6 +28,7 @@ from kvparity.report.verdict import Judged, judge, not_modelled, other_than_requ
 from kvparity.run import worker
 from kvparity.run.device_switch import require_cpu
 from kvparity.run.identity import identity
+from kvparity.run.kept import keep
 from kvparity.run.locate_red import located
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
 from kvparity.run.recheck.selection import select
@@ -83,6 +84,7 @@ def verify(
     about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
     about |= texts.identity()
     with evidence.alone(about, resume=resume, command=command):
+        keep(evidence.folder, as_given)
         relied = tiles.checked(
             contract, torch.device(device)
         ).document()  # before anything rests on them

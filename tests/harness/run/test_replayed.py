@@ -20,7 +20,6 @@ from kvparity.report.case_line import case_line
 from kvparity.report.run_dir import RunFolderError
 from kvparity.run import reopen as reopening
 from kvparity.run import replay as replaying
-from kvparity.run.reopen import contract_path
 from kvparity.run.replay import Replay, replay
 from kvparity.run.unit import run_unit
 
@@ -173,13 +172,6 @@ def test_what_cannot_be_rerun_is_said(again: Again) -> None:
     with pytest.raises(RunFolderError, match=r"texts of c\.yaml are different ids now"):
         again.found()
     assert (again.ran, again.settled) == ([], 0)
-
-
-def test_a_folder_without_a_run_is_said(tmp_path: Path, again: Again) -> None:
-    assert contract_path(again.folder) == (Path("c.yaml"), "ab")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(RunFolderError, match="holds no run"):
-        contract_path(tmp_path / "empty")
 
 
 def test_a_verdict_of_a_run_of_the_first_schema_is_compared_without_what_was_signed_otherwise(

@@ -133,7 +133,7 @@ def page_view(folder: Path, report: RunReport) -> PageView:
         report,
         tuple(line.strip() for line in terminal.ground(report)),
         checks,
-        contract_text(report),
+        contract_text(folder, report),
         _json(report.subject),
         _json(report.kernels) if report.kernels else "",
         _json(report.tiles) if report.tiles.get("arch") else "",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from importlib.machinery import SourceFileLoader
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -18,10 +19,43 @@ Kernel = Callable[..., object]
 _files: dict[tuple[Path, int, int], ModuleType] = {}
 """Modules by file, time and size: an operator that a file registers can be registered once."""
 
+_instead: dict[Path, Path] = {}
+"""By file: the copy that is imported in its place."""
+
 
 def forget() -> None:
     """Import files anew from now on, as a process would that has imported none."""
     _files.clear()
+
+
+class _Finder(MetaPathFinder):
+    """Finds modules as Python does, and gives the kept copy of a file in its place."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        found = PathFinder.find_spec(name, path, target) if _instead else None
+        kept = _instead.get(Path(found.origin).resolve()) if found and found.origin else None
+        if found is None or kept is None:
+            return None
+        inner = found.submodule_search_locations
+        return importlib.util.spec_from_file_location(name, kept, submodule_search_locations=inner)
+
+
+@contextmanager
+def instead(kept: Mapping[Path, Path]) -> Iterator[None]:
+    """Import copies in place of files, as long as this lasts.
+
+    What a copy imports is found where its file lies, and so is what it looks for beside itself.
+    """
+    finder = _Finder()
+    _instead.update({path.resolve(): copy for path, copy in kept.items()})
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        _instead.clear()
 
 
 def load_callable(name: str, base: Path) -> Kernel:
@@ -66,17 +100,20 @@ def _on_path(folder: Path) -> Iterator[None]:
 
 def _load_file(path: Path) -> ModuleType:
     """The module of a file, run at the first call, however many functions are named from it."""
-    if not path.is_file():
+    real = path.resolve()
+    source = _instead.get(real, path)
+    if not source.is_file():
         raise FileNotFoundError(f"no file {path}")
-    real, about = path.resolve(), path.stat()
+    about = source.stat()
     key = (real, about.st_mtime_ns, about.st_size)
     if key not in _files:
         # Two files of one name are two modules.
         name = f"kvparity_subject_{path.stem}_{sha256(str(real).encode()).hexdigest()[:8]}"
-        loader = SourceFileLoader(name, str(path))
+        loader = SourceFileLoader(name, str(source))
         spec = importlib.util.spec_from_loader(name, loader)
         assert spec is not None, "a source file's loader always finds one"
         module = importlib.util.module_from_spec(spec)
+        module.__file__ = str(path)
         sys.modules[name] = module
         try:
             loader.exec_module(module)

@@ -1,0 +1,113 @@
+"""What a run keeps of its contract and of the pair's source, so that both may be edited later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvparity.core.errors import RunFolderError
+from kvparity.report.kept_contract import FOLDER, contract_bytes, keep_file
+from kvparity.report.run_dir import read_identity
+from kvparity.run.identity import changed_files, hash_of, sources
+from kvparity.subjects.pair.callables import instead
+from kvparity_contracts.loader import LoadedContract, load_bytes
+
+BIGGEST = 1 << 22
+"""Bytes of a source file that is kept."""
+
+
+@dataclass(frozen=True)
+class Since:
+    """Names of the subject's files that are others now than in the run: ``changed`` are used as
+    they are now, of ``kept`` the copy that the run kept."""
+
+    changed: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def keep(folder: Path, loaded: LoadedContract) -> None:
+    """Keep the contract and the source files of a pair that lie beside it or that it names.
+
+    Modules that are installed are told by their version. What is there already is left.
+
+    Raises:
+        RunFolderError: a file cannot be written.
+    """
+    keep_file(folder, f"contract{Path(loaded.path).suffix}", loaded.raw)
+    for source, sha in _own(loaded).items():
+        if source.is_file() and source.stat().st_size <= BIGGEST:
+            keep_file(folder, _name(source, sha), source.read_bytes())
+
+
+def contract_of(folder: Path) -> LoadedContract:
+    """The contract of a run, as it was then: that of its file, or the copy that the run kept.
+
+    Raises:
+        RunFolderError: the folder holds no run, or nothing is left of the contract.
+    """
+    head = folder / "identity.json"
+    if not head.is_file():
+        raise RunFolderError(f"{folder} holds no run (no identity.json in it)")
+    identity = read_identity(head)
+    path, sha = Path(str(identity["path"])), str(identity.get("contract"))
+    return load_bytes(contract_bytes(folder, path, sha), path)
+
+
+@contextmanager
+def as_in(folder: Path, loaded: LoadedContract, *, current: bool) -> Iterator[Since]:
+    """Let the subject's functions be those of the run, as far as their files were kept.
+
+    ``current``: those that are there now.
+
+    Raises:
+        RunFolderError: a copy is not what the run kept.
+    """
+    changed = changed_files(loaded, folder)
+    copies = {} if current else _copies(folder)
+    kept = {str(path) for path in copies}
+    with instead(copies):
+        yield Since(*(_names(each for each in changed if (each in kept) is had)
+                      for had in (False, True)))  # fmt: skip
+
+
+def _names(files: Iterable[str]) -> tuple[str, ...]:
+    return tuple(Path(each).name for each in files)
+
+
+def _own(loaded: LoadedContract) -> Mapping[Path, str]:
+    """Source files that are the user's, with their hashes now."""
+    base = Path(loaded.path).resolve().parent
+    subject = loaded.contract.subject
+    named = {
+        base / str(name).rpartition(":")[0]
+        for name in (getattr(subject, key, None) for key in ("prefill", "decode", "append"))
+        if name is not None
+    }
+    return {
+        path: hash_of(path)
+        for path in sources(loaded)
+        if path.suffix == ".py" and (path in named or path.is_relative_to(base))
+    }
+
+
+def _copies(folder: Path) -> dict[Path, Path]:
+    """By file that has changed: its copy."""
+    before = read_identity(folder / "identity.json").get("subject_files")
+    found: dict[Path, Path] = {}
+    for name, sha in before.items() if isinstance(before, dict) else ():
+        path = Path(name)
+        copy = folder / FOLDER / _name(path, str(sha))
+        if copy.is_file() and hash_of(path) != sha:
+            if hash_of(copy) != sha:
+                raise RunFolderError(
+                    f"{copy} was changed since the run kept it; --current runs {path} as it is now"
+                )
+            found[path] = copy
+    return found
+
+
+def _name(path: Path, sha: str) -> str:
+    """Two files may have one name."""
+    return f"{sha[:12]}-{path.name}"
