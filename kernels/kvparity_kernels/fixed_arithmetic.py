@@ -93,8 +93,11 @@ def fma(x: Array, y: Array, z: Array) -> Array:
     return odd.astype(np.float32)
 
 
-def tree_sum(x: Array, axis: int) -> Array:
-    """The sum over one axis as a halving tree: ``x[:h] + x[h:]`` until one is left."""
+def tree_sum(x: Array, axis: int, *, bfloat16: bool = False) -> Array:
+    """The sum over one axis as a halving tree: ``x[:h] + x[h:]`` until one is left.
+
+    ``bfloat16``: x are float32 of such numbers, and each addition is rounded to one.
+    """
     if x.dtype == np.bool_:
         x = x.astype(np.int64)  # numpy adds booleans as "or"
     before: Any = (slice(None),) * (axis % x.ndim)
@@ -106,6 +109,7 @@ def tree_sum(x: Array, axis: int) -> Array:
             head = x[(*before, slice(half))].copy()
             head[(*before, slice(half - 1))] += x[(*before, slice(half, None))]
             x = head
+        x = bfloat16_to_float32(float32_to_bfloat16(x)) if bfloat16 else x
     return np.asarray(x.take(0, axis=axis))  # ascontiguousarray would give a scalar a dimension
 
 

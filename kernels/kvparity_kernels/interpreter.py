@@ -1,10 +1,10 @@
 """What Triton's CPU interpreter needs so that its results show the algorithm.
 
 The interpreter's own ``tl.dot`` goes through BLAS (whose bits depend on the CPU, on the number of
-rows and on a row's position) and multiplies the bit patterns of bfloat16 as integers; its
-conversion to bfloat16 truncates; its sums follow the memory layout; and before 3.9 its fma rounds
-twice. The hooks are private to Triton, so their shape is checked first: where it differs, nothing
-runs.
+rows and on a row's position); it computes with the bit patterns of bfloat16 as if they were
+integers, which kernels of this project never ask for and those of others do; its conversion to
+bfloat16 truncates; its sums follow the memory layout; and before 3.9 its fma rounds twice. The
+hooks are private to Triton, so their shape is checked first: where it differs, nothing runs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ def install() -> None:
         builder.create_dot_scaled = _unmodelled(scaled, "tl.dot_scaled")
     builder.cast_impl = _cast(builder.cast_impl)
     builder.create_fp_to_fp = _convert(builder.create_fp_to_fp)
-    builder.create_fma = _fma(builder.create_fma)
+    builder.create_fma = _of_numbers(_fma(builder.create_fma))
+    builder.binary_op = _binary(builder.binary_op)
+    builder.unary_op = _unary(builder.unary_op)
+    if not hasattr(builder, "get_bf16"):  # before 3.9 it has no constants of bfloat16
+        builder.get_bf16 = _constant
     relied.interpreter().ReduceOps.sum = _sum
     _installed = True
 
@@ -139,6 +143,44 @@ def _convert(original: Callable[..., Any]) -> Callable[..., Any]:
     return create_fp_to_fp
 
 
+def _binary(original: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation on numbers, whatever they are kept as; its result is rounded to their format.
+
+    As a device computes it: of bfloat16's sums, products and quotients the rounding to float32
+    before changes nothing, because that has more than twice as many bits.
+    """
+
+    def binary_op(self: Any, lhs: Any, rhs: Any, op: Any) -> Any:
+        dtype = lhs.dtype.scalar
+        if dtype != tl.bfloat16:
+            return original(self, lhs, rhs, op)
+        x, y = (_handle(_wide(each.data, each.dtype), tl.float32) for each in (lhs, rhs))
+        return _narrow(original(self, x, y, op).data)
+
+    return binary_op
+
+
+def _unary(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of one number."""
+
+    def unary_op(self: Any, arg: Any, op: Any) -> Any:
+        if arg.dtype.scalar != tl.bfloat16:
+            return original(self, arg, op)
+        wide = _handle(_wide(arg.data, arg.dtype), tl.float32)
+        return _narrow(original(self, wide, op).data)
+
+    return unary_op
+
+
+def _constant(self: Any, value: float) -> Any:
+    return self.create_fp_trunc(self.get_fp32(value), tl.bfloat16)
+
+
+def _narrow(data: fixed_arithmetic.Array) -> Any:
+    truth = data.dtype == np.bool_
+    return _handle(data if truth else fixed_arithmetic.float32_to_bfloat16(data), tl.bfloat16)
+
+
 def _fma(original: Callable[..., Any]) -> Callable[..., Any]:
     if relied.has_fma():
         return original  # Triton 3.9; 3.6 multiplies, rounds, and adds
@@ -151,13 +193,25 @@ def _fma(original: Callable[..., Any]) -> Callable[..., Any]:
     return create_fma
 
 
+def _of_numbers(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:
+        if z.dtype.scalar == tl.bfloat16:
+            raise NotImplementedError("tl.fma of bfloat16 is not known here; cast to float32 first")
+        return original(self, x, y, z)
+
+    return create_fma
+
+
 def _sum(self: Any, input: Any) -> Any:
-    data = input.handle.data
+    narrow = input.dtype.scalar == tl.bfloat16
+    data = _wide(input.handle.data, input.dtype) if narrow else input.handle.data
     axis = self.axis
     if axis is None:
-        total = fixed_arithmetic.tree_sum(data.reshape(-1), 0)
+        total = fixed_arithmetic.tree_sum(data.reshape(-1), 0, bfloat16=narrow)
         total = total.reshape((1,) * data.ndim) if self.keep_dims else total
     else:
-        total = fixed_arithmetic.tree_sum(data, axis)
+        total = fixed_arithmetic.tree_sum(data, axis, bfloat16=narrow)
         total = np.expand_dims(total, axis) if self.keep_dims else total
+    if narrow:
+        total = fixed_arithmetic.float32_to_bfloat16(total)
     return self.to_tensor(total, input.dtype)

@@ -101,6 +101,63 @@ def test_casts_in_a_kernel_are_torchs(old: torch.dtype, new: torch.dtype) -> Non
     assert torch.equal(y.view(width), x.to(new).view(width))
 
 
+@kernel
+def compute(X, Y, OUT, N: tl.constexpr, WHAT: tl.constexpr):
+    at = tl.arange(0, N)
+    x, y = tl.load(X + at), tl.load(Y + at)
+    if WHAT == "sum":
+        out = x + y
+    elif WHAT == "product":
+        out = x * y
+    elif WHAT == "difference with a number":
+        out = x - 0.3
+    elif WHAT == "negative":
+        out = -x
+    elif WHAT == "larger":
+        out = tl.where(x > y, x, y)
+    elif WHAT == "sum of all":
+        out = x * 0 + tl.sum(y, 0)
+    else:
+        out = tl.fma(x, y, x)
+    tl.store(OUT + at, out)
+
+
+def halved(x: torch.Tensor) -> torch.Tensor:
+    """The sum of one half and the other, each addition rounded to bfloat16."""
+    return x if len(x) == 1 else halved(x[: len(x) // 2] + x[len(x) // 2 :])
+
+
+ON_BFLOAT16: dict[str, Any] = {
+    "sum": torch.add,
+    "product": torch.mul,
+    "difference with a number": lambda x, _: x - torch.tensor(0.3).bfloat16(),
+    "negative": lambda x, _: -x,
+    "sum of all": lambda x, y: halved(y).expand_as(x),
+    "larger": lambda x, y: torch.where(x > y, x, y),
+}
+
+
+def computed(what: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    source = torch.Generator().manual_seed(2)
+    x, y = (torch.randn(4096, generator=source).bfloat16() for _ in range(2))
+    y[:8] *= 2**9  # the smaller one is rounded off
+    out = torch.empty_like(x)
+    launch(compute, (1,), X=x, Y=y, OUT=out, N=4096, WHAT=what)
+    return x, y, out
+
+
+@pytest.mark.parametrize("what", ON_BFLOAT16)
+def test_a_kernel_that_computes_in_bfloat16_has_torchs_bits(what: str) -> None:
+    """The interpreter alone would compute with their bit patterns, as whole numbers."""
+    x, y, out = computed(what)
+    assert torch.equal(out.view(torch.int16), ON_BFLOAT16[what](x, y).view(torch.int16))
+
+
+def test_a_fused_bfloat16_is_refused() -> None:
+    with pytest.raises(InterpreterError, match="fma of bfloat16 is not known"):
+        computed("fused")
+
+
 def test_dot_is_ascending_and_rounds_once_per_step() -> None:
     a = RANDOM.standard_normal((5, 7)).astype(np.float32)
     b = RANDOM.standard_normal((7, 3)).astype(np.float32)

@@ -36,6 +36,8 @@ HOOKS = (
     _hook("InterpreterBuilder.cast_impl", "self", "src", "dst_type"),
     _hook("InterpreterBuilder.create_fp_to_fp", "self", "src", "dst_type", "rounding_mode"),
     _hook("InterpreterBuilder.create_fma", "self", "x", "y", "z"),
+    _hook("InterpreterBuilder.binary_op", "self", "lhs", "rhs", "op"),
+    _hook("InterpreterBuilder.unary_op", "self", "arg", "op"),
     _hook("ReduceOps.sum", "self", "input"),
     _hook("TensorHandle", "data", "dtype", "attr"),
 )
