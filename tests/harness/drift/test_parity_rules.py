@@ -11,8 +11,11 @@ import pytest
 
 from kvparity.relations.asked import Kernels
 from kvparity.relations.parity import relation as parity
+from kvparity.relations.parity.line import ParityCase
 from kvparity.relations.parity.scored import ScoredSides, scored
+from kvparity.report.terminal import _cell
 from kvparity.rollouts import RolloutWriter
+from kvparity.rollouts.tokens import Tokens
 from kvparity_contracts.checks import ParityCheck
 from kvparity_contracts.files import load_whole
 
@@ -60,3 +63,39 @@ def test_a_side_that_is_not_proved_takes_the_place_of_holds_alone(
     found = parity.compared(replace(both, unproved="not proved"), check)
     expected = ("void", "not proved") if outcome == "holds" else (outcome, plain.reason)
     assert (found.outcome, found.reason) == expected
+
+
+def test_a_case_says_what_was_limited(tmp_path: Path) -> None:
+    """Limits beside what was measured; all that was measured where bits are to be equal."""
+    both, check = sides(tmp_path, OWN + np.float32(-0.5))
+    relation = parity.ParityRelation()
+
+    def rows(asked: ParityCheck) -> tuple[str, str]:
+        found = parity.compared(both, asked)
+        line = ParityCase.model_construct(id="c", details=found.details)
+        place = relation.place(line)
+        assert place == "trainer.jsonl (RolloutWriter) against rollout.jsonl"
+        row, worst = relation.rows([line])
+        assert worst.startswith("    worst token: ")
+        return row, found.outcome
+
+    row, outcome = rows(check)
+    assert "max_abs_d 0.5, mean_abs_d 0.5, " in row
+    assert outcome == "differs"
+    row, outcome = rows(check.model_copy(update={"bits": None, "limits": {"max_abs_d": 0.75}}))
+    assert row == "    c: max_abs_d 0.5 of 0.75"
+    assert outcome == "holds"
+    bare = ParityCase.model_construct(id="c", details=None)
+    assert relation.place(bare) == "both sides"
+    assert relation.rows([bare]) == relation.spots(bare) == []
+    empty = parity.compared(replace(both, found=replace(both.found, tokens=Tokens.of([]))), check)
+    (row,) = relation.rows([ParityCase.model_construct(id="c", details=empty.details)])
+    assert row == "    c: nothing was compared"
+
+
+def test_beyond_a_limit_is_told_as_that() -> None:
+    """Not as so many tokens off: of limited tokens none has to have equal bits."""
+    over = ParityCase.model_construct(
+        relation="parity", verdict="differs", tokens=9, differing_tokens=0, differing_rows=0
+    )
+    assert _cell([over]) == "over limit"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kvparity.drift.curves import by_logprob, by_position, by_sequence
-from kvparity.drift.report import LIMITS, DriftReport, Source, document, report
+from kvparity.drift.report import LIMITS, DriftReport, Source, document, report, worst_tokens
 from kvparity.drift.text import render
 from kvparity.rollouts.anomalies import Anomalies, Anomaly
 from kvparity.rollouts.names import FRAMEWORKS, named
@@ -83,6 +83,29 @@ def test_verdicts(found: DriftReport, verdict: str, reason: str) -> None:
     assert found.reason.startswith(reason)
 
 
+def test_what_is_unusual_says_whether_it_is_left_out() -> None:
+    found = _report(EQUAL, {Anomaly.ZERO: 2, Anomaly.MISSING: 1}).found
+    assert [(each.kind, each.count, each.left_out) for each in found] == [
+        ("missing", 1, True),
+        ("zero", 2, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"), [("abc", "3 sequences (a, b, c)"), ("abcd", "4 sequences (a, b, c, …)")]
+)
+def test_three_are_named(missing: str, words: str) -> None:
+    count, names = words.split(" sequences ")
+    reason = _report(EQUAL, unmatched=tuple(missing)).reason
+    assert reason == f"{count} sequences have no counterpart {names}"
+
+
+def test_so_many_are_named_in_the_report() -> None:
+    many = _report(_tokens([0.5] * 12), unmatched=tuple(map(str, range(22))))
+    assert (many.unmatched, len(many.unmatched_names), len(many.worst)) == (22, 20, 10)
+    assert [each.position for each in many.worst] == list(range(10))
+
+
 def test_every_limit_is_measured() -> None:
     assert _report(APART, **dict.fromkeys(LIMITS, 1.0)).verdict == "holds"
     for name in LIMITS:
@@ -99,6 +122,10 @@ def test_the_worst_tokens() -> None:
     ]
     assert (found[0].before, found[0].after) == ((100, 101, 102), ())
     assert (found[2].before, found[2].after) == ((100,), (102, 103))
+    two = worst_tokens(_tokens([1.0, 0.125, 0.5]), 2)
+    assert [each.position for each in two] == [0, 2]
+    (middle,) = _report(_tokens([0.0] * 5 + [1.0] + [0.0] * 5)).worst
+    assert (middle.before, middle.after) == ((102, 103, 104), (106, 107, 108))
 
 
 def test_curves() -> None:
