@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -47,38 +49,75 @@ APART = _tokens([0.0, 0.25], [-0.5])
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict", "reason"),
+    ("asked", "verdict", "reason"),
     [
-        (_report(EQUAL), "holds", "all 3 tokens have equal bits"),
-        (_report(EQUAL, {Anomaly.ZERO: 2}), "holds", "all 3 tokens have equal bits"),
-        (_report(APART), "differs", "2 of 3 tokens differ in bits"),
-        (_report(Tokens.of([])), "void", "no token is compared"),
-        (_report(EQUAL, unmatched=("b", "c")), "void", "2 sequences have no counterpart (b, c)"),
-        (_report(EQUAL, {Anomaly.MISSING: 2}), "void", "2 tokens that count have no logprob"),
-        (_report(EQUAL, {Anomaly.SENTINEL: 1}), "void", "1 tokens that count have no logprob"),
+        (partial(_report, EQUAL), "holds", "all 3 tokens have equal bits"),
+        (partial(_report, EQUAL, {Anomaly.ZERO: 2}), "holds", "all 3 tokens have equal bits"),
+        (partial(_report, APART), "differs", "2 of 3 tokens differ in bits"),
+        (partial(_report, Tokens.of([])), "void", "no token is compared"),
         (
-            _report(EQUAL, {Anomaly.ROUNDED: 1}),
+            partial(_report, EQUAL, unmatched=("b", "c")),
+            "void",
+            "2 sequences have no counterpart (b, c)",
+        ),
+        (
+            partial(_report, EQUAL, {Anomaly.MISSING: 2}),
+            "void",
+            "2 tokens that count have no logprob",
+        ),
+        (
+            partial(_report, EQUAL, {Anomaly.SENTINEL: 1}),
+            "void",
+            "1 tokens that count have no logprob",
+        ),
+        (
+            partial(_report, EQUAL, {Anomaly.ROUNDED: 1}),
             "void",
             "1 logprobs are no float32, so equal bits",
         ),
-        (_report(EQUAL, {Anomaly.NOT_FINITE: 1}), "differs", "1 logprobs are NaN or infinite"),
-        (_report(Tokens.of([]), {Anomaly.NOT_FINITE: 1}), "differs", "1 logprobs are NaN"),
-        (_report(APART, unmatched=("b",)), "differs", "2 of 3 tokens differ in bits"),
-        (_report(APART, {Anomaly.ROUNDED: 1}, max_abs_d=0.5), "holds", "every limit holds"),
-        (_report(APART, max_abs_d=0.49), "differs", "max_abs_d 0.5 is above its limit 0.49"),
-        (_report(APART, mean_abs_d=0.24), "differs", "mean_abs_d 0.25 is above its limit 0.24"),
-        (_report(APART, abs_k1=0.08), "differs", "abs_k1 0.0833 is above its limit 0.08"),
-        (_report(APART, k3=0.04), "differs", "k3 0.0469 is above its limit 0.04"),
-        (_report(APART, outside_clip=0.5), "differs", "outside_clip 0.667 is above its limit 0.5"),
-        (_report(APART, unmatched=("b",), k3=1.0), "void", "1 sequences have no counterpart (b)"),
         (
-            _report(APART, {Anomaly.MISSING: 1}, k3=1.0),
+            partial(_report, EQUAL, {Anomaly.NOT_FINITE: 1}),
+            "differs",
+            "1 logprobs are NaN or infinite",
+        ),
+        (partial(_report, Tokens.of([]), {Anomaly.NOT_FINITE: 1}), "differs", "1 logprobs are NaN"),
+        (partial(_report, APART, unmatched=("b",)), "differs", "2 of 3 tokens differ in bits"),
+        (
+            partial(_report, APART, {Anomaly.ROUNDED: 1}, max_abs_d=0.5),
+            "holds",
+            "every limit holds",
+        ),
+        (
+            partial(_report, APART, max_abs_d=0.49),
+            "differs",
+            "max_abs_d 0.5 is above its limit 0.49",
+        ),
+        (
+            partial(_report, APART, mean_abs_d=0.24),
+            "differs",
+            "mean_abs_d 0.25 is above its limit 0.24",
+        ),
+        (partial(_report, APART, abs_k1=0.08), "differs", "abs_k1 0.0833 is above its limit 0.08"),
+        (partial(_report, APART, k3=0.04), "differs", "k3 0.0469 is above its limit 0.04"),
+        (
+            partial(_report, APART, outside_clip=0.5),
+            "differs",
+            "outside_clip 0.667 is above its limit 0.5",
+        ),
+        (
+            partial(_report, APART, unmatched=("b",), k3=1.0),
+            "void",
+            "1 sequences have no counterpart (b)",
+        ),
+        (
+            partial(_report, APART, {Anomaly.MISSING: 1}, k3=1.0),
             "void",
             "1 tokens that count have no logprob",
         ),
     ],
 )
-def test_verdicts(found: DriftReport, verdict: str, reason: str) -> None:
+def test_verdicts(asked: Callable[[], DriftReport], verdict: str, reason: str) -> None:
+    found = asked()
     assert found.verdict == verdict
     assert found.reason.startswith(reason)
 
