@@ -13,7 +13,7 @@ from kvparity.relations.asked import Kernels
 from kvparity.relations.parity import relation as parity
 from kvparity.relations.parity.line import ParityCase
 from kvparity.relations.parity.scored import ScoredSides, scored
-from kvparity.report.terminal import _cell
+from kvparity.report.terminal import cell
 from kvparity.rollouts import RolloutWriter
 from kvparity.rollouts.tokens import Tokens
 from kvparity_contracts.checks import ParityCheck
@@ -98,4 +98,4 @@ def test_beyond_a_limit_is_told_as_that() -> None:
     over = ParityCase.model_construct(
         relation="parity", verdict="differs", tokens=9, differing_tokens=0, differing_rows=0
     )
-    assert _cell([over]) == "over limit"
+    assert cell([over]) == "over limit"
