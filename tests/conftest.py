@@ -29,6 +29,8 @@ with suppress(ImportError):  # a device is measured without hypothesis, too
 Once = Callable[[str, Callable[[Path], object]], Path]
 COMPILERS = frozenset({"sides", "run_compiler"})
 """Fixtures that compile kernels: a test that uses one is marked ``compile``."""
+WHOLE_RUNS = frozenset({"tutorial", "third_party", "checkout", "listed"})
+"""Fixtures that follow a page or a program to its end: a test that uses one is marked ``slow``."""
 GPU_RUN = os.environ.get("KVPARITY_GPU_TESTS") == "1"
 os.environ["TRITON_INTERPRET"] = "0" if GPU_RUN else "1"
 
@@ -104,6 +106,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if COMPILERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.compile)
+        if WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
         if "/gpu/" not in str(item.path) and GPU_RUN:
             raise pytest.UsageError("KVPARITY_GPU_TESTS=1 runs tests/gpu alone: pytest tests/gpu")
 

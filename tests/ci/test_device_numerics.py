@@ -42,6 +42,7 @@ def wrong(unit: FusedAdd) -> Iterator[tuple[str, FusedAdd]]:
             yield name, replace(unit, **{field: getattr(unit, field) + step})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", BFLOAT16)
 def test_a_wrong_parameter_is_seen(architecture: str) -> None:
     entry = BFLOAT16[architecture]

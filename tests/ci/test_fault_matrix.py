@@ -68,6 +68,7 @@ def test_the_audit_saw_what_its_tests_say_it_sees(tmp_path: Path) -> None:
             assert case.fields <= set(row["audit"]["fields"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGAIN)
 def test_looking_again_sees_the_same(name: str, planted: dict[str, PlantedFault]) -> None:
     threads = torch.get_num_threads()

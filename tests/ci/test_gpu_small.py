@@ -44,8 +44,7 @@ def run(tmp_path, capsys, monkeypatch, compiled):
 
 
 def marked(step):
-    slow = ("doctor", "verify-export-fidelity")
-    marks = [pytest.mark.slow] if step.name in slow else []
+    marks = [pytest.mark.slow]
     marks += [pytest.mark.compile] if step.name.startswith("audit") else []
     return pytest.param(step, id=step.name, marks=marks)
 

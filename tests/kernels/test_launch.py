@@ -266,6 +266,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     return result
 
 
+@pytest.mark.compile
 def test_one_compilation_serves_all_lengths(keys: dict[str, int]) -> None:
     attention = {k: n for k, n in keys.items() if k.startswith("attention.")}
     assert attention == {

@@ -29,7 +29,7 @@ from kvparity_kernels.order import ReductionOrder
 
 AUDITED = Result(
     "sm_90", Shape(1, 1, 16), ReductionOrder(), ReductionOrder(),
-    KernelComparison("decode", "prefill", "sm_90", ()),
+    KernelComparison("decode", "prefill", "sm_90", ()), "sm_90",
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from kvparity.labs.codec.stages import StageShare, stage_shares
 from kvparity.plan.schedule import Layout, Member, Span
 from kvparity.subjects.base import CacheView, SubjectError, UnsupportedError
 
+pytestmark = pytest.mark.slow
 FAMILIES = ("llama", "gemma3_text", "gemma4_text", "qwen3_next")
 
 

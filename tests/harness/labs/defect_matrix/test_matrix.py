@@ -44,6 +44,7 @@ def smallest(name: str) -> list[Entry]:
     return [c for c in own if (c.fixture, c.workload) == (first.fixture, first.workload)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_control_is_caught_by_what_must_and_its_fixture_is_clean(name: str) -> None:
     found = work.compute(smallest(name), "cpu")
