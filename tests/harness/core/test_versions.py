@@ -150,7 +150,13 @@ def texts(said: str | None) -> dict[str, str]:
             environment=place,
             lines=(),
         ).text(),
-        "matrix": defect_matrix.terminal({"controls": [], "environment": place}),
+        "matrix": defect_matrix.terminal(
+            {
+                "controls": [],
+                "located": {"cause": 0, "of": 0, "first": 0, "of_first": 0},
+                "environment": place,
+            }
+        ),
     }
 
 
