@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -25,16 +26,38 @@ SEEN = " keys seen"
 """The end of the name under which a row's first key, and how many it sees, are told."""
 
 
+@dataclass(frozen=True)
+class OperatorCall:
+    """One operator: the function, what it was given, and the first tensor that it gave."""
+
+    name: str
+    function: Callable[..., object]
+    given: tuple[object, ...]
+    gave: Tensor
+
+    def kept(self) -> OperatorCall:
+        """With tensors of its own: what comes later may write into these."""
+        given = (x.clone() if isinstance(x, Tensor) else x for x in self.given)
+        return replace(self, given=tuple(given), gave=self.gave.clone())
+
+
 class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
     """Writes down what torch executes while it is in force."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._ran: list[str] = []
+        self._calls: list[OperatorCall] = []
 
     def taken(self) -> Executed:
         """What ran since this was last asked."""
-        found, self._ran = tuple(self._ran), []
+        found = tuple(self._ran)
+        self.taken_whole()
+        return found
+
+    def taken_whole(self) -> Sequence[OperatorCall]:
+        """What gave a tensor since this was last asked."""
+        found, self._ran, self._calls = self._calls, [], []
         return found
 
     def kept(self, ran: Executed) -> None:
@@ -50,10 +73,14 @@ class OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
     ) -> object:
         """Note the operator, and let it run."""
         name = str(func).removeprefix("aten.").partition(".")[0]
+        gave = func(*args, **(kwargs or {}))
         if name not in _MOVES:
             shapes = [str(list(each.shape)) for each in args if isinstance(each, Tensor)]
             self._ran.append(f"{name} {' '.join(shapes)}")
-        return func(*args, **(kwargs or {}))
+            first = gave[0] if isinstance(gave, tuple) else gave
+            if isinstance(first, Tensor):
+                self._calls.append(OperatorCall(name, func, args, first))
+        return gave
 
 
 @contextmanager
@@ -63,13 +90,18 @@ def hearing(run: PathRun, hear: Callable[[Computed, Executed], None]) -> Iterato
     What attention was given may be told when it has run: that is not what was executed for.
     """
     operators = OperatorLog()
+    before: Executed | None = None
 
     def heard(event: Computed) -> None:
+        nonlocal before
         ran = operators.taken()
+        if event.operation.endswith(SEEN) and before is not None:
+            ran = before  # a mask was looked at, which is no part of the model
         hear(event, ran)
         operators.taken()  # what the listener itself computed
-        if event.read or event.operation.endswith(SEEN):
-            operators.kept(ran)
+        before = ran if event.read or event.operation.endswith(SEEN) else None
+        if before is not None:
+            operators.kept(before)
 
     with operators, computing(run, heard):
         yield

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvparity.core.errors import UnsupportedError
@@ -10,6 +11,7 @@ from kvparity.locate.account import ROOM, Account, account
 from kvparity.locate.document import KeptAccount, LocatedMap, map_of, write
 from kvparity.locate.pairs import PairAccount, pair_account
 from kvparity.locate.text import account_json, lines
+from kvparity.run.inside import Inside, inside
 from kvparity.run.reopen import reopen, unit_of
 from kvparity_contracts.loader import LoadedContract
 from kvparity_kernels import device_model
@@ -28,6 +30,7 @@ class Located:
     reference: str
     candidate: str
     found: Account | PairAccount
+    inside: Inside | None = None
 
     @property
     def complete(self) -> bool:
@@ -42,13 +45,20 @@ class Located:
         told = own.lines(*sides) if isinstance(own, PairAccount) else lines(own, *sides)
         first, *rest = told
         counted = first.partition(": ")[2]
+        if self.inside is not None:
+            rest.insert(2, f"    inside: {self.inside.words}")
         return "\n".join([f"{head} over {self.workload}, {self.dtype}: {counted}", *rest])
 
     def brief(self) -> str:
         """The same in five lines: the head, the first birth or row, what is known, the cause."""
         told = self.text().splitlines()
-        head = 2 if isinstance(self.found, PairAccount) else 3
-        return "\n".join(told if len(told) < 5 else [*told[:head], *told[head - 5 :]])
+        if len(told) < 5:
+            return "\n".join(told)
+        entered = self.inside is not None and not self.inside.box
+        if isinstance(self.found, PairAccount):  # 5 lines behind the columns, or 6
+            ends = told[3:] if self.inside is None else told[3:5] if entered else told[4:6]
+            return "\n".join([*told[:2], *ends[:2], told[-1]])
+        return "\n".join([*told[:2], told[3 if entered else 2], *told[-2:]])
 
     @property
     def map(self) -> LocatedMap | None:
@@ -79,14 +89,24 @@ class Located:
             "complete": self.complete,
         }
         own = self.found
+        if self.inside is not None:
+            head["inside"] = self.inside.json()
         return head | (own.json() if isinstance(own, PairAccount) else account_json(own))
 
 
 @device_model.using(None)  # what is put in force for the case ends with it
 def locate(
-    loaded: LoadedContract, folder: Path, case_id: str, device: str, *, room: int = ROOM
+    loaded: LoadedContract,
+    folder: Path,
+    case_id: str,
+    device: str,
+    *,
+    room: int = ROOM,
+    tell: Callable[[Located], None] = lambda found: None,
 ) -> Located:
     """Run both sides of a case again, on the tokens of the run, and account for the difference.
+
+    ``tell`` is called with the account before the first birth is looked into, which takes time.
 
     Raises:
         RunFolderError: the run has no such case, or its unit has no evidence yet.
@@ -105,6 +125,7 @@ def locate(
     sides = runner.side(case.reference), runner.side(case.path)
     subject = opened.setting.subject
     got = account(*sides, room=room) if subject.vocab else pair_account(*sides, runner.exact())
-    return Located(
-        case_id, case.workload, case.numerics.execution, str(case.reference), str(case.path), got
-    )
+    names = str(case.reference), str(case.path)
+    found_out = Located(case_id, case.workload, case.numerics.execution, *names, got)
+    tell(found_out)
+    return replace(found_out, inside=inside(got, sides, names))

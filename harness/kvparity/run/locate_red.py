@@ -86,7 +86,7 @@ def _locate_all(loaded: LoadedContract, folder: Path, cases: Sequence[str], devi
     for case in cases:
         doing.task(f"case {case}")
         try:
-            locate(loaded, folder, case, device).keep(folder)
+            locate(loaded, folder, case, device, tell=lambda found: found.keep(folder)).keep(folder)
         except UnsupportedError as error:
             words = f"{case}: not located: {error}"
             document.write(folder, case, KeptAccount(case=case, words=words).document())

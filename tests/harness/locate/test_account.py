@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_sides import LENGTHS, sides
 from tiny_transformers import CONFIG, tiny
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -19,38 +20,12 @@ from kvparity.locate.account import Account, account
 from kvparity.locate.causes import cause
 from kvparity.locate.document import map_of
 from kvparity.locate.picture import draw
-from kvparity.plan.workload import fill
-from kvparity.plan.workload_plans import WorkloadPlans
-from kvparity.record.path_run import PathRun, Setting
 from kvparity.subjects.events import Computed
 from kvparity.subjects.hf.subject import build
-from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
-from kvparity_contracts.paths import PREFILL, PathName
+from kvparity_contracts.paths import PREFILL
 from kvparity_contracts.subjects import Transformers
 from kvparity_kernels.stream import listening
-
-LENGTHS, GENERATE = (9, 30), 6
-CONTRACT = {
-    "version": 1,
-    "name": "tiny",
-    "subject": {"kind": "transformers", "config": CONFIG, "attention": "sdpa"},
-    "numerics": {"execution": "bfloat16"},
-    "workloads": [{"name": "w", "prompt_tokens": list(LENGTHS), "generate": GENERATE}],
-    "checks": [{"name": "x", "relation": "invariance", "paths": ["decode"]}],
-    "controls": ["stale-slot"],
-}
-
-
-def sides(subject: Any, *paths: str) -> tuple[PathRun, PathRun]:
-    contract = Contract.model_validate(CONTRACT)
-    plans = WorkloadPlans(fill(contract.workloads[0], seed=0, vocab=subject.vocab), 0)
-    own = [list(range(3, 3 + n + GENERATE)) for n in LENGTHS]
-    first, second = (
-        PathRun(Setting(contract, subject), subject, plans, PathName.parse(path), own)
-        for path in paths
-    )
-    return first, second
 
 
 @cache
