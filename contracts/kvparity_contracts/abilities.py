@@ -26,6 +26,14 @@ _OWN_CACHE = "the cache of a server is its own"
 _NO_PADS = "a server pads nothing that a request could ask for"
 _NO_PROGRAM = "a server runs its own programs; start it with or without them"
 _CUT = "a row that sees keys behind its own (causal: false) needs its whole sequence in one step"
+_PER_ENCODER = "every sequence has an encoder (cross) of its own, so none takes over keys"
+_NO_DRAFTS = "all rows see the same keys of an encoder (cross), so none of a draft"
+UNCROSSED: Mapping[PathKind, str] = {
+    "prefix": _PER_ENCODER,
+    "prefix-paged": _PER_ENCODER,
+    "verify": _NO_DRAFTS,
+}
+"""Paths that mean nothing where keys are those of an encoder."""
 UNCUT: tuple[PathKind, ...] = ("prefill", "permuted", "uncached")
 """Paths whose steps compute whole sequences."""
 UNABLE: Mapping[str, Mapping[PathKind, str]] = {
@@ -92,7 +100,9 @@ def cannot(subject: AnySubject, path: PathName) -> str | None:
     """Why a subject cannot run a path, or None."""
     reason = UNABLE[subject.kind].get(path.kind) or _unwritten(subject, path)
     if reason == _PAGED and isinstance(subject, Attention) and subject.page:
-        return None
+        reason = None
+    if isinstance(subject, Attention) and subject.cross is not None:
+        return reason or UNCROSSED.get(path.kind)
     if isinstance(subject, Attention) and not subject.causal and path.kind not in UNCUT:
         return reason or _CUT
     if reason is None and path.kind in PROGRAMS:

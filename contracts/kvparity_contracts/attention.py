@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from kvparity_contracts.base import Fault, Model, Positive, refuse
 from kvparity_contracts.order import Order
-from kvparity_contracts.pair_keys import Bias, Range, WindowSides
+from kvparity_contracts.pair_keys import Bias, KeyCounts, Range, WindowSides
 from kvparity_contracts.signatures import SIGNATURES, Signature
 
 FUNCTION = re.compile(
@@ -89,10 +89,14 @@ class Attention(Model):
     """How many keys a row sees, its own included, passed as `window`; left out, all."""
     causal: bool = True
     """false: a row sees the keys behind its own, too (in a window as many as before it), passed as
-    `causal`. Prefill is then called with whole sequences alone, and decode never."""
+    `causal`. Without a `cross`, prefill is then called with whole sequences alone, and decode
+    never."""
     window_size: WindowSides | None = None
     """Beside causal: false, of how many keys before and behind its own a row sees no more (-1: all
     are seen), passed as `window_size`, as flash-attention takes it; left out, all."""
+    cross: KeyCounts | None = None
+    """Beside causal: false, cross-attention: each sequence has a number of keys of its own, drawn
+    between these two (those of an encoder), and every one of its rows sees them all."""
     softcap: Annotated[float, Field(gt=0)] | None = None
     """Scores become c * tanh(s / c) with this c, passed as `softcap`; left out, they stay."""
     sinks: Range | None = None
@@ -124,8 +128,9 @@ class Attention(Model):
     """strided: every other call is given q, k and v as views of fused tensors, as engines pass
     them; contiguous: the pair takes no such views, and none are given."""
     empty: Literal["zero", "never"] = "zero"
-    """zero: sequences without a token are given where sequences run together, and a row that sees
-    no key must be 0; never: the pair is never given one."""
+    """zero: sequences without a token are given where sequences run together: a row that sees no
+    key must be 0, and one whose kv_lens is left from another batch is ignored; never: the pair is
+    never given one."""
 
     @property
     def gives_out(self) -> bool:

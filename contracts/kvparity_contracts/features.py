@@ -14,6 +14,9 @@ from kvparity_contracts.stores import FP8, Store, parse
 from kvparity_contracts.subjects import Attention, Decoder, known, narrow, order_of
 from kvparity_contracts.workloads import Workload
 
+FEW = 8
+"""Numbers of keys, at least, of which sequences that run together hardly all draw the same."""
+
 
 def has(contract: Parts, feature: Feature) -> bool:
     """Whether a contract has it, in the numerics in which controls run: its first."""
@@ -71,6 +74,12 @@ def _narrow(contract: Parts) -> bool:
     return isinstance(subject, Attention) and (
         subject.heads.v_dim is not None and subject.heads.v_dim < subject.heads.dim
     )
+
+
+def _cross(contract: Parts) -> bool:
+    """Whether sequences that run together will hardly all have as many keys of an encoder."""
+    cross = contract.subject.cross if isinstance(contract.subject, Attention) else None
+    return cross is not None and cross[1] - cross[0] >= FEW - 1
 
 
 def _groups(contract: Parts) -> bool:
@@ -156,6 +165,7 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
             and c.subject.sides[1] is not None
         ),
     ),
+    "cross": (f"a cross of at least {FEW} numbers", _cross),
     "groups": ("several KV heads, several query heads for each", _groups),
     "layers": ("at least two layers", _layers),
     "full-layer": ("a layer that sees all keys", lambda c: narrow(c.subject) is None),

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.contract import Contract
-from kvparity_contracts.idling import idle
+from kvparity_contracts.idling import idle, why_idle
+from kvparity_contracts.paths import PathName
 from kvparity_contracts.subjects import Attention
 
 FEW = range(2, 9)
@@ -17,16 +18,16 @@ def few_rows(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
     """Of a pair with a window: no path whose steps have a few rows, each with its own window.
 
     A kernel that gave all rows of such a step the window of the last one was shipped
-    (flashinfer-ai/flashinfer#3864). Chunks reach it where prefill takes such steps; where it is
-    decode that takes several rows, no path does yet.
+    (flashinfer-ai/flashinfer#3864). Chunks reach it where prefill takes such steps, drafts in any
+    pair.
     """
     subject = contract.subject
     if not isinstance(subject, Attention) or subject.window is None or not subject.causal:
         return
     for check in contract.path_checks:
-        chunks = [p for p in check.paths if p.kind == "chunked" and p.argument in FEW]
+        paths = [each for each in check.paths if _few(each, subject)]
         loads = contract.workloads_of(check)
-        if any(not idle(path, each) for path in chunks for each in loads):
+        if any(why_idle(p, each) is None and not idle(p, each) for p in paths for each in loads):
             return
     if all(max(each.totals()) <= subject.window for each in contract.workloads):
         return  # nothing is hidden, whatever the window begins with
@@ -34,6 +35,12 @@ def few_rows(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
         ("subject", "window"),
         f"no step has {FEW[0]} to {FEW[-1]} rows behind a longer cache, as speculative decoding "
         "verifies drafted tokens, so nothing shows whether each row has a window of its own there; "
-        "chunked(4) would, where prefill computes such steps (a decode of several rows is not "
-        "part of the signature of a pair yet)",
+        "verify(3) would",
     )
+
+
+def _few(path: PathName, subject: Attention) -> bool:
+    """Whether steps of a path have a few rows, computed by what computes those of drafts."""
+    if path.kind == "verify":
+        return (path.argument or 0) + 1 in FEW
+    return path.kind == "chunked" and path.argument in FEW and subject.rows == "one"

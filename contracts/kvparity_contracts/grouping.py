@@ -1,4 +1,4 @@
-"""Heads whose numbers hide a wrong mapping of query heads to KV heads."""
+"""Numbers of a contract that hide a wrong mapping: of query heads to KV heads, of keys to rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.features import FEW, has
 from kvparity_contracts.subjects import AnySubject, Attention, Decoder, Transformers
 
 
@@ -24,6 +25,19 @@ def hidden_mapping(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
                 f"by the number of KV heads where it should divide by that of a group gives the "
                 f"same bits; {2 * query} and {kv} would tell them apart",
             )
+
+
+def one_encoder(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
+    """Encoders of about one length, as a model has that pads them (vllm-project/vllm#29268)."""
+    subject = contract.subject
+    if isinstance(subject, Attention) and subject.cross is not None and not has(contract, "cross"):
+        fewest, most = subject.cross
+        yield (
+            ("subject", "cross"),
+            f"sequences that run together may all have as many keys ({fewest} to {most}), so "
+            "nothing shows whether a kernel takes the number of another; "
+            f"{fewest} to {fewest + FEW - 1} would do",
+        )
 
 
 def _heads(subject: AnySubject) -> Iterator[tuple[KeyPath, int, int]]:

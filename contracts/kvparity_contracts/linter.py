@@ -14,7 +14,7 @@ from kvparity_contracts.controls.base import DECODING
 from kvparity_contracts.draws import USUAL_TILE
 from kvparity_contracts.faint import between, faint, rounding
 from kvparity_contracts.few_rows import few_rows
-from kvparity_contracts.grouping import hidden_mapping
+from kvparity_contracts.grouping import hidden_mapping, one_encoder
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
 from kvparity_contracts.loader import LoadedContract
@@ -80,7 +80,8 @@ def _edges(contract: Contract) -> Iterator[Note]:
     used = {w.name: w for check in checks for w in contract.workloads_of(check)}
     if not used:
         return
-    longest = max(max(each.totals()) for each in used.values())
+    cross = contract.subject.cross if isinstance(contract.subject, Attention) else None
+    longest = max(max(each.totals()) for each in used.values()) if cross is None else cross[1]
     order = order_of(contract.subject)
     tile, split = (order.tile, order.split) if order else (USUAL_TILE, USUAL_TILE)
     for name, keys, merged in (("tile", tile, "tiles or splits"), ("split", split, "splits")):
@@ -117,7 +118,8 @@ def _decoded_edges(contract: Contract) -> Iterator[Note]:
 def _decoded_keys(contract: Contract) -> set[int]:
     """How many keys the tokens see that invariance checks compute one at a time."""
     seen: set[int] = set()
-    for check in contract.checks:
+    crossed = isinstance(contract.subject, Attention) and contract.subject.cross is not None
+    for check in () if crossed else contract.checks:
         if not isinstance(check, Invariance):
             continue
         for workload in contract.workloads_of(check):
@@ -272,6 +274,7 @@ def _loose(limits: Limits) -> Iterator[tuple[str, str]]:
 RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     _relations,
     hidden_mapping,
+    one_encoder,
     few_rows,
     _edges,
     _decoded_edges,

@@ -68,6 +68,18 @@ def ahead_faults(subject: Attention, generated: Sequence[int]) -> Iterator[Fault
         yield Fault(("subject", key), f"{found} {most} keys behind it", expected)
 
 
+def cross_faults(subject: Attention) -> Iterator[Fault]:
+    """Keys of an encoder beside what counts keys from a row's own."""
+    if subject.cross is None:
+        return
+    if subject.causal:
+        yield Fault(("subject", "cross"), "found cross beside a causal pair", "causal: false")
+    for key in ("window", "window_size", "bias"):
+        if getattr(subject, key) is not None:
+            message = f"found {key!r} beside cross, whose keys have no distance to a row"
+            yield Fault(("subject", key), message, "no such key")
+
+
 def _values(subject: Attention) -> Iterator[Fault]:
     heads, at = subject.heads, ("subject", "heads", "v_dim")
     if subject.values == "latent" and (heads.v_dim is None or heads.v_dim > heads.dim):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -18,7 +18,10 @@ def _two(value: object, expected: str = TWO) -> object:
     return found
 
 
-def _ascending(values: tuple[float, float]) -> tuple[float, float]:
+_Both = TypeVar("_Both", tuple[int, int], tuple[float, float])
+
+
+def _ascending(values: _Both) -> _Both:
     if values[0] > values[1]:
         refuse([Fault((), f"found {values[0]:g} before {values[1]:g}", TWO)])
     return values
@@ -54,6 +57,23 @@ WindowSides = Annotated[
     ),
 ]
 """So many keys before and behind a row's own; -1: all."""
+
+
+_Keys = Annotated[int, Field(ge=1, le=2**20)]
+KeyCounts = Annotated[
+    tuple[_Keys, _Keys],
+    BeforeValidator(_two),
+    AfterValidator(_ascending),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1, "maximum": 2**20},
+            "minItems": 2,
+            "maxItems": 2,
+        }
+    ),
+]
+"""The fewest and the most keys of a sequence."""
 
 
 class AlibiBias(Model):

@@ -97,7 +97,10 @@ def place(
 
 
 def _too_short(control: Control, contract: Parts) -> str:
-    wanted = [f"a sequence of at least {fewest_keys(control, contract) + 1} tokens"]
+    keys = fewest_keys(control, contract)
+    wanted = [f"a sequence of at least {keys + 1} tokens"]
+    if getattr(contract.subject, "cross", None) is not None:
+        wanted = [f"a cross of at least {keys} keys"]
     if control.generate > 1:
         wanted.append(f"at least {control.generate} generated")
     if control.sequences > 1:
@@ -133,6 +136,11 @@ def part_of(control: Control, contract: Parts, workload: Workload) -> WorkloadPa
     if "shared-prompt" in control.features and not shares_prompt(workload, tile):
         return None
     keys, edge = fewest_keys(control, contract), edge_of(control, contract)
+    cross = getattr(contract.subject, "cross", None)
+    if cross is not None:  # its rows have so many keys whatever their workload
+        if keys > cross[0]:
+            return None
+        keys = 2
     if control.keys == "ahead" and isinstance(contract.subject, Attention):
         # As many are behind the first compared row, and the next one is hidden.
         control = replace(control, generate=contract.subject.sides[1] or 1)

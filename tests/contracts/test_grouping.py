@@ -68,6 +68,15 @@ def test_a_model_without_such_heads_is_left_alone(marked: Marked, query: str) ->
     assert list(hidden_mapping(loaded.contract)) == []
 
 
+@pytest.mark.parametrize(("most", "told"), [(9, True), (10, False)])
+def test_encoders_of_about_one_length_are_told(marked: Marked, most: int, told: bool) -> None:
+    pair = "{kind: attention, prefill: a.py:p, decode: a.py:d, heads: {query: 4, kv: 2, dim: 8}, "
+    loaded, place = _with(marked, f"{pair}causal: false, cross: §[3, {most}]}}")
+    found = [each for each in lint(loaded) if each.key == "subject.cross"]
+    assert [(each.line, each.col) for each in found] == [place] * told
+    assert all("3 to 10 would do" in each.message for each in found)
+
+
 @pytest.mark.parametrize("name", library.names())
 def test_no_contract_of_the_library_has_them(name: str) -> None:
     assert list(hidden_mapping(load(find(name)).contract)) == []

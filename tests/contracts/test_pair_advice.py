@@ -104,6 +104,9 @@ def test_each_function_of_a_pair_is_looked_at(tmp_path: Path) -> None:
         (["decode", "chunked(4)"], 32, False),
         (["decode", "chunked(8)"], 32, False),
         (["decode", "chunked(9)"], 32, True),
+        (["decode", "verify(1)"], 32, False),
+        (["decode", "verify(7)"], 32, False),
+        (["decode", "verify(8)"], 32, True),
         (["decode"], 74, False),  # no sequence is longer
         (["decode"], 73, True),
         (["decode"], None, False),
@@ -114,4 +117,12 @@ def test_a_window_asks_for_steps_of_a_few_rows(
 ) -> None:
     notes = found(tmp_path, paths, **({} if window is None else {"window": window}))
     assert [each.key for each in notes] == ["subject.window"] * asked
-    assert all("chunked(4) would" in each.message for each in notes)
+    assert all("verify(3) would" in each.message for each in notes)
+
+
+@pytest.mark.parametrize(("path", "asked"), [("chunked(4)", True), ("verify(3)", False)])
+def test_steps_of_a_decode_of_many_rows_are_those_of_drafts(
+    tmp_path: Path, path: str, asked: bool
+) -> None:
+    notes = found(tmp_path, [path], window=32, rows="many")
+    assert [each.key for each in notes] == ["subject.window"] * asked

@@ -33,6 +33,10 @@ WHOLE: Doc = {
     "subject.prefill": "m:f", "subject.decode": "m:f", "subject.order": None,
     "checks": [{"name": "a", "relation": "invariance", "paths": ["permuted"]}],
 }  # fmt: skip
+CROSSED: Doc = WHOLE | {
+    "subject.causal": False, "subject.page": 8,
+    "checks": [{"name": "a", "relation": "invariance", "paths": ["decode"]}],
+}  # fmt: skip
 SHOWN: list[tuple[str, str, Doc, bool]] = [
     # A control, a contract with all controls, and whether it is run.
     ("stale-slot", "decoder", {}, True),
@@ -69,6 +73,9 @@ SHOWN: list[tuple[str, str, Doc, bool]] = [
     # A pair whose rows see later keys never decodes.
     ("strides-ignored", "pair", WHOLE, True),
     ("strides-ignored", "pair", WHOLE | {"subject.causal": False}, False),
+    # Beside an encoder the number of its keys counts, not the tokens of a workload.
+    ("pages-in-order", "pair", CROSSED | {"subject.cross": [8, 40]}, False),
+    ("pages-in-order", "pair", CROSSED | {"subject.cross": [9, 40]}, True),
     ("reads-into-neighbour", "pair", WHOLE, False),
     ("reads-into-neighbour", "pair", WHOLE | {"subject.causal": False}, True),
 ]  # fmt: skip

@@ -54,8 +54,9 @@ def prefill(
 
 
 def decode(
-    q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale: float, window: int = 0, **more: Any
-) -> Both:
+    q: Tensor, k: Tensor, v: Tensor, *, kv_lens: Tensor, scale: float, window: int = 0,
+    causal: bool = True, **more: Any,
+) -> Both:  # fmt: skip
     rows = []
     for i, n in enumerate(kv_lens.tolist()):
         first = max(0, n - window) if window else 0

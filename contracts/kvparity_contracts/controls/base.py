@@ -36,6 +36,7 @@ Feature = Literal[
     "narrow-values",
     "both-ways",
     "window-ahead",
+    "cross",
     "groups",
     "model-side",
     "scoring-side",

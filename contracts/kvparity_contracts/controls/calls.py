@@ -49,6 +49,20 @@ CALLS = (
         cause="mask or window",
         born="attention",
     ),
+    _batched(
+        "keys-of-longest-encoder",
+        "decode lets all rows see as many keys as the longest encoder of its call has",
+        "vllm-project/vllm#29268",
+        paths=("batched", "mixed"),
+        features=("cross",),
+    ),
+    _batched(
+        "padding-reaches-rows",
+        "what a padding row reads, whose kv_lens is left from another batch, reaches every row",
+        "vllm-project/vllm#37442, flashinfer-ai/flashinfer#2883",
+        paths=("batched", "mixed"),
+        features=("empties",),
+    ),
     Control(
         "offset-int32",
         "slot x stride is computed in 32 bits, and slots beyond read the first one",

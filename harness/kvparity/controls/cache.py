@@ -36,9 +36,9 @@ class _StaleSlot(PlantedSession):
             if span.decode and span.sequence not in self.seen and span.start > 1:
                 self.seen.add(span.sequence)
                 for layer in range(cache.layers()):
-                    old = _stored(cache, layer, span.sequence, span.start).start
-                    k, v = cache.read(layer, span.sequence, old, old + 1)
-                    cache.write(layer, span.sequence, span.start - 1, k, v)
+                    held = _stored(cache, layer, span.sequence, span.start)
+                    k, v = cache.read(layer, span.sequence, held.start, held.start + 1)
+                    cache.write(layer, span.sequence, held.stop - 1, k, v)
         return self.inner.forward(step, ids)
 
 
@@ -52,8 +52,11 @@ class _NarrowCache(PlantedSession):
         cache = cache_of(self)
         for span in step:
             for layer in range(cache.layers()):
-                start = max(span.start, _stored(cache, layer, span.sequence, span.stop).start)
-                k, v = cache.read(layer, span.sequence, start, span.stop)
+                held = _stored(cache, layer, span.sequence, span.stop)
+                start, stop = max(span.start, held.start), min(span.stop, held.stop)
+                if start >= stop:  # an encoder has fewer keys
+                    continue
+                k, v = cache.read(layer, span.sequence, start, stop)
                 narrow = _NARROWER[k.dtype]
                 cache.write(layer, span.sequence, start, k.to(narrow).to(k), v.to(narrow).to(v))
 

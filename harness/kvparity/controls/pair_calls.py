@@ -27,6 +27,7 @@ from kvparity.subjects.base import Subject
 from kvparity.subjects.pair.sparse import BEYOND
 from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.controls.calls import EDGE
+from kvparity_kernels.store import decode as decoded
 
 
 def plant_in_pair(
@@ -98,6 +99,31 @@ def _nan_without_keys(decode: PairDecode) -> PairDecode:
     return lambda call: overwritten(decode(call), call.plain().kv_lens == 0, torch.nan, -torch.inf)
 
 
+def _scaled_by_all(decode: PairDecode) -> PairDecode:
+    """A number of all that the batch reads has a part in every row, as a scale of its largest."""
+
+    def planted(call: PairDecodeCall) -> object:
+        one = call.plain()
+        values = (
+            one.v if one.format is None else decoded(one.v, one.v_scale, one.format, one.q.dtype)
+        )
+        seen = torch.arange(values.shape[1], device=values.device) < one.kv_lens[:, None]
+        found = decode(call)
+        parts = found if isinstance(found, tuple) else (found,)
+        scaled = parts[0] + 0 * values[seen].float().sum().to(parts[0])
+        return (scaled, *parts[1:]) if isinstance(found, tuple) else scaled
+
+    return planted
+
+
+def _of_the_longest(decode: PairDecode) -> PairDecode:
+    def planted(call: PairDecodeCall) -> object:
+        most = call.kv_lens.max()
+        return decode(replace(call, kv_lens=torch.where(call.kv_lens > 0, most, 0).to(most)))
+
+    return planted
+
+
 def _in_32_bits(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], object]:
     def planted(call: PairCall) -> object:
         # Slots of a whole cache follow those of another one; else slots or pages come first.
@@ -139,6 +165,12 @@ nan_without_keys = plant_in_pair(decode=_nan_without_keys)
 
 out_left_unwritten = nan_without_keys
 """The buffer holds NaN, so a row that is not written is NaN."""
+
+padding_reaches_rows = plant_in_pair(decode=_scaled_by_all)
+"""What a padding row reads, which is not finite, makes every row so."""
+
+keys_of_longest_encoder = plant_in_pair(decode=_of_the_longest)
+"""All rows see as many keys as the sequence that has the most."""
 
 offset_int32 = plant_in_pair(prefill=_in_32_bits, decode=_in_32_bits)
 """Offsets beyond 2**31 elements read the first slot."""

@@ -122,7 +122,8 @@ def pair_account(reference: PathRun, candidate: PathRun, exact: Tensor) -> PairA
     b = second.values.cpu()[[there[place] for place in first.index]]
     off = differing(a, b)
     rows = off.any(-1)
-    keys = torch.tensor([position + 1 for _, position in first.index])
+    tokens = [(first.plan.members[s].id, position + 1) for s, position in first.index]
+    keys = torch.tensor([pair_of(reference).keys(*each) for each in tokens])
     fault = next(iter((*second.faults, *first.faults)), "")
     if not bool(rows.any()):
         cause = fault_cause(candidate.subject, fault) if fault else Cause("no difference", NOW)

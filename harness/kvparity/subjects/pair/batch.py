@@ -4,12 +4,13 @@ A sequence of no query and no key gives no row. A row of decode that sees no key
 of no sequence, yet it must be 0 with an LSE of minus infinity (the sum over no key; flash-attention
 writes plus infinity, which is taken, too): what is not finite there reaches other rows through
 whatever looks at the whole batch after attention, a scale of it for one
-(vllm-project/vllm#37442, deepseek-ai/FlashMLA#11).
+(vllm-project/vllm#37442, deepseek-ai/FlashMLA#11). Where the number of keys of such a row is left
+from another batch, its keys are anything, and so is the row; but it may not reach others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from kvparity.plan.schedule import Span
 
+STALE = 1
+"""Keys of padding that is left from another batch: its slot holds nothing now."""
 MOST = 16
 """Empty sequences behind the first of a prefill call."""
 
@@ -49,19 +52,21 @@ class Decoded:
 
 
 def decoded(
-    spans: Sequence[Span], *, empties: bool, first: int, last: int, rows: bool
+    spans: Sequence[tuple[Span, int]], *, empties: bool, first: int, last: int, rows: bool
 ) -> list[Decoded]:
-    """The sequences of one decode call.
+    """The sequences of one decode call, each with so many keys.
 
-    ``empties``: a first and a last one without keys, in caches ``first`` and ``last`` that hold
-    nothing; and where a sequence may have any number of ``rows``, one behind the first compared one
-    that has none, with a number of keys that is left from another batch.
+    ``empties``: a first and a last one without keys, in caches that hold nothing: ``first``, and
+    ``last`` and the next one. Before the last one comes padding whose number of keys is left from
+    another batch, of which nothing is asked; and where a sequence may have any number of ``rows``,
+    one behind the first compared one has none, and such a number, too.
     """
-    found = [Decoded(s.sequence, s.stop, s.stop - s.start, s) for s in spans]
+    found = [Decoded(s.sequence, keys, s.stop - s.start, s) for s, keys in spans]
     if not empties:
         return found
-    left = [Decoded(first, 1, 0)] if rows else []
-    return [Decoded(first, 0, 1), found[0], *left, *found[1:], Decoded(last, 0, 1)]
+    left = [Decoded(first, STALE, 0)] if rows else []
+    padding = [Decoded(last, STALE, 1), Decoded(last + 1, 0, 1)]
+    return [Decoded(first, 0, 1), found[0], *left, *found[1:], *padding]
 
 
 def _first_wanted(spans: Sequence[Span]) -> int:
@@ -74,10 +79,12 @@ def _first_wanted(spans: Sequence[Span]) -> int:
     return 0
 
 
-def sizes(sequences: Sequence[Span | None]) -> tuple[list[int], list[int]]:
-    """Queries and keys of each sequence."""
+def sizes(
+    sequences: Sequence[Span | None], keys: Callable[[Span], int]
+) -> tuple[list[int], list[int]]:
+    """Queries and ``keys`` of each sequence."""
     queries = [0 if each is None else each.stop - each.start for each in sequences]
-    return queries, [0 if each is None else each.stop for each in sequences]
+    return queries, [0 if each is None else keys(each) for each in sequences]
 
 
 def fault_of(name: str, rows: Tensor, width: int, *, sinks: Tensor | None = None) -> str | None:

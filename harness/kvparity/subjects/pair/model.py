@@ -75,7 +75,8 @@ class PairModel:
     sinks, drawn from ``sink_range``; ``alibi``: slopes; ``distances``: a bias for each of so many
     (0: none). ``latent``: values are the first columns of keys. ``causal``
     false: a row sees keys behind its own, and ``window_size``: how many before and behind it at
-    most (None: all). ``layout``: whether slots or heads come first in memory.
+    most (None: all). ``cross``: a sequence has the keys of an encoder, so many at least and at most
+    (None: those of its tokens). ``layout``: whether slots or heads come first in memory.
     ``mixture``: of the data, None for standard normals, whose queries are of very different lengths
     with ``sharp``. ``strided``: it takes views of fused tensors; ``empties``: and sequences without
     a token. ``page``: slots of a page of the cache that decode is given, 0 where it has none.
@@ -104,6 +105,7 @@ class PairModel:
     latent: bool = False
     causal: bool = True
     window_size: tuple[int, int] | None = None
+    cross: tuple[int, int] | None = None
     layout: str = "slot-head"
     mixture: Mixture | None = MIXED
     sharp: bool = False
@@ -123,6 +125,15 @@ class PairModel:
     def shape(self) -> DrawnShape:
         """What every draw has in common."""
         return DrawnShape(self.seed, self.heads.query, self.heads.kv, self.heads.dim, self.device)
+
+    def keys(self, name: str, tokens: int) -> int:
+        """How many keys a sequence has once so many of its tokens are computed."""
+        if self.cross is None:
+            return tokens
+        fewest, most = self.cross
+        key = stream(self.seed, name, "encoder")
+        drawn = uniform(key, torch.zeros(1, dtype=torch.int64))
+        return fewest + int(float(drawn) * (most - fewest + 1))
 
     def draw(self, name: str, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q ``[n, query heads, dim]``, k and v ``[n, kv heads, width]``, execution dtype."""
@@ -227,7 +238,7 @@ class PairModel:
             q=inputs.q, **vars(inputs.given),
             format=self.store if coded else None, kv_lens=kv_lens, block_table=block_table,
             scale=self.scale, order=self.order, window=self.window, softcap=self.softcap,
-            **vars(terms or self.terms()),
+            causal=self.causal, **vars(terms or self.terms()),
         )  # fmt: skip
         call = replace(call, cu_seqlens_q=cu_seqlens_q)
         if self.page and block_table is None:

@@ -20,10 +20,14 @@ from kvparity.subjects.pair import emit_events
 from kvparity.subjects.pair.append import FreshKeys, append
 from kvparity.subjects.pair.batch import decoded, fault_of, sizes, with_empties
 from kvparity.subjects.pair.cache import FIRST, KVStores, PairCache
+from kvparity.subjects.pair.fresh import fresh
 from kvparity.subjects.pair.inputs import Inputs, strided
 from kvparity.subjects.pair.model import PairModel
 from kvparity.subjects.pair.sparse import spread_for
 from kvparity_kernels.stream import listening
+
+LEAD = 2
+"""Sequences that hold nothing, before and behind the members."""
 
 
 class AttentionSession:
@@ -32,11 +36,13 @@ class AttentionSession:
     def __init__(self, subject: PairModel, members: Sequence[Member], layout: Layout):
         self.subject, self.members, self.layout = subject, tuple(members), layout
         self._empties = layout.empties and subject.empties
-        nobody = [0] * self._empties
+        nobody = [0] * (LEAD * self._empties)
         # A rectangle, whatever the batch, or pages.
         place = replace(layout, batch="right", page=layout.page or subject.page)
         region = Region(
-            [*nobody, *(m.length for m in members), *nobody] or [0], place, subject.seed
+            [*nobody, *(subject.keys(m.id, m.length) for m in members), *nobody] or [0],
+            place,
+            subject.seed,
         )
         slots = region.placement.slots if layout.cached else 0
         self._cache = PairCache(
@@ -46,7 +52,7 @@ class AttentionSession:
             self._stores(slots),
             window=subject.window,
             execution=subject.execution,
-            lead=int(self._empties),
+            lead=len(nobody),
         )
         self._faults: list[str] = []
         self._counts: Counter[str] = Counter()
@@ -60,7 +66,8 @@ class AttentionSession:
         return KVStores(keys, self._stored(slots, 1, heads.values))
 
     def _stored(self, slots: int, which: int, width: int) -> Stored:
-        subject, prompts = self.subject, [member.prompt for member in self.members]
+        subject = self.subject
+        prompts = [subject.keys(member.id, member.prompt) for member in self.members]
         heads_first = subject.layout == "head-slot"
         spread = spread_for(max(prompts, default=1), heads_first=heads_first)
         return Stored(
@@ -107,11 +114,10 @@ class AttentionSession:
 
     def forward(self, step: Step, ids: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Draw q, k, v of the step, store k and v, and call the kernel of each kind of span."""
-        fresh = [self._draw(span, own) for span, own in zip(step, ids, strict=True)]
-        listener = events.current()
-        tokens = [FreshKeys(s.sequence, s.start, *x[1:]) for s, x in zip(step, fresh, strict=True)]
+        found = [self._fresh(span, own) for span, own in zip(step, ids, strict=True)]
+        listener, tokens = events.current(), [each for _, each in found]
         if self.layout.cached:
-            self._store(tokens)
+            self._store([each for each in tokens if len(each.k)])
         for each in tokens:
             if listener is not None:
                 listener.wrote(events.Wrote(0, each.sequence, each.start, each.k, each.v))
@@ -121,10 +127,10 @@ class AttentionSession:
             if not chosen:
                 continue
             spans = [step[i] for i in chosen]
-            q = torch.cat([fresh[i][0] for i in chosen])
+            q = torch.cat([found[i][0] for i in chosen])
             with self._counted():
                 if not self.layout.cached:
-                    rows = self._whole(q, spans, [fresh[i] for i in chosen])
+                    rows = self._whole(q, spans, [tokens[i] for i in chosen])
                 else:
                     rows = self._decode(q, spans) if decode else self._prefill(q, spans)
             self._check_width(rows)
@@ -134,6 +140,14 @@ class AttentionSession:
         for i, span in enumerate(step):
             if len(span.rows):
                 yield outputs[i][span.rows.start - span.start : span.rows.stop - span.start]
+
+    def _fresh(self, span: Span, ids: Sequence[int]) -> tuple[Tensor, FreshKeys]:
+        held = self.layout.cached and self._cache.filled[span.sequence] > 0
+        return fresh(self.subject, self.members[span.sequence], span, ids, held=held)
+
+    def _keys(self, span: Span) -> int:
+        """How many keys its sequence has when it is computed."""
+        return self.subject.keys(self.members[span.sequence].id, span.stop)
 
     def _store(self, tokens: Sequence[FreshKeys]) -> None:
         """Into the cache, by the function of the contract or by the harness."""
@@ -166,42 +180,14 @@ class AttentionSession:
         if not self._cache.intact():
             raise SubjectError(f"{name} wrote to slots of the cache that it was not given")
 
-    def _draw(self, span: Span, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v of a span. A donor's shared tokens are those of the sequence it is like.
-
-        A token id other than 0 stands for other data under the same name.
-        """
-        member, parts = self.members[span.sequence], []
-        names = [
-            (member.like if p < member.shared else member.id) + (f"~{token}" if token else "")
-            for p, token in zip(range(span.start, span.stop), ids, strict=True)
-        ]
-        start = 0
-        while start < len(names):
-            stop = start
-            while stop < len(names) and names[stop] == names[start]:
-                stop += 1
-            first = span.start + span.position_shift
-            positions = torch.arange(
-                first + start, first + stop, dtype=torch.int64, device=self.subject.device
-            )
-            parts.append(self.subject.draw(names[start], positions))
-            start = stop
-        if len(parts) == 1:
-            return parts[0]
-        q, k, v = (torch.cat(each) for each in zip(*parts, strict=True))
-        return q, k, v
-
     def _prefill(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
-        given, twin = self._cache.packed([(s.sequence, s.stop) for s in spans], self._spare)
+        given, twin = self._cache.packed([(s.sequence, self._keys(s)) for s in spans], self._spare)
         inputs = Inputs(q, given, self._empties, twin=twin)
         return self._call_prefill(spans, inputs, coded=self._cache.kind.coded)
 
-    def _whole(
-        self, q: Tensor, spans: Sequence[Span], fresh: Sequence[tuple[Tensor, Tensor, Tensor]]
-    ) -> Tensor:
+    def _whole(self, q: Tensor, spans: Sequence[Span], tokens: Sequence[FreshKeys]) -> Tensor:
         """Whole sequences without a cache: what a reader would get, used at once."""
-        pairs = [self._cache.round_trip(0, k, v) for _, k, v in fresh]
+        pairs = [self._cache.round_trip(0, each.k, each.v) for each in tokens]
         k, v = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
         if self.subject.latent:
             v = k[..., : self.subject.heads.values]
@@ -209,7 +195,7 @@ class AttentionSession:
         return self._call_prefill(spans, inputs, coded=False)
 
     def _call_prefill(self, spans: Sequence[Span], inputs: Inputs, *, coded: bool) -> Tensor:
-        queries, keys = sizes(with_empties(spans) if self._empties else spans)
+        queries, keys = sizes(with_empties(spans) if self._empties else spans, self._keys)
         first = spans[0].sequence
         inputs = self._laid("attention.prefill", inputs, keys=True, first=first)
         rows = self.subject.call_prefill(
@@ -220,20 +206,21 @@ class AttentionSession:
         if listener is not None:
             for span in spans:
                 mine = slice(row, row + span.stop - span.start)
-                own = emit_events.part(inputs.given, slice(key, key + span.stop))
+                own = emit_events.part(inputs.given, slice(key, key + self._keys(span)))
                 emit_events.attended(
                     self.subject, listener, span, inputs.q[mine], rows[mine], own, coded
                 )
-                row, key = mine.stop, key + span.stop
+                row, key = mine.stop, key + self._keys(span)
         return rows
 
     def _decode(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
         coded, many = self._cache.kind.coded, self.subject.rows
         batch = decoded(
-            spans, empties=self._empties, first=FIRST, last=len(self.members), rows=many
-        )
+            [(span, self._keys(span)) for span in spans],
+            empties=self._empties, first=FIRST, last=len(self.members), rows=many,
+        )  # fmt: skip
         if self._empties:
-            q = torch.cat([self._nobody, q, self._nobody])
+            q = torch.cat([self._nobody, q, self._nobody, self._nobody])
         sequences, table = [each.sequence for each in batch], None
         if self._cache.page:
             (given, twin), table = self._cache.pages(), self._cache.block_table(sequences)
@@ -291,7 +278,7 @@ class AttentionSession:
             sinks=self.subject.terms().sinks,
         )
         self._found(fault)
-        return rows[1:-1]
+        return rows[1:-LEAD]
 
     def _offsets(self, sizes: Sequence[int]) -> Tensor:
         offsets = [0]

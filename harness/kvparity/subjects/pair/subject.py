@@ -50,7 +50,12 @@ class AttentionSubject(PairModel):
             return "a pair of kernels is called as it is, not through a traced program"
         if plan.layout.far and self.device.type != "cpu":
             return f"memory of which few pages are touched is the CPU's, not {self.device.type}'s"
-        if not self.causal and any(
+        if self.cross is not None:
+            if any(member.shared for member in plan.members):
+                return "every sequence has an encoder (cross) of its own, so none takes over keys"
+            if any(s.verify for step in plan.schedule for s in step):
+                return "all rows see the same keys of an encoder (cross), so none of a draft"
+        elif not self.causal and any(
             s.start or s.stop != plan.members[s.sequence].length or s.decode
             for step in plan.schedule
             for s in step
@@ -82,11 +87,12 @@ class AttentionSubject(PairModel):
     def stored(self, member: Member, rows: range) -> tuple[Tensor, Tensor, Tensor]:
         """q of the rows and k, v of all keys up to the last, as a reader of the cache gets them.
 
-        Where rows see later keys, both go on to the end of the sequence.
+        Where rows see later keys, both go on to the end of the sequence; keys may be an encoder's.
         """
         stop = rows.stop if self.causal else member.length
         positions = torch.arange(stop, dtype=torch.int64, device=self.device)
         q = self.drawn("q", member.id, positions[rows.start :])
+        positions = torch.arange(self.keys(member.id, stop), device=self.device)
         k, v = (
             round_trip(
                 self.drawn(part, member.id, positions),
@@ -117,6 +123,7 @@ class AttentionSubject(PairModel):
             "rows": "many" if self.rows else "one",
             "window": self.window or None,
             "causal": self.causal,
+            "cross": list(self.cross) if self.cross else None,
             "window_size": list(self.window_size) if self.window_size else None,
             "softcap": self.softcap or None,
             "sinks": list(self.sink_range) if self.sinks else None,
@@ -188,6 +195,7 @@ def build(
         sink_range=model.sinks or (0.0, 0.0),
         causal=model.causal,
         window_size=model.window_size,
+        cross=model.cross,
         latent=model.values == "latent",
         alibi=isinstance(model.bias, AlibiBias),
         distances=model.bias.distances if isinstance(model.bias, RelativeBias) else 0,

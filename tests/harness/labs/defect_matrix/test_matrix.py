@@ -26,7 +26,8 @@ SERVED = {name for name, row in CONTROLS.items() if row.subjects == ("server",)}
 """Planted in a server's answers: tests/harness/subjects/test_server.py."""
 UNTAKEN = {
     "bias-with-wrong-sign", "bias-one-off", "scores-of-first-columns", "later-keys-hidden",
-    "window-before-one-long", "window-ahead-one-long", "reads-into-neighbour",
+    "window-before-one-long", "window-ahead-one-long", "keys-of-longest-encoder",
+    "reads-into-neighbour",
 }  # fmt: skip
 """Of what no kernel of this project takes: planted in tests/harness/subjects/pair."""
 MODELLED = {"other-instruction"}

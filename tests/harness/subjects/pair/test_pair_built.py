@@ -20,7 +20,7 @@ from kvparity_kernels.order import ReductionOrder
 PLAIN = {
     "scale": 8**-0.5, "window": 0, "softcap": 0.0, "sinks": False, "sink_range": (0.0, 0.0),
     "alibi": False, "distances": 0, "latent": False, "causal": True,
-    "window_size": None,
+    "window_size": None, "cross": None,
     "layout": "slot-head",
     "mixture": MIXED, "sharp": False, "strided": True, "empties": True, "order": None,
     "format": None, "kv_cache": torch.float32, "execution": torch.float32, "seed": 1,
@@ -38,6 +38,7 @@ CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sides": (
         {"causal": False, "window_size": [3, -1]}, {"causal": False, "window_size": (3, -1)},
     ),
+    "cross": ({"causal": False, "cross": [3, 9]}, {"causal": False, "cross": (3, 9)}),
     "layout": ({"layout": "head-slot"}, {"layout": "head-slot"}),
     "normal": ({"queries": "normal"}, {"mixture": None}),
     "sharp": ({"queries": "sharp"}, {"mixture": None, "sharp": True}),
@@ -79,7 +80,8 @@ def test_numbers_are_read_as_they_are_stored() -> None:
 TOLD: dict[str, Any] = {
     "kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode",
     "heads": HEADS | {"v_dim": 8}, "values": "own", "append": None, "out": "returned",
-    "causal": True, "window_size": None,
+    "signature": None,
+    "causal": True, "window_size": None, "cross": None,
     "scale": 8**-0.5, "order": None, "kv_cache": "float32", "layout": "slot-head", "page": None,
     "rows": "one", "window": None, "softcap": None, "sinks": None, "bias": None, "queries": "mixed",
     "inputs": "strided", "empty": "zero", "notes": [],
@@ -98,6 +100,7 @@ NEVER = "empty: never, so no sequence without a token was given to the pair"
         ({"sinks": [-1, 3]}, {"sinks": [-1, 3]}),
         ({"causal": False}, {"causal": False}),
         ({"causal": False, "window_size": [3, 0]}, {"causal": False, "window_size": [3, 0]}),
+        ({"causal": False, "cross": [3, 9]}, {"causal": False, "cross": [3, 9]}),
         (
             {"heads": MLA, "values": "latent", "scale": 0.5},
             {"heads": MLA, "values": "latent", "scale": 0.5},

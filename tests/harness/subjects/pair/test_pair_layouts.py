@@ -64,7 +64,7 @@ def test_where_empty_sequences_stand(
 
 def test_sizes_of_sequences_with_empty_ones_between() -> None:
     one, two = Span(0, 0, 4, 4), Span(1, 3, 5, 5)
-    assert sizes([None, one, None, two]) == ([0, 4, 0, 2], [0, 4, 0, 5])
+    assert sizes([None, one, None, two], lambda span: span.stop + 1) == ([0, 4, 0, 2], [0, 5, 0, 6])
 
 
 INF, NAN = torch.inf, torch.nan

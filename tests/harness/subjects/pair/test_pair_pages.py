@@ -63,8 +63,8 @@ def test_pages_lie_anywhere_and_their_ends_hold_nothing() -> None:
     step(session, decode(0, 5), decode(1, 3))
     call = spy.given[1]
     k, table = call["k"], call["block_table"]
-    assert (k.shape[1:], table.dtype, len(table)) == ((2, 1, 8), torch.int32, 4)
-    assert call["kv_lens"].tolist() == [0, 6, 4, 0]
+    assert (k.shape[1:], table.dtype, len(table)) == ((2, 1, 8), torch.int32, 5)
+    assert call["kv_lens"].tolist() == [0, 6, 4, 1, 0]
     held = session.cache()
     for row, (sequence, keys) in zip(table[1:3], [(0, 6), (1, 4)], strict=True):
         pages = row[: keys // 2].tolist()
@@ -72,7 +72,7 @@ def test_pages_lie_anywhere_and_their_ends_hold_nothing() -> None:
         mine = k[row.long()].flatten(0, 1)
         assert torch.equal(mine[:keys], held.read(0, sequence, 0, keys)[0])
         assert bool(mine[keys:].isnan().all())
-    assert bool(k[table[[0, 3], 0].long()].isnan().all())
+    assert bool(k[table[[0, 3, 4], 0].long()].isnan().all())
 
 
 def test_a_table_kept_over_a_reset_differs() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import semantic_pairs
+from torch import Tensor
 
 from kvparity import Report, check_pair, verify
 from kvparity.core.errors import SubjectError
@@ -137,6 +138,31 @@ def test_rows_that_see_later_keys(tmp_path: Path, seen: dict[str, Any]) -> None:
     assert caught["reads-into-neighbour"]
     assert caught.get("window-ahead-one-long") is (True if seen else None)
     assert caught.get("window-before-one-long") is (True if seen else None)
+
+
+CROSS = ("decode", "batched", "chunked(3)", "permuted", "mixed", "uncached", "reset")
+
+
+def test_rows_see_the_keys_of_an_encoder_whatever_their_number(tmp_path: Path) -> None:
+    subject = {"causal": False, "cross": [3, 20]}
+    report = checked(tmp_path, paths=CROSS, **subject)
+    assert verdicts(report) == ("holds", "holds")
+    assert all(each.caught for each in report.controls)
+    caught = {each.name for each in report.controls}
+    assert {"keys-of-longest-encoder", "later-keys-hidden", "stale-slot", "narrow-cache"} <= caught
+
+
+def test_keys_counted_by_rows_differ(tmp_path: Path) -> None:
+    """As a self-attention's kernel does: a decoder's length in place of its encoder's."""
+
+    def counted(*args: Any, kv_lens: Tensor, **more: Any) -> semantic_pairs.Both:
+        return semantic_pairs.decode(*args, kv_lens=(kv_lens > 0) * 3, **more)
+
+    pair = {"prefill": semantic_pairs.prefill, "decode": counted}
+    report = checked(
+        tmp_path, paths=("decode",), functions=pair, causal=False, cross=[4, 20], empty="never"
+    )
+    assert verdicts(report)[0] == "differs"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_sequences_without_a_token_are_given_where_both_say_so(wanted: bool, tak
     if both:  # one before, one behind the first as its number must reach a row, one at the end
         offsets = [0, 0, 4, 4, 9, 9]
     assert first["cu_seqlens_q"].tolist() == first["cu_seqlens_k"].tolist() == offsets
-    assert second["kv_lens"].tolist() == ([0, 5, 6, 0] if both else [5, 6])
+    assert second["kv_lens"].tolist() == ([0, 5, 6, 1, 0] if both else [5, 6])
     assert second["kv_lens"].dtype == first["cu_seqlens_q"].dtype == torch.int32
     assert len(second["q"]) == len(second["k"]) == len(second["kv_lens"])
 

@@ -61,11 +61,12 @@ def test_decode_is_given_all_rows_of_a_step(page: int) -> None:
     step(session, decode(0, 7), prefill(2, 3))
     chunk, call, _, last = (spy.given[i] for i in (0, 1, 2, 3))
     assert (chunk["kind"], call["kind"], last["kind"]) == ("p", "d", "d")
-    # One without a key first and last, and behind the first one that has no row but keys left.
-    assert call["cu_seqlens_q"].tolist() == [0, 1, 4, 4, 6, 7]
-    assert call["kv_lens"].tolist() == [0, 7, 1, 7, 0]
-    assert len(call["q"]) == 7
-    assert last["cu_seqlens_q"].tolist() == [0, 1, 2, 2, 3]
+    # One without a key first and last, before that one whose keys are left from another batch, and
+    # behind the first one that has no row but keys left.
+    assert call["cu_seqlens_q"].tolist() == [0, 1, 4, 4, 6, 7, 8]
+    assert call["kv_lens"].tolist() == [0, 7, 1, 7, 1, 0]
+    assert len(call["q"]) == 8
+    assert last["cu_seqlens_q"].tolist() == [0, 1, 2, 2, 3, 4]
     assert session.observed() == {"attention.prefill": 2, "attention.decode": 2}
 
 

@@ -14,7 +14,7 @@ from kvparity.plan.schedule import Layout
 from kvparity.subjects.base import SubjectError
 
 PATHS = ["decode", "batched", "chunked(24)", "verify(2)", "prefix(17)", "reset"]
-PAGES = {"decode": "paged_pair.py:decode", "page": 4}
+PAGES = {"decode": "paged_pair.py:decode", "page": 2}
 CONTROL = "append-writes-padding"
 
 
