@@ -66,7 +66,8 @@ def _positionals(command: argparse.ArgumentParser) -> list[str]:
 
 def _arguments(command: argparse.ArgumentParser) -> Iterator[Sequence[str]]:
     for action in command._actions:
-        if isinstance(action, (argparse._SubParsersAction, argparse._HelpAction)):
+        told = not isinstance(action, (argparse._SubParsersAction, argparse._HelpAction))
+        if not told or action.help == argparse.SUPPRESS:
             continue
         value = "" if action.nargs == 0 or not action.option_strings else f" {_metavar(action)}"
         names = [f"`{each}{value}`" for each in action.option_strings] or [f"`{_metavar(action)}`"]

@@ -8,18 +8,19 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from kvparity import __version__
-from kvparity.cli import say, streams
+from kvparity.cli import say, streams, tracebacks
+from kvparity.cli.parsing import Misused, TopParser, VerbParser
 from kvparity.core import interrupts
 from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from kvparity.cli.arguments import Verbs
     from kvparity.cli.whole import Answered
 
 _EPILOG = """examples:
@@ -33,27 +34,13 @@ exit codes: 0 holds, 1 differs, 2 bad input, 3 the subject or a backend failed,
 """
 
 
-class Misused(SystemExit):
-    """A command line that means nothing: exit code 2, and why."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__(int(ExitCode.USAGE))
-        self.words = words
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        say.tell(f"{self.prog}: error: {message}", file=sys.stderr)
-        raise Misused(message)
-
-
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from kvparity.cli import (
         audit,
         bench,
         codec,
+        completion,
         contract,
         controls,
         doctor,
@@ -68,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         weights,
     )
 
-    top = _Parser(
+    top = TopParser(
         prog="kvparity",
         description="Proves, bit for bit, that a rollout and its rescoring compute the same "
         "numbers.",
@@ -76,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"kvparity {__version__}")
-    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs: Verbs = top.add_subparsers(
+        title="verbs", metavar="VERB", required=True, parser_class=VerbParser
+    )
     modules = (
         verify,
         drift,
@@ -93,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for module in (*modules, contract, controls, doctor):
         module.add_parser(verbs)
+    completion.add_parser(verbs, top)
     return top
 
 
@@ -128,12 +118,13 @@ def _answered(given: list[str]) -> int:
         if "--json" in given:
             print(json.dumps(say.problem(ExitCode.USAGE, end.words)))
         raise
-    if not getattr(args, "json", False):
-        return _run(args, given)
-    with say.listening() as said:
-        code = _run(args, given)
-    print(said.finished(code))
-    return code
+    with say.manner(quiet="quiet" in args), tracebacks.shown(asked="traceback" in args):
+        if not getattr(args, "json", False):
+            return _run(args, given)
+        with say.listening() as said:
+            code = _run(args, given)
+        print(said.finished(code))
+        return code
 
 
 def _run(args: argparse.Namespace, given: list[str]) -> int:
@@ -149,6 +140,7 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
             return whole.run(answer, given, json=args.json)
         return int(args.run(args))
     except BaseException as error:  # SystemExit, too: it is not for a subject to end us
+        tracebacks.show(error)
         found = stop.of(error)
         if found is not None:
             ci_files.failed(error, found.message)
@@ -156,15 +148,14 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
         if isinstance(error, KeyboardInterrupt) or interrupts.came():
             say.tell("kvparity: interrupted", file=sys.stderr)
             return ExitCode.INTERRUPTED
-        if os.environ.get("KVPARITY_TRACEBACK"):
-            raise
         name = type(error).__name__
         words = f"{error}" if name == "InternalError" else f"{name}: {error}"
         say.tell(
-            f"kvparity: internal error: {words}\n"
-            "(set KVPARITY_TRACEBACK=1 for the traceback, and please report it)",
+            f"kvparity: internal error: {words}\n(--traceback shows where; please report it)",
             file=sys.stderr,
         )
+        if getattr(args, "json", False):
+            say.document(say.problem(ExitCode.ERROR, f"internal error: {words}"))
         return ExitCode.ERROR
 
 

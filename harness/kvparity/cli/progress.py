@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from kvparity.cli.say import RUNNING
+from kvparity.cli.say import RUNNING, quiet
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -17,7 +17,7 @@ EVERY_S = 30.0
 
 def line(what: str, end: str = "") -> None:
     """On a terminal, ``what`` in place of the line that was written so before."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not quiet():
         print(f"\r\033[K{what}", end=end, file=sys.stderr, flush=True)
 
 
@@ -32,6 +32,8 @@ class Progress:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """``done`` of ``total`` cases are finished, and ``what`` runs."""
+        if quiet():
+            return
         if self._terminal:
             self._draw(done, total, what)
         elif time.monotonic() - self._said >= self.every:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
+from kvparity.cli import colour
+
 RUNNING = "kvparity: running "
 """How a line begins that reports progress; it is no part of how the command ended."""
 
@@ -25,7 +27,14 @@ def tell(text: object, *, file: TextIO | None = None) -> None:
     """
     from kvparity_contracts.plain import plain_lines  # takes its time: see main
 
-    print(plain_lines(str(text)), file=sys.stdout if file is None else file)
+    script(plain_lines(str(text)), file=file)
+
+
+def script(text: str, *, file: TextIO | None = None, end: str = "\n") -> None:
+    """Print text as it is, which is kvparity's own; in colour where that is shown."""
+    stream = sys.stdout if file is None else file
+    shown = colour.painted(text) if _current is None and colour.wanted(stream) else text
+    print(shown, end=end, file=stream)
 
 
 class Said:
@@ -68,6 +77,23 @@ class _Unclosed:
 
 
 _current: Said | None = None
+_quiet = False
+
+
+@contextmanager
+def manner(*, quiet: bool) -> Iterator[None]:
+    """How much a command says."""
+    global _quiet
+    before, _quiet = _quiet, quiet
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def quiet() -> bool:
+    """Whether a command says what it came to alone."""
+    return _quiet
 
 
 def document(value: object, *, indent: int | None = None) -> None:
@@ -81,6 +107,8 @@ def document(value: object, *, indent: int | None = None) -> None:
 
 def result(args: argparse.Namespace, value: object, text: str, *, beside: bool = True) -> None:
     """The text for people; with ``--json`` the document, and ``beside`` it the text on stderr."""
+    if _quiet:
+        text = text.partition("\n")[0]
     if args.json:
         document(value)
     if beside or not args.json:

@@ -42,5 +42,5 @@ def run(answer: Callable[..., Answered], given: Sequence[str], *, json: bool) ->
         raise ValueError(f"a process returned {found!r}")
     if json and say.passed_on(text):
         return int(code)
-    print(text, end="")
+    say.script(text, end="")
     return int(code)

@@ -122,7 +122,7 @@ def test_a_contract_that_is_wrong_names_the_place(tmp_path, capsys, old, new, pl
     assert not (tmp_path / "run").exists()
 
 
-def test_help_and_lint_import_no_torch(tmp_path):
+def test_help_completion_and_lint_import_no_torch(tmp_path):
     check = (
         "import sys; from kvparity.cli.main import main\n"
         "try: code = main(sys.argv[1:])\n"
@@ -130,7 +130,8 @@ def test_help_and_lint_import_no_torch(tmp_path):
         "heavy = {'torch', 'triton', 'numpy', 'transformers'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
-    for arguments in (["--help"], ["contract", "lint", str(write(tmp_path))]):
+    lint = ["contract", "lint", str(write(tmp_path))]
+    for arguments in (["--help"], ["completion", "fish"], lint):
         done = subprocess.run(
             [sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=False
         )
