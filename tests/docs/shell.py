@@ -99,7 +99,7 @@ def _shell(command: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def _run(fence: Fence) -> list[Ran]:
+def run(fence: Fence) -> list[Ran]:
     ran: list[Ran] = []
     for command, shown in fence.commands():
         if command == "echo $?":
@@ -130,7 +130,7 @@ def follow(folder: Path) -> list[Ran]:
                 old = f"{file.read_text()}\n\n" if "append" in fence.words else ""
                 file.write_text(old + fence.text)
             elif fence.language == "console" and "no-run" not in fence.words:
-                ran += _run(fence)
+                ran += run(fence)
     finally:
         os.chdir(before)
     return ran

@@ -77,7 +77,9 @@ def check_pair(
         signature: ``flash-attn``, ``flashinfer``, ``vllm``, ``sglang`` or ``sdpa``.
         subject: more keys of a contract's ``subject``, such as ``{"window": 128}``.
         name: of the report and its folder.
-        device, run_dir, timeout: as :func:`kvparity.verify`.
+        device: as :func:`kvparity.verify`.
+        run_dir: the same.
+        timeout: the same.
 
     Raises:
         ValueError: an argument means nothing; the message says what was expected.
