@@ -16,9 +16,9 @@ _DECIDING = {
     HARNESS: """
         api/*
         core/bits core/drift core/lse core/offline core/plain_tensor
-        drift/adapters drift/curves drift/explain drift/factors drift/flips drift/forward
-        drift/merged drift/model_side drift/pattern drift/patterns drift/position_patterns
-        drift/report drift/routing drift/sides drift/weights
+        gaps/adapters gaps/curves gaps/explain gaps/factors gaps/flips gaps/forward
+        gaps/merged gaps/model_side gaps/pattern gaps/patterns gaps/position_patterns
+        gaps/report gaps/routing gaps/sides gaps/weights
         plan/cases plan/kernel_cases plan/paths plan/results plan/schedule
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/accuracy/* relations/audit/* relations/cache/* relations/liveness/*

@@ -48,8 +48,8 @@ def model_side(repeats: int) -> dict[str, object]:
     """Scoring by a model, beside the loop that a user writes."""
     from transformers import AutoModelForCausalLM
 
-    from kvparity.drift.model_side import ModelSide
-    from kvparity.drift.settings import Settings
+    from kvparity.gaps.model_side import ModelSide
+    from kvparity.gaps.settings import Settings
     from kvparity.rollouts import RolloutWriter, read_rollouts
 
     draws = np.random.default_rng(0)

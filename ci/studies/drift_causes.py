@@ -2,7 +2,7 @@
 
     python ci/studies/drift_causes.py [--compile]     writes docs/results/drift-causes.*
 
-The causes are those of tests/harness/drift/causes.py: plain scripts of transformers on a seeded
+The causes are those of tests/harness/gaps/causes.py: plain scripts of transformers on a seeded
 model of two layers.
 """
 
@@ -23,10 +23,10 @@ from marked_table import put
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/harness"))
 
-from drift import causes, test_causes, tiny  # noqa: E402 - the tests' own scripts
+from gaps import causes, test_causes, tiny  # noqa: E402 - the tests' own scripts
 
-from kvparity.drift.patterns import patterns  # noqa: E402
-from kvparity.drift.settings import Settings  # noqa: E402
+from kvparity.gaps.patterns import patterns  # noqa: E402
+from kvparity.gaps.settings import Settings  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
 

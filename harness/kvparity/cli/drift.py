@@ -14,7 +14,7 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.core.exit_codes import ExitCode, of_verdict
 
 if TYPE_CHECKING:
-    from kvparity.drift.spelling import Spelling
+    from kvparity.gaps.spelling import Spelling
 
 FRAMEWORKS = (
     "verl",
@@ -92,9 +92,9 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--worst {args.worst}: expected a number from 0")
         if args.vocabulary is not None and args.vocabulary < 1:
             raise ValueError(f"--vocabulary {args.vocabulary}: expected a number from 1")
-    from kvparity.drift.report import document, report
-    from kvparity.drift.sides import recordings
-    from kvparity.drift.text import render
+    from kvparity.gaps.report import document, report
+    from kvparity.gaps.sides import recordings
+    from kvparity.gaps.text import render
     from kvparity.rollouts.names import named
 
     drift_files.check(args)
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
 def _spelling(args: argparse.Namespace) -> Spelling | None:
     """What gives tokens their text, or None; one that was not asked for may be unreadable."""
     from kvparity.core import tokenizer
-    from kvparity.drift.spelling import Spelling
+    from kvparity.gaps.spelling import Spelling
 
     if args.tokenizer is not None:
         return Spelling(args.tokenizer)

@@ -14,9 +14,9 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from kvparity.drift.explain import Explanation
-    from kvparity.drift.report import DriftReport
-    from kvparity.drift.spelling import Spelling
+    from kvparity.gaps.explain import Explanation
+    from kvparity.gaps.report import DriftReport
+    from kvparity.gaps.spelling import Spelling
     from kvparity.rollouts.tokens import Tokens
 
 
@@ -96,7 +96,7 @@ def write(
     told and keeps no other back; False then."""
 
     def page() -> str:
-        from kvparity.drift.page import page
+        from kvparity.gaps.page import page
 
         return page(found, tokens, names, spelling, explained)
 
@@ -124,7 +124,7 @@ def _tokens(path: Path, tokens: Tokens) -> None:
 
 
 def _plots(path: Path, tokens: Tokens) -> None:
-    from kvparity.drift.pictures import pictures
+    from kvparity.gaps.pictures import pictures
 
     if not tokens.count:
         say.tell(f"--plots {path}: no token is compared, so nothing is drawn", file=sys.stderr)

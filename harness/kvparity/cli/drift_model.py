@@ -14,9 +14,9 @@ from kvparity.cli.stop import ends
 from kvparity.run.device import settle
 
 if TYPE_CHECKING:
-    from kvparity.drift.explain import Explanation, FlipTrial
-    from kvparity.drift.settings import Settings
-    from kvparity.drift.sides import MatchedSides
+    from kvparity.gaps.explain import Explanation, FlipTrial
+    from kvparity.gaps.settings import Settings
+    from kvparity.gaps.sides import MatchedSides
     from kvparity.rollouts.tokens import Tokens
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def given(args: argparse.Namespace) -> list[str]:
     """Options of a model that are there."""
-    from kvparity.drift.settings import Settings
+    from kvparity.gaps.settings import Settings
 
     more = ("explain", *_OF_EXPLAIN)
     known = (*(each.name for each in fields(Settings)), *more)
@@ -156,10 +156,10 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
 
     from kvparity.core import doing
     from kvparity.core.environment import settle as settle_process
-    from kvparity.drift.flips import SeenExperts
-    from kvparity.drift.model_side import ModelSide
-    from kvparity.drift.report import Source
-    from kvparity.drift.sides import with_scorer
+    from kvparity.gaps.flips import SeenExperts
+    from kvparity.gaps.model_side import ModelSide
+    from kvparity.gaps.report import Source
+    from kvparity.gaps.sides import with_scorer
     from kvparity.rollouts.anomalies import Anomalies
 
     settle_process()
@@ -190,9 +190,9 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
     if not both.tokens.count:
         say.tell("--explain: no token is compared, so nothing is explained", file=sys.stderr)
         return both, None
-    from kvparity.drift.explain import Explainer
-    from kvparity.drift.factors import MoreFactors
-    from kvparity.drift.flips import RouteFlips, from_base, from_recorded
+    from kvparity.gaps.explain import Explainer
+    from kvparity.gaps.factors import MoreFactors
+    from kvparity.gaps.flips import RouteFlips, from_base, from_recorded
 
     def tokens(settings: Settings) -> tuple[Tokens, RouteFlips | None]:
         if settings == base:
@@ -240,7 +240,7 @@ def _trials(
     import torch
 
     from kvparity.core import environment
-    from kvparity.drift import trials
+    from kvparity.gaps import trials
 
     ran_on = f"{environment.versions()} {environment.device_name(torch.device(device))}"
     adapter = [Path(args.adapter)] if hasattr(args, "adapter") else []
@@ -255,7 +255,7 @@ def settings(args: argparse.Namespace) -> Settings:
     Raises:
         ValueError: they do not fit each other.
     """
-    from kvparity.drift.settings import Settings
+    from kvparity.gaps.settings import Settings
 
     known = {each.name for each in fields(Settings)}
     found = {name: value for name, value in vars(args).items() if name in known}

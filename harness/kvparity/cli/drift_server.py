@@ -10,7 +10,7 @@ from kvparity.cli import progress
 from kvparity.cli.stop import StopError
 
 if TYPE_CHECKING:
-    from kvparity.drift.sides import MatchedSides
+    from kvparity.gaps.sides import MatchedSides
 
 _OPTIONS = {"key_variable": "--key-variable", "timeout": "--timeout", "served": "--served"}
 
@@ -60,8 +60,8 @@ def compare(args: argparse.Namespace) -> MatchedSides:
         ServerError: the server does not answer as it must.
     """
     from kvparity.core import doing
-    from kvparity.drift.report import Source
-    from kvparity.drift.sides import ServerScorer, with_scorer
+    from kvparity.gaps.report import Source
+    from kvparity.gaps.sides import ServerScorer, with_scorer
     from kvparity.servers.connect import connect
     from kvparity.servers.http import ServerAddress
 

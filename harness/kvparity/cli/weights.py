@@ -12,8 +12,8 @@ from kvparity.cli.arguments import Verbs, add_json
 from kvparity.core.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from kvparity.drift.merged import Merged
-    from kvparity.drift.weights import CheckpointComparison, TensorDifference
+    from kvparity.gaps.merged import Merged
+    from kvparity.gaps.weights import CheckpointComparison, TensorDifference
 
 SHOWN = 20
 """Tensors that differ, farthest first; all are in the document."""
@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     """Compare; 0 where every tensor has equal bits."""
     from dataclasses import asdict
 
-    from kvparity.drift.merged import merged
-    from kvparity.drift.report import plain_document
-    from kvparity.drift.weights import compare
+    from kvparity.gaps.merged import merged
+    from kvparity.gaps.report import plain_document
+    from kvparity.gaps.weights import compare
 
     found = compare(args.a, args.b)
     adapted = () if args.adapter is None else merged(args.a, args.adapter, args.b)

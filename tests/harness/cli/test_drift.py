@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drift import tiny
+from gaps import tiny
 from rollouts.recorded import (
     LAYOUTS,
     SEQUENCES,
@@ -24,7 +24,7 @@ from rollouts.recorded import (
 
 from kvparity.cli import drift as verb
 from kvparity.cli.main import main
-from kvparity.drift.report import LIMITS
+from kvparity.gaps.report import LIMITS
 from kvparity.rollouts import RolloutWriter
 from kvparity.rollouts.names import FRAMEWORKS
 

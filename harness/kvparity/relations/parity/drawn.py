@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.rng import sample
-from kvparity.drift.model_side import ModelSide
+from kvparity.gaps.model_side import ModelSide
 from kvparity.plan.workload import Prompts, fill
 from kvparity.record.path_run import PathRun, Setting
 from kvparity.relations.asked import Kernels

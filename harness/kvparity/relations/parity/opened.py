@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from kvparity.core.errors import SubjectError
-from kvparity.drift.model_side import ModelSide
-from kvparity.drift.settings import Dtype, Settings
-from kvparity.drift.sides import Scorer, ServerScorer
-from kvparity.drift.weights import fingerprint, stored
+from kvparity.gaps.model_side import ModelSide
+from kvparity.gaps.settings import Dtype, Settings
+from kvparity.gaps.sides import Scorer, ServerScorer
+from kvparity.gaps.weights import fingerprint, stored
 from kvparity.relations.asked import Kernels
 from kvparity.relations.parity.line import SideFacts
 from kvparity.rollouts import Rollout

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from kvparity.controls.sides import OF_NUMBERS, disturb, less
-from kvparity.drift.report import judge, limited, worst_tokens
+from kvparity.gaps.report import judge, limited, worst_tokens
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
 from kvparity.plan.results import CaseLine, Outcome
 from kvparity.relations.asked import Kernels, Planted

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kvparity.drift.report import Source
-from kvparity.drift.sides import MatchedSides
+from kvparity.gaps.report import Source
+from kvparity.gaps.sides import MatchedSides
 from kvparity.relations.asked import Kernels
 from kvparity.relations.parity.drawn import drawn
 from kvparity.relations.parity.line import SideFacts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvparity.core.words import digits
-from kvparity.drift.pictures import pictures
+from kvparity.gaps.pictures import pictures
 from kvparity.locate.picture import draw
 from kvparity.plan.results import CaseLine, Divergence, Outcome
 from kvparity.relations.registry import RELATIONS
