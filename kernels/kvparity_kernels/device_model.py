@@ -3,8 +3,10 @@
 Without a device a product is a chain of additions, each rounded to nearest: it shows an algorithm.
 With one, products of 16-bit and 8-bit operands, and of float32 rounded to TF32, are those of its
 matrix instruction (``tensor_cores``). Float32 as it is has no matrix instruction: Triton compiles
-it to one fused multiply-add after the other, k ascending, which is computed here, too. Sums and
-maxima of a row, exponentials and all else stay as they are.
+it to one fused multiply-add after the other, k ascending, which is computed here, too. Rows of
+attention's weights are added in the tree of the compiled layout where that was read
+(``row_trees``); maxima are the same in any tree. Other sums, exponentials and all else stay as
+they are.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kvparity_kernels import distinct, fixed_arithmetic, fused_products, stream
+import numpy as np
+
+from kvparity_kernels import distinct, fixed_arithmetic, fused_products, row_trees, stream
 from kvparity_kernels.fixed_arithmetic import Array
 from kvparity_kernels.tensor_cores import (
     OPERANDS,
@@ -33,6 +37,14 @@ class Multiplied:
 
     device: Architecture
     operand: str
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Rows were added under the model of ``device``; ``read``: in the tree of its layout."""
+
+    device: Architecture
+    read: bool
 
 
 def in_force() -> Architecture | None:
@@ -86,3 +98,14 @@ def dot(a: Array, b: Array, start: Array, operand: str) -> Array:
     if stream.heard(Multiplied):
         stream.emit(Multiplied(_device, operand))
     return found
+
+
+def row_sum(x: Array, axis: int, *, bfloat16: bool = False) -> Array:
+    """The sums along one axis: in the tree of the kernel that runs if it was read, else halved."""
+    tree = row_trees.in_force()
+    read = tree is not None and not bfloat16 and (x.ndim, axis) == (2, 1) and x.dtype == np.float32
+    if _device is not None and x.dtype.kind == "f" and stream.heard(Summed):
+        stream.emit(Summed(_device, read))
+    if tree is not None and read:
+        return tree.add(x)
+    return fixed_arithmetic.tree_sum(x, axis, bfloat16=bfloat16)

@@ -210,7 +210,7 @@ def _sum(self: Any, input: Any) -> Any:
         total = fixed_arithmetic.tree_sum(data.reshape(-1), 0, bfloat16=narrow)
         total = total.reshape((1,) * data.ndim) if self.keep_dims else total
     else:
-        total = fixed_arithmetic.tree_sum(data, axis, bfloat16=narrow)
+        total = device_model.row_sum(data, axis, bfloat16=narrow)
         total = np.expand_dims(total, axis) if self.keep_dims else total
     if narrow:
         total = fixed_arithmetic.float32_to_bfloat16(total)

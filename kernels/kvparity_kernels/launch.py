@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import torch
 
-from kvparity_kernels import runtime, stream
+from kvparity_kernels import device_model, row_trees, runtime, stream
 from kvparity_kernels.stream import Launched
 
 MODE = runtime.freeze()  # before Triton is imported: it reads the choice when it decorates
@@ -146,7 +146,9 @@ def launch(
     # The interpreter drops names that are not parameters (Triton 3.6 to 3.9), so the options can
     # be passed in both modes and a test can see that they are.
     if MODE == "interpreter":
-        with interpreter.quiet():
+        model = device_model.in_force()
+        tree = model and row_trees.of_launch(model, kernel.name, arguments, num_warps)
+        with interpreter.quiet(), row_trees.using(tree or None):
             kernel.function[grid](**arguments, **options)
         code = "interpreter"
     else:

@@ -45,8 +45,9 @@ def ground(report: RunReport) -> list[str]:
     lines += outside_line({"outside_tested": found.outside_tested})
     if found.numerics_device is not None:
         lines.append(
-            f"  computed under the model of {found.numerics_device}'s products: sums and maxima "
-            "along a row, and values of exp2, are the interpreter's, not the device's"
+            f"  computed under the model of {found.numerics_device}'s products, and of attention's "
+            "sums along a row where their layout was read: other such sums, and values of exp2, "
+            "are the interpreter's, not the device's"
         )
     elif found.triton_mode == "interpreter" and report.kernels:
         lines.append(

@@ -194,7 +194,7 @@ def verified(
 ) -> tuple[dict[str, Any], list[Any]]:
     """A run whose parts are made up; its report, and what was told and done in order."""
     own = contract()
-    loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab")
+    loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab", raw=b"")
     texts = SimpleNamespace(loaded=loaded, identity=lambda: {}, json=lambda: TEXTS)
     clock = iter([10.0, 11.23456])
     seen: list[Any] = []

@@ -19,6 +19,10 @@ _MMA = re.compile(
     r"nvidia_mma\(versionMajor = ([23]), versionMinor = \d+, warpsPerCTA = \[\d+, (\d+)\], "
     r"instrShape = \[16, (\d+)(?:, \d+)?\]\)$"
 )
+_BLOCKED = re.compile(
+    r"blocked\(sizePerThread = \[\d+, (\d+)\], threadsPerWarp = \[\d+, (\d+)\], "
+    r"warpsPerCTA = \[\d+, (\d+)\], order = \[1, 0\]\)$"
+)
 _LINEAR = re.compile(r"linear\(register = (.*), lane = (.*), warp = (.*), block = \[\]\)$")
 _BASE = re.compile(r"\[(\d+), (\d+)\]")
 
@@ -39,6 +43,8 @@ def row_of(layout: str, columns: int) -> RowInLanes | None:
     """The row of a layout with so many columns; None if it is of no kind that is known here."""
     if found := _LINEAR.match(layout):
         return _linear(found[1], found[2], found[3], columns)
+    if found := _BLOCKED.match(layout):
+        return _blocked(int(found[1]), int(found[2]), int(found[3]), columns)
     if (found := _MMA.match(layout)) is None:
         return None
     warps, width = int(found[2]), int(found[3])
@@ -55,6 +61,22 @@ def row_of(layout: str, columns: int) -> RowInLanes | None:
         for lane in range(4)
     )
     return RowInLanes((1, 2), warps, own)
+
+
+def _blocked(size: int, lanes: int, warps: int, columns: int) -> RowInLanes | None:
+    """``size`` neighbours to a lane, and again behind those of all lanes and warps."""
+    if columns % (size * lanes * warps):
+        return None
+    own = tuple(
+        tuple(
+            start + size * lane + each
+            for start in range(warp * size * lanes, columns, size * lanes * warps)
+            for each in range(size)
+        )
+        for warp in range(warps)
+        for lane in range(lanes)
+    )
+    return RowInLanes(tuple(2**bit for bit in range(lanes.bit_length() - 1)), warps, own)
 
 
 def _linear(register: str, lane: str, warp: str, columns: int) -> RowInLanes | None:
