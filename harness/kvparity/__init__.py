@@ -8,6 +8,7 @@ _PLACES = {
     "Report": "reports",
     "assert_parity": "assertions",
     "check_pair": "pairs",
+    "shrink": "shrink",
     "verify": "verify",
 }
 __all__ = ["__version__", *_PLACES]

@@ -1,7 +1,8 @@
 from kvparity.api.assertions import assert_parity as assert_parity
 from kvparity.api.pairs import check_pair as check_pair
 from kvparity.api.reports import Report as Report
+from kvparity.api.shrink import shrink as shrink
 from kvparity.api.verify import verify as verify
 
 __version__: str
-__all__ = ["Report", "__version__", "assert_parity", "check_pair", "verify"]
+__all__ = ["Report", "__version__", "assert_parity", "check_pair", "shrink", "verify"]

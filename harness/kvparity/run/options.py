@@ -12,6 +12,8 @@ MOST_JOBS = 1024
 LONGEST_S = 10_000_000
 BUDGET_S = 20.0
 """Seconds that ``verify`` spends on where cases that differ part, where nothing else is asked."""
+SHRINK_S = 300.0
+"""Seconds that ``shrink`` searches, where nothing else is asked."""
 RUNS = Path(".kvparity/runs")
 
 

@@ -81,7 +81,7 @@ def unit_of(run: ReopenedRun) -> ReopenedUnit:
         RunFolderError: the contract has no such case, or its unit has no evidence yet.
     """
     evidence = Evidence(run.job.folder)
-    unit, case = _find(run.loaded, run.case_id)
+    unit, case = find_case(run.loaded, run.case_id)
     units = {line.unit: (number, line) for number, line in evidence.read(RecordedUnit)}
     if unit.id not in units:
         words = f"the unit {unit.id!r} of {run.case_id} was interrupted; resume it first"
@@ -101,7 +101,12 @@ def unit_of(run: ReopenedRun) -> ReopenedUnit:
     return ReopenedUnit(setting, Runner(setting, plans, tokens), unit, case, before)
 
 
-def _find(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
+def find_case(loaded: LoadedContract, case_id: str) -> tuple[Unit, Case]:
+    """A case of a contract, and the unit that holds it.
+
+    Raises:
+        RunFolderError: there is none of this id.
+    """
     for unit in make(loaded.contract).units:
         for case in unit.cases:
             if case.id == case_id:

@@ -1,0 +1,204 @@
+"""The smallest case that fails as a case of a run does, beside its nearest one that passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kvparity.core.environment import settle, versions
+from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
+from kvparity.core.values import Json
+from kvparity.run.failing import FailingCases
+from kvparity.run.identity import subject_files
+from kvparity.run.options import SHRINK_S
+from kvparity.run.reopen import find_case, reopen
+from kvparity.smallest.one_case import OneCase, of_case
+from kvparity.smallest.reductions import SmallerCase
+from kvparity.smallest.search import Search, TriedCase
+from kvparity.smallest.tried import TriedFile
+from kvparity_contracts.loader import LoadedContract
+from kvparity_kernels import device_model
+
+SCHEMA_VERSION = 1
+FOLDER = "shrink"
+"""Of the run folder: what was tried, and the contracts that were found."""
+ShrinkProgress = Callable[[int, str], None]
+"""Called with how many cases were tried, and the smallest one that fails, in words."""
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """What was found. ``failure``: what differs first; None in ``smallest``: nothing differs now.
+
+    ``minimal``: no case that is smaller by one thing fails in the same way. ``tried``: cases that
+    were looked at, ``asked``: of these, run now.
+    """
+
+    case: str
+    failure: str
+    words: str
+    start: OneCase
+    smallest: OneCase | None
+    passing: SmallerCase | None
+    minimal: bool
+    tried: int
+    asked: int
+    seconds: float
+    file: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether the case is as small as can be, and stands beside one that passes."""
+        return self.minimal and self.passing is not None
+
+    @property
+    def edge(self) -> str:
+        """``fails with 65 keys, passes with 64``."""
+        if self.smallest is None:
+            return ""
+        if self.passing is None:
+            return f"fails with {self.smallest.keys} keys; no case beside it was seen to pass"
+        other = self.passing
+        if other.case.keys != self.smallest.keys:
+            return f"fails with {self.smallest.keys} keys, passes with {other.case.keys}"
+        return f"fails with {other.what} {other.before}, passes with {other.after}"
+
+    def text(self) -> str:
+        """What a person reads."""
+        if self.smallest is None:
+            return f"{self.case}: nothing differs now ({self.words}); nothing was made smaller"
+        shape = f"{told(self.start)} -> {told(self.smallest)}"
+        counted = f"{self.tried} cases, {self.seconds:.0f} s"
+        end = "1-minimal: no case with one thing less fails in the same way"
+        if not self.minimal:
+            end = "not shown to be minimal: the budget ended; the same command goes on"
+        return "\n".join(
+            [
+                f"{self.case}: {self.failure}: {shape}",
+                self.edge,
+                f"{end} ({counted})",
+                "",
+                self.smallest.text().rstrip(),
+                "",
+                f"kvparity verify {self.file}",
+            ]
+        )
+
+    def __str__(self) -> str:
+        """As :meth:`text`."""
+        return self.text()
+
+    def json(self) -> dict[str, object]:
+        """The document."""
+        other = self.passing
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "case": self.case,
+            "failure": self.failure or None,
+            "reason": self.words,
+            "smallest": None if self.smallest is None else self.smallest.document,
+            "passing": None if other is None else other.case.document,
+            "edge": self.edge or None,
+            "minimal": self.minimal,
+            "complete": self.complete,
+            "tried": self.tried,
+            "run_now": self.asked,
+            "seconds": round(self.seconds, 1),
+            "contract": None if self.smallest is None else str(self.file),
+        }
+
+
+def told(case: OneCase) -> str:
+    """Sequences, keys and path of a case, in words."""
+    count = len(case.workload.lengths())
+    path = case.path.kind if case.path.kind == "steps" else str(case.path)
+    sequences = f"{count} sequence{'' if count == 1 else 's'}"
+    return f"{sequences}, {case.keys} keys, {path}"
+
+
+@device_model.using(None)  # what is put in force for a case ends with it
+def shrink(
+    loaded: LoadedContract,
+    folder: Path,
+    case_id: str,
+    device: str,
+    *,
+    budget: float = SHRINK_S,
+    progress: ShrinkProgress = lambda tried, words: None,
+) -> Shrunk:
+    """Make a case of a run smaller for as long as it fails in the same way.
+
+    Every case that is tried is a line of a file in the run folder, by which the same command goes
+    on where it ended. Subjects run in this process.
+
+    Raises:
+        RunFolderError: the run has no such case, or it does not differ.
+        UnsupportedError: the case compares no paths.
+    """
+    found = reopen(loaded, folder, case_id, device)
+    if found.kernel_case is not None:
+        raise UnsupportedError(f"{case_id} looks at kernels: it has no sequences to take away")
+    if found.recorded.get("verdict") != "differs":
+        verdict = found.recorded.get("verdict")
+        raise RunFolderError(f"{case_id} is '{verdict}' in this run; shrink takes one that differs")
+    unit, case = find_case(found.loaded, case_id)
+    settle()
+    began = time.monotonic()
+    base = Path(found.loaded.path).resolve().parent
+    start = of_case(found.loaded.contract, case, base, unit.plans.steps(case.path))
+    failing = FailingCases(folder / FOLDER, device)
+    about: Json = {
+        "schema_version": SCHEMA_VERSION,
+        "case": start.key,
+        "versions": dict(versions()),
+        "files": dict(subject_files(found.loaded)),
+        "device": device,
+    }
+    with TriedFile.open(folder / FOLDER / f"{case_id}.jsonl", about) as tried:
+        first = failing.look(start)
+        if first.outcome == "error":
+            raise SubjectError(first.words)
+        known = dict(tried.known) | {start.key: first}
+
+        def ask(small: OneCase) -> TriedCase:
+            now = failing.look(small)
+            if now.outcome == "same" and now.failure != first.failure:
+                now = replace(now, outcome="other")
+            tried.add(small.key, now)
+            return now
+
+        search = Search(
+            ask,
+            began + budget,
+            known,
+            lambda count, best: progress(count, told(best)),
+            start,
+        )
+        minimal = first.outcome == "same" and search.run(failing.steps)
+    passing = next(search.neighbours(), None)
+    file = folder / FOLDER / f"{case_id}.yaml"
+    smallest = search.best if first.outcome == "same" else None
+    if smallest is not None:
+        _write(file, smallest)
+    return Shrunk(
+        case=case_id,
+        failure=first.failure,
+        words=first.words,
+        start=start,
+        smallest=smallest,
+        passing=passing if smallest is not None else None,
+        minimal=minimal,
+        tried=max(len(search.met), 1),
+        asked=search.asked + 1,
+        seconds=time.monotonic() - began,
+        file=file,
+    )
+
+
+def _write(file: Path, smallest: OneCase) -> None:
+    try:
+        file.write_text(smallest.text(), encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"{file} cannot be written: {error.strerror}") from error

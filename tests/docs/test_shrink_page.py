@@ -1,0 +1,50 @@
+"""The page about shrinking: its example is run, as it is shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kvparity.cli.main import main
+
+PAGE = (Path(__file__).parents[2] / "docs/shrink.md").read_text()
+SHOWN = re.findall(r"```\n(c000: .*?)```", PAGE, re.DOTALL)[0].splitlines()
+
+
+def shape(line: str) -> str:
+    """What does not depend on the machine or the folder."""
+    return re.sub(
+        r"\d+ cases, \d+ s", "N cases, N s", re.sub(r" \S*run/shrink", " run/shrink", line)
+    )
+
+
+def test_another_tile_in_decode_is_left_with_one_row_beside_its_edge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for title, text in re.findall(r"```\w+ title=(\S+)\n(.*?)```", PAGE, re.DOTALL):
+        (tmp_path / title).write_text(text)
+    run = tmp_path / "run"
+    assert (
+        main(
+            [
+                "verify",
+                str(tmp_path / "tiles.yaml"),
+                "--run-dir",
+                str(run),
+                "--jobs",
+                "1",
+                "--no-locate",
+            ]
+        )
+        == 1
+    )
+    capsys.readouterr()
+    assert main(["shrink", str(run), "c000"]) == 0
+    printed = [shape(line) for line in capsys.readouterr().out.splitlines()]
+    shown = [shape(line) for line in SHOWN]
+    dots = shown.index("...")
+    assert printed[:dots] == shown[:dots]
+    assert printed[-1] == shown[-1]
+    assert "  heads: {query: 1, kv: 1, dim: 16}" in printed
