@@ -67,12 +67,12 @@ class Browser:
                 self.told.append(json.dumps(found["params"])[:2000])
         return found
 
-    def open(self, page: Path, *, width: int, dark: bool = False) -> None:
-        """Load a file into a window of ``width`` px."""
+    def open(self, page: Path, *, width: int, height: int = 900, dark: bool = False) -> None:
+        """Load a file into a window of ``width`` x ``height`` px."""
         self.told, self.asked, self.events = [], [], []
         self.call(
             "Emulation.setDeviceMetricsOverride",
-            width=width, height=900, deviceScaleFactor=1, mobile=width < 600,
+            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
         )  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])

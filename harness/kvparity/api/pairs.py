@@ -122,6 +122,7 @@ def check_pair(
             raise RunFolderError(
                 f"{file} is there, and what is checked is written there; give another run_dir"
             ) from None
+        ours = True
         try:
             loaded = load(file)
             with borrowed(), here(bool(live) or inside()):
@@ -131,7 +132,8 @@ def check_pair(
                 )  # fmt: skip
             return replace(found, again=not live)
         except RunFolderError:
-            file.unlink()  # the folder is another's
+            file.unlink()  # the folder is another's, and from now on so is a file of this name
+            ours = False
             raise
         except ContractError as error:
             words = "; ".join(_words(str(each), file) for each in error.problems)
@@ -140,7 +142,7 @@ def check_pair(
             with suppress(OSError):  # it holds evidence
                 if run_dir is None:
                     folder.rmdir()
-            if not folder.exists():  # the run was refused
+            if ours and not folder.exists():  # the run was refused
                 file.unlink(missing_ok=True)
 
 

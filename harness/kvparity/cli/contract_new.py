@@ -80,18 +80,24 @@ def run(args: argparse.Namespace) -> int:
         lengths=lengths,
         generate=args.generate if args.generate is not None else 3 if pair else 16,
     )
+    made = [each for each in file.parents if not each.exists()]  # the innermost first
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as opened:
             opened.write(text)
+        written = [file]
         if not (schema := file.parent / SCHEMA).exists():
             schema.write_text(json_schema.text(), encoding="utf-8")
+            written.append(schema)
     except OSError as error:
         raise StopError(f"{file} cannot be written: {error.strerror}") from error
     try:
         findings = lint(load_whole(file))
-    except ContractError:
-        file.unlink()  # it would be no contract
+    except ContractError:  # it would be no contract
+        for each in written:
+            each.unlink()
+        for each in made:
+            each.rmdir()
         raise
     for each in findings:
         say.tell(each)

@@ -15,6 +15,7 @@ from kvparity.plan.kernel_cases import KernelCase
 from kvparity.plan.texts import given
 from kvparity.pytest_plugin.outcome import VerifyResult, ask
 from kvparity.pytest_plugin.session import RunSession
+from kvparity.report.document import RunReport
 from kvparity.report.terminal import first_lines, render
 from kvparity_contracts.files import load_whole
 from kvparity_contracts.problems import ContractError
@@ -116,10 +117,10 @@ class Controls(pytest.Collector):
 class _Told(pytest.Item):
     """A test whose failure is words."""
 
-    def found(self) -> VerifyResult:
+    def report(self) -> RunReport:
         """What verifying the contract gave."""
         file = self.getparent(ContractFile)
-        return cast("ContractFile", file).found()
+        return cast("ContractFile", file).found().report(self.nodeid)
 
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
@@ -141,7 +142,7 @@ class CaseItem(_Told):
 
     def runtest(self) -> None:
         """Look the case up."""
-        report = self.found().report()
+        report = self.report()
         case = next(c for check in report.checks for c in check.cases if c.id == self.case)
         if case.verdict != "holds":
             again = f"    to look closer: kvparity replay {report.run_dir} {case.id}"
@@ -156,7 +157,7 @@ class ControlItem(_Told):
 
     def runtest(self) -> None:
         """Look the control up."""
-        report = self.found().report()
+        report = self.report()
         for line in report.controls:
             if (line.name, line.relation) == self.planned:
                 if line.caught:
@@ -173,7 +174,7 @@ class Verdict(_Told):
 
     def runtest(self) -> None:
         """Look at the verdict."""
-        report = self.found().report()
+        report = self.report()
         if report.verdict != "holds":
             raise ParityError(render(report))
 

@@ -19,6 +19,9 @@ from kvparity.report.document import RunReport
 
 _GRACE_S = 30
 
+_failed: dict[str, str] = {}
+"""Why there is no report: the test of this process that says so at length."""
+
 
 class VerifyEnd(Value):
     """How the command ended: its exit code, what it said on stderr, and the run folder."""
@@ -35,10 +38,13 @@ class VerifyResult:
     run: RunReport | None
     words: str
 
-    def report(self) -> RunReport:
-        """The report; where there is none, the test fails with what the command said."""
+    def report(self, test: str) -> RunReport:
+        """The report; where there is none, ``test`` fails with what the command said, and other
+        tests of the contract by the name of this one."""
         if self.run is None:
-            pytest.fail(self.words, pytrace=False)
+            first = _failed.setdefault(self.words, test)
+            words = self.words if first == test else f"there is no report; {first} says why"
+            pytest.fail(words, pytrace=False)
         return self.run
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import kvparity
+from kvparity.api import pairs
 from kvparity.core.errors import RunFolderError, SubjectError
 from kvparity.core.isolation.inside import here
 
@@ -116,6 +117,27 @@ def test_functions_by_name_run_apart_and_rows_are_recomputed() -> None:
     assert found.holds
     assert found.run.recheck.rows > 0
     assert found.run.recheck.skipped is None
+
+
+def test_a_file_that_another_process_wrote_meanwhile_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A refused run removes its own file once: then one of that name is another's."""
+
+    def refused(*args: object, **more: object) -> None:
+        raise RunFolderError("another kvparity began a run in it")
+
+    def then_another_writes(file: Path, missing_ok: bool = False) -> None:
+        remove(file, missing_ok=missing_ok)
+        file.write_text("another's")
+
+    remove = Path.unlink
+    monkeypatch.setattr(pairs, "verify", refused)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", then_another_writes)
+        with pytest.raises(RunFolderError, match="another kvparity"):
+            kvparity.check_pair(prefill, decode, run_dir="run", **SMALL)
+    assert Path("run.json").read_text() == "another's"
 
 
 @pytest.mark.parametrize(

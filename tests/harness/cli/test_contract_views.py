@@ -89,9 +89,11 @@ def test_what_cannot_be_written_is_refused_and_leaves_no_file(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO())
     options, words = REFUSED[name]
+    before = sorted(Path().rglob("*"))
     assert main(["contract", "new", "new.yaml", *options]) == 2
     assert words in capsys.readouterr().err
-    assert not Path("new.yaml").exists()
+    assert main(["contract", "new", "a/b/new.yaml", *options]) == 2
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_nothing_is_written_over(capsys: pytest.CaptureFixture[str]) -> None:
