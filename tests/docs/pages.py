@@ -74,8 +74,11 @@ def broken_links(page: Path, text: str) -> list[str]:
             continue
         path, _, fragment = target.partition("#")
         file = page.parent / path if path else page
-        there = anchors(file.read_text() if path else text) if file.is_file() else set()
-        if not file.exists() or (fragment and fragment not in there):
+        if not file.exists():
+            broken.append(target)
+            continue
+        there = anchors(file.read_text() if path else text) if fragment else set()
+        if fragment and fragment not in there:
             broken.append(target)
     return broken
 

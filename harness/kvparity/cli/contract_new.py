@@ -94,10 +94,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         findings = lint(load_whole(file))
     except ContractError:  # it would be no contract
-        for each in written:
-            each.unlink()
-        for each in made:
-            each.rmdir()
+        for own in written:
+            own.unlink()
+        for folder in made:
+            folder.rmdir()
         raise
     for each in findings:
         say.tell(each)
