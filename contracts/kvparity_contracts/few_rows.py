@@ -1,4 +1,4 @@
-"""Steps of a few rows behind a long cache, as speculative decoding runs them."""
+"""Paths that a pair of kernels asks for: steps of a few rows, sequences that change their pages."""
 
 from __future__ import annotations
 
@@ -36,6 +36,28 @@ def few_rows(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
         f"no step has {FEW[0]} to {FEW[-1]} rows behind a longer cache, as speculative decoding "
         "verifies drafted tokens, so nothing shows whether each row has a window of its own there; "
         "verify(3) would",
+    )
+
+
+MOVING = ("reset", "prefix-paged")
+"""Paths on which a sequence comes to lie in other pages than before."""
+
+
+def moved_pages(contract: Contract) -> Iterator[tuple[KeyPath, str]]:
+    """Of a pair over pages: no path on which a block table changes for as many pages.
+
+    Tables are kept where a graph is captured or a call is planned. What is kept by row and number
+    of pages is right on all other paths, where no sequence moves.
+    """
+    subject = contract.subject
+    if not isinstance(subject, Attention) or subject.page is None:
+        return
+    if any(path.kind in MOVING for check in contract.path_checks for path in check.paths):
+        return
+    yield (
+        ("subject", "page"),
+        "no path moves a sequence to other pages, so nothing shows whether decode keeps the block "
+        "table of an earlier call for as many pages; reset would",
     )
 
 

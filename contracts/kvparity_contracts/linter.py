@@ -13,7 +13,7 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls.base import DECODING
 from kvparity_contracts.draws import USUAL_TILE
 from kvparity_contracts.faint import between, faint, rounding
-from kvparity_contracts.few_rows import few_rows
+from kvparity_contracts.few_rows import few_rows, moved_pages
 from kvparity_contracts.grouping import hidden_mapping, one_encoder
 from kvparity_contracts.idling import idle
 from kvparity_contracts.limits import Limits
@@ -276,6 +276,7 @@ RULES: tuple[Callable[[Contract], Iterator[Note]], ...] = (
     hidden_mapping,
     one_encoder,
     few_rows,
+    moved_pages,
     _edges,
     _decoded_edges,
     _few_keys,

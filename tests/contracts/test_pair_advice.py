@@ -120,6 +120,22 @@ def test_a_window_asks_for_steps_of_a_few_rows(
     assert all("verify(3) would" in each.message for each in notes)
 
 
+@pytest.mark.parametrize(
+    ("paths", "page", "asked"),
+    [
+        (["decode", "batched", "paged(16)", "prefix(4)"], 16, True),
+        (["decode", "reset"], 16, False),
+        (["prefix-paged(16)"], 16, False),
+        (["decode"], None, False),
+    ],
+)
+def test_pages_ask_for_a_path_that_moves_sequences(
+    tmp_path: Path, paths: list[str], page: int | None, asked: bool
+) -> None:
+    notes = found(tmp_path, paths, **({} if page is None else {"page": page}))
+    assert [each.key for each in notes if each.key == "subject.page"] == ["subject.page"] * asked
+
+
 @pytest.mark.parametrize(("path", "asked"), [("chunked(4)", True), ("verify(3)", False)])
 def test_steps_of_a_decode_of_many_rows_are_those_of_drafts(
     tmp_path: Path, path: str, asked: bool
