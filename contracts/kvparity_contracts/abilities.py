@@ -11,6 +11,7 @@ from typing import get_args
 
 from kvparity_contracts.base import Fault, KeyPath
 from kvparity_contracts.checks import PathCheck
+from kvparity_contracts.pair_faults import LAID_OUT
 from kvparity_contracts.parts import Parts
 from kvparity_contracts.paths import KINDS, PathKind, PathName, example, one_of_the_paths
 from kvparity_contracts.steps import WrittenSteps
@@ -101,6 +102,8 @@ def cannot(subject: AnySubject, path: PathName) -> str | None:
     reason = UNABLE[subject.kind].get(path.kind) or _unwritten(subject, path)
     if reason == _PAGED and isinstance(subject, Attention) and subject.page:
         reason = None
+    if isinstance(subject, Attention) and path.kind == "far" and subject.layout in LAID_OUT:
+        return f"a cache is laid out anew for each call (layout: {subject.layout}), not far apart"
     if isinstance(subject, Attention) and subject.cross is not None:
         return reason or UNCROSSED.get(path.kind)
     if isinstance(subject, Attention) and not subject.causal and path.kind not in UNCUT:

@@ -104,8 +104,9 @@ class Attention(Model):
     and passed as `sinks`; left out, none."""
     bias: Bias | None = None
     """What is added to scores by head and distance, drawn and passed; left out, nothing."""
-    layout: Literal["slot-head", "head-slot"] = "slot-head"
-    """What comes first in the cache's memory: all heads of a slot, or all slots of a head."""
+    layout: Literal["slot-head", "head-slot", "head-major", "interleaved"] = "slot-head"
+    """How the cache lies in memory. slot-head: all heads of a slot together; head-slot: all slots
+    of a head; head-major: the same for each sequence or page; interleaved: K and V of a slot."""
     page: Width | None = None
     """Slots of a page: decode is given k and v in pages, and `block_table`; left out, one cache for
     each sequence."""

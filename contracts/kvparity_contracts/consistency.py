@@ -15,6 +15,7 @@ from kvparity_contracts.pair_faults import (
     append_faults,
     coded_faults,
     cross_faults,
+    layout_faults,
     pair_faults,
     whole_faults,
 )
@@ -48,6 +49,7 @@ def faults(contract: Parts) -> Iterator[Fault]:
         yield from _no_tokens(contract)
         yield from pair_faults(contract.subject)
         yield from cross_faults(contract.subject)
+        yield from layout_faults(contract.subject)
         yield from whole_faults(contract.subject, [each.relation for each in contract.checks])
         yield from ahead_faults(contract.subject, [each.generate for each in contract.workloads])
         yield from append_faults(contract.subject, contract.numerics.kv_cache or ())

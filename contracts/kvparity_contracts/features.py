@@ -76,6 +76,14 @@ def _narrow(contract: Parts) -> bool:
     )
 
 
+def _viewed(contract: Parts) -> bool:
+    """Whether the strides of a cache are others than those of its shape."""
+    subject = contract.subject
+    if not isinstance(subject, Attention) or subject.layout == "slot-head":
+        return False
+    return subject.layout == "interleaved" or subject.heads.kv > 1
+
+
 def _cross(contract: Parts) -> bool:
     """Whether sequences that run together will hardly all have as many keys of an encoder."""
     cross = contract.subject.cross if isinstance(contract.subject, Attention) else None
@@ -165,6 +173,7 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
             and c.subject.sides[1] is not None
         ),
     ),
+    "cache-views": ("a layout other than slot-head, with several KV heads", _viewed),
     "cross": (f"a cross of at least {FEW} numbers", _cross),
     "groups": ("several KV heads, several query heads for each", _groups),
     "layers": ("at least two layers", _layers),

@@ -30,6 +30,8 @@ TAKES: Mapping[str, Collection[str]] = {
 """Of these, those that the functions of a module take."""
 
 
+LAID_OUT = ("head-major", "interleaved")
+"""Layouts that the cache has in calls alone, where every sequence or page has its own block."""
 WHOLE = ("invariance", "accuracy")
 """What whole sequences can show."""
 ONE_WIDTH = ("kvparity.pairs.flashinfer", "kvparity_kernels.attention")
@@ -66,6 +68,19 @@ def ahead_faults(subject: Attention, generated: Sequence[int]) -> Iterator[Fault
         found = f"found {said} beside causal: false, and no compared row has more than"
         expected = f"a workload that generates at least {ends} tokens, or no {key}"
         yield Fault(("subject", key), f"{found} {most} keys behind it", expected)
+
+
+def layout_faults(subject: Attention) -> Iterator[Fault]:
+    """Layouts that what lies in them does not have."""
+    at, found = ("subject", "layout"), f"found {subject.layout}"
+    if subject.layout not in LAID_OUT:
+        return
+    if subject.values == "latent":
+        message = f"{found} beside values: latent, which have no memory of their own"
+        yield Fault(at, message, "slot-head or head-slot")
+    if subject.append is not None and subject.layout == "head-major" and subject.page is None:
+        message = f"{found} beside an append without a page: the slots of a head have no one stride"
+        yield Fault(at, message, "a page, or another layout")
 
 
 def cross_faults(subject: Attention) -> Iterator[Fault]:

@@ -37,6 +37,7 @@ Feature = Literal[
     "both-ways",
     "window-ahead",
     "cross",
+    "cache-views",
     "groups",
     "model-side",
     "scoring-side",

@@ -63,6 +63,13 @@ CALLS = (
         paths=("batched", "mixed"),
         features=("empties",),
     ),
+    decodes(
+        "cache-strides-ignored",
+        "decode computes the strides of a cache from its shape, and it is a view of another layout",
+        "ROCm/aiter#3498",
+        subjects=PAIRS,
+        features=("cache-views",),
+    ),
     Control(
         "offset-int32",
         "slot x stride is computed in 32 bits, and slots beyond read the first one",

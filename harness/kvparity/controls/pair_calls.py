@@ -58,6 +58,14 @@ def _side_by_side(kernel: Callable[[PairCall], object]) -> Callable[[PairCall], 
     return planted
 
 
+def _dense_cache(decode: PairDecode) -> PairDecode:
+    def dense(x: Tensor) -> Tensor:
+        strides = torch.empty(x.shape, device="meta").stride()
+        return x.as_strided(x.shape, strides, x.storage_offset())
+
+    return lambda call: decode(replace(call, k=dense(call.k), v=dense(call.v)))
+
+
 def _up_to_the_edge(decode: PairDecode) -> PairDecode:
     return lambda call: overwritten(decode(call), slice(EDGE, None), 0.0, 0.0)
 
@@ -150,6 +158,9 @@ def overwritten(found: object, rows: Tensor | slice, out: float, lse: float) -> 
 
 strides_ignored = plant_in_pair(prefill=_side_by_side, decode=_side_by_side)
 """Both kernels compute the strides of q from its shape."""
+
+cache_strides_ignored = plant_in_pair(decode=_dense_cache)
+"""Decode computes the strides of a cache from its shape."""
 
 batch_edge = plant_in_pair(decode=_up_to_the_edge)
 """Rows of a batch from ``EDGE`` on are never computed."""

@@ -50,6 +50,13 @@ SUBJECTS: dict[str, dict[str, Any]] = {
         "heads": {"query": 2, "kv": 1, "dim": 16},
         "causal": False,
     },
+    "pair whose cache is laid out": {
+        "kind": "attention",
+        "prefill": f"{PAIRS}:prefill",
+        "decode": f"{PAIRS}:decode",
+        "heads": {"query": 2, "kv": 1, "dim": 16},
+        "layout": "interleaved",
+    },
     "pair beside an encoder": {
         "kind": "attention",
         "prefill": f"{PAIRS}:prefill",

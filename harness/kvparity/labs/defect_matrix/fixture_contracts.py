@@ -95,12 +95,13 @@ _ALL = (
         workloads=({**_EDGE, "pad": []}, {**_PAIR, "pad": []}),
     ),
     FixtureContract(
-        "masked-pair", "the same with groups of heads, a window (12 keys) and a softcap",
+        "masked-pair", "the same head-slot, with groups of heads, a window of 12 and a softcap",
         {
             "kind": "attention", "prefill": f"{_KERNELS}:prefill", "decode": f"{_KERNELS}:decode",
             "heads": {"query": 6, "kv": 2, "dim": 16}, "order": ORDER, "window": 12, "softcap": 4.0,
+            "layout": "head-slot",
         },
-        workloads=({**_EDGE, "pad": []},), wants=("window", "softcap", "groups"),
+        workloads=({**_EDGE, "pad": []},), wants=("window", "softcap", "groups", "cache-views"),
     ),
     FixtureContract(
         "paged-pair", "the same over pages of 8 slots, with the writer of its cache",

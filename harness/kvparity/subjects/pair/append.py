@@ -15,8 +15,10 @@ from torch import Tensor
 from kvparity.core import doing
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.subjects.pair.cache import PairCache
+from kvparity.subjects.pair.cache_layouts import laid_out, put_back
 from kvparity.subjects.pair.call import bits
 
+_BESIDE = "wrote beside the slots of the cache"
 PADDING = -1
 """The slot of a token that is not to be written, as engines pad a captured batch."""
 
@@ -69,11 +71,13 @@ class FreshKeys:
 
 
 def append(
-    appending: Appending, cache: PairCache, tokens: Sequence[FreshKeys], *, padding: bool
-) -> str | None:
+    appending: Appending, cache: PairCache, tokens: Sequence[FreshKeys], *, padding: bool,
+    layout: str,
+) -> str | None:  # fmt: skip
     """Write the tokens of a step in one call; what is wrong with the cache then, or None.
 
-    ``padding``: behind them comes one that goes nowhere. What was written stays, right or not.
+    ``layout``: of the cache. ``padding``: behind them comes one that goes nowhere. What was written
+    stays, right or not.
 
     Raises:
         SubjectError: the function raised, or changed what it was to write.
@@ -83,7 +87,7 @@ def append(
     if padding:
         slots = torch.cat([slots, slots.new_tensor([PADDING])])
         k, v = torch.cat([k, k[:1]]), torch.cat([v, v[:1]])
-    where = cache.written()
+    where, memory = laid_out(held := cache.written(), layout)
     call = AppendCall(k=k, v=v, k_cache=where.k, v_cache=where.v, slots=slots)
     kept = {name: getattr(call, name).clone() for name in ("k", "v", "slots")}
     try:
@@ -97,16 +101,18 @@ def append(
     for name, before in kept.items():
         if not torch.equal(getattr(call, name), before):
             raise SubjectError(f"{appending.name} wrote to its input {name}")
+    clean = put_back(where, memory, held) if memory else True
     for each in tokens:
         cache.expect(each.sequence, each.start, each.k, each.v)
-    return _settled(appending.name, cache, slots)
+    found = _settled(appending.name, cache, slots)
+    return found if clean or found is not None else f"{appending.name} {_BESIDE}"
 
 
 def _settled(name: str, cache: PairCache, slots: Tensor) -> str | None:
     """What was left otherwise than expected, in words; the twin holds it, too, from now on."""
     if cache.intact():
         return None
-    faults = [f"{name} wrote beside the slots of the cache"]
+    faults = [f"{name} {_BESIDE}"]
     for part, mine, other in (
         ("k", cache.kind.k, cache.twin.k),
         ("v", cache.kind.v, cache.twin.v),

@@ -46,7 +46,7 @@ def strided(inputs: Inputs, *, spare: int, keys: bool) -> Inputs:
     q, given = inputs.q, inputs.given
     if not keys or len(q) != len(given.k):
         views, memory = _fused([q], spare)
-        return replace(inputs, q=views[0], memory=(memory,))
+        return replace(inputs, q=views[0], memory=(*inputs.memory, memory))
     k, v = given.k, given.v
     if (q.shape[2], q.dtype) == (k.shape[2], k.dtype):
         (q, k, v), memory = _fused([q, k, v], 0)

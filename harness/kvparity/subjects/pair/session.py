@@ -20,6 +20,7 @@ from kvparity.subjects.pair import emit_events
 from kvparity.subjects.pair.append import FreshKeys, append
 from kvparity.subjects.pair.batch import decoded, fault_of, sizes, with_empties
 from kvparity.subjects.pair.cache import FIRST, KVStores, PairCache
+from kvparity.subjects.pair.cache_layouts import laid_out
 from kvparity.subjects.pair.fresh import fresh
 from kvparity.subjects.pair.inputs import Inputs, strided
 from kvparity.subjects.pair.model import PairModel
@@ -157,7 +158,9 @@ class AttentionSession:
                 self._cache.write(0, each.sequence, each.start, each.k, each.v)
             return
         self._counts["attention.append"] += 1
-        self._found(append(writer, self._cache, tokens, padding=self._empties))
+        self._found(
+            append(writer, self._cache, tokens, padding=self._empties, layout=self.subject.layout)
+        )
 
     def _found(self, fault: str | None) -> None:
         if fault is not None and fault not in self._faults:
@@ -182,7 +185,7 @@ class AttentionSession:
 
     def _prefill(self, q: Tensor, spans: Sequence[Span]) -> Tensor:
         given, twin = self._cache.packed([(s.sequence, self._keys(s)) for s in spans], self._spare)
-        inputs = Inputs(q, given, self._empties, twin=twin)
+        inputs = self._held(q, given, twin)
         return self._call_prefill(spans, inputs, coded=self._cache.kind.coded)
 
     def _whole(self, q: Tensor, spans: Sequence[Span], tokens: Sequence[FreshKeys]) -> Tensor:
@@ -226,7 +229,7 @@ class AttentionSession:
             (given, twin), table = self._cache.pages(), self._cache.block_table(sequences)
         else:
             given, twin = self._cache.rectangles(sequences, self._spare)
-        plain = Inputs(q, given, self._empties, twin=twin)
+        plain = self._held(q, given, twin)
         inputs = self._laid("attention.decode", plain, keys=False, first=spans[0].sequence)
         rows = self.subject.call_decode(
             inputs,
@@ -247,6 +250,11 @@ class AttentionSession:
                     self.subject, listener, each.span, inputs.q[mine], rows[mine], own, coded
                 )
         return self._without_empties(rows) if self._empties else rows
+
+    def _held(self, q: Tensor, given: StoredKV, twin: StoredKV) -> Inputs:
+        """What a call is given of a cache, in its layout."""
+        given, memory = laid_out(given, self.subject.layout)
+        return Inputs(q, given, self._empties, memory, twin)
 
     def _laid(self, counted: str, plain: Inputs, *, keys: bool, first: int) -> Inputs:
         """What a call is given whose first sequence is ``first``: every other one fused views."""

@@ -24,6 +24,7 @@ from kvparity.subjects.pair.out_buffers import into_buffers
 from kvparity.subjects.pair.session import AttentionSession
 from kvparity.subjects.pair.signatures.table import adapted
 from kvparity_contracts.json_types import JsonObject
+from kvparity_contracts.pair_faults import LAID_OUT
 from kvparity_contracts.pair_keys import AlibiBias, RelativeBias
 from kvparity_contracts.subjects import Attention
 from kvparity_kernels.order import ReductionOrder
@@ -50,6 +51,8 @@ class AttentionSubject(PairModel):
             return "a pair of kernels is called as it is, not through a traced program"
         if plan.layout.far and self.device.type != "cpu":
             return f"memory of which few pages are touched is the CPU's, not {self.device.type}'s"
+        if plan.layout.far and self.layout in LAID_OUT:
+            return f"a cache is laid out anew for each call (layout: {self.layout}), not far apart"
         if self.cross is not None:
             if any(member.shared for member in plan.members):
                 return "every sequence has an encoder (cross) of its own, so none takes over keys"

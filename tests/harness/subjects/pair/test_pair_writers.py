@@ -26,8 +26,14 @@ def writing(append: str, paths: list[str] | None = None, **more: Any) -> Any:
 
 @pytest.mark.parametrize(
     "more",
-    [{}, PAGES, {"layout": "head-slot", "kv_cache": "bfloat16"}],
-    ids=["caches", "pages", "head-slot, narrow"],
+    [
+        {},
+        PAGES,
+        {"layout": "head-slot", "kv_cache": "bfloat16"},
+        {"layout": "interleaved"},
+        PAGES | {"layout": "head-major"},
+    ],
+    ids=["caches", "pages", "head-slot, narrow", "interleaved", "head-major"],
 )
 def test_a_right_writer_holds_and_the_control_is_caught(more: dict[str, Any]) -> None:
     found = writing("append", PATHS, **more)
