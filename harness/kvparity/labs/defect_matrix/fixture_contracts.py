@@ -45,7 +45,8 @@ class FixtureContract:
     """A small contract, and the controls that it is for.
 
     ``wants``: those that need one of these features (empty: those that need none). ``only``: those
-    of these names (empty: any).
+    of these names (empty: any). ``paths``: of a pair that can run no others, and is looked at by
+    bits and limits alone (empty: any).
     """
 
     name: str
@@ -54,6 +55,7 @@ class FixtureContract:
     store: str = "float32"
     workloads: tuple[JsonObject, ...] = _ALL_WORKLOADS
     wants: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
 
     @property
@@ -65,6 +67,13 @@ class FixtureContract:
 def _decoder(**more: JsonValue) -> JsonObject:
     cache_keys: dict[str, JsonValue] = {"cache": more.pop("cache")} if "cache" in more else {}
     return {"kind": "decoder", "config": _SHAPE | more, "order": ORDER, **cache_keys}
+
+
+def _plain(v_dim: int = 16, **more: JsonValue) -> JsonObject:
+    name = "kvparity.labs.defect_matrix.plain_pair"
+    heads: JsonObject = {"query": 4, "kv": 2, "dim": 16, "v_dim": v_dim}
+    pair: JsonObject = {"prefill": f"{name}:prefill", "decode": f"{name}:decode", "heads": heads}
+    return {"kind": "attention", **pair, **more}
 
 
 _ALL = (
@@ -113,6 +122,21 @@ _ALL = (
         workloads=({**_EDGE, "pad": []},), wants=("pages", "append", "out"),
     ),
     FixtureContract(
+        "biased-pair", "a pair in plain torch with a bias of scores and values of half a width",
+        _plain(bias={"kind": "relative", "distances": 6}, v_dim=8),
+        workloads=({**_EDGE, "pad": []},), wants=("bias", "bias-table", "narrow-values"),
+    ),
+    FixtureContract(
+        "encoder-pair", "the same pair, whose rows see 12 keys before and 2 behind their own",
+        _plain(causal=False, window_size=[12, 2]), workloads=({**_PAIR, "pad": []},),
+        wants=("both-ways", "window-ahead"), paths=("permuted", "uncached"),
+    ),
+    FixtureContract(
+        "cross-pair", "the same pair, whose rows see all keys of an encoder",
+        _plain(causal=False, cross=[3, 40]), workloads=({**_PAIR, "pad": []},), wants=("cross",),
+        paths=("decode", "batched", "mixed", "permuted"),
+    ),
+    FixtureContract(
         "sinks", "two layers of full attention with sinks", _decoder(attention_sinks=True),
         workloads=(_EDGE,), wants=("sinks",),
     ),
@@ -132,14 +156,22 @@ def _contract(name: str) -> Contract:
     fixture = FIXTURES[name]
     decoder = fixture.subject["kind"] == "decoder"
     paths = [*_PATHS, *_OF_DECODERS, "padded"] if decoder else [*_PATHS, *_OF_PAIRS]
+    near = ["prefill", *(each for each in fixture.paths if each == "decode")]
     limits = {"max_abs_dlogp": 1e-4} if decoder else {"max_abs": 1e-5}
     temperatures = {"temperatures": [1.0, 0.7]} if decoder else {}
     checks: list[JsonObject] = [
-        {"name": "bits", "relation": "invariance", "paths": paths},
-        {"name": "near", "relation": "accuracy", "limits": limits, "paths": ["prefill", "decode"]},
+        {"name": "bits", "relation": "invariance", "paths": list(fixture.paths or paths)},
+        {
+            "name": "near",
+            "relation": "accuracy",
+            "limits": limits,
+            "paths": near if fixture.paths else ["prefill", "decode"],
+        },
         {"name": "cached", "relation": "cache", "paths": ["decode"]},
         {"name": "live", "relation": "liveness", "paths": ["decode"]},
     ]
+    if fixture.paths:
+        del checks[2:]
     if decoder:
         checks.append({"name": "traced", "relation": "trace", "paths": ["decode"]})
     return Contract.model_validate(

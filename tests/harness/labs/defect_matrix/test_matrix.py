@@ -24,17 +24,9 @@ SIDES = {name for name, row in CONTROLS.items() if row.side == "sides"}
 """Planted in no subject, but in logprobs: tests/harness/gaps/test_parity.py."""
 SERVED = {name for name, row in CONTROLS.items() if row.subjects == ("server",)}
 """Planted in a server's answers: tests/harness/subjects/test_server.py."""
-UNTAKEN = {
-    "bias-with-wrong-sign", "bias-one-off", "scores-of-first-columns", "later-keys-hidden",
-    "window-before-one-long", "window-ahead-one-long", "keys-of-longest-encoder",
-    "reads-into-neighbour",
-}  # fmt: skip
-"""Of what no kernel of this project takes: planted in tests/harness/subjects/pair."""
 MODELLED = {"other-instruction"}
 """Of a device's products, which no fixture asks for: tests/harness/run/test_modelled_runs.py."""
-HERE = {
-    name: row for name, row in CONTROLS.items() if name not in SIDES | SERVED | UNTAKEN | MODELLED
-}
+HERE = {name: row for name, row in CONTROLS.items() if name not in SIDES | SERVED | MODELLED}
 PLANTED = [name for name, row in HERE.items() if name not in TRACED and not in_kernels(row)]
 
 
@@ -58,13 +50,13 @@ def test_every_control_has_an_entry_for_each_relation_that_must() -> None:
     every = entries()
     assert len(every) == len(set(every))
     assert {"id-reported-as-another"} == SERVED
-    assert not {entry.control for entry in every} & {*SERVED, *SIDES, *UNTAKEN, *MODELLED}
+    assert not {entry.control for entry in every} & {*SERVED, *SIDES, *MODELLED}
     for name, control in HERE.items():
         seen = {entry.relation for entry in every if entry.control == name}
         assert set(control.relations) <= seen, name
 
 
-@pytest.mark.parametrize(("names", "where"), [(UNTAKEN, "subjects/pair"), (MODELLED, "run")])
+@pytest.mark.parametrize(("names", "where"), [(MODELLED, "run")])
 def test_what_has_no_fixture_is_planted_elsewhere(names: set[str], where: str) -> None:
     files = (Path(__file__).parents[2] / where).glob("test_*.py")
     text = "".join(each.read_text() for each in files)
