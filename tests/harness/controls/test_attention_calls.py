@@ -12,8 +12,12 @@ from kvparity.plan.cases import make
 from kvparity.subjects.pair import sparse
 from kvparity_contracts.controls.calls import CALLS
 
-NAMES = [each.name for each in CALLS if not {"pages", "append", "out", "cross"} & {*each.features}]
-ALL = [each.name for each in CALLS if not {"out", "cross"} & {*each.features}]
+NAMES = [
+    each.name
+    for each in CALLS
+    if not {"pages", "append", "out", "cross", "cache-views"} & {*each.features}
+]
+ALL = [each.name for each in CALLS if not {"out", "cross", "cache-views"} & {*each.features}]
 
 
 @pytest.mark.parametrize("module", ["naive_pair.py", "wide_pair.py"])

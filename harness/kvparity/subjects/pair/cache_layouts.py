@@ -50,15 +50,14 @@ def _head_major(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _interleaved(k: Tensor, v: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    *blocks, slots, heads, _ = k.shape
-    widths = [heads * x.shape[-1] for x in (k, v)]
+    widths = [x.shape[-2] * x.shape[-1] for x in (k, v)]
     rows = k.shape[:-2].numel()
     memory = _poison((rows + 2 * BAND) * sum(widths), k)
     whole = memory.view(-1, sum(widths))[BAND : BAND + rows]
-    views = whole.split(widths, 1)
+    views = torch.split(whole, widths, 1)
     found = []
     for x, view in zip((k, v), views, strict=True):
-        laid = view.unflatten(1, (heads, x.shape[-1])).unflatten(0, (*blocks, slots))
+        laid = view.view(x.shape)
         laid.copy_(x)
         found.append(laid)
     return (found[0], found[1]), memory
