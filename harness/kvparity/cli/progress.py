@@ -22,11 +22,14 @@ def line(what: str, end: str = "") -> None:
 
 
 class Progress:
-    """Counts finished cases, as every other message does. Call it as often as you like."""
+    """Counts finished cases, as every other message does, or others of a kind (``of``).
 
-    def __init__(self, every: float = EVERY_S) -> None:
+    Call it as often as you like.
+    """
+
+    def __init__(self, every: float = EVERY_S, of: str = "cases") -> None:
         self.began = self._said = time.monotonic()
-        self.every = every
+        self.every, self.of = every, of
         self._bar: tqdm[NoReturn] | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
@@ -39,7 +42,7 @@ class Progress:
         elif time.monotonic() - self._said >= self.every:
             self._said = time.monotonic()
             seconds = self._said - self.began
-            count = f"{done} of {total} cases are finished; " if total else ""
+            count = f"{done} of {total} {self.of} are finished; " if total else ""
             print(f"{RUNNING}{seconds:.0f} s: {count}{what}", file=sys.stderr, flush=True)
 
     def _draw(self, done: int, total: int, what: str) -> None:
@@ -50,7 +53,7 @@ class Progress:
                 total=total or None,
                 leave=False,
                 dynamic_ncols=True,
-                bar_format="{n_fmt}/{total_fmt} cases [{elapsed}] {postfix}",
+                bar_format=f"{{n_fmt}}/{{total_fmt}} {self.of} [{{elapsed}}] {{postfix}}",
             )
         self._bar.total = total or None
         self._bar.n = done

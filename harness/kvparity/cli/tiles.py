@@ -129,11 +129,13 @@ def _predict(args: argparse.Namespace) -> int:
             raise StopError(
                 f"--choice {name!r} is not predicted; one of: {'; '.join(candidates())}"
             )
-    with ends(ValueError), ends(AuditError, code=ExitCode.ERROR, words="error: "):
+    failed = ends(AuditError, code=ExitCode.ERROR, words="error: ")
+    with ends(ValueError), failed, progress.Progress(of="kernels") as shown:
         found = predict(
             tuple(dict.fromkeys(args.arch or present())),
             tuple(dict.fromkeys(args.dtype or _DTYPES)),
             args.choice and tuple(dict.fromkeys(args.choice)),
+            progress=lambda done, total: shown(done, total, "compiling"),
         )
     document = {"schema_version": 1, "predicted": [each.as_json() for each in found]}
     say.result(args, document, text.predictions([each.line for each in found]), beside=False)

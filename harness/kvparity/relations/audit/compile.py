@@ -11,8 +11,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
@@ -27,7 +28,14 @@ from kvparity.relations.audit.request import AuditError, Constant, Request
 _FORMAT = "1"  # of the cache
 _VARIABLE = "KVPARITY_AUDIT_CACHE"
 _TIMEOUT_S = 1800
+_LOOK_S = 1.0
 _Share = list[tuple[Path, Request]]
+CompileProgress = Callable[[int, int], None]
+"""How many are compiled, of how many."""
+
+
+def silent(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,18 @@ class Artefact:
 
 
 def compile_all(
-    requests: Sequence[Request], *, folder: Path | None = None, jobs: int | None = None
+    requests: Sequence[Request],
+    *,
+    folder: Path | None = None,
+    jobs: int | None = None,
+    progress: CompileProgress = silent,
 ) -> list[list[Artefact]]:
     """The kernels of every request, in order; equal requests are compiled once.
 
     ``folder``: where artefacts are kept (default: ``$KVPARITY_AUDIT_CACHE``, else the user's cache
-    folder). ``jobs``: processes (default: one per core). Raises ``AuditError`` if a kernel does
-    not compile or Triton is not there.
+    folder). ``jobs``: processes (default: one per core). ``progress`` is told now and then how many
+    of those that are not kept are compiled. Raises ``AuditError`` if a kernel does not compile or
+    Triton is not there.
     """
     root = folder or cache_folder()
     places = [root / _key(request) for request in requests]
@@ -69,7 +82,7 @@ def compile_all(
         with _alone(root):
             # Whoever was first may have compiled the same.
             if missing := _missing(wanted):
-                _compile(missing, root, jobs or len(os.sched_getaffinity(0)))
+                _compile(missing, root, jobs or len(os.sched_getaffinity(0)), progress)
     return [_read(place, request) for place, request in zip(places, requests, strict=True)]
 
 
@@ -98,17 +111,22 @@ def _alone(root: Path) -> Iterator[None]:
         yield
 
 
-def _compile(missing: dict[Path, Request], root: Path, jobs: int) -> None:
+def _compile(
+    missing: dict[Path, Request], root: Path, jobs: int, progress: CompileProgress
+) -> None:
     items = list(missing.items())
     shares = [share for i in range(jobs) if (share := items[i::jobs])]
     errors: list[str] = []
+    latest = time.monotonic() + _TIMEOUT_S
     with ExitStack() as stack:
         running = [_start(share, root, stack) for share in shares]
         for (process, output, errs), share in zip(running, shares, strict=True):
-            try:
-                process.wait(timeout=_TIMEOUT_S)
-            except subprocess.TimeoutExpired as error:
-                raise AuditError(f"compiling took longer than {_TIMEOUT_S} s") from error
+            while process.poll() is None:
+                if time.monotonic() > latest:
+                    raise AuditError(f"compiling took longer than {_TIMEOUT_S} s")
+                progress(len(missing) - len(_missing(missing)), len(missing))
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=_LOOK_S)
             errors += _errors(share, output, errs, process.returncode)
     if errors:
         raise AuditError("\n".join(errors))

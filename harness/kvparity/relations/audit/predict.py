@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from kvparity.relations.audit.compare import Field, KernelComparison, Verdict, compare, worst
+from kvparity.relations.audit.compile import CompileProgress, silent
 from kvparity.relations.audit.request import Request, Shape
 from kvparity.relations.audit.side import read_all
 from kvparity.relations.audit.views import AuditSide
@@ -96,6 +97,7 @@ def predict(
     *,
     dims: Sequence[int] = DIMS,
     folder: Path | None = None,
+    progress: CompileProgress = silent,
 ) -> tuple[Prediction, ...]:
     """Compile and compare every choice. Raises ``AuditError``, ``ValueError``."""
     chosen = {name: candidates()[name] for name in names or reversed(candidates())}
@@ -106,7 +108,9 @@ def predict(
         for name, each in chosen.items()
     }
     sides = read_all(
-        (request for pairs in asked.values() for pair in pairs for request in pair), folder=folder
+        (request for pairs in asked.values() for pair in pairs for request in pair),
+        folder=folder,
+        progress=progress,
     )
     return tuple(
         Prediction(arch, _triton(sides[pairs[0][0]]), dtype, name, _compared(sides, pairs))

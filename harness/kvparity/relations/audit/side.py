@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from kvparity.relations.audit.compare import KernelComparison, compare
-from kvparity.relations.audit.compile import Artefact, compile_all
+from kvparity.relations.audit.compile import Artefact, CompileProgress, compile_all, silent
 from kvparity.relations.audit.request import AuditError, Request
 from kvparity.relations.audit.signature import sign
 from kvparity.relations.audit.views import AuditSide
@@ -39,11 +39,15 @@ def read_side(request: Request, kernels: Sequence[Artefact]) -> AuditSide:
 
 
 def read_all(
-    requests: Iterable[Request], *, folder: Path | None = None, jobs: int | None = None
+    requests: Iterable[Request],
+    *,
+    folder: Path | None = None,
+    jobs: int | None = None,
+    progress: CompileProgress = silent,
 ) -> dict[Request, AuditSide]:
     """Every request, compiled and read. Raises ``AuditError``."""
     wanted = list(dict.fromkeys(requests))
-    compiled = compile_all(wanted, folder=folder, jobs=jobs)
+    compiled = compile_all(wanted, folder=folder, jobs=jobs, progress=progress)
     return {
         request: read_side(request, kernels)
         for request, kernels in zip(wanted, compiled, strict=True)

@@ -158,8 +158,14 @@ def test_a_process_that_does_not_end_is_ended(
 ) -> None:
     monkeypatch.setenv("STAND_IN_WAY", "sleeps")
     monkeypatch.setattr(compiling, "_TIMEOUT_S", 1)
+    shown: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        shown.append((done, total))
+
     with pytest.raises(AuditError, match="compiling took longer than 1 s"):
-        compile_all(requests(1), folder=tmp_path / "kept")
+        compile_all(requests(1), folder=tmp_path / "kept", progress=progress)
+    assert set(shown) == {(0, 1)}
     (seen,) = told()
     assert not Path("/proc", str(seen["pid"])).exists()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -34,7 +34,12 @@ def compiled(
     prefill, sixteen = planted["block_m"].faulty
     other = planted["num_warps"].faulty[1]
 
-    def read_all(requests: Iterable[Request], **more: object) -> dict[Request, AuditSide]:
+    def read_all(
+        requests: Iterable[Request],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        **more: object,
+    ) -> dict[Request, AuditSide]:
+        progress(2, 3)
         asked.extend(dict.fromkeys(requests))
         return {each: sides[stands_in(each)] for each in asked}
 
@@ -141,11 +146,17 @@ def test_a_row_that_is_none_is_refused(change: dict[str, str]) -> None:
         table._ROWS.validate_json(json.dumps([good | change]))
 
 
-def test_the_command(compiled: list[Request], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    compiled: list[Request],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = ["--arch", "sm_90", "--dtype", "bfloat16", "--choice", SIXTEEN]
+    monkeypatch.setattr(verb.progress.Progress.__init__, "__defaults__", (0.0, "cases"))
     assert main(["tiles", "--predict", *asked]) == ExitCode.HOLDS
-    out = capsys.readouterr().out
+    out, progress = capsys.readouterr()
     assert out.startswith("Predicted, not in force (no device was asked")
+    assert progress == "kvparity: running 0 s: 2 of 3 kernels are finished; compiling\n"
     assert "equal by model" in out
     assert main(["tiles", "--predict", *asked, "--json"]) == ExitCode.HOLDS
     (row,) = json.loads(capsys.readouterr().out)["predicted"]
