@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STUDIES = ("bench_drift", "bench_transformers_overhead", "drift_causes", "located_defects")
+STUDIES = (
+    "bench_drift",
+    "bench_transformers_overhead",
+    "drift_causes",
+    "located_defects",
+    "shrunk_defects",
+)
 """Those that import a neighbour or the tests' own scripts."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from kvparity.cli.main import main
 
-PAGE = (Path(__file__).parents[2] / "docs/shrink.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, RESULTS = (DOCS / "shrink.md").read_text(), DOCS / "results"
 SHOWN = re.findall(r"```\n(c000: .*?)```", PAGE, re.DOTALL)[0].splitlines()
 
 
@@ -48,3 +50,16 @@ def test_another_tile_in_decode_is_left_with_one_row_beside_its_edge(
     assert printed[:dots] == shown[:dots]
     assert printed[-1] == shown[-1]
     assert "  heads: {query: 1, kv: 1, dim: 16}" in printed
+
+
+def test_what_was_measured_is_as_small_as_the_page_says() -> None:
+    rows = json.loads((RESULTS / "shrunk-defects.json").read_text())
+    assert len(rows) == 10
+    for row in rows:
+        assert row["edge"] is None or abs(row["keys"] - row["edge"]) <= 2, row
+        assert row["sequences"] <= 2, row
+        assert row["kv_heads"] == 1, row
+        assert row["minimal"], row
+        assert row["passes"], row
+    most = re.findall(r"in at most (\d+) s each", PAGE)
+    assert max(row["seconds"] for row in rows) <= int(most[0]) <= 60
