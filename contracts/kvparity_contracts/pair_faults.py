@@ -109,7 +109,8 @@ def _values(subject: Attention) -> Iterator[Fault]:
 
 
 def _signed(subject: Attention, signature: Signature) -> Iterator[Fault]:
-    for key in _declared(subject):
+    cross = ("cross",) if subject.cross is not None else ()
+    for key in (*_declared(subject), *cross):
         word = f"bias: {{kind: {subject.bias.kind}}}" if key == "bias" and subject.bias else key
         fault = part_fault(signature, key, word, subject.page)
         yield from [fault] if fault else []

@@ -41,18 +41,18 @@ ALIBI, RELATIVE = (f"bias: {{kind: {each.TAG}}}" for each in (AlibiBias, Relativ
 SIGNATURES: Mapping[Signature, Calls] = {
     "flash-attn": Calls(
         "flash_attn_varlen_func and flash_attn_with_kvcache",
-        ("window", "softcap", ALIBI, "causal", "window_size", "page"),
+        ("window", "softcap", ALIBI, "causal", "window_size", "cross", "page"),
     ),
     "flashinfer": Calls(
         "single_prefill_with_kv_cache and single_decode_with_kv_cache, with a page "
         "BatchPrefillWithPagedKVCacheWrapper and BatchDecodeWithPagedKVCacheWrapper",
-        ("window", "softcap", "causal", "page"),
+        ("window", "softcap", "causal", "cross", "page"),
         paged=("sinks", "out"),
         ahead=False,
     ),
     "vllm": Calls(
         "unified_attention, both",
-        ("window", "softcap", "sinks", ALIBI, "causal", "page", "rows", "out"),
+        ("window", "softcap", "sinks", ALIBI, "causal", "cross", "page", "rows", "out"),
         writes=True,
         needs_page=True,
     ),
@@ -63,7 +63,7 @@ SIGNATURES: Mapping[Signature, Calls] = {
     ),
     "sdpa": Calls(
         "scaled_dot_product_attention, both",
-        ("window", ALIBI, RELATIVE, "causal", "window_size"),
+        ("window", ALIBI, RELATIVE, "causal", "window_size", "cross"),
     ),
 }
 

@@ -64,6 +64,28 @@ def test_rows_part_where_the_kernel_changes(
     assert ("decode is wrong" in text) is (kind != "reduction order")
 
 
+ALONE = """
+
+def prefill_alone(*args, **more):
+    return pairs.prefill(*args, **more)[0]
+
+
+def decode_alone(*args, **more):
+    return decode(*args, **more)[0]
+"""
+
+
+def test_a_pair_without_an_lse_is_located(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(KERNEL.replace("CHANGE", TURNED) + ALONE)
+    both = {"prefill": "mine.py:prefill_alone", "decode": "mine.py:decode_alone"}
+    assert verify(write(tmp_path, **both), tmp_path / "run") == 1
+    capsys.readouterr()
+    assert main(["locate", str(tmp_path / "run"), "c000"]) == 0
+    assert "cause: reduction order: " in capsys.readouterr().out
+
+
 def test_equal_rows_have_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = located(tmp_path, "pass", capsys)
     found = json.loads(out)

@@ -32,7 +32,6 @@ RIGHT: dict[str, tuple[Signature, Both, dict[str, Any]]] = {
     "flashinfer-pages": (
         "flashinfer", PLANNED, {"page": 4, "softcap": 3.0, "window": 7, "sinks": SINKS}
     ),
-    "flashinfer-out": ("flashinfer", PLANNED, {"page": 4, "out": "given"}),
     "flashinfer-ahead": ("flashinfer", SINGLE, {"causal": False}),
     "vllm": (
         "vllm", VLLM, {"page": 4, "window": 7, "softcap": 3.0, "sinks": SINKS, "bias": ALIBI}
@@ -44,6 +43,12 @@ RIGHT: dict[str, tuple[Signature, Both, dict[str, Any]]] = {
     "sglang-ahead": ("sglang", SGLANG, {"causal": False, "window": 2}),
     "sdpa": ("sdpa", SDPA, {"bias": RELATIVE, "window": 7}),
     "sdpa-alibi": ("sdpa", SDPA, {"bias": ALIBI}),
+    "flash-attn-cross": ("flash-attn", FLASH, {"causal": False, "cross": [3, 9]}),
+    "flashinfer-cross": (
+        "flashinfer", PLANNED, {"page": 4, "causal": False, "cross": [3, 9], "out": "given"}
+    ),
+    "vllm-cross": ("vllm", VLLM, {"page": 4, "causal": False, "cross": [3, 9]}),
+    "sdpa-cross": ("sdpa", SDPA, {"causal": False, "cross": [3, 9]}),
     "sdpa-ahead": ("sdpa", SDPA, {"causal": False, "window_size": [3, 1]}),
 }  # fmt: skip
 FLAWED: dict[str, tuple[str, Both]] = {
@@ -65,7 +70,7 @@ def checked(
 ) -> Report:
     """Bits of decode and prefill, and both against float64."""
     signature, right, declared = RIGHT[row]
-    ahead = "causal" in declared
+    ahead = "causal" in declared and "cross" not in declared
     paths = ("permuted",) if ahead else ("verify(2)",) if "rows" in declared else paths
     return check_pair(
         *(pair or right), heads=(4, 2, 8), signature=signature, subject=declared | more,
