@@ -28,6 +28,7 @@ SECTIONS = {
     "Order": "`order`",
     "Numerics": "`numerics`",
     "Workload": "One of `workloads`",
+    "ChatMessage": "One message of a chat",
     "Invariance": "One of `checks` with `relation: invariance`",
     "Accuracy": "One of `checks` with `relation: accuracy`",
     "TraceCheck": "One of `checks` with `relation: trace`",

@@ -167,7 +167,8 @@ def _workloads(old: Contract, new: Contract) -> tuple[list[str], list[str]]:
 
 
 def _prompts(workload: Workload) -> Counter[object]:
-    return Counter(workload.prompt_tokens or workload.prompts or workload.texts or ())
+    every = workload.prompt_tokens or workload.prompts or workload.texts or workload.chats or ()
+    return Counter(every)
 
 
 def _told(workload: Workload) -> str:

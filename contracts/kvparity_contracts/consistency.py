@@ -45,7 +45,9 @@ def faults(contract: Parts) -> Iterator[Fault]:
             yield replace(fault, at=("checks", i, *fault.at))
     yield from abilities.faults(contract)
     yield from _controls(contract)
-    if isinstance(contract.subject, Attention):
+    if not isinstance(contract.subject, Attention):
+        yield from _chats(contract)
+    else:
         yield from _no_tokens(contract)
         yield from pair_faults(contract.subject)
         yield from cross_faults(contract.subject)
@@ -211,6 +213,13 @@ def _controls(contract: Parts) -> Iterator[Fault]:
             attention = getattr(contract.subject, "attention", kind)
             message = f"{name!r} plants another order, but attention: {attention} takes none"
             yield Fault(("controls", i), message, "a control that needs no order of this project")
+
+
+def _chats(contract: Parts) -> Iterator[Fault]:
+    for i, workload in enumerate(contract.workloads):
+        if workload.chats is not None and getattr(contract.subject, "checkpoint", None) is None:
+            message = "found chats, and the subject has no checkpoint with a chat template"
+            yield Fault(("workloads", i, "chats"), message, "prompt_tokens, prompts or texts")
 
 
 def _no_tokens(contract: Parts) -> Iterator[Fault]:

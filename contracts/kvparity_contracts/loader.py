@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from kvparity_contracts.base import Fault, KeyPath, show
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.explain import explain
 from kvparity_contracts.problems import ContractError, Problem, dotted
+from kvparity_contracts.prompt_files import put_in
 from kvparity_contracts.yamltext import Text, read
 from kvparity_contracts.yamlwords import Place
 
@@ -35,7 +36,10 @@ MOST_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class LoadedContract:
-    """A valid contract and where it came from. ``sha256`` is that of the file's bytes."""
+    """A valid contract and where it came from. ``sha256`` is that of the file's bytes.
+
+    ``prompt_files``: whose prompts it holds (:mod:`kvparity_contracts.prompt_files`).
+    """
 
     contract: Contract
     path: Path
@@ -44,6 +48,7 @@ class LoadedContract:
     text: Text = field(repr=False)
     raw: bytes = field(repr=False)
     """The file's bytes."""
+    prompt_files: tuple[Path, ...] = ()
 
     @property
     def base(self) -> Path:
@@ -64,8 +69,12 @@ def load(path: str | Path) -> LoadedContract:
     return load_bytes(_bytes(Path(path), str(path)), path)
 
 
-def load_bytes(raw: bytes, path: str | Path) -> LoadedContract:
+def load_bytes(
+    raw: bytes, path: str | Path, copies: Mapping[Path, Path] | None = None
+) -> LoadedContract:
     """Validate what a contract file at ``path`` holds, or held.
+
+    ``copies``: what is read in place of a file of prompts.
 
     Raises:
         ContractError: see :func:`load`.
@@ -78,8 +87,11 @@ def load_bytes(raw: bytes, path: str | Path) -> LoadedContract:
         col = error.start - raw.rfind(b"\n", 0, error.start)
         message = f"found the byte 0x{raw[error.start]:02x}, which is not UTF-8"
         raise ContractError([Problem(file, line, col, "", message, "UTF-8 text")]) from None
-    contract, text = _parse(source, file)
-    return LoadedContract(contract, Path(path), hashlib.sha256(raw).hexdigest(), file, text, raw)
+    text = read(source)
+    prompts = put_in(text, Path(path).parent, copies or {})
+    contract = _parse(text, file)
+    digest = hashlib.sha256(raw).hexdigest()
+    return LoadedContract(contract, Path(path), digest, file, text, raw, prompts)
 
 
 def _bytes(path: Path, file: str) -> bytes:
@@ -112,8 +124,7 @@ def _read(handle: int) -> bytes:
     return raw
 
 
-def _parse(source: str, file: str) -> tuple[Contract, Text]:
-    text = read(source)
+def _parse(text: Text, file: str) -> Contract:
     problems = [problem(file, text, place, fault) for place, fault in text.faults]
     told = {place for place, _ in text.faults}
     if not problems and not isinstance(text.data, dict):
@@ -138,7 +149,7 @@ def _parse(source: str, file: str) -> tuple[Contract, Text]:
             problems += [problem(file, text, *each) for each in found if each[0] not in told]
         else:
             if not problems:
-                return contract, text
+                return contract
     raise ContractError(in_order(problems))
 
 

@@ -150,7 +150,8 @@ class Parts(Model):
 
     def counted(self, workload: Workload) -> bool:
         """Whether the number of its tokens is known: texts may go through a tokenizer."""
-        return workload.texts is None or getattr(self.subject, "checkpoint", None) is None
+        spoken = workload.texts is not None or workload.chats is not None
+        return not spoken or getattr(self.subject, "checkpoint", None) is None
 
     def check(self, name: str) -> Check:
         """The check of this name."""

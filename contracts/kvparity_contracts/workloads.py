@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from kvparity_contracts.base import (
     Fault,
@@ -17,12 +17,22 @@ from kvparity_contracts.base import (
     exactly_one,
     no_duplicates,
 )
+from kvparity_contracts.prompt_files import SCHEMA
 
 TokenId = Annotated[int, Field(ge=0)]
 Ids = Several[TokenId]
 LARGEST_BYTE = 125
 """The largest ASCII byte of the text that prompts of given lengths are cut from."""
 Text = Annotated[str, Field(min_length=1)]
+
+
+class ChatMessage(Model):
+    """What one side of a chat said."""
+
+    role: Text
+    """Who said it: `system`, `user`, `assistant`, or what else the chat template knows."""
+    content: Text
+    """What was said."""
 
 
 class Workload(Model):
@@ -32,11 +42,14 @@ class Workload(Model):
     """Name of the workload: lower-case letters, digits, hyphens and underscores."""
     prompt_tokens: Several[Positive] | None = None
     """Lengths of prompts, in tokens; the tokens are bytes of real text, chosen by the seed."""
-    prompts: Several[Ids] | None = None
-    """Prompts as lists of token ids."""
+    prompts: Annotated[Several[Ids], WithJsonSchema(SCHEMA)] | None = None
+    """Prompts as lists of token ids; or `{file: NAME}`, a file with a text or a chat a line."""
     texts: Several[Text] | None = None
     """Prompts as text: the checkpoint's tokenizer and chat template make the ids; where it has
     none, each UTF-8 byte is a token."""
+    chats: Several[Several[ChatMessage]] | None = None
+    """Prompts as chats, lists of `{role: …, content: …}`: the checkpoint's chat template makes the
+    ids."""
     generate: Positive
     """Tokens generated after each prompt."""
     pad: Annotated[
@@ -46,14 +59,16 @@ class Workload(Model):
 
     def own_faults(self) -> Iterator[Fault]:
         """What contradicts itself."""
-        return exactly_one(self, "prompt_tokens", "prompts", "texts")
+        return exactly_one(self, "prompt_tokens", "prompts", "texts", "chats")
 
     @property
-    def source(self) -> Literal["prompt_tokens", "prompts", "texts"]:
-        """Which of the three keys says what the prompts are."""
+    def source(self) -> Literal["prompt_tokens", "prompts", "texts", "chats"]:
+        """Which of the four keys says what the prompts are."""
         if self.prompt_tokens is not None:
             return "prompt_tokens"
-        return "prompts" if self.prompts is not None else "texts"
+        if self.prompts is not None:
+            return "prompts"
+        return "texts" if self.texts is not None else "chats"
 
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each prompt, without what is generated."""
@@ -61,7 +76,8 @@ class Workload(Model):
             return self.prompt_tokens
         if self.prompts is not None:
             return tuple(map(len, self.prompts))
-        return tuple(len(text.encode()) for text in self.texts or ())
+        chats = ("".join(said.content for said in chat) for chat in self.chats or ())
+        return tuple(len(text.encode()) for text in self.texts or chats)
 
     def totals(self) -> tuple[int, ...]:
         """Tokens of each sequence, prompt and continuation together."""

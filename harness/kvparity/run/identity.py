@@ -41,12 +41,19 @@ def identity(
 
 
 def subject_files(loaded: LoadedContract) -> dict[str, str]:
-    """Hash of every source file of a kernel pair; name, size and time of a checkpoint's files;
-    what a server says that it is.
+    """What a run depends on beside the contract: files of prompts, and what the subject is made of.
+
+    Hash of every file of prompts and source file of a kernel pair; name, size and time of a
+    checkpoint's files; what a server says that it is.
 
     What such a file imports in turn is not looked at. A file that is not there is left to the
     subject to complain of.
     """
+    prompts = {str(path.resolve()): hash_of(path) for path in loaded.prompt_files}
+    return prompts | _of_subject(loaded)
+
+
+def _of_subject(loaded: LoadedContract) -> dict[str, str]:
     base, subject = Path(loaded.path).resolve().parent, loaded.contract.subject
     if isinstance(subject, Attention):
         return {str(path): hash_of(path) for path in sources(loaded)}

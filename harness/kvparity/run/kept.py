@@ -14,8 +14,8 @@ from kvparity.run.identity import changed_files, hash_of, sources
 from kvparity.subjects.pair.callables import instead
 from kvparity_contracts.loader import LoadedContract, load_bytes
 
-BIGGEST = 1 << 22
-"""Bytes of a source file that is kept."""
+BIGGEST = 1 << 24
+"""Bytes of a file that is kept."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Since:
 
 
 def keep(folder: Path, loaded: LoadedContract) -> None:
-    """Keep the contract and the source files of a pair that lie beside it or that it names.
+    """Keep the contract, files of prompts, and the source files of a pair that lie beside it or
+    that it names.
 
     Modules that are installed are told by their version. What is there already is left.
 
@@ -36,7 +37,8 @@ def keep(folder: Path, loaded: LoadedContract) -> None:
         RunFolderError: a file cannot be written.
     """
     keep_file(folder, f"contract{Path(loaded.path).suffix}", loaded.raw)
-    for source, sha in _own(loaded).items():
+    prompts = {path.resolve(): hash_of(path) for path in loaded.prompt_files}
+    for source, sha in (prompts | dict(_own(loaded))).items():
         if source.is_file() and source.stat().st_size <= BIGGEST:
             keep_file(folder, _name(source, sha), source.read_bytes())
 
@@ -52,7 +54,7 @@ def contract_of(folder: Path) -> LoadedContract:
         raise RunFolderError(f"{folder} holds no run (no identity.json in it)")
     identity = read_identity(head)
     path, sha = Path(str(identity["path"])), str(identity.get("contract"))
-    return load_bytes(contract_bytes(folder, path, sha), path)
+    return load_bytes(contract_bytes(folder, path, sha), path, _copies(folder))
 
 
 @contextmanager

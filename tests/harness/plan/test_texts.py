@@ -18,6 +18,8 @@ from kvparity.plan.texts import BYTES, TokenisedContract, given
 from kvparity.report.run_dir import RunFolderError
 from kvparity.run import verify as verification
 from kvparity.run import worker
+from kvparity.run.identity import subject_files
+from kvparity.run.kept import contract_of, keep
 from kvparity.run.replay import replay
 from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.loader import LoadedContract, load
@@ -78,6 +80,57 @@ def test_a_chat_template_says_who_speaks(folder: Path) -> None:
     assert ids(found) == ((1, 3, 4, 2), (1, 5, 6, 3, 4, 6, 2))
     assert found.by is not None
     assert found.by.endswith("and its chat template")
+
+
+ROLES = (
+    "{% for m in messages %}{{ '<' + m['role'] + '> ' + m['content'] + ' ' }}{% endfor %}<model>"
+)
+CHAT = [{"role": "user", "content": "how now"}, {"role": "model", "content": "cow"}]
+
+
+def write_identity(run: Path, loaded: LoadedContract) -> None:
+    about = {"path": str(loaded.path), "contract": loaded.sha256}
+    files = {"subject_files": subject_files(loaded)}
+    (run / "identity.json").write_text(json.dumps(about | files))
+
+
+def of_a_file(folder: Path, text: str) -> LoadedContract:
+    file = folder.parent / "contract.yaml"
+    document = json.loads(contract(folder).path.read_text())
+    document["workloads"][0] = {"name": "chat", "prompts": {"file": "p.jsonl"}, "generate": 4}
+    (folder.parent / "p.jsonl").write_text(text)
+    file.write_text(json.dumps(document))
+    return load(file)
+
+
+def test_a_chat_of_a_file_keeps_its_roles(folder: Path) -> None:
+    chatting(folder, ROLES)
+    loaded = of_a_file(folder, json.dumps({"messages": CHAT}))
+    assert ids(given(loaded)) == ((1, 3, 4, 2, 6, 2),)
+    file = folder.parent / "p.jsonl"
+    assert set(subject_files(loaded)) > {str(file)}
+    before = subject_files(loaded)[str(file)]
+    run = folder.parent / "run"
+    run.mkdir()
+    keep(run, loaded)
+    write_identity(run, loaded)
+    file.write_text('"other"')
+    assert subject_files(loaded)[str(file)] != before
+    for change in (lambda: None, file.unlink):  # edited, and gone
+        change()
+        assert ids(given(contract_of(run))) == ((1, 3, 4, 2, 6, 2),)
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [("chat_template*", "has no chat template, which chats need"), ("tokenizer*", "has none")],
+)
+def test_a_chat_is_not_read_otherwise(folder: Path, lost: str, words: str) -> None:
+    chatting(folder, ROLES)
+    for file in folder.glob(lost):
+        file.unlink()
+    with pytest.raises(UnsupportedError, match=words):
+        given(of_a_file(folder, json.dumps(CHAT)))
 
 
 @pytest.mark.parametrize("kind", ["transformers", "decoder"])
