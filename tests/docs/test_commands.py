@@ -14,7 +14,7 @@ from kvparity.cli.main import parser
 from kvparity.core.versions import TESTED
 
 COMMANDS = (ROOT / "docs" / "reference" / "commands.md").read_text()
-OTHERS = {"--check", "--help", "--upgrade", "--version"}
+OTHERS = {"--check", "--help", "--no-deps", "--upgrade", "--version"}
 """Options of other tools, and those that every parser has."""
 
 

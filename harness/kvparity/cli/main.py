@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         completion,
         contract,
         controls,
+        demo,
         doctor,
         drift,
         locate,
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         bench,
         tiles,
     )
-    for module in (*modules, contract, controls, doctor):
+    for module in (*modules, contract, controls, doctor, demo):
         module.add_parser(verbs)
     completion.add_parser(verbs, top)
     return top
