@@ -8,7 +8,7 @@ import shlex
 from itertools import count
 from pathlib import Path
 
-from kvparity.cli import replaceable, say
+from kvparity.cli import replaceable, say, verify
 from kvparity.cli.arguments import Verbs
 from kvparity.cli.report import PAGE
 from kvparity.cli.stop import StopError, drawable, ends
@@ -92,10 +92,10 @@ def _written(args: argparse.Namespace) -> Path:
 
 def _verify(contract: Path, folder: Path) -> int:
     """Run ``kvparity verify``, and show the command first; its exit code."""
-    from kvparity.cli.main import parser
-
     words = ["verify", str(contract), "--run-dir", str(folder), "--device", "cpu", "--jobs", "1",
              "--locate-budget", "60"]  # fmt: skip
     say.tell(f"\n$ {shlex.join(['kvparity', *words])}")
-    args = parser().parse_args(words)
+    top = argparse.ArgumentParser()
+    verify.add_parser(top.add_subparsers())
+    args = top.parse_args(words)
     return int(args.run(args))
