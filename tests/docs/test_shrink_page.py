@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import kvparity
 from kvparity.cli.main import main
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -63,3 +64,9 @@ def test_what_was_measured_is_as_small_as_the_page_says() -> None:
         assert row["passes"], row
     most = re.findall(r"in at most (\d+) s each", PAGE)
     assert max(row["seconds"] for row in rows) <= int(most[0]) <= 60
+
+
+def test_a_model_fails_alike_where_the_same_operation_parts_first(third_party: Path) -> None:
+    found = kvparity.shrink(third_party / "run", "c000", budget=1e-9)
+    assert found.failure == "invariance: model.layers.#.self_attn attention"
+    assert not found.minimal
