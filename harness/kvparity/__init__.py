@@ -6,8 +6,11 @@ __version__ = "0.1.0"
 # Lazily (scientific-python's SPEC 1), with types in __init__.pyi: `import kvparity` takes no time.
 _PLACES = {
     "Report": "reports",
+    "RolloutDrift": "drift",
+    "Settings": "drift",
     "assert_parity": "assertions",
     "check_pair": "pairs",
+    "drift": "drift",
     "shrink": "shrink",
     "verify": "verify",
 }

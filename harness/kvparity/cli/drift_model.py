@@ -152,37 +152,24 @@ def compare(args: argparse.Namespace) -> tuple[MatchedSides, Explanation | None]
             raise ValueError(f"{', '.join(alone)}: of --explain; expected --explain, too")
         _check_explain(args)
         device = settle(args.device)
-    import torch
-
-    from kvparity.core import doing
     from kvparity.core.environment import settle as settle_process
-    from kvparity.gaps.flips import SeenExperts
-    from kvparity.gaps.model_side import ModelSide
-    from kvparity.gaps.report import Source
-    from kvparity.gaps.sides import with_scorer
-    from kvparity.rollouts.anomalies import Anomalies
+    from kvparity.gaps.score import by_model
 
     settle_process()
     known, keep = _trials(args, device) if explain else _NO_TRIALS
-    shown = progress.Progress()
+    shown = progress.scored()
     unseen: list[str] = []
     told: set[str] = set()
 
     def score(settings: Settings) -> MatchedSides:
-        doing.task("loading the model")
-        side = ModelSide(args.against, settings, torch.device(device), watch=explain)
-        unseen[:] = [side.unseen] if side.unseen else []
-        for note in set(side.adapter_notes) - told:
+        found = by_model(
+            args.rollouts, args.against, settings, device=device, watch=explain, progress=shown
+        )
+        unseen[:] = [found.unseen] if found.unseen else []
+        for note in set(found.notes) - told:
             say.tell(f"kvparity: {note}", file=sys.stderr)
-        told.update(side.adapter_notes)
-        doing.task(f"scoring ({settings.words()})")
-
-        def tell(done: int) -> None:
-            shown(done, 0, f"{done} sequences scored ({settings.words()})")
-
-        trainer = Source(str(args.against), settings.words())
-        seen = None if side.routing is None else SeenExperts(side, side.routing)
-        return with_scorer(args.rollouts, side, trainer, Anomalies(), tell, seen)
+        told.update(found.notes)
+        return found.sides
 
     both = score(base)
     if not explain:

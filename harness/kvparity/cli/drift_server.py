@@ -59,22 +59,14 @@ def compare(args: argparse.Namespace) -> MatchedSides:
         UnsupportedError: the address cannot be used.
         ServerError: the server does not answer as it must.
     """
-    from kvparity.core import doing
-    from kvparity.gaps.report import Source
-    from kvparity.gaps.sides import ServerScorer, with_scorer
-    from kvparity.servers.connect import connect
+    from kvparity.gaps.score import by_server
     from kvparity.servers.http import ServerAddress
 
     seconds = getattr(args, "timeout", 120.0)
-    at = ServerAddress(args.against, getattr(args, "key_variable", None), seconds)
-    doing.task("asking the server what it is")
-    server = connect(at, model=getattr(args, "served", None))
-    doing.task(f"scoring by {server.facts.words()}")
-    shown = progress.Progress()
-
-    def tell(done: int) -> None:
-        shown(done, 0, f"{done} sequences scored ({server.facts.words()})")
-
-    scorer = ServerScorer(server, args.vocabulary)
-    trainer = Source(args.against, server.facts.words())
-    return with_scorer(args.rollouts, scorer, trainer, server.anomalies, tell)
+    return by_server(
+        args.rollouts,
+        ServerAddress(args.against, getattr(args, "key_variable", None), seconds),
+        served=getattr(args, "served", None),
+        vocabulary=args.vocabulary,
+        progress=progress.scored(),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from kvparity.cli.say import RUNNING, quiet
@@ -68,3 +69,9 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def scored() -> Callable[[int, str], None]:
+    """Shows how many sequences are scored, and by what."""
+    shown = Progress()
+    return lambda done, words: shown(done, 0, f"{done} sequences scored ({words})")
