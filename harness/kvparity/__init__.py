@@ -9,6 +9,7 @@ _PLACES = {
     "RolloutDrift": "drift",
     "Settings": "drift",
     "assert_parity": "assertions",
+    "check_model": "models",
     "check_pair": "pairs",
     "drift": "drift",
     "shrink": "shrink",

@@ -1,6 +1,7 @@
 from kvparity.api.assertions import assert_parity as assert_parity
 from kvparity.api.drift import RolloutDrift as RolloutDrift
 from kvparity.api.drift import drift as drift
+from kvparity.api.models import check_model as check_model
 from kvparity.api.pairs import check_pair as check_pair
 from kvparity.api.reports import Report as Report
 from kvparity.api.shrink import shrink as shrink
@@ -14,6 +15,7 @@ __all__ = [
     "Settings",
     "__version__",
     "assert_parity",
+    "check_model",
     "check_pair",
     "drift",
     "shrink",

@@ -34,9 +34,27 @@ def test_functions_of_another_signature_are_checked_as_the_page_says(tmp_path: P
     assert b"decode reduces like prefill" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("title", "printed"),
+    [("model.py", "generate agrees with one forward pass"), ("rollout.py", "DIFFERS: 1 of 3 tok")],
+)
+def test_a_model_and_a_rollout(
+    title: str,
+    printed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / title).write_text(re.findall(rf"title={title}\n(.*?)```", PAGE, re.DOTALL)[0])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(title, run_name="__main__")
+    assert printed in capsys.readouterr().out
+
+
 def test_what_the_page_names_is_there() -> None:
     for name in re.findall(r"kvparity\.(\w+)\(", PAGE):
         assert callable(getattr(kvparity, name))
     for name in re.findall(r"report\.(\w+)", PAGE) + re.findall(r"`\.(\w+)`", PAGE):
         if name not in ("problems",):
-            assert hasattr(kvparity.Report, name) or name == "run", name
+            fields = {*vars(kvparity.Report), *vars(kvparity.RolloutDrift)}
+            assert name in fields | {"run", "tokens"}, name

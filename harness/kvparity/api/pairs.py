@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,19 +13,12 @@ from typing import cast
 
 import torch
 
-from kvparity.api.borrowed import borrowed
 from kvparity.api.reports import Report
-from kvparity.api.verify import verify
-from kvparity.core.errors import RunFolderError
-from kvparity.core.isolation.inside import here, inside
-from kvparity.run.options import new_folder
+from kvparity.api.written import named, verified, written
 from kvparity.run.verify import TIMEOUT_S
 from kvparity_contracts.json_types import JsonObject, JsonValue
-from kvparity_contracts.loader import load
-from kvparity_contracts.problems import ContractError
 
 Function = Callable[..., object]
-_NAME = r"[a-z0-9]+([-_][a-z0-9]+)*"
 LENGTHS = (1, 17, 62, 63, 64, 65, 130)
 """Prompts: one token, and both sides of an edge of 64 keys."""
 CHUNK = 24
@@ -88,10 +79,6 @@ def check_pair(
     live = [each for each in (prefill, decode) if not isinstance(each, str)]
     if len(live) == 1 or not all(map(callable, live)):
         raise ValueError("prefill and decode: expected two functions, or two names")
-    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
-        raise ValueError(
-            f"name: found {name!r}, expected lower-case letters, digits, hyphens and underscores"
-        )
     several = dtype if isinstance(dtype, list | tuple) else [dtype]
     dtypes = [str(each).removeprefix("torch.") for each in several]
     with _named(prefill, decode) as names:
@@ -106,44 +93,12 @@ def check_pair(
             controls,
             {"signature": signature} | dict(subject or {}) if signature else subject or {},
         )
-        document.update(name=name, seed=seed)
-        try:
-            text = json.dumps(document, indent=1)
-        except TypeError as error:
-            expected = "expected numbers, texts, and lists or mappings of them"
-            raise ValueError(f"check_pair: {error}; {expected}") from None
-        folder = Path(run_dir) if run_dir is not None else new_folder(name)
-        file = folder.parent / f"{folder.name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with file.open("x", encoding="utf-8") as opened:
-                opened.write(text)
-        except FileExistsError:
-            raise RunFolderError(
-                f"{file} is there, and what is checked is written there; give another run_dir"
-            ) from None
-        ours = True
-        try:
-            loaded = load(file)
-            with borrowed(), here(bool(live) or inside()):
-                found = verify(
-                    loaded, device=device, run_dir=folder, timeout=timeout,
-                    command="kvparity.check_pair",
-                )  # fmt: skip
-            return replace(found, again=not live)
-        except RunFolderError:
-            file.unlink()  # the folder is another's, and from now on so is a file of this name
-            ours = False
-            raise
-        except ContractError as error:
-            words = "; ".join(_words(str(each), file) for each in error.problems)
-            raise ValueError(f"check_pair: {words}") from None
-        finally:
-            with suppress(OSError):  # it holds evidence
-                if run_dir is None:
-                    folder.rmdir()
-            if ours and not folder.exists():  # the run was refused
-                file.unlink(missing_ok=True)
+        document.update(name=named(name), seed=seed)
+        with written(
+            lambda folder: document, caller="check_pair", name=name, run_dir=run_dir
+        ) as run:
+            found = verified(run, device=device, timeout=timeout, live=bool(live))
+        return replace(found, again=not live)
 
 
 def _contract(
@@ -225,9 +180,3 @@ def _absolute(name: str) -> str:
     """A file begins in the current folder, whatever the folder of the contract is."""
     where, _, function = name.rpartition(":")
     return f"{Path(where).resolve()}:{function}" if where.endswith(".py") else name
-
-
-def _words(problem: str, file: Path) -> str:
-    """Without the place in a file that the caller did not write."""
-    rest = problem.removeprefix(f"{file}:")
-    return rest.split(": ", 1)[-1] if rest != problem else problem

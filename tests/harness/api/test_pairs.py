@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import kvparity
-from kvparity.api import pairs
+from kvparity.api import written
 from kvparity.core.errors import RunFolderError, SubjectError
 from kvparity.core.isolation.inside import here
 
@@ -132,7 +132,7 @@ def test_a_file_that_another_process_wrote_meanwhile_is_left(
         file.write_text("another's")
 
     remove = Path.unlink
-    monkeypatch.setattr(pairs, "verify", refused)
+    monkeypatch.setattr(written, "verify", refused)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", then_another_writes)
         with pytest.raises(RunFolderError, match="another kvparity"):
