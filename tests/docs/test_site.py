@@ -20,7 +20,7 @@ def named(nav: str) -> Iterator[str]:
 def test_the_contents_name_every_page_once() -> None:
     nav = list(named(CONFIG.partition("\nnav:\n")[2]))
     made = {*site_pages.pages(), *(f"api/{name}.md" for name in site_pages.API)}
-    assert sorted(nav) == sorted(made)
+    assert sorted(nav) == sorted(made), "a page has its place in nav of ci/docs/mkdocs.yml"
 
 
 def test_what_is_gathered_has_no_link_out_of_it(tmp_path: Path) -> None:
