@@ -20,9 +20,14 @@ from kvparity_contracts.paths import DECODE, PREFILL
 from kvparity_kernels.attention import naive
 
 FAR = 16.0
-"""A side whose error is so many times the other's is called the wrong one."""
-ROUNDINGS = 64.0
-"""Both sides are wrong where their errors are so many roundings of the largest element."""
+"""A side that is so many times as far off as the other is called the wrong one."""
+ROUNDINGS = {torch.float32: 64.0}
+"""By format, how many of its roundings a right row may be off, on average: sums of many terms round
+once for each in float32."""
+ONCE = 8.0
+"""The same of a format of 16 bits, to which a result is rounded once."""
+TENTH = 0.1
+"""Both sides are wrong where both are off by this share of what float64 has."""
 REACH = 8
 """Keys by which a mask or a window may be off: its ends are tried this far on both sides."""
 
@@ -31,8 +36,7 @@ REACH = 8
 class Wrong:
     """A row that is not only otherwise rounded: of ``side``, sequence number and position.
 
-    ``row``: its values, ``exact``: float64's; both ``[width]``. ``near``: how far a right row may
-    be off. ``name``: what the side is called.
+    ``row``: its values, ``exact``: float64's; both ``[width]``. ``name``: what the side is called.
     """
 
     side: PathRun
@@ -40,7 +44,6 @@ class Wrong:
     position: int
     row: Tensor
     exact: Tensor
-    near: float
     name: str
 
 
@@ -49,6 +52,40 @@ def pair_of(side: PathRun) -> AttentionSubject:
     subject = side.setting.subject
     assert isinstance(subject, AttentionSubject)  # rows of others are logits
     return subject
+
+
+def distance(pair: AttentionSubject, rows: Tensor, exact: Tensor) -> float:
+    """How far rows ``[..., width]`` are from float64's, in what right rows may be off.
+
+    O and LSE each by the roundings of its format, as the root of the mean square: single elements
+    of 16 bits are as far off by rounding as whole rows are by a key.
+    """
+    width, found = pair.heads.out, 0.0
+    for columns, dtype in ((slice(width), pair.execution), (slice(width, None), torch.float32)):
+        off, size = _sizes(rows[..., columns], exact[..., columns])
+        unit = torch.finfo(dtype).eps * ROUNDINGS.get(dtype, ONCE)
+        found = max(found, off / (unit * (size if dtype == pair.execution else max(size, 1.0))))
+    return found
+
+
+def far_off(rows: Tensor, exact: Tensor) -> bool:
+    """Whether rows are off by a tenth of what float64 has."""
+    off, size = _sizes(rows, exact)
+    return off > TENTH * size
+
+
+def _sizes(rows: Tensor, exact: Tensor) -> tuple[float, float]:
+    """Roots of the mean squares of the error, and of what is exact (no column: 0 and 1)."""
+    if not exact.numel():
+        return 0.0, 1.0
+    true = exact.nan_to_num(0.0, 0.0, 0.0)
+    # An LSE of a row without a key is -inf on both sides.
+    error = torch.where(rows.double() == exact, 0.0, rows.double() - exact)
+    return _root(error.nan_to_num(torch.inf, torch.inf, torch.inf)), max(_root(true), 1e-30)
+
+
+def _root(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
 
 
 def fault_cause(subject: object, fault: str) -> Cause:
@@ -78,7 +115,8 @@ def wrong_cause(found: Wrong) -> Cause:
         return Cause("memory", f"{wrong} {words}")
     seen = _other_keys(found)
     if seen is not None:
-        words = f"its row is as if it saw keys {seen.start} to {seen.stop - 1}, and no others"
+        row = f"its row at position {found.position} is as if it saw"
+        words = f"{row} keys {seen.start} to {seen.stop - 1}, and no others"
         return Cause("mask or window", f"{wrong} {words}")
     words = "no range of its keys gives what it gave: another key, scale or bias"
     return Cause("unknown", f"{wrong} {words}")
@@ -124,7 +162,7 @@ def _right_alone(found: Wrong) -> bool:
     alone = PathRun(side.setting, subject, part, path, [side.tokens[found.sequence]])
     record = alone.run()
     row = record.values[record.index.index((0, found.position))].cpu().double()
-    return bool((row - found.exact).abs().max() <= found.near)
+    return distance(pair_of(side), row, found.exact) <= 1
 
 
 def _other_keys(found: Wrong) -> range | None:
@@ -140,7 +178,7 @@ def _other_keys(found: Wrong) -> range | None:
             v[keys.start : keys.stop], scale=model.scale, softcap=model.softcap, **terms,
         )  # fmt: skip
         row = torch.cat([out.flatten(), lse.flatten()])[: len(found.row)].cpu()
-        if float((row - found.row.double()).abs().max()) <= found.near:
+        if distance(model, found.row, row) <= 1:
             return keys
     return None
 

@@ -14,10 +14,19 @@ from torch import Tensor
 from kvparity.core.bits import differing, ulps
 from kvparity.core.words import digits, rounded
 from kvparity.locate.causes import Cause
-from kvparity.locate.pair_causes import FAR, ROUNDINGS, Wrong, fault_cause, pair_of, wrong_cause
+from kvparity.locate.pair_causes import (
+    FAR,
+    Wrong,
+    distance,
+    far_off,
+    fault_cause,
+    pair_of,
+    wrong_cause,
+)
 from kvparity.locate.signs import alike
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.base import column_name
+from kvparity.subjects.pair.subject import AttentionSubject
 
 NOW = "both sides gave the same bits now; nothing was located"
 SUMS = "both sides are as near to float64: another order of sums, or another rounding"
@@ -137,23 +146,18 @@ def pair_account(reference: PathRun, candidate: PathRun, exact: Tensor) -> PairA
     sequence, position = first.index[row]
     distances = [(x.double() - true).abs().nan_to_num(torch.inf) for x in (a, b)]
     errors = float(distances[0][off].max()), float(distances[1][off].max())
-    rounding = torch.finfo(pair_of(candidate).execution).eps
-    near = ROUNDINGS * rounding * float(true[rows].nan_to_num(0.0, 0, 0).abs().max())
-    wrong = _wrong(errors, near)
+    wrong = _wrong(pair_of(candidate), a[rows], b[rows], true[rows])
     cause = Cause("reduction order", SUMS)
-    if wrong is None and not all(
-        alike(x, y.run()) for x, y in ((first, reference), (second, candidate))
-    ):
-        cause = Cause("not deterministic", "one side, run again, gave other bits")
     if wrong is not None:
-        side, values, name = (
-            (reference, a, str(reference.path)),
-            (candidate, b, str(candidate.path)),
-        )[wrong]
-        worst = int(distances[wrong].max(-1).values.argmax())
-        near = max(near, FAR * min(errors)) if max(errors) > FAR * min(errors) else near
+        side, values = ((reference, a), (candidate, b))[wrong]
+        worst = max(
+            torch.nonzero(rows)[:, 0].tolist(),
+            key=lambda r: distance(pair_of(side), values[r].double(), true[r]),
+        )
         at = first.index[worst]
-        cause = wrong_cause(Wrong(side, *at, values[worst].double(), true[worst], near, name))
+        cause = wrong_cause(Wrong(side, *at, values[worst].double(), true[worst], str(side.path)))
+    elif not (alike(first, reference.run()) and alike(second, candidate.run())):
+        cause = Cause("not deterministic", "one side, run again, gave other bits")
     return PairAccount(
         rows=len(a),
         differing=int(rows.sum()),
@@ -171,9 +175,10 @@ def pair_account(reference: PathRun, candidate: PathRun, exact: Tensor) -> PairA
     )
 
 
-def _wrong(errors: tuple[float, float], near: float) -> int | None:
+def _wrong(pair: AttentionSubject, a: Tensor, b: Tensor, true: Tensor) -> int | None:
     """The side that is off: much farther than the other, or, where both are, the candidate."""
-    low, high = min(errors), max(errors)
-    if high > FAR * low:
-        return errors.index(high)
-    return 1 if low > near else None
+    off = distance(pair, a, true), distance(pair, b, true)
+    low, high = min(off), max(off)
+    if high > 1 and high > FAR * low:
+        return off.index(high)
+    return 1 if far_off(a, true) and far_off(b, true) else None

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
+import torch
 from pair_contracts import PAIRS, verify, write
 
 from kvparity.cli.main import main
+from kvparity.labs.defect_matrix.work import build
+from kvparity.locate.pair_causes import distance
+from kvparity.subjects.pair.exact import in_format
+from kvparity.subjects.pair.subject import AttentionSubject
 
 KERNEL = f"""
 import importlib.util
@@ -92,3 +98,18 @@ def test_equal_rows_have_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert code == 5
     assert (found["differing_rows"], found["cause"]["kind"]) == (0, "no difference")
     assert main(["locate", str(tmp_path / "run"), "c004", "--svg", "x.svg"]) == 2
+
+
+def test_o_and_lse_are_measured_by_the_roundings_of_their_own_format() -> None:
+    """A key too few of many hides in the largest elements of a bfloat16 O, and not in the LSE."""
+    subject = build("pair", "cpu").setting.subject
+    pair = in_format(cast(AttentionSubject, subject), "bfloat16", "bfloat16")
+    width = pair.heads.out
+    exact = torch.randn(4, width + 2, generator=torch.Generator().manual_seed(0)).double()
+    right = exact.clone()
+    right[:, :width] = exact[:, :width].bfloat16().double()
+    assert distance(pair, right, exact) <= 1
+    for column, by in ((width, 1e-3), (0, 1.0)):
+        wrong = right.clone()
+        wrong[:, column] += by
+        assert distance(pair, wrong, exact) > 1
