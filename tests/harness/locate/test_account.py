@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from by_hand import recomputed
 from tiny_sides import LENGTHS, sides
 from tiny_transformers import CONFIG, tiny
-from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention
 
 from kvparity.controls.table import planting
-from kvparity.core.bits import bits
 from kvparity.locate.account import Account, account
 from kvparity.locate.causes import cause
 from kvparity.locate.document import map_of
 from kvparity.locate.picture import draw
-from kvparity.subjects.events import Computed
 from kvparity.subjects.hf.subject import build
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.paths import PREFILL
 from kvparity_contracts.subjects import Transformers
-from kvparity_kernels.stream import listening
 
 
 @cache
@@ -77,72 +73,25 @@ def test_a_path_against_itself_has_no_births() -> None:
     assert got.operations > 20
 
 
-@pytest.mark.parametrize(("attention", "dtype"), [("sdpa", "bfloat16"), ("eager", "float32")])
-def test_births_are_those_of_the_operation_computed_by_hand(attention: str, dtype: str) -> None:
+BY_HAND = [
+    *((kind, "sdpa", "bfloat16") for kind in ("qwen3", "llama", "gemma3_text", "mixtral")),
+    ("qwen3", "eager", "float32"),
+]
+
+
+@pytest.mark.parametrize(("kind", "attention", "dtype"), BY_HAND)
+def test_births_are_those_of_the_operation_computed_by_hand(
+    kind: str, attention: str, dtype: str
+) -> None:
     """On both shapes: all rows at once, and one row of a decode step."""
-    subject = subject_of("qwen3", attention, dtype)
-    got = found("qwen3", attention, dtype, "decode")
-    given: dict[tuple[str, str], Tensor] = {}
-
-    def hear(event: Computed) -> None:
-        place = event.places[0][0]
-        assert place is not None
-        if event.operation.endswith(" input"):
-            return
-        given[event.operation, place[0]] = event.rows.clone()
-
-    modules, handles = dict(subject.model.named_modules()), []
-    for name, module in modules.items():
-
-        def entered(module: object, args: tuple[Any, ...], name: str = name) -> None:
-            if args:
-                calls = sum(key[0] == f"{name} input" for key in given)
-                given[f"{name} input", f"w/{calls}"] = args[0].clone()
-
-        handles.append(module.register_forward_pre_hook(entered))
-    with torch.inference_mode(), listening(Computed, hear):
-        sides(subject, str(PREFILL), "decode")[0].run()
-    for handle in handles:
-        handle.remove()
+    subject, got = subject_of(kind, attention, dtype), found(kind, attention, dtype, "decode")
+    reference, _ = sides(subject, str(PREFILL), "decode")
     prompts = {f"w/{n}": length for n, length in enumerate(LENGTHS)}
-    looked = 0
-    for birth in got.births:
-        prompt = prompts[birth.sequence]
-        # Rows of a prompt are computed together, those that are decoded alone.
-        step = slice(0, prompt) if birth.position < prompt else slice(birth.position, None)
-        inputs = partial(_input, given, birth.operation, birth.sequence)
-        if birth.operation.endswith("attention") and attention == "sdpa":
-            whole, alone = _by_sdpa(inputs, birth.position, step)
-        elif birth.operation in modules and hasattr(modules[birth.operation], "weight"):
-            x, weight = inputs("input"), modules[birth.operation].weight
-            if birth.operation.endswith("norm"):
-                continue
-            whole = linear(x, weight)[0, birth.position]
-            stop = step.stop or birth.position + 1
-            part = linear(x[:, step.start : stop].clone(), weight)
-            alone = part[0, birth.position - step.start]
-        else:
-            continue
-        values = torch.tensor([birth.reference, birth.candidate], dtype=getattr(torch, dtype))
-        by_hand = torch.stack([each.flatten()[birth.column] for each in (whole, alone)])
-        assert torch.equal(bits(values), bits(by_hand)), birth
-        looked += 1
-    assert looked >= 3
-
-
-def _input(
-    given: dict[tuple[str, str], Tensor], operation: str, sequence: str, part: str
-) -> Tensor:
-    return given[f"{operation.removesuffix(' attention')} {part}", sequence]
-
-
-def _by_sdpa(inputs: Any, position: int, step: slice) -> tuple[Tensor, Tensor]:
-    q, k, v = (inputs(part).transpose(1, 2) for part in ("query", "keys", "values"))
-    whole = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    rows = slice(step.start, step.stop or position + 1)
-    q, k, v = q[:, :, rows].clone(), k[:, :, : rows.stop].clone(), v[:, :, : rows.stop].clone()
-    part = scaled_dot_product_attention(q, k, v, is_causal=not step.start, enable_gqa=True)
-    return whole[0, :, position], part[0, :, position - step.start]
+    born = [each for each in got.births if attention == "sdpa" or each.operation.endswith("proj")]
+    by_hand = recomputed(subject, reference, born, prompts)
+    assert by_hand.unlike == []
+    assert by_hand.equal.total() >= 3
+    assert bool(by_hand.equal["self_attn attention"]) is (attention == "sdpa")
 
 
 def test_the_picture_has_a_square_for_each_birth() -> None:
