@@ -16,6 +16,7 @@ STUDIES = (
     "drift_causes",
     "located_defects",
     "shrunk_defects",
+    "located_model",
 )
 """Those that import a neighbour or the tests' own scripts."""
 

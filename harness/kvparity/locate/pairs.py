@@ -150,12 +150,13 @@ def pair_account(reference: PathRun, candidate: PathRun, exact: Tensor) -> PairA
     cause = Cause("reduction order", SUMS)
     if wrong is not None:
         side, values = ((reference, a), (candidate, b))[wrong]
-        worst = max(
+        worst: int = max(
             torch.nonzero(rows)[:, 0].tolist(),
             key=lambda r: distance(pair_of(side), values[r].double(), true[r]),
         )
-        at = first.index[worst]
-        cause = wrong_cause(Wrong(side, *at, values[worst].double(), true[worst], str(side.path)))
+        cause = wrong_cause(
+            Wrong(side, *first.index[worst], values[worst].double(), true[worst], str(side.path))
+        )
     elif not (alike(first, reference.run()) and alike(second, candidate.run())):
         cause = Cause("not deterministic", "one side, run again, gave other bits")
     return PairAccount(
