@@ -47,7 +47,7 @@ INDUCTOR = ReliedItem(
 MODES_OFF = ReliedItem(
     "torch",
     ("torch.utils._python_dispatch:_disable_current_modes",),
-    "make a causal mask while operations are watched",
+    "make a mask, or look at one, while operations are watched",
 )
 
 

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from kvparity.subjects.events import Computed, Places
 from kvparity.subjects.hf.protocols import AttentionFunction, CausalLM
+from kvparity_kernels.relied.torch import MODES_OFF
 from kvparity_kernels.stream import emit, heard
 
 _RECENT = 4
@@ -32,7 +33,7 @@ class Reporter:
     """Hooks of one model and the places of the forward that runs.
 
     ``columns``: by row of the batch, the position of each column of the cache that is read, None
-    for one that belongs to none.
+    for one that belongs to none. ``shown``: by mask of this forward, what its rows are shown.
     """
 
     model: CausalLM
@@ -41,11 +42,13 @@ class Reporter:
     names: dict[int, str] = field(default_factory=dict)
     told: deque[Tensor] = field(default_factory=lambda: deque(maxlen=_RECENT))
     calls: Counter[str] = field(default_factory=Counter)
+    shown: list[tuple[Tensor | None, Tensor]] = field(default_factory=list)
 
     def begin(self, places: Places, columns: Places) -> None:
         """Another forward, with these places and columns."""
         self.places, self.columns = places, columns
         self.calls.clear()
+        self.shown.clear()
 
     def call(self, operation: str) -> str:
         """Its name in this call: without the number, rows of the last call would stand for all."""
@@ -115,29 +118,38 @@ class Reporter:
         """Report of each row the first position that its mask shows, and how many.
 
         Without a mask a single query sees all keys, and of several each all up to its own, as
-        torch's causal attention has it.
+        torch's causal attention has it. Layers share their masks, and what is read of them.
         """
         operation, rows = self.call(f"{name} keys seen"), query.shape[2]
-        if mask is None:
-            width = max(map(len, self.columns), default=0)
-            shown = torch.ones(rows, width, dtype=torch.bool)
-            mask = (shown if rows == 1 else shown.tril()).expand(len(self.columns), 1, -1, -1)
-        if not isinstance(mask, Tensor) or mask.dim() != 4:
-            return
-        visible = (
-            mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] > torch.finfo(mask.dtype).min / 2
-        )
-        columns = _columns(self.columns, visible.shape[2])
-        positions = torch.tensor(
-            [[-1 if each is None else each[1] for each in row] for row in columns]
-        )
-        own = (
-            positions[:, None, :]
-            .expand(-1, rows, -1)
-            .where(visible.cpu() & (positions >= 0)[:, None], 1 << 23)
-        )
-        seen = torch.stack([own.amin(-1), (own < 1 << 23).sum(-1)], -1).float()
-        emit(Computed(operation, seen, self.places))
+        if mask is None or (isinstance(mask, Tensor) and mask.dim() == 4):
+            if not any(mask is other for other, _ in self.shown):
+                self.shown.append((mask, _seen_keys(self.columns, mask, rows)))
+            seen = next(found for other, found in self.shown if mask is other)
+            emit(Computed(operation, seen, self.places))
+
+
+def _seen_keys(columns: Places, mask: Tensor | None, rows: int) -> Tensor:
+    """Float32 ``[B, rows, 2]``: of each row the first position that is shown, and how many are.
+
+    What that takes of torch is no operation of the model.
+    """
+    with MODES_OFF.get()():
+        return _first_and_count(columns, mask, rows)
+
+
+def _first_and_count(columns: Places, mask: Tensor | None, rows: int) -> Tensor:
+    width = max(map(len, columns), default=0) if mask is None else mask.shape[3]
+    named = _columns(columns, width)
+    positions = torch.tensor([[-1 if each is None else each[1] for each in row] for row in named])
+    if mask is None:
+        shown = torch.ones(1, rows, width, dtype=torch.bool)
+        shown = shown if rows == 1 else shown.tril()
+    else:
+        own = mask[:, 0].cpu()
+        shown = own if own.dtype == torch.bool else own > torch.finfo(own.dtype).min / 2
+    shown = shown & (positions >= 0)[:, None]
+    first = positions.gather(1, shown.to(torch.uint8).argmax(-1))
+    return torch.stack([first, shown.sum(-1)], -1).float()
 
 
 def _columns(columns: Places, width: int) -> Places:
