@@ -55,6 +55,8 @@ CALLS = (
         "vllm-project/vllm#29268",
         paths=("batched", "mixed"),
         features=("cross",),
+        cause="mask or window",
+        born="attention",
     ),
     _batched(
         "padding-reaches-rows",
@@ -62,6 +64,8 @@ CALLS = (
         "vllm-project/vllm#37442, flashinfer-ai/flashinfer#2883",
         paths=("batched", "mixed"),
         features=("empties",),
+        cause="memory",
+        born="attention",
     ),
     decodes(
         "cache-strides-ignored",

@@ -68,6 +68,15 @@ def distance(pair: AttentionSubject, rows: Tensor, exact: Tensor) -> float:
     return found
 
 
+def wrong_side(pair: AttentionSubject, a: Tensor, b: Tensor, true: Tensor) -> int | None:
+    """The side that is off: much farther than the other, or, where both are, the candidate."""
+    off = distance(pair, a, true), distance(pair, b, true)
+    low, high = min(off), max(off)
+    if high > 1 and high > FAR * low:
+        return off.index(high)
+    return 1 if far_off(a, true) and far_off(b, true) else None
+
+
 def far_off(rows: Tensor, exact: Tensor) -> bool:
     """Whether rows are off by a tenth of what float64 has."""
     off, size = _sizes(rows, exact)

@@ -15,18 +15,16 @@ from kvparity.core.bits import differing, ulps
 from kvparity.core.words import digits, rounded
 from kvparity.locate.causes import Cause
 from kvparity.locate.pair_causes import (
-    FAR,
     Wrong,
     distance,
-    far_off,
     fault_cause,
     pair_of,
     wrong_cause,
+    wrong_side,
 )
 from kvparity.locate.signs import alike
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.base import column_name
-from kvparity.subjects.pair.subject import AttentionSubject
 
 NOW = "both sides gave the same bits now; nothing was located"
 SUMS = "both sides are as near to float64: another order of sums, or another rounding"
@@ -146,7 +144,7 @@ def pair_account(reference: PathRun, candidate: PathRun, exact: Tensor) -> PairA
     sequence, position = first.index[row]
     distances = [(x.double() - true).abs().nan_to_num(torch.inf) for x in (a, b)]
     errors = float(distances[0][off].max()), float(distances[1][off].max())
-    wrong = _wrong(pair_of(candidate), a[rows], b[rows], true[rows])
+    wrong = wrong_side(pair_of(candidate), a[rows], b[rows], true[rows])
     cause = Cause("reduction order", SUMS)
     if wrong is not None:
         side, values = ((reference, a), (candidate, b))[wrong]
@@ -174,12 +172,3 @@ def pair_account(reference: PathRun, candidate: PathRun, exact: Tensor) -> PairA
         fault=fault,
         cause=cause,
     )
-
-
-def _wrong(pair: AttentionSubject, a: Tensor, b: Tensor, true: Tensor) -> int | None:
-    """The side that is off: much farther than the other, or, where both are, the candidate."""
-    off = distance(pair, a, true), distance(pair, b, true)
-    low, high = min(off), max(off)
-    if high > 1 and high > FAR * low:
-        return off.index(high)
-    return 1 if far_off(a, true) and far_off(b, true) else None

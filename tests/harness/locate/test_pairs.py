@@ -12,7 +12,7 @@ from pair_contracts import PAIRS, verify, write
 
 from kvparity.cli.main import main
 from kvparity.labs.defect_matrix.work import build
-from kvparity.locate.pair_causes import distance
+from kvparity.locate.pair_causes import distance, wrong_side
 from kvparity.subjects.pair.exact import in_format
 from kvparity.subjects.pair.subject import AttentionSubject
 
@@ -113,3 +113,12 @@ def test_o_and_lse_are_measured_by_the_roundings_of_their_own_format() -> None:
         wrong = right.clone()
         wrong[:, column] += by
         assert distance(pair, wrong, exact) > 1
+
+
+def test_where_both_sides_are_far_from_float64_both_are_wrong() -> None:
+    """Else a fault of both kernels would be called another order of their sums."""
+    pair = cast(AttentionSubject, build("pair", "cpu").setting.subject)
+    exact = torch.ones(2, pair.heads.out + 2).double()
+    assert wrong_side(pair, 1.5 * exact, 1.4 * exact, exact) == 1
+    assert wrong_side(pair, 1.001 * exact, 1.002 * exact, exact) is None
+    assert wrong_side(pair, 1.5 * exact, exact, exact) == 0
