@@ -57,6 +57,13 @@ CONTRACTS: dict[str, JsonObject] = {
         "workloads": [{"name": "w", "prompt_tokens": [5, 12], "generate": 1}],
         "checks": [{"name": "bits", "relation": "invariance", "paths": ["permuted"]}],
     },
+    "keys of an encoder": {
+        "subject": {"kind": "attention", "prefill": f"{PAIR}:prefill", "decode": f"{PAIR}:decode",
+                    "heads": {"query": 4, "kv": 2, "dim": 8}, "causal": False, "cross": [3, 20]},
+        "numerics": {"execution": "float32"},
+        "workloads": [{"name": "w", "prompt_tokens": [5, 12], "generate": 2}],
+        "checks": [{"name": "bits", "relation": "invariance", "paths": ["decode", "batched"]}],
+    },
     "as sm_90": {
         "subject": {"kind": "decoder", "config": SMALL, "attention": "fixed-order",
                     "order": {"split": 16, "tile": 16, "block_m": 16}},
@@ -65,8 +72,8 @@ CONTRACTS: dict[str, JsonObject] = {
         "checks": [{"name": "bits", "relation": "invariance", "paths": ["decode"]}],
     },
 }  # fmt: skip
-"""What no fixture of the matrix is: a model of transformers, a pair that sees later keys, products
-of a device."""
+"""What no fixture of the matrix is: a model of transformers, a pair that sees later keys, or an
+encoder's, products of a device."""
 
 
 class _Opened:
