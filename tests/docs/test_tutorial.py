@@ -43,9 +43,10 @@ def test_files_to_write_are_only_on_pages_that_a_test_writes():
     # Another page's files would be written by nobody.
     with_files = {p.name for p in PAGES if [f for f in fences(p.read_text()) if f.title]}
     written = {"tutorial.md", "codec.md", "servers.md", "python.md", "pytest.md"}
-    assert with_files == written | {"drift-to-cause.md"}
+    assert with_files == written | {"drift-to-cause.md", "shrink.md"}
     assert "python.md" in (ROOT / "tests/docs/test_python_page.py").read_text()
     assert "drift-to-cause.md" in (ROOT / "tests/docs/test_drift_to_cause_page.py").read_text()
+    assert "shrink.md" in (ROOT / "tests/docs/test_shrink_page.py").read_text()
     assert "pytest.md" in (ROOT / "tests/docs/test_pytest_page.py").read_text()
     assert "servers.md" in (ROOT / "tests/docs/test_servers_page.py").read_text()
     assert "codec.md" in (ROOT / "tests/harness/labs/codec/test_codec_page.py").read_text()
