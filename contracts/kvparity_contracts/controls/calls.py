@@ -73,6 +73,8 @@ CALLS = (
         "ROCm/aiter#3498",
         subjects=PAIRS,
         features=("cache-views",),
+        cause="memory",
+        born="cache",
     ),
     Control(
         "offset-int32",
