@@ -22,6 +22,12 @@ def locate_command(folder: str, case: CaseLine, report: RunReport) -> str | None
     return f"kvparity locate {folder} {case.id}" if looked else None
 
 
+def shrink_command(folder: str, case: CaseLine, report: RunReport) -> str | None:
+    """What finds the smallest case that fails as this one does; None: it has no sequences."""
+    looked = case.workload is not None and report.subject.get("kind") in _LOCATED
+    return f"kvparity shrink {folder} {case.id}" if looked else None
+
+
 def advice(report: RunReport) -> list[str]:
     """Lines about the first case that differs."""
     if report.verdict != "differs":

@@ -71,7 +71,7 @@ def test_a_page_holds_all_of_its_run(run: Path, text: str) -> None:
     assert bad.first_divergence is not None
     for words in (
         report.contract.sha256, "temperatures", bad.first_divergence.reference_bits, "<mark>",
-        bad.first_divergence.candidate_digest, f"kvparity replay {run} {bad.id}", "model.layers 10",
+        bad.first_divergence.candidate_digest, f"kvparity replay {run} {bad.id}", f"kvparity shrink {run} {bad.id}", "model.layers 10",
         "Drift: d = trainer", "wrong-input", report.environment.versions["torch"],
     ):  # fmt: skip
         assert str(words) in text

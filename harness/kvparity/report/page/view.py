@@ -199,9 +199,7 @@ def _case(folder: Path, report: RunReport, case: CaseLine, drawn: Iterator[int])
             Picture(draw(account.map), "Operations by position.") if account.map else None,
         ),
         details="" if case.details is None else _json(case.details.document()),
-        commands=tuple(
-            filter(None, (advice.replay_command(here, case), _locate(here, case, report)))
-        ),
+        commands=tuple(filter(None, _commands(here, case, report))),
     )
 
 
@@ -209,8 +207,11 @@ def _drift(tokens: Tokens) -> tuple[Picture, ...]:
     return tuple(Picture(svg, _TITLES[name]) for name, svg in pictures(tokens))
 
 
-def _locate(folder: str, case: CaseLine, report: RunReport) -> str | None:
-    return advice.locate_command(folder, case, report) if case.verdict == "differs" else None
+def _commands(folder: str, case: CaseLine, report: RunReport) -> Iterator[str | None]:
+    yield advice.replay_command(folder, case)
+    if case.verdict == "differs":
+        yield advice.locate_command(folder, case, report)
+        yield advice.shrink_command(folder, case, report)
 
 
 def _sides(case: CaseLine, found: Divergence) -> tuple[SideBits, ...]:
