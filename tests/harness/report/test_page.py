@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
     found = json.loads((folder / "run/run.json").read_text())
     found["environment"]["device_name"] = MARKUP
-    found["subject"][MARKUP] = MARKUP
+    found["subject"] |= {MARKUP: MARKUP, "kind": "decoder"}
     found["command"] = f"kvparity verify '{MARKUP}'"
     (folder / "run/run.json").write_text(json.dumps(found))
     file = file_of(folder / "run", "c001")
@@ -71,7 +71,8 @@ def test_a_page_holds_all_of_its_run(run: Path, text: str) -> None:
     assert bad.first_divergence is not None
     for words in (
         report.contract.sha256, "temperatures", bad.first_divergence.reference_bits, "<mark>",
-        bad.first_divergence.candidate_digest, f"kvparity replay {run} {bad.id}", f"kvparity shrink {run} {bad.id}", "model.layers 10",
+        bad.first_divergence.candidate_digest, f"kvparity replay {run} {bad.id}",
+        f"kvparity locate {run} {bad.id}", f"kvparity shrink {run} {bad.id}", "model.layers 10",
         "Drift: d = trainer", "wrong-input", report.environment.versions["torch"],
     ):  # fmt: skip
         assert str(words) in text
