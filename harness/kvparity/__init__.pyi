@@ -1,6 +1,7 @@
 from kvparity.api.assertions import assert_parity as assert_parity
 from kvparity.api.drift import RolloutDrift as RolloutDrift
 from kvparity.api.drift import drift as drift
+from kvparity.api.locate import locate as locate
 from kvparity.api.models import check_model as check_model
 from kvparity.api.pairs import check_pair as check_pair
 from kvparity.api.reports import Report as Report
@@ -18,6 +19,7 @@ __all__ = [
     "check_model",
     "check_pair",
     "drift",
+    "locate",
     "shrink",
     "verify",
 ]

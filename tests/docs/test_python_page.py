@@ -11,8 +11,24 @@ from pathlib import Path
 import pytest
 
 import kvparity
+from kvparity.core.isolation.inside import here
 
 PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text()
+CONTRACT = """\
+version: 1
+name: pair
+subject:
+  kind: attention
+  prefill: kernels.py:prefill
+  decode: kernels.py:decode
+  heads: {query: 4, kv: 2, dim: 16}
+numerics: {execution: float32}
+workloads:
+  - {name: prompts, prompt_tokens: [2, 5], generate: 3}
+checks:
+  - {name: same bits, relation: invariance, paths: [decode]}
+controls: [narrow-cache]
+"""
 BLOCKS = re.findall(r"```python[^\n]*\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -49,6 +65,24 @@ def test_a_model_and_a_rollout(
     monkeypatch.chdir(tmp_path)
     runpy.run_path(title, run_name="__main__")
     assert printed in capsys.readouterr().out
+
+
+def test_where_a_run_parts_is_found_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = (each for each in BLOCKS if "kvparity.locate(" in each)
+    (tmp_path / "where.py").write_text(example)
+    (tmp_path / "pair.yaml").write_text(CONTRACT)
+    (tmp_path / "kernels.py").write_text(BLOCKS[0].partition("report =")[0].replace(
+        "k_cache[i, :n], v_cache[i, :n]", "k_cache[i, :n].flip(0), v_cache[i, :n].flip(0)"
+    ))  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with here():
+        runpy.run_path("where.py", run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "c000: decode against prefill over prompts" in printed
+    assert "cause: reduction order: " in printed
+    assert re.search(r"differs first, by \d+ ulps? \(head", printed)
 
 
 def test_what_the_page_names_is_there() -> None:

@@ -11,7 +11,6 @@ from kvparity.cli.arguments import Verbs, add_current, add_device, add_json, sin
 from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.errors import RunFolderError
 from kvparity.core.exit_codes import ExitCode
-from kvparity.run.device import settle
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -43,16 +42,11 @@ def run(args: argparse.Namespace) -> int:
     """Locate; returns the exit code."""
     if args.svg is not None:
         drawable(str(args.svg))
-    with ends(ValueError):
-        device = settle(args.device)
-    from kvparity.run.kept import as_in, contract_of
-    from kvparity.run.locate import locate
+    from kvparity.api.locate import locate
 
     with ends(ValueError):
-        loaded = contract_of(args.run_dir)
-        with as_in(args.run_dir, loaded, current=args.current) as since:
-            found = locate(loaded, args.run_dir, args.case, device)
-    text = "\n".join([found.text(), *since_words(since)])
+        found = locate(args.run_dir, args.case, device=args.device, current=args.current)
+    text = "\n".join([found.text(), *since_words(found.since)])
     try:
         found.keep(args.run_dir)
     except RunFolderError as error:  # what was found is told, and evidence may be read-only

@@ -12,17 +12,25 @@ from kvparity.locate.document import KeptAccount, LocatedMap, map_of, write
 from kvparity.locate.pairs import PairAccount, pair_account
 from kvparity.locate.text import account_json, lines
 from kvparity.run.inside import Inside, inside
+from kvparity.run.kept import Since
 from kvparity.run.reopen import reopen, unit_of
 from kvparity_contracts.loader import LoadedContract
 from kvparity_kernels import device_model
 
 SCHEMA_VERSION = 1
 RELATION = "invariance"
+UNCHANGED = Since((), ())
+"""No file of the subject is another one now."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """The account of a case, with the names of its sides."""
+    """The account of a case, with the names of its sides.
+
+    ``found``: births and what is equal once they are put right, or of a pair of kernels where rows
+    part; ``inside``: how far the first birth could be entered; ``since``: files of the subject that
+    changed since the run.
+    """
 
     case: str
     workload: str
@@ -31,6 +39,11 @@ class Located:
     candidate: str
     found: Account | PairAccount
     inside: Inside | None = None
+    since: Since = UNCHANGED
+
+    def __str__(self) -> str:
+        """What a person reads."""
+        return self.text()
 
     @property
     def complete(self) -> bool:

@@ -95,6 +95,17 @@ _EXPS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+_WHOLE: dict[str, Callable[[Tensor], Tensor]] = {
+    "torch.softmax": lambda x: torch.softmax(x, 1),
+    "torch.softmax over columns": lambda x: torch.softmax(x.T.contiguous(), 0).T,
+    "torch.softmax over columns from the end": (
+        lambda x: torch.softmax(x.flip(1).T.contiguous(), 0).T.flip(1)
+    ),
+}
+"""Weights of ``[H, keys]`` that are divided before they meet v, all at once: no sum of theirs is
+seen."""
+
+
 def roundings(dtype: torch.dtype) -> Iterator[Rounding]:
     """All that are tried for results of a format, the most frequent first."""
     narrow = (False,) if dtype == torch.float32 else (True, False)
@@ -102,13 +113,17 @@ def roundings(dtype: torch.dtype) -> Iterator[Rounding]:
         (False, True), (False, True), narrow, (False, True), (True, False), _EXPS
     ):
         yield Rounding(exp, scaled, fused, low, contracted, reciprocal)
+    for contracted, low, scaled, exp in itertools.product(
+        (False, True), narrow, (False, True), _WHOLE
+    ):
+        yield Rounding(exp, scaled, False, low, contracted, False)
 
 
 @dataclass(frozen=True)
 class ReplayedRow:
     """What a replay gave: ``scores`` ``[H, keys]``; ``top`` ``[H]``: the maximum that weights are
     relative to; ``weight`` ``[H]`` and ``values`` ``[H, Dv]``: their sum, and that of P V;
-    ``out`` ``[H, Dv]``."""
+    ``out`` ``[H, Dv]``. Of weights that are divided at once ``weight`` ``[H, keys]`` are these."""
 
     scores: Tensor
     top: Tensor
@@ -125,6 +140,8 @@ def replay_row(data: RowData, order: RowOrder, how: Rounding) -> ReplayedRow:
     scale = torch.tensor(data.scale * how.unit, dtype=torch.float32)
     scores = _scores(q * scale if how.scaled else q, k, order.products, fused=how.contracted)
     scores = scores if how.scaled else scores * scale
+    if how.exp in _WHOLE:
+        return _divided_first(scores, v, data, order, how)
     tops = _tops(scores, order.blocks())
     exp = _EXPS[how.exp]
     weights = exp(scores - tops)
@@ -140,6 +157,15 @@ def replay_row(data: RowData, order: RowOrder, how: Rounding) -> ReplayedRow:
     values = values * exp(own - top[:, None])
     out = values * (1.0 / total)[:, None] if how.reciprocal else values / total[:, None]
     return ReplayedRow(scores, top, total, values, (out + 0.0).to(data.dtype))
+
+
+def _divided_first(
+    scores: Tensor, v: Tensor, data: RowData, order: RowOrder, how: Rounding
+) -> ReplayedRow:
+    weights = _WHOLE[how.exp](scores)
+    rounded = weights.to(data.v.dtype).float() if how.narrow else weights
+    values = order.keys.replay(rounded.T[:, :, None] * v)
+    return ReplayedRow(scores, scores.amax(1), weights, values, (values + 0.0).to(data.dtype))
 
 
 def _scores(q: Tensor, k: Tensor, tree: SumTree, *, fused: bool) -> Tensor:
