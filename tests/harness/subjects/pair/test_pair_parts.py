@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import semantic_pairs
-from torch import Tensor
+import small_pair
 
 from kvparity import Report, check_pair, verify
 from kvparity.core.errors import SubjectError
@@ -152,17 +152,11 @@ def test_rows_see_the_keys_of_an_encoder_whatever_their_number(tmp_path: Path) -
     assert {"keys-of-longest-encoder", "later-keys-hidden", "stale-slot", "narrow-cache"} <= caught
 
 
-def test_keys_counted_by_rows_differ(tmp_path: Path) -> None:
-    """As a self-attention's kernel does: a decoder's length in place of its encoder's."""
-
-    def counted(*args: Any, kv_lens: Tensor, **more: Any) -> semantic_pairs.Both:
-        return semantic_pairs.decode(*args, kv_lens=(kv_lens > 0) * 3, **more)
-
-    pair = {"prefill": semantic_pairs.prefill, "decode": counted}
-    report = checked(
-        tmp_path, paths=("decode",), functions=pair, causal=False, cross=[4, 20], empty="never"
-    )
-    assert verdicts(report)[0] == "differs"
+def test_an_encoder_has_as_many_keys_whatever_its_rows() -> None:
+    found = small_pair.subject(causal=False, cross=[3, 9])
+    counts = {name: found.keys(name, 5) for name in "abcdefghijklmnopqrstuvwxyz"}
+    assert counts == {name: found.keys(name, 200) for name in counts}
+    assert {*counts.values()} == {3, 4, 5, 6, 7, 8, 9}
 
 
 @pytest.mark.parametrize(
