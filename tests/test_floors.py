@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import kvparity
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "kvparity_contracts": ROOT / "contracts",
@@ -195,3 +197,9 @@ def test_nothing_that_is_optional_is_needed_to_start(start: str) -> None:
     assert {each.partition(".")[0] for each in found} & EXTRAS == set()
     needs = reached(files, "kvparity.subjects.hf.loading")
     assert "transformers" in {each.partition(".")[0] for each in needs}
+
+
+def test_no_room_hides_a_function_of_the_api() -> None:
+    """Importing a room sets an attribute of the package, where the function would be looked for."""
+    rooms = {each.name for each in (ROOT / "harness/kvparity").iterdir() if each.is_dir()}
+    assert not rooms & set(kvparity.__all__)

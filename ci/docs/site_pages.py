@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"(?P<before>\]\()(?P<path>[^)#:\s]+)(?P<after>(#[^)\s]*)?\))")
 MOVED = {"README.md": "index.md"}
 API = {
-    "python": ("In Python", ["kvparity.verify", "kvparity.check_pair", "kvparity.assert_parity",
-                             "kvparity.Report"]),
+    "python": ("In Python", ["kvparity.verify", "kvparity.check_pair", "kvparity.check_model",
+                             "kvparity.assert_parity", "kvparity.drift", "kvparity.locate",
+                             "kvparity.shrink", "kvparity.Report", "kvparity.RolloutDrift"]),
     "recordings": ("Recorded rollouts in Python", ["kvparity.rollouts.native.RolloutWriter",
                                                    "kvparity.rollouts.open.read_rollouts"]),
     "kernels": ("Kernels in Python", ["kvparity_kernels.attention.api.prefill",

@@ -26,9 +26,9 @@ from in_turns import in_turns
 from located_places import clean_places, places
 from marked_table import put
 
+from kvparity.births.digests import digest_pass
 from kvparity.labs.defect_matrix.locating import cause_of, row
 from kvparity.labs.defect_matrix.results import LocatedControl
-from kvparity.locate.digests import digest_pass
 from kvparity.record.path_run import PathRun, Setting
 from kvparity.run.unit import Runner
 from kvparity.subjects.hf.subject import build

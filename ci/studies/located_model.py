@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT / "tests/harness"))
 
 from by_hand import recomputed  # noqa: E402 - the tests' own
 
-from kvparity.locate.account import account  # noqa: E402
-from kvparity.locate.causes import cause, first_birth  # noqa: E402
+from kvparity.births.account import account  # noqa: E402
+from kvparity.births.causes import cause, first_birth  # noqa: E402
 from kvparity.record.path_run import Setting  # noqa: E402
 from kvparity.run.unit import Runner  # noqa: E402
 from kvparity.subjects.hf.subject import build  # noqa: E402

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
+from kvparity.births.account import Account
+from kvparity.births.pairs import PairAccount
 from kvparity.core.errors import UnsupportedError
 from kvparity.labs.defect_matrix.entries import part_of
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES, applies
 from kvparity.labs.defect_matrix.locating import located
 from kvparity.labs.defect_matrix.locating import placed as fixture_part
-from kvparity.locate.account import Account
-from kvparity.locate.pairs import PairAccount
 from kvparity.plan.kernel_cases import all_numerics
 from kvparity.record.path_run import Setting
 from kvparity.run.unit import Runner

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from kvparity.births.transplant import Birth
 from kvparity.core.bits import bits
-from kvparity.locate.transplant import Birth
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.events import Computed
 from kvparity_kernels.stream import listening

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from kvparity.births.account import ROOM, Account
+from kvparity.births.pairs import PairAccount
 from kvparity.core.errors import UnsupportedError
 from kvparity.labs.defect_matrix import locating
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
-from kvparity.locate.account import ROOM, Account
-from kvparity.locate.pairs import PairAccount
 from kvparity_contracts.controls import CONTROLS
 
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     except RunFolderError as error:  # what was found is told, and evidence may be read-only
         say.tell(f"kvparity: a report of this run will not show it: {error}", file=sys.stderr)
     if args.svg is not None:
-        from kvparity.locate.picture import draw
+        from kvparity.births.picture import draw
 
         if found.map is None:
             raise StopError("--svg: a pair of kernels has no operations to draw")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from kvparity.births.document import KeptAccount, file_of
 from kvparity.core.errors import RunFolderError
 from kvparity.core.values import sentence
-from kvparity.locate.document import KeptAccount, file_of
 from kvparity.plan.results import CaseLine
 from kvparity.report import run_files
 from kvparity.report.compare.changes import FolderRead

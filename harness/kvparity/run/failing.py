@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kvparity.births.digests import digest_pass
+from kvparity.births.pair_causes import FAR
 from kvparity.core.bits import differing
 from kvparity.core.errors import SubjectError, UnsupportedError
-from kvparity.locate.digests import digest_pass
-from kvparity.locate.pair_causes import FAR
 from kvparity.plan.cases import Case, make
 from kvparity.record.execute import Record
 from kvparity.record.path_run import Setting

@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kvparity.births.account import Account
+from kvparity.births.causes import first_birth
+from kvparity.births.pairs import PairAccount
 from kvparity.core.bits import differing
 from kvparity.core.errors import UnsupportedError
-from kvparity.locate.account import Account
-from kvparity.locate.causes import first_birth
-from kvparity.locate.pairs import PairAccount
 from kvparity.record.path_run import PathRun
 from kvparity.relations.order.errors import NotATree, NotMeasured, ProbeLied
 from kvparity.relations.order.parting import Parting, parting

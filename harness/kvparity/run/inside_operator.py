@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kvparity.births.digests import Place
+from kvparity.births.entered import Call, call_of, first_operator, row_of
 from kvparity.core.bits import differing
-from kvparity.locate.digests import Place
-from kvparity.locate.entered import Call, call_of, first_operator, row_of
 from kvparity.record.path_run import PathRun
 from kvparity.relations.order.difference import first_difference
 from kvparity.relations.order.errors import NotATree, NotMeasured, ProbeLied

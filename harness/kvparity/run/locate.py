@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kvparity.births.account import ROOM, Account, account
+from kvparity.births.document import KeptAccount, LocatedMap, map_of, write
+from kvparity.births.pairs import PairAccount, pair_account
+from kvparity.births.text import account_json, lines
 from kvparity.core.errors import UnsupportedError
-from kvparity.locate.account import ROOM, Account, account
-from kvparity.locate.document import KeptAccount, LocatedMap, map_of, write
-from kvparity.locate.pairs import PairAccount, pair_account
-from kvparity.locate.text import account_json, lines
 from kvparity.run.inside import Inside, inside
 from kvparity.run.kept import Since
 from kvparity.run.reopen import reopen, unit_of

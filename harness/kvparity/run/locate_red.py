@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from kvparity.births import document
+from kvparity.births.document import KeptAccount
 from kvparity.core import doing
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.isolation.inside import inside
 from kvparity.core.isolation.pool import Apart, InternalError, PoolTask
-from kvparity.locate import document
-from kvparity.locate.document import KeptAccount
 from kvparity.report.document import LocatedCase, RunReport
 from kvparity.report.run_dir import RunFolderError
 from kvparity.run.locate import RELATION, locate

@@ -16,9 +16,9 @@ from case_details import line
 from toy import Toy
 from toy_verification import BITS, NEAR, verify
 
+from kvparity.births.document import KeptAccount, LocatedMap, LocatedOperation, file_of
 from kvparity.cli.main import main
 from kvparity.core import plots
-from kvparity.locate.document import KeptAccount, LocatedMap, LocatedOperation, file_of
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.document import RunReport
 from kvparity.report.finished import finished

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from located import located
 
+from kvparity.births.account import Account, account
 from kvparity.labs.defect_matrix import locating
-from kvparity.locate.account import Account, account
 from kvparity.record.path_run import PathRun
 from kvparity.run.inside import Inside, inside
 

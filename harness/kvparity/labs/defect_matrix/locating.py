@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from kvparity.births.account import ROOM, Account, account
+from kvparity.births.causes import Cause, cause, first_birth
+from kvparity.births.pairs import PairAccount, pair_account
 from kvparity.controls.table import planting
 from kvparity.core.errors import UnsupportedError
 from kvparity.labs.defect_matrix.entries import Entry, part_of
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
 from kvparity.labs.defect_matrix.results import EntryResult, LocatedControl
 from kvparity.labs.defect_matrix.work import build
-from kvparity.locate.account import ROOM, Account, account
-from kvparity.locate.causes import Cause, cause, first_birth
-from kvparity.locate.pairs import PairAccount, pair_account
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Tokens
 from kvparity.record.path_run import PathRun, Setting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kvparity.locate.document import LocatedMap
+from kvparity.births.document import LocatedMap
 
 _LAYER = re.compile(r"^(.*?)\.?\b(\d+)(?:\.|\s+|$)(.*)$")
 """``model.layers.3.self_attn attention``: what is before the number, the number, the operation."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvparity.births.picture import draw
 from kvparity.core.words import digits
 from kvparity.gaps.pictures import pictures
-from kvparity.locate.picture import draw
 from kvparity.plan.results import CaseLine, Divergence, Outcome
 from kvparity.relations.registry import RELATIONS
 from kvparity.report import advice, terminal

@@ -9,9 +9,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from kvparity.births.causes import Cause
+from kvparity.births.transplant import scaled
 from kvparity.core.errors import UnsupportedError
-from kvparity.locate.causes import Cause
-from kvparity.locate.transplant import scaled
 from kvparity.record.cache_snapshot import CachePlace
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.pair.subject import AttentionSubject

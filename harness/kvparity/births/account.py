@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from kvparity.births.digests import digest_pass
+from kvparity.births.signs import Signs, alike, observed, without_program
+from kvparity.births.transplant import Birth, Key, births, capture, replaced
 from kvparity.core.bits import differing
-from kvparity.locate.digests import digest_pass
-from kvparity.locate.signs import Signs, alike, observed, without_program
-from kvparity.locate.transplant import Birth, Key, births, capture, replaced
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
 

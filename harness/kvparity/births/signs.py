@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from kvparity.births.digests import Digests, Place
 from kvparity.core.bits import differing
-from kvparity.locate.digests import Digests, Place
 from kvparity.plan.schedule import Plan
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun

@@ -10,8 +10,8 @@ from tiny_sides import sides
 from tiny_transformers import tiny
 from torch import Tensor
 
-from kvparity.locate.entered import Call, first_operator
-from kvparity.locate.operators import OperatorCall
+from kvparity.births.entered import Call, first_operator
+from kvparity.births.operators import OperatorCall
 from kvparity.run.inside_operator import operator_words
 
 NAMES = ("prefill", "decode")

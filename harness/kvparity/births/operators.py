@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from kvparity.locate.digests import computing
+from kvparity.births.digests import computing
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.events import Computed
 from kvparity_kernels.relied.torch import TorchDispatchMode

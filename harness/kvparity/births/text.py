@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kvparity.births.account import Account
+from kvparity.births.causes import cause, first_birth
+from kvparity.births.transplant import Birth
 from kvparity.core.words import digits, rounded
-from kvparity.locate.account import Account
-from kvparity.locate.causes import cause, first_birth
-from kvparity.locate.transplant import Birth
 
 SHOWN = 12
 """Operations that are listed."""

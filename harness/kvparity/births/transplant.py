@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kvparity.births.digests import Place, by_sequence, computing, digested, owned
+from kvparity.births.operators import Executed, hearing
 from kvparity.core.bits import differing, ulps
-from kvparity.locate.digests import Place, by_sequence, computing, digested, owned
-from kvparity.locate.operators import Executed, hearing
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.events import Computed

@@ -13,11 +13,11 @@ from by_hand import recomputed
 from tiny_sides import LENGTHS, sides
 from tiny_transformers import CONFIG, tiny
 
+from kvparity.births.account import Account, account
+from kvparity.births.causes import cause
+from kvparity.births.document import map_of
+from kvparity.births.picture import draw
 from kvparity.controls.table import planting
-from kvparity.locate.account import Account, account
-from kvparity.locate.causes import cause
-from kvparity.locate.document import map_of
-from kvparity.locate.picture import draw
 from kvparity.subjects.hf.subject import build
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.paths import PREFILL

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvparity.births.document import LocatedMap
 from kvparity.core import plots
-from kvparity.locate.document import LocatedMap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

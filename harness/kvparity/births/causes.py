@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kvparity.locate.account import Account
-from kvparity.locate.transplant import Birth
+from kvparity.births.account import Account
+from kvparity.births.transplant import Birth
 from kvparity_contracts.causes import CauseKind, Part
 
 _PLACES: tuple[tuple[str, CauseKind, Part], ...] = (

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kvparity.births.digests import Place, computing
+from kvparity.births.operators import OperatorCall, OperatorLog
 from kvparity.core.bits import differing, ulps
-from kvparity.locate.digests import Place, computing
-from kvparity.locate.operators import OperatorCall, OperatorLog
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.events import Computed, Places
 

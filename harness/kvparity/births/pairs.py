@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kvparity.core.bits import differing, ulps
-from kvparity.core.words import digits, rounded
-from kvparity.locate.causes import Cause
-from kvparity.locate.pair_causes import (
+from kvparity.births.causes import Cause
+from kvparity.births.pair_causes import (
     Wrong,
     distance,
     fault_cause,
@@ -22,7 +20,9 @@ from kvparity.locate.pair_causes import (
     wrong_cause,
     wrong_side,
 )
-from kvparity.locate.signs import alike
+from kvparity.births.signs import alike
+from kvparity.core.bits import differing, ulps
+from kvparity.core.words import digits, rounded
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.base import column_name
 

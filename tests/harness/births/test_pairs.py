@@ -10,9 +10,9 @@ import pytest
 import torch
 from pair_contracts import PAIRS, verify, write
 
+from kvparity.births.pair_causes import distance, wrong_side
 from kvparity.cli.main import main
 from kvparity.labs.defect_matrix.work import build
-from kvparity.locate.pair_causes import distance, wrong_side
 from kvparity.subjects.pair.exact import in_format
 from kvparity.subjects.pair.subject import AttentionSubject
 

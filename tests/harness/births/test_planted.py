@@ -12,13 +12,13 @@ import torch
 from located import located
 from torch import Tensor
 
+from kvparity.births.account import Account
+from kvparity.births.causes import cause
+from kvparity.births.transplant import scaled
 from kvparity.controls.base import PlantedSession, each_session
 from kvparity.controls.table import PLANTS
 from kvparity.labs.defect_matrix.locating import cause_of, placed
 from kvparity.labs.defect_matrix.locating import located as locate
-from kvparity.locate.account import Account
-from kvparity.locate.causes import cause
-from kvparity.locate.transplant import scaled
 from kvparity.plan.schedule import Step
 from kvparity.record.path_run import Setting
 from kvparity.subjects.decoder.subject import build

@@ -10,9 +10,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, model_validator
 
+from kvparity.births.account import Account
 from kvparity.core.errors import RunFolderError
 from kvparity.core.values import LIST, Count, Texts, Value
-from kvparity.locate.account import Account
 
 FOLDER = "located"
 """Of a run folder; a file for each case that was located, the last time."""
