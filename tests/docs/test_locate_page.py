@@ -47,7 +47,7 @@ def test_the_run_located_its_case_and_has_every_birth(third_party: Path) -> None
 
 
 def test_what_cannot_be_located_is_refused(
-    third_party: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    third_party: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, words in (
         ([str(tmp_path), "c000"], "holds no run"),
@@ -55,7 +55,7 @@ def test_what_cannot_be_located_is_refused(
         ([str(third_party / "run"), "c000", "--svg", str(tmp_path)], "cannot be written"),
     ):
         assert main(["locate", *arguments]) == 2
-        out, err = capsys.readouterr()
+        out, err = capfd.readouterr()
         assert words in err
         assert ("cause: " in out) == ("--svg" in arguments)  # the account is not lost
 
