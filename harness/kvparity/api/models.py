@@ -7,12 +7,16 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Protocol
 
+import torch
 from torch import nn
 
+from kvparity.api.kept import lost
 from kvparity.api.reports import Report
 from kvparity.api.written import named, verified, written
 from kvparity.core.errors import RunFolderError
+from kvparity.core.raised import in_one_line
 from kvparity.run.verify import TIMEOUT_S
+from kvparity.subjects.hf.loading import from_folder
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
 
@@ -90,13 +94,28 @@ def check_model(
                 f"{saved} is there, and the model is saved there; give another run_dir"
             ) from None
         try:
-            for each in (model, tokenizer):
-                if each is not None:
-                    each.save_pretrained(str(saved))  # type: ignore[operator] # _facts has asked
+            _save(model, tokenizer, saved)
+            loaded = from_folder(
+                saved, dtype=getattr(torch, dtype), attention=attention, device=torch.device("cpu")
+            )
+            for wrong in lost(model, loaded.model):
+                raise ValueError(f"model: {wrong}; a checkpoint would be another model")
             return verified(run, device=device or where, timeout=timeout, jobs=jobs)
         finally:
             if not run.folder.is_dir() or not any(run.folder.iterdir()):  # the run was refused
                 rmtree(saved)
+
+
+def _save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Raises ``ValueError``: transformers does not save them."""
+    for what, each in (("model", model), ("tokenizer", tokenizer)):
+        if each is None:
+            continue
+        try:
+            each.save_pretrained(str(folder))  # type: ignore[operator] # _facts has asked
+        except Exception as error:  # other people's code, on whatever they hold
+            reason = in_one_line(error)
+            raise ValueError(f"{what}: it cannot be saved: {reason}") from error
 
 
 def _saved_in(folder: Path) -> Path:
@@ -109,8 +128,12 @@ def _texts(prompts: Sequence[str] | Sequence[Sequence[int]], tokenizer: object) 
     Raises:
         ValueError: there are none, they are mixed, or texts have no tokenizer.
     """
-    if isinstance(prompts, str) or not prompts:
-        raise ValueError(f"prompts: found {prompts!r}, expected a list of texts or of token ids")
+    each_listed = isinstance(prompts, list | tuple) and all(
+        isinstance(each, str | list | tuple | range) for each in prompts
+    )
+    if not each_listed or not prompts:
+        expected = "expected a list of texts, or of lists of token ids"
+        raise ValueError(f"prompts: found {prompts!r}, {expected}")
     kinds = {isinstance(each, str) for each in prompts}
     if len(kinds) > 1:
         raise ValueError("prompts: found texts and token ids, expected one of them")
@@ -128,7 +151,8 @@ def _facts(model: nn.Module) -> tuple[str, str, str]:
     """
     config = getattr(model, "config", None)
     attention = getattr(config, "_attn_implementation", None)
-    if not isinstance(attention, str) or not hasattr(model, "generate"):
+    decoder = not getattr(config, "is_encoder_decoder", False)
+    if not isinstance(attention, str) or not hasattr(model, "generate") or not decoder:
         expected = "expected a causal language model of transformers"
         raise ValueError(f"model: found {type(model).__name__}, {expected}")
     for wrong in _unsaved(model):
@@ -144,7 +168,7 @@ def _unsaved(model: nn.Module) -> Iterator[str]:
             f"{type(model).__name__} is a class of {type(model).__module__}, which is not kept by "
             "its checkpoint; expected one of transformers'. Merge an adapter first"
         )
-    if model.training:
+    if any(module.training for module in model.modules()):
         yield "it is in train mode; expected model.eval()"
     dtypes = sorted({str(each.dtype) for each in model.parameters() if each.is_floating_point()})
     if len(dtypes) != 1:
@@ -152,6 +176,8 @@ def _unsaved(model: nn.Module) -> Iterator[str]:
     devices = sorted({str(each.device) for each in model.parameters()})
     if len(devices) != 1:
         yield f"its parameters are on {', '.join(devices)}; expected one device"
+    if devices == ["meta"]:
+        yield "its parameters are on meta, so it has no weights"
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
             yield f"module {name or 'itself'} has a forward hook, which no checkpoint keeps"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from gaps import tiny
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers.models.llama import modeling_llama
 
 import kvparity
 from kvparity.cli.main import main
@@ -69,13 +72,69 @@ def _subclass(model: LlamaForCausalLM) -> nn.Module:
 
 
 def _layer(model: LlamaForCausalLM) -> nn.Module:
-    model.model.norm = type("Norm", (nn.Identity,), {"__module__": "mine"})()
+    model.model.norm = type("Norm", (nn.Identity,), {"__module__": "mine"})().eval()
     return model
+
+
+def _set(path: str, value: object) -> Callable[[LlamaForCausalLM], nn.Module]:
+    def change(model: LlamaForCausalLM) -> nn.Module:
+        *where, last = path.split(".")
+        setattr(model.get_submodule(".".join(where)), last, value)
+        return model
+
+    return change
+
+
+def _compiled(model: LlamaForCausalLM) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+def _buffer(model: LlamaForCausalLM) -> nn.Module:
+    model.model.rotary_emb.inv_freq *= 3
+    return model
+
+
+def _another_rule(model: LlamaForCausalLM) -> nn.Module:
+    attention = model.model.layers[1].self_attn
+    attention.config = copy.deepcopy(attention.config)
+    attention.config._attn_implementation = "eager"
+    return model
+
+
+def _head_with_bias(model: LlamaForCausalLM) -> nn.Module:
+    model.lm_head.bias = nn.Parameter(torch.ones(64, dtype=torch.bfloat16))
+    return model
+
+
+def _one_more_layer(model: LlamaForCausalLM) -> nn.Module:
+    model.model.layers.append(copy.deepcopy(model.model.layers[0]))
+    return model
+
+
+LAYER = "model.layers.1"
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (_set("model.norm.training", True), r"expected model\.eval\(\)"),
+        (_set(f"{LAYER}.self_attn.scaling", 0.01), "self_attn.scaling is 0.01, by its class"),
+        (
+            _set(f"{LAYER}.mlp.act_fn", nn.GELU().eval()),
+            "mlp.act_fn is a GELU, by its class and config",
+        ),
+        (_set("lm_head.extra_repr", lambda: ""), "module lm_head has its own extra_repr"),
+        (_buffer, "inv_freq is not what is loaded"),
+        (
+            lambda model: model.float().bfloat16(),
+            "inv_freq is torch.bfloat16 .*loaded torch.float32",
+        ),
+        (_another_rule, "_attn_implementation is 'eager' in module model.layers.1.self_attn"),
+        (_head_with_bias, "it has the tensor lm_head.bias"),
+        (_one_more_layer, "it has the module model.layers.2"),
+        (_compiled, "has its own _compiled_call_impl"),
+        (lambda model: model.to("meta"), "it has no weights"),
         (_train, r"it is in train mode; expected model\.eval\(\)"),
         (_hooked, "module model.layers.1 has a forward hook"),
         (_own_forward, "module model.norm has a forward of its own"),
@@ -97,17 +156,44 @@ def test_a_model_that_its_checkpoint_would_not_be(
 
 
 @pytest.mark.parametrize(
+    ("where", "name", "words"),
+    [
+        (
+            modeling_llama,
+            "apply_rotary_pos_emb",
+            "modeling_llama.apply_rotary_pos_emb was replaced",
+        ),
+        (modeling_llama.LlamaMLP, "forward", "LlamaMLP.forward was replaced in this process"),
+    ],
+)
+def test_code_that_other_processes_do_not_have(
+    where: object,
+    name: str,
+    words: str,
+    model: LlamaForCausalLM,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(where, name, lambda *given, **more: given)
+    with pytest.raises(ValueError, match=words):
+        kvparity.check_model(model, None, PROMPTS, run_dir=tmp_path / "run")
+    assert not list(tmp_path.glob("run*"))
+
+
+@pytest.mark.parametrize(
     ("prompts", "words"),
     [
-        ([], "expected a list of texts or of token ids"),
-        ("hello", "expected a list of texts or of token ids"),
+        ([], "expected a list of texts, or of lists of token ids"),
+        ("hello", "expected a list of texts, or of lists of token ids"),
         (["hello", [1]], "found texts and token ids"),
         (["hello"], "tokenizer: found None"),
+        ([3, 9], "expected a list of texts, or of lists"),
+        (torch.tensor([[3]]), "expected a list of texts, or of lists"),
         ([[64]], "64"),
     ],
 )
 def test_prompts_that_mean_nothing(
-    prompts: list[str], words: str, model: LlamaForCausalLM, tmp_path: Path
+    prompts: Any, words: str, model: LlamaForCausalLM, tmp_path: Path
 ) -> None:
     with pytest.raises((ValueError, UnsupportedError), match=words):
         kvparity.check_model(model, None, prompts, run_dir=tmp_path / "run", jobs=1)
