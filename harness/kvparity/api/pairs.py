@@ -15,6 +15,8 @@ import torch
 
 from kvparity.api.reports import Report
 from kvparity.api.written import named, verified, written
+from kvparity.core.isolation.inside import inside
+from kvparity.run.options import BUDGET_S, seconds
 from kvparity.run.verify import TIMEOUT_S
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
@@ -45,10 +47,12 @@ def check_pair(
     device: str | None = None,
     run_dir: str | Path | None = None,
     timeout: float = TIMEOUT_S,
+    locate: float = BUDGET_S,
 ) -> Report:
     """Does decode give each row the bits of prefill, and are both near float64?
 
-    Functions run in this very process, so they may come from a notebook's cell or a test. Names
+    Functions run in this very process, so they may come from a notebook's cell or a test. Those of
+    a module can be run again by ``kvparity replay`` and ``locate``, others cannot. Names
     (``module:function``, ``file.py:function``) run in processes of their own, which also lets
     fresh processes recompute some rows. Both take keywords as docs/contracts.md describes, or as
     the project of ``signature`` documents its own.
@@ -71,17 +75,18 @@ def check_pair(
         device: as :func:`kvparity.verify`.
         run_dir: the same.
         timeout: the same.
+        locate: seconds at most that are spent on where a case that differs parts, and why, in a
+            process of its own; 0: none.
 
     Raises:
         ValueError: an argument means nothing; the message says what was expected.
         UnsupportedError, RunFolderError, SubjectError: see there.
     """
-    live = [each for each in (prefill, decode) if not isinstance(each, str)]
-    if len(live) == 1 or not all(map(callable, live)):
-        raise ValueError("prefill and decode: expected two functions, or two names")
+    if locate:
+        seconds("locate", locate)
     several = dtype if isinstance(dtype, list | tuple) else [dtype]
     dtypes = [str(each).removeprefix("torch.") for each in several]
-    with _named(prefill, decode) as names:
+    with _named(prefill, decode) as (names, live, again):
         document = _contract(
             names,
             heads,
@@ -97,8 +102,14 @@ def check_pair(
         with written(
             lambda folder: document, caller="check_pair", name=name, run_dir=run_dir
         ) as run:
-            found = verified(run, device=device, timeout=timeout, live=bool(live))
-        return replace(found, again=not live)
+            found = verified(
+                run,
+                device=device,
+                timeout=timeout,
+                live=live,
+                locate_s=locate if again and not inside() else 0,
+            )
+        return replace(found, again=again)
 
 
 def _contract(
@@ -162,18 +173,48 @@ def _listed(value: object) -> JsonValue:
 
 
 @contextmanager
-def _named(prefill: Function | str, decode: Function | str) -> Iterator[tuple[str, str]]:
-    """Names by which a contract can say which functions are meant, as long as this lasts."""
+def _named(
+    prefill: Function | str, decode: Function | str
+) -> Iterator[tuple[tuple[str, str], Mapping[str, Function], bool]]:
+    """Names by which a contract can say which functions are meant, as long as this lasts; what
+    they mean in this process; and whether another process finds them by these names.
+    """
     if isinstance(prefill, str) and isinstance(decode, str):
-        yield _absolute(prefill), _absolute(decode)
+        yield (_absolute(prefill), _absolute(decode)), {}, True
+        return
+    if (
+        isinstance(prefill, str)
+        or isinstance(decode, str)
+        or not callable(prefill)
+        or not callable(decode)
+    ):
+        raise ValueError("prefill and decode: expected two functions, or two names")
+    one, other = _place(prefill), _place(decode)
+    if one is not None and other is not None:
+        yield (one, other), {one: prefill, other: decode}, True
         return
     module = ModuleType(f"kvparity_given_{next(_numbers)}")
     vars(module).update(prefill=prefill, decode=decode)
     sys.modules[module.__name__] = module
+    names = f"{module.__name__}:prefill", f"{module.__name__}:decode"
     try:
-        yield f"{module.__name__}:prefill", f"{module.__name__}:decode"
+        yield names, {names[0]: prefill, names[1]: decode}, False
     finally:
         del sys.modules[module.__name__]
+
+
+def _place(function: Function) -> str | None:
+    """Where another process finds a function: the file or the package of its module. None: in no
+    other, such as one of a notebook, a script that would run again, or of another function.
+    """
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    name = getattr(function, "__name__", "")
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or vars(module).get(name) is not function:
+        return None
+    if module.__name__ == "__main__" or Path(file).suffix != ".py":
+        return None
+    return f"{module.__name__}:{name}" if module.__package__ else f"{Path(file).resolve()}:{name}"
 
 
 def _absolute(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.plan.results import CaseLine, ControlLine, Outcome
-from kvparity.report.advice import ADVICE
+from kvparity.report.advice import ADVICE, WHERE
 from kvparity.report.document import CheckOfRun, RunReport
 from kvparity.report.page.render import brief
 from kvparity.report.terminal import render
@@ -15,6 +15,10 @@ from kvparity.report.terminal import render
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+ONCE = (
+    "no replay and no kvparity locate: only this process has these functions; both work for "
+    "functions of a module (no notebook, no script, no function within a function)"
+)
 _COLUMNS = (
     "id",
     "check",
@@ -102,8 +106,11 @@ class Report:
 
     def __str__(self) -> str:
         """The report as ``kvparity verify`` prints it."""
-        lines = render(self.run).splitlines()
-        return "\n".join(each for each in lines if self.again or not each.startswith(ADVICE))
+        text = render(self.run)
+        if self.again:
+            return text.rstrip("\n")
+        lines = [each for each in text.splitlines() if not each.startswith((ADVICE, WHERE))]
+        return "\n".join([*lines, "", ONCE] if self.verdict == "differs" else lines)
 
     def __repr__(self) -> str:
         """The same: it is what a notebook or a failing assertion shows."""

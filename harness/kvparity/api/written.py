@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvparity.api.borrowed import borrowed
@@ -14,7 +14,9 @@ from kvparity.api.reports import Report
 from kvparity.api.verify import verify
 from kvparity.core.errors import RunFolderError
 from kvparity.core.isolation.inside import here, inside
+from kvparity.run.locate_red import kept_located
 from kvparity.run.options import new_folder
+from kvparity.subjects.pair.callables import Kernel, given
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.loader import load
 from kvparity_contracts.problems import ContractError
@@ -101,20 +103,24 @@ def verified(
     device: str | None,
     timeout: float,
     jobs: int | None = None,
-    live: bool = False,
+    live: Mapping[str, Kernel] | None = None,
+    locate_s: float = 0.0,
 ) -> Report:
-    """``live``: subjects run in this process.
+    """``live``: functions of this process, by the names that they have in the contract; the
+    subject runs here. ``locate_s``: seconds that are spent on where cases that differ part, in a
+    process of its own.
 
     Raises:
         ValueError: an argument means nothing to the contract; in its words.
     """
     try:
         loaded = load(run.file)
-        with borrowed(), here(live or inside()):
-            return verify(
+        with borrowed(), here(bool(live) or inside()), given(live or {}):
+            found = verify(
                 loaded, device=device, jobs=jobs, run_dir=run.folder, timeout=timeout,
                 command=f"kvparity.{run.caller}",
             )  # fmt: skip
+        return replace(found, run=kept_located(found.run, loaded, run.folder, locate_s))
     except ContractError as error:
         words = "; ".join(_words(str(each), run.file) for each in error.problems)
         raise ValueError(f"{run.caller}: {words}") from None

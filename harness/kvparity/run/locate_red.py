@@ -15,7 +15,7 @@ from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.isolation.inside import inside
 from kvparity.core.isolation.pool import Apart, InternalError, PoolTask
 from kvparity.report.document import LocatedCase, RunReport
-from kvparity.report.run_dir import RunFolderError
+from kvparity.report.run_dir import Evidence, RunFolderError
 from kvparity.run.locate import RELATION, locate
 from kvparity_contracts.loader import LoadedContract
 
@@ -64,6 +64,23 @@ def located(
     except (SubjectError, UnsupportedError, RunFolderError, InternalError) as error:
         otherwise = str(error)
     return tuple(_told(folder, case, otherwise) for case in cases)
+
+
+def kept_located(
+    report: RunReport,
+    loaded: LoadedContract,
+    folder: Path,
+    budget: float,
+    tell: Callable[[str], None] = lambda what: None,
+) -> RunReport:
+    """The report with what :func:`located` says, also in the run folder; none for a budget of 0."""
+    found = (
+        located(report, loaded, folder, report.environment.device, budget, tell) if budget else ()
+    )
+    if found:
+        report = report.model_copy(update={"located": found})
+        Evidence(folder.resolve()).finish(report)
+    return report
 
 
 def _first_cases(report: RunReport) -> Iterator[str]:

@@ -29,7 +29,7 @@ from kvparity.run import worker
 from kvparity.run.device_switch import require_cpu
 from kvparity.run.identity import identity
 from kvparity.run.kept import keep
-from kvparity.run.locate_red import located
+from kvparity.run.locate_red import kept_located
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
 from kvparity.run.recheck.selection import select
 from kvparity.run.unit import Tokens
@@ -119,10 +119,7 @@ def verify(
             }
         )
         evidence.finish(report)
-        if locate_s and (found := located(report, as_given, folder, device, locate_s, tell)):
-            report = report.model_copy(update={"located": found})
-            evidence.finish(report)
-    return report
+        return kept_located(report, as_given, folder, locate_s, tell)
 
 
 def _cases(

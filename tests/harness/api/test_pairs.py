@@ -7,17 +7,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
 import kvparity
-from kvparity.api import written
+from kvparity.api import pairs, written
+from kvparity.api.reports import ONCE
+from kvparity.cli.main import main
 from kvparity.core.errors import RunFolderError, SubjectError
+from kvparity.core.exit_codes import ExitCode
 from kvparity.core.isolation.inside import here
+from kvparity.run.options import BUDGET_S
 
 Function = Callable[..., object]
 SMALL = {"heads": (2, 1, 16), "lengths": (1, 3, 9), "paths": ("decode", "batched")}
@@ -93,7 +99,45 @@ def test_another_order_differs_and_says_where() -> None:
     assert "ulp" in str(found)
     # Nobody but this process has the function: a replay is not advised.
     assert "kvparity replay" not in str(found)
+    assert "where it begins: " not in str(found)
+    assert str(found).endswith(ONCE)
     assert "DIFFERS" in found._repr_html_()
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module ``mine`` of the current folder. Its decode adds ``OFF``, 0 as the file has it."""
+    text = Path(__file__).read_text().split("@pytest.fixture")[0]
+    text = text.replace("def decode(", "OFF = 0.0\n\n\ndef decode(")
+    Path("mine.py").write_text(text.replace("k_cache[row, :n],", "k_cache[row, :n] + OFF,"))
+    spec = spec_from_file_location("mine", "mine.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "mine", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_functions_of_a_module_run_as_they_are_here_and_again_from_their_file(
+    own: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budgets = []
+    monkeypatch.setattr(pairs, "inside", lambda: False)
+    monkeypatch.setattr(written, "kept_located", lambda run, *args: budgets.append(args[-1]) or run)
+    assert kvparity.check_pair(own.prefill, own.decode, **SMALL).holds
+    own.OFF = 0.5  # in this process, not in the file
+    found = kvparity.check_pair(own.prefill, own.decode, **SMALL)
+    first = found.first_difference()
+    assert first is not None, "the file was run in place of the function"
+    assert f"kvparity replay {found.run_dir} {first.id}" in str(found)
+    assert ONCE not in str(found)
+    assert [each.name[13:] for each in (found.run_dir / "kept").glob("*.py")] == ["mine.py"]
+    assert main(["replay", str(found.run_dir), first.id]) == ExitCode.VOID  # 0 in the file
+    assert "every bit is equal" in capsys.readouterr().out
+    kvparity.check_pair(own.prefill, lambda *q, **more: own.decode(*q, **more), **SMALL)
+    kvparity.check_pair(own.prefill, own.decode, locate=0, **SMALL)
+    assert budgets == [BUDGET_S, BUDGET_S, 0, 0]
 
 
 def test_a_limit_that_is_broken_differs() -> None:
