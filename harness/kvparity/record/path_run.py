@@ -77,14 +77,15 @@ class PathRun:
         """
         plan, tokens, vocab = cut(self.plan), self.tokens, self.subject.vocab
         others = plan.members[len(self.prompts.ids) :]
+        known = [*tokens, *(_others(plan, each, tokens, self.plans.seed, vocab) for each in others)]
         return run(
             self.subject,
             plan,
-            [*tokens, *(_others(plan, each, tokens, self.plans.seed, vocab) for each in others)],
+            known,
             temperatures=self.setting.contract.numerics.temperatures,
             choose=choose,
             keep=keep,
-            before=[unlike(ids, vocab) for ids in tokens] if plan.warm_up else None,
+            before=[unlike(ids, vocab) for ids in known] if plan.warm_up else None,
         )
 
     def take_snapshot(self, keep: frozenset[CachePlace] = frozenset()) -> CacheSnapshot:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from kvparity.births import document
 from kvparity.births.document import KeptAccount
@@ -112,7 +113,8 @@ def _locate_all(loaded: LoadedContract, folder: Path, cases: Sequence[str], devi
 
 def _told(folder: Path, case: str, otherwise: str) -> LocatedCase:
     file = document.file_of(folder, case)
-    if not file.is_file():
+    try:
+        words = KeptAccount.model_validate_json(file.read_bytes()).words
+    except (OSError, ValidationError):  # none, or one that was edited before time ended
         return LocatedCase(case=case, words=f"{case}: not located: {otherwise}", file=None)
-    words = str(json.loads(file.read_text())["words"])
     return LocatedCase(case=case, words=words, file=f"{document.FOLDER}/{file.name}")

@@ -161,6 +161,7 @@ def shrink(
         if first.outcome == "error":
             raise SubjectError(first.words)
         known = dict(tried.known) | {start.key: first}
+        until = time.monotonic() + budget  # or a slow case would take all of it, each time
 
         def ask(small: OneCase) -> TriedCase:
             now = failing.look(small)
@@ -171,7 +172,7 @@ def shrink(
 
         search = Search(
             ask,
-            began + budget,
+            until,
             known,
             lambda count, best: progress(count, told(best)),
             start,

@@ -35,25 +35,36 @@ class TriedFile:
         head = json.dumps(about, sort_keys=True)
         try:
             path.parent.mkdir(exist_ok=True)
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            same = lines[:1] == [head]
+            lines = path.read_bytes().splitlines() if path.exists() else []
+            same = lines[:1] == [head.encode()]
             found = cls(path, dict(filter(None, map(_line, lines[1:]))) if same else {})
-            found._out = path.open("w", encoding="utf-8")  # a line that was cut goes with it
-            found._put(head)
-            for key, tried in found.known.items():
-                found.add(key, tried)
+            # Killed in the middle, the file is as it was.
+            part = path.with_name(f"{path.name}.part")
+            with part.open("w", encoding="utf-8") as found._out:
+                found._put(head)
+                for key, tried in found.known.items():  # a line that was cut is left out
+                    found.add(key, tried)
+            part.replace(path)
+            found._out = path.open("a", encoding="utf-8")
         except OSError as error:
             raise RunFolderError(f"{path} cannot be used: {error.strerror}") from error
         return found
 
     def add(self, key: str, tried: TriedCase) -> None:
-        """Keep one."""
+        """Keep one.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
         self._put(json.dumps([key, asdict(tried)]))
 
     def _put(self, line: str) -> None:
         assert self._out is not None
-        self._out.write(f"{line}\n")
-        self._out.flush()
+        try:
+            self._out.write(f"{line}\n")
+            self._out.flush()
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> TriedFile:
         """It is open."""
@@ -70,7 +81,7 @@ class TriedFile:
             self._out.close()
 
 
-def _line(text: str) -> tuple[str, TriedCase] | None:
+def _line(text: bytes) -> tuple[str, TriedCase] | None:
     """A line as it was written; None for one that was cut, or is another's."""
     try:
         return _READ.validate_json(text)

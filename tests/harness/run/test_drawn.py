@@ -50,6 +50,18 @@ def test_each_draw_is_a_case_and_stands_in_the_evidence(
     assert {str(case["verdict"]) for case in cases} == {"holds", "differs"}
 
 
+def test_strangers_were_in_the_earlier_use_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = "steps(0:0-1 1:0-1 / reset / 1:0-1 0:0-2 / 0:3*)"
+    checks = [{"name": "bits", "relation": "invariance", "paths": [steps]}]
+    load = {"name": "w", "prompt_tokens": [3], "generate": 2}
+    report = verify(
+        tmp_path, monkeypatch, Toy(), **CHANGES | {"checks": checks, "workloads": [load]}
+    )
+    assert report["checks"][0]["verdict"] == "holds"
+
+
 def test_steps_that_are_not_what_is_drawn_are_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,20 @@ def test_what_is_not_located_says_why(name: str, tmp_path: Path) -> None:
     assert found.words in render(whole.model_copy(update={"located": (found,)}))
 
 
+@pytest.mark.parametrize("kept", ['{"words": ', '{"case": "c000"}', "\x80"])
+def test_an_account_that_cannot_be_read_changes_no_verdict(kept: str, tmp_path: Path) -> None:
+    bad = case(verdict="differs", reason="bits differ", **SOLE)
+    file = tmp_path / "located" / f"{bad['id']}.json"
+    file.parent.mkdir()
+    file.write_text(kept, encoding="latin-1")
+    with here(False):
+        (found,) = located(
+            whole_report("differs", bad), load(turned(tmp_path)), tmp_path, "cpu", 0.01, str
+        )
+    assert "the 0.01 s of --locate-budget ended before" in found.words
+    assert found.file is None
+
+
 def test_what_holds_is_not_located(tmp_path: Path) -> None:
     held = whole_report("holds", case())
     with here(False):

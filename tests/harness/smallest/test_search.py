@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import toy
 
+from kvparity.core.errors import RunFolderError
 from kvparity.plan.cases import make
 from kvparity.smallest.one_case import OneCase, of_case
 from kvparity.smallest.reductions import singles
@@ -144,11 +146,45 @@ def test_lines_of_tried_cases_are_read_again(tmp_path: Path) -> None:
     with TriedFile.open(path, dict(about)) as file:
         file.add("a", SAME)
         file.add("b", HOLDS)
-    path.write_text(path.read_text() + '["c", {"outc')  # cut off
+    path.write_bytes(path.read_bytes() + b'\xff\n["c", {"outc')  # no text, and cut off
     with TriedFile.open(path, dict(about)) as file:
         assert file.known == {"a": SAME, "b": HOLDS}
+        file.add("c", SAME)
+    with TriedFile.open(path, dict(about)) as file:
+        assert list(file.known) == ["a", "b", "c"]
     with TriedFile.open(path, {"case": "another"}) as file:  # other kernels: all is asked again
         assert file.known == {}
+
+
+def test_what_is_known_outlives_a_reopening_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c000.jsonl"
+    with TriedFile.open(path, {"case": "k"}) as file:
+        file.add("a", SAME)
+    before = path.read_bytes()
+
+    def full(self: TriedFile, key: str, tried: TriedCase) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TriedFile, "add", full)
+        with pytest.raises(RunFolderError, match="cannot be used: No space left"):
+            TriedFile.open(path, {"case": "k"})
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    with TriedFile.open(tmp_path / "c000.jsonl", {}) as file:
+        kept = file._out
+        file._out = Full()
+        with pytest.raises(RunFolderError, match=r"c000.jsonl cannot be written: No space left"):
+            file.add("a", SAME)
+        file._out = kept
 
 
 def test_a_case_keeps_its_own_file_names_and_numbers(tmp_path: Path) -> None:
