@@ -47,7 +47,10 @@ def install() -> None:
     builder.unary_op = _unary(builder.unary_op)
     if not hasattr(builder, "get_bf16"):  # before 3.9 it has no constants of bfloat16
         builder.get_bf16 = _constant
-    relied.interpreter().ReduceOps.sum = _sum
+    reduces, scans = relied.interpreter().ReduceOps, relied.interpreter().ScanOps
+    reduces.sum = _sum
+    reduces.min_max = _min_max(reduces.min_max)
+    scans.cumsum, scans.cumprod = _scan(scans.cumsum, np.add), _scan(scans.cumprod, np.multiply)
     _installed = True
 
 
@@ -177,8 +180,47 @@ def _constant(self: Any, value: float) -> Any:
 
 
 def _narrow(data: fixed_arithmetic.Array) -> Any:
-    truth = data.dtype == np.bool_
-    return _handle(data if truth else fixed_arithmetic.float32_to_bfloat16(data), tl.bfloat16)
+    if data.dtype == np.bool_:  # a comparison: further operations on it are those of truths
+        return _handle(data, tl.int1)
+    return _handle(fixed_arithmetic.float32_to_bfloat16(data), tl.bfloat16)
+
+
+def _min_max(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Of bfloat16 the numbers, not their bit patterns, of which a negative one is the greater."""
+
+    def min_max(self: Any, input: Any, val_reduce_op: Any, idx_reduce_op: Any = None) -> Any:
+        given = input[0] if isinstance(input, tuple) else input
+        if given.dtype.scalar != tl.bfloat16:
+            return original(self, input, val_reduce_op, idx_reduce_op)
+        wide = self.to_tensor(_wide(given.handle.data, given.dtype), tl.float32)
+        found = original(self, wide, val_reduce_op, idx_reduce_op)
+        if isinstance(found, tuple):
+            return (_narrowed(found[0]), *found[1:])
+        return _narrowed(found) if val_reduce_op else found
+
+    return min_max
+
+
+def _narrowed(x: Any) -> Any:
+    shape = list(x.type.shape) if x.type.is_block() else None
+    kind = tl.bfloat16 if shape is None else tl.block_type(tl.bfloat16, shape)
+    return tl.tensor(_narrow(x.handle.data), kind)
+
+
+def _scan(original: Callable[..., Any], op: np.ufunc) -> Callable[..., Any]:
+    """Of bfloat16 one number after the other, each result rounded."""
+
+    def scan(self: Any, input: Any) -> Any:
+        if input.dtype.scalar != tl.bfloat16:
+            return original(self, input)
+        rows = np.moveaxis(_wide(input.handle.data, input.dtype), self.axis, 0).copy()
+        for i in range(1, len(rows)):
+            total = fixed_arithmetic.float32_to_bfloat16(op(rows[i - 1 : i], rows[i : i + 1]))
+            rows[i : i + 1] = fixed_arithmetic.bfloat16_to_float32(total)
+        data = np.ascontiguousarray(np.moveaxis(rows, 0, self.axis))
+        return [self.to_tensor(fixed_arithmetic.float32_to_bfloat16(data), input.dtype)]
+
+    return scan
 
 
 def _fma(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from functools import reduce
 from typing import Any
@@ -117,6 +118,16 @@ def compute(X, Y, OUT, N: tl.constexpr, WHAT: tl.constexpr):
         out = tl.where(x > y, x, y)
     elif WHAT == "sum of all":
         out = x * 0 + tl.sum(y, 0)
+    elif WHAT == "place of the largest":
+        out = tl.where(at == tl.argmax(x, 0), x, y)
+    elif WHAT == "place of the smallest":
+        out = tl.where(at == tl.argmin(x, 0), x, y)
+    elif WHAT == "sums so far":
+        out = tl.associative_scan(x, 0, tl.standard._sum_combine)
+    elif WHAT == "products so far":
+        out = tl.associative_scan(x, 0, tl.standard._prod_combine)
+    elif WHAT == "not larger":
+        out = tl.where((x > y) != (at >= 0), x, y)
     else:
         out = tl.fma(x, y, x)
     tl.store(OUT + at, out)
@@ -127,6 +138,17 @@ def halved(x: torch.Tensor) -> torch.Tensor:
     return x if len(x) == 1 else halved(x[: len(x) // 2] + x[len(x) // 2 :])
 
 
+def so_far(
+    x: torch.Tensor, op: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Each number with all before it, each result rounded to bfloat16."""
+    return torch.stack(list(itertools.accumulate(x, op)))
+
+
+def one_of(place: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.where(torch.arange(len(x)) == place, x, y)
+
+
 ON_BFLOAT16: dict[str, Any] = {
     "sum": torch.add,
     "product": torch.mul,
@@ -134,6 +156,11 @@ ON_BFLOAT16: dict[str, Any] = {
     "negative": lambda x, _: -x,
     "sum of all": lambda x, y: halved(y).expand_as(x),
     "larger": lambda x, y: torch.where(x > y, x, y),
+    "not larger": lambda x, y: torch.where(x > y, y, x),
+    "place of the largest": lambda x, y: one_of(x.argmax(), x, y),
+    "place of the smallest": lambda x, y: one_of(x.argmin(), x, y),
+    "sums so far": lambda x, _: so_far(x, torch.add),
+    "products so far": lambda x, _: so_far(x, torch.mul),
 }
 
 

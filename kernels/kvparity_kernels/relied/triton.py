@@ -39,6 +39,9 @@ HOOKS = (
     _hook("InterpreterBuilder.binary_op", "self", "lhs", "rhs", "op"),
     _hook("InterpreterBuilder.unary_op", "self", "arg", "op"),
     _hook("ReduceOps.sum", "self", "input"),
+    _hook("ReduceOps.min_max", "self", "input", "val_reduce_op", "idx_reduce_op"),
+    _hook("ScanOps.cumsum", "self", "input"),
+    _hook("ScanOps.cumprod", "self", "input"),
     _hook("TensorHandle", "data", "dtype", "attr"),
 )
 NEAREST = ReliedItem("triton", ("triton.runtime.interpreter:_ir.ROUNDING_MODE.RTNE",), _ARITHMETIC)
