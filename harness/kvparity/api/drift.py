@@ -23,6 +23,9 @@ from kvparity.rollouts.tokens import Tokens
 from kvparity.run.device import default, settle
 from kvparity.servers.http import ServerAddress
 
+TIMEOUT_S = 120.0
+"""Of one answer of a server."""
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -104,7 +107,7 @@ def drift(
     worst: int = 10,
     tokenizer: str | Path | None = None,
     key_variable: str | None = None,
-    timeout: float = 120.0,
+    timeout: float | None = None,
     served: str | None = None,
     device: str | None = None,
 ) -> RolloutDrift:
@@ -122,7 +125,7 @@ def drift(
         worst: tokens to name in the report.
         tokenizer: a folder whose tokenizer gives tokens their text.
         key_variable, timeout, served: of a server; the environment variable with its key, seconds
-            that one answer may take, and the name of the model.
+            that one answer may take (left out: 120), and the name of the model.
         device: where a checkpoint runs; as :func:`kvparity.verify`.
 
     Raises:
@@ -130,15 +133,15 @@ def drift(
         RolloutError: a recording cannot be used; the message names file and place.
         UnsupportedError, SubjectError: the checkpoint or server cannot be used, or fails.
     """
-    _sound(limits or {}, worst, vocabulary)
+    _sound(limits, worst, vocabulary, settings)
     path = Path(rollouts)
     spelling = None if tokenizer is None else Spelling(Path(tokenizer))
     if isinstance(against, str) and "://" in against:
         _refuse("a checkpoint", settings=settings, device=device)
-        at = ServerAddress(against, key_variable, timeout)
+        at = ServerAddress(against, key_variable, TIMEOUT_S if timeout is None else timeout)
         both = by_server(path, at, served=served, vocabulary=vocabulary, progress=_silent)
     else:
-        _refuse("a server", key_variable=key_variable, served=served)
+        _refuse("a server", key_variable=key_variable, served=served, timeout=timeout)
         both = _by_file(path, against, settings, vocabulary, device)
     found = gaps.report(
         both.tokens,
@@ -173,16 +176,22 @@ def _by_file(
         return by_model(path, other, how, device=asked, progress=_silent).sides
 
 
-def _sound(limits: Mapping[str, float], worst: int, vocabulary: int | None) -> None:
-    for name, value in limits.items():
+def _sound(limits: object, worst: object, vocabulary: object, settings: object) -> None:
+    if limits is not None and not isinstance(limits, Mapping):
+        raise ValueError(f"limits: found {limits!r}, expected numbers by their names")
+    for name, value in (limits or {}).items():
         if name not in gaps.LIMITS:
             raise ValueError(f"limits: found {name!r}, expected of {', '.join(gaps.LIMITS)}")
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"limits: {name} is {value}; expected a number from 0")
-    if worst < 0:
-        raise ValueError(f"worst is {worst}; expected a number from 0")
-    if vocabulary is not None and vocabulary < 1:
-        raise ValueError(f"vocabulary is {vocabulary}; expected a number from 1")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < float("inf"):
+            raise ValueError(f"limits: {name} is {value!r}; expected a number from 0")
+    for what, whole, least in (("worst", worst, 0), ("vocabulary", vocabulary, 1)):
+        if what == "vocabulary" and whole is None:
+            continue
+        if not isinstance(whole, int) or isinstance(whole, bool) or whole < least:
+            raise ValueError(f"{what} is {whole!r}; expected a whole number from {least}")
+    if settings is not None and not isinstance(settings, Settings):
+        raise ValueError(f"settings: found {settings!r}, expected kvparity.Settings(...)")
 
 
 def _refuse(kind: str, **given: object) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 from kvparity_contracts.sides import unused
 
@@ -16,6 +17,15 @@ LogSoftmax = Literal["float32", "logits", "chunked"]
 LOG_SOFTMAX = ("float32", "logits", "chunked")
 RoutesFrom = Literal["own", "recorded"]
 AdapterDtype = Literal["float32", "model"]
+_WORDS: Mapping[str, tuple[object, ...]] = {
+    "dtype": DTYPES,
+    "head_dtype": (*DTYPES, None),
+    "autocast": (*DTYPES, None),
+    "layout": LAYOUTS,
+    "log_softmax": LOG_SOFTMAX,
+    "routes": get_args(RoutesFrom),
+    "adapter_dtype": get_args(AdapterDtype),
+}
 
 
 @dataclass(frozen=True)
@@ -59,11 +69,15 @@ class Settings:
     head_weights: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what would be given and not used.
+        """Refuses words that mean nothing, and what would be given and not used.
 
         Raises:
             ValueError: in words.
         """
+        for name, known in _WORDS.items():
+            if (value := getattr(self, name)) not in known:
+                expected = ", ".join(str(each) for each in known)
+                raise ValueError(f"{name}: found {value!r}, expected one of {expected}")
         for _, found, expected in unused(self):
             raise ValueError(f"{found}: expected {expected}")
 

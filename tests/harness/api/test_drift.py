@@ -93,6 +93,21 @@ def test_what_means_nothing_is_refused(sides: tuple[Path, Path], tmp_path: Path)
         kvparity.drift(one, tmp_path, vocabulary=9)
     with pytest.raises(ValueError, match="found 'trll', expected one of verl"):
         kvparity.drift(one, other).named("trll")
+    with pytest.raises(ValueError, match="timeout: of a server"):
+        kvparity.drift(one, other, timeout=1.0)
+    for wrong, words in (
+        ({"limits": {"k3": "small"}}, "k3 is 'small'; expected a number"),
+        ({"limits": {"k3": True}}, "k3 is True; expected a number"),
+        ({"limits": ["k3"]}, r"limits: found \['k3'\], expected numbers by"),
+        ({"worst": 1.5}, "worst is 1.5; expected a whole number"),
+        ({"vocabulary": "9"}, "vocabulary is '9'; expected a whole number"),
+        ({"settings": {"dtype": "float32"}}, r"settings: found .*expected kvparity\.Settings"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            kvparity.drift(one, other, **wrong)
+    for word in ({"dtype": "bf16"}, {"layout": "packd"}, {"log_softmax": "float"}):
+        with pytest.raises(ValueError, match="expected one of"):
+            kvparity.Settings(**word)
     with pytest.raises(RolloutError, match="absent"):
         kvparity.drift(tmp_path / "absent.jsonl")
     with pytest.raises(TypeError, match=r"ask for \.holds"):
