@@ -8,7 +8,7 @@ from pathlib import Path
 from kvparity.cli import say
 from kvparity.cli.arguments import Verbs, add_device, add_json
 from kvparity.cli.progress import Progress
-from kvparity.cli.stop import ends
+from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.run.device import settle
 from kvparity.run.options import SHRINK_S, seconds
@@ -49,14 +49,18 @@ def run(args: argparse.Namespace) -> int:
     from kvparity.run.kept import contract_of
     from kvparity.run.shrink import shrink
 
-    with ends(ValueError), Progress() as bar:
-        found = shrink(
-            contract_of(args.run_dir),
-            args.run_dir,
-            args.case,
-            device,
-            budget=args.budget,
-            progress=lambda tried, words: bar(tried, 0, words),
-        )
+    try:
+        with ends(ValueError), Progress() as bar:
+            found = shrink(
+                contract_of(args.run_dir),
+                args.run_dir,
+                args.case,
+                device,
+                budget=args.budget,
+                progress=lambda tried, words: bar(tried, 0, words),
+            )
+    except KeyboardInterrupt:
+        words = "interrupted; what was tried is kept: the same command goes on there"
+        raise StopError(words, ExitCode.INTERRUPTED) from None
     say.result(args, found.json(), found.text())
     return ExitCode.HOLDS if found.complete else ExitCode.VOID

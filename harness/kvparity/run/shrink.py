@@ -19,6 +19,7 @@ from kvparity.smallest.reductions import SmallerCase
 from kvparity.smallest.search import Search, TriedCase
 from kvparity.smallest.tried import TriedFile
 from kvparity_contracts.loader import LoadedContract
+from kvparity_contracts.steps import LONGEST
 from kvparity_kernels import device_model
 
 SCHEMA_VERSION = 1
@@ -61,7 +62,9 @@ class Shrunk:
         if self.passing is None:
             return f"fails with {self.smallest.keys} keys; no case beside it was seen to pass"
         other = self.passing
-        if other.case.keys != self.smallest.keys:
+        if other.what == "steps":
+            return f"fails {other.before}, passes {other.after}"
+        if other.what.startswith(("tokens", "generated")) and other.case.keys != self.smallest.keys:
             return f"fails with {self.smallest.keys} keys, passes with {other.case.keys}"
         return f"fails with {other.what} {other.before}, passes with {other.after}"
 
@@ -135,7 +138,7 @@ def shrink(
 
     Raises:
         RunFolderError: the run has no such case, or it does not differ.
-        UnsupportedError: the case compares no paths.
+        UnsupportedError: the case compares no paths, or its steps are too many to be written.
     """
     found = reopen(loaded, folder, case_id, device)
     if found.kernel_case is not None:
@@ -144,10 +147,16 @@ def shrink(
         verdict = found.recorded.get("verdict")
         raise RunFolderError(f"{case_id} is '{verdict}' in this run; shrink takes one that differs")
     unit, case = find_case(found.loaded, case_id)
+    steps = unit.plans.steps(case.path)
+    if len(steps) > LONGEST:
+        words = f"{len(steps)} characters, more than the {LONGEST} that a contract may write"
+        raise UnsupportedError(
+            f"the steps of {case_id} ({case.path}) have {words}; none can be taken away"
+        )
     settle()
     began = time.monotonic()
     base = Path(found.loaded.path).resolve().parent
-    start = of_case(found.loaded.contract, case, base, unit.plans.steps(case.path))
+    start = of_case(found.loaded.contract, case, base, steps)
     failing = FailingCases(folder / FOLDER, device)
     about: Json = {
         "schema_version": SCHEMA_VERSION,

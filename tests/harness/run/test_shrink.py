@@ -14,7 +14,12 @@ from toy_verification import verify
 
 import kvparity
 from kvparity.cli.main import main
-from kvparity.run.shrink import shrink
+from kvparity.core.errors import UnsupportedError
+from kvparity.plan.cases import make
+from kvparity.run.failing import FailingCases
+from kvparity.run.shrink import Shrunk, shrink
+from kvparity.smallest.one_case import OneCase, of_case
+from kvparity.smallest.reductions import SmallerCase
 from kvparity_contracts.linter import lint
 from kvparity_contracts.loader import load
 from kvparity_contracts.steps import WrittenSteps
@@ -140,6 +145,36 @@ def test_a_case_that_does_not_differ_is_not_made_smaller(
     assert "budget nan: expected seconds" in capsys.readouterr().err
 
 
+def test_an_interruption_says_how_to_go_on(
+    red: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: FailingCases, small: OneCase) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FailingCases, "look", stopped)
+    assert main(["shrink", str(red), "c000"]) == 130
+    assert "interrupted; what was tried is kept" in capsys.readouterr().err
+
+
+BESIDE: dict[str, tuple[str, str, str, str]] = {
+    "a token": ("tokens of prompt 0", "20", "19", "fails with 23 keys, passes with 22"),
+    "a sequence": ("sequences", "2", "1", "fails with sequences 2, passes with 1"),
+    "a cut": ("steps", "with a cut", "without a cut", "fails with a cut, passes without a cut"),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_the_edge_names_what_was_taken_away(name: str, red: Path) -> None:
+    what, before, after, words = BESIDE[name]
+    contract = load(red.parent / "red.yaml").contract
+    case = of_case(contract, make(contract).units[0].cases[0], red.parent, "")
+    other = case.changed({("workloads", 0, "prompt_tokens"): [2, 19, 9]})
+    assert other is not None
+    passing = SmallerCase(what, before, after, other)
+    found = Shrunk("c000", "", "", case, case, passing, True, 2, 2, 0.0, red)
+    assert found.edge == words
+
+
 def test_where_nothing_differs_now_that_is_said(red: Path, tmp_path: Path) -> None:
     pair = red.parent / "pair.py"
     pair.write_text(PAIR.replace("6 <= n", "600 <= n").replace("n >= 17", "n >= 600"))
@@ -171,3 +206,6 @@ def test_a_drawn_schedule_is_left_with_the_one_step_that_matters(
     assert steps.sequences == 2
     assert max(map(len, steps.steps)) == 2
     assert sum(map(len, steps.steps)) <= 4
+    monkeypatch.setattr("kvparity.run.shrink.LONGEST", 10)
+    with pytest.raises(UnsupportedError, match=r"\(drawn\(\d\)\) have \d+ characters"):
+        shrink(load(tmp_path / "contract.yaml"), tmp_path / "run", case, "cpu")
