@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -21,6 +22,20 @@ Place = tuple[str, int]
 """A sequence's id, and a position."""
 
 
+WAITING = 1 << 21
+"""Elements that may wait for their digests: many small rows at once take a fraction of the time."""
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Rows ``[n, width]`` of an operation, as they were when it gave them."""
+
+    operation: str
+    read: bool
+    places: list[Place]
+    rows: Tensor
+
+
 @dataclass
 class Digests:
     """By operation, in the order of computation, and place. A row that is computed again has its
@@ -29,21 +44,50 @@ class Digests:
 
     by_operation: dict[str, dict[Place, int]] = field(default_factory=dict)
     moved: dict[str, set[Place]] = field(default_factory=dict)
+    _waiting: list[_Heard] = field(default_factory=list)
+    _size: int = 0
 
     def hear(self, event: Computed) -> None:
-        """Take the rows of one operation."""
-        own = self.by_operation.setdefault(event.operation, {})
+        """Take the rows of one operation; :meth:`settle` comes when all are taken."""
         places, rows = owned(event)
-        digests = digested(rows)
-        if not event.read:
+        kept = rows.reshape(len(rows), -1).clone()  # what is made of it may be made in its place
+        self._waiting.append(_Heard(event.operation, event.read, places, kept))
+        self._size += kept.numel()
+        if self._size > WAITING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Digest what waits."""
+        alike: dict[tuple[torch.dtype, int], list[int]] = {}
+        for number, each in enumerate(self._waiting):
+            alike.setdefault((each.rows.dtype, each.rows.shape[1]), []).append(number)
+        found: dict[int, list[int]] = {}
+        for numbers in alike.values():
+            parts = [self._waiting[n].rows for n in numbers]
+            digests = iter(digested(torch.cat(parts)))
+            found |= {
+                n: [*islice(digests, len(part))] for n, part in zip(numbers, parts, strict=True)
+            }
+        for number, each in enumerate(self._waiting):
+            self._take(each, found[number])
+        self._waiting.clear()
+        self._size = 0
+
+    def _take(self, heard: _Heard, digests: list[int]) -> None:
+        own, places = self.by_operation.setdefault(heard.operation, {}), heard.places
+        if not heard.read:
             own.update(zip(places, digests, strict=True))
+            return
+        other = [each for each in zip(places, digests, strict=True) if own.get(each[0]) != each[1]]
+        if not any(place in own for place, _ in other):  # nearly always: a step adds a key
+            own.update(other)
             return
         for at in by_sequence(places):
             here = [places[n] for n in at]
             found = in_order(own, here, [digests[n] for n in at])
             for place, digest in zip(here, found, strict=True):
                 if own.setdefault(place, digest) != digest:
-                    self.moved.setdefault(event.operation, set()).add(place)
+                    self.moved.setdefault(heard.operation, set()).add(place)
 
     def unlike(self, other: Digests) -> Iterator[tuple[str, Place]]:
         """Operations and places that both have, with other bits, in the order of this one."""
@@ -79,7 +123,8 @@ def computing(run: PathRun, hear: Callable[[Computed], None]) -> Iterator[None]:
 
     def heard(event: Computed) -> None:
         if not resets:
-            hear(replace(event, places=[[*map(own, row)] for row in event.places]))
+            theirs = [[*map(own, row)] for row in event.places] if donors else event.places
+            hear(replace(event, places=theirs) if donors else event)
 
     with listening(Acted, acted), listening(Computed, heard):
         yield
@@ -90,6 +135,7 @@ def digest_pass(run: PathRun) -> tuple[Record, Digests]:
     found = Digests()
     with computing(run, found.hear):
         record = run.run()
+    found.settle()
     return record, found
 
 

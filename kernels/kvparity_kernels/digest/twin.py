@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,20 +24,26 @@ def row_digest(x: Tensor) -> Tensor:
     out = np.zeros(rows, np.uint64)
     step = max(1, ELEMENTS // min(max(width, 1), COLUMNS))
     for c in range(0, width, COLUMNS):
-        place = np.arange(c, min(c + COLUMNS, width), dtype=np.uint64) << np.uint64(32)
+        place = _places(c, min(c + COLUMNS, width))
         for r in range(0, rows, step):
             out[r : r + step] += _sum(bits[r : r + step, c : c + COLUMNS], place)
     return torch.from_numpy(out.view(np.int64))
 
 
+@lru_cache(maxsize=64)
+def _places(start: int, stop: int) -> NDArray[np.uint64]:
+    """The columns, each in the upper half of a word. A model has few widths and many rows."""
+    return np.arange(start, stop, dtype=np.uint64) << np.uint64(32)
+
+
 def _sum(bits: NDArray[Any], place: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = np.ascontiguousarray(bits).view(f"u{bits.itemsize}").astype(np.uint64)
-    z |= place
+    z = np.ascontiguousarray(bits).view(f"u{bits.itemsize}") | place
+    shifted = np.empty_like(z)
     z += np.uint64(0x9E3779B97F4A7C15)
-    z ^= z >> np.uint64(30)
+    z ^= np.right_shift(z, np.uint64(30), out=shifted)
     z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
+    z ^= np.right_shift(z, np.uint64(27), out=shifted)
     z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
+    z ^= np.right_shift(z, np.uint64(31), out=shifted)
     total: NDArray[np.uint64] = z.sum(axis=1, dtype=np.uint64)
     return total
