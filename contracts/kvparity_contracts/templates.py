@@ -19,6 +19,8 @@ class PairAsked:
     prefill: str
     decode: str
     heads: tuple[int, int, int]
+    signature: str | None = None
+    page: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,26 @@ Asked = PairAsked | CheckpointAsked | ServerAsked
 
 
 def contract_text(
-    asked: Asked, *, name: str, dtypes: Sequence[str], lengths: Sequence[int], generate: int
+    asked: Asked,
+    *,
+    name: str,
+    dtypes: Sequence[str],
+    lengths: Sequence[int],
+    generate: int,
+    prompts: str | None = None,
 ) -> str:
-    """A whole contract. What stands in it is not checked: load it."""
+    """A whole contract. What stands in it is not checked: load it. ``prompts``: a file of them,
+    relative to the contract, in place of prompts of these lengths.
+    """
     if isinstance(asked, PairAsked):
         subject, about, body = _pair(asked, dtypes, max(lengths) + generate)
     elif isinstance(asked, CheckpointAsked):
         subject, about, body = _checkpoint(asked)
     else:
         subject, about, body = _server(asked)
+    what = f"prompt_tokens: [{', '.join(map(str, lengths))}]"
+    if prompts is not None:
+        what = f"prompts: {{file: {_quoted(prompts)}}}"
     listed = dtypes[0] if len(dtypes) == 1 else f"[{', '.join(dtypes)}]"
     return "\n".join(
         [
@@ -67,8 +80,7 @@ def contract_text(
             *([] if isinstance(asked, ServerAsked) else ["  tf32: false"]),
             "",
             "workloads:",
-            f"  - {{name: prompts, prompt_tokens: [{', '.join(map(str, lengths))}], "
-            f"generate: {generate}}}",
+            f"  - {{name: prompts, {what}, generate: {generate}}}",
             "",
             *body,
             "",
@@ -87,8 +99,13 @@ def _pair(asked: PairAsked, dtypes: Sequence[str], longest: int) -> Parts:
         "decode": _quoted(asked.decode),
         "heads": f"{{query: {query}, kv: {kv}, dim: {dim}}}",
     }
+    if asked.signature is not None:
+        subject["signature"] = f"{asked.signature:<20} # called as that project documents it"
+    if asked.page is not None:
+        subject["page"] = f"{asked.page:<25} # slots; decode gets a block table"
     chunk = [f"chunked({min(24, longest - 1)})"] if longest > 1 else []
-    paths = ["decode", "batched", "permuted", *chunk]
+    moved = ["reset"] if asked.page is not None else []  # to other pages
+    paths = ["decode", "batched", "permuted", *chunk, *moved]
     limits = [f"      {each}: {{max_abs: {LIMITS[each]}}}" for each in dtypes]
     body = [
         "checks:",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import sys
@@ -15,6 +16,7 @@ from kvparity.cli.stop import StopError
 from kvparity_contracts import json_schema, lint
 from kvparity_contracts.files import load_whole
 from kvparity_contracts.problems import ContractError
+from kvparity_contracts.signatures import SIGNATURES
 from kvparity_contracts.templates import (
     LIMITS,
     SCHEMA,
@@ -29,7 +31,9 @@ _KINDS = "--prefill and --decode, --checkpoint, or --server"
 EXAMPLES = """\
 examples:
   kvparity contract new mine.yaml --prefill k.py:prefill --decode k.py:decode --heads 8,2,64
-  kvparity contract new model.yaml --checkpoint Qwen3-0.6B --dtype bfloat16
+  kvparity contract new flash.yaml --prefill k.py:varlen --decode k.py:kvcache --heads 8,2,64 \\
+      --signature flash-attn --page 16
+  kvparity contract new model.yaml --checkpoint Qwen3-0.6B --prompts chats.jsonl
   kvparity contract new server.yaml --server http://127.0.0.1:8000 --vocabulary 151936
 """
 
@@ -40,6 +44,12 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--prefill", metavar="MODULE:FUNCTION", help="of a pair of kernels")
     verb.add_argument("--decode", metavar="MODULE:FUNCTION", help="of a pair of kernels")
     verb.add_argument("--heads", metavar="Q,KV,DIM", help="query heads, KV heads, width of one")
+    verb.add_argument(
+        "--signature", choices=sorted(SIGNATURES), help="whose functions a pair's are like"
+    )
+    verb.add_argument(
+        "--page", type=int, metavar="N", help="slots of a page, for a pair that takes a block table"
+    )
     verb.add_argument("--checkpoint", metavar="FOLDER", help="a checkpoint of transformers")
     verb.add_argument("--attention", default="sdpa", help="of a checkpoint (default: sdpa)")
     verb.add_argument("--server", metavar="URL", help="a running server")
@@ -57,6 +67,12 @@ def add_options(verb: argparse.ArgumentParser) -> None:
         help="lengths of prompts, by commas (default: for a pair 1,17,62,63,64,255)",
     )
     verb.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="PROMPTS",
+        help="in place of lengths: a file of texts, or JSON Lines of texts or chats",
+    )
+    verb.add_argument(
         "--generate", type=int, metavar="N", help="tokens after each prompt (default: 3; 16)"
     )
     verb.set_defaults(run=run)
@@ -72,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
     asked = _asked(args)
     pair = isinstance(asked, PairAsked)
     lengths = _numbers("--lengths", args.lengths or ("1,17,62,63,64,255" if pair else "9,33,130"))
+    if args.prompts is not None and args.lengths is not None:
+        raise StopError("--lengths means nothing with --prompts; leave out one of them")
+    if not pair and (given := [each for each in ("signature", "page") if getattr(args, each)]):
+        raise StopError(f"--{given[0]}: of a pair; expected --prefill and --decode")
     dtypes = _dtypes(args, asked)
     text = contract_text(
         asked,
@@ -79,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         dtypes=dtypes,
         lengths=lengths,
         generate=args.generate if args.generate is not None else 3 if pair else 16,
+        prompts=None if args.prompts is None else os.path.relpath(args.prompts, file.parent),
     )
     made = [each for each in file.parents if not each.exists()]  # the innermost first
     try:
@@ -121,7 +142,9 @@ def _asked(args: argparse.Namespace) -> Asked:
         numbers = _numbers("--heads", heads)
         if len(numbers) != 3:
             raise StopError(f"--heads: found {heads!r}, expected three numbers, such as 8,2,64")
-        return PairAsked(prefill, decode, (numbers[0], numbers[1], numbers[2]))
+        return PairAsked(
+            prefill, decode, (numbers[0], numbers[1], numbers[2]), args.signature, args.page
+        )
     if given[1]:
         folder = args.checkpoint or _ask("the checkpoint's folder?", "--checkpoint")
         return CheckpointAsked(folder, args.attention)

@@ -110,6 +110,7 @@ def write(
         try:
             if asked is not None:
                 make()
+                say.tell(f"written: {asked}", file=sys.stderr)
         except (stop.StopError, UnsupportedError) as error:
             say.tell(f"kvparity: {error}", file=sys.stderr)
             written = False

@@ -97,5 +97,5 @@ def _chosen(document: JsonObject, at: FilePlace) -> FileLayout:
     raise RolloutError(
         f"{at} is of no layout that kvparity knows (fields: {keys}). Known are "
         f"{', '.join(layout.name for layout in LAYOUTS)}; or write it with "
-        "kvparity.rollouts.RolloutWriter"
+        "kvparity.rollouts.RolloutWriter, as prompt_ids, response_ids and logprobs"
     )

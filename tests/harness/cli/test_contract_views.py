@@ -21,6 +21,7 @@ PAIR = ("--prefill", "k.py:prefill", "--decode", "k.py:decode", "--heads", "6,2,
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("k.py").write_text(KERNELS)
+    Path("p.txt").write_text("What is a cache?\n")
     Path("model").mkdir()
     config = {"model_type": "qwen3", "dtype": "float16", "vocab_size": 64}
     Path("model/config.json").write_text(json.dumps(config))
@@ -34,7 +35,9 @@ class Terminal(io.StringIO):
 KINDS = {
     "pair": (*PAIR, "--dtype", "float32,bfloat16"),
     "short pair": (*PAIR, "--lengths", "1,2", "--generate", "2"),
+    "flash-attention": (*PAIR, "--signature", "flash-attn", "--page", "16"),
     "checkpoint": ("--checkpoint", "model"),
+    "prompts": ("--checkpoint", "model", "--prompts", "p.txt"),
     "vllm": ("--server", "http://localhost:8000", "--vocabulary", "200"),
     "sglang": ("--server", "http://localhost:1", "--vocabulary", "126", "--api", "sglang"),
 }
@@ -53,7 +56,8 @@ def test_a_new_contract_is_valid(kind: str, capsys: pytest.CaptureFixture[str]) 
     assert "next: kvparity verify" in capsys.readouterr().out
     found = load("My first.yaml")
     assert found.contract.name == "my-first"
-    if kind != "short pair":
+    assert len(found.prompt_files) == (kind == "prompts")
+    if kind not in ("short pair", "prompts"):  # of few tokens
         assert lint(found) == []
     assert Path("contract.schema.json").read_text() == library.FOLDER.joinpath(
         "contract.schema.json"
@@ -79,6 +83,13 @@ REFUSED = {
         ("--prefill", "k.py:prefil", *PAIR[2:]), "did you mean k.py:prefill?"
     ),
     "no such folder": (("--checkpoint", "modl"), "there is no folder"),
+    "a signature of a checkpoint": (
+        ("--checkpoint", "model", "--signature", "vllm"), "--signature: of a pair"
+    ),
+    "lengths of given prompts": (
+        ("--checkpoint", "model", "--prompts", "p.txt", "--lengths", "3"), "leave out one of them"
+    ),
+    "a signature that reads pages alone": ((*PAIR, "--signature", "vllm"), "subject.page"),
     "no tokens": ((*PAIR, "--generate", "0"), "generate"),
 }  # fmt: skip
 

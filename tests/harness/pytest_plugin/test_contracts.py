@@ -22,6 +22,7 @@ from pair_contracts import PAIRS, write
 import kvparity.run.verify  # noqa: F401
 from kvparity.cli.main import main
 from kvparity.pytest_plugin import outcome
+from kvparity_contracts.library import FOLDER
 
 pytest_plugins = ["pytester"]
 PLUGIN = ("-p", "kvparity.pytest_plugin")
@@ -219,6 +220,45 @@ def test_the_plugin_alone_imports_next_to_nothing(pytester: pytest.Pytester) -> 
         "print(sorted({'torch', 'pydantic', 'numpy', 'triton'} & set(sys.modules)))"
     )
     found.stdout.fnmatch_lines(["[[]]"])
+
+
+OWN = (
+    "attention-decode-prefill",
+    "attention-sdpa",
+    "attention-flashinfer",
+    "transformers-qwen3-sdpa",
+)
+"""Of the library: one that holds, one that differs, one that lacks a package, one of a model."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN)
+def test_a_contract_of_the_library_ends_as_the_command_does(
+    name: str,
+    pytester: pytest.Pytester,
+    calls: list[Sequence[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = main(["verify", name, "--device", "cpu", "--jobs", "1", "--run-dir", "own", "--json"])
+    capsys.readouterr()
+    file = FOLDER / f"{name}.yaml"
+    found = ran(pytester, str(file), "--kvparity-device", "cpu", "--kvparity-run-dir", "plugin")
+    assert found.ret == (0 if code == 0 else 1)
+    one, other = Path("own/run.json"), [*Path("plugin").glob("*/run.json")]
+    assert one.is_file() is bool(other)
+    if not other:
+        assert not found.parseoutcomes().get("passed"), "there is no report"
+        return
+    mine, its = (json.loads(each.read_text()) for each in (one, *other))
+    assert its["verdict"] == mine["verdict"]
+    ends = [
+        [[case["id"], case["verdict"]] for check in run["checks"] for case in check["cases"]]
+        + [[each["name"], each["caught"]] for each in run["controls"]]
+        for run in (mine, its)
+    ]
+    assert ends[0] == ends[1]
+    bad = sum(end not in ("holds", True) for _, end in ends[0])
+    assert found.parseoutcomes().get("failed", 0) == bad + (code != 0)
 
 
 @pytest.mark.slow

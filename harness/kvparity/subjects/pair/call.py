@@ -80,7 +80,9 @@ def _hint(inputs: Inputs, error: BaseException) -> str:
         count = len(last.f_locals["given"])
         first = "q, k, v" if count == 3 else f"{count} by position"
         names = (first, *(f"{each}=" for each in last.f_locals["keywords"]))
-        return f" (it is called with {', '.join(names)})"
+        other = "; subject.signature calls it as another project does, such as flash-attn"
+        own = "unexpected keyword argument" in str(error) and "scale" in last.f_locals["keywords"]
+        return f" (it is called with {', '.join(names)}{other if own else ''})"
     hints = []
     if inputs.empties:
         hints.append(
