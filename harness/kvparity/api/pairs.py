@@ -96,7 +96,7 @@ def check_pair(
             paths,
             max_abs,
             controls,
-            {"signature": signature} | dict(subject or {}) if signature else subject or {},
+            _declared(subject, signature),
         )
         document.update(name=named(name), seed=seed)
         with written(
@@ -156,6 +156,22 @@ def _contract(
         "checks": checks,
         "controls": _listed(controls),
     }
+
+
+def _declared(subject: Mapping[str, JsonValue] | None, signature: str | None) -> JsonObject:
+    """More keys of the subject.
+
+    Raises:
+        ValueError: they are no mapping, or name another signature beside ``signature``.
+    """
+    if subject is not None and not isinstance(subject, Mapping):
+        raise ValueError(f"subject: found {subject!r}, expected keys of a contract's subject")
+    found = dict(subject or {})
+    if signature is None:
+        return found
+    if "signature" in found:
+        raise ValueError("subject: found 'signature', which is given as an argument of its own")
+    return {"signature": signature, **found}
 
 
 def _default_paths(lengths: Sequence[int], generate: int) -> Sequence[str]:

@@ -11,6 +11,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -283,3 +284,15 @@ def test_calls_in_threads_take_turns() -> None:
 def test_what_is_no_function_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="expected two functions, or two names"):
         kvparity.check_pair(wrong, decode, **SMALL)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [({"signature": "vllm", "page": 4}, "found 'signature'"), (["window"], "expected keys of")],
+)
+def test_a_signature_is_said_once(subject: Any, words: str, tmp_path: Path) -> None:
+    """The one of the subject would be used, and the argument not."""
+    with pytest.raises(ValueError, match=words):
+        kvparity.check_pair(
+            print, print, signature="sdpa", heads=(4, 2, 8), subject=subject, run_dir=tmp_path / "r"
+        )
