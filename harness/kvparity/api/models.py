@@ -18,6 +18,7 @@ from kvparity.core.raised import in_one_line
 from kvparity.run.verify import TIMEOUT_S
 from kvparity.subjects.hf.loading import from_folder
 from kvparity_contracts.json_types import JsonObject, JsonValue
+from kvparity_kernels.relied.torch import hooked
 
 
 class Tokenizer(Protocol):
@@ -179,7 +180,7 @@ def _unsaved(model: nn.Module) -> Iterator[str]:
     if devices == ["meta"]:
         yield "its parameters are on meta, so it has no weights"
     for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
+        if hooked(module):
             yield f"module {name or 'itself'} has a forward hook, which no checkpoint keeps"
         if "forward" in vars(module):
             yield f"module {name or 'itself'} has a forward of its own, which is not kept"

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.attention.bias import causal_lower_right
 
 from kvparity_kernels.relied import ReliedItem, gone, needed
@@ -100,6 +101,21 @@ def without_pre_hooks(module: Any) -> Iterator[None]:
         yield
     finally:
         hooks.update(kept)
+
+
+def hooked(module: Module) -> bool:
+    """Whether something hangs on its forward.
+
+    Raises:
+        GoneError: the hooks are kept elsewhere.
+    """
+    names = ("_forward_hooks", "_forward_pre_hooks")
+    hooks = [getattr(module, name, None) for name in names]
+    if None in hooks:
+        missing = names[hooks.index(None)]
+        use = "see what hangs on a forward and no checkpoint keeps"
+        raise gone("torch", f"`{missing}` of {type(module).__name__}", use)
+    return any(hooks)
 
 
 def compile_fx(graph: Any, inputs: list[Any]) -> Callable[..., Any]:

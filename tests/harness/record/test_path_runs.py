@@ -139,7 +139,7 @@ def loaded(folder: Path, **subject: Any) -> LoadedContract:
         subject=subject, controls=["stale-slot"], numerics={"execution": "float32"},
         checks=[{"name": "bits", "relation": "invariance", "paths": ["decode"]}],
     )  # fmt: skip
-    given = SimpleNamespace(contract=contract, path=str(folder / "c.yaml"))
+    given = SimpleNamespace(contract=contract, path=str(folder / "c.yaml"), prompt_files=())
     return given  # type: ignore[return-value] # as far as files go
 
 

@@ -90,7 +90,7 @@ def audited(
             )
             comparison = KernelComparison("prefill", "decode", archs[0], fields)
             order = ReductionOrder()
-            results.append(Result(archs[0], Shape(4, 2, 16), order, order, comparison))
+            results.append(Result(archs[0], Shape(4, 2, 16), order, order, comparison, archs[0]))
         return results
 
     monkeypatch.setattr(auditing, "audit_contract", pretend)

@@ -80,7 +80,7 @@ def test_the_report_says_so(stand_in):
     def told():
         order = ReductionOrder()
         comparison = KernelComparison("decode", "prefill", "sm_90", ())
-        return Result("sm_90", SHAPE, order, order, comparison)
+        return Result("sm_90", SHAPE, order, order, comparison, "sm_90")
 
     assert told().as_json()["tiles"] == told().as_json()["candidate_tiles"] == "base"
     assert not any("tiles" in line for line in pair_lines(told(), False))

@@ -71,8 +71,7 @@ def spoken(folder: Path, run: Path) -> Iterator[str]:
 def _convert(source: Path, target: Path) -> None:
     offline.ensure()
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
