@@ -96,6 +96,7 @@ def audited(
     monkeypatch.setattr(auditing, "audit_contract", pretend)
     found = audit(Contract.model_validate(document()), Path(), AUDIT, **more)
     formats = {"formats": [("float32", "float32")], "against": more.get("against")}
+    formats |= {"elsewhere": None}
     assert asked == [(["sm_90"], formats)]
     return found
 

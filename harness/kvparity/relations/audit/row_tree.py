@@ -41,7 +41,9 @@ def read(walk: Signature) -> RowTree | None:
     if {exchanges for _, exchanges in whole} != {row.apart[::-1]}:
         return None
     rows = [weights for weights, _ in whole]
-    if {len(weights) for weights in rows} != {len(own)}:
+    # A layout has the registers of every row alike, so a row with another's weight stands out.
+    alike = {tuple(weight - weights[0] for weight in weights) for weights in rows}
+    if {len(weights) for weights in rows} != {len(own)} or len(alike) > 1:
         return None
     forms = [pairs for pairs in (True, False) if _follows(found.added, rows, pairs)]
     if not forms:

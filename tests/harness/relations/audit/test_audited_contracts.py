@@ -143,6 +143,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
     def compile_all(requests: list[Request], **more: object) -> list[Any]:
         seen.extend(requests)
+        assert callable(more.pop("progress"))
         assert more == {"folder": Path("/kept"), "jobs": 3}
         return [texts.KERNELS if each.side == "prefill" else texts.SPLITS for each in requests]
 
