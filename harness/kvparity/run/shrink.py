@@ -33,8 +33,9 @@ ShrinkProgress = Callable[[int, str], None]
 class Shrunk:
     """What was found. ``failure``: what differs first; None in ``smallest``: nothing differs now.
 
-    ``minimal``: no case that is smaller by one thing fails in the same way. ``tried``: cases that
-    were looked at, ``asked``: of these, run now.
+    ``minimal``: no case that is smaller by one thing fails in the same way. ``repeats``: both cases
+    gave their answers again at the end. ``tried``: cases that were looked at, ``asked``: how many
+    were run now.
     """
 
     case: str
@@ -44,6 +45,7 @@ class Shrunk:
     smallest: OneCase | None
     passing: SmallerCase | None
     minimal: bool
+    repeats: bool
     tried: int
     asked: int
     seconds: float
@@ -52,7 +54,7 @@ class Shrunk:
     @property
     def complete(self) -> bool:
         """Whether the case is as small as can be, and stands beside one that passes."""
-        return self.minimal and self.passing is not None
+        return self.minimal and self.repeats and self.passing is not None
 
     @property
     def edge(self) -> str:
@@ -75,7 +77,9 @@ class Shrunk:
         shape = f"{told(self.start)} -> {told(self.smallest)}"
         counted = f"{self.tried} cases, {self.seconds:.0f} s"
         end = "1-minimal: no case with one thing less fails in the same way"
-        if not self.minimal:
+        if not self.repeats:
+            end = "not deterministic: a case gave another answer when rerun; nothing above is shown"
+        elif not self.minimal:
             end = "not shown to be minimal: the budget ended; the same command goes on"
         return "\n".join(
             [
@@ -105,6 +109,7 @@ class Shrunk:
             "passing": None if other is None else other.case.document,
             "edge": self.edge or None,
             "minimal": self.minimal,
+            "repeats": self.repeats,
             "complete": self.complete,
             "tried": self.tried,
             "run_now": self.asked,
@@ -188,6 +193,11 @@ def shrink(
         )
         minimal = first.outcome == "same" and search.run(failing.steps)
     passing = next(search.neighbours(), None)
+    claimed = [(search.best, first.outcome, first.failure)] if minimal or passing else []
+    claimed += [(passing.case, "holds", "")] if passing else []
+    # Each case was run once, and one of a subject that draws lots is what it is by chance.
+    now = [(failing.look(case), outcome, failure) for case, outcome, failure in claimed]
+    repeats = all((it.outcome, it.failure) == (outcome, failure) for it, outcome, failure in now)
     file = folder / FOLDER / f"{case_id}.yaml"
     smallest = search.best if first.outcome == "same" else None
     if smallest is not None:
@@ -200,8 +210,9 @@ def shrink(
         smallest=smallest,
         passing=passing if smallest is not None else None,
         minimal=minimal,
+        repeats=repeats,
         tried=max(len(search.met), 1),
-        asked=search.asked + 1,
+        asked=search.asked + 1 + len(now),
         seconds=time.monotonic() - began,
         file=file,
     )

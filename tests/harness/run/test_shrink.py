@@ -20,6 +20,7 @@ from kvparity.run.failing import FailingCases
 from kvparity.run.shrink import Shrunk, shrink
 from kvparity.smallest.one_case import OneCase, of_case
 from kvparity.smallest.reductions import SmallerCase
+from kvparity.smallest.search import TriedCase
 from kvparity_contracts.linter import lint
 from kvparity_contracts.loader import load
 from kvparity_contracts.steps import WrittenSteps
@@ -107,10 +108,11 @@ def test_the_smallest_case_stands_beside_one_that_passes(
     assert smallest.subject.heads.query == 1  # type: ignore[union-attr] # a pair
     assert str(smallest.path_checks[0].paths[0]) == "decode"
     again = shrunk(capsys, str(red), "c001")[1]
-    assert again["run_now"] == 1  # the case itself, to see that it still fails
+    assert again["run_now"] == 3  # the case itself, and at the end both that are shown
     assert again["smallest"] == found["smallest"]
     kept = red / "shrink" / "c001.jsonl"
-    assert len(kept.read_text().splitlines()) == found["run_now"]  # and a head; the start is none
+    # And a head; the start has no line, nor have both that are rerun at the end.
+    assert len(kept.read_text().splitlines()) == found["run_now"] - 2
 
 
 def test_what_is_pasted_is_valid_and_red(red: Path, tmp_path: Path) -> None:
@@ -130,6 +132,7 @@ def test_what_is_pasted_is_valid_and_red(red: Path, tmp_path: Path) -> None:
     assert found.complete
     assert not replace(found, passing=None).complete
     assert not replace(found, minimal=False).complete
+    assert not replace(found, repeats=False).complete
     file.write_text(found.passing.case.text())
     beside = kvparity.verify(file, run_dir=tmp_path / "beside", jobs=1)
     assert [case.verdict for case in beside.cases] == ["holds"]
@@ -171,8 +174,31 @@ def test_the_edge_names_what_was_taken_away(name: str, red: Path) -> None:
     other = case.changed({("workloads", 0, "prompt_tokens"): [2, 19, 9]})
     assert other is not None
     passing = SmallerCase(what, before, after, other)
-    found = Shrunk("c000", "", "", case, case, passing, True, 2, 2, 0.0, red)
+    found = Shrunk("c000", "", "", case, case, passing, True, True, 2, 2, 0.0, red)
     assert found.edge == words
+
+
+@pytest.mark.parametrize("which", ["smallest", "passing"])
+def test_what_is_so_by_chance_is_not_shown(
+    which: str, red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end both cases are rerun: here one of them gives another answer then."""
+    sure = kvparity.shrink(red, "c001")
+    assert sure.repeats
+    assert sure.smallest is not None
+    assert sure.passing is not None
+    drawn = sure.smallest if which == "smallest" else sure.passing.case
+    look = FailingCases.look
+
+    def by_chance(self: FailingCases, small: OneCase) -> TriedCase:
+        found = look(self, small)
+        return replace(found, outcome="void") if small.key == drawn.key else found
+
+    monkeypatch.setattr(FailingCases, "look", by_chance)
+    found = kvparity.shrink(red, "c001")
+    assert not found.complete
+    assert "not deterministic: a case gave another answer when rerun" in found.text()
+    assert "1-minimal" not in found.text()
 
 
 def test_where_nothing_differs_now_that_is_said(red: Path, tmp_path: Path) -> None:
