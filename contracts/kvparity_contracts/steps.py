@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 LONGEST = 100_000
 """Characters of a text that is read."""
+MOST_OF_STRANGER = 1 << 16
+"""Tokens of one, unless a sequence is longer: a digit too many asks for memory that nobody has."""
 SLACK = 2
 """Unused slots behind each sequence. No path by name has so many, so that none is the same."""
 _PIECE = re.compile(r"([0-9]{1,6}):([0-9]{1,8})(?:-([0-9]{1,8})|(\*))?")
@@ -91,6 +93,7 @@ class WrittenSteps:
         token.
         """
         filled = [0] * max(self.sequences, len(lengths))
+        most = max(MOST_OF_STRANGER, *(prompt + generate for prompt in lengths))
         for number, step in enumerate(self.steps):
             if not step:
                 filled = [0] * len(filled)
@@ -100,6 +103,9 @@ class WrittenSteps:
                 at = filled[piece.sequence]
                 if piece.start != at:
                     return f"step {number} has '{piece}', but {at} tokens are computed before"
+                if piece.sequence >= len(lengths) and piece.stop > most:
+                    has = f"is computed to {piece.stop} tokens; expected at most {most}"
+                    return f"stranger {piece.sequence} {has}"
                 filled[piece.sequence] = piece.stop
         for i, prompt in enumerate(lengths):
             total = prompt + generate

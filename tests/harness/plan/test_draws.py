@@ -125,6 +125,8 @@ def test_an_edge_is_reached_where_a_chunk_begins(steps: str, sides: set[tuple[st
         ("0:0-4 / 0:6*", "step 1 has '0:6*', but 5 tokens are computed before"),
         ("0:0-4 0:5*", "step 0 holds a sequence twice"),
         ("0:0-5 / 2:0", "stranger 1 computes nothing"),
+        ("0:0-5 1:0-65536", "stranger 1 is computed to 65537 tokens; expected at most 65536"),
+        ("1:0-65536 / reset / 0:0-5", "stranger 1 is computed to 65537 tokens"),
         ("0:0-5 / reset / 0:0-4", "sequence 0 is computed to 5 tokens"),
         ("1:0-5", "sequence 0 is computed to 0 tokens"),
     ],
