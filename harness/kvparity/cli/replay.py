@@ -103,6 +103,12 @@ def _repeats(found: Replay, changed: str) -> str:
             "As in the run, its two sides agree in one process, but not with a "
             f"process that computed nothing else: {_STATE}"
         )
+    unsteady = [name for name, steady in (found.entry.repeats or {}).items() if not steady]
+    if found.same and unsteady and not changed:
+        return (
+            "the same result as the run recorded, in another process, though "
+            f"{' and '.join(unsteady)} gave different bits when rerun in it: {_STATE}"
+        )
     if found.same:
         beside = f", though what it had has changed: {changed}" if changed else ""
         return f"the same result as the run recorded{beside}"

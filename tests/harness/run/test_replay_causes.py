@@ -129,6 +129,25 @@ def test_what_is_another_at_every_call_is_said_to_keep_something_or_to_be_random
     assert "the machine changed" not in said
 
 
+def test_what_changes_with_each_call_and_repeats_from_the_start_is_state(
+    tmp_path: Path, capsys: Any
+) -> None:
+    """Another process gives the run's very bits, so chance decides nothing; a second call does."""
+    count = "from itertools import count\nCALLS = count()\n"
+    wanders = count + SPLITS.replace("split(q[i],", "split(next(CALLS) * q[i],")
+    folder = run(tmp_path, f"[{SHORT}]", capsys, wanders)
+    assert main(["replay", folder, "c000"]) == ExitCode.DIFFERS
+    said = capsys.readouterr().out
+    assert "decode gave different bits when rerun in it: state between calls decides" in said
+    steady = SPLITS.replace("split(q[i],", "split(2 * q[i],")
+    (tmp_path / "steady").mkdir()
+    folder = run(tmp_path / "steady", f"[{SHORT}]", capsys, steady)
+    assert main(["replay", folder, "c000"]) == ExitCode.DIFFERS
+    said = capsys.readouterr().out
+    assert "the same result as the run recorded" in said
+    assert "state between calls" not in said
+
+
 def test_what_fresh_processes_found_is_named_though_the_case_holds(
     tmp_path: Path, capsys: Any
 ) -> None:
