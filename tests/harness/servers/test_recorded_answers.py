@@ -23,7 +23,9 @@ PROMPT = (3, 1, 4, 511, 5)
 
 
 @pytest.mark.parametrize(
-    ("module", "version"), [(vllm, "vllm-0.32.0"), (sglang, "sglang-0.5.23")], ids=str
+    ("module", "version"),
+    [(vllm, "vllm-0.32.0"), (sglang, "sglang-0.5.23")],
+    ids=["vllm", "sglang"],
 )
 def test_real_answers(module: object, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = json.loads((DATA / f"{version}.json").read_text())
