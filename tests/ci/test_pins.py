@@ -18,7 +18,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 CONSTRAINTS = (ROOT / "ci/constraints.txt").read_text(encoding="utf-8")
 TABLES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = TABLES["project"]
-EXTRAS = ("demo", "dev", "docs", "peft", "report", "rollouts", "transformers")
+EXTRAS = ("demo", "dev", "docs", "history", "peft", "ray", "report", "rollouts", "transformers")
 DIRECT = [
     text
     for texts in (
