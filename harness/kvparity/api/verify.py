@@ -9,7 +9,7 @@ from kvparity.api.borrowed import borrowed
 from kvparity.api.reports import Report
 from kvparity.run.device import default, settle
 from kvparity.run.device_switch import with_device
-from kvparity.run.options import default_jobs, new_folder, sound
+from kvparity.run.options import new_folder, sound
 from kvparity.run.verify import TIMEOUT_S, Progress
 from kvparity.run.verify import verify as run
 from kvparity_contracts.files import load_whole
@@ -35,7 +35,8 @@ def verify(
         contract: the path of a file, the name of one of the library's, or one that is loaded.
         device: ``cpu`` or ``cuda``; left out, what ``KVPARITY_DEVICE`` says, else CUDA where there
             is one.
-        jobs: processes to use; left out, one for each core on the CPU, one on CUDA.
+        jobs: processes to use; left out, as many as cores and memory allow on a CPU, with the
+            limits of cgroups, and one on CUDA.
         run_dir: where evidence is written; left out, ``.kvparity/runs/<time>-<name>``.
         resume: finish the interrupted run in ``run_dir``.
         timeout: seconds that one case, rollout, control or loading may take at most.
@@ -63,7 +64,7 @@ def verify(
                     loaded,
                     device=asked,
                     folder=folder,
-                    jobs=jobs or default_jobs(asked),
+                    jobs=jobs,
                     resume=resume,
                     command=command,
                     progress=progress or _silent,

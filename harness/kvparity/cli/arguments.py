@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, TypeAlias
 
 from kvparity.run.device import VARIABLE, default
+from kvparity.run.options import AUTO
 
 if TYPE_CHECKING:
     from kvparity.run.kept import Since
@@ -17,6 +18,21 @@ Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def add_contract(parser: argparse.ArgumentParser) -> None:
     """Add the contract."""
     parser.add_argument("contract", help="a contract file, or the name of a library contract")
+
+
+def jobs(text: str) -> int | None:
+    """How many processes: a number, or None for as many as fit.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+    """
+    if text == AUTO:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        words = f"found {text!r}, expected a number of processes, or {AUTO}"
+        raise argparse.ArgumentTypeError(words) from None
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
@@ -68,9 +67,10 @@ def _matrix(args: argparse.Namespace) -> int:
 
     from kvparity.core.environment import environment
     from kvparity.core.environment import settle as settle_process
+    from kvparity.core.machine import cores
     from kvparity.labs.defect_matrix import matrix, text
 
-    jobs = args.jobs or (1 if device != "cpu" else os.cpu_count() or 1)
+    jobs = args.jobs or (1 if device != "cpu" else cores().count)
     start = time.perf_counter()
     settle_process()
     facts = environment(torch.device(device)).document()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import asdict
 
@@ -167,20 +166,20 @@ def _show(args: argparse.Namespace, device: str) -> int:
 def _measure(args: argparse.Namespace, device: str) -> int:
     import torch
 
+    from kvparity.core.machine import cores
     from kvparity.tiles import text
     from kvparity.tiles.document import measurement
     from kvparity.tiles.force import place
     from kvparity.tiles.predicted import first
     from kvparity_kernels.rules import choices
 
-    cores = len(os.sched_getaffinity(0))
     dtypes = tuple(dict.fromkeys(args.dtype or _DTYPES))
     named = first(reversed(choices()), place(torch.device(device)).arch, dtypes)
     found = measurement(
         torch.device(device),
         dtypes,
         tuple(dict.fromkeys(args.choice or named)),
-        jobs=args.jobs or (min(16, cores) if device.startswith("cuda") else 1),
+        jobs=args.jobs or (min(16, cores().count) if device.startswith("cuda") else 1),
         evidence=args.evidence,
         progress=progress.line,
     )

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.cli import ci_files, say
-from kvparity.cli.arguments import Verbs, add_contract, add_device
+from kvparity.cli.arguments import Verbs, add_contract, add_device, jobs
 from kvparity.cli.progress import Progress
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.run.device import settle
-from kvparity.run.options import BUDGET_S, RUNS, default_jobs, new_folder, seconds, sound
+from kvparity.run.options import BUDGET_S, RUNS, new_folder, seconds, sound
 from kvparity_contracts.numerics import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ def add_parser(verbs: Verbs) -> None:
     add_device(parser)
     parser.add_argument(
         "--jobs",
-        type=int,
+        type=jobs,
         metavar="N",
-        help="processes to use (default: one per core on the CPU, one on CUDA)",
+        help="processes to use, or auto: as many as cores and memory allow on a CPU, with the "
+        "limits of cgroups; one on CUDA (default: auto)",
     )
     parser.add_argument(
         "--run-dir",
@@ -186,7 +187,7 @@ def _verify(
                 loaded,
                 device=device,
                 folder=folder,
-                jobs=args.jobs or default_jobs(device),
+                jobs=args.jobs,
                 resume=resume,
                 command=shlex.join(["kvparity", *sys.argv[1:]]),
                 progress=bar,

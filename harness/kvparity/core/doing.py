@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from mmap import mmap
 
 SIZE = 4096
+LOADING = "loading"
+"""How the words of a task begin that loads what later ones compute with."""
 
 
 @dataclass(frozen=True)

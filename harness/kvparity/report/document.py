@@ -182,5 +182,8 @@ class RunReport(Value):
     chat template or without; or byte by byte), and the `ids` of every text, by workload"""
     located: Annotated[tuple[LocatedCase, ...], LIST] = ()
     """only in a run that differs, unless `--no-locate` was given"""
+    jobs: str | None = None
+    """how many processes ran, and by what: as asked for, by cores or by memory; null in the calling
+    process, and in runs of earlier versions"""
     elapsed_s: Seconds
     """seconds; for a resumed run, those of its last part"""

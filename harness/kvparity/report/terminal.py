@@ -75,6 +75,8 @@ def ground(report: RunReport) -> list[str]:
         asked = subject["requested"]
         beside = f"; operations beside it: {asked['operations']}"
         lines.append(f"  attention {asked['attention']} ran on {', '.join(ran)}{beside}")
+    if report.jobs is not None and ": memory (" in report.jobs:
+        lines.append(f"  {report.jobs}")
     again = report.recheck
     if again.rows:
         unlike = len(again.differing)

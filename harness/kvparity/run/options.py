@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 MOST_JOBS = 1024
+AUTO = "auto"
+"""As many processes as fit, as a command line has it."""
 LONGEST_S = 10_000_000
 BUDGET_S = 20.0
 """Seconds that ``verify`` spends on where cases that differ part, where nothing else is asked."""
@@ -55,8 +56,3 @@ def new_folder(name: str) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError("unreachable: numbers do not end")
-
-
-def default_jobs(device: str) -> int:
-    """One on CUDA, one for each core that this process may use on a CPU."""
-    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0))

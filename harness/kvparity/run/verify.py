@@ -28,6 +28,7 @@ from kvparity.report.verdict import Judged, judge, not_modelled, other_than_requ
 from kvparity.run import worker
 from kvparity.run.device_switch import require_cpu
 from kvparity.run.identity import identity
+from kvparity.run.jobs import Jobs, jobs_of
 from kvparity.run.kept import keep
 from kvparity.run.locate_red import kept_located
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
@@ -51,7 +52,7 @@ def verify(
     *,
     device: str,
     folder: Path,
-    jobs: int,
+    jobs: int | None,
     resume: bool,
     command: str,
     progress: Progress,
@@ -61,8 +62,8 @@ def verify(
     """Verify a contract and return the report, which is also ``run.json`` in ``folder``.
 
     The subject runs in ``jobs`` processes of its own (:mod:`kvparity.core.isolation`), of which
-    only plain data comes back. ``timeout``: seconds. ``locate_s``: seconds that are spent on where
-    cases that differ part; none for 0.
+    only plain data comes back; None: as many as cores and memory allow. ``timeout``: seconds.
+    ``locate_s``: seconds that are spent on where cases that differ part; none for 0.
 
     Raises:
         RunFolderError, UnsupportedError, SubjectError: see there; finished cases are on disk
@@ -94,13 +95,11 @@ def verify(
         def tell(what: str) -> None:
             progress(evidence.count("cases.jsonl"), total, what)
 
+        count = jobs_of(jobs, device=device, kind=contract.subject.kind)
         tell("starting")
         try:
-            # A server is asked by one process at a time, or alone would not be alone; of two
-            # sides one process keeps what they gave.
-            jobs = 1 if contract.subject.kind in ("server", "sides") else jobs
             worker.forget()
-            with Here() if inside() else Apart(jobs, timeout, tell, first=worker.start) as pool:
+            with _pool(count, timeout, tell) as pool:
                 tokens = _cases(pool, job, work, evidence, tell)
                 unplanted = _controls(pool, job, work, evidence, tokens, tell)
                 fresh = _recheck(pool, job, work, evidence, tokens)
@@ -114,12 +113,19 @@ def verify(
             | {
                 "run_dir": str(folder),
                 "tiles": relied,
+                "jobs": None if inside() else count.words(),
                 "texts": texts.json(),
                 "elapsed_s": round(time.perf_counter() - start, 2),
             }
         )
         evidence.finish(report)
         return kept_located(report, as_given, folder, locate_s, tell)
+
+
+def _pool(count: Jobs, timeout: float, tell: Callable[[str], None]) -> Pool:
+    if inside():
+        return Here()
+    return Apart(count.most, timeout, tell, first=worker.start, fit=count.fit)
 
 
 def _cases(

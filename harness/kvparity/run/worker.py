@@ -86,7 +86,7 @@ def subject_of(job: Job, numerics: KernelNumerics) -> Subject:
     if key not in _subjects:
         for old in [name for name in _subjects if name[0] != key[0]]:
             del _subjects[old]  # another run's, in a process that verifies one after the other
-        doing.task(f"loading the subject in {numerics.execution}")
+        doing.task(f"{doing.LOADING} the subject in {numerics.execution}")
         try:
             _subjects[key] = factory(job.contract.subject.kind)(
                 job.contract.subject,
@@ -175,8 +175,8 @@ def _end_of(job: Job, control: ControlRun | KernelControl, run: Callable[[], Pla
 def do_recheck(job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens) -> Json:
     """Chosen rows of ``paths``, from a fresh process; ``rows`` by path."""
     doing.task(f"rows of {unit.id}, in a fresh process")
-    if job.device.startswith("cuda"):  # the device may hold the subject once only
-        _subjects.clear()
+    _subjects.clear()  # nothing here needs it any more, and memory may hold it once only
+    if job.device.startswith("cuda"):
         torch.cuda.empty_cache()
     with _telling(Evidence(job.folder), unit.id):
         rows = zygote.ask(_rows_again, job, unit, paths, tokens)

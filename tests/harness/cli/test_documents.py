@@ -55,7 +55,10 @@ def test_a_subject_that_prints_does_not_reach_stdout(tmp_path: Path, jobs: int, 
         (["replay", "no-such-run", "c000"], "holds no run"),
         (["controls", "--only", "nothing"], "unknown control"),
         (["bench", "--show", "no-such-file"], "no-such-file"),
-        (["verify", "smoke", "--jobs", "many"], "invalid int value: 'many'"),
+        (
+            ["verify", "smoke", "--jobs", "many"],
+            "found 'many', expected a number of processes, or auto",
+        ),
         (["verify"], "the following arguments are required: contract"),
     ],
 )

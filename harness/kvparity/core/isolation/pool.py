@@ -11,10 +11,12 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from typing_extensions import Self
 
+from kvparity.core.doing import LOADING
 from kvparity.core.errors import OracleError, RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.isolation.child import Message
+from kvparity.core.isolation.fit import MemoryFit
 from kvparity.core.isolation.inside import no_exit
-from kvparity.core.isolation.process import GRACE_S, Process, how
+from kvparity.core.isolation.process import GRACE_S, Process
 
 Result = TypeVar("Result")
 Tell = Callable[[str], None]
@@ -94,6 +96,12 @@ class _Child:
     number: int = -1
     since: float = 0.0
 
+    def loaded(self, most: float) -> bool:
+        """Whether its first task is done or is beyond loading, as far as it says so."""
+        loading = self.process.doing().task.startswith(LOADING)
+        began = self.process.doing().number > 1 or self.seconds() > most
+        return not self.starting and (not self.busy or (began and not loading))
+
     def seconds(self) -> float:
         """How long its present task has been running."""
         doing = self.process.doing()
@@ -106,7 +114,7 @@ class Apart(Pool):
     """Computes in up to ``jobs`` processes, which load their subject once and serve many tasks.
 
     ``timeout``: seconds for one task, such as a case, a rollout or loading. ``first``: what every
-    process does first.
+    process does first. ``fit``: how many fit into memory; left out, that is not asked.
     """
 
     def __init__(
@@ -117,7 +125,9 @@ class Apart(Pool):
         *,
         first: Callable[[], None] | None = None,
         grace: float = GRACE_S,
+        fit: MemoryFit | None = None,
     ) -> None:
+        self.fit = fit
         self.jobs, self.timeout, self.tell, self.grace = jobs, timeout, tell, grace
         self.first = first
         self._children: list[_Child] = []
@@ -137,7 +147,7 @@ class Apart(Pool):
         """
         waiting = deque(tasks)
         while waiting or any(child.busy for child in self._children):
-            while waiting and (child := self._free()) is not None:
+            while waiting and (child := self._free(len(waiting))) is not None:
                 task = waiting.popleft()
                 child.process.ask(task.function, *task.arguments)
                 child.busy, child.number = True, -1
@@ -177,24 +187,44 @@ class Apart(Pool):
                 doing, pid = child.process.doing(), child.process.pid
                 if pid not in ended and child.process.closed:
                     self._settle(child)
-                    raise BadEndError(f"{how(child.process.kill())} while {doing}")
+                    raise BadEndError(f"{child.process.ended()} while {doing}")
                 if pid not in ended and time.monotonic() > until:
                     words = f"did not end within {self.grace:g} s and was killed, while {doing}"
                     raise BadEndError(f"the subject's process {words}")
 
-    def _free(self) -> _Child | None:
+    def _free(self, waiting: int) -> _Child | None:
+        """A child for one of the tasks that wait. Until memory is measured, there is one alone."""
+        if self.fit is not None and self._children and self.jobs > 1 and not self._measured():
+            while len(self._children) <= min(waiting, self.fit.before(self.jobs) - 1):
+                self._started()  # importing takes seconds, and little memory
+            first = self._children[0]
+            return None if first.busy else first
         idle = next((child for child in self._children if not child.busy), None)
-        if idle is None and len(self._children) < self.jobs:
-            idle = _Child(Process(self.grace), starting=self.first is not None)
-            if self.first is not None:
-                idle.process.ask(self.first)
-            self._children.append(idle)
-        return idle
+        return self._started() if idle is None and len(self._children) < self.jobs else idle
+
+    def _started(self) -> _Child:
+        child = _Child(Process(self.grace), starting=self.first is not None)
+        if self.first is not None:
+            child.process.ask(self.first)
+        self._children.append(child)
+        return child
+
+    def _measured(self) -> bool:
+        """Whether it is known how many fit: the first child has loaded what it computes with."""
+        assert self.fit is not None
+        first = self._children[0]
+        if not self.fit.known and first.loaded(GRACE_S):
+            self.jobs = self.fit.measured(first.process.peak(), self.jobs)
+            for child in self._children[self.jobs :]:
+                child.process.kill()
+            del self._children[self.jobs :]
+        return self.fit.known
 
     def _heard(self) -> list[tuple[_Child, Message]]:
         """What children said within the next moment."""
         by_handle = {c.process.answers: c for c in self._children if not c.process.closed}
-        ready = wait(list(by_handle), _LOOK_S)
+        soon = self.fit is not None and not self.fit.known
+        ready = wait(list(by_handle), _LOOK_S / 5 if soon else _LOOK_S)
         return [
             (child, message)
             for handle, child in by_handle.items()
@@ -204,9 +234,10 @@ class Apart(Pool):
 
     def _watch(self) -> None:
         """Say what runs; raise where a child is gone, or works too long."""
-        running = []
+        running = [] if self.fit is None or not self.fit.words else [self.fit.words]
         for child in self._children:
             doing, seconds = child.process.doing(), child.seconds()
+            child.process.peak()
             if child.process.dead() or child.process.closed:
                 raise SubjectError(self._gone(child, str(doing)))
             if child.busy and seconds > self.timeout:
@@ -229,7 +260,7 @@ class Apart(Pool):
                 "the subject closed the pipes of its process, or put another program in its place "
                 f"(exec): {doing}"
             )
-        return f"{how(child.process.kill())}: {doing}"
+        return f"{child.process.ended()}: {doing}"
 
     @staticmethod
     def _settle(child: _Child) -> bool:

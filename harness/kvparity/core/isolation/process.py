@@ -19,9 +19,11 @@ from mmap import mmap
 from multiprocessing.connection import wait
 from typing import cast
 
-from kvparity.core import doing
+from kvparity.core import doing, machine
 from kvparity.core.isolation.child import DEAF, Boot, Message
 
+NEAR = 0.25
+"""Less was free than this part of what a process held: it may have been killed for that."""
 GRACE_S = 5.0
 """How long a process may take to end; then it is killed."""
 _BOOT = (
@@ -62,6 +64,8 @@ class Process:
         os.close(answers)
         self._rest = b""
         self._last = doing.Doing()
+        self._peak, self._left = 0, machine.free_memory()
+        self._oom_kills = machine.oom_kills()
         self.closed = False
         """Whether nothing can come any more: the child closed its end, or is gone."""
 
@@ -104,6 +108,12 @@ class Process:
         self._last = doing.read(self._page) or self._last
         return self._last
 
+    def peak(self) -> int:
+        """The most bytes that it was seen to hold; of one that is dead, what it was last."""
+        if found := machine.peak_of(self.pid):
+            self._peak, self._left = found, machine.free_memory()
+        return self._peak
+
     def dead(self) -> bool:
         """Whether it ended. Its process id stays its own until :meth:`kill`."""
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -127,6 +137,27 @@ class Process:
             os.close(self.answers)
         return int(self._popen.returncode)
 
+    def ended(self) -> str:
+        """End it; how it ended, in words."""
+        code = self.kill()
+        return how(code) + (self._no_memory() if code == -signal.SIGKILL else "")
+
+    def _no_memory(self) -> str:
+        """Behind a kill that nobody here asked for: whether it was for want of memory, in words."""
+        held = f"it held {machine.gib(self._peak)}" if self._peak else ""
+        for file, count in machine.oom_kills().items():
+            if count > self._oom_kills.get(file, count):
+                held = f"; {held}" if held else ""
+                return (
+                    f" for want of memory (oom_kill rose in {file}{held}); use fewer --jobs, or "
+                    "allow more memory"
+                )
+        left = self._left
+        if held and left is not None and left.bytes < NEAR * self._peak:
+            free = f"{machine.gib(left.bytes)} of {left.by} were free"
+            return f" (out of memory? {held}, and {free}; use fewer --jobs)"
+        return " (out of memory?)"
+
 
 def _plain(line: bytes) -> Message:
     try:
@@ -146,5 +177,4 @@ def how(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    why = " (out of memory?)" if -code == signal.SIGKILL else ""
-    return f"the subject's process was killed by {name}{why}"
+    return f"the subject's process was killed by {name}"

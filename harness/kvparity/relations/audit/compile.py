@@ -23,6 +23,7 @@ from typing import IO
 
 import kvparity
 import kvparity_kernels
+from kvparity.core.machine import cores
 from kvparity.relations.audit.request import AuditError, Constant, Request
 
 _FORMAT = "1"  # of the cache
@@ -82,7 +83,7 @@ def compile_all(
         with _alone(root):
             # Whoever was first may have compiled the same.
             if missing := _missing(wanted):
-                _compile(missing, root, jobs or len(os.sched_getaffinity(0)), progress)
+                _compile(missing, root, jobs or cores().count, progress)
     return [_read(place, request) for place, request in zip(places, requests, strict=True)]
 
 
