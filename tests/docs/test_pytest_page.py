@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kvparity.core.isolation.inside import here
+from kvparity.pytest_plugin import collect, fixture  # noqa: F401 - a run inside forgets its imports
+from kvparity.run import locate_red, worker  # noqa: F401
+
 pytest_plugins = ["pytester"]
 PAGE = (Path(__file__).parents[2] / "docs/pytest.md").read_text()
 (TEST,) = re.findall(r"```python[^\n]*\n(.*?)```", PAGE, re.DOTALL)
@@ -18,7 +22,8 @@ def test_the_functions_of_the_page(pytester: pytest.Pytester, flip: bool, verdic
     old = "k_cache[i, :n]"
     assert TEST.count(old) == 1
     pytester.makepyfile(test_kernels=TEST.replace(old, f"{old}.flip(0)") if flip else TEST)
-    found = pytester.runpytest_inprocess(*PLUGIN)
+    with here():  # where it parts is not looked for: that is a process of its own
+        found = pytester.runpytest_inprocess(*PLUGIN)
     assert found.parseoutcomes().get(verdict) == 2
 
 

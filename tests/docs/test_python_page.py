@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,22 +31,32 @@ controls: [narrow-cache]
 BLOCKS = re.findall(r"```python[^\n]*\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_the_pair_of_the_page_holds_and_a_broken_one_does_not(tmp_path: Path) -> None:
-    (tmp_path / "pair.py").write_text(BLOCKS[0])
-    done = subprocess.run([sys.executable, "pair.py"], cwd=tmp_path, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
-    (tmp_path / "pair.py").write_text(BLOCKS[0].replace("k_cache[i, :n]", "k_cache[i, :n].flip(0)"))
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What an example writes is gone with the test; its subject needs no process of its own."""
+    monkeypatch.chdir(tmp_path)
+    with here():
+        yield
+
+
+def run(name: str, text: str) -> None:
+    Path(name).write_text(text)
+    runpy.run_path(name, run_name="__main__")
+
+
+def test_the_pair_of_the_page_holds_and_a_broken_one_does_not() -> None:
+    run("pair.py", BLOCKS[0])
     with pytest.raises(AssertionError, match="DIFFERS"):
-        runpy.run_path(str(tmp_path / "pair.py"), run_name="__main__")
+        run("pair.py", BLOCKS[0].replace("k_cache[i, :n]", "k_cache[i, :n].flip(0)"))
 
 
-def test_functions_of_another_signature_are_checked_as_the_page_says(tmp_path: Path) -> None:
+def test_functions_of_another_signature_are_checked_as_the_page_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (example,) = (each for each in BLOCKS if "signature=" in each)
     assert len(example.strip().splitlines()) <= 10
-    (tmp_path / "signature.py").write_text(example)
-    done = subprocess.run([sys.executable, "signature.py"], cwd=tmp_path, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"decode reduces like prefill" in done.stdout
+    run("signature.py", example)
+    assert "decode reduces like prefill" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -55,30 +64,21 @@ def test_functions_of_another_signature_are_checked_as_the_page_says(tmp_path: P
     [("model.py", "generate agrees with one forward pass"), ("rollout.py", "DIFFERS: 1 of 3 tok")],
 )
 def test_a_model_and_a_rollout(
-    title: str,
-    printed: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    title: str, printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / title).write_text(re.findall(rf"title={title}\n(.*?)```", PAGE, re.DOTALL)[0])
-    monkeypatch.chdir(tmp_path)
-    runpy.run_path(title, run_name="__main__")
+    run(title, re.findall(rf"title={title}\n(.*?)```", PAGE, re.DOTALL)[0])
     assert printed in capsys.readouterr().out
 
 
 def test_where_a_run_parts_is_found_as_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (example,) = (each for each in BLOCKS if "kvparity.locate(" in each)
-    (tmp_path / "where.py").write_text(example)
-    (tmp_path / "pair.yaml").write_text(CONTRACT)
-    (tmp_path / "kernels.py").write_text(BLOCKS[0].partition("report =")[0].replace(
+    Path("pair.yaml").write_text(CONTRACT)
+    Path("kernels.py").write_text(BLOCKS[0].partition("report =")[0].replace(
         "k_cache[i, :n], v_cache[i, :n]", "k_cache[i, :n].flip(0), v_cache[i, :n].flip(0)"
     ))  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    with here():
-        runpy.run_path("where.py", run_name="__main__")
+    run("where.py", example)
     printed = capsys.readouterr().out
     assert "c000: decode against prefill over prompts" in printed
     assert "cause: reduction order: " in printed

@@ -75,8 +75,8 @@ def settle() -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
     _found.update(torch_flags.read())
-    _functions, _handlers = replaced.functions(), replaced.handlers()
-    _looks = (replaced.watching(_functions),)
+    watched, _handlers = replaced.watched(), replaced.handlers()
+    _functions, _looks = watched.known, (watched.look,)
 
 
 def settle_again() -> None:

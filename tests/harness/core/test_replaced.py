@@ -81,6 +81,24 @@ def test_a_class_that_is_put_between_parameters_and_tensors_is_seen() -> None:
     assert look() is None
 
 
+def test_functions_are_listed_anew_where_one_is_another_or_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = replaced.watched()
+    assert replaced.watched() is before
+    monkeypatch.setattr(bits, "ulps", lambda *_: None)
+    patched = replaced.watched()
+    assert patched.look() is None
+    monkeypatch.setattr(bits, "more", lambda: None, raising=False)
+    more = replaced.watched()
+    assert more.look() is None
+    monkeypatch.setattr(bits, "more", lambda: 1)
+    assert "bits.more is no longer" in str(more.look())
+    monkeypatch.undo()
+    assert "bits.ulps is no longer" in str(patched.look())
+    assert replaced.watched().look() is None
+
+
 def test_a_comparison_that_is_blind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     class Agreeing(TorchFunctionMode):
         """What was entered and not left: every difference is none."""
