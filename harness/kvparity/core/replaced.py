@@ -102,7 +102,7 @@ def _owners() -> Iterator[object]:
                     yield value
 
 
-class Watched(NamedTuple):
+class WatchedFunctions(NamedTuple):
     """Functions, and the looks at them."""
 
     known: Known
@@ -112,10 +112,10 @@ class Watched(NamedTuple):
     """Whether nothing is another one, and nothing came."""
 
 
-_last: list[Watched] = []
+_last: list[WatchedFunctions] = []
 
 
-def watched() -> Watched:
+def watched() -> WatchedFunctions:
     """All functions that count, as they are now.
 
     Whoever verifies again and again in one process has those of the last time, if they are the same
@@ -126,7 +126,7 @@ def watched() -> Watched:
         places = [place for one in known.values() for place in _places(one.owner)]
         sizes, untouched = [*map(len, places)], _untouched(known)
         _last[:] = [
-            Watched(
+            WatchedFunctions(
                 known,
                 watching(known),
                 lambda: [*map(len, places)] == sizes and untouched(),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.attention.bias import causal_lower_right
 
 from kvparity_kernels.relied import ReliedItem, gone, needed
 
@@ -55,6 +54,8 @@ MODES_OFF = ReliedItem(
 def lower_right(rows: int, keys: int) -> Tensor:
     """torch's ``causal_lower_right``, which cannot be made where a mode sees every operation."""
     with MODES_OFF.get()():
+        from torch.nn.attention.bias import causal_lower_right  # which loads all of torch.compile
+
         return causal_lower_right(rows, keys)
 
 

@@ -64,7 +64,8 @@ def test_a_picture_without_matplotlib_ends_a_command_with_one_sentence(
 def test_what_few_commands_need_is_not_imported_by_all() -> None:
     code = (
         "import sys; from kvparity.cli.main import parser; parser(); import kvparity.run.worker; "
-        "rare = {'matplotlib', 'networkx', 'transformers'}; print(rare & sys.modules.keys()); "
+        "rare = {'matplotlib', 'networkx', 'torch._dynamo', 'transformers'}; "
+        "print(rare & sys.modules.keys()); "
         "import kvparity.labs.codec.picture, kvparity.relations.trace.picture; "
         "import kvparity.labs.bench.picture; print('matplotlib' in sys.modules)"
     )
