@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from kvparity.api.reports import Report
 from kvparity.api.verify import verify
 from kvparity.core.errors import RunFolderError
 from kvparity.core.isolation.inside import here, inside
+from kvparity.core.lock import held
 from kvparity.run.locate_red import kept_located
 from kvparity.run.options import new_folder
 from kvparity.subjects.pair.callables import Kernel, given
@@ -75,11 +76,12 @@ def written(
             ours = False
         raise
     finally:
+        empty = folder.is_dir() and not any(folder.iterdir())
+        if ours and (not folder.exists() or (run_dir is None and empty)):  # the run was refused
+            run.file.unlink(missing_ok=True)  # first: the folder's name may be another's then
         with suppress(OSError):  # it holds evidence
             if run_dir is None:
                 folder.rmdir()
-        if ours and not folder.exists():  # the run was refused
-            run.file.unlink(missing_ok=True)
 
 
 def _write(run: WrittenRun, document: JsonObject) -> None:
@@ -120,7 +122,8 @@ def verified(
                 loaded, device=device, jobs=jobs, run_dir=run.folder, timeout=timeout,
                 command=f"kvparity.{run.caller}",
             )  # fmt: skip
-        return replace(found, run=kept_located(found.run, loaded, run.folder, locate_s))
+        with held(run.folder, "locate") if locate_s else nullcontext():
+            return replace(found, run=kept_located(found.run, loaded, run.folder, locate_s))
     except ContractError as error:
         words = "; ".join(_words(str(each), run.file) for each in error.problems)
         raise ValueError(f"{run.caller}: {words}") from None

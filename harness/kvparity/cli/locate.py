@@ -11,6 +11,7 @@ from kvparity.cli.arguments import Verbs, add_current, add_device, add_json, sin
 from kvparity.cli.stop import StopError, drawable, ends
 from kvparity.core.errors import RunFolderError
 from kvparity.core.exit_codes import ExitCode
+from kvparity.core.lock import held
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         found = locate(args.run_dir, args.case, device=args.device, current=args.current)
     text = "\n".join([found.text(), *since_words(found.since)])
     try:
-        found.keep(args.run_dir)
+        with held(args.run_dir, "locate"):
+            found.keep(args.run_dir)
     except RunFolderError as error:  # what was found is told, and evidence may be read-only
         say.tell(f"kvparity: a report of this run will not show it: {error}", file=sys.stderr)
     if args.svg is not None:

@@ -17,7 +17,7 @@ from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode, of_verdict
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.run.device import settle
-from kvparity.run.options import BUDGET_S, RUNS, new_folder, seconds, sound
+from kvparity.run.options import BUDGET_S, new_folder, seconds, sound
 from kvparity_contracts.numerics import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -116,11 +116,7 @@ def _run(args: argparse.Namespace, tell: ci_files.Tell) -> int:
         bar(0, 0, "loading torch")
         loaded = with_device(load_whole(find(args.contract)), args.modelled)
         device = settle(args.device)
-    try:
-        folder = args.run_dir or new_folder(loaded.contract.name)
-    except OSError as error:
-        words = f"{RUNS} cannot be written ({error.strerror}); give a --run-dir"
-        raise StopError(words) from error
+    folder = args.run_dir or new_folder(loaded.contract.name)
     try:
         if args.invariant:
             return _before_and_after(args, loaded, device, folder, tell)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -15,6 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kvparity.core.errors import RunFolderError as RunFolderError
+from kvparity.core.lock import FILE as LOCK
+from kvparity.core.lock import held
 from kvparity.core.values import Json, RunLine
 from kvparity.relations.asked import Sided
 from kvparity.report import run_files, tracebacks
@@ -52,31 +53,27 @@ class Evidence:
         Raises:
             RunFolderError: see there, or another process runs in it.
         """
-        there, locked = os.path.isdir(self.folder), False  # noqa: PTH112 - of any name at all
-        if not resume:
-            self.start(identity, resume=False, command=command)
+        there = os.path.isdir(self.folder)  # noqa: PTH112 - of any name at all
+        if there or not resume:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError:
+                self.start(identity, resume=resume)  # it says what is wrong
+                raise
         try:
-            head = (self.folder / "identity.json").open("rb")
-        except OSError:
-            head = None  # start says what is wrong
-        try:
-            if head is not None:
+            with held(self.folder, "verify") if there or not resume else nullcontext():
+                self.start(identity, resume=resume, command=command)
                 try:
-                    fcntl.flock(head, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    words = f"another kvparity runs in {self.folder}; wait for it, or stop it"
-                    raise RunFolderError(words) from None
-                locked = True
-            if resume:
-                self.start(identity, resume=True)
-            yield
+                    yield
+                except Exception:
+                    if not resume:
+                        self._withdraw()
+                    raise
         except Exception:
-            if not resume and locked:
-                self._withdraw(keep_folder=there)
+            if not there:
+                with suppress(OSError):  # there is evidence in it
+                    self.folder.rmdir()
             raise
-        finally:
-            if head is not None:
-                head.close()
 
     def start(self, identity: JsonObject, *, resume: bool, command: str = "") -> None:
         """Create the folder, or take it up again.
@@ -144,11 +141,12 @@ class Evidence:
     @staticmethod
     def _somebodys(path: Path) -> bool:
         """Whether a run may not begin beside it: more than what a run that failed may leave."""
-        return not path.name.startswith(_BEGINNING) and not tracebacks.alone(path)
+        ours = path.name == LOCK or path.name.startswith(_BEGINNING)
+        return not ours and not tracebacks.alone(path)
 
-    def _withdraw(self, *, keep_folder: bool) -> None:
+    def _withdraw(self) -> None:
         """Leave nothing of a run that finished nothing but what a subject raised."""
-        own = {"identity.json", "failures", "paths.jsonl", KEPT}
+        own = {"identity.json", "failures", "paths.jsonl", KEPT, LOCK}
         with suppress(OSError):  # a subject may have taken the folder away
             if any(each.name not in own for each in self.folder.iterdir()):
                 return
@@ -159,8 +157,6 @@ class Evidence:
                 return
             (self.folder / "failures").rmdir()
             (self.folder / "identity.json").unlink()
-            if not keep_folder:
-                self.folder.rmdir()
 
     def ended_badly(self, words: str) -> None:
         """Note that no report may be made of this run, although all of it ran."""

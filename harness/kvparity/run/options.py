@@ -7,6 +7,8 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from kvparity.core.errors import RunFolderError
+
 MOST_JOBS = 1024
 AUTO = "auto"
 """As many processes as fit, as a command line has it."""
@@ -46,13 +48,17 @@ def new_folder(name: str) -> Path:
     """A folder that was not there: of runs that begin in one second, each gets its own.
 
     Raises:
-        OSError: it cannot be made.
+        RunFolderError: it cannot be made.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    RUNS.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        folder = RUNS / (f"{stamp}-{name}" + (f"-{number}" if number > 1 else ""))
-        with suppress(FileExistsError):
-            folder.mkdir()
-            return folder
+    try:
+        RUNS.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = RUNS / (f"{stamp}-{name}" + (f"-{number}" if number > 1 else ""))
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        words = f"{RUNS} cannot be written ({error.strerror}); give a run folder (--run-dir)"
+        raise RunFolderError(words) from error
     raise AssertionError("unreachable: numbers do not end")

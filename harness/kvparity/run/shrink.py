@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kvparity.core.environment import settle, versions
 from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
+from kvparity.core.lock import held
 from kvparity.core.values import Json
 from kvparity.run.failing import FailingCases
 from kvparity.run.identity import subject_files
@@ -170,7 +171,8 @@ def shrink(
         "files": dict(subject_files(found.loaded)),
         "device": device,
     }
-    with TriedFile.open(folder / FOLDER / f"{case_id}.jsonl", about) as tried:
+    file = folder / FOLDER / f"{case_id}.jsonl"
+    with held(folder, "shrink"), TriedFile.open(file, about) as tried:
         first = failing.look(start)
         if first.outcome == "error":
             raise SubjectError(first.words)

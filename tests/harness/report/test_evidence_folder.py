@@ -14,6 +14,7 @@ from run_documents import whole_report as report
 from safetensors import safe_open
 from torch import Tensor
 
+from kvparity.core.lock import held
 from kvparity.report.run_dir import Evidence, RunFolderError, read_identity
 
 ABOUT = {"schema_version": 2, "path": "c.yaml", "contract": "abc"}
@@ -102,19 +103,14 @@ def test_a_run_that_is_refused_because_of_another_leaves_the_other_alone(tmp_pat
         pass
 
 
-def test_a_new_run_that_another_overtook_takes_nothing_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def taken(*_: Any) -> None:
-        raise OSError
-
-    monkeypatch.setattr("kvparity.report.run_dir.fcntl.flock", taken)
-    with (
-        pytest.raises(RunFolderError, match="another kvparity runs in"),
-        Evidence(tmp_path).alone(ABOUT, resume=False),
-    ):
-        raise AssertionError("the folder is taken")
-    assert names(tmp_path) == {"failures", "identity.json"}
+def test_a_new_run_that_another_overtook_writes_nothing(tmp_path: Path) -> None:
+    with held(tmp_path, "verify"):
+        with (
+            pytest.raises(RunFolderError, match="another kvparity runs in"),
+            Evidence(tmp_path).alone(ABOUT, resume=False),
+        ):
+            raise AssertionError("the folder is taken")
+        assert names(tmp_path) == {"lock.json"}
 
 
 def test_the_lock_ends_with_the_run(tmp_path: Path) -> None:

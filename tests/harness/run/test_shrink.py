@@ -15,6 +15,7 @@ from toy_verification import verify
 import kvparity
 from kvparity.cli.main import main
 from kvparity.core.errors import UnsupportedError
+from kvparity.core.lock import held
 from kvparity.plan.cases import make
 from kvparity.run.failing import FailingCases
 from kvparity.run.shrink import Shrunk, shrink
@@ -144,6 +145,9 @@ def test_a_case_that_does_not_differ_is_not_made_smaller(
     for case, words in (("c002", "'holds' in this run"), ("c999", "has no case 'c999'")):
         assert main(["shrink", str(red), case]) == 2
         assert words in capsys.readouterr().err
+    with held(red, "verify"):
+        assert main(["shrink", str(red), "c000"]) == 2
+    assert f"another kvparity runs in {red}: verify, pid " in capsys.readouterr().err
     assert main(["shrink", str(red), "c000", "--budget", "nan"]) == 2
     assert "budget nan: expected seconds" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -106,9 +107,18 @@ def _alone(root: Path) -> Iterator[None]:
     """Let one process at a time compile into a folder; each takes all cores."""
     import fcntl  # there is no Triton where there is no fcntl
 
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        opened = (root / "lock").open("a")  # nothing is written into it
+    except OSError as error:
+        words = f"{root} cannot be written ({error.strerror}); set {_VARIABLE} to a folder of yours"
+        raise AuditError(words) from error
+    with opened as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            words = "locks do not work in %s (%s): others may compile the same meanwhile"
+            logging.getLogger("kvparity").warning(words, root, error.strerror)
         yield
 
 
