@@ -41,12 +41,12 @@ def requests(key: RowKey) -> Iterator[Request]:
 
 
 def keys() -> Iterator[RowKey]:
-    """What is read: base rows and warps."""
+    """What is read: base rows, and base warps or twice as many."""
     base = ReductionOrder()
-    every = product(ARCHITECTURES, FORMATS.values(), TILES, DIMS)
-    for architecture, bits, tile, dim in every:
-        fixed = (base.block_m, base.num_warps)
-        yield RowKey(architecture, triton_version(), bits, *fixed, tile, dim)
+    warps = (base.num_warps, 2 * base.num_warps)
+    every = product(ARCHITECTURES, FORMATS.values(), warps, TILES, DIMS)
+    for architecture, bits, count, tile, dim in every:
+        yield RowKey(architecture, triton_version(), bits, base.block_m, count, tile, dim)
 
 
 def main() -> None:

@@ -3,8 +3,12 @@
     python ci/studies/shrunk_defects.py            writes docs/results/shrunk-defects.*
     python ci/studies/shrunk_defects.py --stdout   print the table, write nothing
 
-Those faults of the fault matrix that change bits in Triton's interpreter, and others of a pair in
-torch. Each is planted in decode alone, verified over three sequences, and shrunk.
+The ten faults of the fault matrix, and others of a pair in torch. Each is planted in decode alone,
+verified over three sequences, and shrunk. What Triton's interpreter does not have is computed as
+sm_90 does: products in TF32, and the tree that another number of warps gives to sums along a row.
+Contraction is planted as what the compiler makes of it: the sound text has a product and a sum
+where decode has the fused operation (``tests/harness/relations/audit/test_planted_faults.py`` sees
+that the compiled codes are equal).
 """
 
 from __future__ import annotations
@@ -21,7 +25,6 @@ from pathlib import Path
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from fault_matrix import OUT as MATRIX
 from fault_matrix import SOURCES, audit_cases
 
 import kvparity
@@ -34,6 +37,8 @@ MOST_S = 60.0
 PAIRS = ROOT / "tests/harness/semantic_pairs.py"
 ORDERS = ROOT / "tests/harness/relations/order"
 KERNELS = "order: {split: 32, tile: 16, block_m: 16}"
+READ = "order: {split: 64, tile: 32, block_m: 64}"
+"""An order whose sums along a row were read off compiled kernels."""
 CONTRACT = """\
 version: 1
 name: fault
@@ -43,7 +48,7 @@ subject:
   decode: pair.py:decode
   heads: {{query: 4, kv: 2, dim: 16}}
   {more}
-numerics: {{execution: float32}}
+numerics: {numerics}
 workloads:
   - {{name: w, prompt_tokens: [36, 24, 5], generate: 12}}
 checks:
@@ -63,6 +68,7 @@ class ShrinkFault:
     edge: int | None
     more: str = KERNELS
     path: str = "decode"
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def decode(*tensors, order, **more):
 """
 
 
-def _kernels(file: Path) -> str:
+def _kernels(file: Path, planted: str = "decode", sound: str = "prefill") -> str:
     return f"""\
 import importlib.util
 from unittest.mock import patch
@@ -111,10 +117,10 @@ from kvparity_kernels.attention import kernels as _
 _spec = importlib.util.spec_from_file_location("planted", {str(file)!r})
 _planted = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_planted)
-prefill = attention.prefill
-def decode(*tensors, **more):
+{sound} = attention.{sound}
+def {planted}(*tensors, **more):
     with patch.object(attention, "kernels", _planted):
-        return attention.decode(*tensors, **more)
+        return attention.{planted}(*tensors, **more)
 """
 
 
@@ -146,7 +152,7 @@ def decode(q, k, v, *, kv_lens, **more):
 
 
 def faults(folder: Path) -> Iterator[ShrinkFault]:
-    """Six of the fault matrix, and four of a pair in torch."""
+    """The ten of the fault matrix, and four of a pair in torch."""
     text, own = "text of the kernels", "pair in torch"
     sources = {name: audit_cases.mutate(folder, name, change) for name, change in SOURCES.items()}
     yield ShrinkFault(
@@ -170,6 +176,24 @@ def faults(folder: Path) -> Iterator[ShrinkFault]:
     yield ShrinkFault(
         "maximum renewed only when it grows by 8", text, _kernels(sources["lazy maximum"]), 16
     )
+    tf32 = audit_cases.mutate(folder, "tf32", *audit_cases.TF32)
+    yield ShrinkFault("TF32 products", text, _kernels(tf32), None, device="sm_90")
+    unfused = audit_cases.mutate(folder, "unfused", *audit_cases.NAIVE)
+    yield ShrinkFault(
+        "contraction (fusion) on",
+        "text of the kernels: product and sum in prefill, fused in decode",
+        _kernels(unfused, "prefill", "decode"),
+        16,
+        "order: {split: 16, tile: 16, block_m: 16}",
+    )
+    yield ShrinkFault(
+        "another number of warps", "order that decode is given", _ordered("num_warps=8"), 4, READ,
+        device="sm_90",
+    )  # fmt: skip
+    yield ShrinkFault(
+        "another order where all scores are equal, as a softcap of 1e-9 makes them", own,
+        _in_torch("by_data=True"), 2, "softcap: 1.0e-9",
+    )  # fmt: skip
     yield ShrinkFault(
         "a window above 4 is one key short",
         own,
@@ -198,7 +222,8 @@ def look(fault: ShrinkFault, folder: Path) -> ShrunkRow:
     folder.mkdir()
     (folder / "pair.py").write_text(fault.text)
     file = folder / "fault.yaml"
-    file.write_text(CONTRACT.format(more=fault.more, path=fault.path))
+    numerics = "{execution: float32%s}" % (f", device: {fault.device}" if fault.device else "")
+    file.write_text(CONTRACT.format(more=fault.more, path=fault.path, numerics=numerics))
     report = kvparity.verify(file, run_dir=folder / "run", device="cpu", jobs=1)
     case = next(each for each in report.cases if each.verdict == "differs")
     began = time.monotonic()
@@ -216,7 +241,7 @@ def _row(fault: ShrinkFault, found: Shrunk, seconds: float) -> ShrunkRow:
         count = len({piece.partition(":")[0] for piece in path.steps.split() if ":" in piece})
     return ShrunkRow(
         fault=fault.name,
-        planted=fault.planted,
+        planted=fault.planted + (f", as {fault.device}" if fault.device else ""),
         edge=fault.edge,
         keys_before=found.start.keys,
         sequences=count,
@@ -234,10 +259,6 @@ def _row(fault: ShrinkFault, found: Shrunk, seconds: float) -> ShrunkRow:
 
 def render(rows: list[ShrunkRow]) -> str:
     """The page."""
-    bits = {
-        row["fault"]: row["bits"] for row in json.loads(MATRIX.with_suffix(".json").read_text())
-    }
-    unseen = [name for name, saw in bits.items() if name != "none" and not (saw and saw["seen"])]
     lines = [
         "| fault in decode | planted in | edge | smallest case | beside it | cases tried | s |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -253,11 +274,11 @@ def render(rows: list[ShrunkRow]) -> str:
         )
     return f"""# Faults of attention, made smaller
 
-Written by `python ci/studies/shrunk_defects.py` from a run: float32 on a CPU, in Triton's interpreter where kernels run. Each fault is planted in decode alone and seen over three sequences of 36, 24 and 5 tokens of prompt, 12 generated, with 4 query heads of 2 KV heads of 16; [`kvparity shrink`](../shrink.md) then takes away what does not matter. Sequences are those of the workload; `batched` has fillers beside them. **edge**: up to so many keys decode is right. Every case is 1-minimal, has at most two sequences and one group of heads, lies within two keys of the edge, stands beside one that passes, and took at most {MOST_S:g} s, unless the row says otherwise. [All of it](shrunk-defects.json).
+Written by `python ci/studies/shrunk_defects.py` from a run: float32 on a CPU, in Triton's interpreter where kernels run, or with the products and sums of a device where a row says so. Each fault is planted in decode alone and seen over three sequences of 36, 24 and 5 tokens of prompt, 12 generated, with 4 query heads of 2 KV heads of 16; [`kvparity shrink`](../shrink.md) then takes away what does not matter. Sequences are those of the workload; `batched` has fillers beside them. **edge**: up to so many keys decode is right. Every case is 1-minimal, has at most two sequences and one group of heads, lies within two keys of the edge, stands beside one that passes, and took at most {MOST_S:g} s, unless the row says otherwise. [All of it](shrunk-defects.json).
 
 {chr(10).join(lines)}
 
-Six are those of the [fault matrix](fault-matrix.md) that change bits there. Its others change none on a CPU in random data, so there is no case to make smaller: {", ".join(unseen)}.
+The first ten are those of the [fault matrix](fault-matrix.md), planted so that they change bits here. TF32 products and another number of warps do so as [sm_90 computes](../device-numerics.md): the second changes the tree of the sums along a row, which was read off compiled kernels. What the compiler makes of contraction is the fused operation in the text: both compile to the same machine code. Scores that are all equal show in no random data; a softcap of 1e-9 makes all weights 1.
 """  # noqa: E501 - Markdown
 
 
@@ -265,11 +286,14 @@ def main() -> int:
     """Run all, write or print."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--stdout", action="store_true", help="print the table, write nothing")
+    options.add_argument("--only", nargs="+", metavar="FAULT", help="with --stdout: these alone")
     given = options.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number, fault in enumerate(faults(folder)):
+            if given.only and fault.name not in given.only:
+                continue
             rows.append(look(fault, folder / f"f{number}"))
             print(rows[-1], file=sys.stderr, flush=True)
     if given.stdout:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from kvparity.births.digests import digest_pass
-from kvparity.births.pair_causes import FAR
+from kvparity.births.pair_causes import wrong_side
 from kvparity.core.bits import differing
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.plan.cases import Case, make
@@ -22,6 +21,7 @@ from kvparity.run.worker import Job, forget, subject_of
 from kvparity.smallest.fewer_steps import written
 from kvparity.smallest.one_case import OneCase
 from kvparity.smallest.search import TriedCase
+from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.steps import WrittenSteps
 
 _NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
@@ -89,27 +89,24 @@ class FailingCases:
         if case.relation != "invariance" or case.reference is None or found.reason != "bits differ":
             part = found.first_divergence.part if found.first_divergence else None
             return " ".join(filter(None, [_NUMBER.sub("#", found.reason), part]))
-        if runner.setting.subject.vocab:
+        subject = runner.setting.subject
+        if not isinstance(subject, AttentionSubject):
             operation = _first_operation(runner, case)
             return operation if operation is not None else _column(found)
         reference, candidate = answer.reference, answer.candidate
         if not isinstance(reference, Record) or not isinstance(candidate, Record):
             return _column(found)
-        return f"{_column(found)}, {_wrong(reference, candidate, runner.exact().cpu())}"
+        values = reference.values.cpu(), candidate.values.cpu()
+        return f"{_column(found)}, {kind_of(subject, *values, runner.exact().cpu())}"
 
 
-def _wrong(reference: Record, candidate: Record, exact: Tensor) -> str:
-    """Which side is farther from float64 than rounding takes it, if one is."""
-    a, b = reference.values.cpu(), candidate.values.cpu()
-    off = differing(a, b)
-    if not bool(off.any()):
-        return "order"
-    errors = [float((x.double() - exact)[off].abs().nan_to_num(torch.inf).max()) for x in (a, b)]
-    low, high = sorted(errors)
-    if high <= FAR * low:
-        return "order"
+def kind_of(pair: AttentionSubject, a: Tensor, b: Tensor, exact: Tensor) -> str:
+    """Which side's rows are farther from float64 than rounding takes them, if one's are; as
+    ``locate`` tells it. All ``[rows, width]``."""
+    rows = differing(a, b).any(-1)
+    wrong = wrong_side(pair, a[rows], b[rows], exact[rows, : a.shape[1]])
     # Whatever the paths are: another may fail alike.
-    return f"values of the {('reference', 'path')[errors.index(high)]}"
+    return "order" if wrong is None else f"values of the {('reference', 'path')[wrong]}"
 
 
 def _first_operation(runner: Runner, case: Case) -> str | None:

@@ -1,5 +1,5 @@
 """Numbers of a subject that can be smaller: heads, layers, widths, windows, pages; parts that can
-be left out."""
+be left out, and a device whose products are computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT_OUT = ("softcap", "sinks", "bias", "window")
 
 @dataclass(frozen=True)
 class Knob:
-    """Something of the subject: what it is now, and smaller values, the smallest first."""
+    """Something of the contract: what it is now, and smaller values, the smallest first."""
 
     name: str
     now: str
@@ -26,8 +26,10 @@ class Knob:
 
 
 def knobs(case: OneCase) -> Iterator[Knob]:
-    """All of a subject's."""
-    subject = case.contract.subject
+    """All of a subject's, and the device."""
+    subject, device = case.contract.subject, case.contract.numerics.device
+    if device is not None:
+        yield Knob("device", device, (("none", {("numerics", "device"): GONE}),))
     if isinstance(subject, Attention):
         yield from _pair(subject)
     elif isinstance(subject, Decoder) and subject.config is not None:

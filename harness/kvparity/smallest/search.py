@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kvparity.smallest.knobs import knobs
 from kvparity.smallest.one_case import OneCase
 from kvparity.smallest.reductions import (
     SmallerCase,
@@ -39,7 +40,7 @@ class TriedCase:
 
 
 SEEDS = 6
-"""Other random data that are tried of a length behind an edge."""
+"""Other random data that are tried of a length behind an edge, or of fewer heads."""
 
 
 class OutOfTimeError(Exception):
@@ -145,20 +146,28 @@ class Search:
             any(self.fails(_cut_to(self.best, number, n)) for n in near if 0 < n < now)
 
     def _by_chance(self) -> None:
-        """Behind an edge one row may be equal by chance: of a pair, other data are tried."""
+        """Behind an edge, or in fewer heads, rows may be equal by chance: of a pair, other data are
+        tried."""
         if self.best.contract.subject.kind != "attention" or self.best.path.kind == "steps":
             return
-        edges, seed = means(self.best.contract).edges, self.best.contract.seed
-        behind = sorted({e.keys + side for e in edges for side in (0, 1)})
+        edges = {edge.keys for edge in means(self.best.contract).edges}
+        if self.best.contract.numerics.device is not None:  # lanes add their sums by halves
+            edges |= {1 << n for n in range(1, min(edges, default=1).bit_length())}
+        behind = sorted({keys + side for keys in edges for side in (0, 1)})
         for number in range(len(chunks(self.best))):
             shorter = (_cut_to(self.best, number, n) for n in behind if n < self._tokens(number))
-            cases = (
-                case.changed({("seed",): seed + more})
-                for case in shorter
-                if case is not None
-                for more in range(1, 1 + SEEDS)
-            )
-            any(self.fails(case) for case in cases)
+            any(self._drawn(case) for case in shorter)
+        heads = (knob for knob in knobs(self.best) if knob.name == "heads")
+        for _, changes in next(heads).smaller:
+            if self._drawn(self.best.changed(changes)):
+                break
+
+    def _drawn(self, case: OneCase | None) -> bool:
+        """Whether a case fails, with data of other seeds if not with its own."""
+        if case is None:
+            return False
+        seed = case.contract.seed
+        return any(self.fails(case.changed({("seed",): seed + more})) for more in range(1 + SEEDS))
 
     def _tokens(self, number: int) -> int:
         return chunks(self.best)[number].count

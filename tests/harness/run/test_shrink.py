@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import semantic_pairs
+import torch
 from pair_contracts import PAIRS
 from toy import Toy
 from toy_verification import verify
@@ -17,11 +19,13 @@ from kvparity.cli.main import main
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.lock import held
 from kvparity.plan.cases import make
-from kvparity.run.failing import FailingCases
+from kvparity.run.failing import FailingCases, kind_of
 from kvparity.run.shrink import Shrunk, shrink
 from kvparity.smallest.one_case import OneCase, of_case
 from kvparity.smallest.reductions import SmallerCase
 from kvparity.smallest.search import TriedCase
+from kvparity.subjects.pair.model import HeadCounts, Pair
+from kvparity.subjects.pair.subject import AttentionSubject
 from kvparity_contracts.linter import lint
 from kvparity_contracts.loader import load
 from kvparity_contracts.steps import WrittenSteps
@@ -150,6 +154,25 @@ def test_a_case_that_does_not_differ_is_not_made_smaller(
     assert f"another kvparity runs in {red}: verify, pid " in capsys.readouterr().err
     assert main(["shrink", str(red), "c000", "--budget", "nan"]) == 2
     assert "budget nan: expected seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("off", "kind"), [(1e-7, "order"), (1e-2, "values of the path")], ids=["rounding", "wrong"]
+)
+def test_a_side_is_wrong_where_rounding_does_not_take_it(off: float, kind: str) -> None:
+    """A row of the other side may be as near to float64 as it likes by chance."""
+    exact = torch.linspace(-1.0, 1.0, 68, dtype=torch.float64)[None]
+    rows = (exact + 1e-12).float(), (exact + off).float()
+    pair = AttentionSubject(
+        pair=Pair.of(semantic_pairs.prefill, semantic_pairs.decode, "prefill", "decode"),
+        heads=HeadCounts(4, 1, 16),
+        scale=0.25,
+        execution=torch.float32,
+        kv_cache=torch.float32,
+        device=torch.device("cpu"),
+        seed=0,
+    )
+    assert kind_of(pair, *rows, exact) == kind
 
 
 def test_an_interruption_says_how_to_go_on(

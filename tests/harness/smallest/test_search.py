@@ -94,6 +94,23 @@ def test_what_is_found_is_as_small_as_the_rule_allows(name: str) -> None:
     assert found.asked < 150
 
 
+def test_with_fewer_heads_other_data_are_tried() -> None:
+    """One head fails, too, but not with every seed."""
+    found = search(start(), lambda c: heads(c) == (8, 2) or c.contract.seed == 5)
+    assert found.run(lambda _: None)
+    assert heads(found.best) == (1, 1)
+
+
+def test_what_only_a_device_shows_passes_without_it() -> None:
+    numerics = {"execution": "float32", "device": "sm_90"}
+    found = search(start(numerics=numerics), lambda c: c.contract.numerics.device is not None)
+    assert found.run(lambda _: None)
+    assert [(it.what, it.after) for it in found.neighbours()] == [("device", "none")]
+    anywhere = search(start(numerics=numerics), lambda c: True)
+    assert anywhere.run(lambda _: None)
+    assert anywhere.best.contract.numerics.device is None
+
+
 def test_another_failure_is_not_followed() -> None:
     def ask(small: OneCase) -> TriedCase:
         last = len(small.workload.lengths()) - 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from audit_cases import Planted, compared
 
+from kvparity.relations.audit.compile import compile_all
 from kvparity.relations.audit.request import Request
 from kvparity.relations.audit.views import AuditSide
 
@@ -51,6 +55,18 @@ def test_contraction_is_read_from_the_machine_code(
     assert with_it.contraction.made > 0
     assert with_it.sass.fma > without.sass.fma
     assert (without.contraction.allowed, without.contraction.made) == (False, 0)
+
+
+def test_contraction_makes_what_the_text_spells_out(
+    planted: dict[str, Planted], compiled_at: Path
+) -> None:
+    """So a kernel that is contracted can be planted where nothing is compiled."""
+    plain = planted["fusion"].sound[1]
+    asked = [replace(plain, fusion=True), plain, replace(plain, source=None)]
+    contracted, separate, written = (
+        [kernel.sass for kernel in kernels] for kernels in compile_all(asked, folder=compiled_at)
+    )
+    assert contracted == written != separate
 
 
 def test_tf32_shows_in_the_instruction(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from audit_cases import ORDER, SHAPE, pair
+from audit_cases import ORDER, SHAPE, Planted, pair
 
 from kvparity.relations.audit.ptx import Instruction
 from kvparity.relations.audit.request import Request
@@ -36,6 +36,15 @@ def test_the_table_has_what_is_compiled(
     if arch != "sm_100":
         assert found is not None
         assert found.columns == ORDER.tile
+
+
+def test_other_warps_have_a_row_of_their_own(
+    planted: dict[str, Planted], sides: dict[Request, AuditSide]
+) -> None:
+    request = planted["num_warps"].faulty[1]
+    fixed = (16, ORDER.block_m, request.order.num_warps, ORDER.tile, SHAPE.head_dim)
+    found = table()[RowKey("sm_90", triton_version(), *fixed)]
+    assert found == read(sides[request].walk)
 
 
 def swapped(part: Part) -> Part:
