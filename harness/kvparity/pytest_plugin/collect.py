@@ -97,6 +97,7 @@ class Group(pytest.Collector):
         for name, case in self.items.items():
             item = CaseItem.from_parent(self, name=name)
             item.case = case
+            item.user_properties.append(("case", case))
             yield item
 
 
@@ -111,6 +112,7 @@ class Controls(pytest.Collector):
             name = f"{control}-{relation}"
             item = ControlItem.from_parent(self, name=name)
             item.planned = control, relation
+            item.user_properties += [("control", control), ("relation", relation)]
             yield item
 
 

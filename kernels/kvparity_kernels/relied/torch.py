@@ -53,6 +53,9 @@ MODES_OFF = ReliedItem(
 
 def lower_right(rows: int, keys: int) -> Tensor:
     """torch's ``causal_lower_right``, which cannot be made where a mode sees every operation."""
+    # torch imports its compiler with it, in seconds: who never asks for it does not wait.
+    from torch.nn.attention.bias import causal_lower_right
+
     with MODES_OFF.get()():
         from torch.nn.attention.bias import causal_lower_right  # which loads all of torch.compile
 
