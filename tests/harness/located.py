@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from kvparity.births.account import ROOM, Account
 from kvparity.births.pairs import PairAccount
 from kvparity.core.errors import UnsupportedError
@@ -10,7 +12,9 @@ from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES
 from kvparity_contracts.controls import CONTROLS
 
 
-def located(fixture: str, control: str | None, *, room: int = ROOM) -> Account | PairAccount:
+def located(
+    fixture: str, control: str | None, *, room: int = ROOM, until: float = math.inf
+) -> Account | PairAccount:
     """What is found in the first workload that shows the control; None: with nothing planted."""
     row = CONTROLS[control] if control else None
     for workload in FIXTURES[fixture].contract.workloads:
@@ -18,5 +22,5 @@ def located(fixture: str, control: str | None, *, room: int = ROOM) -> Account |
             found = locating.placed(fixture, workload.name, control or "stale-slot")
         except UnsupportedError:
             continue
-        return locating.located(*found, row, room=room)
+        return locating.located(*found, row, room=room, until=until)
     raise AssertionError(f"{fixture} shows no {control}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from kvparity.run.device import default, settle
 from kvparity.run.kept import as_in, contract_of
 from kvparity.run.locate import RELATION, Located
 from kvparity.run.locate import locate as run
+from kvparity.run.options import seconds
 
 
 def locate(
@@ -22,6 +25,7 @@ def locate(
     *,
     device: str | None = None,
     current: bool = False,
+    budget: float | None = None,
 ) -> Located:
     """Run both sides of a case again, on the tokens of the run, and find where they part.
 
@@ -33,14 +37,19 @@ def locate(
         device: ``cpu`` or ``cuda``; left out, what ``KVPARITY_DEVICE`` says, else CUDA where there
             is one.
         current: run the subject's files as they are now, not as the run kept them.
+        budget: seconds behind which no more births are looked for; what those that were found
+            explain is told. Left out: without a limit.
 
     Raises:
         RunFolderError: the folder holds no run, or the run no such case.
         UnsupportedError: no two paths of the case can be compared, or nobody but the caller has
             the functions.
         SubjectError: the subject failed.
-        ValueError: the device is not there.
+        ValueError: the device is not there, or the budget means nothing.
     """
+    if budget is not None:
+        seconds("budget", budget)
+    until = math.inf if budget is None else time.monotonic() + budget
     if isinstance(report, Report) and not report.again:
         raise UnsupportedError(
             "the functions of this report are the calling process's alone and are not loaded "
@@ -51,7 +60,7 @@ def locate(
     loaded = contract_of(folder)
     wanted = case if case is not None else _first(folder)
     with borrowed(), as_in(folder, loaded, current=current) as since:
-        return replace(run(loaded, folder, wanted, asked), since=since)
+        return replace(run(loaded, folder, wanted, asked, until=until), since=since)
 
 
 def _first(folder: Path) -> str:

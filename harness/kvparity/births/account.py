@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 
 from kvparity.births.digests import digest_pass
 from kvparity.births.signs import Signs, alike, observed, without_program
-from kvparity.births.transplant import Birth, Key, births, capture, replaced
+from kvparity.births.transplant import (
+    Birth,
+    Born,
+    KeptRows,
+    Key,
+    births,
+    capture,
+    replaced,
+)
 from kvparity.core.bits import differing
 from kvparity.record.execute import Record
 from kvparity.record.path_run import PathRun
@@ -26,7 +36,8 @@ class Account:
     ``unlike``: operations and rows with other bits, in the order of computation; ``first`` of them.
     ``signs``: what was observed beside the births.
     ``left_out``: rows that did not fit into memory. ``gap`` and ``gap_left``: sums of absolute
-    differences of the compared values.
+    differences of the compared values. ``whole``: the time did not end before all births were
+    looked for.
     """
 
     rows: int
@@ -41,6 +52,7 @@ class Account:
     left_out: int
     gap: float
     gap_left: float
+    whole: bool = True
 
     @property
     def complete(self) -> bool:
@@ -52,21 +64,35 @@ class Account:
         """The share of the gap that is gone with the births."""
         return 1.0 if not self.gap else max(0.0, 1.0 - self.gap_left / self.gap)
 
+    @property
+    def mended(self) -> float:
+        """The share of the differing rows that are equal with the births put right."""
+        return 1.0 - self.still / self.differing if self.differing else 1.0
+
     def by_operation(self) -> Counter[str]:
         """How many rows were born in each operation, in the order of computation."""
         return Counter(each.operation for each in self.births)
 
 
-def account(reference: PathRun, candidate: PathRun, *, room: int = ROOM) -> Account:
+def account(
+    reference: PathRun, candidate: PathRun, *, room: int = ROOM, until: float = math.inf
+) -> Account:
     """Locate where a path parts from its reference.
 
     Four more runs: digests of both, the reference's rows where something differs, the candidate
     with these put in, and the candidate with its births alone put right. Where that leaves most of
     the difference, one more, of the candidate as it is; where nothing was reported of a traced
     program, one of the same steps without it.
+
+    ``until``: by the monotonic clock; where births are still looked for then, those that were found
+    are put right, and what they explain is told.
     """
     a, a_digests = digest_pass(reference)
+    began = time.monotonic()
     b, b_digests = digest_pass(candidate)
+    again = time.monotonic() - began
+    # Births may be looked for as long as their pass can end, and one more with these put right.
+    until -= 2 * again
     unlike = list(a_digests.unlike(b_digests))
     off, off_logits, gap = _apart(a, b)
     operations = len(a_digests.by_operation.keys() & b_digests.by_operation.keys())
@@ -78,12 +104,17 @@ def account(reference: PathRun, candidate: PathRun, *, room: int = ROOM) -> Acco
             len(a.index), off, off, off_logits, operations, None, (), signs, (), 0, gap, gap
         )
     order = {name: number for number, name in enumerate(a_digests.by_operation)}
-    kept = capture(reference, {place for _, place in unlike}, room)
-    born, walked = births(candidate, kept, a_digests.by_operation)
-    keys = {(each.operation, (each.sequence, each.position)) for each in born}
-    mended = replaced(candidate, {key: row for key, row in kept.rows.items() if key in keys})
-    still, still_logits, left = _apart(a, mended)
-    unsteady = bool(born and still) and not alike(b, candidate.run())
+    found, kept = Born((), (), False), KeptRows((), 0)
+    if time.monotonic() < until:
+        kept = capture(reference, {place for _, place in unlike}, room)
+        found = births(candidate, kept, a_digests.by_operation, until)
+    born = found.births
+    still, still_logits, left = off, off_logits, gap
+    if born or found.whole:
+        keys = {(each.operation, (each.sequence, each.position)) for each in born}
+        mended = replaced(candidate, {key: row for key, row in kept.rows.items() if key in keys})
+        still, still_logits, left = _apart(a, mended)
+    unsteady = bool(born and still and found.whole) and not alike(b, candidate.run())
     return Account(
         rows=len(a.index),
         differing=off,
@@ -92,11 +123,12 @@ def account(reference: PathRun, candidate: PathRun, *, room: int = ROOM) -> Acco
         operations=operations,
         first=min(unlike, key=lambda each: each[1]),
         unlike=tuple(unlike),
-        signs=replace(signs, walked=walked, unsteady=unsteady),
+        signs=replace(signs, walked=found.walked, unsteady=unsteady),
         births=tuple(sorted(born, key=lambda each: order[each.operation])),
         left_out=kept.left_out,
         gap=gap,
         gap_left=left,
+        whole=found.whole,
     )
 
 

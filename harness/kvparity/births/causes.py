@@ -66,11 +66,12 @@ def cause(found: Account) -> Cause:
         what = ", ".join(signs.moved[:3])
         words = f"cells of the cache changed after they were read once: {what}"
         return Cause("memory", words, "cache")
-    if found.still and signs.unwritten:
+    left = found.still if found.whole else 0  # what other births would make equal says nothing
+    if left and signs.unwritten:
         return _unwritten(signs.unwritten)
-    if found.still and not found.still_logits:
+    if left and not found.still_logits:
         return _of_scores("once the births are put right, ")
-    if found.still and (signs.unsteady or found.explained < 0.5):
+    if left and (signs.unsteady or found.explained < 0.5):
         words = "rows that were put right came out wrong again: something is kept between calls"
         if signs.unsteady:
             words = "the same side, run again, gave other bits: something is kept between calls"
@@ -80,6 +81,10 @@ def cause(found: Account) -> Cause:
 
 def _without(found: Account) -> Cause:
     signs = found.signs
+    if not found.whole:
+        first = "nothing" if found.first is None else found.first[0]
+        words = "time ended before an operation was found that parts by itself; the first whose"
+        return Cause("unknown", f"{words} rows differ is {first}")
     if not signs.logits_differ and not signs.unwritten:
         return _of_scores("")
     if signs.traced:

@@ -38,7 +38,8 @@ def _born(found: Account, reference: str, candidate: str) -> Iterator[str]:
     for name, ran in zip((reference, candidate), first.ran, strict=True):
         if ran:
             yield f"    {name} ran {_last(ran)}"
-    yield "all operations that part by themselves, in the order of computation:"
+    all_of = "all operations" if found.whole else "operations so far"
+    yield f"{all_of} that part by themselves, in the order of computation:"
     counts = found.by_operation()
     for operation in list(counts)[:SHOWN]:
         far = max(each.ulps for each in found.births if each.operation == operation)
@@ -57,10 +58,11 @@ def _account(found: Account, reference: str) -> str:
         )
     if not found.differing:
         return f"no compared row differs, with or without {rows}"
+    made = f"{found.differing - found.still} of {found.differing} rows that differ are equal"
     share = f"{rounded(100 * found.explained)} % of the distance between logprobs is gone"
-    words = (
-        f"with {rows} replaced by {reference}'s, {found.still} compared rows still differ; {share}"
-    )
+    words = f"with {rows} replaced by {reference}'s, {made} and {share}"
+    if not found.whole:
+        words = f"time ended before all were found; {words}"
     if found.left_out:
         words += f"; {found.left_out} rows did not fit into memory and were not looked at"
     return words
@@ -105,6 +107,8 @@ def account_json(found: Account) -> dict[str, object]:
         "births": births_json(found.births),
         "still_differing_rows": found.still,
         "explained": found.explained,
+        "explained_rows": found.mended,
+        "time_ended": not found.whole,
         "left_out": found.left_out,
         "cause": {"kind": why.kind, "part": why.part, "words": why.words},
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -82,20 +84,38 @@ def capture(run: PathRun, wanted: Collection[Place], room: int) -> KeptRows:
     return found
 
 
+@dataclass(frozen=True)
+class Born:
+    """``births`` in the order of computation; ``walked``: operations that read known rows in
+    another order; ``whole``: the time did not end before the path did."""
+
+    births: tuple[Birth, ...]
+    walked: tuple[str, ...]
+    whole: bool
+
+
 def births(
-    run: PathRun, reference: KeptRows, read: Mapping[str, Mapping[Place, int]]
-) -> tuple[list[Birth], tuple[str, ...]]:
+    run: PathRun,
+    reference: KeptRows,
+    read: Mapping[str, Mapping[Place, int]],
+    until: float = math.inf,
+) -> Born:
     """Run a path in which every operation is given the reference's rows, and see which part.
 
     Each row that is unlike the reference's is counted as born there and then replaced by it, so
     what comes after is given equal inputs again. ``read``: digests of the reference's rows by
     operation. A sequence of which the same rows are read in another order has no births there; the
-    operations that read so are named beside the births.
+    operations that read so are named beside the births. ``until``: by the monotonic clock.
     """
     found: dict[Key, Birth] = {}
     walked: dict[str, None] = {}
+    whole = True
 
     def hear(event: Computed, ran: Executed) -> None:
+        nonlocal whole
+        whole = whole and time.monotonic() <= until
+        if not whole:  # the path runs to its end: an error of ours would be one of the subject
+            return
         turned = _turned(event, read.get(event.operation, {})) if event.read else ()
         walked.update(dict.fromkeys([event.operation] if turned else []))
         for place, row in _rows(event):
@@ -111,7 +131,7 @@ def births(
 
     with hearing(run, hear):
         run.run()
-    return list(found.values()), tuple(walked)
+    return Born(tuple(found.values()), tuple(walked), whole)
 
 
 def _turned(event: Computed, known: Mapping[Place, int]) -> Collection[str]:

@@ -33,6 +33,13 @@ def add_parser(verbs: Verbs) -> None:
         metavar="FILE",
         help="draw operations by position (needs the extra report)",
     )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="when to end the search for births; what those found by then explain is told; "
+        "default: no limit",
+    )
     add_current(parser)
     add_device(parser)
     add_json(parser)
@@ -46,7 +53,13 @@ def run(args: argparse.Namespace) -> int:
     from kvparity.api.locate import locate
 
     with ends(ValueError):
-        found = locate(args.run_dir, args.case, device=args.device, current=args.current)
+        found = locate(
+            args.run_dir,
+            args.case,
+            device=args.device,
+            current=args.current,
+            budget=args.budget,
+        )
     text = "\n".join([found.text(), *since_words(found.since)])
     try:
         with held(args.run_dir, "locate"):

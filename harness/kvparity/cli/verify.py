@@ -175,6 +175,7 @@ def _verify(
     args: argparse.Namespace, loaded: LoadedContract, device: str, folder: Path, resume: bool
 ) -> RunReport:
     from kvparity.core.errors import SubjectError
+    from kvparity.run.locate_red import LocatingStoppedError
     from kvparity.run.verify import verify
 
     try:
@@ -192,7 +193,9 @@ def _verify(
             )
     except SubjectError as error:
         raise StopError(f"error: {error}{_kept(folder)}", ExitCode.ERROR) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, LocatingStoppedError) and not args.invariant:  # which has a second run
+            raise StopError(stop.words, ExitCode.INTERRUPTED) from None
         whole = (
             f"--invariant --run-dir {folder.parent}" if args.invariant else f"--run-dir {folder}"
         )

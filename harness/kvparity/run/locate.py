@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,11 +117,14 @@ def locate(
     device: str,
     *,
     room: int = ROOM,
+    until: float = math.inf,
     tell: Callable[[Located], None] = lambda found: None,
 ) -> Located:
     """Run both sides of a case again, on the tokens of the run, and account for the difference.
 
-    ``tell`` is called with the account before the first birth is looked into, which takes time.
+    ``tell`` is called with the account before the first birth is looked into, which takes time, and
+    is left out behind ``until`` (by the monotonic clock), as are births that were not found by
+    then.
 
     Raises:
         RunFolderError: the run has no such case, or its unit has no evidence yet.
@@ -137,8 +142,13 @@ def locate(
     assert case.reference is not None  # a case of invariance has one
     sides = runner.side(case.reference), runner.side(case.path)
     subject = opened.setting.subject
-    got = account(*sides, room=room) if subject.vocab else pair_account(*sides, runner.exact())
+    if subject.vocab:
+        got: Account | PairAccount = account(*sides, room=room, until=until)
+    else:
+        got = pair_account(*sides, runner.exact())
     names = str(case.reference), str(case.path)
     found_out = Located(case_id, case.workload, case.numerics.execution, *names, got)
     tell(found_out)
+    if time.monotonic() > until:
+        return found_out
     return replace(found_out, inside=inside(got, sides, names))

@@ -27,8 +27,31 @@ _UNSEEN = {
 """Kinds of subjects that cannot be looked into, and why."""
 
 
+SHARE = 0.9
+"""Of the time, behind which nothing new is begun: what was found is still to be put right and
+written before the process is killed."""
+
+
 class _OverError(Exception):
     """The time is over."""
+
+
+class LocatingStoppedError(KeyboardInterrupt):
+    """Interrupted while cases were located; ``report`` is whole and written."""
+
+    def __init__(self, report: RunReport) -> None:
+        super().__init__()
+        self.report = report
+
+    @property
+    def words(self) -> str:
+        """What stands, and how to look on."""
+        folder = self.report.run_dir
+        case = next(_first_cases(self.report), "CASE")
+        return (
+            f"interrupted while cases were located; the verdict, {self.report.verdict.upper()}, is "
+            f"written in {folder}; locate with: kvparity locate {folder} {case}"
+        )
 
 
 def located(
@@ -58,7 +81,8 @@ def located(
 
     try:
         with Apart(1, math.inf, watched) as pool:
-            list(pool.run([PoolTask(_locate_all, (loaded, folder, cases, device))]))
+            asked = loaded, folder, cases, device, time.time() + SHARE * budget
+            list(pool.run([PoolTask(_locate_all, asked)]))
     except _OverError:
         again = f"kvparity locate {report.run_dir}"
         otherwise = f"the {budget:g} s of --locate-budget ended before; without a limit: {again}"
@@ -74,10 +98,17 @@ def kept_located(
     budget: float,
     tell: Callable[[str], None] = lambda what: None,
 ) -> RunReport:
-    """The report with what :func:`located` says, also in the run folder; none for a budget of 0."""
-    found = (
-        located(report, loaded, folder, report.environment.device, budget, tell) if budget else ()
-    )
+    """The report with what :func:`located` says, also in the run folder; none for a budget of 0.
+
+    Raises:
+        LocatingStoppedError: in place of any other KeyboardInterrupt.
+    """
+    if not budget:
+        return report
+    try:
+        found = located(report, loaded, folder, report.environment.device, budget, tell)
+    except KeyboardInterrupt:
+        raise LocatingStoppedError(report) from None
     if found:
         report = report.model_copy(update={"located": found})
         Evidence(folder.resolve()).finish(report)
@@ -99,12 +130,21 @@ def _why_not(report: RunReport, cases: Sequence[str]) -> str | None:
     return _UNSEEN.get(str(report.subject.get("kind")))
 
 
-def _locate_all(loaded: LoadedContract, folder: Path, cases: Sequence[str], device: str) -> bool:
-    """Write the document of each case as soon as it is known; the task of the process."""
+def _locate_all(
+    loaded: LoadedContract, folder: Path, cases: Sequence[str], device: str, until: float
+) -> bool:
+    """Write the document of each case as soon as it is known; the task of the process.
+
+    ``until``: by the clock on the wall, which processes share.
+    """
+    end = time.monotonic() + until - time.time()
     for case in cases:
         doing.task(f"case {case}")
         try:
-            locate(loaded, folder, case, device, tell=lambda found: found.keep(folder)).keep(folder)
+            found = locate(
+                loaded, folder, case, device, until=end, tell=lambda found: found.keep(folder)
+            )
+            found.keep(folder)
         except UnsupportedError as error:
             words = f"{case}: not located: {error}"
             document.write(folder, case, KeptAccount(case=case, words=words).document())

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from located import located
 from torch import Tensor
 
+from kvparity.births import transplant
 from kvparity.births.account import Account
 from kvparity.births.causes import cause
+from kvparity.births.text import account_json, lines
 from kvparity.births.transplant import scaled
 from kvparity.controls.base import PlantedSession, each_session
 from kvparity.controls.table import PLANTS
+from kvparity.core.words import rounded
 from kvparity.labs.defect_matrix.locating import cause_of, placed
 from kvparity.labs.defect_matrix.locating import located as locate
 from kvparity.plan.schedule import Step
@@ -171,6 +176,37 @@ def test_an_account_of_a_part_is_not_complete() -> None:
     for change in ({"left_out": 1}, {"still": 1}, {"births": ()}, {"differing": 0}):
         assert not replace(whole, **change).complete
     assert "inside" in cause(replace(whole, differing=0)).words
+
+
+@pytest.mark.parametrize("heard", [0, 60])
+def test_where_time_ends_it_is_told_what_the_births_so_far_explain(
+    heard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock stands still while so many operations are compared, and then jumps."""
+    clock = (0.0 if n < heard else 1e13 for n in count())
+    monkeypatch.setattr(transplant, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    found = located("plain", "split-by-batch", until=1e12)
+    whole = account("plain", "split-by-batch")
+    assert isinstance(found, Account)
+    assert set(found.births) <= set(whole.births)
+    assert bool(found.births) is (heard > 0)
+    told = "\n".join(lines(found, "prefill", "batched"))
+    if not heard:
+        assert (found.still, found.explained, cause(found).kind) == (found.differing, 0, "unknown")
+        assert "time ended before an operation was found" in told
+        return
+    assert len(found.births) < len(whole.births)
+    assert not found.complete
+    assert 0 < found.still < found.differing
+    # What is left would be another cause, if all births had been looked for.
+    assert cause(found).kind == "reduction order"
+    shares = found.mended, found.explained
+    equal = f"{found.differing - found.still} of {found.differing} rows that differ are equal"
+    assert f"time ended before all were found; with these {len(found.births)} rows" in told
+    assert f"{equal} and {rounded(100 * found.explained)} % of the distance" in told
+    document = account_json(found)
+    assert (document["explained_rows"], document["explained"]) == shares
+    assert document["time_ended"] is True
 
 
 def test_sums_of_another_instruction_or_kernel_are_no_other_order() -> None:

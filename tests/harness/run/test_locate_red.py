@@ -14,6 +14,7 @@ from kvparity.cli.main import main
 from kvparity.core.exit_codes import ExitCode
 from kvparity.core.isolation.inside import here
 from kvparity.report.terminal import render
+from kvparity.run import locate_red
 from kvparity.run.locate_red import located
 from kvparity_contracts.loader import load
 
@@ -99,6 +100,24 @@ def test_what_holds_is_not_located(tmp_path: Path) -> None:
     held = whole_report("holds", case())
     with here(False):
         assert located(held, load(turned(tmp_path)), tmp_path, "cpu", 20.0, str) == ()
+
+
+def test_an_interruption_while_cases_are_located_says_that_the_verdict_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(locate_red, "located", stopped)
+    run = tmp_path / "run"
+    assert main(["verify", str(turned(tmp_path)), "--run-dir", str(run)]) == ExitCode.INTERRUPTED
+    told = capsys.readouterr().err
+    assert (
+        f"the verdict, DIFFERS, is written in {run}; locate with: kvparity locate {run} c000"
+        in told
+    )
+    assert "--resume" not in told
+    assert json.loads((run / "run.json").read_text())["verdict"] == "differs"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from kvparity.births.account import ROOM, Account, account
 from kvparity.births.causes import Cause, cause, first_birth
 from kvparity.births.pairs import PairAccount, pair_account
@@ -46,6 +48,7 @@ def located(
     control: Control | None,
     *,
     room: int = ROOM,
+    until: float = math.inf,
     clean: PathName = DECODE,
 ) -> Account | PairAccount:
     """What is found of a control; None: of nothing planted, on the path ``clean``.
@@ -60,7 +63,7 @@ def located(
     else:
         first, second = sides(setting, control, planting(control), plans, own, PREFILL)
     if setting.subject.vocab:
-        return account(first, second, room=room)
+        return account(first, second, room=room, until=until)
     return pair_account(first, second, oracle_values(setting, second.plans, own))
 
 
