@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import ci_files, say
+from kvparity.cli import ci_files, ray_option, say
 from kvparity.cli.arguments import Verbs, add_contract, add_device, jobs
 from kvparity.cli.progress import Progress
 from kvparity.cli.stop import StopError, ends
@@ -74,6 +74,7 @@ def add_parser(verbs: Verbs) -> None:
         help="on a CPU, compute products as this architecture's matrix instructions do, as "
         "numerics.device in the contract asks for it",
     )
+    ray_option.add_arguments(parser)
     ci_files.add_arguments(parser)
     parser.add_argument(
         "--locate-budget",
@@ -108,6 +109,7 @@ def _run(args: argparse.Namespace, tell: ci_files.Tell) -> int:
         args.locate_budget = 0.0 if args.no_locate else BUDGET_S
     with ends(ValueError, words="--"):
         sound(args.jobs, args.timeout)
+        ray_option.sound(args)
         if not args.no_locate:
             seconds("locate-budget", args.locate_budget)
     if args.resume and args.run_dir is None:
@@ -115,7 +117,7 @@ def _run(args: argparse.Namespace, tell: ci_files.Tell) -> int:
     with ends(ValueError), Progress() as bar:
         bar(0, 0, "loading torch")
         loaded = with_device(load_whole(find(args.contract)), args.modelled)
-        device = settle(args.device)
+        device = ray_option.device(args) or settle(args.device)
     folder = args.run_dir or new_folder(loaded.contract.name)
     try:
         if args.invariant:
@@ -179,7 +181,7 @@ def _verify(
     from kvparity.run.verify import verify
 
     try:
-        with Progress() as bar:
+        with ray_option.pools(args, loaded) as pools, Progress() as bar:
             return verify(
                 loaded,
                 device=device,
@@ -190,6 +192,7 @@ def _verify(
                 progress=bar,
                 timeout=args.timeout,
                 locate_s=args.locate_budget,
+                pools=pools,
             )
     except SubjectError as error:
         raise StopError(f"error: {error}{_kept(folder)}", ExitCode.ERROR) from error
@@ -200,6 +203,7 @@ def _verify(
             f"--invariant --run-dir {folder.parent}" if args.invariant else f"--run-dir {folder}"
         )
         model = f"--as {args.modelled} " if args.modelled else ""
+        model += ray_option.again(args)
         again = f"kvparity verify {args.contract} {model}{whole} --resume"
         words = f"interrupted{_kept(folder)}; finish with: {again}"
         raise StopError(words, ExitCode.INTERRUPTED) from None

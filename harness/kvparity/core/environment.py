@@ -11,13 +11,12 @@ from typing import Protocol
 
 import torch
 
-import kvparity
 from kvparity.core import interrupts, offline, replaced, sight, torch_flags
 from kvparity.core import versions as tested
 from kvparity.core.values import Json, Value
+from kvparity.core.versions import deciding as versions
 from kvparity_kernels import runtime
 
-_PACKAGES = ("torch", "triton", "numpy", "transformers", "peft", "flashinfer-python")
 _found: dict[str, bool] = {}
 """The switches as this process was settled with them."""
 _functions: replaced.Known = {}
@@ -26,13 +25,6 @@ _handlers: dict[int, interrupts.Handler] = {}
 _looks = (replaced.watching(_functions),)
 """The check of them. In a tuple: a function here would itself count as replaced when it changes."""
 _VARIABLES = ("TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
-
-
-def versions() -> dict[str, str | None]:
-    """Installed version of every package that can decide bits, None where it is missing."""
-    # kvparity's own from the code that runs: a checkout on the path has no metadata, or stale one.
-    own: dict[str, str | None] = {"kvparity": kvparity.__version__}
-    return own | {name: tested.version_of(name) for name in _PACKAGES}
 
 
 def cpu_model() -> str:

@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
+import kvparity
 from kvparity_kernels.versions import TESTED as TESTED
 from kvparity_kernels.versions import VersionRange as VersionRange
+
+_DECIDING = ("torch", "triton", "numpy", "transformers", "peft", "flashinfer-python")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ def installed() -> dict[str, str | None]:
         library: platform.python_version() if library == "python" else version_of(library)
         for library in TESTED
     }
+
+
+def deciding() -> dict[str, str | None]:
+    """Installed version of every package that can decide bits, None where it is missing."""
+    # kvparity's own from the code that runs: a checkout on the path has no metadata, or stale one.
+    own: dict[str, str | None] = {"kvparity": kvparity.__version__}
+    return own | {name: version_of(name) for name in _DECIDING}
 
 
 def version_of(package: str) -> str | None:

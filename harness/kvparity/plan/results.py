@@ -10,9 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from kvparity.core.values import LIST, Count, Digest, Finite, Hex, Json, Number, RunLine, Value
+from kvparity.core.values import (
+    LIST,
+    Count,
+    Digest,
+    Finite,
+    Hex,
+    Json,
+    Number,
+    RunLine,
+    Texts,
+    Value,
+)
 
 Outcome = Literal["holds", "differs", "void", "error"]
 SideName = Literal["reference", "candidate"]
@@ -50,6 +61,32 @@ class Divergence(Value):
     """`k` or `v`; null except for a cache"""
     name: str | None
     """of the column, for a kernel pair: `head 3, dim 17` or `lse of head 2`; else null"""
+
+
+class Place(Value):
+    """Where a case ran, of a run on Ray."""
+
+    node: str
+    """Ray's id of the node"""
+    host: str
+    """its host name"""
+    device: str
+    """the processor's or the GPU's own name"""
+    uuid: str | None
+    """the GPU's own number; null on a CPU"""
+    versions: dict[str, str | None]
+    """on the node, as in `environment.versions`"""
+    attempts: Annotated[int, Field(ge=1)]
+    """how often its task was begun until the case ended; more than 1 only where machines were
+    lost"""
+    lost: Texts
+    """why each attempt before did not end"""
+
+    @model_validator(mode="after")
+    def _counted(self) -> Place:
+        if self.attempts != len(self.lost) + 1:
+            raise ValueError(f"{self.attempts} attempts, and {len(self.lost)} were lost")
+        return self
 
 
 class Details(Value):
@@ -118,6 +155,9 @@ class CaseLine(RunLine):
     recheck: Literal["differs"] | None = None
     """`differs`, only if a fresh process gave other bits than the run: state that the subject keeps
     between calls made both sides agree"""
+
+    place: Place | None = None
+    """only of a run on Ray: where it ran"""
 
     @property
     def limits(self) -> Mapping[str, float] | None:

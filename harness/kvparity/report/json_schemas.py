@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from kvparity.plan.results import CaseLine, ControlLine
 from kvparity.report.document import AnyCase, RunReport
-from kvparity.report.lines import PathLine, UnitLine
+from kvparity.report.lines import PathLine, RetryLine, UnitLine
 
 FOLDER = Path(__file__).parent / "schemas"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,6 +23,7 @@ def schemas() -> dict[str, dict[str, object]]:
         ControlLine.file: ControlLine.model_json_schema(),
         UnitLine.file: UnitLine.model_json_schema(),
         PathLine.file: PathLine.model_json_schema(),
+        RetryLine.file: RetryLine.model_json_schema(),
     }
 
 

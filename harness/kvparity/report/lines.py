@@ -17,6 +17,7 @@ from kvparity.core.values import (
     Json,
     RunLine,
     Seconds,
+    Texts,
     Value,
     sentence,
 )
@@ -130,6 +131,23 @@ class UnitLine(RunLine):
     def tokens(self) -> list[list[int]]:
         """By sequence."""
         return [list(sequence.ids) for sequence in self.sequences]
+
+
+class RetryLine(RunLine):
+    """On Ray: an attempt that was lost with its machine, or one that gave other bits."""
+
+    file: ClassVar[str] = "retries.jsonl"
+    task: str
+    """the unit, case or control that ran again"""
+    attempt: Annotated[int, Field(ge=1)]
+    """which attempt this is about, from 1"""
+    node: str | None
+    """Ray's id of its node; null if none had answered"""
+    why: str
+    """how the machine was lost, or what this attempt gave otherwise than one before"""
+    changed: Texts
+    """the cases that differ for it; or the control, as `name of relation`. Empty for an attempt
+    that was lost"""
 
 
 class FreshRows(Value):

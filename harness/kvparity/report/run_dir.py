@@ -30,6 +30,7 @@ _NAMED_BY = {
     "units.jsonl": "unit",
     "controls.jsonl": "name",
     "paths.jsonl": "path",
+    "retries.jsonl": "task",
 }
 """The key that every line of a file has."""
 _BAD_END = "bad-end.txt"

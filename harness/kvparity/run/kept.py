@@ -38,7 +38,7 @@ def keep(folder: Path, loaded: LoadedContract) -> None:
     """
     keep_file(folder, f"contract{Path(loaded.path).suffix}", loaded.raw)
     prompts = {path.resolve(): hash_of(path) for path in loaded.prompt_files}
-    for source, sha in (prompts | dict(_own(loaded))).items():
+    for source, sha in (prompts | dict(own_sources(loaded))).items():
         if source.is_file() and source.stat().st_size <= BIGGEST:
             keep_file(folder, _name(source, sha), source.read_bytes())
 
@@ -78,7 +78,7 @@ def _names(files: Iterable[str]) -> tuple[str, ...]:
     return tuple(Path(each).name for each in files)
 
 
-def _own(loaded: LoadedContract) -> Mapping[Path, str]:
+def own_sources(loaded: LoadedContract) -> Mapping[Path, str]:
     """Source files that are the user's, with their hashes now."""
     base = Path(loaded.path).resolve().parent
     subject = loaded.contract.subject

@@ -158,7 +158,7 @@ def _lasting(case: Json, schema: int) -> Json:
     A run of schema 1 measured with the other sign of d, which its words for a limit tell too.
     """
     relation = RELATIONS[str(case["relation"])]
-    left_out = {"evidence", *relation.varies}
+    left_out = {"evidence", "place", *relation.varies}
     if schema < 2:
         left_out |= {*RESIGNED, "rollout", "trainer", *relation.resigned}
     return {key: it for key, it in case.items() if key not in left_out}

@@ -7,12 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from kvparity.core.environment import Environment, environment, overridden, settle
-from kvparity.core.errors import UnsupportedError
+from kvparity.core.environment import Environment, settle
 from kvparity.core.isolation.inside import inside
-from kvparity.core.isolation.pool import Apart, BadEndError, Here, Pool, PoolTask
+from kvparity.core.isolation.pool import BadEndError, Pool, PoolTask
 from kvparity.core.values import Json
 from kvparity.plan.cases import ControlRun, Unit, Work, make
 from kvparity.plan.kernel_cases import KernelControl, Unplanted
@@ -22,20 +19,20 @@ from kvparity.report import evidence_check as believed
 from kvparity.report import evidence_paths
 from kvparity.report.document import CheckOfRun, OmittedPath, RunReport
 from kvparity.report.lines import AnyLine, ControlEnd, FreshRows, UnitLine, answered
+from kvparity.report.retries import not_the_last_word
 from kvparity.report.run_dir import Evidence
 from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.report.verdict import Judged, judge, not_modelled, other_than_requested
 from kvparity.run import worker
 from kvparity.run.device_switch import require_cpu
 from kvparity.run.identity import identity
-from kvparity.run.jobs import Jobs, jobs_of
 from kvparity.run.kept import keep
 from kvparity.run.locate_red import kept_located
+from kvparity.run.pools import Locally, Pools
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
 from kvparity.run.recheck.selection import select
 from kvparity.run.unit import Tokens
 from kvparity.run.worker import Job
-from kvparity.tiles import contract as tiles
 from kvparity_contracts.controls import CONTROLS
 from kvparity_contracts.loader import LoadedContract
 from kvparity_kernels import device_model
@@ -58,11 +55,13 @@ def verify(
     progress: Progress,
     timeout: float = TIMEOUT_S,
     locate_s: float = 0.0,
+    pools: Pools | None = None,
 ) -> RunReport:
     """Verify a contract and return the report, which is also ``run.json`` in ``folder``.
 
     The subject runs in ``jobs`` processes of its own (:mod:`kvparity.core.isolation`), of which
-    only plain data comes back; None: as many as cores and memory allow. ``timeout``: seconds.
+    only plain data comes back; None: as many as cores and memory allow. ``pools``: where these
+    are, if not here. ``timeout``: seconds.
     ``locate_s``: seconds that are spent on where cases that differ part; none for 0.
 
     Raises:
@@ -76,30 +75,26 @@ def verify(
     contract = loaded.contract
     work = make(contract)
     settle()
-    forced = overridden(device)
-    if forced is not None:
-        raise UnsupportedError(forced)
     require_cpu(contract, device)
-    setting = environment(torch.device(device), contract.numerics.device)
-    evidence = Evidence(folder.resolve())  # a subject may change the current folder
-    about = identity(loaded, setting, tiles.in_force(contract, torch.device(device)))
+    pools = pools or Locally()
+    job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
+    seen = pools.seen(job)
+    evidence = Evidence(job.folder)  # a subject may change the current folder
+    about = identity(loaded, seen.setting, seen.tiles)
     about |= texts.identity()
     with evidence.alone(about, resume=resume, command=command):
         keep(evidence.folder, as_given)
-        relied = tiles.checked(
-            contract, torch.device(device)
-        ).document()  # before anything rests on them
-        job = Job(contract, Path(loaded.path).resolve().parent, device, folder.resolve())
+        relied = pools.tiles(job)  # before anything rests on them
         total = sum(len(unit.cases) for unit in work.units) + len(work.kernel_cases)
 
         def tell(what: str) -> None:
             progress(evidence.count("cases.jsonl"), total, what)
 
-        count = jobs_of(jobs, device=device, kind=contract.subject.kind)
+        count = pools.jobs(job, jobs)
         tell("starting")
         try:
             worker.forget()
-            with _pool(count, timeout, tell) as pool:
+            with pools.open(job, count, timeout, tell) as pool:
                 tokens = _cases(pool, job, work, evidence, tell)
                 unplanted = _controls(pool, job, work, evidence, tokens, tell)
                 fresh = _recheck(pool, job, work, evidence, tokens)
@@ -107,7 +102,7 @@ def verify(
         except BadEndError as error:
             evidence.ended_badly(str(error))
             raise
-        parts = _report(loaded, work, evidence, setting, unplanted, fresh)
+        parts = _report(loaded, work, evidence, seen.setting, unplanted, fresh)
         report = RunReport.model_validate(
             parts
             | {
@@ -120,12 +115,6 @@ def verify(
         )
         evidence.finish(report)
         return kept_located(report, as_given, folder, locate_s, tell)
-
-
-def _pool(count: Jobs, timeout: float, tell: Callable[[str], None]) -> Pool:
-    if inside():
-        return Here()
-    return Apart(count.most, timeout, tell, first=worker.start, fit=count.fit)
 
 
 def _cases(
@@ -232,8 +221,9 @@ def _report(
     believed.whole(evidence, work)  # what computed rows again may have written, too
     cases = believed.cases(evidence, loaded.contract, work)
     results = judged(work.units, sorted(cases, key=lambda line: line.id), fresh)
+    results, caught = not_the_last_word(evidence, results, believed.controls(evidence, work))
     controls = _in_order(
-        believed.controls(evidence, work),
+        caught,
         [(c.control, c.relation) for c in work.every_control],
         lambda line: (line.name, line.relation),
     )

@@ -203,21 +203,23 @@ def verified(
     made_up: dict[str, Any] = {
         "given": lambda loaded: texts,
         "settle": lambda: seen.append("settled"),
-        "environment": lambda *device: SimpleNamespace(document=dict),
         "identity": lambda *_: {"kvparity": 1},
         "time": SimpleNamespace(perf_counter=lambda: next(clock)),
-        "Here": lambda: Noting(seen, error),
         "_cases": lambda *_: {},
         "_controls": lambda *_: (),
         "_recheck": lambda *_: Outcome({}),
         "_report": lambda *_: PARTS,
-        "tiles": SimpleNamespace(in_force=lambda *_: {}, checked=lambda *_: TILES),
     }
+    pools: Any = SimpleNamespace(
+        seen=lambda job: SimpleNamespace(setting=SimpleNamespace(document=dict), tiles={}),
+        tiles=lambda job: TILES,
+        open=lambda *_: Noting(seen, error),
+    )
     for name, value in made_up.items():
         monkeypatch.setattr(running, name, value)
     report = running.verify(
         loaded, device="cpu", folder=folder, jobs=1, resume=False, command="words",
-        progress=lambda *given: seen.append(given),
+        progress=lambda *given: seen.append(given), pools=pools,
     ).document()  # fmt: skip
     return report, seen
 

@@ -15,7 +15,7 @@ from warm import Warm
 from kvparity.cli.main import main
 from kvparity.core.exit_codes import ExitCode
 from kvparity.core.isolation.pool import Apart
-from kvparity.run import verify as runs
+from kvparity.run import pools
 
 pytestmark = pytest.mark.usefixtures("apart")
 
@@ -178,7 +178,7 @@ def test_the_limit_and_the_processes_are_those_asked_for(
             seen.append((jobs, timeout))
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "Apart", Noted)
+    monkeypatch.setattr(pools, "Apart", Noted)
     assert main(asked(contract, tmp_path / "a", "--timeout", "7.5")) == ExitCode.INTERRUPTED
     assert main(asked(contract, tmp_path / "b", "--jobs", "3")) == ExitCode.INTERRUPTED
     assert seen == [(1, 7.5), (3, 3600)]

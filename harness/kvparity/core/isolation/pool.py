@@ -153,7 +153,7 @@ class Apart(Pool):
                 child.busy, child.number = True, -1
             for child, message in self._heard():
                 if "value" not in message:
-                    raise _error(message)
+                    raise error_of(message)
                 if child.starting:
                     child.starting = False
                     continue
@@ -182,7 +182,7 @@ class Apart(Pool):
                 if message.get("ended"):
                     ended.add(child.process.pid)
                 elif "left" not in message:
-                    raise BadEndError(str(_error(message)))
+                    raise BadEndError(str(error_of(message)))
             for child in self._children:
                 doing, pid = child.process.doing(), child.process.pid
                 if pid not in ended and child.process.closed:
@@ -253,7 +253,7 @@ class Apart(Pool):
         left = [] if child.process.closed else child.process.read_rest()
         for message in left:
             if "forked" in message or "error" in message:
-                return str(_error(message))
+                return str(error_of(message))
         if not self._settle(child):
             child.process.kill()
             return (
@@ -272,7 +272,14 @@ class Apart(Pool):
         return False
 
 
-def _error(message: Message) -> Exception:
+def message_of(error: Exception) -> Message:
+    """What a process says of an error, for :func:`error_of` in another."""
+    kind = next((name for name, each in _ERRORS.items() if type(error) is each), "internal")
+    return {"error": kind, "words": str(error), "trace": str(getattr(error, "trace", ""))}
+
+
+def error_of(message: Message) -> Exception:
+    """The error that a process told."""
     if "forked" in message:
         return SubjectError(
             f"{message['forked']}: the subject forked its process, and the copy returned; "

@@ -1,0 +1,97 @@
+"""``--ray`` and what belongs to it: the tasks of a run on the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kvparity.cli.stop import StopError
+from kvparity.run.options import seconds
+
+if TYPE_CHECKING:
+    from kvparity.run.pools import Pools
+    from kvparity_contracts.loader import LoadedContract
+
+_HERE = "auto"
+_WAIT_S = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add them to a verb."""
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=_HERE,
+        metavar="ADDRESS",
+        help="compute on the nodes of a Ray cluster: that of ADDRESS, else the one that "
+        "RAY_ADDRESS names or this machine is a node of; needs --device, and --jobs is then the "
+        "most tasks at a time",
+    )
+    parser.add_argument(
+        "--ray-accelerator",
+        metavar="TYPE",
+        help="with --ray and a CUDA device: only on this kind of GPU, as Ray names it (H100)",
+    )
+    parser.add_argument(
+        "--ray-wait",
+        type=float,
+        metavar="SECONDS",
+        help="with --ray: how long to wait for a node that could take a task at all (default: "
+        f"{_WAIT_S:g})",
+    )
+
+
+def sound(args: argparse.Namespace) -> None:
+    """Refuse what means nothing.
+
+    Raises:
+        StopError, ValueError: why, and what was expected.
+    """
+    if args.ray is None:
+        for name in ("accelerator", "wait"):
+            if getattr(args, f"ray_{name}") is not None:
+                raise StopError(f"--ray-{name} means nothing without --ray")
+        return
+    if args.ray_wait is not None:
+        seconds("ray-wait", args.ray_wait)
+    if args.device not in ("cpu", "cuda"):
+        raise StopError(
+            f"--ray: device {args.device!r}; add --device cpu or --device cuda: which GPU of which "
+            "node a task gets is for Ray to choose, and whether it gets one is not"
+        )
+    if args.ray_accelerator is not None and args.device != "cuda":
+        raise StopError("--ray-accelerator means nothing with --device cpu")
+
+
+def device(args: argparse.Namespace) -> str | None:
+    """The device of the nodes, which this machine need not have; None: the nodes have no say."""
+    return "cuda" if args.ray is not None and args.device == "cuda" else None
+
+
+@contextmanager
+def pools(args: argparse.Namespace, loaded: LoadedContract) -> Iterator[Pools | None]:
+    """Where the tasks are computed, as long as this lasts; None: here."""
+    if args.ray is None:
+        yield None
+        return
+    from kvparity.run.on_ray.cluster import Cluster
+    from kvparity.run.on_ray.machines import OnRay
+    from kvparity.run.on_ray.request import RayRequest
+
+    wait_s = _WAIT_S if args.ray_wait is None else args.ray_wait
+    request = RayRequest(args.ray, args.ray_accelerator, wait_s, args.jobs)
+    with Cluster(request.address) as cluster:
+        yield OnRay(cluster, request, loaded)
+
+
+def again(args: argparse.Namespace) -> str:
+    """What the command that resumes has to say of it."""
+    if args.ray is None:
+        return ""
+    words = ["--device", args.device, "--ray", *([] if args.ray == _HERE else [args.ray])]
+    if args.ray_accelerator is not None:
+        words += ["--ray-accelerator", args.ray_accelerator]
+    return shlex.join(words) + " "

@@ -1,0 +1,214 @@
+"""The connection to a Ray cluster: what it has, and tasks begun on it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from typing_extensions import Self
+
+from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.run.on_ray import node
+from kvparity.run.on_ray.request import AUTO, MISSING, Need
+from kvparity.run.on_ray.sent import Common, Item, Part
+
+_LOOK_S = 0.25
+
+
+class LostError(Exception):
+    """A machine, or the process of Ray on it, is gone with what it computed."""
+
+
+class Running(Protocol):
+    """A task that was begun: an iterator of references, as Ray has it."""
+
+    def __next__(self) -> object:
+        """The reference of the next part."""
+        ...
+
+
+class Cluster:
+    """A Ray cluster that this process drives."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._ours = False
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            UnsupportedError: Ray is not installed, or there is no such cluster.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise UnsupportedError(MISSING) from None
+        if self.address.startswith("ray://"):
+            raise UnsupportedError(
+                f"--ray {self.address}: the driver must run on a node of the cluster, not behind "
+                "Ray's client; run it there (ray job submit -- kvparity verify ... --ray)"
+            )
+        if not ray.is_initialized():
+            try:
+                with _own_signals():
+                    ray.init(self.address, log_to_driver=False, logging_level="ERROR")
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                where = "here" if self.address == AUTO else f"at {self.address}"
+                words = " ".join(str(error).split())[:300]
+                raise UnsupportedError(
+                    f"no Ray cluster {where} that this process can join ({words}); start one with: "
+                    "ray start --head"
+                ) from error
+            self._ours = True
+        task = ray.remote(max_calls=1, max_retries=0, num_returns="streaming")(_serve)
+        self._task = task
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it; what was begun ends."""
+        if self._ours:
+            import ray
+
+            with _own_signals():
+                ray.shutdown()
+
+    def places(self, need: Need) -> int:
+        """How many tasks with this need the nodes that are alive could take at a time."""
+        import ray
+
+        wanted = need.resources()
+        return sum(
+            int(min(each["Resources"].get(name, 0.0) / size for name, size in wanted.items()))
+            if need.accelerator is None
+            else _with_accelerator(each["Resources"], wanted)
+            for each in ray.nodes()
+            if each["Alive"]
+        )
+
+    def require(self, need: Need, wait_s: float, tell: Callable[[str], None]) -> int:
+        """The places, once there is one.
+
+        Raises:
+            UnsupportedError: none came within ``wait_s``.
+        """
+        until = time.monotonic() + wait_s
+        while not (places := self.places(need)):
+            if time.monotonic() > until:
+                import ray
+
+                there = [f"{n['NodeManagerHostname']}: {_words(n['Resources'])}"
+                         for n in ray.nodes() if n["Alive"]]  # fmt: skip
+                raise UnsupportedError(
+                    f"no node of the Ray cluster has {need}, which each task takes, and none came "
+                    f"within {wait_s:g} s; it has {'; '.join(there) or 'no node'}"
+                )
+            tell(f"waiting for a node with {need}")
+            time.sleep(_LOOK_S)
+        return places
+
+    def begin(self, need: Need, common: object, items: Sequence[Item]) -> Running:
+        """Begin a task; ``common`` is what :meth:`put` gave."""
+        more: dict[str, object] = {} if need.accelerator is None else {
+            "accelerator_type": need.accelerator
+        }  # fmt: skip
+        task = self._task.options(
+            num_cpus=need.cpus, num_gpus=need.gpus, scheduling_strategy="SPREAD",
+            name="kvparity", **more,
+        )  # fmt: skip
+        found: Running = task.remote(common, tuple(items))
+        return found
+
+    def put(self, common: Common) -> object:
+        """Keep what all tasks share where nodes find it."""
+        import ray
+
+        return ray.put(common)
+
+    def heard(self, running: Sequence[Running]) -> list[Running]:
+        """Those that have something to say, within the next moment."""
+        import ray
+
+        found: list[Running] = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)[0]
+        return found
+
+    def next(self, running: Running) -> Part | None:
+        """The next part of a task; None at its end.
+
+        Raises:
+            LostError: the machine or the process of Ray is gone.
+            SubjectError: the task could not run; in Ray's words.
+        """
+        import ray
+        from ray import exceptions
+
+        try:
+            found: Part = ray.get(next(running))
+        except StopIteration:
+            return None
+        except exceptions.OutOfMemoryError as error:
+            words = " ".join(str(error).split())[:300]
+            raise SubjectError(
+                f"Ray ended the task, for the node ran out of memory: {words}"
+            ) from None
+        except (
+            exceptions.WorkerCrashedError,
+            exceptions.NodeDiedError,
+            exceptions.ObjectLostError,
+            exceptions.LocalRayletDiedError,
+        ) as error:
+            raise LostError(
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from None
+        except exceptions.RayTaskError as error:
+            words = str(error).strip().splitlines()[-1]
+            raise UnsupportedError(
+                f"a node cannot run tasks of kvparity ({words}); install the driver's versions on "
+                "every node"
+            ) from None
+        except exceptions.RayError as error:
+            raise SubjectError(f"Ray: {' '.join(str(error).split())[:300]}") from None
+        return found
+
+    def cancel(self, running: Running) -> None:
+        """End a task; its process ends with its worker."""
+        import ray
+
+        with suppress(Exception):
+            ray.cancel(running, force=True)
+
+
+def _serve(common: Common, items: Sequence[Item]) -> Iterator[Part]:
+    """In a worker of Ray."""
+    import ray
+
+    yield from node.serve(common, items, ray.get_runtime_context().get_node_id())
+
+
+def _with_accelerator(there: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+    if any(there.get(name, 0.0) < size for name, size in wanted.items()):
+        return 0
+    return int(min(there[name] / wanted[name] for name in wanted if ":" not in name))
+
+
+def _words(resources: Mapping[str, float]) -> str:
+    kinds = [name for name in resources if name in ("CPU", "GPU") or "accelerator" in name]
+    return ", ".join(f"{resources[name]:g} {name}" for name in sorted(kinds)) or "nothing"
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray puts handlers of its own in place of this process's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

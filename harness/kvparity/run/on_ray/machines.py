@@ -1,0 +1,81 @@
+"""The machines of a run on Ray, as a verification asks for them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import cast
+
+from kvparity.core import versions
+from kvparity.core.environment import CudaEnvironment, Environment
+from kvparity.core.errors import UnsupportedError
+from kvparity.core.isolation.pool import Pool, PoolTask, Tell
+from kvparity.run.on_ray import begin
+from kvparity.run.on_ray.cluster import Cluster
+from kvparity.run.on_ray.pool import RayPool
+from kvparity.run.on_ray.request import RayRequest, need_of
+from kvparity.run.on_ray.sent import Common, NodeFound
+from kvparity.run.on_ray.sources import sources_of
+from kvparity.run.pools import Locally, Pools, Seen
+from kvparity.run.worker import Job
+from kvparity_contracts.loader import LoadedContract
+
+_ALONE = ("server", "sides")
+_LOOKING_S = 600.0
+
+
+class OnRay(Pools):
+    """The nodes of ``cluster``, which is connected. ``loaded``: what is verified."""
+
+    def __init__(self, cluster: Cluster, request: RayRequest, loaded: LoadedContract) -> None:
+        self.cluster, self.request, self.loaded = cluster, request, loaded
+        self._setting: Environment | None = None
+
+    def seen(self, job: Job) -> Seen:
+        """What a node runs with; on a CPU, this process, which every node must be like."""
+        kind = job.contract.subject.kind
+        if kind in _ALONE:
+            raise UnsupportedError(
+                f"a subject of kind {kind} runs in one process, which is asked for everything; "
+                "leave out --ray"
+            )
+        if job.device == "cpu":
+            found = Locally().seen(job)
+        else:
+            there = cast(NodeFound, self._ask(job, begin.looked))
+            about = CudaEnvironment.model_validate(there["environment"])
+            found = Seen(about, there["tiles"])
+        self._setting = found.setting
+        return found
+
+    def tiles(self, job: Job) -> dict[str, object]:
+        """Checked on a node; on a CPU, here."""
+        if job.device == "cpu":
+            return Locally().tiles(job)
+        return cast(dict[str, object], self._ask(job, begin.checked_tiles))
+
+    def open(self, job: Job, jobs: int, timeout: float, tell: Tell) -> Pool:
+        """The cluster's places; how many of them, the request says."""
+        return self._open(job, timeout, tell)
+
+    def _ask(self, job: Job, function: Callable[[Job], object]) -> object:
+        with self._open(job, _LOOKING_S, lambda words: None) as pool:
+            (found,) = pool.run([PoolTask(function, (job,))])
+        return found
+
+    def _open(self, job: Job, timeout: float, tell: Tell) -> RayPool:
+        subject = job.contract.subject
+        checkpoint = getattr(subject, "checkpoint", None)
+        setting = None if self._setting is None else self._setting.document()
+        common = Common(
+            job=pickle.dumps(job),
+            folder=str(job.folder),
+            versions=versions.deciding(),
+            setting=setting,
+            sources=sources_of(self.loaded),
+            needs=() if checkpoint is None else (str(job.base / checkpoint),),
+            timeout=timeout,
+            share_s=self.request.share_s,
+        )
+        need = need_of(job.device, self.request.accelerator)
+        return RayPool(self.cluster, self.request, need, common, tell)

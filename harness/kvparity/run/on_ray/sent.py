@@ -1,0 +1,79 @@
+"""What the driver and a node send each other. Imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from kvparity.core.isolation.child import Message
+from kvparity_contracts.json_types import JsonValue
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source file that a subject may need: its path on the driver, and its text."""
+
+    path: str
+    text: bytes
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all tasks of a run share.
+
+    ``job``: pickled, for the process of the subject alone. ``setting``: the environment document
+    that every node must have; None: not known yet. ``share_s``: seconds after which a process
+    takes no further item.
+    """
+
+    job: bytes
+    folder: str
+    versions: dict[str, str | None]
+    setting: dict[str, JsonValue] | None
+    sources: tuple[Source, ...]
+    needs: tuple[str, ...]
+    timeout: float
+    share_s: float
+
+
+@dataclass(frozen=True)
+class Item:
+    """One task. ``call``: function and arguments behind the job, pickled. ``before``: (file, line)
+    of what an interrupted run left of it."""
+
+    number: int
+    call: bytes
+    before: tuple[tuple[str, str], ...] = ()
+
+
+class NodeFound(TypedDict):
+    """What the process of the subject found: an environment's document, the GPU's own number, and
+    the tiles in force by format."""
+
+    environment: dict[str, JsonValue]
+    uuid: str | None
+    tiles: dict[str, str]
+
+
+@dataclass(frozen=True)
+class NodeAbout:
+    """Which node it is, and what its process of the subject found there."""
+
+    node: str
+    host: str
+    device: str
+    uuid: str | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a node sends while it computes: whole lines, with the files that they name.
+
+    ``answers``: by number of the item, once all its lines are sent.
+    """
+
+    about: NodeAbout | None = None
+    files: tuple[tuple[str, bytes], ...] = ()
+    lines: tuple[tuple[str, str], ...] = ()
+    answers: tuple[tuple[int, JsonValue], ...] = ()
+    error: Message | None = None
