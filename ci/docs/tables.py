@@ -26,7 +26,7 @@ from kvparity.plan.schedule import Action, Plan, Span
 from kvparity.plan.workload import Prompts
 from kvparity.report import json_schemas
 from kvparity.report.document import RunReport
-from kvparity.report.lines import PathLine, UnitLine
+from kvparity.report.lines import PathLine, RetryLine, UnitLine
 from kvparity_contracts import CONTROLS, PathName
 from kvparity_contracts.controls import Control
 from kvparity_contracts.needs import needs
@@ -190,6 +190,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "report-fields": partial(fields, RunReport),
     "unit-fields": partial(fields, UnitLine),
     "path-fields": partial(fields, PathLine),
+    "retry-fields": partial(fields, RetryLine),
 }
 
 

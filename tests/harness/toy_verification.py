@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from toy import Toy
 
 from kvparity.run import verify as verification
 from kvparity.run import worker
-from kvparity_contracts.loader import load
+from kvparity.run.pools import Locally, Pools
+from kvparity_contracts.loader import LoadedContract, load
 
 BITS = {"name": "bits", "relation": "invariance", "paths": ["decode", "batched"]}
 NEAR = {"name": "near", "relation": "accuracy", "limits": {"max_abs_dlogp": 1e-5}}
@@ -27,6 +29,7 @@ def verify(
     *,
     resume: bool = False,
     factory: Any = None,
+    pools: Callable[[LoadedContract], Pools] = lambda loaded: Locally(),
     **changes: Any,
 ) -> dict[str, Any]:
     """The report of a verification in this process, with the toy as the contract's subject."""
@@ -35,14 +38,16 @@ def verify(
     monkeypatch.setattr(worker, "_subjects", {})
     file = tmp_path / "contract.yaml"
     file.write_text(json.dumps(toy.document(**changes)))
+    loaded = load(file)
     report = verification.verify(
-        load(file),
+        loaded,
         device="cpu",
         folder=tmp_path / "run",
         jobs=1,
         resume=resume,
         command="kvparity verify contract.yaml",
         progress=lambda done, total, what: None,
+        pools=pools(loaded),
     ).document()
     assert report == json.loads((tmp_path / "run" / "run.json").read_text()) | {
         "elapsed_s": report["elapsed_s"]

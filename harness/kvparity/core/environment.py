@@ -14,7 +14,7 @@ import torch
 from kvparity.core import interrupts, offline, replaced, sight, torch_flags
 from kvparity.core import versions as tested
 from kvparity.core.values import Json, Value
-from kvparity.core.versions import deciding as versions
+from kvparity.core.versions import versions as versions
 from kvparity_kernels import runtime
 
 _found: dict[str, bool] = {}

@@ -61,7 +61,7 @@ def installed() -> dict[str, str | None]:
     }
 
 
-def deciding() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
     """Installed version of every package that can decide bits, None where it is missing."""
     # kvparity's own from the code that runs: a checkout on the path has no metadata, or stale one.
     own: dict[str, str | None] = {"kvparity": kvparity.__version__}

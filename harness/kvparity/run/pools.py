@@ -18,7 +18,7 @@ from kvparity.tiles import contract as tiles
 
 
 @dataclass(frozen=True)
-class Seen:
+class Surroundings:
     """What tasks run with: versions, device and flags, and the tiles in force, by format."""
 
     setting: Environment
@@ -28,7 +28,7 @@ class Seen:
 class Pools(Protocol):
     """Machines that compute the tasks of a run."""
 
-    def seen(self, job: Job) -> Seen:
+    def seen(self, job: Job) -> Surroundings:
         """What is there.
 
         Raises:
@@ -55,14 +55,14 @@ class Pools(Protocol):
 class Locally(Pools):
     """Processes of this machine; this very process, where subjects may run in it."""
 
-    def seen(self, job: Job) -> Seen:
+    def seen(self, job: Job) -> Surroundings:
         """What this process runs with."""
         forced = overridden(job.device)
         if forced is not None:
             raise UnsupportedError(forced)
         device = torch.device(job.device)
         setting = environment(device, job.contract.numerics.device)
-        return Seen(setting, tiles.in_force(job.contract, device))
+        return Surroundings(setting, tiles.in_force(job.contract, device))
 
     def tiles(self, job: Job) -> dict[str, object]:
         """Checked in this process."""

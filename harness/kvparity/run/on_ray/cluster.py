@@ -13,8 +13,8 @@ from typing_extensions import Self
 
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.run.on_ray import node
-from kvparity.run.on_ray.request import AUTO, MISSING, Need
-from kvparity.run.on_ray.sent import Common, Item, Part
+from kvparity.run.on_ray.request import AUTO, MISSING, NodeNeed
+from kvparity.run.on_ray.sent import SentJob, SentPart, SentTask
 
 _LOOK_S = 0.25
 
@@ -23,7 +23,7 @@ class LostError(Exception):
     """A machine, or the process of Ray on it, is gone with what it computed."""
 
 
-class Running(Protocol):
+class RayTask(Protocol):
     """A task that was begun: an iterator of references, as Ray has it."""
 
     def __next__(self) -> object:
@@ -77,20 +77,11 @@ class Cluster:
             with _own_signals():
                 ray.shutdown()
 
-    def places(self, need: Need) -> int:
+    def places(self, need: NodeNeed) -> int:
         """How many tasks with this need the nodes that are alive could take at a time."""
-        import ray
+        return sum(need.fits(there) for there in resources().values())
 
-        wanted = need.resources()
-        return sum(
-            int(min(each["Resources"].get(name, 0.0) / size for name, size in wanted.items()))
-            if need.accelerator is None
-            else _with_accelerator(each["Resources"], wanted)
-            for each in ray.nodes()
-            if each["Alive"]
-        )
-
-    def require(self, need: Need, wait_s: float, tell: Callable[[str], None]) -> int:
+    def require(self, need: NodeNeed, wait_s: float, tell: Callable[[str], None]) -> int:
         """The places, once there is one.
 
         Raises:
@@ -98,11 +89,8 @@ class Cluster:
         """
         until = time.monotonic() + wait_s
         while not (places := self.places(need)):
-            if time.monotonic() > until:
-                import ray
-
-                there = [f"{n['NodeManagerHostname']}: {_words(n['Resources'])}"
-                         for n in ray.nodes() if n["Alive"]]  # fmt: skip
+            if time.monotonic() >= until:
+                there = [f"{name}: {_words(each)}" for name, each in resources().items()]
                 raise UnsupportedError(
                     f"no node of the Ray cluster has {need}, which each task takes, and none came "
                     f"within {wait_s:g} s; it has {'; '.join(there) or 'no node'}"
@@ -111,7 +99,7 @@ class Cluster:
             time.sleep(_LOOK_S)
         return places
 
-    def begin(self, need: Need, common: object, items: Sequence[Item]) -> Running:
+    def begin(self, need: NodeNeed, common: object, items: Sequence[SentTask]) -> RayTask:
         """Begin a task; ``common`` is what :meth:`put` gave."""
         more: dict[str, object] = {} if need.accelerator is None else {
             "accelerator_type": need.accelerator
@@ -120,23 +108,23 @@ class Cluster:
             num_cpus=need.cpus, num_gpus=need.gpus, scheduling_strategy="SPREAD",
             name="kvparity", **more,
         )  # fmt: skip
-        found: Running = task.remote(common, tuple(items))
+        found: RayTask = task.remote(common, tuple(items))
         return found
 
-    def put(self, common: Common) -> object:
+    def put(self, common: SentJob) -> object:
         """Keep what all tasks share where nodes find it."""
         import ray
 
         return ray.put(common)
 
-    def heard(self, running: Sequence[Running]) -> list[Running]:
+    def heard(self, running: Sequence[RayTask]) -> list[RayTask]:
         """Those that have something to say, within the next moment."""
         import ray
 
-        found: list[Running] = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)[0]
+        found: list[RayTask] = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)[0]
         return found
 
-    def next(self, running: Running) -> Part | None:
+    def next(self, running: RayTask) -> SentPart | None:
         """The next part of a task; None at its end.
 
         Raises:
@@ -147,7 +135,7 @@ class Cluster:
         from ray import exceptions
 
         try:
-            found: Part = ray.get(next(running))
+            found: SentPart = ray.get(next(running))
         except StopIteration:
             return None
         except exceptions.OutOfMemoryError as error:
@@ -174,7 +162,7 @@ class Cluster:
             raise SubjectError(f"Ray: {' '.join(str(error).split())[:300]}") from None
         return found
 
-    def cancel(self, running: Running) -> None:
+    def cancel(self, running: RayTask) -> None:
         """End a task; its process ends with its worker."""
         import ray
 
@@ -182,17 +170,22 @@ class Cluster:
             ray.cancel(running, force=True)
 
 
-def _serve(common: Common, items: Sequence[Item]) -> Iterator[Part]:
+def _serve(common: SentJob, items: Sequence[SentTask]) -> Iterator[SentPart]:
     """In a worker of Ray."""
     import ray
 
     yield from node.serve(common, items, ray.get_runtime_context().get_node_id())
 
 
-def _with_accelerator(there: Mapping[str, float], wanted: Mapping[str, float]) -> int:
-    if any(there.get(name, 0.0) < size for name, size in wanted.items()):
-        return 0
-    return int(min(there[name] / wanted[name] for name in wanted if ":" not in name))
+def resources() -> dict[str, dict[str, float]]:
+    """By node that is alive: all that it has."""
+    import ray
+
+    return {
+        f"{each['NodeManagerHostname']} ({each['NodeID'][:8]})": each["Resources"]
+        for each in ray.nodes()
+        if each["Alive"]
+    }
 
 
 def _words(resources: Mapping[str, float]) -> str:

@@ -17,7 +17,7 @@ from kvparity.relations.registry import RELATIONS
 from kvparity.report.lines import PathLine, RetryLine, UnitLine, answered
 from kvparity.report.retries import control_key
 from kvparity.report.run_dir import Evidence
-from kvparity.run.on_ray.sent import NodeAbout, Part
+from kvparity.run.on_ray.sent import NodeAbout, SentPart
 from kvparity_contracts.json_types import JsonValue
 
 Key = tuple[str, ...]
@@ -33,7 +33,7 @@ _FOLDERS = ("failures", "accuracy")
 
 
 @dataclass
-class Task:
+class PlannedTask:
     """A task of the plan, and how often it was begun. ``cases``: that may come of it, by id."""
 
     number: int
@@ -58,23 +58,23 @@ class Task:
         return self.unit is not None and names[0] == self.unit
 
 
-def task_of(number: int, what: object) -> Task:
+def task_of(number: int, what: object) -> PlannedTask:
     """The task of a unit, a case or a control; of anything else, one that writes nothing."""
     if isinstance(what, Unit):
-        return Task(number, what.id, {case.id: case for case in what.cases}, unit=what.id)
+        return PlannedTask(number, what.id, {case.id: case for case in what.cases}, unit=what.id)
     if isinstance(what, KernelCase):
-        return Task(number, what.id, {what.id: what})
+        return PlannedTask(number, what.id, {what.id: what})
     if isinstance(what, ControlRun | KernelControl):
         named = (what.control, what.relation)
-        return Task(number, f"control {control_key(*named)}", {}, control=named)
-    return Task(number, str(what), {})
+        return PlannedTask(number, f"control {control_key(*named)}", {}, control=named)
+    return PlannedTask(number, str(what), {})
 
 
 @dataclass
-class Begun:
+class Undertaken:
     """One task of Ray: what it is to compute, and what it has sent. ``seen``: keys of lines."""
 
-    tasks: dict[int, Task]
+    tasks: dict[int, PlannedTask]
     about: NodeAbout | None = None
     seen: set[Key] = field(default_factory=set)
 
@@ -93,7 +93,7 @@ class Gathered:
             for value in evidence.lines(file)
         }
 
-    def take(self, begun: Begun, part: Part) -> None:
+    def take(self, begun: Undertaken, part: SentPart) -> None:
         """Write what is new; files before the lines that name them.
 
         Raises:
@@ -106,7 +106,7 @@ class Gathered:
         for file, text in part.lines:
             self._line(begun, file, text)
 
-    def lost(self, begun: Begun, why: str) -> Task | None:
+    def lost(self, begun: Undertaken, why: str) -> PlannedTask | None:
         """Note that a machine is gone; the task that it worked on. None: all had ended."""
         task = next(iter(begun.tasks.values()), None)
         if task is not None:
@@ -117,7 +117,7 @@ class Gathered:
             task.lost.append(why)
         return task
 
-    def _line(self, begun: Begun, file: str, text: str) -> None:
+    def _line(self, begun: Undertaken, file: str, text: str) -> None:
         if file not in _NAMES:
             raise SubjectError(f"a node sent a line of {file!r}, which no task writes")
         value = json.loads(text)
@@ -136,7 +136,7 @@ class Gathered:
         elif before != digest:
             self._changed(begun, task, _resting(task, key), f"{_words(key)} is not as before")
 
-    def _placed(self, begun: Begun, task: Task, line: RunLine) -> RunLine:
+    def _placed(self, begun: Undertaken, task: PlannedTask, line: RunLine) -> RunLine:
         if not isinstance(line, CaseLine) or begun.about is None:
             return line
         about = begun.about
@@ -146,7 +146,7 @@ class Gathered:
         )  # fmt: skip
         return type(line).model_validate(line.document() | {"place": place.document()})
 
-    def _file(self, begun: Begun, name: str, content: bytes) -> None:
+    def _file(self, begun: Undertaken, name: str, content: bytes) -> None:
         path = PurePosixPath(name)
         if len(path.parts) != 2 or path.parts[0] not in _FOLDERS or path.name.startswith("."):
             raise SubjectError(f"a node sent a file {name!r}, which no task writes")
@@ -162,7 +162,9 @@ class Gathered:
         part.replace(whole)
         return None
 
-    def _changed(self, begun: Begun, task: Task, changed: Sequence[str], what: str) -> None:
+    def _changed(
+        self, begun: Undertaken, task: PlannedTask, changed: Sequence[str], what: str
+    ) -> None:
         """Bits that came before are other ones now. The evidence keeps what came first.
 
         Raises:
@@ -204,7 +206,7 @@ def _timeless(value: JsonValue) -> JsonValue:
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
-def _resting(task: Task, key: Key) -> tuple[str, ...]:
+def _resting(task: PlannedTask, key: Key) -> tuple[str, ...]:
     """What does not hold where a line is another than before."""
     file, *names = key
     if file == CaseLine.file:

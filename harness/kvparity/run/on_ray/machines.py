@@ -14,9 +14,9 @@ from kvparity.run.on_ray import begin
 from kvparity.run.on_ray.cluster import Cluster
 from kvparity.run.on_ray.pool import RayPool
 from kvparity.run.on_ray.request import RayRequest, need_of
-from kvparity.run.on_ray.sent import Common, NodeFound
+from kvparity.run.on_ray.sent import NodeFound, SentJob
 from kvparity.run.on_ray.sources import sources_of
-from kvparity.run.pools import Locally, Pools, Seen
+from kvparity.run.pools import Locally, Pools, Surroundings
 from kvparity.run.worker import Job
 from kvparity_contracts.loader import LoadedContract
 
@@ -31,7 +31,7 @@ class OnRay(Pools):
         self.cluster, self.request, self.loaded = cluster, request, loaded
         self._setting: Environment | None = None
 
-    def seen(self, job: Job) -> Seen:
+    def seen(self, job: Job) -> Surroundings:
         """What a node runs with; on a CPU, this process, which every node must be like."""
         kind = job.contract.subject.kind
         if kind in _ALONE:
@@ -44,7 +44,7 @@ class OnRay(Pools):
         else:
             there = cast(NodeFound, self._ask(job, begin.looked))
             about = CudaEnvironment.model_validate(there["environment"])
-            found = Seen(about, there["tiles"])
+            found = Surroundings(about, there["tiles"])
         self._setting = found.setting
         return found
 
@@ -67,10 +67,10 @@ class OnRay(Pools):
         subject = job.contract.subject
         checkpoint = getattr(subject, "checkpoint", None)
         setting = None if self._setting is None else self._setting.document()
-        common = Common(
+        common = SentJob(
             job=pickle.dumps(job),
             folder=str(job.folder),
-            versions=versions.deciding(),
+            versions=versions.versions(),
             setting=setting,
             sources=sources_of(self.loaded),
             needs=() if checkpoint is None else (str(job.base / checkpoint),),

@@ -23,7 +23,7 @@ from kvparity.core import versions
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.pool import Apart, PoolTask, message_of
 from kvparity.run.on_ray import calls, settings
-from kvparity.run.on_ray.sent import Common, Item, NodeAbout, NodeFound, Part
+from kvparity.run.on_ray.sent import NodeAbout, NodeFound, SentJob, SentPart, SentTask
 
 _LINES = ("paths.jsonl", "units.jsonl", "cases.jsonl", "controls.jsonl")
 """In the order in which they are sent: a case rests on its paths."""
@@ -32,17 +32,17 @@ _PAUSE_S = 0.5
 """How long a line may lie before it is sent."""
 
 
-def serve(common: Common, items: Sequence[Item], node: str) -> Iterator[Part]:
+def serve(common: SentJob, items: Sequence[SentTask], node: str) -> Iterator[SentPart]:
     """Compute items, one after the other; ``node``: Ray's id of this one.
 
     An item without an answer at the end was not begun: time was up.
     """
     name = f"node {socket.gethostname()} ({node[:8]})"
-    wrong = settings.other_versions(common.versions, versions.deciding()) or settings.not_there(
+    wrong = settings.other_versions(common.versions, versions.versions()) or settings.not_there(
         common.needs
     )
     if wrong is not None:
-        yield Part(error=message_of(UnsupportedError(f"{name} {wrong}")))
+        yield SentPart(error=message_of(UnsupportedError(f"{name} {wrong}")))
         return
     with scratch() as folder:
         yield from _Serving(common, node, name, folder).parts(items)
@@ -67,11 +67,11 @@ def scratch() -> Iterator[Path]:
 
 @dataclass
 class _Serving:
-    common: Common
+    common: SentJob
     node: str
     name: str
     top: Path
-    _heard: queue.SimpleQueue[Part | None] = field(default_factory=queue.SimpleQueue)
+    _heard: queue.SimpleQueue[SentPart | None] = field(default_factory=queue.SimpleQueue)
     """What the process answered; None: it is over."""
     _offsets: dict[str, int] = field(default_factory=dict)
     _files: set[Path] = field(default_factory=set)
@@ -81,7 +81,7 @@ class _Serving:
         """The run folder of this task."""
         return self.top / "run"
 
-    def parts(self, items: Sequence[Item]) -> Iterator[Part]:
+    def parts(self, items: Sequence[SentTask]) -> Iterator[SentPart]:
         """What is computed, as it comes."""
         (self.run / "failures").mkdir(parents=True)
         sources = self._keep_sources()
@@ -92,36 +92,36 @@ class _Serving:
         self._written()  # which the driver has
         thread = threading.Thread(target=self._compute, args=(items, sources), daemon=True)
         thread.start()
-        heard: Part | None = Part()
+        heard: SentPart | None = SentPart()
         while heard is not None:
             try:
                 heard = self._heard.get(timeout=_PAUSE_S)
             except queue.Empty:
-                heard = Part()
+                heard = SentPart()
             lines, files = self._written()
-            part = replace(heard or Part(), lines=lines, files=files)
-            if part != Part():
+            part = replace(heard or SentPart(), lines=lines, files=files)
+            if part != SentPart():
                 yield part
         thread.join()
 
-    def _compute(self, items: Sequence[Item], sources: dict[str, str]) -> None:
+    def _compute(self, items: Sequence[SentTask], sources: dict[str, str]) -> None:
         """In a thread: the one process of the subject computes, and what ended is told."""
         common, until = self.common, time.monotonic() + self.common.share_s
         first = partial(calls.begin, common.job, str(self.run), sources)
         try:
             with Apart(1, common.timeout, lambda words: None, first=first) as pool:
                 (found,) = pool.run([PoolTask(calls.look)])
-                self._heard.put(Part(about=self._about(found)))
+                self._heard.put(SentPart(about=self._about(found)))
                 for item in items:
                     (answer,) = pool.run([PoolTask(calls.call, (item.call,))])
-                    self._heard.put(Part(answers=((item.number, answer),)))
+                    self._heard.put(SentPart(answers=((item.number, answer),)))
                     if time.monotonic() > until:
                         break
                 pool.finish()
         except Exception as error:
             told = message_of(error)
             told["words"] = self._as_on_driver(told["words"])
-            self._heard.put(Part(error=told))
+            self._heard.put(SentPart(error=told))
         self._heard.put(None)
 
     def _about(self, found: NodeFound) -> NodeAbout:

@@ -18,10 +18,10 @@ from kvparity.plan.results import CaseLine
 from kvparity.report.lines import PathLine
 from kvparity.report.run_dir import Evidence
 from kvparity.run import worker
-from kvparity.run.on_ray.cluster import Cluster, LostError, Running
-from kvparity.run.on_ray.gathered import Begun, Gathered, Task, task_of
-from kvparity.run.on_ray.request import Need, RayRequest
-from kvparity.run.on_ray.sent import Common, Item
+from kvparity.run.on_ray.cluster import Cluster, LostError, RayTask
+from kvparity.run.on_ray.gathered import Gathered, PlannedTask, Undertaken, task_of
+from kvparity.run.on_ray.request import NodeNeed, RayRequest
+from kvparity.run.on_ray.sent import SentJob, SentTask
 from kvparity_contracts.json_types import JsonValue
 
 Result = TypeVar("Result")
@@ -41,14 +41,14 @@ class RayPool(Pool):
     """
 
     def __init__(
-        self, cluster: Cluster, request: RayRequest, need: Need, common: Common, tell: Tell
+        self, cluster: Cluster, request: RayRequest, need: NodeNeed, common: SentJob, tell: Tell
     ) -> None:
         self.cluster, self.request, self.need, self.tell = cluster, request, need, tell
         self.evidence = Evidence(Path(common.folder))
         self.gathered = Gathered(self.evidence, common.versions)
         self._common = cluster.put(common)
-        self._running: dict[Running, Begun] = {}
-        self._items: dict[int, Item] = {}
+        self._running: dict[RayTask, Undertaken] = {}
+        self._items: dict[int, SentTask] = {}
 
     def __exit__(self, *_: object) -> None:
         """Cancel what still runs."""
@@ -65,7 +65,7 @@ class RayPool(Pool):
             SubjectError: a task did, or was lost with its machine too often; see ``Apart.run``.
             UnsupportedError: no node could take a task, or one is not as the run asks for.
         """
-        left = _Left(self.evidence)
+        left = _LeftLines(self.evidence)
         waiting = deque(self._kept(number, each, left) for number, each in enumerate(tasks))
         places, looked = 0, -math.inf
         while waiting or self._running:
@@ -78,16 +78,16 @@ class RayPool(Pool):
                     yield cast(Result, answer)
             self.tell(f"{len(self._running)} tasks on Ray, which has {places} places")
 
-    def _kept(self, number: int, task: PoolTask[Result], left: _Left) -> Task:
+    def _kept(self, number: int, task: PoolTask[Result], left: _LeftLines) -> PlannedTask:
         _, *rest = task.arguments  # the job goes once
         what = rest[0] if rest else task.function.__name__
         before: tuple[tuple[str, str], ...] = ()
         if task.function is worker.do_unit and isinstance(what, Unit):
             before = tuple(left.of(what))
-        self._items[number] = Item(number, pickle.dumps((task.function, tuple(rest))), before)
+        self._items[number] = SentTask(number, pickle.dumps((task.function, tuple(rest))), before)
         return task_of(number, what)
 
-    def _deal(self, waiting: deque[Task], most: int) -> None:
+    def _deal(self, waiting: deque[PlannedTask], most: int) -> None:
         """Begin as many tasks of Ray as there are free places, each with its share."""
         while waiting and len(self._running) < most:
             step = most - len(self._running)
@@ -97,9 +97,9 @@ class RayPool(Pool):
             waiting.extend(rest)
             items = [self._items[each.number] for each in dealt]
             running = self.cluster.begin(self.need, self._common, items)
-            self._running[running] = Begun({each.number: each for each in dealt})
+            self._running[running] = Undertaken({each.number: each for each in dealt})
 
-    def _hear(self, running: Running, waiting: deque[Task]) -> Iterator[JsonValue]:
+    def _hear(self, running: RayTask, waiting: deque[PlannedTask]) -> Iterator[JsonValue]:
         """The answers of one message; what did not end waits again."""
         begun = self._running[running]
         try:
@@ -127,7 +127,7 @@ class RayPool(Pool):
             yield answer
 
 
-class _Left:
+class _LeftLines:
     """What an interrupted run left of its units, as lines of its files."""
 
     def __init__(self, evidence: Evidence) -> None:

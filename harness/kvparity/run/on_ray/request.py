@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 MISSING = 'Ray is not installed: pip install "kvparity[ray]"'
@@ -26,7 +27,7 @@ class RayRequest:
 
 
 @dataclass(frozen=True)
-class Need:
+class NodeNeed:
     """What one task takes of one node: all of it in one place.
 
     A subject that is spread over several GPUs of a node asks for as many ``gpus`` here, and its
@@ -47,11 +48,18 @@ class Need:
             found[f"accelerator_type:{self.accelerator}"] = 0.001  # as Ray asks for one
         return found
 
+    def fits(self, there: Mapping[str, float]) -> int:
+        """How often it fits into what a node has; a kind of GPU is had or not."""
+        wanted = self.resources()
+        if any(there.get(name, 0.0) < size for name, size in wanted.items()):
+            return 0
+        return int(min(there[name] / wanted[name] for name in wanted if ":" not in name))
+
     def __str__(self) -> str:
         words = f"{self.cpus} CPU" + (f" and {self.gpus} GPU" if self.gpus else "")
         return words + (f" of type {self.accelerator}" if self.accelerator else "")
 
 
-def need_of(device: str, accelerator: str | None) -> Need:
+def need_of(device: str, accelerator: str | None) -> NodeNeed:
     """What a task of a job takes: where a device was asked for, never less than one."""
-    return Need(gpus=1 if device.startswith("cuda") else 0, accelerator=accelerator)
+    return NodeNeed(gpus=1 if device.startswith("cuda") else 0, accelerator=accelerator)

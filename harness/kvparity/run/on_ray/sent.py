@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from kvparity.core.isolation.child import Message
+from kvparity.core.values import Json
 from kvparity_contracts.json_types import JsonValue
 
 
 @dataclass(frozen=True)
-class Source:
+class SentSource:
     """A source file that a subject may need: its path on the driver, and its text."""
 
     path: str
@@ -18,7 +19,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Common:
+class SentJob:
     """What all tasks of a run share.
 
     ``job``: pickled, for the process of the subject alone. ``setting``: the environment document
@@ -29,15 +30,15 @@ class Common:
     job: bytes
     folder: str
     versions: dict[str, str | None]
-    setting: dict[str, JsonValue] | None
-    sources: tuple[Source, ...]
+    setting: Json | None
+    sources: tuple[SentSource, ...]
     needs: tuple[str, ...]
     timeout: float
     share_s: float
 
 
 @dataclass(frozen=True)
-class Item:
+class SentTask:
     """One task. ``call``: function and arguments behind the job, pickled. ``before``: (file, line)
     of what an interrupted run left of it."""
 
@@ -50,7 +51,7 @@ class NodeFound(TypedDict):
     """What the process of the subject found: an environment's document, the GPU's own number, and
     the tiles in force by format."""
 
-    environment: dict[str, JsonValue]
+    environment: Json
     uuid: str | None
     tiles: dict[str, str]
 
@@ -66,7 +67,7 @@ class NodeAbout:
 
 
 @dataclass(frozen=True)
-class Part:
+class SentPart:
     """What a node sends while it computes: whole lines, with the files that they name.
 
     ``answers``: by number of the item, once all its lines are sent.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kvparity_contracts.json_types import JsonValue
-
 _ALIKE = (
     "python",
     "versions",
@@ -47,7 +45,7 @@ def not_there(needs: Sequence[str]) -> str | None:
     return None
 
 
-def unlike(wanted: Mapping[str, JsonValue], found: Mapping[str, JsonValue]) -> str | None:
+def unlike(wanted: Mapping[str, object], found: Mapping[str, object]) -> str | None:
     """How the environment of a node differs from the run's, or None."""
     for key in _ALIKE:
         if wanted.get(key) != found.get(key):

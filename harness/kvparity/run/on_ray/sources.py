@@ -7,15 +7,15 @@ from pathlib import Path
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.run.kept import own_sources
-from kvparity.run.on_ray.sent import Source
+from kvparity.run.on_ray.sent import SentSource
 from kvparity_contracts.loader import LoadedContract
 
 MOST_BYTES = 1 << 24
 """Of all together."""
 
 
-def sources_of(loaded: LoadedContract) -> tuple[Source, ...]:
-    """Source files of a pair, the Python files beside each, and ``__init__.py`` of the packages
+def sources_of(loaded: LoadedContract) -> tuple[SentSource, ...]:
+    """SentSource files of a pair, the Python files beside each, and ``__init__.py`` of the packages
     that they lie in.
 
     Raises:
@@ -29,7 +29,7 @@ def sources_of(loaded: LoadedContract) -> tuple[Source, ...]:
             f"the Python files beside the subject's sources have {size} bytes, and at most "
             f"{MOST_BYTES} are sent to the nodes of Ray; put the pair into a folder of its own"
         )
-    return tuple(Source(str(path), path.read_bytes()) for path in sorted(found))
+    return tuple(SentSource(str(path), path.read_bytes()) for path in sorted(found))
 
 
 def _around(own: Path, base: Path) -> Iterator[Path]:
