@@ -10,6 +10,7 @@ from pages import ROOT, table_rows
 
 from kvparity.plan.cases import make
 from kvparity.plan.kernel_cases import KernelCase, KernelNumerics
+from kvparity.plan.results import Place
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.report.case_line import kernel_line
 from kvparity.report.verdict import judge
@@ -20,7 +21,7 @@ from kvparity_contracts import Contract
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
 OPEN = ("environment.versions", "environment.variables", "tiles",
         "subject", "kernels",
-        "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
+        "checks[].cases[].place.versions", "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
         "checks[].cases[].cache", "checks[].cases[].liveness",
         "checks[].cases[].invariance", "checks[].cases[].accuracy", "checks[].cases[].parity",
         "controls[].measured")  # fmt: skip
@@ -80,6 +81,8 @@ def looked() -> list[dict]:
         for case in cases
     ]
     found.append({"recheck": "differs"})
+    place = dict.fromkeys(Place.model_fields, "of a run on Ray") | {"versions": {"torch": "2.9"}}
+    found += [{"place": None}, {"place": place}]
     return [*found, {"trace": {"layers": 1}}, {"cache": {"layers": 1}}, {"liveness": {"probes": 1}},
             {"parity": {"sequences": 1}}]  # fmt: skip
 
@@ -115,7 +118,7 @@ def test_every_field_of_a_unit_is_told_and_there(tutorial):
 
 def test_every_file_of_a_run_is_told_and_there(tutorial):
     found = {f"{f.name}/" if f.is_dir() else f.name for f in (tutorial[0] / "runs/good").iterdir()}
-    assert found == set(told("# Evidence"))
+    assert found | {"retries.jsonl"} == set(told("# Evidence"))
 
 
 def test_a_case_that_differs_keeps_both_sides(tutorial):
