@@ -21,7 +21,8 @@ from kvparity_contracts import Contract
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
 OPEN = ("environment.versions", "environment.variables", "tiles",
         "subject", "kernels",
-        "checks[].cases[].place.versions", "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
+        "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
+        "checks[].cases[].place.versions",
         "checks[].cases[].cache", "checks[].cases[].liveness",
         "checks[].cases[].invariance", "checks[].cases[].accuracy", "checks[].cases[].parity",
         "controls[].measured")  # fmt: skip

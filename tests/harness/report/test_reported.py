@@ -23,7 +23,9 @@ from kvparity.report.lines import Launches, UnitLine
 from kvparity.report.lines import Sequence as Drawn
 from kvparity.report.run_dir import Evidence
 from kvparity.report.verdict import Judged, not_modelled, other_than_requested
+from kvparity.run import pools as where
 from kvparity.run import verify as running
+from kvparity.run.jobs import Jobs
 from kvparity.run.recheck.outcome import Outcome
 from kvparity.subjects.base import UnsupportedError
 
@@ -163,7 +165,7 @@ def test_a_setting_that_the_environment_overrides_ends_a_run_before_it_begins(
     loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab", prompt_files=())
     texts = SimpleNamespace(loaded=loaded)
     monkeypatch.setattr(running, "given", lambda loaded: texts)
-    monkeypatch.setattr(running, "overridden", lambda device: f"{device}: X=1 is set")
+    monkeypatch.setattr(where, "overridden", lambda device: f"{device}: X=1 is set")
     with pytest.raises(UnsupportedError, match="cpu: X=1 is set"):
         running.verify(
             loaded, device="cpu", folder=tmp_path / "run", jobs=1, resume=False, command="",
@@ -173,7 +175,7 @@ def test_a_setting_that_the_environment_overrides_ends_a_run_before_it_begins(
 
 
 PARTS = run_documents.report("holds", run_documents.case())
-TILES = SimpleNamespace(document=lambda: {"arch": None})
+TILES = {"arch": None}
 TEXTS = {"by": "byte by byte", "ids": {"w": [[1, 2], [3]]}}
 
 
@@ -213,6 +215,7 @@ def verified(
     pools: Any = SimpleNamespace(
         seen=lambda job: SimpleNamespace(setting=SimpleNamespace(document=dict), tiles={}),
         tiles=lambda job: TILES,
+        jobs=lambda job, asked: Jobs(asked, "as asked for"),
         open=lambda *_: Noting(seen, error),
     )
     for name, value in made_up.items():

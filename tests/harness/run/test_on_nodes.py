@@ -26,7 +26,7 @@ from kvparity.run.on_ray.sent import SentPart
 from kvparity.run.worker import Job
 
 LINES = ("cases.jsonl", "controls.jsonl", "paths.jsonl", "units.jsonl")
-VARY = {"seconds", "elapsed_s", "place", "run_dir"}
+VARY = {"seconds", "elapsed_s", "place", "run_dir", "jobs"}
 WORK = {
     "checks": [BITS, NEAR],
     "workloads": [

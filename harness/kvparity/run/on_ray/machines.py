@@ -10,6 +10,7 @@ from kvparity.core import versions
 from kvparity.core.environment import CudaEnvironment, Environment
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.pool import Pool, PoolTask, Tell
+from kvparity.run.jobs import Jobs
 from kvparity.run.on_ray import begin
 from kvparity.run.on_ray.cluster import Cluster
 from kvparity.run.on_ray.pool import RayPool
@@ -54,8 +55,15 @@ class OnRay(Pools):
             return Locally().tiles(job)
         return cast(dict[str, object], self._ask(job, begin.checked_tiles))
 
-    def open(self, job: Job, jobs: int, timeout: float, tell: Tell) -> Pool:
-        """The cluster's places; how many of them, the request says."""
+    def jobs(self, job: Job, asked: int | None) -> Jobs:
+        """The cluster's places, as there are now; fewer where fewer are asked for."""
+        if asked is not None:
+            return Jobs(asked, "as asked for, on Ray")
+        places = self.cluster.places(need_of(job.device, self.request.accelerator))
+        return Jobs(places, "places of the Ray cluster")
+
+    def open(self, job: Job, count: Jobs, timeout: float, tell: Tell) -> Pool:
+        """What the cluster has places for, whatever it had before."""
         return self._open(job, timeout, tell)
 
     def _ask(self, job: Job, function: Callable[[Job], object]) -> object:
