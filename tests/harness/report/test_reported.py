@@ -235,7 +235,8 @@ def test_a_run_tells_how_much_there_is_to_do_and_writes_the_report_that_it_retur
     total = sum(len(unit.cases) for unit in make(contract()).units) + 2
     assert seen == ["settled", (0, total, "starting"), "finished"]
     assert report == PARTS | {
-        "tiles": {"arch": None}, "texts": TEXTS, "run_dir": str(folder), "elapsed_s": 1.23,
+        "tiles": {"arch": None}, "texts": TEXTS, "jobs": None,
+        "run_dir": str(folder), "elapsed_s": 1.23,
     }  # fmt: skip
     assert json.loads((folder / "run.json").read_text()) == report
 
