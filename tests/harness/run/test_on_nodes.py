@@ -113,7 +113,7 @@ def test_a_lost_machine_loses_nothing_and_counts_nothing_twice(
     verified(tmp_path, monkeypatch, Nodes(losing))
     assert left(tmp_path / "run") == left(here)
     retries = lines(tmp_path / "run", "retries.jsonl")
-    assert len(retries) == len(losing)
+    assert len(retries) >= len(losing)  # more where a second unit had begun to send
     assert all(each["why"] == "NodeDiedError: it is gone" for each in retries)
     assert all(each["changed"] == [] for each in retries)
     again = [each["place"] for each in lines(tmp_path / "run", "cases.jsonl")]
@@ -197,7 +197,7 @@ def test_a_retry_that_gives_other_bits_differs_whatever_came_first(
     assert report["verdict"] == "differs"
     assert changed
     assert {name for name, case in cases.items() if case["verdict"] == "differs"} == changed
-    assert changed < cases.keys()  # those of one unit
+    assert changed < cases.keys()  # those of units that ran again
     for name in changed:
         assert cases[name]["recheck"] == "differs"
         assert "attempt 2 of" in cases[name]["reason"]

@@ -106,16 +106,18 @@ class Gathered:
         for file, text in part.lines:
             self._line(begun, file, text)
 
-    def lost(self, begun: Undertaken, why: str) -> PlannedTask | None:
-        """Note that a machine is gone; the task that it worked on. None: all had ended."""
-        task = next(iter(begun.tasks.values()), None)
-        if task is not None:
-            node = None if begun.about is None else begun.about.node
-            self.evidence.write(RetryLine(
-                task=task.name, attempt=task.attempt, node=node, why=why, changed=(),
-            ))  # fmt: skip
+    def lost(self, begun: Undertaken, why: str) -> None:
+        """Note that a machine is gone, for the task that it worked on: the first that did not
+        answer. One behind it counts where it had sent something, its answer being on its way."""
+        node = None if begun.about is None else begun.about.node
+        for at, task in enumerate(begun.tasks.values()):
+            if at and not any(task.owns(key) for key in begun.seen):
+                continue
+            line = RetryLine(
+                task=task.name, attempt=task.attempt, node=node, why=why, changed=()
+            )  # fmt: skip
+            self.evidence.write(line)
             task.lost.append(why)
-        return task
 
     def _line(self, begun: Undertaken, file: str, text: str) -> None:
         if file not in _NAMES:

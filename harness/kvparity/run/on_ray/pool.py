@@ -106,11 +106,11 @@ class RayPool(Pool):
             part = self.cluster.next(running)
         except LostError as error:
             del self._running[running]
-            task = self.gathered.lost(begun, str(error))
-            if task is not None and task.attempt > MOST_ATTEMPTS:
-                raise SubjectError(
-                    f"{task.name}: its machine was lost {MOST_ATTEMPTS} times, last: {error}"
-                ) from None
+            self.gathered.lost(begun, str(error))
+            for task in begun.tasks.values():
+                if task.attempt > MOST_ATTEMPTS:
+                    words = f"its machine was lost {MOST_ATTEMPTS} times, last: {error}"
+                    raise SubjectError(f"{task.name}: {words}") from None
             waiting.extendleft(reversed(begun.tasks.values()))
             return
         if part is None:
