@@ -19,18 +19,19 @@ from kvparity_contracts.path_checks import (
     LivenessCheck,
     TraceCheck,
 )
+from kvparity_contracts.ranks_check import TpInvariance
 
 __all__ = [
     "ARCHITECTURES", "CHECKS", "Accuracy", "AuditCheck", "CacheCheck", "Check",
     "Invariance", "KernelCheck", "LivenessCheck", "OneCheck", "OrderCheck", "ParityCheck",
-    "PathCheck", "TraceCheck", "register", "withdraw",
+    "PathCheck", "TpInvariance", "TraceCheck", "register", "withdraw",
 ]  # fmt: skip
 
 CHECKS: dict[str, type[Check]] = {
     each.TAG: each
     for each in (
         Invariance, Accuracy, CacheCheck, LivenessCheck, TraceCheck, OrderCheck, AuditCheck,
-        ParityCheck,
+        ParityCheck, TpInvariance,
     )
 }  # fmt: skip
 """The model of a check by the name of its relation, in the order in which they are listed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from kvparity_contracts.checks import TpInvariance
 from kvparity_contracts.controls.base import Feature as Feature
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.pair_keys import Bias, RelativeBias
@@ -122,6 +123,16 @@ def _wide(contract: Parts) -> bool:
     return any(path.kind == "batched" and (path.argument or 0) > 16 for path in _paths(contract))
 
 
+def _ranks(contract: Parts) -> Iterator[TpInvariance]:
+    return (each for each in contract.checks if isinstance(each, TpInvariance))
+
+
+def _several_blocks(contract: Parts) -> bool:
+    """Whether a rank has more than one block of the depth, so that it adds some itself."""
+    blocks = contract.subject.row_blocks if isinstance(contract.subject, Decoder) else None
+    return any((blocks or 1) > each.sizes[0] for each in _ranks(contract))
+
+
 def _paths(contract: Parts) -> Iterator[PathName]:
     return (path for check in contract.path_checks for path in check.paths)
 
@@ -194,6 +205,15 @@ FEATURES: Mapping[Feature, tuple[str, Callable[[Parts], bool]]] = {
     "ascii": ("a vocabulary that holds all ASCII bytes", _ascii),
     "instruction": ("numerics.device", lambda c: c.numerics.device is not None),
     "sixteen-bit": ("16-bit execution first", lambda c: c.numerics.formats()[0][0] != "float32"),
+    "four-ranks": (
+        "four ranks or more",
+        lambda contract: any(each.sizes[-1] >= 4 for each in _ranks(contract)),
+    ),
+    "blocks-per-rank": ("more row_blocks than its fewest ranks above one", _several_blocks),
+    "fixed-reduce": (
+        "reduce: fixed at two ranks",
+        lambda c: any(each.reduce == "fixed" and 2 in each.sizes for each in _ranks(c)),
+    ),
     "float32": ("execution in float32", lambda c: c.numerics.formats()[0][0] == "float32"),
 }
 """Each in words, in the order in which they are said, and whether a contract has it."""

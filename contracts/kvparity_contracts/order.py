@@ -20,7 +20,7 @@ class DecodeTiles(Model):
 
     def own_faults(self) -> Iterator[Fault]:
         """What no kernel has."""
-        yield from _uneven(self, "block_m")
+        yield from uneven(self, "block_m")
 
 
 class Order(Model):
@@ -37,12 +37,13 @@ class Order(Model):
 
     def own_faults(self) -> Iterator[Fault]:
         """What contradicts itself."""
-        yield from _uneven(self, "split", "tile", "block_m")
+        yield from uneven(self, "split", "tile", "block_m")
         if self.split % self.tile:
             yield Fault(("split",), f"found {self.split}", f"a multiple of tile ({self.tile})")
 
 
-def _uneven(model: Model, *names: str) -> Iterator[Fault]:
+def uneven(model: Model, *names: str) -> Iterator[Fault]:
+    """Fault numbers that are no power of two."""
     for name in names:
         value: int = getattr(model, name)
         if value & (value - 1):

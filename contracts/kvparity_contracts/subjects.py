@@ -15,8 +15,8 @@ from kvparity_contracts.attention import Heads as Heads
 from kvparity_contracts.base import Fault, Model, exactly_one, refuse
 from kvparity_contracts.decoder import DecoderConfig
 from kvparity_contracts.json_types import JsonValue
-from kvparity_contracts.order import Order
-from kvparity_contracts.presets import PRESETS, KnownModel, Preset
+from kvparity_contracts.order import Order, uneven
+from kvparity_contracts.presets import PRESETS, KnownModel, Preset, RankShape
 from kvparity_contracts.served import ServerSubject
 from kvparity_contracts.sides import Sides
 
@@ -91,6 +91,9 @@ class Decoder(Model):
     """What computes linears, norms, embedding, RoPE and activation: this project, or torch."""
     order: Order | None = None
     """Reduction order of attention: fixed-order; left out, split 256 and tile 64."""
+    row_blocks: Annotated[int, Field(ge=2, le=64)] | None = None
+    """Blocks that the depth of o_proj and down_proj is cut into, a power of two: their sums are
+    added as one binary tree, the same at every number of ranks. Left out, one chain."""
     cpu_ops: Literal["twin", "interpreter"] = "twin"
     """What runs beside attention on a CPU: vectorised twins (same bits, fast) or the kernels."""
     cache: DecoderCache = DecoderCache()
@@ -101,6 +104,21 @@ class Decoder(Model):
         yield from exactly_one(self, "preset", "config", "checkpoint")
         yield from self._ringless()
         yield from _orderless(self, "fixed-order")
+        if self.row_blocks is not None:
+            yield from self._uncut(self.row_blocks)
+
+    def _uncut(self, blocks: int) -> Iterator[Fault]:
+        """Blocks that are no power of two, or that a depth does not go into."""
+        yield from uneven(self, "row_blocks")
+        model = known(self)
+        if model.cut is None or model.head_dim is None:
+            return  # a checkpoint tells them when it is loaded
+        widths = {model.head_dim, (self.config and self.config.shared_head_dim) or model.head_dim}
+        depths = [("o_proj", model.cut.heads * width) for width in sorted(widths)]
+        for name, depth in [*depths, ("down_proj", model.cut.intermediate_size)]:
+            if depth % blocks:
+                found = f"found {blocks}, and the depth of {name} is {depth}"
+                yield Fault(("row_blocks",), found, "a number that divides it")
 
     def _ringless(self) -> Iterator[Fault]:
         # A checkpoint tells its window when it is loaded.
@@ -163,7 +181,11 @@ def known(subject: AnySubject) -> KnownModel:
         if subject.config is not None:
             config = subject.config
             return KnownModel(
-                config.max_positions, config.vocab_size, config.head_dim, config.sliding_window
+                config.max_positions,
+                config.vocab_size,
+                config.head_dim,
+                config.sliding_window,
+                RankShape(config.heads, config.kv_heads, config.intermediate_size),
             )
     if isinstance(subject, Transformers) and subject.config is not None:
         return hf_config.known(subject.config)

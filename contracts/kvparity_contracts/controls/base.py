@@ -44,6 +44,9 @@ Feature = Literal[
     "one-format",
     "instruction",
     "sixteen-bit",
+    "four-ranks",
+    "blocks-per-rank",
+    "fixed-reduce",
 ]
 """What a contract must have beside paths and lengths for a defect to be possible."""
 
@@ -82,7 +85,7 @@ TOGETHER: tuple[PathKind, ...] = (
 
 
 Keys = Literal["any", "whole-tile", "tile", "split", "window", "page", "ahead"]
-Side = Literal["rollout", "rescore", "both", "handover", "sides"]
+Side = Literal["rollout", "rescore", "both", "handover", "sides", "ranks"]
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ class Control:
     ``relations``: a check of one of them sees it, and it is planted for each that the contract has.
     ``paths``: with ``controls: all``, such a check has at least one of them (empty: any will do).
     ``path``: the path that runs with the defect. ``side``: who has it: the ``rollout`` (that path),
-    the ``rescore`` (the check's reference), ``both``, the ids between them (``handover``), or the
-    logprobs of two ``sides``.
+    the ``rescore`` (the check's reference), ``both``, the ids between them (``handover``), the
+    logprobs of two ``sides``, or some of the ``ranks`` that compute both.
     ``keys``: a row, or a number of keys of an order check, sees a whole tile, or more keys than a
     tile, a split, the sliding window or a page have, and at least ``fewest``; or has more of them
     behind it than its window shows (``ahead``). ``sequences``: a

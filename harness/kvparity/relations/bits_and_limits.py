@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -124,7 +125,7 @@ def same_work(reference: Record, candidate: Record) -> str | None:
         if launched and launched == candidate.launches.counts and steps[0] != steps[1]:
             different = f"for {steps[0]} steps and {steps[1]}"
             return f"both sides launched the same kernels equally often, {different}"
-    return other_work("reference", reference) or other_work("path", candidate)
+    return ran_as_asked(reference, candidate)
 
 
 def other_work(side: str, record: Record) -> str | None:
@@ -155,8 +156,22 @@ def _decodes(plan: Plan) -> int:
     return sum(any(span.decode for span in step) for step in plan.schedule)
 
 
-def invariance(reference: Record, candidate: Record, *, column: int | None) -> Comparison:
-    """Compare bits: of one column of values (None: of all), and of the whole rows' digests."""
+def ran_as_asked(reference: Record, candidate: Record) -> str | None:
+    """Why equal bits would show nothing though both sides may run the same steps, or None."""
+    return other_work("reference", reference) or other_work("path", candidate)
+
+
+def invariance(
+    reference: Record,
+    candidate: Record,
+    *,
+    column: int | None,
+    idle: Callable[[Record, Record], str | None] = same_work,
+) -> Comparison:
+    """Compare bits: of one column of values (None: of all), and of the whole rows' digests.
+
+    ``idle``: why equal bits of two sides would show nothing, or None.
+    """
     unpaired = _pairing(reference, candidate)
     if unpaired is not None:
         return unpaired
@@ -182,9 +197,9 @@ def invariance(reference: Record, candidate: Record, *, column: int | None) -> C
     if faults and not bool(off.any()):
         return Comparison("differs", faults[0], **counts, details=InvarianceDetails(faults=faults))
     if not bool(off.any()):
-        idle = same_work(reference, candidate)
-        if idle is not None:
-            return Comparison("void", idle, **counts)
+        shown_nothing = idle(reference, candidate)
+        if shown_nothing is not None:
+            return Comparison("void", shown_nothing, **counts)
         equal: Measured = {"max_ulp": 0, **_between(reference, a, b, column)}
         return Comparison("holds", "every bit is equal", **counts, **equal)
     first = int(torch.nonzero(off)[0])

@@ -99,6 +99,17 @@ class Computed:
 
 
 @dataclass(frozen=True)
+class Communicated:
+    """A collective ran on this rank: its operator (``allgather_``), ranks of its group, and what
+    this rank put in: its format and bytes."""
+
+    operator: str
+    ranks: int
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class RowsOffered:
     """Rows of a span could be reported. Who wants some calls ``want`` with their positions."""
 

@@ -30,6 +30,7 @@ from kvparity.subjects.decoder.cache import KVCache
 from kvparity.subjects.decoder.call_log import noting
 from kvparity.subjects.decoder.config import DecoderShape
 from kvparity.subjects.decoder.layers import Layer, layers_of
+from kvparity.subjects.decoder.row_blocks import RowBlocks
 from kvparity.subjects.decoder.uncached import UncachedKeys
 from kvparity.subjects.decoder.weights import DecoderWeights, LayerWeights
 from kvparity_kernels.embedding import embed
@@ -62,7 +63,8 @@ class DecoderModel:
     """Weights and how they are computed with.
 
     ``cos``, ``sin``: float32 ``[positions, head_dim / 2]``. ``twin``: use the vectorised CPU twins
-    of the kernels beside attention, which have the same bits.
+    of the kernels beside attention, which have the same bits. ``blocks``: how the depth of
+    ``o_proj`` and ``down_proj`` is cut; None: each is one chain.
     """
 
     config: DecoderShape
@@ -73,6 +75,7 @@ class DecoderModel:
     order: ReductionOrder
     twin: bool
     ops: Ops = Ops()
+    blocks: RowBlocks | None = None
 
     def hidden(self, batch: StepRows, cache: KVCache | UncachedKeys) -> Tensor:
         """Run all layers and return the residual stream of the wanted rows ``[w, hidden]``.
@@ -95,12 +98,12 @@ class DecoderModel:
             if k is not None and v is not None:
                 self._write(kind.stored, k, v, batch, cache)
             mixed = told("attention", self._attend(q, batch, cache, number)[..., : kind.head_dim])
-            x = x + told("o_proj", self._linear(mixed.flatten(1), layer.o, layer.o_bias))
+            x = x + told("o_proj", self._rows(mixed.flatten(1), layer.o, layer.o_bias))
             normed = told("post-attention norm", self._norm(x, layer.post_norm))
             both = told("gate_up_proj", self._linear(normed, layer.gate_up, layer.gate_up_bias))
             gate, up = both.chunk(2, dim=1)
             gated = told("swiglu", self.ops.swiglu(gate, up, twin=self.twin))
-            x = x + told("down_proj", self._linear(gated, layer.down, layer.down_bias))
+            x = x + told("down_proj", self._rows(gated, layer.down, layer.down_bias))
         return x[batch.wanted]
 
     def logits(self, hidden: Tensor, batch: StepRows | None = None) -> Iterator[Tensor]:
@@ -228,6 +231,11 @@ class DecoderModel:
 
     def _linear(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         return self.ops.linear(x, w, bias, order=self.order, twin=self.twin)
+
+    def _rows(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        if self.blocks is None:
+            return self._linear(x, w, bias)
+        return self.blocks.linear(self.ops.linear, x, w, bias, order=self.order, twin=self.twin)
 
     def _norm(self, x: Tensor, w: Tensor) -> Tensor:
         return self.ops.rms_norm(x, w, self.config.rms_eps, twin=self.twin)

@@ -21,6 +21,7 @@ from kvparity.subjects.decoder.backends.table import FIXED
 from kvparity.subjects.decoder.config import DecoderShape, from_contract
 from kvparity.subjects.decoder.model import DecoderModel, Ops
 from kvparity.subjects.decoder.presets import preset
+from kvparity.subjects.decoder.row_blocks import RowBlocks, row_blocks
 from kvparity.subjects.decoder.seeded import seeded, with_scales
 from kvparity.subjects.decoder.session import DecoderSession, device_memory
 from kvparity.subjects.decoder.storage import Storage, ring_size, store_format
@@ -63,6 +64,7 @@ class DecoderSubject:
         backends: Backends = Backends(),  # noqa: B008 - frozen
         attention: AttentionOps | None = None,
         ops: Ops | None = None,
+        blocks: RowBlocks | None = None,
     ) -> None:
         self.device = weights.embed.device
         if twin and self.device.type != "cpu":
@@ -77,6 +79,7 @@ class DecoderSubject:
             order=order or ReductionOrder(),
             twin=twin,
             ops=ops or operations(backends.operations),
+            blocks=blocks,
         )
         self.vocab = config.vocab
         self.max_positions = config.max_positions
@@ -231,6 +234,7 @@ class DecoderSubject:
             },
             "logits": "float32",
             "order": asdict(model.order) if self.backends.attention == FIXED else None,
+            "row_blocks": None if model.blocks is None else model.blocks.own,
             "cpu_ops": self._cpu_ops(),
             "device": str(self.device),
             **self.backends.describe(self.ran if ran is None else ran),
@@ -278,6 +282,7 @@ def build(
         seed=seed,
         source=source,
         backends=Backends(model.attention, model.operations),
+        blocks=row_blocks(model.row_blocks, config),
     )
 
 

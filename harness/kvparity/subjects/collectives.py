@@ -1,0 +1,57 @@
+"""Collectives as they really run, whoever calls them: each becomes an event.
+
+torch sends every collective through its dispatcher before a backend (gloo, NCCL) has it. What adds
+inside of one, and in which order, is the backend's and cannot be seen there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kvparity.subjects.events import Communicated
+from kvparity_kernels.stream import emit
+
+NAMESPACES = ("c10d", "_c10d_functional")
+
+
+class WatchedCollectives(TorchDispatchMode):
+    """Reports every collective that is called inside, among ``ranks`` ranks."""
+
+    def __init__(self, ranks: int) -> None:
+        super().__init__()
+        self.ranks = ranks
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Report a collective, and run it as it is."""
+        if func.namespace in NAMESPACES:
+            put = _put_in(args)
+            formats = {str(each.dtype).removeprefix("torch.") for each in put}
+            size = sum(each.nbytes for each in put)
+            operator = func.name().partition("::")[2]
+            emit(Communicated(operator, self.ranks, ", ".join(sorted(formats)), size))
+        return cast(Callable[..., object], func)(*args, **(kwargs or {}))
+
+
+def _put_in(args: tuple[object, ...]) -> list[Tensor]:
+    """What a rank puts in: where outputs come first, the second list of tensors."""
+    lists = [found for each in args[:2] if (found := list(_tensors(each)))]
+    return lists[-1] if lists else []
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _tensors(each)
