@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kvparity_contracts import drawn_edges, lint_controls
 from kvparity_contracts.base import KeyPath
-from kvparity_contracts.checks import Accuracy, Invariance, OrderCheck, PathCheck
+from kvparity_contracts.checks import Accuracy, Invariance, OrderCheck, PathCheck, TpInvariance
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls.base import DECODING
 from kvparity_contracts.draws import USUAL_TILE
@@ -67,7 +67,7 @@ def _placed(loaded: LoadedContract, notes: Iterable[Note], level: str) -> list[L
 def _relations(contract: Contract) -> Iterator[Note]:
     if isinstance(contract.subject, Sides):
         return
-    if not contract.checks_of("invariance"):
+    if not any(contract.checks_of(each.TAG) for each in (Invariance, TpInvariance)):
         yield ("checks",), "there is no invariance check, so no bits are compared"
     # The float64 twin exists for what this project computes itself.
     computed_here = contract.subject.kind in ("attention", "decoder")

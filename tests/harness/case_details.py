@@ -10,6 +10,10 @@ LIMITS = {"max_abs_dlogp": 0.5, "clipfrac0": 0.0}
 KEY = {"sequence": "w/0", "row": 4, "layer": 0, "head": 0, "position": 1}
 BROKEN = {"invariant": "x", "step": 0, "sequence": "w/0", "place": 1, "layer": None, "sentence": ""}
 SIDE = {"kind": "recorded", "name": "a", "about": "b", "fingerprint": None, "flags": {}}
+RANKS = {
+    "ranks": 2, "path": "decode", "differing_tokens": 0, "differing_rows": 0, "unlike_ranks": [],
+    "collectives": [],
+}  # fmt: skip
 DETAILS: dict[str, dict[str, Any]] = {
     "invariance": {},
     "accuracy": {"limits": LIMITS, "first": None, "worst": None},
@@ -31,6 +35,9 @@ DETAILS: dict[str, dict[str, Any]] = {
         "limits": {"k3": 0.5}, "measured": {"k3": 0.5}, "ids": "given in a",
         "rollout": SIDE, "trainer": SIDE, "sequences": 1, "unmatched": 0, "allowed": 0,
         "found": [], "worst": None,
+    },
+    "tp-invariance": {
+        "reduce": "fixed", "row_blocks": 4, "found": [RANKS], "first": None,
     },
 }  # fmt: skip
 

@@ -6,41 +6,40 @@ inside of one, and in which order, is the backend's and cannot be seen there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import cast
+from collections.abc import Iterator
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from kvparity.subjects.events import Communicated
+from kvparity_kernels.relied.torch import OpOverload, TorchDispatchMode, schema
 from kvparity_kernels.stream import emit
 
 NAMESPACES = ("c10d", "_c10d_functional")
 
 
-class WatchedCollectives(TorchDispatchMode):
+class WatchedCollectives(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is all of the class
     """Reports every collective that is called inside, among ``ranks`` ranks."""
 
     def __init__(self, ranks: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # see above
         self.ranks = ranks
 
     def __torch_dispatch__(
         self,
-        func: torch._ops.OpOverload[..., object],
-        types: Iterable[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
+        func: OpOverload,
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         """Report a collective, and run it as it is."""
         if func.namespace in NAMESPACES:
             put = _put_in(args)
             formats = {str(each.dtype).removeprefix("torch.") for each in put}
             size = sum(each.nbytes for each in put)
-            operator = func.name().partition("::")[2]
+            operator = schema(func).name.partition("::")[2]
             emit(Communicated(operator, self.ranks, ", ".join(sorted(formats)), size))
-        return cast(Callable[..., object], func)(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 def _put_in(args: tuple[object, ...]) -> list[Tensor]:

@@ -35,7 +35,7 @@ def entries(only: Collection[str] = ()) -> list[Entry]:
     """
     found: list[Entry] = []
     for name in CONTROLS:
-        if CONTROLS[name].side != "sides" and (not only or name in only):
+        if CONTROLS[name].side not in ("sides", "ranks") and (not only or name in only):
             found += _of_kernels(name) if in_kernels(CONTROLS[name]) else _of_paths(name)
     return found
 

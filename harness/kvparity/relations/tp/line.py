@@ -65,10 +65,11 @@ class TpCase(CaseLine):
         """Every bit is equal at every number of ranks."""
         if (found := self.details) is None or not found.found:
             return "it holds, and no number of ranks is listed"
-        off = [each for each in found.found if each.differing_tokens or each.differing_rows]
-        off += [each for each in found.found if each.unlike_ranks]
-        if off or found.first is not None:
-            return f"it holds, and {(off or [found.first])[0]!r} differs"
+        for each in found.found:
+            if each.differing_tokens or each.differing_rows or each.unlike_ranks:
+                return f"it holds, and {each.path} at {each.ranks} ranks differs"
+        if found.first is not None:
+            return f"it holds, and first is {found.first!r}"
         return super().why_not_holds()
 
     def why_not_differs(self) -> str | None:

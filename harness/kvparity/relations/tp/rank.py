@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
 
 from kvparity.births.digests import Digests, Place, computing
 from kvparity.controls.ranks import DEFECTS
@@ -180,7 +181,7 @@ def compute(
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # this machine alone
     dist.init_process_group(
         "nccl" if kind == "cuda" else "gloo",
-        store=dist.FileStore(store, size),
+        store=FileStore(store, size),
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=work.limit_s),

@@ -118,7 +118,7 @@ def _layer(
     def rows(tensor: Tensor | None, parts: Sequence[int]) -> Tensor | None:
         if tensor is None:
             return None
-        return torch.cat([each.chunk(size)[rank] for each in tensor.split(list(parts))])
+        return torch.cat([each.chunk(size)[rank] for each in torch.split(tensor, list(parts))])
 
     def heads(tensor: Tensor | None) -> Tensor | None:
         return rows(tensor, [len(tensor)]) if tensor is not None else None

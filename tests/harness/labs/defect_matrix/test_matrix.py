@@ -20,8 +20,8 @@ from kvparity_contracts.controls.programs import PROGRAMS
 from kvparity_contracts.planning import in_kernels
 
 TRACED = {each.name for each in PROGRAMS}  # slow to trace; held by the tests of programs
-SIDES = {name for name, row in CONTROLS.items() if row.side == "sides"}
-"""Planted in no subject, but in logprobs: tests/harness/gaps/test_parity.py."""
+SIDES = {name for name, row in CONTROLS.items() if row.side in ("sides", "ranks")}
+"""Planted in no subject, but in logprobs or ranks: tests of parity and of tp-invariance."""
 SERVED = {name for name, row in CONTROLS.items() if row.subjects == ("server",)}
 """Planted in a server's answers: tests/harness/subjects/test_server.py."""
 MODELLED = {"other-instruction"}
