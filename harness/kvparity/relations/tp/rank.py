@@ -21,7 +21,7 @@ from kvparity.core import doing
 from kvparity.core.environment import settle
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation import ranks as processes
-from kvparity.core.values import Counts, Digest, Json, Value
+from kvparity.core.values import Counts, Json, Value
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.execute import Record, Tokens
 from kvparity.record.path_run import PathRun, Setting
@@ -89,7 +89,7 @@ class RankPath(Value):
     finite: list[bool]
     observed: Counts
     collectives: list[Collective]
-    operations: dict[str, list[tuple[str, int, Digest]]]
+    operations: dict[str, list[tuple[str, int, int]]]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _ranked(plans: WorkloadPlans, path: PathName, told: Sequence[RankPath]) -> R
         launches=LaunchLog(Counter(), {}),
     )
     operations = {
-        name: {(sequence, position): int(digest, 16) for sequence, position, digest in rows}
+        name: {(sequence, position): digest for sequence, position, digest in rows}
         for name, rows in first.operations.items()
     }
     unlike = tuple(rank for rank, each in enumerate(bits) if each != bits[0])
@@ -229,7 +229,7 @@ def _path(side: PathRun, size: int, operations: bool) -> RankPath:
             for each, n in ran.items()
         ],
         operations={
-            name: [(*place, f"0x{digest & (2**64 - 1):016x}") for place, digest in rows.items()]
+            name: [(*place, digest) for place, digest in rows.items()]
             for name, rows in whole(digests.by_operation).items()
         },
     )
