@@ -38,6 +38,7 @@ SECTIONS = {
     "AuditCheck": "One of `checks` with `relation: audit`",
     "DecodeTiles": "`decode` of an audit check",
     "ParityCheck": "One of `checks` with `relation: parity`",
+    "TpInvariance": "One of `checks` with `relation: tp-invariance`",
     "Limits": "`limits`",
     "LimitsByDType": "`limits` by format",
 }
