@@ -140,6 +140,8 @@ def controls() -> str:
 
 
 def _side(control: Control) -> str:
+    if control.side == "ranks":
+        return "ranks that compute `decode`"
     if control.side == "sides":
         return "the side that scores" if control.features else "the rollout's numbers"
     if in_kernels(control):

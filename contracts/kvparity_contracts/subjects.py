@@ -109,7 +109,9 @@ class Decoder(Model):
 
     def _uncut(self, blocks: int) -> Iterator[Fault]:
         """Blocks that are no power of two, or that a depth does not go into."""
-        yield from uneven(self, "row_blocks")
+        if odd := list(uneven(self, "row_blocks")):
+            yield from odd
+            return
         model = known(self)
         if model.cut is None or model.head_dim is None:
             return  # a checkpoint tells them when it is loaded

@@ -7,8 +7,11 @@ inside of one, and in which order, is the backend's and cannot be seen there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from kvparity.subjects.events import Communicated
@@ -19,11 +22,7 @@ NAMESPACES = ("c10d", "_c10d_functional")
 
 
 class WatchedCollectives(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is all of the class
-    """Reports every collective that is called inside, among ``ranks`` ranks."""
-
-    def __init__(self, ranks: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # see above
-        self.ranks = ranks
+    """Reports every collective that is called inside."""
 
     def __torch_dispatch__(
         self,
@@ -38,8 +37,17 @@ class WatchedCollectives(TorchDispatchMode):  # type: ignore[no-untyped-call] # 
             formats = {str(each.dtype).removeprefix("torch.") for each in put}
             size = sum(each.nbytes for each in put)
             operator = schema(func).name.partition("::")[2]
-            emit(Communicated(operator, self.ranks, ", ".join(sorted(formats)), size))
+            emit(Communicated(operator, _ranks(args), ", ".join(sorted(formats)), size))
         return func(*args, **(kwargs or {}))
+
+
+def _ranks(args: tuple[Any, ...]) -> int:
+    """The size of the group that a collective is given; 0 where it is given none."""
+    for each in args:
+        if isinstance(each, torch.ScriptObject):
+            with suppress(RuntimeError):  # options of a sum are one, too
+                return int(dist.ProcessGroup.unbox(each).size())
+    return 0
 
 
 def _put_in(args: tuple[object, ...]) -> list[Tensor]:

@@ -6,10 +6,12 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
@@ -95,7 +97,8 @@ class RankPath(Value):
 @dataclass(frozen=True)
 class RankedPath:
     """What a path gave at a number of ranks. ``record``: of rank 0. ``unlike``: the ranks whose
-    bits are others than those of rank 0. ``collectives``: of rank 0. ``by_operation``: see above.
+    bits are others than those of rank 0. ``collectives``: of rank 0,
+    and of others what it did not run alike. ``by_operation``: see above.
     """
 
     ranks: int
@@ -166,7 +169,8 @@ def _ranked(plans: WorkloadPlans, path: PathName, told: Sequence[RankPath]) -> R
         for name, rows in first.operations.items()
     }
     unlike = tuple(rank for rank, each in enumerate(bits) if each != bits[0])
-    return RankedPath(len(told), path, record, unlike, tuple(first.collectives), operations)
+    ran = tuple(dict.fromkeys(one for each in told for one in each.collectives))
+    return RankedPath(len(told), path, record, unlike, ran, operations)
 
 
 def compute(
@@ -193,13 +197,13 @@ def compute(
         for path in work.paths:
             doing.task(f"rank {rank} of {size}: {path}")
             side = PathRun(Setting(work.contract, subject), subject, work.plans, path, work.tokens)
-            found[str(path)] = _path(side, size, work.operations).document()
+            found[str(path)] = _path(side, work.operations).document()
         return found
     finally:
         dist.destroy_process_group()
 
 
-def _path(side: PathRun, size: int, operations: bool) -> RankPath:
+def _path(side: PathRun, operations: bool) -> RankPath:
     ran: Counter[tuple[str, int, str]] = Counter()
     put: Counter[tuple[str, int, str]] = Counter()
 
@@ -209,14 +213,26 @@ def _path(side: PathRun, size: int, operations: bool) -> RankPath:
         put[key] += event.bytes
 
     digests = Digests()
-    hear = digests.hear if operations else lambda event: None
-    with listening(Communicated, communicated), WatchedCollectives(size):
-        if operations:
-            with computing(side, hear):
-                record = side.run()
-            digests.settle()
-        else:
-            record = side.run()
+    with (
+        listening(Communicated, communicated),
+        WatchedCollectives(),
+        computing(side, digests.hear) if operations else nullcontext(),
+    ):
+        record = side.run()
+    digests.settle()
+    collectives = [
+        Collective(operator=each[0], ranks=each[1], dtype=each[2], times=n, bytes=put[each])
+        for each, n in ran.items()
+    ]
+    return rank_path(record, collectives, whole(digests.by_operation))
+
+
+def rank_path(
+    record: Record,
+    collectives: Sequence[Collective] = (),
+    by_operation: Mapping[str, Mapping[Place, int]] = MappingProxyType({}),
+) -> RankPath:
+    """A record and what was seen beside it, as a rank sends it."""
     return RankPath(
         index=list(record.index),
         targets=record.targets.tolist(),
@@ -224,13 +240,10 @@ def _path(side: PathRun, size: int, operations: bool) -> RankPath:
         digests=record.digests.tolist(),
         finite=record.finite.tolist(),
         observed=dict(record.observed),
-        collectives=[
-            Collective(operator=each[0], ranks=each[1], dtype=each[2], times=n, bytes=put[each])
-            for each, n in ran.items()
-        ],
+        collectives=list(collectives),
         operations={
             name: [(*place, digest) for place, digest in rows.items()]
-            for name, rows in whole(digests.by_operation).items()
+            for name, rows in by_operation.items()
         },
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from records import DECODE, PREFILL, changed, record
 
 from kvparity.relations.tp.judging import bits, compared, worst
 from kvparity.relations.tp.line import TpCase
-from kvparity.relations.tp.rank import Collective, RankedPath
+from kvparity.relations.tp.rank import Collective, RankedPath, _ranked, rank_path
 from kvparity.relations.tp.relation import first_unlike
 from kvparity_contracts.paths import DECODE as DECODE_PATH
 
@@ -18,6 +19,7 @@ GATHERED = Collective(operator="allgather_", ranks=2, dtype="float32", times=6, 
 REDUCED = GATHERED.model_copy(update={"operator": "allreduce_"})
 SCATTERED = GATHERED.model_copy(update={"operator": "reduce_scatter_"})
 FEW = GATHERED.model_copy(update={"times": 5})
+PLANS: Any = SimpleNamespace(of=lambda path: DECODE)
 
 
 def side(**changes: Any) -> RankedPath:
@@ -31,7 +33,11 @@ HOLDS = {
     "the reference's own steps": side(record=record(PREFILL), collectives=(GATHERED,)),
 }
 DIFFERS = {
-    "a value": (side(record=record(DECODE, values=changed(1, 1, -2.0))), "bits differ"),
+    "a value": (side(record=record(DECODE, values=changed(1, 0, -9.0))), "bits differ"),
+    "a value at the second temperature": (
+        side(record=record(DECODE, values=changed(1, 1, -9.0))),
+        "bits differ",
+    ),
     "a row": (side(record=record(DECODE, digests=(1, 2, 3, -4, 6))), "bits differ"),
     "a rank": (side(unlike=(1,)), "rank 1 gave other bits than rank 0"),
     "a value, and a sum that was not asked for": (
@@ -82,6 +88,15 @@ def test_a_claimed_all_reduce_must_have_run() -> None:
     assert ran.found.outcome == "holds"
     other = compared(record(PREFILL), side(), reduce="all_reduce", sums=2).found
     assert other.reason.endswith("partial sums are added 6 times, and 0 collectives ran for it")
+
+
+def test_ranks_whose_bits_are_unlike_are_named() -> None:
+    told = rank_path(record(DECODE))
+    found = _ranked(PLANS, DECODE_PATH, [told, told, told.model_copy(update={"digests": [0] * 5})])
+    assert (found.ranks, found.unlike, found.collectives) == (3, (2,), ())
+    ran = [rank_path(record(DECODE), each) for each in ([GATHERED], [GATHERED, REDUCED])]
+    assert _ranked(PLANS, DECODE_PATH, ran).collectives == (GATHERED, REDUCED)
+    assert bits(record(PREFILL), found.record).outcome == "holds"
 
 
 def test_one_rank_shows_nothing_by_the_same_steps() -> None:
