@@ -215,7 +215,7 @@ def _path(side: PathRun, operations: bool) -> RankPath:
     digests = Digests()
     with (
         listening(Communicated, communicated),
-        WatchedCollectives(),
+        WatchedCollectives(),  # type: ignore[no-untyped-call] # of torch
         computing(side, digests.hear) if operations else nullcontext(),
     ):
         record = side.run()

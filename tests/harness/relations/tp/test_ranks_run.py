@@ -47,6 +47,7 @@ def verify(tmp_path: Path, **changes: Any) -> dict[str, Any]:
         ).document()  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_ranks_have_the_bits_of_one_and_defects_are_caught(tmp_path: Path) -> None:
     shown = [row.name for row in OF_RANKS if "four-ranks" not in row.features]
     report = verify(tmp_path, controls=shown)
