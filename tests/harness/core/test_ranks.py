@@ -35,7 +35,7 @@ def test_ranks_stay_for_the_next_group_and_end_when_asked() -> None:
         (os._exit, [(3,), (3,)], SubjectError,
          "rank . is gone: the subject ended the process with exit code 3, in starting$"),
         (os.kill, [(0, 0), "self"], SubjectError,
-         r"rank 1 is gone: the subject's process was killed by SIGKILL \(out of memory\?\), in "),
+         "rank 1 is gone: the subject's process was killed by SIGKILL.*, in "),
         (int, [("1",), ("one",)], InternalError, "rank 1 of 2: ValueError: invalid literal"),
         (time.sleep, [(0,), (60,)], SubjectError,
          "not done after 1 s, the limit: rank 1 in starting$"),
