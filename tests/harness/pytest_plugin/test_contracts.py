@@ -288,14 +288,19 @@ OWN = ("attention-sdpa", "attention-flashinfer", "transformers-qwen3-sdpa")
 ``ci/studies/plugin_library.py``."""
 
 
+@pytest.fixture(scope="module")
+def imported() -> None:
+    """What the library's subjects import later: it stays, too, and torch takes some only once."""
+    import torch.nn.attention.bias  # noqa: F401
+    from transformers import AttentionInterface  # noqa: F401
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
+@pytest.mark.usefixtures("imported")
 def test_a_contract_of_the_library_ends_as_the_command_does(
     name: str, pytester: pytest.Pytester, calls: list[Sequence[str]]
 ) -> None:
-    import torch.nn.attention.bias  # noqa: F401 - stays, as what is imported above
-    from transformers import AttentionInterface  # noqa: F401
-
     command = commanded(name)
     file = Path(f"{name}.yaml")  # beside no settings of pytest but the test's own
     file.write_text((FOLDER / file).read_text())

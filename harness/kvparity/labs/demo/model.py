@@ -10,6 +10,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,6 +71,21 @@ def spoken(folder: Path, run: Path) -> Iterator[str]:
             ).strip()
 
 
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """transformers reads the file three times, and makes the table of names for each module: most
+    of what a conversion takes. Here each is made once."""
+    gguf = import_module("gguf")
+    own = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, made in own.items():
+            setattr(gguf, name, cache(made))
+        yield
+    finally:
+        for name, made in own.items():
+            setattr(gguf, name, made)
+
+
 def _convert(source: Path, target: Path) -> None:
     offline.ensure()
     import torch
@@ -75,8 +93,11 @@ def _convert(source: Path, target: Path) -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    words = AutoTokenizer.from_pretrained(str(source), gguf_file=FILE)
-    packed = AutoModelForCausalLM.from_pretrained(str(source), gguf_file=FILE, dtype=torch.bfloat16)
+    with _read_once():
+        words = AutoTokenizer.from_pretrained(str(source), gguf_file=FILE)
+        packed = AutoModelForCausalLM.from_pretrained(
+            str(source), gguf_file=FILE, dtype=torch.bfloat16
+        )
     config = packed.config
     for name in ("quantization_config", "_pre_quantization_dtype"):
         vars(config).pop(name, None)

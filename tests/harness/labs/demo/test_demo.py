@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -65,3 +67,23 @@ def test_the_contract_has_the_prompt(prompt: str, tmp_path: Path) -> None:
 def test_nothing_is_no_number_of_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--generate", "0"]) == 2
     assert "--generate 0: expected at least 1" in capsys.readouterr().err
+
+
+def test_a_conversion_reads_the_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    gguf = ModuleType("gguf")
+    own = dict.fromkeys(("GGUFReader", "get_tensor_name_map"), made.append)
+    vars(gguf).update(own)
+    monkeypatch.setitem(sys.modules, "gguf", gguf)
+
+    def converted() -> None:
+        with model._read_once():
+            for _ in range(3):
+                gguf.GGUFReader("file")
+                gguf.get_tensor_name_map("llama")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        converted()
+    assert made == ["file", "llama"]
+    assert {name: getattr(gguf, name) for name in own} == own
