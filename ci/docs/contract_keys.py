@@ -32,6 +32,7 @@ SECTIONS = {
     "Invariance": "One of `checks` with `relation: invariance`",
     "Accuracy": "One of `checks` with `relation: accuracy`",
     "TraceCheck": "One of `checks` with `relation: trace`",
+    "ReproductionCheck": "One of `checks` with `relation: reproduction`",
     "CacheCheck": "One of `checks` with `relation: cache`",
     "LivenessCheck": "One of `checks` with `relation: liveness`",
     "OrderCheck": "One of `checks` with `relation: order`",

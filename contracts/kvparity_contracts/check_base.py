@@ -47,12 +47,14 @@ class Check(Model):
 class PathCheck(Check):
     """A check that runs workloads on paths.
 
-    ``INSIDE``: it looks into the subject, so it has one case for all temperatures.
+    ``INSIDE``: it looks into the subject. ``ONCE``: it has one case for all temperatures, as what
+    looks inside has.
     ``SEES_ORDER``: another order of additions changes what it looks at. ``ALIKE``: paths on which
     it looks at nothing that ``decode`` lacks.
     """
 
     INSIDE: ClassVar[bool] = False
+    ONCE: ClassVar[bool] = False
     SEES_ORDER: ClassVar[bool] = True
     ALIKE: ClassVar[tuple[PathKind, ...]] = ()
 

@@ -17,6 +17,7 @@ from kvparity_contracts.path_checks import (
     CacheCheck,
     Invariance,
     LivenessCheck,
+    ReproductionCheck,
     TraceCheck,
 )
 from kvparity_contracts.ranks_check import TpInvariance
@@ -24,14 +25,14 @@ from kvparity_contracts.ranks_check import TpInvariance
 __all__ = [
     "ARCHITECTURES", "CHECKS", "Accuracy", "AuditCheck", "CacheCheck", "Check",
     "Invariance", "KernelCheck", "LivenessCheck", "OneCheck", "OrderCheck", "ParityCheck",
-    "PathCheck", "TpInvariance", "TraceCheck", "register", "withdraw",
+    "PathCheck", "ReproductionCheck", "TpInvariance", "TraceCheck", "register", "withdraw",
 ]  # fmt: skip
 
 CHECKS: dict[str, type[Check]] = {
     each.TAG: each
     for each in (
         Invariance, Accuracy, CacheCheck, LivenessCheck, TraceCheck, OrderCheck, AuditCheck,
-        ParityCheck, TpInvariance,
+        ParityCheck, TpInvariance, ReproductionCheck,
     )
 }  # fmt: skip
 """The model of a check by the name of its relation, in the order in which they are listed."""

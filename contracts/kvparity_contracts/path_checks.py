@@ -138,6 +138,30 @@ class LivenessCheck(PathCheck):
         yield from self.elsewhere((*CACHELESS, "prefill", "permuted", *UNNAMED), expected)
 
 
+class ReproductionCheck(PathCheck):
+    """The same path, run again in other processes or on other nodes: the same bits."""
+
+    TAG: ClassVar[str] = "reproduction"
+    TAKES_NO_TOLERANCE = "a reproduction check compares bits and takes no tolerance"
+    ONCE = True
+
+    relation: Literal["reproduction"]
+    """reproduction: a path is run again in other processes, and its bits are compared."""
+    paths: Annotated[Paths, Field(json_schema_extra={"default": ["decode"]})] = (DECODE,)
+    """The paths to run again."""
+    times: Annotated[int, Field(ge=2, le=16)] = 2
+    """In how many processes each path is run."""
+    across: Literal["processes", "nodes"] = "processes"
+    """nodes: each process is on a node of its own (void where there are too few); processes: they
+    may be on one."""
+
+    def faults(self, subject: AnySubject, numerics: Numerics) -> Iterator[Fault]:
+        """What a server computes is not in a process that is started here."""
+        if subject.kind == "server":
+            expected = "a subject that runs in processes of its own: pair, decoder or transformers"
+            yield Fault(("relation",), "found reproduction of a running server", expected)
+
+
 class TraceCheck(PathCheck):
     """What every layer looks at, row by row: positions, cache lengths, keys, weights, donors."""
 

@@ -25,7 +25,8 @@ OPEN = ("environment.versions", "environment.variables", "tiles",
         "checks[].cases[].place.versions",
         "checks[].cases[].cache", "checks[].cases[].liveness",
         "checks[].cases[].invariance", "checks[].cases[].accuracy", "checks[].cases[].parity",
-        "checks[].cases[].tp-invariance", "controls[].measured")  # fmt: skip
+        "checks[].cases[].tp-invariance", "checks[].cases[].reproduction",
+        "controls[].measured")  # fmt: skip
 """Mappings whose keys are not fixed, told as ``name.*``."""
 RUNS = ("good", "reversed", "too-short", "qwen3")
 
@@ -85,7 +86,8 @@ def looked() -> list[dict]:
     place = dict.fromkeys(Place.model_fields, "of a run on Ray") | {"versions": {"torch": "2.9"}}
     found += [{"place": None}, {"place": place}]
     return [*found, {"trace": {"layers": 1}}, {"cache": {"layers": 1}}, {"liveness": {"probes": 1}},
-            {"parity": {"sequences": 1}}, {"tp-invariance": {"reduce": "fixed"}}]  # fmt: skip
+            {"parity": {"sequences": 1}}, {"tp-invariance": {"reduce": "fixed"}},
+            {"reproduction": {"runs": []}}]  # fmt: skip
 
 
 def compare(found: set[str], table: dict[str, str]) -> tuple[set[str], set[str]]:

@@ -14,6 +14,7 @@ RANKS = {
     "ranks": 2, "path": "decode", "differing_tokens": 0, "differing_rows": 0, "unlike_ranks": [],
     "collectives": [],
 }  # fmt: skip
+PLACE = {"node": "a", "process": 1, "device": "cpu", "uuid": None, "versions": {"torch": "2"}}
 DETAILS: dict[str, dict[str, Any]] = {
     "invariance": {},
     "accuracy": {"limits": LIMITS, "first": None, "worst": None},
@@ -39,6 +40,7 @@ DETAILS: dict[str, dict[str, Any]] = {
     "tp-invariance": {
         "reduce": "fixed", "row_blocks": 4, "found": [RANKS], "first": None,
     },
+    "reproduction": {"runs": [PLACE, PLACE | {"process": 2}]},
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from kvparity_contracts.controls.places import PLACES
 from kvparity_contracts.controls.positions import POSITIONS
 from kvparity_contracts.controls.programs import PROGRAMS
 from kvparity_contracts.controls.ranks import OF_RANKS
+from kvparity_contracts.controls.repeats import REPEATS
 from kvparity_contracts.controls.reuse import REUSE
 from kvparity_contracts.controls.sampling import SAMPLING
 from kvparity_contracts.controls.scores import SCORES
@@ -54,6 +55,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             *OF_KERNELS,
             *OF_SIDES,
             *OF_RANKS,
+            *REPEATS,
         )
     }
 )

@@ -18,6 +18,7 @@ from kvparity.controls import (
     pages,
     pair_calls,
     parts,
+    repeats,
     reuse,
     rope,
     score,
@@ -33,7 +34,7 @@ from kvparity_kernels.order import ReductionOrder
 _MODULES = (
     attended, cache, dispatch, exponent, export, instructions, linears, many_rows, order, pages,
     pair_calls,
-    parts, reuse, rope, score, sequence, stores, windows,
+    parts, repeats, reuse, rope, score, sequence, stores, windows,
 )  # fmt: skip
 _FUNCTIONS = {name: found for module in _MODULES for name, found in vars(module).items()}
 PLANTS: dict[str, Plant] = {

@@ -164,7 +164,8 @@ def _pairs(contract: Contract, plans: dict[str, WorkloadPlans]) -> Iterator[_Pai
 
 def _columns(contract: Contract, relation: str) -> list[tuple[float | None, int | None]]:
     model = CHECKS[relation]
-    if contract.subject.kind == "attention" or (issubclass(model, PathCheck) and model.INSIDE):
+    once = issubclass(model, PathCheck) and (model.INSIDE or model.ONCE)
+    if contract.subject.kind == "attention" or once:
         return [(None, None)]
     return [(t, i) for i, t in enumerate(contract.numerics.temperatures)]
 

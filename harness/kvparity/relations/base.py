@@ -79,11 +79,13 @@ class PathRelation(Relation):
 
     ``probes``: its paths run with a probe, so that their rows are not those of the path.
     ``first``: its cases come first in a unit, as what they compute serves the others, too.
+    ``apart``: its cases and controls are run in several processes, once all units have run.
     """
 
     check: ClassVar[type[PathCheck]]
     probes: ClassVar[bool] = False
     first: ClassVar[bool] = False
+    apart: ClassVar[bool] = False
 
     @abstractmethod
     def compare(self, asked: Asked) -> RelationAnswer:

@@ -10,6 +10,7 @@ from kvparity.relations.invariance import InvarianceRelation
 from kvparity.relations.liveness.relation import LivenessRelation
 from kvparity.relations.order.relation import OrderRelation
 from kvparity.relations.parity.relation import ParityRelation
+from kvparity.relations.reproduction import ReproductionRelation
 from kvparity.relations.tp.relation import TpRelation
 from kvparity.relations.trace.relation import TraceRelation
 from kvparity_contracts import checks
@@ -26,6 +27,7 @@ RELATIONS: dict[str, Relation] = {
         AuditRelation(),
         ParityRelation(),
         TpRelation(),
+        ReproductionRelation(),
     )
 }
 """In the order in which they are listed."""

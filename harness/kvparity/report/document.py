@@ -69,8 +69,8 @@ class CheckOfRun(Value):
     name: str
     """name in the contract"""
     relation: str
-    """`invariance`, `accuracy`, `cache`, `liveness`, `trace`, `order`, `audit` or
-    `parity`"""
+    """`invariance`, `accuracy`, `cache`, `liveness`, `trace`, `order`, `audit`,
+    `parity` or `reproduction`"""
     verdict: Outcome
     """`holds`, `differs`, `void`, or `error`: a model whose own code does not compute in float64
     has no reference for its accuracy; the other checks are judged"""

@@ -21,6 +21,7 @@ from kvparity.core.values import (
     Value,
     sentence,
 )
+from kvparity.relations.reproduction import RunPlace
 
 Bits = Annotated[tuple[Hex, ...], LIST]
 Row = Annotated[tuple[Count, Count, Digest, Bits], LIST]
@@ -155,6 +156,22 @@ class FreshRows(Value):
 
     unit: str
     rows: dict[str, Rows]
+
+
+class AgainRows(Value):
+    """What a process gave for a path that it ran, perhaps more than once.
+
+    ``idle``: why its rows show nothing. ``unplanted``: why a control could not be planted;
+    ``ended``: how the run with it ended, where it did.
+    """
+
+    name: str
+    place: RunPlace
+    rows: Annotated[tuple[Annotated[tuple[Row, ...], LIST], ...], LIST] = ()
+    unfinite: Count = 0
+    idle: str | None = None
+    unplanted: str | None = None
+    ended: str | None = None
 
 
 class ControlEnd(Value):

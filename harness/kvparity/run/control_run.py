@@ -31,7 +31,7 @@ def plant(setting: Setting, job: ControlRun, tokens: Tokens) -> Planted:
 
     return path_relation(job.relation).control(
         ControlTrial(
-            setting, job, control, lambda: _part(setting, job, tokens),
+            setting, job, control, lambda: part(setting, job, tokens),
             clean=lambda: with_defect(Planting()),
             planted=lambda: with_defect(planting(control)),
         )
@@ -42,7 +42,7 @@ def compare(
     setting: Setting, job: ControlRun, control: Control, defect: Planting, tokens: Tokens
 ) -> Comparison:
     """What a check of the job's relation finds where ``control`` is planted, with ``defect``."""
-    plans, own = _part(setting, job, tokens)
+    plans, own = part(setting, job, tokens)
     rescored, candidate = sides(setting, control, defect, plans, own, job.reference, job.alone)
     plans = candidate.plans
     asked = Asked(
@@ -88,7 +88,7 @@ def _computed(side: PathRun) -> ComparedSide:
     return ComparedSide(side, side.run, side.take_snapshot)
 
 
-def _part(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[WorkloadPlans, Tokens]:
+def part(setting: Setting, job: ControlRun, tokens: Tokens) -> tuple[WorkloadPlans, Tokens]:
     """The part of a workload on which a control is run, and all of its tokens."""
     plans = setting.plans(job.workload).part(job.sequences, job.generate)
     return plans, [tokens[i][: plans.prompts.length(n)] for n, i in enumerate(job.sequences)]

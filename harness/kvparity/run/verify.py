@@ -31,6 +31,7 @@ from kvparity.run.locate_red import kept_located
 from kvparity.run.pools import Locally, Pools
 from kvparity.run.recheck.outcome import Outcome, judged, outcome
 from kvparity.run.recheck.selection import select
+from kvparity.run.reproduce import Processes, apart, run_cases, run_controls
 from kvparity.run.unit import Tokens
 from kvparity.run.worker import Job
 from kvparity_contracts.controls import CONTROLS
@@ -92,11 +93,16 @@ def verify(
 
         count = pools.jobs(job, jobs)
         tell("starting")
+
+        def others() -> Pool:
+            return pools.open(job, pools.jobs(job, jobs), timeout, tell)
+
         try:
             worker.forget()
             with pools.open(job, count, timeout, tell) as pool:
-                tokens = _cases(pool, job, work, evidence, tell)
-                unplanted = _controls(pool, job, work, evidence, tokens, tell)
+                places = Processes(pool, others)
+                tokens = _cases(places, job, work, evidence, tell)
+                unplanted = _controls(places, job, work, evidence, tokens, tell)
                 fresh = _recheck(pool, job, work, evidence, tokens)
                 pool.finish()
         except BadEndError as error:
@@ -118,7 +124,7 @@ def verify(
 
 
 def _cases(
-    pool: Pool, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
+    places: Processes, job: Job, work: Work, evidence: Evidence, tick: Callable[[str], None]
 ) -> dict[str, Tokens]:
     """Run all cases that are not finished; returns the tokens of every unit.
 
@@ -134,14 +140,16 @@ def _cases(
         else:
             tasks.append(PoolTask(worker.do_kernel_case, (job, case)))
     for unit in sorted(work.units, key=lambda u: -_weight(job, u)):
-        if unit.id in tokens and all(case.id in finished for case in unit.cases):
+        if unit.id in tokens and all(c.id in finished or apart(c) for c in unit.cases):
             tick(unit.id)
         else:
             tasks.append(PoolTask(worker.do_unit, (job, unit, tokens.get(unit.id), finished)))
-    for name in pool.run(tasks):
+    for name in places.used.run(tasks):
         tick(str(name)[:200])
+    tokens = {line.unit: line.tokens for line in believed.units(evidence, job.contract, work)}
+    run_cases(places, job, work, finished, tokens, evidence, tick)
     believed.whole(evidence, work)
-    return {line.unit: line.tokens for line in believed.units(evidence, job.contract, work)}
+    return tokens
 
 
 def _weight(job: Job, unit: Unit) -> int:
@@ -151,7 +159,7 @@ def _weight(job: Job, unit: Unit) -> int:
 
 
 def _controls(
-    pool: Pool,
+    places: Processes,
     job: Job,
     work: Work,
     evidence: Evidence,
@@ -162,17 +170,21 @@ def _controls(
     finished = {(e.name, e.relation) for e in believed.controls(evidence, work)}
     asked = job.contract.controls != "all"
     tasks: list[PoolTask[Json]] = []
+    again: list[ControlRun] = []
     for control in reversed(work.every_control):  # what takes longest first
         if (control.control, control.relation) in finished:
             tick(control.control)
+        elif isinstance(control, ControlRun) and apart(control):
+            again.append(control)
         elif isinstance(control, KernelControl):
             tasks.append(PoolTask(worker.do_kernel_control, (job, control)))
         else:
             tasks.append(
                 PoolTask(worker.do_control, (job, control, tokens[_unit_of(work, control)]))
             )
-    refused = []
-    for answer in pool.run(tasks):
+    own = {control.control: tokens[_unit_of(work, control)] for control in again}
+    refused = list(run_controls(places, job, again, own, evidence))
+    for answer in places.used.run(tasks):
         end = answered(ControlEnd, answer)
         if end.unplanted is not None:
             refused.append(Unplanted(end.name, end.relation, end.unplanted, asked))

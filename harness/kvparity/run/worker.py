@@ -128,8 +128,8 @@ def do_unit(job: Job, unit: Unit, tokens: Tokens | None, done: frozenset[str]) -
             setting, unit, tokens=tokens, done=done, emit=emit, before=before, ran=evidence.write
         )
 
-    with _telling(evidence, unit.id):
-        found = _guarded(run)
+    with telling(evidence, unit.id):
+        found = guarded(run)
     if tokens is None:  # else the line is there, and a case of the unit was run again
         evidence.write(found)
     return unit.id
@@ -161,11 +161,11 @@ def _end_of(job: Job, control: ControlRun | KernelControl, run: Callable[[], Pla
     """What a worker says of a control, whose line is on disk if it could be planted."""
     unplanted = None
     try:
-        planted = _guarded(run)
+        planted = guarded(run)
     except (OracleError, UnsupportedError) as error:
         unplanted = str(error)
     except Exception as error:
-        planted = Planted(False, _ended(error))
+        planted = Planted(False, ended(error))
     if unplanted is None:
         Evidence(job.folder).write(control_line(control, planted))
     end = ControlEnd(name=control.control, relation=control.relation, unplanted=unplanted)
@@ -178,7 +178,7 @@ def do_recheck(job: Job, unit: Unit, paths: Sequence[PathName], tokens: Tokens) 
     _subjects.clear()  # nothing here needs it any more, and memory may hold it once only
     if job.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    with _telling(Evidence(job.folder), unit.id):
+    with telling(Evidence(job.folder), unit.id):
         rows = zygote.ask(_rows_again, job, unit, paths, tokens)
         return answered(FreshRows, {"unit": unit.id, "rows": rows}).document()
 
@@ -193,8 +193,8 @@ def _rows_again(
 def do_kernel_case(job: Job, case: KernelCase) -> str:
     """Run a case of an order or audit check; it is on disk when it returns its name."""
     evidence = Evidence(job.folder)
-    with _telling(evidence, case.id):
-        found = kernel_line(case, _guarded(lambda: look(job, case)))
+    with telling(evidence, case.id):
+        found = kernel_line(case, guarded(lambda: look(job, case)))
     evidence.write(found)
     return case.id
 
@@ -228,7 +228,7 @@ def do_kernel_control(job: Job, control: KernelControl) -> Json:
     return _end_of(job, control, run)
 
 
-def _ended(error: Exception) -> str:
+def ended(error: Exception) -> str:
     """What is seen of a control that raised: in words, on one line."""
     kind = "" if isinstance(error, SubjectError) else f"{type(error).__name__}: "
     return f"the run with it ended: {kind}{' '.join(str(error).split()) or 'without a message'}"
@@ -250,7 +250,7 @@ def still_settled(where: str) -> None:
 
 
 @contextmanager
-def _telling(evidence: Evidence, name: str) -> Iterator[None]:
+def telling(evidence: Evidence, name: str) -> Iterator[None]:
     """What a subject raises says in which task, and leaves its traceback in the run folder.
 
     ``name``: of the unit or case, where it is not raised in one.
@@ -270,7 +270,7 @@ def _telling(evidence: Evidence, name: str) -> Iterator[None]:
         raise found from error
 
 
-def _guarded(task: Callable[[], Result]) -> Result:
+def guarded(task: Callable[[], Result]) -> Result:
     """Run ``task``; running out of memory becomes a ``SubjectError`` that names the place.
 
     What the subject changed for the whole process is told first: other errors may come of it.

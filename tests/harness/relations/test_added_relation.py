@@ -218,7 +218,10 @@ def test_without_a_control_of_its_own_a_relation_is_void(
     assert check["reason"] == "no control of relation total was planted"
 
 
-LISTED = "invariance, accuracy, cache, liveness, trace, order, audit, parity, tp-invariance"
+LISTED = (
+    "invariance, accuracy, cache, liveness, trace, order, audit, parity, tp-invariance, "
+    "reproduction"
+)
 
 
 def test_a_name_that_is_not_registered_is_an_error_of_the_contract(tmp_path: Path) -> None:

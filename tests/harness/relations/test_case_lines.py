@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from case_details import BROKEN, DETAILS, KEY, line
+from case_details import BROKEN, DETAILS, KEY, PLACE, line
 from pydantic import ValidationError
 from run_documents import DIVERGENCE
 
@@ -111,6 +111,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "bits that differ in nothing": (
         line("invariance", "differs", differing_rows=0), "counts nothing that does",
     ),
+    "one process": (
+        line("reproduction", "holds", {"runs": [PLACE, PLACE]}), "run in 2 processes, or in one",
+    ),
+    "one run": (line("reproduction", "holds", {"runs": [PLACE]}), "was run in 1 processes"),
+    "no runs": (line("reproduction", "holds", reproduction=None), "was run in 0 processes"),
     "no first divergence": (
         line("invariance", "differs", first_divergence=None), "has no first divergence",
     ),

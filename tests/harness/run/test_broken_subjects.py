@@ -38,7 +38,7 @@ def test_a_path_that_is_not_supported_is_an_error_and_no_verdict(
 
 def test_controls_that_end_the_process_are_errors() -> None:
     with pytest.raises(SubjectError, match="ended the process"):
-        worker._guarded(lambda: (_ for _ in ()).throw(SystemExit(0)))
+        worker.guarded(lambda: (_ for _ in ()).throw(SystemExit(0)))
 
 
 class Float32Only(Toy):

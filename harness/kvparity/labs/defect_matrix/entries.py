@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from kvparity.labs.defect_matrix.fixture_contracts import FIXTURES, ORDER, FixtureContract, applies
-from kvparity_contracts.checks import CHECKS, Invariance, OrderCheck, PathCheck
+from kvparity_contracts.checks import CHECKS, Invariance, OrderCheck, PathCheck, ReproductionCheck
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.controls.dispatch import DISPATCH
 from kvparity_contracts.controls.linears import LINEARS
@@ -31,10 +31,13 @@ def entries(only: Collection[str] = ()) -> list[Entry]:
     """All entries, or those of some controls.
 
     A control is looked at under every relation in the first workload that can show it, and under
-    those that must catch it, and bits, in all.
+    those that must catch it, and bits, in all. What shows between processes has no entry: here one
+    process runs both sides.
     """
     found: list[Entry] = []
     for name in CONTROLS:
+        if CONTROLS[name].relations == (ReproductionCheck.TAG,):
+            continue
         if CONTROLS[name].side not in ("sides", "ranks") and (not only or name in only):
             found += _of_kernels(name) if in_kernels(CONTROLS[name]) else _of_paths(name)
     return found

@@ -26,7 +26,10 @@ SERVED = {name for name, row in CONTROLS.items() if row.subjects == ("server",)}
 """Planted in a server's answers: tests/harness/subjects/test_server.py."""
 MODELLED = {"other-instruction"}
 """Of a device's products, which no fixture asks for: tests/harness/run/test_modelled_runs.py."""
-HERE = {name: row for name, row in CONTROLS.items() if name not in SIDES | SERVED | MODELLED}
+BETWEEN = {name for name, row in CONTROLS.items() if row.relations == ("reproduction",)}
+"""Seen between processes alone: tests/harness/run/test_reproduce.py."""
+ELSEWHERE = SIDES | SERVED | MODELLED | BETWEEN
+HERE = {name: row for name, row in CONTROLS.items() if name not in ELSEWHERE}
 PLANTED = [name for name, row in HERE.items() if name not in TRACED and not in_kernels(row)]
 
 
@@ -50,7 +53,7 @@ def test_every_control_has_an_entry_for_each_relation_that_must() -> None:
     every = entries()
     assert len(every) == len(set(every))
     assert {"id-reported-as-another"} == SERVED
-    assert not {entry.control for entry in every} & {*SERVED, *SIDES, *MODELLED}
+    assert not {entry.control for entry in every} & ELSEWHERE
     for name, control in HERE.items():
         seen = {entry.relation for entry in every if entry.control == name}
         assert set(control.relations) <= seen, name
