@@ -21,12 +21,12 @@ def dot(a: Array, b: Array, start: Array) -> Array:
     depends on nothing but its own row of ``a`` and ``start``, wherever it stands.
     """
     out = np.array(start, order="C")
-    columns = np.ascontiguousarray(np.swapaxes(a, -1, -2), dtype=out.dtype)
-    rows = np.ascontiguousarray(b, dtype=out.dtype)
-    term = np.empty_like(out)
-    for k in range(rows.shape[-2]):
-        np.multiply(columns[..., k, :, None], rows[..., k, None, :], out=term)
-        np.add(out, term, out=out)
+    left = np.ascontiguousarray(np.moveaxis(a, -1, 0), dtype=out.dtype)[..., :, None]
+    right = np.ascontiguousarray(np.moveaxis(b, -2, 0), dtype=out.dtype)[..., None, :]
+    steps = max(1, ELEMENTS // max(1, out.size))
+    for k in range(0, len(left), steps):
+        for term in left[k : k + steps] * right[k : k + steps]:
+            np.add(out, term, out=out)
     return out
 
 

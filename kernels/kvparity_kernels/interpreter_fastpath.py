@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from kvparity_kernels.operators import Operators
 from kvparity_kernels.relied import triton as relied
+from kvparity_kernels.tile_functions import TileFunctions
 
 # Two operands of one of these types are computed in it, by any operation.
 FRACTIONS = frozenset({"fp32", "fp64"})
@@ -42,7 +42,7 @@ def install() -> None:
     unset = relied.UNSET.find()
     if unset is not None and {"_patch_lang", "_LangPatchScope.restore"} <= found.keys():
         semantic = relied.SEMANTIC.find()
-        instead = Operators(module, semantic).instead if semantic is not None else None
+        instead = TileFunctions(module, semantic).instead if semantic is not None else None
         stand_ins["_patch_lang"] = lambda original: Patches(original, module.tl, unset, instead)
     for path, stand_in in stand_ins.items():
         if path in found:

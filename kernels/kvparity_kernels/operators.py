@@ -84,7 +84,10 @@ class Operators:
         function = getattr(before, "__wrapped__", None)
         if function is None or passed is not before:
             return after  # more than a builtin that is given what it needs
-        plain = self._plain(function)
+        return self.stand_in(thing, name, self._plain(function))
+
+    def stand_in(self, thing: Any, name: str, plain: Call) -> Call:
+        """What answers for ``plain``, or ``plain``."""
         if thing is self.tensor:
             if name == "__getitem__":
                 return self._index(plain)

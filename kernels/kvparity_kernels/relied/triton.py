@@ -45,6 +45,8 @@ HOOKS = (
     _hook("TensorHandle", "data", "dtype", "attr"),
 )
 NEAREST = ReliedItem("triton", ("triton.runtime.interpreter:_ir.ROUNDING_MODE.RTNE",), _ARITHMETIC)
+IEEE = ReliedItem("triton", ("triton.runtime.interpreter:_ir.INPUT_PRECISION.IEEE",), _ARITHMETIC)
+LOAD = ReliedItem("triton", ("triton.runtime.interpreter:_interpreter.load",), _ARITHMETIC)
 UNSET = ReliedItem("triton", ("triton.runtime.interpreter:_MISSING",), _ARITHMETIC)
 SEMANTIC = ReliedItem("triton", ("triton.runtime.interpreter:interpreter_semantic",), _ARITHMETIC)
 SOURCE = ReliedItem("triton", ("triton.compiler:ASTSource",), _AUDIT)
