@@ -21,8 +21,9 @@ def dot(a: Array, b: Array, start: Array) -> Array:
     depends on nothing but its own row of ``a`` and ``start``, wherever it stands.
     """
     out = np.array(start, order="C")
-    left = np.ascontiguousarray(np.moveaxis(a, -1, 0), dtype=out.dtype)[..., :, None]
-    right = np.ascontiguousarray(np.moveaxis(b, -2, 0), dtype=out.dtype)[..., None, :]
+    columns, rows = (a.T, b) if a.ndim == 2 else (np.moveaxis(a, -1, 0), np.moveaxis(b, -2, 0))
+    left = np.ascontiguousarray(columns, dtype=out.dtype)[..., :, None]
+    right = np.ascontiguousarray(rows, dtype=out.dtype)[..., None, :]
     steps = max(1, ELEMENTS // max(1, out.size))
     for k in range(0, len(left), steps):
         for term in left[k : k + steps] * right[k : k + steps]:

@@ -14,8 +14,6 @@ from kvparity_kernels.operators import NUMBERS, Call, Operators, Types
 from kvparity_kernels.relied import triton as relied
 
 CONSTANTS = frozenset({"arange", "full"})
-ELEMENTWISE = {"exp2": (np.exp2, 1), "maximum": (np.fmax, 2), "minimum": (np.fmin, 2)}
-"""Of float32 blocks of one shape: what numpy computes, of how many."""
 LOADED: Types = NUMBERS | {
     **{"fp16": np.dtype(np.float16), "bf16": np.dtype(np.uint16)},
     **{"int8": np.dtype(np.int8), "uint8": np.dtype(np.uint8)},
@@ -55,10 +53,8 @@ class TileFunctions(Operators):
             return self._to(plain) if name == "to" else super().stand_in(thing, name, plain)
         if name in CONSTANTS:
             return self._constant(name, plain)
-        if name in ELEMENTWISE:
-            return self._elementwise(*ELEMENTWISE[name], plain)
-        if name == "fma":
-            return self._fma(plain)
+        if name in relied.ELEMENTWISE:
+            return self._elementwise(*relied.ELEMENTWISE[name], plain)
         if name == "load" and self.read is not None:
             return self._load(plain)
         if name == "dot" and self.ieee is not None:
@@ -113,31 +109,23 @@ class TileFunctions(Operators):
                 return None
         return tuple(key)
 
-    def _elementwise(self, function: Call, operands: int, plain: Call) -> Call:
-        names = ("fp32",) * operands
+    def _elementwise(self, create: str, operands: int, plain: Call) -> Call:
+        """Of float32 blocks of one shape: ``create`` of the interpreter's builder is asked at once.
+
+        Looked up at each call, because it may be one that was put there.
+        """
+        builder, names = self.semantic.builder, ("fp32",) * operands
 
         def elementwise(*given: Any, **more: Any) -> Any:
             if more or len(given) != operands or not self._blocks(given, names):
                 return plain(*given, **more)
-            data = [it.handle.data for it in given]
-            if data[0].shape != data[-1].shape:
+            handles = [it.handle for it in given]
+            if len({handle.data.shape for handle in handles}) > 1:
                 return plain(*given)
-            return self._made(function(*data), given[0].handle.dtype, given[0].dtype, True)
+            found = getattr(builder, create)(*handles)
+            return self._made(found.data, found.dtype, given[0].dtype, True)
 
         return elementwise
-
-    def _fma(self, plain: Call) -> Call:
-        builder = self.semantic.builder
-
-        def fma(*given: Any, **more: Any) -> Any:
-            if more or len(given) != 3 or not self._blocks(given, ("fp32",) * 3):
-                return plain(*given, **more)
-            if len({it.handle.data.shape for it in given}) > 1:
-                return plain(*given)
-            found = builder.create_fma(*(it.handle for it in given))
-            return self._made(found.data, found.dtype, given[2].dtype, True)
-
-        return fma
 
     def _to(self, plain: Call) -> Call:
         """Another type, or its own."""

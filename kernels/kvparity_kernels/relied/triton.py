@@ -80,6 +80,14 @@ QUICK: dict[str, tuple[str, ...]] = {
 }
 """Path in the interpreter -> the parameters of what the fast path can stand in for."""
 
+ELEMENTWISE = {
+    "exp2": ("create_exp2", 1),
+    "fma": ("create_fma", 3),
+    "maximum": ("create_maxnumf", 2),
+    "minimum": ("create_minnumf", 2),
+}
+"""What the language has, by what its builder makes it of float32, of how many operands."""
+
 
 @cache
 def interpreter() -> ModuleType:
