@@ -30,7 +30,8 @@ _DECIDING = {
         run/verify run/worker run/recheck/*
     """,
     KERNELS: """
-        fixed_arithmetic interpreter interpreter_fastpath launch operators rules tile_functions tiles
+        fixed_arithmetic interpreter interpreter_fastpath launch operators rules
+        tile_functions tiles
         store/* overrides/*
     """,
     CONTRACTS: """
