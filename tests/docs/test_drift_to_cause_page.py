@@ -12,6 +12,7 @@ from pages import ROOT, fences
 from shell import missing
 
 from kvparity.cli.main import main
+from kvparity.core.isolation.inside import here
 from kvparity_contracts.files import load_whole
 from kvparity_contracts.linter import lint
 
@@ -75,5 +76,6 @@ def test_the_contracts_say_what_was_found(
         (tmp_path / fence.title).write_text(fence.text)
         assert lint(load_whole(tmp_path / fence.title)) == []
     first = str(tmp_path / str(written[0].title))
-    assert main(["verify", first, "--run-dir", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    with here():
+        assert main(["verify", first, "--run-dir", str(tmp_path / "run"), "--device", "cpu"]) == 1
     assert "368 of 384 tokens differ in bits" in capsys.readouterr().out

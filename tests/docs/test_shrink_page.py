@@ -10,6 +10,7 @@ import pytest
 
 import kvparity
 from kvparity.cli.main import main
+from kvparity.core.isolation.inside import here
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, RESULTS = (DOCS / "shrink.md").read_text(), DOCS / "results"
@@ -28,23 +29,11 @@ def test_another_tile_in_decode_is_left_with_one_row_beside_its_edge(
 ) -> None:
     for title, text in re.findall(r"```\w+ title=(\S+)\n(.*?)```", PAGE, re.DOTALL):
         (tmp_path / title).write_text(text)
-    run = tmp_path / "run"
-    assert (
-        main(
-            [
-                "verify",
-                str(tmp_path / "tiles.yaml"),
-                "--run-dir",
-                str(run),
-                "--jobs",
-                "1",
-                "--no-locate",
-            ]
-        )
-        == 1
-    )
-    capsys.readouterr()
-    assert main(["shrink", str(run), "c000"]) == 0
+    run, asked = str(tmp_path / "run"), ["--jobs", "1", "--no-locate"]
+    with here():
+        assert main(["verify", str(tmp_path / "tiles.yaml"), "--run-dir", run, *asked]) == 1
+        capsys.readouterr()
+        assert main(["shrink", run, "c000"]) == 0
     printed = [shape(line) for line in capsys.readouterr().out.splitlines()]
     shown = [shape(line) for line in SHOWN]
     dots = shown.index("...")

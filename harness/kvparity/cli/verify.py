@@ -99,7 +99,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, tell: ci_files.Tell) -> int:
-    from kvparity.run.device_switch import with_device
     from kvparity_contracts.files import load_whole
     from kvparity_contracts.library import find
 
@@ -115,8 +114,11 @@ def _run(args: argparse.Namespace, tell: ci_files.Tell) -> int:
     if args.resume and args.run_dir is None:
         raise StopError("--resume needs --run-dir, the folder of the interrupted run")
     with ends(ValueError), Progress() as bar:
+        loaded = load_whole(find(args.contract))  # what is wrong with it is said without torch
         bar(0, 0, "loading torch")
-        loaded = with_device(load_whole(find(args.contract)), args.modelled)
+        from kvparity.run.device_switch import with_device
+
+        loaded = with_device(loaded, args.modelled)
         device = ray_option.device(args) or settle(args.device)
     folder = args.run_dir or new_folder(loaded.contract.name)
     try:

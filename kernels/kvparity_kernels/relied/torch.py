@@ -57,8 +57,6 @@ def lower_right(rows: int, keys: int) -> Tensor:
     from torch.nn.attention.bias import causal_lower_right
 
     with MODES_OFF.get()():
-        from torch.nn.attention.bias import causal_lower_right  # which loads all of torch.compile
-
         return causal_lower_right(rows, keys)
 
 

@@ -24,6 +24,7 @@ from kvparity.cli.main import main
 from kvparity.core.errors import RunFolderError, SubjectError
 from kvparity.core.exit_codes import ExitCode
 from kvparity.core.isolation.inside import here
+from kvparity.run.jobs import Jobs
 from kvparity.run.options import BUDGET_S
 
 Function = Callable[..., object]
@@ -154,7 +155,10 @@ def test_without_a_limit_only_bits_are_asked_for() -> None:
     assert [check.relation for check in found.checks] == ["invariance"]
 
 
-def test_functions_by_name_run_apart_and_rows_are_recomputed() -> None:
+def test_functions_by_name_run_apart_and_rows_are_recomputed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kvparity.run.verify.jobs_of", lambda *_, **__: Jobs(1, "of a test"))
     name = Path(__file__)
     Path("own.py").write_text(name.read_text().split("@pytest.fixture")[0])
     with here(False):  # the tests' own setting is that subjects run in this process

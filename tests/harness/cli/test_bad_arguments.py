@@ -122,17 +122,20 @@ def test_a_contract_that_is_wrong_names_the_place(tmp_path, capsys, old, new, pl
     assert not (tmp_path / "run").exists()
 
 
-def test_help_completion_and_lint_import_no_torch(tmp_path):
+def test_help_completion_lint_and_what_is_wrong_with_a_contract_import_no_torch(tmp_path):
     check = (
-        "import sys; from kvparity.cli.main import main\n"
-        "try: code = main(sys.argv[1:])\n"
-        "except SystemExit as end: code = end.code\n"
-        "heavy = {'torch', 'triton', 'numpy', 'transformers'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else code)"
+        "import json, sys; from kvparity.cli.main import main\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    try: code = main(arguments)\n"
+        "    except SystemExit as end: code = end.code\n"
+        "    heavy = {'torch', 'triton', 'numpy', 'transformers'} & set(sys.modules)\n"
+        "    print(code, heavy, file=sys.stderr)"
     )
-    lint = ["contract", "lint", str(write(tmp_path))]
-    for arguments in (["--help"], ["completion", "fish"], lint):
-        done = subprocess.run(
-            [sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    good = str(write(tmp_path))
+    (bad := tmp_path / "bad.yaml").write_text("name: bad")
+    words = ["--help"], ["completion", "fish"], ["contract", "lint", good], ["verify", str(bad)]
+    done = subprocess.run(
+        [sys.executable, "-c", check, json.dumps(words)], capture_output=True, text=True, check=True
+    )
+    found = [line for line in done.stderr.splitlines() if line.endswith("set()")]
+    assert found == ["0 set()"] * 3 + ["2 set()"], done.stderr
