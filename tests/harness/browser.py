@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ class Browser:
         """A key, down and up."""
         for kind in ("keyDown", "keyUp"):
             more = {"text": text} if text and kind == "keyDown" else {}
-            code = {"Tab": 9, "Enter": 13}[key]
+            code = {"Tab": 9, "Enter": 13, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
             self.call(
                 "Input.dispatchKeyEvent",
                 type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more,
@@ -101,6 +102,24 @@ class Browser:
         """A PNG of the window, or of the whole page."""
         found = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         return base64.b64decode(found["data"])
+
+
+def read_by_people(browser: Browser, file: Path) -> None:
+    """Light and dark, on a screen and on a phone: a page is drawn, nothing is fetched, nothing
+    complains, nothing scrolls sideways."""
+    backs = set()
+    for width, dark in ((1280, False), (1280, True), (390, False), (390, True)):
+        browser.open(file, width=width, dark=dark)
+        drawn = browser.picture()
+        assert struct.unpack(">II", drawn[16:24])[0] == width
+        assert len(drawn) > 10_000, "something is drawn"
+        assert browser.value("document.documentElement.scrollWidth") <= width
+        backs.add(browser.value("getComputedStyle(document.body).backgroundColor"))
+        assert browser.value("[...document.images].every(it => it.complete && it.naturalWidth > 0)")
+        assert browser.told == []
+        assert asked_outside(browser.asked) == []
+        assert browser.asked[0] == file.as_uri()
+    assert len(backs) == 2
 
 
 @contextmanager

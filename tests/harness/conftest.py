@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import warm as warming
+from browser import Browser, started
 
 from kvparity.core import environment, replaced
 from kvparity.core.isolation.inside import here
@@ -33,6 +34,13 @@ def nothing_is_remembered() -> Iterator[None]:
     yield
     environment._functions, environment._handlers = {}, {}
     environment._looks = (replaced.watching({}),)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium, with one tab."""
+    with started(tmp_path / "profile") as found:
+        yield found
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Browser, read_by_people
 from rollouts.recorded import LAYOUTS, written
 
 from kvparity.cli.main import main
@@ -90,3 +91,37 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "7 tokens compared" in capsys.readouterr().out
     assert "slime train shard" in (tmp_path / "page.html").read_text()
     assert main(["drift", path, "--html", str(tmp_path / "page.html")]) == 1, "again"
+
+
+@pytest.mark.browser
+def test_people_can_read_it(tmp_path: Path, browser: Browser) -> None:
+    """With keys alone, too: the cells of the map, and the worst tokens."""
+    file = tmp_path / "page.html"
+    file.write_text(_page(_tokens([40, 4]))[0])
+    read_by_people(browser, file)
+    told = "document.querySelector('#cell').textContent"
+
+    def focused(what: str) -> bool:
+        return bool(browser.value(f"document.activeElement.matches('{what}')"))
+
+    def walked_to(what: str) -> None:
+        for _ in range(30):
+            browser.press("Tab")
+            if focused(what):
+                return
+        raise AssertionError(f"no Tab leads to {what}")
+
+    walked_to("#map")
+    for key, words in (
+        ("ArrowRight", "sequence 0, position 0,"),
+        ("ArrowRight", "sequence 0, position 1,"),
+        ("ArrowDown", "sequence 1, position 1,"),
+        ("ArrowUp", "sequence 0, position 1,"),
+        ("ArrowUp", "sequence 0, position 1,"),
+    ):
+        browser.press(key)
+        assert words in browser.value(told)
+    walked_to("tr.pick")
+    browser.press("Enter", "\r")
+    assert "sequence 1, position 3," in browser.value(told)
+    assert browser.told == []

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import run_documents
+from browser import Browser, read_by_people
 from run_documents import DIVERGENCE, case, control
 
 from kvparity.cli.main import main
@@ -151,3 +152,16 @@ def test_what_is_asked_for_is_clear(tmp_path: Path, capsys: pytest.CaptureFixtur
     ):
         assert main(["report", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.browser
+def test_people_can_read_what_changed(tmp_path: Path, browser: Browser) -> None:
+    def other(run: Any, units: Any) -> None:
+        next(iter(CHANGES.values()))[0](run, units)
+        run["contract"].update(sha256="cd" * 200)
+
+    a, b = written(tmp_path / "a"), written(tmp_path / "b", other)
+    assert main(["report", "--compare", str(a), str(b), "--html"]) == 1
+    read_by_people(browser, b / "compare.html")
+    browser.press("Tab")
+    assert browser.value("document.activeElement.className") == "wide"

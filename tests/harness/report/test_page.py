@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import run_documents
-from browser import Browser, asked_outside, started
+from browser import Browser, read_by_people
 from case_details import line
 from toy import Toy
 from toy_verification import BITS, NEAR, verify
@@ -211,30 +210,12 @@ def test_the_command(
     assert "page.html needs more" in capsys.readouterr().err
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with started(tmp_path / "profile") as found:
-        yield found
-
-
 @pytest.mark.browser
 def test_people_can_read_it(text: str, tmp_path: Path, browser: Browser) -> None:
-    """Light and dark, on a phone, with keys alone; nothing is fetched and nothing complains."""
+    """And with keys alone."""
     file = tmp_path / "report.html"
     file.write_text(text)
-    backs = set()
-    for width, dark in ((1280, False), (1280, True), (390, False), (390, True)):
-        browser.open(file, width=width, dark=dark)
-        drawn = browser.picture()
-        assert struct.unpack(">II", drawn[16:24])[0] == width
-        assert len(drawn) > 10_000, "something is drawn"
-        assert browser.value("document.documentElement.scrollWidth") <= width
-        backs.add(browser.value("getComputedStyle(document.body).backgroundColor"))
-        assert browser.value("[...document.images].every(it => it.complete && it.naturalWidth > 0)")
-        assert browser.told == []
-        assert asked_outside(browser.asked) == []
-        assert browser.asked[0] == file.as_uri()
-    assert len(backs) == 2
+    read_by_people(browser, file)
     # A link to a case that is folded away opens it, from the keyboard.
     last = browser.value("[...document.querySelectorAll('.case [id]')].at(-1).id")
     folded = f"document.querySelector('#{last}').closest('details').open"
