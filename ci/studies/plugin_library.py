@@ -3,8 +3,8 @@
     python ci/studies/plugin_library.py
         all contracts of the library; writes docs/results/plugin-library.json after each, and at
         the end the table in docs/results/walks.md
-    python ci/studies/plugin_library.py smoke attention-sdpa
-        these; prints them, writes nothing
+    python ci/studies/plugin_library.py smoke tp-invariance
+        these anew; the others stay as they were measured, on the same machine
 
 `kvparity verify` and `pytest` run each contract in processes of their own. Compared are the verdict
 of each case and control, the whole verdict, and where nothing could be run the words. A contract
@@ -37,7 +37,7 @@ from plugin_flaws import FLAWS  # noqa: E402
 
 from kvparity_contracts.library import FOLDER  # noqa: E402
 
-RESULTS = ROOT / "docs/results"
+RESULTS, OUT = ROOT / "docs/results", "plugin-library.json"
 LARGE = ("decode-prefill",)
 """Takes hours on a CPU: asked for on CUDA, which this machine may lack."""
 PACKAGES = ("torch", "triton", "transformers", "pytest", "flashinfer-python")
@@ -122,7 +122,7 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="contracts of the library")
     given = parser.parse_args().names
-    rows: list[LibraryRow] = []
+    rows = _others(given) if given else []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         for name in given or sorted(each.stem for each in FOLDER.glob("*.yaml")):
             folder = Path(scratch) / name
@@ -132,10 +132,9 @@ def main() -> int:
             for flaw in ("", *flaws):
                 rows.append(row(name, found, folder, flaw))
                 print(json.dumps(asdict(rows[-1])), file=sys.stderr, flush=True)
-                if not given:
-                    _write(rows)
-    if not given:
-        put(RESULTS / "walks.md", table(rows))
+                rows.sort(key=lambda each: (each.contract, each.flaw))
+                _write(rows)
+    put(RESULTS / "walks.md", table(rows))
     return int(any(bool(each.unlike) is not bool(each.flaw) for each in rows) or not _planted(rows))
 
 
@@ -143,12 +142,23 @@ def _planted(rows: list[LibraryRow]) -> bool:
     return any(each.flaw for each in rows)
 
 
-def _write(rows: list[LibraryRow]) -> None:
-    about = {"command": "python ci/studies/plugin_library.py", "date": time.strftime("%Y-%m-%d"),
+def _others(names: list[str]) -> list[LibraryRow]:
+    """What was measured of the others, with these versions."""
+    was = json.loads((RESULTS / OUT).read_text(encoding="utf-8"))
+    if was["about"] != _about():
+        sys.exit(f"{OUT} was measured elsewhere: {was['about']}; run all")
+    return [LibraryRow(**each) for each in was["rows"] if each["contract"] not in names]
+
+
+def _about() -> dict[str, object]:
+    return {"command": "python ci/studies/plugin_library.py", "date": time.strftime("%Y-%m-%d"),
              "python": platform.python_version(), "machine": platform.machine(),
              "cores": os.cpu_count(), **{each: _version(each) for each in PACKAGES}}  # fmt: skip
-    text = json.dumps({"about": about, "rows": [asdict(each) for each in rows]}, indent=1)
-    (RESULTS / "plugin-library.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write(rows: list[LibraryRow]) -> None:
+    text = json.dumps({"about": _about(), "rows": [asdict(each) for each in rows]}, indent=1)
+    (RESULTS / OUT).write_text(text + "\n", encoding="utf-8")
 
 
 def _version(package: str) -> str | None:

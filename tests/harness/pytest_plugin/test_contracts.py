@@ -279,7 +279,9 @@ def test_other_ends_show_too() -> None:
         (Ends(1, {**command.by, ("c1",): "passed"}), "c1: passed, by the command no test"),
     ):
         assert unlike(command, tests) == [words]
-    assert unlike(error, Ends(1, {(): "failed"}, "E no server")) == []
+    assert unlike(error, Ends(1, {(): "failed"}, "error: case c003: no server")) == []
+    named = Ends(1, {**command.by, ("b", "order"): "skipped"})
+    assert unlike(named, Ends(1, command.by)) == unlike(named, named) == []
     assert len(unlike(error, Ends(1, {(): "passed"}, "other"))) == 2
 
 
