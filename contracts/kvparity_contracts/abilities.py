@@ -132,6 +132,8 @@ def _untraced(subject: AnySubject, path: PathName) -> str | None:
                 f"{subject.attention}, operations: {subject.operations}"
             )
     elif isinstance(subject, Transformers):
+        if len(set((subject.device_map or {}).values())) > 1:
+            return "a traced program lies on one device"
         if subject.attention not in ("eager", "sdpa"):
             return f"attention: {subject.attention} looks at its masks on the host, untraced"
         if subject.cache != "static":

@@ -3,7 +3,8 @@ running server, or two sides that score the same tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -150,14 +151,29 @@ class Transformers(Model):
     invariant: bool = False
     """Compute torch's reductions in fixed order, too; only with attention: eager, sdpa or
     kvparity."""
+    device_map: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    """The device of each module by its name, "" for all others: all cuda, or all cpu. Left out,
+    the model is on one device."""
 
     def own_faults(self) -> Iterator[Fault]:
         """Not one source of its weights, an order that nothing takes, an order of its own."""
         yield from exactly_one(self, "checkpoint", "config")
         yield from _orderless(self, "kvparity")
+        yield from self._misplaced(self.device_map or {})
         if self.invariant and self.attention not in ("eager", "sdpa", "kvparity"):
             found = f"found true with attention: {self.attention}, which has an order of its own"
             yield Fault(("invariant",), found, "attention: eager, sdpa or kvparity")
+
+    def _misplaced(self, device_map: Mapping[str, str]) -> Iterator[Fault]:
+        """Devices of no kind, or of two kinds."""
+        for name, device in device_map.items():
+            if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+                expected = "cpu, cuda or the number of a GPU, such as cuda:1"
+                yield Fault(("device_map", name), f"found {device!r}", expected)
+        if len({each.partition(":")[0] for each in device_map.values()} & {"cpu", "cuda"}) > 1:
+            # accelerate would compute on the GPU what it keeps on the CPU
+            expected = "devices of one kind: a module on the CPU would be computed elsewhere"
+            yield Fault(("device_map",), "found cpu beside cuda", expected)
 
 
 AnySubject = Attention | Decoder | Transformers | ServerSubject | Sides

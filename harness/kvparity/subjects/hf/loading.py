@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from kvparity.core.jsonfile import read_object, weight_map
 from kvparity.core.raised import in_one_line
 from kvparity.core.relied.transformers import MODEL_TYPES
 from kvparity.subjects.hf import config_keys, sizes
+from kvparity.subjects.hf import spread as spreading
 from kvparity.subjects.hf.protocols import CausalLM, ModelConfig
 from kvparity_contracts.json_types import JsonObject, JsonValue
 
@@ -44,6 +45,7 @@ def from_config(
     attention: str,
     device: torch.device,
     seed: int,
+    device_map: Mapping[str, str] | None = None,
 ) -> Loaded:
     """A model with random weights drawn from ``seed`` on the CPU; global random state is kept.
 
@@ -55,7 +57,8 @@ def from_config(
     config_keys.check(model_type, rest)
     _acceptable(rest, "config")
     built = _configured(lambda: AutoConfig.for_model(model_type, **rest), "config", model_type)
-    sizes.fits(built, dtype=dtype, device=device, where="config")
+    places = spreading.devices(device_map, device)
+    sizes.fits(built, dtype=dtype, device=device, where="config", others={*places.values()})
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -66,7 +69,7 @@ def from_config(
         raise UnsupportedError(
             f"a {model_type} model cannot be built with attention {attention}: {in_one_line(error)}"
         ) from error
-    return Loaded(_ready(model, device))
+    return Loaded(_ready(model, places))
 
 
 def _acceptable(keys: JsonObject, where: str) -> None:
@@ -90,7 +93,12 @@ def _configured(make: Callable[[], ModelConfig], where: str, model_type: JsonVal
 
 
 def from_folder(
-    folder: Path, *, dtype: torch.dtype, attention: str, device: torch.device
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    attention: str,
+    device: torch.device,
+    device_map: Mapping[str, str] | None = None,
 ) -> Loaded:
     """The model in ``folder``: local files only, safetensors only, no code from the folder.
 
@@ -101,7 +109,8 @@ def from_folder(
     local = {"local_files_only": True, "trust_remote_code": False}
     where = f"{folder / 'config.json'}"
     config = _configured(lambda: AutoConfig.from_pretrained(folder, **local), where, model_type)
-    sizes.fits(config, dtype=dtype, device=device, where=where)
+    places = spreading.devices(device_map, device)
+    sizes.fits(config, dtype=dtype, device=device, where=where, others={*places.values()})
     logging.disable_progress_bar()  # logs are for what kvparity says
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -128,7 +137,7 @@ def from_folder(
     notes = tuple(_overridden(model))
     if "auto_map" in read_object(folder / "config.json"):
         notes += (f"auto_map is not followed: {type(model).__name__} is transformers' own",)
-    return Loaded(_ready(model, device), notes)
+    return Loaded(_ready(model, places), notes)
 
 
 def _overridden(model: CausalLM) -> Iterator[str]:
@@ -186,8 +195,8 @@ def _files(index: Path) -> list[str]:
     return sorted(set(weight_map(index).values()))
 
 
-def _ready(model: CausalLM, device: torch.device) -> CausalLM:
+def _ready(model: CausalLM, places: Mapping[str, torch.device]) -> CausalLM:
     # The checkpoint's own generation settings (penalties, top-k, end tokens) would change what
     # generate() shows as the next token's logits, so none is inherited.
     model.generation_config = GenerationConfig()
-    return model.eval().requires_grad_(False).to(device)
+    return spreading.spread(model.eval().requires_grad_(False), places)

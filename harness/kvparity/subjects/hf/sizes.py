@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+from collections.abc import Collection
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -40,8 +41,17 @@ def bounded(keys: JsonObject, where: str) -> None:
                 raise UnsupportedError(f"{where}: {place} is {value}; expected at most {most}")
 
 
-def fits(config: ModelConfig, *, dtype: torch.dtype, device: torch.device, where: str) -> None:
+def fits(
+    config: ModelConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    where: str,
+    others: Collection[torch.device] = (),
+) -> None:
     """Build the model without memory, and check its size against what the device has.
+
+    ``others``: devices that it is spread over instead.
 
     Raises:
         UnsupportedError: it has more bytes than the device, or more than can be counted.
@@ -58,12 +68,13 @@ def fits(config: ModelConfig, *, dtype: torch.dtype, device: torch.device, where
         ) from error
     weights = {id(p): p for p in (*model.parameters(), *model.buffers())}.values()
     needed = sum(p.numel() * p.element_size() for p in weights)
-    there = memory(device)
+    there = sum(map(memory, set(others) or {device}))
     if needed > there:
         count = sum(p.numel() for p in model.parameters())
+        named = " and ".join(sorted(map(str, others))) or str(device)
         raise UnsupportedError(
             f"{where}: a {model_type} model of this shape has {count:,} parameters, "
-            f"{needed / 1e9:,.1f} GB as {str(dtype).removeprefix('torch.')}, but {device} has "
+            f"{needed / 1e9:,.1f} GB as {str(dtype).removeprefix('torch.')}, but {named} has "
             f"{there / 1e9:,.1f} GB of memory"
         )
 

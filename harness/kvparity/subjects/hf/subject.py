@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,7 @@ from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.relied.transformers import attention_of, unreset
 from kvparity.plan.schedule import Layout, Member, Plan
 from kvparity.subjects.hf import attention as fixed
-from kvparity.subjects.hf import caches, describing, flex, loading, oracle
+from kvparity.subjects.hf import caches, describing, flex, loading, oracle, spread
 from kvparity.subjects.hf import generate as generation
 from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelConfig
 from kvparity.subjects.hf.run_counts import Observation, called, observing, watch
@@ -54,6 +54,7 @@ class TransformersSubject:
         device: torch.device,
         invariant: bool = False,
         notes: Sequence[str] = (),
+        device_map: Mapping[str, str] | None = None,
     ) -> None:
         config = model.config.get_text_config(decoder=True)
         self.model, self.device = model, device
@@ -63,7 +64,7 @@ class TransformersSubject:
         pad = getattr(config, "pad_token_id", None)
         self.pad_token = pad if isinstance(pad, int) and 0 <= pad < self.vocab else 0
         self.after_step: generation.AfterStep | None = None
-        self.invariant, self.notes = invariant, notes
+        self.invariant, self.notes, self.device_map = invariant, notes, device_map
         self._ran: Counter[str] = Counter()  # whatever ran since it was loaded
         self._scored: Counter[str] = Counter()  # what the logprobs took, which no model ran
         self._float64: CausalLM | None = None
@@ -226,6 +227,7 @@ class TransformersSubject:
             "attention_called": called(ran),
             "order": asdict(self.order) if self.attention == fixed.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
+            "devices": spread.lying(self.model, self.device_map),
             "notes": list(self.notes),
         }
 
@@ -262,12 +264,21 @@ def build(
     dtype: torch.dtype = getattr(torch, execution)
     if model.config is not None:
         loaded = loading.from_config(
-            model.config, dtype=dtype, attention=model.attention, device=device, seed=seed
+            model.config,
+            dtype=dtype,
+            attention=model.attention,
+            device=device,
+            seed=seed,
+            device_map=model.device_map,
         )
     else:
         assert model.checkpoint is not None  # the contract has exactly one of the two
         loaded = loading.from_folder(
-            base / model.checkpoint, dtype=dtype, attention=model.attention, device=device
+            base / model.checkpoint,
+            dtype=dtype,
+            attention=model.attention,
+            device=device,
+            device_map=model.device_map,
         )
     used = attention_of(loaded.model)
     if used != model.attention:
@@ -281,6 +292,7 @@ def build(
         device=device,
         invariant=model.invariant,
         notes=loaded.notes,
+        device_map=model.device_map,
     )
     if model.attention == "flex_attention":
         flex.tried(subject)
