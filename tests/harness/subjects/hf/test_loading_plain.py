@@ -100,7 +100,12 @@ def test_nothing_but_the_folder_is_asked_for(library: Library, folder: Path) -> 
         "output_loading_info": True,
     }
     assert library.fitted == [
-        {"dtype": torch.bfloat16, "device": CPU, "where": f"{folder / 'config.json'}"}
+        {
+            "dtype": torch.bfloat16,
+            "device": CPU,
+            "where": f"{folder / 'config.json'}",
+            "others": {CPU},
+        }
     ]
     assert library.bars is False
     assert ready(loaded)
@@ -254,6 +259,7 @@ def test_a_contract_is_built_as_it_says(
 
     made = build("flex_attention")
     asked = {"dtype": torch.float16, "attention": "flex_attention", "device": CPU}
+    asked |= {"device_map": None}
     wanted = (tmp_path / "model", asked)
     if source == "config":
         wanted = ({"model_type": "llama"}, asked | {"seed": 5})
