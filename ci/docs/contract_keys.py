@@ -28,6 +28,7 @@ SECTIONS = {
     "Order": "`order`",
     "Numerics": "`numerics`",
     "Workload": "One of `workloads`",
+    "ChosenRows": "`rows` of a workload",
     "ChatMessage": "One message of a chat",
     "Invariance": "One of `checks` with `relation: invariance`",
     "Accuracy": "One of `checks` with `relation: accuracy`",

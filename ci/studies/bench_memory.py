@@ -83,7 +83,7 @@ def _subject(vocab: int, tokens: int) -> Subject:
             ]
             return torch.cat(columns, 1)
 
-        def oracle(self, member: Member, ids: Sequence[int], rows: range) -> torch.Tensor:
+        def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> torch.Tensor:
             raise NotImplementedError
 
         def describe(self, ran: Counter[str] | None = None) -> Mapping[str, object]:

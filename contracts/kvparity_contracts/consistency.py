@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kvparity_contracts import abilities, stores
+from kvparity_contracts import abilities, chosen, stores
 from kvparity_contracts.base import Fault, KeyPath, closest, repeated
 from kvparity_contracts.checks import PathCheck
 from kvparity_contracts.controls import CONTROLS
@@ -44,6 +44,7 @@ def faults(contract: Parts) -> Iterator[Fault]:
         for fault in check.faults(contract.subject, contract.numerics):
             yield replace(fault, at=("checks", i, *fault.at))
     yield from abilities.faults(contract)
+    yield from chosen.faults(contract)
     yield from _controls(contract)
     if not isinstance(contract.subject, Attention):
         yield from _chats(contract)

@@ -39,13 +39,15 @@ class DrawMeans:
     """What schedules of a subject are drawn of.
 
     ``pages``: slots of a page, beside a contiguous cache. ``together``: whether one step may hold
-    several sequences. ``resets``: whether a session may be used before.
+    several sequences. ``resets``: whether a session may be used before. ``block``: rows of queries
+    that a program computes together.
     """
 
     edges: tuple[CutEdge, ...] = (CutEdge("tile", USUAL_TILE),)
     pages: tuple[int, ...] = ()
     together: bool = True
     resets: bool = False
+    block: int = USUAL_TILE
 
 
 ANYTHING = DrawMeans()
@@ -70,7 +72,8 @@ def means(contract: Parts) -> DrawMeans:
     edges += [CutEdge("window", window, once=True)] if window else []
     model = isinstance(subject, Transformers)
     resets = not (isinstance(subject, Transformers) and subject.cache == "dynamic")
-    return DrawMeans(tuple(edges), pages, not model, resets)
+    block = order.block_m if order else USUAL_TILE
+    return DrawMeans(tuple(edges), pages, not model, resets, block)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from kvparity_contracts import drawn_edges, lint_controls
+from kvparity_contracts import chosen, drawn_edges, lint_controls
 from kvparity_contracts.base import KeyPath
 from kvparity_contracts.checks import Accuracy, Invariance, OrderCheck, PathCheck, TpInvariance
 from kvparity_contracts.contract import Contract
@@ -53,8 +53,9 @@ def lint(loaded: LoadedContract) -> list[LintFinding]:
 
 
 def told(loaded: LoadedContract) -> list[LintFinding]:
-    """What is said of a valid contract and is no warning: which edges its draws reach."""
-    return _placed(loaded, drawn_edges.told(loaded.contract), "note")
+    """What is said of a valid contract and is no warning: which edges draws and rows reach."""
+    notes = [*drawn_edges.told(loaded.contract), *chosen.told(loaded.contract)]
+    return _placed(loaded, notes, "note")
 
 
 def _placed(loaded: LoadedContract, notes: Iterable[Note], level: str) -> list[LintFinding]:
@@ -123,7 +124,11 @@ def _decoded_keys(contract: Contract) -> set[int]:
         if not isinstance(check, Invariance):
             continue
         for workload in contract.workloads_of(check):
-            if any(path.kind in DECODING for path in contract.paths_of(check, workload)):
+            kinds = {path.kind for path in contract.paths_of(check, workload)} & {*DECODING}
+            if kinds - {*chosen.BY_PREFILL}:
+                for rows in chosen.every(workload, contract):
+                    seen.update(row + 1 for row in rows)
+            if kinds:
                 # The first token comes from the prompt's own step, and the last is not fed back.
                 for prompt in workload.lengths():
                     seen.update(range(prompt + 1, prompt + workload.generate))

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from kvparity_contracts.checks import PathCheck
+from kvparity_contracts.chosen import PATHS
 from kvparity_contracts.controls import Control
 from kvparity_contracts.features import shares_prompt
 from kvparity_contracts.needs import needs
@@ -133,6 +134,8 @@ def _reference(control: Control, check: PathCheck) -> PathName | str:
 def part_of(control: Control, contract: Parts, workload: Workload) -> WorkloadPart | None:
     """The smallest part of a workload that shows a control in this contract's subject, or None."""
     tile = split_and_tile(contract)[1]
+    if workload.rows is not None and (control.scores_prompt or control.path.kind not in PATHS):
+        return None  # rows cannot be chosen there
     if "shared-prompt" in control.features and not shares_prompt(workload, tile):
         return None
     keys, edge = fewest_keys(control, contract), edge_of(control, contract)

@@ -35,6 +35,16 @@ class ChatMessage(Model):
     """What was said."""
 
 
+class ChosenRows(Model):
+    """Which rows of a prompt are compared, beside those from which tokens are generated."""
+
+    edges: bool = True
+    """On both sides of edges: the first of tiles, splits, pages, windows and blocks of queries,
+    each twice as far out, and the last."""
+    random: Annotated[int, Field(ge=0, le=4096)] = 0
+    """So many more of each prompt, drawn by the seed."""
+
+
 class Workload(Model):
     """Some prompts and what is generated from them."""
 
@@ -52,6 +62,10 @@ class Workload(Model):
     ids."""
     generate: Positive
     """Tokens generated after each prompt."""
+    rows: ChosenRows | None = None
+    """For long prompts: rows of the prompt that are compared as well; attention of all others is
+    computed only where something depends on it. Without it, no row before the last of a prompt
+    is compared, and all are computed."""
     pad: Annotated[
         tuple[Literal["left", "right"], ...], AfterValidator(no_duplicates), ToTuple
     ] = ()

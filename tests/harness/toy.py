@@ -190,9 +190,9 @@ class Toy:
             found = found[:-1]
         return found if "float64-values" in self.defects else found.float()
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
-        positions = torch.arange(rows.stop)
-        known = torch.tensor(list(ids)[: rows.stop])
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
+        positions = torch.arange(rows[-1] + 1)
+        known = torch.tensor(list(ids)[: rows[-1] + 1])
         q, k, v = (self.tokens[:, known] + self.places[:, positions]).unbind(0)
         starts = [0 if self.window is None else max(0, p + 1 - self.window) for p in rows]
         return torch.stack(

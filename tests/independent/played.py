@@ -178,7 +178,7 @@ class Played:
         scored = [torch.log_softmax(rows.double() / t, dim=-1) for t in temperatures]
         return torch.cat([each.gather(1, targets[:, None]) for each in scored], dim=1).float()
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
         sequence = int(member.id.rpartition("/")[2])
         return torch.stack([self.tables.exact[INDEX.index((sequence, p))] for p in rows])
 

@@ -105,7 +105,7 @@ class PlantedSubject:
         """What is compared."""
         return self.inner.values(rows, targets, temperatures)
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
         """The float64 rows."""
         return self.inner.oracle(member, ids, rows)
 

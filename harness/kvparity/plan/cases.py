@@ -115,8 +115,9 @@ class Work:
 
 def make(contract: Contract) -> Work:
     """Everything that verifying ``contract`` takes, in a fixed order."""
+    seed, given = contract.seed, means(contract)
     plans = {
-        w.name: WorkloadPlans(fill(w, seed=contract.seed, vocab=0), contract.seed, means(contract))
+        w.name: WorkloadPlans(fill(w, seed=seed, vocab=0, given=given), seed, given)
         for w in contract.workloads
     }
     pairs = list(_pairs(contract, plans))

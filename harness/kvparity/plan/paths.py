@@ -14,8 +14,10 @@ from itertools import zip_longest
 from typing import cast
 
 from kvparity.plan.schedule import FULL, Action, Layout, Member, Plan, Program, Schedule, Span, Step
+from kvparity.plan.thinned import thinned
 from kvparity.plan.workload import Prompts
 from kvparity.plan.written import plan_of
+from kvparity_contracts.chosen import BY_PREFILL
 from kvparity_contracts.draws import ANYTHING, DrawMeans, draw
 from kvparity_contracts.paths import PathName
 from kvparity_contracts.steps import WrittenSteps
@@ -87,6 +89,8 @@ def build(path: PathName, prompts: Prompts, *, seed: int, given: DrawMeans = ANY
     """The plan of one path over one workload; ``given``: of what a draw may be made."""
     written = steps_of(path, prompts, seed, given)
     plan = _build(path, prompts, seed) if written is None else plan_of(written, prompts)
+    if prompts.rows is not None:
+        plan = thinned(plan, prompts, by_decode=path.kind not in BY_PREFILL)
     chunk = max((span.stop - span.start for step in plan.schedule for span in step), default=0)
     return replace(plan, layout=replace(plan.layout, chunk=chunk))
 

@@ -130,6 +130,9 @@ class CaseLine(RunLine):
     tokens: Count
     """compared tokens, or rows of a kernel pair; for a cache, positions that both sides hold; for
     liveness, changed keys; 0 for order and audit, whose other measures are null"""
+    of: Count | None = None
+    """how many rows the sequences have, where the workload [chooses](long-contexts.md) which of
+    them are compared; nothing is claimed of the others"""
     differing_tokens: Count
     """of these, tokens whose value differs; positions or changed keys that fail the check"""
     differing_rows: Count

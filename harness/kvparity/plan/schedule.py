@@ -39,7 +39,8 @@ class Span:
     the single-query path and needs ``stop == start + 1``; a chunk of one token without it goes
     through the prefill path. ``position_shift`` is added to every position that the model is told;
     anything but 0 is a planted defect. ``verify``: one token and drafts behind it, in one call; the
-    last ``rejected`` of them hold other ids and count as not computed.
+    last ``rejected`` of them hold other ids and count as not computed. ``fill``: nobody reads its
+    rows, only their keys and values: attention is computed where later keys depend on it.
     """
 
     sequence: int
@@ -51,6 +52,7 @@ class Span:
     rows_to: int | None = None
     verify: bool = False
     rejected: int = 0
+    fill: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
@@ -59,6 +61,8 @@ class Span:
             raise ValueError(f"rows {self.rows} outside {self.start}..{self.stop}")
         if self.rows.stop > max(self.end, self.rows.start):
             raise ValueError(f"rows {self.rows} among {self.rejected} rejected of {self.stop}")
+        if self.fill and (len(self.rows) or self.decode or self.verify):
+            raise ValueError("a span that only fills a cache has rows that somebody reads")
         if self.decode and self.stop != self.start + 1:
             raise ValueError("a decode span holds exactly one position")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from kvparity.core.rng import stream
+from kvparity_contracts.chosen import Rows, choose
+from kvparity_contracts.draws import ANYTHING, DrawMeans
 from kvparity_contracts.workloads import Workload
 
 TokenIds = tuple[int, ...]
@@ -14,17 +17,33 @@ TokenIds = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Prompts:
-    """One workload, ready to run: ``prompts[i]`` belongs to sequence ``ids[i]``."""
+    """One workload, ready to run: ``prompts[i]`` belongs to sequence ``ids[i]``.
+
+    ``rows[i]``: the rows of prompt i that are compared, beside those that generate; None where all
+    rows are computed. A program computes ``block`` queries together.
+    """
 
     name: str
     ids: tuple[str, ...]
     prompts: tuple[TokenIds, ...]
     generate: int
     pad: tuple[str, ...] = ()
+    rows: tuple[Rows, ...] | None = None
+    block: int = ANYTHING.block
+
+    def compared(self, sequence: int) -> Sequence[int]:
+        """The compared rows of one sequence."""
+        generating = range(len(self.prompts[sequence]) - 1, self.length(sequence) - 1)
+        return generating if self.rows is None else (*self.rows[sequence], *generating)
 
     def length(self, sequence: int) -> int:
         """Prompt and continuation together."""
         return len(self.prompts[sequence]) + self.generate
+
+    @property
+    def every_row(self) -> int:
+        """Rows of all sequences that could be compared."""
+        return sum(self.length(i) - 1 for i in range(len(self.prompts)))
 
     @property
     def longest(self) -> int:
@@ -45,10 +64,11 @@ def text_tokens(seed: int, name: str, length: int) -> TokenIds:
     return tuple((text * repeats)[start : start + length])
 
 
-def fill(workload: Workload, *, seed: int, vocab: int) -> Prompts:
+def fill(workload: Workload, *, seed: int, vocab: int, given: DrawMeans = ANYTHING) -> Prompts:
     """Give every sequence of ``workload`` its id and its prompt.
 
-    ``vocab`` 0 (an attention subject) needs no token ids, only lengths.
+    ``vocab`` 0 (an attention subject) needs no token ids, only lengths. ``given``: the edges beside
+    which rows are chosen.
 
     Raises:
         ValueError: an id outside the vocabulary, or text for a vocabulary under 256 (one id per
@@ -70,10 +90,15 @@ def fill(workload: Workload, *, seed: int, vocab: int) -> Prompts:
                     f"workload {workload.name}: prompt {number} holds token id {max(prompt)}, "
                     f"but the subject's vocabulary has {vocab} ids; give prompts as ids below it"
                 )
+    ids = tuple(f"{workload.name}/{i}" for i in range(len(prompts)))
+    pairs = zip(prompts, ids, strict=True)
+    rows = tuple(choose(workload, len(prompt), name, seed, given) for prompt, name in pairs)
     return Prompts(
         name=workload.name,
-        ids=tuple(f"{workload.name}/{i}" for i in range(len(prompts))),
+        ids=ids,
         prompts=tuple(prompts),
         generate=workload.generate,
         pad=tuple(workload.pad),
+        rows=None if workload.rows is None else rows,
+        block=given.block,
     )

@@ -54,6 +54,7 @@ class WorkloadPlans:
                 own,
                 ids=tuple(own.ids[i] for i in sequences),
                 prompts=tuple(own.prompts[i] for i in sequences),
+                rows=None if own.rows is None else tuple(own.rows[i] for i in sequences),
                 generate=generate,
             )
         )

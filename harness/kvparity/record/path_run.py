@@ -33,7 +33,8 @@ class Setting:
         """
         model = next(w for w in self.contract.workloads if w.name == workload)
         try:
-            prompts = fill(model, seed=self.contract.seed, vocab=self.subject.vocab)
+            given = means(self.contract)
+            prompts = fill(model, seed=self.contract.seed, vocab=self.subject.vocab, given=given)
         except ValueError as error:
             raise UnsupportedError(str(error)) from error
         if prompts.longest > self.subject.max_positions:
@@ -41,7 +42,7 @@ class Setting:
                 f"workload {workload}: its longest sequence has {prompts.longest} tokens, but the "
                 f"subject has {self.subject.max_positions} positions; shorten prompt or generate"
             )
-        return WorkloadPlans(prompts, self.contract.seed, means(self.contract))
+        return WorkloadPlans(prompts, self.contract.seed, given)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from kvparity.record.execute import Record
 class Comparison:
     """What one case showed. ``tokens`` counts the compared rows, positions or probes.
 
+    ``of``: how many rows there are, where those that are compared were chosen; else None.
+
     ``rollout``: which side's logprobs d is taken from; None where no logprob is compared.
     ``details``: what only its relation has, as its case's line has it; None where there is nothing.
     """
@@ -30,6 +32,7 @@ class Comparison:
     outcome: Outcome
     reason: str
     tokens: int = 0
+    of: int | None = None
     differing_tokens: int = 0
     differing_rows: int = 0
     max_ulp: int | None = None

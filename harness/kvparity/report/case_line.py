@@ -52,6 +52,8 @@ def _line(
 ) -> CaseLine:
     found = {each.name: getattr(result, each.name) for each in fields(result)} | places
     found["verdict"] = found.pop("outcome")
+    if found["of"] is None:  # what is not set is not written
+        del found["of"]
     if (details := found.pop("details")) is not None:
         found[case.relation] = details
     head = {

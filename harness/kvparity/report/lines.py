@@ -27,6 +27,9 @@ Bits = Annotated[tuple[Hex, ...], LIST]
 Row = Annotated[tuple[Count, Count, Digest, Bits], LIST]
 """Sequence, position, digest of the row, bits of each logprob."""
 
+Run = Annotated[tuple[Count, Count, Count], LIST]
+"""Sequence, first row, the row behind the last."""
+
 
 def _of_one_sequence(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     places = [row[:2] for row in rows]
@@ -74,6 +77,9 @@ class PathLine(RunLine):
     """how long it ran"""
     rows: Rows = ()
     """as in `units.jsonl`; only of a path that was not probed"""
+    compared: Annotated[tuple[Run, ...], LIST] = ()
+    """where a workload chooses its rows: those that this path compared, as `[sequence, first,
+    behind the last]`"""
     steps: str = ""
     """of a path that was drawn: its steps, as a contract would write them"""
 

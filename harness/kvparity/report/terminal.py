@@ -110,6 +110,7 @@ def _check(check: CheckOfRun) -> list[str]:
         for path in paths:
             cells = "".join(f"  {cell(rows.get((path, load), [])):>12}" for load in loads)
             lines.append(f"    {path:<{wide}}{cells}")
+    lines += _chosen(check.cases)
     for entry in check.omitted:
         lines.append(f"    not run: {entry.path} over {entry.workload}: {entry.reason}")
     lines += _relation(check).rows(check.cases)
@@ -117,6 +118,14 @@ def _check(check: CheckOfRun) -> list[str]:
     if bad and bad[0].workload is not None:
         lines += first_lines(bad)
     return lines
+
+
+def _chosen(cases: Sequence[CaseLine]) -> list[str]:
+    """How many rows were compared, by workload, where that is fewer than there are."""
+    counts = {case.workload: (case.tokens, case.of) for case in cases if case.of is not None}
+    return [
+        f"    {load}: compared {tokens:,} of {of:,} rows" for load, (tokens, of) in counts.items()
+    ]
 
 
 def _relation(entry: CheckOfRun | CaseLine) -> Relation:

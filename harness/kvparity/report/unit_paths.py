@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import cast
 
 from pydantic import JsonValue
 
+from kvparity.plan.thinned import runs
 from kvparity.record.execute import Record
-from kvparity.report.lines import Launches, PathLine, Row, Sequence, UnitLine
+from kvparity.report.lines import Launches, PathLine, Row, Run, Sequence, UnitLine
 from kvparity_contracts.json_types import JsonObject
 from kvparity_contracts.paths import PathName
 
@@ -31,7 +34,8 @@ class UnitPaths:
     """The lines of a unit's paths, each told once, before a case rests on it.
 
     ``ran``: those of an interrupted run. ``rows``: what is kept of a path's record, to be computed
-    again; ``steps``: of a path that was drawn.
+    again; ``steps``: of a path that was drawn. ``chosen``: the workload chooses which rows are
+    compared.
     """
 
     def __init__(
@@ -41,8 +45,10 @@ class UnitPaths:
         tell: Callable[[PathLine], None],
         rows: Callable[[PathName, Record], tuple[Row, ...]],
         steps: Callable[[PathName], str],
+        chosen: bool = False,
     ) -> None:
         self.unit, self.tell, self.rows, self.steps = unit, tell, rows, steps
+        self.chosen = chosen
         self.known = {line.key: line for line in ran}
 
     def look(
@@ -68,6 +74,8 @@ class UnitPaths:
                 }
                 if not probing:  # what is not set is not written
                     own["rows"] = self.rows(path, record)
+                if self.chosen:
+                    own["compared"] = _runs(record)
                 if drawn := self.steps(path):
                     own["steps"] = drawn
                 line = PathLine.model_validate(own)
@@ -94,3 +102,12 @@ class UnitPaths:
             seconds={path: line.seconds for path, line in known.items() if line.seconds},
             rows={path: line.rows for path, line in known.items() if not line.probed},
         )
+
+
+def _runs(record: Record) -> tuple[Run, ...]:
+    """The rows of a record, those that follow each other together."""
+    found: list[Run] = []
+    for sequence, each in groupby(record.index, key=itemgetter(0)):
+        rows = [position for _, position in each]
+        found += [(sequence, start, stop) for start, stop in runs(rows)]
+    return tuple(found)

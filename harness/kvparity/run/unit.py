@@ -194,6 +194,7 @@ def run_unit(
         ran,
         lambda path, record: recheck.recorded(plans, unit.id, path, record),
         plans.steps,
+        chosen=prompts.rows is not None,
     )
     paths.look(runner.records, runner.probed, runner.seconds)
     for case in in_order(unit.cases):
@@ -226,7 +227,10 @@ def run_case(runner: Runner, case: Case) -> RelationAnswer:
         return RelationAnswer(Comparison("error", str(error)), asked.candidate.record())
     if relation.probes and isinstance(answer.candidate, Record):
         runner.probed[case.path] = answer.candidate
-    return replace(answer, found=relation.explained(asked, answer.found, runner))
+    found = relation.explained(asked, answer.found, runner)
+    if runner.prompts.rows is not None and relation.file.by_token:
+        found = replace(found, of=runner.prompts.every_row)
+    return replace(answer, found=found)
 
 
 def oracle_values(setting: Setting, plans: WorkloadPlans, tokens: Tokens) -> Tensor:
@@ -234,11 +238,10 @@ def oracle_values(setting: Setting, plans: WorkloadPlans, tokens: Tokens) -> Ten
     subject, prompts = setting.subject, plans.prompts
     parts = []
     for i, own in enumerate(tokens):
-        length = len(prompts.prompts[i])
-        rows = range(length - 1, prompts.length(i) - 1)
+        rows = prompts.compared(i)
         found = subject.oracle(plans.members[i], own, rows).double()
         if subject.vocab:
-            targets = torch.tensor(own[length:], device=found.device)[:, None]
+            targets = torch.tensor([own[row + 1] for row in rows], device=found.device)[:, None]
             found = torch.cat(
                 [
                     torch.log_softmax(found / t, dim=-1).gather(1, targets)

@@ -219,7 +219,7 @@ class Subject(Protocol):
         """
         ...
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
         """The same rows in float64 from the float64 twin, ``[len(rows), width]``."""
         ...
 

@@ -119,7 +119,7 @@ def test_a_rollout_draws_by_the_seed_of_its_contract() -> None:
 
 def test_a_path_without_an_oracle_is_an_error_and_its_reason_is_kept() -> None:
     class Blind(Toy):
-        def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+        def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
             raise OracleError("no float64 here")
 
     assert {(each["verdict"], each["reason"]) for each in ran(Blind(), NEAR)} == {

@@ -172,7 +172,7 @@ def test_the_cause_of_a_nan_is_told_of_the_path_that_has_it(
 
 def test_a_case_that_could_not_be_measured_keeps_nothing() -> None:
     class Short(Toy):
-        def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+        def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
             return super().oracle(member, ids, rows) * torch.nan
 
     _, events = ran(setting(NEAR, subject=Short()))

@@ -86,8 +86,10 @@ class DecoderModel:
         cos, sin = self.cos[batch.positions], self.sin[batch.positions]
         x = self.ops.embed(batch.ids, self.weights.embed, twin=self.twin)
         emit_events.computed(batch, "embed", x)
-        layers = zip(layers_of(self.config), self.weights.layers, strict=True)
-        for number, (kind, layer) in enumerate(layers):
+        kinds = layers_of(self.config)
+        last = max(number for number, kind in enumerate(kinds) if not kind.follower)
+        fills = bool(batch.step) and all(span.fill for span in batch.step)
+        for number, (kind, layer) in enumerate(zip(kinds, self.weights.layers, strict=True)):
 
             def told(operation: str, rows: Tensor, number: int = number) -> Tensor:
                 emit_events.computed(batch, f"layers.{number} {operation}", rows)
@@ -97,6 +99,8 @@ class DecoderModel:
             q, k, v = self._projected(normed, kind, layer, cos, sin, told)
             if k is not None and v is not None:
                 self._write(kind.stored, k, v, batch, cache)
+            if fills and number == last:
+                break  # no layer writes behind it, and nobody reads its rows
             mixed = told("attention", self._attend(q, batch, cache, number)[..., : kind.head_dim])
             x = x + told("o_proj", self._rows(mixed.flatten(1), layer.o, layer.o_bias))
             normed = told("post-attention norm", self._norm(x, layer.post_norm))

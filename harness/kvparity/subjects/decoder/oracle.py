@@ -34,7 +34,7 @@ def logits(
     cos: Tensor,
     sin: Tensor,
     ids: Sequence[int],
-    rows: range,
+    rows: Sequence[int],
     *,
     store: StoreFormat | None = None,
 ) -> Tensor:
@@ -42,7 +42,7 @@ def logits(
 
     ``store``: what the cache stores (None: what is computed).
     """
-    tokens = torch.tensor(ids[: rows.stop], dtype=torch.int64).to(weights.embed.device)
+    tokens = torch.tensor(ids[: rows[-1] + 1], dtype=torch.int64).to(weights.embed.device)
     lossy = store is not None and not store.exact_for(weights.embed.dtype)
     c, s = cos[: len(tokens)].double(), sin[: len(tokens)].double()
     x = weights.embed[tokens].double()
@@ -67,7 +67,7 @@ def logits(
         normed = _norm(x, layer.post_norm, config.rms_eps)
         gate, up = _linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=1)
         x = x + _linear(functional.silu(gate) * up, layer.down, layer.down_bias)
-    wanted = _norm(x[rows.start : rows.stop], weights.final_norm, config.rms_eps)
+    wanted = _norm(x[list(rows)], weights.final_norm, config.rms_eps)
     return wanted @ weights.head.double().T
 
 

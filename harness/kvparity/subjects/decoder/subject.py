@@ -195,7 +195,7 @@ class DecoderSubject:
         columns = [logprob(rows, targets, value, twin=twin) for value in temperatures]
         return torch.stack(columns, dim=1)
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
         """Float64 logits ``[len(rows), vocab]``, from the same stored weights."""
         model = self.model
         with torch.inference_mode(), device_memory(f"in the float64 oracle of {member.id}"):

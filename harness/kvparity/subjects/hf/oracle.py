@@ -25,7 +25,9 @@ def twin(model: CausalLM) -> CausalLM:
     return copied
 
 
-def logits(double: CausalLM, ids: Sequence[int], rows: range, device: torch.device) -> Tensor:
+def logits(
+    double: CausalLM, ids: Sequence[int], rows: Sequence[int], device: torch.device
+) -> Tensor:
     """Float64 logits ``[len(rows), vocab]`` of a :func:`twin`, over the whole sequence.
 
     Raises:
@@ -37,7 +39,7 @@ def logits(double: CausalLM, ids: Sequence[int], rows: range, device: torch.devi
             found = double(input_ids=tokens, use_cache=False).logits
     except Exception as error:  # other people's code
         raise refusal(double, error) from error
-    return found[0, rows.start : rows.stop].double()
+    return found[0, list(rows)].double()
 
 
 def refusal(model: CausalLM, error: Exception) -> OracleError:

@@ -191,7 +191,7 @@ class TransformersSubject:
             ]
         return torch.cat(columns, dim=1)
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
         """Float64 logits of the same weights with eager attention and eager experts, over the whole
         sequence; ``OracleError`` where the model's code does not compute in float64.
 

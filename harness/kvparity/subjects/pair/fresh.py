@@ -15,7 +15,7 @@ from kvparity.subjects.pair.model import PairModel
 def fresh(
     subject: PairModel, member: Member, span: Span, ids: Sequence[int], *, held: bool
 ) -> tuple[Tensor, FreshKeys]:
-    """Queries ``[n, Hq, D]`` of a span, and its keys and values.
+    """Queries ``[n, Hq, D]`` of a span, and its keys and values; none of one that only fills.
 
     A donor's shared tokens are those of the sequence it is like. A token id other than 0 stands for
     other data under the same name. Keys of an encoder (``subject.cross``) come whole, and not again
@@ -31,7 +31,8 @@ def fresh(
         while stop < len(names) and names[stop] == names[start]:
             stop += 1
         first = span.start + span.position_shift
-        parts.append(subject.draw(names[start], _positions(subject, first + start, first + stop)))
+        places = _positions(subject, first + start, first + stop)
+        parts.append(subject.draw(names[start], places, queries=not span.fill))
         start = stop
     q, k, v = parts[0] if len(parts) == 1 else (torch.cat(x) for x in zip(*parts, strict=True))
     if subject.cross is None:

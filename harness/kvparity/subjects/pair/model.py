@@ -135,9 +135,14 @@ class PairModel:
         drawn = uniform(key, torch.zeros(1, dtype=torch.int64))
         return fewest + int(float(drawn) * (most - fewest + 1))
 
-    def draw(self, name: str, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q ``[n, query heads, dim]``, k and v ``[n, kv heads, width]``, execution dtype."""
-        q = self.drawn("q", name, positions)
+    def draw(
+        self, name: str, positions: Tensor, *, queries: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q ``[n, query heads, dim]``, k and v ``[n, kv heads, width]``, execution dtype.
+
+        Without ``queries`` q has no rows.
+        """
+        q = self.drawn("q", name, positions if queries else positions[:0])
         k, v = (self.drawn(each, name, positions) for each in "kv")
         return q, k, v
 

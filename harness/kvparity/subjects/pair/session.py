@@ -124,7 +124,8 @@ class AttentionSession:
                 listener.wrote(events.Wrote(0, each.sequence, each.start, each.k, each.v))
         outputs: dict[int, Tensor] = {}
         for decode in (False, True):
-            chosen = [i for i, span in enumerate(step) if self._decodes(span) == decode]
+            called = [i for i, span in enumerate(step) if not span.fill]
+            chosen = [i for i in called if self._decodes(step[i]) == decode]
             if not chosen:
                 continue
             spans = [step[i] for i in chosen]

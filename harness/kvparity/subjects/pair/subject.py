@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kvparity.plan.schedule import Layout, Member, Plan
+from kvparity.plan.thinned import runs
 from kvparity.subjects.pair.append import Appending
 from kvparity.subjects.pair.callables import load_callable
 from kvparity.subjects.pair.data import MIXED
@@ -83,9 +84,18 @@ class AttentionSubject(PairModel):
         """The rows themselves."""
         return rows
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
         """Float64 O and LSE of the same rows, from the stored data: rounded as it is declared."""
-        return exact(self, *self.stored(member, rows))[: len(rows)]
+        if isinstance(rows, range):
+            return exact(self, *self.stored(member, rows))[: len(rows)]
+        # Keys and values of a long sequence are drawn once for all of its rows.
+        _, k, v = self.stored(member, range(rows[-1], rows[-1] + 1))
+        parts = []
+        for start, stop in runs(rows):
+            places = torch.arange(start, stop, dtype=torch.int64, device=self.device)
+            q = self.drawn("q", member.id, places)
+            parts.append(exact(self, q, k[:stop], v[:stop]))
+        return torch.cat(parts)
 
     def stored(self, member: Member, rows: range) -> tuple[Tensor, Tensor, Tensor]:
         """q of the rows and k, v of all keys up to the last, as a reader of the cache gets them.

@@ -83,7 +83,7 @@ class ServedModel:
         """A server gives no rows."""
         raise UnsupportedError("a server gives no rows of logits")
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> NoReturn:
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> NoReturn:
         """A server has no twin."""
         raise OracleError("a server has no float64 twin")
 

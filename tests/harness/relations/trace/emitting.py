@@ -215,7 +215,7 @@ class Emitting:
         columns = [torch.log_softmax(rows / t, -1) for t in temperatures]
         return torch.stack([c.gather(1, targets[:, None])[:, 0] for c in columns], 1)
 
-    def oracle(self, member: Member, ids: Sequence[int], rows: range) -> Tensor:
+    def oracle(self, member: Member, ids: Sequence[int], rows: Sequence[int]) -> Tensor:
         raise NotImplementedError
 
     def describe(self, ran: Counter[str] | None = None) -> Mapping[str, Any]:
