@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, model_validator
 
@@ -48,6 +48,96 @@ class LocatedMap(Value):
         return self
 
 
+class LocatedNode(Value):
+    """The first node inside attention at which both sides part; both sides' bits are replayed."""
+
+    node: str
+    """score, maximum, denominator, weight, sum of P V or result"""
+    head: Count
+    """of the query"""
+    at: Count
+    """its key or column"""
+    ulps: Count
+    """how far it is apart"""
+    walks: Annotated[tuple[str, str], LIST]
+    """how the reference and the candidate walk the keys"""
+    sums: str
+    """the first partial sum that one side alone forms, or why else"""
+
+
+class LocatedInside(Value):
+    """How far the first operation that parts could be entered."""
+
+    words: str
+    """what was found in it, or why it stays a box"""
+    node: LocatedNode | None
+    """null: no node of attention was found"""
+
+
+class WritingStep(Value):
+    """The step that wrote a cell last."""
+
+    step: Count
+    """from 0"""
+    sequence: str
+    """of what it computed; a donor's where a prefix was taken over"""
+    first: Count
+    """the first position that it wrote"""
+    last: Count
+    """the last"""
+
+
+class LocatedCell(Value):
+    """A key and a value of a cache that are read otherwise than they were written, or were written
+    for another position."""
+
+    path: str
+    """the side whose cache it is"""
+    layer: Count
+    """of the model, from 0"""
+    sequence: str
+    """whose key it is"""
+    position: Count
+    """of the key"""
+    slot: Count | None
+    """in the store of the layer; null where the cache names no slots"""
+    page_slots: Count | None
+    """slots of a page; null where there are no pages"""
+    part: Literal["key", "value", "key and value"]
+    """what is otherwise"""
+    written: WritingStep | None
+    """null: no step wrote it"""
+    read_step: Count | None
+    """the step that first reads it otherwise; null where it is read as it was written"""
+    read_by: Count | None
+    """the position of the query that does"""
+    holds: str
+    """what is there, in words"""
+
+    def words(self) -> str:
+        """A sentence."""
+        where = f"layer {self.layer}, sequence {self.sequence}, position {self.position}"
+        if self.slot is not None:
+            where += f", slot {self.slot}"
+        if self.slot is not None and self.page_slots:
+            where += f" (page {self.slot // self.page_slots}, place {self.slot % self.page_slots})"
+        told = [f"the {self.part} of {where} of {self.path}'s cache", self._written()]
+        if self.read_step is not None:
+            told.append(
+                f"first read otherwise in step {self.read_step}, by the query at position "
+                f"{self.read_by}"
+            )
+        return f"{', '.join(told)}: {self.holds}"
+
+    def _written(self) -> str:
+        if self.written is None:
+            return "written by no step"
+        first, last = self.written.first, self.written.last
+        told = f"position {first}" if first == last else f"positions {first} to {last}"
+        whose = "" if self.written.sequence == self.sequence else f" of {self.written.sequence}"
+        return f"written in step {self.written.step} ({told}{whose})"
+
+
 class KeptAccount(Value):
     """The account of one case, beside all that ``kvparity locate --json`` prints of it."""
 
@@ -61,6 +151,10 @@ class KeptAccount(Value):
     """all of it, as the command prints it"""
     map: LocatedMap | None = None
     """null: a pair of kernels, which has no operations"""
+    inside: LocatedInside | None = None
+    """the first operation that parts; null: it was not looked into"""
+    cell: LocatedCell | None = None
+    """the cell of the cache that the cause is about; null: it is about none, or none was seen"""
 
 
 def map_of(found: Account) -> LocatedMap:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from kvparity.births.document import KeptAccount
 from kvparity.plan.results import CaseLine, ControlLine
 from kvparity.report.document import AnyCase, RunReport
 from kvparity.report.lines import PathLine, RetryLine, UnitLine
@@ -24,6 +25,7 @@ def schemas() -> dict[str, dict[str, object]]:
         UnitLine.file: UnitLine.model_json_schema(),
         PathLine.file: PathLine.model_json_schema(),
         RetryLine.file: RetryLine.model_json_schema(),
+        "located.json": KeptAccount.model_json_schema(),
     }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from kvparity.births.account import Account
 from kvparity.births.causes import first_birth
+from kvparity.births.document import LocatedInside, LocatedNode
 from kvparity.births.pairs import PairAccount
 from kvparity.core.bits import differing
 from kvparity.core.errors import UnsupportedError
@@ -45,9 +46,10 @@ class Inside:
         """Whether nothing was entered."""
         return self.words.startswith("a box")
 
-    def json(self) -> dict[str, object]:
-        """As JSON values."""
-        return {"words": self.words, "node": None if self.parting is None else vars(self.parting)}
+    def value(self) -> LocatedInside:
+        """As it is kept."""
+        node = None if self.parting is None else LocatedNode(**vars(self.parting))
+        return LocatedInside(words=self.words, node=node)
 
 
 @dataclass

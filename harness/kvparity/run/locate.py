@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvparity.births.account import ROOM, Account, account
-from kvparity.births.document import KeptAccount, LocatedMap, map_of, write
+from kvparity.births.document import KeptAccount, LocatedCell, LocatedMap, map_of, write
 from kvparity.births.pairs import PairAccount, pair_account
 from kvparity.births.text import account_json, lines
 from kvparity.core.errors import UnsupportedError
+from kvparity.run.cell import cell
 from kvparity.run.inside import Inside, inside
 from kvparity.run.kept import Since
 from kvparity.run.reopen import reopen, unit_of
@@ -30,7 +31,8 @@ class Located:
     """The account of a case, with the names of its sides.
 
     ``found``: births and what is equal once they are put right, or of a pair of kernels where rows
-    part; ``inside``: how far the first birth could be entered; ``since``: files of the subject that
+    part; ``inside``: how far the first birth could be entered; ``cell``: of the cache, where the
+    cause is about one; ``since``: files of the subject that
     changed since the run.
     """
 
@@ -41,6 +43,7 @@ class Located:
     candidate: str
     found: Account | PairAccount
     inside: Inside | None = None
+    cell: LocatedCell | None = None
     since: Since = UNCHANGED
 
     def __str__(self) -> str:
@@ -60,6 +63,8 @@ class Located:
         told = own.lines(*sides) if isinstance(own, PairAccount) else lines(own, *sides)
         first, *rest = told
         counted = first.partition(": ")[2]
+        if self.cell is not None:
+            rest.insert(2, f"    cell: {self.cell.words()}")
         if self.inside is not None:
             rest.insert(2, f"    inside: {self.inside.words}")
         return "\n".join([f"{head} over {self.workload}, {self.dtype}: {counted}", *rest])
@@ -91,6 +96,8 @@ class Located:
             words=self.brief(),
             said=tuple(self.text().splitlines()),
             map=self.map,
+            inside=None if self.inside is None else self.inside.value(),
+            cell=self.cell,
         )
         write(folder, self.case, self.json() | kept.document())
 
@@ -105,7 +112,9 @@ class Located:
         }
         own = self.found
         if self.inside is not None:
-            head["inside"] = self.inside.json()
+            head["inside"] = self.inside.value().document()
+        if self.cell is not None:
+            head["cell"] = self.cell.document()
         return head | (own.json() if isinstance(own, PairAccount) else account_json(own))
 
 
@@ -151,4 +160,6 @@ def locate(
     tell(found_out)
     if time.monotonic() > until:
         return found_out
+    found_out = replace(found_out, cell=cell(got, sides, names))
+    tell(found_out)
     return replace(found_out, inside=inside(got, sides, names))

@@ -69,6 +69,15 @@ class LayeredCache(CacheView, Protocol):
 
 
 @runtime_checkable
+class Addressed(Protocol):
+    """A cache that says where it keeps a key."""
+
+    def address(self, layer: int, sequence: int, position: int) -> tuple[int, int]:
+        """The slot of a stored layer, and the slots of a page (0: there are none)."""
+        ...
+
+
+@runtime_checkable
 class Reusable(Protocol):
     """A session that outlives its first use."""
 

@@ -25,9 +25,9 @@ def sides(monkeypatch: pytest.MonkeyPatch) -> list[PathRun]:
     """Both sides of what ``located`` located."""
     found: list[PathRun] = []
 
-    def noted(a: PathRun, b: PathRun, *, room: int) -> Account:
+    def noted(a: PathRun, b: PathRun, *, room: int, until: float) -> Account:
         found[:] = a, b
-        return account(a, b, room=room)
+        return account(a, b, room=room, until=until)
 
     monkeypatch.setattr(locating, "account", noted)
     return found

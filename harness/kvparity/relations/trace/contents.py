@@ -81,6 +81,19 @@ class Contents:
             found[layer] = there
         return found
 
+    def origin(
+        self, layer: int, k: Tensor, v: Tensor, dtype: torch.dtype, facts: Facts
+    ) -> tuple[int, int] | None:
+        """The sequence and position that one key and value ``[kv_heads, head_dim]`` were written
+        for, in a stored layer; None: nowhere, or at several places."""
+        seen, found = _digests(k[None], v[None], dtype), []
+        for (stored, sequence), own in self._written.items():
+            if stored == layer:
+                _settle(own, layer, k.dtype, dtype, facts)
+                at = torch.nonzero(own.known & (own.digests == seen)).flatten().tolist()
+                found += [(sequence, position) for position in at]
+        return found[0] if len(found) == 1 else None
+
 
 def _settle(
     own: _Written, layer: int, given: torch.dtype, dtype: torch.dtype, facts: Facts

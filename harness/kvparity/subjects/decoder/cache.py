@@ -261,6 +261,12 @@ class KVCache:
             self.put_back(layer, sequence, first, held)
         self.filled[sequence] = tokens
 
+    def address(self, layer: int, sequence: int, position: int) -> tuple[int, int]:
+        """The slot of a key, and the slots of a page, as :class:`~kvparity.subjects.base.Addressed`
+        has them."""
+        region = self.region_of[layer]
+        return self.slots(sequence, position, position + 1, region)[0], self.layout.page
+
     def bytes(self) -> int:
         """Bytes of all slots, without the bands of poison."""
         return sum(stored.bytes() for stored in (*self.k, *self.v))

@@ -98,6 +98,11 @@ class PairCache:
         first = self.region.slot(own, 0)
         return range(first + start, first + stop)
 
+    def address(self, layer: int, sequence: int, position: int) -> tuple[int, int]:
+        """The slot of a key, and the slots of a page, as :class:`~kvparity.subjects.base.Addressed`
+        has them."""
+        return self.place(sequence, position, position + 1)[0], self.page
+
     def slots(self, sequence: int, start: int, stop: int) -> Tensor:
         """The same on the device."""
         return _on(self.kind.k, [self.place(sequence, start, stop)])
