@@ -30,7 +30,8 @@ def documents(file: Path) -> list[Any]:
 def findings(folder: Path) -> Iterator[str]:
     """What the schemas refuse, by file and line; a file that is not there is no finding."""
     for name, validator in validators().items():
-        file = folder / name
-        for number, document in enumerate(documents(file) if file.exists() else (), 1):
-            for error in validator.iter_errors(document):
-                yield f"{name}:{number}: {error.json_path}: {error.message[:300]}"
+        for file in sorted(folder.glob(name)):
+            for number, document in enumerate(documents(file), 1):
+                for error in validator.iter_errors(document):
+                    where = f"{file.relative_to(folder)}:{number}: {error.json_path}"
+                    yield f"{where}: {error.message[:300]}"

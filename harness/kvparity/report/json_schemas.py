@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -25,14 +26,14 @@ def schemas() -> dict[str, dict[str, object]]:
         UnitLine.file: UnitLine.model_json_schema(),
         PathLine.file: PathLine.model_json_schema(),
         RetryLine.file: RetryLine.model_json_schema(),
-        "located.json": KeptAccount.model_json_schema(),
+        "located/*.json": KeptAccount.model_json_schema(),
     }
 
 
 def files() -> dict[Path, str]:
     """By shipped file: what it should hold."""
     return {
-        FOLDER / f"{name.partition('.')[0]}.schema.json": json.dumps(
+        FOLDER / f"{re.split('[./]', name)[0]}.schema.json": json.dumps(
             {"$schema": _DRAFT} | found | {"title": name}, indent=1
         )
         + "\n"

@@ -74,6 +74,8 @@ class Located:
         told = self.text().splitlines()
         if len(told) < 5:
             return "\n".join(told)
+        if self.cell is not None:
+            return "\n".join([*told[:2], f"    cell: {self.cell.words()}", *told[-2:]])
         entered = self.inside is not None and not self.inside.box
         if isinstance(self.found, PairAccount):  # 5 lines behind the columns, or 6
             ends = told[3:] if self.inside is None else told[3:5] if entered else told[4:6]
