@@ -19,7 +19,7 @@ from kvparity.births.document import KeptAccount
 from kvparity.plan.results import ControlLine
 from kvparity.report.document import AnyCase, RunReport
 from kvparity.report.json_schemas import FOLDER, files, schemas
-from kvparity.report.lines import PathLine, UnitLine
+from kvparity.report.lines import PathLine, RetryLine, UnitLine
 
 CHECKS = [
     BITS, NEAR,
@@ -35,8 +35,11 @@ MODELS: dict[str, TypeAdapter[Any]] = {
     "controls.jsonl": TypeAdapter(ControlLine),
     "units.jsonl": TypeAdapter(UnitLine),
     "paths.jsonl": TypeAdapter(PathLine),
+    RetryLine.file: TypeAdapter(RetryLine),
     LOCATED: TypeAdapter(KeptAccount),
 }
+ELSEWHERE = {RetryLine.file, LOCATED}
+"""What only some runs write: those on Ray, and those of which a case was located."""
 
 
 @pytest.mark.parametrize("defects", [(), ("batch-dependent",)], ids=["good", "bad"])
@@ -49,7 +52,7 @@ def test_a_run_is_read_as_it_was_written(
            workloads=workloads)  # fmt: skip
     run = tmp_path / "run"
     assert schemas().keys() == validators().keys() == MODELS.keys()
-    ours = {name: model for name, model in MODELS.items() if name != LOCATED}
+    ours = {name: model for name, model in MODELS.items() if name not in ELSEWHERE}
     assert {file.name for file in run.glob("*.json*")} == {*ours, "identity.json"}
     for name, model in ours.items():
         for value in documents(run / name):
@@ -66,7 +69,7 @@ def test_the_shipped_schemas_are_those_of_the_models() -> None:
     assert {path.name: path.read_text() for path in FOLDER.iterdir()} == {
         path.name: text for path, text in files().items()
     }
-    assert len(files()) == 6
+    assert len(files()) == 7
 
 
 DIFFERS = run_documents.case(
@@ -98,6 +101,7 @@ GOOD: dict[str, Any] = {
     "controls.jsonl": run_documents.control(reach=[REACH]),
     "units.jsonl": UNIT,
     "paths.jsonl": PATH,
+    RetryLine.file: {"task": "u", "attempt": 1, "node": "n", "why": "w", "changed": ["c000"]},
     LOCATED: {
         "case": "c000", "words": "w", "said": ["w"],
         "map": {"places": [["w/0", 1]],
