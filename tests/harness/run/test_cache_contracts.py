@@ -26,13 +26,13 @@ SLOW = (
     "sliding-window",
     "transformers-export",
     "transformers-gemma-shared",
-)
-QUICK = (
-    "transformers-gemma3-window",
     "transformers-mistral-window",
     "transformers-static-cache",
 )
-NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+NAMES = (
+    "transformers-gemma3-window",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+)
 
 
 NOT_WITH_TRANSFORMERS_4 = {
