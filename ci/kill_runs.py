@@ -66,6 +66,7 @@ class Tally:
 def begin(folder: Path, *more: str) -> subprocess.Popen[str]:
     """Start one verification in ``folder``; what it says on stderr can be read."""
     paths = [str(ROOT / name) for name in ("harness", "kernels", "contracts")]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
     return subprocess.Popen(
         [*VERIFY, *more],
         cwd=folder,
