@@ -52,11 +52,12 @@ workloads:
 @dataclass
 class Used:
     """CPU seconds by process, as last seen; samples of the driver's memory in MiB; ``computes``:
-    processes that are no daemons."""
+    processes that are no daemons; ``subjects``: of these, those that a subject runs in."""
 
     cpu: dict[int, float] = field(default_factory=dict)
     memory: list[float] = field(default_factory=list)
     computes: set[int] = field(default_factory=set)
+    subjects: set[int] = field(default_factory=set)
 
 
 def contract(cases: int) -> str:
@@ -148,12 +149,16 @@ def measured(folder: Path, more: list[str]) -> dict[str, JsonValue]:
     report = json.loads((folder / "run" / "run.json").read_text())
     spent = {pid: seconds - before.get(pid, 0.0) for pid, seconds in used.cpu.items()}
     working = sum(s for pid, s in spent.items() if pid in used.computes)
+    subjects = [spent[pid] for pid in used.subjects]
     quarter = max(1, len(used.memory) // 4)
     return {
         "cases": sum(len(check["cases"]) for check in report["checks"]),
         "verdict": report["verdict"],
         "wall_s": round(wall, 1),
         "cpu_s": round(working, 1),
+        "cpu_s_of_the_driver": round(spent.get(process.pid, 0.0), 1),
+        "cpu_s_of_processes_of_the_subject": round(sum(subjects), 1),
+        "processes_of_the_subject": len(subjects),
         "cpu_s_of_the_daemons_of_ray": round(sum(spent.values()) - working, 1),
         "driver_memory_mib": {
             "second quarter": round(statistics.median(used.memory[quarter : 2 * quarter]), 1),
@@ -171,6 +176,8 @@ def watch(driver: int, used: Used, over: threading.Event) -> None:
             used.cpu[pid] = seconds
             if pid not in used.computes and pid != os.getpid() and (pid == driver or works(pid)):
                 used.computes.add(pid)
+                if "core.isolation" in read(f"/proc/{pid}/cmdline"):
+                    used.subjects.add(pid)
         if time.monotonic() - last > 1:
             last = time.monotonic()
             for line in read(f"/proc/{driver}/status").splitlines():

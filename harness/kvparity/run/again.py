@@ -21,12 +21,10 @@ from kvparity.report.case_line import case_words
 from kvparity.report.lines import AgainRows
 from kvparity.report.run_dir import Evidence
 from kvparity.run.control_run import part, sides
+from kvparity.run.options import NODE
 from kvparity.run.recheck.rows import rows_of
 from kvparity.run.worker import Job, ended, guarded, subject_of, telling
 from kvparity_contracts.controls import CONTROLS
-
-NODE = "KVPARITY_NODE"
-"""The variable that names the node, where its host's name does not."""
 
 
 def do_again(job: Job, asked: Case | ControlRun, tokens: Tokens, runs: int) -> Json:

@@ -17,6 +17,8 @@ BUDGET_S = 20.0
 """Seconds that ``verify`` spends on where cases that differ part, where nothing else is asked."""
 SHRINK_S = 300.0
 """Seconds that ``shrink`` searches, where nothing else is asked."""
+NODE = "KVPARITY_NODE"
+"""The variable that names the node, where its host's name does not."""
 RUNS = Path(".kvparity/runs")
 
 

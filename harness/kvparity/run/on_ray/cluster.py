@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.run.on_ray import node
 from kvparity.run.on_ray.request import AUTO, MISSING, NodeNeed
 from kvparity.run.on_ray.sent import SentJob, SentPart, SentTask
+from kvparity.run.options import NODE
 
 _LOOK_S = 0.25
 
@@ -174,7 +176,9 @@ def _serve(common: SentJob, items: Sequence[SentTask]) -> Iterator[SentPart]:
     """In a worker of Ray."""
     import ray
 
-    yield from node.serve(common, items, ray.get_runtime_context().get_node_id())
+    name = ray.get_runtime_context().get_node_id()
+    os.environ[NODE] = name  # for the processes of the subject: hosts may have one name
+    yield from node.serve(common, items, name)
 
 
 def resources() -> dict[str, dict[str, float]]:

@@ -122,31 +122,33 @@ class Gathered:
     def _line(self, begun: Undertaken, file: str, text: str) -> None:
         if file not in _NAMES:
             raise SubjectError(f"a node sent a line of {file!r}, which no task writes")
-        value = json.loads(text)
-        line = answered(_model(file, value), value)
-        key = _key(file, line.document())
+        value: Json = json.loads(text)
+        if "place" in value:
+            raise SubjectError("a node sent a case that says itself where it ran")
+        key = _key(file, value)
         task = next((each for each in begun.tasks.values() if each.owns(key)), None)
         if task is None:
             raise SubjectError(f"a node sent a line of {_words(key)}, which it was not asked for")
         if key in begun.seen:
             raise SubjectError(f"a node sent {_words(key)} twice")
         begun.seen.add(key)
-        digest, before = _hash(file, line.document()), self._known.get(key)
+        placed = self._placed(begun, task, value) if file == CaseLine.file else value
+        answered(_model(file, value), placed)  # the only look at it: lines are many
+        digest, before = _hash(file, value), self._known.get(key)
         if before is None:
             self._known[key] = digest
-            self.evidence.write(self._placed(begun, task, line))
+            self.evidence.append(file, placed)
         elif before != digest:
             self._changed(begun, task, _resting(task, key), f"{_words(key)} is not as before")
 
-    def _placed(self, begun: Undertaken, task: PlannedTask, line: RunLine) -> RunLine:
-        if not isinstance(line, CaseLine) or begun.about is None:
-            return line
-        about = begun.about
+    def _placed(self, begun: Undertaken, task: PlannedTask, value: Json) -> Json:
+        if (about := begun.about) is None:
+            raise SubjectError("a node sent a case before it said where it is")
         place = Place(
             node=about.node, host=about.host, device=about.device, uuid=about.uuid,
             versions=self.versions, attempts=task.attempt, lost=tuple(task.lost),
         )  # fmt: skip
-        return type(line).model_validate(line.document() | {"place": place.document()})
+        return value | {"place": place.document()}
 
     def _file(self, begun: Undertaken, name: str, content: bytes) -> None:
         path = PurePosixPath(name)
