@@ -60,11 +60,11 @@ class Used:
     subjects: set[int] = field(default_factory=set)
 
 
-def contract(cases: int) -> str:
-    """As many workloads as give so many cases."""
+def contract(cases: int, tokens: int) -> str:
+    """As many workloads as give so many cases; ``tokens``: of the shorter prompts."""
     each = 8
     rows = (
-        f"  - {{name: w{n:04d}, prompt_tokens: [{3 + n % 4}, {4 + n % 3}], generate: 4}}\n"
+        f"  - {{name: w{n:04d}, prompt_tokens: [{tokens + n % 4}, {tokens + 1}], generate: 4}}\n"
         for n in range(-(-cases // each))
     )
     return HEAD + "".join(rows)
@@ -74,6 +74,7 @@ def main() -> int:
     """Run both ways in turn, and write what they took."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--cases", type=int, default=2000)
+    asked.add_argument("--tokens", type=int, nargs="*", default=[3, 200])
     asked.add_argument("--places", type=int, default=2)
     asked.add_argument("--turns", type=int, default=1)
     asked.add_argument("--out", type=Path)
@@ -83,7 +84,7 @@ def main() -> int:
 
     node = {"num_cpus": args.places, "include_dashboard": False, "object_store_memory": 80 << 20}
     cluster = Cluster(initialize_head=True, head_node_args=node)
-    took: dict[str, list[dict[str, JsonValue]]] = {"local": [], "ray": []}
+    sizes: list[dict[str, JsonValue]] = []
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
@@ -91,27 +92,30 @@ def main() -> int:
             plain = "\n".join(line for line in PAIR.splitlines() if "time.sleep" not in line)
             plain = plain.replace("keys, values = keys.flip(0), values.flip(0)", "pass")
             (folder / "pair.py").write_text(plain)
-            (folder / "contract.yaml").write_text(contract(args.cases))
-            for _ in range(args.turns):
-                took["local"].append(measured(folder, ["--jobs", str(args.places)]))
-                took["ray"].append(measured(folder, ["--ray", cluster.address]))
+            for tokens in args.tokens:
+                (folder / "contract.yaml").write_text(contract(args.cases, tokens))
+                local, on_ray = [], []
+                for _ in range(args.turns):
+                    local.append(measured(folder, ["--jobs", str(args.places)]))
+                    on_ray.append(measured(folder, ["--ray", cluster.address]))
+                ratio = {
+                    f"ray over local, {unit}": round(least(on_ray, unit) / least(local, unit), 3)
+                    for unit in ("wall_s", "cpu_s")
+                }
+                sizes.append({"tokens of a prompt": tokens, "local": [*local], "ray": [*on_ray],
+                              **ratio})  # fmt: skip
     finally:
         cluster.shutdown()
-    ratio = {
-        unit: round(least(took["ray"], unit) / least(took["local"], unit), 3)
-        for unit in ("wall_s", "cpu_s")
-    }
     document: dict[str, JsonValue] = {
         "command": f"python ci/studies/bench_ray.py --cases {args.cases} --places {args.places} "
-        f"--turns {args.turns}",
+        f"--turns {args.turns} --tokens {' '.join(map(str, args.tokens))}",
         "machine": {
             "cpus": os.cpu_count(), "platform": platform.platform(),
             "load_average_at_the_end": os.getloadavg()[0],
         },
         "versions": {name: metadata.version(name) for name in ("ray", "torch")}
         | {"python": platform.python_version()},
-        **took,
-        "ray over local, of the least of each": ratio,
+        "sizes": [*sizes],
     }  # fmt: skip
     text = json.dumps(document, indent=1) + "\n"
     print(text, end="")
