@@ -17,6 +17,7 @@ STUDIES = (
     "located_defects",
     "shrunk_defects",
     "located_model",
+    "bench_ray",
 )
 """Those that import a neighbour or the tests' own scripts."""
 

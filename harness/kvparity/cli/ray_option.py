@@ -62,6 +62,11 @@ def sound(args: argparse.Namespace) -> None:
             f"--ray: device {args.device!r}; add --device cpu or --device cuda: which GPU of which "
             "node a task gets is for Ray to choose, and whether it gets one is not"
         )
+    if args.device == "cuda" and not args.no_locate:
+        raise StopError(
+            "--ray with --device cuda: add --no-locate, for where cases part is looked for on this "
+            "machine; kvparity locate does it later, on one that has the device"
+        )
     if args.ray_accelerator is not None and args.device != "cuda":
         raise StopError("--ray-accelerator means nothing with --device cpu")
 
@@ -91,7 +96,8 @@ def again(args: argparse.Namespace) -> str:
     """What the command that resumes has to say of it."""
     if args.ray is None:
         return ""
-    words = ["--device", args.device, "--ray", *([] if args.ray == _HERE else [args.ray])]
+    words = ["--no-locate"] if args.device == "cuda" else []
+    words += ["--device", args.device, "--ray", *([] if args.ray == _HERE else [args.ray])]
     if args.ray_accelerator is not None:
         words += ["--ray-accelerator", args.ray_accelerator]
     return shlex.join(words) + " "

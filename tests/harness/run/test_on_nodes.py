@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,20 @@ from node_stand_ins import Change, Nodes
 from toy import Toy, contract
 from toy_verification import BITS, NEAR
 
+from kvparity.cli.main import main
 from kvparity.core import versions
 from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.core.exit_codes import ExitCode
+from kvparity.run import worker
 from kvparity.run.on_ray import begin
 from kvparity.run.on_ray.machines import OnRay
 from kvparity.run.on_ray.request import NodeNeed, RayRequest, need_of
 from kvparity.run.on_ray.sent import SentPart
+from kvparity.run.on_ray.settings import not_there
+from kvparity.run.on_ray.sources import sources_of
 from kvparity.run.worker import Job
+from kvparity.subjects.pair.callables import load_callable
+from kvparity_contracts.loader import load
 
 LINES = ("cases.jsonl", "controls.jsonl", "paths.jsonl", "units.jsonl")
 VARY = {"seconds", "elapsed_s", "place", "run_dir", "jobs"}
@@ -356,3 +366,84 @@ def test_a_device_that_is_asked_for_is_part_of_every_task() -> None:
         "accelerator_type:H100": 0.001,
     }
     assert need_of("cpu", None).resources() == {"CPU": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("--ray-wait 3", "--ray-wait means nothing without --ray"),
+        ("--ray-accelerator H100", "--ray-accelerator means nothing without --ray"),
+        ("--ray", "add --device cpu or --device cuda"),
+        ("--ray --device cuda:1", "add --device cpu or --device cuda"),
+        ("--ray --device cuda", "add --no-locate"),
+        ("--ray --device cpu --ray-accelerator H100", "means nothing with --device cpu"),
+        ("--ray --device cpu --ray-wait 0", "--ray-wait 0: expected seconds"),
+        ("--ray ray://there:10001 --device cpu", "not behind Ray's client"),
+        ("--ray --device cpu", 'Ray is not installed: pip install "kvparity[ray]"'),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_told(
+    given: str, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delenv("KVPARITY_DEVICE", raising=False)
+    assert main(["verify", "smoke", *given.split()]) == ExitCode.USAGE
+    assert words in capsys.readouterr().err
+
+
+def test_a_pair_runs_where_its_folder_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sources, what lies beside them, and the packages that they are in, go to the node."""
+    base = tmp_path / "own"
+    (base / "package").mkdir(parents=True)
+    texts = {
+        "pair.py": "import beside_pair\ndef prefill(): return beside_pair.NAME",
+        "beside_pair.py": "NAME = 'beside'",
+        "package/__init__.py": "NAME = 'package'",
+        "package/kernels.py": "from package import NAME\ndef decode(): return NAME",
+        "notes.txt": "not sent",
+    }
+    for name, text in texts.items():
+        (base / name).write_text(text)
+    subject = {
+        "kind": "attention",
+        "prefill": "pair.py:prefill",
+        "decode": "package.kernels:decode",
+    }
+    document = {
+        "version": 1, "name": "sent", "subject": subject | {"heads": {"query": 2, "kv": 1, "dim": 4}},
+        "numerics": {"execution": "float32"},
+        "workloads": [{"name": "w", "prompt_tokens": [2], "generate": 1}],
+        "checks": [BITS],
+    }  # fmt: skip
+    (base / "contract.json").write_text(json.dumps(document))
+    sent = sources_of(load(base / "contract.json"))
+    assert {Path(each.path).relative_to(base).as_posix() for each in sent} == texts.keys() - {
+        "notes.txt"
+    }
+    shutil.rmtree(base)
+    copies = {}
+    for each in sent:
+        copy = tmp_path / "node" / each.path.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(each.text)
+        copies[each.path] = str(copy)
+    monkeypatch.setattr(worker, "start", lambda: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with ExitStack() as stay:
+        monkeypatch.setattr(begin, "_stay", stay)
+        begin.begin(pickle.dumps(Job(contract(), base, "cpu", tmp_path)), str(tmp_path), copies)
+        assert load_callable("pair.py:prefill", base)() == "beside"
+        assert load_callable("package.kernels:decode", base)() == "package"
+    for name in ("package", "package.kernels", "beside_pair"):
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_checkpoint_that_a_node_does_not_have_is_told(tmp_path: Path) -> None:
+    assert not_there([str(tmp_path)]) is None
+    words = not_there([str(tmp_path), str(tmp_path / "model")])
+    assert words == (
+        f"has no {tmp_path / 'model'}: with --ray, checkpoints and other files of a subject must "
+        "be readable at the same path on every node"
+    )

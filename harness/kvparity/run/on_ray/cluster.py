@@ -46,15 +46,15 @@ class Cluster:
         Raises:
             UnsupportedError: Ray is not installed, or there is no such cluster.
         """
-        try:
-            import ray
-        except ImportError:
-            raise UnsupportedError(MISSING) from None
         if self.address.startswith("ray://"):
             raise UnsupportedError(
                 f"--ray {self.address}: the driver must run on a node of the cluster, not behind "
                 "Ray's client; run it there (ray job submit -- kvparity verify ... --ray)"
             )
+        try:
+            import ray
+        except ImportError:
+            raise UnsupportedError(MISSING) from None
         if not ray.is_initialized():
             try:
                 with _own_signals():
