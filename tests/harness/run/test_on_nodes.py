@@ -317,15 +317,16 @@ def test_a_gpu_that_ray_gave_and_torch_does_not_see_is_an_error(
         begin.begin(pickle.dumps(found), str(tmp_path), {})
 
 
-def again(change: Change) -> Change:
-    """From the second time on that a name of a file or a control comes."""
+def again(change: Callable[[Any, SentPart], SentPart]) -> Change:
+    """Of what comes a second time, by its name: a file, or a control."""
     seen: set[str] = set()
 
     def changed(task: int, part: SentPart) -> SentPart:
         names = {name for name, _ in part.files if name.endswith(".safetensors")}
         names |= {json.loads(line)["name"] for file, line in part.lines if "controls" in file}
-        old, _ = names & seen, seen.update(names)
-        return change(task, part) if old else part
+        old = names & seen
+        seen.update(names)
+        return change(old, part) if old else part
 
     return changed
 
@@ -348,8 +349,12 @@ def test_a_control_that_a_retry_gives_otherwise_is_not_caught(
 def test_a_file_that_a_retry_gives_otherwise_stays_as_it_came_first(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change = again(lambda _, part: replace(part, files=tuple((n, b"") for n, _ in part.files)))
-    verified(tmp_path, monkeypatch, Nodes(once(lambda part: part.files), change, places=1))
+    def emptied(old: set[str], part: SentPart) -> SentPart:
+        files = [(name, b"" if name in old else content) for name, content in part.files]
+        return replace(part, files=tuple(files))
+
+    nodes = Nodes(once(lambda part: part.files), again(emptied), places=1)
+    verified(tmp_path, monkeypatch, nodes)
     found, first = left(tmp_path / "run"), left(here)
     del found["run.json"], first["run.json"]  # where a case that held differs now
     assert found == first
@@ -406,13 +411,10 @@ def test_a_pair_runs_where_its_folder_is_not(
     }
     for name, text in texts.items():
         (base / name).write_text(text)
-    subject = {
-        "kind": "attention",
-        "prefill": "pair.py:prefill",
-        "decode": "package.kernels:decode",
-    }
+    pair = {"prefill": "pair.py:prefill", "decode": "package.kernels:decode"}
     document = {
-        "version": 1, "name": "sent", "subject": subject | {"heads": {"query": 2, "kv": 1, "dim": 4}},
+        "version": 1, "name": "sent",
+        "subject": pair | {"kind": "attention", "heads": {"query": 2, "kv": 1, "dim": 4}},
         "numerics": {"execution": "float32"},
         "workloads": [{"name": "w", "prompt_tokens": [2], "generate": 1}],
         "checks": [BITS],
