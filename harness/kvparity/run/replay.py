@@ -177,6 +177,8 @@ def _again(setting: Setting, runner: Runner, case: Case) -> tuple[Comparison, Un
         return result, None
     if not isinstance(reference, Record) or not isinstance(candidate, Record):
         return result, None
+    if runner.records.get(case.path) is not candidate:  # what several processes gave together
+        return result, None
     place = _place(reference, candidate, case.column)
     keep = frozenset([place])
     sides = [runner.record(path, keep=keep).kept[place] for path in (case.reference, case.path)]

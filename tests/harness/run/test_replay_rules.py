@@ -139,8 +139,9 @@ def test_the_row_to_look_at_is_the_first_that_differs(name: str) -> None:
 class Kept:
     """Runs a path again, and keeps one row of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, candidate: object = None) -> None:
         self.asked: list[tuple[str, frozenset[tuple[int, int]]]] = []
+        self.records = {Asked.path: candidate}
 
     def record(self, path: PathName, *, keep: frozenset[tuple[int, int]]) -> Any:
         self.asked.append((str(path), keep))
@@ -165,15 +166,22 @@ NO_RECORD = object()
         (PARTING, (NO_RECORD, record(DECODE, values=BITS)), False),
         (PARTING, (record(), NO_RECORD), False),
         (Comparison("holds", ""), (record(), record(DECODE)), False),
+        (PARTING, (record(), record(DECODE, values=BITS), record(DECODE)), False),
     ],
-    ids=["two records", "a reference of another kind", "a path of another kind", "nothing differs"],
+    ids=[
+        "two records",
+        "a reference of another kind",
+        "a path of another kind",
+        "nothing differs",
+        "a record of ranks",
+    ],
 )
 def test_whole_rows_are_shown_of_two_records_that_differ(
     found: Comparison, sides: Any, shown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replaying, "run_case", lambda *_: RelationAnswer(found, sides[1], sides[0]))
     monkeypatch.setattr(replaying, "column_name", lambda subject, column: f"token {column}")
-    runner, setting = Kept(), type("S", (), {"subject": None})
+    runner, setting = Kept(sides[-1]), type("S", (), {"subject": None})
     result, row = _again(cast(Setting, setting), cast(Runner, runner), cast(Any, Asked))
     assert result is found
     assert (row is not None) == shown

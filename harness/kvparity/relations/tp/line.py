@@ -61,6 +61,14 @@ class TpCase(CaseLine):
     """for a tp-invariance check: what was compared at which number of ranks, and the collectives
     that ran"""
 
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Both with their numbers of ranks, where bits differ at several."""
+        reference, path = super().sides
+        if self.details is None or (first := self.details.first) is None:
+            return reference, path
+        return f"{reference}, 1 rank", f"{first.path}, {first.ranks} ranks"
+
     def why_not_holds(self) -> str | None:
         """Every bit is equal at every number of ranks."""
         if (found := self.details) is None or not found.found:

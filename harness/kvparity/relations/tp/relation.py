@@ -50,7 +50,7 @@ class TpRelation(PathRelation):
         own = RankVerdict(RankedPath(1, asked.candidate.side.path, candidate, (), (), {}), alone)
         found = [own]
         for size in check.sizes if alone.outcome != "differs" else ():
-            sides = ranked(other.side, [other.side.path, asked.candidate.side.path], check, size)
+            sides = ranked(other.side, [asked.candidate.side.path, other.side.path], check, size)
             found += [_compared(other.side, reference, each, check) for each in sides]
         first = worst(found)
         operation = None
@@ -68,7 +68,15 @@ class TpRelation(PathRelation):
             for each in case.details.found
             if each.ranks > 1
         ]
-        return list(dict.fromkeys(lines))
+        return [*dict.fromkeys(lines), *(line for case in cases for line in self.spots(case))]
+
+    def spots(self, case: CaseLine) -> list[str]:
+        """Where its bits part first."""
+        found = case.details
+        if not isinstance(found, TpDetails) or (first := found.first) is None:
+            return []
+        where = first.operation or "no operation whose rows are whole on every rank"
+        return [f"    {case.id}: parts first at {first.ranks} ranks, {first.path}, in {where}"]
 
     def control(self, trial: ControlTrial) -> Planted:
         """Plant a defect into ranks, where it shows with the fewest processes."""

@@ -13,7 +13,9 @@ import toy
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.isolation import ranks
 from kvparity.core.isolation.inside import here
+from kvparity.relations.tp.relation import TpRelation
 from kvparity.run import verify as verification
+from kvparity.run.replay import replay
 from kvparity_contracts.controls.ranks import OF_RANKS
 from kvparity_contracts.loader import load
 
@@ -58,17 +60,17 @@ def test_two_ranks_have_the_bits_of_one_and_defects_are_caught(tmp_path: Path) -
     found = case["tp-invariance"]
     assert (found["reduce"], found["row_blocks"], found["first"]) == ("fixed", 4, None)
     assert [(each["ranks"], each["path"]) for each in found["found"]] == [
-        (1, "decode"), (2, "prefill"), (2, "decode"),
+        (1, "decode"), (2, "decode"), (2, "prefill"),
     ]  # fmt: skip
     # A row is 32 columns of 4 bytes; a step of prefill has all of a prompt's and generated rows.
     sums = [each["collectives"] for each in found["found"]]
     rows = sum(length + 4 for length in (3, 7))
     assert sums[0] == []
-    assert sums[1] == [
+    assert sums[2] == [
         {"operator": "allgather_", "ranks": 2, "dtype": "float32", "times": 4,
          "bytes": 2 * rows * 32 * 4},
     ]  # fmt: skip
-    assert (sums[2][0]["times"], sums[2][0]["operator"]) == (16, "allgather_")
+    assert (sums[1][0]["times"], sums[1][0]["operator"]) == (16, "allgather_")
     controls = {each["name"]: (each["caught"], each["seen"]) for each in report["controls"]}
     assert {name: caught for name, (caught, _) in controls.items()} == dict.fromkeys(shown, True)
     void = controls["unasked-all-reduce"][1]
@@ -82,14 +84,19 @@ def test_one_chain_has_other_bits_at_two_ranks(tmp_path: Path) -> None:
     (check,) = report["checks"]
     assert check["verdict"] == "differs"
     (case,) = check["cases"]
-    assert case["reason"] == "prefill at 2 ranks: bits differ"
+    assert case["reason"] == "decode at 2 ranks: bits differ"
     first = case["tp-invariance"]["first"]
-    assert (first["ranks"], first["path"]) == (2, "prefill")
+    assert (first["ranks"], first["path"]) == (2, "decode")
     # What parts first is a sum over ranks, and not what is computed of it.
     assert first["operation"] in ("layers.0 o_proj", "layers.0 down_proj")
     divergence = case["first_divergence"]
     assert (divergence["sequence"], divergence["token"] is None) == ("w/0", False)
     assert case["max_abs_dlogp"] > 0
+    again = replay(load(tmp_path / "contract.yaml"), tmp_path / "run", case["id"], "cpu")
+    assert (again.same, again.verdict, again.row) == (True, "differs", None)
+    assert again.entry.sides == ("prefill, 1 rank", "decode, 2 ranks")
+    (line,) = TpRelation().spots(again.entry)
+    assert line.endswith(f"at 2 ranks, decode, in {first['operation']}")
 
 
 def test_ranks_that_take_too_long_end_the_run_in_one_sentence(tmp_path: Path) -> None:
