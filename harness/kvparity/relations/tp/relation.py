@@ -68,7 +68,7 @@ class TpRelation(PathRelation):
             for each in case.details.found
             if each.ranks > 1
         ]
-        return [*dict.fromkeys(lines), *(line for case in cases for line in self.spots(case))]
+        return list(dict.fromkeys(lines))
 
     def spots(self, case: CaseLine) -> list[str]:
         """Where its bits part first."""
