@@ -23,6 +23,8 @@ SPOKEN: Mapping[str, str] = {
 """Parts of names, and what they stand for."""
 KEYS: Mapping[str, str] = {"sinks": "sinks", "ALiBi slopes": "bias"}
 """The key that declares it."""
+_FLASH = {"softmax_scale", "alibi_slopes"}
+_SIGNED = "; a function called as flash-attention's is declared by subject.signature: flash-attn"
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -48,8 +50,20 @@ def undeclared(loaded: LoadedContract) -> Iterator[tuple[KeyPath, str]]:
                     ("subject", key),
                     f"{target}:{line} names {what} ({name}), which this contract does not declare "
                     f"(subject.{KEYS[what]}): float64 counts none, so an accuracy check differs by "
-                    "what they add, and without one nothing shows whether they are right",
+                    "what they add, and without one nothing shows whether they are right"
+                    + _SIGNED
+                    * _as_flash_attn(loaded.base / target, function),
                 )
+
+
+def _as_flash_attn(file: Path, function: str) -> bool:
+    """Whether a function has flash-attention's keywords."""
+    return any(
+        isinstance(node, _Function)
+        and node.name == function
+        and {each.arg for each in (*node.args.args, *node.args.kwonlyargs)} >= _FLASH
+        for node in ast.parse(file.read_bytes()).body
+    )
 
 
 def _named(file: Path, function: str) -> dict[str, tuple[str, int]]:

@@ -71,6 +71,17 @@ def test_sinks_and_slopes_of_a_pair_are_said_to_be_undeclared(
     assert found(tmp_path, **both, signature="sdpa") == []  # another project's names of keywords
 
 
+def test_a_function_with_keywords_of_flash_attention_is_told_of_its_signature(
+    tmp_path: Path,
+) -> None:
+    text = "def decode(q, *, softmax_scale, alibi_slopes): ...\ndef prefill(alibi_slopes): ...\n"
+    (tmp_path / "mine.py").write_text(text)
+    (told,) = found(tmp_path, prefill="some.module:f", decode="mine.py:decode")
+    assert "subject.signature: flash-attn" in told.message
+    (told,) = found(tmp_path, prefill="mine.py:prefill", decode="some.module:f")
+    assert "subject.signature" not in told.message
+
+
 def test_a_file_that_cannot_be_read_is_no_warning(tmp_path: Path) -> None:
     assert found(tmp_path) == []  # it is missing, which is told elsewhere
     (tmp_path / "mine.py").write_text("def prefill(sinks:\n")

@@ -59,7 +59,8 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--dtype",
         metavar="DTYPES",
-        help="formats, by commas (default: a checkpoint's, or bfloat16)",
+        help="formats, by commas (default: a checkpoint's; of a pair float32,bfloat16; else "
+        "bfloat16)",
     )
     verb.add_argument(
         "--lengths",
@@ -177,6 +178,8 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def _dtypes(args: argparse.Namespace, asked: Asked) -> Sequence[str]:
+    if args.dtype is None and isinstance(asked, PairAsked):
+        return ["float32", "bfloat16"]
     if args.dtype is None:
         found = _own_dtype(asked.folder) if isinstance(asked, CheckpointAsked) else None
         return [found or "bfloat16"]

@@ -12,6 +12,7 @@ from kvparity.cli.arguments import Verbs, add_device, add_json
 from kvparity.cli.stop import StopError, ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.run.device import settle
+from kvparity_contracts.signatures import SIGNATURES
 
 if TYPE_CHECKING:
     from kvparity.relations.order.tree import SumTree
@@ -57,6 +58,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--heads", metavar="Q,KV", help="query and key heads (default: 4,1)")
     parser.add_argument("--dim", type=int, metavar="D", help="head dimension (default: 64)")
     parser.add_argument("--dtype", choices=_DTYPES, help="of q, k, v and out (default: float32)")
+    parser.add_argument(
+        "--signature",
+        choices=[name for name, calls in SIGNATURES.items() if not calls.writes],
+        help="whose functions a pair's are like; a contract has the others",
+    )
     parser.add_argument("--scale", type=float, help="factor of the scores (default: dim ** -0.5)")
     parser.add_argument(
         "--as",
@@ -198,7 +204,7 @@ def _subject(args: argparse.Namespace, device: str) -> AttentionSubject:
         return _pair(args, device)
     given = [
         f"--{name}"
-        for name in ("heads", "dim", "dtype", "scale")
+        for name in ("heads", "dim", "dtype", "scale", "signature")
         if getattr(args, name) is not None
     ]
     if given:
@@ -211,6 +217,7 @@ def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
 
     from kvparity.subjects.pair.callables import load_callable
     from kvparity.subjects.pair.model import HeadCounts, Pair
+    from kvparity.subjects.pair.signatures.table import adapted
     from kvparity.subjects.pair.subject import AttentionSubject
 
     names = [name.strip() for name in args.pair.split(",")]
@@ -224,14 +231,18 @@ def _pair(args: argparse.Namespace, device: str) -> AttentionSubject:
         )
     here = Path.cwd()
     dtype = getattr(torch, args.dtype or "float32")
+    called = adapted(
+        args.signature, load_callable(names[0], here), load_callable(names[1], here), 0
+    )
     return AttentionSubject(
-        pair=Pair.of(load_callable(names[0], here), load_callable(names[1], here), *names),
+        pair=Pair(called.prefill, called.decode, *names),
         heads=HeadCounts(heads[0], heads[1], dim),
         scale=_scale(args.scale, dim),
         execution=dtype,
         kv_cache=dtype,
         device=torch.device(device),
         seed=args.seed or 0,
+        signature=args.signature,
     )
 
 

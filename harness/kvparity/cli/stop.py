@@ -15,6 +15,9 @@ from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 from kvparity_contracts.problems import ContractError
 
+_NEEDED = ("torch", "triton", "numpy", "safetensors", "networkx")
+"""Packages that a verb imports, where another is no fault of the installation."""
+
 
 class StopError(Exception):
     """Why there is no result. ``prefix`` is said before the message, to people alone."""
@@ -63,4 +66,7 @@ def of(error: BaseException) -> StopError | None:
         return StopError(str(error))
     if isinstance(error, SubjectError | GoneError):
         return StopError(f"error: {error}", ExitCode.ERROR)
+    if isinstance(error, ModuleNotFoundError) and error.name in _NEEDED:
+        words = f"error: {error.name} is not installed; pip install {error.name}"
+        return StopError(f"{words} (kvparity doctor lists what is there)", ExitCode.ERROR)
     return None

@@ -14,6 +14,8 @@ from kvparity.report.advice import advice
 from kvparity.report.document import CheckOfRun, RunReport
 
 Document = dict[str, Any]
+_REASONS = 4
+"""Why controls were not planted: more of them are counted, not printed."""
 
 
 def render(report: RunReport) -> str:
@@ -276,13 +278,18 @@ def _controls(report: RunReport) -> list[str]:
     caught = [c for c in controls if c.caught]
     lines = [f"controls: {len(caught)} of {len(controls)} planted defects caught"]
     left_out: dict[str, list[str]] = {}
-    for entry in report.unplanted:
+    for entry in (each for each in report.unplanted if not each.asked):
         left_out.setdefault(entry.reason, []).append(entry.control)
-    # Many for one reason are counted; run.json names them.
+    # Many for one reason are counted, and many reasons, too; run.json names them.
     told = [
         (names[0] if len(names) == 1 else f"({len(names)} controls)", reason)
         for reason, names in left_out.items()
     ]
+    if len(told) > _REASONS:
+        count = sum(map(len, left_out.values()))
+        told = [(f"({count} controls)", f"{len(left_out)} reasons, in run.json and on the page")]
+    asked = [(entry.control, entry.reason) for entry in report.unplanted if entry.asked]
+    told += asked
     wide = max(map(len, [*(c.name for c in controls), *(who for who, _ in told)]), default=0)
     for control in controls:
         word = "caught" if control.caught else "MISSED"

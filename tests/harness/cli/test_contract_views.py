@@ -33,7 +33,8 @@ class Terminal(io.StringIO):
 
 
 KINDS = {
-    "pair": (*PAIR, "--dtype", "float32,bfloat16"),
+    "pair": PAIR,
+    "half": (*PAIR, "--dtype", "bfloat16"),
     "short pair": (*PAIR, "--lengths", "1,2", "--generate", "2"),
     "flash-attention": (*PAIR, "--signature", "flash-attn", "--page", "16"),
     "checkpoint": ("--checkpoint", "model"),

@@ -82,6 +82,8 @@ def test_what_goes_wrong_is_a_document(
         (KeyboardInterrupt(), 130, "interrupted"),
         (SystemExit(0), 3, "internal error: SystemExit: 0"),
         (RuntimeError("a bug"), 3, "internal error: RuntimeError: a bug"),
+        (ModuleNotFoundError(name="torch"), 3, "error: torch is not installed; pip install torch"),
+        (ModuleNotFoundError("no", name="kvparity.x"), 3, "internal error: ModuleNotFoundError"),
         (ContractError([Problem("a.yaml", 2, 1, "name", "is missing")]), 2, "a.yaml:2:1: name: "),
         (UnsupportedError("not this path"), 2, "not this path"),
         (RunFolderError("not this folder"), 2, "not this folder"),

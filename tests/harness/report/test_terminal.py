@@ -156,6 +156,15 @@ def test_controls_left_out_for_one_reason_are_counted_and_each_reason_is_told() 
     ]
 
 
+def test_many_reasons_are_counted_but_of_controls_that_the_contract_names() -> None:
+    left = [{"control": f"c{n}", "reason": f"reason {n}", "asked": n == 6} for n in range(7)]
+    lines = rendered(report("void", unplanted=left)).splitlines()
+    assert [" ".join(line.split()) for line in lines if "reason" in line and "  c" not in line] == [
+        "(6 controls) not planted: 6 reasons, in run.json and on the page",
+    ]
+    assert any(line.split() == ["c6", "not", "planted:", "reason", "6"] for line in lines)
+
+
 def test_a_check_without_cases_is_still_in_the_report() -> None:
     whole = report("void")
     whole["checks"][0]["reason"] = "no case was compared"

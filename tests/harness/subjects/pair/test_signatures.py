@@ -11,6 +11,7 @@ import signature_twins as twins
 from torch import Tensor
 
 from kvparity import Report, check_pair
+from kvparity.cli.main import main
 from kvparity.core.errors import SubjectError
 from kvparity.subjects.pair.signatures.table import ADAPTERS
 from kvparity_contracts.signatures import SIGNATURES, Signature
@@ -133,3 +134,13 @@ def test_what_is_not_of_the_signature_is_told(tmp_path: Path, what: str) -> None
     row, pair, words = WRONG[what]
     with pytest.raises(SubjectError, match=words):
         checked(tmp_path, row, pair)
+
+
+def test_order_takes_a_signature(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without it the functions are called by other keywords."""
+    file = Path(__file__).parents[2] / "signature_twins.py"
+    pair = f"{file}:scaled_dot_product_attention,{file}:scaled_dot_product_attention"
+    small = ["--keys", "3", "--heads", "1,1", "--dim", "2", "--draws", "1", "--device", "cpu"]
+    assert main(["order", pair, "--signature", "sdpa", *small]) in (0, 1)
+    assert main(["order", pair, *small]) == 3
+    assert "subject.signature" in capsys.readouterr().err
