@@ -60,10 +60,12 @@ BOUNDS = {
 }
 
 
-def explain(error: ValidationError) -> Iterator[tuple[Fault, bool]]:
-    """Each fault, and whether it stands at the key (else at the value)."""
+def explain(
+    error: ValidationError, root: type[Model] = Contract
+) -> Iterator[tuple[Fault, bool]]:
+    """Each fault of a ``root``, and whether it stands at the key (else at the value)."""
     for each in error.errors(include_url=False):
-        path, model = resolve(each["loc"])
+        path, model = resolve(each["loc"], root)
         context = each.get("ctx", {})
         if each["type"] == FAULT:
             for fault in context["faults"]:
@@ -176,10 +178,12 @@ def one_of(options: list[str]) -> str:
     return f"one of {', '.join(options)}" if len(options) > 1 else "".join(options)
 
 
-def resolve(loc: tuple[int | str, ...]) -> tuple[KeyPath, type[BaseModel] | None]:
+def resolve(
+    loc: tuple[int | str, ...], root: type[Model] = Contract
+) -> tuple[KeyPath, type[BaseModel] | None]:
     """The key path of an error without the tags of unions, and the model of its last key."""
-    models: list[type[Model]] = [Contract]
-    inside: type[BaseModel] | None = Contract
+    models: list[type[Model]] = [root]
+    inside: type[BaseModel] | None = root
     path: list[int | str] = []
     for part in loc:
         if len(models) > 1 and isinstance(part, str):

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from kvparity_contracts.advice import honest
-from kvparity_contracts.base import Fault, KeyPath, show
+from kvparity_contracts.base import Fault, KeyPath, Model, show
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.explain import explain
 from kvparity_contracts.problems import ContractError, Problem, dotted
 from kvparity_contracts.prompt_files import put_in
-from kvparity_contracts.yamltext import Text, read
+from kvparity_contracts.yamltext import Data, Text, read
 from kvparity_contracts.yamlwords import Place
 
 BIGGEST = 1_000_000
@@ -32,6 +33,10 @@ KINDS = {
 """What is no file, and is not read: it may have no end."""
 MOST_PROBLEMS = 50
 """Problems reported for one file; the others are counted."""
+PARTS = "a contract: version, name, subject, numerics, workloads, checks"
+Advice = Callable[[dict[str, Data], Fault, Sequence[tuple[Fault, bool]]], Fault]
+"""What is said in place of a fault, by the whole file and all its faults."""
+Parsed = TypeVar("Parsed", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def load(path: str | Path) -> LoadedContract:
     Raises:
         ContractError: with every problem that was found, each with its line and column.
     """
-    return load_bytes(_bytes(Path(path), str(path)), path)
+    return load_bytes(raw_bytes(Path(path), "a contract file", str(path)), path)
 
 
 def load_bytes(
@@ -80,22 +85,36 @@ def load_bytes(
         ContractError: see :func:`load`.
     """
     file = str(path)
+    text = read(decoded(raw, file))
+    prompts = put_in(text, Path(path).parent, copies or {})
+    subject = text.data.get("subject") if isinstance(text.data, dict) else None
+    kind = subject.get("kind") if isinstance(subject, dict) else None
+    contract = parsed(text, file, Contract, PARTS, context=kind, advice=honest)
+    digest = hashlib.sha256(raw).hexdigest()
+    return LoadedContract(contract, Path(path), digest, file, text, raw, prompts)
+
+
+def decoded(raw: bytes, file: str) -> str:
+    """The text of a file.
+
+    Raises:
+        ContractError: it is not UTF-8.
+    """
     try:
-        source = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         col = error.start - raw.rfind(b"\n", 0, error.start)
         message = f"found the byte 0x{raw[error.start]:02x}, which is not UTF-8"
         raise ContractError([Problem(file, line, col, "", message, "UTF-8 text")]) from None
-    text = read(source)
-    prompts = put_in(text, Path(path).parent, copies or {})
-    contract = _parse(text, file)
-    digest = hashlib.sha256(raw).hexdigest()
-    return LoadedContract(contract, Path(path), digest, file, text, raw, prompts)
 
 
-def _bytes(path: Path, file: str) -> bytes:
-    expected = "a contract file"
+def raw_bytes(path: Path, expected: str, file: str) -> bytes:
+    """What a file holds, called ``file`` in messages; ``expected``: what it should be, in words.
+
+    Raises:
+        ContractError: it is no file, too big, or cannot be read.
+    """
     try:
         # Nobody may write to the other end of a pipe: opening must not wait for one.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -124,32 +143,44 @@ def _read(handle: int) -> bytes:
     return raw
 
 
-def _parse(text: Text, file: str) -> Contract:
+def parsed(
+    text: Text,
+    file: str,
+    model: type[Parsed],
+    whole: str,
+    *,
+    context: object = None,
+    advice: Advice = lambda data, fault, told: fault,
+) -> Parsed:
+    """What a file holds as a ``model``; ``whole``: what it should be, with its parts.
+
+    Raises:
+        ContractError: every problem that was found, each with its line and column.
+    """
     problems = [problem(file, text, place, fault) for place, fault in text.faults]
     told = {place for place, _ in text.faults}
     if not problems and not isinstance(text.data, dict):
         empty = "an empty file" if text.data is None else show(text.data)
-        expected = "a contract: version, name, subject, numerics, workloads, checks"
+        expected = whole
         if isinstance(text.data, str) and ":" in text.data:
             expected += "; and a space behind the colon of a key"
         problems = [Problem(file, 1, 1, "", f"found {empty}", expected)]
     if isinstance(text.data, dict):
         try:
-            subject = text.data.get("subject")
-            kind = subject.get("kind") if isinstance(subject, dict) else None
-            contract = Contract.model_validate(text.data, context=kind)
+            found = model.model_validate(text.data, context=context)
         except ValidationError as error:
             told_of = [
-                (replace(fault, at=text.shown(fault.at)), key) for fault, key in explain(error)
+                (replace(fault, at=text.shown(fault.at)), key)
+                for fault, key in explain(error, model)
             ]
-            found = [
-                (text.place(fault.at, key=key), honest(text.data, fault, told_of))
+            placed = [
+                (text.place(fault.at, key=key), advice(text.data, fault, told_of))
                 for fault, key in told_of
             ]
-            problems += [problem(file, text, *each) for each in found if each[0] not in told]
+            problems += [problem(file, text, *each) for each in placed if each[0] not in told]
         else:
             if not problems:
-                return contract
+                return found
     raise ContractError(in_order(problems))
 
 
