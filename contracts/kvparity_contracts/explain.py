@@ -60,9 +60,7 @@ BOUNDS = {
 }
 
 
-def explain(
-    error: ValidationError, root: type[Model] = Contract
-) -> Iterator[tuple[Fault, bool]]:
+def explain(error: ValidationError, root: type[Model] = Contract) -> Iterator[tuple[Fault, bool]]:
     """Each fault of a ``root``, and whether it stands at the key (else at the value)."""
     for each in error.errors(include_url=False):
         path, model = resolve(each["loc"], root)

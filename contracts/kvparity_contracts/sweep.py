@@ -168,7 +168,7 @@ class Sweep(Model):
             yield Fault(("versions", i, "name"), f"{names[i]!r} is listed twice", "a new name")
         for i, cell in enumerate(self.include):
             yield from _unknown(("include", i, "version"), [cell.version], names)
-        has = {
+        has: dict[str, Sequence[str | int]] = {
             "contract": [*self.contracts, *(each.contract for each in self.include)],
             "device": [*self.devices, *(each.device for each in self.include)],
             "dtype": [*(self.dtypes or ()), *(each.dtype for each in self.include if each.dtype)],

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kvparity_contracts.base import Fault
+from kvparity_contracts.base import Fault, KeyPath
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.files import load_whole
@@ -72,7 +72,7 @@ def load_sweep(path: Path) -> LoadedSweep:
     sweep = parsed(text, file, Sweep, PARTS)
     found: dict[str, LoadedContract] = {}
     problems: list[Problem] = []
-    names = {each: ("contracts", i) for i, each in enumerate(sweep.contracts)}
+    names: dict[str, KeyPath] = {each: ("contracts", i) for i, each in enumerate(sweep.contracts)}
     names |= {
         each.contract: ("include", i, "contract")
         for i, each in enumerate(sweep.include)

@@ -17,7 +17,7 @@ from kvparity_kernels import invariant
 
 
 class Pages:
-    """What the function asks of a ``PagedAttentionCache``: the keys it holds with the fresh ones."""
+    """What the function asks of a ``PagedAttentionCache``: all keys, the fresh ones included."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values

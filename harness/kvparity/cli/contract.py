@@ -19,6 +19,7 @@ from kvparity_contracts import (
     library,
     lint,
     load,
+    sweep_file,
 )
 from kvparity_contracts.files import load_whole
 from kvparity_contracts.linter import told
@@ -57,7 +58,10 @@ def add_parser(top: Verbs) -> None:
     check.add_argument("--strict", action="store_true", help="warnings count as errors")
     check.set_defaults(run=run_lint)
 
-    schema = verbs.add_parser("schema", help="print the JSON schema of contracts, for editors")
+    schema = verbs.add_parser(
+        "schema", help="print the JSON schema of contracts, or of sweeps, for editors"
+    )
+    schema.add_argument("--sweep", action="store_true", help="that of sweeps")
     schema.set_defaults(run=run_schema)
 
     names = verbs.add_parser("list", help="list the contracts that come with kvparity")
@@ -136,7 +140,7 @@ def _linted(name: str) -> LintedFile:
 
 def run_schema(args: argparse.Namespace) -> int:
     """Print the JSON schema."""
-    print(json_schema.text(), end="")
+    print(sweep_file.schema_text() if args.sweep else json_schema.text(), end="")
     return VALID
 
 

@@ -46,11 +46,13 @@ def parser() -> argparse.ArgumentParser:
         demo,
         doctor,
         drift,
+        history,
         locate,
         order,
         replay,
         report,
         shrink,
+        sweep,
         tiles,
         trace,
         verify,
@@ -70,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     )
     modules = (
         verify,
+        sweep,
+        history,
         drift,
         weights,
         trace,

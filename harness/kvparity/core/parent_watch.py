@@ -18,11 +18,16 @@ def end_with(parent: int) -> None:
 
     On Linux the kernel sees to it, also while a kernel of the subject holds the interpreter's lock.
     """
+    die_with(parent)
+    threading.Thread(target=_poll, args=(parent,), daemon=True).start()
+
+
+def die_with(parent: int) -> None:
+    """The part of it that the kernel sees to, and that also holds for what this process becomes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         _exit(1)
-    threading.Thread(target=_poll, args=(parent,), daemon=True).start()
 
 
 def _poll(parent: int) -> None:

@@ -1,0 +1,182 @@
+"""Carry out a sweep: one cell after the other, in order of priority, until the budget is spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvparity.core.errors import RunFolderError
+from kvparity.core.exit_codes import ExitCode
+from kvparity.plan.results import Outcome
+from kvparity.report.finished import finished
+from kvparity.report.run_dir import read_identity
+from kvparity.report.verdict import worst
+from kvparity.sweeps.judged import other_than_asked
+from kvparity.sweeps.planned import PlannedCell
+from kvparity.sweeps.process import CellEnd, CellSettings, run_cell
+from kvparity.sweeps.store import Store
+from kvparity.sweeps.store_rows import CellHead, StoreRow, bare_row, now, rows_of
+
+Told = Callable[[int, int, str], None]
+"""(cells that ended, cells in all, what runs)"""
+Runner = Callable[[PlannedCell, Store, CellSettings, float | None], CellEnd]
+
+
+@dataclass(frozen=True)
+class SweptCell:
+    """A cell that ended."""
+
+    planned: PlannedCell
+    verdict: Outcome
+    reason: str
+    before: bool
+    """in an earlier run of the sweep"""
+
+
+@dataclass(frozen=True)
+class LeftCell:
+    """A cell that did not end, and why."""
+
+    planned: PlannedCell
+    why: str
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep: what ended, what is left, and why it stopped."""
+
+    cells: tuple[SweptCell, ...]
+    left: tuple[LeftCell, ...]
+
+    @property
+    def verdict(self) -> Outcome:
+        """The worst of the cells; where some are left, nothing holds yet."""
+        return worst([each.verdict for each in self.cells] + ["void"] * bool(self.left))
+
+
+def carry_out(
+    cells: tuple[PlannedCell, ...],
+    store: Store,
+    settings: CellSettings,
+    *,
+    budget_s: float | None,
+    ended: Callable[[str], tuple[Outcome, str]],
+    tell: Told,
+    runner: Runner | None = None,
+) -> Swept:
+    """Run every cell that has not ended; ``ended``: what the store says of one that has.
+
+    ``runner``: what runs one, by default in a process of its own.
+    ``budget_s``: seconds after which no cell begins, and the one that runs is interrupted.
+
+    Raises:
+        RunFolderError: the store cannot be written.
+        KeyboardInterrupt: from the terminal; what ended is in the store.
+    """
+    done: list[SweptCell] = []
+    left: list[LeftCell] = []
+    start = time.monotonic()
+    for planned in cells:
+        if store.ended(planned.id):
+            done.append(SweptCell(planned, *ended(planned.id), before=True))
+            continue
+        rest = None if budget_s is None else budget_s - (time.monotonic() - start)
+        if rest is not None and rest <= 0:
+            left.append(LeftCell(planned, "the budget is spent"))
+            continue
+        tell(len(done), len(cells), str(planned.cell))
+        end = _run(planned, store, settings, rest, runner or run_cell)
+        if (why := unended(end)) is not None:
+            left.append(LeftCell(planned, why))
+            continue
+        rows = keep(planned, store, end)
+        done.append(SweptCell(planned, rows[0].cell_verdict, rows[0].cell_reason, before=False))
+    return Swept(tuple(done), tuple(left))
+
+
+def _run(
+    planned: PlannedCell, store: Store, settings: CellSettings, rest: float | None, runner: Runner
+) -> CellEnd:
+    if (store.run(planned.id) / "run.json").is_file():  # killed before its rows were written
+        return CellEnd(ExitCode.HOLDS, "")
+    return runner(planned, store, settings, rest)
+
+
+def unended(end: CellEnd) -> str | None:
+    """Why a process is no end of its cell, which is run again; or None."""
+    if end.code is None:
+        return "the budget was spent while it ran"
+    if end.code == ExitCode.INTERRUPTED:
+        return "it was interrupted"
+    if end.code < 0:
+        return f"its process was killed by signal {-end.code}"
+    return end.said if "another kvparity runs in" in end.said else None
+
+
+def keep(planned: PlannedCell, store: Store, end: CellEnd) -> tuple[StoreRow, ...]:
+    """Put a cell that ended into the store.
+
+    Raises:
+        RunFolderError: the store cannot be written.
+    """
+    rows = tuple(_rows(planned, store, end))
+    store.write(planned.id, rows)
+    return rows
+
+
+def _rows(planned: PlannedCell, store: Store, end: CellEnd) -> Iterator[StoreRow]:
+    folder = store.run(planned.id)
+    head = CellHead(
+        cell=planned.id,
+        sweep=planned.sweep,
+        environment=planned.environment.name,
+        run=str(folder.relative_to(store.folder)),
+        ended=now(),
+    )
+    if not (folder / "run.json").is_file():
+        yield _bare(planned, head, "error", _failed(end), _versions(folder, planned))
+        return
+    report = finished(folder)
+    other = other_than_asked(planned, report)
+    if other is not None:
+        ran = {**report.environment.versions, "python": report.environment.python}
+        yield _bare(planned, head, "void", other, ran)
+        return
+    yield from rows_of(head, report, folder)
+
+
+def _bare(
+    planned: PlannedCell,
+    head: CellHead,
+    verdict: Outcome,
+    reason: str,
+    packages: dict[str, str | None],
+) -> StoreRow:
+    return bare_row(
+        head,
+        contract=planned.name,
+        sha256=planned.given.sha256,
+        verdict=verdict,
+        reason=reason,
+        device=planned.cell.device,
+        dtype=planned.cell.dtype,
+        seed=planned.seed,
+        packages=packages,
+    )
+
+
+def _failed(end: CellEnd) -> str:
+    return f"it ended with exit code {end.code} and no report: {end.said}"
+
+
+def _versions(folder: Path, planned: PlannedCell) -> dict[str, str | None]:
+    """Those that an unfinished run noted; of one that did not begin, those asked for."""
+    try:
+        noted = read_identity(folder / "identity.json").get("versions")
+    except RunFolderError:
+        noted = None
+    found = noted if isinstance(noted, dict) else {}
+    asked: dict[str, str | None] = dict(planned.environment.packages)
+    return asked | {name: None if each is None else str(each) for name, each in found.items()}

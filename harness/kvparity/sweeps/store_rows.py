@@ -1,0 +1,199 @@
+"""What a store keeps of a verification: a row for each case, or for what had none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from kvparity.core.values import Value
+from kvparity.plan.kernel_cases import KernelNumerics
+from kvparity.plan.results import CaseLine, Divergence, Outcome
+from kvparity.report.document import CheckOfRun, RunReport
+from kvparity.report.lines import Row, UnitLine
+from kvparity.report.run_dir import Evidence
+
+PACKAGES = ("kvparity", "torch", "triton", "transformers")
+"""What has a column of its own; ``packages`` has all."""
+
+
+class StoreRow(Value):
+    """A case. ``case`` is None for a check without one, ``check`` too for a cell without one."""
+
+    cell: str
+    """by which the verification is found again"""
+    sweep: str | None
+    """None for a run that was added"""
+    contract: str
+    contract_sha256: str | None
+    environment: str | None
+    """the name that the sweep gives it"""
+    claim: str | None
+    """the check's name"""
+    relation: str | None
+    case_id: str | None
+    workload: str | None
+    path: str | None
+    reference: str | None
+    verdict: Outcome
+    """of the case; of the claim or the cell where it has none"""
+    reason: str
+    claim_verdict: Outcome
+    claim_reason: str
+    cell_verdict: Outcome
+    cell_reason: str
+    first_divergence: str | None
+    max_ulp: int | None
+    digest: str | None
+    """of the compared rows that the run kept"""
+    dtype: str | None
+    kv_cache: str | None
+    seed: int | None
+    device: str
+    device_name: str | None
+    device_uuid: str | None
+    python: str | None
+    kvparity: str | None
+    torch: str | None
+    triton: str | None
+    transformers: str | None
+    packages: str
+    """all of them, as JSON"""
+    ended: datetime
+    run: str | None
+    """the folder of the evidence"""
+
+
+class CellHead(Value):
+    """What all rows of a verification have in common beside its report."""
+
+    cell: str
+    sweep: str | None = None
+    environment: str | None = None
+    run: str | None
+    ended: datetime
+
+
+def rows_of(head: CellHead, report: RunReport, evidence: Path) -> tuple[StoreRow, ...]:
+    """Every case of a report, and every check that has none."""
+    units = [line for _, line in Evidence(evidence).read(UnitLine)]
+    return tuple(
+        _row(head, report, check, case, units)
+        for check in report.checks
+        for case in check.cases or (None,)
+    )
+
+
+def bare_row(
+    head: CellHead,
+    *,
+    contract: str,
+    sha256: str | None,
+    verdict: Outcome,
+    reason: str,
+    device: str,
+    dtype: str | None,
+    seed: int | None,
+    packages: dict[str, str | None],
+) -> StoreRow:
+    """A verification that gave no report, or none of what was asked for."""
+    empty: dict[str, object] = dict.fromkeys(StoreRow.model_fields)
+    words = {"verdict": verdict, "reason": reason}
+    return StoreRow.model_validate(
+        empty
+        | dict(head)
+        | words
+        | {f"{part}_{key}": word for part in ("claim", "cell") for key, word in words.items()}
+        | {"contract": contract, "contract_sha256": sha256, "device": device, "dtype": dtype}
+        | {"seed": seed, "packages": json.dumps(packages), "python": packages.get("python")}
+        | {name: packages.get(name) for name in PACKAGES}
+    )
+
+
+def _row(
+    head: CellHead,
+    report: RunReport,
+    check: CheckOfRun,
+    case: CaseLine | None,
+    units: Sequence[UnitLine],
+) -> StoreRow:
+    environment = report.environment
+    found: dict[str, object] = dict.fromkeys(StoreRow.model_fields)
+    found |= dict(head) | {
+        "contract": report.contract.name,
+        "contract_sha256": report.contract.sha256,
+        "claim": check.name,
+        "relation": check.relation,
+        "verdict": check.verdict,
+        "reason": check.reason,
+        "claim_verdict": check.verdict,
+        "claim_reason": check.reason,
+        "cell_verdict": report.verdict,
+        "cell_reason": _first_bad(report),
+        "seed": report.contract.seed,
+        "device": environment.device,
+        "device_name": environment.device_name,
+        "device_uuid": getattr(environment, "uuid", None),
+        "python": environment.python,
+        "packages": json.dumps(environment.versions),
+    }
+    found |= {name: environment.versions.get(name) for name in PACKAGES}
+    if case is not None:
+        divergence = case.first_divergence
+        found |= {
+            "case_id": case.id,
+            "workload": case.workload,
+            "path": case.path,
+            "reference": case.reference,
+            "verdict": case.verdict,
+            "reason": case.reason,
+            "first_divergence": None if divergence is None else _place(divergence),
+            "max_ulp": case.max_ulp,
+            "digest": _digest(case, units),
+            "dtype": case.dtype,
+            "kv_cache": case.kv_cache,
+        }
+    return StoreRow.model_validate(found)
+
+
+def _first_bad(report: RunReport) -> str:
+    """Why the whole is what it is."""
+    bad = next((each for each in report.checks if each.verdict == report.verdict), None)
+    if bad is None or report.verdict == "holds":
+        return f"{len(report.checks)} checks hold"
+    return f"{bad.name}: {bad.reason}"
+
+
+def _place(found: Divergence) -> str:
+    name = "" if found.name is None else f", {found.name}"
+    return (
+        f"{found.sequence}, position {found.position}{name}: {found.reference_bits} against "
+        f"{found.candidate_bits}"
+    )
+
+
+def _digest(case: CaseLine, units: Sequence[UnitLine]) -> str | None:
+    """Of the rows that the run kept of both sides, with their digests and bits; None: of none."""
+    rows = [
+        (path, sequence, position, digest, bits)
+        for path, kept in _kept(case, units)
+        for sequence, position, digest, bits in kept
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] if rows else None
+
+
+def _kept(case: CaseLine, units: Sequence[UnitLine]) -> Iterator[tuple[str, tuple[Row, ...]]]:
+    formats = KernelNumerics(case.dtype, case.kv_cache, case.device)
+    for unit in units:
+        if unit.unit != f"{case.workload}, {formats}":
+            continue
+        for path in (case.path, case.reference):
+            if path in unit.rows:
+                yield str(path), unit.rows[str(path)]
+
+
+def now() -> datetime:
+    """Universal time, to the second."""
+    return datetime.now(timezone.utc).replace(microsecond=0)

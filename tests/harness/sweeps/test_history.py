@@ -1,0 +1,224 @@
+"""A claim over versions: first bad versions as versions are sorted, and what is flaky."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import run_documents
+from sweep_rows import row
+
+from kvparity.cli.main import main
+from kvparity.sweeps.history import history
+from kvparity.sweeps.store import Store
+from kvparity.sweeps.store_rows import StoreRow
+
+Said = tuple[str, str]
+TURNS: dict[str, tuple[tuple[Said, ...], str | None, str]] = {
+    "turned bad": (
+        (("5.24.0", "differs"), ("5.23.0", "holds")), "5.24.0",
+        "first bad version: transformers 5.24.0 (differs; 5.23.0 holds)",
+    ),
+    "sorted as versions": (
+        (("5.10.0", "differs"), ("5.9.0", "holds"), ("5.9.0rc1", "holds")), "5.10.0",
+        "first bad version: transformers 5.10.0 (differs; 5.9.0 holds)",
+    ),
+    "bad in more than one": (
+        (("4.57.6", "holds"), ("5.23.0", "void"), ("5.24.0", "error")), "5.23.0",
+        "first bad version: transformers 5.23.0 (void; 4.57.6 holds)",
+    ),
+    "not monotonic": (
+        (("5.22.0", "holds"), ("5.23.0", "differs"), ("5.24.0", "holds")), None,
+        "no first bad version: it is not monotonic in transformers (5.22.0 holds, 5.23.0 differs, "
+        "5.24.0 holds)",
+    ),
+    "bad, good, bad": (
+        (("5.22.0", "differs"), ("5.23.0", "holds"), ("5.24.0", "differs")), None,
+        "no first bad version: it is not monotonic in transformers (5.22.0 differs, 5.23.0 holds, "
+        "5.24.0 differs)",
+    ),
+    "mended": (
+        (("5.23.0", "differs"), ("5.24.0", "holds")), None,
+        "good since transformers 5.24.0 (5.23.0 differs, 5.24.0 holds)",
+    ),
+    "good in all": (
+        (("5.23.0", "holds"), ("5.24.0", "holds")), None,
+        "good in every version of transformers (5.23.0 holds, 5.24.0 holds)",
+    ),
+    "bad in all": (
+        (("5.23.0", "differs"), ("5.24.0", "differs")), None,
+        "bad in every version of transformers that was run (5.23.0 differs, 5.24.0 differs)",
+    ),
+    "torn": (
+        (("5.23.0", "holds"), ("5.24.0", "differs"), ("5.24.0", "holds")), None,
+        "no first bad version: transformers 5.24.0 gave different verdicts (5.23.0 holds, 5.24.0 "
+        "differs)",
+    ),
+    "no version at all": (
+        (("5.24.0", "differs"), ("main", "holds")), "5.24.0",
+        "first bad version: transformers 5.24.0 (differs; main holds)",
+    ),
+}  # fmt: skip
+
+
+def rows(*said: Said) -> list[StoreRow]:
+    return [row(release, verdict, at=n) for n, (release, verdict) in enumerate(said)]
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_where_a_claim_turned(name: str) -> None:
+    said, first, words = TURNS[name]
+    (turn,) = history(rows(*said)).turns
+    assert (turn.package, turn.first_bad, turn.words) == ("transformers", first, words)
+
+
+GOOD, BAD = {"transformers": "5.23.0"}, {"transformers": "5.24.0", "verdict": "differs"}
+APART: dict[str, dict[str, Any]] = {
+    "another format": {"dtype": "bfloat16"},
+    "another seed": {"seed": 1},
+    "another device": {"device_name": "Another CPU"},
+    "another claim": {"claim": "close"},
+    "another contract": {"contract": "other"},
+    "another torch": {"packages": {"torch": "2.14.0"}},
+    "another python": {"python": "3.13.0"},
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_versions_are_compared_where_all_else_is_equal(name: str) -> None:
+    assert history([row(**GOOD), row(**BAD)]).turns
+    assert history([row(**GOOD), row(**BAD, **APART[name])]).turns == ()
+
+
+def test_a_run_that_failed_counts_for_every_claim_and_one_of_something_else_for_none() -> None:
+    good = [row(), row(claim="close", case_id="c001")]
+    bare: dict[str, Any] = {"claim": None, "case_id": None, "device_name": None}
+    known = {"packages": json.dumps({"transformers": "5.24.0"}), "python": None}
+    failed = row("5.24.0", "error", **bare).model_copy(update=known)
+    assert [turn.first_bad for turn in history([*good, failed]).turns] == ["5.24.0", "5.24.0"]
+    other = row("5.24.0", "void", **bare)
+    assert history([*good, other]).turns == ()
+    elsewhere = row("5.24.0", "error", **bare | {"device": "cuda"})
+    assert history([*good, elsewhere]).turns == ()
+
+
+def test_a_claim_is_its_checks_verdict_and_of_several_formats_each_its_cases() -> None:
+    held = {"reason": "bits are equal"}
+    (run,) = history([row(claim_verdict="void", claim_reason="no control", **held)]).runs
+    assert (run.verdict, run.reason) == ("void", "no control")
+    both = [
+        row(cell="x", **held, claim_verdict="differs"),
+        row(cell="x", verdict="differs", dtype="bfloat16"),
+    ]
+    assert [each.verdict for each in history(both).runs] == ["holds", "differs"]
+
+
+FLAKY: dict[str, tuple[dict[str, Any], bool]] = {
+    "another verdict": ({"verdict": "differs"}, True),
+    "other bits": ({"digest": "b"}, True),
+    "the same": ({}, False),
+    "another release": ({"transformers": "5.24.0", "verdict": "differs"}, False),
+    "an edited contract": ({"contract_sha256": "cd", "verdict": "differs"}, False),
+    "another seed": ({"seed": 1, "digest": "b"}, False),
+}
+
+
+@pytest.mark.parametrize("name", FLAKY)
+def test_what_is_flaky(name: str) -> None:
+    changes, flaky = FLAKY[name]
+    found = history([row(digest="a"), row(at=1, **{"digest": "a"} | changes)])
+    assert bool(found.flaky) is flaky
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    found = Store(tmp_path / "store")
+    with found.alone():
+        for each in rows(("5.23.0", "holds"), ("5.24.0", "differs")):
+            found.write(each.cell, [each])
+    return found.folder
+
+
+def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", str(store), "paged", "--claim", "same bits"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("all with kvparity 0.1.0, python 3.11.7, torch 2.13.0+cpu")
+    assert said[1:3] == [
+        "paged: same bits",
+        "  float32, seed 0, Some CPU: first bad version: transformers 5.24.0 (differs; 5.23.0 "
+        "holds)",
+    ]
+    assert said[3].split() == [
+        "holds", "2026-11-30", "12:00", "float32,", "seed", "0", "Some", "CPU", "transformers",
+        "5.23.0:", "why",
+    ]  # fmt: skip
+    assert main(["history", str(store), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [turn["first_bad"] for turn in found["turns"]] == ["5.24.0"]
+    query = (
+        "SELECT transformers, max(ended) AS last FROM cases WHERE verdict <> 'holds' GROUP BY 1"
+    )
+    assert main(["history", str(store), "--sql", query]) == 0
+    assert capsys.readouterr().out.split() == [
+        "transformers", "last", "5.24.0", "2026-11-30", "12:01:00+00:00",
+    ]  # fmt: skip
+    assert main(["history", str(store), "--sql", query, "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["rows"]
+    assert answer == {"transformers": "5.24.0", "last": "2026-11-30T12:01:00+00:00"}
+
+
+MISUSED = {
+    "no store": (["history", "nowhere"], "nowhere holds no store"),
+    "an empty store": (["history", "empty"], "holds no verification that ended"),
+    "no such contract": (["history", "store", "x"], "holds no contract 'x'; it holds paged"),
+    "no such claim": (["history", "store", "--claim", "x"], "no claim 'x'; it holds same bits"),
+    "bad SQL": (["history", "store", "--sql", "SELEC"], "--sql: Parser Error"),
+    "no such column": (["history", "store", "--sql", "SELECT x FROM cases"], "--sql: Binder Error"),
+    "two questions": (["history", "store", "paged", "--sql", "x"], "found --sql beside a contract"),
+    "somebody's file": (["history", "damaged"], "damaged cannot be read: "),
+    "no run": (["history", "store", "--add", "store"], "holds no run (no run.json in it)"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSED)
+def test_a_mistake_is_one_sentence(
+    name: str, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, words = MISUSED[name]
+    monkeypatch.chdir(store.parent)
+    for folder in ("empty", "damaged"):
+        Path(folder, "cells").mkdir(parents=True)
+    Path("damaged/cells/x.parquet").write_text("x")
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("package", ["duckdb", "pyarrow", "packaging"])
+def test_what_is_missing_is_named(
+    package: str, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["history", str(store)]) == 2
+    said = capsys.readouterr().err
+    assert package in said
+    assert 'pip install "kvparity[history]"' in said
+
+
+def test_runs_of_verify_are_added_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, verdict in (("a", "holds"), ("b", "differs")):
+        own = {"differing_tokens": 1, "first_divergence": run_documents.DIVERGENCE}
+        case = run_documents.case(verdict=verdict, **own if verdict == "differs" else {})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(run_documents.report(verdict, case)))
+    line = ["history", str(tmp_path / "store"), "--add", str(tmp_path / "a"), str(tmp_path / "b")]
+    for _ in range(2):
+        assert main([*line, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert sorted(run["verdict"] for run in found["runs"]) == ["differs", "holds"]
+    (flaky,) = found["flaky"]
+    assert flaky["words"].startswith("verdicts ")
