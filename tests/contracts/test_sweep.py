@@ -9,11 +9,20 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from conftest import GOOD as CONTRACT
 from kvparity_contracts.loader import load_bytes
 from kvparity_contracts.problems import ContractError
 from kvparity_contracts.sweep_file import SCHEMA, cell_contract, load_sweep, schema_text
 
+CONTRACT = """\
+version: 1
+name: good
+subject: {kind: decoder, preset: tiny}
+numerics: {execution: [float32, bfloat16]}
+workloads: [{name: short, prompt_tokens: [3], generate: 2}]
+checks:
+  - {name: same bits, relation: invariance, paths: [decode]}
+  - {name: close, relation: accuracy, limits: {max_abs_dlogp: 0.1}}
+"""
 GOOD = """\
 version: 1
 name: two

@@ -158,9 +158,7 @@ def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", str(store), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [turn["first_bad"] for turn in found["turns"]] == ["5.24.0"]
-    query = (
-        "SELECT transformers, max(ended) AS last FROM cases WHERE verdict <> 'holds' GROUP BY 1"
-    )
+    query = "SELECT transformers, max(ended) AS last FROM cases WHERE verdict <> 'holds' GROUP BY 1"
     assert main(["history", str(store), "--sql", query]) == 0
     assert capsys.readouterr().out.split() == [
         "transformers", "last", "5.24.0", "2026-11-30", "12:01:00+00:00",
