@@ -12,7 +12,7 @@ import run_documents
 from kvparity.report.document import RunReport
 from kvparity.sweeps.carry_out import CellEnd
 from kvparity.sweeps.planned import PlannedCell
-from kvparity.sweeps.store import Store
+from kvparity.sweeps.store import SweepStore
 from kvparity.sweeps.store_rows import StoreRow
 
 BEGAN = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
@@ -59,7 +59,7 @@ def report(planned: PlannedCell, verdict: str = "holds", **changes: Any) -> dict
 
 
 def ended(
-    planned: PlannedCell, store: Store, document: dict[str, Any] | None, code: int
+    planned: PlannedCell, store: SweepStore, document: dict[str, Any] | None, code: int
 ) -> CellEnd:
     """What a process of a cell leaves, with a report or without."""
     folder = store.run(planned.id)

@@ -42,7 +42,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Add what is to be added, and show what was asked for."""
-    from kvparity.sweeps.store import Store, needed
+    from kvparity.sweeps.store import SweepStore, needed
 
     needed()
     from kvparity.sweeps.added import add
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.sql is not None and (args.contract or args.claim):
         raise StopError("found --sql beside a contract or --claim; put them into the query")
-    store = Store(args.store)
+    store = SweepStore(args.store)
     if args.add:
         with store.alone():
             for folder in args.add:

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from kvparity.sweeps.planned import planned
     from kvparity.sweeps.process import CellSettings
     from kvparity.sweeps.reading import ended_as
-    from kvparity.sweeps.store import Store, needed
+    from kvparity.sweeps.store import SweepStore, needed
     from kvparity.sweeps.text import document, listed, render
     from kvparity_contracts.sweep_file import load_sweep
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.budget is not None and not 0 < args.budget <= 100_000:
         raise StopError(f"--budget {args.budget:g}: expected minutes, more than 0")
     loaded = load_sweep(args.sweep)
-    store = Store(args.store or SWEEPS / loaded.sweep.name)
+    store = SweepStore(args.store or SWEEPS / loaded.sweep.name)
     cells = planned(loaded)
     if args.list:
         say.result(args, *listed(cells, store), beside=False)

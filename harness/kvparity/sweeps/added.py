@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from kvparity.report.finished import finished
-from kvparity.sweeps.store import Store
+from kvparity.sweeps.store import SweepStore
 from kvparity.sweeps.store_rows import CellHead, rows_of
 
 
-def add(store: Store, run: Path) -> bool:
+def add(store: SweepStore, run: Path) -> bool:
     """Put a finished run into a store; False: it is there already.
 
     Raises:

@@ -16,12 +16,12 @@ from kvparity.report.verdict import worst
 from kvparity.sweeps.judged import other_than_asked
 from kvparity.sweeps.planned import PlannedCell
 from kvparity.sweeps.process import CellEnd, CellSettings, run_cell
-from kvparity.sweeps.store import Store
+from kvparity.sweeps.store import SweepStore
 from kvparity.sweeps.store_rows import CellHead, StoreRow, bare_row, now, rows_of
 
 Told = Callable[[int, int, str], None]
 """(cells that ended, cells in all, what runs)"""
-Runner = Callable[[PlannedCell, Store, CellSettings, float | None], CellEnd]
+Runner = Callable[[PlannedCell, SweepStore, CellSettings, float | None], CellEnd]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Swept:
 
 def carry_out(
     cells: tuple[PlannedCell, ...],
-    store: Store,
+    store: SweepStore,
     settings: CellSettings,
     *,
     budget_s: float | None,
@@ -97,7 +97,11 @@ def carry_out(
 
 
 def _run(
-    planned: PlannedCell, store: Store, settings: CellSettings, rest: float | None, runner: Runner
+    planned: PlannedCell,
+    store: SweepStore,
+    settings: CellSettings,
+    rest: float | None,
+    runner: Runner,
 ) -> CellEnd:
     if (store.run(planned.id) / "run.json").is_file():  # killed before its rows were written
         return CellEnd(ExitCode.HOLDS, "")
@@ -115,7 +119,7 @@ def unended(end: CellEnd) -> str | None:
     return end.said if "another kvparity runs in" in end.said else None
 
 
-def keep(planned: PlannedCell, store: Store, end: CellEnd) -> tuple[StoreRow, ...]:
+def keep(planned: PlannedCell, store: SweepStore, end: CellEnd) -> tuple[StoreRow, ...]:
     """Put a cell that ended into the store.
 
     Raises:
@@ -126,7 +130,7 @@ def keep(planned: PlannedCell, store: Store, end: CellEnd) -> tuple[StoreRow, ..
     return rows
 
 
-def _rows(planned: PlannedCell, store: Store, end: CellEnd) -> Iterator[StoreRow]:
+def _rows(planned: PlannedCell, store: SweepStore, end: CellEnd) -> Iterator[StoreRow]:
     folder = store.run(planned.id)
     head = CellHead(
         cell=planned.id,

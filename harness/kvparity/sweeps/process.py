@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kvparity.core.parent_watch import die_with
 from kvparity.sweeps.planned import PlannedCell
-from kvparity.sweeps.store import Store
+from kvparity.sweeps.store import SweepStore
 
 _GRACE_S = 60.0
 """For a verification to keep what it finished, once it is interrupted."""
@@ -33,7 +33,9 @@ class CellEnd:
     said: str
 
 
-def command(python: str, planned: PlannedCell, store: Store, settings: CellSettings) -> list[str]:
+def command(
+    python: str, planned: PlannedCell, store: SweepStore, settings: CellSettings
+) -> list[str]:
     """The command line of a cell. An interrupted run is finished."""
     folder = store.run(planned.id)
     found = [python, "-m", "kvparity", "verify", str(store.contract(planned.id))]
@@ -44,7 +46,7 @@ def command(python: str, planned: PlannedCell, store: Store, settings: CellSetti
 
 
 def run_cell(
-    planned: PlannedCell, store: Store, settings: CellSettings, seconds: float | None
+    planned: PlannedCell, store: SweepStore, settings: CellSettings, seconds: float | None
 ) -> CellEnd:
     """Verify a cell; after ``seconds`` it is interrupted, and what it finished is kept.
 

@@ -24,7 +24,7 @@ CELLS = "cells"
 
 
 @dataclass(frozen=True)
-class Store:
+class SweepStore:
     """What ended, by the id of its cell."""
 
     folder: Path

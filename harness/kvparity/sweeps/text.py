@@ -12,12 +12,12 @@ from kvparity.sweeps.carry_out import Swept
 from kvparity.sweeps.history import ClaimRun, FlakyClaim, History, Turn
 from kvparity.sweeps.planned import PlannedCell
 from kvparity.sweeps.reading import SqlAnswer
-from kvparity.sweeps.store import Store
+from kvparity.sweeps.store import SweepStore
 
 _SCHEMA = 1
 
 
-def listed(cells: Sequence[PlannedCell], store: Store) -> tuple[Json, str]:
+def listed(cells: Sequence[PlannedCell], store: SweepStore) -> tuple[Json, str]:
     """The cells in their order, as a document and as text."""
     rows: list[Json] = [{**_cell(each), "ended": store.ended(each.id)} for each in cells]
     lines = [f"{each.id}  {'ended' if store.ended(each.id) else 'left ':5}  {each.cell}"
@@ -25,7 +25,7 @@ def listed(cells: Sequence[PlannedCell], store: Store) -> tuple[Json, str]:
     return {"schema_version": _SCHEMA, "cells": [*rows]}, "\n".join(lines)
 
 
-def document(found: Swept, store: Store) -> Json:
+def document(found: Swept, store: SweepStore) -> Json:
     """What ``kvparity sweep --json`` prints."""
     ended: list[Json] = [
         {**_cell(each.planned), "verdict": each.verdict, "reason": each.reason}
@@ -42,7 +42,7 @@ def document(found: Swept, store: Store) -> Json:
     }
 
 
-def render(found: Swept, store: Store) -> str:
+def render(found: Swept, store: SweepStore) -> str:
     """The same for a terminal."""
     every = [*(each.planned for each in found.cells), *(each.planned for each in found.left)]
     lines = [f"{every[0].sweep}: {found.verdict.upper()}"]

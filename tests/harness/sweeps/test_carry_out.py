@@ -24,7 +24,7 @@ from kvparity.sweeps import process, reading
 from kvparity.sweeps.carry_out import CellEnd, Swept, carry_out
 from kvparity.sweeps.planned import PlannedCell, planned
 from kvparity.sweeps.process import CellSettings, command
-from kvparity.sweeps.store import Store
+from kvparity.sweeps.store import SweepStore
 from kvparity_contracts.sweep_file import load_sweep
 
 SWEEP = """\
@@ -45,8 +45,8 @@ def cells(tmp_path: Path) -> tuple[PlannedCell, ...]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    found = Store(tmp_path / "store")
+def store(tmp_path: Path) -> SweepStore:
+    found = SweepStore(tmp_path / "store")
     with found.alone():
         return found
 
@@ -55,7 +55,7 @@ Made = Callable[[PlannedCell], CellEnd]
 
 
 def carried(
-    cells: tuple[PlannedCell, ...], store: Store, made: Made, budget_s: float | None = None
+    cells: tuple[PlannedCell, ...], store: SweepStore, made: Made, budget_s: float | None = None
 ) -> tuple[Swept, list[str]]:
     ran = []
 
@@ -70,7 +70,7 @@ def carried(
     return found, ran
 
 
-def end(store: Store, code: int = 0, **changes: Any) -> Made:
+def end(store: SweepStore, code: int = 0, **changes: Any) -> Made:
     def made(cell: PlannedCell) -> CellEnd:
         return sweep_rows.ended(cell, store, report(cell, **changes), code)
 
@@ -102,7 +102,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_cell_that_ran_otherwise_than_asked_is_void(
-    name: str, cells: tuple[PlannedCell, ...], store: Store
+    name: str, cells: tuple[PlannedCell, ...], store: SweepStore
 ) -> None:
     changes, words = OTHERS[name]
     found, _ = carried(cells[:1], store, end(store, **changes))
@@ -113,7 +113,7 @@ def test_a_cell_that_ran_otherwise_than_asked_is_void(
 
 
 def test_a_cell_that_ran_as_asked_is_what_its_report_says(
-    cells: tuple[PlannedCell, ...], store: Store
+    cells: tuple[PlannedCell, ...], store: SweepStore
 ) -> None:
     asked = {"torch": "2.13.0+cpu", "python": "3.11.7"}
     versions = cells[0].environment.model_copy(update={"packages": asked})
@@ -136,7 +136,7 @@ def test_a_cell_that_ran_as_asked_is_what_its_report_says(
      ("2.13", "2.13.0", False), ("odd", "odd", False), ("odd", "2.13.0", True)],
 )  # fmt: skip
 def test_releases_are_compared_as_releases(
-    asked: str, ran: str, void: bool, cells: tuple[PlannedCell, ...], store: Store
+    asked: str, ran: str, void: bool, cells: tuple[PlannedCell, ...], store: SweepStore
 ) -> None:
     versions = cells[0].environment.model_copy(update={"packages": {"torch": asked}})
     made = end(store, versions={"torch": ran})
@@ -145,7 +145,7 @@ def test_releases_are_compared_as_releases(
 
 
 def test_what_ended_is_never_run_again_and_the_worst_decides(
-    cells: tuple[PlannedCell, ...], store: Store
+    cells: tuple[PlannedCell, ...], store: SweepStore
 ) -> None:
     verdicts = ("holds", "differs", "error", "holds")
     kinds = {cell.id: verdict for cell, verdict in zip(cells, verdicts, strict=True)}
@@ -172,11 +172,11 @@ def test_what_ended_is_never_run_again_and_the_worst_decides(
 
 
 def test_a_report_whose_rows_were_not_written_is_not_made_again(
-    cells: tuple[PlannedCell, ...], store: Store, monkeypatch: pytest.MonkeyPatch
+    cells: tuple[PlannedCell, ...], store: SweepStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a kill between the two leaves it."""
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(SweepStore, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             carried(cells[:1], store, end(store))
     assert not store.ended(cells[0].id)
@@ -187,7 +187,7 @@ def test_a_report_whose_rows_were_not_written_is_not_made_again(
 @pytest.mark.parametrize("ended", [CellEnd(None, ""), CellEnd(-9, ""), CellEnd(130, ""),
                                    CellEnd(2, "kvparity: another kvparity runs in x")])  # fmt: skip
 def test_what_is_no_end_is_left_and_nothing_holds(
-    ended: CellEnd, cells: tuple[PlannedCell, ...], store: Store
+    ended: CellEnd, cells: tuple[PlannedCell, ...], store: SweepStore
 ) -> None:
     found, _ = carried(cells[:1], store, lambda cell: ended)
     assert (found.verdict, len(found.left), store.ended(cells[0].id)) == ("void", 1, False)
@@ -195,7 +195,7 @@ def test_what_is_no_end_is_left_and_nothing_holds(
     assert [each.why for each in found.left] == ["the budget is spent"] * 2
 
 
-def test_two_sweeps_do_not_write_one_store(store: Store) -> None:
+def test_two_sweeps_do_not_write_one_store(store: SweepStore) -> None:
     with store.alone(), pytest.raises(RunFolderError, match="another kvparity"), store.alone():
         pass
 
@@ -220,7 +220,7 @@ def test_a_cell_is_found_again_by_all_that_decides_it(tmp_path: Path) -> None:
     assert {each.id for each in planned(load_sweep(file))}.isdisjoint(before)
 
 
-def test_the_command_of_a_cell(cells: tuple[PlannedCell, ...], store: Store) -> None:
+def test_the_command_of_a_cell(cells: tuple[PlannedCell, ...], store: SweepStore) -> None:
     given = command("there/python", cells[0], store, CellSettings(2, 9.0))
     assert given[:4] == ["there/python", "-m", "kvparity", "verify"]
     assert given[given.index("--device") + 1] == "cpu"
@@ -248,7 +248,7 @@ def _sleeping(tmp_path: Path, cell: PlannedCell) -> PlannedCell:
 
 
 def test_a_process_whose_time_is_up_is_stopped(
-    cells: tuple[PlannedCell, ...], store: Store, tmp_path: Path
+    cells: tuple[PlannedCell, ...], store: SweepStore, tmp_path: Path
 ) -> None:
     began = time.monotonic()
     found = process.run_cell(_sleeping(tmp_path, cells[0]), store, SETTINGS, 0.3)
@@ -258,7 +258,7 @@ def test_a_process_whose_time_is_up_is_stopped(
 
 
 def test_a_killed_sweep_leaves_no_verification_behind(
-    cells: tuple[PlannedCell, ...], store: Store, tmp_path: Path
+    cells: tuple[PlannedCell, ...], store: SweepStore, tmp_path: Path
 ) -> None:
     sleeping = _sleeping(tmp_path, cells[0])
     child = os.fork()
@@ -286,7 +286,7 @@ def test_the_command(
 ) -> None:
     file, folder = swept(tmp_path, SWEEP), tmp_path / "store"
 
-    def runner(cell: PlannedCell, at: Store, *_: object) -> CellEnd:
+    def runner(cell: PlannedCell, at: SweepStore, *_: object) -> CellEnd:
         verdict = "differs" if cell.cell.version == "new" else "holds"
         return sweep_rows.ended(cell, at, report(cell, verdict), 0)
 

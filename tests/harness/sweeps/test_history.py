@@ -13,7 +13,7 @@ from sweep_rows import row
 
 from kvparity.cli.main import main
 from kvparity.sweeps.history import history
-from kvparity.sweeps.store import Store
+from kvparity.sweeps.store import SweepStore
 from kvparity.sweeps.store_rows import StoreRow
 
 Said = tuple[str, str]
@@ -135,7 +135,7 @@ def test_what_is_flaky(name: str) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    found = Store(tmp_path / "store")
+    found = SweepStore(tmp_path / "store")
     with found.alone():
         for each in rows(("5.23.0", "holds"), ("5.24.0", "differs")):
             found.write(each.cell, [each])
