@@ -9,6 +9,7 @@ from kvparity.cli import replaceable, say
 from kvparity.cli.arguments import Verbs, add_json
 from kvparity.cli.stop import StopError, drawable
 from kvparity.core.exit_codes import ExitCode
+from kvparity.sweeps.store import is_store, needed
 
 PAGE, COMPARED = "report.html", "compare.html"
 """Of a run folder, where no other file is named."""
@@ -18,14 +19,17 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "report",
-        help="show the report of a run again, or what changed between two, as text or HTML page",
+        help="show the report of a run or sweep again, or what changed between two runs, as text "
+        "or HTML page",
         description="Show what a run found, or what changed between two, from their folders alone; "
         "nothing is run.",
         epilog="Exit codes: 0 the report was made, whatever its verdict, or both runs gave the "
         "same results; 1 they gave other results; 2 a folder holds no finished run, or a file "
         "cannot be written; 3 the extra report is missing.",
     )
-    parser.add_argument("run_dir", type=Path, nargs="?", help="the folder of the run")
+    parser.add_argument(
+        "run_dir", type=Path, nargs="?", help="the folder of the run, or the store of a sweep"
+    )
     parser.add_argument(
         "--compare",
         type=Path,
@@ -56,11 +60,13 @@ def run(args: argparse.Namespace) -> int:
         file = args.html
         if file == Path():
             file = folder / (PAGE if args.compare is None else COMPARED)
-        if args.compare is None:
+        if args.compare is None and not is_store(folder):
             drawable(f"--html {file}")
         replaceable.may_replace("--html", file, *replaceable.PAGE)
     if args.compare is not None:
         return _compare(args, file)
+    if is_store(folder):
+        return _store(args, folder, file)
     from kvparity.report.finished import finished
     from kvparity.report.terminal import render
 
@@ -72,6 +78,27 @@ def run(args: argparse.Namespace) -> int:
         replaceable.write("--html", file, page(folder, report))
         text += f"\nwritten: {file}"
     say.result(args, report.document(), text, beside=False)
+    return ExitCode.HOLDS
+
+
+def _store(args: argparse.Namespace, folder: Path, file: Path | None) -> int:
+    """What a store says of its claims; as a page, by contracts and versions."""
+    needed()
+    from kvparity.report.page.render import scripted
+    from kvparity.sweeps.history import history
+    from kvparity.sweeps.page_view import store_view
+    from kvparity.sweeps.reading import rows_in
+    from kvparity.sweeps.text import history_document, history_text
+
+    rows = rows_in(folder)
+    found = history(rows)
+    text = history_text(found)
+    if file is not None:
+        names = ", ".join(dict.fromkeys(row.sweep for row in rows if row.sweep))
+        view = store_view(names or folder.resolve().name, rows)
+        replaceable.write("--html", file, scripted("sweep.html", view))
+        text += f"\nwritten: {file}"
+    say.result(args, history_document(found), text, beside=False)
     return ExitCode.HOLDS
 
 

@@ -24,12 +24,17 @@ def page(folder: Path, report: RunReport) -> str:
     Raises:
         RunFolderError: a file of the run folder is missing or not as it was written.
     """
+    return scripted("page.html", page_view(folder, report))
+
+
+def scripted(template: str, view: object) -> str:
+    """A page with the script that opens what a link leads to; ``view``: what it shows."""
     script = _HERE.joinpath("page.js").read_text(encoding="utf-8")
     return (
         _markup()
-        .get_template("page.html")
+        .get_template(template)
         .render(
-            view=page_view(folder, report),
+            view=view,
             style=_HERE.joinpath("page.css").read_text(encoding="utf-8"),
             script=script,
             # The browser runs this script and no other, whatever a name in the report says.

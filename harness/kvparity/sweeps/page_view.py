@@ -1,0 +1,158 @@
+"""What the page of a store shows, as values: a grid of contracts by releases and formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kvparity.plan.results import Outcome
+from kvparity.report.verdict import worst
+from kvparity.sweeps.history import History, Turn, history, version_key
+from kvparity.sweeps.store_rows import StoreRow
+from kvparity.sweeps.text import turn_words
+
+Column = tuple[str, str]
+"""(environment, format)"""
+
+
+@dataclass(frozen=True)
+class ClaimShown:
+    """A claim of a cell with its cases."""
+
+    name: str
+    verdict: Outcome
+    reason: str
+    cases: tuple[StoreRow, ...]
+
+
+@dataclass(frozen=True)
+class CellShown:
+    """A place of the grid: its verifications, and whether a claim is first bad in it."""
+
+    id: str
+    title: str
+    verdict: Outcome
+    first_bad: tuple[str, ...]
+    reason: str
+    facts: str
+    claims: tuple[ClaimShown, ...]
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GridLine:
+    """One contract on one device, with one seed."""
+
+    name: str
+    cells: tuple[CellShown | None, ...]
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """The whole page."""
+
+    title: str
+    verdict: Outcome
+    counts: str
+    columns: tuple[Column, ...]
+    spans: tuple[tuple[str, int], ...]
+    """(environment, how many formats)"""
+    grid: tuple[GridLine, ...]
+    turned: tuple[str, ...]
+    steady: tuple[str, ...]
+    flaky: tuple[str, ...]
+
+
+def store_view(title: str, rows: Sequence[StoreRow]) -> StoreView:
+    """All that a store says."""
+    found = history(rows)
+    columns = _columns(rows)
+    lines = dict.fromkeys((row.contract, row.device, row.seed) for row in rows)
+    several = len({line[1:] for line in lines}) > 1
+    grid = []
+    for number, line in enumerate(lines):
+        own = [row for row in rows if (row.contract, row.device, row.seed) == line]
+        cells = tuple(
+            _cell(f"cell-{number}-{n}", column, own, found) for n, column in enumerate(columns)
+        )
+        contract, device, seed = line
+        grid.append(GridLine(f"{contract}, {device}, seed {seed}" if several else contract, cells))
+    shown = [cell for each in grid for cell in each.cells if cell is not None]
+    verdicts = [cell.verdict for cell in shown]
+    missing = len(grid) * len(columns) - len(shown)
+    words = [f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts)]
+    words += [f"{missing} not run"] * bool(missing)
+    turned, steady = [], []
+    for turn in found.turns:
+        said = f"{turn.contract}, {turn.claim}: {turn_words(turn)}"
+        (steady if turn.words.startswith("good in every") else turned).append(said)
+    return StoreView(
+        title, worst(verdicts), ", ".join(words), columns, _spans(columns), tuple(grid),
+        tuple(turned), tuple(steady),
+        tuple(f"{each.contract}, {each.claim}: {each.words}" for each in found.flaky),
+    )  # fmt: skip
+
+
+def _columns(rows: Iterable[StoreRow]) -> tuple[Column, ...]:
+    """Environments from the oldest releases to the newest, each with its formats."""
+    releases: dict[str, StoreRow] = {}
+    for row in rows:
+        releases.setdefault(environment_of(row), row)
+    order = sorted(releases, key=lambda name: _age(releases[name]))
+    formats = dict.fromkeys(row.dtype or "own format" for row in rows)
+    used = {(environment_of(row), row.dtype or "own format") for row in rows}
+    return tuple((name, each) for name in order for each in formats if (name, each) in used)
+
+
+def _age(row: StoreRow) -> tuple[object, ...]:
+    packages = (row.transformers, row.torch, row.triton, row.kvparity, row.python)
+    return tuple(version_key(each or "") for each in packages)
+
+
+def environment_of(row: StoreRow) -> str:
+    """What a sweep calls it; of a run that was added, its releases."""
+    return row.environment or f"torch {row.torch}, transformers {row.transformers}"
+
+
+def _spans(columns: Sequence[Column]) -> tuple[tuple[str, int], ...]:
+    names = [name for name, _ in columns]
+    return tuple((name, names.count(name)) for name in dict.fromkeys(names))
+
+
+def _cell(name: str, column: Column, rows: Sequence[StoreRow], found: History) -> CellShown | None:
+    own = [row for row in rows if (environment_of(row), row.dtype or "own format") == column]
+    if not own:
+        return None
+    verdict = worst([row.cell_verdict for row in own])
+    first = next(row for row in own if row.cell_verdict == verdict)
+    facts = (first.device_name or first.device, f"Python {first.python}" if first.python else "",
+             *(f"{key} {value}" for key, value in _releases(first) if value),
+             f"ended {first.ended:%Y-%m-%d %H:%M} UTC")  # fmt: skip
+    return CellShown(
+        name, f"{first.contract}, {', '.join(column)}", verdict,
+        tuple(turn.claim or "" for turn in found.turns if _begins(turn, first)),
+        first.cell_reason, ", ".join(filter(None, facts)), _claims(own),
+        tuple(dict.fromkeys(row.run for row in own if row.run)),
+    )  # fmt: skip
+
+
+def _releases(row: StoreRow) -> tuple[tuple[str, str | None], ...]:
+    return (("torch", row.torch), ("triton", row.triton), ("transformers", row.transformers),
+            ("kvparity", row.kvparity))  # fmt: skip
+
+
+def _begins(turn: Turn, row: StoreRow) -> bool:
+    """Whether a claim is first bad in the cell of this row."""
+    alike = (turn.contract, turn.dtype, turn.seed) == (row.contract, row.dtype, row.seed)
+    installed = {**dict(_releases(row)), "python": row.python}
+    return alike and turn.first_bad is not None and installed.get(turn.package) == turn.first_bad
+
+
+def _claims(rows: Sequence[StoreRow]) -> tuple[ClaimShown, ...]:
+    shown = []
+    for name in dict.fromkeys(row.claim for row in rows if row.claim is not None):
+        own = [row for row in rows if row.claim == name]
+        cases = tuple(row for row in own if row.case_id is not None)
+        head = min(own, key=lambda row: ("error", "differs", "void", "holds").index(row.verdict))
+        shown.append(ClaimShown(name, head.claim_verdict, head.claim_reason, cases))
+    return tuple(shown)
