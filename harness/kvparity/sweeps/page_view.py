@@ -82,7 +82,8 @@ def store_view(title: str, rows: Sequence[StoreRow]) -> StoreView:
     missing = len(grid) * len(columns) - len(shown)
     words = [f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts)]
     words += [f"{missing} not run"] * bool(missing)
-    turned, steady = [], []
+    turned: list[str] = []
+    steady: list[str] = []
     for turn in found.turns:
         said = f"{turn.contract}, {turn.claim}: {turn_words(turn)}"
         (steady if turn.words.startswith("good in every") else turned).append(said)
