@@ -41,20 +41,6 @@ AXES = ("contract", "device", "dtype", "version", "seed")
 """Of a cell, in the order of the matrix."""
 
 
-class RuntimeEnv(Model):
-    """What Ray makes the environment of, on the machine that runs a cell."""
-
-    pip: Several[Name] | None = None
-    """Requirements that Ray installs."""
-    py_executable: Name | None = None
-    """The command that starts Python there."""
-
-    def own_faults(self) -> Iterator[Fault]:
-        """Nothing in it."""
-        if self.pip is None and self.py_executable is None:
-            yield Fault((), "found an empty environment", "pip or py_executable")
-
-
 class VersionSpec(Model):
     """An environment in which cells are run, and the releases that it must have."""
 
@@ -66,14 +52,6 @@ class VersionSpec(Model):
     python: Name | None = None
     """Its interpreter, which has kvparity; relative to this file. Left out, the one that runs the
     sweep."""
-    runtime_env: RuntimeEnv | None = None
-    """What Ray makes it of; only with `--ray`."""
-
-    def own_faults(self) -> Iterator[Fault]:
-        """Two ways to the interpreter."""
-        if self.python is not None and self.runtime_env is not None:
-            found = "found runtime_env beside python"
-            yield Fault(("runtime_env",), found, "one of them")
 
 
 class SweepSelection(Model):

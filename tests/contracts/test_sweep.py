@@ -43,12 +43,6 @@ MISTAKES = {
     "a key that is missing": ("name: two\n", "", "the key 'name' is missing"),
     "no packages": ("{transformers: 5.23.0}", "§{}", "found a mapping, expected at least 1"),
     "a version twice": ("name: new", "name: §old", "'old' is listed twice"),
-    "two interpreters": (
-        "python: there", "python: there, runtime_env: §{pip: [x]}", "runtime_env beside python",
-    ),
-    "an empty environment": (
-        ", python: there", ", §runtime_env: {}", "expected pip or py_executable",
-    ),
     "a device": ("cuda:1]", "§gpu]", "found 'gpu'"),
     "a format": ("[bfloat16, float32]", "[bfloat16, §flaot32]", "(did you mean float32?)"),
     "a format twice": ("[bfloat16, float32]", "[float32, §float32]", "listed twice"),

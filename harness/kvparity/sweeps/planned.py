@@ -88,7 +88,6 @@ def _hash(
     files: Mapping[str, str],
 ) -> str:
     """Of the contract's text, what is put into it, the environment and the sources."""
-    made = environment.runtime_env
     about = {
         "contract": given.source.sha256,
         "device": given.cell.device,
@@ -97,7 +96,6 @@ def _hash(
         "kvparity": __version__,
         "packages": dict(environment.packages),
         "python": None if python is None else str(python),
-        "runtime_env": None if made is None else made.model_dump(mode="json"),
         "files": dict(files),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
