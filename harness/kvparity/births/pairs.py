@@ -22,7 +22,7 @@ from kvparity.births.pair_causes import (
 )
 from kvparity.births.signs import alike
 from kvparity.core.bits import differing, ulps
-from kvparity.core.words import digits, rounded
+from kvparity.core.words import digits, rounded, some
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.base import column_name
 
@@ -76,17 +76,14 @@ class PairAccount:
             f"first in sequence {sequence}, position {position}, {name}: {reference} "
             f"{digits(self.values[0])}, {candidate} {digits(self.values[1])}"
         )
-        off, of = self.columns
-        yield f"    {off} of {of} columns of the rows that differ, by up to {self._far()}"
+        (off, of), far = self.columns, some(self.ulps, "ulp")
+        yield f"    {off} of {of} columns of the rows that differ, by up to {far}"
         yield self._edge()
         yield (
             f"from float64, where bits differ: {reference} is off by up to "
             f"{rounded(self.errors[0])}, {candidate} by up to {rounded(self.errors[1])}"
         )
         yield why
-
-    def _far(self) -> str:
-        return f"{self.ulps} ulp{'' if self.ulps == 1 else 's'}"
 
     def _edge(self) -> str:
         if not self.equal_up_to:
@@ -97,7 +94,8 @@ class PairAccount:
                 f"{self.from_keys}"
             )
         if self.equal_above:
-            words += f"; {self.equal_above} rows with more keys are equal"
+            are = "is" if self.equal_above == 1 else "are"
+            words += f"; {some(self.equal_above, 'row')} with more keys {are} equal"
         return words
 
     def json(self) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from kvparity.births.account import Account
 from kvparity.births.causes import cause, first_birth
 from kvparity.births.transplant import Birth
-from kvparity.core.words import digits, rounded
+from kvparity.core.words import digits, rounded, some
 
 SHOWN = 12
 """Operations that are listed."""
@@ -29,7 +29,8 @@ def _born(found: Account, reference: str, candidate: str) -> Iterator[str]:
     first = first_birth(found)
     yield (
         f"born in {first.operation}, sequence {first.sequence}, position {first.position}: inputs "
-        f"are equal, {first.elements} of {first.of} elements differ by up to {_ulps(first.ulps)}"
+        f"are equal, {first.elements} of {first.of} elements differ by up to "
+        f"{some(first.ulps, 'ulp')}"
     )
     yield (
         f"    element {first.column}: {reference} {digits(first.reference)}, "
@@ -43,8 +44,8 @@ def _born(found: Account, reference: str, candidate: str) -> Iterator[str]:
     counts = found.by_operation()
     for operation in list(counts)[:SHOWN]:
         far = max(each.ulps for each in found.births if each.operation == operation)
-        rows = f"{counts[operation]} row{'' if counts[operation] == 1 else 's'}"
-        yield f"    {operation:<44} {rows:>9}, up to {_ulps(far)}"
+        rows = some(counts[operation], "row")
+        yield f"    {operation:<44} {rows:>9}, up to {some(far, 'ulp')}"
     if len(counts) > SHOWN:
         yield f"    and {len(counts) - SHOWN} more"
     yield _account(found, reference)
@@ -71,10 +72,6 @@ def _account(found: Account, reference: str) -> str:
 def _last(ran: Sequence[str]) -> str:
     """What computed the result; an operation of many operators by the last ones."""
     return ", ".join(ran[-3:])
-
-
-def _ulps(count: int) -> str:
-    return f"{count} ulp{'' if count == 1 else 's'}"
 
 
 def births_json(births: Sequence[Birth]) -> list[dict[str, object]]:

@@ -25,6 +25,11 @@ def of_allowed(measured: Mapping[str, float | str], limits: Mapping[str, float])
     )
 
 
+def some(count: int, noun: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def rounded(value: float | str) -> str:
     """Three digits; a value without digits by its name."""
     return value if isinstance(value, str) else f"{value:.3g}"

@@ -11,6 +11,7 @@ from kvparity.core.environment import settle, versions
 from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.lock import held
 from kvparity.core.values import Json
+from kvparity.core.words import some
 from kvparity.run.failing import FailingCases
 from kvparity.run.identity import subject_files
 from kvparity.run.options import SHRINK_S
@@ -63,12 +64,14 @@ class Shrunk:
         if self.smallest is None:
             return ""
         if self.passing is None:
-            return f"fails with {self.smallest.keys} keys; no case beside it was seen to pass"
+            return (
+                f"fails with {some(self.smallest.keys, 'key')}; no case beside it was seen to pass"
+            )
         other = self.passing
         if other.what == "steps":
             return f"fails {other.before}, passes {other.after}"
         if other.what.startswith(("tokens", "generated")) and other.case.keys != self.smallest.keys:
-            return f"fails with {self.smallest.keys} keys, passes with {other.case.keys}"
+            return f"fails with {some(self.smallest.keys, 'key')}, passes with {other.case.keys}"
         return f"fails with {other.what} {other.before}, passes with {other.after}"
 
     def text(self) -> str:
@@ -76,7 +79,7 @@ class Shrunk:
         if self.smallest is None:
             return f"{self.case}: nothing differs now ({self.words}); nothing was made smaller"
         shape = f"{told(self.start)} -> {told(self.smallest)}"
-        counted = f"{self.tried} cases, {self.seconds:.0f} s"
+        counted = f"{some(self.tried, 'case')}, {self.seconds:.0f} s"
         end = "1-minimal: no case with one thing less fails in the same way"
         if not self.repeats:
             end = "not deterministic: a case gave another answer when rerun; nothing above is shown"
@@ -123,8 +126,7 @@ def told(case: OneCase) -> str:
     """Sequences, keys and path of a case, in words."""
     count = len(case.workload.lengths())
     path = case.path.kind if case.path.kind == "steps" else str(case.path)
-    sequences = f"{count} sequence{'' if count == 1 else 's'}"
-    return f"{sequences}, {case.keys} keys, {path}"
+    return f"{some(count, 'sequence')}, {some(case.keys, 'key')}, {path}"
 
 
 @device_model.using(None)  # what is put in force for a case ends with it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from kvparity.core.words import some
 from kvparity.relations.order.tree import SumTree
 
 
@@ -24,7 +25,8 @@ def first_difference(a: SumTree, b: SumTree, *, names: tuple[str, str] = ("one",
     here, there = len(mine.keys() - theirs.keys()), len(theirs.keys() - mine.keys())
     return (
         f"only {name} forms the partial sum of {size} terms {shorten(tree.terms(x))} "
-        f"({here} partial sums are {names[0]}'s alone, {there} {names[1]}'s)"
+        f"({some(here, 'partial sum')} {'is' if here == 1 else 'are'} {names[0]}'s alone, "
+        f"{there} {names[1]}'s)"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kvparity.core.bits import differing, ulps
+from kvparity.core.words import some
 from kvparity.relations.order.difference import first_difference
 from kvparity.relations.order.row_replay import (
     ReplayedRow,
@@ -39,7 +40,7 @@ class Parting:
         """A sentence."""
         where = {"score": "key", "weight": "key", "sum of P V": "dim"}.get(self.node)
         at = f", {where} {self.at}" if where else ""
-        far = f"{self.ulps} ulp{'' if self.ulps == 1 else 's'}"
+        far = some(self.ulps, "ulp")
         told = f"the {self.node} differs first, by {far} (head {self.head}{at}): {self.sums}"
         if self.walks[0] == self.walks[1]:
             return f"both walk {self.walks[0]}; {told}"

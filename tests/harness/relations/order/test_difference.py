@@ -44,7 +44,8 @@ def test_the_smallest_partial_sum_that_one_tree_forms_alone_is_told():
         least = words(here | there)
         name = min((*words({each}), name) for name, each in one)[-1]
         assert said.startswith(f"only {name} forms the partial sum of {least[0]} terms ")
-        assert said.endswith(f" ({len(here)} partial sums are A's alone, {len(there)} B's)")
+        sums = "partial sum is" if len(here) == 1 else "partial sums are"
+        assert said.endswith(f" ({len(here)} {sums} A's alone, {len(there)} B's)")
         same = [x for n, x in one if (n, words({x})) == (name, least)]
         assert any(f" terms {shorten(sorted(x))} (" in said for x in same)
 
