@@ -128,7 +128,7 @@ def watched() -> WatchedFunctions:
         _last[:] = [
             WatchedFunctions(
                 known,
-                watching(known),
+                _watching(known, untouched),
                 lambda: [*map(len, places)] == sizes and untouched(),
             )
         ]
@@ -140,7 +140,11 @@ def watching(known: Known) -> Callable[[], str | None]:
 
     Bound now: nothing that is replaced later has a part in the look.
     """
-    had, code, of_torch, named, untouched = _had, _code, _of_torch, _name, _untouched(known)
+    return _watching(known, _untouched(known))
+
+
+def _watching(known: Known, untouched: Callable[[], bool]) -> Callable[[], str | None]:
+    had, code, of_torch, named = _had, _code, _of_torch, _name
 
     def look() -> str | None:
         if untouched():
