@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STUDIES = (
     "bench_drift",
+    "cluster_simulation",
     "bench_transformers_overhead",
     "drift_causes",
     "located_defects",

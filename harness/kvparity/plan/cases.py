@@ -196,9 +196,12 @@ def _units(
     contract: Contract, cases: list[Case], plans: dict[str, WorkloadPlans]
 ) -> tuple[Unit, ...]:
     units: list[Unit] = []
+    grouped: dict[tuple[KernelNumerics, str], list[Case]] = {}
+    for case in cases:
+        grouped.setdefault((case.numerics, case.workload), []).append(case)
     for numerics in all_numerics(contract):
         for workload in contract.workloads:
-            own = tuple(c for c in cases if (c.numerics, c.workload) == (numerics, workload.name))
+            own = tuple(grouped.get((numerics, workload.name), ()))
             if contract.subject.kind == "server":
                 units += _by_drawing(workload.name, numerics, own, plans[workload.name])
             elif own:

@@ -106,7 +106,7 @@ def whole(evidence: Evidence, work: Work) -> None:
         "units.jsonl": [unit.id for unit in work.units],
     }
     for (file, names), key in zip(planned.items(), ("id", "unit"), strict=True):
-        there = [line[key] for line in evidence.lines(file)]
+        there = {line[key] for line in evidence.lines(file)}
         missing = [repr(name) for name in names if name not in there]
         if missing:
             raise RunFolderError(

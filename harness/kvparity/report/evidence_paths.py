@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from kvparity.plan.cases import Unit, Work
 from kvparity.relations.registry import path_relation
-from kvparity.report.lines import PathLine, edited
+from kvparity.report.lines import PathLine, edited, parsed
 from kvparity.report.run_dir import Evidence
 from kvparity_contracts.paths import PathName
 
@@ -20,6 +20,7 @@ def check(evidence: Evidence, work: Work) -> None:
     Raises:
         RunFolderError: a line that is not planned, stands twice, or is none of a path.
     """
+    units = {unit.id: unit for unit in work.units}
     planned = {unit.id: planned_paths(unit) for unit in work.units}
     seen: dict[tuple[str, str, bool], int] = {}
     for number, line in evidence.read(PathLine):
@@ -33,8 +34,7 @@ def check(evidence: Evidence, work: Work) -> None:
         if key in seen:
             raise edited(place, f"line {seen[key]} holds {what} already")
         seen[key] = number
-    for unit in work.units:
-        require_drawn(evidence, unit)
+        _drawn(units[line.unit], line, place)
 
 
 def require_drawn(evidence: Evidence, unit: Unit) -> None:
@@ -44,14 +44,20 @@ def require_drawn(evidence: Evidence, unit: Unit) -> None:
         RunFolderError: one ran others; another version drew them, or they were edited.
     """
     for number, line in evidence.read(PathLine):
-        if line.unit == unit.id and line.steps != unit.plans.steps(PathName.parse(line.path)):
-            place = f"{evidence.folder / line.file}:{number}"
-            raise edited(place, f"path {line.path} ran other steps than are drawn now")
+        if line.unit == unit.id:
+            _drawn(unit, line, f"{evidence.folder / line.file}:{number}")
+
+
+def _drawn(unit: Unit, line: PathLine, place: str) -> None:
+    if line.steps != unit.plans.steps(PathName.parse(line.path)):
+        raise edited(place, f"path {line.path} ran other steps than are drawn now")
 
 
 def of_unit(evidence: Evidence, unit: Unit) -> Iterator[PathLine]:
-    """The lines of one unit's paths. Raises as ``check`` does, of a line that is none of a path."""
-    return (line for _, line in evidence.read(PathLine) if line.unit == unit.id)
+    """The lines of one unit's paths. Raises as ``check`` does, of one that is none of a path."""
+    for number, value in evidence.numbered(PathLine.file):
+        if value.get("unit") == unit.id:  # of the others there may be very many
+            yield parsed(PathLine, value, f"{evidence.folder / PathLine.file}:{number}")
 
 
 def planned_paths(unit: Unit) -> frozenset[tuple[str, bool]]:

@@ -44,6 +44,7 @@ class Evidence:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._counted: dict[str, tuple[int, int]] = {}
 
     @contextmanager
     def alone(self, identity: JsonObject, *, resume: bool, command: str = "") -> Iterator[None]:
@@ -168,9 +169,18 @@ class Evidence:
         return str(read_identity(self.folder / "identity.json").get("command", ""))
 
     def count(self, file: str) -> int:
-        """The number of whole lines of a file."""
+        """The number of whole lines of a file, of which only what was added since is read."""
         path = self.folder / file
-        return path.read_bytes().count(b"\n") if path.is_file() else 0
+        if not path.is_file():
+            return 0
+        size, lines = self._counted.get(file, (0, 0))
+        if path.stat().st_size < size:  # it was cut
+            size, lines = 0, 0
+        with path.open("rb") as opened:
+            opened.seek(size)
+            added = opened.read()
+        self._counted[file] = size + len(added), lines + added.count(b"\n")
+        return self._counted[file][1]
 
     def write(self, line: RunLine) -> None:
         """Add a line to its file."""

@@ -279,7 +279,8 @@ def _in_order(
     lines: list[AnyLine], planned: Sequence[object], name: Callable[[AnyLine], object]
 ) -> list[AnyLine]:
     """The lines in the order of the plan, whichever process ended first."""
-    return sorted(lines, key=lambda line: planned.index(name(line)))
+    at = {each: number for number, each in enumerate(planned)}
+    return sorted(lines, key=lambda line: at[name(line)])
 
 
 def _kernels(units: Sequence[UnitLine], cases: Sequence[CaseLine]) -> dict[str, Json]:
