@@ -54,6 +54,7 @@ class StoreRow(Value):
     device: str
     device_name: str | None
     device_uuid: str | None
+    """where the case says on which device it ran"""
     python: str | None
     kvparity: str | None
     torch: str | None
@@ -135,7 +136,6 @@ def _row(
         "seed": report.contract.seed,
         "device": environment.device,
         "device_name": environment.device_name,
-        "device_uuid": getattr(environment, "uuid", None),
         "python": environment.python,
         "packages": json.dumps(environment.versions),
     }
@@ -151,6 +151,7 @@ def _row(
             "reason": case.reason,
             "first_divergence": None if divergence is None else _place(divergence),
             "max_ulp": case.max_ulp,
+            "device_uuid": None if case.place is None else case.place.uuid,
             "digest": _digest(case, units),
             "dtype": case.dtype,
             "kv_cache": case.kv_cache,
