@@ -174,7 +174,14 @@ def _put_in(data: dict[str, Data], contract: Contract, cell: SweepCell) -> None:
             entry["limits"] = limits[cell.dtype]
 
 
-def _absolute(subject: Data, base: Path) -> None:
+def files_of(given: CellContract) -> tuple[Path, ...]:
+    """The files and folders that the contract of a cell names, which are absolute in it."""
+    return tuple(_absolute(json.loads(given.raw)["subject"], Path("/")))
+
+
+def _absolute(subject: Data, base: Path) -> list[Path]:
+    """Make what it names absolute; returns what that is."""
+    found = []
     for path in _FILES:
         inner = subject
         for key in path[:-1]:
@@ -184,6 +191,8 @@ def _absolute(subject: Data, base: Path) -> None:
         target, colon, function = name.rpartition(":") if path[0] in _FUNCTIONS else (name, "", "")
         if path[0] not in _FUNCTIONS or target.endswith(".py"):
             inner[path[-1]] = f"{base / target}{colon}{function}"
+            found.append(base / target)
+    return found
 
 
 _FUNCTIONS = ("prefill", "decode", "append")

@@ -6,29 +6,31 @@ import argparse
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kvparity.cli.stop import StopError
 from kvparity.run.options import seconds
 
 if TYPE_CHECKING:
+    from kvparity.run.on_ray.request import RayRequest
     from kvparity.run.pools import Pools
+    from kvparity.sweeps.carry_out import Carried
     from kvparity_contracts.loader import LoadedContract
 
 _HERE = "auto"
 _WAIT_S = 60.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add them to a verb."""
+def add_arguments(parser: argparse.ArgumentParser, more: str) -> None:
+    """Add them to a verb; ``more``: what its help says of ``--ray``."""
     parser.add_argument(
         "--ray",
         nargs="?",
         const=_HERE,
         metavar="ADDRESS",
         help="compute on the nodes of a Ray cluster: that of ADDRESS, else the one that "
-        "RAY_ADDRESS names or this machine is a node of; needs --device, and --jobs is then the "
-        "most tasks at a time",
+        f"RAY_ADDRESS names or this machine is a node of; {more}",
     )
     parser.add_argument(
         "--ray-accelerator",
@@ -50,13 +52,9 @@ def sound(args: argparse.Namespace) -> None:
     Raises:
         StopError, ValueError: why, and what was expected.
     """
+    sound_of_sweep(args)
     if args.ray is None:
-        for name in ("accelerator", "wait"):
-            if getattr(args, f"ray_{name}") is not None:
-                raise StopError(f"--ray-{name} means nothing without --ray")
         return
-    if args.ray_wait is not None:
-        seconds("ray-wait", args.ray_wait)
     if args.device not in ("cpu", "cuda"):
         raise StopError(
             f"--ray: device {args.device!r}; add --device cpu or --device cuda: which GPU of which "
@@ -69,6 +67,20 @@ def sound(args: argparse.Namespace) -> None:
         )
     if args.ray_accelerator is not None and args.device != "cuda":
         raise StopError("--ray-accelerator means nothing with --device cpu")
+
+
+def sound_of_sweep(args: argparse.Namespace) -> None:
+    """Refuse what means nothing for any verb.
+
+    Raises:
+        StopError, ValueError: why, and what was expected.
+    """
+    if args.ray is None:
+        for name in ("accelerator", "wait"):
+            if getattr(args, f"ray_{name}") is not None:
+                raise StopError(f"--ray-{name} means nothing without --ray")
+    elif args.ray_wait is not None:
+        seconds("ray-wait", args.ray_wait)
 
 
 def device(args: argparse.Namespace) -> str | None:
@@ -84,12 +96,33 @@ def pools(args: argparse.Namespace, loaded: LoadedContract) -> Iterator[Pools | 
         return
     from kvparity.run.on_ray.cluster import Cluster
     from kvparity.run.on_ray.machines import OnRay
+
+    request = _request(args)
+    with Cluster(request.address) as cluster:
+        yield OnRay(cluster, request, loaded)
+
+
+@contextmanager
+def sweeping(args: argparse.Namespace) -> Iterator[Carried]:
+    """What carries out a sweep, as long as this lasts."""
+    from kvparity.sweeps import carry_out
+
+    if args.ray is None:
+        yield carry_out.carry_out
+        return
+    from kvparity.run.on_ray.cluster import Cluster
+    from kvparity.sweeps import nodes, on_node
+
+    request = _request(args)
+    with Cluster(request.address, on_node.serve) as cluster:
+        yield partial(nodes.carry_out_on, cluster, request)
+
+
+def _request(args: argparse.Namespace) -> RayRequest:
     from kvparity.run.on_ray.request import RayRequest
 
     wait_s = _WAIT_S if args.ray_wait is None else args.ray_wait
-    request = RayRequest(args.ray, args.ray_accelerator, wait_s, args.jobs)
-    with Cluster(request.address) as cluster:
-        yield OnRay(cluster, request, loaded)
+    return RayRequest(args.ray, args.ray_accelerator, wait_s, args.jobs)
 
 
 def again(args: argparse.Namespace) -> str:

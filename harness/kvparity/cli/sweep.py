@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from kvparity.cli import say
+from kvparity.cli import ray_option, say
 from kvparity.cli.arguments import Verbs, add_json
 from kvparity.cli.progress import Progress
 from kvparity.cli.stop import StopError, ends
@@ -56,13 +56,15 @@ def add_parser(verbs: Verbs) -> None:
         metavar="SECONDS",
         help=f"as kvparity verify takes it (default: {_TIMEOUT_S})",
     )
+    ray_option.add_arguments(
+        parser, "a cell takes --jobs CPUs (default: 1), and one GPU where its device is cuda"
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Sweep; returns the exit code of the worst cell."""
-    from kvparity.sweeps.carry_out import carry_out
     from kvparity.sweeps.planned import planned
     from kvparity.sweeps.process import CellSettings
     from kvparity.sweeps.reading import ended_as
@@ -72,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     with ends(ValueError, words="--"):
         sound(args.jobs, args.timeout)
+        ray_option.sound_of_sweep(args)
     if args.budget is not None and not 0 < args.budget <= 100_000:
         raise StopError(f"--budget {args.budget:g}: expected minutes, more than 0")
     loaded = load_sweep(args.sweep)
@@ -90,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
                 "run what is left, or give another --store"
             )
         try:
-            with Progress(of="cells") as bar:
+            with ray_option.sweeping(args) as carry_out, Progress(of="cells") as bar:
                 found = carry_out(
                     cells,
                     store,

@@ -74,7 +74,7 @@ def add_parser(verbs: Verbs) -> None:
         help="on a CPU, compute products as this architecture's matrix instructions do, as "
         "numerics.device in the contract asks for it",
     )
-    ray_option.add_arguments(parser)
+    ray_option.add_arguments(parser, "needs --device, and --jobs is then the most tasks at a time")
     ci_files.add_arguments(parser)
     parser.add_argument(
         "--locate-budget",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from kvparity.core.errors import RunFolderError
 from kvparity.core.exit_codes import ExitCode
@@ -54,6 +55,23 @@ class Swept:
     def verdict(self) -> Outcome:
         """The worst of the cells; where some are left, nothing holds yet."""
         return worst([each.verdict for each in self.cells] + ["void"] * bool(self.left))
+
+
+class Carried(Protocol):
+    """:func:`carry_out`, or its like on other machines."""
+
+    def __call__(
+        self,
+        cells: tuple[PlannedCell, ...],
+        store: SweepStore,
+        settings: CellSettings,
+        *,
+        budget_s: float | None,
+        ended: Callable[[str], tuple[Outcome, str]],
+        tell: Told,
+    ) -> Swept:
+        """Run every cell that has not ended."""
+        ...
 
 
 def carry_out(
@@ -119,23 +137,28 @@ def unended(end: CellEnd) -> str | None:
     return end.said if "another kvparity runs in" in end.said else None
 
 
-def keep(planned: PlannedCell, store: SweepStore, end: CellEnd) -> tuple[StoreRow, ...]:
-    """Put a cell that ended into the store.
+def keep(
+    planned: PlannedCell, store: SweepStore, end: CellEnd, attempts: int = 1
+) -> tuple[StoreRow, ...]:
+    """Put a cell that ended into the store; ``attempts``: how often it was begun.
 
     Raises:
         RunFolderError: the store cannot be written.
     """
-    rows = tuple(_rows(planned, store, end))
+    rows = tuple(_rows(planned, store, end, attempts))
     store.write(planned.id, rows)
     return rows
 
 
-def _rows(planned: PlannedCell, store: SweepStore, end: CellEnd) -> Iterator[StoreRow]:
+def _rows(
+    planned: PlannedCell, store: SweepStore, end: CellEnd, attempts: int
+) -> Iterator[StoreRow]:
     folder = store.run(planned.id)
     head = CellHead(
         cell=planned.id,
         sweep=planned.sweep,
         environment=planned.environment.name,
+        attempts=attempts,
         run=str(folder.relative_to(store.folder)),
         ended=now(),
     )

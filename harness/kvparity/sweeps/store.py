@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 CELLS = "cells"
+PARTS = (CELLS, "contracts", "runs", "logs")
+"""Its folders."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class SweepStore:
             RunFolderError: another sweep writes here, or it cannot be written.
         """
         try:
-            for part in (CELLS, "contracts", "runs", "logs"):
+            for part in PARTS:
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("wb")
         except OSError as error:
@@ -114,7 +116,7 @@ def needed() -> None:
 def _table(rows: Sequence[StoreRow]) -> pyarrow.Table:
     import pyarrow
 
-    kinds = {"max_ulp": pyarrow.int64(), "seed": pyarrow.int64()}
+    kinds = {"max_ulp": pyarrow.int64(), "seed": pyarrow.int64(), "attempts": pyarrow.int64()}
     kinds["ended"] = pyarrow.timestamp("s", tz="UTC")
     schema = pyarrow.schema(
         (name, kinds.get(name, pyarrow.string())) for name in StoreRow.model_fields

@@ -53,6 +53,8 @@ class StoreRow(Value):
     seed: int | None
     device: str
     device_name: str | None
+    attempts: int | None
+    """how often the verification was begun; more than 1 where machines of Ray were lost"""
     device_uuid: str | None
     """where the case says on which device it ran"""
     python: str | None
@@ -73,6 +75,7 @@ class CellHead(Value):
     cell: str
     sweep: str | None = None
     environment: str | None = None
+    attempts: int = 1
     run: str | None
     ended: datetime
 

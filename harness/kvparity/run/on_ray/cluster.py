@@ -36,8 +36,11 @@ class RayTask(Protocol):
 class Cluster:
     """A Ray cluster that this process drives."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(
+        self, address: str, serve: Callable[..., Iterator[SentPart]] | None = None
+    ) -> None:
+        """``serve``: what a task runs; by default a share of a run."""
+        self.address, self._function = address, serve or _serve
         self._ours = False
 
     def __enter__(self) -> Self:
@@ -67,8 +70,8 @@ class Cluster:
                     "ray start --head"
                 ) from error
             self._ours = True
-        task = ray.remote(max_calls=1, max_retries=0, num_returns="streaming")(_serve)
-        self._task = task
+        task = ray.remote(max_calls=1, max_retries=0, num_returns="streaming")
+        self._task = task(self._function)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,14 +95,18 @@ class Cluster:
         until = time.monotonic() + wait_s
         while not (places := self.places(need)):
             if time.monotonic() >= until:
-                there = [f"{name}: {_words(each)}" for name, each in resources().items()]
-                raise UnsupportedError(
-                    f"no node of the Ray cluster has {need}, which each task takes, and none came "
-                    f"within {wait_s:g} s; it has {'; '.join(there) or 'no node'}"
-                )
+                raise self.absent(need, wait_s)
             tell(f"waiting for a node with {need}")
             time.sleep(_LOOK_S)
         return places
+
+    def absent(self, need: NodeNeed, wait_s: float) -> UnsupportedError:
+        """That no node with this need came."""
+        there = [f"{name}: {_words(each)}" for name, each in resources().items()]
+        return UnsupportedError(
+            f"no node of the Ray cluster has {need}, which each task takes, and none came "
+            f"within {wait_s:g} s; it has {'; '.join(there) or 'no node'}"
+        )
 
     def begin(self, need: NodeNeed, common: object, items: Sequence[SentTask]) -> RayTask:
         """Begin a task; ``common`` is what :meth:`put` gave."""
