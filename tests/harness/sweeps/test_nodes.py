@@ -100,9 +100,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[CellSettings]:
 
 
 def carried(
-    cluster: Cluster, cells: tuple[PlannedCell, ...], store: SweepStore, budget_s: float | None = None,
+    cluster: Cluster,
+    cells: tuple[PlannedCell, ...],
+    store: SweepStore,
+    budget_s: float | None = None,
     jobs: int | None = None,
-) -> Swept:  # fmt: skip
+) -> Swept:
     return nodes.carry_out_on(
         cluster, RayRequest(wait_s=0.0), cells, store, CellSettings(jobs, 60.0),
         budget_s=budget_s, tell=lambda *_: None,
