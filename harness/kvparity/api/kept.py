@@ -12,6 +12,8 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 import torch
 from torch import Tensor, nn
 
+from kvparity.api.patched import patched
+
 _ELSEWHERE = frozenset({"training", "gradient_checkpointing", "name_or_path", "is_quantized"})
 """Attributes that say where a model comes from, or that eval mode does not read."""
 _VALUES = (bool, int, float, str, tuple, type(None))
@@ -32,6 +34,7 @@ def lost(model: nn.Module, loaded: object) -> Iterator[str]:
     yield from _other_tensors(model, loaded)
     for each in {type(module): module for module in own.values()}:
         yield from _other_code(each)
+    yield from patched(model)
 
 
 def _other_names(what: str, own: Set[str], kept: Set[str]) -> Iterator[str]:

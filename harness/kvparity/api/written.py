@@ -63,6 +63,7 @@ def written(
         RunFolderError: a file of this name is there.
     """
     folder = Path(run_dir) if run_dir is not None else new_folder(named(name))
+    folder = folder.absolute()  # commands in the report work from any folder
     run = WrittenRun(caller, folder)
     ours = False
     try:

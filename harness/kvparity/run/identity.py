@@ -70,12 +70,17 @@ def _of_subject(loaded: LoadedContract) -> dict[str, str]:
 
 def sources(loaded: LoadedContract) -> list[Path]:
     """The source files of a kernel pair, those that can be found."""
-    base, subject = Path(loaded.path).resolve().parent, loaded.contract.subject
+    base = Path(loaded.path).resolve().parent
+    found = {source_of(name.rpartition(":")[0], base) for name in function_names(loaded)}
+    return sorted((path for path in found if path is not None), key=str)
+
+
+def function_names(loaded: LoadedContract) -> list[str]:
+    """The functions that a contract names, if its subject is a pair."""
+    subject = loaded.contract.subject
     if not isinstance(subject, Attention):
         return []
-    names = (subject.prefill, subject.decode, subject.append)
-    found = {_source(name.rpartition(":")[0], base) for name in names if name is not None}
-    return sorted((path for path in found if path is not None), key=str)
+    return [each for each in (subject.prefill, subject.decode, subject.append) if each is not None]
 
 
 def _side(base: Path, side: AnySide) -> dict[str, str]:
@@ -117,7 +122,7 @@ def _checkpoint(base: Path, checkpoint: str | None) -> dict[str, str]:
     return facts
 
 
-def _source(target: str, base: Path) -> Path | None:
+def source_of(target: str, base: Path) -> Path | None:
     """The file that a function is imported from; nothing is imported to find it."""
     if target.endswith(".py"):
         return base / target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from kvparity.core.errors import RunFolderError
 from kvparity.report.kept_contract import FOLDER, contract_bytes, keep_file
 from kvparity.report.run_dir import read_identity
-from kvparity.run.identity import changed_files, hash_of, sources
+from kvparity.run.identity import changed_files, function_names, hash_of, source_of, sources
 from kvparity.subjects.pair.callables import instead
 from kvparity_contracts.loader import LoadedContract, load_bytes
 
@@ -66,12 +67,43 @@ def as_in(folder: Path, loaded: LoadedContract, *, current: bool) -> Iterator[Si
     Raises:
         RunFolderError: a copy is not what the run kept.
     """
-    changed = changed_files(loaded, folder)
-    copies = {} if current else _copies(folder)
-    kept = {str(path) for path in copies}
-    with instead(copies):
-        yield Since(*(_names(each for each in changed if (each in kept) is had)
-                      for had in (False, True)))  # fmt: skip
+    with _found_again(folder, loaded):
+        changed = changed_files(loaded, folder)
+        copies = {} if current else _copies(folder)
+        kept = {str(path) for path in copies}
+        with instead(copies):
+            yield Since(*(_names(each for each in changed if (each in kept) is had)
+                          for had in (False, True)))  # fmt: skip
+
+
+@contextmanager
+def _found_again(folder: Path, loaded: LoadedContract) -> Iterator[None]:
+    """Let modules be found where the run found them: pytest, or a PYTHONPATH, may have said where,
+    and neither says it to a later command.
+    """
+    roots, had = _roots(folder, loaded), list(sys.path)
+    sys.path[:0] = roots
+    try:
+        yield
+    finally:
+        sys.path[:] = had
+
+
+def _roots(folder: Path, loaded: LoadedContract) -> list[str]:
+    """The folders of modules that would not be found, or in another file than the run's."""
+    before = read_identity(folder / "identity.json").get("subject_files")
+    files = [Path(each) for each in before] if isinstance(before, dict) else []
+    base = Path(loaded.path).resolve().parent
+    found: dict[str, None] = {}
+    for target in (name.rpartition(":")[0] for name in function_names(loaded)):
+        if target.endswith(".py") or source_of(target, base) in files:
+            continue
+        parts = tuple(target.split("."))
+        for file in files:
+            module = file.parent if file.stem == "__init__" else file.with_name(file.stem)
+            if module.parts[-len(parts) :] == parts:
+                found[str(module.parents[len(parts) - 1])] = None
+    return list(found)
 
 
 def _names(files: Iterable[str]) -> tuple[str, ...]:
@@ -81,12 +113,7 @@ def _names(files: Iterable[str]) -> tuple[str, ...]:
 def own_sources(loaded: LoadedContract) -> Mapping[Path, str]:
     """Source files that are the user's, with their hashes now."""
     base = Path(loaded.path).resolve().parent
-    subject = loaded.contract.subject
-    named = {
-        base / str(name).rpartition(":")[0]
-        for name in (getattr(subject, key, None) for key in ("prefill", "decode", "append"))
-        if name is not None
-    }
+    named = {base / name.rpartition(":")[0] for name in function_names(loaded)}
     return {
         path: hash_of(path)
         for path in sources(loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 import torch
 from gaps import tiny
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AttentionInterface, AutoModelForCausalLM, LlamaForCausalLM
+from transformers.integrations import sdpa_attention
 from transformers.models.llama import modeling_llama
 
 import kvparity
+from kvparity.api.kept import lost
+from kvparity.api.patched import patched
 from kvparity.cli.main import main
 from kvparity.core.errors import RunFolderError, UnsupportedError
 
@@ -178,6 +182,47 @@ def test_code_that_other_processes_do_not_have(
     with pytest.raises(ValueError, match=words):
         kvparity.check_model(model, None, PROMPTS, run_dir=tmp_path / "run")
     assert not list(tmp_path.glob("run*"))
+
+
+REAL = torch.nn.functional.softmax
+REGISTERED = AttentionInterface._global_mapping
+GENUINE = REGISTERED["sdpa"]
+
+
+def _stand_in(*given: object, **more: object) -> object:
+    return REAL(*given, **more)  # type: ignore[arg-type] # as it was given
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value", "words"),
+    [
+        (nn.functional, "softmax", _stand_in, "torch.nn.functional.softmax was replaced"),
+        (nn.functional, "softmax", wraps(REAL)(_stand_in), "torch.nn.functional.softmax"),
+        (nn.functional, "softmax", partial(REAL), "torch.nn.functional.softmax was replaced"),
+        (nn.functional, "scaled_dot_product_attention", torch.add, "scaled_dot_product_attention"),
+        (torch, "matmul", torch.mul, "torch.matmul was replaced"),
+        (torch.Tensor, "softmax", _stand_in, "torch.Tensor.softmax was replaced"),
+        (nn.Linear, "forward", _stand_in, "Linear.forward was replaced"),
+        (sdpa_attention, "repeat_kv", _stand_in, "sdpa_attention.repeat_kv was replaced"),
+        (REGISTERED, "sdpa", _stand_in, "ALL_ATTENTION_FUNCTIONS.sdpa was replaced"),
+        (REGISTERED, "sdpa", partial(GENUINE), "ALL_ATTENTION_FUNCTIONS.sdpa was replaced"),
+        (REGISTERED, "sdpa", REGISTERED["flex_attention"], "ALL_ATTENTION_FUNCTIONS.sdpa"),
+    ],
+)
+def test_patches_that_other_processes_do_not_have(
+    where: object,
+    name: str,
+    value: object,
+    words: str,
+    model: LlamaForCausalLM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not list(patched(model))
+    if isinstance(where, dict):
+        monkeypatch.setitem(where, name, value)
+    else:
+        monkeypatch.setattr(where, name, value)
+    assert any(words in each for each in lost(model, model))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pair_contracts import PAIRS, write
 
+import kvparity
 from kvparity.cli.main import main
 from kvparity.core.errors import RunFolderError
 from kvparity.core.isolation.inside import here
@@ -81,6 +82,43 @@ def test_what_was_edited_since_is_run_as_it_was(
     assert run("replay", str(folder / "run"), "c000", "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["changed_files"], found["kept_files"]) == ([], ["mine.py"])
+
+
+def test_a_module_is_found_where_the_run_found_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As pytest finds modules beside tests, and no command that is typed later does."""
+    name = "only_there_package.inner"
+    file = (tmp_path / "there" / name.replace(".", "/")).with_suffix(".py")
+    file.parent.mkdir(parents=True)
+    file.write_text(TURNED.replace("mine.py", file.name))
+    (tmp_path / "there" / "turned_beside.py").write_text("TURNED = True\n")
+    path = list(sys.path)
+
+    def later() -> None:
+        for each in (name, name.partition(".")[0], "turned_beside"):
+            sys.modules.pop(each, None)
+        sys.path[:] = path
+
+    sys.path.insert(0, str(tmp_path / "there"))
+    try:
+        with here(True):
+            found = kvparity.check_pair(
+                f"{name}:prefill", f"{name}:decode", heads=(2, 1, 8), lengths=(9,),
+                paths=["decode"], controls=["stale-slot"], max_abs=None, locate=0,
+            )  # fmt: skip
+        commands = [line.partition(": kvparity ")[2] for line in str(found).splitlines()]
+        later()
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        replay, locate = (each.split() for each in commands if each)
+        assert run(*replay) == 1
+        assert "the same result as the run recorded" in capsys.readouterr().out
+        later()
+        assert run(*locate) == 0
+        assert sys.path == path
+    finally:
+        later()
 
 
 def test_current_runs_what_is_there_now(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
