@@ -62,9 +62,10 @@ def _registered(name: str) -> Iterator[str]:
         if name not in known:
             continue
         found, module = known[name], getattr(known[name], "__module__", None)
-        by_name = getattr(sys.modules.get(str(module)), getattr(found, "__name__", ""), None)
+        own = str(getattr(found, "__name__", ""))
+        by_name = getattr(sys.modules.get(str(module)), own, None)
         expected = f"{name}_" if name in ("sdpa", "eager") else ""
-        if by_name is not found or _other(found) or not found.__name__.startswith(expected):
+        if by_name is not found or _other(found) or not own.startswith(expected):
             yield _words(f"{where}.{registry}", name)
         else:
             yield from _others(sys.modules[str(module)], str(module))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,17 +67,14 @@ def as_in(folder: Path, loaded: LoadedContract, *, current: bool) -> Iterator[Si
     Raises:
         RunFolderError: a copy is not what the run kept.
     """
-    with _found_again(folder, loaded):
-        changed = changed_files(loaded, folder)
+    with found_again(folder, loaded):
         copies = {} if current else _copies(folder)
-        kept = {str(path) for path in copies}
         with instead(copies):
-            yield Since(*(_names(each for each in changed if (each in kept) is had)
-                          for had in (False, True)))  # fmt: skip
+            yield since_then(folder, loaded, copies)
 
 
 @contextmanager
-def _found_again(folder: Path, loaded: LoadedContract) -> Iterator[None]:
+def found_again(folder: Path, loaded: LoadedContract) -> Iterator[None]:
     """Let modules be found where the run found them: pytest, or a PYTHONPATH, may have said where,
     and neither says it to a later command.
     """
@@ -87,6 +84,17 @@ def _found_again(folder: Path, loaded: LoadedContract) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = had
+
+
+def since_then(folder: Path, loaded: LoadedContract, kept: Collection[Path] = ()) -> Since:
+    """What has changed. ``kept``: files of which the copy is used; those of prompts are among them
+    always, because they are part of the contract.
+    """
+    prompts = {path.resolve() for path in loaded.prompt_files}
+    copies = {str(path) for path in _copies(folder) if path in prompts or path in kept}
+    changed = changed_files(loaded, folder)
+    return Since(*(_names(each for each in changed if (each in copies) is had)
+                   for had in (False, True)))  # fmt: skip
 
 
 def _roots(folder: Path, loaded: LoadedContract) -> list[str]:

@@ -14,6 +14,7 @@ from kvparity.core.values import Json
 from kvparity.core.words import some
 from kvparity.run.failing import FailingCases
 from kvparity.run.identity import subject_files
+from kvparity.run.kept import Since, found_again, since_then
 from kvparity.run.options import SHRINK_S
 from kvparity.run.reopen import find_case, reopen
 from kvparity.smallest.one_case import OneCase, of_case
@@ -37,7 +38,7 @@ class Shrunk:
 
     ``minimal``: no case that is smaller by one thing fails in the same way. ``repeats``: both cases
     gave their answers again at the end. ``tried``: cases that were looked at, ``asked``: how many
-    were run now.
+    were run now. ``since``: files that are others now than in the run.
     """
 
     case: str
@@ -52,6 +53,7 @@ class Shrunk:
     asked: int
     seconds: float
     file: Path
+    since: Since
 
     @property
     def complete(self) -> bool:
@@ -76,8 +78,14 @@ class Shrunk:
 
     def text(self) -> str:
         """What a person reads."""
+        used = (
+            (self.since.changed, "what is there now was run"),
+            (self.since.kept, "what the run kept was taken"),
+        )
+        since = [f"changed since the run: {', '.join(each)}: {how}" for each, how in used if each]
         if self.smallest is None:
-            return f"{self.case}: nothing differs now ({self.words}); nothing was made smaller"
+            none = f"{self.case}: nothing differs now ({self.words}); nothing was made smaller"
+            return "\n".join([none, *since])
         shape = f"{told(self.start)} -> {told(self.smallest)}"
         counted = f"{some(self.tried, 'case')}, {self.seconds:.0f} s"
         end = "1-minimal: no case with one thing less fails in the same way"
@@ -89,6 +97,7 @@ class Shrunk:
             [
                 f"{self.case}: {self.failure}: {shape}",
                 self.edge,
+                *since,
                 f"{end} ({counted})",
                 "",
                 self.smallest.text().rstrip(),
@@ -118,6 +127,8 @@ class Shrunk:
             "tried": self.tried,
             "run_now": self.asked,
             "seconds": round(self.seconds, 1),
+            "changed_files": self.since.changed,
+            "kept_files": self.since.kept,
             "contract": None if self.smallest is None else str(self.file),
         }
 
@@ -148,6 +159,18 @@ def shrink(
         RunFolderError: the run has no such case, or it does not differ.
         UnsupportedError: the case compares no paths, or its steps are too many to be written.
     """
+    with found_again(folder, loaded):
+        return _shrink(loaded, folder, case_id, device, budget, progress)
+
+
+def _shrink(
+    loaded: LoadedContract,
+    folder: Path,
+    case_id: str,
+    device: str,
+    budget: float,
+    progress: ShrinkProgress,
+) -> Shrunk:
     found = reopen(loaded, folder, case_id, device)
     if found.kernel_case is not None:
         raise UnsupportedError(f"{case_id} looks at kernels: it has no sequences to take away")
@@ -219,6 +242,7 @@ def shrink(
         asked=search.asked + 1 + len(now),
         seconds=time.monotonic() - began,
         file=file,
+        since=since_then(folder, loaded),
     )
 
 

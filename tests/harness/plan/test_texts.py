@@ -19,7 +19,7 @@ from kvparity.report.run_dir import RunFolderError
 from kvparity.run import verify as verification
 from kvparity.run import worker
 from kvparity.run.identity import subject_files
-from kvparity.run.kept import contract_of, keep
+from kvparity.run.kept import Since, as_in, contract_of, keep, since_then
 from kvparity.run.replay import replay
 from kvparity.subjects.base import UnsupportedError
 from kvparity_contracts.loader import LoadedContract, load
@@ -118,7 +118,11 @@ def test_a_chat_of_a_file_keeps_its_roles(folder: Path) -> None:
     assert subject_files(loaded)[str(file)] != before
     for change in (lambda: None, file.unlink):  # edited, and gone
         change()
-        assert ids(given(contract_of(run))) == ((1, 3, 4, 2, 6, 2),)
+        then = contract_of(run)
+        assert ids(given(then)) == ((1, 3, 4, 2, 6, 2),)
+        for current in (False, True):  # prompts are part of the contract
+            with as_in(run, then, current=current) as since:
+                assert since == since_then(run, then) == Since((), ("p.jsonl",))
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,16 @@ def test_a_module_is_found_where_the_run_found_it(
         later()
 
 
+def test_shrink_says_what_is_run_as_it_is_now(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited(folder)
+    assert run("shrink", str(folder / "run"), "c000") == 5
+    said = capsys.readouterr().out
+    assert "nothing differs now" in said
+    assert "changed since the run: mine.py: what is there now was run" in said
+
+
 def test_current_runs_what_is_there_now(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edited(folder)
     assert run("replay", str(folder / "run"), "c000", "--current") == 5

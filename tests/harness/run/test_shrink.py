@@ -20,6 +20,7 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.core.lock import held
 from kvparity.plan.cases import make
 from kvparity.run.failing import FailingCases, kind_of
+from kvparity.run.kept import Since
 from kvparity.run.shrink import Shrunk, shrink
 from kvparity.smallest.one_case import OneCase, of_case
 from kvparity.smallest.reductions import SmallerCase
@@ -201,7 +202,7 @@ def test_the_edge_names_what_was_taken_away(name: str, red: Path) -> None:
     other = case.changed({("workloads", 0, "prompt_tokens"): [2, 19, 9]})
     assert other is not None
     passing = SmallerCase(what, before, after, other)
-    found = Shrunk("c000", "", "", case, case, passing, True, True, 2, 2, 0.0, red)
+    found = Shrunk("c000", "", "", case, case, passing, True, True, 2, 2, 0.0, red, Since((), ()))
     assert found.edge == words
 
 

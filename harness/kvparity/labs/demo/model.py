@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,6 +86,18 @@ def _read_once() -> Iterator[None]:
             setattr(gguf, name, made)
 
 
+@contextmanager
+def _shown_on_terminals() -> Iterator[None]:
+    """transformers' bar of the conversion obeys none of its switches, and would fill a log."""
+    reader = vars(import_module("transformers.modeling_gguf_pytorch_utils"))
+    own = reader["tqdm"]
+    reader["tqdm"] = partial(own, disable=None)  # which is where there is no terminal
+    try:
+        yield
+    finally:
+        reader["tqdm"] = own
+
+
 def _convert(source: Path, target: Path) -> None:
     offline.ensure()
     import torch
@@ -93,7 +105,7 @@ def _convert(source: Path, target: Path) -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with _read_once():
+    with _read_once(), _shown_on_terminals():
         words = AutoTokenizer.from_pretrained(str(source), gguf_file=FILE)
         packed = AutoModelForCausalLM.from_pretrained(
             str(source), gguf_file=FILE, dtype=torch.bfloat16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -87,3 +88,14 @@ def test_a_conversion_reads_the_file_once(monkeypatch: pytest.MonkeyPatch) -> No
         converted()
     assert made == ["file", "llama"]
     assert {name: getattr(gguf, name) for name in own} == own
+
+
+def test_a_log_has_no_bar_of_the_conversion(capsys: pytest.CaptureFixture[str]) -> None:
+    reader = import_module("transformers.modeling_gguf_pytorch_utils")
+    own = reader.tqdm
+    with model._shown_on_terminals():
+        assert list(reader.tqdm([1], desc="Converting")) == [1]
+    assert capsys.readouterr().err == ""
+    assert reader.tqdm is own
+    assert list(reader.tqdm([1], desc="Converting")) == [1]
+    assert "Converting" in capsys.readouterr().err
