@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from packaging.version import InvalidVersion, Version
 
@@ -45,12 +46,13 @@ class ClaimRun:
     @property
     def setting(self) -> tuple[object, ...]:
         """All that may decide it but the releases."""
-        return (self.contract, self.claim, self.dtype, self.seed, self.where, self.device)
+        about = (self.contract, self.claim, self.dtype, self.seed, self.where, self.device)
+        return (*about, self.sha256)
 
     @property
     def identity(self) -> tuple[object, ...]:
         """All that may decide it."""
-        return (*self.setting, self.sha256, self.packages)
+        return (*self.setting, self.packages)
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,10 @@ def _turns(runs: Sequence[ClaimRun]) -> Iterator[Turn]:
 
 
 def _stands_for(run: ClaimRun, setting: tuple[object, ...]) -> bool:
-    contract, _, dtype, seed, where, _ = setting
+    contract, _, dtype, seed, where, _, sha256 = setting
     failed = run.claim is None and run.verdict == "error"
-    alike = (run.contract, run.seed, run.where) == (contract, seed, where)
+    own = (run.contract, run.seed, run.where, run.sha256)
+    alike = own == (contract, seed, where, sha256)
     return failed and alike and run.dtype in (dtype, None)
 
 
@@ -181,10 +184,19 @@ def _turn(head: ClaimRun, package: str, said: Sequence[tuple[str, Outcome]]) -> 
     turned = tuple((release, worst(sorted(by_release[release]))) for release in order)
     good = [verdict == "holds" for _, verdict in turned]
     torn = [release for release in order if len(by_release[release]) > 1]
+    unsorted = [release for release in order if not version_key(release)[0]]
+    builds = [
+        pair for pair, verdicts in zip(pairwise(order), pairwise(good), strict=True)
+        if len(set(verdicts)) > 1 and _public(pair[0]) == _public(pair[1])
+    ]  # fmt: skip
     first_bad = last_good = None
     listed = ", ".join(f"{release} {verdict}" for release, verdict in turned)
     if torn:
         words = f"no first bad version: {package} {torn[0]} gave different verdicts ({listed})"
+    elif builds and any(good) and not all(good):
+        words = f"no first bad version: builds of one release of {package} differ ({listed})"
+    elif unsorted and any(good) and not all(good):
+        words = f"no first bad version: {package} {unsorted[0]} is no version to sort ({listed})"
     elif all(good):
         words = f"good in every version of {package} ({listed})"
     elif not any(good):
@@ -210,6 +222,12 @@ def version_key(text: str) -> tuple[int, Version, str]:
         return 1, Version(text), text
     except InvalidVersion:
         return 0, Version("0"), text
+
+
+def _public(text: str) -> tuple[Version, str]:
+    """The release without the part that names a build, such as ``+cpu``."""
+    rank, version, _ = version_key(text)
+    return Version(version.public), "" if rank else text
 
 
 def _flaky(runs: Sequence[ClaimRun]) -> Iterator[FlakyClaim]:

@@ -65,7 +65,7 @@ def ended_as(folder: Path, cell: str) -> tuple[Outcome, str]:
 
 
 def asked(folder: Path, sql: str) -> SqlAnswer:
-    """What a query over the view ``cases`` gives.
+    """What a query over ``cases`` gives; it can neither read nor write a file.
 
     Raises:
         RunFolderError: there is no store.
@@ -73,6 +73,7 @@ def asked(folder: Path, sql: str) -> SqlAnswer:
     """
     with _opened(folder, "*") as database:
         try:
+            _locked(database)
             found = database.execute(sql)
             names = tuple(str(each[0]) for each in found.description or ())
             return SqlAnswer(names, tuple(map(tuple, found.fetchall())))
@@ -99,6 +100,18 @@ def _opened(folder: Path, cells: str) -> Iterator[duckdb.DuckDBPyConnection]:
         except _errors() as error:
             raise RunFolderError(f"{folder} cannot be read: {_first(error)}") from None
         yield database
+
+
+def _locked(database: duckdb.DuckDBPyConnection) -> None:
+    """From here on no file is read or written: the rows are in memory."""
+    for statement in (
+        "CREATE TABLE kept AS FROM cases",
+        "DROP VIEW cases",
+        "ALTER TABLE kept RENAME TO cases",
+        "SET enable_external_access = false",
+        "SET lock_configuration = true",
+    ):
+        database.execute(statement)
 
 
 def _errors() -> type[Exception]:

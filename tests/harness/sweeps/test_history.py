@@ -58,8 +58,27 @@ TURNS: dict[str, tuple[tuple[Said, ...], str | None, str]] = {
         "differs)",
     ),
     "no version at all": (
-        (("5.24.0", "differs"), ("main", "holds")), "5.24.0",
-        "first bad version: transformers 5.24.0 (differs; main holds)",
+        (("5.24.0", "differs"), ("main", "holds")), None,
+        "no first bad version: transformers main is no version to sort (main holds, 5.24.0 "
+        "differs)",
+    ),
+    "two builds of a release": (
+        (("5.24.0+cpu", "holds"), ("5.24.0+cu130", "differs")), None,
+        "no first bad version: builds of one release of transformers differ (5.24.0+cpu holds, "
+        "5.24.0+cu130 differs)",
+    ),
+    "two spellings of a release": (
+        (("5.24", "holds"), ("5.24.0", "differs")), None,
+        "no first bad version: builds of one release of transformers differ (5.24 holds, 5.24.0 "
+        "differs)",
+    ),
+    "builds of two releases": (
+        (("5.23.0+cu128", "holds"), ("5.24.0+cu130", "differs")), "5.24.0+cu130",
+        "first bad version: transformers 5.24.0+cu130 (differs; 5.23.0+cu128 holds)",
+    ),
+    "a candidate": (
+        (("5.24.0rc1", "differs"), ("5.23.0", "holds"), ("5.24.0", "differs")), "5.24.0rc1",
+        "first bad version: transformers 5.24.0rc1 (differs; 5.23.0 holds)",
     ),
 }  # fmt: skip
 
@@ -82,6 +101,7 @@ APART: dict[str, dict[str, Any]] = {
     "another device": {"device_name": "Another CPU"},
     "another claim": {"claim": "close"},
     "another contract": {"contract": "other"},
+    "an edited contract": {"contract_sha256": "cd"},
     "another torch": {"packages": {"torch": "2.14.0"}},
     "another python": {"python": "3.13.0"},
 }
@@ -101,8 +121,9 @@ def test_a_run_that_failed_counts_for_every_claim_and_one_of_something_else_for_
     assert [turn.first_bad for turn in history([*good, failed]).turns] == ["5.24.0", "5.24.0"]
     other = row("5.24.0", "void", **bare)
     assert history([*good, other]).turns == ()
-    elsewhere = row("5.24.0", "error", **bare | {"device": "cuda"})
-    assert history([*good, elsewhere]).turns == ()
+    for other in ({"device": "cuda"}, {"contract_sha256": "cd"}):
+        elsewhere = row("5.24.0", "error", **bare | other)
+        assert history([*good, elsewhere]).turns == ()
 
 
 def test_a_claim_is_its_checks_verdict_and_of_several_formats_each_its_cases() -> None:
@@ -174,6 +195,22 @@ MISUSED = {
     "no such contract": (["history", "store", "x"], "holds no contract 'x'; it holds paged"),
     "no such claim": (["history", "store", "--claim", "x"], "no claim 'x'; it holds same bits"),
     "bad SQL": (["history", "store", "--sql", "SELEC"], "--sql: Parser Error"),
+    "SQL of another file": (
+        ["history", "store", "--sql", "SELECT * FROM 'other.csv'"],
+        "--sql: Permission Error",
+    ),
+    "SQL that writes": (
+        ["history", "store", "--sql", "COPY cases TO 'x.csv'"],
+        "--sql: Permission Error",
+    ),
+    "SQL that writes into the store": (
+        ["history", "store", "--sql", "COPY cases TO 'store/cells/y.parquet'"],
+        "--sql: ",
+    ),
+    "SQL that unlocks": (
+        ["history", "store", "--sql", "SET enable_external_access = true"],
+        "--sql: ",
+    ),
     "no such column": (["history", "store", "--sql", "SELECT x FROM cases"], "--sql: Binder Error"),
     "two questions": (["history", "store", "paged", "--sql", "x"], "found --sql beside a contract"),
     "somebody's file": (["history", "damaged"], "damaged cannot be read: "),
@@ -190,7 +227,12 @@ def test_a_mistake_is_one_sentence(
     for folder in ("empty", "damaged"):
         Path(folder, "cells").mkdir(parents=True)
     Path("damaged/cells/x.parquet").write_text("x")
+    Path("other.csv").write_text("a\n1\n")
+    before = sorted(Path().rglob("*"))
     assert main(line) == 2
+    assert sorted(each for each in Path().rglob("*") if each.name != "lock") == [
+        each for each in before if each.name != "lock"
+    ], "nothing is written"
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1

@@ -44,7 +44,11 @@ def test_cells_on_two_nodes_have_the_bits_of_this_machine(tmp_path: Path) -> Non
     (tmp_path / "local.yaml").write_text(one + "dtypes: [float32]\n")
     swept(tmp_path, one + "dtypes: [float32, bfloat16]\n")
     paths = [*(str(ROOT / name) for name in ("harness", "kernels", "contracts")), *sys.path]
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "RAY_AUTH_MODE": "disabled"}
+    environ = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_raylet_start_wait_time_s": "120",  # a machine that is busy starts nodes slowly
+    }
 
     def run(*line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
