@@ -278,7 +278,7 @@ Written by `python ci/studies/shrunk_defects.py` from a run: float32 on a CPU, i
 
 {chr(10).join(lines)}
 
-The first ten are those of the [fault matrix](fault-matrix.md), planted so that they change bits here. TF32 products and another number of warps do so as [sm_90 computes](../device-numerics.md): the second changes the tree of the sums along a row, which was read off compiled kernels. What the compiler makes of contraction is the fused operation in the text: both compile to the same machine code. Scores that are all equal show in no random data; a softcap of 1e-9 makes all weights 1.
+The first ten are those of the [fault matrix](fault-matrix.md), planted so that they change bits here. TF32 products and another number of warps do so as [sm_90 computes](../device-numerics.md): the second changes the tree of the sums along a row, which was read off compiled kernels. What the compiler makes of contraction is the fused operation in the text: both compile to the same floating-point instructions, each as often. Scores that are all equal show in no random data; a softcap of 1e-9 makes all weights 1.
 """  # noqa: E501 - Markdown
 
 

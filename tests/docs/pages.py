@@ -32,7 +32,9 @@ class Fence:
 
     @property
     def is_contract(self) -> bool:
-        return self.language == "yaml" and bool(re.search(r"^version:", self.text, re.MULTILINE))
+        return self.language == "yaml" and {"version", "subject"} <= set(
+            re.findall(r"^(\w+):", self.text, re.MULTILINE)
+        )
 
     def commands(self) -> list[tuple[str, list[str]]]:
         """The commands of a console block, each with the output that is shown."""

@@ -41,7 +41,12 @@ def test_contracts_of_the_pages_lint(fence, tmp_path):
     )
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "docs").rglob("*.yaml")), ids=lambda f: f.stem)
+BESIDE = [
+    file for file in sorted((ROOT / "docs").rglob("*.yaml")) if "\nsubject:" in file.read_text()
+]
+
+
+@pytest.mark.parametrize("file", BESIDE, ids=lambda f: f.stem)
 def test_contracts_beside_the_pages_hide_no_mapping_of_heads(file):
     # Some of them ask one narrow thing, so other findings are theirs to have.
     assert list(hidden_mapping(load(file).contract)) == []

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.core.errors import RunFolderError, UnsupportedError
-from kvparity.sweeps.store_rows import StoreRow
 
 if TYPE_CHECKING:
     import pyarrow
+
+    from kvparity.sweeps.store_rows import StoreRow
 
 CELLS = "cells"
 PARTS = (CELLS, "contracts", "runs", "logs")
@@ -115,6 +116,8 @@ def needed() -> None:
 
 def _table(rows: Sequence[StoreRow]) -> pyarrow.Table:
     import pyarrow
+
+    from kvparity.sweeps.store_rows import StoreRow
 
     kinds = {"max_ulp": pyarrow.int64(), "seed": pyarrow.int64(), "attempts": pyarrow.int64()}
     kinds["ended"] = pyarrow.timestamp("s", tz="UTC")

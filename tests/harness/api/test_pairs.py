@@ -158,7 +158,7 @@ def test_without_a_limit_only_bits_are_asked_for() -> None:
 def test_functions_by_name_run_apart_and_rows_are_recomputed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kvparity.run.verify.jobs_of", lambda *_, **__: Jobs(1, "of a test"))
+    monkeypatch.setattr("kvparity.run.pools.jobs_of", lambda *_, **__: Jobs(1, "of a test"))
     name = Path(__file__)
     Path("own.py").write_text(name.read_text().split("@pytest.fixture")[0])
     with here(False):  # the tests' own setting is that subjects run in this process

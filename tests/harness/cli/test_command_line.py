@@ -24,7 +24,7 @@ MEANT = {
     "an option without a verb": (["--versoin"], "kvparity: error:", "--version"),
     "a choice": (["verify", "smoke", "--as", "sm90"], "kvparity verify: error:", "sm_90"),
     "a shell": (["completion", "bsh"], "kvparity completion: error:", "bash"),
-    "nothing near": (["verify", "smoke", "--xyz"], "kvparity verify: error:", None),
+    "nothing near": (["verify", "smoke", "--zzzzzz"], "kvparity verify: error:", None),
     "a word too many": (["verify", "smoke", "junit"], "kvparity verify: error:", None),
 }
 

@@ -32,6 +32,7 @@ class Pool:
     def __init__(self, *answers: Any) -> None:
         self.answers, self.asked = list(answers), [()]
         self.asked.clear()
+        self.used = self  # of the processes that a run has, these
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         self.asked = [(task.function, *task.arguments) for task in tasks]

@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import FileStore
 
 from kvparity.births.digests import Digests, Place, computing
 from kvparity.controls.ranks import DEFECTS
@@ -185,7 +184,7 @@ def compute(
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # this machine alone
     dist.init_process_group(
         "nccl" if kind == "cuda" else "gloo",
-        store=FileStore(store, size),
+        init_method=f"file://{store}",
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=work.limit_s),
