@@ -37,17 +37,17 @@ def rows_in(folder: Path, cell: str | None = None) -> tuple[StoreRow, ...]:
     if cell is not None and not (folder / CELLS / f"{cell}.parquet").is_file():
         return ()
     with _opened(folder, "*" if cell is None else cell) as database:
-        names = ", ".join(f'"{name}"' for name in StoreRow.model_fields)
+        there = {str(row[0]) for row in database.execute("DESCRIBE cases").fetchall()}
+        fields = StoreRow.model_fields
+        names = [name for name in fields if fields[name].is_required() or name in there]
+        listed = ", ".join(f'"{name}"' for name in names)
         try:
-            found = database.execute(f"SELECT {names} FROM cases ORDER BY ended, cell, case_id")
+            found = database.execute(f"SELECT {listed} FROM cases ORDER BY ended, cell, case_id")
         except _errors() as error:
             raise RunFolderError(f"{folder} is no store of this version: {_first(error)}") from None
         values = found.fetchall()
     try:
-        return tuple(
-            StoreRow.model_validate(dict(zip(StoreRow.model_fields, row, strict=True)))
-            for row in values
-        )
+        return tuple(StoreRow.model_validate(dict(zip(names, row, strict=True))) for row in values)
     except ValidationError as error:
         raise RunFolderError(f"{folder}: {sentence(error)}. It was changed") from None
 

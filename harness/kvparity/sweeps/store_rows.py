@@ -53,8 +53,9 @@ class StoreRow(Value):
     seed: int | None
     device: str
     device_name: str | None
-    attempts: int | None
-    """how often the verification was begun; more than 1 where machines of Ray were lost"""
+    attempts: int | None = None
+    """how often the verification was begun; more than 1 where machines of Ray were lost. What has
+    a default may be missing in a store that an earlier version wrote"""
     device_uuid: str | None
     """where the case says on which device it ran"""
     python: str | None

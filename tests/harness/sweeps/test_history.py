@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import run_documents
+from pyarrow import parquet
 from sweep_rows import row
 
 from kvparity.cli.main import main
+from kvparity.core.errors import RunFolderError
 from kvparity.sweeps.history import history
+from kvparity.sweeps.reading import rows_in
 from kvparity.sweeps.store import SweepStore
 from kvparity.sweeps.store_rows import StoreRow
 
@@ -262,3 +265,19 @@ def test_runs_of_verify_are_added_once(tmp_path: Path, capsys: pytest.CaptureFix
         assert sorted(run["verdict"] for run in found["runs"]) == ["differs", "holds"]
     (flaky,) = found["flaky"]
     assert flaky["words"].startswith("verdicts ")
+
+
+def test_a_store_of_an_earlier_version_is_read(store: Path) -> None:
+    """A column that came later is unknown there; one that was always there is not."""
+    (file, *_) = sorted((store / "cells").glob("*.parquet"))
+    table = parquet.read_table(file)
+    parquet.write_table(table.drop_columns(["attempts"]), file)
+    assert {row.attempts for row in rows_in(store, file.stem)} == {None}
+    parquet.write_table(table.drop_columns(["claim_verdict"]), file)
+    with pytest.raises(RunFolderError, match="no store of this version"):
+        rows_in(store, file.stem)
+
+
+def test_the_store_of_the_results_is_read() -> None:
+    rows = rows_in(Path(__file__).parents[3] / "docs/results/sweep")
+    assert {row.contract for row in rows if row.verdict == "differs"} == {"paged-eager"}
