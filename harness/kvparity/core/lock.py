@@ -14,6 +14,7 @@ import logging
 import os
 import pwd
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ STALE_S = 60.0
 """A file whose time is older has no holder any more."""
 _KEYS = ("work", "pid", "user", "host", "since")
 _TAKEN = (errno.EAGAIN, errno.EACCES)
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+"""What a link points to is somebody's file, and is not written over."""
 _log = logging.getLogger("kvparity")
 
 
@@ -64,7 +67,7 @@ def _taken(path: Path) -> int:
     """The open file, locked, once nobody else has it."""
     while True:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+            handle = os.open(path, _OPEN, 0o644)
         except OSError as error:
             raise RunFolderError(_unwritable(path, error)) from error
         try:
@@ -82,6 +85,8 @@ def _ours(path: Path, handle: int) -> bool:
     Raises:
         RunFolderError: it is another's.
     """
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise RunFolderError(f"cannot write to {path.parent}: {FILE} there is no file")
     works = True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,7 +126,7 @@ def _said(handle: int) -> dict[str, object] | None:
     """What a holder wrote; None where nobody did, or not all of it yet."""
     try:
         found = json.loads(os.pread(handle, 1 << 16, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -157,6 +162,8 @@ def _renew(handle: int, done: threading.Event) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return f"cannot write to {path.parent}: {FILE} there is a link; remove it"
     owner = ""
     with suppress(OSError):
         uid = path.parent.stat().st_uid

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,29 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     with pytest.raises(RunFolderError) as error, held(tmp_path, "verify"):
         raise AssertionError("it cannot be written")
     assert str(error.value).startswith(f"cannot write to {tmp_path}: Permission denied; it belongs")
+
+
+ODD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "link": (lambda file: file.symlink_to(file.parent / "notes"), f"{FILE} there is a link"),
+    "pipe": (os.mkfifo, f"{FILE} there is no file"),
+    "folder": (Path.mkdir, "Is a directory"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_no_file_is_neither_followed_nor_written(name: str, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    make, words = ODD[name]
+    make(tmp_path / FILE)
+    with pytest.raises(RunFolderError, match=words), held(tmp_path, "verify"):
+        raise AssertionError("it was taken")
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_a_file_of_nobodys_words_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("[" * 100_000)
+    with held(tmp_path, "verify"):
+        assert json.loads((tmp_path / FILE).read_text())["work"] == "verify"
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
