@@ -137,9 +137,9 @@ def told(contract: Parts) -> Iterator[tuple[KeyPath, str]]:
 def _edges(given: DrawMeans, stop: int) -> Iterator[str]:
     for edge in (*given.edges, CutEdge("block", given.block)):
         found, every = places(edge, stop), 1 if edge.once else (stop - 1) // edge.keys
+        name = "block of queries" if edge.name == "block" else edge.name
         if found:
             where = f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
-            name = "block of queries" if edge.name == "block" else edge.name
             yield f"{len(found)} of {every:,} edges of a {name} of {edge.keys}, at {where}"
         else:
-            yield f"no edge of a {edge.name} of {edge.keys}"
+            yield f"no edge of a {name} of {edge.keys}"

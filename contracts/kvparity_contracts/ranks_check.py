@@ -30,8 +30,8 @@ class TpInvariance(Compared):
     reduce: Literal["fixed", "all_reduce"] = "fixed"
     """What adds partial sums of ranks: fixed is the tree of subject.row_blocks, all_reduce that of
     torch.distributed, in an order of its own."""
-    limit_s: Positive = 600
-    """Seconds that the ranks of one number may take for both paths."""
+    limit_s: Annotated[int, Field(ge=1, le=604_800)] = 600
+    """Seconds that the ranks of one number may take for both paths; a week at most."""
     paths: Annotated[Paths, Field(json_schema_extra={"default": ["decode"]})] = (DECODE,)
     """The paths that must have the reference's bits at every number of ranks."""
 

@@ -12,7 +12,9 @@ BROKEN = {"invariant": "x", "step": 0, "sequence": "w/0", "place": 1, "layer": N
 SIDE = {"kind": "recorded", "name": "a", "about": "b", "fingerprint": None, "flags": {}}
 RANKS = {
     "ranks": 2, "path": "decode", "differing_tokens": 0, "differing_rows": 0, "unlike_ranks": [],
-    "collectives": [],
+    "collectives": [
+        {"operator": "allgather_", "ranks": 2, "dtype": "float32", "times": 6, "bytes": 96},
+    ],
 }  # fmt: skip
 PLACE = {"node": "a", "process": 1, "device": "cpu", "uuid": None, "versions": {"torch": "2"}}
 DETAILS: dict[str, dict[str, Any]] = {

@@ -24,6 +24,7 @@ from kvparity.core.values import (
     Texts,
     Value,
 )
+from kvparity_contracts.checks import Check
 
 Outcome = Literal["holds", "differs", "void", "error"]
 SideName = Literal["reference", "candidate"]
@@ -230,6 +231,10 @@ class CaseLine(RunLine):
         """Why it cannot differ, or None."""
         if not self.differing_tokens and not self.differing_rows:
             return "it differs, and counts nothing that does"
+        return None
+
+    def less_than(self, check: Check) -> str | None:
+        """Why it holds by less than its check asks for, or None."""
         return None
 
 

@@ -11,7 +11,7 @@ from kvparity.core.values import LIST, Count, Value
 from kvparity.plan.results import CaseLine, Details
 from kvparity.relations.asked import Asked, RelationAnswer
 from kvparity.relations.base import PathRelation
-from kvparity_contracts.checks import ReproductionCheck
+from kvparity_contracts.checks import Check, ReproductionCheck
 
 
 class RunPlace(Value):
@@ -49,6 +49,18 @@ class ReproductionCase(CaseLine):
         if len({(run.node, run.process) for run in runs}) < max(2, len(runs)):
             return f"it holds, and was run in {len(runs)} processes, or in one of them twice"
         return super().why_not_holds()
+
+    def less_than(self, check: Check) -> str | None:
+        """It was run in as many processes, or on as many nodes."""
+        if self.verdict != "holds" or not isinstance(check, ReproductionCheck):
+            return None
+        runs = () if self.details is None else self.details.runs
+        if len(runs) != check.times:
+            return f"it holds by {len(runs)} processes, and {check.times} were asked for"
+        nodes = len({run.node for run in runs})
+        if check.across == "nodes" and nodes < check.times:
+            return f"it holds on {nodes} nodes, and {check.times} were asked for"
+        return None
 
 
 class ReproductionRelation(PathRelation):

@@ -39,6 +39,7 @@ def cases(evidence: Evidence, contract: Contract, work: Work) -> list[CaseLine]:
         wrong = (
             _misplaced(case, line)
             or _other_limits(contract, case, line)
+            or line.less_than(contract.check(case.check))
             or damage(evidence.folder, line)
         )
         if wrong is not None:

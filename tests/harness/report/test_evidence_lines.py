@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import case_details
 import pytest
 import run_documents
 import toy
+from case_details import PLACE, RANKS
 
 from kvparity.plan.cases import Case, make
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
@@ -34,6 +36,9 @@ CASES: list[Case | KernelCase] = [c for unit in WORK.units for c in unit.cases]
 CASES += WORK.kernel_cases
 FILES = ("cases.jsonl", "units.jsonl", "controls.jsonl", "paths.jsonl")
 Line = dict[str, Any]
+PLANNED = (
+    "id", "check", "dtype", "kv_cache", "workload", "path", "reference", "temperature",
+)  # fmt: skip
 
 
 def case_line(case: Case | KernelCase) -> Line:
@@ -233,6 +238,52 @@ def test_a_line_that_says_otherwise_than_the_plan_is_refused(
     evidence = kept(tmp_path, lines)
     with pytest.raises(RunFolderError, match=rf"{file}:1"):
         READERS[file](evidence)
+
+
+PLACES = [PLACE | {"process": number, "node": f"n{number}"} for number in (1, 2)]
+RAN = [RANKS | {"ranks": ranks, "path": path} for ranks, path in ((1, "decode"), (2, "decode"))]
+DECODER = {
+    "kind": "decoder", "row_blocks": 4,
+    "config": {"vocab_size": 256, "hidden_size": 16, "intermediate_size": 16, "layers": 1,
+               "heads": 4, "kv_heads": 4, "head_dim": 4, "max_positions": 32},
+}  # fmt: skip
+LESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "processes": ({"times": 3}, {"runs": PLACES}, "by 2 processes, and 3 were asked for"),
+    "nodes": (
+        {"times": 2, "across": "nodes"},
+        {"runs": [place | {"node": "a"} for place in PLACES]},
+        "on 1 nodes, and 2 were asked for",
+    ),
+    "the reference": (
+        {"ranks": [1, 2]}, {"found": RAN}, "and prefill at 2 ranks was not compared",
+    ),
+    "a number of ranks": (
+        {"ranks": [1, 2, 4]}, {"found": [*RAN, RANKS | {"path": "prefill"}]},
+        "and decode at 4 ranks was not compared",
+    ),
+    "one rank": (
+        {"ranks": [1, 2]}, {"found": [RANKS, RANKS | {"path": "prefill"}]},
+        "and decode at 1 ranks was not compared",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LESS)
+def test_what_holds_by_less_than_its_check_asks_is_refused(name: str, tmp_path: Path) -> None:
+    asked, details, words = LESS[name]
+    relation = "reproduction" if "times" in asked else "tp-invariance"
+    subject = {"subject": DECODER} if relation == "tp-invariance" else {}
+    check = {"name": "c", "relation": relation, "paths": ["decode"]} | asked
+    contract = toy.contract(**subject, checks=[check], controls="all")
+    work = make(contract)
+    case = work.units[0].cases[0]
+    more = case_details.line(relation, "holds", details)
+    told = more | {key: it for key, it in case_line(case).items() if key in PLANNED}
+    evidence = kept(tmp_path, {"cases.jsonl": [told]})
+    with pytest.raises(RunFolderError, match=f"it holds.* {words}"):
+        evidence_check.cases(evidence, contract, work)
+    assert evidence_check.cases(kept(tmp_path, {"cases.jsonl": [told | {"verdict": "void"}]}),
+                                contract, work)  # fmt: skip
 
 
 @pytest.mark.parametrize("file", ["cases.jsonl", "units.jsonl", "controls.jsonl"])

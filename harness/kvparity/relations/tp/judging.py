@@ -63,7 +63,8 @@ def _unclaimed(side: RankedPath, reduce: str, sums: int) -> str | None:
             "reduce: fixed was claimed"
         )
     wanted = sums * len(side.record.plan.schedule)
-    ran = sum(each.times for each in (adding if reduce == "all_reduce" else side.collectives))
+    counted = adding if reduce == "all_reduce" else side.collectives
+    ran = sum(each.times for each in counted if each.ranks == side.ranks)
     if ran < wanted:
         return f"partial sums are added {wanted} times, and {ran} collectives ran for it"
     return None

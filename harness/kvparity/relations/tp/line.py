@@ -9,6 +9,7 @@ from pydantic import Field
 from kvparity.core.values import LIST, Count, Value
 from kvparity.plan.results import CaseLine, Details
 from kvparity.relations.tp.rank import Collective
+from kvparity_contracts.checks import Check, TpInvariance
 
 
 class RanksFound(Value):
@@ -74,11 +75,25 @@ class TpCase(CaseLine):
         if (found := self.details) is None or not found.found:
             return "it holds, and no number of ranks is listed"
         for each in found.found:
+            if each.ranks > 1 and not each.collectives:
+                return f"it holds, and {each.path} at {each.ranks} ranks ran no collective"
             if each.differing_tokens or each.differing_rows or each.unlike_ranks:
                 return f"it holds, and {each.path} at {each.ranks} ranks differs"
         if found.first is not None:
             return f"it holds, and first is {found.first!r}"
         return super().why_not_holds()
+
+    def less_than(self, check: Check) -> str | None:
+        """Both paths were compared at every number of ranks."""
+        if self.verdict != "holds" or not isinstance(check, TpInvariance):
+            return None
+        found = self.details.found if self.details is not None else ()
+        wanted = {(1, self.path)}
+        wanted |= {(size, path) for size in check.sizes for path in (self.path, self.reference)}
+        lacking = sorted(wanted - {(each.ranks, each.path) for each in found})
+        if lacking:
+            return f"it holds, and {lacking[0][1]} at {lacking[0][0]} ranks was not compared"
+        return None
 
     def why_not_differs(self) -> str | None:
         """Bits of the reference differ, or those of ranks that should agree."""

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter
 
 from kvparity.births.digests import Digests, Place, computing
 from kvparity.controls.ranks import DEFECTS
@@ -93,6 +94,10 @@ class RankPath(Value):
     operations: dict[str, list[tuple[str, int, int]]]
 
 
+_ANSWER = TypeAdapter(dict[str, RankPath])
+"""What a rank gives, by path."""
+
+
 @dataclass(frozen=True)
 class RankedPath:
     """What a path gave at a number of ranks. ``record``: of rank 0. ``unlike``: the ranks whose
@@ -142,11 +147,7 @@ def ranked(
         kind = subject.device.type
         calls = [(work, kind, shard.to("cpu"), n, size, store) for n, shard in enumerate(own)]
         answers = processes.together(compute, calls, check.limit_s)
-    found = [
-        {name: RankPath.model_validate(told, strict=False) for name, told in each.items()}
-        for each in answers
-        if isinstance(each, dict)
-    ]
+    found = [_ANSWER.validate_python(each, strict=False) for each in answers]
     return [_ranked(side.plans, path, [each[str(path)] for each in found]) for path in work.paths]
 
 

@@ -49,6 +49,10 @@ VOID = {
     "all_reduce": (side(collectives=(REDUCED,)), "allreduce_ ran 6 times, and adds in an order"),
     "one more": (side(collectives=(GATHERED, SCATTERED)), "reduce_scatter_ ran 6 times"),
     "none": (side(collectives=()), "partial sums are added 6 times, and 0 collectives ran"),
+    "a part of the ranks": (
+        side(collectives=(GATHERED.model_copy(update={"ranks": 1}),)),
+        "partial sums are added 6 times, and 0 collectives ran",
+    ),
     "too few": (side(collectives=(FEW,)), "partial sums are added 6 times, and 5 collectives ran"),
     "no decode": (
         side(record=record(DECODE, observed={"attention.prefill": 2})),
@@ -137,6 +141,7 @@ def test_a_line_that_holds_lists_ranks_that_all_agree() -> None:
     for details, words in (
         ({"found": []}, "no number of ranks is listed"),
         ({"first": {"ranks": 2, "path": "decode", "operation": None}}, "it holds, and first is"),
+        ({"found": [RANKS | {"collectives": []}]}, "decode at 2 ranks ran no collective"),
     ):
         with pytest.raises(ValueError, match=words):
             TpCase.model_validate(line("tp-invariance", "holds", details))
