@@ -88,9 +88,9 @@ class TpCase(CaseLine):
         if self.verdict != "holds" or not isinstance(check, TpInvariance):
             return None
         found = self.details.found if self.details is not None else ()
-        wanted = {(1, self.path)}
+        wanted: set[tuple[int, str | None]] = {(1, self.path)}
         wanted |= {(size, path) for size in check.sizes for path in (self.path, self.reference)}
-        lacking = sorted(wanted - {(each.ranks, each.path) for each in found})
+        lacking = sorted(wanted - {(each.ranks, each.path) for each in found}, key=str)
         if lacking:
             return f"it holds, and {lacking[0][1]} at {lacking[0][0]} ranks was not compared"
         return None
