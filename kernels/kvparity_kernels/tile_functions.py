@@ -51,6 +51,8 @@ class TileFunctions(Operators):
         """What answers for ``plain``, or ``plain``."""
         if thing is self.tensor:
             return self._to(plain) if name == "to" else super().stand_in(thing, name, plain)
+        if thing not in (self.language, self.core, self.language.math):
+            return plain  # a method of another class: a descriptor loads, too
         if name in CONSTANTS:
             return self._constant(name, plain)
         if name in relied.ELEMENTWISE:
@@ -96,7 +98,7 @@ class TileFunctions(Operators):
         key: list[Any] = []
         for each in args:
             value = self._value(each)
-            if value.__class__ in (int, float):
+            if value.__class__ in (int, float) and value == value:  # no NaN: it has more bits
                 key.append((value.__class__, repr(value)))  # -0.0 is another one than 0.0
             elif value.__class__ is self.dtype:
                 key.append(value.name)
@@ -147,11 +149,11 @@ class TileFunctions(Operators):
     def _load(self, plain: Call) -> Call:
         """From pointers, where a mask says so; elsewhere a number."""
 
-        def load(pointer: Any, mask: Any = None, other: Any = None, **more: Any) -> Any:
+        def load(pointer: Any, mask: Any = None, other: Any = None, *rest: Any, **more: Any) -> Any:
             element = getattr(getattr(pointer, "dtype", None), "element_ty", None)
             kind = LOADED.get(getattr(element, "name", ""))
-            if more or kind is None or (mask is None and other is not None):
-                return plain(pointer, mask, other, **more)
+            if rest or more or kind is None or (mask is None and other is not None):
+                return plain(pointer, mask, other, *rest, **more)
             x, block = pointer.handle.data, pointer.type.__class__ is self.block
             tests = None
             if mask is not None:
@@ -181,7 +183,7 @@ class TileFunctions(Operators):
     def _fill(self, other: Any, element: Any, shape: tuple[int, ...]) -> Array | None:
         """What stands where nothing is read: 0 if nothing is said; None where it is no number."""
         value = self._value(other)
-        if value.__class__ not in (int, float, type(None)):
+        if value.__class__ not in (int, float, type(None)) or value != value:
             return None
         key = (repr(value), element.name, shape)
         found = self.fills.get(key)

@@ -9,9 +9,11 @@ from typing import Any
 import interpreted
 import numpy as np
 import pytest
+import torch
 from interpreted import NUMPYS, POINTERS, SHAPES, operand, stand_in, told
 
-from kvparity_kernels import launch  # noqa: F401 - settles how kernels are decorated
+from kvparity_kernels import launch
+from kvparity_kernels.launch import kernel
 
 # isort: split
 import triton.language as tl
@@ -48,6 +50,7 @@ def constants() -> Iterator[Given]:
         for dtype in (tl.float32, tl.bfloat16, tl.int64, tl.constexpr(tl.int32), tl.int1, "fp32"):
             for shape in ((), (4,), [tl.constexpr(8), 1], (tl.constexpr(2), 4), 4, (3,), ("x",)):
                 yield (shape, value, dtype), {}
+    yield ((4,), -float("nan"), tl.float32), {}
     yield ((4,), block("fp32"), tl.float32), {}
     yield ((4,), 1.0), {"dtype": tl.float32}
 
@@ -99,6 +102,9 @@ def loads() -> Iterator[Given]:
             yield (places(name, 4), block("int1", 4)), {"other": other}
         yield (places(name, 4),), {}
     yield (places("fp32", 4),), {"volatile": True}
+    yield (places("fp32", 4), None, None, (), "", "", "", True), {}
+    for nan in (float("nan"), -float("nan")):
+        yield (places("fp32", 4), block("int1", 4), nan), {}
     yield (block("fp32", 4), block("int1", 4)), {}
 
 
@@ -173,6 +179,19 @@ def test_what_most_kernels_ask_for_needs_no_rules_of_triton() -> None:
     for name, (operands, more) in answered():
         (thing, called), _ = FUNCTIONS[name]
         stand_in(thing, called, tl.core.builtin(rules))(*operands, **more)
+
+
+@kernel
+def add_one(X, Y):
+    source = tl.make_tensor_descriptor(X, shape=[2, 8], strides=[8, 1], block_shape=[2, 4])
+    target = tl.make_tensor_descriptor(Y, shape=[2, 8], strides=[8, 1], block_shape=[2, 4])
+    target.store([0, 0], source.load([0, 4]) + 1)
+
+
+def test_a_descriptor_loads_by_itself() -> None:
+    x, y = torch.arange(16.0).reshape(2, 8), torch.zeros(2, 8)
+    launch.launch(add_one, (1,), x, y)
+    assert torch.equal(y[:, :4], x[:, 4:] + 1)
 
 
 def test_constants_are_made_once_and_written_by_nobody(changes: Any) -> None:
