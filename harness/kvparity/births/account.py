@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from kvparity.births.digests import digest_pass
 from kvparity.births.signs import Signs, alike, observed, without_program
 from kvparity.births.transplant import (
@@ -30,8 +32,9 @@ ROOM = 1 << 28
 class Account:
     """What was found out about two paths.
 
-    ``rows``: compared rows; ``differing``: of these, with other bits; ``still``: of these, how many
-    differ once the births alone are the reference's, ``still_logits`` in their logits.
+    ``rows``: compared rows; ``differing``: of these, with other bits; ``still``: how many differ
+    once the births alone are the reference's, ``still_logits`` in their logits, ``others`` that
+    did not before.
     ``operations``: how many both sides reported.
     ``unlike``: operations and rows with other bits, in the order of computation; ``first`` of them.
     ``signs``: what was observed beside the births.
@@ -52,6 +55,7 @@ class Account:
     left_out: int
     gap: float
     gap_left: float
+    others: int = 0
     whole: bool = True
 
     @property
@@ -60,14 +64,21 @@ class Account:
         return bool(self.births and self.differing) and not self.still and not self.left_out
 
     @property
-    def explained(self) -> float:
-        """The share of the gap that is gone with the births."""
-        return 1.0 if not self.gap else max(0.0, 1.0 - self.gap_left / self.gap)
+    def equal(self) -> int:
+        """How many of the differing rows are equal with the births put right."""
+        return self.differing - (self.still - self.others)
+
+    @property
+    def explained(self) -> float | None:
+        """The share of the gap that is gone with the births; None of no gap, or an infinite one."""
+        if not self.gap or math.isinf(self.gap):
+            return None
+        return max(0.0, 1.0 - self.gap_left / self.gap)
 
     @property
     def mended(self) -> float:
         """The share of the differing rows that are equal with the births put right."""
-        return 1.0 - self.still / self.differing if self.differing else 1.0
+        return self.equal / self.differing if self.differing else 1.0
 
     def by_operation(self) -> Counter[str]:
         """How many rows were born in each operation, in the order of computation."""
@@ -99,9 +110,10 @@ def account(
     signs = observed(a, a_digests, b, b_digests)
     if not unlike:
         eager = without_program(candidate) if signs.logits_differ else None
-        signs = replace(signs, traced=eager is not None and _apart(a, eager)[0] == 0)
+        signs = replace(signs, traced=eager is not None and not _apart(a, eager)[0].any())
+        count = int(off.sum())
         return Account(
-            len(a.index), off, off, off_logits, operations, None, (), signs, (), 0, gap, gap
+            len(a.index), count, count, off_logits, operations, None, (), signs, (), 0, gap, gap
         )
     order = {name: number for number, name in enumerate(a_digests.by_operation)}
     found, kept = Born((), (), False), KeptRows((), 0)
@@ -114,11 +126,11 @@ def account(
         keys = {(each.operation, (each.sequence, each.position)) for each in born}
         mended = replaced(candidate, {key: row for key, row in kept.rows.items() if key in keys})
         still, still_logits, left = _apart(a, mended)
-    unsteady = bool(born and still and found.whole) and not alike(b, candidate.run())
+    unsteady = bool(born and still.any() and found.whole) and not alike(b, candidate.run())
     return Account(
         rows=len(a.index),
-        differing=off,
-        still=still,
+        differing=int(off.sum()),
+        still=int(still.sum()),
         still_logits=still_logits,
         operations=operations,
         first=min(unlike, key=lambda each: each[1]),
@@ -128,12 +140,13 @@ def account(
         left_out=kept.left_out,
         gap=gap,
         gap_left=left,
+        others=int((still & ~off).sum()),
         whole=found.whole,
     )
 
 
-def _apart(a: Record, b: Record) -> tuple[int, int, float]:
-    """How many rows differ in value or digest, how many in their digest, and how far values are.
+def _apart(a: Record, b: Record) -> tuple[Tensor, int, float]:
+    """Which rows differ in value or digest, how many in their digest, and how far values are.
 
     That is the sum of absolute differences.
     """
@@ -143,4 +156,4 @@ def _apart(a: Record, b: Record) -> tuple[int, int, float]:
     logits = a.digests != b.digests.to(a.digests.device)[rows]
     off = logits | differing(a.values, values).any(-1)
     gap = float((a.values.double() - values.double()).abs().nansum())
-    return int(off.sum()), int(logits.sum()), gap
+    return off, int(logits.sum()), gap

@@ -71,7 +71,8 @@ def cause(found: Account) -> Cause:
         return _unwritten(signs.unwritten)
     if left and not found.still_logits:
         return _of_scores("once the births are put right, ")
-    if left and (signs.unsteady or found.explained < 0.5):
+    share = found.mended if found.explained is None else found.explained
+    if left and (signs.unsteady or share < 0.5):
         words = "rows that were put right came out wrong again: something is kept between calls"
         if signs.unsteady:
             words = "the same side, run again, gave other bits: something is kept between calls"

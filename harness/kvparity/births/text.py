@@ -59,9 +59,12 @@ def _account(found: Account, reference: str) -> str:
         )
     if not found.differing:
         return f"no compared row differs, with or without {rows}"
-    made = f"{found.differing - found.still} of {found.differing} rows that differ are equal"
-    share = f"{rounded(100 * found.explained)} % of the distance between logprobs is gone"
-    words = f"with {rows} replaced by {reference}'s, {made} and {share}"
+    made = f"{found.equal} of {found.differing} rows that differ are equal"
+    if found.explained is not None:
+        made += f" and {rounded(100 * found.explained)} % of the distance between logprobs is gone"
+    if found.others:
+        made += f" ({some(found.others, 'other row')} part then)"
+    words = f"with {rows} replaced by {reference}'s, {made}"
     if not found.whole:
         words = f"time ended before all were found; {words}"
     if found.left_out:

@@ -178,6 +178,23 @@ def test_an_account_of_a_part_is_not_complete() -> None:
     assert "inside" in cause(replace(whole, differing=0)).words
 
 
+def test_shares_are_of_rows_that_differed_and_of_a_distance_that_is_one() -> None:
+    """Births that were put right may let rows part that were equal by chance."""
+    whole = account("plain", "split-by-batch")
+    n = whole.differing
+    worse = replace(whole, still=n + 2, others=3, whole=False)
+    assert (worse.equal, account_json(worse)["explained_rows"]) == (1, 1 / n)
+    told = "\n".join(lines(worse, "prefill", "batched"))
+    assert f"1 of {n} rows that differ are equal and" in told
+    assert "(3 other rows part then)" in told
+    for gap in (0.0, float("inf")):  # equal logprobs of other logits; a token of probability 0
+        some = replace(whole, still=1, still_logits=1, gap=gap, gap_left=gap)
+        assert account_json(some)["explained"] is None
+        assert "distance between logprobs" not in "\n".join(lines(some, "prefill", "batched"))
+        assert cause(some).kind == "reduction order"  # most rows are equal
+        assert cause(replace(some, still=n, still_logits=n)).kind == "not deterministic"
+
+
 @pytest.mark.parametrize("heard", [0, 30])
 def test_where_time_ends_it_is_told_what_the_births_so_far_explain(
     heard: int, monkeypatch: pytest.MonkeyPatch
@@ -192,16 +209,17 @@ def test_where_time_ends_it_is_told_what_the_births_so_far_explain(
     assert bool(found.births) is (heard > 0)
     told = "\n".join(lines(found, "prefill", "batched"))
     if not heard:
-        assert (found.still, found.explained, cause(found).kind) == (found.differing, 0, "unknown")
+        assert (found.equal, found.explained, cause(found).kind) == (0, 0, "unknown")
         assert "time ended before an operation was found" in told
         return
     assert len(found.births) < len(whole.births)
     assert not found.complete
+    assert found.explained is not None
     assert 0 < found.explained < 0.5
     # What is left would be another cause, if all births had been looked for.
     assert cause(found).kind == "reduction order"
     shares = found.mended, found.explained
-    equal = f"{found.differing - found.still} of {found.differing} rows that differ are equal"
+    equal = f"{found.equal} of {found.differing} rows that differ are equal"
     assert f"time ended before all were found; with these {len(found.births)} rows" in told
     assert f"{equal} and {rounded(100 * found.explained)} % of the distance" in told
     document = account_json(found)
