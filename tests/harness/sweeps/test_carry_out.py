@@ -193,6 +193,9 @@ def test_what_is_no_end_is_left_and_nothing_holds(
     assert (found.verdict, len(found.left), store.ended(cells[0].id)) == ("void", 1, False)
     found, _ = carried(cells[:2], store, end(store), budget_s=1e-9)
     assert [each.why for each in found.left] == ["the budget is spent"] * 2
+    made = end(store)
+    found, _ = carried(cells[:2], store, lambda cell: ended if cell is cells[0] else made(cell))
+    assert ([each.verdict for each in found.cells], found.verdict) == (["holds"], "void")
 
 
 def test_two_sweeps_do_not_write_one_store(store: SweepStore) -> None:
