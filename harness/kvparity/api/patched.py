@@ -21,6 +21,7 @@ import typing_extensions
 from torch import nn
 
 import kvparity
+from kvparity_kernels.relied.torch import BUILTIN_LAYERS, BUILTINS
 
 _FOLDERS = (
     *(f"{Path(each.__path__[0])}/" for each in (torch, transformers, kvparity)),
@@ -31,10 +32,7 @@ _REGISTRIES = (
     ("transformers.modeling_utils", "ALL_ATTENTION_FUNCTIONS"),
     ("transformers.masking_utils", "ALL_MASK_ATTENTION_FUNCTIONS"),
 )
-_BUILTIN: tuple[tuple[ModuleType, object], ...] = (
-    (torch, torch._C._VariableFunctions),
-    (nn.functional, torch._C._nn),
-)
+_BUILTIN = ((torch, BUILTINS), (nn.functional, BUILTIN_LAYERS))
 """Modules, and where what they have of C++ is kept beside them."""
 
 
@@ -42,7 +40,8 @@ def patched(model: nn.Module) -> Iterator[str]:
     """Functions that a model may call and that are no library's, in words."""
     for module in (torch, torch.functional, nn.functional):
         yield from _others(module, module.__name__)
-    for owner, kept in _BUILTIN:
+    for owner, item in _BUILTIN:
+        kept = item.get()
         for name in (each for each in dir(kept) if not each.startswith("__")):
             found = vars(owner).get(name)
             if not isinstance(found, FunctionType | None) and found != getattr(kept, name):

@@ -44,6 +44,16 @@ INDUCTOR = ReliedItem(
     "count the runs of what torch.compile compiled",
 )
 
+BUILTINS = ReliedItem(
+    "torch",
+    ("torch:_C._VariableFunctions",),
+    "see which of torch's functions were replaced",
+)
+BUILTIN_LAYERS = ReliedItem(
+    "torch",
+    ("torch:_C._nn",),
+    "see which of torch's functions were replaced",
+)
 MODES_OFF = ReliedItem(
     "torch",
     ("torch.utils._python_dispatch:_disable_current_modes",),

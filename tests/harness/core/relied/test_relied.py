@@ -18,6 +18,7 @@ import transformers
 from tiny_transformers import family, needs, one_by_one, rows, tiny
 from transformers_families import FAMILIES
 
+from kvparity.api.patched import patched
 from kvparity.cli.main import main
 from kvparity.controls.transformers import window_one_short
 from kvparity.core.exit_codes import ExitCode
@@ -84,6 +85,7 @@ def _observe() -> None:
 
 CONSUMERS: dict[ReliedItem, Callable[[], Any]] = {
     own_torch.HAS_KERNEL: lambda: own_torch.composite.__wrapped__(torch.ops.aten.relu.default),
+    own_torch.BUILTINS: lambda: list(patched(torch.nn.Identity())),
     own_torch.INDUCTOR: lambda: Compiled(torch.sin)(torch.ones(2)),
     own_triton.HOOKS[0]: own_triton.check_hooks,
     own_triton.NVDISASM: lambda: build.disassemble.__wrapped__(b""),
