@@ -11,6 +11,7 @@ from pathlib import Path
 from kvparity.core.errors import RunFolderError
 from kvparity.report.kept_contract import FOLDER, contract_bytes, keep_file
 from kvparity.report.run_dir import read_identity
+from kvparity.run import worker
 from kvparity.run.identity import changed_files, function_names, hash_of, source_of, sources
 from kvparity.subjects.pair.callables import instead
 from kvparity_contracts.loader import LoadedContract, load_bytes
@@ -69,6 +70,7 @@ def as_in(folder: Path, loaded: LoadedContract, *, current: bool) -> Iterator[Si
     """
     with found_again(folder, loaded):
         copies = {} if current else _copies(folder)
+        worker.forget()  # what this process had loaded for the run was of other functions
         with instead(copies):
             yield since_then(folder, loaded, copies)
 
