@@ -87,7 +87,7 @@ def third_party(once: Once) -> Path:
 def which(config: pytest.Config) -> str:
     """Which of the tests that were named this run runs, in words."""
     if asked := config.getoption("markexpr"):
-        return f"kvparity tests: only those of -m {asked!r} (.ci/run runs all)"
+        return f"kvparity tests: only those of -m {asked!r} (ci/test -m '' runs all)"
     return "kvparity tests: all, those marked slow or compile among them"
 
 

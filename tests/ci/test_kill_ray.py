@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_node_and_a_driver_that_are_killed_lose_nothing(tmp_path: Path) -> None:
     file = tmp_path / "kills.json"

@@ -35,6 +35,7 @@ finally:
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_cells_on_two_nodes_have_the_bits_of_this_machine(tmp_path: Path) -> None:
     pytest.importorskip("ray")
