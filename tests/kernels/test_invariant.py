@@ -28,9 +28,10 @@ def differing(a: Tensor, b: Tensor) -> int:
 
 
 def rows_matter(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """An operation whose last bit depends on how many rows there are: what is planted."""
+    """An operation whose bits depend on how many rows there are: what is planted. By more than
+    torch's own may: with one bit, what is planted can undo what a CPU does."""
     y = func(*args, **kwargs)
-    return torch.nextafter(y, torch.full_like(y, torch.inf)) if y.shape[0] > 1 else y
+    return y * 2 if y.shape[0] > 1 else y
 
 
 W, B = draw(37, 45, seed=1), draw(37, seed=2)

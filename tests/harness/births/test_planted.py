@@ -26,6 +26,7 @@ from kvparity.labs.defect_matrix.locating import cause_of, placed
 from kvparity.labs.defect_matrix.locating import located as locate
 from kvparity.plan.schedule import Step
 from kvparity.record.path_run import Setting
+from kvparity.subjects.decoder.backends import sdpa
 from kvparity.subjects.decoder.subject import build
 from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS
@@ -125,8 +126,16 @@ class OneUp(PlantedSession):
         yield from (rows + 1 for rows in self.inner.forward(step, ids))
 
 
-def test_sdpa_under_a_rectangular_mask_is_watched() -> None:
-    """torch makes no such mask where a mode sees every operation."""
+def test_sdpa_under_a_rectangular_mask_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch makes no such mask where a mode sees every operation. Whether its kernels give other
+    bits under one depends on the CPU, so another scale is planted there."""
+
+    def planted(q: Tensor, k: Tensor, v: Tensor, *, scale: float, **how: object) -> Tensor:
+        rectangular = 1 < q.shape[2] < k.shape[2]
+        return attend(q, k, v, scale=scale * 1.5 if rectangular else scale, **how)  # type: ignore[arg-type]
+
+    attend = sdpa.scaled_dot_product_attention
+    monkeypatch.setattr(sdpa, "scaled_dot_product_attention", planted)
     shape = {"vocab_size": 256, "hidden_size": 32, "intermediate_size": 32, "layers": 1, "heads": 2,
              "kv_heads": 1, "head_dim": 16, "max_positions": 32}  # fmt: skip
     contract = Contract.model_validate({

@@ -18,18 +18,18 @@ TILE = 4
 
 
 def row(q, k, v, n, scale, mask):
-    """One row over all slots that it is given; those from n on are masked in one of two ways."""
+    """One row over all slots that it is given; those from n on are masked in one of two ways.
+    Key by key, since torch's sums over many keys depend on how many there are."""
     k, v = (x.float().repeat_interleave(q.shape[0] // k.shape[1], 1) for x in (k, v))
-    s = (q.float()[None] * k).sum(-1) * scale
-    seen = torch.arange(len(k)) < n
-    s = torch.where(seen[:, None], s, -torch.inf)
-    p = torch.exp(s - s.max(0).values)
-    if mask == "select":
-        v = torch.where(seen[:, None, None], v, 0.0)
-    out = torch.zeros(q.shape)
+    scores = [(q.float() * k[at]).sum(-1) * scale for at in range(n)]
+    top = torch.stack(scores).max(0).values
+    total, out = torch.zeros(q.shape[0]), torch.zeros(q.shape)
     for at in range(len(k)):
-        out = out + p[at][:, None] * v[at]
-    return (out / p.sum(0)[:, None]).to(q.dtype)
+        p = torch.exp(scores[at] - top) if at < n else torch.zeros(q.shape[0])
+        total = total + p
+        if at < n or mask != "select":
+            out = out + p[:, None] * v[at]
+    return (out / total[:, None]).to(q.dtype)
 
 
 def prefill(q, k, v, *, cu_seqlens_q, cu_seqlens_k, scale):
