@@ -84,9 +84,12 @@ def read(path: Path = KEPT) -> Reached:
 
 
 def write(reached: Reached, path: Path = KEPT) -> None:
-    """One line for each test and function, in order: a change of the map can be read."""
+    """One line for each test and function: a change of the map can be read.
+
+    Functions name a test by its place, so tests stay where they are and new ones come last.
+    """
     used = {test for known in reached.tests.values() for tests in known.values() for test in tests}
-    place = {test: n for n, test in enumerate(sorted(used))}
+    place = {test: n for n, test in enumerate(test for test in reached.seconds if test in used)}
     tests = ",\n".join(f"{json.dumps(test)}: {reached.seconds[test]:.2f}" for test in place)
     lines = ",\n".join(
         f"{json.dumps(file)}: {{\n"
@@ -156,7 +159,8 @@ def merged(old: Reached, new: Reached, again: Iterable[str]) -> Reached:
     def stays(test: str) -> bool:
         return test.partition("::")[0] not in gone
 
-    seconds = {test: took for test, took in old.seconds.items() if stays(test)} | dict(new.seconds)
+    stay = {test: took for test, took in old.seconds.items() if stays(test) or test in new.seconds}
+    seconds = stay | {test: new.seconds[test] for test in sorted(new.seconds)}
     tests: dict[str, dict[str, tuple[str, ...]]] = {}
     for file, known in new.tests.items():
         for owner, added in known.items():

@@ -40,7 +40,7 @@ class ClaimRun:
     ended: datetime
     cell: str
     run: str | None
-    digests: tuple[tuple[str, str | None], ...]
+    digests: tuple[tuple[str | None, str | None], ...]
     """(case, digest of its rows)"""
 
     @property
@@ -119,10 +119,8 @@ def _claims(rows: Iterable[StoreRow]) -> Iterator[ClaimRun]:
         installed |= {} if first.python is None else {"python": first.python}
         # Of a run over several formats, each has the verdict of its own cases; controls and missing
         # cases are told of the claim as a whole.
-        verdicts = [row.verdict for row in own]
-        alone = all(row.verdict == "holds" for row in own) and first.claim_verdict != "holds"
-        others = alone and first.claim_verdict in ("differs", "error")
-        verdict = worst(verdicts) if not alone or others else first.claim_verdict
+        void = first.claim_verdict == "void"
+        verdict = worst([row.verdict for row in own] + ["void"] * void)
         bad = next((row for row in own if row.verdict == verdict), first)
         yield ClaimRun(
             first.contract, first.claim, first.relation, verdict,
@@ -130,7 +128,7 @@ def _claims(rows: Iterable[StoreRow]) -> Iterator[ClaimRun]:
             first.dtype, first.seed, first.device_name or first.device, first.device,
             first.contract_sha256, first.environment,
             tuple(sorted(installed.items())), first.ended, first.cell, first.run,
-            tuple((row.case_id or "", row.digest) for row in own),
+            tuple((row.case_id, row.digest) for row in own),
         )  # fmt: skip
 
 
@@ -193,7 +191,7 @@ def _turn(head: ClaimRun, package: str, said: Sequence[tuple[str, Outcome]]) -> 
     listed = ", ".join(f"{release} {verdict}" for release, verdict in turned)
     if torn:
         words = f"no first bad version: {package} {torn[0]} gave different verdicts ({listed})"
-    elif builds and any(good) and not all(good):
+    elif builds:
         words = f"no first bad version: builds of one release of {package} differ ({listed})"
     elif unsorted and any(good) and not all(good):
         words = f"no first bad version: {package} {unsorted[0]} is no version to sort ({listed})"
@@ -216,18 +214,18 @@ def _turn(head: ClaimRun, package: str, said: Sequence[tuple[str, Outcome]]) -> 
     )  # fmt: skip
 
 
-def version_key(text: str) -> tuple[int, Version, str]:
+def version_key(text: str) -> tuple[bool, Version, str]:
     """By which releases are sorted: as versions, and what is none of them before all that are."""
     try:
-        return 1, Version(text), text
+        return True, Version(text), text
     except InvalidVersion:
-        return 0, Version("0"), text
+        return False, Version("0"), text
 
 
 def _public(text: str) -> tuple[Version, str]:
     """The release without the part that names a build, such as ``+cpu``."""
-    rank, version, _ = version_key(text)
-    return Version(version.public), "" if rank else text
+    sorts, version, _ = version_key(text)
+    return Version(version.public), "" if sorts else text
 
 
 def _flaky(runs: Sequence[ClaimRun]) -> Iterator[FlakyClaim]:
@@ -240,7 +238,7 @@ def _flaky(runs: Sequence[ClaimRun]) -> Iterator[FlakyClaim]:
         if len(verdicts) < 2 and len(digests) < 2:
             continue
         words = f"verdicts {', '.join(verdicts)}" if len(verdicts) > 1 else "other bits each time"
-        head = own[0]
+        head, *_ = own
         yield FlakyClaim(
             head.contract, head.claim, head.dtype, head.seed, head.device,
             f"{words} in {len(own)} runs with the same contract, versions, device and seed",

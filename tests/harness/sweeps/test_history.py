@@ -1,4 +1,4 @@
-"""A claim over versions: first bad versions as versions are sorted, and what is flaky."""
+"""A claim over versions: first bad versions as versions are sorted, and the command."""
 
 from __future__ import annotations
 
@@ -75,6 +75,14 @@ TURNS: dict[str, tuple[tuple[Said, ...], str | None, str]] = {
         "no first bad version: builds of one release of transformers differ (5.24 holds, 5.24.0 "
         "differs)",
     ),
+    "two builds that agree": (
+        (("5.23.0", "holds"), ("5.24.0+cpu", "differs"), ("5.24.0+cu130", "differs")), "5.24.0+cpu",
+        "first bad version: transformers 5.24.0+cpu (differs; 5.23.0 holds)",
+    ),
+    "bad in all, and one is no version": (
+        (("5.24.0", "differs"), ("main", "differs")), None,
+        "bad in every version of transformers that was run (main differs, 5.24.0 differs)",
+    ),
     "builds of two releases": (
         (("5.23.0+cu128", "holds"), ("5.24.0+cu130", "differs")), "5.24.0+cu130",
         "first bad version: transformers 5.24.0+cu130 (differs; 5.23.0+cu128 holds)",
@@ -124,9 +132,21 @@ def test_a_run_that_failed_counts_for_every_claim_and_one_of_something_else_for_
     assert [turn.first_bad for turn in history([*good, failed]).turns] == ["5.24.0", "5.24.0"]
     other = row("5.24.0", "void", **bare)
     assert history([*good, other]).turns == ()
-    for other in ({"device": "cuda"}, {"contract_sha256": "cd"}):
+    for other in ({"device": "cuda"}, {"contract_sha256": "cd"}, {"dtype": "bfloat16"}):
         elsewhere = row("5.24.0", "error", **bare | other)
         assert history([*good, elsewhere]).turns == ()
+    alone = row("5.24.0", "error", claim="close", case_id="c001")
+    assert [turn.claim for turn in history([*good, alone]).turns] == ["close"]
+
+
+def test_what_is_asked_of_is_one_contract_or_claim_and_the_runs_without_a_report() -> None:
+    bare = row(verdict="error", claim=None, case_id=None, device_name=None)
+    others = [row(claim="close", case_id="c001"), row(contract="other")]
+    found = history([row(), *others, bare], "paged", "same bits")
+    assert [(run.claim, run.device) for run in found.runs] == [
+        ("same bits", "Some CPU"), (None, "cpu"),
+    ]  # fmt: skip
+    assert len(history([row(), *others, bare]).runs) == 4
 
 
 def test_a_claim_is_its_checks_verdict_and_of_several_formats_each_its_cases() -> None:
@@ -138,23 +158,6 @@ def test_a_claim_is_its_checks_verdict_and_of_several_formats_each_its_cases() -
         row(cell="x", verdict="differs", dtype="bfloat16"),
     ]
     assert [each.verdict for each in history(both).runs] == ["holds", "differs"]
-
-
-FLAKY: dict[str, tuple[dict[str, Any], bool]] = {
-    "another verdict": ({"verdict": "differs"}, True),
-    "other bits": ({"digest": "b"}, True),
-    "the same": ({}, False),
-    "another release": ({"transformers": "5.24.0", "verdict": "differs"}, False),
-    "an edited contract": ({"contract_sha256": "cd", "verdict": "differs"}, False),
-    "another seed": ({"seed": 1, "digest": "b"}, False),
-}
-
-
-@pytest.mark.parametrize("name", FLAKY)
-def test_what_is_flaky(name: str) -> None:
-    changes, flaky = FLAKY[name]
-    found = history([row(digest="a"), row(at=1, **{"digest": "a"} | changes)])
-    assert bool(found.flaky) is flaky
 
 
 @pytest.fixture

@@ -1,0 +1,37 @@
+"""The same verification that gave other verdicts or other bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sweep_rows import row
+
+from kvparity.sweeps.history import history
+
+FLAKY: dict[str, tuple[dict[str, Any], bool]] = {
+    "another verdict": ({"verdict": "differs"}, True),
+    "other bits": ({"digest": "b"}, True),
+    "the same": ({}, False),
+    "another release": ({"transformers": "5.24.0", "verdict": "differs"}, False),
+    "an edited contract": ({"contract_sha256": "cd", "verdict": "differs"}, False),
+    "another seed": ({"seed": 1, "digest": "b"}, False),
+}
+
+
+@pytest.mark.parametrize("name", FLAKY)
+def test_what_is_flaky(name: str) -> None:
+    changes, flaky = FLAKY[name]
+    found = history([row(digest="a"), row(at=1, **{"digest": "a"} | changes)])
+    assert bool(found.flaky) is flaky
+
+
+def test_what_is_flaky_is_told_with_its_runs() -> None:
+    """Whatever is steady beside it."""
+    same = {"verdict": "differs", "transformers": "5.24.0"}
+    runs = [row(), row(at=1), row(**same), row(**same, at=1, digest="b")]
+    runs += [row(**same, at=2, digest="c", run="runs/c"), row("5.25.0"), row("5.25.0", "void")]
+    bits, verdicts = history(runs).flaky
+    assert bits.words.startswith("other bits each time in 3 runs with the same contract")
+    assert bits.runs == ("5.24.0-differs-0", "5.24.0-differs-1", "runs/c")
+    assert verdicts.words.startswith("verdicts holds, void in 2 runs")
