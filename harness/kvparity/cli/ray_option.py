@@ -98,8 +98,8 @@ def pools(args: argparse.Namespace, loaded: LoadedContract) -> Iterator[Pools | 
     from kvparity.run.on_ray.machines import OnRay
 
     request = _request(args)
-    with Cluster(request.address) as cluster:
-        yield OnRay(cluster, request, loaded)
+    with Cluster(request.address) as cluster, OnRay(cluster, request, loaded) as nodes:
+        yield nodes
 
 
 @contextmanager

@@ -56,13 +56,13 @@ class Processes:
         if not asked:
             return
         found: dict[str, list[AgainRows]] = {}
-        for answer in self._run(self.used, job, asked, tokens, 2):
+        for answer in self._run(self.used, job, asked, tokens, found):
             found[answer.name] = [answer]
         most = max(_check(job.contract, each).times for each in asked)
         for number in range(1, most):
             left = [e for e in reversed(asked) if number < _check(job.contract, e).times]
             with self.others() as pool:
-                for answer in self._run(pool, job, left, tokens, 1):
+                for answer in self._run(pool, job, left, tokens, found):
                     found[answer.name].append(answer)
                 pool.finish()
         for each in asked:
@@ -74,9 +74,21 @@ class Processes:
         job: Job,
         asked: Sequence[Case | ControlRun],
         tokens: Mapping[str, Tokens],
-        runs: int,
+        before: Mapping[str, list[AgainRows]],
     ) -> Iterator[AgainRows]:
-        tasks = [PoolTask(do_again, (job, e, tokens[name_of(e)], runs)) for e in asked]
+        """``before``: what processes gave already, where it is one on another node's turn."""
+        tasks = []
+        for each in asked:
+            name, given = name_of(each), before.get(name_of(each), [])
+            nodes = {answer.place.node for answer in given}
+            across = _check(job.contract, each).across == "nodes"
+            tasks.append(
+                PoolTask(
+                    do_again,
+                    (job, each, tokens[name], 1 if given else 2),
+                    frozenset(nodes) if across else frozenset(),
+                )
+            )
         return (answered(AgainRows, answer) for answer in pool.run(tasks))
 
 
@@ -192,7 +204,10 @@ def _too_few(check: ReproductionCheck, places: Sequence[RunPlace]) -> str | None
     nodes = dict.fromkeys(place.node for place in places)
     if check.across == "nodes" and len(nodes) < check.times:
         ran = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-        return f"{check.times} nodes were asked for, and it ran on {ran} ({', '.join(nodes)})"
+        return (
+            f"{check.times} nodes were asked for, and it ran on {ran} ({', '.join(nodes)}): give "
+            "--ray a cluster with as many nodes that take its tasks"
+        )
     return None
 
 

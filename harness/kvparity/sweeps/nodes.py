@@ -15,9 +15,9 @@ from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.pool import error_of
 from kvparity.plan.results import Outcome
 from kvparity.run.on_ray.cluster import Cluster, LostError, RayTask
-from kvparity.run.on_ray.pool import MOST_ATTEMPTS
 from kvparity.run.on_ray.request import NodeNeed, RayRequest, need_of
 from kvparity.run.on_ray.sent import SentPart
+from kvparity.run.on_ray.workers import MOST_ATTEMPTS
 from kvparity.sweeps import on_node
 from kvparity.sweeps.carry_out import LeftCell, Swept, SweptCell, Told, keep, unended
 from kvparity.sweeps.planned import PlannedCell

@@ -26,10 +26,12 @@ _LOOK_S = 0.25
 
 @dataclass(frozen=True)
 class PoolTask(Generic[Result]):
-    """A function and its arguments; what it returns must be JSON."""
+    """A function and its arguments; what it returns must be JSON. ``elsewhere``: names of machines
+    that it is not for, where a pool has others."""
 
     function: Callable[..., Result]
     arguments: tuple[object, ...] = ()
+    elsewhere: frozenset[str] = frozenset()
 
 
 class InternalError(Exception):

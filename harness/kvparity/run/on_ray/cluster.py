@@ -1,8 +1,7 @@
-"""The connection to a Ray cluster: what it has, and tasks begun on it."""
+"""The connection to a Ray cluster: what it has, and the workers and tasks begun on it."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -13,10 +12,9 @@ from typing import Protocol
 from typing_extensions import Self
 
 from kvparity.core.errors import SubjectError, UnsupportedError
-from kvparity.run.on_ray import node
+from kvparity.run.on_ray.actor import KvparityWorker
 from kvparity.run.on_ray.request import AUTO, MISSING, NodeNeed
 from kvparity.run.on_ray.sent import SentJob, SentPart, SentTask
-from kvparity.run.options import NODE
 
 _LOOK_S = 0.25
 
@@ -33,14 +31,36 @@ class RayTask(Protocol):
         ...
 
 
+class RayWorker(Protocol):
+    """A worker of Ray that stays; see ``KvparityWorker``. ``parts``: what it sends."""
+
+    parts: RayTask
+
+    def give(self, pool: int, common: object, items: Sequence[SentTask]) -> None:
+        """Ask it to compute items; ``common`` is what :meth:`Cluster.put` gave."""
+        ...
+
+    def finish(self, pool: int) -> None:
+        """Ask it to let the process of a pool end."""
+        ...
+
+    def leave(self) -> None:
+        """Ask it to send no more; its parts end."""
+        ...
+
+    def kill(self) -> None:
+        """End it and its processes at once."""
+        ...
+
+
 class Cluster:
     """A Ray cluster that this process drives."""
 
     def __init__(
         self, address: str, serve: Callable[..., Iterator[SentPart]] | None = None
     ) -> None:
-        """``serve``: what a task runs; by default a share of a run."""
-        self.address, self._function = address, serve or _serve
+        """``serve``: what a task runs, of who begins tasks."""
+        self.address, self._function = address, serve
         self._ours = False
 
     def __enter__(self) -> Self:
@@ -70,8 +90,9 @@ class Cluster:
                     "ray start --head"
                 ) from error
             self._ours = True
-        task = ray.remote(max_calls=1, max_retries=0, num_returns="streaming")
-        self._task = task(self._function)
+        if self._function is not None:
+            task = ray.remote(max_calls=1, max_retries=0, num_returns="streaming")
+            self._task = task(self._function)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,6 +106,13 @@ class Cluster:
     def places(self, need: NodeNeed) -> int:
         """How many tasks with this need the nodes that are alive could take at a time."""
         return sum(need.fits(there) for there in resources().values())
+
+    def nodes(self, need: NodeNeed) -> dict[str, int]:
+        """How many, by Ray's id of each node that could take one."""
+        import ray
+
+        alive = {each["NodeID"]: each["Resources"] for each in ray.nodes() if each["Alive"]}
+        return {name: fits for name, there in alive.items() if (fits := need.fits(there))}
 
     def require(self, need: NodeNeed, wait_s: float, tell: Callable[[str], None]) -> int:
         """The places, once there is one.
@@ -110,15 +138,13 @@ class Cluster:
 
     def begin(self, need: NodeNeed, common: object, items: Sequence[SentTask]) -> RayTask:
         """Begin a task; ``common`` is what :meth:`put` gave."""
-        more: dict[str, object] = {} if need.accelerator is None else {
-            "accelerator_type": need.accelerator
-        }  # fmt: skip
-        task = self._task.options(
-            num_cpus=need.cpus, num_gpus=need.gpus, scheduling_strategy="SPREAD",
-            name="kvparity", **more,
-        )  # fmt: skip
+        task = self._task.options(scheduling_strategy="SPREAD", name="kvparity", **_options(need))
         found: RayTask = task.remote(common, tuple(items))
         return found
+
+    def worker(self, need: NodeNeed, node: str) -> RayWorker:
+        """Start a worker on a node, and nowhere else."""
+        return _Actor(need, node)
 
     def put(self, common: SentJob) -> object:
         """Keep what all tasks share where nodes find it."""
@@ -154,19 +180,19 @@ class Cluster:
             ) from None
         except (
             exceptions.WorkerCrashedError,
+            exceptions.RayActorError,
+            exceptions.ActorUnschedulableError,
             exceptions.NodeDiedError,
             exceptions.ObjectLostError,
             exceptions.LocalRayletDiedError,
         ) as error:
+            if getattr(error, "actor_init_failed", False):
+                raise _unable(error) from None
             raise LostError(
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             ) from None
         except exceptions.RayTaskError as error:
-            words = str(error).strip().splitlines()[-1]
-            raise UnsupportedError(
-                f"a node cannot run tasks of kvparity ({words}); install the driver's versions on "
-                "every node"
-            ) from None
+            raise _unable(error) from None
         except exceptions.RayError as error:
             raise SubjectError(f"Ray: {' '.join(str(error).split())[:300]}") from None
         return found
@@ -179,13 +205,45 @@ class Cluster:
             ray.cancel(running, force=True)
 
 
-def _serve(common: SentJob, items: Sequence[SentTask]) -> Iterator[SentPart]:
-    """In a worker of Ray."""
-    import ray
+class _Actor:
+    """Ray neither starts it again nor asks it twice, so that no attempt goes uncounted."""
 
-    name = ray.get_runtime_context().get_node_id()
-    os.environ[NODE] = name  # for the processes of the subject: hosts may have one name
-    yield from node.serve(common, items, name)
+    def __init__(self, need: NodeNeed, node: str) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        remote = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(KvparityWorker)
+        self._actor = remote.options(scheduling_strategy=here, **_options(need)).remote()
+        self.parts: RayTask = self._actor.parts.options(num_returns="streaming").remote()
+
+    def give(self, pool: int, common: object, items: Sequence[SentTask]) -> None:
+        self._actor.give.remote(pool, (common,), tuple(items))
+
+    def finish(self, pool: int) -> None:
+        self._actor.finish.remote(pool)
+
+    def leave(self) -> None:
+        self._actor.leave.remote()
+
+    def kill(self) -> None:
+        import ray
+
+        with suppress(Exception):
+            ray.kill(self._actor, no_restart=True)
+
+
+def _unable(error: Exception) -> UnsupportedError:
+    words = str(error).strip().splitlines()[-1]
+    return UnsupportedError(
+        f"a node cannot run tasks of kvparity ({words}); install the driver's versions on every "
+        "node"
+    )
+
+
+def _options(need: NodeNeed) -> dict[str, object]:
+    found: dict[str, object] = {"num_cpus": need.cpus, "num_gpus": need.gpus}
+    return found if need.accelerator is None else found | {"accelerator_type": need.accelerator}
 
 
 def resources() -> dict[str, dict[str, float]]:

@@ -34,13 +34,15 @@ _FOLDERS = ("failures", "accuracy")
 
 @dataclass
 class PlannedTask:
-    """A task of the plan, and how often it was begun. ``cases``: that may come of it, by id."""
+    """A task of the plan, and how often it was begun. ``cases``: that may come of it, by id.
+    ``elsewhere``: nodes that it is not for, where there are others."""
 
     number: int
     name: str
     cases: Mapping[str, Case | KernelCase]
     unit: str | None = None
     control: tuple[str, str] | None = None
+    elsewhere: frozenset[str] = frozenset()
     lost: list[str] = field(default_factory=list)
 
     @property
@@ -72,11 +74,19 @@ def task_of(number: int, what: object) -> PlannedTask:
 
 @dataclass
 class Undertaken:
-    """One task of Ray: what it is to compute, and what it has sent. ``seen``: keys of lines."""
+    """What one process of the subject is to compute, in this order, and what it has sent of it.
+    ``seen``: keys of lines."""
 
     tasks: dict[int, PlannedTask]
     about: NodeAbout | None = None
     seen: set[Key] = field(default_factory=set)
+
+    def answered(self, number: int) -> bool:
+        """Whether a task was asked for, which has ended now."""
+        task = self.tasks.pop(number, None)
+        if task is not None:
+            self.seen = {key for key in self.seen if not task.owns(key)}
+        return task is not None
 
 
 class Gathered:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
 from typing import cast
+
+from typing_extensions import Self
 
 from kvparity.core import versions
 from kvparity.core.environment import CudaEnvironment, Environment
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.pool import Pool, PoolTask, Tell
+from kvparity.core.own_source import source_digest
 from kvparity.run.jobs import Jobs
 from kvparity.run.on_ray import begin
 from kvparity.run.on_ray.cluster import Cluster
@@ -17,6 +22,7 @@ from kvparity.run.on_ray.pool import RayPool
 from kvparity.run.on_ray.request import RayRequest, need_of
 from kvparity.run.on_ray.sent import NodeFound, SentJob
 from kvparity.run.on_ray.sources import sources_of
+from kvparity.run.on_ray.workers import Workers
 from kvparity.run.pools import Locally, Pools, Surroundings
 from kvparity.run.worker import Job
 from kvparity_contracts.loader import LoadedContract
@@ -26,11 +32,29 @@ _LOOKING_S = 600.0
 
 
 class OnRay(Pools):
-    """The nodes of ``cluster``, which is connected. ``loaded``: what is verified."""
+    """The nodes of ``cluster``, which is connected. ``loaded``: what is verified.
+
+    Workers of Ray stay for all pools of the run, from the first task until this ends.
+    """
 
     def __init__(self, cluster: Cluster, request: RayRequest, loaded: LoadedContract) -> None:
         self.cluster, self.request, self.loaded = cluster, request, loaded
         self._setting: Environment | None = None
+        self._workers: Workers | None = None
+        self._stay = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Workers start when there is something to compute."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End all workers."""
+        self._stay.__exit__(kind, error, trace)
 
     def seen(self, job: Job) -> Surroundings:
         """What a node runs with; on a CPU, this process, which every node must be like."""
@@ -69,6 +93,7 @@ class OnRay(Pools):
     def _ask(self, job: Job, function: Callable[[Job], object]) -> object:
         with self._open(job, _LOOKING_S, lambda words: None) as pool:
             (found,) = pool.run([PoolTask(function, (job,))])
+            pool.finish()
         return found
 
     def _open(self, job: Job, timeout: float, tell: Tell) -> RayPool:
@@ -79,11 +104,14 @@ class OnRay(Pools):
             job=pickle.dumps(job),
             folder=str(job.folder),
             versions=versions.versions(),
+            source=source_digest(),
             setting=setting,
             sources=sources_of(self.loaded),
             needs=() if checkpoint is None else (str(job.base / checkpoint),),
             timeout=timeout,
-            share_s=self.request.share_s,
         )
-        need = need_of(job.device, self.request.accelerator)
-        return RayPool(self.cluster, self.request, need, common, tell)
+        if self._workers is None:
+            need = need_of(job.device, self.request.accelerator)
+            workers = Workers(self.cluster, self.request, need)
+            self._workers = self._stay.enter_context(workers)
+        return RayPool(self._workers, common, tell)

@@ -1,56 +1,31 @@
-"""What runs in a Ray task: one process for the subject, watched, and what it writes sent on.
+"""What runs in a worker of Ray: processes of the subject, watched, and what they write sent on.
 
-The Ray worker itself imports no torch and runs nothing of a subject. Each task has a worker of its
-own (``max_calls=1``), and so a fresh process of the subject.
+The worker itself imports no torch and runs nothing of a subject. It stays for a whole run. Each
+pool of the run has one process of the subject here, which lives as long as the pool: the same life
+as that of a process of the local pool.
 """
 
 from __future__ import annotations
 
 import fcntl
-import queue
 import shutil
-import socket
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-from kvparity.core import versions
-from kvparity.core.errors import UnsupportedError
-from kvparity.core.isolation.pool import Apart, PoolTask, message_of
-from kvparity.run.on_ray import calls, settings
-from kvparity.run.on_ray.sent import NodeAbout, NodeFound, SentJob, SentPart, SentTask
+from kvparity.run.on_ray.process_here import ProcessHere
+from kvparity.run.on_ray.sent import SentJob, SentPart, SentTask
 
-_LINES = ("paths.jsonl", "units.jsonl", "cases.jsonl", "controls.jsonl")
-"""In the order in which they are sent: a case rests on its paths."""
 _PREFIX = "kvparity-ray-"
 _PAUSE_S = 0.5
-"""How long a line may lie before it is sent."""
-
-
-def serve(common: SentJob, items: Sequence[SentTask], node: str) -> Iterator[SentPart]:
-    """Compute items, one after the other; ``node``: Ray's id of this one.
-
-    An item without an answer at the end was not begun: time was up.
-    """
-    name = f"node {socket.gethostname()} ({node[:8]})"
-    wrong = settings.other_versions(common.versions, versions.versions()) or settings.not_there(
-        common.needs
-    )
-    if wrong is not None:
-        yield SentPart(error=message_of(UnsupportedError(f"{name} {wrong}")))
-        return
-    with scratch() as folder:
-        yield from _Serving(common, node, name, folder).parts(items)
+"""How long a line may lie before it is sent, where the driver waits for nothing."""
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder of this task's own. Those of tasks that were killed are taken away."""
+    """A folder of this process's own. Those of processes that were killed are taken away."""
     top = Path(tempfile.gettempdir())
     for old in top.glob(f"{_PREFIX}*"):
         with suppress(OSError), (old / "lock").open("rb") as lock:
@@ -65,110 +40,55 @@ def scratch() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@dataclass
-class _Serving:
-    common: SentJob
-    node: str
-    name: str
-    top: Path
-    _heard: queue.SimpleQueue[SentPart | None] = field(default_factory=queue.SimpleQueue)
-    """What the process answered; None: it is over."""
-    _offsets: dict[str, int] = field(default_factory=dict)
-    _files: set[Path] = field(default_factory=set)
+class Serving:
+    """The processes of one worker, by the number of their pool. ``node``: Ray's id of this one.
+    ``folder``: of the worker's own.
+
+    :meth:`parts` runs in one thread, whatever is asked in another.
+    """
+
+    def __init__(self, node: str, folder: Path) -> None:
+        self.node, self._top = node, folder
+        self._pools: dict[int, ProcessHere] = {}
+        self._news = threading.Event()
+        self._left = False
+
+    def give(self, pool: int, common: Callable[[], SentJob], items: Sequence[SentTask]) -> None:
+        """Compute items, one after the other, behind those that were given before."""
+        if pool not in self._pools:
+            folder = self._top / str(pool)
+            self._pools[pool] = ProcessHere(pool, self.node, folder, common, self._news)
+        self._pools[pool].give(items)
+        self._news.set()
+
+    def finish(self, pool: int) -> None:
+        """Let the process of a pool end by itself, once it has computed all."""
+        self._pools[pool].finish()
+
+    def leave(self) -> None:
+        """No more will be asked."""
+        self._left = True
+        self._news.set()
+
+    def parts(self) -> Iterator[SentPart]:
+        """First that it is here; then what is computed: at once where the driver waits for it,
+        else twice a second, all that came meanwhile in one message."""
+        yield SentPart(pool=0)
+        while not self._left:
+            self._news.wait(_PAUSE_S if self.busy else None)
+            self._news.clear()
+            yield from self.new()
+
+    def new(self) -> Iterator[SentPart]:
+        """What came since."""
+        for number, process in [*self._pools.items()]:
+            part = process.part()
+            if part != SentPart(pool=number):
+                yield part
+            if part.over:
+                del self._pools[number]
 
     @property
-    def run(self) -> Path:
-        """The run folder of this task."""
-        return self.top / "run"
-
-    def parts(self, items: Sequence[SentTask]) -> Iterator[SentPart]:
-        """What is computed, as it comes."""
-        (self.run / "failures").mkdir(parents=True)
-        sources = self._keep_sources()
-        for item in items:
-            for file, line in item.before:
-                with (self.run / file).open("a") as opened:
-                    opened.write(line + "\n")
-        self._written()  # which the driver has
-        thread = threading.Thread(target=self._compute, args=(items, sources), daemon=True)
-        thread.start()
-        heard: SentPart | None = SentPart()
-        while heard is not None:
-            try:
-                heard = self._heard.get(timeout=_PAUSE_S)
-            except queue.Empty:
-                heard = SentPart()
-            lines, files = self._written()
-            part = replace(heard or SentPart(), lines=lines, files=files)
-            if part != SentPart():
-                yield part
-        thread.join()
-
-    def _compute(self, items: Sequence[SentTask], sources: dict[str, str]) -> None:
-        """In a thread: the one process of the subject computes, and what ended is told."""
-        common, until = self.common, time.monotonic() + self.common.share_s
-        first = partial(calls.begin, common.job, str(self.run), sources)
-        try:
-            with Apart(1, common.timeout, lambda words: None, first=first) as pool:
-                (found,) = pool.run([PoolTask(calls.look)])
-                self._heard.put(SentPart(about=self._about(found)))
-                for item in items:
-                    (answer,) = pool.run([PoolTask(calls.call, (item.call,))])
-                    self._heard.put(SentPart(answers=((item.number, answer),)))
-                    if time.monotonic() > until:
-                        break
-                pool.finish()
-        except Exception as error:
-            told = message_of(error)
-            told["words"] = self._as_on_driver(told["words"])
-            self._heard.put(SentPart(error=told))
-        self._heard.put(None)
-
-    def _about(self, found: NodeFound) -> NodeAbout:
-        """Where it runs, if that is as the run asks for.
-
-        Raises:
-            UnsupportedError: it is not.
-        """
-        wanted, there = self.common.setting, found["environment"]
-        if wanted is not None and (wrong := settings.unlike(wanted, there)) is not None:
-            raise UnsupportedError(f"{self.name} {wrong}")
-        device = str(there["device_name"])
-        return NodeAbout(self.node, socket.gethostname(), device, found["uuid"])
-
-    def _keep_sources(self) -> dict[str, str]:
-        """By path on the driver: the copy here."""
-        copies = {}
-        for source in self.common.sources:
-            copy = self.top / "sources" / source.path.lstrip("/")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(source.text)
-            copies[source.path] = str(copy)
-        return copies
-
-    def _as_on_driver(self, words: str) -> str:
-        words = words.replace(str(self.run), self.common.folder)
-        return words.replace(str(self.top / "sources"), "")
-
-    def _written(self) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, bytes], ...]]:
-        """What was written since: whole lines, and the files that were there by then."""
-        lines = [(name, line) for name in _LINES for line in self._lines(name)]
-        files = []
-        for path in sorted(self.run.rglob("*")):
-            if path.name in _LINES or ".part" in path.name or not path.is_file():
-                continue
-            if path not in self._files:
-                self._files.add(path)
-                files.append((str(path.relative_to(self.run)), path.read_bytes()))
-        return tuple(lines), tuple(files)
-
-    def _lines(self, name: str) -> list[str]:
-        path = self.run / name
-        if not path.is_file():
-            return []
-        with path.open("rb") as opened:
-            opened.seek(self._offsets.get(name, 0))
-            text = opened.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offsets[name] = self._offsets.get(name, 0) + len(whole)
-        return [self._as_on_driver(line.decode()) for line in whole.splitlines()]
+    def busy(self) -> bool:
+        """Whether anything is computed."""
+        return any(each.busy for each in [*self._pools.values()])

@@ -16,22 +16,21 @@ WAIT_S = 60.0
 class RayRequest:
     """``address``: of the cluster. ``accelerator``: the kind of GPU, as Ray names it, such as
     ``H100``; None: any. ``wait_s``: see ``WAIT_S``. ``jobs``: most tasks at a time; None: as many
-    as the cluster has places. ``share_s``: seconds after which a process takes no further unit.
+    as the cluster has places.
     """
 
     address: str = AUTO
     accelerator: str | None = None
     wait_s: float = WAIT_S
     jobs: int | None = None
-    share_s: float = 60.0
 
 
 @dataclass(frozen=True)
 class NodeNeed:
-    """What one task takes of one node: all of it in one place.
+    """What one worker takes of one node: all of it in one place.
 
     A subject that is spread over several GPUs of a node asks for as many ``gpus`` here, and its
-    ranks are processes of the one task. One that is spread over nodes would need a placement group
+    ranks are processes of the one worker. One that is spread over nodes would need a placement group
     (``STRICT_PACK`` keeps it on one); this is where it would be asked for.
     """
 
@@ -61,5 +60,5 @@ class NodeNeed:
 
 
 def need_of(device: str, accelerator: str | None) -> NodeNeed:
-    """What a task of a job takes: where a device was asked for, never less than one."""
+    """What a worker of a job takes: where a device was asked for, never less than one."""
     return NodeNeed(gpus=1 if device.startswith("cuda") else 0, accelerator=accelerator)

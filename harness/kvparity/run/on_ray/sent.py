@@ -20,21 +20,20 @@ class SentSource:
 
 @dataclass(frozen=True)
 class SentJob:
-    """What all tasks of a run share.
+    """What all tasks of a pool share.
 
-    ``job``: pickled, for the process of the subject alone. ``setting``: the environment document
-    that every node must have; None: not known yet. ``share_s``: seconds after which a process
-    takes no further item.
+    ``job``: pickled, for the process of the subject alone. ``source``: digest of kvparity's own
+    files. ``setting``: the environment document that every node must have; None: not known yet.
     """
 
     job: bytes
     folder: str
     versions: dict[str, str | None]
+    source: str
     setting: Json | None
     sources: tuple[SentSource, ...]
     needs: tuple[str, ...]
     timeout: float
-    share_s: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ class NodeAbout:
 class SentPart:
     """What a node sends while it computes: whole lines, with the files that they name.
 
-    ``answers``: by number of the item, once all its lines are sent.
+    ``answers``: by number of the item, once all its lines are sent. ``pool``: its number; 0 of the
+    first message of all, that a worker of Ray is there. ``over``: its process has ended.
     """
 
     about: NodeAbout | None = None
@@ -78,3 +78,5 @@ class SentPart:
     lines: tuple[tuple[str, str], ...] = ()
     answers: tuple[tuple[int, JsonValue], ...] = ()
     error: Message | None = None
+    pool: int = 0
+    over: bool = False

@@ -34,6 +34,17 @@ def other_versions(wanted: Mapping[str, str | None], found: Mapping[str, str | N
     return None
 
 
+def other_source(wanted: str, found: str) -> str | None:
+    """That a node has other files of kvparity itself than the driver, by their digests, or None."""
+    if wanted == found:
+        return None
+    return (
+        f"has other source files of kvparity (digest {found[:12]}) than the driver "
+        f"({wanted[:12]}), under the same version: one report cannot mix sources; install the same "
+        "on every node"
+    )
+
+
 def not_there(needs: Sequence[str]) -> str | None:
     """Which file or folder a node lacks, or None."""
     for path in needs:
