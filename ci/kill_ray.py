@@ -3,8 +3,9 @@
 python ci/kill_ray.py --kills 10 --out FILE     ends with 1 if anything was lost
 
 A cluster of three local nodes (ray.cluster_utils) of one CPU each. The subject is that of
-ci/kill_runs.py. Each node kill takes a node that is not the head, as it computes or not, with
-SIGKILL, and a new node comes in its place; the run goes on. Each driver kill is SIGKILL to the
+ci/kill_runs.py, over more workloads. Each node kill is SIGKILL to a node that is not the head and
+is at work: at a random moment, and then once it has sent some cases of a unit and not all. A new
+node comes in its place; the run goes on. Each driver kill is SIGKILL to the
 command, followed by --resume: in turn on the cluster and on this machine alone. What a run leaves
 must be what a run without Ray left that was left alone, in every bit but times and places.
 """
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +36,16 @@ from ray.cluster_utils import Cluster
 
 from kvparity_contracts.library import find
 
-SMALL = CONTRACT.replace("[stale-slot, wrong-input, narrow-cache]", "[stale-slot]")
+HEAD, TAIL = CONTRACT.partition("workloads:\n")[0], CONTRACT[CONTRACT.index("checks:") :]
+WORKLOADS = 6
+SMALL = (
+    HEAD
+    + "workloads:\n"
+    + "".join(
+        f"  - {{name: w{n}, prompt_tokens: [3, {12 + n}], generate: 6}}\n" for n in range(WORKLOADS)
+    )
+    + TAIL.replace("[stale-slot, wrong-input, narrow-cache]", "[stale-slot]")
+)
 SLOWER = PAIR.replace("time.sleep(0.004)", "time.sleep(0.03)")  # so that kills meet it at work
 PLACES = {"place", "jobs", "command"}
 """What a run on other machines need not have in common with one that was left alone."""
@@ -83,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "seconds of a run on Ray": round(took, 1),
         "cases": len(lines) if isinstance(lines := wanted["cases.jsonl"], list) else 0,
         **found,
+        "node kills that took work with them": sum(bool(each["attempts lost"]) for each in killed),
         "nothing lost, nothing twice, reports equal": right,
     }
     text = json.dumps(document, indent=1) + "\n"
@@ -128,10 +140,10 @@ def left(folder: Path, code: int, said: str) -> dict[str, JsonValue]:
             continue
         if isinstance(each, bytes):
             found[name] = each.hex()
-        elif name.endswith(".jsonl") and isinstance(each, list):
+        elif isinstance(each, list):  # of lines; documents are objects
             found[name] = [without(json.loads(str(line))) for line in each]
         else:
-            found[name] = without(each)  # type: ignore[arg-type]
+            found[name] = without(each)
     return found
 
 
@@ -157,23 +169,42 @@ def kept(folder: Path) -> list[str]:
 def kill_node(
     folder: Path, cluster: Cluster, nodes: list[Any], wanted: object, took: float
 ) -> dict[str, JsonValue]:
-    """Let a run lose a node."""
-    moment = random.uniform(0.2, 0.95) * took
+    """Let a run lose a node that is at work."""
+    moment = random.uniform(0.2, 0.7) * took
     process = begin(folder, cluster)
     time.sleep(moment)
+    while (found := at_work(folder, nodes, wanted)) is None and process.poll() is None:
+        time.sleep(0.05)
+    lost, work = found or (random.choice(nodes), None)
     before, over = kept(folder), process.poll() is not None
-    lost = nodes.pop(random.randrange(len(nodes)))
+    nodes.remove(lost)
     cluster.remove_node(lost, allow_graceful=False)
     nodes.append(cluster.add_node(**NODE))
     code, said = ended(process)
     after = kept(folder)
     retries = [json.loads(each) for each in kill_runs.lines(folder / "run", ["retries.jsonl"])]
     return {
-        "after": round(moment, 1), "over": over, "lines then": len(before),
+        "not before": round(moment, 1), "at work on": work, "over": over,
+        "lines then": len(before),
         "attempts lost": len(retries), "changed": sum(bool(each["changed"]) for each in retries),
         "kept": before == after[: len(before)],
         "equal": left(folder, code, said) == wanted and before == after[: len(before)],
     }  # fmt: skip
+
+
+def at_work(folder: Path, nodes: list[Any], wanted: object) -> tuple[Any, str] | None:
+    """One of the nodes that has sent some cases of a workload and not all, and which that is."""
+    assert isinstance(wanted, dict)
+    planned = Counter(each["workload"] for each in wanted["cases.jsonl"])
+    there = [json.loads(line) for line in kill_runs.lines(folder / "run", ["cases.jsonl"])]
+    sent = Counter((each["place"]["node"], each["workload"]) for each in there)
+    by_id = {node.node_id: node for node in nodes}
+    busy = [
+        (by_id[node], f"{count} of {planned[workload]} cases of {workload}")
+        for (node, workload), count in sent.items()
+        if node in by_id and count < planned[workload]
+    ]
+    return random.choice(busy) if busy else None
 
 
 def kill_driver(

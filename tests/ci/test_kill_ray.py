@@ -29,6 +29,7 @@ def test_a_node_and_a_driver_that_are_killed_lose_nothing(tmp_path: Path) -> Non
     found = json.loads(file.read_text())
     assert found["equal to the run without Ray"]
     assert "1 CPU and 1 GPU" in found["a GPU that no node has"]
+    assert found["node kills that took work with them"] == 1
     for each in (*found["node kills"], *found["driver kills"]):
         assert each["kept"]
         assert each["equal"]

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,9 +22,10 @@ from kvparity.core.isolation.inside import here
 from kvparity.run import verify as running
 from kvparity.run import worker
 from kvparity.run.on_ray import begin, workers
-from kvparity.run.on_ray.pool import _Dealt
+from kvparity.run.on_ray.node import Serving
+from kvparity.run.on_ray.pool import Dealt
 from kvparity.run.on_ray.request import NodeNeed, RayRequest
-from kvparity.run.on_ray.sent import SentPart
+from kvparity.run.on_ray.sent import SentJob, SentPart
 from kvparity.run.on_ray.sources import sources_of
 from kvparity.run.worker import Job
 from kvparity.subjects.pair.callables import load_callable
@@ -94,7 +96,7 @@ def test_a_node_that_joins_later_is_used(
 
 
 def test_short_tasks_are_given_many_at_a_time_and_long_ones_alone() -> None:
-    dealt = _Dealt(since=time.monotonic() - 10)
+    dealt = Dealt(since=time.monotonic() - 10)
     assert dealt.room(8) == 1, "nothing is known of how long they take"
     dealt.ended = 1
     assert dealt.room(8) == 1
@@ -126,6 +128,36 @@ def test_a_check_across_nodes_is_run_on_other_nodes(
                     "2 nodes were asked for, and it ran on 1 node (node-1): give --ray a cluster "
                     "with as many nodes that take its tasks"
                 )
+
+
+def test_only_what_is_whole_is_sent(tmp_path: Path) -> None:
+    asked, may_end = threading.Event(), threading.Event()
+
+    def common() -> SentJob:
+        asked.set()
+        may_end.wait(60)
+        raise KeyError("no job")
+
+    serving = Serving("node", tmp_path)
+    serving.give(1, common, ())
+    assert asked.wait(60)
+    run = tmp_path / "1/run"
+    (run / "accuracy").mkdir()
+    for name in (".tmpAbC", "c1.safetensors.part", "c2.safetensors"):
+        (run / "accuracy" / name).write_bytes(b"some")
+    (run / "paths.jsonl").write_text('{"a": 1}\n{"b": ')
+    (part,) = serving.new()
+    assert part.lines == (("paths.jsonl", '{"a": 1}'),)
+    assert part.files == (("accuracy/c2.safetensors", b"some"),)
+    with (run / "paths.jsonl").open("a") as opened:
+        opened.write("2}\n")
+    (part,) = serving.new()
+    assert (part.lines, part.files) == ((("paths.jsonl", '{"b": 2}'),), ())
+    may_end.set()
+    while not (parts := list(serving.new())):
+        time.sleep(0.01)
+    assert parts[0].over
+    assert not run.exists()
 
 
 def test_a_pair_runs_where_its_folder_is_not(

@@ -31,7 +31,7 @@ _MOST_AHEAD = 64
 
 
 @dataclass
-class _Dealt:
+class Dealt:
     """What the process of this pool on one worker computes. ``since`` it was given the first task
     of this phase, it has ``ended`` so many."""
 
@@ -67,7 +67,7 @@ class RayPool(Pool):
         self.evidence = Evidence(Path(common.folder))
         self.gathered = Gathered(self.evidence, common.versions)
         self._common = workers.cluster.put(common)
-        self._dealt: dict[KeptWorker, _Dealt] = {}
+        self._dealt: dict[KeptWorker, Dealt] = {}
         self._items: dict[int, SentTask] = {}
 
     def __exit__(self, *_: object) -> None:
@@ -129,7 +129,7 @@ class RayPool(Pool):
         for nodes in {task.elsewhere for task in waiting if task.elsewhere}:
             self.workers.want(1, nodes)
         there = [each for each in self.workers.kept if each.there]
-        by_load = [(self._dealt.get(each, _Dealt()), each) for each in there]
+        by_load = [(self._dealt.get(each, Dealt()), each) for each in there]
         for dealt, each in sorted(by_load, key=lambda it: (it[0].busy, it[1] not in self._dealt)):
             if not dealt.busy and busy >= self.workers.most:
                 continue
@@ -150,7 +150,7 @@ class RayPool(Pool):
                 break
         return found
 
-    def _give(self, each: KeptWorker, dealt: _Dealt, given: list[PlannedTask]) -> None:
+    def _give(self, each: KeptWorker, dealt: Dealt, given: list[PlannedTask]) -> None:
         if not dealt.ended and not dealt.busy:
             dealt.since = time.monotonic()
         dealt.undertaken.tasks |= {task.number: task for task in given}

@@ -186,7 +186,8 @@ class ProcessHere:
         """The files that are there, which are taken away: a line names each once."""
         found = []
         for path in sorted(self.run.rglob("*")):
-            if path.name in _LINES or ".part" in path.name or not path.is_file():
+            unfinished = path.name.startswith(".") or ".part" in path.name  # as safetensors begins
+            if path.name in _LINES or unfinished or not path.is_file():
                 continue
             found.append((str(path.relative_to(self.run)), path.read_bytes()))
             path.unlink()

@@ -30,8 +30,8 @@ class NodeNeed:
     """What one worker takes of one node: all of it in one place.
 
     A subject that is spread over several GPUs of a node asks for as many ``gpus`` here, and its
-    ranks are processes of the one worker. One that is spread over nodes would need a placement group
-    (``STRICT_PACK`` keeps it on one); this is where it would be asked for.
+    ranks are processes of the one worker. One that is spread over nodes would need a placement
+    group (``STRICT_PACK`` keeps it on one); this is where it would be asked for.
     """
 
     cpus: int = 1
