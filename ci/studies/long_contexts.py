@@ -36,7 +36,7 @@ LAST = 4
 """Tokens generated behind a context."""
 RANDOM = 16
 """Rows of a prompt that the seed draws."""
-BATCHES = CASES = (1, 2, 4, 8)
+BATCHES = CASES = (1, 2, 4, 8, 16)
 EACH = 4_096
 """Keys of each sequence where it is the batch or the cases that grow."""
 # Large tiles: the interpreter takes milliseconds for each, whatever its size.
@@ -162,7 +162,7 @@ def run(given: Document) -> tuple[list[str], int, int | None]:
 
 def point(kind: str, keys: int, number: int, *, whole: bool) -> LongPoint:
     """One point, in this process."""
-    start = time.perf_counter()
+    start, load = time.perf_counter(), os.getloadavg()[0]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     outcomes, rows, of = run(contract(kind, keys, number, whole=whole))
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -172,6 +172,7 @@ def point(kind: str, keys: int, number: int, *, whole: bool) -> LongPoint:
         "seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime - before, 1),
         "peak_mib": peak_mib(),
+        "load": [round(load, 1), round(os.getloadavg()[0], 1)],
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def locate(
     current: bool = False,
     budget: float | None = None,
 ) -> Located:
-    """Run both sides of a case again, on the tokens of the run, and find where they part.
+    """Run both sides of a case again, on the tokens of the run, and find where they diverge.
 
     The subject is loaded in the calling process. Nothing is written.
 

@@ -41,7 +41,7 @@ class Cause:
 
 
 def first_birth(found: Account) -> Birth:
-    """The first operation that parts, of the first position of the first sequence with one."""
+    """The first operation that diverges, of the first position of the first sequence with one."""
     return min(found.births, key=lambda each: (each.sequence, each.position))
 
 
@@ -50,7 +50,7 @@ def cause(found: Account) -> Cause:
     if not found.differing:
         words = "both sides gave the same bits now; nothing was located"
         if found.births:
-            words = "every compared row is equal now; what parts inside shows in none"
+            words = "every compared row is equal now; what differs inside shows in none of them"
         return Cause("no difference", words)
     if not found.births:
         return _without(found)
@@ -75,7 +75,7 @@ def cause(found: Account) -> Cause:
     if left and (signs.unsteady or share < 0.5):
         words = "rows that were put right came out wrong again: something is kept between calls"
         if signs.unsteady:
-            words = "the same side, run again, gave other bits: something is kept between calls"
+            words = "one side gave different bits when rerun: something is kept between calls"
         return Cause("not deterministic", words, _place(first_birth(found))[1])
     return _of(found)
 
@@ -84,7 +84,7 @@ def _without(found: Account) -> Cause:
     signs = found.signs
     if not found.whole:
         first = "nothing" if found.first is None else found.first[0]
-        words = "time ended before an operation was found that parts by itself; the first whose"
+        words = "time ended before an operation was found that diverges by itself; the first whose"
         return Cause("unknown", f"{words} rows differ is {first}")
     if not signs.logits_differ and not signs.unwritten:
         return _of_scores("")
@@ -95,25 +95,25 @@ def _without(found: Account) -> Cause:
         return _unwritten(signs.unwritten)
     if not found.operations:
         return Cause("unknown", "the subject reports no operation of this path")
-    words = "every operation that is reported is equal; it lies in code that is not"
+    words = "every reported operation is equal; the difference arises in code that reports none"
     return Cause("unknown", words)
 
 
 def _unwritten(rows: int) -> Cause:
-    words = f"behind all operations that are reported {rows} rows are NaN: nobody wrote them"
+    words = f"after all reported operations {rows} rows are NaN: nothing wrote them"
     return Cause("memory", words, "sampler")
 
 
 def _of_scores(when: str) -> Cause:
-    words = "all logits are equal; what is made of them differs (temperature, softmax, sampler)"
+    words = "logits are equal; what is computed from them differs (temperature, softmax, sampler)"
     return Cause("logprob semantics", when + words, "sampler")
 
 
 def _of_tokens(found: Account) -> Cause:
     if found.signs.shifted:
         words = (
-            f"tokens stand {found.signs.shifted} positions behind where they should: pads before "
-            "them are attended to as tokens"
+            f"tokens are {found.signs.shifted} positions too far on: pads before them are attended "
+            "to as tokens"
         )
         return Cause("mask or window", words, "tokens")
     words = "embeddings differ for the same position: other token ids, or other weights"
@@ -130,9 +130,9 @@ def _of(found: Account) -> Cause:
         kind, words = _of_sums(found, first)
     else:
         words = {
-            "memory": "a key or value is read with other bits than it was written with",
-            "position": "queries or keys are rotated by other angles for the same position",
-            "mask or window": "attention is given other keys to see for the same position",
+            "memory": "a key or value is read with different bits than it was written with",
+            "position": "queries or keys are rotated by different angles for the same position",
+            "mask or window": "attention sees different keys for the same position",
         }[kind]
     return Cause(kind, words, part)
 
@@ -148,11 +148,11 @@ def _of_sums(found: Account, first: Birth) -> tuple[CauseKind, str]:
         return "reduction order", f"keys are read in another order than they were written: {what}"
     a, b = (tuple(dict.fromkeys(_kernels(each))) for each in first.ran)
     if a and b and set(a) != set(b):
-        words = f"equal inputs, and another operator: {', '.join(a)} here, {', '.join(b)} there"
+        words = f"equal inputs, but different operators: {', '.join(a)} and {', '.join(b)}"
         return "another kernel", words
     words = (
-        "an operation gives other bits for equal inputs, of which it is given all: another order "
-        "of its sums for another shape, or another kernel or instruction that rounds otherwise"
+        "an operation gives different bits for equal inputs, all of which are known: another order "
+        "of its sums for another shape, or another kernel or instruction that rounds differently"
     )
     return "reduction order", words
 

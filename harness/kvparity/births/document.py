@@ -66,7 +66,7 @@ class LocatedNode(Value):
 
 
 class LocatedInside(Value):
-    """How far the first operation that parts could be entered."""
+    """How far the first operation that diverges could be entered."""
 
     words: str
     """what was found in it, or why it stays a box"""
@@ -124,7 +124,7 @@ class LocatedCell(Value):
         told = [f"the {self.part} of {where} of {self.path}'s cache", self._written()]
         if self.read_step is not None:
             told.append(
-                f"first read otherwise in step {self.read_step}, by the query at position "
+                f"first read differently in step {self.read_step}, by the query at position "
                 f"{self.read_by}"
             )
         return f"{', '.join(told)}: {self.holds}"
@@ -152,7 +152,7 @@ class KeptAccount(Value):
     map: LocatedMap | None = None
     """null: a pair of kernels, which has no operations"""
     inside: LocatedInside | None = None
-    """the first operation that parts; null: it was not looked into"""
+    """the first operation that diverges; null: it was not looked into"""
     cell: LocatedCell | None = None
     """the cell of the cache that the cause is about; null: it is about none, or none was seen"""
 

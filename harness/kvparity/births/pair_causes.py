@@ -104,15 +104,16 @@ def fault_cause(subject: object, fault: str) -> Cause:
     if subject.pair.append is not None and fault.startswith(subject.pair.append.name):
         return Cause("memory", fault, "cache")
     if subject.given_out:
-        return Cause("memory", f"{fault}: NaN, which its out held before, so nobody wrote it")
-    return Cause("mask or window", f"{fault}: a row that sees no key has to be masked whole")
+        words = "NaN, which its output held before the call, so nothing wrote it"
+        return Cause("memory", f"{fault}: {words}")
+    return Cause("mask or window", f"{fault}: a row that sees no key must be fully masked")
 
 
 def wrong_cause(found: Wrong) -> Cause:
     """Of a row that is wrong: each sign is looked for until one is seen."""
-    wrong = f"{found.name} is wrong, not only otherwise rounded:"
+    wrong = f"{found.name} is wrong, not only rounded differently:"
     if bool(found.row.isnan().any()):
-        return Cause("memory", f"{wrong} it gave NaN, as only memory holds that is not its own")
+        return Cause("memory", f"{wrong} it gave NaN, which only memory that is not its own holds")
     if _empty(found):
         return Cause("memory", f"{wrong} it left rows 0, as if they saw no key: not computed")
     held = _held_otherwise(found)
@@ -120,14 +121,14 @@ def wrong_cause(found: Wrong) -> Cause:
         kind, words = held
         return Cause(kind, f"{wrong} {words}", "cache")
     if _right_alone(found):
-        words = "its row is right in a call of its own, so it depends on what lies beside it"
+        words = "its row is right in a separate call, so it depends on what is beside it"
         return Cause("memory", f"{wrong} {words}")
     seen = _other_keys(found)
     if seen is not None:
         row = f"its row at position {found.position} is as if it saw"
         words = f"{row} keys {seen.start} to {seen.stop - 1}, and no others"
         return Cause("mask or window", f"{wrong} {words}")
-    words = "no range of its keys gives what it gave: another key, scale or bias"
+    words = "no range of its keys reproduces its result: another key, scale or bias"
     return Cause("unknown", f"{wrong} {words}")
 
 
@@ -157,7 +158,7 @@ def _held_otherwise(found: Wrong) -> tuple[CauseKind, str] | None:
     where = f"its cache holds position {position} of {found.side.plan.members[sequence].id}"
     if all(parts):
         return "store", f"{where} in another format or scale than it was written in"
-    return "memory", f"{where} with other bits than were written there"
+    return "memory", f"{where} with different bits than were written there"
 
 
 def _right_alone(found: Wrong) -> bool:

@@ -27,7 +27,7 @@ from kvparity.record.path_run import PathRun
 from kvparity.subjects.base import column_name
 
 NOW = "both sides gave the same bits now; nothing was located"
-SUMS = "both sides are as near to float64: another order of sums, or another rounding"
+SUMS = "both sides are equally close to float64: another order of sums, or another rounding"
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def pair_account(reference: PathRun, candidate: PathRun, exact: Tensor) -> PairA
             Wrong(side, *first.index[worst], values[worst].double(), true[worst], str(side.path))
         )
     elif not (alike(first, reference.run()) and alike(second, candidate.run())):
-        cause = Cause("not deterministic", "one side, run again, gave other bits")
+        cause = Cause("not deterministic", "one side gave different bits when rerun")
     return PairAccount(
         rows=len(a),
         differing=int(rows.sum()),

@@ -40,7 +40,7 @@ def _born(found: Account, reference: str, candidate: str) -> Iterator[str]:
         if ran:
             yield f"    {name} ran {_last(ran)}"
     all_of = "all operations" if found.whole else "operations so far"
-    yield f"{all_of} that part by themselves, in the order of computation:"
+    yield f"{all_of} that diverge by themselves, in the order of computation:"
     counts = found.by_operation()
     for operation in list(counts)[:SHOWN]:
         far = max(each.ulps for each in found.births if each.operation == operation)
@@ -63,7 +63,7 @@ def _account(found: Account, reference: str) -> str:
     if found.explained is not None:
         made += f" and {rounded(100 * found.explained)} % of the distance between logprobs is gone"
     if found.others:
-        made += f" ({some(found.others, 'other row')} part then)"
+        made += f" ({some(found.others, 'other row')} diverge then)"
     words = f"with {rows} replaced by {reference}'s, {made}"
     if not found.whole:
         words = f"time ended before all were found; {words}"

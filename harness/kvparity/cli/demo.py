@@ -37,7 +37,7 @@ def add_parser(verbs: Verbs) -> None:
         "demo",
         help="show all of it on a trained model of 135 million parameters",
         description="Chat with SmolLM2-135M-Instruct, compare generate() with one forward pass "
-        "over the same tokens, find where they part, and write the page of the run. The model "
+        "over the same tokens, find where they diverge, and write the page of the run. The model "
         "comes with a package that is installed; nothing is fetched.",
         epilog="Exit codes: that of the verdict, and 3 where something has to be installed first.",
     )

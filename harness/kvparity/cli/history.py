@@ -22,19 +22,19 @@ def add_parser(verbs: Verbs) -> None:
         "that DuckDB refuses.",
     )
     parser.add_argument("store", type=Path, help="the folder of a sweep's store")
-    parser.add_argument("contract", nargs="?", help="of this contract alone, by its name")
-    parser.add_argument("--claim", metavar="NAME", help="of this check alone")
+    parser.add_argument("contract", nargs="?", help="only this contract, by its name")
+    parser.add_argument("--claim", metavar="NAME", help="only this check")
     parser.add_argument(
         "--add",
         type=Path,
         nargs="+",
         default=(),
         metavar="RUN_DIR",
-        help="first put finished runs of kvparity verify into the store, which is made if it is "
-        "not there",
+        help="first add finished runs of kvparity verify to the store, which is created if it "
+        "does not exist",
     )
     parser.add_argument(
-        "--sql", metavar="QUERY", help="print what DuckDB answers over the view cases"
+        "--sql", metavar="QUERY", help="print what this query of DuckDB over the view cases gives"
     )
     add_json(parser)
     parser.set_defaults(run=run)

@@ -18,10 +18,11 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "locate",
-        help="find the operations in which the two sides of a case part, and the cause",
+        help="find the operations in which the two sides of a case diverge, and the cause",
         description="Run both sides of a case again, on the tokens of the run, compare what every "
-        "operation gave each token, and find those that gave other bits for equal inputs (births). "
-        "Then put these rows right, and nothing else, and see whether all compared rows are equal.",
+        "operation gave each token, and find those that gave different bits for equal inputs "
+        "(births). Then replace these rows, and nothing else, and see whether all compared rows "
+        "are equal.",
         epilog="Exit codes: 0 the births account for the whole difference, 2 bad input, 3 the "
         "subject failed, 5 they do not, or nothing differs now.",
     )
@@ -37,8 +38,8 @@ def add_parser(verbs: Verbs) -> None:
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="when to end the search for births; what those found by then explain is told; "
-        "default: no limit",
+        help="when to end the search for births; the report then says how much those found "
+        "explain; default: no limit",
     )
     add_current(parser)
     add_device(parser)

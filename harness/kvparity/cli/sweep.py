@@ -23,9 +23,9 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "sweep",
         help="verify contracts × devices × formats × versions × seeds, each in its environment",
-        description="Verify every cell of a sweep in a process of its own, and keep what ended "
-        "(extra history). What really ran is read from the evidence: a cell that ran with other "
-        "versions, on another device or in another format than asked for is void.",
+        description="Verify every cell of a sweep in a process of its own, and keep the results in "
+        "a store (extra history). What really ran is read from the evidence: a cell that ran with "
+        "other versions, on another device or in another format than asked for is void.",
         epilog="Exit codes: that of the worst cell: 0 holds, 1 differs, 3 error, 5 void, also "
         "where cells are left; 2 bad input, 130 interrupted.",
     )
@@ -34,10 +34,10 @@ def add_parser(verbs: Verbs) -> None:
         "--store",
         type=Path,
         metavar="DIR",
-        help=f"where what ended is kept (default: {SWEEPS}/<name>)",
+        help=f"where results are kept (default: {SWEEPS}/<name>)",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="run what is left; what ended is not run again"
+        "--resume", action="store_true", help="run what is left; cells that ended are not run again"
     )
     parser.add_argument(
         "--list", action="store_true", help="list the cells in their order, and run none"

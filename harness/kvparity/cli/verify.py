@@ -80,11 +80,11 @@ def add_parser(verbs: Verbs) -> None:
         "--locate-budget",
         type=float,
         metavar="SECONDS",
-        help="if the run differs, the longest that is spent on where its cases part (default: "
+        help="if the run differs, the longest time to look for where its cases diverge (default: "
         f"{BUDGET_S:g})",
     )
     parser.add_argument(
-        "--no-locate", action="store_true", help="do not look for where cases that differ part"
+        "--no-locate", action="store_true", help="do not look for where cases diverge"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the report as one JSON document on stdout"

@@ -110,7 +110,7 @@ def kind_of(pair: AttentionSubject, a: Tensor, b: Tensor, exact: Tensor) -> str:
 
 
 def _first_operation(runner: Runner, case: Case) -> str | None:
-    """The operation in which the sides part first, whatever its layer; None where none is told."""
+    """The operation in which the sides first diverge, whatever its layer; None: none is known."""
     assert case.reference is not None  # of a case of invariance
     sides = [digest_pass(runner.side(path))[1] for path in (case.reference, case.path)]
     unlike = list(sides[0].unlike(sides[1]))

@@ -44,7 +44,7 @@ class Inside:
     @property
     def box(self) -> bool:
         """Whether nothing was entered."""
-        return self.words.startswith("a box")
+        return self.words.startswith("a black box")
 
     def value(self) -> LocatedInside:
         """As it is kept."""
@@ -106,7 +106,7 @@ def inside(
     try:
         return _attention(sides, layer, sequence, position, names)
     except (NotATree, ProbeLied, NotMeasured, UnsupportedError) as error:
-        return Inside(f"a box with equal inputs: {error}")
+        return Inside(f"a black box with equal inputs: {error}")
 
 
 def _attention(
@@ -119,22 +119,22 @@ def _attention(
     rows = [_captured(side, layer, sequence, position) for side in sides]
     one, two = (row.found for row in rows)
     if one is None or two is None:
-        return Inside("a box: one side does not report what it attends to")
+        return Inside("a black box: one side does not report what it attends to")
     pairs = ((one.q, two.q), (one.k, two.k), (one.v, two.v))
     if any(a.shape != b.shape or bool(differing(a, b).any()) for a, b in pairs):
-        return Inside("a box whose inputs are unlike: other queries, keys or values are attended")
+        return Inside("a black box with different inputs: queries, keys or values differ")
     if one.softcap or one.bias is not None:
-        return Inside("a box with equal inputs: a softcap or bias of scores is not replayed")
+        return Inside("a black box with equal inputs: a softcap or bias of scores is not replayed")
     data = RowData(one.q.cpu(), one.k.cpu(), one.v.cpu(), one.scale, one.sinks)
     first, second = (
         _order(side.subject, row, name) for side, row, name in zip(sides, rows, names, strict=True)
     )
     results = one.out.cpu(), two.out.cpu()
     if not bool(differing(*results).any()):
-        return Inside("a box with equal inputs: only the log-sum-exp differs")
+        return Inside("a black box with equal inputs: only the log-sum-exp differs")
     node = parting(data, (first, second), results, names)
     if node is None:
-        return Inside("a box with equal inputs: no replay gives the bits of both sides")
+        return Inside("a black box with equal inputs: no replay gives the bits of both sides")
     return Inside(node.words(*names), node)
 
 

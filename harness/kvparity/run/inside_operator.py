@@ -26,18 +26,18 @@ def operator_words(
     """What can be told of an operation of a token whose inputs are equal on both sides."""
     one, two = (call_of(side, operation, place) for side in sides)
     if one is None or two is None or not one.operators:
-        return "a box with equal inputs: it shows no operators of torch"
+        return "a black box with equal inputs: it reports no operators of torch"
     found = first_operator(one, two)
     if found is None:
-        return "a box with equal inputs: the operators of its sides are not alike"
+        return "a black box with equal inputs: its two sides ran different operators"
     number = found.number - 1
     words = found.words() if found.of > 1 else ""
     if found.name not in _TRANSPOSED:
-        return words or f"a box with equal inputs: {found.name} is one operator of torch"
+        return words or f"a black box with equal inputs: {found.name} is one operator of torch"
     words = words or f"{found.name} of {found.elements} columns"
     orders = _orders((one, two), number)
     if isinstance(orders, str):
-        return f"{words}; how it adds cannot be told: {orders}"
+        return f"{words}; its order of addition cannot be determined: {orders}"
     first, second = orders
     told = f"{names[0]} adds {first.tree.n} products as {first.words()}, {names[1]} "
     same = first.tree.n == second.tree.n
@@ -52,10 +52,10 @@ def _orders(calls: tuple[Call, Call], number: int) -> tuple[Added, Added] | str:
     one, two = calls
     products = _matrix(one, two, number), _matrix(two, one, number)
     if products[0] is None or products[1] is None:
-        return "which rows it was given cannot be told"
+        return "which rows it was given is not known"
     left = products[0].left, products[1].left
     if left[0].shape == left[1].shape and bool(differing(*left).any()):
-        return "it was given unlike rows"
+        return "it was given different rows"
     try:
         first, second = map(added, filter(None, products))
     except (NotATree, ProbeLied, NotMeasured) as error:

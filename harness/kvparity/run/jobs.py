@@ -9,8 +9,8 @@ from kvparity.core.machine import cores
 from kvparity.run.options import MOST_JOBS
 
 _ONE = {
-    "server": "a server is asked by one process at a time, or alone would not be alone",
-    "sides": "of two sides one process keeps what they gave",
+    "server": "only one process sends requests to a server, so that a path that runs alone does",
+    "sides": "one process keeps the logprobs of both sides",
 }
 """Kinds of subject that take one process, whatever is asked for, and why."""
 
@@ -37,6 +37,6 @@ def jobs_of(asked: int | None, *, device: str, kind: str) -> Jobs:
     if asked is not None:
         return Jobs(asked, "as asked for")
     if device.startswith("cuda"):
-        return Jobs(1, "one on a GPU, where no other is asked for")
+        return Jobs(1, "the default on a GPU")
     found = cores()
     return Jobs(min(found.count, MOST_JOBS), found.by, MemoryFit() if found.count > 1 else None)

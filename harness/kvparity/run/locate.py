@@ -145,8 +145,7 @@ def locate(
     relation = str(found.recorded.get("relation"))
     if found.kernel_case is not None or relation != RELATION:
         raise UnsupportedError(
-            f"{case_id} is a case of {relation}; where bits part is looked for in cases of "
-            f"{RELATION}"
+            f"{case_id} is a case of {relation}; only cases of {RELATION} can be located"
         )
     opened = unit_of(found)
     case, runner = opened.case, opened.runner

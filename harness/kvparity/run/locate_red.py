@@ -22,7 +22,7 @@ from kvparity_contracts.loader import LoadedContract
 
 _UNSEEN = {
     "server": "a server shows no operations of its model",
-    "sides": "recorded rollouts have no operations, and models that score them are not opened",
+    "sides": "recorded rollouts have no operations, and models that score them are not inspected",
 }
 """Kinds of subjects that cannot be looked into, and why."""
 

@@ -66,9 +66,7 @@ class Shrunk:
         if self.smallest is None:
             return ""
         if self.passing is None:
-            return (
-                f"fails with {some(self.smallest.keys, 'key')}; no case beside it was seen to pass"
-            )
+            return f"fails with {some(self.smallest.keys, 'key')}; no neighbouring case passes"
         other = self.passing
         if other.what == "steps":
             return f"fails {other.before}, passes {other.after}"
@@ -79,8 +77,8 @@ class Shrunk:
     def text(self) -> str:
         """What a person reads."""
         used = (
-            (self.since.changed, "what is there now was run"),
-            (self.since.kept, "what the run kept was taken"),
+            (self.since.changed, "their current content was run"),
+            (self.since.kept, "the content that the run kept was used"),
         )
         since = [f"changed since the run: {', '.join(each)}: {how}" for each, how in used if each]
         if self.smallest is None:
@@ -90,9 +88,11 @@ class Shrunk:
         counted = f"{some(self.tried, 'case')}, {self.seconds:.0f} s"
         end = "1-minimal: no case with one thing less fails in the same way"
         if not self.repeats:
-            end = "not deterministic: a case gave another answer when rerun; nothing above is shown"
+            end = (
+                "not deterministic: a case gave a different answer when rerun; this proves nothing"
+            )
         elif not self.minimal:
-            end = "not shown to be minimal: the budget ended; the same command goes on"
+            end = "not shown to be minimal: the budget ended; run the command again to continue"
         return "\n".join(
             [
                 f"{self.case}: {self.failure}: {shape}",

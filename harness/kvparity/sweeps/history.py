@@ -194,7 +194,9 @@ def _turn(head: ClaimRun, package: str, said: Sequence[tuple[str, Outcome]]) -> 
     elif builds:
         words = f"no first bad version: builds of one release of {package} differ ({listed})"
     elif unsorted and any(good) and not all(good):
-        words = f"no first bad version: {package} {unsorted[0]} is no version to sort ({listed})"
+        words = (
+            f"no first bad version: {package} {unsorted[0]} is not a sortable version ({listed})"
+        )
     elif all(good):
         words = f"good in every version of {package} ({listed})"
     elif not any(good):
@@ -237,7 +239,7 @@ def _flaky(runs: Sequence[ClaimRun]) -> Iterator[FlakyClaim]:
         digests = {run.digests for run in own if any(digest for _, digest in run.digests)}
         if len(verdicts) < 2 and len(digests) < 2:
             continue
-        words = f"verdicts {', '.join(verdicts)}" if len(verdicts) > 1 else "other bits each time"
+        words = f"verdicts {', '.join(verdicts)}" if len(verdicts) > 1 else "different bits"
         head, *_ = own
         yield FlakyClaim(
             head.contract, head.claim, head.dtype, head.seed, head.device,

@@ -25,16 +25,16 @@ def _differences(planned: PlannedCell, report: RunReport) -> Iterator[str]:
     installed = {**environment.versions, "python": environment.python}
     for package, asked in planned.environment.packages.items():
         if not _same(asked, found := installed.get(package)):
-            yield f"asked for {package} {asked}, and ran {found or f'without {package}'}"
+            yield f"asked for {package} {asked}, but {found or 'none'} ran"
     if environment.device != cell.device:
-        yield f"asked for device {cell.device}, and ran on {environment.device}"
+        yield f"asked for device {cell.device}, but it ran on {environment.device}"
     if report.contract.seed != planned.seed:
-        yield f"asked for seed {planned.seed}, and ran with {report.contract.seed}"
+        yield f"asked for seed {planned.seed}, but {report.contract.seed} ran"
     if cell.dtype is None:
         return
     ran = {case.dtype for check in report.checks for case in check.cases} | set(_used(report))
     if others := sorted(ran - {cell.dtype}):
-        yield f"asked for {cell.dtype}, and ran {', '.join(others)}"
+        yield f"asked for {cell.dtype}, but {', '.join(others)} ran"
 
 
 def _used(report: RunReport) -> Iterator[str]:

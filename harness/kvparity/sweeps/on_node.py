@@ -84,12 +84,12 @@ def _other(cell: SentCell) -> str | None:
     """What this node lacks, or has otherwise, or None."""
     python = sys.executable if cell.planned.python is None else str(cell.planned.python)
     if not Path(python).is_file():
-        return f"has no interpreter {python}: with --ray it must be there on every node"
+        return f"has no interpreter {python}: with --ray it must exist on every node"
     if (wrong := not_there([path for path, _ in cell.files])) is not None:
         return wrong
     for path, digest in cell.files:
         if digest is not None and hash_of(Path(path)) != digest:
-            return f"has another {path} than the driver: one sweep cannot mix sources"
+            return f"has a different {path} than the driver: one sweep cannot mix sources"
     return None
 
 

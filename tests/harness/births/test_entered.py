@@ -36,7 +36,7 @@ def norm(*, epsilon: float = 1e-6, halves: bool = False) -> Callable[[Tensor], T
 OPERATIONS: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
     "a norm": ("input_layernorm", norm(epsilon=1e-2), "operator 3 of 5, add, differs first"),
     "other operators": ("input_layernorm", norm(halves=True), "of its sides are not alike"),
-    "behind it": ("self_attn.q_proj", norm(epsilon=1e-2), "it was given unlike rows"),
+    "behind it": ("self_attn.q_proj", norm(epsilon=1e-2), "it was given different rows"),
 }
 
 

@@ -169,8 +169,8 @@ def test_a_tenth_of_what_is_free_is_left_alone(free: int, before: int, after: in
     [
         (3, "cpu", "attention", "3 jobs: as asked for", False),
         (None, "cpu", "attention", "8 jobs: cores", True),
-        (None, "cuda:1", "attention", "1 job: one on a GPU, where no other is asked for", False),
-        (3, "cpu", "sides", "1 job: of two sides one process keeps what they gave", False),
+        (None, "cuda:1", "attention", "1 job: the default on a GPU", False),
+        (3, "cpu", "sides", "1 job: one process keeps the logprobs of both sides", False),
     ],
 )
 def test_the_report_says_by_what_the_jobs_are_counted(

@@ -14,9 +14,9 @@ NAMES = ("prefill", "decode")
 DECODER: dict[str, tuple[str | None, str]] = {
     "split-by-batch": ("sum of P V", "decode keys 0..17 as 2 splits from 0, 16"),
     "tile-by-query-length": ("sum of P V", "prefill walks keys 0..30 as one split of 2 tiles"),
-    "polynomial-exp2": (None, "a box with equal inputs: no replay gives the bits of both sides"),
-    "linear-kernel-by-rows": (None, "a box with equal inputs"),
-    "stale-slot": (None, "a box whose inputs are unlike"),
+    "polynomial-exp2": (None, "a black box with equal inputs: no replay gives the bits"),
+    "linear-kernel-by-rows": (None, "a black box with equal inputs"),
+    "stale-slot": (None, "a black box with different inputs"),
 }
 
 

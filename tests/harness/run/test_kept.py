@@ -128,7 +128,7 @@ def test_shrink_says_what_is_run_as_it_is_now(
     assert run("shrink", str(folder / "run"), "c000") == 5
     said = capsys.readouterr().out
     assert "nothing differs now" in said
-    assert "changed since the run: mine.py: what is there now was run" in said
+    assert "changed since the run: mine.py: their current content was run" in said
 
 
 def test_current_runs_what_is_there_now(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,23 +79,23 @@ def end(store: SweepStore, code: int = 0, **changes: Any) -> Made:
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "another release": (
-        {"versions": {"transformers": "5.23.1"}}, "asked for transformers 5.23.0, and ran 5.23.1",
+        {"versions": {"transformers": "5.23.1"}}, "asked for transformers 5.23.0, but 5.23.1 ran",
     ),
     "no such package": (
         {"versions": {"transformers": None}},
-        "asked for transformers 5.23.0, and ran without transformers",
+        "asked for transformers 5.23.0, but none ran",
     ),
     "another device": (
-        {"environment": {"device": "cuda"}}, "asked for device cpu, and ran on cuda",
+        {"environment": {"device": "cuda"}}, "asked for device cpu, but it ran on cuda",
     ),
-    "another format": ({"dtype": "float16"}, "asked for float32, and ran float16"),
+    "another format": ({"dtype": "float16"}, "asked for float32, but float16 ran"),
     "another format than it says": (
-        {"subject": {"dtype": "bfloat16"}}, "asked for float32, and ran bfloat16",
+        {"subject": {"dtype": "bfloat16"}}, "asked for float32, but bfloat16 ran",
     ),
     "another format of a decoder": (
-        {"subject": {"execution": "bfloat16"}}, "asked for float32, and ran bfloat16",
+        {"subject": {"execution": "bfloat16"}}, "asked for float32, but bfloat16 ran",
     ),
-    "another seed": ({"seed": 1}, "asked for seed 0, and ran with 1"),
+    "another seed": ({"seed": 1}, "asked for seed 0, but 1 ran"),
     "another contract": ({"sha256": "cd"}, "its evidence is of another contract"),
 }  # fmt: skip
 

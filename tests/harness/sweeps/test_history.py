@@ -62,7 +62,7 @@ TURNS: dict[str, tuple[tuple[Said, ...], str | None, str]] = {
     ),
     "no version at all": (
         (("5.24.0", "differs"), ("main", "holds")), None,
-        "no first bad version: transformers main is no version to sort (main holds, 5.24.0 "
+        "no first bad version: transformers main is not a sortable version (main holds, 5.24.0 "
         "differs)",
     ),
     "two builds of a release": (

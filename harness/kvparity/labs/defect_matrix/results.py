@@ -24,7 +24,7 @@ class EntryResult(TypedDict):
 
 
 class LocatedControl(TypedDict):
-    """What ``kvparity locate`` named of one control. ``born``: the first operation that parts."""
+    """What ``kvparity locate`` named of one control. ``born``: the first birth's operation."""
 
     control: str
     habitat: str

@@ -31,7 +31,7 @@ def compared(reference: Record, side: RankedPath, *, reduce: str, sums: int) -> 
     if found.outcome == "differs":
         return RankVerdict(side, replace(found, reason=f"{where}: {found.reason}"))
     if side.unlike:
-        reason = f"{where}: rank {side.unlike[0]} gave other bits than rank 0"
+        reason = f"{where}: rank {side.unlike[0]} gave different bits than rank 0"
         return RankVerdict(side, Comparison("differs", reason, tokens=found.tokens))
     unclaimed = _unclaimed(side, reduce, sums)
     if found.outcome == "holds" and unclaimed is not None:
@@ -59,7 +59,7 @@ def _unclaimed(side: RankedPath, reduce: str, sums: int) -> str | None:
     adding = [each for each in side.collectives if any(word in each.operator for word in ADDS)]
     if reduce == "fixed" and adding:
         return (
-            f"{adding[0].operator} ran {adding[0].times} times, and adds in an order of its own; "
+            f"{adding[0].operator} ran {adding[0].times} times, and adds in its own order; "
             "reduce: fixed was claimed"
         )
     wanted = sums * len(side.record.plan.schedule)

@@ -24,7 +24,7 @@ class RanksFound(Value):
     differing_rows: Count
     """tokens whose row digest differs"""
     unlike_ranks: Annotated[tuple[int, ...], LIST]
-    """ranks that gave other bits than rank 0"""
+    """ranks that gave different bits than rank 0"""
     collectives: Annotated[tuple[Collective, ...], LIST]
     """what rank 0 really ran to communicate"""
 

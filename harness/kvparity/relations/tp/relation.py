@@ -76,7 +76,7 @@ class TpRelation(PathRelation):
         if not isinstance(found, TpDetails) or (first := found.first) is None:
             return []
         where = first.operation or "no operation whose rows are whole on every rank"
-        return [f"    {case.id}: parts first at {first.ranks} ranks, {first.path}, in {where}"]
+        return [f"    {case.id}: first diverges at {first.ranks} ranks, {first.path}, in {where}"]
 
     def control(self, trial: ControlTrial) -> Planted:
         """Plant a defect into ranks, where it shows with the fewest processes."""

@@ -39,7 +39,7 @@ DIFFERS = {
         "bits differ",
     ),
     "a row": (side(record=record(DECODE, digests=(1, 2, 3, -4, 6))), "bits differ"),
-    "a rank": (side(unlike=(1,)), "rank 1 gave other bits than rank 0"),
+    "a rank": (side(unlike=(1,)), "rank 1 gave different bits than rank 0"),
     "a value, and a sum that was not asked for": (
         side(record=record(DECODE, values=changed(0, 0, -9.0)), collectives=(REDUCED,)),
         "bits differ",
