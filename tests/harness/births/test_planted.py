@@ -195,7 +195,7 @@ def test_shares_are_of_rows_that_differed_and_of_a_distance_that_is_one() -> Non
     assert (worse.equal, account_json(worse)["explained_rows"]) == (1, 1 / n)
     told = "\n".join(lines(worse, "prefill", "batched"))
     assert f"1 of {n} rows that differ are equal and" in told
-    assert "(3 other rows part then)" in told
+    assert "(3 other rows diverge then)" in told
     for gap in (0.0, float("inf")):  # equal logprobs of other logits; a token of probability 0
         some = replace(whole, still=1, still_logits=1, gap=gap, gap_left=gap)
         assert account_json(some)["explained"] is None

@@ -225,7 +225,7 @@ def test_what_is_so_by_chance_is_not_shown(
     monkeypatch.setattr(FailingCases, "look", by_chance)
     found = kvparity.shrink(red, "c001")
     assert not found.complete
-    assert "not deterministic: a case gave another answer when rerun" in found.text()
+    assert "not deterministic: a case gave a different answer when rerun" in found.text()
     assert "1-minimal" not in found.text()
 
 

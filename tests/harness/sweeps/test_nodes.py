@@ -173,7 +173,7 @@ def test_a_node_that_is_not_as_the_driver_ends_the_sweep(
     task = on_node.sent(cells[0], CellSettings(1, 1.0), store)
     cell = pickle.loads(task.call)
     for files, python, words in (
-        (((str(file), "ab"),), None, f"has another {file} than the driver"),
+        (((str(file), "ab"),), None, f"has a different {file} than the driver"),
         (((str(tmp_path / "no"), None),), None, f"has no {tmp_path / 'no'}: with --ray"),
         ((), Path("/no/python"), "has no interpreter /no/python: with --ray"),
     ):
