@@ -6,6 +6,8 @@ system counted, its peak is ``VmHWM``. Writes docs/results/long-contexts.{json,m
     python ci/studies/long_contexts.py                        # all points: hours
     python ci/studies/long_contexts.py --only decoder eager   # some subjects
     python ci/studies/long_contexts.py --most 16384           # and no longer contexts
+    python ci/studies/long_contexts.py --point eager 131072 1 0 > point.json   # one point alone
+    python ci/studies/long_contexts.py --add point.json       # which is put beside the others
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from long_contexts_page import LongContexts, LongPoint, page, picture
+from long_contexts_page import EACH, LongContexts, LongPoint, name_of, page, picture, which
 
 if TYPE_CHECKING:
     from kvparity.plan.cases import Case
@@ -37,13 +39,20 @@ LAST = 4
 RANDOM = 16
 """Rows of a prompt that the seed draws."""
 BATCHES = CASES = (1, 2, 4, 8, 16)
-EACH = 4_096
-"""Keys of each sequence where it is the batch or the cases that grow."""
 # Large tiles: the interpreter takes milliseconds for each, whatever its size.
 ORDER = {"split": 4_096, "tile": 1_024, "block_m": 64}
 LAYERS = {"layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "hidden_size": 32}
 WINDOW = 1_024
 Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A point that was given up, and the CPU seconds that were spent on it."""
+
+    kind: str
+    keys: int
+    cpu_seconds: float
 
 
 def _pair() -> Document:
@@ -173,7 +182,18 @@ def point(kind: str, keys: int, number: int, *, whole: bool) -> LongPoint:
         "cpu_seconds": round(used.ru_utime + used.ru_stime - before, 1),
         "peak_mib": peak_mib(),
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
+        "machine": machine(),
     }  # fmt: skip
+
+
+def machine() -> str:
+    """What a point's numbers rest on."""
+    import torch
+    import triton
+
+    from kvparity.core.environment import cpu_model
+
+    return f"{cpu_model()}, torch {torch.__version__}, Triton {triton.__version__}"
 
 
 def peak_mib() -> int:
@@ -182,12 +202,13 @@ def peak_mib() -> int:
     return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
 
 
-def measure(asked: tuple[str, int, int, bool], most_s: int) -> LongPoint | None:
-    """One point, in a process of its own; None where it takes more than ``most_s`` seconds."""
+def measure(asked: tuple[str, int, int, bool], most_s: int) -> LongPoint | Unfinished:
+    """One point, in a process of its own, for at most ``most_s`` seconds."""
     kind, keys, number, whole = asked
     paths = os.pathsep.join(str(ROOT / name) for name in PACKAGES)
     own = {"TRITON_INTERPRET": "1", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--point", kind, str(keys), str(number), str(int(whole))]
+    before = _cpu_of_children()
     try:
         done = subprocess.run(
             command, env=os.environ | own, capture_output=True, text=True, check=False,
@@ -195,12 +216,17 @@ def measure(asked: tuple[str, int, int, bool], most_s: int) -> LongPoint | None:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         print(f"{kind} {keys}: more than {most_s} s", file=sys.stderr)
-        return None
+        return Unfinished(kind, keys, _cpu_of_children() - before)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     print(done.stdout.strip(), file=sys.stderr)
     found: LongPoint = json.loads(done.stdout)
     return found
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def points() -> Iterator[tuple[str, int, int, bool]]:
@@ -225,32 +251,33 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="these kinds alone")
     parser.add_argument("--most", type=int, default=2**20, help="no more keys than these")
     parser.add_argument("--timeout", type=int, default=7_200, help="seconds of one point")
-    parser.add_argument("--point", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--point", nargs=4, metavar=("KIND", "KEYS", "NUMBER", "WHOLE"), help="print one point"
+    )
+    parser.add_argument("--add", nargs="+", type=Path, help="points that were printed; no others")
     options = parser.parse_args()
     if options.point:
         kind, keys, number, whole = options.point
         print(json.dumps(point(kind, int(keys), int(number), whole=whole == "1")))
         return
     sys.path[:0] = [str(ROOT / name) for name in PACKAGES]
-    import torch
-    import triton
-
-    from kvparity.core.environment import cpu_model
-
     file = RESULTS / "long-contexts.json"
-    found: LongContexts = json.loads(file.read_text()) if file.is_file() else {"points": []}
-    found["command"] = "python ci/studies/long_contexts.py"
-    found["machine"] = {
-        "cpu": cpu_model(), "python": platform.python_version(),
-        "torch": torch.__version__, "triton": triton.__version__,
-    }  # fmt: skip
-    for asked in points():
-        if asked[1] > options.most or (options.only and asked[0] not in options.only):
-            continue
-        measured = measure(asked, options.timeout)
-        names = ("kind", "keys", "number", "whole")
-        kept = [p for p in found["points"] if tuple(p[n] for n in names) != asked]  # type: ignore[literal-required]
-        found["points"] = [*kept, *([measured] if measured else [])]
+    found: LongContexts = {"command": "python ci/studies/long_contexts.py", "points": []}
+    if file.is_file():
+        found |= json.loads(file.read_text())
+    spent = found.setdefault("unfinished", {})
+    asked = [
+        each for each in points()
+        if each[1] <= options.most and (not options.only or each[0] in options.only)
+    ]  # fmt: skip
+    given: list[LongPoint] = [json.loads(each.read_text()) for each in options.add or ()]
+    for new in given or (measure(each, options.timeout) for each in asked):
+        if isinstance(new, Unfinished):
+            spent[name_of(new.kind, new.keys)] = round(new.cpu_seconds, 1)
+        else:
+            spent.pop(name_of(new["kind"], new["keys"]), None)
+            kept = [each for each in found["points"] if which(each) != which(new)]
+            found["points"] = sorted([*kept, new], key=which)
         file.write_text(json.dumps(found, indent=1) + "\n")
     (RESULTS / "long-contexts.md").write_text(page(found))
     (RESULTS / "long-contexts.svg").write_text(picture(found))

@@ -32,13 +32,15 @@ NUMBERED = ("batch", "cases")
 """Kinds whose number of sequences or workloads grows; of the others it is the keys."""
 LONGEST = (*((kind, 131_072) for kind in KINDS if kind not in NUMBERED), ("pair", 2**20))
 """The longest contexts that the program asks for."""
+EACH = 4_096
+"""Keys of each sequence where it is the batch or the cases that grow."""
 LIMIT_MIB = 4_096
 """What a context of 131,072 keys may take."""
 
 
 class LongPoint(TypedDict):
-    """What one process found; ``number``: of sequences or of workloads; ``load``: of the machine,
-    processes that wanted a CPU in the minute before its start and before its end."""
+    """What one process found; ``number``: of sequences or of workloads; ``load``: how many
+    processes wanted a CPU in the minutes before its start and its end, where it was kept."""
 
     kind: str
     keys: int
@@ -51,14 +53,20 @@ class LongPoint(TypedDict):
     cpu_seconds: float
     peak_mib: int
     load: list[float]
+    machine: str
 
 
 class LongContexts(TypedDict, total=False):
     """The file ``long-contexts.json``."""
 
     command: str
-    machine: dict[str, str]
     points: list[LongPoint]
+    unfinished: dict[str, float]
+
+
+def name_of(kind: str, keys: int) -> str:
+    """What ``unfinished`` calls a point, of which it has the CPU seconds that were spent."""
+    return f"{kind} at {keys:,} keys"
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float | None:
@@ -79,6 +87,16 @@ def chosen(found: LongContexts, kind: str, *, whole: bool = False) -> list[LongP
     return sorted(points, key=grown)
 
 
+def which(point: LongPoint) -> tuple[bool, int, int, int]:
+    """By which points are told apart and sorted: as the page has them."""
+    return point["whole"], [*KINDS].index(point["kind"]), point["keys"], point["number"]
+
+
+def machines_of(found: LongContexts) -> list[str]:
+    """The machines, by the order of their points."""
+    return list(dict.fromkeys(each["machine"] for each in found["points"]))
+
+
 def grown(point: LongPoint) -> int:
     """The number that grows from point to point of its kind."""
     return point["number"] if point["kind"] in NUMBERED else point["keys"]
@@ -86,18 +104,18 @@ def grown(point: LongPoint) -> int:
 
 def page(found: LongContexts) -> str:
     """The results as a page."""
-    machine = found["machine"]
     loads = [load for each in found["points"] for load in each["load"]]
+    machines = [f"{i}: {each}" for i, each in enumerate(machines_of(found), 1)]
     lines = [
         "# Long contexts, measured",
         "",
-        f"Verifications with [chosen rows](../long-contexts.md) on a CPU ({machine['cpu']}, torch "
-        f"{machine['torch']}, Triton {machine['triton']}), one thread, each point a process of its "
-        "own: decode against prefill (for the batch, `batched`), bits. Peaks are resident memory, "
-        "imports included. The machine has two cores and was shared: its load (processes that want "
-        f"a core) was {min(loads):.1f} to {max(loads):.1f}. So all seconds here are those of the "
-        "CPU; the JSON also has those of the clock, and the load at each point. Made by "
-        f"`{found['command']}`; all of it is in [long-contexts.json](long-contexts.json).",
+        "Verifications with [chosen rows](../long-contexts.md) on a CPU, one thread, each point a "
+        "process of its own: decode against prefill (for the batch, `batched`), bits. Peaks are "
+        f"resident memory, imports included. The machines ({'; '.join(machines)}) were shared: "
+        f"where it was kept, the load of their two cores was {min(loads):.0f} to {max(loads):.0f} "
+        "processes. So all seconds are those of the CPU, which a load makes longer, too; the JSON "
+        f"also has those of the clock. Made by `{found['command']}`; all of it is in "
+        "[long-contexts.json](long-contexts.json).",
         "",
         "![Time and memory by keys, batch and cases](long-contexts.svg)",
         "",
@@ -105,20 +123,37 @@ def page(found: LongContexts) -> str:
         "",
         *_table(found),
         "",
-        "`differs` is what PyTorch's `sdpa` and products really do with these shapes.",
+        "Time of a pair grows with chosen rows × keys, that of the decoder with the keys where "
+        "only windows lie below the last layer. Two full layers, and transformers models, compute "
+        "attention of every row of the lower layers, so their time grows with the square of the "
+        "keys; memory does not, where no score of all rows is held. `differs` is what PyTorch's "
+        "`sdpa` and products really do with these shapes.",
     ]
     there = {(each["kind"], each["keys"]) for each in found["points"]}
-    missing = [f"{kind} at {keys:,} keys" for kind, keys in LONGEST if (kind, keys) not in there]
-    if missing:
-        lines += ["", f"Not measured to the end here: {', '.join(missing)}."]
+    spent = found.get("unfinished", {})
+    missing = [name_of(*each) for each in LONGEST if each not in there]
+    words = [f"{each} ({spent[each] / 60:.0f} CPU minutes spent)" if each in spent else each
+             for each in missing]  # fmt: skip
+    if words:
+        lines += ["", f"Not measured to the end: {', '.join(words)}."]
     return "\n".join(lines) + "\n"
+
+
+def together(points: Sequence[LongPoint]) -> list[LongPoint]:
+    """Of points in order, the last two of one machine: the farthest such, or none."""
+    for last in reversed(points):
+        same = [each for each in points if each["machine"] == last["machine"]]
+        upto = same[: same.index(last) + 1]
+        if len(upto) > 1:
+            return upto[-2:]
+    return []
 
 
 def _growth(found: LongContexts) -> Iterator[str]:
     seconds = min(each["cpu_seconds"] for each in found["points"])
     mib = min(each["peak_mib"] for each in found["points"])
     yield (
-        "How time and memory grow, by the last two points of each line: an exponent of 1 is "
+        "How time and memory grow, by the last two points of one machine: an exponent of 1 is "
         "linear, 2 is the square. Start-up is part of each point (the cheapest took "
         f"{seconds:.0f} s, the smallest {mib} MiB), and makes a short line flatter than its work."
     )
@@ -127,20 +162,24 @@ def _growth(found: LongContexts) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |"
     for whole in (False, True):
         for kind, about in KINDS.items():
-            points = chosen(found, kind, whole=whole)
+            points = together(chosen(found, kind, whole=whole))
             time = exponent([(grown(each), each["cpu_seconds"]) for each in points])
             memory = exponent([(grown(each), each["peak_mib"]) for each in points])
             if time is None or memory is None:
                 continue
             by = {"batch": "sequences", "cases": "cases"}.get(kind, "keys")
-            between = " and ".join(f"{grown(each):,}" for each in points[-2:])
+            between = " and ".join(f"{grown(each):,}" for each in points)
             rows = ", all rows computed" if whole else ""
             yield f"| {about}{rows} | {by} | {between} | {time:.2f} | {memory:.2f} |"
 
 
 def _table(found: LongContexts) -> Iterator[str]:
-    yield "| subject | keys | sequences or cases | rows compared | CPU, s | peak, MiB | bits |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    machines = machines_of(found)
+    yield (
+        "| subject | keys | sequences or cases | rows compared | CPU, s | peak, MiB | bits | "
+        "machine |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for whole in (False, True):
         for kind, about in KINDS.items():
             for each in chosen(found, kind, whole=whole):
@@ -148,34 +187,35 @@ def _table(found: LongContexts) -> Iterator[str]:
                 yield (
                     f"| {about} | {each['keys']:,} | {each['number']} | {each['rows']:,}{of} | "
                     f"{each['cpu_seconds']:,} | {each['peak_mib']:,} | "
-                    f"{', '.join(each['outcomes'])} |"
+                    f"{', '.join(each['outcomes'])} | {machines.index(each['machine']) + 1} |"
                 )
 
 
 def picture(found: LongContexts) -> str:
     """Time and memory by keys, batch and cases, as an SVG document."""
-    from kvparity.core.plots import svg
+    from kvparity.core.plots import limit, svg
 
     def draw(figure: Figure) -> None:
         (time, memory), (more_time, more_memory) = figure.subplots(2, 2)
         by_keys = [kind for kind in KINDS if kind not in NUMBERED]
-        _lines(time, found, by_keys, _seconds, (1_000, 1_100_000), (3, 10_000))
-        _lines(memory, found, by_keys, _mib, (1_000, 1_100_000), (256, 8_192))
-        _lines(more_time, found, NUMBERED, _seconds, (1, 16), (3, 200))
-        _lines(more_memory, found, NUMBERED, _mib, (1, 16), (256, 2_048))
+        _lines(time, found, by_keys, _seconds, (3, 5_000))
+        _lines(memory, found, by_keys, _mib, (256, 8_192))
+        _lines(more_time, found, NUMBERED, _seconds, (3, 200))
+        _lines(more_memory, found, NUMBERED, _mib, (256, 2_048))
         time.set(title="Time by keys", ylabel="CPU seconds", xlabel="keys")
         memory.set(title="Memory by keys", ylabel="peak, MiB", xlabel="keys")
-        count = "sequences, or cases, of 4,096 keys"
+        count = f"sequences, or cases, of {EACH:,} keys"
         more_time.set(title="Time by batch and cases", ylabel="CPU seconds", xlabel=count)
         more_memory.set(title="Memory by batch and cases", ylabel="peak, MiB", xlabel=count)
-        memory.axhline(LIMIT_MIB, color="#b3273e", linestyle="--", linewidth=1.2)
-        memory.annotate("4 GiB", (1_000, LIMIT_MIB), (0, 3), textcoords="offset points")
-        for power, name in ((1, "linear"), (2, "square")):
-            _reference(time, 131_072, 100.0 if power == 1 else 1_000.0, power, name)
-        _reference(memory, 1_048_576, 2_000.0, 1, "linear")
-        _reference(more_time, 16, 40.0, 1, "linear")
-        time.legend(fontsize="small")
-        more_time.legend(fontsize="small")
+        limit(memory, y=LIMIT_MIB, name="limit")
+        memory.annotate("4 GiB", (1_024, LIMIT_MIB), (0, 3), textcoords="offset points")
+        _reference(time, (16_384, 4.0), 1_048_576, 1, "linear")
+        _reference(time, (16_384, 4.0), 262_144, 2, "square")
+        _reference(memory, (262_144, 270.0), 1_048_576, 1, "linear")
+        _reference(more_time, (4, 7.0), 16, 1, "linear")
+        _reference(more_memory, (8, 270.0), 16, 1, "linear")
+        time.legend(fontsize="small", loc="upper left")
+        more_time.legend(fontsize="small", loc="upper left")
 
     return svg(draw, 9.5, 7.2)
 
@@ -193,25 +233,36 @@ def _lines(
     found: LongContexts,
     kinds: Sequence[str],
     value: Callable[[LongPoint], float],
-    across: tuple[float, float],
     up: tuple[float, float],
 ) -> None:
+    """A line for each kind; the axis across is labelled where points are."""
     from kvparity.core.plots import COLOURS, plain_logarithmic
 
+    there: set[int] = set()
     for kind, colour in zip(kinds, COLOURS, strict=False):
-        if points := chosen(found, kind):
-            values = [value(each) for each in points]
-            axes.plot(
-                [grown(each) for each in points], values, "o-",
-                color=colour, markersize=4, label=LEGEND[kind],
-            )  # fmt: skip
+        points = chosen(found, kind)
+        across = [grown(each) for each in points]
+        there.update(across)
+        axes.plot(
+            across, [value(each) for each in points], "o-",
+            color=colour, markersize=4, label=LEGEND[kind],
+        )  # fmt: skip
     axes.set(xscale="log", yscale="log", ylim=up)
-    plain_logarithmic(axes.xaxis, *across)
+    axes.set_xticks(sorted(there), [_short(each) for each in sorted(there)])
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     plain_logarithmic(axes.yaxis, *up)
 
 
-def _reference(axes: Axes, x: float, y: float, power: int, name: str) -> None:
-    """A dotted line that ends at (x, y) and grows by a power of x, over three octaves."""
-    begin = x / 8
-    axes.plot([begin, x], [y / 8**power, y], ":", color="#555f6b", linewidth=1.2)
-    axes.annotate(name, (begin, y / 8**power), (2, -9), textcoords="offset points", fontsize=8)
+def _short(number: int) -> str:
+    """131,072 as ``128k``."""
+    for size, letter in ((2**20, "M"), (2**10, "k")):
+        if number >= size:
+            return f"{number / size:g}{letter}"
+    return str(number)
+
+
+def _reference(axes: Axes, at: tuple[float, float], end: float, power: int, name: str) -> None:
+    """A dotted line from a point on, along which y grows by a power of x."""
+    top = at[1] * (end / at[0]) ** power
+    axes.plot([at[0], end], [at[1], top], ":", color="#555f6b", linewidth=1.2)
+    axes.annotate(name, (end, top), (-3, 3), textcoords="offset points", fontsize=8, ha="right")

@@ -35,7 +35,7 @@ def norm(*, epsilon: float = 1e-6, halves: bool = False) -> Callable[[Tensor], T
 
 OPERATIONS: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
     "a norm": ("input_layernorm", norm(epsilon=1e-2), "operator 3 of 5, add, differs first"),
-    "other operators": ("input_layernorm", norm(halves=True), "its two sides ran different operators"),
+    "other operators": ("input_layernorm", norm(halves=True), "sides ran different operators"),
     "behind it": ("self_attn.q_proj", norm(epsilon=1e-2), "it was given different rows"),
 }
 

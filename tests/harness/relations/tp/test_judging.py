@@ -46,7 +46,7 @@ DIFFERS = {
     ),
 }
 VOID = {
-    "all_reduce": (side(collectives=(REDUCED,)), "allreduce_ ran 6 times, and adds in its own order"),
+    "all_reduce": (side(collectives=(REDUCED,)), "allreduce_ ran 6 times, and adds in its own"),
     "one more": (side(collectives=(GATHERED, SCATTERED)), "reduce_scatter_ ran 6 times"),
     "none": (side(collectives=()), "partial sums are added 6 times, and 0 collectives ran"),
     "a part of the ranks": (
