@@ -32,6 +32,6 @@ def test_what_is_flaky_is_told_with_its_runs() -> None:
     runs = [row(), row(at=1), row(**same), row(**same, at=1, digest="b")]
     runs += [row(**same, at=2, digest="c", run="runs/c"), row("5.25.0"), row("5.25.0", "void")]
     bits, verdicts = history(runs).flaky
-    assert bits.words.startswith("other bits each time in 3 runs with the same contract")
+    assert bits.words.startswith("different bits in 3 runs with the same contract")
     assert bits.runs == ("5.24.0-differs-0", "5.24.0-differs-1", "runs/c")
     assert verdicts.words.startswith("verdicts holds, void in 2 runs")
