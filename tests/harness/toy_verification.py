@@ -26,6 +26,7 @@ def verify(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     subject: Toy | None = None,
+    /,
     *,
     resume: bool = False,
     factory: Any = None,

@@ -15,6 +15,7 @@ from kvparity.relations.registry import RELATIONS
 from kvparity.report.lines import UnitLine
 from kvparity_contracts.checks import Check, PathCheck
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.json_types import JsonObject
 
 ORDER: tuple[Outcome, ...] = ("error", "differs", "void", "holds")
 """From the word that outranks all others to the one that all must say."""
@@ -170,11 +171,23 @@ def other_than_requested(units: Sequence[UnitLine]) -> str | None:
         asked, used = (unit.subject.get(name) or {} for name in ("requested", "used"))
         if not isinstance(asked, dict) or not isinstance(used, dict):
             raise SubjectError(f"the subject describes what was used as {used!r}")
-        for key, value in asked.items():
-            if key not in used:
-                return f"{key} {value!r} was asked for, and the subject does not say what was used"
-            if used[key] != value:
-                return f"{key} {value!r} was asked for, but {used[key]!r} was used"
+        if unlike := _unlike(asked, used):
+            return unlike
+    return None
+
+
+def _unlike(asked: JsonObject, used: JsonObject, of: str = "") -> str | None:
+    """The first that is not as asked for, down to the single module of a map of devices."""
+    for key, value in asked.items():
+        name = f"{of}[{key!r}]" if of else key
+        if key not in used:
+            return f"{name} {value!r} was asked for, and the subject does not say what was used"
+        found = used[key]
+        if isinstance(value, dict) and isinstance(found, dict):
+            if unlike := _unlike(value, found, name):
+                return unlike
+        elif found != value:
+            return f"{name} {value!r} was asked for, but {found!r} was used"
     return None
 
 

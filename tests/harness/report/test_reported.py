@@ -67,6 +67,7 @@ def test_a_product_that_no_model_reached_is_told(name: str) -> None:
 
 
 FAST, SLOW = {"attention": "fast"}, {"attention": "slow"}
+LAID = {"devices": {"": "cuda:0", "head": "cuda:1"}}
 REPLACED: dict[str, tuple[list[dict[str, Any]], str | None]] = {
     "nothing is asked for": ([{}], None),
     "no unit": ([], None),
@@ -85,6 +86,23 @@ REPLACED: dict[str, tuple[list[dict[str, Any]], str | None]] = {
     "in the last unit": (
         [{"requested": FAST, "used": FAST}, {}, {"requested": FAST, "used": SLOW}],
         "attention 'fast' was asked for, but 'slow' was used",
+    ),
+    "a module lies as asked": ([{"requested": LAID, "used": LAID}], None),
+    "a module lies elsewhere": (
+        [{"requested": LAID, "used": {"devices": {"": "cuda:0", "head": "cuda:0"}}}],
+        "devices['head'] 'cuda:1' was asked for, but 'cuda:0' was used",
+    ),
+    "a module is offloaded": (
+        [{"requested": LAID, "used": {"devices": {"": "cuda:0, meta", "head": "cuda:1"}}}],
+        "devices[''] 'cuda:0' was asked for, but 'cuda:0, meta' was used",
+    ),
+    "a module is not told": (
+        [{"requested": LAID, "used": {"devices": {"": "cuda:0"}}}],
+        "devices['head'] 'cuda:1' was asked for, and the subject does not say what was used",
+    ),
+    "no module is told": (
+        [{"requested": LAID, "used": {"devices": None}}],
+        "devices {'': 'cuda:0', 'head': 'cuda:1'} was asked for, but None was used",
     ),
     "the second of two": (
         [{"requested": {"a": 1, "b": 2}, "used": {"a": 1, "b": 3}}],

@@ -39,8 +39,9 @@ def test_before_and_after(tmp_path, capsys):
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert (found["verdict"], found["before"]["verdict"]) == ("holds", "differs")
-    assert found["after"]["subject"]["used"] == {"attention": "eager", "invariant": True}
-    assert found["before"]["subject"]["used"] == {"attention": "eager"}
+    before = {"attention": "eager", "devices": {"": "cpu"}}
+    assert found["after"]["subject"]["used"] == before | {"invariant": True}
+    assert found["before"]["subject"]["used"] == before
     assert "before: DIFFERS, after: HOLDS" in err
     assert "torch's reductions ran in fixed order: _log_softmax, _softmax, bmm, linear" in err
     # Both runs are whole: resumed, and each replayed in the arithmetic that it had.

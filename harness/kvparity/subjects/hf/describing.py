@@ -26,11 +26,12 @@ def about(model: CausalLM) -> JsonObject:
     }
 
 
-def fingerprint(model: CausalLM) -> str:
+def fingerprint(model: CausalLM) -> str | None:
     """SHA-256 of names, dtypes, shapes and bytes of all weights and stored buffers, as loaded.
 
     The same however many files they came from, in whatever order; another for another execution
-    dtype. Weights that are tied count once, under the first of their names.
+    dtype. Weights that are tied count once, under the first of their names. None where some are
+    offloaded, so that they are not there to be read.
     """
     seen: set[int] = set()
     found = hashlib.sha256()
@@ -38,6 +39,8 @@ def fingerprint(model: CausalLM) -> str:
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
+        if tensor.is_meta:
+            return None
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         found.update(flat.cpu().numpy().data)

@@ -107,5 +107,5 @@ class CausalLM(Protocol):
     set_attn_implementation: Callable[[str], None]
     register_forward_pre_hook: Callable[..., object]
     named_modules: Callable[[], Iterator[tuple[str, torch.nn.Module]]]
-    named_parameters: Callable[[], Iterator[tuple[str, torch.nn.Parameter]]]
-    named_buffers: Callable[[], Iterator[tuple[str, Tensor]]]
+    named_parameters: Callable[..., Iterator[tuple[str, torch.nn.Parameter]]]
+    named_buffers: Callable[..., Iterator[tuple[str, Tensor]]]

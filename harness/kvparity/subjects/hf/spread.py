@@ -9,7 +9,6 @@ import torch
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.hf.protocols import CausalLM
 from kvparity_contracts.base import closest
-from kvparity_contracts.json_types import JsonObject
 
 
 def devices(device_map: Mapping[str, str] | None, device: torch.device) -> dict[str, torch.device]:
@@ -63,17 +62,36 @@ def spread(model: CausalLM, places: Mapping[str, torch.device]) -> CausalLM:
     return found
 
 
-def lying(model: CausalLM, device_map: Mapping[str, str] | None) -> JsonObject:
-    """The devices on which parameters and buffers of the mapped modules were found, by module.
+def lying(model: CausalLM, device_map: Mapping[str, str] | None) -> dict[str, str]:
+    """The devices on which parameters and buffers of the mapped modules are found, by module.
 
-    A parameter counts for the longest name that holds it.
+    A tensor counts for the longest name that holds it; a tied one for every module that has it.
+    What was offloaded lies on ``meta``. A module that holds nothing by itself is left out.
     """
-    found: dict[str, set[str]] = {name: set() for name in device_map or {"": ""}}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        held = [each for each in found if _holds(each, name)]
+    found: dict[str, set[str]] = {}
+    tensors = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    for name, tensor in tensors:
+        held = [each for each in device_map or {"": ""} if _holds(each, name)]
         if held:
-            found[max(held, key=len)].add(str(tensor.device))
+            found.setdefault(max(held, key=len), set()).add(str(tensor.device))
     return {name: ", ".join(sorted(each)) for name, each in found.items()}
+
+
+def wanted(
+    model: CausalLM, device_map: Mapping[str, str] | None, device: torch.device
+) -> dict[str, str]:
+    """Where :func:`lying` must find them: by the map, or all on ``device``, as torch names it."""
+    asked = device_map or {"": str(device)}
+    return {name: _numbered(torch.device(asked[name])) for name in lying(model, device_map)}
+
+
+def _numbered(device: torch.device) -> str:
+    if device.type == "cuda" and device.index is None:
+        return f"cuda:{torch.cuda.current_device()}"
+    return str(device)
 
 
 def _holds(module: str, name: str) -> bool:

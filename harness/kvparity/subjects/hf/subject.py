@@ -215,19 +215,25 @@ class TransformersSubject:
         swapped = own | {name.removeprefix(_SWAPPED) for name in self._scored}
         if self._about is None:
             self._about = describing.about(self.model)
-        asked, found = {}, {}
+        asked: JsonObject = {
+            "attention": self.attention,
+            "devices": spread.wanted(self.model, self.device_map, self.device),
+        }
+        used: JsonObject = {
+            "attention": attention_of(self.model),
+            "devices": spread.lying(self.model, self.device_map),
+        }
         if self.invariant:
-            asked, found = {"invariant": True}, {"invariant": bool(own)}
+            asked["invariant"], used["invariant"] = True, bool(own)
         return {
             "kind": "transformers",
             **self._about,
-            "requested": {"attention": self.attention} | asked,
-            "used": {"attention": attention_of(self.model)} | found,
+            "requested": asked,
+            "used": used,
             "invariant": sorted(swapped),
             "attention_called": called(ran),
             "order": asdict(self.order) if self.attention == fixed.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
-            "devices": spread.lying(self.model, self.device_map),
             "notes": list(self.notes),
         }
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import accelerate
 import pytest
 import torch
 from torch import nn
+from toy_verification import BITS, verify
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.subjects.hf import spread
-from kvparity.subjects.registry import factory
+from kvparity.subjects.hf.subject import TransformersSubject, build
 from kvparity_contracts.subjects import Transformers
 
 CPU, FIRST = torch.device("cpu"), torch.device("cuda:0")
@@ -86,19 +90,77 @@ def test_where_modules_lie_is_read_back() -> None:
     assert spread.lying(model, None) == {"": "cpu, meta"}
 
 
-def built(device_map: dict[str, str] | None) -> object:
+def test_a_tied_weight_counts_for_every_module_that_has_it() -> None:
+    model = Two()
+    model.layers[1].weight = model.layers[0].weight
+    given = {"": "cpu", "layers.0": "cpu", "layers.1": "cuda:1"}
+    assert spread.lying(model, given) == {"": "cpu", "layers.0": "cpu", "layers.1": "cpu"}
+    assert spread.wanted(model, given, CPU)["layers.1"] == "cuda:1"
+
+
+def test_what_is_wanted_has_its_number_and_holds_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    given = {"": "cuda", "layers": "cuda:1", "layers.0": "cpu", "layers.1": "cpu"}
+    # Its layers have every tensor of "layers", so nothing can lie elsewhere there.
+    wanted = {"": "cuda:3", "layers.0": "cpu", "layers.1": "cpu"}
+    assert spread.wanted(Two(), given, CPU) == wanted
+    assert spread.wanted(Two(), None, torch.device("cuda")) == {"": "cuda:3"}
+    assert spread.wanted(Two(), None, CPU) == {"": "cpu"}
+
+
+def built(device_map: dict[str, str] | None) -> TransformersSubject:
     model = Transformers(
         kind="transformers", config=CONFIG, attention="eager", device_map=device_map
     )
-    return factory("transformers")(
-        model, execution="float32", kv_cache="float32", device=CPU, seed=0, base=Path()
-    )
+    return build(model, execution="float32", kv_cache="float32", device=CPU, seed=0, base=Path())
 
 
 def test_a_model_that_is_spread_over_one_device_is_the_same_model() -> None:
     alone, spread_out = built(None).describe(), built({"": "cpu", "lm_head": "cpu"}).describe()
-    assert spread_out.pop("devices") == {"": "cpu", "lm_head": "cpu"}
-    assert alone.pop("devices") == {"": "cpu"}
+    for where in ("requested", "used"):
+        assert spread_out[where].pop("devices") == {"": "cpu", "lm_head": "cpu"}
+        assert alone[where].pop("devices") == {"": "cpu"}
     assert alone == spread_out
     with pytest.raises(UnsupportedError, match="no CUDA device"):
         built({"": "cuda:0"})
+
+
+def offloaded(place: str, folder: Path) -> Callable[..., Any]:
+    """A ``spread`` that leaves the head on the CPU or the disk, and loads it when it is called."""
+
+    def planted(model: Any, places: dict[str, torch.device]) -> Any:
+        if place == "disk":
+            accelerate.disk_offload(model.lm_head, str(folder), execution_device=CPU)
+        else:
+            accelerate.cpu_offload(model.lm_head, execution_device=CPU)
+        return model
+
+    return planted
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk", "as asked"])
+def test_a_module_that_lies_elsewhere_makes_the_run_void(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All bits are equal, and the head never lay where the contract puts it."""
+    if place != "as asked":
+        monkeypatch.setattr(spread, "spread", offloaded(place, tmp_path / "weights"))
+    report = verify(
+        tmp_path,
+        monkeypatch,
+        factory=build,
+        subject={
+            "kind": "transformers", "config": CONFIG | {"vocab_size": 256}, "attention": "eager",
+            "invariant": True, "device_map": {"": "cpu", "lm_head": "cpu"},
+        },
+        workloads=[{"name": "short", "prompt_tokens": [3], "generate": 2}],
+        checks=[BITS | {"paths": ["decode"]}],
+        controls=["position-off-by-one"],
+    )  # fmt: skip
+    ((verdict, reason),) = [(each["verdict"], each["reason"]) for each in report["checks"]]
+    if place == "as asked":
+        assert (report["verdict"], verdict) == ("holds", "holds")
+        return
+    assert (report["verdict"], verdict) == ("void", "void")
+    assert reason == "devices['lm_head'] 'cpu' was asked for, but 'meta' was used"
+    assert report["subject"]["weights"] is None

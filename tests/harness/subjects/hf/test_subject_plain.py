@@ -182,7 +182,8 @@ def test_arithmetic_is_used_where_a_forward_took_it(
             pass
         assert seen.counts == ({"invariant.mm": 2} if invariant else {})
     about = described(made)
-    asked, used = {"attention": "eager"}, {"attention": "what it took"}
+    lies: dict[str, Any] = {"devices": {}}
+    asked, used = {"attention": "eager"} | lies, {"attention": "what it took"} | lies
     if invariant:
         asked, used = asked | {"invariant": True}, used | {"invariant": does == "runs"}
     assert (about["requested"], about["used"]) == (asked, used)

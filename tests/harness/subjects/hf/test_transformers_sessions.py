@@ -171,7 +171,7 @@ def test_a_replaced_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(subject.model.config, "_attn_implementation", "eager")
     with pytest.raises(SubjectError, match=r"sdpa was asked for.*ran eager"):
         rows(subject, [4], one_by_one(4, 4), Layout())
-    assert subject.describe()["used"] == {"attention": "eager"}
+    assert subject.describe()["used"]["attention"] == "eager"
     other = tiny("eager")
     monkeypatch.setattr(other.model.config, "_attn_implementation", "sdpa")
     with pytest.raises(SubjectError, match=r"eager was asked for.*ran sdpa"):
@@ -191,7 +191,14 @@ def test_description_is_json_and_says_what_ran() -> None:
     rows(subject, [4], one_by_one(4, 4), Layout())
     said = json.loads(json.dumps(subject.describe()))
     assert said["class"] == "Qwen3ForCausalLM"
-    assert said["requested"] == said["used"] == {"attention": "kvparity"}
+    assert (
+        said["requested"]
+        == said["used"]
+        == {
+            "attention": "kvparity",
+            "devices": {"": "cpu"},
+        }
+    )
     assert said["attention_called"] == ["kvparity"]
     assert said["order"]["split"] == 32
     assert said["parameters"] == sum(p.numel() for p in subject.model.parameters())
