@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kvparity_contracts.base import Fault, KeyPath, closest
+from kvparity_contracts.checkpoint_ranks import rank_faults
 from kvparity_contracts.loader import LoadedContract, load, problem
 from kvparity_contracts.problems import ContractError, Problem
 from kvparity_contracts.served import ServerSubject
@@ -25,10 +26,11 @@ INNER = (
 
 
 def load_whole(path: str | Path) -> LoadedContract:
-    """The contract of a file, whose subject's files are there.
+    """The contract of a file, whose subject's files are there, and can be cut as it asks.
 
     Raises:
-        ContractError: see ``load``; or a file, a function or a folder is missing.
+        ContractError: see ``load``; or a file, a function or a folder is missing, or a checkpoint
+            has heads that ranks cannot share evenly.
     """
     loaded = load(path)
     problems = absent(loaded)
@@ -38,7 +40,7 @@ def load_whole(path: str | Path) -> LoadedContract:
 
 
 def absent(loaded: LoadedContract) -> list[Problem]:
-    """What the subject names and is not there, each with its line and column."""
+    """What the subject names and is not there, or not so, each with its line and column."""
     return [
         problem(loaded.file, loaded.text, loaded.place(each.at), each) for each in _faults(loaded)
     ]
@@ -53,6 +55,7 @@ def _faults(loaded: LoadedContract) -> Iterator[Fault]:
         yield from _sides(loaded.base, subject)
     elif not isinstance(subject, ServerSubject) and subject.checkpoint is not None:
         yield from _checkpoint(loaded.base, ("subject", "checkpoint"), subject.checkpoint)
+        yield from rank_faults(loaded)
 
 
 def _sides(base: Path, sides: Sides) -> Iterator[Fault]:

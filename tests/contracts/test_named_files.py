@@ -27,12 +27,15 @@ if inf:
 """
 
 
-def told(tmp_path: Path, subject: dict[str, Any]) -> list[str]:
+BITS = {"name": "bits", "relation": "invariance", "paths": ["decode"]}
+
+
+def told(tmp_path: Path, subject: dict[str, Any], *checks: dict[str, Any]) -> list[str]:
     """Line, column and words of every problem; the values of the subject stand on lines of own."""
     document = {
         "version": 1, "name": "files", "subject": subject, "numerics": {"execution": "float32"},
         "workloads": [{"name": "w", "prompt_tokens": [70], "generate": 4}],
-        "checks": [{"name": "bits", "relation": "invariance", "paths": ["decode"]}],
+        "checks": list(checks) or [BITS],
     }  # fmt: skip
     file = tmp_path / "c.yaml"
     file.write_text(json.dumps(document, indent=1))
@@ -117,3 +120,36 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path, kind: str) -> None:
     assert f"the folder {tmp_path}/model holds no config.json" in told(tmp_path, subject)[0]
     (tmp_path / "model" / "config.json").write_text("{}")
     assert told(tmp_path, subject) == []
+
+
+CUT = {"num_attention_heads": 8, "num_key_value_heads": 4, "intermediate_size": 96}
+WRONG = {
+    "as it should be": (json.dumps(CUT), []),
+    "no KV heads are told": (json.dumps({"num_attention_heads": 8}), []),
+    "too few KV heads": (
+        json.dumps(CUT | {"num_key_value_heads": 2}),
+        ["35:5: checks[1].ranks[2]: found 4 ranks, expected a number that divides "
+         "num_key_value_heads (2) of {file}"],
+    ),
+    "an odd width": (
+        json.dumps(CUT | {"intermediate_size": 90}),
+        ["35:5: checks[1].ranks[2]: found 4 ranks, expected a number that divides "
+         "intermediate_size (90) of {file}"],
+    ),
+    "words": (json.dumps(CUT | {"num_attention_heads": "x"}), []),
+    "no JSON": ("{", []),
+    "no object": ("[]", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_ranks_that_do_not_divide_a_checkpoint_are_told_before_it_is_loaded(
+    name: str, tmp_path: Path
+) -> None:
+    text, problems = WRONG[name]
+    file = tmp_path / "model/config.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    subject = {"kind": "decoder", "checkpoint": "model", "row_blocks": 8}
+    over = {"name": "ranks", "relation": "tp-invariance", "ranks": [1, 2, 4]}
+    assert told(tmp_path, subject, BITS, over) == [each.format(file=file) for each in problems]
