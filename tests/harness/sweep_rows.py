@@ -11,10 +11,20 @@ import run_documents
 
 from kvparity.report.document import RunReport
 from kvparity.sweeps.carry_out import CellEnd
+from kvparity.sweeps.installed import Installed
 from kvparity.sweeps.planned import PlannedCell
 from kvparity.sweeps.store import SweepStore
 from kvparity.sweeps.store_rows import StoreRow
 
+SWEEP = """\
+version: 1
+name: some
+contracts: [tiny.yaml]
+dtypes: [float32, bfloat16]
+versions:
+  - {name: old, packages: {transformers: 5.23.0}}
+  - {name: new, packages: {transformers: 5.24.0}}
+"""
 BEGAN = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
 VERSIONS = {"kvparity": "0.1.0", "torch": "2.13.0+cpu", "triton": "3.9.0", "transformers": "5.23.0"}
 
@@ -48,6 +58,7 @@ def report(planned: PlannedCell, verdict: str = "holds", **changes: Any) -> dict
     found = run_documents.report(verdict, case)
     found["contract"] |= {"name": planned.name, "sha256": planned.given.sha256}
     found["contract"]["seed"] = changes.pop("seed", planned.seed)
+    found["contract"]["sources"] = changes.pop("sources", {})
     found["contract"]["sha256"] = changes.pop("sha256", planned.given.sha256)
     found["environment"]["versions"] = VERSIONS | dict(planned.environment.packages)
     found["environment"]["versions"] |= changes.pop("versions", {})
@@ -64,8 +75,10 @@ def ended(
     """What a process of a cell leaves, with a report or without."""
     folder = store.run(planned.id)
     folder.mkdir(parents=True)
-    if document is not None:
-        (folder / "run.json").write_text(json.dumps(document))
+    if document is None:
+        there = Installed({**VERSIONS, **planned.environment.packages, "python": "3.11.7"})
+        return CellEnd(code, "kvparity: it said so", there)
+    (folder / "run.json").write_text(json.dumps(document))
     return CellEnd(code, "kvparity: it said so")
 
 

@@ -95,7 +95,7 @@ def _store(args: argparse.Namespace, folder: Path, file: Path | None) -> int:
     text = history_text(found)
     if file is not None:
         names = ", ".join(dict.fromkeys(row.sweep for row in rows if row.sweep))
-        view = store_view(names or folder.resolve().name, rows)
+        view = store_view(names or folder.resolve().name, rows, found)
         replaceable.write("--html", file, scripted("sweep.html", view))
         text += f"\nwritten: {file}"
     say.result(args, history_document(found), text, beside=False)

@@ -50,6 +50,9 @@ class ContractOfRun(Value):
     """hash of the file's bytes"""
     seed: int
     """its seed"""
+    sources: dict[str, str] | None = None
+    """by name: the SHA-256 that its own source files, prompts and recordings had when the run
+    began; of installed packages none. Null in runs of earlier versions"""
 
 
 class OmittedPath(Value):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,6 +53,36 @@ def subject_files(loaded: LoadedContract) -> dict[str, str]:
     """
     prompts = {str(path.resolve()): hash_of(path) for path in loaded.prompt_files}
     return prompts | _of_subject(loaded)
+
+
+def own_sources(loaded: LoadedContract, files: Mapping[str, str]) -> dict[str, str]:
+    """The hashes in ``files`` (:func:`subject_files`) that are of the contract's own files.
+
+    Prompts, recordings, and the source files that it names or that lie beside it; none of an
+    installed package, whose release says what it is. By name, with as much of the path as tells
+    them apart, so that they are known wherever they lie.
+    """
+    base = loaded.base.resolve()
+    modules = {name.rpartition(":")[0] for name in function_names(loaded)}
+    installed = {str(source_of(each, base)) for each in modules if _beside(each, base) is None}
+    hashed = {
+        Path(name): digest
+        for name, digest in files.items()
+        if name not in installed and re.fullmatch("[0-9a-f]{64}", digest)
+    }
+    most = max((len(path.parts) for path in hashed), default=0)
+    for size in range(1, most + 1):
+        named = {"/".join(path.parts[-size:]): digest for path, digest in hashed.items()}
+        if len(named) == len(hashed):
+            return named
+    return {}
+
+
+def sources_of_run(loaded: LoadedContract, folder: Path) -> dict[str, str]:
+    """:func:`own_sources` as the run in ``folder`` noted them when it began."""
+    noted = read_identity(folder / "identity.json").get("subject_files")
+    files = noted if isinstance(noted, dict) else {}
+    return own_sources(loaded, {name: str(digest) for name, digest in files.items()})
 
 
 def _of_subject(loaded: LoadedContract) -> dict[str, str]:
@@ -124,12 +156,9 @@ def _checkpoint(base: Path, checkpoint: str | None) -> dict[str, str]:
 
 def source_of(target: str, base: Path) -> Path | None:
     """The file that a function is imported from; nothing is imported to find it."""
-    if target.endswith(".py"):
-        return base / target
-    top, _, inner = target.partition(".")
-    beside = _module(base, target)
-    if beside is not None:
+    if (beside := _beside(target, base)) is not None:
         return beside
+    top, _, inner = target.partition(".")
     try:
         spec = find_spec(top)
     except (ImportError, ValueError):
@@ -138,6 +167,11 @@ def source_of(target: str, base: Path) -> Path | None:
         return Path(spec.origin) if spec and spec.origin else None
     folders = spec.submodule_search_locations or ()
     return next((found for each in folders if (found := _module(Path(each), inner))), None)
+
+
+def _beside(target: str, base: Path) -> Path | None:
+    """The file of a function that is named by its file, or whose module lies below ``base``."""
+    return base / target if target.endswith(".py") else _module(base, target)
 
 
 def _module(folder: Path, name: str) -> Path | None:

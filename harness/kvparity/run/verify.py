@@ -25,7 +25,7 @@ from kvparity.report.schema import SCHEMA_VERSION
 from kvparity.report.verdict import Judged, judge, not_modelled, other_than_requested
 from kvparity.run import worker
 from kvparity.run.device_switch import require_cpu
-from kvparity.run.identity import identity
+from kvparity.run.identity import identity, sources_of_run
 from kvparity.run.kept import keep
 from kvparity.run.locate_red import kept_located
 from kvparity.run.pools import Locally, Pools
@@ -254,6 +254,7 @@ def _report(
             "path": str(loaded.path),
             "sha256": loaded.sha256,
             "seed": loaded.contract.seed,
+            "sources": sources_of_run(loaded, evidence.folder),
         },
         "command": evidence.command(),
         "environment": setting,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from kvparity.core.errors import RunFolderError
 from kvparity.core.exit_codes import ExitCode
 from kvparity.plan.results import Outcome
 from kvparity.report.finished import finished
-from kvparity.report.run_dir import read_identity
 from kvparity.report.verdict import worst
-from kvparity.sweeps.judged import other_than_asked
+from kvparity.sweeps.judged import other_releases, other_than_asked
 from kvparity.sweeps.planned import PlannedCell
 from kvparity.sweeps.process import CellEnd, CellSettings, run_cell
 from kvparity.sweeps.store import SweepStore
@@ -105,12 +102,9 @@ def carry_out(
             left.append(LeftCell(planned, "the budget is spent"))
             continue
         tell(len(done), len(cells), str(planned.cell))
-        end = _run(planned, store, settings, rest, runner or run_cell)
-        if (why := unended(end)) is not None:
-            left.append(LeftCell(planned, why))
-            continue
-        rows = keep(planned, store, end)
-        done.append(SweptCell(planned, rows[0].cell_verdict, rows[0].cell_reason, before=False))
+        found = settled(planned, store, _run(planned, store, settings, rest, runner or run_cell))
+        done += [found] if isinstance(found, SweptCell) else []
+        left += [found] if isinstance(found, LeftCell) else []
     return Swept(tuple(done), tuple(left))
 
 
@@ -126,7 +120,28 @@ def _run(
     return runner(planned, store, settings, rest)
 
 
-def unended(end: CellEnd) -> str | None:
+def settled(
+    planned: PlannedCell, store: SweepStore, end: CellEnd, attempts: int = 1
+) -> SweptCell | LeftCell:
+    """Put what a process came to into the store; ``attempts``: how often it was begun.
+
+    Raises:
+        RunFolderError: the store cannot be written.
+    """
+    if (why := _unended(end)) is not None:
+        return LeftCell(planned, why)
+    head = _head(planned, store, attempts)
+    if (found := end.installed) is not None and found.lacks is not None:
+        why = f"not measured: its interpreter {found.lacks} ({found})"
+        row = _bare(planned, head, "void", why, found.packages)
+        store.note(planned.id, row.model_copy(update={"measured": False}))
+        return LeftCell(planned, why)
+    rows = tuple(_rows(planned, store, end, head))
+    store.write(planned.id, rows)
+    return SweptCell(planned, rows[0].cell_verdict, rows[0].cell_reason, before=False)
+
+
+def _unended(end: CellEnd) -> str | None:
     """Why a process is no end of its cell, which is run again; or None."""
     if end.code is None:
         return "the budget was spent while it ran"
@@ -137,33 +152,28 @@ def unended(end: CellEnd) -> str | None:
     return end.said if "another kvparity runs in" in end.said else None
 
 
-def keep(
-    planned: PlannedCell, store: SweepStore, end: CellEnd, attempts: int = 1
-) -> tuple[StoreRow, ...]:
-    """Put a cell that ended into the store; ``attempts``: how often it was begun.
-
-    Raises:
-        RunFolderError: the store cannot be written.
-    """
-    rows = tuple(_rows(planned, store, end, attempts))
-    store.write(planned.id, rows)
-    return rows
-
-
-def _rows(
-    planned: PlannedCell, store: SweepStore, end: CellEnd, attempts: int
-) -> Iterator[StoreRow]:
-    folder = store.run(planned.id)
-    head = CellHead(
+def _head(planned: PlannedCell, store: SweepStore, attempts: int) -> CellHead:
+    return CellHead(
         cell=planned.id,
         sweep=planned.sweep,
         environment=planned.environment.name,
         attempts=attempts,
-        run=str(folder.relative_to(store.folder)),
+        run=str(store.run(planned.id).relative_to(store.folder)),
         ended=now(),
     )
+
+
+def _rows(
+    planned: PlannedCell, store: SweepStore, end: CellEnd, head: CellHead
+) -> Iterator[StoreRow]:
+    folder = store.run(planned.id)
     if not (folder / "run.json").is_file():
-        yield _bare(planned, head, "error", _failed(end), _versions(folder, planned))
+        packages = {} if end.installed is None else end.installed.packages
+        if (other := other_releases(planned, packages)) is not None:
+            yield _bare(planned, head, "void", other, packages)
+            return
+        why = f"it ended with exit code {end.code} and no report: {end.said}"
+        yield _bare(planned, head, "error", why, packages)
         return
     report = finished(folder)
     other = other_than_asked(planned, report)
@@ -179,12 +189,13 @@ def _bare(
     head: CellHead,
     verdict: Outcome,
     reason: str,
-    packages: dict[str, str | None],
+    packages: Mapping[str, str | None],
 ) -> StoreRow:
     return bare_row(
         head,
         contract=planned.name,
         sha256=planned.given.sha256,
+        sources=planned.sources,
         verdict=verdict,
         reason=reason,
         device=planned.cell.device,
@@ -192,18 +203,3 @@ def _bare(
         seed=planned.seed,
         packages=packages,
     )
-
-
-def _failed(end: CellEnd) -> str:
-    return f"it ended with exit code {end.code} and no report: {end.said}"
-
-
-def _versions(folder: Path, planned: PlannedCell) -> dict[str, str | None]:
-    """Those that an unfinished run noted; of one that did not begin, those asked for."""
-    try:
-        noted = read_identity(folder / "identity.json").get("versions")
-    except RunFolderError:
-        noted = None
-    found = noted if isinstance(noted, dict) else {}
-    asked: dict[str, str | None] = dict(planned.environment.packages)
-    return asked | {name: None if each is None else str(each) for name, each in found.items()}

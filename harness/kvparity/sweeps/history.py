@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
 from packaging.version import InvalidVersion, Version
 
+from kvparity.core.groups import grouped
 from kvparity.plan.results import Outcome
 from kvparity.report.verdict import worst
 from kvparity.sweeps.store_rows import StoreRow
@@ -34,6 +35,10 @@ class ClaimRun:
     where: str
     """as `--device` takes it"""
     sha256: str | None
+    sources: str | None
+    """hash of the contract's own source files and prompts; None: it has none, or it is not known"""
+    measured: bool
+    """False: its environment could not verify anything, so it says nothing of any release"""
     environment: str | None
     packages: tuple[tuple[str, str | None], ...]
     """with Python; sorted"""
@@ -47,12 +52,17 @@ class ClaimRun:
     def setting(self) -> tuple[object, ...]:
         """All that may decide it but the releases."""
         about = (self.contract, self.claim, self.dtype, self.seed, self.where, self.device)
-        return (*about, self.sha256)
+        return (*about, self.sha256, self.sources)
 
     @property
     def identity(self) -> tuple[object, ...]:
         """All that may decide it."""
         return (*self.setting, self.packages)
+
+    @property
+    def verified(self) -> tuple[object, ...]:
+        """What a run without a report is known to be of, but for the format."""
+        return self.contract, self.seed, self.where, self.sha256, self.sources
 
 
 @dataclass(frozen=True)
@@ -109,11 +119,7 @@ def history(
 
 
 def _claims(rows: Iterable[StoreRow]) -> Iterator[ClaimRun]:
-    groups: dict[tuple[object, ...], list[StoreRow]] = {}
-    for row in rows:
-        key = row.cell, row.contract, row.claim, row.dtype
-        groups.setdefault(key, []).append(row)
-    for own in groups.values():
+    for own in grouped(rows, lambda row: (row.cell, row.contract, row.claim, row.dtype)).values():
         first = own[0]
         installed: dict[str, str | None] = json.loads(first.packages)
         installed |= {} if first.python is None else {"python": first.python}
@@ -126,55 +132,70 @@ def _claims(rows: Iterable[StoreRow]) -> Iterator[ClaimRun]:
             first.contract, first.claim, first.relation, verdict,
             first.claim_reason if verdict == first.claim_verdict else bad.reason,
             first.dtype, first.seed, first.device_name or first.device, first.device,
-            first.contract_sha256, first.environment,
+            first.contract_sha256, first.sources, _measured(first), first.environment,
             tuple(sorted(installed.items())), first.ended, first.cell, first.run,
             tuple((row.case_id, row.digest) for row in own),
         )  # fmt: skip
 
 
+def _measured(row: StoreRow) -> bool:
+    """As it says; where an earlier version wrote it, whether it is known that it began at all."""
+    if row.measured is not None:
+        return row.measured
+    return row.claim is not None or None not in (row.kvparity, row.torch)
+
+
 def _turns(runs: Sequence[ClaimRun]) -> Iterator[Turn]:
-    settings = dict.fromkeys(each.setting for each in runs if each.claim is not None)
     # A run that failed stands for every claim of its contract; one of something else for none.
-    known: dict[tuple[object, ...], list[ClaimRun]] = {each: [] for each in settings}
+    known: dict[tuple[object, ...], list[ClaimRun]] = {}
+    alike: dict[tuple[object, ...], list[tuple[str | None, list[ClaimRun]]]] = {}
+    for run in (each for each in runs if each.claim is not None):
+        if run.setting not in known:
+            known[run.setting] = []
+            alike.setdefault(run.verified, []).append((run.dtype, known[run.setting]))
     for run in runs:
-        for setting, own in known.items():
-            if run.setting == setting or _stands_for(run, setting):
-                own.append(run)
+        if run.claim is not None:
+            known[run.setting].append(run)
+        elif run.verdict == "error" or not run.measured:
+            for dtype, own in alike.get(run.verified, ()):
+                if run.dtype in (dtype, None):
+                    own.append(run)
     for own in known.values():
-        yield from _of_one_setting(own)
+        unmeasured = [run for run in own if not run.measured]
+        yield from _of_one_setting([run for run in own if run.measured], unmeasured)
 
 
-def _stands_for(run: ClaimRun, setting: tuple[object, ...]) -> bool:
-    contract, _, dtype, seed, where, _, sha256 = setting
-    failed = run.claim is None and run.verdict == "error"
-    own = (run.contract, run.seed, run.where, run.sha256)
-    alike = own == (contract, seed, where, sha256)
-    return failed and alike and run.dtype in (dtype, None)
-
-
-def _of_one_setting(own: Sequence[ClaimRun]) -> Iterator[Turn]:
+def _of_one_setting(own: Sequence[ClaimRun], unmeasured: Sequence[ClaimRun]) -> Iterator[Turn]:
     names = dict.fromkeys(name for run in own for name, _ in run.packages)
+    # A run without a report may know fewer packages than the others.
+    known = set.intersection(*({name for name, _ in run.packages} for run in own))
+    head = next(each for each in own if each.claim is not None)
     for package in names:
         groups: dict[tuple[object, ...], list[tuple[str, Outcome]]] = {}
         for run in own:
             installed = dict(run.packages)
             release = installed.pop(package, None)
             if release is not None:
-                said = groups.setdefault(_others(installed, own), [])
+                said = groups.setdefault(_others(installed, known), [])
                 said.append((release, run.verdict))
         for said in groups.values():
             if len({release for release, _ in said}) > 1:
-                head = next(each for each in own if each.claim is not None)
-                yield _turn(head, package, said)
+                missed = {dict(run.packages).get(package) for run in unmeasured}
+                yield _turn(head, package, said, missed)
 
 
-def _others(installed: Mapping[str, str | None], own: Sequence[ClaimRun]) -> tuple[object, ...]:
-    """The other packages, as far as every run knows them: one without a report knows few."""
-    known = set.intersection(*({name for name, _ in run.packages} for run in own))
+def _others(
+    installed: Mapping[str, str | None], known: Collection[str]
+) -> tuple[tuple[str, str | None], ...]:
     return tuple(sorted(item for item in installed.items() if item[0] in known))
 
 
-def _turn(head: ClaimRun, package: str, said: Sequence[tuple[str, Outcome]]) -> Turn:
+def _turn(
+    head: ClaimRun,
+    package: str,
+    said: Sequence[tuple[str, Outcome]],
+    missed: Iterable[str | None],
+) -> Turn:
     by_release: dict[str, set[Outcome]] = {}
     for release, verdict in said:
         by_release.setdefault(release, set()).add(verdict)
@@ -210,6 +231,8 @@ def _turn(head: ClaimRun, package: str, said: Sequence[tuple[str, Outcome]]) -> 
         words = f"good since {package} {order[at]} ({listed})"
     else:
         words = f"no first bad version: it is not monotonic in {package} ({listed})"
+    beside = sorted({each for each in missed if each} - {*order}, key=version_key)
+    words += f"; not measured: {package} {', '.join(beside)}" if beside else ""
     return Turn(
         head.contract, head.claim, head.dtype, head.seed, head.device, package, turned,
         first_bad, last_good, words,
@@ -231,10 +254,7 @@ def _public(text: str) -> tuple[Version, str]:
 
 
 def _flaky(runs: Sequence[ClaimRun]) -> Iterator[FlakyClaim]:
-    groups: dict[tuple[object, ...], list[ClaimRun]] = {}
-    for run in runs:
-        groups.setdefault(run.identity, []).append(run)
-    for own in groups.values():
+    for own in grouped(runs, lambda run: run.identity).values():
         verdicts = list(dict.fromkeys(run.verdict for run in own))
         digests = {run.digests for run in own if any(digest for _, digest in run.digests)}
         if len(verdicts) < 2 and len(digests) < 2:

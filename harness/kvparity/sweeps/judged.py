@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from packaging.version import InvalidVersion, Version
 
 from kvparity.report.document import RunReport
 from kvparity.sweeps.planned import PlannedCell
+from kvparity.sweeps.store_rows import hash_of_sources
 
 
 def other_than_asked(planned: PlannedCell, report: RunReport) -> str | None:
@@ -22,10 +23,10 @@ def _differences(planned: PlannedCell, report: RunReport) -> Iterator[str]:
     environment, cell = report.environment, planned.cell
     if report.contract.sha256 != planned.given.sha256:
         yield "its evidence is of another contract"
-    installed = {**environment.versions, "python": environment.python}
-    for package, asked in planned.environment.packages.items():
-        if not _same(asked, found := installed.get(package)):
-            yield f"asked for {package} {asked}, but {found or 'none'} ran"
+    sources = report.contract.sources
+    if sources is not None and hash_of_sources(sources) != planned.sources:
+        yield "its source files, prompts or recordings changed after the sweep was planned"
+    yield from _others(planned, {**environment.versions, "python": environment.python})
     if environment.device != cell.device:
         yield f"asked for device {cell.device}, but it ran on {environment.device}"
     if report.contract.seed != planned.seed:
@@ -35,6 +36,19 @@ def _differences(planned: PlannedCell, report: RunReport) -> Iterator[str]:
     ran = {case.dtype for check in report.checks for case in check.cases} | set(_used(report))
     if others := sorted(ran - {cell.dtype}):
         yield f"asked for {cell.dtype}, but {', '.join(others)} ran"
+
+
+def other_releases(planned: PlannedCell, installed: Mapping[str, str | None]) -> str | None:
+    """Which release its environment has instead of one that was asked for, or None."""
+    return next(_others(planned, installed, "is installed"), None)
+
+
+def _others(
+    planned: PlannedCell, installed: Mapping[str, str | None], does: str = "ran"
+) -> Iterator[str]:
+    for package, asked in planned.environment.packages.items():
+        if not _same(asked, found := installed.get(package)):
+            yield f"asked for {package} {asked}, but {found or 'none'} {does}"
 
 
 def _used(report: RunReport) -> Iterator[str]:

@@ -19,7 +19,7 @@ from kvparity.run.on_ray.request import NodeNeed, RayRequest, need_of
 from kvparity.run.on_ray.sent import SentPart
 from kvparity.run.on_ray.workers import MOST_ATTEMPTS
 from kvparity.sweeps import on_node
-from kvparity.sweeps.carry_out import LeftCell, Swept, SweptCell, Told, keep, unended
+from kvparity.sweeps.carry_out import LeftCell, Swept, SweptCell, Told, settled
 from kvparity.sweeps.planned import PlannedCell
 from kvparity.sweeps.process import CellEnd, CellSettings
 from kvparity.sweeps.store import SweepStore
@@ -100,11 +100,11 @@ class _Sweeping:
 
     def end(self, cell: PlannedCell, end: CellEnd) -> None:
         """Put it into the store, if that is its end."""
-        if (why := unended(end)) is not None:
-            self.left[cell.id] = LeftCell(cell, why)
-            return
-        first = keep(cell, self.store, end, self.attempts.get(cell.id, 1))[0]
-        self.done[cell.id] = SweptCell(cell, first.cell_verdict, first.cell_reason, before=False)
+        found = settled(cell, self.store, end, self.attempts.get(cell.id, 1))
+        if isinstance(found, SweptCell):
+            self.done[cell.id] = found
+        else:
+            self.left[cell.id] = found
 
     def stop(self) -> None:
         """The budget is spent."""

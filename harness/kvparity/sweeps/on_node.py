@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.pool import message_of
 from kvparity.run.identity import hash_of
@@ -28,6 +30,7 @@ from kvparity_contracts.sweep_file import files_of
 
 LOG = "log"
 """What the process said, beside the files of the run folder, which are below ``run/``."""
+_END = TypeAdapter(CellEnd)
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,14 @@ def verified(cell: SentCell, node_id: str) -> SentPart:
         for part in PARTS:
             (here.folder / part).mkdir(parents=True)
         end = run_cell(cell.planned, here, cell.settings, None)
-        return SentPart(files=tuple(_left(cell, here)), answers=((0, [end.code, end.said]),))
+        answer = _END.dump_python(end, mode="json")
+        return SentPart(files=tuple(_left(cell, here)), answers=((0, answer),))
 
 
 def ended(part: SentPart) -> CellEnd:
     """How the process ended there."""
     ((_, answer),) = part.answers
-    assert isinstance(answer, list)
-    code, said = answer
-    return CellEnd(code if isinstance(code, int) else None, str(said))
+    return _END.validate_python(answer)
 
 
 def _other(cell: SentCell) -> str | None:

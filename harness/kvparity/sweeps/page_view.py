@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kvparity.core.groups import grouped
 from kvparity.plan.results import Outcome
 from kvparity.report.verdict import worst
-from kvparity.sweeps.history import History, Turn, history, version_key
+from kvparity.sweeps.history import History, Turn, version_key
 from kvparity.sweeps.store_rows import StoreRow
 from kvparity.sweeps.text import turn_words
 
 Column = tuple[str, str]
 """(environment, format)"""
+Begun = Mapping[tuple[str, str | None, int | None], Sequence[Turn]]
+"""Turns with a first bad version, by contract, format and seed."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,24 @@ class StoreView:
     flaky: tuple[str, ...]
 
 
-def store_view(title: str, rows: Sequence[StoreRow]) -> StoreView:
-    """All that a store says."""
-    found = history(rows)
+def store_view(title: str, rows: Sequence[StoreRow], found: History) -> StoreView:
+    """All that a store says; ``found``: the history of its rows."""
     columns = _columns(rows)
-    lines = dict.fromkeys((row.contract, row.device, row.seed) for row in rows)
+    begun = grouped(
+        (turn for turn in found.turns if turn.first_bad is not None),
+        lambda turn: (turn.contract, turn.dtype, turn.seed),
+    )
+    lines = grouped(rows, lambda row: (row.contract, row.device, row.seed))
     several = len({line[1:] for line in lines}) > 1
     grid = []
-    for number, line in enumerate(lines):
-        own = [row for row in rows if (row.contract, row.device, row.seed) == line]
+    for number, ((contract, device, seed), own) in enumerate(lines.items()):
+        by_column = grouped(own, _column)
         cells = tuple(
-            _cell(f"cell-{number}-{n}", column, own, found) for n, column in enumerate(columns)
+            _cell(f"cell-{number}-{n}", column, by_column[column], begun)
+            if column in by_column
+            else None
+            for n, column in enumerate(columns)
         )
-        contract, device, seed = line
         grid.append(GridLine(f"{contract}, {device}, seed {seed}" if several else contract, cells))
     shown = [cell for each in grid for cell in each.cells if cell is not None]
     verdicts = [cell.verdict for cell in shown]
@@ -100,9 +109,13 @@ def _columns(rows: Iterable[StoreRow]) -> tuple[Column, ...]:
     for row in rows:
         releases.setdefault(environment_of(row), row)
     order = sorted(releases, key=lambda name: _age(releases[name]))
-    formats = dict.fromkeys(row.dtype or "own format" for row in rows)
-    used = {(environment_of(row), row.dtype or "own format") for row in rows}
+    used = dict.fromkeys(map(_column, rows))
+    formats = dict.fromkeys(each for _, each in used)
     return tuple((name, each) for name in order for each in formats if (name, each) in used)
+
+
+def _column(row: StoreRow) -> Column:
+    return environment_of(row), row.dtype or "own format"
 
 
 def _age(row: StoreRow) -> tuple[object, ...]:
@@ -116,14 +129,10 @@ def environment_of(row: StoreRow) -> str:
 
 
 def _spans(columns: Sequence[Column]) -> tuple[tuple[str, int], ...]:
-    names = [name for name, _ in columns]
-    return tuple((name, names.count(name)) for name in dict.fromkeys(names))
+    return tuple(Counter(name for name, _ in columns).items())
 
 
-def _cell(name: str, column: Column, rows: Sequence[StoreRow], found: History) -> CellShown | None:
-    own = [row for row in rows if (environment_of(row), row.dtype or "own format") == column]
-    if not own:
-        return None
+def _cell(name: str, column: Column, own: Sequence[StoreRow], begun: Begun) -> CellShown:
     verdict = worst([row.cell_verdict for row in own])
     first = next(row for row in own if row.cell_verdict == verdict)
     facts = (first.device_name or first.device, f"Python {first.python}" if first.python else "",
@@ -131,7 +140,8 @@ def _cell(name: str, column: Column, rows: Sequence[StoreRow], found: History) -
              f"ended {first.ended:%Y-%m-%d %H:%M} UTC")  # fmt: skip
     return CellShown(
         name, f"{first.contract}, {', '.join(column)}", verdict,
-        tuple(turn.claim or "" for turn in found.turns if _begins(turn, first)),
+        tuple(turn.claim or "" for turn in begun.get((first.contract, first.dtype, first.seed), ())
+              if _begins(turn, first)),
         first.cell_reason, ", ".join(filter(None, facts)), _claims(own),
         tuple(dict.fromkeys(row.run for row in own if row.run)),
     )  # fmt: skip
@@ -144,15 +154,15 @@ def _releases(row: StoreRow) -> tuple[tuple[str, str | None], ...]:
 
 def _begins(turn: Turn, row: StoreRow) -> bool:
     """Whether a claim is first bad in the cell of this row."""
-    alike = (turn.contract, turn.dtype, turn.seed) == (row.contract, row.dtype, row.seed)
     installed = {**dict(_releases(row)), "python": row.python}
-    return alike and turn.first_bad is not None and installed.get(turn.package) == turn.first_bad
+    return installed.get(turn.package) == turn.first_bad
 
 
 def _claims(rows: Sequence[StoreRow]) -> tuple[ClaimShown, ...]:
     shown = []
-    for name in dict.fromkeys(row.claim for row in rows if row.claim is not None):
-        own = [row for row in rows if row.claim == name]
+    for name, own in grouped(rows, lambda row: row.claim).items():
+        if name is None:
+            continue
         cases = tuple(row for row in own if row.case_id is not None)
         head = min(own, key=lambda row: ("error", "differs", "void", "holds").index(row.verdict))
         shown.append(ClaimShown(name, head.claim_verdict, head.claim_reason, cases))

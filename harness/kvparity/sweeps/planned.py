@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvparity import __version__
 from kvparity.core.errors import UnsupportedError
-from kvparity.run.identity import subject_files
-from kvparity_contracts.loader import LoadedContract
+from kvparity.run.identity import own_sources, subject_files
+from kvparity.sweeps.store_rows import hash_of_sources
 from kvparity_contracts.sweep import SweepCell, VersionSpec
 from kvparity_contracts.sweep_file import CellContract, LoadedSweep, cell_contract
 
@@ -25,6 +26,8 @@ class PlannedCell:
     given: CellContract
     environment: VersionSpec
     python: Path | None
+    sources: str | None
+    """a hash of the contract's own files"""
 
     @property
     def cell(self) -> SweepCell:
@@ -48,14 +51,16 @@ def planned(loaded: LoadedSweep) -> tuple[PlannedCell, ...]:
     Raises:
         UnsupportedError: an interpreter is not there.
     """
-    files = {name: _files(each) for name, each in loaded.contracts.items()}
+    files = {name: subject_files(each) for name, each in loaded.contracts.items()}
     found = []
     for cell in loaded.sweep.cells:
         environment = loaded.sweep.environment(cell)
         python = _interpreter(loaded, environment)
         given = cell_contract(loaded, cell)
-        about = (given, environment, python, files[cell.contract])
-        found.append(PlannedCell(_hash(*about), loaded.sweep.name, given, environment, python))
+        own = files[cell.contract]
+        key = _hash(given, environment, python, own)
+        name, sources = loaded.sweep.name, _sources(given, own)
+        found.append(PlannedCell(key, name, given, environment, python, sources))
     return tuple(found)
 
 
@@ -71,11 +76,19 @@ def _interpreter(loaded: LoadedSweep, environment: VersionSpec) -> Path | None:
     return found
 
 
-def _files(loaded: LoadedContract) -> dict[str, str]:
+def _sources(given: CellContract, files: Mapping[str, str]) -> str | None:
+    """As the run of the cell finds them: its contract has the prompts, and nothing lies beside."""
+    prompts = {str(path.resolve()) for path in given.source.prompt_files}
+    own = {name: digest for name, digest in files.items() if name not in prompts}
+    apart = replace(given.source, contract=given.contract, path=Path(os.devnull, "contract.yaml"))
+    return hash_of_sources(own_sources(apart, own))
+
+
+def _named(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
     """The subject's files by their hashes, named from the contract's folder."""
-    base = loaded.base.resolve()
+    base = folder.resolve()
     named = {}
-    for name, digest in subject_files(loaded).items():
+    for name, digest in files.items():
         path = Path(name)
         named[str(path.relative_to(base)) if path.is_relative_to(base) else name] = digest
     return named
@@ -96,6 +109,6 @@ def _hash(
         "kvparity": __version__,
         "packages": dict(environment.packages),
         "python": None if python is None else str(python),
-        "files": dict(files),
+        "files": _named(given.source.base, files),
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

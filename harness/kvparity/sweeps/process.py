@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kvparity.core.exit_codes import ExitCode
 from kvparity.core.parent_watch import die_with
+from kvparity.sweeps.installed import Installed, installed
 from kvparity.sweeps.planned import PlannedCell
 from kvparity.sweeps.store import SweepStore
 
@@ -27,10 +29,19 @@ class CellSettings:
 
 @dataclass(frozen=True)
 class CellEnd:
-    """How a process ended; ``code`` None: its time was up. ``said``: its last words."""
+    """How a process ended; ``code`` None: its time was up. ``said``: its last words.
+
+    ``installed``: what its environment has, asked where it left no report.
+    """
 
     code: int | None
     said: str
+    installed: Installed | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether it ended by itself, in whatever way."""
+        return self.code is not None and self.code >= 0 and self.code != ExitCode.INTERRUPTED
 
 
 def command(
@@ -57,20 +68,28 @@ def run_cell(
     log = store.log(planned.id)
     parent = os.getpid()
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            command(python, planned, store, settings),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            preexec_fn=lambda: die_with(parent),
-        )
+        try:
+            process = subprocess.Popen(
+                command(python, planned, store, settings),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: die_with(parent),
+            )
+        except OSError as error:
+            why = f"{python} does not run ({error.strerror})"
+            return CellEnd(126, why, Installed({}, f"does not run ({error.strerror})"))
         try:
             code: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
         finally:
             _ended(process)
-    return CellEnd(code, last_words(log))
+    end = CellEnd(code, last_words(log))
+    if not end.told or (store.run(planned.id) / "run.json").is_file():
+        return end
+    names = tuple(planned.environment.packages)
+    return replace(end, installed=installed(python, names))
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:

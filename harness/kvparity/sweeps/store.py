@@ -36,6 +36,10 @@ class SweepStore:
         """Its rows."""
         return self.folder / CELLS / f"{cell}.parquet"
 
+    def left(self, cell: str) -> Path:
+        """What is said of one that could not be measured; no end."""
+        return self.folder / CELLS / f"{cell}.left.parquet"
+
     def contract(self, cell: str) -> Path:
         """What is verified."""
         return self.folder / "contracts" / f"{cell}.yaml"
@@ -79,18 +83,30 @@ class SweepStore:
         Raises:
             RunFolderError: the file cannot be written.
         """
-        from pyarrow import parquet
+        _write(self.file(cell), rows)
+        self.left(cell).unlink(missing_ok=True)
 
-        whole = self.file(cell)
-        part = whole.with_name(f".{whole.name}.part-{os.getpid()}")
-        try:
-            parquet.write_table(_table(rows), part)
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            part.replace(whole)
-        except OSError as error:
-            words = f"{whole} could not be written: {error.strerror or error}"
-            raise RunFolderError(words) from error
+    def note(self, cell: str, row: StoreRow) -> None:
+        """Why it could not be measured; it is run again.
+
+        Raises:
+            RunFolderError: the file cannot be written.
+        """
+        _write(self.left(cell), [row])
+
+
+def _write(whole: Path, rows: Sequence[StoreRow]) -> None:
+    from pyarrow import parquet
+
+    part = whole.with_name(f".{whole.name}.part-{os.getpid()}")
+    try:
+        parquet.write_table(_table(rows), part)
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(whole)
+    except OSError as error:
+        words = f"{whole} could not be written: {error.strerror or error}"
+        raise RunFolderError(words) from error
 
 
 def is_store(folder: Path) -> bool:
@@ -120,6 +136,7 @@ def _table(rows: Sequence[StoreRow]) -> pyarrow.Table:
     from kvparity.sweeps.store_rows import StoreRow
 
     kinds = {"max_ulp": pyarrow.int64(), "seed": pyarrow.int64(), "attempts": pyarrow.int64()}
+    kinds["measured"] = pyarrow.bool_()
     kinds["ended"] = pyarrow.timestamp("s", tz="UTC")
     schema = pyarrow.schema(
         (name, kinds.get(name, pyarrow.string())) for name in StoreRow.model_fields

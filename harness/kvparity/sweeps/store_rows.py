@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from kvparity.core.groups import grouped
 from kvparity.core.values import Value
 from kvparity.plan.kernel_cases import KernelNumerics
 from kvparity.plan.results import CaseLine, Divergence, Outcome
@@ -15,6 +16,8 @@ from kvparity.report.document import CheckOfRun, RunReport
 from kvparity.report.lines import Row, UnitLine
 from kvparity.report.run_dir import Evidence
 
+Units = Mapping[str, Sequence[UnitLine]]
+"""By name."""
 PACKAGES = ("kvparity", "torch", "triton", "transformers")
 """What has a column of its own; ``packages`` has all."""
 
@@ -56,6 +59,12 @@ class StoreRow(Value):
     attempts: int | None = None
     """how often the verification was begun; more than 1 where machines of Ray were lost. What has
     a default may be missing in a store that an earlier version wrote"""
+    sources: str | None = None
+    """a hash of the contract's own source files, prompts and recordings; None: it has none, or an
+    earlier version wrote the row"""
+    measured: bool | None = None
+    """False: nothing was verified, because its environment cannot; its row is replaced once it can.
+    None: it was"""
     device_uuid: str | None
     """where the case says on which device it ran"""
     python: str | None
@@ -83,9 +92,10 @@ class CellHead(Value):
 
 def rows_of(head: CellHead, report: RunReport, evidence: Path) -> tuple[StoreRow, ...]:
     """Every case of a report, and every check that has none."""
-    units = [line for _, line in Evidence(evidence).read(UnitLine)]
+    units = grouped((line for _, line in Evidence(evidence).read(UnitLine)), lambda line: line.unit)
+    whole = dict(head) | _of_all(report)
     return tuple(
-        _row(head, report, check, case, units)
+        _row(whole, check, case, units)
         for check in report.checks
         for case in check.cases or (None,)
     )
@@ -96,12 +106,13 @@ def bare_row(
     *,
     contract: str,
     sha256: str | None,
+    sources: str | None,
     verdict: Outcome,
     reason: str,
     device: str,
     dtype: str | None,
     seed: int | None,
-    packages: dict[str, str | None],
+    packages: Mapping[str, str | None],
 ) -> StoreRow:
     """A verification that gave no report, or none of what was asked for."""
     empty: dict[str, object] = dict.fromkeys(StoreRow.model_fields)
@@ -112,29 +123,25 @@ def bare_row(
         | words
         | {f"{part}_{key}": word for part in ("claim", "cell") for key, word in words.items()}
         | {"contract": contract, "contract_sha256": sha256, "device": device, "dtype": dtype}
-        | {"seed": seed, "packages": json.dumps(packages), "python": packages.get("python")}
+        | {"sources": sources}
+        | {"seed": seed, "packages": json.dumps(dict(packages)), "python": packages.get("python")}
         | {name: packages.get(name) for name in PACKAGES}
     )
 
 
-def _row(
-    head: CellHead,
-    report: RunReport,
-    check: CheckOfRun,
-    case: CaseLine | None,
-    units: Sequence[UnitLine],
-) -> StoreRow:
+def hash_of_sources(sources: Mapping[str, str] | None) -> str | None:
+    """Of a contract's own files, by name and hash; None: it has none, or they are not known."""
+    text = json.dumps(sorted(sources.items())) if sources else None
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _of_all(report: RunReport) -> dict[str, object]:
+    """What all rows of a report have in common."""
     environment = report.environment
-    found: dict[str, object] = dict.fromkeys(StoreRow.model_fields)
-    found |= dict(head) | {
+    return {name: environment.versions.get(name) for name in PACKAGES} | {
         "contract": report.contract.name,
         "contract_sha256": report.contract.sha256,
-        "claim": check.name,
-        "relation": check.relation,
-        "verdict": check.verdict,
-        "reason": check.reason,
-        "claim_verdict": check.verdict,
-        "claim_reason": check.reason,
+        "sources": hash_of_sources(report.contract.sources),
         "cell_verdict": report.verdict,
         "cell_reason": _first_bad(report),
         "seed": report.contract.seed,
@@ -143,7 +150,21 @@ def _row(
         "python": environment.python,
         "packages": json.dumps(environment.versions),
     }
-    found |= {name: environment.versions.get(name) for name in PACKAGES}
+
+
+def _row(
+    whole: Mapping[str, object], check: CheckOfRun, case: CaseLine | None, units: Units
+) -> StoreRow:
+    found: dict[str, object] = dict.fromkeys(StoreRow.model_fields)
+    found |= whole
+    found |= {
+        "claim": check.name,
+        "relation": check.relation,
+        "verdict": check.verdict,
+        "reason": check.reason,
+        "claim_verdict": check.verdict,
+        "claim_reason": check.reason,
+    }
     if case is not None:
         divergence = case.first_divergence
         found |= {
@@ -179,7 +200,7 @@ def _place(found: Divergence) -> str:
     )
 
 
-def _digest(case: CaseLine, units: Sequence[UnitLine]) -> str | None:
+def _digest(case: CaseLine, units: Units) -> str | None:
     """Of the rows that the run kept of both sides, with their digests and bits; None: of none."""
     rows = [
         (path, sequence, position, digest, bits)
@@ -189,11 +210,9 @@ def _digest(case: CaseLine, units: Sequence[UnitLine]) -> str | None:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] if rows else None
 
 
-def _kept(case: CaseLine, units: Sequence[UnitLine]) -> Iterator[tuple[str, tuple[Row, ...]]]:
+def _kept(case: CaseLine, units: Units) -> Iterator[tuple[str, tuple[Row, ...]]]:
     formats = KernelNumerics(case.dtype, case.kv_cache, case.device)
-    for unit in units:
-        if unit.unit != f"{case.workload}, {formats}":
-            continue
+    for unit in units.get(f"{case.workload}, {formats}", ()):
         for path in (case.path, case.reference):
             if path in unit.rows:
                 yield str(path), unit.rows[str(path)]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
+from kvparity.core.groups import grouped
 from kvparity.core.values import Json
 from kvparity.sweeps.carry_out import Swept
 from kvparity.sweeps.history import ClaimRun, FlakyClaim, History, Turn
@@ -83,18 +84,21 @@ def history_text(found: History) -> str:
 
 
 def _history_lines(found: History) -> Iterator[str]:
-    same = _of_all(found.runs)
+    same = _of_all([run for run in found.runs if run.measured])
     if same:
         yield f"all with {_packages(same)}"
-    for contract, claim in dict.fromkeys(map(_of, found.runs)):
+    turns, flaky = grouped(found.turns, _of), grouped(found.flaky, _of)
+    for (contract, claim), runs in grouped(found.runs, _of).items():
         of = contract, claim
         yield f"{contract}: {claim or 'no report'}"
-        yield from (f"  {turn_words(turn)}" for turn in found.turns if _of(turn) == of)
-        flaky = (each for each in found.flaky if _of(each) == of)
-        yield from (f"  flaky: {_at(each.dtype, each.seed)}: {each.words}" for each in flaky)
-        for run in found.runs:
-            if _of(run) == of:
-                yield f"    {run.verdict:7}  {run_words(run, same)}"
+        yield from (f"  {turn_words(turn)}" for turn in turns.get(of, ()))
+        for each in flaky.get(of, ()):
+            yield f"  flaky: {_at(each.dtype, each.seed)}: {each.words}"
+        states = {run.sources for run in runs}
+        if len(states) > 1:
+            yield f"  its source files had {len(states)} states, which are compared apart"
+        for run in runs:
+            yield f"    {run.verdict:7}  {run_words(run, same, sources=len(states) > 1)}"
 
 
 def _of_all(runs: Sequence[ClaimRun]) -> set[tuple[str, str | None]]:
@@ -111,11 +115,14 @@ def turn_words(turn: Turn) -> str:
     return f"{_at(turn.dtype, turn.seed)}, {turn.device}: {turn.words}"
 
 
-def run_words(run: ClaimRun, same: Collection[tuple[str, str | None]] = ()) -> str:
-    """One run of a claim in one line, without the releases that all runs have."""
+def run_words(
+    run: ClaimRun, same: Collection[tuple[str, str | None]] = (), *, sources: bool = False
+) -> str:
+    """One run of a claim in one line, without the releases that all runs have; with ``sources``."""
     own = _packages(item for item in run.packages if item not in same)
     when = run.ended.strftime("%Y-%m-%d %H:%M")
-    said = (when, _at(run.dtype, run.seed), run.device, own)
+    files = f"sources {run.sources or 'not known'}" if sources else ""
+    said = (when, _at(run.dtype, run.seed), run.device, own, files)
     return f"{'  '.join(filter(None, said))}: {run.reason}"
 
 

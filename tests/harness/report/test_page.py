@@ -21,7 +21,7 @@ from kvparity.core import plots
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.document import RunReport
 from kvparity.report.finished import finished
-from kvparity.report.page.bit_groups import grouped
+from kvparity.report.page.bit_groups import bit_groups
 from kvparity.report.page.layer_map import layer_map
 from kvparity.report.page.render import page
 
@@ -109,10 +109,10 @@ def test_cases_of_every_relation_have_their_place(verdict: str, tmp_path: Path) 
 
 
 def test_bits_that_differ_are_marked() -> None:
-    assert [(each.text, each.differs) for each in grouped("0x3f", "0x3c")] == [
+    assert [(each.text, each.differs) for each in bit_groups("0x3f", "0x3c")] == [
         ("0011 11", False), ("11", True),
     ]  # fmt: skip
-    assert [each.text for each in grouped("0x0f", "0x0f")] == ["0000 1111"]
+    assert [each.text for each in bit_groups("0x0f", "0x0f")] == ["0000 1111"]
 
 
 def test_operations_lie_in_their_layers() -> None:

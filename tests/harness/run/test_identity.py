@@ -5,6 +5,7 @@ No case runs here: a run is stopped at its first sign of life, and so is what re
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -259,6 +260,26 @@ def test_what_the_run_did_not_write_has_changed(key: str, place: Place) -> None:
     other = {"schema_version": "of schema 1", "path": "no mapping with 'path'"}
     with pytest.raises(RunFolderError, match=other.get(key, f"resumed: {key} changed since")):
         start(place, resume=True)
+
+
+OWN: dict[str, set[str]] = {
+    "decoder": set(),
+    "files": {"mine.py", "other.py"},
+    "beside": {"__init__.py", "deep.py"},
+    "installed": set(),
+    "weights": set(),
+}
+
+
+@pytest.mark.parametrize("subject", OWN)
+def test_a_contracts_own_sources_are_known_wherever_it_lies(subject: str, place: Place) -> None:
+    """The store tells runs of other sources apart by them; of installed ones, releases do."""
+    head = begin(place, subject)
+    loaded = load(place.folder / "c.json")
+    found = identity.sources_of_run(loaded, head.parent)
+    assert found == dict.fromkeys(OWN[subject], hashlib.sha256(b"{}").hexdigest())
+    alike = {f"/{side}/mine.py": side * 64 for side in "ab"}
+    assert set(identity.own_sources(loaded, alike)) == {"a/mine.py", "b/mine.py"}
 
 
 def test_every_key_has_a_row() -> None:

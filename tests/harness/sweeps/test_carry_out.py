@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,42 +11,20 @@ from typing import Any
 
 import pytest
 import sweep_rows
-from sweep_rows import report, swept
+from sweep_rows import SWEEP, report, swept
 
 from kvparity.cli.main import main
 from kvparity.core.errors import RunFolderError
 from kvparity.sweeps import carry_out as carrying
-from kvparity.sweeps import process, reading
+from kvparity.sweeps import reading
 from kvparity.sweeps.carry_out import CellEnd, Swept, carry_out
+from kvparity.sweeps.installed import Installed
 from kvparity.sweeps.planned import PlannedCell, planned
-from kvparity.sweeps.process import CellSettings, command
+from kvparity.sweeps.process import CellSettings
 from kvparity.sweeps.store import SweepStore
 from kvparity_contracts.sweep_file import load_sweep
 
-SWEEP = """\
-version: 1
-name: some
-contracts: [tiny.yaml]
-dtypes: [float32, bfloat16]
-versions:
-  - {name: old, packages: {transformers: 5.23.0}}
-  - {name: new, packages: {transformers: 5.24.0}}
-"""
 SETTINGS = CellSettings(None, 60.0)
-
-
-@pytest.fixture
-def cells(tmp_path: Path) -> tuple[PlannedCell, ...]:
-    return planned(load_sweep(swept(tmp_path, SWEEP)))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> SweepStore:
-    found = SweepStore(tmp_path / "store")
-    with found.alone():
-        return found
-
-
 Made = Callable[[PlannedCell], CellEnd]
 
 
@@ -96,6 +70,10 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
         {"subject": {"execution": "bfloat16"}}, "asked for float32, but bfloat16 ran",
     ),
     "another seed": ({"seed": 1}, "asked for seed 0, but 1 ran"),
+    "other sources": (
+        {"sources": {"mine.py": "ab"}},
+        "its source files, prompts or recordings changed after the sweep was planned",
+    ),
     "another contract": ({"sha256": "cd"}, "its evidence is of another contract"),
 }  # fmt: skip
 
@@ -110,6 +88,23 @@ def test_a_cell_that_ran_otherwise_than_asked_is_void(
     assert (cell.verdict, cell.reason, found.verdict) == ("void", words, "void")
     (row,) = reading.rows_in(store.folder)
     assert (row.claim, row.case_id, row.cell_verdict) == (None, None, "void"), "nothing counts"
+
+
+@pytest.mark.parametrize(
+    ("there", "verdict", "words"),
+    [("5.23.0", "error", "it ended with exit code 3 and no report: said"),
+     ("5.22.0", "void", "asked for transformers 5.23.0, but 5.22.0 is installed"),
+     (None, "void", "asked for transformers 5.23.0, but none is installed")],
+)  # fmt: skip
+def test_without_a_report_the_releases_are_those_that_are_installed(
+    there: str | None, verdict: str, words: str, cells: tuple[PlannedCell, ...], store: SweepStore
+) -> None:
+    installed = Installed({**sweep_rows.VERSIONS, "transformers": there, "triton": "3.7.1"})
+    found, _ = carried(cells[:1], store, lambda cell: CellEnd(3, "said", installed))
+    (cell,) = found.cells
+    assert (cell.verdict, cell.reason) == (verdict, words)
+    (row,) = reading.rows_in(store.folder)
+    assert (row.transformers, row.triton, row.claim) == (there, "3.7.1", None)
 
 
 def test_a_cell_that_ran_as_asked_is_what_its_report_says(
@@ -221,67 +216,6 @@ def test_a_cell_is_found_again_by_all_that_decides_it(tmp_path: Path) -> None:
     file = swept(tmp_path, SWEEP)
     edited.write_text(text + "\n")
     assert {each.id for each in planned(load_sweep(file))}.isdisjoint(before)
-
-
-def test_the_command_of_a_cell(cells: tuple[PlannedCell, ...], store: SweepStore) -> None:
-    given = command("there/python", cells[0], store, CellSettings(2, 9.0))
-    assert given[:4] == ["there/python", "-m", "kvparity", "verify"]
-    assert given[given.index("--device") + 1] == "cpu"
-    assert given[given.index("--jobs") + 1] == "2"
-    assert "--resume" not in given
-    folder = store.run(cells[0].id)
-    folder.mkdir()
-    (folder / "identity.json").touch()
-    assert command("there/python", cells[0], store, SETTINGS)[-1] == "--resume"
-
-
-SLEEPER = """\
-#!{python}
-import sys, time
-print("began", flush=True)
-time.sleep(600)
-"""
-
-
-def _sleeping(tmp_path: Path, cell: PlannedCell) -> PlannedCell:
-    file = tmp_path / "python"
-    file.write_text(SLEEPER.format(python=sys.executable))
-    file.chmod(0o755)
-    return replace(cell, python=file)
-
-
-def test_a_process_whose_time_is_up_is_stopped(
-    cells: tuple[PlannedCell, ...], store: SweepStore, tmp_path: Path
-) -> None:
-    began = time.monotonic()
-    found = process.run_cell(_sleeping(tmp_path, cells[0]), store, SETTINGS, 0.3)
-    assert found.code is None
-    assert time.monotonic() - began < 20
-    assert json.loads(store.contract(cells[0].id).read_text())["numerics"]["execution"] == "float32"
-
-
-def test_a_killed_sweep_leaves_no_verification_behind(
-    cells: tuple[PlannedCell, ...], store: SweepStore, tmp_path: Path
-) -> None:
-    sleeping = _sleeping(tmp_path, cells[0])
-    child = os.fork()
-    if child == 0:
-        try:
-            process.run_cell(sleeping, store, SETTINGS, None)
-        finally:
-            os._exit(1)
-    log = store.log(sleeping.id)
-    while not (log.exists() and b"began" in log.read_bytes()):
-        time.sleep(0.01)
-    found = subprocess.run(["pgrep", "-P", str(child)], capture_output=True, text=True, check=True)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    verification = Path(f"/proc/{found.stdout.strip()}/cmdline")
-    for _ in range(500):
-        if not verification.exists() or b"verify" not in verification.read_bytes():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it still runs")
 
 
 def test_the_command(

@@ -15,6 +15,7 @@ FLAKY: dict[str, tuple[dict[str, Any], bool]] = {
     "the same": ({}, False),
     "another release": ({"transformers": "5.24.0", "verdict": "differs"}, False),
     "an edited contract": ({"contract_sha256": "cd", "verdict": "differs"}, False),
+    "other sources": ({"sources": "cd", "verdict": "differs"}, False),
     "another seed": ({"seed": 1, "digest": "b"}, False),
 }
 

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import run_documents
-from pyarrow import parquet
 from sweep_rows import row
 
 from kvparity.cli.main import main
-from kvparity.core.errors import RunFolderError
 from kvparity.sweeps.history import history
-from kvparity.sweeps.reading import rows_in
 from kvparity.sweeps.store import SweepStore
 from kvparity.sweeps.store_rows import StoreRow
+from kvparity.sweeps.text import history_text
 
 Said = tuple[str, str]
 TURNS: dict[str, tuple[tuple[Said, ...], str | None, str]] = {
@@ -113,6 +110,7 @@ APART: dict[str, dict[str, Any]] = {
     "another claim": {"claim": "close"},
     "another contract": {"contract": "other"},
     "an edited contract": {"contract_sha256": "cd"},
+    "other sources": {"sources": "cd"},
     "another torch": {"packages": {"torch": "2.14.0"}},
     "another python": {"python": "3.13.0"},
 }
@@ -147,6 +145,36 @@ def test_what_is_asked_of_is_one_contract_or_claim_and_the_runs_without_a_report
         ("same bits", "Some CPU"), (None, "cpu"),
     ]  # fmt: skip
     assert len(history([row(), *others, bare]).runs) == 4
+
+
+def test_what_measured_nothing_is_no_bad_version_and_is_told() -> None:
+    said = rows(("5.22.0", "holds"), ("5.25.0", "differs"))
+    bare: dict[str, Any] = {"claim": None, "case_id": None, "device_name": None}
+    noted = row("5.24.0", "void", **bare, measured=False, torch=None)
+    noted = noted.model_copy(update={"claim_reason": "not measured: so"})
+    earlier = row("5.23.0", "error", **bare, torch=None)
+    (turn,) = history([*said, noted, earlier]).turns
+    assert (turn.first_bad, turn.words) == (
+        "5.25.0",
+        "first bad version: transformers 5.25.0 (differs; 5.22.0 holds); not measured: "
+        "transformers 5.23.0, 5.24.0",
+    )
+    text = history_text(history([*said, noted]))
+    assert "all with kvparity 0.1.0, python 3.11.7, torch 2.13.0+cpu" in text
+    assert "transformers 5.24.0: not measured: so" in text
+    assert history([said[0], noted, earlier]).turns == (), "one release is no history"
+
+
+def test_runs_of_other_sources_are_told_apart() -> None:
+    found = history([row(**GOOD, sources="ab"), row(**BAD, sources="cd"), row(**BAD, at=1)])
+    assert found.turns == found.flaky == ()
+    said = history_text(found).splitlines()
+    assert said[2] == "  its source files had 3 states, which are compared apart"
+    assert [line.split("sources ")[1][:9] for line in said[3:]] == [
+        "ab: why",
+        "cd: why",
+        "not known",
+    ]
 
 
 def test_a_claim_is_its_checks_verdict_and_of_several_formats_each_its_cases() -> None:
@@ -253,34 +281,3 @@ def test_what_is_missing_is_named(
     said = capsys.readouterr().err
     assert package in said
     assert 'pip install "kvparity[history]"' in said
-
-
-def test_runs_of_verify_are_added_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, verdict in (("a", "holds"), ("b", "differs")):
-        own = {"differing_tokens": 1, "first_divergence": run_documents.DIVERGENCE}
-        case = run_documents.case(verdict=verdict, **own if verdict == "differs" else {})
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(json.dumps(run_documents.report(verdict, case)))
-    line = ["history", str(tmp_path / "store"), "--add", str(tmp_path / "a"), str(tmp_path / "b")]
-    for _ in range(2):
-        assert main([*line, "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert sorted(run["verdict"] for run in found["runs"]) == ["differs", "holds"]
-    (flaky,) = found["flaky"]
-    assert flaky["words"].startswith("verdicts ")
-
-
-def test_a_store_of_an_earlier_version_is_read(store: Path) -> None:
-    """A column that came later is unknown there; one that was always there is not."""
-    (file, *_) = sorted((store / "cells").glob("*.parquet"))
-    table = parquet.read_table(file)
-    parquet.write_table(table.drop_columns(["attempts"]), file)
-    assert {row.attempts for row in rows_in(store, file.stem)} == {None}
-    parquet.write_table(table.drop_columns(["claim_verdict"]), file)
-    with pytest.raises(RunFolderError, match="no store of this version"):
-        rows_in(store, file.stem)
-
-
-def test_the_store_of_the_results_is_read() -> None:
-    rows = rows_in(Path(__file__).parents[3] / "docs/results/sweep")
-    assert {row.contract for row in rows if row.verdict == "differs"} == {"paged-eager"}

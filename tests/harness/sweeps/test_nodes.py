@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sweep_rows
-from sweep_rows import report, swept
+from sweep_rows import SWEEP, report, swept
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.run.on_ray import cluster as clusters
@@ -24,17 +24,6 @@ from kvparity.sweeps.planned import PlannedCell, planned
 from kvparity.sweeps.process import CellEnd, CellSettings
 from kvparity.sweeps.store import SweepStore
 from kvparity_contracts.sweep_file import load_sweep
-
-SWEEP = """\
-version: 1
-name: some
-contracts: [tiny.yaml]
-dtypes: [float32, bfloat16]
-versions:
-  - {name: old, packages: {transformers: 5.23.0}}
-  - {name: new, packages: {transformers: 5.24.0}}
-priorities: [{dtype: bfloat16, version: new}]
-"""
 
 
 class Fakes(Cluster):
@@ -73,14 +62,8 @@ class Fakes(Cluster):
 
 @pytest.fixture
 def cells(tmp_path: Path) -> tuple[PlannedCell, ...]:
-    return planned(load_sweep(swept(tmp_path, SWEEP)))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> SweepStore:
-    found = SweepStore(tmp_path / "store")
-    with found.alone():
-        return found
+    first = "priorities: [{dtype: bfloat16, version: new}]\n"
+    return planned(load_sweep(swept(tmp_path, SWEEP + first)))
 
 
 @pytest.fixture(autouse=True)

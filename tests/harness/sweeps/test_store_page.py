@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from sweep_rows import row
 
 from kvparity.cli.main import main
 from kvparity.report.page.render import scripted
-from kvparity.sweeps.page_view import store_view
+from kvparity.sweeps.history import history
+from kvparity.sweeps.page_view import StoreView, store_view
 from kvparity.sweeps.store import SweepStore
+from kvparity.sweeps.store_rows import StoreRow
 
 MARKUP = "</td></script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 ROWS = (
@@ -24,8 +27,12 @@ ROWS = (
 )
 
 
+def view_of(rows: Sequence[StoreRow]) -> StoreView:
+    return store_view("some", rows, history(rows))
+
+
 def test_the_grid_says_in_words_what_each_cell_is() -> None:
-    view = store_view("some", ROWS)
+    view = view_of(ROWS)
     assert view.columns == (("older", "float32"), ("older", "bfloat16"), ("newer", "float32"))
     assert view.spans == (("older", 2), ("newer", 1))
     said = [[cell and (cell.verdict, cell.first_bad) for cell in line.cells] for line in view.grid]
@@ -35,7 +42,7 @@ def test_the_grid_says_in_words_what_each_cell_is() -> None:
     ]
     assert (view.verdict, view.counts) == ("differs", "3 holds, 1 differs, 1 void, 1 not run")
     assert len(view.turned) == 1
-    two = store_view("some", [*ROWS, row(seed=1, environment="older")])
+    two = view_of([*ROWS, row(seed=1, environment="older")])
     assert two.grid[-1].name == "paged, cpu, seed 1"
 
 
@@ -60,7 +67,7 @@ def test_the_page_is_whole_and_words_of_others_are_no_markup(page: Path) -> None
     assert text.count("<script") == text.count("</script>") == 1
     assert "<img" not in text
     assert not re.search(r'(src|href)="(?!#|data:)', text)
-    assert "alert(1)" not in scripted("sweep.html", store_view("x", ROWS[:1]))
+    assert "alert(1)" not in scripted("sweep.html", view_of(ROWS[:1]))
 
 
 @pytest.mark.browser

@@ -14,7 +14,7 @@ class BitGroup:
     differs: bool
 
 
-def grouped(pattern: str, other: str) -> tuple[BitGroup, ...]:
+def bit_groups(pattern: str, other: str) -> tuple[BitGroup, ...]:
     """The bits of ``pattern`` (``0x…``), marked where those of ``other`` are not the same."""
     width = 4 * max(len(pattern) - 2, len(other) - 2)
     own, beside = (f"{int(each, 16):0{width}b}" for each in (pattern, other))

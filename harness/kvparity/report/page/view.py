@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvparity.births.picture import draw
+from kvparity.core.groups import grouped
 from kvparity.core.words import digits
 from kvparity.gaps.pictures import pictures
 from kvparity.plan.results import CaseLine, Divergence, Outcome
@@ -16,7 +17,7 @@ from kvparity.relations.registry import RELATIONS
 from kvparity.report import advice, terminal
 from kvparity.report.document import CheckOfRun, RunReport
 from kvparity.report.finished import contract_text, located
-from kvparity.report.page.bit_groups import BitGroup, grouped
+from kvparity.report.page.bit_groups import BitGroup, bit_groups
 from kvparity.report.page.kept_rows import ShownRow, kept_rows
 from kvparity.report.page.layer_map import LayerMap, layer_map
 from kvparity.report.verdict import worst
@@ -151,24 +152,23 @@ def _worst(cases: Sequence[CaseView]) -> tuple[str, ...]:
 
 
 def _check(folder: Path, report: RunReport, check: CheckOfRun, drawn: Iterator[int]) -> CheckView:
-    spread = [case for case in check.cases if case.workload is not None]
-    workloads = tuple(dict.fromkeys(str(case.workload) for case in spread))
-    paths = dict.fromkeys(case.path for case in spread)
+    spread = (case for case in check.cases if case.workload is not None)
+    places = grouped(spread, lambda case: (case.path, str(case.workload)))
+    workloads = tuple(dict.fromkeys(name for _, name in places))
+    cells = {place: _cell(cases) for place, cases in places.items()}
     return CheckView(
         check,
         workloads,
         tuple(
-            GridRow(path, tuple(_cell(spread, path, name) for name in workloads)) for path in paths
+            GridRow(path, tuple(cells.get((path, name)) for name in workloads))
+            for path in dict.fromkeys(path for path, _ in places)
         ),
         tuple(line.strip() for line in RELATIONS[check.relation].rows(check.cases)),
         tuple(_case(folder, report, case, drawn) for case in check.cases),
     )
 
 
-def _cell(cases: Sequence[CaseLine], path: str, workload: str) -> GridCell | None:
-    own = [case for case in cases if (case.path, case.workload) == (path, workload)]
-    if not own:
-        return None
+def _cell(own: Sequence[CaseLine]) -> GridCell:
     verdict = worst([case.verdict for case in own])
     first = next(case for case in own if case.verdict == verdict)
     return GridCell(terminal.cell(own), verdict, first.id)
@@ -221,7 +221,7 @@ def _sides(case: CaseLine, found: Divergence) -> tuple[SideBits, ...]:
         (found.reference_digest, found.candidate_digest),
     )
     return tuple(
-        SideBits(name, digits(value), own, grouped(own, other), digest)
+        SideBits(name, digits(value), own, bit_groups(own, other), digest)
         for name, value, own, other, digest in zip(
             case.sides, values, patterns, patterns[::-1], digests, strict=True
         )
