@@ -40,9 +40,9 @@ class _Sweeping:
     """Since when no node has it."""
 
     def need(self, cell: PlannedCell) -> NodeNeed:
-        """As many CPUs as the verification may use."""
-        found = need_of(cell.cell.device, self.request.accelerator)
-        return replace(found, cpus=self.settings.jobs or 1)
+        """As many CPUs as the verification may use, or as its contract has ranks."""
+        found = need_of(cell.cell.device, self.request.accelerator, cell.given.contract)
+        return replace(found, cpus=max(found.cpus, self.settings.jobs or 1))
 
     def deal(self) -> None:
         """Begin what there are places for, the first first.

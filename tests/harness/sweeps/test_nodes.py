@@ -23,6 +23,7 @@ from kvparity.sweeps.carry_out import Swept
 from kvparity.sweeps.planned import PlannedCell, planned
 from kvparity.sweeps.process import CellEnd, CellSettings
 from kvparity.sweeps.store import SweepStore
+from kvparity_contracts.checks import TpInvariance
 from kvparity_contracts.sweep_file import load_sweep
 
 
@@ -143,6 +144,11 @@ def test_what_no_node_has_is_one_error_and_nothing_runs_on_a_cpu(
         carried(Fakes(), (on(cells[0], "cuda"),), store)
     with pytest.raises(UnsupportedError, match="found device cuda:1, expected cpu or cuda"):
         carried(Fakes(), (on(cells[0], "cuda:1"),), store)
+    ranks = {"name": "ranks", "relation": "tp-invariance", "ranks": [1, 2], "reduce": "all_reduce"}
+    cut = cells[0].given.contract.model_copy(update={"checks": (TpInvariance(**ranks),)})
+    wide = replace(on(cells[0], "cuda"), given=replace(on(cells[0], "cuda").given, contract=cut))
+    with pytest.raises(UnsupportedError, match=r"has 1 CPU and 2 GPU"):
+        carried(Fakes(), (wide,), store)
     with pytest.raises(UnsupportedError, match=r"has 3 CPU"):
         carried(Fakes(there=0), cells, store, jobs=3)
     assert ran == []

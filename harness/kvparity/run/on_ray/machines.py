@@ -83,7 +83,7 @@ class OnRay(Pools):
         """The cluster's places, as there are now; fewer where fewer are asked for."""
         if asked is not None:
             return Jobs(asked, "as asked for, on Ray")
-        places = self.cluster.places(need_of(job.device, self.request.accelerator))
+        places = self.cluster.places(need_of(job.device, self.request.accelerator, job.contract))
         return Jobs(places, "places of the Ray cluster")
 
     def open(self, job: Job, count: Jobs, timeout: float, tell: Tell) -> Pool:
@@ -111,7 +111,7 @@ class OnRay(Pools):
             timeout=timeout,
         )
         if self._workers is None:
-            need = need_of(job.device, self.request.accelerator)
+            need = need_of(job.device, self.request.accelerator, job.contract)
             workers = Workers(self.cluster, self.request, need)
             self._workers = self._stay.enter_context(workers)
         return RayPool(self._workers, common, tell)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kvparity_contracts.checks import TpInvariance
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.subjects import AnySubject, Transformers
+
 MISSING = 'Ray is not installed: pip install "kvparity[ray]"'
 AUTO = "auto"
 """The cluster that ``RAY_ADDRESS`` names, or the one that this machine is a node of."""
@@ -27,11 +31,10 @@ class RayRequest:
 
 @dataclass(frozen=True)
 class NodeNeed:
-    """What one worker takes of one node: all of it in one place.
+    """What one worker takes of one node: all of it in one place, as ``STRICT_PACK`` would have it.
 
-    A subject that is spread over several GPUs of a node asks for as many ``gpus`` here, and its
-    ranks are processes of the one worker. One that is spread over nodes would need a placement
-    group (``STRICT_PACK`` keeps it on one); this is where it would be asked for.
+    The GPUs of a subject that is spread over them, and the ranks of one that is cut, are those of
+    the one worker. Nothing is spread over nodes, so there is no placement group.
     """
 
     cpus: int = 1
@@ -59,6 +62,22 @@ class NodeNeed:
         return words + (f" of type {self.accelerator}" if self.accelerator else "")
 
 
-def need_of(device: str, accelerator: str | None) -> NodeNeed:
-    """What a worker of a job takes: where a device was asked for, never less than one."""
-    return NodeNeed(gpus=1 if device.startswith("cuda") else 0, accelerator=accelerator)
+def need_of(device: str, accelerator: str | None, contract: Contract | None = None) -> NodeNeed:
+    """What a worker of a job takes: as many GPUs as the contract names or has ranks, at least one
+    where a device was asked for; on a CPU a core for each rank. Without a contract, of one rank.
+    """
+    checks = () if contract is None else contract.checks
+    cut = (size for each in checks if isinstance(each, TpInvariance) for size in each.ranks)
+    ranks = max(cut, default=1)
+    if not device.startswith("cuda"):
+        return NodeNeed(cpus=ranks)
+    gpus = 1 if contract is None else _mapped(contract.subject)
+    return NodeNeed(gpus=max(ranks, gpus), accelerator=accelerator)
+
+
+def _mapped(subject: AnySubject) -> int:
+    """As many GPUs as the highest number of a device map needs: a task sees its own, from
+    ``cuda:0`` on.
+    """
+    named = (subject.device_map or {}).values() if isinstance(subject, Transformers) else ()
+    return 1 + max((int(each.partition(":")[2] or 0) for each in named), default=0)
