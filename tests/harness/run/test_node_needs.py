@@ -15,8 +15,9 @@ from kvparity.run.on_ray.request import NodeNeed, RayRequest, need_of
 from kvparity.run.worker import Job
 from kvparity_contracts.loader import load
 
+BITS = {"name": "bits", "relation": "invariance", "paths": ["decode"]}
 MODEL: dict[str, Any] = {"kind": "transformers", "attention": "eager", "checkpoint": "model"}
-RANKS = {"name": "ranks", "relation": "tp-invariance", "ranks": [1, 4, 2], "reduce": "all_reduce"}
+RANKS = {"name": "ranks", "relation": "tp-invariance", "ranks": [1, 2], "reduce": "all_reduce"}
 CUT = {"kind": "decoder", "preset": "tiny"}
 NEEDS: dict[str, tuple[dict[str, Any], str, NodeNeed]] = {
     "a CPU": ({}, "cpu", NodeNeed()),
@@ -31,15 +32,15 @@ NEEDS: dict[str, tuple[dict[str, Any], str, NodeNeed]] = {
         NodeNeed(gpus=11),
     ),
     "a map of the CPU": ({"subject": MODEL | {"device_map": {"": "cpu"}}}, "cpu", NodeNeed()),
-    "ranks on GPUs": ({"subject": CUT, "checks": [RANKS]}, "cuda", NodeNeed(gpus=4)),
-    "ranks on a CPU": ({"subject": CUT, "checks": [RANKS]}, "cpu", NodeNeed(cpus=4)),
+    "ranks on GPUs": ({"subject": CUT, "checks": [RANKS]}, "cuda", NodeNeed(gpus=2)),
+    "ranks on a CPU": ({"subject": CUT, "checks": [RANKS]}, "cpu", NodeNeed(cpus=2)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_a_task_asks_for_what_its_contract_uses(name: str) -> None:
     changes, device, need = NEEDS[name]
-    contract = toy.contract(**{"controls": ["stale-slot"]} | changes)
+    contract = toy.contract(**{"controls": ["stale-slot"], "checks": [BITS]} | changes)
     assert need_of(device, None, contract) == need
 
 
@@ -66,4 +67,4 @@ def test_a_run_looks_for_nodes_that_have_what_its_contract_uses(tmp_path: Path) 
     request = RayRequest(accelerator="H100")
     nodes = OnRay(Recording(""), request, load(tmp_path / "c.json"))
     nodes.jobs(Job(contract, tmp_path, "cuda", tmp_path), None)
-    assert asked == [NodeNeed(gpus=4, accelerator="H100")]
+    assert asked == [NodeNeed(gpus=2, accelerator="H100")]
