@@ -10,7 +10,6 @@ import builtins
 import hashlib
 import json
 import math
-import operator
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, KeysView, Mapping
 from contextlib import suppress
 from itertools import chain
+from operator import attrgetter, is_, itemgetter
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -144,10 +144,11 @@ def watching(known: Known) -> Callable[[], str | None]:
 
 
 def _watching(known: Known, untouched: Callable[[], bool]) -> Callable[[], str | None]:
-    had, code, of_torch, named = _had, _code, _of_torch, _name
+    had, code, of_torch, named, wrapped = _had, _code, _of_torch, _name, _wrapped
+    fast = [untouched]
 
     def look() -> str | None:
-        if untouched():
+        if fast[-1]():
             return None
         for owner, values, codes in known.values():
             for name, value in values.items():
@@ -155,9 +156,23 @@ def _watching(known: Known, untouched: Callable[[], bool]) -> Callable[[], str |
                 same = now is value and (name not in codes or code(now) is codes[name])
                 if not same and not of_torch(now):
                     return f"{named(owner)}.{name} is no longer the function that it was"
+        fast[1:] = [wrapped(known)]
         return None
 
     return look
+
+
+def _wrapped(known: Known) -> Callable[[], bool]:
+    """Whether all is as it is now: what torch wrapped once would make every later look a long one.
+
+    Asked right after a look at ``known`` found nothing, by which all that this calls is what it was.
+    """
+    now: Known = {}
+    for key, (owner, values, _) in known.items():
+        here = {name: _had(owner, name) for name in values}
+        codes = {k: code for k, value in here.items() if (code := _code(value)) is not None}
+        now[key] = Owned(owner, here, codes)
+    return _untouched(now)
 
 
 def _untouched(known: Known) -> Callable[[], bool]:
@@ -165,7 +180,7 @@ def _untouched(known: Known) -> Callable[[], bool]:
 
     What stands where is compared in one go; and what is inherited must still not be hidden.
     """
-    picked: list[tuple[operator.itemgetter[tuple[object, ...]], Mapping[str, object]]] = []
+    picked: list[tuple[itemgetter[tuple[object, ...]], Mapping[str, object]]] = []
     had: list[object] = []
     hidden: list[tuple[KeysView[str], frozenset[str]]] = []
     for owner, values, _ in known.values():
@@ -174,7 +189,7 @@ def _untouched(known: Known) -> Callable[[], bool]:
             here = [name for name in rest if name in place]
             if here:  # one name twice: of two or more a getter makes a tuple
                 names = (*here, here[0])
-                picked.append((operator.itemgetter(*names), place))
+                picked.append((itemgetter(*names), place))
                 had += map(rest.__getitem__, names)
             if len(here) == len(rest):
                 break
@@ -184,8 +199,8 @@ def _untouched(known: Known) -> Callable[[], bool]:
     orders = [one.__mro__ for one in types]
     functions = [one.values[name] for one in known.values() for name in one.codes]
     codes = [code for one in known.values() for code in one.codes.values()]
-    every, each, same, joined = all, map, operator.is_, chain.from_iterable
-    code_of, order_of = operator.attrgetter("__code__"), operator.attrgetter("__mro__")
+    every, each, same, joined = all, map, is_, chain.from_iterable
+    code_of, order_of = attrgetter("__code__"), attrgetter("__mro__")
     gone = (KeyError, AttributeError)
 
     def untouched() -> bool:

@@ -127,6 +127,39 @@ def test_what_torch_wraps_of_its_own_is_no_replacement(monkeypatch: pytest.Monke
     assert replaced.watching(known)() is None
 
 
+def test_what_torch_wrapped_is_looked_at_in_one_go_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+    of_torch = replaced._of_torch
+    one = another = None
+
+    def of_two(*_: object) -> object:  # of as many variables outside as the wrapper of torch
+        return one or another
+
+    def told(function: object) -> bool:
+        asked.append(function)
+        return of_torch(function)
+
+    monkeypatch.setattr(replaced, "_of_torch", told)
+    look, plain = replaced.watching(replaced.functions()), torch.manual_seed
+    wrapped = torch._disable_dynamo(plain)
+    monkeypatch.setattr(torch, "manual_seed", wrapped)
+    assert [look(), look()] == [None, None]
+    assert asked == [wrapped]
+    monkeypatch.setattr(torch, "manual_seed", lambda _: None)
+    assert "torch.manual_seed is no longer" in str(look())
+    monkeypatch.setattr(torch, "manual_seed", wrapped)
+    with monkeypatch.context() as patch:
+        assert len(wrapped.__code__.co_freevars) == len(of_two.__code__.co_freevars)
+        patch.setattr(wrapped, "__code__", of_two.__code__)
+        assert "torch.manual_seed is no longer" in str(look())
+    monkeypatch.setattr(torch, "manual_seed", plain)
+    assert look() is None
+    monkeypatch.setattr(torch, "manual_seed", lambda _: None)
+    assert "torch.manual_seed is no longer" in str(look())
+
+
 def test_bits_are_compared_by_what_was_there_first(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])
     with monkeypatch.context() as patch:
