@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import Event
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.parser import Parser
 from ruamel.yaml.reader import ReaderError
 from typing_extensions import TypeAliasType
 
@@ -65,11 +67,9 @@ def read(text: str) -> Text:
     """Parse one YAML 1.2 document. Never raises for bad YAML: ``faults`` says what is wrong."""
     found = Text()
     try:
-        _refuse_aliases(text, found)
-        if not found.faults:
-            node = YAML(typ="safe", pure=True).compose(text)
-            if node is not None:
-                found.data = _build(node, (), found)
+        events = [*_events(text, found)]
+        if not found.faults and (node := _composed(events)) is not None:
+            found.data = _build(node, (), found)
     except MarkedYAMLError as error:
         found.faults.append(syntax(error))
     except ReaderError as error:
@@ -79,7 +79,7 @@ def read(text: str) -> Text:
     return found
 
 
-def _refuse_aliases(text: str, found: Text) -> None:
+def _events(text: str, found: Text) -> Iterator[Event]:
     """Look at what there is before anything is built of it; stop at what no contract has."""
     depth = 0
     keys = _Keys()
@@ -99,6 +99,24 @@ def _refuse_aliases(text: str, found: Text) -> None:
             found.faults.append((place, Fault((), message, "the value itself, written out")))
             if len(found.faults) == MOST_ALIASES:
                 return
+        yield event
+
+
+def _composed(events: list[Event]) -> Node | None:
+    """The tree of these events: to scan the text again would take as long as the rest together."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Parser = lambda loader: _Replayed(events)
+    node: Node | None = yaml.compose("")
+    return node
+
+
+class _Replayed(Parser):
+    """Gives events that were parsed before."""
+
+    def __init__(self, events: list[Event]) -> None:
+        super().__init__(None)
+        self.coming = iter(events)
+        self.state = lambda: next(self.coming, None)
 
 
 class _Keys:
