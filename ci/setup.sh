@@ -4,6 +4,8 @@
 # pip finds).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Tests start many processes; without kept bytecode each compiles every module that it imports.
+unset PYTHONDONTWRITEBYTECODE
 
 venv=${KVPARITY_VENV:-.venv}
 python=${KVPARITY_PYTHON:-python3}
