@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from kvparity.plan.results import CaseLine, Details
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.document import TextIds
+from kvparity_contracts.described import meanings
 
 HEAD = ["field", "meaning"]
 WHOLE = (TextIds,)
@@ -25,6 +26,7 @@ def fields(model: type[BaseModel]) -> str:
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[Row]:
+    told = meanings(model)
     for name, field in model.model_fields.items():
         kinds, many, null = _kinds(field.annotation)
         place = f"{prefix}{field.alias or name}" + ("[]" if many else "")
@@ -33,17 +35,17 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[Row]:
             yield from _of_relations(prefix)
         elif inner and inner[0] not in WHOLE:
             if null:
-                yield _row(place, field.description)
+                yield _row(place, told.get(name))
             yield from _rows(inner[0], f"{place}.")
         else:
-            yield _row(f"{place}.*" if dict in map(_outer, kinds) else place, field.description)
+            yield _row(f"{place}.*" if dict in map(_outer, kinds) else place, told.get(name))
 
 
 def _of_relations(prefix: str) -> Iterator[Row]:
     """What only the cases of one relation have."""
     for relation in RELATIONS.values():
         field = relation.line.model_fields["details"]
-        yield _row(f"{prefix}{field.alias}.*", field.description)
+        yield _row(f"{prefix}{field.alias}.*", meanings(relation.line).get("details"))
 
 
 def _row(place: str, meaning: str | None) -> Row:

@@ -1,25 +1,30 @@
 """Contracts: what is claimed about a subject, as data. Imports no torch."""
 
-from kvparity_contracts.contract import Contract
-from kvparity_contracts.controls import CONTROLS, Control
-from kvparity_contracts.json_schema import schema
-from kvparity_contracts.library import find
-from kvparity_contracts.linter import LintFinding, lint
-from kvparity_contracts.loader import LoadedContract, load
-from kvparity_contracts.paths import PathName
-from kvparity_contracts.problems import ContractError, Problem
+import importlib
 
-__all__ = [
-    "CONTROLS",
-    "Contract",
-    "ContractError",
-    "Control",
-    "LintFinding",
-    "LoadedContract",
-    "PathName",
-    "Problem",
-    "find",
-    "lint",
-    "load",
-    "schema",
-]
+# Lazily, with types in __init__.pyi: a process that needs one module builds no model of the others.
+_PLACES = {
+    "CONTROLS": "controls",
+    "Contract": "contract",
+    "ContractError": "problems",
+    "Control": "controls",
+    "LintFinding": "linter",
+    "LoadedContract": "loader",
+    "PathName": "paths",
+    "Problem": "problems",
+    "find": "library",
+    "lint": "linter",
+    "load": "loader",
+    "schema": "json_schema",
+}
+__all__ = [*_PLACES]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'kvparity_contracts' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"kvparity_contracts.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 
 from pydantic import ValidationError
 
@@ -63,7 +64,7 @@ def _follow(data: Data, at: KeyPath, suggestion: str) -> bool | None:
         inside = following
     last = at[-1] if at else None
     if isinstance(inside, dict) and last in inside:
-        if suggestion not in _KEYS or last in _KEYS:
+        if suggestion not in _keys() or last in _keys():
             inside[last] = read(suggestion).data
             return True
         if suggestion in inside:
@@ -85,8 +86,8 @@ def _inside(data: Data, part: str | int) -> Data:
     return None
 
 
-_KEYS = frozenset(
-    key
-    for model in Contract.model_json_schema().get("$defs", {}).values()
-    for key in model.get("properties", {})
-) | frozenset(Contract.model_fields)
+@cache
+def _keys() -> frozenset[str]:
+    """Every key of any part of a contract."""
+    models = Contract.model_json_schema().get("$defs", {}).values()
+    return frozenset(Contract.model_fields).union(*(each.get("properties", ()) for each in models))

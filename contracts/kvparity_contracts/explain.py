@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from kvparity_contracts.base import FAULT, Fault, KeyPath, Model, closest, show
 from kvparity_contracts.checks import CHECKS, Check, KernelCheck
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.described import meanings
 from kvparity_contracts.subjects import Attention
 
 TOLERANCE = re.compile(
@@ -86,8 +87,8 @@ def _one(
     if kind == "extra_forbidden":
         return _unknown(path, model), True
     if kind == "missing":
-        field = model.model_fields.get(str(path[-1])) if model else None
-        about = ((field.description if field else None) or "").split("\n")[0].rstrip(".")
+        about = meanings(model).get(str(path[-1]), "") if model else ""
+        about = about.split("\n")[0].rstrip(".")
         meaning = about[:1].lower() + about[1:]
         return Fault(path[:-1], f"the key {path[-1]!r} is missing", meaning), True
     if kind == "union_tag_not_found":

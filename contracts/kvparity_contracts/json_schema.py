@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.described import DescribedSchema
 from kvparity_contracts.json_types import JsonObject, JsonValue
 from kvparity_contracts.library import FOLDER
 from kvparity_contracts.sides import RecordedSide, Sides
@@ -21,7 +22,7 @@ FILE = FOLDER / "contract.schema.json"
 def schema() -> dict[str, JsonValue]:
     """JSON schema (draft 7) of a contract; editors complete keys and show their meaning."""
     # yaml-language-server reads draft 7; nothing here needs more.
-    found = _by_kind(Contract.model_json_schema())
+    found = _by_kind(Contract.model_json_schema(schema_generator=DescribedSchema))
     assert isinstance(found, dict)
     draft = {"$schema": "http://json-schema.org/draft-07/schema#"}
     return {**draft, **found, **_required_beside(Sides.TAG)}

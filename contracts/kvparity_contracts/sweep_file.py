@@ -11,6 +11,7 @@ from pathlib import Path
 from kvparity_contracts.base import Fault, KeyPath
 from kvparity_contracts.checks import Accuracy
 from kvparity_contracts.contract import Contract
+from kvparity_contracts.described import DescribedSchema
 from kvparity_contracts.files import load_whole
 from kvparity_contracts.library import FOLDER, find
 from kvparity_contracts.loader import (
@@ -201,4 +202,5 @@ _FUNCTIONS = ("prefill", "decode", "append")
 def schema_text() -> str:
     """The JSON schema of sweeps, as the committed file has it."""
     draft = {"$schema": "http://json-schema.org/draft-07/schema#"}
-    return json.dumps({**draft, **Sweep.model_json_schema()}, indent=2, ensure_ascii=False) + "\n"
+    found = Sweep.model_json_schema(schema_generator=DescribedSchema)
+    return json.dumps({**draft, **found}, indent=2, ensure_ascii=False) + "\n"

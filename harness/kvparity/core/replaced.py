@@ -165,7 +165,7 @@ def _watching(known: Known, untouched: Callable[[], bool]) -> Callable[[], str |
 def _wrapped(known: Known) -> Callable[[], bool]:
     """Whether all is as it is now: what torch wrapped once would make every later look a long one.
 
-    Asked right after a look at ``known`` found nothing, by which all that this calls is what it was.
+    Asked right after a look at ``known`` found nothing: all that this calls is what it was.
     """
     now: Known = {}
     for key, (owner, values, _) in known.items():

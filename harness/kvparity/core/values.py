@@ -59,9 +59,7 @@ Number = Annotated[
 class Value(BaseModel):
     """Frozen; no number in words, no truth as a number, nothing unknown."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def document(self) -> Json:
         """As JSON has it, in the order of the fields."""

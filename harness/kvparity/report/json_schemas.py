@@ -12,6 +12,7 @@ from kvparity.births.document import KeptAccount
 from kvparity.plan.results import CaseLine, ControlLine
 from kvparity.report.document import AnyCase, RunReport
 from kvparity.report.lines import PathLine, RetryLine, UnitLine
+from kvparity_contracts.described import DescribedSchema
 
 FOLDER = Path(__file__).parent / "schemas"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -20,13 +21,13 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 def schemas() -> dict[str, dict[str, object]]:
     """By file of a run folder: the schema of the document, or of each line."""
     return {
-        "run.json": RunReport.model_json_schema(),
-        CaseLine.file: TypeAdapter(AnyCase).json_schema(),
-        ControlLine.file: ControlLine.model_json_schema(),
-        UnitLine.file: UnitLine.model_json_schema(),
-        PathLine.file: PathLine.model_json_schema(),
-        RetryLine.file: RetryLine.model_json_schema(),
-        "located/*.json": KeptAccount.model_json_schema(),
+        "run.json": RunReport.model_json_schema(schema_generator=DescribedSchema),
+        CaseLine.file: TypeAdapter(AnyCase).json_schema(schema_generator=DescribedSchema),
+        ControlLine.file: ControlLine.model_json_schema(schema_generator=DescribedSchema),
+        UnitLine.file: UnitLine.model_json_schema(schema_generator=DescribedSchema),
+        PathLine.file: PathLine.model_json_schema(schema_generator=DescribedSchema),
+        RetryLine.file: RetryLine.model_json_schema(schema_generator=DescribedSchema),
+        "located/*.json": KeptAccount.model_json_schema(schema_generator=DescribedSchema),
     }
 
 

@@ -61,6 +61,7 @@ def test_contraction_is_read_from_the_machine_code(
     assert (without.contraction.allowed, without.contraction.made) == (False, 0)
 
 
+@pytest.mark.compile
 def test_contraction_makes_what_the_text_spells_out(
     planted: dict[str, Planted], compiled_at: Path
 ) -> None:
