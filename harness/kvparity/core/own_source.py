@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
-import kvparity
-import kvparity_contracts
-import kvparity_kernels
+_PACKAGES = ("kvparity", "kvparity_kernels", "kvparity_contracts")
 
 
 def source_digest() -> str:
     """SHA-256 of the Python files of kvparity's packages and of their names."""
-    return digest_of(
-        Path(str(package.__file__)).parent
-        for package in (kvparity, kvparity_kernels, kvparity_contracts)
-    )
+    specs = [find_spec(name) for name in _PACKAGES]  # imports none of them
+    return digest_of(Path(str(spec.origin)).parent for spec in specs if spec is not None)
 
 
 def digest_of(packages: Iterable[Path]) -> str:

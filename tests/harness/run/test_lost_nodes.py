@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from node_stand_ins import Nodes
+from node_stand_ins import Nodes, StandIn
 from nodes_runs import ALONE, LINES, again, each_line, left, lines, once, swapped, verified
 from toy import Toy
 
 from kvparity.core.errors import SubjectError
+from kvparity.run.on_ray import workers
+from kvparity.run.on_ray.request import NodeNeed
 from kvparity.run.on_ray.sent import SentPart
 
 
@@ -96,6 +99,23 @@ def test_what_loses_every_machine_comes_to_an_end(
         verified(tmp_path, monkeypatch, Nodes(losing=range(100)))
     verified(tmp_path, monkeypatch, Nodes(), resume=True)
     assert left(tmp_path / "run") == left(ran_here)
+
+
+def test_workers_that_never_come_end_the_run_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unborn(Nodes):
+        def worker(self, need: NodeNeed, node: str) -> StandIn:
+            found = super().worker(need, node)
+            found.lost = True
+            return found
+
+    monkeypatch.setattr(workers, "_LOOK_S", 0.0)
+    monkeypatch.setattr(workers, "_NOBODY_S", 0.0)
+    nodes = Unborn()
+    with pytest.raises(SubjectError, match="were lost 4 times on each node before they computed"):
+        verified(tmp_path, monkeypatch, nodes)
+    assert Counter(each.node for each in nodes.begun) == {"node-1": 4, "node-2": 4}
 
 
 def test_a_control_that_a_retry_gives_otherwise_is_not_caught(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -128,6 +130,16 @@ def test_a_check_across_nodes_is_run_on_other_nodes(
                     "2 nodes were asked for, and it ran on 1 node (node-1): give --ray a cluster "
                     "with as many nodes that take its tasks"
                 )
+
+
+def test_a_worker_of_ray_imports_little() -> None:
+    heavy = {"torch", "numpy", "pydantic", "kvparity_contracts"}
+    code = f"import sys, kvparity.run.on_ray.actor; print(sorted({heavy!r} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
 
 
 def test_only_what_is_whole_is_sent(tmp_path: Path) -> None:

@@ -20,14 +20,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from mmap import mmap
 from pathlib import Path
-from typing import BinaryIO, NoReturn, TypedDict
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypedDict
 
 from kvparity.core import doing
 from kvparity.core.errors import OracleError, RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.isolation.inside import here
 from kvparity.core.parent_watch import end_with
-from kvparity_contracts.json_types import JsonValue
 from kvparity_kernels.relied import GoneError
+
+if TYPE_CHECKING:  # a worker of Ray starts without pydantic
+    from kvparity_contracts.json_types import JsonValue
 
 _exit, _write, _getpid, _dumps = os._exit, os.write, os.getpid, json.dumps
 DEAF = 117

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kvparity.run.on_ray.sent import NodeFound
-from kvparity_contracts.json_types import JsonValue
+
+if TYPE_CHECKING:  # a worker of Ray starts without pydantic
+    from kvparity_contracts.json_types import JsonValue
 
 
 def begin(job: bytes, folder: str, sources: dict[str, str]) -> None:

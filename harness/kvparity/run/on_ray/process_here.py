@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvparity.core import versions
 from kvparity.core.errors import UnsupportedError
@@ -17,7 +18,9 @@ from kvparity.core.isolation.pool import Apart, PoolTask, message_of
 from kvparity.core.own_source import source_digest
 from kvparity.run.on_ray import calls, settings
 from kvparity.run.on_ray.sent import NodeAbout, NodeFound, SentJob, SentPart, SentTask
-from kvparity_contracts.json_types import JsonValue
+
+if TYPE_CHECKING:  # a worker of Ray starts without pydantic
+    from kvparity_contracts.json_types import JsonValue
 
 _LINES = ("paths.jsonl", "units.jsonl", "cases.jsonl", "controls.jsonl")
 """In the order in which they are sent: a case rests on its paths."""

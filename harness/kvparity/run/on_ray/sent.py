@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from kvparity.core.isolation.child import Message
-from kvparity.core.values import Json
-from kvparity_contracts.json_types import JsonValue
+
+if TYPE_CHECKING:  # a worker of Ray starts without pydantic
+    from kvparity.core.values import Json
+    from kvparity_contracts.json_types import JsonValue
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Workers:
         self._nodes: dict[str, int] = {}
         self._looked = -math.inf
         self._failed: Counter[str] = Counter()
+        self._why = ""
         self._pools = 0
 
     def __enter__(self) -> Self:
@@ -92,12 +93,18 @@ class Workers:
 
         Raises:
             UnsupportedError: none could take a task, and none came in time.
+            SubjectError: on none of them a worker stays until it says that it is there.
         """
         if time.monotonic() - self._looked > _LOOK_S:
             self._nodes = self._usable()
             if not self._nodes:
                 self.cluster.require(self.need, self.request.wait_s, tell)
                 self._nodes = self._usable()
+            if not self._nodes:
+                raise SubjectError(
+                    f"workers of Ray were lost {MOST_ATTEMPTS} times on each node before they "
+                    f"computed anything, last: {self._why}"
+                )
             self._looked = time.monotonic()
 
     def _usable(self) -> dict[str, int]:
@@ -125,11 +132,7 @@ class Workers:
         return self._nodes.keys() <= nodes
 
     def heard(self) -> Iterator[tuple[KeptWorker, SentPart | LostError]]:
-        """What workers say within the next moment; one that is lost is gone.
-
-        Raises:
-            SubjectError: workers of a node are lost before they say anything, again and again.
-        """
+        """What workers say within the next moment; one that is lost is gone."""
         for worker in self._speaking(self.kept):
             try:
                 part = self.cluster.next(worker.ray.parts)
@@ -168,8 +171,4 @@ class Workers:
         self._nodes.pop(worker.node, None)
         self._looked = time.monotonic()
         self._failed[worker.node] += 1
-        if self._failed[worker.node] >= MOST_ATTEMPTS and not self._usable():
-            raise SubjectError(
-                f"workers of Ray on node {worker.node[:8]} were lost {MOST_ATTEMPTS} times before "
-                f"they computed anything, last: {error}"
-            )
+        self._why = str(error)
