@@ -15,6 +15,7 @@ from torch import Tensor
 from kvparity.births.digests import Place, computing
 from kvparity.births.operators import OperatorCall, OperatorLog
 from kvparity.core.bits import differing, ulps
+from kvparity.core.words import some
 from kvparity.record.path_run import PathRun
 from kvparity.subjects.events import Computed, Places
 
@@ -50,8 +51,7 @@ class Operator:
 
     def words(self) -> str:
         """A sentence."""
-        far = f"{self.ulps} ulp{'' if self.ulps == 1 else 's'}"
-        off = f"{self.differing} of {self.elements} elements, by up to {far}"
+        off = f"{self.differing} of {self.elements} elements, by up to {some(self.ulps, 'ulp')}"
         return f"operator {self.number} of {self.of}, {self.name}, differs first: {off}"
 
 

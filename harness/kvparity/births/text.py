@@ -68,7 +68,7 @@ def _account(found: Account, reference: str) -> str:
     if not found.whole:
         words = f"time ended before all were found; {words}"
     if found.left_out:
-        words += f"; {found.left_out} rows did not fit into memory and were not looked at"
+        words += f"; {some(found.left_out, 'row')} did not fit into memory: not looked at"
     return words
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kvparity.cli import say
 from kvparity.core.exit_codes import ExitCode
+from kvparity.core.words import some
 from kvparity.run.options import RUNS
 from kvparity_contracts import find, load
 from kvparity_contracts.claims import difference
@@ -65,7 +66,7 @@ def _checks(contract: Contract, work: Work) -> Iterator[str]:
     for check in contract.checks:
         own = [case for case in cases if case.check == check.name]
         inner = [case for case in work.kernel_cases if case.check == check.name]
-        yield f"{check.name}  [{check.relation}]  {_count(len(own) + len(inner), 'case')}"
+        yield f"{check.name}  [{check.relation}]  {some(len(own) + len(inner), 'case')}"
         if own:
             paths, loads = (_each(str(case.path) for case in own), _each(c.workload for c in own))
             reference = _each(str(case.reference) for case in own if case.reference)
@@ -100,7 +101,7 @@ def _extent(contract: Contract, work: Work) -> Iterator[str]:
     order = order_of(contract.subject)
     for workload in contract.workloads:
         if isinstance(contract.subject, Sides):
-            prompts = _count(len(workload.lengths()), "prompt")
+            prompts = some(len(workload.lengths()), "prompt")
             yield f"workload {workload.name}: {prompts}, {workload.generate} tokens drawn from each"
             continue
         ranges = compared(workload)
@@ -130,7 +131,3 @@ def _earlier(loaded: LoadedContract) -> Iterator[str]:
 
 def _each(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from kvparity.core.words import some
 from kvparity.gaps.curves import Bin, OneSequence, by_logprob, by_position, by_sequence
 from kvparity.gaps.explain import Explanation
 from kvparity.gaps.pattern import Pattern
@@ -144,10 +145,10 @@ def judge(
         return "differs", f"{differing} of {tokens.count} tokens differ in bits"
     if len(matched.unmatched) > unmatched:
         names = ", ".join(matched.unmatched[:3]) + (", …" if len(matched.unmatched) > 3 else "")
-        return "void", f"{len(matched.unmatched)} sequences have no counterpart ({names})"
+        return "void", f"{some(len(matched.unmatched), 'sequence')} without a counterpart ({names})"
     if anomalies.counts[Anomaly.MISSING] or anomalies.counts[Anomaly.SENTINEL]:
         lost = anomalies.counts[Anomaly.MISSING] + anomalies.counts[Anomaly.SENTINEL]
-        return "void", f"{lost} tokens that count have no logprob"
+        return "void", f"{some(lost, 'counted token')} without a logprob"
     if not limits and anomalies.counts[Anomaly.ROUNDED]:
         rounded = anomalies.counts[Anomaly.ROUNDED]
         return "void", f"{rounded} logprobs are no float32, so equal bits cannot be claimed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from kvparity.core.words import some
 from kvparity.gaps.curves import Bin
 from kvparity.gaps.explain import Explanation, FlipTrial
 from kvparity.gaps.flips import RouteFlips
@@ -56,9 +57,9 @@ def _lines(found: DriftReport, names: Mapping[str, Mapping[str, float]]) -> Iter
 
 
 def _matched(found: DriftReport) -> str:
-    parts = [f"{found.pairs} sequences"]
+    parts = [some(found.pairs, "sequence")]
     if found.metrics is not None:
-        parts[0] += f", {found.metrics.tokens} tokens compared"
+        parts[0] += f", {some(found.metrics.tokens, 'token')} compared"
     if found.unmatched:
         names = ", ".join(found.unmatched_names[:3])
         more = ", …" if found.unmatched > 3 else ""
@@ -86,8 +87,9 @@ def _numbers(measured: Metrics) -> Iterator[str]:
     yield "  e^d percentiles   " + _percentiles(measured.ratio_percentiles)
     if measured.clamped_tokens or measured.clamped_sequences:
         yield (
-            f"  sample sizes clamp |d| at 20: that acted on {measured.clamped_tokens} tokens and "
-            f"{measured.clamped_sequences} sequences, so they look better than they are"
+            f"  sample sizes clamp |d| at 20: that acted on "
+            f"{some(measured.clamped_tokens, 'token')} and "
+            f"{some(measured.clamped_sequences, 'sequence')}, so they look better than they are"
         )
 
 

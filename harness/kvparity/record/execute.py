@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.core.words import some
 from kvparity.plan.schedule import Action, Plan, Step, check_schedule
 from kvparity.record.products import counting
 from kvparity.record.run_events import Acted, Ended, Opened, Stepped
@@ -121,11 +122,13 @@ def _run_steps(
             if not len(rows):
                 continue
             if done + len(rows) > len(places):
-                raise SubjectError(f"the subject gave more than the {len(places)} rows wanted")
+                raise SubjectError(
+                    f"the subject gave more than the {some(len(places), 'row')} wanted"
+                )
             collector.add(places[done : done + len(rows)], rows)
             done += len(rows)
         if done != len(places):
-            raise SubjectError(f"the subject gave {done} rows of the {len(places)} wanted")
+            raise SubjectError(f"the subject gave {some(done, 'row')} of the {len(places)} wanted")
         emit(Stepped(session, step, ids))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from kvparity.core import doing
 from kvparity.core.errors import SubjectError, UnsupportedError
 from kvparity.core.plain_tensor import plain
+from kvparity.core.words import some
 from kvparity.subjects.base import Subject
 from kvparity_kernels.digest import row_digest
 from kvparity_kernels.overrides.watch import unwatched
@@ -134,7 +135,9 @@ class RowScorer:
             self.scored = Scored.empty(self.rows, values.shape[1], values.device)
         part = slice(len(self.index), len(self.index) + len(where))
         if part.stop > self.rows:
-            raise SubjectError(f"the subject gave more than the {self.rows} rows of the plan")
+            raise SubjectError(
+                f"the subject gave more than the {some(self.rows, 'row')} of the plan"
+            )
         self.index.extend(where)
         self.scored.targets[part] = targets
         self.scored.values[part] = values

@@ -13,7 +13,7 @@ from torch import Tensor
 from kvparity.core.bits import differing, pattern, ulps
 from kvparity.core.drift import drift
 from kvparity.core.values import Texts, plain
-from kvparity.core.words import UNFINITE
+from kvparity.core.words import UNFINITE, some
 from kvparity.plan.results import Details, Divergence, Outcome, SideName
 from kvparity.plan.schedule import Plan
 from kvparity.record.execute import Record
@@ -100,7 +100,7 @@ def _pairing(reference: Record, candidate: Record) -> Comparison | None:
         return Comparison(
             "void",
             f"the two sides differ in length: {len(reference.index)} against "
-            f"{len(candidate.index)} tokens",
+            f"{some(len(candidate.index), 'token')}",
         )
     if reference.index != candidate.index:
         return Comparison("void", "the two sides hold different positions")
@@ -126,7 +126,7 @@ def same_work(reference: Record, candidate: Record) -> str | None:
         launched = reference.launches.counts
         steps = len(reference.plan.schedule), len(candidate.plan.schedule)
         if launched and launched == candidate.launches.counts and steps[0] != steps[1]:
-            different = f"for {steps[0]} steps and {steps[1]}"
+            different = f"for {some(steps[0], 'step')} and {steps[1]}"
             return f"both sides launched the same kernels equally often, {different}"
     return ran_as_asked(reference, candidate)
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.values import LIST, Count, Value
+from kvparity.core.words import some
 from kvparity.plan.results import CaseLine, Details
 from kvparity.relations.asked import Asked, RelationAnswer
 from kvparity.relations.base import PathRelation
@@ -59,7 +60,7 @@ class ReproductionCase(CaseLine):
             return f"it holds by {len(runs)} processes, and {check.times} were asked for"
         nodes = len({run.node for run in runs})
         if check.across == "nodes" and nodes < check.times:
-            return f"it holds on {nodes} nodes, and {check.times} were asked for"
+            return f"it holds on {some(nodes, 'node')}, and {check.times} were asked for"
         return None
 
 

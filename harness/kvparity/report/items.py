@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kvparity.core.words import some
 from kvparity.plan.results import CaseLine
 from kvparity.relations.registry import RELATIONS
 from kvparity.report.advice import ADVICE
@@ -66,7 +67,7 @@ def _items(report: RunReport, loaded: LoadedContract) -> Iterator[ReportItem]:
         word = "void" if left.asked else LEFT_OUT
         reason = f"not planted: {left.reason}"
         yield ReportItem("controls", f"{left.control} {left.relation}", word, reason, place)
-    counts = f"{len(report.checks)} checks, {len(report.controls)} controls"
+    counts = f"{some(len(report.checks), 'check')}, {some(len(report.controls), 'control')}"
     yield ReportItem(report.contract.name, VERDICT, report.verdict, counts, 1)
 
 

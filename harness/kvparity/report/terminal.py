@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvparity.core.versions import lines as outside_line
-from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE, digits, rounded
+from kvparity.core.words import NO_KEY, NO_LSE, UNFINITE, digits, rounded, some
 from kvparity.plan.results import CaseLine, Divergence
 from kvparity.relations.base import Relation
 from kvparity.relations.registry import RELATIONS
@@ -84,7 +84,7 @@ def ground(report: RunReport) -> list[str]:
         unlike = len(again.differing)
         words = f"{unlike} paths differ" if unlike > 1 else "1 path differs"
         lines.append(
-            f"  {again.rows} rows of {again.paths} of {again.of} paths were recomputed "
+            f"  {some(again.rows, 'row')} of {again.paths} of {again.of} paths were recomputed "
             f"in fresh processes: {words if unlike else 'all alike'}"
         )
     ops = subject.get("cpu_ops")
@@ -237,7 +237,7 @@ def _again(case: CaseLine) -> list[str]:
 
 def ulps(count: int) -> str:
     """A distance in units in the last place."""
-    return f"{count} ulp{'' if count == 1 else 's'}"
+    return some(count, "ulp")
 
 
 def _often(case: CaseLine) -> list[str]:
@@ -287,7 +287,9 @@ def _controls(report: RunReport) -> list[str]:
     ]
     if len(told) > _REASONS:
         count = sum(map(len, left_out.values()))
-        told = [(f"({count} controls)", f"{len(left_out)} reasons, in run.json and on the page")]
+        told = [
+            (f"({count} controls)", f"{some(len(left_out), 'reason')}, in run.json and on the page")
+        ]
     asked = [(entry.control, entry.reason) for entry in report.unplanted if entry.asked]
     told += asked
     wide = max(map(len, [*(c.name for c in controls), *(who for who, _ in told)]), default=0)

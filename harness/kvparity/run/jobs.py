@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kvparity.core.isolation.fit import MemoryFit
 from kvparity.core.machine import cores
+from kvparity.core.words import some
 from kvparity.run.options import MOST_JOBS
 
 _ONE = {
@@ -27,7 +28,7 @@ class Jobs:
         """What the report says of it, once all ran."""
         if self.fit is not None and self.fit.words:
             return self.fit.words
-        return f"{self.most} job{'' if self.most == 1 else 's'}: {self.why}"
+        return f"{some(self.most, 'job')}: {self.why}"
 
 
 def jobs_of(asked: int | None, *, device: str, kind: str) -> Jobs:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from kvparity.core.isolation.inside import inside
 from kvparity.core.isolation.pool import Pool, PoolTask
-from kvparity.core.words import UNFINITE
+from kvparity.core.words import UNFINITE, some
 from kvparity.plan.cases import Case, ControlRun, Work
 from kvparity.plan.kernel_cases import Unplanted
 from kvparity.relations.asked import Planted
@@ -203,9 +203,9 @@ def _too_few(check: ReproductionCheck, places: Sequence[RunPlace]) -> str | None
         return f"{check.times} processes were asked for, and there were {len(processes)}"
     nodes = dict.fromkeys(place.node for place in places)
     if check.across == "nodes" and len(nodes) < check.times:
-        ran = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+        ran = f"{some(len(nodes), 'node')} ({', '.join(nodes)})"
         return (
-            f"{check.times} nodes were asked for, and it ran on {ran} ({', '.join(nodes)}): give "
+            f"{check.times} nodes were asked for, and it ran on {ran}: give "
             "--ray a cluster with as many nodes that take its tasks"
         )
     return None

@@ -185,7 +185,7 @@ def test_as_many_are_dropped_as_show(folder: Path, tmp_path: Path) -> None:
     kernels = kernels_of(written(folder, "", BITS | {"unmatched": 1}, subject), tmp_path)
     assert look(kernels).outcome == "holds"
     seen = control(kernels, "dropped-sequences")
-    assert (seen.caught, seen.seen) == (True, "void: 2 sequences have no counterpart (2, 1)")
+    assert (seen.caught, seen.seen) == (True, "void: 2 sequences without a counterpart (2, 1)")
 
 
 def test_a_doubt_of_one_workload_is_one_of_all(

@@ -58,17 +58,17 @@ APART = _tokens([0.0, 0.25], [-0.5])
         (
             partial(_report, EQUAL, unmatched=("b", "c")),
             "void",
-            "2 sequences have no counterpart (b, c)",
+            "2 sequences without a counterpart (b, c)",
         ),
         (
             partial(_report, EQUAL, {Anomaly.MISSING: 2}),
             "void",
-            "2 tokens that count have no logprob",
+            "2 counted tokens without a logprob",
         ),
         (
             partial(_report, EQUAL, {Anomaly.SENTINEL: 1}),
             "void",
-            "1 tokens that count have no logprob",
+            "1 counted token without a logprob",
         ),
         (
             partial(_report, EQUAL, {Anomaly.ROUNDED: 1}),
@@ -107,12 +107,12 @@ APART = _tokens([0.0, 0.25], [-0.5])
         (
             partial(_report, APART, unmatched=("b",), k3=1.0),
             "void",
-            "1 sequences have no counterpart (b)",
+            "1 sequence without a counterpart (b)",
         ),
         (
             partial(_report, APART, {Anomaly.MISSING: 1}, k3=1.0),
             "void",
-            "1 tokens that count have no logprob",
+            "1 counted token without a logprob",
         ),
     ],
 )
@@ -136,7 +136,7 @@ def test_what_is_unusual_says_whether_it_is_left_out() -> None:
 def test_three_are_named(missing: str, words: str) -> None:
     count, names = words.split(" sequences ")
     reason = _report(EQUAL, unmatched=tuple(missing)).reason
-    assert reason == f"{count} sequences have no counterpart {names}"
+    assert reason == f"{count} sequences without a counterpart {names}"
 
 
 def test_so_many_are_named_in_the_report() -> None:
@@ -204,9 +204,7 @@ def test_the_text(tokens: Tokens) -> None:
     assert text.endswith(f"{found.verdict.upper()}: {found.reason}")
     assert "4 have no counterpart (b, c, d, …)" in text
     assert "1 × a stored logprob of exactly 0.0" in text
-    assert ("clamp |d| at 20: that acted on 1 tokens and 1 sequences" in text) == (
-        tokens.count == 1
-    )
+    assert ("clamp |d| at 20: that acted on 1 token and 1 sequence" in text) == (tokens.count == 1)
     assert ("worst tokens" in text) == bool(found.worst)
     assert ("worst sequences" in text) == (len(tokens.names) > 1)
     assert ("sampling/importance_sampling_ratio/max" in text) == bool(names)

@@ -79,7 +79,7 @@ def test_what_ran_is_the_subjects_word() -> None:
 @pytest.mark.parametrize(
     ("defect", "message"),
     [
-        ("extra-row", "gave more than the 1 rows wanted"),
+        ("extra-row", "gave more than the 1 row wanted"),
         ("missing-row", "gave 0 rows of the 1 wanted"),
         ("flat-rows", r"rows of shape \[3\] in torch.float32, expected \[rows, 256\]"),
         ("integer-rows", r"rows of shape \[1, 256\] in torch.int64"),

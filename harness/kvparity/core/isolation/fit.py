@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvparity.core.machine import FreeMemory, free_memory, gib
+from kvparity.core.words import some
 
 STARTED = 400 << 20
 """Bytes that a process holds once it has imported torch and made its copy: measured on Linux."""
@@ -36,7 +37,7 @@ class MemoryFit:
         if fits < jobs:
             by = "" if found.by == "the machine" else f" by {found.by}"
             left = f"{gib(found.bytes)} free{by}, {gib(peak)} a worker"
-            self.words = f"{fits} job{'' if fits == 1 else 's'}: memory ({left})"
+            self.words = f"{some(fits, 'job')}: memory ({left})"
         return fits
 
     @staticmethod

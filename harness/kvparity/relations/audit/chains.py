@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from kvparity.core.words import some
 from kvparity.relations.audit.ptx import Instruction, registers
 
 _SHORT = re.compile(r"\.(?:mma_async|sync|aligned|row|col|cta_group::\d+)")
@@ -43,8 +44,7 @@ class Chain:
             for side, places in (("A", self.a), ("B", self.b))
             if len(places) > 1
         )
-        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
-        return f"{self.op} {steps} from {self.start}{offsets}"
+        return f"{self.op} {some(self.steps, 'step')} from {self.start}{offsets}"
 
 
 @dataclass

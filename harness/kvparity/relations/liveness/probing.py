@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.core.words import some
 from kvparity.plan.results import Outcome
 from kvparity.plan.schedule import Plan, Span, Step
 from kvparity.record.execute import Record, at_work
@@ -120,7 +121,7 @@ class _Row:
         rows = self.compute()
         self.back()
         if len(rows) != 1:
-            raise SubjectError(f"the subject gave {len(rows)} rows of the 1 wanted")
+            raise SubjectError(f"the subject gave {some(len(rows), 'row')} of the 1 wanted")
         return int(row_digest(rows.detach().cpu()))
 
     def probe(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kvparity.core.words import some
 from kvparity.report.compare.changes import RunChange, RunsCompared
 
 SHOWN = 20
@@ -26,7 +27,7 @@ def lines(found: RunsCompared) -> Iterator[str]:
     yield f"{before.report.contract.name} in {before.folder}: {before.report.verdict.upper()}"
     yield f"{after.report.contract.name} in {after.folder}: {after.report.verdict.upper()}"
     yield "the same results" if found.same else "other results"
-    yield f"{found.alike} cases alike"
+    yield f"{some(found.alike, 'case')} alike"
     for field, title in SECTIONS:
         changes: Sequence[RunChange] = getattr(found, field)
         if changes:
