@@ -36,7 +36,7 @@ def text() -> str:
 def _by_kind(value: JsonValue) -> JsonValue:
     """Every choice between models that a key decides, as one condition for each."""
     if isinstance(value, Mapping):
-        inner = {key: _by_kind(each) for key, each in value.items()}
+        inner = _or_null({key: _by_kind(each) for key, each in value.items()})
         told = inner.pop("discriminator", None)
         if not isinstance(told, Mapping):
             return inner
@@ -49,6 +49,20 @@ def _by_kind(value: JsonValue) -> JsonValue:
         return inner | _choice(str(told["propertyName"]), ordered)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_by_kind(each) for each in value]
+    return value
+
+
+def _or_null(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """An optional value as one schema, so that a mistake in it is told as one in the value."""
+    match value.get("anyOf"):
+        case [Mapping() as only, {"type": "null"}] if isinstance(only.get("type"), str):
+            inner: dict[str, JsonValue] = {**value, **only, "type": [only["type"], "null"]}
+            del inner["anyOf"]
+            if "const" in inner:
+                inner["enum"] = [inner.pop("const")]
+            if isinstance(told := inner.get("enum"), list):
+                inner["enum"] = [*told, None]
+            return inner
     return value
 
 

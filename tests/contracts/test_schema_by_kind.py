@@ -52,6 +52,14 @@ ROWS: dict[str, tuple[dict[str, Any], str, object, list[str]]] = {
     "no workloads to draw for": (
         DRAWN, "workloads", LEFT_OUT, ["$: 'workloads' is a required property"],
     ),
+    "an optional number": (
+        PAIR, "subject.page", "sixteen",
+        ["$.subject.page: 'sixteen' is not of type 'integer', 'null'"],
+    ),
+    "an optional word": (
+        DECODER, "subject.preset", "tony", ["$.subject.preset: 'tony' is not one of ['tiny', "],
+    ),
+    "nothing": (PAIR, "subject.signature", None, []),
     "no formats of a decoder": (
         DECODER, "numerics", LEFT_OUT, ["$: 'numerics' is a required property"],
     ),
