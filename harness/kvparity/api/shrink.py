@@ -27,7 +27,7 @@ def shrink(
         case: the id of a case that differs, such as ``c007``.
         device: ``cpu`` or ``cuda``; left out, what ``KVPARITY_DEVICE`` says, else CUDA where there
             is one.
-        budget: seconds to search; the same call goes on where it ended.
+        budget: seconds to search; a case that runs then is finished. The same call goes on there.
         progress: called with (cases tried, the smallest that fails, in words).
 
     Raises:

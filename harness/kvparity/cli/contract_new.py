@@ -86,19 +86,19 @@ def run(args: argparse.Namespace) -> int:
         raise StopError(f"{file}: expected the name of a file that ends in .yaml")
     if file.exists():
         raise StopError(f"{file} is there; give another name, or remove it")
-    asked = _asked(args)
-    pair = isinstance(asked, PairAsked)
-    lengths = _numbers("--lengths", args.lengths or ("1,17,62,63,64,255" if pair else "9,33,130"))
     if args.prompts is not None and args.lengths is not None:
         raise StopError("--lengths means nothing with --prompts; leave out one of them")
+    lengths = _numbers("--lengths", args.lengths) if args.lengths else None
+    dtypes = _dtypes(args.dtype) if args.dtype else None
+    asked = _asked(args)
+    pair = isinstance(asked, PairAsked)
     if not pair and (given := [each for each in ("signature", "page") if getattr(args, each)]):
         raise StopError(f"--{given[0]}: of a pair; expected --prefill and --decode")
-    dtypes = _dtypes(args, asked)
     text = contract_text(
         asked,
         name=args.name or _slug(file.stem),
-        dtypes=dtypes,
-        lengths=lengths,
+        dtypes=dtypes or _usual_dtypes(asked),
+        lengths=lengths or ([1, 17, 62, 63, 64, 255] if pair else [9, 33, 130]),
         generate=args.generate if args.generate is not None else 3 if pair else 16,
         prompts=None if args.prompts is None else os.path.relpath(args.prompts, file.parent),
     )
@@ -177,13 +177,15 @@ def _numbers(option: str, text: str) -> list[int]:
     return [int(each) for each in text.split(",")]
 
 
-def _dtypes(args: argparse.Namespace, asked: Asked) -> Sequence[str]:
-    if args.dtype is None and isinstance(asked, PairAsked):
+def _usual_dtypes(asked: Asked) -> Sequence[str]:
+    if isinstance(asked, PairAsked):
         return ["float32", "bfloat16"]
-    if args.dtype is None:
-        found = _own_dtype(asked.folder) if isinstance(asked, CheckpointAsked) else None
-        return [found or "bfloat16"]
-    names = [each.strip() for each in args.dtype.split(",")]
+    found = _own_dtype(asked.folder) if isinstance(asked, CheckpointAsked) else None
+    return [found or "bfloat16"]
+
+
+def _dtypes(text: str) -> Sequence[str]:
+    names = [each.strip() for each in text.split(",")]
     wrong = next((each for each in names if each not in LIMITS), None)
     if wrong is not None:
         raise StopError(f"--dtype: found {wrong!r}, expected one of {', '.join(LIMITS)}")

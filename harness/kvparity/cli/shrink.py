@@ -34,7 +34,7 @@ def add_parser(verbs: Verbs) -> None:
         type=float,
         default=SHRINK_S,
         metavar="SECONDS",
-        help=f"how long to search; default: {SHRINK_S:g}",
+        help=f"how long to search; a case that runs then is finished; default: {SHRINK_S:g}",
     )
     add_device(parser)
     add_json(parser)

@@ -79,6 +79,12 @@ REFUSED = {
     "two heads": ((*PAIR[:4], "--heads", "6,2"), "--heads: found '6,2', expected three numbers"),
     "words for heads": ((*PAIR[:4], "--heads", "a"), "--heads: found 'a', expected numbers"),
     "an unknown format": ((*PAIR, "--dtype", "float8"), "--dtype: found 'float8', expected one"),
+    "a format, before what is missing": (
+        ("--server", "http://x:1", "--dtype", "float8"), "--dtype: found 'float8', expected one"
+    ),
+    "lengths, before what is missing": (
+        ("--server", "http://x:1", "--lengths", "a"), "--lengths: found 'a', expected numbers"
+    ),
     "no vocabulary": (("--server", "http://x:1"), "missing --vocabulary"),
     "no such function": (
         ("--prefill", "k.py:prefil", *PAIR[2:]), "did you mean k.py:prefill?"
