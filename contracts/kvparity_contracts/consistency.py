@@ -59,26 +59,19 @@ def faults(contract: Parts) -> Iterator[Fault]:
         yield from coded_faults(contract.subject, contract.numerics.kv_cache or ())
     if isinstance(contract.subject, ServerSubject):
         yield from numerics_faults(contract.subject, contract.numerics)
-        yield from _logprobs_alone(contract)
+        why = (
+            ", but a server gives logprobs of tokens alone: no rows of logits, no cache, no float64"
+        )
+        yield from _alone(contract, "invariance", why)
     if isinstance(contract.subject, Sides):
-        yield from _parity_alone(contract)
+        yield from _alone(contract, "parity", " beside a subject of kind sides")
 
 
-def _logprobs_alone(contract: Parts) -> Iterator[Fault]:
+def _alone(contract: Parts, relation: str, why: str) -> Iterator[Fault]:
     for i, check in enumerate(contract.checks):
-        if check.relation != "invariance":
-            found = (
-                f"found {check.relation!r}, but a server gives logprobs of tokens alone: no rows "
-                "of logits, no cache, no float64"
-            )
-            yield Fault(("checks", i, "relation"), found, "invariance")
-
-
-def _parity_alone(contract: Parts) -> Iterator[Fault]:
-    for i, check in enumerate(contract.checks):
-        if check.relation != "parity":
-            message = f"found {check.relation!r} beside a subject of kind sides"
-            yield Fault(("checks", i, "relation"), message, "parity")
+        if check.relation != relation:
+            found = f"found {check.relation!r}{why}"
+            yield Fault(("checks", i, "relation"), found, relation)
 
 
 def _names(contract: Parts) -> Iterator[Fault]:

@@ -9,7 +9,10 @@ from kvparity_contracts.paths import PathName
 
 EDGE = 16
 """Rows that the control ``batch-edge`` computes."""
-_batched = partial(Control, subjects=PAIRS, path=PathName("batched"))
+_batched = partial(
+    Control, subjects=PAIRS, path=PathName("batched"), cause="memory", born="attention"
+)
+_decodes = partial(decodes, subjects=PAIRS, cause="memory", born="cache")
 CALLS = (
     Control(
         "strides-ignored",
@@ -28,8 +31,6 @@ CALLS = (
         paths=("batched",),
         path=PathName("batched", EDGE + 1),
         features=("wide-batch",),
-        cause="memory",
-        born="attention",
     ),
     _batched(
         "empty-writes-neighbour",
@@ -37,8 +38,6 @@ CALLS = (
         "Dao-AILab/flash-attention#2842",
         paths=("batched", "mixed", "permuted"),
         features=("empties",),
-        cause="memory",
-        born="attention",
     ),
     _batched(
         "nan-without-keys",
@@ -47,7 +46,6 @@ CALLS = (
         paths=("batched", "mixed"),
         features=("empties",),
         cause="mask or window",
-        born="attention",
     ),
     _batched(
         "keys-of-longest-encoder",
@@ -56,7 +54,6 @@ CALLS = (
         paths=("batched", "mixed"),
         features=("cross",),
         cause="mask or window",
-        born="attention",
     ),
     _batched(
         "padding-reaches-rows",
@@ -64,17 +61,12 @@ CALLS = (
         "vllm-project/vllm#37442, flashinfer-ai/flashinfer#2883",
         paths=("batched", "mixed"),
         features=("empties",),
-        cause="memory",
-        born="attention",
     ),
-    decodes(
+    _decodes(
         "cache-strides-ignored",
         "decode computes the strides of a cache from its shape, and it is a view of another layout",
         "ROCm/aiter#3498",
-        subjects=PAIRS,
         features=("cache-views",),
-        cause="memory",
-        born="cache",
     ),
     Control(
         "offset-int32",
@@ -92,8 +84,6 @@ CALLS = (
         "vllm-project/vllm#37442",
         paths=("batched", "mixed"),
         features=("empties", "out"),
-        cause="memory",
-        born="attention",
     ),
     _batched(
         "append-writes-padding",
@@ -101,27 +91,20 @@ CALLS = (
         "vllm-project/vllm#43869",
         paths=("batched", "mixed"),
         features=("append", "empties"),
-        cause="memory",
         born="cache",
     ),
-    decodes(
+    _decodes(
         "pages-in-order",
         "decode takes every page of a sequence to lie behind the one before it",
         "hw-native-sys/pypto#470",
-        subjects=PAIRS,
         keys="page",
         features=("pages",),
-        cause="memory",
-        born="cache",
     ),
-    decodes(
+    _decodes(
         "page-past-the-end",
         "decode loads one slot more than a sequence has, or all that is left of its last page, and "
         "multiplies it by zero",
         "vllm-project/vllm#47305, flashinfer-ai/flashinfer#941",
-        subjects=PAIRS,
         features=("pages",),
-        cause="memory",
-        born="cache",
     ),
 )

@@ -8,8 +8,9 @@ from kvparity_contracts.controls.base import PAIRS, Control
 from kvparity_contracts.paths import PathName
 
 _verified = partial(
-    Control, subjects=PAIRS, paths=("verify",), path=PathName("verify", 3), generate=3
-)
+    Control, subjects=PAIRS, paths=("verify",), path=PathName("verify", 3), generate=3,
+    cause="mask or window", born="attention",
+)  # fmt: skip
 
 MANY_ROWS = (
     _verified(
@@ -18,14 +19,10 @@ MANY_ROWS = (
         "flashinfer-ai/flashinfer#3864",
         keys="window",
         features=("window",),
-        cause="mask or window",
-        born="attention",
     ),
     _verified(
         "draft-sees-later",
         "all rows of a step see all of its drafts, those behind their own, too",
         "ROCm/aiter#3046",
-        cause="mask or window",
-        born="attention",
     ),
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from kvparity_contracts.controls.base import LANGUAGE, Control, scores
 from kvparity_contracts.paths import PathName
 
+_samples = partial(Control, subjects=LANGUAGE, cause="logprob semantics", born="sampler")
 SAMPLING = (
-    Control(
+    _samples(
         "raw-rollout-logprobs",
         "the rollout reports logprobs at temperature 1, the trainer rescores at its own",
         "huggingface/trl#4159",
-        subjects=LANGUAGE,
         tempered=True,
-        cause="logprob semantics",
-        born="sampler",
     ),
     scores(
         "scaled-logprobs",
@@ -22,29 +22,23 @@ SAMPLING = (
         side="rescore",
         tempered=True,
     ),
-    Control(
+    _samples(
         "top-p-renormalised",
         "the rollout's logprobs are of the renormalised nucleus",
         "huggingface/trl#6789, vllm-project/vllm#42259",
-        subjects=LANGUAGE,
-        cause="logprob semantics",
-        born="sampler",
     ),
     scores(
         "inlined-logprob",
         "the sampler has a formula of its own for the logprob",
         "pytorch/torchtitan#3629",
     ),
-    Control(
+    _samples(
         "sampler-by-batch",
         "another sampler scores steps of many sequences",
         "vllm-project/vllm#51187",
-        subjects=LANGUAGE,
         paths=("batched", "mixed"),
         path=PathName("batched"),
         side="both",
-        cause="logprob semantics",
-        born="sampler",
     ),
     scores(
         "cached-rows-uninitialised",
