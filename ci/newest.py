@@ -40,7 +40,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
         "tests/harness/core/test_torch_flags.py",
     ),
     "triton": (
-        "tests/kernels/test_interpreter.py",
+        "tests/kernels/test_interpreter*.py",
         "tests/kernels/test_launch.py",
         "tests/kernels/test_operations_compile.py",
         "tests/kernels/test_rope.py",

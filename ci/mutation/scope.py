@@ -19,7 +19,7 @@ _DECIDING = {
         gaps/adapters gaps/curves gaps/explain gaps/factors gaps/flips gaps/forward
         gaps/merged gaps/model_side gaps/pattern gaps/patterns gaps/position_patterns
         gaps/report gaps/routing gaps/sides gaps/weights
-        plan/cases plan/kernel_cases plan/paths plan/results plan/schedule
+        plan/cases plan/kernel_cases plan/paths plan/planted plan/results plan/schedule
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/accuracy/* relations/audit/* relations/cache/* relations/liveness/*
         relations/order/* relations/parity/* relations/trace/*

@@ -28,6 +28,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 from fault_matrix import SOURCES, audit_cases
 
 import kvparity
+from kvparity.core.words import some
 from kvparity.run.shrink import Shrunk
 from kvparity_contracts.subjects import Attention
 
@@ -155,23 +156,13 @@ def faults(folder: Path) -> Iterator[ShrinkFault]:
     """The ten of the fault matrix, and four of a pair in torch."""
     text, own = "text of the kernels", "pair in torch"
     sources = {name: audit_cases.mutate(folder, name, change) for name, change in SOURCES.items()}
-    yield ShrinkFault(
-        "another tile in decode", "order that decode is given", _ordered("tile=32"), 16
-    )
+    given = "order that decode is given"
+    yield ShrinkFault("another tile in decode", given, _ordered("tile=32"), 16)
     yield ShrinkFault("tiles walked from the end", text, _kernels(sources["reversed tiles"]), 16)
-    yield ShrinkFault(
-        "split edges that follow the length, which has 4 more slots",
-        text,
-        _kernels(sources["ragged splits"]),
-        28,
-    )
-    yield ShrinkFault(
-        "splits merged as they come, with atomics",
-        own,
-        _in_torch("split=16, shuffled=True"),
-        16,
-        "",
-    )
+    ragged = "split edges that follow the length, which has 4 more slots"
+    yield ShrinkFault(ragged, text, _kernels(sources["ragged splits"]), 28)
+    shuffled = _in_torch("split=16, shuffled=True")
+    yield ShrinkFault("splits merged as they come, with atomics", own, shuffled, 16, "")
     yield ShrinkFault("exp instead of exp2", own, _in_torch("natural=True"), None, "")
     yield ShrinkFault(
         "maximum renewed only when it grows by 8", text, _kernels(sources["lazy maximum"]), 16
@@ -187,20 +178,14 @@ def faults(folder: Path) -> Iterator[ShrinkFault]:
         "order: {split: 16, tile: 16, block_m: 16}",
     )
     yield ShrinkFault(
-        "another number of warps", "order that decode is given", _ordered("num_warps=8"), 4, READ,
-        device="sm_90",
-    )  # fmt: skip
+        "another number of warps", given, _ordered("num_warps=8"), 4, READ, device="sm_90"
+    )
     yield ShrinkFault(
         "another order where all scores are equal, as a softcap of 1e-9 makes them", own,
         _in_torch("by_data=True"), 2, "softcap: 1.0e-9",
     )  # fmt: skip
-    yield ShrinkFault(
-        "a window above 4 is one key short",
-        own,
-        _semantic("more['window'] -= more['window'] > 4"),
-        4,
-        "window: 9",
-    )
+    short = _semantic("more['window'] -= more['window'] > 4")
+    yield ShrinkFault("a window above 4 is one key short", own, short, 4, "window: 9")
     yield ShrinkFault(
         "the last key of a full split is dropped", own, _semantic("lens[lens % 32 == 0] -= 1"), 32,
         "",
@@ -265,7 +250,7 @@ def render(rows: list[ShrunkRow]) -> str:
     ]
     for row in rows:
         edge = "any keys" if row.edge is None else f"{row.edge} keys"
-        shape = f"{row.sequences} sequence{'s' if row.sequences > 1 else ''}, {row.keys} keys, "
+        shape = f"{some(row.sequences, 'sequence')}, {row.keys} keys, "
         shape += f"{row.query_heads} of {row.kv_heads} heads, `{row.path}`"
         mark = "" if row.near else " **not within the bounds**"
         lines.append(
@@ -287,16 +272,16 @@ def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--stdout", action="store_true", help="print the table, write nothing")
     options.add_argument("--only", nargs="+", metavar="FAULT", help="with --stdout: these alone")
-    given = options.parse_args()
+    asked = options.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number, fault in enumerate(faults(folder)):
-            if given.only and fault.name not in given.only:
+            if asked.only and fault.name not in asked.only:
                 continue
             rows.append(look(fault, folder / f"f{number}"))
             print(rows[-1], file=sys.stderr, flush=True)
-    if given.stdout:
+    if asked.stdout:
         print(render(rows))
         return 0
     OUT.with_suffix(".json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from kvparity.core.environment import Environment
 from kvparity.plan.cases import Case
 from kvparity.plan.kernel_cases import KernelNumerics
-from kvparity.plan.results import CaseLine, ControlLine, Divergence, Reach
+from kvparity.plan.planted import Reach
+from kvparity.plan.results import CaseLine, ControlLine, Divergence
 from kvparity.relations.accuracy.line import Spot
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.registry import RELATIONS

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvparity.cli import progress, say
+from kvparity.cli import progress, replaceable, say
 from kvparity.cli.arguments import Verbs, add_device, add_json
-from kvparity.cli.stop import StopError, ends
+from kvparity.cli.stop import ends
 from kvparity.core.exit_codes import ExitCode
 from kvparity.run.device import settle
 from kvparity_contracts.signatures import SIGNATURES
@@ -202,13 +202,7 @@ def _subject(args: argparse.Namespace, device: str) -> AttentionSubject:
     """
     if "," in args.pair:
         return _pair(args, device)
-    given = [
-        f"--{name}"
-        for name in ("heads", "dim", "dtype", "scale", "signature")
-        if getattr(args, name) is not None
-    ]
-    if given:
-        raise ValueError(f"{', '.join(given)}: a contract says this itself; expected with a pair")
+    _none_of(args, "a contract says this itself", "heads", "dim", "dtype", "scale", "signature")
     return _from_contract(args.pair, device)
 
 
@@ -295,10 +289,7 @@ def _numbers(name: str, text: str) -> list[int]:
 def _write_svg(path: Path, panels: list[tuple[str, SumTree]]) -> None:
     from kvparity.relations.order.picture import draw
 
-    try:
-        path.write_text(draw(panels), encoding="utf-8")
-    except OSError as error:
-        raise StopError(f"--svg {path}: {error.strerror}") from error
+    replaceable.write("--svg", path, draw(panels))
 
 
 def _progress(what: str) -> None:

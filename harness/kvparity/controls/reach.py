@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.lse import lse_rounded
-from kvparity.plan.results import Reach
+from kvparity.plan.planted import Reach
 from kvparity.plan.schedule import Member
 from kvparity.record.path_run import Setting
 from kvparity.subjects.pair.exact import Rows, exact, in_format, rounded

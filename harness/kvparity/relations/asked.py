@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from kvparity.plan.cases import ControlRun
-from kvparity.plan.results import Reach
+from kvparity.plan.planted import Reach
 from kvparity.plan.workload_plans import WorkloadPlans
 from kvparity.record.cache_snapshot import CacheSnapshot
 from kvparity.record.execute import Record, Tokens

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from kvparity.core.words import of_allowed, rounded
-from kvparity.plan.results import CaseLine, ControlLine, Reach
+from kvparity.plan.planted import Reach
+from kvparity.plan.results import CaseLine, ControlLine
 
 
 def blind(

@@ -6,7 +6,8 @@ from dataclasses import asdict, fields
 
 from kvparity.plan.cases import Case, ControlRun
 from kvparity.plan.kernel_cases import KernelCase, KernelControl
-from kvparity.plan.results import CaseLine, ControlLine, Formats, SideName
+from kvparity.plan.planted import Formats
+from kvparity.plan.results import CaseLine, ControlLine, SideName
 from kvparity.relations.asked import Planted
 from kvparity.relations.bits_and_limits import Comparison
 from kvparity.relations.registry import RELATIONS, kernel_relation

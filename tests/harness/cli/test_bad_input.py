@@ -160,7 +160,7 @@ def test_a_picture_that_cannot_be_drawn(tmp_path, capsys):
     pair = f"{PAIRS}:prefill,{PAIRS}:decode"
     options = ["--keys", "3", "--heads", "1,1", "--dim", "4", "--draws", "1"]
     assert main(["order", pair, *options, "--svg", str(tmp_path)]) == ExitCode.USAGE
-    assert f"--svg {tmp_path}: Is a directory" in capsys.readouterr().err
+    assert f"--svg {tmp_path} cannot be written: Is a directory" in capsys.readouterr().err
 
 
 def test_what_holds_only_when_it_is_replayed_is_no_green_light(tmp_path, capsys):

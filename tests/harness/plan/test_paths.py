@@ -13,45 +13,15 @@ from kvparity_contracts.controls import base as controls
 from kvparity_contracts.paths import KINDS, UNNAMED, PathName
 
 EVERY = [
-    "prefill",
-    "decode",
-    "generate",
-    "chunked(1)",
-    "chunked(7)",
-    "chunked(64)",
-    "batched",
-    "uniform",
-    "permuted",
-    "mixed",
-    "paged(16)",
-    "padded-left",
-    "padded-right",
-    "uncached",
-    "streamed(7)",
-    "verify(3)",
-    "reset",
-    "prefix(5)",
-    "prefix-paged(5)",
-    "exported",
-    "compiled",
+    "prefill", "decode", "generate", "chunked(1)", "chunked(7)", "chunked(64)", "batched",
+    "uniform", "permuted", "mixed", "paged(16)", "padded-left", "padded-right", "uncached",
+    "streamed(7)", "verify(3)", "reset", "prefix(5)", "prefix-paged(5)", "exported", "compiled",
     "far",
-]
+]  # fmt: skip
 DECODING = (
-    "decode",
-    "batched",
-    "uniform",
-    "mixed",
-    "paged",
-    "padded-left",
-    "padded-right",
-    "streamed",
-    "reset",
-    "prefix",
-    "prefix-paged",
-    "exported",
-    "compiled",
-    "far",
-)
+    "decode", "batched", "uniform", "mixed", "paged", "padded-left", "padded-right", "streamed",
+    "reset", "prefix", "prefix-paged", "exported", "compiled", "far",
+)  # fmt: skip
 NEIGHBOURS = ("batched", "permuted", "mixed", "verify(3)")
 LENGTHS = st.lists(st.integers(1, 130), min_size=1, max_size=5)
 
