@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import kvparity
 from kvparity.core.environment import environment, versions
 from kvparity.core.isolation.pool import Apart, Pool, PoolTask, Tell
@@ -42,9 +44,8 @@ from kvparity_contracts.loader import load
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs/results/cluster-simulation.json"
-PATHS = ["decode", "batched", "permuted", "mixed", "uniform",
-         *(f"chunked({n})" for n in range(1, 9)),
-         *(f"verify({n})" for n in range(2, 9))]  # fmt: skip
+PATHS = ["decode", "batched", "permuted", "mixed", "uniform"]
+PATHS += [f"chunked({n})" for n in range(1, 9)] + [f"verify({n})" for n in range(2, 9)]
 PAIR = "kvparity.labs.defect_matrix.plain_pair"
 SMALL, SMALL_JOBS = 12, 2
 LARGE, GPUS = 500, 256
@@ -73,8 +74,7 @@ def contract(folder: Path, workloads: int) -> Path:
         "checks": [{"name": "same", "relation": "invariance", "paths": PATHS}],
         "controls": ["stale-slot"],
     }  # fmt: skip
-    file = folder / f"simulated-{workloads}.json"
-    file.write_text(json.dumps(whole))
+    (file := folder / f"simulated-{workloads}.json").write_text(json.dumps(whole))
     return file
 
 
@@ -113,9 +113,8 @@ class Template:
         for case in unit.cases:
             line = self.cases[str(case.path)] | {"id": case.id, "workload": unit.workload}
             yield "cases.jsonl", json.dumps(line)
-        names = [each["id"].replace(self.workload, unit.workload) for each in
-                 self.ended["sequences"]]  # fmt: skip
-        sequences = [s | {"id": n} for s, n in zip(self.ended["sequences"], names, strict=True)]
+        sequences = [each | {"id": each["id"].replace(self.workload, unit.workload)}
+                     for each in self.ended["sequences"]]  # fmt: skip
         yield "units.jsonl", json.dumps(self.ended | {"unit": unit.id, "sequences": sequences})
 
 
@@ -160,18 +159,19 @@ class Simulated(Pools, Pool):
         """The ends of all tasks, in the order of the clock; each is heard when the driver can."""
         running: list[tuple[float, int, int, PoolTask[Any]]] = []
         waiting = list(enumerate(tasks))[::-1]
-        machines = [(max(at, self.clock), n) for at, n in self.free]
-        for at, machine in machines:
+
+        def begin(at: float, machine: int) -> None:
             if waiting:
                 number, task = waiting.pop()
-                ends = at + self._takes(number, task)
-                heapq.heappush(running, (ends, number, machine, task))
+                heapq.heappush(running, (at + self._takes(number, task), number, machine, task))
+
+        for at, machine in self.free:
+            begin(max(at, self.clock), machine)
         while running:
             end, number, machine, task = heapq.heappop(running)
-            parts = self._sent(number, task, machine)
+            part, answer, cases = self._sent(number, task, machine)
             self.clock = max(self.clock, end)
             began = time.process_time()
-            part, answer, cases = parts
             if part is not None:
                 begun = Undertaken({number: task_of(number, task.arguments[1])})
                 self.gathered.take(begun, part)
@@ -180,10 +180,7 @@ class Simulated(Pools, Pool):
             self.handled_s.append(time.process_time() - began)
             self.clock += self.handled_s[-1]
             self.written |= dict.fromkeys(cases, self.clock)
-            if waiting:
-                number, task = waiting.pop()
-                ends = self.clock + self._takes(number, task)
-                heapq.heappush(running, (ends, number, machine, task))
+            begin(self.clock, machine)
 
     def _takes(self, number: int, task: PoolTask[Any]) -> float:
         share = RECHECK if task.function is worker.do_recheck else 1.0
@@ -229,8 +226,12 @@ def simulated(file: Path, folder: Path, pools: Simulated) -> dict[str, Any]:
             "median": round(1e3 * ends[len(ends) // 2], 2), "last": round(1e3 * ends[-1], 2),
         },
         "cases_a_second_of_the_driver": round(len(pools.written) / handled, 1),
-        "evidence_bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+        "evidence_bytes": _bytes(folder),
     }  # fmt: skip
+
+
+def _bytes(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
 def first_red(written: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -239,10 +240,8 @@ def first_red(written: dict[str, float]) -> dict[str, dict[str, float]]:
     found = {}
     for red in RED:
         firsts = sorted(min(generator.sample(times, red)) for _ in range(DRAWS))
-        found[str(red)] = {
-            "median_s": round(firsts[DRAWS // 2], 1),
-            "nine_of_ten_s": round(firsts[DRAWS * 9 // 10], 1),
-        }
+        median, most = firsts[DRAWS // 2], firsts[DRAWS * 9 // 10]
+        found[str(red)] = {"median_s": round(median, 1), "nine_of_ten_s": round(most, 1)}
     return found
 
 
@@ -257,7 +256,7 @@ def small(folder: Path) -> tuple[Template, dict[str, Any]]:
     start = _start_s()
     pools = Simulated(template, SMALL_JOBS, template.seconds, start)
     found = simulated(file, folder / "again", pools)
-    bytes_real = sum(f.stat().st_size for f in (folder / "real").rglob("*") if f.is_file())
+    bytes_real = _bytes(folder / "real")
     return template, {
         "cases": len(real.cases), "jobs": SMALL_JOBS, "real_s": round(took, 2),
         "of_that_paths_s": round(computed, 2), "start_s": round(start, 2),
@@ -279,27 +278,21 @@ def main() -> None:
     """Measure, simulate, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--stdout", action="store_true", help="print the result, write nothing")
-    parser.add_argument("--workloads", type=int, default=LARGE, metavar="N", help="20 cases each")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         template, beside = small(folder)
         document: dict[str, Any] = {"small": beside, "large": []}
-        file = contract(folder, args.workloads)
+        file = contract(folder, LARGE)
         for unit_s in UNIT_S:
             pools = Simulated(template, GPUS, [unit_s], beside["start_s"])
             found = simulated(file, folder / f"large{unit_s:g}", pools)
             found |= {"unit_s": unit_s, "first_red": first_red(pools.written)}
             document["large"].append(found)
             print(json.dumps(found), file=sys.stderr)
-        import torch
-
         document["environment"] = environment(torch.device("cpu"), None).document()
     text = json.dumps(document, indent=1) + "\n"
-    if args.stdout:
-        print(text, end="")
-    else:
-        OUT.write_text(text)
+    print(text, end="") if args.stdout else OUT.write_text(text)
 
 
 if __name__ == "__main__":

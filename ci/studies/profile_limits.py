@@ -28,7 +28,6 @@ class SmLimits:
     shared: int
     block_shared: int
     registers: int = 65536
-    thread_registers: int = 255
     threads: int = 2048
     blocks: int = 32
 

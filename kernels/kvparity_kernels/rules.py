@@ -27,7 +27,6 @@ PATH = Path(__file__).with_name("rules.json")
 VERSION = 1
 DTYPES = ("float32", "float16", "bfloat16")
 _EVIDENCE = "docs/results/"
-_FORMS = {"arch": (r"sm_[1-9]\d{1,2}", "sm_90"), "triton": (r"\d+\.\d+", "3.6")}
 _FEW_ROWS = 64  # a tile for any number of rows is meant for more than these
 
 

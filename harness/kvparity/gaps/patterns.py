@@ -17,9 +17,6 @@ from kvparity.gaps.pattern import FEWEST, Pattern, line
 from kvparity.gaps.position_patterns import edge, first_or_last, one_row
 from kvparity.rollouts.tokens import Doubles, Tokens
 
-Where = npt.NDArray[np.bool_]
-
-
 Look = Callable[[Tokens], Iterator[Pattern]]
 
 

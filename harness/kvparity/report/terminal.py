@@ -13,7 +13,6 @@ from kvparity.relations.registry import RELATIONS
 from kvparity.report.advice import advice
 from kvparity.report.document import CheckOfRun, RunReport
 
-Document = dict[str, Any]
 _REASONS = 4
 """Why controls were not planted: more of them are counted, not printed."""
 
