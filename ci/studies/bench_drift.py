@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from in_turns import in_turns
+from study import RESULTS, in_turns, write
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
 TOKENS, READ, SEQUENCES = 10_000_000, 1_000_000, 24
 HIDDEN, LAYERS, VOCABULARY, LENGTH = 768, 6, 8192, 256
 
@@ -164,7 +163,7 @@ def main() -> None:
         "model_side": model_side(args.repeats),
         **{name: apart(name) for name in PARTS},
     }
-    (RESULTS / "drift-cost.json").write_text(json.dumps(found, indent=1) + "\n")
+    write(RESULTS / "drift-cost.json", found)
     print(json.dumps(found, indent=1))
 
 

@@ -21,10 +21,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memory_page import BLOCK, GENERATE, Found, Point, page
+from study import RESULTS, ROOT, write
 
 if TYPE_CHECKING:
     from kvparity.plan.cases import Case
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from kvparity.subjects.base import Subject
     from kvparity_contracts import Contract
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "docs/results"
 VOCABULARIES = (1_024, 32_768, 262_144)
 TOKENS = (16, 128, 1_024)
 CONTEXTS = (4_096, 32_768)
@@ -230,7 +228,7 @@ def main() -> None:
     file = RESULTS / "memory.json"
     before: Found = json.loads(file.read_text()) if file.is_file() else {}
     found: Found = {**before, **all_points(options.only)}
-    file.write_text(json.dumps(found, indent=1) + "\n")
+    write(file, found)
     (RESULTS / "memory.md").write_text(page(found))
 
 

@@ -28,10 +28,11 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from study import ROOT
+
 sys.path.insert(0, str(ROOT / "ci"))
-from kill_subject import PAIR  # noqa: E402
-from pydantic import JsonValue  # noqa: E402
+from kill_subject import PAIR
+from pydantic import JsonValue
 
 TICK = os.sysconf("SC_CLK_TCK")
 PATHS = "[decode, 'chunked(2)', 'chunked(3)', 'chunked(4)', batched, mixed, permuted]"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from in_turns import in_turns
+from study import in_turns
 
 from kvparity.core.relied.transformers import cache_argument
 from kvparity.plan.schedule import Layout, Member, Span

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from study import ROOT
 
 import kvparity
 from kvparity.core.environment import environment, versions
@@ -42,7 +43,6 @@ from kvparity.run.pools import Locally, Pools
 from kvparity.run.worker import Job
 from kvparity_contracts.loader import load
 
-ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs/results/cluster-simulation.json"
 PATHS = ["decode", "batched", "permuted", "mixed", "uniform"]
 PATHS += [f"chunked({n})" for n in range(1, 9)] + [f"verify({n})" for n in range(2, 9)]

@@ -18,17 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from marked_table import put
+from study import RESULTS, ROOT, put
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/harness"))
 
-from gaps import causes, test_causes, tiny  # noqa: E402 - the tests' own scripts
+from gaps import causes, test_causes, tiny
 
-from kvparity.gaps.patterns import patterns  # noqa: E402
-from kvparity.gaps.settings import Settings  # noqa: E402
-
-RESULTS = ROOT / "docs/results"
+from kvparity.gaps.patterns import patterns
+from kvparity.gaps.settings import Settings
 
 
 def row(cause: causes.Cause, given: causes.Given) -> dict[str, object]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import sys
 import tempfile
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parents[2]
+from study import ROOT, write
+
 OUT = ROOT / "docs" / "results" / "fault-matrix"
 _FOLDERS = (
     "harness",
@@ -285,7 +285,7 @@ def main() -> int:
     if given.stdout:
         print(render(rows))
         return 0
-    OUT.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    write(OUT.with_suffix(".json"), rows)
     OUT.with_suffix(".md").write_text(render(rows))
     return 0
 

@@ -18,13 +18,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from study import RESULTS, in_turns, put, write
+
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import torch
 import transformers
-from in_turns import in_turns
 from located_places import clean_places, places
-from marked_table import put
 
 from kvparity.births.digests import digest_pass
 from kvparity.labs.defect_matrix.locating import cause_of, row
@@ -36,7 +36,6 @@ from kvparity_contracts.contract import Contract
 from kvparity_contracts.controls import CONTROLS, Control
 from kvparity_contracts.paths import PathName
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs/results"
 KINDS = ("decoder", "attention", "transformers")
 
 
@@ -155,7 +154,7 @@ def main() -> int:
         "clean": clean,
         "cost": json.loads(page.read_text())["cost"] if args.kept_cost else cost(args.repeats),
     }
-    page.write_text(json.dumps(document, indent=1) + "\n")
+    write(page, document)
     put(RESULTS / "located-defects.md", table(whole, clean))
     print(f"{document['right']} of {len(own)} right; cost {document['cost']}")
     return 0

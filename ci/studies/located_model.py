@@ -17,23 +17,24 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from study import ROOT, write
+
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import torch
 import transformers
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/harness"))
 
-from by_hand import recomputed  # noqa: E402 - the tests' own
+from by_hand import recomputed
 
-from kvparity.births.account import account  # noqa: E402
-from kvparity.births.causes import cause, first_birth  # noqa: E402
-from kvparity.record.path_run import Setting  # noqa: E402
-from kvparity.run.unit import Runner  # noqa: E402
-from kvparity.subjects.hf.subject import build  # noqa: E402
-from kvparity_contracts.contract import Contract  # noqa: E402
-from kvparity_contracts.paths import DECODE, PREFILL  # noqa: E402
+from kvparity.births.account import account
+from kvparity.births.causes import cause, first_birth
+from kvparity.record.path_run import Setting
+from kvparity.run.unit import Runner
+from kvparity.subjects.hf.subject import build
+from kvparity_contracts.contract import Contract
+from kvparity_contracts.paths import DECODE, PREFILL
 
 TEXTS = ("What is 17 times 23?", "Write a haiku about rounding.")
 
@@ -112,7 +113,7 @@ def main() -> int:
         "seconds": round(seconds, 1),
     }
     page = ROOT / "docs/results/located-model.json"
-    page.write_text(json.dumps(document, indent=1) + "\n")
+    write(page, document)
     print(json.dumps(document, indent=1))
     return 0 if found.complete and not by_hand.unlike else 1
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from study import ROOT
 
 from kvparity.births.account import Account
 from kvparity.births.pairs import PairAccount
@@ -29,7 +30,6 @@ from kvparity_contracts.planning import possible
 from kvparity_kernels import device_model
 
 Found = Account | PairAccount
-ROOT = Path(__file__).resolve().parents[2]
 PAIR = ROOT / "tests/harness/semantic_pairs.py"
 MODEL: JsonObject = {
     "model_type": "mistral", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128,

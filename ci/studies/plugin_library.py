@@ -27,17 +27,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from study import RESULTS, ROOT, put
+
 HELPERS = ROOT / "tests/harness"
 sys.path.append(str(HELPERS))
 
-from marked_table import put  # noqa: E402 - the path comes first
 from plugin_ends import Ends, of_command, of_tests, unlike  # noqa: E402
 from plugin_flaws import FLAWS  # noqa: E402
 
 from kvparity_contracts.library import FOLDER  # noqa: E402
 
-RESULTS, OUT = ROOT / "docs/results", "plugin-library.json"
+OUT = RESULTS / "plugin-library.json"
 LARGE = ("decode-prefill",)
 """Takes hours on a CPU: asked for on CUDA, which this machine may lack."""
 PACKAGES = ("torch", "triton", "transformers", "pytest", "flashinfer-python")
@@ -144,7 +144,7 @@ def _planted(rows: list[LibraryRow]) -> bool:
 
 def _others(names: list[str]) -> list[LibraryRow]:
     """What was measured of the others, with these versions."""
-    was = json.loads((RESULTS / OUT).read_text(encoding="utf-8"))
+    was = json.loads(OUT.read_text(encoding="utf-8"))
     if was["about"] != _about():
         sys.exit(f"{OUT} was measured elsewhere: {was['about']}; run all")
     return [LibraryRow(**each) for each in was["rows"] if each["contract"] not in names]
@@ -158,7 +158,7 @@ def _about() -> dict[str, object]:
 
 def _write(rows: list[LibraryRow]) -> None:
     text = json.dumps({"about": _about(), "rows": [asdict(each) for each in rows]}, indent=1)
-    (RESULTS / OUT).write_text(text + "\n", encoding="utf-8")
+    OUT.write_text(text + "\n", encoding="utf-8")
 
 
 def _version(package: str) -> str | None:

@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from study import ROOT
+
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from fault_matrix import SOURCES, audit_cases
@@ -32,7 +34,6 @@ from kvparity.core.words import some
 from kvparity.run.shrink import Shrunk
 from kvparity_contracts.subjects import Attention
 
-ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs/results/shrunk-defects"
 MOST_S = 60.0
 PAIRS = ROOT / "tests/harness/semantic_pairs.py"

@@ -20,9 +20,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import product
 from multiprocessing import get_context
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from study import RESULTS, ROOT
+
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts")]
 os.environ["TRITON_INTERPRET"] = "0"
 
@@ -48,7 +48,6 @@ from kvparity.subjects.decoder.subject import DecoderSubject  # noqa: E402
 from kvparity_kernels.digest import row_digest  # noqa: E402
 from kvparity_kernels.tiles import BASE, candidates, using  # noqa: E402
 
-RESULTS = ROOT / "docs/results"
 MODELS = ("qwen3-8b", "llama3-8b")
 ARCHS = ("sm_80", "sm_90", "sm_100")
 DTYPES = ("bfloat16", "float32")

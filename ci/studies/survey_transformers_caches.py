@@ -26,13 +26,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TypedDict, cast
 
-ROOT = Path(__file__).resolve().parents[2]
+from study import ROOT, put
+
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "tests/harness")]
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch  # noqa: E402 - the mode comes first
 import transformers  # noqa: E402
-from marked_table import put  # noqa: E402
 from transformers_families import FAMILIES, NO_SDPA, PARTING, WINDOW  # noqa: E402
 
 from kvparity.core.bits import differing  # noqa: E402

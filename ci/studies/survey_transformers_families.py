@@ -24,12 +24,12 @@ import time
 from pathlib import Path
 from typing import TypedDict
 
-ROOT = Path(__file__).resolve().parents[2]
+from study import ROOT, put, write
+
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "tests/harness")]
 
 import torch  # noqa: E402 - the path comes first
 import transformers  # noqa: E402
-from marked_table import put  # noqa: E402
 from transformers_families import NO_SDPA, TYPES  # noqa: E402
 
 from kvparity.core.exit_codes import ExitCode  # noqa: E402
@@ -191,7 +191,7 @@ def main() -> int:
             "prompts": WORKLOAD,
             "rows": rows,
         }
-        OUT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write(OUT, document)
         put(OUT.with_suffix(".md"), table(rows))
     return int(any(map(internal, rows)))
 

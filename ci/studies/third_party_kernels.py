@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from study import ROOT, put, write
+
 sys.path[:0] = [str(ROOT / name) for name in ("harness", "kernels", "contracts", "ci/docs")]
 
 from commands import table  # noqa: E402 - the path comes first
-from marked_table import put  # noqa: E402
 
 from kvparity import Report, verify  # noqa: E402
 from kvparity.plan.results import CaseLine  # noqa: E402
@@ -90,7 +90,7 @@ def main() -> None:
         print(report)
         rows[name] = row(report, PACKAGES[name.partition("-")[0]])
     document: JsonObject = {name: dict(each) for name, each in sorted(rows.items())}
-    OUT.write_text(json.dumps(document, indent=1) + "\n")
+    write(OUT, document)
     put(PAGE, rows_of(rows))
 
 

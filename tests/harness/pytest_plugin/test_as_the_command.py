@@ -22,6 +22,7 @@ from kvparity.cli.main import main
 from kvparity.pytest_plugin import outcome
 from kvparity_contracts.library import FOLDER
 
+pytest_plugins = ["pytester"]
 PLUGIN = ("-p", "kvparity.pytest_plugin")
 
 

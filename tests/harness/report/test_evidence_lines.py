@@ -156,7 +156,7 @@ LESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "nodes": (
         {"times": 2, "across": "nodes"},
         {"runs": [place | {"node": "a"} for place in PLACES]},
-        "on 1 nodes, and 2 were asked for",
+        "on 1 node, and 2 were asked for",
     ),
     "the reference": (
         {"ranks": [1, 2]}, {"found": RAN}, "and prefill at 2 ranks was not compared",
@@ -167,7 +167,7 @@ LESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "one rank": (
         {"ranks": [1, 2]}, {"found": [RANKS, RANKS | {"path": "prefill"}]},
-        "and decode at 1 ranks was not compared",
+        "and decode at 1 rank was not compared",
     ),
 }  # fmt: skip
 

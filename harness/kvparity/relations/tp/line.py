@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kvparity.core.values import LIST, Count, Value
+from kvparity.core.words import some
 from kvparity.plan.results import CaseLine, Details
 from kvparity.relations.tp.rank import Collective
 from kvparity_contracts.checks import Check, TpInvariance
@@ -76,9 +77,9 @@ class TpCase(CaseLine):
             return "it holds, and no number of ranks is listed"
         for each in found.found:
             if each.ranks > 1 and not each.collectives:
-                return f"it holds, and {each.path} at {each.ranks} ranks ran no collective"
+                return f"it holds, and {each.path} at {some(each.ranks, 'rank')} ran no collective"
             if each.differing_tokens or each.differing_rows or each.unlike_ranks:
-                return f"it holds, and {each.path} at {each.ranks} ranks differs"
+                return f"it holds, and {each.path} at {some(each.ranks, 'rank')} differs"
         if found.first is not None:
             return f"it holds, and first is {found.first!r}"
         return super().why_not_holds()
@@ -92,7 +93,8 @@ class TpCase(CaseLine):
         wanted |= {(size, path) for size in check.sizes for path in (self.path, self.reference)}
         lacking = sorted(wanted - {(each.ranks, each.path) for each in found}, key=str)
         if lacking:
-            return f"it holds, and {lacking[0][1]} at {lacking[0][0]} ranks was not compared"
+            ranks, path = lacking[0]
+            return f"it holds, and {path} at {some(ranks, 'rank')} was not compared"
         return None
 
     def why_not_differs(self) -> str | None:
