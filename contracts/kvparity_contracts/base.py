@@ -64,7 +64,6 @@ class Fault:
     suggestion: str = ""
 
     def __str__(self) -> str:
-        """The fault as one sentence."""
         text = self.message
         if self.expected:
             text += f", expected {self.expected}"

@@ -158,7 +158,6 @@ class Edge:
     every: int
 
     def __str__(self) -> str:
-        """What it takes, in words."""
         return (
             f"a decoded token whose window of {self.window} keys goes over an odd multiple of "
             f"{self.every}"

@@ -71,7 +71,6 @@ class WrittenSteps:
         return cls(tuple(steps), given.get("page", 0), given.get("slack", SLACK))
 
     def __str__(self) -> str:
-        """As a contract writes it between the brackets."""
         head = [f"page {self.page}"] if self.page else []
         head += [f"slack {self.slack}"] if self.slack != SLACK else []
         return " / ".join([*head, *(" ".join(map(str, step)) or RESET for step in self.steps)])

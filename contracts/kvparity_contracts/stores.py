@@ -33,7 +33,6 @@ class Store:
         return self.name not in PLAIN
 
     def __str__(self) -> str:
-        """The canonical text."""
         inside = self.scope or (str(self.group) if self.group else "")
         return f"{self.name}({inside})" if inside else self.name
 

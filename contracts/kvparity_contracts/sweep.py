@@ -105,7 +105,6 @@ class SweepCell:
     seed: int | None
 
     def __str__(self) -> str:
-        """In one line."""
         said = [self.contract, self.device, self.dtype, self.version]
         seed = "" if self.seed is None else f", seed {self.seed}"
         return ", ".join(each for each in said if each) + seed

@@ -164,8 +164,6 @@ def _binary(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _unary(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The same of one number."""
-
     def unary_op(self: Any, arg: Any, op: Any) -> Any:
         if arg.dtype.scalar != tl.bfloat16:
             return original(self, arg, op)

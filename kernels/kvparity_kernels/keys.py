@@ -39,7 +39,6 @@ class KeysValues:
     ring: int = 0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.k.dim() != 3 or self.k.shape != self.v.shape:
             raise ValueError(
                 f"k {tuple(self.k.shape)} and v {tuple(self.v.shape)} must both be "

@@ -23,7 +23,6 @@ class ReductionOrder:
     linear_k: int = 32
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for field in fields(self):
             value = getattr(self, field.name)
             if type(value) is not int or value < 1 or value & (value - 1):

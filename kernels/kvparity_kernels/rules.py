@@ -53,7 +53,6 @@ class Rule:
     evidence: str
 
     def __str__(self) -> str:
-        """What a message calls it."""
         return f"{self.choice} in {self.dtype} on {self.arch} with Triton {self.triton}"
 
 

@@ -34,7 +34,6 @@ class LinearTile:
     num_stages: int
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for name in ("block_m", "block_n", "block_k"):
             _check_block(f"LinearTile.{name}", getattr(self, name))
         _check_warps("LinearTile.num_warps", self.num_warps)
@@ -66,7 +65,6 @@ class Tiles:
     linear: tuple[tuple[int, LinearTile], ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the values."""
         for side in ("prefill", "decode"):
             if (rows := getattr(self, f"{side}_block_m")) is not None:
                 _check_block(f"Tiles.{side}_block_m", rows)

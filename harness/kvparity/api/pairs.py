@@ -123,7 +123,6 @@ def _contract(
     controls: str | Sequence[str],
     subject: Mapping[str, JsonValue],
 ) -> dict[str, JsonValue]:
-    """What a file would say."""
     named = "query", "kv", "dim", "v_dim"
     if not isinstance(heads, list | tuple) or len(heads) not in (3, 4):
         expected = "expected three numbers: query heads, key and value heads, width of a head"

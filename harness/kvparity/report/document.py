@@ -16,7 +16,6 @@ from kvparity.relations.registry import RELATIONS
 
 
 def _by_relation(value: object) -> object:
-    """The line of its relation."""
     if not isinstance(value, Mapping):
         return value
     relation = value.get("relation")

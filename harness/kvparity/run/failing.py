@@ -84,7 +84,6 @@ class FailingCases:
         return TriedCase("same", failure, found.reason, sequence, position)
 
     def _class(self, runner: Runner, case: Case, answer: RelationAnswer) -> str:
-        """What kind of thing differs first."""
         found = answer.found
         if case.relation != "invariance" or case.reference is None or found.reason != "bits differ":
             part = found.first_divergence.part if found.first_divergence else None

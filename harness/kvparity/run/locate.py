@@ -47,7 +47,6 @@ class Located:
     since: Since = UNCHANGED
 
     def __str__(self) -> str:
-        """What a person reads."""
         return self.text()
 
     @property

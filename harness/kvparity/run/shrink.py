@@ -107,7 +107,6 @@ class Shrunk:
         )
 
     def __str__(self) -> str:
-        """As :meth:`text`."""
         return self.text()
 
     def json(self) -> dict[str, object]:

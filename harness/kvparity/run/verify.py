@@ -268,7 +268,6 @@ def _report(
 
 
 def _check(found: Judged) -> CheckOfRun:
-    """The entry of one check."""
     omitted = (
         OmittedPath(workload=each.workload, path=each.path, reason=each.reason)
         for each in found.omitted

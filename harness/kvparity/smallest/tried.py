@@ -66,11 +66,9 @@ class TriedFile:
             raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> TriedFile:
-        """It is open."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
         if self._out is not None:
             self._out.close()
 

@@ -44,7 +44,6 @@ class Invariant:
         self.strict, self.planted = strict, dict(planted or {})
 
     def __enter__(self) -> InvariantReport:
-        """Switch on; see :func:`invariant`."""
         global _active
         me, setting = threading.get_ident(), (self.strict, self.planted)
         with _lock:

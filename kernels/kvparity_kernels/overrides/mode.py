@@ -37,7 +37,6 @@ class FixedOrder(TorchDispatchMode):  # type: ignore[no-untyped-call] # so is al
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Take one call."""
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)

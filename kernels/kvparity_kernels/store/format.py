@@ -40,7 +40,6 @@ class StoreFormat:
     group: int = 0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.name not in _DTYPES:
             raise ValueError(f"store format {self.name!r} is unknown; expected one of {_FORMS}")
         if self.per_head and not self.static:

@@ -60,9 +60,7 @@ class Pool(Protocol):
         """Processes start with their first task."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """End whatever still runs."""
-        ...
+    def __exit__(self, *_: object) -> None: ...
 
     def run(self, tasks: Iterable[PoolTask[Result]]) -> Iterator[Result]:
         """Compute all tasks; their results, as plain JSON values."""
@@ -135,7 +133,6 @@ class Apart(Pool):
         self._children: list[_Child] = []
 
     def __exit__(self, *_: object) -> None:
-        """Kill what still runs."""
         for child in self._children:
             child.process.kill()
 

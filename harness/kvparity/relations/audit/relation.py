@@ -130,7 +130,6 @@ def _told(contract: Contract, case: KernelCase, results: Sequence[Result]) -> Co
 
 
 def _check(contract: Contract, case: KernelCase) -> AuditCheck | None:
-    """The check of a case."""
     own = (each for each in contract.checks if each.name == case.check)
     return next((each for each in own if isinstance(each, AuditCheck)), None)
 

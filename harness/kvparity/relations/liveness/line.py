@@ -25,7 +25,6 @@ class ChangedKey(Value):
     """of the key"""
 
     def __str__(self) -> str:
-        """The place in words."""
         where = f"layer {self.layer}, KV head {self.head}, position {self.position}"
         return f"{where} of {self.sequence} (row {self.row})"
 

@@ -27,7 +27,6 @@ class BrokenInvariant(Value):
     """what is wrong"""
 
     def __str__(self) -> str:
-        """Place and sentence."""
         layer = "" if self.layer is None else f", layer {self.layer}"
         return f"step {self.step}, {self.sequence} at position {self.place}{layer}: {self.sentence}"
 

@@ -20,8 +20,6 @@ from kvparity.subjects.events import Attended, Wrote
 
 @dataclass(frozen=True)
 class _Expected:
-    """A row to report."""
-
     step: int
     life: int
     place: int

@@ -33,8 +33,6 @@ class _Slice(Protocol):
 
 
 class _File(Protocol):
-    """An open safetensors file."""
-
     def get_slice(self, name: str) -> _Slice: ...
 
     def get_tensor(self, name: str) -> Tensor: ...
