@@ -53,7 +53,7 @@ WORDS = {"integer": "whole number", "number": "number", "string": "text", "boole
 class SchemaField(TypedDict, total=False):
     """A key of a JSON schema, as far as it is read."""
 
-    type: str
+    type: str | list[str]
     description: str
     default: object
     const: object
@@ -118,7 +118,7 @@ def _kind(field: SchemaField) -> str:
     if "const" in field:
         return f"`{_plain(field['const'])}`"
     if "enum" in field:
-        return ", ".join(f"`{_plain(each)}`" for each in field["enum"])
+        return ", ".join(f"`{_plain(each)}`" for each in field["enum"] if each is not None)
     kinds = [each["then"] for each in field.get("allOf", ())]
     every = field.get("anyOf", field.get("oneOf", kinds))
     options = [o for o in every if o.get("type") != "null"]
@@ -128,12 +128,13 @@ def _kind(field: SchemaField) -> str:
         return f"{_kind(options[0])}; or a list"
     if options:
         return " or ".join(_kind(option) for option in options)
-    if field["type"] == "array":
+    kind, *_ = [field["type"]] if isinstance(field["type"], str) else field["type"]  # or null
+    if kind == "array":
         return f"list of: {_kind(field['items'])}"
-    if field["type"] == "object":
+    if kind == "object":
         return "mapping"
     bounds = [text.format(field[key]) for key, text in BOUNDS.items() if key in field]
-    return f"{WORDS[field['type']]} {', '.join(bounds)}".strip()
+    return f"{WORDS[kind]} {', '.join(bounds)}".strip()
 
 
 def _plain(value: object) -> str:
