@@ -97,7 +97,7 @@ def test_a_verb_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "import kvparity_contracts",
+        "from kvparity_contracts import *",
         "import argparse\n"
         "from kvparity.cli import contract\n"
         "parser = argparse.ArgumentParser()\n"
