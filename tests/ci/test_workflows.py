@@ -178,3 +178,10 @@ def test_the_commands_and_words_of_the_page() -> None:
     from kvparity.cli.ci_files import UNFINISHED
 
     assert f"`{UNFINISHED}`" in PAGE
+
+
+@pytest.mark.parametrize("script", ["pythons", "newest.py"])
+def test_tests_that_a_script_names_are_there(script: str) -> None:
+    named = re.findall(r"tests/[\w/]+\*?\.py", (ROOT / "ci" / script).read_text())
+    assert named
+    assert [each for each in named if not list(ROOT.glob(each))] == []
