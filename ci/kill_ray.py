@@ -141,17 +141,10 @@ def left(folder: Path, code: int, said: str) -> dict[str, JsonValue]:
         if isinstance(each, bytes):
             found[name] = each.hex()
         elif isinstance(each, list):  # of lines; documents are objects
-            found[name] = [without(json.loads(str(line))) for line in each]
+            found[name] = [kill_runs.without(PLACES, json.loads(str(line))) for line in each]
         else:
-            found[name] = without(each)
+            found[name] = kill_runs.without(PLACES, each)
     return found
-
-
-def without(value: JsonValue) -> JsonValue:
-    """A document without places and commands."""
-    if isinstance(value, dict):
-        return {key: without(each) for key, each in value.items() if key not in PLACES}
-    return [without(each) for each in value] if isinstance(value, list) else value
 
 
 def refused(folder: Path, cluster: Cluster) -> str:

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -96,20 +96,20 @@ def left(run: Path) -> Left:
     for file in sorted(each for each in run.rglob("*") if each.is_file()):
         name = str(file.relative_to(run))
         if file.suffix == ".json":
-            found[name] = timeless(json.loads(file.read_text()))
+            found[name] = without(TIMES, json.loads(file.read_text()))
         elif file.suffix == ".jsonl":
-            lines = [timeless(json.loads(line)) for line in file.read_text().splitlines()]
+            lines = [without(TIMES, json.loads(line)) for line in file.read_text().splitlines()]
             found[name] = sorted(json.dumps(line, sort_keys=True) for line in lines)
         else:
             found[name] = file.read_bytes()
     return found
 
 
-def timeless(value: JsonValue) -> JsonValue:
-    """A value without times."""
+def without(gone: Collection[str], value: JsonValue) -> JsonValue:
+    """A value without these keys, at any depth."""
     if isinstance(value, dict):
-        return {key: timeless(each) for key, each in value.items() if key not in TIMES}
-    return [timeless(each) for each in value] if isinstance(value, list) else value
+        return {key: without(gone, each) for key, each in value.items() if key not in gone}
+    return [without(gone, each) for each in value] if isinstance(value, list) else value
 
 
 def descendants(pid: int) -> list[int]:
@@ -241,7 +241,7 @@ def at_once(folder: Path, number: int, tally: Tally) -> None:
             tally.wrong.append(f"one of {number} ended with {process.returncode}: {said[-300:]!r}")
     runs = list((folder / ".kvparity" / "runs").iterdir())
     texts = [(run / "run.json").read_text() for run in runs]
-    reports = [timeless(json.loads(text) | {"run_dir": ""}) for text in texts]
+    reports = [without(TIMES, json.loads(text) | {"run_dir": ""}) for text in texts]
     if len(runs) != number or any(report != reports[0] for report in reports):
         tally.wrong.append(f"{number} at once left {len(runs)} folders, or unlike reports")
 
