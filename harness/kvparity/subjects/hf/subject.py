@@ -22,7 +22,7 @@ from kvparity.subjects.hf.protocols import Cache, CausalLM, ModelConfig
 from kvparity.subjects.hf.run_counts import Observation, called, observing, watch
 from kvparity.subjects.hf.session import Packed, Padded, refused
 from kvparity_contracts.hf_config import stretches
-from kvparity_contracts.json_types import JsonObject
+from kvparity_contracts.json_types import JsonObject, JsonValue
 from kvparity_contracts.subjects import Transformers
 from kvparity_kernels import invariant
 from kvparity_kernels.order import ReductionOrder
@@ -215,11 +215,11 @@ class TransformersSubject:
         swapped = own | {name.removeprefix(_SWAPPED) for name in self._scored}
         if self._about is None:
             self._about = describing.about(self.model)
-        asked: JsonObject = {
+        asked: dict[str, JsonValue] = {
             "attention": self.attention,
             "devices": spread.wanted(self.model, self.device_map, self.device),
         }
-        used: JsonObject = {
+        used: dict[str, JsonValue] = {
             "attention": attention_of(self.model),
             "devices": spread.lying(self.model, self.device_map),
         }
