@@ -65,9 +65,9 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Sweep; returns the exit code of the worst cell."""
+    from kvparity.sweeps.carry_out import SweepWork
     from kvparity.sweeps.planned import planned
     from kvparity.sweeps.process import CellSettings
-    from kvparity.sweeps.reading import ended_as
     from kvparity.sweeps.store import SweepStore, needed
     from kvparity.sweeps.text import document, listed, render
     from kvparity_contracts.sweep_file import load_sweep
@@ -94,14 +94,9 @@ def run(args: argparse.Namespace) -> int:
             )
         try:
             with ray_option.sweeping(args) as carry_out, Progress(of="cells") as bar:
-                found = carry_out(
-                    cells,
-                    store,
-                    CellSettings(args.jobs, args.timeout),
-                    budget_s=None if minutes is None else minutes * 60,
-                    ended=lambda cell: ended_as(store.folder, cell),
-                    tell=bar,
-                )
+                settings = CellSettings(args.jobs, args.timeout)
+                budget_s = None if minutes is None else minutes * 60
+                found = carry_out(SweepWork(cells, store, settings, budget_s, bar))
         except KeyboardInterrupt:
             count = sum(store.ended(each.id) for each in cells)
             again = shlex.join(["kvparity", *sys.argv[1:], *["--resume"] * (not args.resume)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from kvparity.core.exit_codes import ExitCode
 from kvparity.plan.results import Outcome
@@ -14,6 +13,7 @@ from kvparity.report.verdict import worst
 from kvparity.sweeps.judged import other_releases, other_than_asked
 from kvparity.sweeps.planned import PlannedCell
 from kvparity.sweeps.process import CellEnd, CellSettings, run_cell
+from kvparity.sweeps.reading import ended_as
 from kvparity.sweeps.store import SweepStore
 from kvparity.sweeps.store_rows import CellHead, StoreRow, bare_row, now, rows_of
 
@@ -54,58 +54,54 @@ class Swept:
         return worst([each.verdict for each in self.cells] + ["void"] * bool(self.left))
 
 
-class Carried(Protocol):
-    """:func:`carry_out`, or its like on other machines."""
+@dataclass(frozen=True)
+class SweepWork:
+    """What is carried out. ``budget_s``: seconds after which no cell begins, and what runs is
+    interrupted; None: no limit. ``tell``: what is told on the way.
+    """
 
-    def __call__(
-        self,
-        cells: tuple[PlannedCell, ...],
-        store: SweepStore,
-        settings: CellSettings,
-        *,
-        budget_s: float | None,
-        ended: Callable[[str], tuple[Outcome, str]],
-        tell: Told,
-    ) -> Swept:
-        """Run every cell that has not ended."""
-        ...
+    cells: tuple[PlannedCell, ...]
+    store: SweepStore
+    settings: CellSettings
+    budget_s: float | None
+    tell: Told
+
+    def before(self) -> dict[str, SweptCell]:
+        """The cells that ended in an earlier run, by id."""
+        return {
+            each.id: SweptCell(each, *ended_as(self.store.folder, each.id), before=True)
+            for each in self.cells
+            if self.store.ended(each.id)
+        }
 
 
-def carry_out(
-    cells: tuple[PlannedCell, ...],
-    store: SweepStore,
-    settings: CellSettings,
-    *,
-    budget_s: float | None,
-    ended: Callable[[str], tuple[Outcome, str]],
-    tell: Told,
-    runner: Runner | None = None,
-) -> Swept:
-    """Run every cell that has not ended; ``ended``: what the store says of one that has.
+Carried = Callable[[SweepWork], Swept]
+""":func:`carry_out`, or its like on other machines."""
 
-    ``runner``: what runs one, by default in a process of its own.
-    ``budget_s``: seconds after which no cell begins, and the one that runs is interrupted.
+
+def carry_out(work: SweepWork, runner: Runner | None = None) -> Swept:
+    """Run every cell that has not ended; ``runner``: by default in a process of its own.
 
     Raises:
         RunFolderError: the store cannot be written.
         KeyboardInterrupt: from the terminal; what ended is in the store.
     """
-    done: list[SweptCell] = []
+    done = work.before()
     left: list[LeftCell] = []
     start = time.monotonic()
-    for planned in cells:
-        if store.ended(planned.id):
-            done.append(SweptCell(planned, *ended(planned.id), before=True))
-            continue
-        rest = None if budget_s is None else budget_s - (time.monotonic() - start)
+    for planned in (each for each in work.cells if each.id not in done):
+        rest = None if work.budget_s is None else work.budget_s - (time.monotonic() - start)
         if rest is not None and rest <= 0:
             left.append(LeftCell(planned, "the budget is spent"))
             continue
-        tell(len(done), len(cells), str(planned.cell))
-        found = settled(planned, store, _run(planned, store, settings, rest, runner or run_cell))
-        done += [found] if isinstance(found, SweptCell) else []
-        left += [found] if isinstance(found, LeftCell) else []
-    return Swept(tuple(done), tuple(left))
+        work.tell(len(done), len(work.cells), str(planned.cell))
+        end = _run(planned, work.store, work.settings, rest, runner or run_cell)
+        found = settled(planned, work.store, end)
+        if isinstance(found, SweptCell):
+            done[planned.id] = found
+        else:
+            left.append(found)
+    return Swept(tuple(done[each.id] for each in work.cells if each.id in done), tuple(left))
 
 
 def _run(

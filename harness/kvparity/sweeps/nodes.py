@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kvparity.core.errors import UnsupportedError
 from kvparity.core.isolation.pool import error_of
-from kvparity.plan.results import Outcome
 from kvparity.run.on_ray.cluster import Cluster, LostError, RayTask
 from kvparity.run.on_ray.request import NodeNeed, RayRequest, need_of
 from kvparity.run.on_ray.sent import SentPart
 from kvparity.run.on_ray.workers import MOST_ATTEMPTS
 from kvparity.sweeps import on_node
-from kvparity.sweeps.carry_out import LeftCell, Swept, SweptCell, Told, settled
+from kvparity.sweeps.carry_out import LeftCell, SweepWork, Swept, SweptCell, settled
 from kvparity.sweeps.planned import PlannedCell
 from kvparity.sweeps.process import CellEnd, CellSettings
 from kvparity.sweeps.store import SweepStore
@@ -118,17 +117,7 @@ class _Sweeping:
         self.running, self.waiting = {}, []
 
 
-def carry_out_on(
-    cluster: Cluster,
-    request: RayRequest,
-    cells: tuple[PlannedCell, ...],
-    store: SweepStore,
-    settings: CellSettings,
-    *,
-    budget_s: float | None,
-    ended: Callable[[str], tuple[Outcome, str]],
-    tell: Told,
-) -> Swept:
+def carry_out_on(cluster: Cluster, request: RayRequest, work: SweepWork) -> Swept:
     """As ``carry_out``, on the nodes of a cluster that was made with ``on_node.serve``.
 
     Raises:
@@ -136,23 +125,20 @@ def carry_out_on(
         RunFolderError: the store cannot be written.
         KeyboardInterrupt: from the terminal; what ended is in the store.
     """
-    _named_devices(cells)
+    _named_devices(work.cells)
     start = time.monotonic()
-    before = {
-        each.id: SweptCell(each, *ended(each.id), before=True)
-        for each in cells
-        if store.ended(each.id)
-    }
-    waiting = [each for each in cells if each.id not in before]
-    sweeping = _Sweeping(store, settings, cluster, request, waiting)
+    before = work.before()
+    waiting = [each for each in work.cells if each.id not in before]
+    sweeping = _Sweeping(work.store, work.settings, cluster, request, waiting)
     try:
         while sweeping.waiting or sweeping.running:
-            if budget_s is not None and time.monotonic() - start >= budget_s:
+            if work.budget_s is not None and time.monotonic() - start >= work.budget_s:
                 sweeping.stop()
                 break
             sweeping.deal()
             words = ", ".join(str(each.cell) for each in sweeping.running.values())
-            tell(len(before) + len(sweeping.done), len(cells), words or "waiting for a node")
+            ended = len(before) + len(sweeping.done)
+            work.tell(ended, len(work.cells), words or "waiting for a node")
             for task in cluster.heard([*sweeping.running]):
                 sweeping.hear(task)
     finally:
@@ -160,8 +146,8 @@ def carry_out_on(
             cluster.cancel(task)
     done = before | sweeping.done
     return Swept(
-        tuple(done[each.id] for each in cells if each.id in done),
-        tuple(sweeping.left[each.id] for each in cells if each.id in sweeping.left),
+        tuple(done[each.id] for each in work.cells if each.id in done),
+        tuple(sweeping.left[each.id] for each in work.cells if each.id in sweeping.left),
     )
 
 

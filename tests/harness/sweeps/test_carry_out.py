@@ -17,7 +17,7 @@ from kvparity.cli.main import main
 from kvparity.core.errors import RunFolderError
 from kvparity.sweeps import carry_out as carrying
 from kvparity.sweeps import reading
-from kvparity.sweeps.carry_out import CellEnd, Swept, carry_out
+from kvparity.sweeps.carry_out import CellEnd, SweepWork, Swept, carry_out
 from kvparity.sweeps.installed import Installed
 from kvparity.sweeps.planned import PlannedCell, planned
 from kvparity.sweeps.process import CellSettings
@@ -37,11 +37,7 @@ def carried(
         ran.append(cell.id)
         return made(cell)
 
-    found = carry_out(
-        cells, store, SETTINGS, budget_s=budget_s, tell=lambda *_: None, runner=runner,
-        ended=lambda cell: reading.ended_as(store.folder, cell),
-    )  # fmt: skip
-    return found, ran
+    return carry_out(SweepWork(cells, store, SETTINGS, budget_s, lambda *_: None), runner), ran
 
 
 def end(store: SweepStore, code: int = 0, **changes: Any) -> Made:

@@ -19,7 +19,7 @@ from kvparity.run.on_ray.cluster import Cluster, LostError, RayTask
 from kvparity.run.on_ray.request import NodeNeed, RayRequest
 from kvparity.run.on_ray.sent import SentPart, SentTask
 from kvparity.sweeps import nodes, on_node, reading
-from kvparity.sweeps.carry_out import Swept
+from kvparity.sweeps.carry_out import SweepWork, Swept
 from kvparity.sweeps.planned import PlannedCell, planned
 from kvparity.sweeps.process import CellEnd, CellSettings
 from kvparity.sweeps.store import SweepStore
@@ -90,11 +90,8 @@ def carried(
     budget_s: float | None = None,
     jobs: int | None = None,
 ) -> Swept:
-    return nodes.carry_out_on(
-        cluster, RayRequest(wait_s=0.0), cells, store, CellSettings(jobs, 60.0),
-        budget_s=budget_s, tell=lambda *_: None,
-        ended=lambda cell: reading.ended_as(store.folder, cell),
-    )  # fmt: skip
+    work = SweepWork(cells, store, CellSettings(jobs, 60.0), budget_s, lambda *_: None)
+    return nodes.carry_out_on(cluster, RayRequest(wait_s=0.0), work)
 
 
 def test_cells_come_back_whole_and_in_their_order(
