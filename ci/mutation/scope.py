@@ -14,12 +14,13 @@ HARNESS, KERNELS, CONTRACTS = (
 )
 _DECIDING = {
     HARNESS: """
-        api/*
-        core/bits core/drift core/lse core/offline core/plain_tensor
+        api/* births/causes births/signs
+        core/bits core/drift core/lock core/lse core/machine core/offline core/plain_tensor
         gaps/adapters gaps/curves gaps/explain gaps/factors gaps/flips gaps/forward
         gaps/merged gaps/model_side gaps/pattern gaps/patterns gaps/position_patterns
         gaps/report gaps/routing gaps/sides gaps/weights
         plan/cases plan/kernel_cases plan/paths plan/planted plan/results plan/schedule
+        plan/thinned
         record/* controls/* subjects/__init__ subjects/decoder/subject subjects/hf/* subjects/pair/*
         relations/* relations/accuracy/* relations/audit/* relations/cache/* relations/liveness/*
         relations/order/* relations/parity/* relations/trace/*
@@ -28,6 +29,7 @@ _DECIDING = {
         report/lines report/run_dir report/unit_paths report/verdict
         run/control_run run/identity run/options run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*
+        sweeps/history sweeps/judged sweeps/reading sweeps/store_rows
     """,
     KERNELS: """
         fixed_arithmetic interpreter interpreter_fastpath launch operators rules
@@ -35,7 +37,7 @@ _DECIDING = {
         store/* overrides/*
     """,
     CONTRACTS: """
-        abilities check_base checks consistency faint features few_rows grouping idling
+        abilities check_base checks chosen consistency faint features few_rows grouping idling
         kernel_checks limits lint_controls linter order parity_check path_checks paths placing
         planning sides stores undeclared
     """,

@@ -53,8 +53,7 @@ def choose(workload: Workload, length: int, name: str, seed: int, given: DrawMea
     picked: set[int] = set()
     if workload.rows.edges:
         edges = [*given.edges, CutEdge("block", given.block)]
-        beside = {at + side for edge in edges for at in places(edge, stop) for side in SIDES}
-        picked |= {each for each in beside if 0 <= each < stop}
+        picked = {at + side for edge in edges for at in places(edge, stop) for side in SIDES}
     drawn: set[int] = set()
     for position in _drawn(f"{seed}/{name}/rows", stop):
         if len(drawn) >= min(workload.rows.random, stop):

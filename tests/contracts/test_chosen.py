@@ -53,6 +53,9 @@ def test_both_sides_of_each_edge_and_rows_of_the_seed() -> None:
 def test_no_more_rows_than_there_are() -> None:
     assert chosen(length=9, random=50) == tuple(range(8))
     assert chosen(length=1, random=50) == ()
+    own = Workload(name="w", prompt_tokens=(9,), generate=2, rows=ChosenRows())
+    first = DrawMeans((CutEdge("window", 1, once=True),), block=8)
+    assert choose(own, 9, "w/0", 0, first) == (0, 1)
 
 
 def with_rows(base: str, **changes: Any) -> dict[str, Any]:
@@ -70,6 +73,10 @@ def test_a_contract_says_which_edges_are_reached() -> None:
         "3 of 3 edges of a block of queries of 64, at 64 to 192; 3 by the seed; the last 8",
     )
     assert not list(told(Contract.model_validate(changed("pair", {}))))
+    window = {"subject.window": 40, "workloads.0.prompt_tokens": [200]}
+    (note,) = told(Contract.model_validate(with_rows("pair", **window)))
+    assert "1 of 1 edges of a window of 40, at 40;" in note[1]
+    Contract.model_validate(with_rows("model"))  # invariance of a transformers model is compared
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def _filling(span: Span, start: int, stop: int) -> Iterator[Step]:
 
 def _pieces(span: Span, prompts: Prompts, *, by_decode: bool) -> list[Span]:
     """The parts of a span that are computed, in order."""
-    if span.decode or span.verify:
+    if span.decode:
         return [span]
     assert prompts.rows is not None  # or there is nothing to thin
     if span.sequence >= len(prompts.rows):  # a neighbour: its last block, or all if it is short

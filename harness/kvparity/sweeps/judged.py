@@ -66,4 +66,4 @@ def _same(asked: str, found: str | None) -> bool:
         wanted, had = Version(asked), Version(found)
     except InvalidVersion:
         return asked == found
-    return wanted == had or (wanted.local is None and str(wanted) == had.public)
+    return wanted == had or str(wanted) == had.public

@@ -186,9 +186,9 @@ def _row(
 
 def _first_bad(report: RunReport) -> str:
     """Why the whole is what it is."""
-    bad = next((each for each in report.checks if each.verdict == report.verdict), None)
-    if bad is None or report.verdict == "holds":
+    if report.verdict == "holds":
         return f"{len(report.checks)} checks hold"
+    bad = next(each for each in report.checks if each.verdict == report.verdict)
     return f"{bad.name}: {bad.reason}"
 
 
