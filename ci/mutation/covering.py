@@ -88,8 +88,7 @@ def write(reached: Reached, path: Path = KEPT) -> None:
 
     Functions name a test by its place, so tests stay where they are and new ones come last.
     """
-    used = {test for known in reached.tests.values() for tests in known.values() for test in tests}
-    place = {test: n for n, test in enumerate(test for test in reached.seconds if test in used)}
+    place = {test: n for n, test in enumerate(reached.seconds)}
     tests = ",\n".join(f"{json.dumps(test)}: {reached.seconds[test]:.2f}" for test in place)
     lines = ",\n".join(
         f"{json.dumps(file)}: {{\n"
@@ -149,7 +148,8 @@ def measured(data: Path, junit: Path, root: Path = ROOT) -> Reached:
                 kept |= set(sorted(lines[file].get(line, ()), key=cost)[:EACH])
             ranked = tuple(sorted(kept, key=lambda test: (seconds[test], test)))
             tests.setdefault(file, {})[owner.name] = ranked
-    return Reached(seconds, tests, imported)
+    used = {test for known in tests.values() for found in known.values() for test in found}
+    return Reached({test: seconds[test] for test in sorted(used)}, tests, imported)
 
 
 def merged(old: Reached, new: Reached, again: Iterable[str]) -> Reached:
@@ -165,8 +165,8 @@ def merged(old: Reached, new: Reached, again: Iterable[str]) -> Reached:
     for file, known in new.tests.items():
         for owner, added in known.items():
             kept = [test for test in old.tests.get(file, {}).get(owner, ()) if stays(test)]
-            every = dict.fromkeys([*added, *kept])
-            tests.setdefault(file, {})[owner] = tuple(sorted(every, key=lambda t: seconds[t]))
+            every = sorted(dict.fromkeys([*added, *kept]), key=lambda t: seconds[t])
+            tests.setdefault(file, {})[owner] = tuple(every if added else kept)
     imported = {
         file: owners | old.imported.get(file, frozenset()) & new.tests.get(file, {}).keys()
         for file, owners in new.imported.items()

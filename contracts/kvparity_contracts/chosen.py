@@ -86,7 +86,7 @@ def faults(contract: Parts) -> Iterator[Fault]:
             found = f"found rows beside a subject of kind {contract.subject.kind}"
             yield Fault(("workloads", i, "rows"), found, f"a subject of kind {', '.join(KINDS)}")
         pair = contract.subject if isinstance(contract.subject, Attention) else None
-        if workload.rows is not None and pair and (pair.cross is not None or not pair.causal):
+        if workload.rows is not None and pair and not pair.causal:
             found = "found rows, but rows of this pair see keys that are not before them"
             yield Fault(("workloads", i, "rows"), found, "no rows")
     for i, check in enumerate(contract.checks):

@@ -73,9 +73,10 @@ def test_a_contract_says_which_edges_are_reached() -> None:
         "3 of 3 edges of a block of queries of 64, at 64 to 192; 3 by the seed; the last 8",
     )
     assert not list(told(Contract.model_validate(changed("pair", {}))))
-    window = {"subject.window": 40, "workloads.0.prompt_tokens": [200]}
-    (note,) = told(Contract.model_validate(with_rows("pair", **window)))
-    assert "1 of 1 edges of a window of 40, at 40;" in note[1]
+    window = {"subject.window": 40, "workloads.0.prompt_tokens": [193, 194]}
+    notes = [words for _, words in told(Contract.model_validate(with_rows("pair", **window)))]
+    assert all("1 of 1 edges of a window of 40, at 40;" in words for words in notes)
+    assert ["of 5 edges" in notes[0], "of 6 edges" in notes[1]] == [True, True]
     Contract.model_validate(with_rows("model"))  # invariance of a transformers model is compared
 
 
@@ -103,3 +104,19 @@ def test_who_cannot_choose_rows_is_told_so(
     Contract.model_validate(changed(base, changes))  # without rows it is right
     with pytest.raises(ValueError, match=message):
         Contract.model_validate(with_rows(base, **changes))
+
+
+@pytest.mark.parametrize("rows", [None, {"random": 3}])
+def test_a_server_computes_every_row(rows: dict[str, int] | None) -> None:
+    server = {"kind": "server", "api": "vllm", "url": "http://127.0.0.1:1", "vocabulary": 256}
+    load = {"name": "w", "prompt_tokens": [3, 62], "generate": 8, "rows": rows}
+    document = {
+        "version": 1, "name": "c", "subject": server, "numerics": {"execution": "bfloat16"},
+        "workloads": [load], "checks": [{"name": "bits", "relation": "invariance",
+                                         "paths": ["decode"]}],
+    }  # fmt: skip
+    if rows is None:
+        Contract.model_validate(document)
+        return
+    with pytest.raises(ValueError, match="found rows beside a subject of kind server"):
+        Contract.model_validate(document)

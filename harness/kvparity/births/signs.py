@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -80,15 +79,15 @@ def _shifted(
     first = next((name for name in ours if name in theirs), None)
     if first is None:
         return 0
-    found: Counter[int] = Counter()
+    found: set[int] = set()
     own, other = _sequences(ours[first]), _sequences(theirs[first])
     for name in own.keys() & other.keys():
         a, b = own[name], other[name]
         if a[: len(b)] == b[: len(a)] or len(set(a)) < 2:
             continue
         moves = (n for n in range(1, len(b) - 1) if b[n : n + len(a)] == a[: len(b) - n])
-        found[next(moves, 0)] += 1
-    return max(found, default=0) if found.get(0, 0) == 0 else 0
+        found.add(next(moves, 0))
+    return 0 if 0 in found else max(found, default=0)
 
 
 def _sequences(rows: Mapping[Place, int]) -> dict[str, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,12 @@ import torch
 from kvparity.births.account import Account
 from kvparity.births.causes import cause
 from kvparity.births.digests import Digests
-from kvparity.births.signs import Signs, observed
+from kvparity.births.signs import Signs, alike, observed, without_program
 from kvparity.births.transplant import Birth
+from kvparity.plan.paths import build
+from kvparity.plan.workload import Prompts
 from kvparity.record.products import MODEL
+from kvparity_contracts.paths import PathName
 
 
 def birth(operation: str = "h.0 attention", position: int = 3, **more: Any) -> Birth:
@@ -163,6 +167,15 @@ def test_tokens_behind_pads_are_seen_by_their_rows(
 def test_rows_that_are_alike_are_not_seen_to_move() -> None:
     assert signs({"w": [7, 7, 7, 7]}, {"w": [9, 7, 7, 7]}).shifted == 0
     assert signs({"w": [7, 8]}, {"v": [7, 8]}).shifted == 0
+    assert signs({"w": [7, 8, 8, 7]}, {"w": [9, 7, 8, 8]}).shifted == 1
+    assert signs({}, {"w": ROW}).shifted == 0
+
+
+def test_of_other_operations_none_has_moved() -> None:
+    a: Any = SimpleNamespace(
+        index=[(0, 0)], values=torch.zeros(1, 1), digests=torch.tensor([5]), observed={}
+    )
+    assert observed(a, Digests({"one": {("w", 0): 1}}), a, Digests({"two": {}})).shifted == 0
 
 
 def test_what_two_records_show() -> None:
@@ -173,5 +186,24 @@ def test_what_two_records_show() -> None:
     turned = {"index": [(0, 1), (0, 0)], "digests": torch.tensor([6, 5])}
     assert not signs({}, {}, **turned).logits_differ
     assert signs({}, {}, digests=torch.tensor([5, 7])).logits_differ
-    nan = torch.tensor([[1.0, torch.nan], [3.0, 4.0]])
+    nan = torch.tensor([[torch.nan, torch.nan], [3.0, 4.0]])
     assert signs({}, {}, values=nan).unwritten == 1
+
+
+def test_a_side_that_is_run_again_is_alike_in_every_row_and_value() -> None:
+    def record(*digests: int, value: float = 2.0) -> Any:
+        values = torch.tensor([[1.0, value], [3.0, 4.0]])
+        return SimpleNamespace(digests=torch.tensor(digests), values=values)
+
+    assert alike(record(5, 6), record(5, 6))
+    assert not alike(record(5, 6), record(5, 7))
+    assert not alike(record(5, 6), record(7, 8))
+    assert not alike(record(5, 6), record(5, 6, value=2.5))
+
+
+@pytest.mark.parametrize("program", ["eager", "exported"])
+def test_steps_of_a_program_are_run_again_without_it(program: str) -> None:
+    plan = build(PathName("decode"), Prompts("w", ("w/0",), ((0,) * 5,), 3), seed=0)
+    traced = replace(plan, layout=replace(plan.layout, program=program))  # type: ignore[arg-type]
+    side: Any = SimpleNamespace(plan=traced, run=lambda cut: cut(traced))
+    assert without_program(side) == (None if program == "eager" else plan)

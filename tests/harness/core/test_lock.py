@@ -89,8 +89,9 @@ def test_a_holder_renews_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (tmp_path / FILE).stat().st_mtime > 0
 
 
+@pytest.mark.parametrize("another", [True, False])
 def test_a_file_that_was_removed_before_it_was_locked_is_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really, opened = os.open, list[int]()
 
@@ -99,13 +100,30 @@ def test_a_file_that_was_removed_before_it_was_locked_is_no_lock(
         opened.append(handle)
         if len(opened) == 1:  # the holder ends now, and another begins
             path.unlink()
-            os.close(really(path, *more))
+            os.close(really(path, *more)) if another else None
         return handle
 
     monkeypatch.setattr("kvparity.core.lock.os.open", late)
     with held(tmp_path, "verify"):
         assert json.loads((tmp_path / FILE).read_text())["work"] == "verify"
     assert len(opened) == 2
+
+
+def test_no_file_is_left_open_and_none_is_a_program(tmp_path: Path) -> None:
+    def opened() -> list[str]:
+        return [
+            f"{each}"
+            for each in Path("/proc/self/fd").iterdir()
+            if tmp_path in each.resolve().parents
+        ]
+
+    with held(tmp_path, "verify"):
+        assert len(opened()) == 1
+        assert (tmp_path / FILE).stat().st_mode & 0o111 == 0
+        with pytest.raises(RunFolderError), held(tmp_path, "shrink"):
+            raise AssertionError("it is taken")
+        assert len(opened()) == 1
+    assert opened() == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(

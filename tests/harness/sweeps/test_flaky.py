@@ -36,3 +36,6 @@ def test_what_is_flaky_is_told_with_its_runs() -> None:
     assert bits.words.startswith("different bits in 3 runs with the same contract")
     assert bits.runs == ("5.24.0-differs-0", "5.24.0-differs-1", "runs/c")
     assert verdicts.words.startswith("verdicts holds, void in 2 runs")
+    some = [row(cell=cell, digest=cell) for cell in "ab"]  # of another case no row was kept
+    others = [row(cell=cell, case_id="c001") for cell in "ab"]
+    assert len(history([*some, *others]).flaky) == 1

@@ -76,6 +76,10 @@ TURNS: dict[str, tuple[tuple[Said, ...], str | None, str]] = {
         (("5.23.0", "holds"), ("5.24.0+cpu", "differs"), ("5.24.0+cu130", "differs")), "5.24.0+cpu",
         "first bad version: transformers 5.24.0+cpu (differs; 5.23.0 holds)",
     ),
+    "good in all, and one is no version": (
+        (("5.24.0", "holds"), ("main", "holds")), None,
+        "good in every version of transformers (main holds, 5.24.0 holds)",
+    ),
     "bad in all, and one is no version": (
         (("5.24.0", "differs"), ("main", "differs")), None,
         "bad in every version of transformers that was run (main differs, 5.24.0 differs)",

@@ -10,7 +10,7 @@ import pytest
 import run_documents
 from sweep_rows import BEGAN
 
-from kvparity.sweeps.store_rows import CellHead, StoreRow, rows_of
+from kvparity.sweeps.store_rows import CellHead, StoreRow, now, rows_of
 
 HEAD = CellHead(cell="x", run="runs/x", ended=BEGAN)
 ROWS = {"decode": [[0, 3, "0x00000000000000aa", ["0xc0200000"]]]}
@@ -35,6 +35,15 @@ def test_the_reason_of_the_whole_is_that_of_its_first_bad_check(tmp_path: Path) 
     assert {row.cell_reason for row in found} == {
         "decode reduces like prefill: 2 cases, bits are equal; 1 controls caught"
     }
+
+
+def test_a_difference_has_its_place_and_what_is_kept_its_second(tmp_path: Path) -> None:
+    for name, told in ((None, "257: 0xc0"), ("a score", "257, a score: 0xc0")):
+        first = run_documents.DIVERGENCE | {"name": name}
+        case = run_documents.case(verdict="differs", differing_tokens=1, first_divergence=first)
+        (row,) = rows("differs", case, folder=tmp_path)
+        assert f"long/0, position {told}200000 against 0xc0200001" == row.first_divergence
+    assert (now().microsecond, str(now().tzinfo)) == (0, "UTC")
 
 
 def digest(folder: Path, *units: dict[str, Any]) -> str | None:
