@@ -136,6 +136,10 @@ def test_the_map_is_read_as_it_was_written_and_can_be_measured_in_part(tmp_path:
     assert both.within(both.of("f", "o"), 0.29) == ("t/b.py::y",)
     assert both.within(both.of("f", "o"), 0.0) == ("t/b.py::y",)
     assert both.of("f", "another") == ("t/b.py::y", "t/a.py::z")
+    some = covering.Reached({"t/a.py::z": 0.3, "t/a.py::b": 0.4}, {"f": {"p": ("t/a.py::b",)}}, {})
+    again = covering.merged(killed, some, ["t/a.py"])
+    assert list(again.seconds) == ["t/b.py::y", "t/a.py::z", "t/c.py::k", "t/a.py::b"], "in place"
+    assert again.seconds["t/a.py::z"] == 0.3
     table = covering.Reached({"t.py::a[1]": 1.0, "t.py::a[2]": 2.0, "t.py::ab": 9.0}, {}, {})
     assert table.whole(("t.py::a[2]", "t.py::ab", "t.py::a[1]")) == ("t.py::a", "t.py::ab")
     assert [table.seconds_of(test) for test in ("t.py::a", "t.py::a[2]", "t.py::ab")] == [3, 2, 9]

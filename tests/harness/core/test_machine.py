@@ -54,6 +54,7 @@ def tree(root: Path, own: str, mounts: str, **files: str) -> Path:
             V2,
             {
                 "a/b/cpu.max": "600000 100000", "a/cpu.max": "250000 100000",
+                "../cpu.max": "100000 100000",  # above the mount: of no group
                 "a/b/memory.max": str(8 * GIB), "a/b/memory.current": str(GIB),
                 "a/memory.max": str(6 * GIB), "a/memory.current": str(4 * GIB),
             },
@@ -72,6 +73,26 @@ def tree(root: Path, own: str, mounts: str, **files: str) -> Path:
         ),
         ("0::/a", V2, {"a/cpuset.cpus.effective": "0-1,6"}, 3, 32, "the machine"),
         ("0::/../..", V2, {"cpu.max": "300000 100000"}, 3, 32, "the machine"),
+        # Below a name with a colon; a mount of another kind has no groups.
+        (
+            "0::/a:b",
+            f"29 20 0:25 / /sys/fs/cgroup/other rw - tmpfs tmpfs rw\n{V2}",
+            {
+                "a:b/cpu.max": "500000 100000", "other/a:b/cpu.max": "100000 100000",
+                "a:b/memory.max": str(2 * GIB), "a:b/memory.current": str(3 * GIB),
+            },
+            5, 0, "memory.max",
+        ),
+        (
+            "0::/a",
+            V2,
+            {
+                "a/cpu.max": "100000", "cpu.max": "100000 0", "a/cpuset.cpus.effective": "x-1",
+                "a/memory.max": str(2 * GIB), "a/memory.current": "1",
+                "a/memory.stat": f"inactive_file {GIB}",
+            },
+            8, 2, "memory.max",
+        ),
         (
             "4:memory:/d/x\n3:cpu,cpuacct:/d/x\n2:cpuset:/d/x",
             V1.format(top="/"),
@@ -94,10 +115,16 @@ def tree(root: Path, own: str, mounts: str, **files: str) -> Path:
             {"memory/y/memory.limit_in_bytes": str(2 * GIB), "memory/memory.usage_in_bytes": "0"},
             8, 2, "memory.limit_in_bytes",
         ),
+        (
+            "4:memory:/e",
+            V1.format(top="/d/x"),
+            {"memory/memory.limit_in_bytes": str(3 * GIB)},
+            8, 3, "memory.limit_in_bytes",
+        ),
     ],
     ids=[
-        "no cgroups", "no limits", "nested", "high", "cpuset", "outside of the namespace", "v1",
-        "container",
+        "no cgroups", "no limits", "nested", "high", "cpuset", "outside of the namespace",
+        "a colon", "half written", "v1", "container", "beside the container",
     ],
 )  # fmt: skip
 def test_the_smallest_limit_on_the_way_up_holds(
@@ -121,12 +148,27 @@ def test_this_machine_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_kills_are_counted_by_the_group_and_by_the_machine(tmp_path: Path) -> None:
-    root = tree(tmp_path, "0::/a", V2, **{"a/memory.events": "low 0\noom 1\noom_kill 2"})
-    (root / "proc/vmstat").write_text("nr_free_pages 7\noom_kill 5\n")
+    events = "low 0\noom 1\noom_kill 2\noom_group_kill 9"
+    root = tree(tmp_path, "0::/a", V2, **{"a/memory.events": events})
+    (root / "proc/vmstat").write_text("nr_free_pages 7\noom_kill 5\nnuma_hit 9\n")
     assert {file.rpartition("/")[2]: count for file, count in oom_kills(root).items()} == {
         "vmstat": 5,
         "memory.events": 2,
     }
+
+
+def test_kills_of_a_group_of_the_first_version_are_counted(tmp_path: Path) -> None:
+    said = {"memory/a/memory.oom_control": "under_oom 0\noom_kill 3"}
+    root = tree(tmp_path, "4:memory:/a", V1.format(top="/"), **said)
+    assert list(oom_kills(root).values()) == [3]
+
+
+def test_the_peak_of_a_process_is_in_bytes(tmp_path: Path) -> None:
+    status = tmp_path / "proc/7/status"
+    status.parent.mkdir(parents=True)
+    status.write_text("VmPeak:\t    4096 kB\nVmHWM:\t    2048 kB\nVmRSS:\t     512 kB\n")
+    assert (machine.peak_of(7, tmp_path), machine.peak_of(8, tmp_path)) == (2 << 20, 0)
+    assert machine.gib(3 << 29) == "1.5 GiB"
 
 
 def pids(fit: MemoryFit | None, jobs: int = 2) -> tuple[int, int]:
