@@ -15,7 +15,7 @@ HARNESS, KERNELS, CONTRACTS = (
 _DECIDING = {
     HARNESS: """
         api/* births/causes births/signs
-        core/bits core/drift core/lock core/lse core/machine core/offline core/plain_tensor
+        core/bits core/drift core/lse core/offline core/plain_tensor
         gaps/adapters gaps/curves gaps/explain gaps/factors gaps/flips gaps/forward
         gaps/merged gaps/model_side gaps/pattern gaps/patterns gaps/position_patterns
         gaps/report gaps/routing gaps/sides gaps/weights
@@ -29,7 +29,7 @@ _DECIDING = {
         report/lines report/run_dir report/unit_paths report/verdict
         run/control_run run/identity run/options run/replay run/trace_command run/unit
         run/verify run/worker run/recheck/*
-        sweeps/history sweeps/judged sweeps/reading sweeps/store_rows
+        sweeps/history sweeps/judged sweeps/store_rows
     """,
     KERNELS: """
         fixed_arithmetic interpreter interpreter_fastpath launch operators rules
