@@ -27,6 +27,7 @@ def test_runs_of_verify_are_added_once(tmp_path: Path, capsys: pytest.CaptureFix
         assert main([*line, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert sorted(run["verdict"] for run in found["runs"]) == ["differs", "holds"]
+    assert {each.attempts for each in rows_in(tmp_path / "store")} == {1}
     (flaky,) = found["flaky"]
     assert flaky["words"].startswith("verdicts ")
 
