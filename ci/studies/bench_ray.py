@@ -181,8 +181,9 @@ def watch(driver: int, used: Used, over: threading.Event) -> None:
             used.cpu[pid] = seconds
             if pid not in used.computes and pid != os.getpid() and (pid == driver or works(pid)):
                 used.computes.add(pid)
-                if "core.isolation" in read(f"/proc/{pid}/cmdline"):
-                    used.subjects.add(pid)
+            # A process that was forked has its parent's command until its exec.
+            if pid in used.computes and "core.isolation" in read(f"/proc/{pid}/cmdline"):
+                used.subjects.add(pid)
         if time.monotonic() - last > 1:
             last = time.monotonic()
             for line in read(f"/proc/{driver}/status").splitlines():
