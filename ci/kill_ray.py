@@ -6,7 +6,7 @@ A cluster of three local nodes (ray.cluster_utils) of one CPU each. The subject 
 ci/kill_runs.py, over more workloads. Each node kill is SIGKILL to a node that is not the head and
 is at work: at a random moment, and then once it has sent some cases of a unit and not all. A new
 node comes in its place; the run goes on. Each driver kill is SIGKILL to the
-command, followed by --resume: in turn on the cluster and on this machine alone. What a run leaves
+command, at a random moment after the first line of evidence, followed by --resume: in turn on the cluster and on this machine alone. What a run leaves
 must be what a run without Ray left that was left alone, in every bit but times and places.
 """
 
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def whole(folder: Path) -> dict[str, JsonValue]:
     """What a run without Ray leaves."""
-    process = kill_runs.begin(folder, "--run-dir", "run", "--jobs", "1", "--no-locate")
+    process = kill_runs.begin(folder, "--run-dir", "run", "--jobs", "2", "--no-locate")
     return left(folder, *ended(process))
 
 
@@ -204,8 +204,10 @@ def kill_driver(
     folder: Path, cluster: Cluster, wanted: object, took: float, number: int
 ) -> dict[str, JsonValue]:
     """Kill a driver, and resume: in turn on the cluster and without it."""
-    moment = random.uniform(0.3, 0.95) * took
+    moment = random.uniform(0.0, 0.5) * took
     process = begin(folder, cluster)
+    while not kept(folder) and process.poll() is None:
+        time.sleep(0.05)
     time.sleep(moment)
     over = process.poll() is not None
     process.kill()
@@ -215,11 +217,11 @@ def kill_driver(
     if number % 2:
         code, said = run(folder, cluster, *resume)
     else:
-        more = ["--run-dir", "run", "--jobs", "1", "--no-locate", *resume]
+        more = ["--run-dir", "run", "--jobs", "2", "--no-locate", *resume]
         code, said = ended(kill_runs.begin(folder, *more))
     after = kept(folder)
     return {
-        "after": round(moment, 1), "over": over, "lines then": len(before),
+        "after the first line": round(moment, 1), "over": over, "lines then": len(before),
         "resumed": "on Ray" if number % 2 else "here",
         "kept": before == after[: len(before)],
         "equal": left(folder, code, said) == wanted and before == after[: len(before)],
