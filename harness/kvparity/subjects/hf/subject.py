@@ -212,17 +212,12 @@ class TransformersSubject:
         """
         ran = self._ran if ran is None else ran
         own = {name.removeprefix(_SWAPPED) for name in ran if name.startswith(_SWAPPED)}
-        swapped = own | {name.removeprefix(_SWAPPED) for name in self._scored}
         if self._about is None:
             self._about = describing.about(self.model)
-        asked: dict[str, JsonValue] = {
-            "attention": self.attention,
-            "devices": spread.wanted(self.model, self.device_map, self.device),
-        }
-        used: dict[str, JsonValue] = {
-            "attention": attention_of(self.model),
-            "devices": spread.lying(self.model, self.device_map),
-        }
+        asked: dict[str, JsonValue] = {"attention": self.attention}
+        asked["devices"] = spread.wanted(self.model, self.device_map, self.device)
+        used: dict[str, JsonValue] = {"attention": attention_of(self.model)}
+        used["devices"] = spread.lying(self.model, self.device_map)
         if self.invariant:
             asked["invariant"], used["invariant"] = True, bool(own)
         return {
@@ -230,7 +225,7 @@ class TransformersSubject:
             **self._about,
             "requested": asked,
             "used": used,
-            "invariant": sorted(swapped),
+            "invariant": sorted(own | {name.removeprefix(_SWAPPED) for name in self._scored}),
             "attention_called": called(ran),
             "order": asdict(self.order) if self.attention == fixed.NAME else None,
             "cache": caches.CLASSES[self.cache_kind],
