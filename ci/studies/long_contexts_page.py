@@ -139,21 +139,11 @@ def page(found: LongContexts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def together(points: Sequence[LongPoint]) -> list[LongPoint]:
-    """Of points in order, the last two of one machine: the farthest such, or none."""
-    for last in reversed(points):
-        same = [each for each in points if each["machine"] == last["machine"]]
-        upto = same[: same.index(last) + 1]
-        if len(upto) > 1:
-            return upto[-2:]
-    return []
-
-
 def _growth(found: LongContexts) -> Iterator[str]:
     seconds = min(each["cpu_seconds"] for each in found["points"])
     mib = min(each["peak_mib"] for each in found["points"])
     yield (
-        "How time and memory grow, by the last two points of one machine: an exponent of 1 is "
+        "How time and memory grow, by the last two points of each line: an exponent of 1 is "
         "linear, 2 is the square. Start-up is part of each point (the cheapest took "
         f"{seconds:.0f} s, the smallest {mib} MiB), and makes a short line flatter than its work."
     )
@@ -162,13 +152,14 @@ def _growth(found: LongContexts) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |"
     for whole in (False, True):
         for kind, about in KINDS.items():
-            points = together(chosen(found, kind, whole=whole))
+            points = chosen(found, kind, whole=whole)[-2:]
             time = exponent([(grown(each), each["cpu_seconds"]) for each in points])
             memory = exponent([(grown(each), each["peak_mib"]) for each in points])
             if time is None or memory is None:
                 continue
             by = {"batch": "sequences", "cases": "cases"}.get(kind, "keys")
             between = " and ".join(f"{grown(each):,}" for each in points)
+            between += ", of two machines" if points[0]["machine"] != points[1]["machine"] else ""
             rows = ", all rows computed" if whole else ""
             yield f"| {about}{rows} | {by} | {between} | {time:.2f} | {memory:.2f} |"
 
