@@ -5,9 +5,10 @@ python ci/kill_ray.py --kills 10 --out FILE     ends with 1 if anything was lost
 A cluster of three local nodes (ray.cluster_utils) of one CPU each. The subject is that of
 ci/kill_runs.py, over more workloads. Each node kill is SIGKILL to a node that is not the head and
 is at work: at a random moment, and then once it has sent some cases of a unit and not all. A new
-node comes in its place; the run goes on. Each driver kill is SIGKILL to the
-command, at a random moment after the first line of evidence, followed by --resume: in turn on the cluster and on this machine alone. What a run leaves
-must be what a run without Ray left that was left alone, in every bit but times and places.
+node comes in its place; the run goes on. Each driver kill is SIGKILL to the command, at a random
+moment after the first line of evidence, followed by --resume: in turn on the cluster and on this
+machine alone. What a run leaves must be what a run without Ray left that was left alone, in every
+bit but times and places.
 """
 
 from __future__ import annotations
