@@ -62,7 +62,7 @@ CAUSES: dict[str, tuple[Account, str, str | None, str]] = {
     "unwritten, and right": (account(BORN, unwritten=2), "reduction order", "attention", "rounds"),
     "scores are left": (account(BORN, still=1), "logprob semantics", "sampler", "once the births"),
     "an end before all": (account(BORN, still=1, whole=False), "reduction order", "attention", ""),
-    "unsteady": (account(BORN, **LEFT, unsteady=True), "not deterministic", "attention", "one side"),
+    "unsteady": (account(BORN, **LEFT, unsteady=True), "not deterministic", "attention", "rerun"),
     "unsteady, and right": (account(BORN, unsteady=True), "reduction order", "attention", ""),
     "most is left": (account(BORN, **LEFT, gap_left=0.6), "not deterministic", "attention", "came"),
     "half is left": (account(BORN, **LEFT, gap_left=0.5), "reduction order", "attention", ""),
