@@ -105,7 +105,7 @@ def report(verdict: str, *cases: Document, **changes: Any) -> Document:
         "name": "decode reduces like prefill",
         "relation": "invariance",
         "verdict": verdict,
-        "reason": "2 cases, bits are equal; 1 controls caught",
+        "reason": "2 cases, bits are equal; 1 control caught",
         "cases": list(cases),
         "omitted": [],
     }

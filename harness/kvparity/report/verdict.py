@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kvparity.core.errors import SubjectError
+from kvparity.core.words import some
 from kvparity.plan.cases import Case, Omitted, Work
 from kvparity.plan.kernel_cases import KernelCase, Unplanted
 from kvparity.plan.results import CaseLine, ControlLine, Outcome
@@ -112,7 +113,8 @@ def _controls_allow(
     unseen = blind(check.name, check.relation, controls, results)
     if unseen is not None:
         return "void", unseen
-    words = [f"{cases} cases, {RELATIONS[check.relation].holds}; {len(own)} controls caught"]
+    caught = f"{some(len(own), 'control')} caught"
+    words = [f"{some(cases, 'case')}, {RELATIONS[check.relation].holds}; {caught}"]
     words += seen_instead(check.name, check.relation, controls)
     return "holds", ", ".join(words)
 

@@ -170,8 +170,8 @@ def test_added_relations_are_planned_run_controlled_and_told(
 ) -> None:
     report = verify(tmp_path, monkeypatch, Toy(), TOTAL, STABLE)
     assert [(c["verdict"], c["reason"]) for c in report["checks"]] == [
-        ("holds", "4 cases, totals agree; 1 controls caught"),
-        ("holds", "2 cases, decode is stable; 1 controls caught"),
+        ("holds", "4 cases, totals agree; 1 control caught"),
+        ("holds", "2 cases, decode is stable; 1 control caught"),
     ]
     assert {(c["name"], c["relation"]) for c in report["controls"]} == {
         ("temperature-ignored", "total"), ("other-tile", "stable"),

@@ -51,9 +51,9 @@ def test_caches_and_keys_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("holds", "liveness"),
     ]
     held, live = report["checks"]
-    assert held["reason"] == "3 cases, stored bits are equal, and as written; 1 controls caught"
+    assert held["reason"] == "3 cases, stored bits are equal, and as written; 1 control caught"
     assert live["reason"] == (
-        "2 cases, rows depend on what they see, and on nothing else; 1 controls caught"
+        "2 cases, rows depend on what they see, and on nothing else; 1 control caught"
     )
     # No temperature: one case for each path.
     assert [(c["path"], c["reference"], c["temperature"]) for c in held["cases"]] == [

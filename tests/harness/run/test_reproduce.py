@@ -99,8 +99,8 @@ def stirred(seed: Callable[[], int]) -> Subject:
 @pytest.mark.parametrize(
     ("subject", "nodes", "check", "verdict", "words"),
     [
-        (Toy, 1, {}, "holds", "1 cases, bits are equal in every process; 3 controls caught"),
-        (Toy, 3, {"times": 3, "across": "nodes"}, "holds", "1 cases, bits are equal in every"),
+        (Toy, 1, {}, "holds", "1 case, bits are equal in every process; 3 controls caught"),
+        (Toy, 3, {"times": 3, "across": "nodes"}, "holds", "1 case, bits are equal in every"),
         (Toy, 1, {"across": "nodes"}, "void", "2 nodes were asked for, and it ran on 1 node (n"),
         (Toy, 2, {"times": 3, "across": "nodes"}, "void", "it ran on 2 nodes (node0, node1)"),
         (lambda: stirred(os.getpid), 1, {}, "differs", "another process gives other bits"),

@@ -33,7 +33,7 @@ def test_the_reason_of_the_whole_is_that_of_its_first_bad_check(tmp_path: Path) 
     checks = [run_documents.report("holds")["checks"][0] | {"name": "first"}, *checks]
     found = rows("differs", folder=tmp_path, checks=checks)
     assert {row.cell_reason for row in found} == {
-        "decode reduces like prefill: 2 cases, bits are equal; 1 controls caught"
+        "decode reduces like prefill: 2 cases, bits are equal; 1 control caught"
     }
 
 

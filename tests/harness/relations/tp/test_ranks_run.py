@@ -55,7 +55,7 @@ def test_two_ranks_have_the_bits_of_one_and_defects_are_caught(tmp_path: Path) -
     report = verify(tmp_path, controls=shown)
     (check,) = report["checks"]
     assert check["verdict"] == "holds", check["reason"]
-    assert check["reason"] == "1 cases, bits are equal at every number of ranks; 5 controls caught"
+    assert check["reason"] == "1 case, bits are equal at every number of ranks; 5 controls caught"
     (case,) = check["cases"]
     found = case["tp-invariance"]
     assert (found["reduce"], found["row_blocks"], found["first"]) == ("fixed", 4, None)
