@@ -155,6 +155,7 @@ def test_without_a_limit_only_bits_are_asked_for() -> None:
     assert [check.relation for check in found.checks] == ["invariance"]
 
 
+@pytest.mark.slow
 def test_functions_by_name_run_apart_and_rows_are_recomputed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

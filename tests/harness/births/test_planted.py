@@ -73,7 +73,13 @@ def account(fixture: str, control: str | None, *, room: int = 1 << 28) -> Accoun
     return found
 
 
-@pytest.mark.parametrize("control", PLANTED)
+@pytest.mark.parametrize(
+    "control",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if at > 5 else [])
+        for at, each in enumerate(PLANTED)
+    ],
+)
 def test_a_planted_defect_is_born_where_it_was_planted(control: str) -> None:
     fixture, operations, complete = PLANTED[control]
     found, true = account(fixture, control), CONTROLS[control]

@@ -96,6 +96,7 @@ def test_a_run_folder_that_exists(tmp_path, capsys):
     assert (run / "precious.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_keeps_finished_cases_and_the_run_can_be_finished(tmp_path, jobs, warm, monkeypatch):
     # A worker process interrupts its parent, as Ctrl-C on the terminal would.

@@ -26,6 +26,7 @@ def shell(redirection: str, *more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "more", "out", "err"),
     [

@@ -61,6 +61,7 @@ def test_a_picture_without_matplotlib_ends_a_command_with_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_few_commands_need_is_not_imported_by_all() -> None:
     code = (
         "import sys; from kvparity.cli.main import parser; parser(); import kvparity.run.worker; "

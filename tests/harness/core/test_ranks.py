@@ -32,11 +32,17 @@ def test_ranks_stay_for_the_next_group_and_end_when_asked() -> None:
 @pytest.mark.parametrize(
     ("function", "given", "error", "words"),
     [
-        (os._exit, [(3,), (3,)], SubjectError,
-         "rank . is gone: the subject ended the process with exit code 3, in starting$"),
+        pytest.param(
+            os._exit, [(3,), (3,)], SubjectError,
+            "rank . is gone: the subject ended the process with exit code 3, in starting$",
+            marks=pytest.mark.slow,
+        ),
         (os.kill, [(0, 0), "self"], SubjectError,
          "rank 1 is gone: the subject's process was killed by SIGKILL.*, in "),
-        (int, [("1",), ("one",)], InternalError, "rank 1 of 2: ValueError: invalid literal"),
+        pytest.param(
+            int, [("1",), ("one",)], InternalError, "rank 1 of 2: ValueError: invalid literal",
+            marks=pytest.mark.slow,
+        ),
         (time.sleep, [(0,), (60,)], SubjectError,
          "not done after 1 s, the limit: rank 1 in starting$"),
     ],

@@ -105,6 +105,7 @@ def test_a_void_case_is_told_by_its_place(tmp_path: Path, monkeypatch: pytest.Mo
     }
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = verify(tmp_path, subject=naive())
     for name in ("cases", "controls"):

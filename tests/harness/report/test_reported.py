@@ -154,7 +154,9 @@ def test_a_report_is_in_the_order_of_the_plan_and_has_every_kernel(
     judged: list[Any] = []
     monkeypatch.setattr(running, "judged", lambda units, results, fresh: results)
     monkeypatch.setattr(running, "judge", lambda *given: judged.append(given) or ("void", [CHECK]))
-    loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab", prompt_files=())
+    loaded: Any = SimpleNamespace(
+        contract=own, path="c.yaml", base=tmp_path, sha256="ab", prompt_files=()
+    )
     (tmp_path / "identity.json").write_text(json.dumps({"command": "kvparity verify", "path": "c"}))
     left = (Unplanted("x", "order", "why", asked=True),)
     place: Any = SimpleNamespace(document=lambda: {"device": "d"})
@@ -180,7 +182,9 @@ def test_a_setting_that_the_environment_overrides_ends_a_run_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = contract()
-    loaded: Any = SimpleNamespace(contract=own, path="c.yaml", sha256="ab", prompt_files=())
+    loaded: Any = SimpleNamespace(
+        contract=own, path="c.yaml", base=tmp_path, sha256="ab", prompt_files=()
+    )
     texts = SimpleNamespace(loaded=loaded)
     monkeypatch.setattr(running, "given", lambda loaded: texts)
     monkeypatch.setattr(where, "overridden", lambda device: f"{device}: X=1 is set")

@@ -43,6 +43,7 @@ NOT_WITH_TRANSFORMERS_4 = {
 """It has no such model, or its caches cannot do a path, and that is said."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_contract_of_caches_holds_with_every_control_caught(tmp_path, name, warm):
     asked = ["verify", name, "--device", "cpu", "--json", "--jobs", "1"]

@@ -195,7 +195,10 @@ class Stopping(Toy):
         return super().session(members, layout)
 
 
-@pytest.mark.parametrize("after", [10, 40, 65])
+@pytest.mark.parametrize(
+    "after",
+    [pytest.param(10, marks=pytest.mark.slow), 40, pytest.param(65, marks=pytest.mark.slow)],
+)
 def test_an_interrupted_run_resumes_to_the_same_report(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

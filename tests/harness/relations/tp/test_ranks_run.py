@@ -77,6 +77,7 @@ def test_two_ranks_have_the_bits_of_one_and_defects_are_caught(tmp_path: Path) -
     assert void.startswith("void: decode at 2 ranks: allreduce_ ran"), void
 
 
+@pytest.mark.slow
 def test_one_chain_has_other_bits_at_two_ranks(tmp_path: Path) -> None:
     plain = {key: it for key, it in SUBJECT.items() if key != "row_blocks"}
     summed = CHECK | {"reduce": "all_reduce"}
@@ -99,6 +100,7 @@ def test_one_chain_has_other_bits_at_two_ranks(tmp_path: Path) -> None:
     assert line.endswith(f"at 2 ranks, decode, in {first['operation']}")
 
 
+@pytest.mark.slow
 def test_ranks_that_take_too_long_end_the_run_in_one_sentence(tmp_path: Path) -> None:
     ranks.end()  # so that they have to start, which takes longer than a second
     with pytest.raises(SubjectError, match="not done after 1 s, the limit: rank 0 in ") as caught:
