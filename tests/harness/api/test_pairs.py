@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
@@ -27,7 +26,6 @@ from kvparity.core.isolation.inside import here
 from kvparity.run.jobs import Jobs
 from kvparity.run.options import BUDGET_S
 
-Function = Callable[..., object]
 SMALL = {"heads": (2, 1, 16), "lengths": (1, 3, 9), "paths": ("decode", "batched")}
 
 
