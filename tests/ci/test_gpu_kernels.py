@@ -77,6 +77,7 @@ def test_a_form_is_listed_once(listed):
     assert len({each.form for each in listed["bench"]}) == len(listed["bench"])
 
 
+@pytest.mark.slow
 def test_the_list_of_a_contract_is_what_its_run_launches(tmp_path, compiled_mode, monkeypatch):
     """The same contract run for real, on the CPU with every kernel interpreted."""
     file = Path(contract("sliding-window", tmp_path))

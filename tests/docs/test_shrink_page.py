@@ -24,6 +24,7 @@ def shape(line: str) -> str:
     )
 
 
+@pytest.mark.slow
 def test_another_tile_in_decode_is_left_with_one_row_beside_its_edge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

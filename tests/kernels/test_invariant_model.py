@@ -132,6 +132,7 @@ def test_leaving_an_override_out_is_seen(name: str) -> None:
     assert left_out(name, torchs) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*OVERRIDDEN, *EVEN])
 def test_leaving_an_override_out_is_seen_where_the_original_follows_the_rows(name: str) -> None:
     """For originals that on this CPU and at these shapes happen not to."""

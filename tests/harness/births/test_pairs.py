@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 import torch
+from few import few
 from pair_contracts import PAIRS, verify, write
 
 from kvparity.births.pair_causes import distance, wrong_side
@@ -50,7 +51,7 @@ def located(folder: Path, change: str, capsys: pytest.CaptureFixture[str]) -> tu
     return code, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", few(CHANGES, 1))
 def test_rows_part_where_the_kernel_changes(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from few import few
 from located import located
 from torch import Tensor
 
@@ -73,13 +74,7 @@ def account(fixture: str, control: str | None, *, room: int = 1 << 28) -> Accoun
     return found
 
 
-@pytest.mark.parametrize(
-    "control",
-    [
-        pytest.param(each, marks=[pytest.mark.slow] if at > 5 else [])
-        for at, each in enumerate(PLANTED)
-    ],
-)
+@pytest.mark.parametrize("control", few(PLANTED, 6))
 def test_a_planted_defect_is_born_where_it_was_planted(control: str) -> None:
     fixture, operations, complete = PLANTED[control]
     found, true = account(fixture, control), CONTROLS[control]

@@ -12,6 +12,7 @@ from typing import Any
 
 import faults
 import pytest
+from few import few
 
 from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.isolation.pool import Apart, BadEndError, InternalError, PoolTask
@@ -45,21 +46,25 @@ def test_values_come_back_as_plain_data() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [
-        (("exit",), f"the subject ended the process with exit code 0: {CASE}"),
-        (("_exit",), f"the subject ended the process with exit code 0: {CASE}"),
-        (("exec", "/bin/true"), f"the subject ended the process with exit code 0: {CASE}"),
-        (
-            ("exec", "/bin/sleep", "60"),
-            f"closed the pipes of its process, or put another program in its place (exec): {CASE}",
-        ),
-        (("abort",), f"was killed by SIGABRT: {CASE}"),
-        (("segfault",), f"was killed by SIGSEGV: {CASE}"),
-        (("killed",), f"was killed by SIGKILL (out of memory?): {CASE}"),
-        (("forks",), f"{CASE}: the subject forked"),
-        (("forks late",), "the subject forked"),
-        (("raises", "interrupt"), "the subject raised KeyboardInterrupt: words"),
-    ],
+    few(
+        [
+            (("exit",), f"the subject ended the process with exit code 0: {CASE}"),
+            (("_exit",), f"the subject ended the process with exit code 0: {CASE}"),
+            (("exec", "/bin/true"), f"the subject ended the process with exit code 0: {CASE}"),
+            (
+                ("exec", "/bin/sleep", "60"),
+                f"closed the pipes of its process, or put another program in its place (exec): "
+                f"{CASE}",
+            ),
+            (("abort",), f"was killed by SIGABRT: {CASE}"),
+            (("segfault",), f"was killed by SIGSEGV: {CASE}"),
+            (("killed",), f"was killed by SIGKILL (out of memory?): {CASE}"),
+            (("forks",), f"{CASE}: the subject forked"),
+            (("forks late",), "the subject forked"),
+            (("raises", "interrupt"), "the subject raised KeyboardInterrupt: words"),
+        ],
+        5,
+    ),
 )
 def test_a_process_that_ends_is_an_error_that_names_the_place(
     fault: tuple[Any, ...], words: str

@@ -44,6 +44,7 @@ def naive(**names: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_pair_with_one_order_holds(tmp_path: Path) -> None:
     seen = verify(tmp_path, subject=naive())
     (check,) = seen["checks"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
+from few import few
 from tiny_sides import LENGTHS, sides
 from tiny_transformers import tiny
 from torch import Tensor
@@ -104,7 +105,7 @@ def of_control(name: str) -> LocatedCell | None:
     return cell(found, both, ("prefill", "decode"))
 
 
-@pytest.mark.parametrize("name", CONTROL)
+@pytest.mark.parametrize("name", few(CONTROL, 2))
 def test_the_cell_of_a_control(name: str) -> None:
     _, position, written, step, holds = CONTROL[name]
     found = of_control(name)

@@ -52,6 +52,7 @@ def test_before_and_after(tmp_path, capsys):
         assert "the same result as the run recorded" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_with_its_default_attention(tmp_path, capsys):
     """Grouped heads, a cache, chunks and pads on both sides, all through torch's sdpa."""
     text = EAGER.replace("execution: bfloat16", "execution: float32")

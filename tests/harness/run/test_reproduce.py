@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import toy
+from few import few
 from toy import Toy
 
 from kvparity.controls import repeats
@@ -98,7 +99,7 @@ def stirred(seed: Callable[[], int]) -> Subject:
 
 @pytest.mark.parametrize(
     ("subject", "nodes", "check", "verdict", "words"),
-    [
+    few([
         (Toy, 1, {}, "holds", "1 case, bits are equal in every process; 3 controls caught"),
         (Toy, 3, {"times": 3, "across": "nodes"}, "holds", "1 case, bits are equal in every"),
         (Toy, 1, {"across": "nodes"}, "void", "2 nodes were asked for, and it ran on 1 node (n"),
@@ -108,7 +109,7 @@ def stirred(seed: Callable[[], int]) -> Subject:
         (lambda: Toy("unsteady"), 1, {}, "differs", "a second run in the same process gives other"),
         (lambda: Toy("nan-rows"), 1, {}, "differs", "NaN or Inf in an active token"),
         (lambda: Toy("never-decodes"), 1, {}, "void", "no decode was observed"),
-    ],
+    ], 5),
     ids=[
         "same", "three nodes", "one node", "two nodes of three", "by process", "by node",
         "by history", "nan", "no decode",

@@ -87,6 +87,7 @@ def test_a_wrong_layer_plan_is_caught(name: str) -> None:
         assert refused(plan, codec, made), f"{what} was not seen"
 
 
+@pytest.mark.slow
 def test_a_short_cache_does_not_show_an_ignored_window_and_the_report_says_so() -> None:
     made = lab("gemma3_text")
     plan = wrong_plans(made.plan)["a window ignored"]

@@ -19,6 +19,7 @@ from decoder_cases import (
     run,
     span,
 )  # fmt: skip
+from few import few
 from torch import Tensor
 
 from kvparity.subjects.attention_calls import DecodeCall, Outputs, PrefillCall
@@ -43,7 +44,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("store", "heads_first", "page"), CASES)
+@pytest.mark.parametrize(("store", "heads_first", "page"), few(CASES, 8))
 def test_every_path_reads_the_same_store(store: str, heads_first: bool, page: int) -> None:
     which = decoder(store, heads_first=heads_first)
     reference = run(which, "prefill", LONG, page=page)

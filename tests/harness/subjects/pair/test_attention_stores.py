@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from few import few
 from store_settings import HERE, WIDE, outcomes, results, setting
 
 from kvparity.plan.schedule import Action, Layout, Member, Plan, Span
@@ -52,7 +53,7 @@ def test_our_own_kernels_hold_with_a_window_and_a_soft_cap(store: str) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"window": 5}, {"softcap": 1.5}])
-@pytest.mark.parametrize("store", ["float32", *STORES])
+@pytest.mark.parametrize("store", few(["float32", *STORES], 3))
 def test_a_foreign_pair_holds_on_every_path(store: str, more: dict[str, Any]) -> None:
     all_hold(setting(WIDE, store, **more))
 
@@ -104,7 +105,7 @@ CACHE = {"name": "held", "relation": "cache", "paths": ["decode", "streamed(7)",
 LIVE = {"name": "live", "relation": "liveness", "paths": ["decode", "batched", "prefix(16)"]}
 
 
-@pytest.mark.parametrize("store", ["float32", *STORES])
+@pytest.mark.parametrize("store", few(["float32", *STORES], 2))
 def test_caches_hold_what_was_written_and_every_key_lives(store: str) -> None:
     checks = [CACHE | {"paths": [*CACHE["paths"], "prefix(16)"]}, LIVE]
     all_hold(setting(WIDE, store, checks=checks, lengths=[40, 18]))
