@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from toy import Toy, contract
 
 from kvparity.cli.main import main
 from kvparity.core import own_source, versions
-from kvparity.core.errors import SubjectError, UnsupportedError
+from kvparity.core.errors import RunFolderError, SubjectError, UnsupportedError
 from kvparity.core.exit_codes import ExitCode
 from kvparity.run.on_ray import begin, process_here
+from kvparity.run.on_ray.node import Serving
 from kvparity.run.on_ray.request import need_of
 from kvparity.run.on_ray.settings import not_there
 from kvparity.run.worker import Job
@@ -31,6 +33,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
         each_line(lambda file, line: swapped(line, id="c999") if file == "cases.jsonl" else line),
         "which it was not asked for",
     ),
+    "no JSON": (each_line(lambda file, line: line[:-1]), "that is no object of JSON: "),
+    "no object": (each_line(lambda file, line: "[1]"), "that is no object of JSON: "),
     "a line that is none": (
         each_line(lambda file, line: swapped(line, more=1)),
         "is not kvparity's",
@@ -54,6 +58,30 @@ def test_what_a_node_may_not_send_is_refused(
     change, words = REFUSED[name]
     with pytest.raises(SubjectError, match=words):
         verified(tmp_path, monkeypatch, Nodes(change=change))
+
+
+def test_a_folder_that_was_edited_is_told_as_on_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified(tmp_path, monkeypatch, None)
+    file = tmp_path / "run/cases.jsonl"
+    first, *others = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([swapped(first, relation="none") + "\n", *others]))
+    with pytest.raises(RunFolderError, match=r"cases\.jsonl:1"):
+        verified(tmp_path, monkeypatch, Nodes(), resume=True)
+
+
+def test_a_node_that_cannot_write_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    serving = Serving("node", tmp_path / "file")
+    serving.give(1, lambda: pytest.fail("it has no folder"), ())
+    while not (parts := list(serving.new())):
+        time.sleep(0.01)
+    (part,) = parts
+    assert part.over
+    assert part.error is not None
+    assert part.error["error"] == "folder"
+    assert f"{tmp_path}/file/1 could not be written: Not a directory" in part.error["words"]
 
 
 def test_an_error_of_the_subject_is_told_once_and_not_tried_again(

@@ -128,14 +128,19 @@ class Process:
         SIGKILL and no other signal: a subject may have a handler for those.
         """
         if self._popen.returncode is None:
-            try:
-                os.killpg(self.pid, signal.SIGKILL)  # the group is its own
-            except (ProcessLookupError, PermissionError):
-                self._popen.kill()
+            self.strike()
             self._popen.wait()
             self.done()
             os.close(self.answers)
         return int(self._popen.returncode)
+
+    def strike(self) -> None:
+        """Send SIGKILL to it and all that it started, and wait for nothing."""
+        if self._popen.returncode is None:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)  # the group is its own
+            except (ProcessLookupError, PermissionError):
+                self._popen.kill()
 
     def ended(self) -> str:
         """End it; how it ended, in words."""

@@ -61,7 +61,8 @@ class PlannedTask:
 
 
 def task_of(number: int, what: object) -> PlannedTask:
-    """The task of a unit, a case or a control; of anything else, one that writes nothing."""
+    """The task of a unit, a case or a control; of anything else, one that writes nothing. Nor does
+    one of several runs of a case: the driver compares them."""
     if isinstance(what, Unit):
         return PlannedTask(number, what.id, {case.id: case for case in what.cases}, unit=what.id)
     if isinstance(what, KernelCase):
@@ -69,7 +70,7 @@ def task_of(number: int, what: object) -> PlannedTask:
     if isinstance(what, ControlRun | KernelControl):
         named = (what.control, what.relation)
         return PlannedTask(number, f"control {control_key(*named)}", {}, control=named)
-    return PlannedTask(number, str(what), {})
+    return PlannedTask(number, what.id if isinstance(what, Case) else str(what), {})
 
 
 @dataclass
@@ -132,7 +133,7 @@ class Gathered:
     def _line(self, begun: Undertaken, file: str, text: str) -> None:
         if file not in _NAMES:
             raise SubjectError(f"a node sent a line of {file!r}, which no task writes")
-        value: Json = json.loads(text)
+        value = _object(file, text)
         if "place" in value:
             raise SubjectError("a node sent a case that says itself where it ran")
         key = _key(file, value)
@@ -169,7 +170,10 @@ class Gathered:
             task = next((each for each in begun.tasks.values() if path.stem in each.cases), None)
             if task is None:
                 raise SubjectError(f"a node sent {name}, which it was not asked for")
-            return self._changed(begun, task, (path.stem,), f"{name} has other bits than before")
+            if task.lost or (CaseLine.file, path.stem) in self._known:
+                words = f"{name} has other bits than before"
+                return self._changed(begun, task, (path.stem,), words)
+            # else a run that was interrupted left it, and no case that names it
         whole.parent.mkdir(exist_ok=True)
         part = whole.with_name(f"{whole.name}.part")
         part.write_bytes(content)
@@ -192,6 +196,16 @@ class Gathered:
         ))  # fmt: skip
 
 
+def _object(file: str, text: str) -> Json:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise SubjectError(f"a node sent a line of {file} that is no object of JSON: {text[:80]!r}")
+    return value
+
+
 def _model(file: str, value: Json) -> type[RunLine]:
     if file == CaseLine.file:
         relation = value.get("relation")
@@ -208,8 +222,9 @@ def _key(file: str, value: Json) -> Key:
 def _hash(file: str, value: Json) -> str:
     """Of all that an equal task gives again."""
     varies: Iterable[str] = ()
-    if file == CaseLine.file:
-        varies = RELATIONS[str(value["relation"])].varies
+    relation = RELATIONS.get(str(value.get("relation")))  # none in a folder that was edited
+    if file == CaseLine.file and relation is not None:
+        varies = relation.varies
     lasting = _timeless({key: it for key, it in value.items() if key not in varies})
     return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
 

@@ -72,12 +72,15 @@ class Serving:
 
     def parts(self) -> Iterator[SentPart]:
         """First that it is here; then what is computed: at once where the driver waits for it,
-        else twice a second, all that came meanwhile in one message."""
+        else twice a second, all that came meanwhile in one message. Processes that are still there
+        at the end are ended."""
         yield SentPart(pool=0)
         while not self._left:
             self._news.wait(_PAUSE_S if self.busy else None)
             self._news.clear()
             yield from self.new()
+        for process in [*self._pools.values()]:
+            process.end()
 
     def new(self) -> Iterator[SentPart]:
         """What came since."""

@@ -72,8 +72,7 @@ class RayPool(Pool):
 
     def __exit__(self, *_: object) -> None:
         """End what still runs, with the workers that it runs in."""
-        for each in self._dealt:
-            self.workers.end(each)
+        self.workers.end([*self._dealt])
 
     def run(self, tasks: Iterable[PoolTask[Result]]) -> Iterator[Result]:
         """Compute all tasks; results come as they end.
@@ -102,6 +101,10 @@ class RayPool(Pool):
         Raises:
             BadEndError: one did not end as it should.
         """
+        kept = (
+            self.workers.kept
+        )  # of one that is not, another pool of the run heard that it is lost
+        self._dealt = {each: dealt for each, dealt in self._dealt.items() if each in kept}
         for each in self._dealt:
             each.ray.finish(self.number)
         while self._dealt:

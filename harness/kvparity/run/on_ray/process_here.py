@@ -6,13 +6,14 @@ import queue
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvparity.core import versions
-from kvparity.core.errors import UnsupportedError
+from kvparity.core.errors import RunFolderError, UnsupportedError
 from kvparity.core.isolation.child import Message
 from kvparity.core.isolation.pool import Apart, PoolTask, message_of
 from kvparity.core.own_source import source_digest
@@ -44,7 +45,6 @@ class ProcessHere:
         self.pool, self.node, self.top, self._news = pool, node, folder, news
         self.run = folder / "run"
         """The run folder of this process."""
-        (self.run / "failures").mkdir(parents=True)
         self._common = common
         self._asked: queue.SimpleQueue[SentTask | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -53,6 +53,7 @@ class ProcessHere:
         self._answers: list[tuple[int, JsonValue]] = []
         self._error: Message | None = None
         self._over = False
+        self._apart: Apart | None = None
         self._lines: list[tuple[str, str]] = []
         self._offsets: dict[str, int] = {}
         self._folder = ""
@@ -74,6 +75,11 @@ class ProcessHere:
         """No more will be asked."""
         self._asked.put(None)
 
+    def end(self) -> None:
+        """End the process, and what it started, at once."""
+        if self._apart is not None:
+            self._apart.strike()
+
     def part(self) -> SentPart:
         """What is new. Answers are taken before lines, so that an answer's lines are all there."""
         with self._lock:
@@ -89,13 +95,20 @@ class ProcessHere:
 
     def _compute(self) -> None:
         try:
+            with self._writing():
+                (self.run / "failures").mkdir(parents=True)
             common = self._common()
             self._folder = common.folder
             self._sound(common)
-            first = partial(calls.begin, common.job, str(self.run), self._sources(common))
+            with self._writing():
+                sources = self._sources(common)
+            first = partial(calls.begin, common.job, str(self.run), sources)
             with Apart(1, common.timeout, lambda words: None, first=first) as pool:
+                self._apart = pool
                 (found,) = pool.run([PoolTask(calls.look)])
-                self._about = self._place(found, common)
+                about = self._place(found, common)
+                with self._lock:
+                    self._about = about
                 self._news.set()
                 while (item := self._asked.get()) is not None:
                     self._before(item)
@@ -117,6 +130,15 @@ class ProcessHere:
             idle = not self._given
         if idle:
             self._news.set()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise ``RunFolderError`` where this node's own folder cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            words = f"{self._name()}: {self.top} could not be written: {error.strerror}"
+            raise RunFolderError(words) from error
 
     def _sound(self, common: SentJob) -> None:
         """Raise ``UnsupportedError`` where this node is not as the driver."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ it tries another place as well."""
 _NOBODY_S = 0.25
 """How long a run waits where no worker is there to say anything."""
 _LEAVE_S = 2.0
-"""How long workers may take to take their folders away."""
+"""How long workers may take to end what they compute, and to take their folders away."""
 
 
 @dataclass(eq=False)
@@ -49,6 +49,7 @@ class Workers:
         self.cluster, self.request, self.need = cluster, request, need
         self.kept: list[KeptWorker] = []
         self._nodes: dict[str, int] = {}
+        self._shunned: set[str] = set()
         self._looked = -math.inf
         self._failed: Counter[str] = Counter()
         self._why = ""
@@ -58,20 +59,9 @@ class Workers:
         """They start when they are wanted."""
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """End them; at once where something went wrong."""
-        there = [each for each in self.kept if each.there] if error is None else []
-        for worker in there:
-            worker.ray.leave()
-        until = time.monotonic() + _LEAVE_S
-        while there and time.monotonic() < until:
-            for worker in self._speaking(there):
-                with suppress(Exception):
-                    if self.cluster.next(worker.ray.parts) is not None:
-                        continue
-                there.remove(worker)
-        for worker in tuple(self.kept):
-            self.end(worker)
+    def __exit__(self, *_: object) -> None:
+        """End them."""
+        self.end([*self.kept])
 
     def pool(self) -> int:
         """The number of another pool, from 1."""
@@ -96,6 +86,7 @@ class Workers:
             SubjectError: on none of them a worker stays until it says that it is there.
         """
         if time.monotonic() - self._looked > _LOOK_S:
+            self._shunned.clear()
             self._nodes = self._usable()
             if not self._nodes:
                 self.cluster.require(self.need, self.request.wait_s, tell)
@@ -119,7 +110,7 @@ class Workers:
             taken = Counter(each.node for each in self.kept)
             free = [
                 name for name, places in self._nodes.items()
-                if taken[name] < places and name not in elsewhere
+                if taken[name] < places and name not in elsewhere | self._shunned
             ]  # fmt: skip
             if not free:
                 return
@@ -148,8 +139,23 @@ class Workers:
                 worker.there = True
                 self._failed[worker.node] = 0
 
-    def end(self, worker: KeptWorker) -> None:
-        """End one, and what it computes."""
+    def end(self, workers: Sequence[KeptWorker]) -> None:
+        """End some, with what they compute and all that a subject started there; their folders are
+        taken away."""
+        there = [each for each in workers if each.there and each in self.kept]
+        for worker in there:
+            worker.ray.leave()
+        until = time.monotonic() + _LEAVE_S
+        while there and time.monotonic() < until:
+            for worker in self._speaking(there):
+                with suppress(Exception):
+                    if self.cluster.next(worker.ray.parts) is not None:
+                        continue
+                there.remove(worker)
+        for worker in workers:
+            self._kill(worker)
+
+    def _kill(self, worker: KeptWorker) -> None:
         if worker in self.kept:
             self.kept.remove(worker)
         worker.ray.kill()
@@ -163,12 +169,12 @@ class Workers:
         return [by_parts[id(parts)] for parts in found]
 
     def _lost(self, worker: KeptWorker, error: LostError) -> None:
-        self.end(worker)
+        self._kill(worker)
         if worker.there:
             self._looked = -math.inf
             return
         # Where Ray has not seen yet that a node is gone, the next look would be too early.
-        self._nodes.pop(worker.node, None)
+        self._shunned.add(worker.node)
         self._looked = time.monotonic()
         self._failed[worker.node] += 1
         self._why = str(error)
