@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from node_stand_ins import Nodes
@@ -20,10 +22,13 @@ from toy import Toy, contract
 from toy_verification import BITS
 
 from kvparity.core import versions
+from kvparity.core.errors import SubjectError
 from kvparity.core.isolation.inside import here
+from kvparity.core.isolation.pool import Here
+from kvparity.core.own_source import source_digest
 from kvparity.run import verify as running
 from kvparity.run import worker
-from kvparity.run.on_ray import begin, workers
+from kvparity.run.on_ray import begin, process_here, workers
 from kvparity.run.on_ray.node import Serving
 from kvparity.run.on_ray.pool import Dealt
 from kvparity.run.on_ray.request import NodeNeed, RayRequest
@@ -172,22 +177,52 @@ def test_only_what_is_whole_is_sent(tmp_path: Path) -> None:
     assert not run.exists()
 
 
-def test_a_pair_runs_where_its_folder_is_not(
+def test_a_worker_that_leaves_ends_its_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sources, what lies beside them, and the packages that they are in, go to the node."""
-    base = tmp_path / "own"
-    (base / "package").mkdir(parents=True)
-    texts = {
-        "pair.py": "import beside_pair\ndef prefill(): return beside_pair.NAME",
-        "beside_pair.py": "NAME = 'beside'",
-        "package/__init__.py": "NAME = 'package'",
-        "package/kernels.py": "from package import NAME\ndef decode(): return NAME",
-        "notes.txt": "not sent",
-    }
+    began, struck = threading.Event(), threading.Event()
+
+    class Long(Here):
+        def __init__(self, *_: object, first: object) -> None: ...
+
+        def run(self, tasks: object) -> Iterator[Any]:
+            began.set()
+            struck.wait(60)
+            raise SubjectError("its process is gone")
+
+        def strike(self) -> None:
+            struck.set()
+
+    monkeypatch.setattr(process_here, "Apart", Long)
+    shared = SentJob(b"", "", versions.versions(), source_digest(), None, (), (), 1.0)
+    serving = Serving("node", tmp_path)
+    serving.give(1, lambda: shared, ())
+    assert began.wait(60)
+    serving.leave()
+    assert list(serving.parts()) == [SentPart()]
+    assert struck.is_set()
+
+
+@pytest.fixture
+def stay(monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
+    """What a process of a node does as long as it lives."""
+    monkeypatch.setattr(worker, "start", lambda: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = {*sys.modules}
+    with ExitStack() as found:
+        monkeypatch.setattr(begin, "_stay", found)
+        yield found
+    for name in sys.modules.keys() - before:
+        del sys.modules[name]
+
+
+def began(folder: Path, texts: dict[str, str], pair: dict[str, str]) -> tuple[Path, set[str]]:
+    """Begin on a node that has nothing of a contract's folder; which that was, and what was sent
+    of it."""
+    base = folder / "own"
     for name, text in texts.items():
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
         (base / name).write_text(text)
-    pair = {"prefill": "pair.py:prefill", "decode": "package.kernels:decode"}
     document = {
         "version": 1, "name": "sent",
         "subject": pair | {"kind": "attention", "heads": {"query": 2, "kv": 1, "dim": 4}},
@@ -197,22 +232,56 @@ def test_a_pair_runs_where_its_folder_is_not(
     }  # fmt: skip
     (base / "contract.json").write_text(json.dumps(document))
     sent = sources_of(load(base / "contract.json"))
-    assert {Path(each.path).relative_to(base).as_posix() for each in sent} == texts.keys() - {
-        "notes.txt"
-    }
     shutil.rmtree(base)
     copies = {}
     for each in sent:
-        copy = tmp_path / "node" / each.path.lstrip("/")
+        copy = folder / "node" / each.path.lstrip("/")
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(each.text)
         copies[each.path] = str(copy)
-    monkeypatch.setattr(worker, "start", lambda: None)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    with ExitStack() as stay:
-        monkeypatch.setattr(begin, "_stay", stay)
-        begin.begin(pickle.dumps(Job(contract(), base, "cpu", tmp_path)), str(tmp_path), copies)
-        assert load_callable("pair.py:prefill", base)() == "beside"
-        assert load_callable("package.kernels:decode", base)() == "package"
-    for name in ("package", "package.kernels", "beside_pair"):
-        monkeypatch.delitem(sys.modules, name)
+    begin.begin(pickle.dumps(Job(contract(), base, "cpu", folder)), str(folder), copies)
+    return base, {Path(each.path).relative_to(base).as_posix() for each in sent}
+
+
+@pytest.mark.usefixtures("stay")
+def test_a_pair_runs_where_its_folder_is_not(tmp_path: Path) -> None:
+    """Its sources, what lies beside them, and the packages that they are in, go to the node."""
+    texts = {
+        "pair.py": "import beside_pair\ndef prefill(): return beside_pair.NAME",
+        "beside_pair.py": "NAME = 'beside'",
+        "package/__init__.py": "NAME = 'package'",
+        "package/kernels.py": "from package import NAME\ndef decode(): return NAME",
+        "notes.txt": "not sent",
+    }
+    pair = {"prefill": "pair.py:prefill", "decode": "package.kernels:decode"}
+    base, sent = began(tmp_path, texts, pair)
+    assert sent == texts.keys() - {"notes.txt"}
+    assert load_callable("pair.py:prefill", base)() == "beside"
+    assert load_callable("package.kernels:decode", base)() == "package"
+
+
+@pytest.mark.usefixtures("stay")
+@pytest.mark.parametrize("init", [{"own_package/__init__.py": ""}, {}], ids=["package", "folder"])
+def test_a_pair_in_a_package_runs_where_its_folder_is_not(
+    tmp_path: Path, init: dict[str, str]
+) -> None:
+    texts = init | {"own_package/kernels.py": "def prefill(): return 1\ndef decode(): return 2"}
+    names = {"prefill": "own_package.kernels:prefill", "decode": "own_package.kernels:decode"}
+    base, sent = began(tmp_path, texts, names)
+    assert sent == texts.keys()
+    assert [load_callable(each, base)() for each in names.values()] == [1, 2]
+
+
+@pytest.mark.usefixtures("stay")
+def test_what_lies_beside_a_pair_comes_before_what_a_node_has_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed/of_both.py").write_text("NAME = 'installed'")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    texts = {
+        "pair.py": "import of_both\ndef prefill(): return of_both.NAME",
+        "of_both.py": "NAME = 'beside'",
+    }
+    base, _ = began(tmp_path, texts, {"prefill": "pair.py:prefill", "decode": "pair.py:prefill"})
+    assert load_callable("pair.py:prefill", base)() == "beside"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +33,10 @@ def begin(job: bytes, folder: str, sources: dict[str, str]) -> None:
     given: Job = pickle.loads(job)
     _job = replace(given, folder=Path(folder))
     if sources:
-        sys.path += sorted({str(Path(copy).parent) for copy in sources.values()})
         copies = {Path(path): Path(copy) for path, copy in sources.items()}
-        _stay.enter_context(instead(copies))  # as long as the process
+        folders = _folders(sources, _job.base)
+        sys.path += sorted(map(str, folders.values()))
+        _stay.enter_context(instead(copies, folders))  # as long as the process
     if (forced := overridden(_job.device)) is not None:
         raise UnsupportedError(forced)
     try:
@@ -47,6 +49,17 @@ def begin(job: bytes, folder: str, sources: dict[str, str]) -> None:
             "device on the node that Ray chose; nothing runs on a CPU instead"
         )
     worker.start()
+
+
+def _folders(sources: Mapping[str, str], base: Path) -> dict[Path, Path]:
+    """By folder of the driver, where its copies lie here: those of ``sources``, and ``base``, below
+    which the packages are."""
+    path, copy = next(iter(sources.items()))
+    top = Path(copy.removesuffix(path))
+    return {
+        folder: top / folder.relative_to(folder.anchor)
+        for folder in (base, *(Path(each).parent for each in sources))
+    }
 
 
 def look() -> NodeFound:

@@ -22,6 +22,9 @@ _files: dict[tuple[Path, int, int], ModuleType] = {}
 _instead: dict[Path, Path] = {}
 """By file: the copy that is imported in its place."""
 
+_folders: dict[Path, Path] = {}
+"""By folder, which need not be here: where its copies lie."""
+
 _given: dict[str, Kernel] = {}
 """By name: the caller's own function, as it is in this process, with what it closes over."""
 
@@ -56,12 +59,16 @@ class _Finder(MetaPathFinder):
 
 
 @contextmanager
-def instead(kept: Mapping[Path, Path]) -> Iterator[None]:
+def instead(
+    kept: Mapping[Path, Path], folders: Mapping[Path, Path] | None = None
+) -> Iterator[None]:
     """Import copies in place of files, as long as this lasts.
 
-    What a copy imports is found where its file lies, and so is what it looks for beside itself.
+    What a copy imports is found where its file lies, and so is what it looks for beside itself;
+    ``folders``: by folder, another one where that is found as well.
     """
     finder = _Finder()
+    _folders.update(folders or {})
     _instead.update({path.resolve(): copy for path, copy in kept.items()})
     sys.meta_path.insert(0, finder)
     try:
@@ -69,6 +76,7 @@ def instead(kept: Mapping[Path, Path]) -> Iterator[None]:
     finally:
         sys.meta_path.remove(finder)
         _instead.clear()
+        _folders.clear()
 
 
 def load_callable(name: str, base: Path) -> Kernel:
@@ -106,11 +114,14 @@ def load_callable(name: str, base: Path) -> Kernel:
 @contextmanager
 def _on_path(folder: Path) -> Iterator[None]:
     """Let what is imported find its neighbours, as a script would; for the import only."""
-    sys.path.insert(0, str(folder))
+    copies = _folders.get(folder.resolve())
+    found = [str(folder)] if copies is None else [str(folder), str(copies)]
+    sys.path[:0] = found
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        for each in found:
+            sys.path.remove(each)
 
 
 def _load_file(path: Path) -> ModuleType:
