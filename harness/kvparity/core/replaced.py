@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, KeysView, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
@@ -144,7 +144,7 @@ def watching(known: Known) -> Callable[[], str | None]:
 
 
 def _watching(known: Known, untouched: Callable[[], bool]) -> Callable[[], str | None]:
-    had, code, of_torch, named, wrapped = _had, _code, _of_torch, _name, _wrapped
+    had, code, under, named, wrapped = _had, _code, _under_torch, _name, _wrapped
     fast = [untouched]
 
     def look() -> str | None:
@@ -153,8 +153,8 @@ def _watching(known: Known, untouched: Callable[[], bool]) -> Callable[[], str |
         for owner, values, codes in known.values():
             for name, value in values.items():
                 now = had(owner, name)
-                same = now is value and (name not in codes or code(now) is codes[name])
-                if not same and not of_torch(now):
+                same = now is value or under(now, value) is value
+                if not same or (name in codes and code(value) is not codes[name]):
                     return f"{named(owner)}.{name} is no longer the function that it was"
         fast[1:] = [wrapped(known)]
         return None
@@ -165,20 +165,22 @@ def _watching(known: Known, untouched: Callable[[], bool]) -> Callable[[], str |
 def _wrapped(known: Known) -> Callable[[], bool]:
     """Whether all is as it is now: what torch wrapped once would make every later look a long one.
 
-    Asked right after a look at ``known`` found nothing: all that this calls is what it was.
+    What lies under a wrapper is looked at, too. Asked right after a look at ``known`` found
+    nothing: all that this calls is what it was.
     """
     now: Known = {}
     for key, (owner, values, _) in known.items():
         here = {name: _had(owner, name) for name in values}
         codes = {k: code for k, value in here.items() if (code := _code(value)) is not None}
         now[key] = Owned(owner, here, codes)
-    return _untouched(now)
+    return _untouched(now, [*known.values()])
 
 
-def _untouched(known: Known) -> Callable[[], bool]:
+def _untouched(known: Known, under: Sequence[Owned] = ()) -> Callable[[], bool]:
     """Whether all is as it was: a look at thousands of functions comes with every case.
 
-    What stands where is compared in one go; and what is inherited must still not be hidden.
+    What stands where is compared in one go; and what is inherited must still not be hidden. The
+    code of the functions in ``under`` counts, too, wherever they stand.
     """
     picked: list[tuple[itemgetter[tuple[object, ...]], Mapping[str, object]]] = []
     had: list[object] = []
@@ -197,8 +199,9 @@ def _untouched(known: Known) -> Callable[[], bool]:
             hidden.append((place.keys(), frozenset(rest)))
     types = [one.owner for one in known.values() if isinstance(one.owner, type)]
     orders = [one.__mro__ for one in types]
-    functions = [one.values[name] for one in known.values() for name in one.codes]
-    codes = [code for one in known.values() for code in one.codes.values()]
+    coded = [*known.values(), *under]
+    functions = [one.values[name] for one in coded for name in one.codes]
+    codes = [code for one in coded for code in one.codes.values()]
     every, each, same, joined = all, map, is_, chain.from_iterable
     code_of, order_of = attrgetter("__code__"), attrgetter("__mro__")
     gone = (KeyError, AttributeError)
@@ -225,10 +228,17 @@ def _places(owner: object) -> Iterator[Mapping[str, object]]:
         yield from map(vars, owner.__mro__ if isinstance(owner, type) else (owner,))
 
 
-def _of_torch(function: object, *, folder: str = _TORCH) -> bool:
-    """Whether torch itself put it there, which wraps functions of its own when dynamo is loaded."""
-    code = getattr(function, "__code__", None)
-    return code is not None and code.co_filename.startswith(folder)
+def _under_torch(function: object, value: object, *, folder: str = _TORCH) -> object:
+    """What torch's wrappers hold: it wraps functions of its own when dynamo is loaded.
+
+    It wraps those of others as readily (``torch.no_grad()``), which are found as such.
+    """
+    while function is not value:
+        code = getattr(function, "__code__", None)
+        if code is None or not code.co_filename.startswith(folder):
+            break
+        function = getattr(function, "__wrapped__", None)
+    return function
 
 
 def put_back(known: Known) -> None:

@@ -254,7 +254,8 @@ def _public(text: str) -> tuple[Version, str]:
 
 
 def _flaky(runs: Sequence[ClaimRun]) -> Iterator[FlakyClaim]:
-    for own in grouped(runs, lambda run: run.identity).values():
+    measured = (run for run in runs if run.measured)
+    for own in grouped(measured, lambda run: run.identity).values():
         verdicts = list(dict.fromkeys(run.verdict for run in own))
         digests = {run.digests for run in own if any(digest for _, digest in run.digests)}
         if len(verdicts) < 2 and len(digests) < 2:

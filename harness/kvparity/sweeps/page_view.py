@@ -141,7 +141,7 @@ def _cell(name: str, column: Column, own: Sequence[StoreRow], begun: Begun) -> C
     return CellShown(
         name, f"{first.contract}, {', '.join(column)}", verdict,
         tuple(turn.claim or "" for turn in begun.get((first.contract, first.dtype, first.seed), ())
-              if _begins(turn, first)),
+              if _begins(turn, first, own)),
         first.cell_reason, ", ".join(filter(None, facts)), _claims(own),
         tuple(dict.fromkeys(row.run for row in own if row.run)),
     )  # fmt: skip
@@ -152,10 +152,16 @@ def _releases(row: StoreRow) -> tuple[tuple[str, str | None], ...]:
             ("kvparity", row.kvparity))  # fmt: skip
 
 
-def _begins(turn: Turn, row: StoreRow) -> bool:
-    """Whether a claim is first bad in the cell of this row."""
-    installed = {**dict(_releases(row)), "python": row.python}
-    return installed.get(turn.package) == turn.first_bad
+def _begins(turn: Turn, first: StoreRow, own: Sequence[StoreRow]) -> bool:
+    """Whether a claim is first bad in the cell of these rows, and not in one beside it alone."""
+    installed = {**dict(_releases(first)), "python": first.python}
+    there = turn.device == (first.device_name or first.device)
+    bad = any(_bad(row) for row in own if row.claim in (turn.claim, None))
+    return there and bad and installed.get(turn.package) == turn.first_bad
+
+
+def _bad(row: StoreRow) -> bool:
+    return row.verdict != "holds" or row.claim_verdict == "void"
 
 
 def _claims(rows: Sequence[StoreRow]) -> tuple[ClaimShown, ...]:

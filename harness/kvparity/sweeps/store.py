@@ -83,8 +83,8 @@ class SweepStore:
         Raises:
             RunFolderError: the file cannot be written.
         """
+        self.left(cell).unlink(missing_ok=True)  # first: killed in between, nothing stands twice
         _write(self.file(cell), rows)
-        self.left(cell).unlink(missing_ok=True)
 
     def note(self, cell: str, row: StoreRow) -> None:
         """Why it could not be measured; it is run again.

@@ -127,21 +127,64 @@ def test_what_torch_wraps_of_its_own_is_no_replacement(monkeypatch: pytest.Monke
     assert replaced.watching(known)() is None
 
 
+def agreeing(*_: object) -> bool:
+    return True
+
+
+WRAPPED: dict[str, Callable[[], object]] = {
+    "no gradients": lambda: torch.no_grad()(agreeing),
+    "said to be the one that it was": lambda: torch.no_grad()(
+        functools.wraps(torch.equal)(lambda *_: True)
+    ),
+    "left out by dynamo": lambda: torch._disable_dynamo(agreeing),
+    "vmap": lambda: torch.vmap(agreeing),
+    "another function of torch": lambda: torch.is_tensor,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_what_torch_wraps_of_others_is_a_replacement(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it came: before torch wrapped a function of its own, at once with it, after it."""
+    known = replaced.functions()
+    look, wrapped = replaced.watching(known), torch._disable_dynamo(torch.manual_seed)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "equal", WRAPPED[name]())
+        assert "torch.equal is no longer" in str(look())
+        patch.setattr(torch, "manual_seed", wrapped)
+        assert "torch.equal is no longer" in str(look())
+    monkeypatch.setattr(torch, "manual_seed", wrapped)
+    assert look() is None
+    monkeypatch.setattr(torch, "equal", WRAPPED[name]())
+    assert "torch.equal is no longer" in str(look())
+
+
+def test_what_lies_under_a_wrapper_of_torch_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    look, plain = replaced.watching(replaced.functions()), bits.ulps
+    monkeypatch.setattr(bits, "ulps", torch._disable_dynamo(plain))
+    assert look() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(plain, "__code__", (lambda *_: None).__code__)
+        assert "bits.ulps is no longer" in str(look())
+    assert look() is None
+
+
 def test_what_torch_wrapped_is_looked_at_in_one_go_from_then_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[object] = []
-    of_torch = replaced._of_torch
+    under = replaced._under_torch
     one = another = None
 
     def of_two(*_: object) -> object:  # of as many variables outside as the wrapper of torch
         return one or another
 
-    def told(function: object) -> bool:
+    def told(function: object, value: object) -> object:
         asked.append(function)
-        return of_torch(function)
+        return under(function, value)
 
-    monkeypatch.setattr(replaced, "_of_torch", told)
+    monkeypatch.setattr(replaced, "_under_torch", told)
     look, plain = replaced.watching(replaced.functions()), torch.manual_seed
     wrapped = torch._disable_dynamo(plain)
     monkeypatch.setattr(torch, "manual_seed", wrapped)

@@ -39,3 +39,10 @@ def test_what_is_flaky_is_told_with_its_runs() -> None:
     some = [row(cell=cell, digest=cell) for cell in "ab"]  # of another case no row was kept
     others = [row(cell=cell, case_id="c001") for cell in "ab"]
     assert len(history([*some, *others]).flaky) == 1
+
+
+def test_what_was_not_measured_is_not_flaky() -> None:
+    """An earlier version called it an error, this one void: nothing was verified either time."""
+    lacks = {"claim": None, "case_id": None, "packages": {"kvparity": None}}
+    old, new = row(verdict="error", **lacks), row(verdict="void", measured=False, **lacks)
+    assert not history([old, new]).flaky

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import run_documents
@@ -12,6 +13,7 @@ from sweep_rows import row
 
 from kvparity.cli.main import main
 from kvparity.core.errors import RunFolderError
+from kvparity.sweeps import store as store_module
 from kvparity.sweeps.reading import rows_in
 from kvparity.sweeps.store import SweepStore
 
@@ -43,6 +45,22 @@ def test_a_store_of_an_earlier_version_is_read(store: SweepStore) -> None:
     parquet.write_table(table.drop_columns(["claim_verdict"]), file)
     with pytest.raises(RunFolderError, match="no store of this version"):
         rows_in(store.folder)
+
+
+def test_what_was_not_measured_never_stands_beside_what_was(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.note("some", row(verdict="void", measured=False))
+    whole = store_module._write
+
+    def killed(*args: Any) -> None:
+        whole(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_module, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write("some", [row()])
+    assert [each.verdict for each in rows_in(store.folder)] == ["holds"]
 
 
 def test_the_store_of_the_results_is_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import asked_outside, started
@@ -44,6 +45,24 @@ def test_the_grid_says_in_words_what_each_cell_is() -> None:
     assert len(view.turned) == 1
     two = view_of([*ROWS, row(seed=1, environment="older")])
     assert two.grid[-1].name == "paged, cpu, seed 1"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"device": "cuda", "device_name": "Some GPU"},
+        {"packages": {"torch": "2.12.0"}},
+        {"contract_sha256": "cd"},
+    ],
+    ids=["another device", "other packages", "an edited contract"],
+)
+def test_a_cell_in_which_a_claim_holds_is_not_where_it_is_first_bad(beside: dict[str, Any]) -> None:
+    """Though it turned bad in the same release elsewhere."""
+    good = [row(release, **{"environment": release} | beside) for release in ("5.9.0", "5.10.0")]
+    bad = [row("5.9.0"), row("5.10.0", "differs", environment="newer")]
+    cells = [cell for line in view_of([*bad, *good]).grid for cell in line.cells if cell]
+    marked = [cell.verdict for cell in cells if cell.first_bad]
+    assert marked == ["differs"]
 
 
 @pytest.fixture
