@@ -37,6 +37,8 @@ _NO_FUNCTION = ("__doc__", "__module__", "__dict__", "__weakref__", "__annotatio
 _OURS_TO_REPLACE = {(id(os), "_exit")}  # where a subject runs in a test's own process
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_DEEPEST = 8
+"""Wrappers of torch, one in another, that are looked through."""
 _TORCH = f"{Path(str(torch.__file__)).parent}/"
 
 
@@ -233,12 +235,12 @@ def _under_torch(function: object, value: object, *, folder: str = _TORCH) -> ob
 
     It wraps those of others as readily (``torch.no_grad()``), which are found as such.
     """
-    while function is not value:
+    for _ in range(_DEEPEST):  # one may wrap itself
         code = getattr(function, "__code__", None)
-        if code is None or not code.co_filename.startswith(folder):
-            break
+        if function is value or code is None or not code.co_filename.startswith(folder):
+            return function
         function = getattr(function, "__wrapped__", None)
-    return function
+    return None
 
 
 def put_back(known: Known) -> None:

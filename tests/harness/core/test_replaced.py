@@ -131,6 +131,11 @@ def agreeing(*_: object) -> bool:
     return True
 
 
+def of_itself() -> object:
+    found = torch.no_grad()(agreeing)
+    return functools.update_wrapper(found, found)
+
+
 WRAPPED: dict[str, Callable[[], object]] = {
     "no gradients": lambda: torch.no_grad()(agreeing),
     "said to be the one that it was": lambda: torch.no_grad()(
@@ -138,6 +143,7 @@ WRAPPED: dict[str, Callable[[], object]] = {
     ),
     "left out by dynamo": lambda: torch._disable_dynamo(agreeing),
     "vmap": lambda: torch.vmap(agreeing),
+    "itself": of_itself,
     "another function of torch": lambda: torch.is_tensor,
 }
 
