@@ -20,7 +20,7 @@ from kvparity_contracts import Contract
 
 EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
 OPEN = ("environment.versions", "environment.variables", "tiles",
-        "subject", "kernels",
+        "subject", "kernels", "contract.sources",
         "checks[].cases[].order", "checks[].cases[].audit", "checks[].cases[].trace",
         "checks[].cases[].place.versions",
         "checks[].cases[].cache", "checks[].cases[].liveness",

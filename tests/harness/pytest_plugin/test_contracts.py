@@ -8,7 +8,6 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +18,11 @@ from pair_contracts import PAIRS, write
 # What is first imported in a pytest of its own is taken away with it.
 import kvparity.run.verify  # noqa: F401
 from kvparity.cli.main import main
-from kvparity.pytest_plugin import outcome
 
 pytest_plugins = ["pytester"]
 PLUGIN = ("-p", "kvparity.pytest_plugin")
 HARNESS = Path(__file__).parents[3] / "harness"
 Run = Callable[..., pytest.RunResult]
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
-    """The command lines of verifications, which run in this process: they start nothing."""
-    seen: list[Sequence[str]] = []
-
-    def here(arguments: Sequence[str]) -> tuple[int, str]:
-        seen.append(arguments)
-        err = io.StringIO()
-        with redirect_stderr(err), redirect_stdout(io.StringIO()):
-            code = main([*arguments, "--jobs", "1"])
-        return code, err.getvalue()
-
-    monkeypatch.setattr(outcome, "run_process", here)
-    return seen
 
 
 def ran(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:

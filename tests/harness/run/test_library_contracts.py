@@ -171,7 +171,8 @@ def test_transformers_in_fixed_order_holds_in_float32(tmp_path, warm):
     assert code == ExitCode.HOLDS, report["checks"][0]["reason"]
     assert {c["name"] for c in report["controls"] if not c["caught"]} == set()
     assert report["subject"]["dtype"] == "float32"
-    assert report["subject"]["used"] == {"attention": "eager", "invariant": True}
+    used = {"attention": "eager", "devices": {"": "cpu"}, "invariant": True}
+    assert report["subject"]["used"] == used
     assert {"linear", "bmm", "_softmax", "mean.dim"} <= set(report["subject"]["invariant"])
 
 
